@@ -1,0 +1,192 @@
+//! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
+//!
+//! One's complement addition does not depend on the byte order, so all of this works on words as
+//! they were loaded, without a swap.
+
+use crate::{Be16, Be32};
+
+/// A one's complement sum that has not been folded yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum(u64);
+
+/// What decrementing an IPv4 TTL by one adds to a header's one's complement sum.
+///
+/// The TTL is the first byte of its 16-bit word, whatever the machine's byte order.
+pub const TTL_DECREMENT: u16 = !u16::from_ne_bytes([1, 0]);
+
+impl Sum {
+    /// The empty sum.
+    pub const ZERO: Self = Self(0);
+
+    /// From a sum that a helper computed over bytes, not yet folded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_partial(partial: u32) -> Self {
+        Self(partial as u64)
+    }
+
+    /// Adds a 16-bit word as loaded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self, raw: u16) -> Self {
+        Self(self.0 + raw as u64)
+    }
+
+    /// Adds a 16-bit field.
+    #[inline(always)]
+    #[must_use]
+    pub const fn be16(self, value: Be16) -> Self {
+        self.word(value.raw())
+    }
+
+    /// Adds both words of a 32-bit field.
+    #[inline(always)]
+    #[must_use]
+    pub const fn be32(self, value: Be32) -> Self {
+        Self(self.0 + value.raw() as u64)
+    }
+
+    /// Adds what replacing one 16-bit field by another changes: `~m + m'` of RFC 1624.
+    #[inline(always)]
+    #[must_use]
+    pub const fn replace16(self, old: Be16, new: Be16) -> Self {
+        self.word(!old.raw()).be16(new)
+    }
+
+    /// Adds what replacing one 32-bit field by another changes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn replace32(self, old: Be32, new: Be32) -> Self {
+        Self(self.0 + !old.raw() as u64).be32(new)
+    }
+
+    /// Folds to 16 bits, carries added back in.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits before")]
+    pub const fn fold(self) -> u16 {
+        let mut sum = self.0;
+        sum = (sum & 0xffff_ffff) + (sum >> 32);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum as u16
+    }
+
+    /// The checksum field for data that sums up to this.
+    #[inline(always)]
+    #[must_use]
+    pub const fn checksum(self) -> Be16 {
+        Be16::from_raw(!self.fold())
+    }
+}
+
+/// `HC' = ~(~HC + ~m + m')`, equation 3 of RFC 1624, with `delta` the folded `~m + m'`.
+#[inline(always)]
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "two words fold in two steps"
+)]
+pub const fn update(checksum: Be16, delta: u16) -> Be16 {
+    let sum = (!checksum.raw()) as u32 + delta as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    Be16::from_raw(!(sum as u16))
+}
+
+/// The same for UDP over IPv4, where 0 on the wire means "no checksum": none stays none, and a
+/// computed 0 is sent as all ones (RFC 768).
+#[inline(always)]
+#[must_use]
+pub const fn update_udp(checksum: Be16, delta: u16) -> Be16 {
+    if checksum.raw() == 0 {
+        return checksum;
+    }
+    let updated = update(checksum, delta);
+    if updated.raw() == 0 {
+        Be16::from_raw(0xffff)
+    } else {
+        updated
+    }
+}
+
+/// The sum over the IPv4 pseudo header of TCP and UDP (RFC 9293, section 3.1).
+#[inline(always)]
+#[must_use]
+pub const fn pseudo_header(source: Be32, destination: Be32, protocol: u8, length: u16) -> Sum {
+    Sum::ZERO
+        .be32(source)
+        .be32(destination)
+        .be16(Be16::new(protocol as u16))
+        .be16(Be16::new(length))
+}
+
+/// The sum over bytes, an odd last one padded with zero (RFC 1071).
+#[must_use]
+pub fn sum_bytes(bytes: &[u8]) -> Sum {
+    let mut sum = Sum::ZERO;
+    let mut chunks = bytes.chunks_exact(2);
+    for chunk in &mut chunks {
+        sum = sum.word(u16::from_ne_bytes([chunk[0], chunk[1]]));
+    }
+    if let [last] = chunks.remainder() {
+        sum = sum.word(u16::from_ne_bytes([*last, 0]));
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rfc_1071_example() {
+        // Section 3: the bytes 00 01 f2 03 f4 f5 f6 f7 sum up to ddf2.
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(sum_bytes(&bytes).fold().to_ne_bytes(), [0xdd, 0xf2]);
+    }
+
+    #[test]
+    fn rfc_1624_section_4_example() {
+        // HC = dd2f, m = 5555, m' = 3285: HC' must be 0000, where RFC 1141's equation gave ffff.
+        let delta = Sum::ZERO.replace16(Be16::new(0x5555), Be16::new(0x3285));
+        assert_eq!(update(Be16::new(0xdd2f), delta.fold()), Be16::new(0));
+    }
+
+    proptest! {
+        #[test]
+        fn incremental_equals_recomputed(
+            mut bytes in proptest::collection::vec(any::<u8>(), 20..60),
+            at in 0usize..8,
+            new in any::<u32>(),
+        ) {
+            // A word that is never changed keeps the sum from being zero in both.
+            bytes[16] |= 1;
+            let before = sum_bytes(&bytes).checksum();
+            let offset = at * 2;
+            let old: Be32 = bytemuck::pod_read_unaligned(&bytes[offset..offset + 4]);
+            let new = Be32::new(new);
+            bytes[offset..offset + 4].copy_from_slice(bytemuck::bytes_of(&new));
+            prop_assume!(sum_bytes(&bytes).fold() != 0);
+            let after = update(before, Sum::ZERO.replace32(old, new).fold());
+            prop_assert_eq!(after, sum_bytes(&bytes).checksum());
+        }
+
+        #[test]
+        fn ttl_decrement_is_constant(mut header in any::<[u8; 20]>()) {
+            header[8] = header[8].max(1);
+            header[12] |= 1;
+            let before = sum_bytes(&header).checksum();
+            header[8] -= 1;
+            prop_assert_eq!(update(before, TTL_DECREMENT), sum_bytes(&header).checksum());
+        }
+
+        #[test]
+        fn udp_never_becomes_none(checksum in 1u16.., delta in any::<u16>()) {
+            prop_assert_ne!(update_udp(Be16::new(checksum), delta).raw(), 0);
+            prop_assert_eq!(update_udp(Be16::new(0), delta).raw(), 0);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Why a packet was not forwarded: one value, one counter, one sentence each.
+
+macro_rules! drop_reasons {
+    ($($variant:ident = $number:literal, $name:literal, $text:literal;)+) => {
+        /// Why a packet was dropped, or answered with a reset instead of being forwarded.
+        ///
+        /// The number indexes the counters, so it is part of the maps' layout.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $text] $variant = $number,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The reason's stable name, as metrics and tables show it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name),+ }
+            }
+
+            /// One sentence for the person who looks it up.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    NotForUs = 0, "not_for_us", "An isolated attachment received a packet for an address that is none of its endpoints'.";
+    DestinationMac = 1, "destination_mac", "The frame was sent to another station, or to a group, though the address in it needs ours.";
+    Truncated = 2, "truncated", "The frame ends before the headers that it announces.";
+    Malformed = 3, "malformed", "A header contradicts itself: version, header length or total length.";
+    EtherTypeUnsupported = 4, "ether_type_unsupported", "An isolated attachment received a frame that is neither IPv4 nor ARP.";
+    VlanTagged = 5, "vlan_tagged", "A VLAN-tagged frame arrived at an untagged attachment.";
+    Ipv4Options = 6, "ipv4_options", "The IPv4 header carries options, which the gateway does not forward.";
+    Fragment = 7, "fragment", "The packet is an IPv4 fragment, which the gateway does not forward.";
+    ProtocolUnsupported = 8, "protocol_unsupported", "The packet for one of our addresses is neither TCP, UDP nor an echo request.";
+    TtlExpired = 9, "ttl_expired", "The packet's time to live ran out at the gateway.";
+    InvalidSource = 10, "invalid_source", "The source can't be a host: unspecified, loopback, multicast, broadcast, or the destination itself.";
+    ConnectionNotApproved = 11, "connection_not_approved", "The endpoint's connection is not approved by the provider.";
+    ConnectionRevoked = 12, "connection_revoked", "The flow was opened under an approval that has been withdrawn since.";
+    PortNotOffered = 13, "port_not_offered", "The endpoint's resource offers no such port.";
+    NoFlow = 14, "no_flow", "The packet belongs to no flow and can't open one.";
+    NoBackend = 15, "no_backend", "No backend of the resource can take a flow.";
+    BackendGone = 16, "backend_gone", "The flow's backend was removed from the service.";
+    SourceNatExhausted = 17, "source_nat_exhausted", "No free source port was found on the service's NAT addresses.";
+    FlowTableFull = 18, "flow_table_full", "The table of new flows did not take another entry.";
+    ChecksumRepair = 19, "checksum_repair", "An offloaded checksum could not be completed.";
+    EgressGone = 20, "egress_gone", "The interface towards the other network is gone, down, or belongs to another network now.";
+    PacketTooBig = 21, "packet_too_big", "The packet is larger than the MTU of the interface it has to leave by.";
+    IcmpUnsupported = 22, "icmp_unsupported", "An ICMP message other than an echo request came to one of our addresses.";
+    Inconsistent = 23, "inconsistent", "The configuration changed while the packet was being looked at; the sender's next try finds it whole.";
+    ArpIgnored = 24, "arp_ignored", "An isolated attachment received ARP that asks for none of our addresses.";
+    ReplyFailed = 25, "reply_failed", "The kernel did not let the packet be cut down to the answer to it.";
+}
+
+impl DropReason {
+    /// How many there are: the size of an array with a place for each.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// The reason with this number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_places_in_the_list() {
+        for (place, reason) in (0u32..).zip(DropReason::ALL) {
+            assert_eq!(*reason as u32, place, "{reason:?}");
+            assert_eq!(DropReason::from_number(place), Some(*reason));
+        }
+        assert_eq!(DropReason::from_number(u32::MAX), None);
+    }
+
+    #[test]
+    fn names_differ() {
+        let names: std::collections::HashSet<_> =
+            DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::COUNT);
+    }
+}

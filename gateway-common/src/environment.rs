@@ -1,0 +1,87 @@
+//! What differs between the kernel and a native run: packet memory, maps, clock.
+
+use core::ptr::NonNull;
+
+use crate::{
+    DropReason,
+    checksum::Sum,
+    flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
+    maps::{
+        Address, AddressKey, Attachment, Backend, Egress, Link, NatAddress, Port, PortKey,
+        Statistic,
+    },
+};
+
+/// Why a flow entry was not inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// The key is taken.
+    Exists,
+    /// The table has no room.
+    Full,
+}
+
+/// The world a packet is processed in.
+///
+/// Values are returned by copy where they are small, so that a stage works on one consistent
+/// reading; flow entries by reference, since their changing fields are written in place.
+pub trait Environment {
+    /// The interface that the packet came in by.
+    fn ifindex(&self) -> u32;
+
+    /// The frame's length in bytes.
+    fn packet_length(&self) -> usize;
+
+    /// A pointer to `length` bytes of the frame at `offset`; none if the frame ends before.
+    fn packet(&self, offset: usize, length: usize) -> Option<NonNull<u8>>;
+
+    /// Cuts the frame to its first `length` bytes, and says whether that was possible. All windows
+    /// taken before are void afterwards.
+    fn truncate(&mut self, length: usize) -> bool;
+
+    /// The one's complement sum over `length` bytes of the frame at `offset`; none if the frame
+    /// ends before or the length is beyond what can be summed.
+    fn sum(&mut self, offset: usize, length: usize) -> Option<Sum>;
+
+    /// The time.
+    fn now(&self) -> Tick;
+
+    /// The key of the hashes that choose backends and ports.
+    fn seed(&self) -> u64;
+
+    /// The attachment of the packet's interface.
+    fn attachment(&self) -> Option<Attachment>;
+    /// The sending side of an attachment.
+    fn egress(&self, slot: u32) -> Option<Egress>;
+    /// An address of ours.
+    fn address(&self, key: &AddressKey) -> Option<Address>;
+    /// A port that a resource offers.
+    fn port(&self, key: &PortKey) -> Option<Port>;
+    /// The backend slot at a place of the Maglev tables.
+    fn maglev(&self, index: u32) -> Option<u32>;
+    /// A backend.
+    fn backend(&self, slot: u32) -> Option<Backend>;
+    /// A source NAT address.
+    fn nat_address(&self, index: u32) -> Option<NatAddress>;
+    /// A connection's current generation.
+    fn link(&self, slot: u32) -> Option<Link>;
+
+    /// A flow entry.
+    fn flow(&self, table: Table, key: &FlowKey) -> Option<FlowRef>;
+    /// Inserts a flow entry under a key that must not exist yet in that table.
+    ///
+    /// # Errors
+    /// [`InsertError`], nothing having changed.
+    fn insert_flow(&mut self, table: Table, key: &FlowKey, flow: &Flow) -> Result<(), InsertError>;
+    /// Removes a flow entry, if it is there.
+    fn remove_flow(&mut self, table: Table, key: &FlowKey);
+
+    /// Counts a packet that was not forwarded.
+    fn count_drop(&mut self, reason: DropReason, link: u32);
+    /// Counts a packet that crossed, with the length of its IP packet in bytes.
+    fn count_crossing(&mut self, link: u32, direction: Direction, bytes: u16);
+    /// Counts a flow that was opened.
+    fn count_flow(&mut self, link: u32);
+    /// Counts anything else.
+    fn count(&mut self, statistic: Statistic);
+}

@@ -1,0 +1,289 @@
+//! Flows: one entry a direction, each with everything that its packets need.
+//!
+//! A direction's packets write to their own entry only, so the two directions of a flow share no
+//! cache line that is written for each packet, and the state of the whole is a function of both
+//! ([`TcpState::of`]).
+
+mod tcp_state;
+
+use core::ptr::NonNull;
+
+use bytemuck::{Pod, Zeroable};
+
+pub use tcp_state::{Seen, TcpState};
+
+use crate::{
+    Be16, Be32,
+    checksum::{Sum, TTL_DECREMENT},
+    packet::Mac,
+};
+
+/// Identifies one direction of a flow, as its packets arrive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The network that the packets arrive from.
+    pub network: u32,
+    /// Their source address.
+    pub source: Be32,
+    /// Their destination address.
+    pub destination: Be32,
+    /// Their source port.
+    pub source_port: Be16,
+    /// Their destination port.
+    pub destination_port: Be16,
+    /// 6 (TCP) or 17 (UDP).
+    pub protocol: u32,
+}
+
+/// One direction of a flow: how its packets are rewritten and where they go.
+///
+/// Immutable once inserted, but for `seen`, `last_seen` and `sequence`, which are read and written
+/// through [`FlowRef`] only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Flow {
+    /// The new source address.
+    pub source: Be32,
+    /// The new destination address.
+    pub destination: Be32,
+    /// The new source port.
+    pub source_port: Be16,
+    /// The new destination port.
+    pub destination_port: Be16,
+    /// What the rewriting adds to the IP header's one's complement sum, TTL included.
+    pub header_delta: u16,
+    /// What it adds to the sum that TCP's and UDP's checksums cover.
+    pub payload_delta: u16,
+    /// The network the packets go to.
+    pub network: u32,
+    /// The attachment slot they leave by.
+    pub egress: u32,
+    /// To the service: the backend's slot. To the consumer: unused, 0.
+    pub backend: u32,
+    /// The backend's generation when the flow was opened.
+    pub backend_generation: u32,
+    /// The link slot of the connection.
+    pub link: u32,
+    /// The connection's generation when the flow was opened.
+    pub generation: u32,
+    /// To the consumer: the MAC address that the flow's first packet came from.
+    pub mac: Mac,
+    /// [`Direction`] as a number.
+    pub direction: u8,
+    /// TCP flags seen in this direction: [`Seen`].
+    pub seen: u8,
+    /// When the last packet passed, in ticks ([`Tick`]).
+    pub last_seen: u32,
+    /// The sequence number of the backend's SYN, while the handshake lasts.
+    pub sequence: Be32,
+    /// When the flow was opened, in ticks.
+    pub created: u32,
+}
+
+/// Which way a flow entry's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// From the consumer to the service.
+    ToService = 0,
+    /// From the service back to the consumer.
+    ToConsumer = 1,
+}
+
+impl Flow {
+    /// Which way the entry's packets go.
+    #[inline(always)]
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        if self.direction == Direction::ToService as u8 {
+            Direction::ToService
+        } else {
+            Direction::ToConsumer
+        }
+    }
+
+    /// Computes the checksum deltas: from packets as they arrive under `key` to packets as they
+    /// leave by this entry.
+    #[inline(always)]
+    pub const fn complete(&mut self, key: &FlowKey) {
+        let addresses = Sum::ZERO
+            .replace32(key.source, self.source)
+            .replace32(key.destination, self.destination);
+        self.header_delta = addresses.word(TTL_DECREMENT).fold();
+        self.payload_delta = addresses
+            .replace16(key.source_port, self.source_port)
+            .replace16(key.destination_port, self.destination_port)
+            .fold();
+    }
+
+    /// The key of the other direction, given this one's protocol: its packets arrive from where
+    /// these go to, with the rewritten addresses swapped.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reverse_key(&self, protocol: u32) -> FlowKey {
+        FlowKey {
+            network: self.network,
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+            protocol,
+        }
+    }
+}
+
+/// Time as flows keep it: 2^30 nanoseconds (1.07 s) since the machine started, a shift away from
+/// the kernel's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    const SHIFT: u32 = 30;
+
+    /// From nanoseconds of the monotonic clock.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "146 years fit")]
+    pub const fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self((nanoseconds >> Self::SHIFT) as u32)
+    }
+
+    /// Nanoseconds of the monotonic clock at which this tick began.
+    #[must_use]
+    pub const fn nanoseconds(self) -> u64 {
+        (self.0 as u64) << Self::SHIFT
+    }
+
+    /// How many ticks have passed since `earlier`; 0 if it lies ahead.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A flow entry in a map: shared with other CPUs, which may write its three changing fields.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowRef(NonNull<Flow>);
+
+impl FlowRef {
+    /// Wraps a map's pointer.
+    ///
+    /// # Safety
+    /// `entry` points to a live, aligned `Flow` that stays allocated while the reference is used
+    /// (in eBPF: until the program returns), and nobody writes its immutable fields.
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn new(entry: NonNull<Flow>) -> Self {
+        Self(entry)
+    }
+
+    /// The entry; for the fields that never change.
+    #[inline(always)]
+    #[must_use]
+    pub fn fixed(&self) -> &Flow {
+        // SAFETY: `new` demands that the entry lives and that these fields are not written.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The flags seen so far in this direction.
+    #[inline(always)]
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        // SAFETY: in bounds of a live entry; volatile, as other CPUs may write it.
+        Seen(unsafe { (&raw const (*self.0.as_ptr()).seen).read_volatile() })
+    }
+
+    /// Replaces the flags seen.
+    #[inline(always)]
+    pub fn set_seen(&self, seen: Seen) {
+        // SAFETY: as for `seen`; a lost race loses one flag that the next packet sets again.
+        unsafe { (&raw mut (*self.0.as_ptr()).seen).write_volatile(seen.0) }
+    }
+
+    /// When the last packet passed.
+    #[inline(always)]
+    #[must_use]
+    pub fn last_seen(&self) -> Tick {
+        // SAFETY: as for `seen`.
+        Tick(unsafe { (&raw const (*self.0.as_ptr()).last_seen).read_volatile() })
+    }
+
+    /// Notes that a packet passes now; writes only when the tick has changed.
+    #[inline(always)]
+    pub fn touch(&self, now: Tick) {
+        if self.last_seen() != now {
+            // SAFETY: as for `seen`; every racing writer writes the same tick.
+            unsafe { (&raw mut (*self.0.as_ptr()).last_seen).write_volatile(now.0) }
+        }
+    }
+
+    /// The sequence number of the backend's SYN.
+    #[inline(always)]
+    #[must_use]
+    pub fn sequence(&self) -> Be32 {
+        // SAFETY: as for `seen`.
+        unsafe { (&raw const (*self.0.as_ptr()).sequence).read_volatile() }
+    }
+
+    /// Notes the sequence number of the backend's SYN.
+    #[inline(always)]
+    pub fn set_sequence(&self, sequence: Be32) {
+        // SAFETY: as for `seen`.
+        unsafe { (&raw mut (*self.0.as_ptr()).sequence).write_volatile(sequence) }
+    }
+}
+
+/// Which of the two tables a flow entry lies in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// Flows both sides agreed to: never evicted.
+    Established,
+    /// Flows that are being opened: the least recently used makes room.
+    Embryonic,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks() {
+        assert_eq!(Tick::from_nanoseconds(0), Tick(0));
+        assert_eq!(Tick::from_nanoseconds(1 << 31), Tick(2));
+        assert_eq!(Tick(5).since(Tick(3)), 2);
+        assert_eq!(Tick(3).since(Tick(5)), 0);
+        assert_eq!(Tick::from_nanoseconds(Tick(77).nanoseconds()), Tick(77));
+    }
+
+    #[test]
+    fn both_directions_name_each_other() {
+        let forward_key = FlowKey {
+            network: 1,
+            source: Be32::new(0x0a00_0005),
+            destination: Be32::new(0x0a00_0064),
+            source_port: Be16::new(40_000),
+            destination_port: Be16::new(443),
+            protocol: 6,
+        };
+        let forward = Flow {
+            source: Be32::new(0x0a01_0064),
+            destination: Be32::new(0x0a01_000a),
+            source_port: Be16::new(2_000),
+            destination_port: Be16::new(8_443),
+            network: 2,
+            ..Flow::default()
+        };
+        let reverse = Flow {
+            source: forward_key.destination,
+            destination: forward_key.source,
+            source_port: forward_key.destination_port,
+            destination_port: forward_key.source_port,
+            network: 1,
+            ..Flow::default()
+        };
+        assert_eq!(reverse.reverse_key(6), forward_key);
+        assert_eq!(forward.reverse_key(6).network, 2);
+        assert_eq!(forward.reverse_key(6).source, forward.destination);
+    }
+}

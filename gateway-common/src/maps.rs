@@ -1,0 +1,325 @@
+//! Layouts of the BPF maps: what the agent writes and the data path reads.
+//!
+//! All are plain old data, without padding bytes that could differ between equal keys. The agent is
+//! the only writer of everything but the flows; a value of a hash map is replaced whole, an array's
+//! is made so that a reader who sees half of a change is caught by a generation or an owner field.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{Be16, Be32, packet::Mac};
+
+/// Changes whenever a layout below, or the meaning of a field, does. Maps of another version are
+/// never reused.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// The names of the maps: as the object file has them and as they are pinned.
+pub mod name {
+    /// `Attachment` by [`attachment_index`](super::attachment_index): array.
+    pub const ATTACHMENTS: &str = "ATTACHMENTS";
+    /// [`Attachment`](super::Attachment) by ifindex, for those whose place in the array is taken.
+    pub const ATTACHMENT_OVERFLOW: &str = "ATTACHMENT_OVER";
+    /// [`Egress`](super::Egress) by attachment slot: array.
+    pub const EGRESS: &str = "EGRESS";
+    /// Device by attachment slot: device map.
+    pub const DEVICES: &str = "DEVICES";
+    /// [`Address`](super::Address) by [`AddressKey`](super::AddressKey): hash.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// [`Port`](super::Port) by [`PortKey`](super::PortKey): hash.
+    pub const PORTS: &str = "PORTS";
+    /// Backend slots, one region a resource: array of `u32`.
+    pub const MAGLEV: &str = "MAGLEV";
+    /// [`Backend`](super::Backend) by backend slot: array.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// [`NatAddress`](super::NatAddress), one region a service: array.
+    pub const NAT_ADDRESSES: &str = "NAT_ADDRESSES";
+    /// [`Link`](super::Link) by link slot: array.
+    pub const LINKS: &str = "LINKS";
+    /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): flows both sides agreed to.
+    pub const FLOWS: &str = "FLOWS";
+    /// The same for flows that are still being opened, and may be evicted.
+    pub const EMBRYONIC: &str = "EMBRYONIC";
+    /// `u64` packets by [`DropReason`](crate::DropReason): per-CPU array.
+    pub const DROPS: &str = "DROPS";
+    /// `u64` packets by [`LinkDropKey`](super::LinkDropKey): per-CPU hash.
+    pub const LINK_DROPS: &str = "LINK_DROPS";
+    /// [`LinkCounters`](super::LinkCounters) by link slot: per-CPU array.
+    pub const LINK_COUNTERS: &str = "LINK_COUNTERS";
+    /// `u64` by [`Statistic`](super::Statistic): per-CPU array.
+    pub const STATISTICS: &str = "STATISTICS";
+}
+
+/// Places in the direct-mapped array of attachments.
+pub const ATTACHMENT_PLACES: u32 = 1024;
+
+/// The link slot of packets that concern no endpoint.
+pub const NO_LINK: u32 = u32::MAX;
+
+/// The place of an interface in the array of attachments.
+#[inline(always)]
+#[must_use]
+pub const fn attachment_index(ifindex: u32) -> u32 {
+    ifindex % ATTACHMENT_PLACES
+}
+
+/// An interface through which the gateway meets a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Attachment {
+    /// The interface this is about: the array's place alone does not tell.
+    pub ifindex: u32,
+    /// The network met here; 0 is no network.
+    pub network: u32,
+    /// Its place in the device map and in `EGRESS`.
+    pub slot: u32,
+    /// The interface's own address.
+    pub mac: Mac,
+    /// A combination of `Attachment::ISOLATED` and nothing else yet.
+    pub flags: u16,
+}
+
+impl Attachment {
+    /// Nothing that came in here reaches the host's own stack.
+    pub const ISOLATED: u16 = 1;
+    /// ARP replies do, all the same: the host looks for backends here.
+    pub const PASS_ARP_REPLIES: u16 = 2;
+
+    /// Whether what is not for an endpoint is dropped rather than handed to the host.
+    #[inline(always)]
+    #[must_use]
+    pub const fn isolated(&self) -> bool {
+        self.flags & Self::ISOLATED != 0
+    }
+}
+
+/// The sending side of an attachment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Egress {
+    /// The network behind it; 0 while the slot is free or the interface is down.
+    pub network: u32,
+    /// The source address of frames that leave here.
+    pub mac: Mac,
+    /// The largest IP packet that fits, in bytes.
+    pub mtu: u16,
+}
+
+/// An address that the gateway answers for, in one network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct AddressKey {
+    /// The network's number.
+    pub network: u32,
+    /// The address.
+    pub address: Be32,
+}
+
+/// What an address of ours is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Address {
+    /// [`Address::ENDPOINT`] or [`Address::NAT`].
+    pub kind: u16,
+    /// 1 while the endpoint's connection is approved.
+    pub approved: u16,
+    /// The endpoint's link slot; [`NO_LINK`] for a NAT address.
+    pub link: u32,
+    /// The generation that a flow opened now belongs to.
+    pub generation: u32,
+    /// The resource that the endpoint is bound to.
+    pub resource: u32,
+}
+
+impl Address {
+    /// An endpoint's private address in its consumer's network.
+    pub const ENDPOINT: u16 = 1;
+    /// An address in the provider's network from which consumers appear.
+    pub const NAT: u16 = 2;
+}
+
+/// A port that a resource offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct PortKey {
+    /// The resource.
+    pub resource: u32,
+    /// The port clients connect to; 0 stands for every port that has no entry of its own.
+    pub port: Be16,
+    /// 6 or 17, as in the IP header.
+    pub protocol: u16,
+}
+
+/// Where flows to a port go. Replaced whole, so a new flow sees one configuration or the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Port {
+    /// Where the resource's table starts in `MAGLEV`.
+    pub maglev_offset: u32,
+    /// Its length, a prime; 0 when no backend can take a flow.
+    pub maglev_size: u32,
+    /// Where the service's addresses start in `NAT_ADDRESSES`.
+    pub nat_offset: u32,
+    /// How many there are.
+    pub nat_size: u32,
+    /// The provider's network.
+    pub network: u32,
+    /// The owner of the NAT addresses: the service's number.
+    pub service: u32,
+    /// The port of the backends; 0 keeps the client's.
+    pub backend_port: Be16,
+    /// [`Port::DROP_WITHOUT_BACKEND`] or 0.
+    pub flags: u16,
+}
+
+impl Port {
+    /// With no backend to go to, stay silent instead of refusing.
+    pub const DROP_WITHOUT_BACKEND: u16 = 1;
+}
+
+/// One backend of one resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Backend {
+    /// The resource it belongs to; 0 while the slot is free.
+    pub resource: u32,
+    /// Bumped when the backend leaves the slot, so that flows to it end there.
+    pub generation: u32,
+    /// Its address in the provider's network.
+    pub address: Be32,
+    /// The attachment slot that leads to it.
+    pub egress: u32,
+    /// The next hop's MAC address.
+    pub mac: Mac,
+    /// 1 while `egress` and `mac` are known.
+    pub reachable: u16,
+}
+
+/// A source NAT address and the service it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct NatAddress {
+    /// The address in the provider's network.
+    pub address: Be32,
+    /// The service's number; 0 while the place is free.
+    pub service: u32,
+}
+
+/// A connection's place in the arrays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Link {
+    /// The connection's link id; 0 while the slot is free.
+    pub id: u32,
+    /// Flows of any other generation are dead. Bumped by every revocation, never set back.
+    pub generation: u32,
+}
+
+/// Counts what crossed for one connection. Bytes are those of the IP packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct LinkCounters {
+    /// Packets from the consumer to the service.
+    pub packets_to_service: u64,
+    /// Their bytes.
+    pub bytes_to_service: u64,
+    /// Packets from the service to the consumer.
+    pub packets_to_consumer: u64,
+    /// Their bytes.
+    pub bytes_to_consumer: u64,
+    /// Flows opened.
+    pub flows_opened: u64,
+}
+
+/// Key of the drops counted for one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct LinkDropKey {
+    /// The link slot.
+    pub link: u32,
+    /// The [`DropReason`](crate::DropReason)'s number.
+    pub reason: u32,
+}
+
+/// What the data path counts beside drops and connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Statistic {
+    /// Packets handed to the host untouched.
+    Passed = 0,
+    /// Packets rewritten and redirected.
+    Forwarded = 1,
+    /// ARP and echo answered.
+    Replied = 2,
+    /// TCP resets sent instead of forwarding.
+    ResetsSent = 3,
+    /// Offloaded checksums completed.
+    ChecksumsCompleted = 4,
+    /// Flows that both sides agreed to, but that found the table of established flows full. They
+    /// go on, but can be evicted.
+    NotEstablished = 5,
+}
+
+impl Statistic {
+    /// All of them, by number.
+    pub const ALL: &'static [Self] = &[
+        Self::Passed,
+        Self::Forwarded,
+        Self::Replied,
+        Self::ResetsSent,
+        Self::ChecksumsCompleted,
+        Self::NotEstablished,
+    ];
+
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// Its stable name in tables and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Forwarded => "forwarded",
+            Self::Replied => "replied",
+            Self::ResetsSent => "resets_sent",
+            Self::ChecksumsCompleted => "checksums_completed",
+            Self::NotEstablished => "not_established",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{Flow, FlowKey};
+
+    /// A size that changes must change `LAYOUT_VERSION` with it.
+    #[test]
+    fn sizes_of_layout_version_1() {
+        assert_eq!(LAYOUT_VERSION, 1);
+        let sizes = [
+            size_of::<Attachment>(),
+            size_of::<Egress>(),
+            size_of::<AddressKey>(),
+            size_of::<Address>(),
+            size_of::<PortKey>(),
+            size_of::<Port>(),
+            size_of::<Backend>(),
+            size_of::<NatAddress>(),
+            size_of::<Link>(),
+            size_of::<LinkCounters>(),
+            size_of::<LinkDropKey>(),
+            size_of::<FlowKey>(),
+            size_of::<Flow>(),
+        ];
+        assert_eq!(sizes, [20, 12, 8, 16, 8, 28, 24, 8, 8, 40, 8, 20, 60]);
+        assert_eq!((DropReason::COUNT, Statistic::COUNT), (26, 6));
+    }
+
+    use crate::DropReason;
+
+    #[test]
+    fn statistics_are_places_in_the_list() {
+        for (place, statistic) in Statistic::ALL.iter().enumerate() {
+            assert_eq!(*statistic as usize, place);
+        }
+    }
+}

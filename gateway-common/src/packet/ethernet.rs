@@ -1,0 +1,81 @@
+//! Ethernet II frames (IEEE 802.3).
+
+use core::mem::offset_of;
+
+use bytemuck::{Pod, Zeroable};
+use network_types::eth::EthHdr;
+
+use crate::{Be16, packet::header};
+
+/// A hardware address, as three words so that it is compared and copied in three steps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Mac([u16; 3]);
+
+impl Mac {
+    /// From its six bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(bytes: [u8; 6]) -> Self {
+        Self([
+            u16::from_ne_bytes([bytes[0], bytes[1]]),
+            u16::from_ne_bytes([bytes[2], bytes[3]]),
+            u16::from_ne_bytes([bytes[4], bytes[5]]),
+        ])
+    }
+
+    /// Its six bytes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bytes(self) -> [u8; 6] {
+        let [a, b, c] = [
+            self.0[0].to_ne_bytes(),
+            self.0[1].to_ne_bytes(),
+            self.0[2].to_ne_bytes(),
+        ];
+        [a[0], a[1], b[0], b[1], c[0], c[1]]
+    }
+
+    /// Whether it names a group of stations, the broadcast address included.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0[0].to_ne_bytes()[0] & 1 != 0
+    }
+}
+
+/// What an Ethernet frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EtherType;
+
+impl EtherType {
+    /// IPv4.
+    pub const IPV4: Be16 = Be16::new(0x0800);
+    /// ARP.
+    pub const ARP: Be16 = Be16::new(0x0806);
+    /// An IEEE 802.1Q tag.
+    pub const VLAN: Be16 = Be16::new(0x8100);
+    /// An IEEE 802.1ad service tag.
+    pub const SERVICE_VLAN: Be16 = Be16::new(0x88a8);
+}
+
+header! {
+    /// The frame's header, without tags.
+    Ethernet, EthHdr::LEN, {
+        /// The station it is for.
+        destination / set_destination: Mac = offset_of!(EthHdr, dst_addr);
+        /// The station it is from.
+        source / set_source: Mac = offset_of!(EthHdr, src_addr);
+        /// See [`EtherType`].
+        ether_type / set_ether_type: Be16 = offset_of!(EthHdr, ether_type);
+    }
+}
+
+impl Ethernet {
+    /// Sends the frame back where it came from, in the name of `own`.
+    #[inline(always)]
+    pub fn turn_round(self, own: Mac) {
+        self.set_destination(self.source());
+        self.set_source(own);
+    }
+}

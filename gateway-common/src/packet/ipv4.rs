@@ -1,0 +1,51 @@
+//! IPv4 headers (RFC 791).
+
+use core::mem::offset_of;
+
+use network_types::ip::Ipv4Hdr;
+
+use crate::{Be16, Be32, packet::header};
+
+header! {
+    /// An IPv4 header without options.
+    Ipv4, Ipv4Hdr::LEN, {
+        /// Version and header length, four bits each.
+        version_ihl / set_version_ihl: u8 = offset_of!(Ipv4Hdr, vihl);
+        /// DSCP and ECN.
+        tos / set_tos: u8 = offset_of!(Ipv4Hdr, tos);
+        /// Header and payload, in bytes.
+        total_length / set_total_length: Be16 = offset_of!(Ipv4Hdr, tot_len);
+        /// The identification of fragments.
+        identification / set_identification: Be16 = offset_of!(Ipv4Hdr, id);
+        /// Flags and fragment offset.
+        fragment / set_fragment: Be16 = offset_of!(Ipv4Hdr, frags);
+        /// Time to live.
+        ttl / set_ttl: u8 = offset_of!(Ipv4Hdr, ttl);
+        /// See [`protocol`](crate::packet::protocol).
+        protocol / set_protocol: u8 = offset_of!(Ipv4Hdr, proto);
+        /// The header's checksum.
+        checksum / set_checksum: Be16 = offset_of!(Ipv4Hdr, check);
+        /// The source address.
+        source / set_source: Be32 = offset_of!(Ipv4Hdr, src_addr);
+        /// The destination address.
+        destination / set_destination: Be32 = offset_of!(Ipv4Hdr, dst_addr);
+    }
+}
+
+impl Ipv4 {
+    /// Version 4, five words of header.
+    pub const PLAIN: u8 = 0x45;
+    /// More-fragments flag and offset: any of them makes a packet a fragment.
+    pub const FRAGMENT_MASK: Be16 = Be16::new(0x3fff);
+    /// The don't-fragment flag.
+    pub const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
+    /// The time to live of what the gateway itself sends (RFC 1700).
+    pub const DEFAULT_TTL: u8 = 64;
+
+    /// Whether this is a part of a larger packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_fragment(self) -> bool {
+        self.fragment().raw() & Self::FRAGMENT_MASK.raw() != 0
+    }
+}

@@ -1,0 +1,137 @@
+//! Views of packet headers: a length checked once at the door, unchecked getters after.
+//!
+//! Offsets come from `network-types`' header structs. Fields are loaded and stored whole, not byte
+//! by byte: that is a tenth of an established packet's cost.
+
+mod arp;
+mod ethernet;
+mod icmp;
+mod ipv4;
+mod tcp;
+mod udp;
+
+use core::ptr::NonNull;
+
+use bytemuck::Pod;
+
+pub use arp::Arp;
+pub use ethernet::{EtherType, Ethernet, Mac};
+pub use icmp::Icmp;
+pub use ipv4::Ipv4;
+pub use tcp::{Tcp, TcpFlags};
+pub use udp::Udp;
+
+use crate::Environment;
+
+/// The IP protocol numbers that the data path knows.
+pub mod protocol {
+    use network_types::ip::IpProto;
+
+    /// ICMP.
+    pub const ICMP: u8 = IpProto::Icmp as u8;
+    /// TCP.
+    pub const TCP: u8 = IpProto::Tcp as u8;
+    /// UDP.
+    pub const UDP: u8 = IpProto::Udp as u8;
+}
+
+/// A stretch of packet memory whose length was checked when it was taken.
+///
+/// Valid until the packet's length changes ([`Environment::truncate`]) or the environment goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Window(NonNull<u8>);
+
+impl Window {
+    /// The `length` bytes at `offset`, or nothing if the packet ends before.
+    #[inline(always)]
+    pub fn at<E: Environment>(env: &E, offset: usize, length: usize) -> Option<Self> {
+        env.packet(offset, length).map(Self)
+    }
+
+    /// Loads the field at `offset` of the window.
+    ///
+    /// # Safety
+    /// The field lies within the length that was checked.
+    #[inline(always)]
+    unsafe fn load<T: Pod>(self, offset: usize) -> T {
+        // SAFETY: in bounds by the caller's promise. On BPF one wide load is what is wanted, and
+        // the verifier allows it on packet memory at any offset; elsewhere alignment is unknown.
+        unsafe {
+            let field = self.0.as_ptr().add(offset).cast::<T>();
+            if cfg!(target_arch = "bpf") {
+                field.read()
+            } else {
+                field.read_unaligned()
+            }
+        }
+    }
+
+    /// Stores a field at `offset` of the window.
+    ///
+    /// # Safety
+    /// The field lies within the length that was checked.
+    #[inline(always)]
+    unsafe fn store<T: Pod>(self, offset: usize, value: T) {
+        // SAFETY: as for `load`.
+        unsafe {
+            let field = self.0.as_ptr().add(offset).cast::<T>();
+            if cfg!(target_arch = "bpf") {
+                field.write(value);
+            } else {
+                field.write_unaligned(value);
+            }
+        }
+    }
+}
+
+/// Defines a header view: its name, its length, and its fields with their offsets.
+macro_rules! header {
+    (
+        $(#[$meta:meta])*
+        $name:ident, $length:expr, {
+            $($(#[$field_meta:meta])* $get:ident / $set:ident : $type:ty = $offset:expr;)*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $name($crate::packet::Window);
+
+        impl $name {
+            /// The fixed part's length, in bytes.
+            pub const LENGTH: usize = $length;
+
+            /// The same, as length fields count it.
+            #[expect(clippy::cast_possible_truncation, reason = "headers are short")]
+            pub const OCTETS: u16 = {
+                assert!(Self::LENGTH <= u16::MAX as usize);
+                Self::LENGTH as u16
+            };
+
+            /// The header at `offset`, or nothing if the packet ends within it.
+            #[inline(always)]
+            pub fn at<E: $crate::Environment>(env: &E, offset: usize) -> Option<Self> {
+                $crate::packet::Window::at(env, offset, Self::LENGTH).map(Self)
+            }
+
+            $(
+                $(#[$field_meta])*
+                #[inline(always)]
+                #[must_use]
+                pub fn $get(self) -> $type {
+                    const { assert!($offset + size_of::<$type>() <= $length) };
+                    // SAFETY: within the header, by the assertion above.
+                    unsafe { self.0.load($offset) }
+                }
+
+                #[doc = concat!("Stores what [`", stringify!($get), "`](Self::", stringify!($get), ") loads.")]
+                #[inline(always)]
+                pub fn $set(self, value: $type) {
+                    const { assert!($offset + size_of::<$type>() <= $length) };
+                    // SAFETY: within the header, by the assertion above.
+                    unsafe { self.0.store($offset, value) }
+                }
+            )*
+        }
+    };
+}
+use header;

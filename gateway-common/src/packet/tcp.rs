@@ -1,0 +1,68 @@
+//! TCP headers (RFC 9293).
+
+use core::mem::offset_of;
+
+use network_types::tcp::TcpHdr;
+
+use crate::{Be16, Be32, packet::header};
+
+/// The offset of the byte with the data offset, and of the byte with the flags behind it.
+const DATA_OFFSET: usize = offset_of!(TcpHdr, ack_seq) + size_of::<u32>();
+
+header! {
+    /// The fixed part of a TCP header.
+    Tcp, TcpHdr::LEN, {
+        /// The source port.
+        source_port / set_source_port: Be16 = offset_of!(TcpHdr, source);
+        /// The destination port.
+        destination_port / set_destination_port: Be16 = offset_of!(TcpHdr, dest);
+        /// The first byte's sequence number.
+        sequence / set_sequence: Be32 = offset_of!(TcpHdr, seq);
+        /// The next byte expected.
+        acknowledgement / set_acknowledgement: Be32 = offset_of!(TcpHdr, ack_seq);
+        /// The header's length in words, in the upper four bits.
+        data_offset / set_data_offset: u8 = DATA_OFFSET;
+        /// See [`TcpFlags`].
+        flags / set_flags: u8 = DATA_OFFSET + 1;
+        /// The receive window.
+        window / set_window: Be16 = offset_of!(TcpHdr, window);
+        /// The checksum.
+        checksum / set_checksum: Be16 = offset_of!(TcpHdr, check);
+        /// The urgent pointer.
+        urgent / set_urgent: Be16 = offset_of!(TcpHdr, urg_ptr);
+    }
+}
+
+/// The flag bits of a TCP header.
+#[derive(Clone, Copy, Debug)]
+pub struct TcpFlags;
+
+impl TcpFlags {
+    /// No more data from the sender.
+    pub const FIN: u8 = 1;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 2;
+    /// Reset the connection.
+    pub const RST: u8 = 4;
+    /// Push.
+    pub const PSH: u8 = 8;
+    /// The acknowledgement field counts.
+    pub const ACK: u8 = 16;
+}
+
+impl Tcp {
+    /// The header's length in bytes, options included.
+    #[inline(always)]
+    #[must_use]
+    pub fn header_length(self) -> u16 {
+        u16::from(self.data_offset() >> 4) * 4
+    }
+
+    /// Whether this opens a connection: a SYN, and none of ACK, RST and FIN.
+    #[inline(always)]
+    #[must_use]
+    pub fn opens(self) -> bool {
+        const DECISIVE: u8 = TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN;
+        self.flags() & DECISIVE == TcpFlags::SYN
+    }
+}

@@ -1,0 +1,79 @@
+//! Stage 6: the backend, by the Maglev table of the endpoint's resource. The table holds only
+//! backends that can take a flow, so one lookup decides.
+
+use crate::{
+    DropReason, Environment, Step, Verdict, hash,
+    maps::{Attachment, Backend, Port},
+    stages::{admission::Admitted, next_hop::NextHop, parse::Segment, reset},
+};
+
+/// The backend that a new flow goes to.
+pub(super) struct Chosen {
+    pub(super) slot: u32,
+    pub(super) backend: Backend,
+    /// The hash of the flow's tuple, for what else is to be chosen by it.
+    pub(super) hash: u64,
+}
+
+impl Chosen {
+    /// The next hop towards it.
+    #[inline(always)]
+    pub(super) fn hop(&self) -> NextHop {
+        NextHop {
+            egress: self.backend.egress,
+            mac: self.backend.mac,
+        }
+    }
+}
+
+/// Chooses the backend: a function of the flow's tuple and the table alone (so a second gateway
+/// with the same configuration chooses the same).
+#[inline(always)]
+pub(super) fn choose<E: Environment>(
+    env: &mut E,
+    attachment: &Attachment,
+    segment: &Segment,
+    admitted: &Admitted,
+) -> Step<Chosen> {
+    let (link, port) = (admitted.address.link, &admitted.port);
+    let hash = tuple_hash(env.seed(), attachment, segment);
+    if port.maglev_size == 0 {
+        return Err(if port.flags & Port::DROP_WITHOUT_BACKEND != 0 {
+            Verdict::Drop(DropReason::NoBackend, link)
+        } else {
+            reset::refuse(env, segment, DropReason::NoBackend, link)
+        });
+    }
+    let place = hash::reduce((hash >> 32) as u32, port.maglev_size);
+    let found = env
+        .maglev(port.maglev_offset + place)
+        .and_then(|slot| Some((slot, env.backend(slot)?)));
+    match found {
+        // The table and the backends are written one after the other: never take another's.
+        Some((slot, backend)) if backend.resource == admitted.address.resource => {
+            if backend.reachable == 0 {
+                return Err(reset::refuse(env, segment, DropReason::NoBackend, link));
+            }
+            Ok(Chosen {
+                slot,
+                backend,
+                hash,
+            })
+        }
+        _ => Err(Verdict::Drop(DropReason::Inconsistent, link)),
+    }
+}
+
+/// The hash of network, addresses, ports and protocol.
+#[inline(always)]
+fn tuple_hash(seed: u64, attachment: &Attachment, segment: &Segment) -> u64 {
+    let key = &segment.key;
+    let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+    let ports = pair(
+        u32::from(key.source_port.raw()),
+        u32::from(key.destination_port.raw()),
+    );
+    let hash = hash::mix(seed, pair(attachment.network, key.source.raw()));
+    let hash = hash::mix(hash, pair(key.destination.raw(), key.protocol));
+    hash::mix(hash, ports)
+}

@@ -1,0 +1,53 @@
+//! The XDP program of the private link gateway: the entry point, and nothing that decides.
+//!
+//! The stages are in `gateway-common`; [`environment`] gives them packet memory and maps, and the
+//! verdict they return is carried out here.
+
+#![no_std]
+#![no_main]
+
+mod environment;
+mod maps;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_log_ebpf::debug;
+use environment::Xdp;
+use gateway_common::{DropReason, Environment as _, Verdict, maps::NO_LINK, process};
+
+/// Handles one packet.
+#[xdp]
+fn gateway(ctx: XdpContext) -> u32 {
+    let mut env = Xdp::new(ctx);
+    match process(&mut env) {
+        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Reply => xdp_action::XDP_TX,
+        Verdict::Reset(reason, link) => {
+            debug!(
+                env.context(),
+                "reset, reason {} link slot {}", reason as u8, link
+            );
+            xdp_action::XDP_TX
+        }
+        Verdict::Drop(reason, link) => {
+            debug!(
+                env.context(),
+                "drop, reason {} link slot {}", reason as u8, link
+            );
+            xdp_action::XDP_DROP
+        }
+        Verdict::Redirect(slot) => maps::DEVICES.redirect(slot, 0).unwrap_or_else(|_| {
+            env.count_drop(DropReason::EgressGone, NO_LINK);
+            xdp_action::XDP_DROP
+        }),
+    }
+}
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,64 @@
+//! The maps. Their layouts are in `gateway_common::maps`; the sizes here are defaults that the agent
+//! replaces when it loads the program.
+
+use aya_ebpf::{
+    Global,
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
+};
+use gateway_common::{
+    DropReason,
+    flow::{Flow, FlowKey},
+    maps::{
+        ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Egress, Link, LinkCounters,
+        LinkDropKey, NatAddress, Port, PortKey, Statistic,
+    },
+};
+
+#[map]
+pub(crate) static ATTACHMENTS: Array<Attachment> = Array::pinned(ATTACHMENT_PLACES, 0);
+#[map]
+pub(crate) static ATTACHMENT_OVER: HashMap<u32, Attachment> =
+    HashMap::pinned(1024, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static EGRESS: Array<Egress> = Array::pinned(1024, 0);
+#[map]
+pub(crate) static DEVICES: DevMap = DevMap::pinned(1024, 0);
+#[map]
+pub(crate) static ADDRESSES: HashMap<AddressKey, Address> =
+    HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static MAGLEV: Array<u32> = Array::pinned(1 << 20, 0);
+#[map]
+pub(crate) static BACKENDS: Array<Backend> = Array::pinned(65_536, 0);
+#[map]
+pub(crate) static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(65_536, 0);
+#[map]
+pub(crate) static LINKS: Array<Link> = Array::pinned(16_384, 0);
+#[map]
+pub(crate) static FLOWS: HashMap<FlowKey, Flow> = HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static EMBRYONIC: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(1 << 17, 0);
+#[map]
+pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUNT as u32, 0);
+#[map]
+pub(crate) static LINK_DROPS: PerCpuHashMap<LinkDropKey, u64> =
+    PerCpuHashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static LINK_COUNTERS: PerCpuArray<LinkCounters> = PerCpuArray::pinned(16_384, 0);
+#[map]
+pub(crate) static STATISTICS: PerCpuArray<u64> = PerCpuArray::pinned(Statistic::COUNT as u32, 0);
+
+/// How many bytes are summed at a time: what `bpf_csum_diff` takes on the oldest kernel.
+pub(crate) const CHUNK: usize = 512;
+
+/// Where packet bytes are copied to for summing; the last four may be padding.
+#[map]
+pub(crate) static SCRATCH: PerCpuArray<[u8; CHUNK + 4]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The key of the hashes that choose backends and ports; set when the program is loaded.
+#[unsafe(no_mangle)]
+pub(crate) static HASH_SEED: Global<u64> = Global::new(0);

@@ -1,0 +1,2 @@
+//! The kernel's side.
+pub mod loader;

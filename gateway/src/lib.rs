@@ -1,0 +1,2 @@
+//! The agent and the command line of the private link gateway.
+pub mod dataplane;

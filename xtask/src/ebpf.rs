@@ -1,0 +1,161 @@
+//! Building the XDP program: finding a compiler that can, and running it.
+//!
+//! The BPF target has no precompiled `core`, so it is built from source, which takes either a
+//! nightly toolchain with rust-src, or a stable one of the distribution with its source beside it
+//! and the bootstrap switch that makes it accept unstable options.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The file name of the compiled program, which is the name of its crate.
+pub const OBJECT: &str = "gateway-ebpf";
+
+const TARGET: &str = "bpfel-unknown-none";
+
+/// A compiler that can build `core` for the BPF target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Toolchain {
+    /// rustup's nightly, with the rust-src component.
+    Nightly,
+    /// The distribution's compiler, with its library source: the directory of `rustc` and `cargo`.
+    Distribution(PathBuf),
+}
+
+impl Toolchain {
+    /// The one to use on this machine, if there is one. An ordinary nightly is preferred.
+    #[must_use]
+    pub fn find() -> Option<Self> {
+        let nightly =
+            sysroot(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]));
+        if nightly.is_some_and(|sysroot| has_source(&sysroot)) {
+            return Some(Self::Nightly);
+        }
+        let directory = PathBuf::from("/usr/bin");
+        let rustc = directory.join("rustc");
+        let distribution = sysroot(Command::new(rustc).args(["--print", "sysroot"]));
+        let usable = directory.join("cargo").exists()
+            && distribution.is_some_and(|sysroot| has_source(&sysroot));
+        usable.then_some(Self::Distribution(directory))
+    }
+
+    /// A `cargo` command that builds with it.
+    #[must_use]
+    pub fn cargo(&self) -> Command {
+        match self {
+            Self::Nightly => {
+                let mut command = Command::new("rustup");
+                command.args(["run", "nightly", "cargo"]);
+                command.env_remove("RUSTC");
+                command
+            }
+            Self::Distribution(directory) => {
+                let mut command = Command::new(directory.join("cargo"));
+                command.env("RUSTC", directory.join("rustc"));
+                command.env("RUSTC_BOOTSTRAP", "1");
+                command
+            }
+        }
+    }
+}
+
+/// The path that a compiler prints as its sysroot, if it runs.
+fn sysroot(command: &mut Command) -> Option<PathBuf> {
+    let output = command.env_remove("RUSTUP_TOOLCHAIN").output().ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| PathBuf::from(path.trim()))
+}
+
+fn has_source(sysroot: &Path) -> bool {
+    sysroot
+        .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+        .exists()
+        || sysroot
+            .join("lib/rustlib/src/rust/library/core/src/lib.rs")
+            .exists()
+}
+
+/// Where `bpf-linker` is: on the search path, or where cargo installs it.
+#[must_use]
+pub fn bpf_linker() -> Option<PathBuf> {
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
+        let home = env::var_os("HOME")?;
+        Some(PathBuf::from(home).join(".cargo"))
+    });
+    let search = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&search)
+        .chain(cargo_home.map(|home| home.join("bin")))
+        .map(|directory| directory.join("bpf-linker"))
+        .find(|candidate| candidate.is_file())
+}
+
+/// A cargo command for the program's crate, with the target, the flags and the linker set.
+///
+/// # Errors
+/// When the machine lacks the compiler or the linker; says how to get them.
+pub fn cargo(workspace: &Path, target_directory: &Path, subcommand: &str) -> Result<Command> {
+    let toolchain = Toolchain::find().context(
+        "no compiler for the XDP program: neither a nightly with rust-src nor the distribution's \
+         with its source; run `cargo xtask setup`",
+    )?;
+    let linker = bpf_linker().context("bpf-linker is not installed; run `cargo xtask setup`")?;
+    let mut command = toolchain.cargo();
+    // What the outer cargo sets for its own build must not leak into this one.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_") && text != "CARGO_HOME" && text != "CARGO_NET_OFFLINE" {
+            command.env_remove(&name);
+        }
+    }
+    for name in [
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTDOC",
+        "RUSTUP_TOOLCHAIN",
+    ] {
+        command.env_remove(name);
+    }
+    let mut path = OsString::from(linker.parent().unwrap_or(Path::new("/")));
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    command
+        .current_dir(workspace)
+        .env("PATH", path)
+        // Version 3 of the instruction set (Linux 5.12) has 32-bit arithmetic and jumps.
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            [
+                "-Cdebuginfo=2",
+                "-Clink-arg=--btf",
+                "-Ctarget-cpu=v3",
+                "-Cpanic=abort",
+            ]
+            .join("\u{1f}"),
+        )
+        .arg(subcommand)
+        .args(["--package", OBJECT, "--release", "--locked"])
+        .args(["--target", TARGET, "-Z", "build-std=core"])
+        .arg("--target-dir")
+        .arg(target_directory);
+    Ok(command)
+}
+
+/// Compiles the program and returns the path of the object file.
+///
+/// # Errors
+/// When a tool is missing or the compiler refuses; the compiler's own output went to stderr.
+pub fn build(workspace: &Path, target_directory: &Path) -> Result<PathBuf> {
+    let mut command = cargo(workspace, target_directory, "build")?;
+    let status = command
+        .status()
+        .with_context(|| format!("could not run {command:?}"))?;
+    if !status.success() {
+        bail!("building the XDP program failed: {command:?}");
+    }
+    Ok(target_directory.join(TARGET).join("release").join(OBJECT))
+}

@@ -1,0 +1,3 @@
+//! What the build script of `gateway` and the commands of `cargo xtask` share.
+
+pub mod ebpf;
