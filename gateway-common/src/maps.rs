@@ -51,6 +51,17 @@ pub mod name {
 /// Places in the direct-mapped array of attachments.
 pub const ATTACHMENT_PLACES: u32 = 1024;
 
+/// How many connections there can be: places in `LINKS` and `LINK_COUNTERS`.
+pub const MOST_LINKS: u32 = 65_536;
+/// Places in `EGRESS` and in the device map.
+pub const MOST_ATTACHMENTS: u32 = 1_024;
+/// Places in `MAGLEV`, over all resources.
+pub const MAGLEV_PLACES: u32 = 1 << 20;
+/// Places in `BACKENDS`.
+pub const MOST_BACKENDS: u32 = 65_536;
+/// Places in `NAT_ADDRESSES`.
+pub const MOST_NAT_ADDRESSES: u32 = 65_536;
+
 /// The link slot of packets that concern no endpoint.
 pub const NO_LINK: u32 = u32::MAX;
 

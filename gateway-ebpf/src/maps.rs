@@ -12,7 +12,8 @@ use gateway_common::{
     flow::{Flow, FlowKey},
     maps::{
         ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Egress, Link, LinkCounters,
-        LinkDropKey, NatAddress, Port, PortKey, Statistic,
+        LinkDropKey, MAGLEV_PLACES, MOST_ATTACHMENTS, MOST_BACKENDS, MOST_LINKS,
+        MOST_NAT_ADDRESSES, NatAddress, Port, PortKey, Statistic,
     },
 };
 
@@ -22,22 +23,22 @@ pub(crate) static ATTACHMENTS: Array<Attachment> = Array::pinned(ATTACHMENT_PLAC
 pub(crate) static ATTACHMENT_OVER: HashMap<u32, Attachment> =
     HashMap::pinned(1024, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static EGRESS: Array<Egress> = Array::pinned(1024, 0);
+pub(crate) static EGRESS: Array<Egress> = Array::pinned(MOST_ATTACHMENTS, 0);
 #[map]
-pub(crate) static DEVICES: DevMap = DevMap::pinned(1024, 0);
+pub(crate) static DEVICES: DevMap = DevMap::pinned(MOST_ATTACHMENTS, 0);
 #[map]
 pub(crate) static ADDRESSES: HashMap<AddressKey, Address> =
     HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static MAGLEV: Array<u32> = Array::pinned(1 << 20, 0);
+pub(crate) static MAGLEV: Array<u32> = Array::pinned(MAGLEV_PLACES, 0);
 #[map]
-pub(crate) static BACKENDS: Array<Backend> = Array::pinned(65_536, 0);
+pub(crate) static BACKENDS: Array<Backend> = Array::pinned(MOST_BACKENDS, 0);
 #[map]
-pub(crate) static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(65_536, 0);
+pub(crate) static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(MOST_NAT_ADDRESSES, 0);
 #[map]
-pub(crate) static LINKS: Array<Link> = Array::pinned(16_384, 0);
+pub(crate) static LINKS: Array<Link> = Array::pinned(MOST_LINKS, 0);
 #[map]
 pub(crate) static FLOWS: HashMap<FlowKey, Flow> = HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
 #[map]
@@ -48,7 +49,7 @@ pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUN
 pub(crate) static LINK_DROPS: PerCpuHashMap<LinkDropKey, u64> =
     PerCpuHashMap::pinned(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static LINK_COUNTERS: PerCpuArray<LinkCounters> = PerCpuArray::pinned(16_384, 0);
+pub(crate) static LINK_COUNTERS: PerCpuArray<LinkCounters> = PerCpuArray::pinned(MOST_LINKS, 0);
 #[map]
 pub(crate) static STATISTICS: PerCpuArray<u64> = PerCpuArray::pinned(Statistic::COUNT as u32, 0);
 

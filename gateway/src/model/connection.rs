@@ -1,0 +1,145 @@
+//! The relation of an endpoint to its service, and the only ways its state can change.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Code, Problem};
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ConnectionState {
+    /// The consumer has asked; nothing flows.
+    Pending,
+    /// The provider has agreed; traffic flows.
+    Approved,
+    /// The provider has refused, or withdrawn what it had agreed to.
+    Rejected,
+    /// The provider has removed the connection or its service. The end: the consumer can only
+    /// delete the endpoint.
+    Disconnected,
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pending => "Pending",
+            Self::Approved => "Approved",
+            Self::Rejected => "Rejected",
+            Self::Disconnected => "Disconnected",
+        })
+    }
+}
+
+/// What a provider can do with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// Let it flow.
+    Approve,
+    /// Refuse it, or cut it off.
+    Reject,
+    /// End it for good.
+    Remove,
+}
+
+impl Decision {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Approve, Self::Reject, Self::Remove];
+
+    const fn done(self) -> &'static str {
+        match self {
+            Self::Approve => "approved",
+            Self::Reject => "rejected",
+            Self::Remove => "removed",
+        }
+    }
+}
+
+impl ConnectionState {
+    /// The state after a decision.
+    ///
+    /// # Errors
+    /// [`Code::WrongState`] for every move that is not defined.
+    pub fn after(self, decision: Decision) -> Result<Self, Problem> {
+        match (self, decision) {
+            (Self::Pending | Self::Rejected, Decision::Approve) => Ok(Self::Approved),
+            (Self::Pending | Self::Approved, Decision::Reject) => Ok(Self::Rejected),
+            (Self::Pending | Self::Approved | Self::Rejected, Decision::Remove) => {
+                Ok(Self::Disconnected)
+            }
+            _ => Err(Problem::new(
+                Code::WrongState,
+                format!(
+                    "a connection that is {self} can't be {}{}",
+                    decision.done(),
+                    match self {
+                        Self::Disconnected =>
+                            ": Disconnected is final, the consumer can only delete its endpoint",
+                        _ => "",
+                    }
+                ),
+            )),
+        }
+    }
+}
+
+/// A connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Its number.
+    pub link_id: u32,
+    /// Its place in the data path's arrays.
+    pub slot: u32,
+    /// Where it stands.
+    pub state: ConnectionState,
+    /// Which approval it stands under: another number for each, 0 for none. Flows carry it, so
+    /// those of an approval that has ended are dead at once.
+    pub generation: u32,
+    /// What was said with the last decision.
+    #[serde(default)]
+    pub reason: String,
+    /// Who took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use ConnectionState::*;
+    use Decision::*;
+
+    use super::*;
+
+    #[test]
+    fn the_table_of_moves_is_the_whole_of_it() {
+        let allowed = [
+            (Pending, Approve, Approved),
+            (Pending, Reject, Rejected),
+            (Approved, Reject, Rejected),
+            (Rejected, Approve, Approved),
+            (Pending, Remove, Disconnected),
+            (Approved, Remove, Disconnected),
+            (Rejected, Remove, Disconnected),
+        ];
+        for from in [Pending, Approved, Rejected, Disconnected] {
+            for decision in Decision::ALL {
+                let expected = allowed
+                    .iter()
+                    .find(|(state, by, _)| (*state, *by) == (from, decision))
+                    .map(|(_, _, to)| *to);
+                match (from.after(decision), expected) {
+                    (Ok(to), Some(expected)) => assert_eq!(to, expected),
+                    (Err(problem), None) => {
+                        assert_eq!(problem.code, Code::WrongState);
+                        assert!(problem.detail.contains(&from.to_string()), "{problem}");
+                    }
+                    (given, expected) => panic!("{from} {decision:?}: {given:?}, {expected:?}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The control plane's objects and what may be done with them. Pure: every operation is a function
+//! from the state, a request and a [`Context`] to the changes that carry it out, or to the
+//! [`Problem`] that refuses it. Nothing here does I/O.
+
+pub mod address;
+pub mod connection;
+pub mod endpoint;
+pub mod name;
+pub mod network;
+pub mod operations;
+pub mod problem;
+pub mod record;
+pub mod service;
+pub mod state;
+pub mod tenant;
+
+pub use connection::{Connection, ConnectionState, Decision};
+pub use endpoint::Endpoint;
+pub use name::{Name, Reference};
+pub use network::Network;
+pub use problem::{Code, Problem};
+pub use record::{Meta, Record};
+pub use service::Service;
+pub use state::{Change, Kind, Object, State};
+pub use tenant::Tenant;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// What an operation needs besides the state: the time, who asks, and fresh identifiers.
+pub struct Context<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// Who asks, as the records show it.
+    pub actor: &'a str,
+    /// Where identifiers come from.
+    pub identifiers: &'a mut dyn Identifiers,
+}
+
+/// A source of identifiers that nobody else uses. Random in the agent, counted in tests.
+pub trait Identifiers {
+    /// 128 unpredictable bits.
+    fn bits(&mut self) -> u128;
+
+    /// An object's unique identifier.
+    fn uid(&mut self) -> Uuid {
+        uuid::Builder::from_random_bytes(self.bits().to_ne_bytes()).into_uuid()
+    }
+
+    /// A number that is not 0 and not one of those taken. Random rather than counted, so that two
+    /// gateways that share a store need no common counter, and a number that was given up is not
+    /// met again in old flow entries.
+    fn number(&mut self, taken: &dyn Fn(u32) -> bool) -> u32 {
+        loop {
+            for word in bytemuck::cast::<u128, [u32; 4]>(self.bits()) {
+                if word != 0 && word != u32::MAX && !taken(word) {
+                    return word;
+                }
+            }
+        }
+    }
+
+    /// 16 lower-case base32 characters (RFC 4648): the random part of an alias, 80 bits.
+    fn alias_part(&mut self) -> String {
+        const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        let bits = self.bits();
+        (0..16u32)
+            .map(|place| char::from(ALPHABET[usize::from((bits >> (5 * place)) as u8 & 31)]))
+            .collect()
+    }
+}
+
+/// Identifiers from the operating system's random numbers.
+#[derive(Debug, Default)]
+pub struct RandomIdentifiers;
+
+impl Identifiers for RandomIdentifiers {
+    fn bits(&mut self) -> u128 {
+        Uuid::new_v4().as_u128() ^ (Uuid::new_v4().as_u128().rotate_left(64))
+    }
+}

@@ -1,0 +1,180 @@
+//! Names of objects.
+
+use std::{borrow::Borrow, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// 1 to 63 of `a-z 0-9 -`, starting with a letter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Name(String);
+
+/// Why a text is no name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{given:?} is not a name: use 1 to 63 of the characters a-z, 0-9 and -, starting with a letter"
+)]
+pub struct InvalidName {
+    given: String,
+}
+
+impl Name {
+    /// The name that no other sorts before.
+    pub(crate) fn lowest() -> Self {
+        Self("a".to_owned())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let valid = text.len() <= 63
+            && text
+                .bytes()
+                .next()
+                .is_some_and(|first| first.is_ascii_lowercase())
+            && text.bytes().all(allowed);
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidName {
+                given: text.chars().take(80).collect(),
+            })
+        }
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<Name> for String {
+    fn from(name: Name) -> Self {
+        name.0
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// An object of a tenant: `TENANT/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Reference {
+    /// The owner.
+    pub tenant: Name,
+    /// The object's name within the tenant.
+    pub name: Name,
+}
+
+/// Why a text is no reference.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidReference {
+    /// There is no slash, or more than one.
+    #[error("{0:?} is not of the form TENANT/NAME")]
+    Form(String),
+    /// One of the two is no name.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
+impl Reference {
+    /// From its two parts.
+    #[must_use]
+    pub const fn new(tenant: Name, name: Name) -> Self {
+        Self { tenant, name }
+    }
+}
+
+impl FromStr for Reference {
+    type Err = InvalidReference;
+
+    fn from_str(text: &str) -> Result<Self, InvalidReference> {
+        match text.split_once('/') {
+            Some((tenant, name)) if !name.contains('/') => Ok(Self {
+                tenant: tenant.parse()?,
+                name: name.parse()?,
+            }),
+            _ => Err(InvalidReference::Form(text.chars().take(130).collect())),
+        }
+    }
+}
+
+impl TryFrom<String> for Reference {
+    type Error = InvalidReference;
+
+    fn try_from(text: String) -> Result<Self, InvalidReference> {
+        text.parse()
+    }
+}
+
+impl From<Reference> for String {
+    fn from(reference: Reference) -> Self {
+        reference.to_string()
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}/{}", self.tenant, self.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["a", "shop", "db-1", "a--", &"x".repeat(63)] {
+            assert_eq!(good.parse::<Name>().unwrap().as_str(), good);
+        }
+        for bad in [
+            "",
+            "1a",
+            "-a",
+            "A",
+            "a_b",
+            "a.b",
+            "a/b",
+            "ä",
+            &"x".repeat(64),
+        ] {
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn references() {
+        let reference: Reference = "shop/db".parse().unwrap();
+        assert_eq!(
+            (reference.tenant.as_str(), reference.name.as_str()),
+            ("shop", "db")
+        );
+        assert_eq!(reference.to_string(), "shop/db");
+        for bad in ["shop", "shop/", "/db", "a/b/c", ""] {
+            assert!(bad.parse::<Reference>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The provider's decisions about connections to its services.
+
+use crate::model::{
+    Change, Code, Connection, ConnectionState, Context, Decision, Endpoint, Kind, Object, Problem,
+    Record, Reference, State, operations::tenant_of, record::check_text,
+};
+
+/// The endpoint whose connection has the link id, if it is one of the service.
+///
+/// # Errors
+/// There is no such service or connection.
+pub fn visible_connection<'a>(
+    state: &'a State,
+    service: &Reference,
+    link_id: u32,
+) -> Result<(&'a Reference, &'a Record<Endpoint>), Problem> {
+    tenant_of(state, &service.tenant)?;
+    let record = state
+        .services
+        .get(service)
+        .ok_or_else(|| Problem::not_found(Kind::Service, service))?;
+    state
+        .endpoint_of_link(link_id)
+        .and_then(|endpoint| state.endpoints.get_key_value(endpoint))
+        .filter(|(_, endpoint)| endpoint.object.service_identity.uid == record.meta.uid)
+        .ok_or_else(|| {
+            Problem::new(
+                Code::NotFound,
+                format!("service {service} has no connection {link_id}"),
+            )
+        })
+}
+
+/// Decides about a connection.
+///
+/// # Errors
+/// There is no such connection, or its state does not allow the move.
+pub fn decide(
+    state: &State,
+    context: &mut Context<'_>,
+    service: &Reference,
+    link_id: u32,
+    decision: Decision,
+    reason: String,
+) -> Result<Vec<Change>, Problem> {
+    let (endpoint, old) = visible_connection(state, service, link_id)?;
+    check_text("reason", &reason)?;
+    let next = old.object.connection.state.after(decision)?;
+    let generation = match next {
+        // Never the one before: its flows are dead and must stay so.
+        ConnectionState::Approved => {
+            let before = old.object.connection.generation;
+            context.identifiers.number(&|number| number == before)
+        }
+        _ => 0,
+    };
+    let record = with_state(context, old, next, generation, reason);
+    Ok(vec![Change::Put(Object::Endpoint(
+        endpoint.tenant.clone(),
+        record,
+    ))])
+}
+
+/// The endpoint with its connection in another state.
+pub(super) fn with_state(
+    context: &Context<'_>,
+    old: &Record<Endpoint>,
+    state: ConnectionState,
+    generation: u32,
+    reason: String,
+) -> Record<Endpoint> {
+    let mut record = old.clone();
+    record.object.connection = Connection {
+        state,
+        generation,
+        reason,
+        decided_by: Some(context.actor.to_owned()),
+        decided_at: Some(context.now),
+        ..record.object.connection
+    };
+    record
+}

@@ -1,0 +1,269 @@
+//! Creating and deleting endpoints.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::model::{
+    Change, Code, Connection, ConnectionState, Context, Endpoint, Kind, Name, Object, Problem,
+    Record, Reference, Service, State,
+    address::check_host,
+    endpoint::{EndpointRequest, ServiceIdentity},
+    operations::{Policy, check_quota, refuse_existing, required_name, same_name, tenant_of},
+    record::{Labels, check_text, checked_labels},
+    service::default_resource,
+};
+
+/// Creates an endpoint, and with it the request for a connection.
+///
+/// # Errors
+/// What is wrong with the request. A service that is not visible to the tenant does not exist.
+pub fn create_endpoint(
+    state: &State,
+    context: &mut Context<'_>,
+    policy: &Policy,
+    tenant: &Name,
+    request: EndpointRequest,
+) -> Result<Vec<Change>, Problem> {
+    let owner = tenant_of(state, tenant)?;
+    let name = required_name(request.name.clone())?;
+    let reference = Reference::new(tenant.clone(), name.clone());
+    refuse_existing(
+        state.endpoints.contains_key(&reference),
+        Kind::Endpoint,
+        &reference,
+    )?;
+    let network = Reference::new(tenant.clone(), request.network.clone());
+    if !state.networks.contains_key(&network) {
+        return Err(Problem::invalid(
+            "network",
+            format!("there is no network {network}: create it first"),
+        ));
+    }
+    check_address(state, &network, &request)?;
+    check_text("request_message", &request.request_message)?;
+    let (service, record) = find_service(state, tenant, &request.service)?;
+    let resource = request.resource.unwrap_or_else(default_resource);
+    if record.object.spec.resource(&resource).is_none() {
+        return Err(Problem::invalid(
+            "resource",
+            format!("service {} offers no resource {resource}", request.service),
+        ));
+    }
+    let has = State::owned(&state.endpoints, tenant).count();
+    check_quota(owner, policy, Kind::Endpoint, has)?;
+    check_connections(state, tenant, service, record)?;
+    let slot = state.free_slot();
+    if slot >= policy.most_connections {
+        return Err(Problem::new(
+            Code::LimitReached,
+            format!(
+                "the gateway has no room for more than {} connections",
+                policy.most_connections
+            ),
+        ));
+    }
+    let labels = checked_labels(request.labels, &Labels::new())?;
+    let approved = record.object.spec.approves_at_once(tenant);
+    let identifiers = &mut *context.identifiers;
+    let connection = Connection {
+        link_id: identifiers.number(&|number| state.number_is_taken(number)),
+        slot,
+        state: if approved {
+            ConnectionState::Approved
+        } else {
+            ConnectionState::Pending
+        },
+        generation: if approved {
+            identifiers.number(&|_| false)
+        } else {
+            0
+        },
+        reason: if approved {
+            "approved automatically".to_owned()
+        } else {
+            String::new()
+        },
+        decided_by: approved.then(|| "auto-approval".to_owned()),
+        decided_at: approved.then_some(context.now),
+    };
+    let endpoint = Endpoint {
+        network: request.network,
+        addresses: request.addresses,
+        service: request.service,
+        resource,
+        request_message: request.request_message,
+        service_identity: ServiceIdentity {
+            reference: service.clone(),
+            uid: record.meta.uid,
+        },
+        connection,
+    };
+    let record = Record::create(context, name, labels, endpoint);
+    Ok(vec![Change::Put(Object::Endpoint(tenant.clone(), record))])
+}
+
+/// Changes an endpoint's labels. What it is bound to never changes: that is what was approved.
+///
+/// # Errors
+/// There is no such endpoint, it is at another version, or the change is one of what was approved.
+pub fn update_endpoint(
+    state: &State,
+    context: &Context<'_>,
+    reference: &Reference,
+    request: EndpointRequest,
+) -> Result<Vec<Change>, Problem> {
+    let old = find(state, reference)?;
+    same_name(request.name.as_ref(), &reference.name)?;
+    old.expect_version(request.version)?;
+    let labels = checked_labels(request.labels, &old.meta.labels)?;
+    let endpoint = old.object.clone();
+    let resource = request.resource.unwrap_or_else(default_resource);
+    for (field, same) in [
+        ("network", request.network == endpoint.network),
+        ("addresses", request.addresses == endpoint.addresses),
+        ("service", request.service == endpoint.service),
+        ("resource", resource == endpoint.resource),
+        (
+            "request_message",
+            request.request_message == endpoint.request_message,
+        ),
+    ] {
+        if !same {
+            return Err(Problem::invalid(
+                field,
+                format!(
+                    "{field} of an endpoint can't be changed, since it is what its connection was \
+                     asked for: delete the endpoint and create another"
+                ),
+            ));
+        }
+    }
+    let record = old.update(context, labels, endpoint);
+    Ok(vec![Change::Put(Object::Endpoint(
+        reference.tenant.clone(),
+        record,
+    ))])
+}
+
+/// Deletes an endpoint; its connection is gone from both sides.
+///
+/// # Errors
+/// There is no such endpoint.
+pub fn delete_endpoint(state: &State, reference: &Reference) -> Result<Vec<Change>, Problem> {
+    let record = find(state, reference)?;
+    Ok(vec![Change::Delete(Object::Endpoint(
+        reference.tenant.clone(),
+        record.clone(),
+    ))])
+}
+
+fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Endpoint>, Problem> {
+    tenant_of(state, &reference.tenant)?;
+    let found = state.endpoints.get(reference);
+    found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))
+}
+
+/// One IPv4 address, which nothing else in the network has.
+fn check_address(
+    state: &State,
+    network: &Reference,
+    request: &EndpointRequest,
+) -> Result<Ipv4Addr, Problem> {
+    let address = match request.addresses.as_slice() {
+        [IpAddr::V4(address)] => *address,
+        [IpAddr::V6(address)] => {
+            return Err(Problem::invalid(
+                "addresses[0]",
+                format!("{address} is an IPv6 address; this version has IPv4 endpoints only"),
+            ));
+        }
+        [] => {
+            return Err(Problem::invalid(
+                "addresses",
+                "an endpoint needs an IPv4 address",
+            ));
+        }
+        _ => {
+            return Err(Problem::invalid(
+                "addresses",
+                "an endpoint has one IPv4 address",
+            ));
+        }
+    };
+    check_host("addresses[0]", address)?;
+    let taken = |what: String| {
+        Problem::new(Code::InUse, format!("{address} is {what} in {network}")).at("addresses[0]")
+    };
+    if let Some(other) = state.endpoint_of_address(network, IpAddr::V4(address)) {
+        return Err(taken(format!("the address of endpoint {other}")));
+    }
+    for (service, record) in state.services_of_network(network) {
+        let spec = &record.object.spec;
+        if spec
+            .nat_addresses
+            .iter()
+            .any(|range| range.contains(address))
+        {
+            return Err(taken(format!("a source NAT address of service {service}")));
+        }
+        let mut backends = spec
+            .resources
+            .iter()
+            .flat_map(|resource| &resource.backends);
+        if backends.any(|backend| backend.address == address) {
+            return Err(taken(format!("a backend of service {service}")));
+        }
+    }
+    Ok(address)
+}
+
+/// The service that is meant, by alias or reference. One that is not visible to the tenant does not
+/// exist for it, however it is named; its owner sees it always.
+fn find_service<'a>(
+    state: &'a State,
+    tenant: &Name,
+    given: &str,
+) -> Result<(&'a Reference, &'a Record<Service>), Problem> {
+    let reference = if given.contains('/') {
+        let reference: Reference = given
+            .parse()
+            .map_err(|error| Problem::invalid("service", format!("{error}")))?;
+        Some(reference)
+    } else {
+        state.service_of_alias(given).cloned()
+    };
+    reference
+        .and_then(|reference| state.services.get_key_value(&reference))
+        .filter(|(reference, record)| {
+            reference.tenant == *tenant || record.object.spec.visible_to(tenant)
+        })
+        .ok_or_else(|| {
+            let shown: String = given.chars().take(200).collect();
+            Problem::not_found(Kind::Service, &shown).at("service")
+        })
+}
+
+fn check_connections(
+    state: &State,
+    tenant: &Name,
+    service: &Reference,
+    record: &Record<Service>,
+) -> Result<(), Problem> {
+    let Some(limit) = record.object.spec.max_connections_per_tenant else {
+        return Ok(());
+    };
+    let has = state
+        .endpoints_of_service(service)
+        .filter(|(endpoint, other)| {
+            endpoint.tenant == *tenant
+                && other.object.connection.state != ConnectionState::Disconnected
+        })
+        .count();
+    if u32::try_from(has).is_ok_and(|has| has < limit) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::LimitReached,
+        format!("tenant {tenant} has {has} connections to this service, which allows {limit} each"),
+    )
+    .at("service"))
+}

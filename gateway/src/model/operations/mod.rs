@@ -1,0 +1,125 @@
+//! What can be done: one function an operation, from the state and a request to the changes.
+
+mod connection;
+mod endpoint;
+mod network;
+mod service;
+mod tenant;
+
+pub use connection::{decide, visible_connection};
+pub use endpoint::{create_endpoint, delete_endpoint, update_endpoint};
+pub use network::{create_network, delete_network, update_network};
+pub use service::{create_service, delete_service, update_service};
+pub use tenant::{create_tenant, delete_tenant, update_tenant};
+
+use crate::model::{Code, Kind, Name, Problem, Record, Reference, State, Tenant, tenant::Quotas};
+
+/// What the configuration says that operations depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The last part of every alias.
+    pub alias_domain: String,
+    /// What a tenant may have that has no quota of its own.
+    pub default_quotas: DefaultQuotas,
+    /// How many connections the data path's arrays have room for.
+    pub most_connections: u32,
+}
+
+/// Quotas, each set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DefaultQuotas {
+    /// Networks.
+    pub networks: u32,
+    /// Services.
+    pub services: u32,
+    /// Endpoints.
+    pub endpoints: u32,
+}
+
+impl Default for DefaultQuotas {
+    fn default() -> Self {
+        Self {
+            networks: 64,
+            services: 256,
+            endpoints: 1_024,
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            alias_domain: "privatelink.internal".to_owned(),
+            default_quotas: DefaultQuotas::default(),
+            most_connections: gateway_common::maps::MOST_LINKS,
+        }
+    }
+}
+
+fn tenant_of<'a>(state: &'a State, name: &Name) -> Result<&'a Record<Tenant>, Problem> {
+    state
+        .tenants
+        .get(name)
+        .ok_or_else(|| Problem::no_tenant(name))
+}
+
+/// The name in a body that creates something.
+fn required_name(name: Option<Name>) -> Result<Name, Problem> {
+    name.ok_or_else(|| Problem::invalid("name", "what is created needs a name"))
+}
+
+/// A name in the body of a change must be the one in the path.
+fn same_name(given: Option<&Name>, actual: &Name) -> Result<(), Problem> {
+    match given {
+        Some(given) if given != actual => Err(Problem::invalid(
+            "name",
+            format!("a name can't be changed: the path says {actual}, the body {given}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_existing(exists: bool, kind: Kind, name: &Reference) -> Result<(), Problem> {
+    if exists {
+        return Err(Problem::new(
+            Code::AlreadyExists,
+            format!("{kind} {name} exists already"),
+        )
+        .at("name"));
+    }
+    Ok(())
+}
+
+/// Refuses one more object than the tenant may have.
+fn check_quota(
+    tenant: &Record<Tenant>,
+    policy: &Policy,
+    kind: Kind,
+    has: usize,
+) -> Result<(), Problem> {
+    let Quotas {
+        networks,
+        services,
+        endpoints,
+    } = tenant.object.quotas;
+    let limit = match kind {
+        Kind::Tenant => return Ok(()),
+        Kind::Network => networks.unwrap_or(policy.default_quotas.networks),
+        Kind::Service => services.unwrap_or(policy.default_quotas.services),
+        Kind::Endpoint => endpoints.unwrap_or(policy.default_quotas.endpoints),
+    };
+    if u32::try_from(has).is_ok_and(|has| has < limit) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::LimitReached,
+        format!(
+            "tenant {} has {has} {} of the {limit} that its quota allows",
+            tenant.meta.name,
+            kind.plural()
+        ),
+    ))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,257 @@
+//! Creating, changing and deleting services.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::model::{
+    Change, Code, ConnectionState, Context, Decision, Kind, Name, Object, Problem, Record,
+    Reference, Service, State,
+    operations::{
+        Policy, check_quota, connection::with_state, refuse_existing, required_name, same_name,
+        tenant_of,
+    },
+    record::{Labels, checked_labels},
+    service::{ServiceRequest, ServiceSpec},
+};
+
+/// Creates a service, with an alias of its own.
+///
+/// # Errors
+/// What is wrong with the request, or addresses that are taken.
+pub fn create_service(
+    state: &State,
+    context: &mut Context<'_>,
+    policy: &Policy,
+    tenant: &Name,
+    request: ServiceRequest,
+) -> Result<Vec<Change>, Problem> {
+    let owner = tenant_of(state, tenant)?;
+    let name = required_name(request.name.clone())?;
+    let reference = Reference::new(tenant.clone(), name.clone());
+    refuse_existing(
+        state.services.contains_key(&reference),
+        Kind::Service,
+        &reference,
+    )?;
+    check(state, &reference, &request.spec)?;
+    let has = State::owned(&state.services, tenant).count();
+    check_quota(owner, policy, Kind::Service, has)?;
+    let labels = checked_labels(request.labels, &Labels::new())?;
+    let number = context
+        .identifiers
+        .number(&|number| state.number_is_taken(number));
+    let resource_numbers =
+        number_resources(state, context, &request.spec, number, &BTreeMap::new());
+    let service = Service {
+        alias: format!(
+            "{name}.{}.{}",
+            context.identifiers.alias_part(),
+            policy.alias_domain
+        ),
+        spec: request.spec,
+        number,
+        resource_numbers,
+    };
+    let record = Record::create(context, name, labels, service);
+    Ok(vec![Change::Put(Object::Service(tenant.clone(), record))])
+}
+
+/// Changes a service. Connections that exist are not touched by a change of who may see it.
+///
+/// # Errors
+/// As for creating one, another version, or a resource that an endpoint is bound to and that would
+/// be gone.
+pub fn update_service(
+    state: &State,
+    context: &mut Context<'_>,
+    reference: &Reference,
+    request: ServiceRequest,
+) -> Result<Vec<Change>, Problem> {
+    let old = find(state, reference)?;
+    same_name(request.name.as_ref(), &reference.name)?;
+    old.expect_version(request.version)?;
+    check(state, reference, &request.spec)?;
+    let labels = checked_labels(request.labels, &old.meta.labels)?;
+    for (endpoint, record) in state.endpoints_of_service(reference) {
+        let bound = record.object.service_identity.uid == old.meta.uid
+            && record.object.connection.state != ConnectionState::Disconnected;
+        if bound && request.spec.resource(&record.object.resource).is_none() {
+            return Err(Problem::new(
+                Code::HasDependents,
+                format!(
+                    "endpoint {endpoint} is bound to resource {}: remove its connection first",
+                    record.object.resource
+                ),
+            )
+            .at("resources"));
+        }
+    }
+    let resource_numbers = number_resources(
+        state,
+        context,
+        &request.spec,
+        old.object.number,
+        &old.object.resource_numbers,
+    );
+    let service = Service {
+        spec: request.spec,
+        alias: old.object.alias.clone(),
+        number: old.object.number,
+        resource_numbers,
+    };
+    let record = old.update(context, labels, service);
+    Ok(vec![Change::Put(Object::Service(
+        reference.tenant.clone(),
+        record,
+    ))])
+}
+
+/// Deletes a service; its connections become Disconnected.
+///
+/// # Errors
+/// There is no such service, or connections are approved and `force` was not given.
+pub fn delete_service(
+    state: &State,
+    context: &Context<'_>,
+    reference: &Reference,
+    force: bool,
+) -> Result<Vec<Change>, Problem> {
+    let record = find(state, reference)?;
+    let connections: Vec<_> = state
+        .endpoints_of_service(reference)
+        .filter(|(_, endpoint)| endpoint.object.service_identity.uid == record.meta.uid)
+        .collect();
+    let approved = connections
+        .iter()
+        .filter(|(_, endpoint)| endpoint.object.connection.state == ConnectionState::Approved)
+        .count();
+    if approved > 0 && !force {
+        return Err(Problem::new(
+            Code::HasDependents,
+            format!(
+                "service {reference} has {approved} approved connections: remove them first, or \
+                 delete it with force to cut them"
+            ),
+        ));
+    }
+    let mut changes = vec![Change::Delete(Object::Service(
+        reference.tenant.clone(),
+        record.clone(),
+    ))];
+    for (endpoint, old) in connections {
+        if let Ok(state) = old.object.connection.state.after(Decision::Remove) {
+            let reason = "the service was deleted";
+            let new = with_state(context, old, state, 0, reason.to_owned());
+            changes.push(Change::Put(Object::Endpoint(endpoint.tenant.clone(), new)));
+        }
+    }
+    Ok(changes)
+}
+
+fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Service>, Problem> {
+    tenant_of(state, &reference.tenant)?;
+    let found = state.services.get(reference);
+    found.ok_or_else(|| Problem::not_found(Kind::Service, reference))
+}
+
+fn check(state: &State, reference: &Reference, spec: &ServiceSpec) -> Result<(), Problem> {
+    let network = Reference::new(reference.tenant.clone(), spec.network.clone());
+    if !state.networks.contains_key(&network) {
+        return Err(Problem::invalid(
+            "network",
+            format!("there is no network {network}: create it first"),
+        ));
+    }
+    spec.check()?;
+    for (place, range) in spec.nat_addresses.iter().enumerate() {
+        let field = format!("nat_addresses[{place}]");
+        let taken = |what: String| {
+            Problem::new(Code::InUse, format!("{range} holds {what}")).at(field.clone())
+        };
+        for (address, endpoint) in state.addresses_of_network(&network) {
+            if let IpAddr::V4(address) = address
+                && range.contains(address)
+            {
+                return Err(taken(format!("{address}, which is endpoint {endpoint}")));
+            }
+        }
+        for (other, record) in state.services_of_network(&network) {
+            if other == reference {
+                continue;
+            }
+            let ranges = &record.object.spec.nat_addresses;
+            if let Some(theirs) = ranges.iter().find(|theirs| theirs.overlaps(*range)) {
+                return Err(taken(format!(
+                    "source NAT addresses of service {other} ({theirs})"
+                )));
+            }
+            let mut backends = record
+                .object
+                .spec
+                .resources
+                .iter()
+                .flat_map(|r| &r.backends);
+            if let Some(backend) = backends.find(|backend| range.contains(backend.address)) {
+                return Err(taken(format!(
+                    "{}, a backend of service {other}",
+                    backend.address
+                )));
+            }
+        }
+    }
+    check_backends(state, reference, &network, spec)
+}
+
+/// A backend can't be an address that the gateway itself answers for in the network.
+fn check_backends(
+    state: &State,
+    reference: &Reference,
+    network: &Reference,
+    spec: &ServiceSpec,
+) -> Result<(), Problem> {
+    for (r, resource) in spec.resources.iter().enumerate() {
+        for (b, backend) in resource.backends.iter().enumerate() {
+            let field = || format!("resources[{r}].backends[{b}].address");
+            let address = backend.address;
+            if let Some(endpoint) = state.endpoint_of_address(network, IpAddr::V4(address)) {
+                return Err(Problem::new(
+                    Code::InUse,
+                    format!("{address} is endpoint {endpoint} in this network, not a server"),
+                )
+                .at(field()));
+            }
+            for (other, record) in state.services_of_network(network) {
+                let ranges = &record.object.spec.nat_addresses;
+                if other != reference && ranges.iter().any(|range| range.contains(address)) {
+                    return Err(Problem::new(
+                        Code::InUse,
+                        format!("{address} is a source NAT address of service {other}"),
+                    )
+                    .at(field()));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A number for each resource: the one it has, or a new one.
+fn number_resources(
+    state: &State,
+    context: &mut Context<'_>,
+    spec: &ServiceSpec,
+    service: u32,
+    old: &BTreeMap<Name, u32>,
+) -> BTreeMap<Name, u32> {
+    let mut numbers: BTreeMap<Name, u32> = BTreeMap::new();
+    for resource in &spec.resources {
+        let number = old.get(&resource.name).copied().unwrap_or_else(|| {
+            context.identifiers.number(&|number| {
+                number == service
+                    || state.number_is_taken(number)
+                    || numbers.values().any(|taken| *taken == number)
+            })
+        });
+        numbers.insert(resource.name.clone(), number);
+    }
+    numbers
+}

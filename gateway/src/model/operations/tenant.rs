@@ -1,0 +1,83 @@
+//! Creating, changing and deleting tenants.
+
+use crate::model::{
+    Change, Code, Context, Kind, Name, Object, Problem, Record, State, Tenant,
+    operations::{required_name, same_name, tenant_of},
+    record::{Labels, checked_labels},
+    tenant::TenantRequest,
+};
+
+/// Creates a tenant.
+///
+/// # Errors
+/// The name is missing or taken, or the labels are not acceptable.
+pub fn create_tenant(
+    state: &State,
+    context: &mut Context<'_>,
+    request: TenantRequest,
+) -> Result<Vec<Change>, Problem> {
+    let name = required_name(request.name)?;
+    if state.tenants.contains_key(&name) {
+        return Err(Problem::new(
+            Code::AlreadyExists,
+            format!("tenant {name} exists already"),
+        )
+        .at("name"));
+    }
+    let labels = checked_labels(request.labels, &Labels::new())?;
+    let tenant = Tenant {
+        quotas: request.quotas,
+    };
+    let record = Record::create(context, name, labels, tenant);
+    Ok(vec![Change::Put(Object::Tenant(record))])
+}
+
+/// Changes a tenant's quotas and labels.
+///
+/// # Errors
+/// There is no such tenant, or it is at another version.
+pub fn update_tenant(
+    state: &State,
+    context: &Context<'_>,
+    name: &Name,
+    request: TenantRequest,
+) -> Result<Vec<Change>, Problem> {
+    let old = tenant_of(state, name)?;
+    same_name(request.name.as_ref(), name)?;
+    old.expect_version(request.version)?;
+    let labels = checked_labels(request.labels, &old.meta.labels)?;
+    let tenant = Tenant {
+        quotas: request.quotas,
+    };
+    Ok(vec![Change::Put(Object::Tenant(
+        old.update(context, labels, tenant),
+    ))])
+}
+
+/// Deletes a tenant that owns nothing.
+///
+/// # Errors
+/// There is no such tenant, or it still owns something.
+pub fn delete_tenant(state: &State, name: &Name) -> Result<Vec<Change>, Problem> {
+    let record = tenant_of(state, name)?;
+    let owned = [
+        (Kind::Network, State::owned(&state.networks, name).count()),
+        (Kind::Service, State::owned(&state.services, name).count()),
+        (Kind::Endpoint, State::owned(&state.endpoints, name).count()),
+    ];
+    let left: Vec<String> = owned
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!("{count} {}", kind.plural()))
+        .collect();
+    if !left.is_empty() {
+        return Err(Problem::new(
+            Code::HasDependents,
+            format!(
+                "tenant {name} still has {}: delete them first",
+                left.join(", ")
+            ),
+        ));
+    }
+    Ok(vec![Change::Delete(Object::Tenant(record.clone()))])
+}

@@ -1,0 +1,571 @@
+//! The operations against a small world: what is allowed, what is refused and with which words.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::{
+    Change, ConnectionState, Context, Decision, Identifiers, endpoint::EndpointRequest,
+    network::NetworkRequest, service::ServiceRequest, tenant::TenantRequest,
+};
+
+/// Identifiers that are counted, so that a test's outcome is always the same.
+#[derive(Default)]
+pub(crate) struct Counted(u128);
+
+impl Identifiers for Counted {
+    fn bits(&mut self) -> u128 {
+        self.0 += 1;
+        self.0 << 96 | self.0 << 64 | self.0 << 32 | self.0
+    }
+}
+
+/// A state with operations applied to it as the agent does, less the store.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) state: State,
+    identifiers: Counted,
+    revision: u64,
+    policy: Policy,
+}
+
+type Outcome = Result<(), Problem>;
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn reference(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+fn body<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    serde_json::from_value(value).map_err(|error| Problem::new(Code::Malformed, error.to_string()))
+}
+
+impl World {
+    fn run(
+        &mut self,
+        operation: impl FnOnce(&State, &mut Context<'_>, &Policy) -> Result<Vec<Change>, Problem>,
+    ) -> Outcome {
+        let mut context = Context {
+            now: Timestamp::UNIX_EPOCH,
+            actor: "test",
+            identifiers: &mut self.identifiers,
+        };
+        let changes = operation(&self.state, &mut context, &self.policy)?;
+        self.revision += 1;
+        self.state.apply(changes, self.revision);
+        Ok(())
+    }
+
+    pub(crate) fn tenant(&mut self, name: &str) -> Outcome {
+        let request: TenantRequest = body(json!({ "name": name }))?;
+        self.run(|state, context, _| create_tenant(state, context, request))
+    }
+
+    pub(crate) fn network(&mut self, at: &str, interface: &str) -> Outcome {
+        let Reference { tenant, name } = reference(at);
+        let request: NetworkRequest =
+            body(json!({ "name": name, "attachments": [{ "interface": interface }] }))?;
+        self.run(|state, context, policy| create_network(state, context, policy, &tenant, request))
+    }
+
+    pub(crate) fn service(&mut self, at: &str, changes: Value) -> Outcome {
+        let Reference { tenant, name } = reference(at);
+        let mut value = json!({
+            "name": name,
+            "network": "net",
+            "resources": [{ "ports": [{ "port": 443 }], "backends": [{ "address": "10.1.0.10" }] }],
+            "nat_addresses": ["10.1.0.64/28"],
+            "visibility": ["*"],
+        });
+        value
+            .as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        let request: ServiceRequest = body(value)?;
+        self.run(|state, context, policy| create_service(state, context, policy, &tenant, request))
+    }
+
+    pub(crate) fn endpoint(&mut self, at: &str, address: &str, service: &str) -> Outcome {
+        self.endpoint_with(at, json!({ "addresses": [address], "service": service }))
+    }
+
+    fn endpoint_with(&mut self, at: &str, changes: Value) -> Outcome {
+        let Reference { tenant, name } = reference(at);
+        let mut value = json!({ "name": name, "network": "net" });
+        value
+            .as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        let request: EndpointRequest = body(value)?;
+        self.run(|state, context, policy| create_endpoint(state, context, policy, &tenant, request))
+    }
+
+    pub(crate) fn decide(&mut self, service: &str, endpoint: &str, decision: Decision) -> Outcome {
+        let link_id = self.state.endpoints[&reference(endpoint)]
+            .object
+            .connection
+            .link_id;
+        self.run(|state, context, _| {
+            decide(
+                state,
+                context,
+                &reference(service),
+                link_id,
+                decision,
+                "said so".to_owned(),
+            )
+        })
+    }
+
+    fn connection(&self, endpoint: &str) -> ConnectionState {
+        self.state.endpoints[&reference(endpoint)]
+            .object
+            .connection
+            .state
+    }
+
+    /// A provider with a service, and a consumer with a network.
+    pub(crate) fn furnished() -> Self {
+        let mut world = Self::default();
+        world.tenant("provider").unwrap();
+        world.tenant("consumer").unwrap();
+        world.network("provider/net", "veth-p").unwrap();
+        world.network("consumer/net", "veth-c").unwrap();
+        world.service("provider/shop", json!({})).unwrap();
+        world
+    }
+}
+
+/// The refusal's code and field, and that its sentence holds the words.
+#[track_caller]
+fn refused(outcome: Outcome, code: Code, field: Option<&str>, words: &str) {
+    let problem = outcome.expect_err("this must be refused");
+    assert_eq!(
+        (problem.code, problem.field.as_deref()),
+        (code, field),
+        "{problem}"
+    );
+    assert!(problem.detail.contains(words), "{problem}");
+}
+
+#[test]
+fn a_connections_life() {
+    let mut world = World::furnished();
+    world
+        .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
+        .unwrap();
+    assert_eq!(world.connection("consumer/ep"), ConnectionState::Pending);
+    let mut generations = std::collections::HashSet::from([0]);
+    for (decision, state) in [
+        (Decision::Approve, ConnectionState::Approved),
+        (Decision::Reject, ConnectionState::Rejected),
+        (Decision::Approve, ConnectionState::Approved),
+        (Decision::Remove, ConnectionState::Disconnected),
+    ] {
+        world
+            .decide("provider/shop", "consumer/ep", decision)
+            .unwrap();
+        assert_eq!(world.connection("consumer/ep"), state);
+        let generation = world.state.endpoints[&reference("consumer/ep")]
+            .object
+            .connection
+            .generation;
+        let approved = state == ConnectionState::Approved;
+        assert_eq!(generation != 0, approved);
+        assert!(
+            !approved || generations.insert(generation),
+            "an approval's number came twice"
+        );
+    }
+    refused(
+        world.decide("provider/shop", "consumer/ep", Decision::Approve),
+        Code::WrongState,
+        None,
+        "Disconnected is final",
+    );
+    world
+        .run(|state, _, _| delete_endpoint(state, &reference("consumer/ep")))
+        .unwrap();
+    world
+        .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
+        .unwrap();
+    assert_eq!(world.connection("consumer/ep"), ConnectionState::Pending);
+}
+
+#[test]
+fn auto_approval_and_denial() {
+    let mut world = World::furnished();
+    let nat = |range: &str| json!({ "auto_approval": ["consumer"], "nat_addresses": [range] });
+    world.service("provider/auto", nat("10.1.1.0/28")).unwrap();
+    world
+        .endpoint("consumer/a", "10.0.0.101", "provider/auto")
+        .unwrap();
+    assert_eq!(world.connection("consumer/a"), ConnectionState::Approved);
+    let mut denied = nat("10.1.2.0/28");
+    denied["denied"] = json!(["consumer"]);
+    world.service("provider/denied", denied).unwrap();
+    refused(
+        world.endpoint("consumer/b", "10.0.0.102", "provider/denied"),
+        Code::NotFound,
+        Some("service"),
+        "there is no service provider/denied",
+    );
+}
+
+#[test]
+fn what_is_not_visible_does_not_exist() {
+    let mut world = World::furnished();
+    let hidden = json!({ "visibility": [], "nat_addresses": ["10.1.1.0/28"] });
+    world.service("provider/hidden", hidden).unwrap();
+    let alias = world.state.services[&reference("provider/hidden")]
+        .object
+        .alias
+        .clone();
+    let say = |world: &mut World, service: &str| {
+        let outcome = world.endpoint("consumer/x", "10.0.0.103", service);
+        outcome.unwrap_err().detail.replace(service, "IT")
+    };
+    let never = say(&mut world, "provider/never");
+    assert_eq!(say(&mut world, "provider/hidden"), never);
+    assert_eq!(say(&mut world, &alias), never);
+    let shown = world.state.services[&reference("provider/shop")]
+        .object
+        .alias
+        .clone();
+    world.endpoint("consumer/x", "10.0.0.103", &shown).unwrap();
+    assert!(
+        !shown.contains("provider") && !shown.contains("net."),
+        "{shown}"
+    );
+}
+
+#[test]
+fn bad_endpoints() {
+    let mut world = World::furnished();
+    world
+        .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
+        .unwrap();
+    let with = |changes: Value| {
+        let mut value = json!({ "addresses": ["10.0.0.101"], "service": "provider/shop" });
+        value
+            .as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        value
+    };
+    for (changes, code, field, words) in [
+        (
+            json!({ "addresses": ["10.0.0.100"] }),
+            Code::InUse,
+            "addresses[0]",
+            "endpoint consumer/ep",
+        ),
+        (
+            json!({ "addresses": [] }),
+            Code::Invalid,
+            "addresses",
+            "needs an IPv4 address",
+        ),
+        (
+            json!({ "addresses": ["fd00::1"] }),
+            Code::Invalid,
+            "addresses[0]",
+            "IPv4 endpoints only",
+        ),
+        (
+            json!({ "addresses": ["127.0.0.1"] }),
+            Code::Invalid,
+            "addresses[0]",
+            "loopback",
+        ),
+        (
+            json!({ "addresses": ["224.1.1.1"] }),
+            Code::Invalid,
+            "addresses[0]",
+            "multicast",
+        ),
+        (
+            json!({ "network": "nowhere" }),
+            Code::Invalid,
+            "network",
+            "create it first",
+        ),
+        (
+            json!({ "resource": "other" }),
+            Code::Invalid,
+            "resource",
+            "offers no resource other",
+        ),
+        (
+            json!({ "service": "a/b/c" }),
+            Code::Invalid,
+            "service",
+            "TENANT/NAME",
+        ),
+        (
+            json!({ "request_message": "a\nb" }),
+            Code::Invalid,
+            "request_message",
+            "control",
+        ),
+    ] {
+        refused(
+            world.endpoint_with("consumer/new", with(changes)),
+            code,
+            Some(field),
+            words,
+        );
+    }
+    refused(
+        world.endpoint("consumer/ep", "10.0.0.101", "provider/shop"),
+        Code::AlreadyExists,
+        Some("name"),
+        "endpoint consumer/ep exists already",
+    );
+    refused(
+        world.endpoint("nobody/ep", "10.0.0.101", "provider/shop"),
+        Code::NotFound,
+        None,
+        "there is no tenant nobody",
+    );
+}
+
+#[test]
+fn bad_services() {
+    let mut world = World::furnished();
+    let resource = |ports: Value, backends: Value| json!({ "resources": [{ "ports": ports, "backends": backends }], "nat_addresses": ["10.1.1.0/28"] });
+    let https = || json!([{ "port": 443 }]);
+    for (changes, code, field, words) in [
+        (
+            json!({}),
+            Code::InUse,
+            "nat_addresses[0]",
+            "source NAT addresses of service provider/shop",
+        ),
+        (
+            json!({ "nat_addresses": [] }),
+            Code::Invalid,
+            "nat_addresses",
+            "at least one",
+        ),
+        (
+            json!({ "nat_addresses": ["10.1.0.10"] }),
+            Code::Invalid,
+            "nat_addresses[0]",
+            "backend 10.1.0.10",
+        ),
+        (
+            json!({ "nat_addresses": ["10.2.0.0/16"] }),
+            Code::Invalid,
+            "nat_addresses",
+            "more than 1024",
+        ),
+        (
+            json!({ "nat_addresses": ["10.1.1.0/28", "10.1.1.3"] }),
+            Code::Invalid,
+            "nat_addresses[1]",
+            "overlaps",
+        ),
+        (
+            json!({ "network": "nowhere" }),
+            Code::Invalid,
+            "network",
+            "there is no network provider/nowhere",
+        ),
+        (
+            json!({ "resources": [] }),
+            Code::Invalid,
+            "resources",
+            "1 to 256",
+        ),
+        (
+            resource(json!([]), json!([])),
+            Code::Invalid,
+            "resources[0].ports",
+            "1 to 1024",
+        ),
+        (
+            resource(json!([{ "port": 443 }, { "port": 443 }]), json!([])),
+            Code::Invalid,
+            "resources[0].ports[1]",
+            "offered twice",
+        ),
+        (
+            resource(json!([{ "port": "*", "backend_port": 1 }]), json!([])),
+            Code::Invalid,
+            "resources[0].ports[0].backend_port",
+            "kept as it is",
+        ),
+        (
+            resource(https(), json!([{ "address": "10.1.0.70" }])),
+            Code::InUse,
+            "resources[0].backends[0].address",
+            "source NAT address of service provider/shop",
+        ),
+        (
+            resource(https(), json!([{ "address": "10.1.0.9", "weight": 1001 }])),
+            Code::Invalid,
+            "resources[0].backends[0].weight",
+            "at most 1000",
+        ),
+        (
+            resource(
+                https(),
+                json!([{ "address": "10.1.0.9" }, { "address": "10.1.0.9" }]),
+            ),
+            Code::Invalid,
+            "resources[0].backends[1].address",
+            "twice",
+        ),
+        (
+            json!({ "timeouts": { "udp": 1 } }),
+            Code::Invalid,
+            "timeouts.udp",
+            "out of range",
+        ),
+    ] {
+        let mut changes = changes;
+        if changes.get("nat_addresses").is_none() && code == Code::Invalid {
+            changes["nat_addresses"] = json!(["10.1.1.0/28"]);
+        }
+        refused(
+            world.service("provider/new", changes),
+            code,
+            Some(field),
+            words,
+        );
+    }
+    for malformed in [
+        json!({ "nonsense": 1 }),
+        json!({ "visibility": ["*", "a"] }),
+        json!({ "resources": [{ "ports": [{ "port": 0 }] }] }),
+        json!({ "nat_addresses": ["10.1.1.1/28"] }),
+    ] {
+        assert_eq!(
+            world.service("provider/new", malformed).unwrap_err().code,
+            Code::Malformed
+        );
+    }
+    assert_eq!(
+        world.state.services.len(),
+        1,
+        "a refusal left something behind"
+    );
+}
+
+#[test]
+fn nothing_is_deleted_that_is_in_use() {
+    let mut world = World::furnished();
+    world
+        .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
+        .unwrap();
+    world
+        .decide("provider/shop", "consumer/ep", Decision::Approve)
+        .unwrap();
+    let shop = reference("provider/shop");
+    refused(
+        world.run(|state, _, _| delete_tenant(state, &name("consumer"))),
+        Code::HasDependents,
+        None,
+        "1 networks, 1 endpoints",
+    );
+    refused(
+        world.run(|state, _, _| delete_network(state, &reference("consumer/net"))),
+        Code::HasDependents,
+        None,
+        "used by endpoint consumer/ep",
+    );
+    refused(
+        world.run(|state, context, _| delete_service(state, context, &shop, false)),
+        Code::HasDependents,
+        None,
+        "1 approved connections",
+    );
+    world
+        .run(|state, context, _| delete_service(state, context, &shop, true))
+        .unwrap();
+    assert_eq!(
+        world.connection("consumer/ep"),
+        ConnectionState::Disconnected
+    );
+    // A service of the same name is another one.
+    world.service("provider/shop", json!({})).unwrap();
+    refused(
+        world.decide("provider/shop", "consumer/ep", Decision::Approve),
+        Code::NotFound,
+        None,
+        "has no connection",
+    );
+}
+
+#[test]
+fn an_old_version_is_refused() {
+    let mut world = World::furnished();
+    let net = reference("consumer/net");
+    let version = world.state.networks[&net].meta.version;
+    let request = |version: u64| -> NetworkRequest {
+        body(json!({ "version": version, "attachments": [{ "interface": "veth-d" }] })).unwrap()
+    };
+    refused(
+        world.run(|state, context, _| update_network(state, context, &net, request(version - 1))),
+        Code::VersionConflict,
+        Some("version"),
+        "read it again",
+    );
+    world
+        .run(|state, context, _| update_network(state, context, &net, request(version)))
+        .unwrap();
+    assert_eq!(world.state.network_of_interface("veth-c"), None);
+    assert_eq!(world.state.network_of_interface("veth-d"), Some(&net));
+    refused(
+        world.network("consumer/other", "veth-p"),
+        Code::InUse,
+        Some("attachments[0].interface"),
+        "attached to another network",
+    );
+}
+
+#[test]
+fn quotas() {
+    let mut world = World::furnished();
+    let request: TenantRequest = body(json!({ "quotas": { "endpoints": 1 } })).unwrap();
+    world
+        .run(|state, context, _| update_tenant(state, context, &name("consumer"), request))
+        .unwrap();
+    world
+        .endpoint("consumer/a", "10.0.0.101", "provider/shop")
+        .unwrap();
+    refused(
+        world.endpoint("consumer/b", "10.0.0.102", "provider/shop"),
+        Code::LimitReached,
+        None,
+        "1 endpoints of the 1",
+    );
+}
+
+#[test]
+fn slots_are_reused_and_records_survive_the_store() {
+    let mut world = World::furnished();
+    for (endpoint, address) in [
+        ("a", "10.0.0.101"),
+        ("b", "10.0.0.102"),
+        ("c", "10.0.0.103"),
+    ] {
+        world
+            .endpoint(&format!("consumer/{endpoint}"), address, "provider/shop")
+            .unwrap();
+    }
+    assert_eq!(world.state.free_slot(), 3);
+    world
+        .run(|state, _, _| delete_endpoint(state, &reference("consumer/b")))
+        .unwrap();
+    assert_eq!(world.state.free_slot(), 1);
+    let record = world.state.endpoints[&reference("consumer/a")].clone();
+    let version = record.meta.version;
+    let object = crate::model::Object::Endpoint(name("consumer"), record);
+    let again = crate::model::Object::decode(&object.key(), &object.encode().unwrap(), version);
+    assert_eq!(again.unwrap(), object);
+}

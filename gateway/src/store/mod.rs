@@ -1,0 +1,129 @@
+//! Where desired state is kept: keys, values, and transactions of compare-and-swap writes.
+//!
+//! The model does not lean on SQL, so another store (etcd, for several gateways with one desired
+//! state) can take SQLite's place behind [`Store`].
+
+mod sqlite;
+
+pub use sqlite::Sqlite;
+
+use crate::model::{Change, Object, State};
+
+/// A stored value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its key.
+    pub key: String,
+    /// The value.
+    pub value: String,
+    /// The revision at which it was last written.
+    pub revision: u64,
+}
+
+/// One write of a transaction: only if the key's entry still has the expected revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The key.
+    pub key: String,
+    /// The entry's revision; 0 if there must be none.
+    pub expected: u64,
+    /// The new value; none to delete it.
+    pub value: Option<String>,
+}
+
+/// Why the store did not do it. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// An entry is not at the revision that was expected.
+    #[error("{0:?} was changed by somebody else in the meantime")]
+    Conflict(String),
+    /// The store was written by a program that is newer than this one.
+    #[error(
+        "the store {path} has schema version {found}, this program knows up to {known}: use the \
+         program that wrote it, or a newer one"
+    )]
+    TooNew {
+        /// The file.
+        path: String,
+        /// Its schema.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// What is in the store can't be read.
+    #[error(transparent)]
+    Decode(#[from] crate::model::state::DecodeError),
+    /// A value can't be written down.
+    #[error("an object can't be stored: {0}")]
+    Encode(#[from] serde_json::Error),
+    /// The database failed.
+    #[error("the store {path} failed: {error}")]
+    Database {
+        /// The file.
+        path: String,
+        /// What SQLite says.
+        error: rusqlite::Error,
+    },
+    /// The file or its folder can't be used.
+    #[error("the store {path} can't be opened: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+}
+
+/// A store.
+pub trait Store: Send {
+    /// All entries whose keys start with `prefix`, in the keys' order.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError>;
+
+    /// Does all of the writes, or none; returns the revision that they are at.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if an entry is not as expected; else when the store can't be written.
+    fn commit(&mut self, writes: &[Write]) -> Result<u64, StoreError>;
+
+    /// A secret that was made with the store: the key of the data path's hashes, the same for every
+    /// gateway that shares the store.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn seed(&self) -> Result<u64, StoreError>;
+}
+
+/// Reads the whole state.
+///
+/// # Errors
+/// When the store can't be read, or holds what this program does not understand.
+pub fn load(store: &dyn Store) -> Result<State, StoreError> {
+    let mut objects = Vec::new();
+    for entry in store.list("")? {
+        objects.push(Object::decode(&entry.key, &entry.value, entry.revision)?);
+    }
+    Ok(State::new(objects))
+}
+
+/// Writes changes down, in one transaction; returns the revision that they are at.
+///
+/// # Errors
+/// As for [`Store::commit`].
+pub fn commit(store: &mut dyn Store, changes: &[Change]) -> Result<u64, StoreError> {
+    let mut writes = Vec::with_capacity(changes.len());
+    for change in changes {
+        let (object, value) = match change {
+            Change::Put(object) => (object, Some(object.encode()?)),
+            Change::Delete(object) => (object, None),
+        };
+        writes.push(Write {
+            key: object.key(),
+            expected: object.version(),
+            value,
+        });
+    }
+    store.commit(&writes)
+}
