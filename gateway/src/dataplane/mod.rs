@@ -1,2 +1,15 @@
-//! The kernel's side.
-pub mod loader;
+//! The kernel's side: the program, its maps, and what is written into them.
+//!
+//! Pure: [`compile`] (desired state to [`contents`]), [`plan`] (two contents to the writes between
+//! them), [`maglev`], [`expiry`]. I/O: [`program`] (loading, pinning, attaching), [`maps`] (reading
+//! and writing), [`syscalls`].
+
+pub mod compile;
+pub mod contents;
+pub mod expiry;
+pub mod maglev;
+pub mod maps;
+pub mod places;
+pub mod plan;
+pub mod program;
+pub mod syscalls;

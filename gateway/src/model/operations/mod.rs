@@ -81,11 +81,9 @@ fn same_name(given: Option<&Name>, actual: &Name) -> Result<(), Problem> {
 
 fn refuse_existing(exists: bool, kind: Kind, name: &Reference) -> Result<(), Problem> {
     if exists {
-        return Err(Problem::new(
-            Code::AlreadyExists,
-            format!("{kind} {name} exists already"),
-        )
-        .at("name"));
+        return Err(
+            Problem::new(Code::AlreadyExists, format!("{kind} {name} exists already")).at("name"),
+        );
     }
     Ok(())
 }

@@ -18,11 +18,9 @@ pub fn create_tenant(
 ) -> Result<Vec<Change>, Problem> {
     let name = required_name(request.name)?;
     if state.tenants.contains_key(&name) {
-        return Err(Problem::new(
-            Code::AlreadyExists,
-            format!("tenant {name} exists already"),
-        )
-        .at("name"));
+        return Err(
+            Problem::new(Code::AlreadyExists, format!("tenant {name} exists already")).at("name"),
+        );
     }
     let labels = checked_labels(request.labels, &Labels::new())?;
     let tenant = Tenant {

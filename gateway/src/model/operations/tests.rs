@@ -73,18 +73,7 @@ impl World {
 
     pub(crate) fn service(&mut self, at: &str, changes: Value) -> Outcome {
         let Reference { tenant, name } = reference(at);
-        let mut value = json!({
-            "name": name,
-            "network": "net",
-            "resources": [{ "ports": [{ "port": 443 }], "backends": [{ "address": "10.1.0.10" }] }],
-            "nat_addresses": ["10.1.0.64/28"],
-            "visibility": ["*"],
-        });
-        value
-            .as_object_mut()
-            .unwrap()
-            .extend(changes.as_object().unwrap().clone());
-        let request: ServiceRequest = body(value)?;
+        let request = service_request(Some(&name), changes)?;
         self.run(|state, context, policy| create_service(state, context, policy, &tenant, request))
     }
 
@@ -568,4 +557,46 @@ fn slots_are_reused_and_records_survive_the_store() {
     let object = crate::model::Object::Endpoint(name("consumer"), record);
     let again = crate::model::Object::decode(&object.key(), &object.encode().unwrap(), version);
     assert_eq!(again.unwrap(), object);
+}
+
+impl World {
+    pub(crate) fn decide_if_there(
+        &mut self,
+        service: &str,
+        endpoint: &str,
+        decision: Decision,
+    ) -> Outcome {
+        if self.state.endpoints.contains_key(&reference(endpoint)) {
+            self.decide(service, endpoint, decision)
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn delete_endpoint(&mut self, at: &str) -> Outcome {
+        self.run(|state, _, _| delete_endpoint(state, &reference(at)))
+    }
+
+    pub(crate) fn replace_service(&mut self, at: &str, changes: Value) -> Outcome {
+        let request = service_request(None, changes)?;
+        self.run(|state, context, _| update_service(state, context, &reference(at), request))
+    }
+}
+
+/// A service that can be created, with changes to it.
+fn service_request(name: Option<&Name>, changes: Value) -> Result<ServiceRequest, Problem> {
+    let mut value = json!({
+        "network": "net",
+        "resources": [{ "ports": [{ "port": 443 }], "backends": [{ "address": "10.1.0.10" }] }],
+        "nat_addresses": ["10.1.0.64/28"],
+        "visibility": ["*"],
+    });
+    if let Some(name) = name {
+        value["name"] = json!(name);
+    }
+    value
+        .as_object_mut()
+        .unwrap()
+        .extend(changes.as_object().unwrap().clone());
+    body(value)
 }

@@ -1,0 +1,529 @@
+//! Desired state into map contents. Pure: a function of the state, of what was observed of the host,
+//! and of the contents as they are, from which places are kept so that nothing moves that need not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use gateway_common::{
+    Be16, Be32,
+    maps::{
+        Address, AddressKey, Attachment, Backend, Egress, Link, MAGLEV_PLACES, MOST_ATTACHMENTS,
+        MOST_BACKENDS, MOST_NAT_ADDRESSES, NO_LINK, NatAddress, Port, PortKey,
+    },
+    packet::Mac,
+};
+
+use crate::{
+    dataplane::{
+        contents::Contents,
+        maglev::{self, Candidate},
+        places::Places,
+    },
+    model::{
+        ConnectionState, Network, Record, Reference, Service, State,
+        service::{NoBackend, PortNumber, Resource},
+    },
+};
+
+/// What was observed of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Interfaces that can carry packets, by name: up, and with the program attached.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// Where backends are, as far as their networks' stations answered.
+    pub next_hops: HashMap<(Reference, Ipv4Addr), NextHop>,
+}
+
+/// An interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's number for it.
+    pub ifindex: u32,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The largest IP packet that it takes, in bytes.
+    pub mtu: u32,
+}
+
+/// The way to a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The interface's name.
+    pub interface: String,
+    /// The hardware address of the backend, or of the router towards it.
+    pub mac: Mac,
+}
+
+/// What could not be compiled, for want of room in a map.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room for {what} in map {map}: {most} places")]
+pub struct NoRoom {
+    what: String,
+    map: &'static str,
+    most: u32,
+}
+
+/// The contents that the maps should have, and what found no place in them.
+#[must_use]
+pub fn compile(state: &State, observed: &Observed, current: &Contents) -> (Contents, Vec<NoRoom>) {
+    let mut compiler = Compiler {
+        state,
+        observed,
+        current,
+        contents: Contents::default(),
+        no_room: Vec::new(),
+        slots: HashMap::new(),
+    };
+    compiler.networks();
+    compiler.services();
+    compiler.endpoints();
+    (compiler.contents, compiler.no_room)
+}
+
+struct Compiler<'a> {
+    state: &'a State,
+    observed: &'a Observed,
+    current: &'a Contents,
+    contents: Contents,
+    no_room: Vec<NoRoom>,
+    /// The attachment slots, by interface.
+    slots: HashMap<&'a str, u32>,
+}
+
+/// Whether the network drops what is for no endpoint.
+#[must_use]
+pub fn is_isolated(state: &State, reference: &Reference, network: &Network) -> bool {
+    let services = state.services_of_network(reference).next().is_some();
+    network.isolated.unwrap_or(!services)
+}
+
+impl<'a> Compiler<'a> {
+    fn lacks(&mut self, what: String, map: &'static str, most: u32) {
+        self.no_room.push(NoRoom { what, map, most });
+    }
+
+    fn networks(&mut self) {
+        let wanted: Vec<(&'a Reference, &'a Record<Network>, &'a str, Interface)> = self
+            .state
+            .networks
+            .iter()
+            .flat_map(|(reference, record)| {
+                record
+                    .object
+                    .attachments
+                    .iter()
+                    .map(move |a| (reference, record, &*a.interface))
+            })
+            .filter_map(|(reference, record, name)| {
+                let interface = self.observed.interfaces.get(name)?;
+                Some((reference, record, name, *interface))
+            })
+            .collect();
+        // An interface of the same network keeps its slot: flows leave by it.
+        let mut places = Places::new(MOST_ATTACHMENTS);
+        let mut kept = HashMap::new();
+        for (_, record, name, interface) in &wanted {
+            if let Some(found) = self.current.attachments.get(&interface.ifindex)
+                && found.network == record.object.number
+                && places.take(found.slot, 1)
+            {
+                kept.insert(*name, found.slot);
+            }
+        }
+        for (reference, record, name, interface) in wanted {
+            let Some(slot) = kept.get(name).copied().or_else(|| places.find(1)) else {
+                self.lacks(format!("interface {name}"), "EGRESS", MOST_ATTACHMENTS);
+                continue;
+            };
+            self.attach(reference, record, interface, slot);
+            self.slots.insert(name, slot);
+        }
+    }
+
+    fn attach(
+        &mut self,
+        reference: &Reference,
+        record: &Record<Network>,
+        interface: Interface,
+        slot: u32,
+    ) {
+        let network = &record.object;
+        let services = self.state.services_of_network(reference).next().is_some();
+        let mut flags = 0;
+        if is_isolated(self.state, reference, network) {
+            flags |= Attachment::ISOLATED;
+        }
+        if services {
+            flags |= Attachment::PASS_ARP_REPLIES;
+        }
+        let Interface { ifindex, mac, mtu } = interface;
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        self.contents.attachments.insert(
+            ifindex,
+            Attachment {
+                ifindex,
+                network: network.number,
+                slot,
+                mac,
+                flags,
+            },
+        );
+        self.contents.egress.insert(
+            slot,
+            Egress {
+                network: network.number,
+                mac,
+                mtu: network.mtu.map_or(mtu, |limit| limit.min(mtu)),
+            },
+        );
+        self.contents.devices.insert(slot, ifindex);
+    }
+
+    fn endpoints(&mut self) {
+        for (reference, record) in &self.state.endpoints {
+            let endpoint = &record.object;
+            let connection = &endpoint.connection;
+            let service = self
+                .state
+                .services
+                .get(&endpoint.service_identity.reference);
+            let resource = service
+                .filter(|service| service.meta.uid == endpoint.service_identity.uid)
+                .and_then(|service| service.object.resource_numbers.get(&endpoint.resource));
+            // Approved by the record, and bound to something that is there.
+            let resource = match connection.state {
+                ConnectionState::Approved => resource.copied(),
+                _ => None,
+            };
+            let generation = if resource.is_some() {
+                connection.generation
+            } else {
+                0
+            };
+            self.contents.links.insert(
+                connection.slot,
+                Link {
+                    id: connection.link_id,
+                    generation,
+                },
+            );
+            let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
+            let Some(network) = self.state.networks.get(&network) else {
+                continue;
+            };
+            for address in &endpoint.addresses {
+                let IpAddr::V4(address) = address else {
+                    continue;
+                };
+                let key = AddressKey {
+                    network: network.object.number,
+                    address: Be32::from(*address),
+                };
+                let value = Address {
+                    kind: Address::ENDPOINT,
+                    approved: u16::from(resource.is_some()),
+                    link: connection.slot,
+                    generation,
+                    resource: resource.unwrap_or(0),
+                };
+                self.contents.addresses.insert(key, value);
+            }
+        }
+    }
+
+    fn services(&mut self) {
+        let mut nat_places = Places::new(MOST_NAT_ADDRESSES);
+        let mut maglev_places = Places::new(MAGLEV_PLACES);
+        // What is in use keeps its places until it is no longer in use: a packet on its way may
+        // have read the old region's place already.
+        for port in self.current.ports.values() {
+            nat_places.take(port.nat_offset, port.nat_size);
+            maglev_places.take(port.maglev_offset, port.maglev_size);
+        }
+        let mut slots = BackendSlots::new(self.state, self.current);
+        for (reference, record) in &self.state.services {
+            let network =
+                Reference::new(reference.tenant.clone(), record.object.spec.network.clone());
+            let Some(found) = self.state.networks.get(&network) else {
+                continue;
+            };
+            let number = found.object.number;
+            let Some(nat) = self.nat_region(reference, record, number, &mut nat_places) else {
+                continue;
+            };
+            for resource in &record.object.spec.resources {
+                let Some(id) = record.object.resource_numbers.get(&resource.name) else {
+                    continue;
+                };
+                let usable = self.backends(&network, resource, *id, &mut slots);
+                let region = self.maglev_region(*id, &usable, &mut maglev_places);
+                let Some(maglev) = region else {
+                    let what = format!("the backends of {reference}, resource {}", resource.name);
+                    self.lacks(what, "MAGLEV", MAGLEV_PLACES);
+                    continue;
+                };
+                self.ports(record, resource, *id, number, nat, maglev);
+            }
+        }
+        self.contents.backends.extend(slots.freed());
+    }
+
+    /// The service's source NAT addresses: answered for in its network, and listed in a region of
+    /// their own, the one that it has if that is still right.
+    fn nat_region(
+        &mut self,
+        reference: &Reference,
+        record: &Record<Service>,
+        network: u32,
+        places: &mut Places,
+    ) -> Option<(u32, u32)> {
+        let service = record.object.number;
+        let list: Vec<NatAddress> = record
+            .object
+            .spec
+            .nat_addresses
+            .iter()
+            .flat_map(|range| range.iter())
+            .map(|address| NatAddress {
+                address: Be32::from(address),
+                service,
+            })
+            .collect();
+        let size = u32::try_from(list.len()).ok()?;
+        let current = record
+            .object
+            .resource_numbers
+            .values()
+            .find_map(|resource| {
+                let port = first_port(self.current, *resource)?;
+                let same = port.nat_size == size
+                    && (port.nat_offset..).zip(&list).all(|(place, address)| {
+                        self.current.nat_addresses.get(&place) == Some(address)
+                    });
+                same.then_some(port.nat_offset)
+            });
+        let Some(offset) = current.or_else(|| places.find(size)) else {
+            let what = format!("the source NAT addresses of {reference}");
+            self.lacks(what, "NAT_ADDRESSES", MOST_NAT_ADDRESSES);
+            return None;
+        };
+        for (place, address) in (offset..).zip(&list) {
+            self.contents.nat_addresses.insert(place, *address);
+            let key = AddressKey {
+                network,
+                address: address.address,
+            };
+            let value = Address {
+                kind: Address::NAT,
+                link: NO_LINK,
+                ..Address::default()
+            };
+            self.contents.addresses.insert(key, value);
+        }
+        Some((offset, size))
+    }
+
+    /// The resource's backends get their slots; returned are those that can take new flows.
+    fn backends(
+        &mut self,
+        network: &Reference,
+        resource: &Resource,
+        id: u32,
+        slots: &mut BackendSlots,
+    ) -> Vec<(Candidate, u32)> {
+        let mut usable = Vec::new();
+        for backend in &resource.backends {
+            let hop = self
+                .observed
+                .next_hops
+                .get(&(network.clone(), backend.address));
+            let way = hop.and_then(|hop| Some((*self.slots.get(&*hop.interface)?, hop.mac)));
+            let Some((slot, generation)) = slots.of(id, backend.address) else {
+                self.lacks(
+                    format!("backend {}", backend.address),
+                    "BACKENDS",
+                    MOST_BACKENDS,
+                );
+                continue;
+            };
+            let (egress, mac) = way.unwrap_or_default();
+            let value = Backend {
+                resource: id,
+                generation,
+                address: Be32::from(backend.address),
+                egress,
+                mac,
+                reachable: u16::from(way.is_some()),
+            };
+            self.contents.backends.insert(slot, value);
+            if way.is_some() && !backend.drain && backend.weight > 0 {
+                let candidate = Candidate {
+                    address: backend.address,
+                    weight: backend.weight,
+                };
+                usable.push((candidate, slot));
+            }
+        }
+        usable
+    }
+
+    /// The resource's Maglev table, in the region that it has if that is still right.
+    fn maglev_region(
+        &mut self,
+        resource: u32,
+        usable: &[(Candidate, u32)],
+        places: &mut Places,
+    ) -> Option<(u32, u32)> {
+        let candidates: Vec<Candidate> = usable.iter().map(|(candidate, _)| *candidate).collect();
+        let table: Vec<u32> = maglev::table(&candidates)
+            .into_iter()
+            .map(|index| usable[index].1)
+            .collect();
+        let size = u32::try_from(table.len()).ok()?;
+        if size == 0 {
+            return Some((0, 0));
+        }
+        let current = first_port(self.current, resource).filter(|port| {
+            port.maglev_size == size
+                && (port.maglev_offset..)
+                    .zip(&table)
+                    .all(|(place, slot)| self.current.maglev.get(&place) == Some(slot))
+        });
+        let offset = current
+            .map(|port| port.maglev_offset)
+            .or_else(|| places.find(size))?;
+        self.contents.maglev.extend((offset..).zip(table));
+        Some((offset, size))
+    }
+
+    fn ports(
+        &mut self,
+        record: &Record<Service>,
+        resource: &Resource,
+        id: u32,
+        network: u32,
+        (nat_offset, nat_size): (u32, u32),
+        (maglev_offset, maglev_size): (u32, u32),
+    ) {
+        let flags = match record.object.spec.no_backend {
+            NoBackend::Reset => 0,
+            NoBackend::Drop => Port::DROP_WITHOUT_BACKEND,
+        };
+        for port in &resource.ports {
+            let number = match port.port {
+                PortNumber::One(number) => number,
+                PortNumber::Every => 0,
+            };
+            let key = PortKey {
+                resource: id,
+                port: Be16::new(number),
+                protocol: u16::from(port.protocol.number()),
+            };
+            let value = Port {
+                maglev_offset,
+                maglev_size,
+                nat_offset,
+                nat_size,
+                network,
+                service: record.object.number,
+                // 0 keeps the client's port.
+                backend_port: Be16::new(port.backend_port.unwrap_or(number)),
+                flags,
+            };
+            self.contents.ports.insert(key, value);
+        }
+    }
+}
+
+/// Any port of the resource: they all name the same regions.
+fn first_port(contents: &Contents, resource: u32) -> Option<&Port> {
+    let from = PortKey {
+        resource,
+        ..PortKey::default()
+    };
+    let (key, port) = contents.ports.range(from..).next()?;
+    (key.resource == resource).then_some(port)
+}
+
+/// The slots of backends: who has one keeps it.
+struct BackendSlots {
+    taken: HashMap<(u32, Ipv4Addr), (u32, u32)>,
+    /// Slots that nobody has now, with the generation of the next one who gets them.
+    free: BTreeMap<u32, u32>,
+    used: u32,
+    /// Slots whose backend has left.
+    left: BTreeSet<u32>,
+}
+
+impl BackendSlots {
+    fn new(state: &State, current: &Contents) -> Self {
+        let mut wanted = BTreeSet::new();
+        for record in state.services.values() {
+            for resource in &record.object.spec.resources {
+                let id = record.object.resource_numbers.get(&resource.name).copied();
+                for backend in &resource.backends {
+                    wanted.insert((id.unwrap_or(0), backend.address));
+                }
+            }
+        }
+        let mut slots = Self {
+            taken: HashMap::new(),
+            free: BTreeMap::new(),
+            used: 0,
+            left: BTreeSet::new(),
+        };
+        for (slot, backend) in &current.backends {
+            let owner = (backend.resource, Ipv4Addr::from(backend.address));
+            if backend.resource != 0 && wanted.contains(&owner) {
+                slots.taken.insert(owner, (*slot, backend.generation));
+            } else if backend.resource != 0 {
+                slots.free.insert(*slot, backend.generation.wrapping_add(1));
+                slots.left.insert(*slot);
+            } else {
+                slots.free.insert(*slot, backend.generation);
+            }
+            slots.used = slots.used.max(slot + 1);
+        }
+        slots
+    }
+
+    /// The backend's slot and generation.
+    fn of(&mut self, resource: u32, address: Ipv4Addr) -> Option<(u32, u32)> {
+        let owner = (resource, address);
+        if let Some(found) = self.taken.get(&owner) {
+            return Some(*found);
+        }
+        // A slot that was left only now is the last choice: its flows are still being refused.
+        let rested = self
+            .free
+            .keys()
+            .find(|slot| !self.left.contains(slot))
+            .copied();
+        let slot = match rested {
+            Some(slot) => slot,
+            None if self.used < MOST_BACKENDS => {
+                self.used += 1;
+                self.free.insert(self.used - 1, 0);
+                self.used - 1
+            }
+            None => *self.free.keys().next()?,
+        };
+        let generation = self.free.remove(&slot)?;
+        self.left.remove(&slot);
+        self.taken.insert(owner, (slot, generation));
+        Some((slot, generation))
+    }
+
+    /// The free slots, with nothing in them but their generation.
+    fn freed(self) -> impl Iterator<Item = (u32, Backend)> {
+        self.free.into_iter().map(|(slot, generation)| {
+            let backend = Backend {
+                generation,
+                ..Backend::default()
+            };
+            (slot, backend)
+        })
+    }
+}

@@ -1,0 +1,423 @@
+//! The maps themselves: reading what they hold, writing what a plan says.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf,
+    maps::{
+        Array, DevMap, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray,
+        PerCpuHashMap, PerCpuValues, xdp::XdpMapError,
+    },
+    sys::SyscallError,
+    util::nr_cpus,
+};
+use bytemuck::Pod;
+use gateway_common::{
+    DropReason,
+    flow::{Flow, FlowKey, Table, Tick},
+    maps::{
+        ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Egress, Link, LinkCounters,
+        LinkDropKey, MOST_ATTACHMENTS, MOST_BACKENDS, MOST_LINKS, NatAddress, Port, PortKey,
+        Statistic, attachment_index, name,
+    },
+};
+
+use crate::dataplane::{
+    contents::Contents,
+    plan::{Plan, Write, apply},
+    syscalls,
+};
+
+/// A map's key or value, as aya wants it marked.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Raw<T>(T);
+
+// SAFETY: the same bytes as `T`, which bytemuck knows to be plain old data.
+unsafe impl<T: Pod> aya::Pod for Raw<T> {}
+
+type ArrayOf<T> = Array<MapData, Raw<T>>;
+type HashOf<K, V> = HashMap<MapData, Raw<K>, Raw<V>>;
+
+/// Handles of all maps.
+pub struct Maps {
+    attachments: ArrayOf<Attachment>,
+    attachment_overflow: HashOf<u32, Attachment>,
+    egress: ArrayOf<Egress>,
+    devices: DevMap<MapData>,
+    /// Another handle of the same: aya gives none out.
+    devices_fd: OwnedFd,
+    addresses: HashOf<AddressKey, Address>,
+    ports: HashOf<PortKey, Port>,
+    maglev: ArrayOf<u32>,
+    backends: ArrayOf<Backend>,
+    nat_addresses: ArrayOf<NatAddress>,
+    links: ArrayOf<Link>,
+    established: HashOf<FlowKey, Flow>,
+    embryonic: HashOf<FlowKey, Flow>,
+    drops: PerCpuArray<MapData, u64>,
+    link_drops: PerCpuHashMap<MapData, Raw<LinkDropKey>, u64>,
+    link_counters: PerCpuArray<MapData, Raw<LinkCounters>>,
+    statistics: PerCpuArray<MapData, u64>,
+    cpus: usize,
+}
+
+fn take<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T> {
+    let map = ebpf
+        .take_map(name)
+        .with_context(|| format!("the program has no map {name}"))?;
+    T::try_from(map).with_context(|| format!("map {name} is not what it should be"))
+}
+
+/// Deleting what is not there is no failure.
+fn gone_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn failed(call: &'static str, io_error: io::Error) -> MapError {
+    MapError::SyscallError(SyscallError { call, io_error })
+}
+
+impl Maps {
+    /// Takes the maps of a loaded program.
+    ///
+    /// # Errors
+    /// When one is missing or of another kind: the object file is not the one this was built for.
+    pub fn take(ebpf: &mut Ebpf) -> Result<Self> {
+        let devices_fd = match ebpf.map(name::DEVICES) {
+            Some(Map::DevMap(map)) => map.fd().as_fd().try_clone_to_owned()?,
+            _ => bail!("the program has no device map {}", name::DEVICES),
+        };
+        Ok(Self {
+            devices_fd,
+            attachments: take(ebpf, name::ATTACHMENTS)?,
+            attachment_overflow: take(ebpf, name::ATTACHMENT_OVERFLOW)?,
+            egress: take(ebpf, name::EGRESS)?,
+            devices: take(ebpf, name::DEVICES)?,
+            addresses: take(ebpf, name::ADDRESSES)?,
+            ports: take(ebpf, name::PORTS)?,
+            maglev: take(ebpf, name::MAGLEV)?,
+            backends: take(ebpf, name::BACKENDS)?,
+            nat_addresses: take(ebpf, name::NAT_ADDRESSES)?,
+            links: take(ebpf, name::LINKS)?,
+            established: take(ebpf, name::FLOWS)?,
+            embryonic: take(ebpf, name::EMBRYONIC)?,
+            drops: take(ebpf, name::DROPS)?,
+            link_drops: take(ebpf, name::LINK_DROPS)?,
+            link_counters: take(ebpf, name::LINK_COUNTERS)?,
+            statistics: take(ebpf, name::STATISTICS)?,
+            cpus: nr_cpus().map_err(|(file, error)| {
+                anyhow::Error::from(error).context(format!("could not read {file}"))
+            })?,
+        })
+    }
+
+    /// What the maps hold.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn read(&self) -> Result<Contents> {
+        let overflow = self.attachment_overflow.iter();
+        let overflow = overflow.map(|entry| entry.map(|(_, value)| value.0));
+        let overflow = overflow.collect::<Result<Vec<_>, _>>()?;
+        let mut contents = Contents {
+            attachments: read_array(&self.attachments, ATTACHMENT_PLACES)?
+                .into_values()
+                .chain(overflow)
+                .map(|attachment| (attachment.ifindex, attachment))
+                .collect(),
+            egress: read_array(&self.egress, MOST_ATTACHMENTS)?,
+            backends: read_array(&self.backends, MOST_BACKENDS)?,
+            links: read_array(&self.links, MOST_LINKS)?,
+            ..Contents::default()
+        };
+        for slot in 0..MOST_ATTACHMENTS {
+            match self.devices.get(slot, 0) {
+                Ok(device) => {
+                    contents.devices.insert(slot, device.if_index);
+                }
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error).context("could not read map DEVICES"),
+            }
+        }
+        syscalls::for_each(
+            self.addresses.map().fd().as_fd(),
+            |key: &AddressKey, value: &Address| {
+                contents.addresses.insert(*key, *value);
+            },
+        )
+        .context("could not read map ADDRESSES")?;
+        syscalls::for_each(
+            self.ports.map().fd().as_fd(),
+            |key: &PortKey, value: &Port| {
+                contents.ports.insert(*key, *value);
+            },
+        )
+        .context("could not read map PORTS")?;
+        // Of the regions only those that are in use say anything.
+        for port in contents.ports.values() {
+            for place in port.maglev_offset..port.maglev_offset.saturating_add(port.maglev_size) {
+                if !contents.maglev.contains_key(&place) {
+                    contents.maglev.insert(place, self.maglev.get(&place, 0)?.0);
+                }
+            }
+            for place in port.nat_offset..port.nat_offset.saturating_add(port.nat_size) {
+                if !contents.nat_addresses.contains_key(&place) {
+                    contents
+                        .nat_addresses
+                        .insert(place, self.nat_addresses.get(&place, 0)?.0);
+                }
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Carries out a plan and keeps account of it in `current`. What was written before a failure
+    /// is in there too.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write.
+    pub fn write(&mut self, plan: &Plan, current: &mut Contents) -> Result<()> {
+        for write in &plan.revoke {
+            self.write_one(*write, current)?;
+        }
+        if !plan.revoke.is_empty() {
+            grace_period();
+        }
+        for write in plan.grant.iter().chain(&plan.release) {
+            self.write_one(*write, current)?;
+        }
+        Ok(())
+    }
+
+    fn write_one(&mut self, write: Write, current: &mut Contents) -> Result<()> {
+        self.put(write)
+            .with_context(|| format!("could not write {write:?}"))?;
+        apply(current, write);
+        Ok(())
+    }
+
+    fn put(&mut self, write: Write) -> Result<(), MapError> {
+        match write {
+            Write::Attachment(ifindex, value) => self.put_attachment(ifindex, value),
+            Write::Egress(slot, value) => self.egress.set(slot, Raw(value), 0),
+            Write::Device(slot, Some(ifindex)) => {
+                self.devices
+                    .set(slot, ifindex, None, 0)
+                    .map_err(|error| match error {
+                        XdpMapError::MapError(error) => error,
+                        // Only programs chained to a device are unsupported, and there is none.
+                        XdpMapError::ChainedProgramNotSupported => MapError::KeyNotFound,
+                    })
+            }
+            Write::Device(slot, None) => gone_is_fine(self.remove_device(slot)),
+            Write::Address(key, Some(value)) => self.addresses.insert(Raw(key), Raw(value), 0),
+            Write::Address(key, None) => gone_is_fine(self.addresses.remove(&Raw(key))),
+            Write::Port(key, Some(value)) => self.ports.insert(Raw(key), Raw(value), 0),
+            Write::Port(key, None) => gone_is_fine(self.ports.remove(&Raw(key))),
+            Write::Maglev(place, slot) => self.maglev.set(place, Raw(slot), 0),
+            Write::Backend(slot, value) => self.backends.set(slot, Raw(value), 0),
+            Write::NatAddress(place, value) => self.nat_addresses.set(place, Raw(value), 0),
+            Write::Link(slot, value) => self.links.set(slot, Raw(value), 0),
+            Write::ResetCounters(slot) => self.reset_counters(slot),
+        }
+    }
+
+    fn put_attachment(&mut self, ifindex: u32, value: Option<Attachment>) -> Result<(), MapError> {
+        let place = attachment_index(ifindex);
+        let there = self.attachments.get(&place, 0)?.0;
+        match value {
+            Some(value) if there.ifindex == ifindex || there.ifindex == 0 => {
+                self.attachments.set(place, Raw(value), 0)
+            }
+            Some(value) => self.attachment_overflow.insert(Raw(ifindex), Raw(value), 0),
+            None if there.ifindex == ifindex => {
+                self.attachments.set(place, Raw(Attachment::default()), 0)
+            }
+            None => gone_is_fine(self.attachment_overflow.remove(&Raw(ifindex))),
+        }
+    }
+
+    fn remove_device(&self, slot: u32) -> Result<(), MapError> {
+        syscalls::delete(self.devices_fd.as_fd(), &slot)
+            .map_err(|io_error| failed("bpf_map_delete_elem", io_error))
+    }
+
+    fn reset_counters(&mut self, slot: u32) -> Result<(), MapError> {
+        let zeros = vec![Raw(LinkCounters::default()); self.cpus];
+        let zeros =
+            PerCpuValues::try_from(zeros).map_err(|io_error| failed("per-CPU values", io_error))?;
+        self.link_counters.set(slot, zeros, 0)?;
+        for reason in DropReason::ALL {
+            let key = LinkDropKey {
+                link: slot,
+                reason: *reason as u32,
+            };
+            gone_is_fine(self.link_drops.remove(&Raw(key)))?;
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` for every entry of a flow table.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn for_each_flow(
+        &self,
+        table: Table,
+        visit: impl FnMut(&FlowKey, &Flow),
+    ) -> io::Result<()> {
+        syscalls::for_each(self.table(table).map().fd().as_fd(), visit)
+    }
+
+    /// An entry of a flow table.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flow(&self, table: Table, key: &FlowKey) -> Result<Option<Flow>, MapError> {
+        match self.table(table).get(&Raw(*key), 0) {
+            Ok(flow) => Ok(Some(flow.0)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes an entry of a flow table, if it is there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove_flow(&mut self, table: Table, key: &FlowKey) -> Result<(), MapError> {
+        let map = match table {
+            Table::Established => &mut self.established,
+            Table::Embryonic => &mut self.embryonic,
+        };
+        gone_is_fine(map.remove(&Raw(*key)))
+    }
+
+    const fn table(&self, table: Table) -> &HashOf<FlowKey, Flow> {
+        match table {
+            Table::Established => &self.established,
+            Table::Embryonic => &self.embryonic,
+        }
+    }
+
+    /// Packets dropped, by reason; those that never happened left out.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn drops(&self) -> Result<BTreeMap<DropReason, u64>, MapError> {
+        let mut drops = BTreeMap::new();
+        for reason in DropReason::ALL {
+            let count: u64 = self.drops.get(&(*reason as u32), 0)?.iter().sum();
+            if count > 0 {
+                drops.insert(*reason, count);
+            }
+        }
+        Ok(drops)
+    }
+
+    /// The same for one connection.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn link_drops(&self, slot: u32) -> Result<BTreeMap<DropReason, u64>, MapError> {
+        let mut drops = BTreeMap::new();
+        for reason in DropReason::ALL {
+            let key = LinkDropKey {
+                link: slot,
+                reason: *reason as u32,
+            };
+            match self.link_drops.get(&Raw(key), 0) {
+                Ok(counts) => {
+                    drops.insert(*reason, counts.iter().sum());
+                }
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(drops)
+    }
+
+    /// What crossed for one connection.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn link_counters(&self, slot: u32) -> Result<LinkCounters, MapError> {
+        let mut total = LinkCounters::default();
+        for Raw(one) in self.link_counters.get(&slot, 0)?.iter() {
+            total.packets_to_service += one.packets_to_service;
+            total.bytes_to_service += one.bytes_to_service;
+            total.packets_to_consumer += one.packets_to_consumer;
+            total.bytes_to_consumer += one.bytes_to_consumer;
+            total.flows_opened += one.flows_opened;
+        }
+        Ok(total)
+    }
+
+    /// What else is counted.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn statistics(&self) -> Result<Vec<(Statistic, u64)>, MapError> {
+        let mut counts = Vec::with_capacity(Statistic::COUNT);
+        for statistic in Statistic::ALL {
+            let count = self.statistics.get(&(*statistic as u32), 0)?.iter().sum();
+            counts.push((*statistic, count));
+        }
+        Ok(counts)
+    }
+}
+
+/// The places of an array that are not all zeros.
+fn read_array<T: Pod + Default + PartialEq>(
+    array: &ArrayOf<T>,
+    places: u32,
+) -> Result<BTreeMap<u32, T>, MapError> {
+    let mut values = BTreeMap::new();
+    for place in 0..places {
+        let value = array.get(&place, 0)?.0;
+        if value != T::default() {
+            values.insert(place, value);
+        }
+    }
+    Ok(values)
+}
+
+/// Waits until every packet that is being processed is through: afterwards no packet can have seen
+/// the maps as they were before.
+fn grace_period() {
+    // A global membarrier is an RCU grace period (kernel/sched/membarrier.c), and XDP programs run
+    // within RCU read sections.
+    const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+    // SAFETY: takes two numbers, touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        // Not there on kernels with isolated CPUs: a packet takes microseconds, so this is ample.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The kernel's clock as flows keep it.
+#[must_use]
+pub fn now() -> Tick {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes the struct; the clock always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let nanoseconds = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
+    Tick::from_nanoseconds(nanoseconds)
+}

@@ -1,0 +1,249 @@
+//! Plans over compiled worlds: the right contents at the end, and on the way there nothing that was
+//! not allowed before or after.
+
+use std::net::Ipv4Addr;
+
+use gateway_common::packet::Mac;
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    dataplane::compile::{Interface, NextHop, Observed, compile},
+    model::{Decision, operations::tests::World},
+};
+
+fn observed(interfaces: &[(&str, u32)]) -> Observed {
+    let mut observed = Observed::default();
+    for (name, ifindex) in interfaces {
+        let interface = Interface {
+            ifindex: *ifindex,
+            mac: Mac::new([2, 0, 0, 0, 0, 1]),
+            mtu: 1_500,
+        };
+        observed.interfaces.insert((*name).to_owned(), interface);
+    }
+    let hop = NextHop {
+        interface: "veth-p".to_owned(),
+        mac: Mac::new([2, 0, 0, 0, 0, 9]),
+    };
+    for last in 9..20 {
+        let backend = (
+            "provider/net".parse().unwrap(),
+            Ipv4Addr::new(10, 1, 0, last),
+        );
+        observed.next_hops.insert(backend, hop.clone());
+    }
+    observed
+}
+
+fn both() -> Observed {
+    observed(&[("veth-c", 3), ("veth-p", 4)])
+}
+
+/// Carries a plan out, checking each step on the way.
+#[track_caller]
+fn carry_out(old: &Contents, new: &Contents) -> Plan {
+    let plan = plan(old, new);
+    let mut contents = old.clone();
+    for write in plan.revoke.iter().chain(&plan.grant).chain(&plan.release) {
+        apply(&mut contents, *write);
+        for (key, address) in &contents.addresses {
+            if address.approved != 0 {
+                let allowed = |contents: &Contents| contents.addresses.get(key) == Some(address);
+                assert!(allowed(old) || allowed(new), "{write:?} opened {key:?}");
+            }
+        }
+        for port in contents.ports.values() {
+            for place in port.nat_offset..port.nat_offset + port.nat_size {
+                let owner = contents
+                    .nat_addresses
+                    .get(&place)
+                    .map(|address| address.service);
+                assert_eq!(
+                    owner,
+                    Some(port.service),
+                    "{write:?} left a hole at {place}"
+                );
+            }
+            for place in port.maglev_offset..port.maglev_offset + port.maglev_size {
+                assert!(
+                    contents.maglev.contains_key(&place),
+                    "{write:?} left a hole at {place}"
+                );
+            }
+        }
+    }
+    let in_use = |contents: &Contents| Contents {
+        maglev: new
+            .maglev
+            .keys()
+            .map(|place| (*place, contents.maglev[place]))
+            .collect(),
+        ..contents.clone()
+    };
+    assert_eq!(in_use(&contents), in_use(new));
+    plan
+}
+
+fn approved_world() -> World {
+    let mut world = World::furnished();
+    world
+        .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
+        .unwrap();
+    world
+        .decide("provider/shop", "consumer/ep", Decision::Approve)
+        .unwrap();
+    world
+}
+
+#[test]
+fn nothing_to_do_is_nothing_done() {
+    let world = approved_world();
+    let (first, lacks) = compile(&world.state, &both(), &Contents::default());
+    assert_eq!(lacks, []);
+    carry_out(&Contents::default(), &first);
+    let (second, _) = compile(&world.state, &both(), &first);
+    assert_eq!(first, second);
+    assert!(plan(&first, &second).is_empty());
+}
+
+#[test]
+fn a_pending_endpoint_is_answered_for_but_leads_nowhere() {
+    let mut world = World::furnished();
+    world
+        .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
+        .unwrap();
+    let (contents, _) = compile(&world.state, &both(), &Contents::default());
+    let endpoints: Vec<_> = contents
+        .addresses
+        .values()
+        .filter(|address| address.kind == Address::ENDPOINT)
+        .collect();
+    assert_eq!(endpoints.len(), 1);
+    let address = endpoints[0];
+    assert_eq!(
+        (address.approved, address.resource, address.generation),
+        (0, 0, 0)
+    );
+    assert_eq!(contents.links[&0].generation, 0);
+}
+
+#[test]
+fn rejecting_revokes_before_anything_else() {
+    let mut world = approved_world();
+    let (old, _) = compile(&world.state, &both(), &Contents::default());
+    world
+        .decide("provider/shop", "consumer/ep", Decision::Reject)
+        .unwrap();
+    let (new, _) = compile(&world.state, &both(), &old);
+    let plan = carry_out(&old, &new);
+    assert!(
+        matches!(plan.revoke[0], Write::Link(0, Link { generation: 0, .. })),
+        "{plan:?}"
+    );
+    assert!(
+        plan.revoke
+            .iter()
+            .any(|write| matches!(write, Write::Address(_, Some(a)) if a.approved == 0))
+    );
+}
+
+#[test]
+fn approving_again_is_another_generation() {
+    let mut world = approved_world();
+    let (old, _) = compile(&world.state, &both(), &Contents::default());
+    world
+        .decide("provider/shop", "consumer/ep", Decision::Reject)
+        .unwrap();
+    world
+        .decide("provider/shop", "consumer/ep", Decision::Approve)
+        .unwrap();
+    let (new, _) = compile(&world.state, &both(), &old);
+    assert_ne!(old.links[&0].generation, new.links[&0].generation);
+    let plan = carry_out(&old, &new);
+    assert!(matches!(plan.revoke[0], Write::Link(0, _)));
+}
+
+#[test]
+fn an_interface_that_goes_takes_its_way_out_with_it() {
+    let world = approved_world();
+    let (old, _) = compile(&world.state, &both(), &Contents::default());
+    let (new, _) = compile(&world.state, &observed(&[("veth-c", 3)]), &old);
+    let plan = carry_out(&old, &new);
+    let slot = old.attachments[&4].slot;
+    assert_eq!(
+        plan.revoke.first(),
+        Some(&Write::Egress(slot, Egress::default()))
+    );
+    assert!(new.backends.values().all(|backend| backend.reachable == 0));
+    assert!(new.ports.values().all(|port| port.maglev_size == 0));
+}
+
+#[test]
+fn a_service_keeps_its_places_when_another_comes() {
+    let mut world = approved_world();
+    let (old, _) = compile(&world.state, &both(), &Contents::default());
+    // Sorts before the first one, so a compiler that counts would move it.
+    let other = json!({ "nat_addresses": ["10.1.2.0/28"] });
+    world.service("provider/auction", other).unwrap();
+    let (new, _) = compile(&world.state, &both(), &old);
+    let plan = carry_out(&old, &new);
+    for (key, port) in &old.ports {
+        assert_eq!(new.ports.get(key), Some(port));
+    }
+    assert_eq!((plan.revoke, plan.release), (vec![], vec![]));
+}
+
+#[test]
+fn isolation_by_default_where_there_is_no_service() {
+    let world = approved_world();
+    let (contents, _) = compile(&world.state, &both(), &Contents::default());
+    assert!(contents.attachments[&3].isolated());
+    assert!(!contents.attachments[&4].isolated());
+    assert_eq!(
+        contents.attachments[&4].flags & Attachment::PASS_ARP_REPLIES,
+        2
+    );
+}
+
+proptest! {
+    /// Whatever was there before, the plan leads to what is wanted now, through allowed states only.
+    #[test]
+    fn any_change_of_worlds(steps in proptest::collection::vec(0u8..9, 1..24)) {
+        let mut world = World::furnished();
+        let mut contents = Contents::default();
+        let mut interfaces = both();
+        for step in steps {
+            // Some are refused where they make no sense: that is part of it.
+            let _outcome = match step {
+                0 => world.endpoint("consumer/a", "10.0.0.101", "provider/shop"),
+                1 => world.endpoint("consumer/b", "10.0.0.102", "provider/shop"),
+                2 => world.decide_if_there("provider/shop", "consumer/a", Decision::Approve),
+                3 => world.decide_if_there("provider/shop", "consumer/a", Decision::Reject),
+                4 => world.decide_if_there("provider/shop", "consumer/b", Decision::Approve),
+                5 => world.delete_endpoint("consumer/a"),
+                6 => world.replace_service("provider/shop", json!({
+                    "resources": [{
+                        "ports": [{ "port": 443 }, { "port": 80, "backend_port": 8080 }],
+                        "backends": [{ "address": "10.1.0.11" }, { "address": "10.1.0.12" }],
+                    }],
+                    "nat_addresses": ["10.1.0.80/30"],
+                })),
+                7 => world.replace_service("provider/shop", json!({})),
+                _ => {
+                    interfaces = if interfaces.interfaces.len() == 2 {
+                        observed(&[("veth-c", 5)])
+                    } else {
+                        both()
+                    };
+                    Ok(())
+                }
+            };
+            let (wanted, lacks) = compile(&world.state, &interfaces, &contents);
+            prop_assert_eq!(lacks, []);
+            carry_out(&contents, &wanted);
+            contents = wanted;
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The XDP program: loading it, pinning what must outlive the agent, attaching it to interfaces.
+//!
+//! Under the directory on the bpf file system: `maps-vN/` with the maps of layout version N, and
+//! `links/IFINDEX` with the attachment of each interface. A restarted agent takes the maps over and
+//! replaces the program in the links, so no packet finds the gateway away.
+
+use std::{
+    collections::BTreeSet,
+    ffi::CString,
+    fs, io,
+    os::{fd::AsFd as _, unix::ffi::OsStrExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    Ebpf, EbpfLoader, include_bytes_aligned,
+    programs::{Xdp, XdpMode, links::FdLink},
+};
+use gateway_common::maps::LAYOUT_VERSION;
+use log::{info, warn};
+use serde::Serialize;
+
+use crate::dataplane::{maps::Maps, syscalls};
+
+/// The compiled program.
+pub static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway.bpf.o"));
+
+/// The program's name in the object file and in the kernel.
+pub const PROGRAM: &str = "gateway";
+
+/// The magic number of the bpf file system (linux/magic.h).
+const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
+
+/// How the program is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// By the driver, before the kernel builds a socket buffer.
+    Native,
+    /// By the kernel's generic code: works on every interface, and is slow.
+    Generic,
+}
+
+/// The loaded program.
+pub struct Program {
+    /// Holds the program; its maps have been taken out.
+    ebpf: Ebpf,
+    directory: PathBuf,
+}
+
+/// What loading the program says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ProgramInfo {
+    /// The kernel's number for it.
+    pub id: u32,
+    /// Instructions that the verifier looked at, where the kernel tells (5.16).
+    pub verified_instructions: Option<u32>,
+    /// Bytes of machine code.
+    pub machine_code_bytes: u32,
+}
+
+impl Program {
+    /// Loads the program, with the maps that are pinned already or new ones.
+    ///
+    /// `log_packets` makes it log what it drops: for looking into a problem, not for production.
+    ///
+    /// # Errors
+    /// When the directory is not on a bpf file system, or the kernel refuses the program.
+    pub fn load(directory: &Path, seed: u64, log_packets: bool) -> Result<(Self, Maps)> {
+        let maps_directory = directory.join(format!("maps-v{LAYOUT_VERSION}"));
+        make_directory(&maps_directory)?;
+        let links = directory.join("links");
+        make_directory(&links)?;
+        announce_other_layouts(directory)?;
+
+        // aya_log's levels: 0 is off, 4 is debug.
+        let level: u8 = if log_packets { 4 } else { 0 };
+        let mut loader = EbpfLoader::new();
+        loader
+            .default_map_pin_directory(&maps_directory)
+            .override_global("AYA_LOG_LEVEL", &level, true)
+            .override_global("HASH_SEED", &seed, true);
+        let mut ebpf = loader.load(OBJECT).with_context(|| {
+            format!(
+                "the kernel did not take the maps (Linux 5.15 or newer is needed, with CAP_BPF); \
+                 they are pinned in {}",
+                maps_directory.display()
+            )
+        })?;
+        program_mut(&mut ebpf)?
+            .load()
+            .context("the kernel refused the XDP program")?;
+        let maps = Maps::take(&mut ebpf)?;
+        let program = Self {
+            ebpf,
+            directory: directory.to_owned(),
+        };
+        Ok((program, maps))
+    }
+
+    /// What the kernel says of the program.
+    ///
+    /// # Errors
+    /// When it says nothing.
+    pub fn info(&self) -> Result<ProgramInfo> {
+        let info = self.program()?.info()?;
+        Ok(ProgramInfo {
+            id: info.id(),
+            verified_instructions: info.verified_instruction_count(),
+            machine_code_bytes: info.size_jitted(),
+        })
+    }
+
+    /// The program, for running it on packets in tests.
+    ///
+    /// # Errors
+    /// When the object file has no such program.
+    pub fn program(&self) -> Result<&Xdp> {
+        let program = self
+            .ebpf
+            .program(PROGRAM)
+            .context("the object file has no program")?;
+        Ok(program.try_into()?)
+    }
+
+    /// Starts forwarding the program's log to this process's; only with `log_packets`.
+    ///
+    /// # Errors
+    /// When the program has no log.
+    pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
+        aya_log::EbpfLogger::init(&mut self.ebpf).context("the program's log can't be read")
+    }
+
+    /// Attaches the program to an interface, in place of an earlier version of it if there is one.
+    ///
+    /// # Errors
+    /// When neither native nor generic XDP works, or another XDP program is there.
+    pub fn attach(&mut self, ifindex: u32) -> Result<()> {
+        let path = self.link_path(ifindex);
+        let program = program_mut(&mut self.ebpf)?;
+        if path.exists() {
+            match replace(program, &path) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    // The interface that it was for is gone; another has its number now.
+                    warn!("interface {ifindex}: attaching anew, since {error:#}");
+                    fs::remove_file(&path)
+                        .with_context(|| format!("could not remove {}", path.display()))?;
+                }
+            }
+        }
+        let link_id = match program.attach_to_if_index(ifindex, XdpMode::Driver) {
+            Ok(link) => link,
+            Err(native) => match program.attach_to_if_index(ifindex, XdpMode::Skb) {
+                Ok(link) => {
+                    let native = anyhow::Error::from(native);
+                    warn!("interface {ifindex}: generic XDP, since native XDP failed: {native:#}");
+                    link
+                }
+                Err(generic) => return Err(explain(generic, native)),
+            },
+        };
+        let link: FdLink = program
+            .take_link(link_id)?
+            .try_into()
+            .context("the kernel has no links for XDP programs (Linux 5.9 is needed)")?;
+        link.pin(&path)
+            .with_context(|| format!("could not pin {}", path.display()))?;
+        Ok(())
+    }
+
+    /// Detaches from every interface that is not one of these.
+    ///
+    /// # Errors
+    /// When the directory can't be read or changed.
+    pub fn detach_others(&self, keep: &BTreeSet<u32>) -> Result<()> {
+        for ifindex in self.attached()? {
+            if !keep.contains(&ifindex) {
+                info!("detaching from interface {ifindex}");
+                self.detach(ifindex)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Detaches from an interface, if attached.
+    ///
+    /// # Errors
+    /// When the directory can't be changed.
+    pub fn detach(&self, ifindex: u32) -> Result<()> {
+        let path = self.link_path(ifindex);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("could not remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The interfaces that have a link.
+    ///
+    /// # Errors
+    /// When the directory can't be read.
+    pub fn attached(&self) -> Result<Vec<u32>> {
+        let directory = self.directory.join("links");
+        let mut attached = Vec::new();
+        let entries = fs::read_dir(&directory)
+            .with_context(|| format!("could not read {}", directory.display()))?;
+        for entry in entries {
+            if let Some(ifindex) = entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            {
+                attached.push(ifindex);
+            }
+        }
+        Ok(attached)
+    }
+
+    fn link_path(&self, ifindex: u32) -> PathBuf {
+        self.directory.join("links").join(ifindex.to_string())
+    }
+}
+
+fn program_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
+    let program = ebpf
+        .program_mut(PROGRAM)
+        .context("the object file has no program")?;
+    Ok(program.try_into()?)
+}
+
+/// Puts the program into a pinned link; packets meet the one or the other.
+fn replace(program: &Xdp, path: &Path) -> Result<()> {
+    let link = syscalls::open_pinned(&c_path(path)?).context("the link can't be opened")?;
+    syscalls::update_link(link.as_fd(), program.fd()?.as_fd())
+        .context("the link does not take the program")
+}
+
+fn c_path(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes())
+        .with_context(|| format!("{} is no path", path.display()))
+}
+
+/// Why neither way of attaching worked.
+fn explain(
+    generic: aya::programs::ProgramError,
+    native: aya::programs::ProgramError,
+) -> anyhow::Error {
+    let (native, generic) = (anyhow::Error::from(native), anyhow::Error::from(generic));
+    let busy = [&native, &generic].iter().any(|error| {
+        let cause = error.root_cause().downcast_ref::<io::Error>();
+        cause.and_then(io::Error::raw_os_error) == Some(libc::EBUSY)
+    });
+    if busy {
+        anyhow::anyhow!("another XDP program is attached to it already: detach that one first")
+    } else {
+        generic.context(format!(
+            "neither native XDP ({native:#}) nor generic XDP works"
+        ))
+    }
+}
+
+/// Makes a directory, which must be on a bpf file system.
+fn make_directory(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)
+        .with_context(|| format!("could not make the directory {}", path.display()))?;
+    let name = c_path(path)?;
+    // SAFETY: an all-zero statfs is a valid value of the C struct.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel reads the path and writes the struct, both of which outlive the call.
+    if unsafe { libc::statfs(name.as_ptr(), &raw mut stat) } != 0 {
+        let error = io::Error::last_os_error();
+        return Err(error).with_context(|| format!("could not look at {}", path.display()));
+    }
+    if stat.f_type != BPF_FS_MAGIC {
+        bail!(
+            "{} is not on a bpf file system, where the program is pinned: mount one with \
+             `mount -t bpf bpf /sys/fs/bpf`, or set bpf_dir to where there is one",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Says that maps of another layout are there: their flows can't be taken over.
+fn announce_other_layouts(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let other = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("maps-v"))
+            .and_then(|version| version.parse::<u32>().ok())
+            .filter(|version| *version != LAYOUT_VERSION);
+        if let Some(version) = other {
+            warn!(
+                "maps of layout {version} are pinned in {}, this program has layout \
+                 {LAYOUT_VERSION}: flows in them end when the program is replaced",
+                directory.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Removes the maps of other layouts, when no program uses them any more.
+///
+/// # Errors
+/// When the directory can't be changed.
+pub fn remove_other_layouts(directory: &Path) -> Result<()> {
+    let ours = format!("maps-v{LAYOUT_VERSION}");
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("maps-v") && name != ours {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
