@@ -20,13 +20,13 @@ fn gateway(ctx: XdpContext) -> u32 {
     let mut env = Xdp::new(ctx);
     match process(&mut env) {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Reply => xdp_action::XDP_TX,
+        Verdict::Reply => send_back(&mut env),
         Verdict::Reset(reason, link) => {
             debug!(
                 env.context(),
                 "reset, reason {} link slot {}", reason as u8, link
             );
-            xdp_action::XDP_TX
+            send_back(&mut env)
         }
         Verdict::Drop(reason, link) => {
             debug!(
@@ -35,11 +35,30 @@ fn gateway(ctx: XdpContext) -> u32 {
             );
             xdp_action::XDP_DROP
         }
-        Verdict::Redirect(slot) => maps::DEVICES.redirect(slot, 0).unwrap_or_else(|_| {
-            env.count_drop(DropReason::EgressGone, NO_LINK);
-            xdp_action::XDP_DROP
-        }),
+        Verdict::Redirect(slot) => send(&mut env, slot),
     }
+}
+
+/// Sends the packet back out through the attachment that it came in by.
+///
+/// Not by `XDP_TX`: a veth whose far end has no XDP program of its own leaves such packets lying
+/// (`veth_xdp_flush` in drivers/net/veth.c wakes the receiver only if it has one).
+#[inline(always)]
+fn send_back(env: &mut Xdp) -> u32 {
+    // Looked up once more: only the gateway's own answers pay for it. No slot has the other number.
+    let slot = env
+        .attachment()
+        .map_or(u32::MAX, |attachment| attachment.slot);
+    send(env, slot)
+}
+
+/// Sends the packet out through an attachment.
+#[inline(always)]
+fn send(env: &mut Xdp, slot: u32) -> u32 {
+    maps::DEVICES.redirect(slot, 0).unwrap_or_else(|_| {
+        env.count_drop(DropReason::EgressGone, NO_LINK);
+        xdp_action::XDP_DROP
+    })
 }
 
 #[cfg(target_arch = "bpf")]

@@ -1,5 +1,11 @@
 //! The agent and the command line of the private link gateway.
 
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod config;
 pub mod dataplane;
+pub mod lock;
 pub mod model;
+pub mod netlink;
 pub mod store;

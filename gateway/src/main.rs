@@ -1,3 +1,7 @@
-//! The private link gateway.
+//! The private link gateway: one binary, the agent and its command line.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateway::cli::main()
+}

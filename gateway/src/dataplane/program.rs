@@ -21,7 +21,10 @@ use gateway_common::maps::LAYOUT_VERSION;
 use log::{info, warn};
 use serde::Serialize;
 
-use crate::dataplane::{maps::Maps, syscalls};
+use crate::{
+    dataplane::{maps::Maps, syscalls},
+    lock::Lock,
+};
 
 /// The compiled program.
 pub static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway.bpf.o"));
@@ -320,4 +323,23 @@ pub fn remove_other_layouts(directory: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Detaches the program from every interface and removes everything that is pinned: traffic through
+/// the gateway stops, and its flows are forgotten.
+///
+/// # Errors
+/// When the agent runs, or the directory can't be changed.
+pub fn unload(state_dir: &Path, bpf_dir: &Path) -> Result<()> {
+    let _lock = Lock::take(state_dir, bpf_dir)?;
+    for directory in ["links".to_owned(), format!("maps-v{LAYOUT_VERSION}")] {
+        let path = bpf_dir.join(directory);
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("could not remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    remove_other_layouts(bpf_dir)
 }

@@ -1,0 +1,164 @@
+//! State, store and maps together: the one place where a change is decided, written down, and
+//! carried out.
+
+use anyhow::Result;
+use jiff::Timestamp;
+use log::{error, info, warn};
+
+use crate::{
+    agent::host::HostStatus,
+    dataplane::{
+        compile::{NoRoom, Observed, compile},
+        contents::Contents,
+        maps::Maps,
+        plan::plan,
+        program::Program,
+    },
+    model::{Change, Code, Context, Problem, RandomIdentifiers, State, operations::Policy},
+    store::{self, Store, StoreError},
+};
+
+/// What the agent has in hand.
+pub struct Core {
+    /// What users asked for, as the store has it.
+    pub state: State,
+    /// The kernel's maps.
+    pub maps: Maps,
+    /// The program and its links.
+    pub program: Program,
+    /// What was observed of the host, for users.
+    pub host: HostStatus,
+    /// What was observed of the host, for the compiler.
+    pub observed: Observed,
+    store: Box<dyn Store>,
+    policy: Policy,
+    identifiers: RandomIdentifiers,
+    /// What the maps hold.
+    current: Contents,
+    /// What found no place in the maps.
+    no_room: Vec<NoRoom>,
+    /// Whether the maps hold what they should.
+    in_step: bool,
+}
+
+impl Core {
+    /// Puts the parts together; `maps` are read for what they hold.
+    ///
+    /// # Errors
+    /// When the maps can't be read.
+    pub fn new(
+        state: State,
+        store: Box<dyn Store>,
+        policy: Policy,
+        program: Program,
+        maps: Maps,
+    ) -> Result<Self> {
+        let current = maps.read()?;
+        Ok(Self {
+            state,
+            maps,
+            program,
+            host: HostStatus::default(),
+            observed: Observed::default(),
+            store,
+            policy,
+            identifiers: RandomIdentifiers,
+            current,
+            no_room: Vec::new(),
+            in_step: false,
+        })
+    }
+
+    /// Decides about a request, stores the outcome, and carries it out in the maps. When this
+    /// returns, packets are handled accordingly.
+    ///
+    /// # Errors
+    /// The operation's refusal, nothing having changed; or that the store or the kernel failed.
+    pub fn change(
+        &mut self,
+        actor: &str,
+        operation: impl FnOnce(&State, &mut Context<'_>, &Policy) -> Result<Vec<Change>, Problem>,
+    ) -> Result<(), Problem> {
+        let mut context = Context {
+            now: Timestamp::now(),
+            actor,
+            identifiers: &mut self.identifiers,
+        };
+        let changes = operation(&self.state, &mut context, &self.policy)?;
+        let revision = store::commit(&mut *self.store, &changes).map_err(refusal)?;
+        for change in &changes {
+            match change {
+                Change::Put(object) => info!("{actor} wrote {} at {revision}", object.key()),
+                Change::Delete(object) => info!("{actor} deleted {} at {revision}", object.key()),
+            }
+        }
+        self.state.apply(changes, revision);
+        self.reconcile().map_err(|error| {
+            error!("the kernel did not take a change: {error:#}");
+            Problem::new(
+                Code::Internal,
+                format!(
+                    "the change is stored, but the kernel did not take it, and it is being tried \
+                     again: {error:#}"
+                ),
+            )
+        })
+    }
+
+    /// Makes the maps hold what the state and the host say; says whether anything was written.
+    ///
+    /// # Errors
+    /// When the kernel refuses a write. What was written stays, and the next call goes on.
+    pub fn reconcile(&mut self) -> Result<()> {
+        let (wanted, no_room) = compile(&self.state, &self.observed, &self.current);
+        if no_room != self.no_room {
+            for lack in &no_room {
+                warn!("{lack}");
+            }
+            self.no_room = no_room;
+        }
+        let plan = plan(&self.current, &wanted);
+        self.in_step = false;
+        if !plan.is_empty() {
+            log::debug!("{} writes into the maps", plan.len());
+            self.maps.write(&plan, &mut self.current)?;
+        }
+        self.in_step = true;
+        Ok(())
+    }
+
+    /// Whether the maps hold what they should.
+    #[must_use]
+    pub const fn in_step(&self) -> bool {
+        self.in_step
+    }
+
+    /// What found no place in the maps.
+    #[must_use]
+    pub fn no_room(&self) -> &[NoRoom] {
+        &self.no_room
+    }
+
+    /// What the maps hold.
+    #[must_use]
+    pub const fn contents(&self) -> &Contents {
+        &self.current
+    }
+
+    /// What operations depend on.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+}
+
+/// A store's failure, for the one who asked.
+fn refusal(error: StoreError) -> Problem {
+    match error {
+        StoreError::Conflict(_) => Problem::new(Code::VersionConflict, error.to_string()),
+        error => {
+            error!("{error}");
+            Problem::new(Code::Internal, format!("nothing was changed: {error}"))
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The agent: starts the data path, keeps it in step with the store and the host, and serves the
+//! API. The data path does not need it: killed at any moment, packets go on as before.
+
+pub mod core;
+pub mod flows;
+pub mod host;
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+use log::{debug, error, info, warn};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Mutex, mpsc},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use crate::{
+    agent::{core::Core, host::Host},
+    api,
+    config::Config,
+    dataplane::program::{self, Program},
+    lock::Lock,
+    netlink::Netlink,
+    store::{self, Sqlite, Store as _},
+};
+
+/// The store's file within the state directory.
+const STORE: &str = "state.db";
+
+/// After the host has been looked at, changes are gathered for so long before it is looked at again.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// How long to wait before something that failed is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The running agent, shared by its tasks and the API.
+pub struct Agent {
+    /// State, store and maps.
+    pub core: Mutex<Core>,
+    /// Only one looks at the host at a time.
+    host: Mutex<Host>,
+    netlink: Netlink,
+}
+
+/// Runs the agent until it is told to stop. The data path stays as it is then.
+///
+/// # Errors
+/// When it can't start; the message says what to do.
+pub async fn run(config: Config) -> Result<()> {
+    // SAFETY: takes nothing, returns a number.
+    if unsafe { libc::geteuid() } != 0 {
+        bail!("the agent must run as root: it loads a program into the kernel");
+    }
+    let _lock = Lock::take(&config.state_dir, &config.bpf_dir)?;
+    let store = Sqlite::open(&config.state_dir.join(STORE))?;
+    let state = store::load(&store)?;
+    let (mut program, maps) = Program::load(&config.bpf_dir, store.seed()?, config.log_packets)
+        .context("could not start the data path")?;
+    if config.log_packets {
+        log_packets(program.logger()?)?;
+    }
+    let loaded = program.info()?;
+    info!(
+        "XDP program {} loaded: {} bytes of machine code{}",
+        loaded.id,
+        loaded.machine_code_bytes,
+        loaded
+            .verified_instructions
+            .map(|count| format!(", {count} instructions verified"))
+            .unwrap_or_default()
+    );
+    let netlink = Netlink::connect().context("could not talk to the kernel by netlink")?;
+    let changes = Netlink::watch().context("could not watch the host's interfaces")?;
+    let core = Core::new(state, Box::new(store), config.policy.clone(), program, maps)?;
+    let agent = Arc::new(Agent {
+        core: Mutex::new(core),
+        host: Mutex::new(Host::default()),
+        netlink,
+    });
+    // What the store says is in force before the first request is taken.
+    agent.refresh().await?;
+    program::remove_other_layouts(&config.bpf_dir)?;
+
+    let listener = api::socket::listen(&config.socket(), &config.socket_group)?;
+    info!("ready: {}", config.socket().display());
+    tokio::spawn(keep_in_step(Arc::clone(&agent), changes));
+    tokio::spawn(sweep(
+        Arc::clone(&agent),
+        Duration::from_secs(config.sweep_interval),
+    ));
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        served = api::serve(listener, agent) => served?,
+        _ = terminate.recv() => info!("told to stop: connections stay as they are"),
+        _ = interrupt.recv() => info!("interrupted: connections stay as they are"),
+    }
+    Ok(())
+}
+
+/// Looks at the host whenever the kernel tells of a change, and again after a failure.
+async fn keep_in_step(agent: Arc<Agent>, mut changes: mpsc::Receiver<()>) {
+    let mut failed = false;
+    loop {
+        let again = failed || !agent.core.lock().await.in_step();
+        tokio::select! {
+            change = changes.recv() => {
+                if change.is_none() {
+                    error!("the kernel no longer tells of changes to the host");
+                    return;
+                }
+            }
+            () = sleep(RETRY), if again => {}
+        }
+        match agent.refresh().await {
+            Ok(()) => failed = false,
+            Err(error) => {
+                warn!("could not bring the data path into step with the host: {error:#}");
+                failed = true;
+            }
+        }
+        sleep(GATHER).await;
+    }
+}
+
+/// Removes idle flows from time to time.
+async fn sweep(agent: Arc<Agent>, every: Duration) {
+    let mut turns = interval(every);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        let mut core = agent.core.lock().await;
+        match tokio::task::block_in_place(|| core.sweep()) {
+            Ok(0) => {}
+            Ok(removed) => debug!("{removed} entries of idle flows removed"),
+            Err(error) => warn!("could not remove idle flows: {error:#}"),
+        }
+    }
+}
+
+/// Forwards what the program logs.
+fn log_packets(logger: aya_log::EbpfLogger<&'static dyn log::Log>) -> Result<()> {
+    // SAFETY: the logger owns its ring buffer's descriptor and gives out that same one until it is
+    // dropped.
+    let mut logger = unsafe { tokio::io::unix::AsyncFd::register(logger) }?;
+    tokio::spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,177 @@
+//! `gateway endpoint`.
+
+use std::net::IpAddr;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+
+use crate::{
+    api::view::EndpointView,
+    cli::{
+        client::Client,
+        commands::{LabelArguments, amount, joined, path, shown},
+        output::Table,
+    },
+    model::{Name, Reference, endpoint::EndpointRequest},
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Create an endpoint, and ask its service's provider for a connection
+    Create(Create),
+    /// List endpoints
+    List {
+        /// Only those of this tenant
+        tenant: Option<String>,
+    },
+    /// Show an endpoint
+    Show {
+        /// The endpoint
+        #[arg(value_name = "TENANT/NAME")]
+        endpoint: Reference,
+    },
+    /// Delete an endpoint; its connection is cut
+    Delete {
+        /// The endpoint
+        #[arg(value_name = "TENANT/NAME")]
+        endpoint: Reference,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Create {
+    /// The endpoint
+    #[arg(value_name = "TENANT/NAME")]
+    endpoint: Reference,
+    /// The consumer's network
+    #[arg(long, value_name = "NET")]
+    network: String,
+    /// The private address that the service gets there
+    #[arg(long = "address", value_name = "IP", required = true)]
+    addresses: Vec<IpAddr>,
+    /// The service: its alias, or TENANT/NAME
+    #[arg(long, value_name = "SERVICE")]
+    service: String,
+    /// The resource, if it is not the default one
+    #[arg(long, value_name = "NAME")]
+    resource: Option<Name>,
+    /// A message for the provider
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    message: String,
+    #[command(flatten)]
+    labels: LabelArguments,
+}
+
+pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+    match command {
+        Command::Create(arguments) => {
+            let tenant = arguments.endpoint.tenant;
+            let network = match arguments.network.parse::<Reference>() {
+                Ok(reference) if reference.tenant == tenant => reference.name,
+                Ok(reference) => {
+                    bail!("network {reference} belongs to another tenant than {tenant}")
+                }
+                Err(_) => arguments.network.parse()?,
+            };
+            let request = EndpointRequest {
+                name: Some(arguments.endpoint.name),
+                version: None,
+                labels: arguments.labels.labels(),
+                network,
+                addresses: arguments.addresses,
+                service: arguments.service,
+                resource: arguments.resource,
+                request_message: arguments.message,
+            };
+            let path = format!("/v1/tenants/{tenant}/endpoints");
+            let endpoint: EndpointView = client.post(&path, &request).await?;
+            client.show(&endpoint, details)
+        }
+        Command::List { tenant } => {
+            let endpoints: Vec<EndpointView> = client.list_owned(tenant, "endpoints").await?;
+            client.show(&endpoints, |endpoints| {
+                let rows = endpoints.iter().map(|endpoint| {
+                    vec![
+                        endpoint.reference(),
+                        joined(&endpoint.spec.addresses),
+                        endpoint.spec.service.clone(),
+                        endpoint.status.connection.state.to_string(),
+                        endpoint.status.counters.flows_opened.to_string(),
+                    ]
+                });
+                Table::Rows(
+                    vec!["ENDPOINT", "ADDRESS", "SERVICE", "CONNECTION", "FLOWS"],
+                    rows.collect(),
+                )
+            })
+        }
+        Command::Show { endpoint } => {
+            let endpoint: EndpointView = client.get(&path("endpoints", &endpoint)).await?;
+            client.show(&endpoint, details)
+        }
+        Command::Delete { endpoint } => {
+            client
+                .delete(
+                    &path("endpoints", &endpoint),
+                    &format!("endpoint {endpoint}"),
+                )
+                .await
+        }
+    }
+}
+
+fn details(endpoint: &EndpointView) -> Table {
+    let spec = &endpoint.spec;
+    let connection = &endpoint.status.connection;
+    let counters = &endpoint.status.counters;
+    let crossed = |packets: u64, bytes: u64| {
+        format!("{} packets, {}", amount(packets, ""), amount(bytes, "B"))
+    };
+    let drops = counters
+        .drops
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"));
+    Table::Fields(vec![
+        ("endpoint", endpoint.reference()),
+        ("network", spec.network.to_string()),
+        ("address", joined(&spec.addresses)),
+        ("service", spec.service.clone()),
+        ("resource", spec.resource.to_string()),
+        ("message", spec.request_message.clone()),
+        ("connection", connection.state.to_string()),
+        ("link id", connection.link_id.to_string()),
+        ("reason", connection.reason.clone()),
+        (
+            "decided by",
+            connection.decided_by.clone().unwrap_or_default(),
+        ),
+        (
+            "decided at",
+            connection
+                .decided_at
+                .map(|at| at.to_string())
+                .unwrap_or_default(),
+        ),
+        (
+            "programmed",
+            if endpoint.status.programmed {
+                "yes"
+            } else {
+                "no"
+            }
+            .to_owned(),
+        ),
+        ("flows opened", counters.flows_opened.to_string()),
+        (
+            "to service",
+            crossed(counters.packets_to_service, counters.bytes_to_service),
+        ),
+        (
+            "to consumer",
+            crossed(counters.packets_to_consumer, counters.bytes_to_consumer),
+        ),
+        ("dropped", drops.collect::<Vec<_>>().join(", ")),
+        ("labels", shown(&endpoint.meta.labels)),
+        ("created", endpoint.meta.created_at.to_string()),
+    ])
+}

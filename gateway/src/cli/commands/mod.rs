@@ -1,0 +1,76 @@
+//! The commands that talk to the agent, one file a resource.
+
+pub(super) mod connection;
+pub(super) mod endpoint;
+pub(super) mod flow;
+pub(super) mod network;
+pub(super) mod service;
+pub(super) mod status;
+pub(super) mod tenant;
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use crate::model::{Reference, record::Labels};
+
+/// The labels of what is created or changed.
+#[derive(Args, Clone, Debug)]
+pub(super) struct LabelArguments {
+    /// A note on the object; can be given several times
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+impl LabelArguments {
+    /// None where none was given: the object keeps those it has.
+    fn labels(self) -> Option<Labels> {
+        (!self.labels.is_empty()).then(|| self.labels.into_iter().collect::<BTreeMap<_, _>>())
+    }
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err("write KEY=VALUE".to_owned()),
+    }
+}
+
+fn path(kind: &str, Reference { tenant, name }: &Reference) -> String {
+    format!("/v1/tenants/{tenant}/{kind}/{name}")
+}
+
+/// Labels on one line.
+fn shown(labels: &Labels) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    pairs.join(" ")
+}
+
+/// A list on one line.
+fn joined<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    items.join(", ")
+}
+
+/// Bytes or packets, with a unit where they are many.
+fn amount(count: u64, unit: &str) -> String {
+    const STEPS: [(u64, &str); 4] = [
+        (1 << 40, "Ti"),
+        (1 << 30, "Gi"),
+        (1 << 20, "Mi"),
+        (1 << 10, "Ki"),
+    ];
+    for (step, prefix) in STEPS {
+        if count >= step * 10 && unit == "B" {
+            return format!("{} {prefix}{unit}", count / step);
+        }
+    }
+    if unit.is_empty() {
+        count.to_string()
+    } else {
+        format!("{count} {unit}")
+    }
+}

@@ -1,0 +1,420 @@
+//! `gateway service`.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::{
+    api::view::ServiceView,
+    cli::{
+        client::Client,
+        commands::{LabelArguments, joined, path, shown},
+        output::Table,
+    },
+    model::{
+        Name, Reference,
+        address::AddressRange,
+        service::{
+            Backend, NoBackend, Port, Resource, ServiceRequest, ServiceSpec, TenantSet,
+            default_resource,
+        },
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Offer a service, with one resource
+    Create(Create),
+    /// Change who may see a service, and what its flows get; what is not given stays as it is
+    Update(Update),
+    /// Add, drain or remove a backend
+    #[command(subcommand)]
+    Backend(BackendCommand),
+    /// List services
+    List {
+        /// Only those of this tenant
+        tenant: Option<String>,
+    },
+    /// Show a service
+    Show {
+        /// The service
+        #[arg(value_name = "TENANT/NAME")]
+        service: Reference,
+    },
+    /// Delete a service
+    Delete {
+        /// The service
+        #[arg(value_name = "TENANT/NAME")]
+        service: Reference,
+        /// Even though connections are approved: they are cut
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Create {
+    /// The service
+    #[arg(value_name = "TENANT/NAME")]
+    service: Reference,
+    /// The provider's network that its backends are in
+    #[arg(long, value_name = "NET")]
+    network: String,
+    /// A port to offer: PORT[/udp][:BACKEND_PORT], or * for every port; can be given several times
+    #[arg(long = "port", value_name = "PORT", required = true)]
+    ports: Vec<Port>,
+    /// A server: ADDRESS[,weight=N]; can be given several times
+    #[arg(long = "backend", value_name = "ADDRESS")]
+    backends: Vec<Backend>,
+    /// Addresses from which consumers appear: a CIDR, a range FIRST-LAST or one address
+    #[arg(long = "nat", value_name = "CIDR", required = true)]
+    nat_addresses: Vec<AddressRange>,
+    /// The resource's name
+    #[arg(long, value_name = "NAME")]
+    resource: Option<Name>,
+    #[command(flatten)]
+    settings: SettingsArguments,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Update {
+    /// The service
+    #[arg(value_name = "TENANT/NAME")]
+    service: Reference,
+    #[command(flatten)]
+    settings: SettingsArguments,
+}
+
+/// What both creating and changing a service set.
+#[derive(Debug, Args)]
+struct SettingsArguments {
+    /// Who may see the service: tenants, separated by commas, or *; empty for none
+    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    visibility: Option<TenantSet>,
+    /// Whose requests are approved at once
+    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    auto_approval: Option<TenantSet>,
+    /// Who may not, whatever the other two say
+    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    denied: Option<TenantSet>,
+    /// How many connections each tenant may have
+    #[arg(long, value_name = "N")]
+    max_connections_per_tenant: Option<u32>,
+    /// What a client gets when no backend can take its flow
+    #[arg(long, value_enum, value_name = "WHAT")]
+    no_backend: Option<NoBackendArgument>,
+    /// Seconds after which an idle TCP connection is forgotten
+    #[arg(long, value_name = "SECONDS")]
+    tcp_established_timeout: Option<u32>,
+    /// Seconds after which one that opens or closes is
+    #[arg(long, value_name = "SECONDS")]
+    tcp_transitory_timeout: Option<u32>,
+    /// Seconds after which an idle UDP flow is
+    #[arg(long, value_name = "SECONDS")]
+    udp_timeout: Option<u32>,
+    #[command(flatten)]
+    labels: LabelArguments,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NoBackendArgument {
+    Reset,
+    Drop,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum BackendCommand {
+    /// Add a backend, or change its weight
+    Add(BackendArguments),
+    /// Give a backend no new flows; those it has go on
+    Drain(BackendArguments),
+    /// Remove a backend; its flows are reset
+    Remove(BackendArguments),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BackendArguments {
+    /// The service
+    #[arg(value_name = "TENANT/NAME")]
+    service: Reference,
+    /// The backend: ADDRESS[,weight=N]
+    #[arg(value_name = "ADDRESS")]
+    backend: Backend,
+    /// The resource, if it is not the default one
+    #[arg(long, value_name = "NAME")]
+    resource: Option<Name>,
+}
+
+fn tenants(text: &str) -> Result<TenantSet, String> {
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    TenantSet::try_from(names.map(str::to_owned).collect::<Vec<_>>())
+}
+
+impl SettingsArguments {
+    /// Lays what was given over a service's fields.
+    fn apply(&self, spec: &mut ServiceSpec) {
+        if let Some(set) = &self.visibility {
+            spec.visibility = set.clone();
+        }
+        if let Some(set) = &self.auto_approval {
+            spec.auto_approval = set.clone();
+        }
+        if let Some(set) = &self.denied {
+            spec.denied = set.clone();
+        }
+        spec.max_connections_per_tenant = self
+            .max_connections_per_tenant
+            .or(spec.max_connections_per_tenant);
+        if let Some(what) = self.no_backend {
+            spec.no_backend = match what {
+                NoBackendArgument::Reset => NoBackend::Reset,
+                NoBackendArgument::Drop => NoBackend::Drop,
+            };
+        }
+        let timeouts = &mut spec.timeouts;
+        timeouts.tcp_established = self
+            .tcp_established_timeout
+            .unwrap_or(timeouts.tcp_established);
+        timeouts.tcp_transitory = self
+            .tcp_transitory_timeout
+            .unwrap_or(timeouts.tcp_transitory);
+        timeouts.udp = self.udp_timeout.unwrap_or(timeouts.udp);
+    }
+}
+
+pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+    match command {
+        Command::Create(arguments) => create(client, arguments).await,
+        Command::Update(arguments) => {
+            let settings = &arguments.settings;
+            let service = change(
+                client,
+                &arguments.service,
+                settings.labels.clone().labels(),
+                |spec| {
+                    settings.apply(spec);
+                    Ok(())
+                },
+            );
+            client.show(&service.await?, details)
+        }
+        Command::Backend(command) => {
+            let (arguments, act): (_, fn(&mut Resource, Backend) -> Result<()>) = match command {
+                BackendCommand::Add(arguments) => (arguments, add),
+                BackendCommand::Drain(arguments) => (arguments, drain),
+                BackendCommand::Remove(arguments) => (arguments, remove),
+            };
+            let name = arguments.resource.unwrap_or_else(default_resource);
+            let service = change(client, &arguments.service, None, |spec| {
+                let mut resources = spec.resources.iter_mut();
+                let resource = resources
+                    .find(|resource| resource.name == name)
+                    .with_context(|| format!("the service has no resource {name}"))?;
+                act(resource, arguments.backend)
+            });
+            client.show(&service.await?, details)
+        }
+        Command::List { tenant } => {
+            let services: Vec<ServiceView> = client.list_owned(tenant, "services").await?;
+            client.show(&services, |services| {
+                let rows = services.iter().map(|service| {
+                    let backends = &service.status.backends;
+                    let reachable = backends.iter().filter(|backend| backend.reachable).count();
+                    vec![
+                        service.reference(),
+                        service.spec.network.to_string(),
+                        format!("{reachable}/{}", backends.len()),
+                        connections(service),
+                        service.status.alias.clone(),
+                    ]
+                });
+                Table::Rows(
+                    vec!["SERVICE", "NETWORK", "BACKENDS", "CONNECTIONS", "ALIAS"],
+                    rows.collect(),
+                )
+            })
+        }
+        Command::Show { service } => {
+            let service: ServiceView = client.get(&path("services", &service)).await?;
+            client.show(&service, details)
+        }
+        Command::Delete { service, force } => {
+            let path = format!("{}?force={force}", path("services", &service));
+            client.delete(&path, &format!("service {service}")).await
+        }
+    }
+}
+
+async fn create(client: &Client, arguments: Create) -> Result<()> {
+    // A network without a slash is in the same tenant; with one it must say so.
+    let network = match arguments.network.parse::<Reference>() {
+        Ok(reference) if reference.tenant == arguments.service.tenant => reference.name,
+        Ok(reference) => bail!(
+            "network {reference} belongs to another tenant than service {}",
+            arguments.service
+        ),
+        Err(_) => arguments.network.parse()?,
+    };
+    let mut spec = ServiceSpec {
+        network,
+        resources: vec![Resource {
+            name: arguments.resource.unwrap_or_else(default_resource),
+            ports: arguments.ports,
+            backends: arguments.backends,
+        }],
+        nat_addresses: arguments.nat_addresses,
+        visibility: TenantSet::None,
+        auto_approval: TenantSet::None,
+        denied: TenantSet::None,
+        max_connections_per_tenant: None,
+        timeouts: Default::default(),
+        no_backend: NoBackend::default(),
+    };
+    arguments.settings.apply(&mut spec);
+    let request = ServiceRequest {
+        name: Some(arguments.service.name),
+        version: None,
+        labels: arguments.settings.labels.labels(),
+        spec,
+    };
+    let path = format!("/v1/tenants/{}/services", arguments.service.tenant);
+    let service: ServiceView = client.post(&path, &request).await?;
+    client.show(&service, details)
+}
+
+/// Reads a service, changes it, and writes it back, if nobody else did meanwhile.
+async fn change(
+    client: &Client,
+    service: &Reference,
+    labels: Option<crate::model::record::Labels>,
+    edit: impl FnOnce(&mut ServiceSpec) -> Result<()>,
+) -> Result<ServiceView> {
+    let path = path("services", service);
+    let old: ServiceView = client.get(&path).await?;
+    let mut spec = old.spec;
+    edit(&mut spec)?;
+    let request = ServiceRequest {
+        name: None,
+        version: Some(old.meta.version),
+        labels,
+        spec,
+    };
+    client.put(&path, &request).await
+}
+
+fn find(resource: &mut Resource, address: Ipv4Addr) -> Option<&mut Backend> {
+    resource
+        .backends
+        .iter_mut()
+        .find(|backend| backend.address == address)
+}
+
+fn add(resource: &mut Resource, backend: Backend) -> Result<()> {
+    match find(resource, backend.address) {
+        Some(there) => *there = backend,
+        None => resource.backends.push(backend),
+    }
+    Ok(())
+}
+
+fn drain(resource: &mut Resource, backend: Backend) -> Result<()> {
+    let there = find(resource, backend.address)
+        .with_context(|| format!("the service has no backend {}", backend.address))?;
+    there.drain = true;
+    Ok(())
+}
+
+fn remove(resource: &mut Resource, backend: Backend) -> Result<()> {
+    let before = resource.backends.len();
+    resource
+        .backends
+        .retain(|there| there.address != backend.address);
+    if resource.backends.len() == before {
+        bail!("the service has no backend {}", backend.address);
+    }
+    Ok(())
+}
+
+/// How many connections there are in each state, on one line.
+fn connections(service: &ServiceView) -> String {
+    let counts = service.status.connections.iter();
+    let counts: Vec<String> = counts
+        .map(|(state, count)| format!("{count} {state}"))
+        .collect();
+    if counts.is_empty() {
+        "none".to_owned()
+    } else {
+        counts.join(", ")
+    }
+}
+
+fn details(service: &ServiceView) -> Table {
+    let spec = &service.spec;
+    let timeouts = spec.timeouts;
+    let fields = Table::Fields(vec![
+        ("service", service.reference()),
+        ("alias", service.status.alias.clone()),
+        ("network", spec.network.to_string()),
+        ("source NAT", joined(&spec.nat_addresses)),
+        (
+            "visible to",
+            if spec.visibility == TenantSet::None {
+                "nobody else".to_owned()
+            } else {
+                spec.visibility.to_string()
+            },
+        ),
+        ("auto-approval", spec.auto_approval.to_string()),
+        ("denied", spec.denied.to_string()),
+        (
+            "per tenant",
+            spec.max_connections_per_tenant
+                .map(|most| format!("at most {most} connections"))
+                .unwrap_or_default(),
+        ),
+        (
+            "timeouts",
+            format!(
+                "TCP {} s, opening or closing {} s, UDP {} s",
+                timeouts.tcp_established, timeouts.tcp_transitory, timeouts.udp
+            ),
+        ),
+        ("connections", connections(service)),
+        ("labels", shown(&service.meta.labels)),
+        ("created", service.meta.created_at.to_string()),
+    ]);
+    let mut ports = Vec::new();
+    let mut backends = Vec::new();
+    for resource in &spec.resources {
+        ports.push(vec![resource.name.to_string(), joined(&resource.ports)]);
+        for backend in &resource.backends {
+            let status = service.status.backends.iter().find(|status| {
+                status.resource == resource.name && status.address == backend.address
+            });
+            let state = match status {
+                _ if backend.drain => "draining".to_owned(),
+                Some(status) if status.reachable => "reachable".to_owned(),
+                Some(status) => format!(
+                    "unreachable: {}",
+                    status.problem.as_deref().unwrap_or("not looked at yet")
+                ),
+                None => String::new(),
+            };
+            backends.push(vec![
+                resource.name.to_string(),
+                backend.address.to_string(),
+                backend.weight.to_string(),
+                state,
+            ]);
+        }
+    }
+    Table::Several(vec![
+        fields,
+        Table::Rows(vec!["RESOURCE", "PORTS"], ports),
+        Table::Rows(vec!["RESOURCE", "BACKEND", "WEIGHT", "STATE"], backends),
+    ])
+}

@@ -1,0 +1,133 @@
+//! `gateway tenant`.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::{
+    api::view::TenantView,
+    cli::{
+        client::Client,
+        commands::{LabelArguments, shown},
+        output::Table,
+    },
+    model::{
+        Name,
+        tenant::{Quotas, TenantRequest},
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Create a tenant
+    Create(Fields),
+    /// Change a tenant's quotas and labels
+    Update(Fields),
+    /// List the tenants
+    List,
+    /// Show a tenant
+    Show {
+        /// The tenant
+        name: Name,
+    },
+    /// Delete a tenant that owns nothing
+    Delete {
+        /// The tenant
+        name: Name,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Fields {
+    /// The tenant
+    name: Name,
+    /// How many networks it may have
+    #[arg(long, value_name = "N")]
+    networks: Option<u32>,
+    /// How many services it may have
+    #[arg(long, value_name = "N")]
+    services: Option<u32>,
+    /// How many endpoints it may have
+    #[arg(long, value_name = "N")]
+    endpoints: Option<u32>,
+    #[command(flatten)]
+    labels: LabelArguments,
+}
+
+pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+    match command {
+        Command::Create(fields) => {
+            let request = TenantRequest {
+                name: Some(fields.name),
+                version: None,
+                labels: fields.labels.labels(),
+                quotas: Quotas {
+                    networks: fields.networks,
+                    services: fields.services,
+                    endpoints: fields.endpoints,
+                },
+            };
+            let tenant: TenantView = client.post("/v1/tenants", &request).await?;
+            client.show(&tenant, details)
+        }
+        Command::Update(fields) => {
+            let path = format!("/v1/tenants/{}", fields.name);
+            let old: TenantView = client.get(&path).await?;
+            let quotas = old.spec.quotas;
+            let request = TenantRequest {
+                name: None,
+                version: Some(old.meta.version),
+                labels: fields.labels.labels(),
+                quotas: Quotas {
+                    networks: fields.networks.or(quotas.networks),
+                    services: fields.services.or(quotas.services),
+                    endpoints: fields.endpoints.or(quotas.endpoints),
+                },
+            };
+            let tenant: TenantView = client.put(&path, &request).await?;
+            client.show(&tenant, details)
+        }
+        Command::List => {
+            let tenants: Vec<TenantView> = client.list("/v1/tenants").await?;
+            client.show(&tenants, |tenants| {
+                let rows = tenants.iter().map(|tenant| {
+                    let usage = &tenant.status.usage;
+                    vec![
+                        tenant.meta.name.to_string(),
+                        usage.networks.to_string(),
+                        usage.services.to_string(),
+                        usage.endpoints.to_string(),
+                    ]
+                });
+                Table::Rows(
+                    vec!["NAME", "NETWORKS", "SERVICES", "ENDPOINTS"],
+                    rows.collect(),
+                )
+            })
+        }
+        Command::Show { name } => {
+            let tenant: TenantView = client.get(&format!("/v1/tenants/{name}")).await?;
+            client.show(&tenant, details)
+        }
+        Command::Delete { name } => {
+            client
+                .delete(&format!("/v1/tenants/{name}"), &format!("tenant {name}"))
+                .await
+        }
+    }
+}
+
+fn details(tenant: &TenantView) -> Table {
+    let (quotas, usage) = (&tenant.spec.quotas, &tenant.status.usage);
+    let of = |used: usize, quota: Option<u32>| match quota {
+        Some(quota) => format!("{used} of {quota}"),
+        None => used.to_string(),
+    };
+    Table::Fields(vec![
+        ("tenant", tenant.meta.name.to_string()),
+        ("networks", of(usage.networks, quotas.networks)),
+        ("services", of(usage.services, quotas.services)),
+        ("endpoints", of(usage.endpoints, quotas.endpoints)),
+        ("labels", shown(&tenant.meta.labels)),
+        ("created", tenant.meta.created_at.to_string()),
+    ])
+}

@@ -1,0 +1,167 @@
+//! The command line: `gateway run` is the agent, everything else talks to it.
+
+mod client;
+mod commands;
+mod output;
+
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+pub use output::Format;
+
+use crate::{
+    agent,
+    cli::{
+        client::Client,
+        commands::{connection, endpoint, flow, network, service, status, tenant},
+    },
+    config::{Config, DEFAULT_SOCKET, Settings},
+    dataplane::program,
+};
+
+/// Private Link Gateway: a provider's service as one private IP address in a consumer's network.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, propagate_version = true)]
+pub struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent (as root)
+    Run(RunArguments),
+    /// Look at the agent's configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Detach from all interfaces and forget all flows; traffic through the gateway stops
+    Unload(RunArguments),
+    /// Owners of networks, services and endpoints
+    #[command(subcommand)]
+    Tenant(tenant::Command),
+    /// Isolated address spaces, and the interfaces that lead to them
+    #[command(subcommand)]
+    Network(network::Command),
+    /// What providers offer
+    #[command(subcommand)]
+    Service(service::Command),
+    /// Private addresses of services in consumers' networks
+    #[command(subcommand)]
+    Endpoint(endpoint::Command),
+    /// The relations of endpoints to services, decided by providers
+    #[command(subcommand)]
+    Connection(connection::Command),
+    /// Conversations that are under way
+    #[command(subcommand)]
+    Flow(flow::Command),
+    /// How the gateway is
+    Status,
+    /// Print a completion script
+    Completions {
+        /// The shell it is for
+        shell: Shell,
+    },
+}
+
+/// How to reach the agent and how to show what it says.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The agent's control socket
+    #[arg(long, global = true, env = "GATEWAY_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    socket: PathBuf,
+    /// How results are shown
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// The configuration file; it need not exist if it is the default one
+    /// [default: /etc/gateway/gateway.toml]
+    #[arg(long, env = "GATEWAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say what is wrong with the configuration, or what is in force
+    Check(RunArguments),
+}
+
+/// Runs what was asked for.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn dispatch(Cli { options, command }: Cli) -> Result<()> {
+    match command {
+        Command::Run(arguments) => {
+            let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
+            env_logger::Builder::new()
+                .filter_module("gateway", config.log)
+                .filter_module("aya", config.log.min(log::LevelFilter::Warn))
+                .init();
+            tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(4)
+                .enable_all()
+                .build()?
+                .block_on(agent::run(config))
+        }
+        Command::Config(ConfigCommand::Check(arguments)) => {
+            let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
+            println!("{config:#?}");
+            Ok(())
+        }
+        Command::Unload(arguments) => {
+            let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
+            program::unload(&config.state_dir, &config.bpf_dir)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "gateway", &mut script);
+            std::io::stdout().write_all(&script)?;
+            Ok(())
+        }
+        Command::Tenant(command) => {
+            talk(options, async |client| tenant::run(client, command).await)
+        }
+        Command::Network(command) => {
+            talk(options, async |client| network::run(client, command).await)
+        }
+        Command::Service(command) => {
+            talk(options, async |client| service::run(client, command).await)
+        }
+        Command::Endpoint(command) => {
+            talk(options, async |client| endpoint::run(client, command).await)
+        }
+        Command::Connection(command) => talk(options, async |client| {
+            connection::run(client, command).await
+        }),
+        Command::Flow(command) => talk(options, async |client| flow::run(client, command).await),
+        Command::Status => talk(options, async |client| status::run(client).await),
+    }
+}
+
+/// Runs a command that talks to the agent.
+fn talk(options: Options, command: impl AsyncFnOnce(&Client) -> Result<()>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let client = Client::new(&options.socket, options.output)?;
+    runtime.block_on(command(&client))
+}

@@ -1,0 +1,112 @@
+//! Showing results: tables for people, JSON and YAML for programs.
+
+use anyhow::Result;
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, presets::NOTHING};
+use serde::Serialize;
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// Whole.
+    Json,
+    /// Whole.
+    Yaml,
+}
+
+/// The width that a table has at the most, in columns.
+const WIDTH: u16 = 100;
+
+/// A table, or a list of fields with their values.
+#[derive(Clone, Debug)]
+pub(super) enum Table {
+    /// A head, and rows under it.
+    Rows(Vec<&'static str>, Vec<Vec<String>>),
+    /// Names and values, one a line.
+    Fields(Vec<(&'static str, String)>),
+    /// Several, one below the other.
+    Several(Vec<Table>),
+}
+
+impl Table {
+    fn text(&self) -> String {
+        match self {
+            Self::Rows(_, rows) if rows.is_empty() => "none\n".to_owned(),
+            Self::Rows(head, rows) => lines(head, rows),
+            Self::Fields(fields) => {
+                let rows: Vec<Vec<String>> = fields
+                    .iter()
+                    .filter(|(_, value)| !value.is_empty())
+                    .map(|(name, value)| vec![format!("{name}:"), value.clone()])
+                    .collect();
+                lines(&[], &rows)
+            }
+            Self::Several(tables) => {
+                let texts: Vec<String> = tables.iter().map(Self::text).collect();
+                texts.join("\n")
+            }
+        }
+    }
+}
+
+fn lines(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut table = comfy_table::Table::new();
+    table
+        .load_style(NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH);
+    if !head.is_empty() {
+        table.set_header(head);
+    }
+    table.add_rows(rows);
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
+    let mut text = String::new();
+    for line in table.lines() {
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// The value, as it is to be shown.
+pub(super) fn render<T: Serialize>(
+    format: Format,
+    value: &T,
+    table: impl FnOnce(&T) -> Table,
+) -> Result<String> {
+    Ok(match format {
+        Format::Table => table(value).text(),
+        Format::Json => serde_json::to_string_pretty(value)? + "\n",
+        Format::Yaml => serde_norway::to_string(value)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_fits_and_has_no_trailing_blanks() {
+        let long = "a very long sentence that says what is wrong ".repeat(8);
+        let table = Table::Rows(vec!["NAME", "PROBLEM"], vec![vec!["one".to_owned(), long]]);
+        let text = table.text();
+        assert!(text.starts_with("NAME  PROBLEM\n"), "{text}");
+        for line in text.lines() {
+            assert!(
+                line.chars().count() <= 100 && !line.ends_with(' '),
+                "{line:?}"
+            );
+        }
+        assert_eq!(Table::Rows(vec!["NAME"], vec![]).text(), "none\n");
+    }
+
+    #[test]
+    fn empty_fields_are_left_out() {
+        let fields = Table::Fields(vec![("name", "x".to_owned()), ("reason", String::new())]);
+        assert_eq!(fields.text(), "name:  x\n");
+    }
+}

@@ -1,0 +1,236 @@
+//! The agent's configuration: a TOML file, every key of which is also a flag and an environment
+//! variable. Flags win over variables, those over the file, and that over the defaults.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde::Deserialize;
+
+use crate::model::operations::{DefaultQuotas, Policy};
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_FILE: &str = "/etc/gateway/gateway.toml";
+
+/// The control socket's name within the run directory.
+pub const SOCKET: &str = "gateway.sock";
+
+/// The control socket when nothing else is configured.
+pub const DEFAULT_SOCKET: &str = "/run/gateway/gateway.sock";
+
+/// The keys, as flags, variables and in the file.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Where the store is [default: /var/lib/gateway]
+    #[arg(long, env = "GATEWAY_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the control socket is [default: /run/gateway]
+    #[arg(long, env = "GATEWAY_RUN_DIR", value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+    /// Where program and maps are pinned, on a bpf file system [default: /sys/fs/bpf/gateway]
+    #[arg(long, env = "GATEWAY_BPF_DIR", value_name = "DIR")]
+    pub bpf_dir: Option<PathBuf>,
+    /// The group that may use the control socket, if it exists [default: gateway]
+    #[arg(long, env = "GATEWAY_SOCKET_GROUP", value_name = "GROUP")]
+    pub socket_group: Option<String>,
+    /// The last part of every alias [default: privatelink.internal]
+    #[arg(long, env = "GATEWAY_ALIAS_DOMAIN", value_name = "DOMAIN")]
+    pub alias_domain: Option<String>,
+    /// What is logged: error, warn, info, debug or trace [default: info]
+    #[arg(long, env = "GATEWAY_LOG", value_name = "LEVEL")]
+    pub log: Option<log::LevelFilter>,
+    /// Log each packet that is dropped or reset, to find out why [default: false]
+    #[arg(long, env = "GATEWAY_LOG_PACKETS", value_name = "BOOL")]
+    pub log_packets: Option<bool>,
+    /// How often idle flows are looked for, in seconds [default: 5]
+    #[arg(long, env = "GATEWAY_SWEEP_INTERVAL", value_name = "SECONDS")]
+    pub sweep_interval: Option<u64>,
+    /// Networks of a tenant that has no quota of its own [default: 64]
+    #[arg(long, env = "GATEWAY_QUOTA_NETWORKS", value_name = "N")]
+    pub quota_networks: Option<u32>,
+    /// Services of a tenant that has no quota of its own [default: 256]
+    #[arg(long, env = "GATEWAY_QUOTA_SERVICES", value_name = "N")]
+    pub quota_services: Option<u32>,
+    /// Endpoints of a tenant that has no quota of its own [default: 1024]
+    #[arg(long, env = "GATEWAY_QUOTA_ENDPOINTS", value_name = "N")]
+    pub quota_endpoints: Option<u32>,
+}
+
+/// The configuration that is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where the store is.
+    pub state_dir: PathBuf,
+    /// Where the control socket is.
+    pub run_dir: PathBuf,
+    /// Where program and maps are pinned.
+    pub bpf_dir: PathBuf,
+    /// The group that may use the control socket.
+    pub socket_group: String,
+    /// What is logged.
+    pub log: log::LevelFilter,
+    /// Whether each packet dropped is logged.
+    pub log_packets: bool,
+    /// How often idle flows are looked for, in seconds.
+    pub sweep_interval: u64,
+    /// What operations depend on.
+    pub policy: Policy,
+}
+
+impl Config {
+    /// Reads the file (the default one may be missing) and lays the flags over it.
+    ///
+    /// # Errors
+    /// The file can't be read, has a key that is unknown, or a value is out of range.
+    pub fn load(file: Option<&Path>, flags: Settings) -> Result<Self> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                String::new()
+            }
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!("could not read the configuration {}", path.display())
+                });
+            }
+        };
+        let file: Settings = toml::from_str(&text)
+            .with_context(|| format!("the configuration {} is wrong", path.display()))?;
+        Self::from_settings(flags.over(file))
+    }
+
+    fn from_settings(settings: Settings) -> Result<Self> {
+        let directory = |given: Option<PathBuf>, default: &str| -> Result<PathBuf> {
+            let path = given.unwrap_or_else(|| default.into());
+            if path.is_absolute() {
+                Ok(path)
+            } else {
+                bail!("{} must be an absolute path", path.display())
+            }
+        };
+        let defaults = Policy::default();
+        let alias_domain = settings.alias_domain.unwrap_or(defaults.alias_domain);
+        check_domain(&alias_domain)?;
+        let sweep_interval = settings.sweep_interval.unwrap_or(5);
+        if !(1..=3_600).contains(&sweep_interval) {
+            bail!("sweep_interval is {sweep_interval}: it must be 1 to 3600 seconds");
+        }
+        let DefaultQuotas {
+            networks,
+            services,
+            endpoints,
+        } = defaults.default_quotas;
+        Ok(Self {
+            state_dir: directory(settings.state_dir, "/var/lib/gateway")?,
+            run_dir: directory(settings.run_dir, "/run/gateway")?,
+            bpf_dir: directory(settings.bpf_dir, "/sys/fs/bpf/gateway")?,
+            socket_group: settings
+                .socket_group
+                .unwrap_or_else(|| "gateway".to_owned()),
+            log: settings.log.unwrap_or(log::LevelFilter::Info),
+            log_packets: settings.log_packets.unwrap_or(false),
+            sweep_interval,
+            policy: Policy {
+                alias_domain,
+                default_quotas: DefaultQuotas {
+                    networks: settings.quota_networks.unwrap_or(networks),
+                    services: settings.quota_services.unwrap_or(services),
+                    endpoints: settings.quota_endpoints.unwrap_or(endpoints),
+                },
+                most_connections: defaults.most_connections,
+            },
+        })
+    }
+
+    /// The control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join(SOCKET)
+    }
+}
+
+impl Settings {
+    /// These, and the others where these say nothing.
+    fn over(self, other: Self) -> Self {
+        Self {
+            state_dir: self.state_dir.or(other.state_dir),
+            run_dir: self.run_dir.or(other.run_dir),
+            bpf_dir: self.bpf_dir.or(other.bpf_dir),
+            socket_group: self.socket_group.or(other.socket_group),
+            alias_domain: self.alias_domain.or(other.alias_domain),
+            log: self.log.or(other.log),
+            log_packets: self.log_packets.or(other.log_packets),
+            sweep_interval: self.sweep_interval.or(other.sweep_interval),
+            quota_networks: self.quota_networks.or(other.quota_networks),
+            quota_services: self.quota_services.or(other.quota_services),
+            quota_endpoints: self.quota_endpoints.or(other.quota_endpoints),
+        }
+    }
+}
+
+/// A DNS name (RFC 1123), short enough that name and random part fit before it.
+fn check_domain(domain: &str) -> Result<()> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    };
+    if domain.len() <= 150 && domain.split('.').all(label) {
+        return Ok(());
+    }
+    bail!("alias_domain {domain:?} is not a domain name in lower case of at most 150 characters")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str, flags: Settings) -> Result<Config> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        fs::write(&path, text).unwrap();
+        Config::load(Some(&path), flags)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let flags = Settings {
+            quota_networks: Some(3),
+            ..Settings::default()
+        };
+        let config = load(
+            "quota_networks = 2\nquota_services = 7\nlog = \"warn\"",
+            flags,
+        )
+        .unwrap();
+        assert_eq!(config.policy.default_quotas.networks, 3);
+        assert_eq!(config.policy.default_quotas.services, 7);
+        assert_eq!(config.policy.default_quotas.endpoints, 1_024);
+        assert_eq!(config.log, log::LevelFilter::Warn);
+        assert_eq!(config.socket(), Path::new(DEFAULT_SOCKET));
+    }
+
+    #[test]
+    fn wrong_files_are_refused_with_the_place() {
+        for (text, says) in [
+            ("stat_dir = '/x'", "unknown field `stat_dir`"),
+            ("state_dir = 'x'", "absolute path"),
+            ("log = 'loud'", "line 1"),
+            ("alias_domain = 'a b'", "not a domain name"),
+            ("sweep_interval = 0", "1 to 3600"),
+        ] {
+            let refusal = format!("{:#}", load(text, Settings::default()).unwrap_err());
+            assert!(refusal.contains(says), "{text}: {refusal}");
+        }
+        let missing = Config::load(Some(Path::new("/nowhere.toml")), Settings::default());
+        assert!(missing.unwrap_err().to_string().contains("/nowhere.toml"));
+    }
+}

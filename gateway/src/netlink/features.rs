@@ -1,0 +1,112 @@
+//! What an interface's driver can do for XDP (generic netlink family `netdev`, Linux 6.3).
+
+use std::io;
+
+use futures_util::StreamExt as _;
+use genetlink::GenetlinkHandle;
+use netlink_packet_core::{
+    DecodeError, DefaultNla, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator,
+    ParseableParametrized,
+};
+use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+
+const NETDEV_CMD_DEV_GET: u8 = 1;
+const NETDEV_A_DEV_IFINDEX: u16 = 1;
+const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
+const NETDEV_XDP_ACT_NDO_XMIT: u64 = 1 << 2;
+
+/// A connection to the family.
+#[derive(Clone, Debug)]
+pub struct Features {
+    handle: GenetlinkHandle,
+}
+
+impl Features {
+    pub(super) fn connect() -> io::Result<Self> {
+        let (connection, handle, _) = genetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Whether what is redirected into the interface arrives. None where the kernel can't tell.
+    ///
+    /// A veth says yes exactly while its far end runs NAPI: that has GRO switched on, or an XDP
+    /// program. Otherwise the kernel drops such frames without a trace.
+    pub async fn takes_redirects(&self, ifindex: u32) -> Option<bool> {
+        let device = Device {
+            ifindex,
+            xdp_features: None,
+        };
+        let mut message = NetlinkMessage::from(GenlMessage::from_payload(device));
+        message.header.flags = NLM_F_REQUEST;
+        let mut handle = self.handle.clone();
+        let mut answers = handle.request(message).await.ok()?;
+        while let Some(answer) = answers.next().await {
+            if let NetlinkPayload::InnerMessage(message) = answer.ok()?.payload {
+                let features = message.payload.xdp_features?;
+                return Some(features & NETDEV_XDP_ACT_NDO_XMIT != 0);
+            }
+        }
+        None
+    }
+}
+
+/// A message about one interface.
+#[derive(Clone, Copy, Debug)]
+struct Device {
+    ifindex: u32,
+    xdp_features: Option<u64>,
+}
+
+impl GenlFamily for Device {
+    fn family_name() -> &'static str {
+        "netdev"
+    }
+
+    fn command(&self) -> u8 {
+        NETDEV_CMD_DEV_GET
+    }
+
+    fn version(&self) -> u8 {
+        1
+    }
+}
+
+impl Device {
+    fn question(&self) -> DefaultNla {
+        DefaultNla::new(NETDEV_A_DEV_IFINDEX, self.ifindex.to_ne_bytes().to_vec())
+    }
+}
+
+impl Emitable for Device {
+    fn buffer_len(&self) -> usize {
+        self.question().buffer_len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        self.question().emit(buffer);
+    }
+}
+
+impl ParseableParametrized<[u8], GenlHeader> for Device {
+    fn parse_with_param(buffer: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
+        let mut device = Self {
+            ifindex: 0,
+            xdp_features: None,
+        };
+        for attribute in NlasIterator::new(buffer) {
+            let attribute = attribute?;
+            let value = attribute.value();
+            match attribute.kind() {
+                NETDEV_A_DEV_IFINDEX => {
+                    device.ifindex = value.try_into().map_or(0, u32::from_ne_bytes);
+                }
+                NETDEV_A_DEV_XDP_FEATURES => {
+                    device.xdp_features = value.try_into().ok().map(u64::from_ne_bytes);
+                }
+                _ => {}
+            }
+        }
+        Ok(device)
+    }
+}
