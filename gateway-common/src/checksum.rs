@@ -102,6 +102,14 @@ pub const fn update_udp(checksum: Be16, delta: u16) -> Be16 {
     if checksum.raw() == 0 {
         return checksum;
     }
+    update_nonzero(checksum, delta)
+}
+
+/// The same, with all ones where the result would be 0. Both stand for the same sum, but over data
+/// that is all zeros (which no pseudo header saves from that) only all ones verifies.
+#[inline(always)]
+#[must_use]
+pub const fn update_nonzero(checksum: Be16, delta: u16) -> Be16 {
     let updated = update(checksum, delta);
     if updated.raw() == 0 {
         Be16::from_raw(0xffff)

@@ -1,1 +1,12 @@
-//! x
+//! The harness of the tests that need root and a real kernel.
+//!
+//! [`lab`] runs single packets through the native stages and through the kernel's program;
+//! [`site`] is a gateway between network namespaces, with real programs at both ends.
+
+pub mod agent;
+pub mod lab;
+pub mod namespace;
+pub mod packet;
+pub mod process;
+pub mod site;
+pub mod wait;

@@ -62,7 +62,8 @@ pub(super) fn icmp<E: Environment>(env: &E, attachment: &Attachment, ipv4: Ipv4)
     }
     let message = Sum::ZERO.replace16(Icmp::ECHO_REQUEST, Icmp::ECHO_REPLY);
     icmp.set_type_and_code(Icmp::ECHO_REPLY);
-    icmp.set_checksum(checksum::update(icmp.checksum(), message.fold()));
+    // An answer may be all zeros.
+    icmp.set_checksum(checksum::update_nonzero(icmp.checksum(), message.fold()));
     // Swapping source and destination leaves the header's sum as it is; a fresh TTL doesn't.
     let (source, destination) = (ipv4.source(), ipv4.destination());
     ipv4.set_source(destination);

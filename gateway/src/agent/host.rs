@@ -299,7 +299,7 @@ impl Host {
             problems.push(format!("{name} is not an Ethernet interface"));
         }
         if !link.up {
-            problems.push(format!("{name} is down: ip link set {name} up"));
+            problems.push(format!("{name} is down: ip link set dev {name} up"));
         }
         if let Some(failure) = self.failed.get(&link.ifindex) {
             problems.push(format!(

@@ -45,6 +45,6 @@ pub(super) async fn list(
     };
     let flows = tokio::task::block_in_place(|| core.flows(slot, limit))?;
     let mut items: Vec<FlowView> = flows.iter().map(|found| view::flow(&core, found)).collect();
-    items.sort_by(|one, other| one.client.cmp(&other.client));
+    items.sort_by_key(|flow| flow.client);
     Ok(Json(Page { items, next: None }))
 }

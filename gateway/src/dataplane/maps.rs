@@ -1,7 +1,7 @@
 //! The maps themselves: reading what they hold, writing what a plan says.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     io,
     os::fd::{AsFd as _, OwnedFd},
     time::Duration,
@@ -167,17 +167,17 @@ impl Maps {
         )
         .context("could not read map PORTS")?;
         // Of the regions only those that are in use say anything.
-        for port in contents.ports.values() {
-            for place in port.maglev_offset..port.maglev_offset.saturating_add(port.maglev_size) {
-                if !contents.maglev.contains_key(&place) {
-                    contents.maglev.insert(place, self.maglev.get(&place, 0)?.0);
+        let ports: Vec<Port> = contents.ports.values().copied().collect();
+        for port in ports {
+            let end = port.maglev_offset.saturating_add(port.maglev_size);
+            for place in port.maglev_offset..end {
+                if let Entry::Vacant(entry) = contents.maglev.entry(place) {
+                    entry.insert(self.maglev.get(&place, 0)?.0);
                 }
             }
             for place in port.nat_offset..port.nat_offset.saturating_add(port.nat_size) {
-                if !contents.nat_addresses.contains_key(&place) {
-                    contents
-                        .nat_addresses
-                        .insert(place, self.nat_addresses.get(&place, 0)?.0);
+                if let Entry::Vacant(entry) = contents.nat_addresses.entry(place) {
+                    entry.insert(self.nat_addresses.get(&place, 0)?.0);
                 }
             }
         }

@@ -63,9 +63,10 @@ pub trait Identifiers {
     /// 16 lower-case base32 characters (RFC 4648): the random part of an alias, 80 bits.
     fn alias_part(&mut self) -> String {
         const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-        let bits = self.bits();
-        (0..16u32)
-            .map(|place| char::from(ALPHABET[usize::from((bits >> (5 * place)) as u8 & 31)]))
+        let bytes = self.bits().to_ne_bytes();
+        bytes
+            .iter()
+            .map(|byte| char::from(ALPHABET[usize::from(byte & 31)]))
             .collect()
     }
 }

@@ -1,0 +1,238 @@
+//! The agent under test, and its command line.
+
+use std::{
+    env, fs,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::{
+    namespace::{BpfDirectory, Namespace},
+    process::{Running, fail, succeed},
+    wait,
+};
+
+/// The program: what `GATEWAY_BIN` names, or what cargo built beside the tests.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let path = env::var_os("GATEWAY_BIN")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let test = env::current_exe().expect("this program's path");
+            let target = test
+                .parent()
+                .and_then(Path::parent)
+                .expect("cargo's directories");
+            target.join("gateway")
+        });
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo build` first, or `cargo xtask test`",
+        path.display()
+    );
+    path
+}
+
+/// An agent in a namespace, with directories of its own. Everything is removed with it.
+#[derive(Debug)]
+pub struct Agent {
+    running: Option<Running>,
+    host: Host,
+    bpf: BpfDirectory,
+    files: tempfile::TempDir,
+}
+
+/// Where the agent runs: a namespace that belongs to the test.
+type Host = std::sync::Arc<Namespace>;
+
+impl Agent {
+    /// Starts an agent and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[must_use]
+    #[track_caller]
+    pub fn start(host: &Host) -> Self {
+        let mut agent = Self::prepare(host);
+        agent.restart();
+        agent
+    }
+
+    /// Directories for an agent that is not started yet.
+    ///
+    /// # Panics
+    /// When they can't be made.
+    #[must_use]
+    pub fn prepare(host: &Host) -> Self {
+        Self {
+            running: None,
+            host: Host::clone(host),
+            bpf: BpfDirectory::new(),
+            files: tempfile::tempdir().expect("a directory"),
+        }
+    }
+
+    /// The command that runs the agent.
+    #[must_use]
+    pub fn run_command(&self) -> Command {
+        let mut command = self.host.command(&binary().display().to_string());
+        command
+            .arg("run")
+            .env("GATEWAY_STATE_DIR", self.files.path().join("state"))
+            .env("GATEWAY_RUN_DIR", self.files.path().join("run"))
+            .env("GATEWAY_BPF_DIR", self.bpf.path())
+            .env("GATEWAY_SWEEP_INTERVAL", "1");
+        command
+    }
+
+    /// Starts it, in place of one that runs no more.
+    ///
+    /// # Panics
+    /// When it does not get ready.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path());
+        let log = log.expect("a log");
+        let mut command = self.run_command();
+        command.stdout(Stdio::null()).stderr(log);
+        let mut running = Running::start(&mut command).expect("the agent");
+        let socket = self.socket();
+        wait::until_true("the agent", || {
+            assert!(!running.ended(), "the agent ended:\n{}", self.log());
+            UnixStream::connect(&socket).is_ok()
+        });
+        self.running = Some(running);
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(&mut self) {
+        self.running = None;
+    }
+
+    /// Tells it to stop, as the service manager does.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn stop(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.terminate();
+        }
+    }
+
+    /// Where it pins its program.
+    #[must_use]
+    pub fn bpf_directory(&self) -> &Path {
+        self.bpf.path()
+    }
+
+    /// Where its store is.
+    #[must_use]
+    pub fn state_directory(&self) -> PathBuf {
+        self.files.path().join("state")
+    }
+
+    /// Its control socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.files.path().join("run/gateway.sock")
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.files.path().join("log")
+    }
+
+    /// What it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// A command line, given as one line, its words separated by blanks.
+    #[must_use]
+    pub fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(line.split_whitespace())
+            .env("GATEWAY_SOCKET", self.socket());
+        command
+    }
+
+    /// Runs a command line that must succeed.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn cli(&self, line: &str) -> String {
+        succeed(&mut self.command(line))
+    }
+
+    /// Runs a command line that must be refused; returns the sentence.
+    ///
+    /// # Panics
+    /// When it succeeds.
+    #[track_caller]
+    pub fn refused(&self, line: &str) -> String {
+        fail(&mut self.command(line))
+    }
+
+    /// Runs a command line and reads its JSON.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn json(&self, line: &str) -> Value {
+        serde_json::from_str(&self.cli(&format!("-o json {line}"))).expect("JSON")
+    }
+
+    /// Sends a request to the API; returns status and body.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    #[track_caller]
+    pub fn http(&self, method: &str, path: &str, body: Option<&str>) -> (u16, String) {
+        let mut command = Command::new("curl");
+        command
+            .args([
+                "-sS",
+                "-m",
+                "20",
+                "-X",
+                method,
+                "-w",
+                "\n%{http_code}",
+                "--unix-socket",
+            ])
+            .arg(self.socket())
+            .arg(format!("http://gateway{path}"));
+        if let Some(body) = body {
+            command.args(["-H", "content-type: application/json", "--data-raw", body]);
+        }
+        let output = succeed(&mut command);
+        let (body, status) = output.rsplit_once('\n').expect("a status line");
+        (status.parse().expect("a status"), body.to_owned())
+    }
+
+    /// How many packets were dropped for a reason.
+    #[must_use]
+    pub fn drops(&self, reason: &str) -> u64 {
+        self.json("status")["drops"][reason].as_u64().unwrap_or(0)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.running = None;
+        if std::thread::panicking() {
+            eprintln!("the agent's log:\n{}", self.log());
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Network namespaces: hosts of the test's own, removed with it.
+
+use std::{
+    fs::{self, File},
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
+    path::PathBuf,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    thread::{self, JoinHandle},
+};
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::process::succeed;
+
+/// How all names begin; the process id follows, so that two runs do not meet.
+const PREFIX: &str = "plgt";
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// A number that no other test of this process has had.
+pub fn unique() -> u32 {
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A network namespace.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes one, with its loopback interface up.
+    ///
+    /// # Panics
+    /// When not root, or the system refuses.
+    #[must_use]
+    #[track_caller]
+    pub fn new(role: &str) -> Self {
+        assert!(
+            nix::unistd::geteuid().is_root(),
+            "this test needs root: it makes network namespaces"
+        );
+        let name = format!("{PREFIX}{}-{}-{role}", std::process::id(), unique());
+        remove_leftovers();
+        succeed(Command::new("ip").args(["netns", "add", &name]));
+        let namespace = Self { name };
+        namespace.ip("link set lo up");
+        // What hosts say of themselves unasked would be counted among the test's packets.
+        for key in ["all", "default"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{key}/disable_ipv6");
+            namespace
+                .run_in(move || fs::write(path, "1"))
+                .expect("IPv6 switched off");
+        }
+        namespace
+    }
+
+    /// Its name, as `ip netns` knows it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// A command that runs in it.
+    ///
+    /// # Panics
+    /// When the namespace is gone.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let file = File::open(self.path()).expect("a namespace");
+        let mut command = Command::new(program);
+        // SAFETY: between fork and exec only this system call is made, on a descriptor that lives
+        // in the closure.
+        unsafe {
+            command.pre_exec(move || {
+                setns(file.as_fd(), CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from)
+            });
+        }
+        command
+    }
+
+    /// A command given as one line, its words separated by blanks.
+    #[must_use]
+    pub fn line(&self, line: &str) -> Command {
+        let mut words = line.split_whitespace();
+        let mut command = self.command(words.next().unwrap_or_default());
+        command.args(words);
+        command
+    }
+
+    /// Runs `ip` with these words in it.
+    ///
+    /// # Panics
+    /// When it fails.
+    #[track_caller]
+    pub fn ip(&self, words: &str) -> String {
+        succeed(&mut self.line(&format!("ip {words}")))
+    }
+
+    /// Runs a function in a thread of its own that is in the namespace.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        function: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let file = File::open(self.path()).expect("a namespace");
+        thread::spawn(move || {
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).expect("to enter the namespace");
+            function()
+        })
+    }
+
+    /// The same, waiting for the outcome.
+    ///
+    /// # Panics
+    /// When the function does.
+    pub fn run_in<T: Send + 'static>(&self, function: impl FnOnce() -> T + Send + 'static) -> T {
+        match self.spawn(function).join() {
+            Ok(value) => value,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Lays a veth pair from here, as `interface`, to `eth0` of another namespace. The far end takes
+    /// redirected frames.
+    pub fn connect(&self, interface: &str, other: &Self) {
+        self.connect_as(interface, other, "eth0");
+    }
+
+    /// The same, with the far end's name.
+    pub fn connect_as(&self, interface: &str, other: &Self, far: &str) {
+        let there = other.name();
+        self.ip(&format!(
+            "link add name {interface} type veth peer name {far} netns {there}"
+        ));
+        self.ip(&format!("link set dev {interface} up"));
+        other.ip(&format!("link set dev {far} up"));
+        succeed(&mut other.line(&format!("ethtool -K {far} gro on")));
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let removed = Command::new("ip")
+            .args(["netns", "delete", &self.name])
+            .status();
+        if !removed.is_ok_and(|status| status.success()) {
+            eprintln!("could not remove network namespace {}", self.name);
+        }
+    }
+}
+
+/// Removes what a run left behind that was killed: everything that carries the id of a process that
+/// is no more.
+fn remove_leftovers() {
+    let Ok(entries) = fs::read_dir("/run/netns") else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_left_over(&name) {
+            let _raced = Command::new("ip").args(["netns", "delete", &name]).status();
+        }
+    }
+    let Ok(entries) = fs::read_dir("/sys/fs/bpf") else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if is_left_over(&entry.file_name().to_string_lossy()) {
+            let _raced = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn is_left_over(name: &str) -> bool {
+    let id = name
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.split('-').next());
+    id.and_then(|id| id.parse::<u32>().ok())
+        .is_some_and(|id| !PathBuf::from(format!("/proc/{id}")).exists())
+}
+
+/// A directory on the bpf file system, removed with the test.
+#[derive(Debug)]
+pub struct BpfDirectory {
+    path: PathBuf,
+}
+
+impl BpfDirectory {
+    /// Names one; whoever uses it makes it.
+    #[must_use]
+    #[expect(
+        clippy::new_without_default,
+        reason = "it names something new each time"
+    )]
+    pub fn new() -> Self {
+        let name = format!("{PREFIX}{}-{}", std::process::id(), unique());
+        Self {
+            path: PathBuf::from("/sys/fs/bpf").join(name),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn path(&self) -> &PathBuf {
+        &self.path
+    }
+}
+
+impl Drop for BpfDirectory {
+    fn drop(&mut self) {
+        if self.path.exists() && fs::remove_dir_all(&self.path).is_err() {
+            eprintln!("could not remove {}", self.path.display());
+        }
+    }
+}

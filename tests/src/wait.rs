@@ -1,0 +1,34 @@
+//! Waiting for a condition, with a deadline.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// How long a condition may take that should come at once.
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// Waits until `condition` gives something.
+///
+/// # Panics
+/// When it has given nothing by the deadline; `what` says what was waited for.
+#[track_caller]
+pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < deadline, "waited {deadline:?} for {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// As [`until`].
+#[track_caller]
+pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
+    until(what, SOON, || condition().then_some(()));
+}

@@ -1,0 +1,491 @@
+//! Real programs at both ends, and the kernel's own TCP/IP stack as the judge.
+
+use std::{
+    fs,
+    net::{SocketAddr, UdpSocket},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tests::{
+    namespace::Namespace,
+    process::{Running, fail, run, succeed},
+    site::{BACKENDS, CLIENT, ENDPOINT, Site},
+    wait,
+};
+
+/// nginx, in a namespace, on one address.
+struct Nginx {
+    _running: Running,
+    files: tempfile::TempDir,
+}
+
+impl Nginx {
+    /// Starts it and waits until it listens. It says which address it is at `/name`.
+    fn start(namespace: &Namespace, address: &str) -> Self {
+        let files = tempfile::tempdir().expect("a directory");
+        let root = files.path().join("root");
+        fs::create_dir(&root).expect("a directory");
+        fs::write(root.join("name"), format!("{address}\n")).expect("a file");
+        let configuration = files.path().join("nginx.conf");
+        let text = format!(
+            "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
+             events {{}}
+             http {{
+                 access_log access.log combined;
+                 client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+                 uwsgi_temp_path uwsgi; scgi_temp_path scgi; client_max_body_size 1g;
+                 server {{ listen {address}:80; root root; }}
+             }}"
+        );
+        fs::write(&configuration, text).expect("a file");
+        let mut command = namespace.command("nginx");
+        command
+            .arg("-p")
+            .arg(files.path())
+            .arg("-c")
+            .arg(&configuration);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let running = Running::start(&mut command).expect("nginx");
+        let nginx = Self {
+            _running: running,
+            files,
+        };
+        let probe = format!("http://{address}/name");
+        wait::until_true("nginx to listen", || {
+            let mut curl = namespace.command("curl");
+            curl.args(["-sf", "-m", "5", &probe]);
+            run(&mut curl, Duration::from_secs(10)).is_ok_and(|output| output.status.success())
+        });
+        nginx
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.files.path().join("root")
+    }
+
+    /// The addresses that requests came from, those from the provider's own host left out.
+    fn clients(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.files.path().join("access.log")).expect("a log");
+        let clients = log
+            .lines()
+            .filter_map(|line| line.split(' ').next())
+            .map(str::to_owned);
+        clients
+            .filter(|client| !BACKENDS.contains(&client.as_str()))
+            .collect()
+    }
+}
+
+fn curl(namespace: &Namespace, words: &str) -> Command {
+    let mut command = namespace.line(&format!("curl -sS -m 60 {words}"));
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Bytes that don't repeat, the same each time.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn is_nat(address: &str) -> bool {
+    let last = address
+        .strip_prefix("10.1.0.")
+        .and_then(|last| last.parse::<u8>().ok());
+    last.is_some_and(|last| (64..80).contains(&last))
+}
+
+/// A counter of the namespace's TCP/IP stack.
+fn stack_counter(namespace: &Namespace, name: &str) -> u64 {
+    let text = succeed(
+        &mut namespace.line("cat /proc/thread-self/net/netstat /proc/thread-self/net/snmp"),
+    );
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    for pair in lines.chunks(2) {
+        if let [names, values] = pair
+            && let Some(place) = names.iter().position(|found| *found == name)
+        {
+            return values[place].parse().expect("a number");
+        }
+    }
+    panic!("no counter {name}");
+}
+
+#[test]
+fn a_large_file_arrives_whole_at_both_consumers_at_once() {
+    let site = Site::approved();
+    let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let content = noise(100_000_000);
+    for server in &servers {
+        fs::write(server.root().join("large"), &content).expect("a file");
+    }
+    let wanted: [u8; 32] = Sha256::digest(&content).into();
+    let files = tempfile::tempdir().expect("a directory");
+    let download = |namespace: &Namespace, name: &str| {
+        let path = files.path().join(name);
+        let mut command = curl(namespace, &format!("http://{ENDPOINT}/large -f -o"));
+        command.arg(&path);
+        (Running::start(&mut command).expect("curl"), path)
+    };
+    // Both clients have the same address and, as likely as not, the same port.
+    let downloads = [download(&site.a, "a"), download(&site.b, "b")];
+    for (mut curl, path) in downloads {
+        wait::until("curl to end", Duration::from_secs(90), || {
+            curl.ended().then_some(())
+        });
+        let got: [u8; 32] = Sha256::digest(fs::read(&path).expect("what was downloaded")).into();
+        assert_eq!(got, wanted, "{} differs", path.display());
+    }
+    let mut clients: Vec<String> = servers.iter().flat_map(Nginx::clients).collect();
+    clients.sort();
+    clients.dedup();
+    assert!(clients.iter().all(|client| is_nat(client)), "{clients:?}");
+    assert_eq!(
+        clients.len(),
+        2,
+        "each consumer appears as one address: {clients:?}"
+    );
+    // Offloads are as they come, so every segment of the provider's left without a checksum; the
+    // receiving stacks found each of them right.
+    for namespace in [&site.a, &site.b, &site.provider] {
+        assert_eq!(stack_counter(namespace, "InCsumErrors"), 0);
+    }
+    let completed = site.agent.json("status")["statistics"]["checksums_completed"].as_u64();
+    assert!(completed > Some(10_000), "{completed:?}");
+}
+
+#[test]
+fn a_large_upload_arrives_whole() {
+    let site = Site::approved();
+    let files = tempfile::tempdir().expect("a directory");
+    let content = noise(50_000_000);
+    let (source, target) = (files.path().join("source"), files.path().join("target"));
+    fs::write(&source, &content).expect("a file");
+    let path = target.clone();
+    let receiver = site.provider.spawn(move || {
+        let listener = std::net::TcpListener::bind((BACKENDS[0], 7_000)).expect("a listener");
+        let other = std::net::TcpListener::bind((BACKENDS[1], 7_000)).expect("a listener");
+        for listener in [&listener, &other] {
+            listener.set_nonblocking(true).expect("a listener");
+        }
+        let (mut stream, _) = wait::until("a client", wait::SOON, || {
+            listener.accept().ok().or_else(|| other.accept().ok())
+        });
+        stream.set_nonblocking(false).expect("a stream");
+        let mut file = fs::File::create(path).expect("a file");
+        std::io::copy(&mut stream, &mut file).expect("an upload")
+    });
+    let sent = site.a.spawn(move || {
+        let mut stream = std::net::TcpStream::connect((ENDPOINT, 7_000)).expect("a connection");
+        let mut file = fs::File::open(source).expect("a file");
+        std::io::copy(&mut file, &mut stream).expect("an upload")
+    });
+    assert_eq!(sent.join().expect("the sender"), 50_000_000);
+    assert_eq!(receiver.join().expect("the receiver"), 50_000_000);
+    assert!(
+        fs::read(target).expect("a file") == content,
+        "what arrived differs"
+    );
+}
+
+#[test]
+fn requests_spread_over_the_backends() {
+    let site = Site::approved();
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let mut names = std::collections::BTreeMap::new();
+    for _ in 0..40 {
+        let name = succeed(&mut curl(&site.a, &format!("http://{ENDPOINT}/name")));
+        *names.entry(name.trim().to_owned()).or_insert(0) += 1;
+    }
+    assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[test]
+fn udp_goes_there_and_back() {
+    let site = Site::approved();
+    for address in BACKENDS {
+        // Ends with the test process; it only answers.
+        site.provider.spawn(move || {
+            let socket = UdpSocket::bind((address, 5_353)).expect("a socket");
+            let mut buffer = [0; 2_048];
+            while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                let _client_gone = socket.send_to(&buffer[..length], from);
+            }
+        });
+    }
+    for namespace in [&site.a, &site.b] {
+        namespace.run_in(|| {
+            let socket = UdpSocket::bind((CLIENT, 0)).expect("a socket");
+            socket
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .expect("a socket");
+            socket.connect((ENDPOINT, 5_353)).expect("a socket");
+            for length in [0, 1, 2, 511, 1_024, 1_471, 1_472] {
+                let question = noise(length);
+                let mut buffer = [0; 2_048];
+                // The servers may still be starting, and UDP may lose what it likes.
+                let answer = wait::until("an answer", wait::SOON, || {
+                    socket.send(&question).expect("to send");
+                    socket.recv(&mut buffer).ok()
+                });
+                assert_eq!(buffer[..answer], question[..]);
+            }
+        });
+    }
+    let flows = site.agent.json("flow list");
+    let flows = flows.as_array().expect("a list");
+    assert!(
+        flows.iter().all(|flow| flow["state"] == "open"),
+        "{flows:?}"
+    );
+    assert_eq!(flows.len(), 2, "{flows:?}");
+    assert_eq!(stack_counter(&site.provider, "InCsumErrors"), 0);
+}
+
+/// A capture of what comes in at an interface.
+struct Capture {
+    running: Running,
+    file: tempfile::NamedTempFile,
+}
+
+impl Capture {
+    fn start(namespace: &Namespace, interface: &str, filter: &str) -> Self {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let line = format!(
+            "tcpdump -i {interface} -Q in --immediate-mode -U -n -Z root -w {} {filter}",
+            file.path().display()
+        );
+        let mut command = namespace.line(&line);
+        command
+            .stderr(log.reopen().expect("a file"))
+            .stdout(Stdio::null());
+        let running = Running::start(&mut command).expect("tcpdump");
+        wait::until_true("tcpdump to listen", || {
+            fs::read_to_string(log.path()).is_ok_and(|text| text.contains("listening on"))
+        });
+        Self { running, file }
+    }
+
+    /// What was captured, a line a packet, checksums examined.
+    fn text(&mut self) -> String {
+        self.running.terminate();
+        let mut read = Command::new("tcpdump");
+        read.args(["-n", "-vvv", "-e", "-r"]).arg(self.file.path());
+        succeed(&mut read)
+    }
+}
+
+#[test]
+fn the_provider_sees_source_nat_addresses_only_and_no_bad_checksum() {
+    let site = Site::approved();
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let mut capture = Capture::start(&site.provider, "eth0", "tcp");
+    for namespace in [&site.a, &site.b] {
+        for _ in 0..20 {
+            succeed(&mut curl(namespace, &format!("http://{ENDPOINT}/name")));
+        }
+    }
+    let text = capture.text();
+    let sources: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().split_once(" > "))
+        .filter_map(|(source, _)| source.rsplit_once('.').map(|(address, _)| address))
+        .filter(|address| address.starts_with("10."))
+        .collect();
+    assert!(sources.len() > 100, "{text}");
+    assert!(sources.iter().all(|source| is_nat(source)), "{sources:?}");
+    for bad in ["incorrect", "bad cksum", "bad length", "bad hdr"] {
+        assert!(!text.contains(bad), "{bad}:\n{text}");
+    }
+}
+
+#[test]
+fn a_connection_that_waits_for_approval_carries_nothing() {
+    let site = Site::new();
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let mut capture = Capture::start(&site.provider, "eth0", "not arp");
+    let start = Instant::now();
+    let refusal = fail(&mut curl(&site.a, &format!("http://{ENDPOINT}/name")));
+    assert!(
+        refusal.contains("refused") || refusal.contains("connect"),
+        "{refusal}"
+    );
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "refused, not timed out"
+    );
+    assert!(site.agent.drops("connection_not_approved") > 0);
+    site.agent.cli("connection approve a/web");
+    succeed(&mut curl(&site.a, &format!("http://{ENDPOINT}/name")));
+    // b waits still.
+    fail(&mut curl(&site.b, &format!("http://{ENDPOINT}/name")));
+    let text = capture.text();
+    let syns = text
+        .lines()
+        .filter(|line| line.contains("Flags [S]"))
+        .count();
+    assert_eq!(syns, 1, "the one of the approved connection:\n{text}");
+}
+
+#[test]
+fn iperf3_runs_and_ends_when_the_connection_is_rejected() {
+    let site = Site::approved();
+    let _servers = BACKENDS.map(|address| {
+        let mut server = site.provider.line(&format!("iperf3 -s -B {address}"));
+        server.stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Running::start(&mut server).expect("iperf3");
+        wait::until_true("iperf3 to listen", || {
+            let line = format!("ss -Hltn src {address}:5201");
+            !succeed(&mut site.provider.line(&line)).is_empty()
+        });
+        server
+    });
+    // iperf3 has two connections, which must meet at one server.
+    let [one, _] = BACKENDS;
+    site.agent
+        .cli(&format!("service backend drain shop/web {}", BACKENDS[1]));
+    let before = site.agent.json("status")["drops"].clone();
+    let mut command = site.a.line(&format!("iperf3 -J -t 3 -c {ENDPOINT}"));
+    let report = run(&mut command, Duration::from_secs(30)).expect("iperf3");
+    let report: Value = serde_json::from_slice(&report.stdout).expect("a report");
+    let rate = report["end"]["sum_received"]["bits_per_second"]
+        .as_f64()
+        .unwrap_or(0.0);
+    assert!(rate > 1e8, "{rate} bit/s to {one}: {report}");
+    assert_eq!(
+        before,
+        site.agent.json("status")["drops"],
+        "packets were lost in the gateway"
+    );
+
+    let mut client = site.a.line(&format!("iperf3 -t 60 -c {ENDPOINT}"));
+    client.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut client = Running::start(&mut client).expect("iperf3");
+    let crossed = || {
+        site.agent.json("endpoint show a/web")["status"]["counters"]["bytes_to_service"]
+            .as_u64()
+            .expect("a number")
+    };
+    let first = crossed();
+    wait::until_true("traffic", || crossed() > first + 10_000_000);
+    site.agent.cli("connection reject a/web --reason enough");
+    let cut = crossed();
+    wait::until("iperf3 to die", Duration::from_secs(1), || {
+        client.ended().then_some(())
+    });
+    assert_eq!(crossed(), cut, "packets passed after the rejection");
+    assert!(site.agent.drops("connection_revoked") > 0);
+}
+
+#[test]
+fn a_consumer_reaches_its_resource_and_nothing_else() {
+    let site = Site::approved();
+    let _server = Nginx::start(&site.provider, BACKENDS[0]);
+    // The host has addresses in both networks, and something that listens there.
+    site.host.ip("address add 10.0.0.1/24 dev gw-a");
+    site.host.ip("address add 10.1.0.1/24 dev gw-p");
+    site.host.spawn(|| {
+        let listener = std::net::TcpListener::bind(("0.0.0.0", 80)).expect("a listener");
+        for stream in listener.incoming() {
+            drop(stream);
+        }
+    });
+    site.a.ip("route add default via 10.0.0.1");
+    site.a
+        .ip("neighbour replace 10.0.0.1 lladdr 02:00:00:00:00:99 dev eth0");
+    let mac = site.host.ip("-br link show dev gw-a");
+    let mac = mac
+        .split_whitespace()
+        .nth(2)
+        .expect("an address")
+        .to_owned();
+    site.a
+        .ip(&format!("neighbour replace 10.0.0.1 lladdr {mac} dev eth0"));
+    for (what, address) in [
+        ("the host", "10.0.0.1"),
+        ("the host's other address", "10.1.0.1"),
+        ("a backend", BACKENDS[0]),
+        ("a source NAT address", "10.1.0.64"),
+        ("somebody else", "10.9.9.9"),
+    ] {
+        let before = site.agent.drops("not_for_us");
+        let mut command = site.a.line(&format!("curl -sS -m 1 http://{address}/name"));
+        fail(&mut command);
+        assert!(
+            site.agent.drops("not_for_us") > before,
+            "{what} at {address}"
+        );
+    }
+    // The provider does reach the host: its network is not isolated.
+    let mut command = site.provider.line("curl -sS -m 5 http://10.1.0.1/");
+    let answer = fail(&mut command);
+    assert!(
+        answer.contains("Empty reply") || answer.contains("reset"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_client_behind_a_router_is_answered_through_it() {
+    let site = Site::approved();
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let client = Namespace::new("far");
+    site.a.connect_as("lan", &client, "eth0");
+    site.a.ip("address add 192.168.7.1/24 dev lan");
+    client.ip("address add 192.168.7.7/24 dev eth0");
+    client.ip("route add default via 192.168.7.1");
+    site.a
+        .run_in(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
+        .expect("a router");
+    let name = succeed(&mut curl(&client, &format!("http://{ENDPOINT}/name")));
+    assert!(BACKENDS.contains(&name.trim()), "{name}");
+    let flows = site.agent.json("flow list");
+    let client: SocketAddr = flows[0]["client"]
+        .as_str()
+        .expect("a client")
+        .parse()
+        .expect("an address");
+    assert_eq!(client.ip().to_string(), "192.168.7.7");
+}
+
+#[test]
+fn ping_is_answered() {
+    let site = Site::new();
+    let text = succeed(&mut site.a.line(&format!("ping -c 3 -i 0.2 -W 2 {ENDPOINT}")));
+    assert!(text.contains("3 received"), "{text}");
+}
+
+#[test]
+fn a_thousand_short_connections_without_a_failure() {
+    let site = Site::approved();
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let url = format!("http://{ENDPOINT}/name?[1-1000]");
+    let mut command = site.a.command("curl");
+    command.args([
+        "-sSf",
+        "-m",
+        "60",
+        "--no-keepalive",
+        "-H",
+        "Connection: close",
+        &url,
+    ]);
+    let text = succeed(&mut command);
+    assert_eq!(text.lines().count(), 1_000);
+    assert_eq!(site.agent.drops("source_nat_exhausted"), 0);
+}

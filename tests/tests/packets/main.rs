@@ -1,0 +1,38 @@
+//! The packet table: what becomes of each kind of packet. Every row goes through the native stages
+//! and through the program in the kernel, and both must give the same bytes and count the same.
+
+mod local;
+mod nat;
+mod parsing;
+mod refusals;
+mod revocation;
+mod tcp;
+mod udp;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tests::lab::{Lab, with_lab};
+
+/// One row: what it shows, and how.
+type Row = (&'static str, fn(&mut Lab));
+
+/// Runs all rows, each in a laboratory as new, and names those that fail.
+fn run(rows: &'static [Row]) {
+    let failed = with_lab(move |lab| {
+        let mut failed = Vec::new();
+        for (name, row) in rows {
+            lab.reset();
+            if catch_unwind(AssertUnwindSafe(|| row(lab))).is_err() {
+                failed.push(*name);
+            }
+        }
+        failed
+    });
+    assert!(
+        failed.is_empty(),
+        "{} of {} rows failed: {failed:#?}",
+        failed.len(),
+        rows.len()
+    );
+    println!("{} rows", rows.len());
+}

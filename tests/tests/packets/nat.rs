@@ -1,0 +1,98 @@
+//! Source NAT and the choice of backends.
+
+use std::collections::{HashMap, HashSet};
+
+use gateway_common::{DropReason, Verdict, flow::Table};
+use serde_json::json;
+use tests::lab::{CLIENT, ENDPOINT, EVERY, HTTPS, Side, tcp, udp};
+
+use crate::{Row, run};
+
+const ROWS: &[Row] = &[
+    (
+        "flows of one client appear from one address (RFC 4787, REQ-2)",
+        |lab| {
+            let mut addresses = HashSet::new();
+            for port in 40_000..40_050 {
+                let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
+                let ((address, _), _) = out.forwarded(Side::Provider).from_nat().sockets();
+                addresses.insert(address);
+            }
+            assert_eq!(addresses.len(), 1);
+        },
+    ),
+    ("clients spread over the addresses", |lab| {
+        let mut addresses = HashSet::new();
+        for last in 1..60 {
+            let client = ([10, 0, 0, last].into(), 40_000);
+            let out = lab.send(Side::A, &tcp(client, (ENDPOINT, HTTPS)).syn(1));
+            let ((address, _), _) = out.forwarded(Side::Provider).from_nat().sockets();
+            addresses.insert(address);
+        }
+        assert!(addresses.len() > 8, "{} of 16", addresses.len());
+    }),
+    ("no two flows to a backend share address and port", |lab| {
+        let mut taken = HashSet::new();
+        for port in 10_000..10_400 {
+            let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
+            let ends = out.forwarded(Side::Provider).sockets();
+            assert!(taken.insert(ends), "{ends:?} twice");
+        }
+    }),
+    ("flows spread over the backends by their weights", |lab| {
+        lab.backends(&json!([
+            { "address": "10.1.0.10", "weight": 3 },
+            { "address": "10.1.0.11", "weight": 1 },
+        ]));
+        let mut counts: HashMap<_, u32> = HashMap::new();
+        for port in 10_000..10_800 {
+            let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
+            let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+            *counts.entry(backend).or_default() += 1;
+        }
+        let heavy = counts[&[10, 1, 0, 10].into()];
+        assert!(
+            (540..660).contains(&heavy),
+            "{heavy} of 800, where 600 are expected"
+        );
+    }),
+    ("a port that is taken leads to another one", |lab| {
+        // The service on every port has one address and one backend: with flows enough, two tuples
+        // want the same port.
+        let mut taken = HashSet::new();
+        for client in 1..120 {
+            for port in [1_111, 2_222, 3_333, 4_444, 5_555] {
+                let client = ([10, 0, 0, client].into(), port);
+                if client.0 == EVERY {
+                    continue;
+                }
+                let out = lab.send(Side::A, &udp(client, (EVERY, 7), b"x"));
+                let (nat, _) = out.forwarded(Side::Provider).sockets();
+                assert!(taken.insert(nat), "{nat:?} twice");
+            }
+        }
+    }),
+    (
+        "a full table of new flows is a counted drop of the new flow only",
+        |lab| {
+            let flow = lab.connect(40_000);
+            // In the kernel the least recently used makes room instead, so this is the native's alone.
+            lab.native().embryonic.capacity = 0;
+            let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
+            let verdict = lab.send_native(Side::A, &syn);
+            assert!(
+                matches!(verdict, Verdict::Drop(DropReason::FlowTableFull, _)),
+                "{verdict:?}"
+            );
+            lab.native().embryonic.capacity = 1 << 20;
+            lab.send(Side::A, &flow.from_client())
+                .forwarded(Side::Provider);
+            assert_eq!(lab.flows(Table::Established), 1);
+        },
+    ),
+];
+
+#[test]
+fn sources_and_backends_are_chosen() {
+    run(ROWS);
+}

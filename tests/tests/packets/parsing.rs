@@ -1,0 +1,222 @@
+//! Frames that are not what they should be: each is told apart and counted, none is misread.
+
+use std::net::Ipv4Addr;
+
+use gateway_common::DropReason;
+use tests::{
+    lab::{BACKEND_MAC, BACKENDS, CLIENT, CLIENT_MAC, DNS, ENDPOINT, HTTPS, Side, tcp, udp},
+    packet::{Content, Ipv4, Packet, Transport},
+};
+
+use crate::{Row, run};
+
+const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
+const WEB: (Ipv4Addr, u16) = (ENDPOINT, HTTPS);
+
+fn syn() -> Packet {
+    tcp(CLIENT_SOCKET, WEB).syn(1)
+}
+
+fn other(ether_type: u16) -> Packet {
+    Packet {
+        to: Side::A.mac(),
+        from: CLIENT_MAC,
+        content: Content::Other(ether_type, vec![0; 46]),
+    }
+}
+
+const ROWS: &[Row] = &[
+    ("an interface that is no attachment is left alone", |lab| {
+        lab.send(Side::Host, &syn()).passed(&syn());
+    }),
+    (
+        "a frame shorter than an Ethernet header is truncated",
+        |lab| {
+            // The kernel runs no test on less than a whole Ethernet header.
+            let frame = syn().bytes(false);
+            lab.send_bytes(Side::A, &frame[..14])
+                .dropped(DropReason::Truncated);
+        },
+    ),
+    (
+        "a frame that ends within the IPv4 header is truncated",
+        |lab| {
+            let frame = syn().bytes(false);
+            for end in [15, 20, 33] {
+                lab.send_bytes(Side::A, &frame[..end])
+                    .dropped(DropReason::Truncated);
+            }
+        },
+    ),
+    (
+        "a frame that ends within the TCP header is truncated",
+        |lab| {
+            let frame = syn().bytes(false);
+            for end in [34, 40, 53] {
+                lab.send_bytes(Side::A, &frame[..end])
+                    .dropped(DropReason::Truncated);
+            }
+        },
+    ),
+    (
+        "a frame shorter than its total length is truncated",
+        |lab| {
+            let frame = syn().data(b"0123456789").bytes(false);
+            lab.send_bytes(Side::A, &frame[..frame.len() - 1])
+                .dropped(DropReason::Truncated);
+        },
+    ),
+    (
+        "a frame longer than its total length is padded, and goes on",
+        |lab| {
+            let mut frame = syn().bytes(false);
+            frame.extend([0; 12]);
+            lab.send_bytes(Side::A, &frame).forwarded(Side::Provider);
+        },
+    ),
+    ("IPv6 is dropped where the network is isolated", |lab| {
+        lab.send(Side::A, &other(0x86dd))
+            .dropped(DropReason::EtherTypeUnsupported);
+    }),
+    ("IPv6 passes where it is not", |lab| {
+        let frame = other(0x86dd).at(Side::Provider);
+        lab.send(Side::Provider, &frame).passed(&frame);
+    }),
+    (
+        "a VLAN-tagged frame on an untagged attachment is counted, not misread",
+        |lab| {
+            for tag in [0x8100, 0x88a8] {
+                lab.send(Side::A, &other(tag))
+                    .dropped(DropReason::VlanTagged);
+            }
+        },
+    ),
+    (
+        "an unknown EtherType is dropped where the network is isolated",
+        |lab| {
+            for ether_type in [0x0000, 0x0806 + 1, 0x8847, 0x88cc, 0xffff] {
+                lab.send(Side::A, &other(ether_type))
+                    .dropped(DropReason::EtherTypeUnsupported);
+            }
+        },
+    ),
+    ("a frame to another station is dropped", |lab| {
+        for station in [[2, 9, 9, 9, 9, 9], [0xff; 6], [1, 0, 94, 0, 0, 251]] {
+            let mut frame = syn();
+            frame.to = station;
+            lab.send(Side::A, &frame)
+                .dropped(DropReason::DestinationMac);
+        }
+    }),
+    ("IP version 5 is malformed", |lab| {
+        let mut frame = syn().bytes(false);
+        frame[14] = 0x55;
+        lab.send_bytes(Side::A, &frame)
+            .dropped(DropReason::Malformed);
+    }),
+    (
+        "an IPv4 header of less than five words is malformed",
+        |lab| {
+            let mut frame = syn().bytes(false);
+            frame[14] = 0x44;
+            lab.send_bytes(Side::A, &frame)
+                .dropped(DropReason::Malformed);
+        },
+    ),
+    ("IPv4 options are counted", |lab| {
+        for ihl in [0x46, 0x4f] {
+            let mut frame = syn().bytes(false);
+            frame[14] = ihl;
+            lab.send_bytes(Side::A, &frame)
+                .dropped(DropReason::Ipv4Options);
+        }
+    }),
+    ("a total length below the header's is malformed", |lab| {
+        let mut frame = syn().bytes(false);
+        (frame[16], frame[17]) = (0, 19);
+        lab.send_bytes(Side::A, &frame)
+            .dropped(DropReason::Malformed);
+    }),
+    (
+        "a total length that cuts the TCP header is malformed",
+        |lab| {
+            let mut frame = syn().bytes(false);
+            (frame[16], frame[17]) = (0, 39);
+            lab.send_bytes(Side::A, &frame)
+                .dropped(DropReason::Malformed);
+        },
+    ),
+    ("a TCP data offset below five words is malformed", |lab| {
+        for words in [0, 1, 4] {
+            let mut frame = syn().bytes(false);
+            frame[46] = words << 4;
+            lab.send_bytes(Side::A, &frame)
+                .dropped(DropReason::Malformed);
+        }
+    }),
+    ("a TCP data offset beyond the segment is malformed", |lab| {
+        let mut frame = syn().bytes(false);
+        frame[46] = 0xf0;
+        lab.send_bytes(Side::A, &frame)
+            .dropped(DropReason::Malformed);
+    }),
+    ("a UDP length beyond the packet is malformed", |lab| {
+        let mut frame = udp(CLIENT_SOCKET, (ENDPOINT, DNS), b"question").bytes(false);
+        (frame[38], frame[39]) = (0, 17);
+        lab.send_bytes(Side::A, &frame)
+            .dropped(DropReason::Malformed);
+    }),
+    ("a UDP length below its header's is malformed", |lab| {
+        for length in [0, 7] {
+            let mut frame = udp(CLIENT_SOCKET, (ENDPOINT, DNS), b"question").bytes(false);
+            (frame[38], frame[39]) = (0, length);
+            lab.send_bytes(Side::A, &frame)
+                .dropped(DropReason::Malformed);
+        }
+    }),
+    ("a first fragment is counted", |lab| {
+        let fragment = syn().with(|ip| ip.fragment = 0x2000);
+        lab.send(Side::A, &fragment).dropped(DropReason::Fragment);
+    }),
+    (
+        "a later fragment is counted, and its bytes are not read as ports",
+        |lab| {
+            let fragment = syn().with(|ip| ip.fragment = 185);
+            lab.send(Side::A, &fragment).dropped(DropReason::Fragment);
+        },
+    ),
+    (
+        "the don't-fragment and the evil bit make no fragment",
+        |lab| {
+            for bits in [0x0000, 0x4000, 0x8000, 0xc000] {
+                let packet = syn().with(|ip| ip.fragment = bits);
+                lab.reset();
+                lab.send(Side::A, &packet).forwarded(Side::Provider);
+            }
+        },
+    ),
+    ("another protocol for an endpoint is counted", |lab| {
+        for protocol in [0, 2, 41, 47, 50, 58, 132, 255] {
+            let transport = Transport::Other(protocol, vec![0; 20]);
+            let packet = syn().with(|ip| *ip = Ipv4::new(CLIENT, ENDPOINT, transport));
+            lab.send(Side::A, &packet)
+                .dropped(DropReason::ProtocolUnsupported);
+        }
+    }),
+    (
+        "another protocol for the host passes where the network is not isolated",
+        |lab| {
+            let transport = Transport::Other(89, vec![0; 20]);
+            let host = Ipv4Addr::new(10, 1, 0, 1);
+            let packet = syn()
+                .with(|ip| *ip = Ipv4::new(BACKENDS[0], host, transport))
+                .from(BACKEND_MAC);
+            lab.send(Side::Provider, &packet).passed(&packet);
+        },
+    ),
+];
+
+#[test]
+fn frames_are_told_apart() {
+    run(ROWS);
+}

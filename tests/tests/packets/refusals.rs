@@ -1,0 +1,307 @@
+//! Who may not, and what he is told.
+
+use std::net::Ipv4Addr;
+
+use gateway_common::{DropReason, flow::Table};
+use serde_json::json;
+use tests::{
+    lab::{
+        BACKEND_MAC, BACKENDS, CLIENT, EMPTY, ENDPOINT, EVERY, HTTPS, NAT, PENDING, SILENT, Side,
+        icmp, tcp, udp,
+    },
+    packet::flag::{ACK, FIN, RST, SYN},
+};
+
+use crate::{Row, run};
+
+const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
+const WEB: (Ipv4Addr, u16) = (ENDPOINT, HTTPS);
+
+const ROWS: &[Row] = &[
+    (
+        "a connection that waits for approval carries nothing",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
+            lab.send(Side::A, &syn)
+                .reset(DropReason::ConnectionNotApproved);
+            let datagram = udp(CLIENT_SOCKET, (PENDING, 53), b"question");
+            lab.send(Side::A, &datagram)
+                .dropped(DropReason::ConnectionNotApproved);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (0, 0)
+            );
+        },
+    ),
+    ("the reset of a SYN acknowledges it (RFC 9293)", |lab| {
+        let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1_000);
+        let reset = lab
+            .send(Side::A, &syn)
+            .reset(DropReason::ConnectionNotApproved);
+        assert_eq!(
+            (reset.flags, reset.sequence, reset.acknowledgement),
+            (RST | ACK, 0, 1_001)
+        );
+        assert_eq!((reset.source, reset.destination), (HTTPS, 40_000));
+    }),
+    (
+        "the reset of a SYN with data acknowledges that as well",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS))
+                .syn(1_000)
+                .data(b"fast open");
+            let reset = lab
+                .send(Side::A, &syn)
+                .reset(DropReason::ConnectionNotApproved);
+            assert_eq!(reset.acknowledgement, 1_010);
+        },
+    ),
+    (
+        "the reset of an acknowledgement stands where the peer expects it",
+        |lab| {
+            let stray = tcp(CLIENT_SOCKET, WEB).ack(77, 4_711);
+            let reset = lab.send(Side::A, &stray).reset(DropReason::NoFlow);
+            assert_eq!(
+                (reset.flags, reset.sequence, reset.acknowledgement),
+                (RST, 4_711, 0)
+            );
+        },
+    ),
+    (
+        "the reset of a long segment carries none of its bytes",
+        |lab| {
+            let stray = tcp(CLIENT_SOCKET, WEB).ack(77, 4_711).data(&[0xee; 1_000]);
+            let out = lab.send(Side::A, &stray);
+            out.reset(DropReason::NoFlow);
+            assert_eq!(out.frame.len(), 60);
+            assert!(!out.frame.contains(&0xee), "{:02x?}", out.frame);
+        },
+    ),
+    ("a reset is never answered with one", |lab| {
+        for flags in [RST, RST | ACK] {
+            let reset = tcp(CLIENT_SOCKET, WEB).flags(flags, 1, 1);
+            lab.send(Side::A, &reset).dropped(DropReason::NoFlow);
+        }
+    }),
+    ("only a SYN alone opens a flow", |lab| {
+        for flags in [0, ACK, FIN, SYN | ACK, SYN | FIN, FIN | ACK] {
+            let segment = tcp(CLIENT_SOCKET, WEB).flags(flags, 1, 1);
+            lab.send(Side::A, &segment).reset(DropReason::NoFlow);
+        }
+        assert_eq!(lab.flows(Table::Embryonic), 0);
+    }),
+    ("a port that is not offered is refused", |lab| {
+        for port in [1, 80, 442, 444, 8_443, 65_535] {
+            let syn = tcp(CLIENT_SOCKET, (ENDPOINT, port)).syn(1);
+            lab.send(Side::A, &syn).reset(DropReason::PortNotOffered);
+        }
+    }),
+    (
+        "a port that is offered by UDP is not offered by TCP",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (ENDPOINT, 53)).syn(1);
+            lab.send(Side::A, &syn).reset(DropReason::PortNotOffered);
+        },
+    ),
+    ("port 0 is no wildcard for the client", |lab| {
+        lab.send(Side::A, &tcp(CLIENT_SOCKET, (ENDPOINT, 0)).syn(1))
+            .reset(DropReason::PortNotOffered);
+    }),
+    ("a consumer can't reach a backend", |lab| {
+        for address in BACKENDS {
+            let syn = tcp(CLIENT_SOCKET, (address, 8_443)).syn(1);
+            lab.send(Side::A, &syn).dropped(DropReason::NotForUs);
+        }
+    }),
+    ("a consumer can't reach a source NAT address", |lab| {
+        lab.send(Side::A, &tcp(CLIENT_SOCKET, (NAT, 2_000)).syn(1))
+            .dropped(DropReason::NotForUs);
+        lab.send(Side::A, &icmp(CLIENT, NAT, 8, 0, &[0; 4]))
+            .dropped(DropReason::NotForUs);
+    }),
+    ("a consumer can't reach the host", |lab| {
+        let host = Ipv4Addr::new(10, 0, 0, 1);
+        lab.send(Side::A, &tcp(CLIENT_SOCKET, (host, 22)).syn(1))
+            .dropped(DropReason::NotForUs);
+        lab.send(Side::A, &udp(CLIENT_SOCKET, (host, 53), b"x"))
+            .dropped(DropReason::NotForUs);
+    }),
+    (
+        "a consumer can't reach another consumer's endpoint",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (EVERY, HTTPS)).syn(1).at(Side::B);
+            lab.send(Side::B, &syn).dropped(DropReason::NotForUs);
+        },
+    ),
+    ("a provider can't open a connection to a consumer", |lab| {
+        let syn = tcp((BACKENDS[0], 8_443), (NAT, 2_000))
+            .syn(1)
+            .from(BACKEND_MAC);
+        lab.send(Side::Provider, &syn).reset(DropReason::NoFlow);
+        let datagram = udp((BACKENDS[0], 53), (NAT, 2_000), b"x").from(BACKEND_MAC);
+        lab.send(Side::Provider, &datagram)
+            .dropped(DropReason::NoFlow);
+    }),
+    (
+        "what a backend sends to others passes to the host, untouched",
+        |lab| {
+            let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
+                .ack(1, 1)
+                .from(BACKEND_MAC);
+            lab.send(Side::Provider, &packet).passed(&packet);
+        },
+    ),
+    ("in an isolated provider's network it does not", |lab| {
+        lab.change_network("shop/net", |network| network["isolated"] = true.into());
+        let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
+            .ack(1, 1)
+            .from(BACKEND_MAC);
+        lab.send(Side::Provider, &packet)
+            .dropped(DropReason::NotForUs);
+    }),
+    ("sources that no host can have open nothing", |lab| {
+        for source in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ] {
+            let source = (source.parse().expect("an address"), 40_000);
+            lab.send(Side::A, &tcp(source, WEB).syn(1))
+                .dropped(DropReason::InvalidSource);
+            lab.send(Side::A, &udp(source, WEB, b"x"))
+                .dropped(DropReason::InvalidSource);
+        }
+    }),
+    ("an endpoint does not talk to itself", |lab| {
+        let syn = tcp((ENDPOINT, 40_000), WEB).syn(1);
+        lab.send(Side::A, &syn).dropped(DropReason::InvalidSource);
+    }),
+    ("a frame from a group of stations opens nothing", |lab| {
+        let syn = tcp(CLIENT_SOCKET, WEB).syn(1).from([1, 0, 94, 0, 0, 1]);
+        lab.send(Side::A, &syn).dropped(DropReason::InvalidSource);
+    }),
+    ("without a backend a connection is refused at once", |lab| {
+        let syn = tcp(CLIENT_SOCKET, (EMPTY, HTTPS)).syn(1);
+        lab.send(Side::A, &syn).reset(DropReason::NoBackend);
+        let datagram = udp(CLIENT_SOCKET, (EMPTY, 53), b"x");
+        lab.send(Side::A, &datagram).dropped(DropReason::NoBackend);
+    }),
+    (
+        "or met with silence, where the provider wants that",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (SILENT, HTTPS)).syn(1);
+            lab.send(Side::A, &syn).dropped(DropReason::NoBackend);
+        },
+    ),
+    ("backends that do not answer ARP take no flows", |lab| {
+        for backend in BACKENDS {
+            lab.reachable(backend, false);
+        }
+        lab.send(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1))
+            .reset(DropReason::NoBackend);
+    }),
+    ("one of two that does not leaves the other", |lab| {
+        lab.reachable(BACKENDS[0], false);
+        for port in 40_000..40_020 {
+            let out = lab.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
+            let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+            assert_eq!(backend, BACKENDS[1]);
+        }
+    }),
+    ("a flow to a backend that is lost waits for it", |lab| {
+        let flow = lab.connect(40_000);
+        for backend in BACKENDS {
+            lab.reachable(backend, false);
+        }
+        lab.send(Side::A, &flow.from_client())
+            .dropped(DropReason::NoBackend);
+        for backend in BACKENDS {
+            lab.reachable(backend, true);
+        }
+        lab.send(Side::A, &flow.from_client())
+            .forwarded(Side::Provider);
+    }),
+    ("a flow to a backend that was removed is reset", |lab| {
+        let flow = lab.connect(40_000);
+        let left: Vec<_> = BACKENDS
+            .iter()
+            .filter(|address| **address != flow.backend.0)
+            .collect();
+        lab.backends(&json!([{ "address": left[0] }]));
+        lab.send(Side::A, &flow.from_client())
+            .reset(DropReason::BackendGone);
+        let again = lab.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9));
+        let (_, (backend, _)) = again.forwarded(Side::Provider).sockets();
+        assert_eq!(backend, *left[0]);
+    }),
+    (
+        "a UDP flow to a backend that was removed finds another",
+        |lab| {
+            let question = udp(CLIENT_SOCKET, (ENDPOINT, 53), b"question");
+            let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+            let (_, (first, _)) = out.sockets();
+            let left: Vec<_> = BACKENDS
+                .iter()
+                .filter(|address| **address != first)
+                .collect();
+            lab.backends(&json!([{ "address": left[0] }]));
+            let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+            let (_, (second, _)) = out.sockets();
+            assert_eq!(second, *left[0]);
+        },
+    ),
+    (
+        "a draining backend keeps its flows and takes no new ones",
+        |lab| {
+            let flow = lab.connect(40_000);
+            let drained = flow.backend.0;
+            let backends: Vec<_> = BACKENDS
+                .iter()
+                .map(|address| json!({ "address": address, "drain": *address == drained }))
+                .collect();
+            lab.backends(&json!(backends));
+            lab.send(Side::A, &flow.from_client())
+                .forwarded(Side::Provider)
+                .between(flow.nat, flow.backend);
+            for port in 41_000..41_020 {
+                let out = lab.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
+                let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+                assert_ne!(backend, drained);
+            }
+        },
+    ),
+    (
+        "with the provider's interface gone, a flow is dropped and new ones are refused",
+        |lab| {
+            let flow = lab.connect(40_000);
+            lab.interface(Side::Provider, false);
+            lab.send(Side::A, &flow.from_client())
+                .dropped(DropReason::NoBackend);
+            lab.send(Side::A, &tcp((CLIENT, 41_000), WEB).syn(1))
+                .reset(DropReason::NoBackend);
+            lab.interface(Side::Provider, true);
+            lab.send(Side::A, &flow.from_client())
+                .forwarded(Side::Provider);
+        },
+    ),
+    (
+        "with the consumer's interface gone, answers are dropped",
+        |lab| {
+            let flow = lab.connect(40_000);
+            lab.interface(Side::A, false);
+            lab.send(Side::Provider, &flow.from_backend())
+                .dropped(DropReason::EgressGone);
+            lab.interface(Side::A, true);
+            lab.send(Side::Provider, &flow.from_backend())
+                .forwarded(Side::A);
+        },
+    ),
+];
+
+#[test]
+fn who_may_not_is_told() {
+    run(ROWS);
+}

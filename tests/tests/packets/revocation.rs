@@ -1,0 +1,104 @@
+//! A withdrawn approval: no packet of it passes any more, not on open flows either.
+
+use gateway::model::Decision;
+use gateway_common::{DropReason, flow::Table};
+use tests::lab::{BACKEND_MAC, CLIENT, DNS, ENDPOINT, HTTPS, Side, tcp, udp};
+
+use crate::{Row, run};
+
+const ROWS: &[Row] = &[
+    ("an open TCP connection is reset, to both sides", |lab| {
+        let flow = lab.connect(40_000);
+        lab.decide("a/web", Decision::Reject);
+        let segment = flow.from_client().data(b"more");
+        let reset = lab
+            .send(Side::A, &segment)
+            .reset(DropReason::ConnectionRevoked);
+        assert_eq!(reset.sequence, 5_001);
+        let reset = lab
+            .send(Side::Provider, &flow.from_backend())
+            .reset(DropReason::ConnectionRevoked);
+        assert_eq!(reset.sequence, 1_001);
+    }),
+    ("one that is opening is as well", |lab| {
+        let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+        let syn = lab.send(Side::A, &client.clone().syn(1));
+        let (nat, backend) = syn.forwarded(Side::Provider).sockets();
+        lab.decide("a/web", Decision::Reject);
+        let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+        lab.send(Side::Provider, &answer)
+            .reset(DropReason::ConnectionRevoked);
+        lab.send(Side::A, &client.ack(2, 8))
+            .reset(DropReason::ConnectionRevoked);
+    }),
+    ("a UDP flow is dropped", |lab| {
+        let question = udp((CLIENT, 40_000), (ENDPOINT, DNS), b"question");
+        let (nat, backend) = lab
+            .send(Side::A, &question)
+            .forwarded(Side::Provider)
+            .sockets();
+        lab.decide("a/web", Decision::Reject);
+        let answer = udp(backend, nat, b"answer").from(BACKEND_MAC);
+        lab.send(Side::Provider, &answer)
+            .dropped(DropReason::ConnectionRevoked);
+        lab.send(Side::A, &question)
+            .dropped(DropReason::ConnectionNotApproved);
+    }),
+    ("a new connection is refused", |lab| {
+        lab.decide("a/web", Decision::Reject);
+        let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
+        lab.send(Side::A, &syn)
+            .reset(DropReason::ConnectionNotApproved);
+    }),
+    ("the other consumer's flow goes on", |lab| {
+        let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1).at(Side::B);
+        lab.send(Side::B, &syn).forwarded(Side::Provider);
+        lab.decide("a/web", Decision::Reject);
+        lab.send(Side::B, &syn).forwarded(Side::Provider);
+    }),
+    (
+        "approved again, the old flow stays dead and a new one opens",
+        |lab| {
+            let flow = lab.connect(40_000);
+            lab.decide("a/web", Decision::Reject);
+            lab.decide("a/web", Decision::Approve);
+            lab.send(Side::A, &flow.from_client())
+                .reset(DropReason::ConnectionRevoked);
+            lab.send(Side::Provider, &flow.from_backend())
+                .reset(DropReason::ConnectionRevoked);
+            lab.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9))
+                .forwarded(Side::Provider);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (1, 0)
+            );
+        },
+    ),
+    ("removed is cut as well", |lab| {
+        let flow = lab.connect(40_000);
+        lab.decide("a/web", Decision::Remove);
+        lab.send(Side::A, &flow.from_client())
+            .reset(DropReason::ConnectionRevoked);
+        let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
+        lab.send(Side::A, &syn)
+            .reset(DropReason::ConnectionNotApproved);
+    }),
+    (
+        "a deleted endpoint's flows are cut, and its address is nobody's",
+        |lab| {
+            let flow = lab.connect(40_000);
+            lab.delete_endpoint("a/web");
+            lab.send(Side::A, &flow.from_client())
+                .reset(DropReason::ConnectionRevoked);
+            lab.send(Side::Provider, &flow.from_backend())
+                .reset(DropReason::ConnectionRevoked);
+            let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
+            lab.send(Side::A, &syn).dropped(DropReason::NotForUs);
+        },
+    ),
+];
+
+#[test]
+fn revocation_is_immediate() {
+    run(ROWS);
+}

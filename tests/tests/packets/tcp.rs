@@ -1,0 +1,298 @@
+//! TCP: opening, carrying, closing.
+
+use gateway_common::{DropReason, flow::Table};
+use tests::{
+    lab::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, HTTPS, ROUTER_MAC, Side, tcp},
+    packet::flag::{ACK, FIN, PSH, RST, SYN},
+};
+
+use crate::{Row, run};
+
+const ROWS: &[Row] = &[
+    (
+        "a SYN goes to a backend, from source NAT, one hop older",
+        |lab| {
+            let out = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
+            let out = out.forwarded(Side::Provider).from_nat().to_backend(8443);
+            assert_eq!(out.ipv4().ttl, 63);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (1, 0)
+            );
+        },
+    ),
+    ("a SYN that is sent again takes the same way", |lab| {
+        let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
+        let first = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
+        let second = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
+        assert_eq!(first, second);
+        assert_eq!(lab.flows(Table::Embryonic), 1);
+    }),
+    (
+        "the answer goes back to the client's station, from the endpoint",
+        |lab| {
+            let syn = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
+            let (nat, backend) = syn.forwarded(Side::Provider).sockets();
+            let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+            lab.send(Side::Provider, &answer)
+                .forwarded(Side::A)
+                .between((ENDPOINT, HTTPS), (CLIENT, 40_000))
+                .station(CLIENT_MAC);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (1, 0)
+            );
+        },
+    ),
+    (
+        "the third segment of the handshake makes the flow one that is never evicted",
+        |lab| {
+            lab.connect(40_000);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (0, 1)
+            );
+        },
+    ),
+    ("an acknowledgement of something else does not", |lab| {
+        let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+        let syn = lab.send(Side::A, &client.clone().syn(1));
+        let (nat, backend) = syn.forwarded(Side::Provider).sockets();
+        lab.send(
+            Side::Provider,
+            &tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2),
+        );
+        lab.send(Side::A, &client.ack(2, 9))
+            .forwarded(Side::Provider);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (1, 0)
+        );
+    }),
+    ("an acknowledgement without an answer does not", |lab| {
+        let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+        lab.send(Side::A, &client.clone().syn(1));
+        lab.send(Side::A, &client.ack(2, 1))
+            .forwarded(Side::Provider);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (1, 0)
+        );
+    }),
+    ("data goes both ways", |lab| {
+        let flow = lab.connect(40_000);
+        let there = lab.send(
+            Side::A,
+            &flow.from_client().and(PSH).data(b"GET / HTTP/1.0\r\n\r\n"),
+        );
+        there
+            .forwarded(Side::Provider)
+            .between(flow.nat, flow.backend)
+            .station(BACKEND_MAC);
+        let back = lab.send(
+            Side::Provider,
+            &flow.from_backend().and(PSH).data(b"HTTP/1.0 200 OK\r\n"),
+        );
+        back.forwarded(Side::A)
+            .between(flow.endpoint, flow.client)
+            .station(CLIENT_MAC);
+    }),
+    ("the largest segment of the MTU goes through", |lab| {
+        let flow = lab.connect(40_000);
+        let full = flow.from_client().data(&[7; 1_460]);
+        lab.send(Side::A, &full).forwarded(Side::Provider);
+    }),
+    ("a larger one is counted", |lab| {
+        let flow = lab.connect(40_000);
+        let over = flow.from_client().data(&[7; 1_461]);
+        lab.send(Side::A, &over).dropped(DropReason::PacketTooBig);
+    }),
+    ("a smaller MTU of the network counts", |lab| {
+        let flow = lab.connect(40_000);
+        lab.change_network("shop/net", |network| network["mtu"] = 1_400.into());
+        let packet = flow.from_client().data(&[7; 1_361]);
+        lab.send(Side::A, &packet).dropped(DropReason::PacketTooBig);
+        lab.send(Side::A, &flow.from_client().data(&[7; 1_360]))
+            .forwarded(Side::Provider);
+    }),
+    ("a packet whose time to live ends here is counted", |lab| {
+        let flow = lab.connect(40_000);
+        for ttl in [0, 1] {
+            let packet = flow.from_client().with(|ip| ip.ttl = ttl);
+            lab.send(Side::A, &packet).dropped(DropReason::TtlExpired);
+        }
+        let packet = flow.from_client().with(|ip| ip.ttl = 2);
+        assert_eq!(
+            lab.send(Side::A, &packet)
+                .forwarded(Side::Provider)
+                .ipv4()
+                .ttl,
+            1
+        );
+    }),
+    ("DSCP, ECN and identification are kept", |lab| {
+        let flow = lab.connect(40_000);
+        let packet = flow
+            .from_client()
+            .with(|ip| (ip.tos, ip.id) = (0xb9, 0xbeef));
+        let out = lab.send(Side::A, &packet).forwarded(Side::Provider);
+        assert_eq!((out.ipv4().tos, out.ipv4().id), (0xb9, 0xbeef));
+    }),
+    (
+        "a checksum left to hardware is completed, in every phase",
+        |lab| {
+            let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+            let syn = lab.send_offloaded(Side::A, &client.clone().syn(1_000));
+            let (nat, backend) = syn.forwarded(Side::Provider).sockets();
+            let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
+            lab.send_offloaded(Side::Provider, &answer)
+                .forwarded(Side::A);
+            let ack = client.ack(1_001, 5_001);
+            lab.send_offloaded(Side::A, &ack).forwarded(Side::Provider);
+            for length in [1, 2, 3, 511, 512, 513, 1_024, 1_459, 1_460] {
+                let packet = ack.clone().data(&vec![0xa5; length]);
+                lab.send_offloaded(Side::A, &packet)
+                    .forwarded(Side::Provider);
+            }
+        },
+    ),
+    (
+        "a routed client is answered through the router that it came by",
+        |lab| {
+            let client = ("192.168.7.7".parse().expect("an address"), 40_000);
+            let syn = tcp(client, (ENDPOINT, HTTPS)).syn(1).from(ROUTER_MAC);
+            let (nat, backend) = lab
+                .send(Side::A, &syn)
+                .forwarded(Side::Provider)
+                .from_nat()
+                .sockets();
+            let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+            lab.send(Side::Provider, &answer)
+                .forwarded(Side::A)
+                .between((ENDPOINT, HTTPS), client)
+                .station(ROUTER_MAC);
+        },
+    ),
+    (
+        "two consumers with the same addresses and ports do not meet",
+        |lab| {
+            let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
+            let (nat_a, backend_a) = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
+            let syn = syn.at(Side::B);
+            let (nat_b, backend_b) = lab.send(Side::B, &syn).forwarded(Side::Provider).sockets();
+            assert_ne!((nat_a, backend_a), (nat_b, backend_b));
+            for (nat, backend, side) in [(nat_a, backend_a, Side::A), (nat_b, backend_b, Side::B)] {
+                let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+                let back = lab.send(Side::Provider, &answer).forwarded(side);
+                assert_eq!(back.sockets(), ((ENDPOINT, HTTPS), (CLIENT, 40_000)));
+            }
+        },
+    ),
+    (
+        "closing from both sides, then a new connection from the same port",
+        |lab| {
+            let flow = lab.connect(40_000);
+            lab.send(Side::A, &flow.from_client().and(FIN))
+                .forwarded(Side::Provider);
+            lab.send(Side::Provider, &flow.from_backend().and(FIN))
+                .forwarded(Side::A);
+            lab.send(Side::A, &flow.from_client())
+                .forwarded(Side::Provider);
+            assert_eq!(lab.flows(Table::Established), 1);
+            let again = tcp(flow.client, flow.endpoint).syn(90_000);
+            lab.send(Side::A, &again)
+                .forwarded(Side::Provider)
+                .between(flow.nat, flow.backend);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (1, 0)
+            );
+        },
+    ),
+    (
+        "a SYN on a flow that is open goes to its peer, which knows what to say",
+        |lab| {
+            let flow = lab.connect(40_000);
+            let stray = tcp(flow.client, flow.endpoint).syn(90_000);
+            lab.send(Side::A, &stray)
+                .forwarded(Side::Provider)
+                .between(flow.nat, flow.backend);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (0, 1)
+            );
+        },
+    ),
+    (
+        "after a reset by the client the same port opens anew",
+        |lab| {
+            let flow = lab.connect(40_000);
+            lab.send(Side::A, &flow.from_client().and(RST))
+                .forwarded(Side::Provider);
+            let again = tcp(flow.client, flow.endpoint).syn(90_000);
+            lab.send(Side::A, &again).forwarded(Side::Provider);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (1, 0)
+            );
+        },
+    ),
+    ("after a reset by the backend it does as well", |lab| {
+        let flow = lab.connect(40_000);
+        lab.send(Side::Provider, &flow.from_backend().and(RST))
+            .forwarded(Side::A);
+        let again = tcp(flow.client, flow.endpoint).syn(90_000);
+        lab.send(Side::A, &again).forwarded(Side::Provider);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (1, 0)
+        );
+    }),
+    ("a refused connection's answer goes to the client", |lab| {
+        let syn = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
+        let (nat, backend) = syn.forwarded(Side::Provider).sockets();
+        let refusal = tcp(backend, nat).from(BACKEND_MAC).flags(RST | ACK, 0, 2);
+        lab.send(Side::Provider, &refusal).forwarded(Side::A);
+    }),
+    (
+        "a flow whose half was evicted opens anew with the next SYN",
+        |lab| {
+            let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
+            for side in [Side::A, Side::Provider] {
+                lab.send(Side::A, &syn).forwarded(Side::Provider);
+                lab.evict(side);
+                lab.send(Side::A, &syn).forwarded(Side::Provider);
+                assert_eq!(lab.flows(Table::Embryonic), 1);
+            }
+        },
+    ),
+    ("a segment of an evicted flow is reset", |lab| {
+        let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+        lab.send(Side::A, &client.clone().syn(1))
+            .forwarded(Side::Provider);
+        lab.evict(Side::A);
+        lab.evict(Side::Provider);
+        lab.send(Side::A, &client.ack(2, 8))
+            .reset(DropReason::NoFlow);
+    }),
+    (
+        "a half that another flow has taken over is not mistaken for one's own",
+        |lab| {
+            let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
+            let first = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
+            // The entry that the provider's packets find goes; the consumer's stays.
+            lab.evict(Side::Provider);
+            let again = lab
+                .send(Side::A, &syn.flags(SYN, 2, 0))
+                .forwarded(Side::Provider)
+                .sockets();
+            assert_eq!(first, again, "the choice is a function of the tuple");
+            assert_eq!(lab.flows(Table::Embryonic), 1);
+        },
+    ),
+];
+
+#[test]
+fn tcp_is_carried() {
+    run(ROWS);
+}

@@ -1,0 +1,146 @@
+//! UDP: datagrams there and back.
+
+use std::net::Ipv4Addr;
+
+use gateway_common::{DropReason, flow::Table};
+use tests::{
+    lab::{BACKEND_MAC, CLIENT, CLIENT_MAC, DNS, ENDPOINT, EVERY, Side, udp},
+    packet::Transport,
+};
+
+use crate::{Row, run};
+
+const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
+const NAME_SERVER: (Ipv4Addr, u16) = (ENDPOINT, DNS);
+
+const ROWS: &[Row] = &[
+    ("a datagram goes to a backend, from source NAT", |lab| {
+        let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+        out.forwarded(Side::Provider)
+            .from_nat()
+            .to_backend(DNS)
+            .station(BACKEND_MAC);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (1, 0)
+        );
+    }),
+    ("its answer goes to the client's station", |lab| {
+        let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+        let (nat, backend) = out.forwarded(Side::Provider).sockets();
+        lab.send(
+            Side::Provider,
+            &udp(backend, nat, b"answer").from(BACKEND_MAC),
+        )
+        .forwarded(Side::A)
+        .between(NAME_SERVER, CLIENT_SOCKET)
+        .station(CLIENT_MAC);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (1, 0)
+        );
+    }),
+    ("a flow both sides use is never evicted", |lab| {
+        let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
+        let (nat, backend) = lab
+            .send(Side::A, &question)
+            .forwarded(Side::Provider)
+            .sockets();
+        lab.send(
+            Side::Provider,
+            &udp(backend, nat, b"answer").from(BACKEND_MAC),
+        );
+        lab.send(Side::A, &question)
+            .forwarded(Side::Provider)
+            .between(nat, backend);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (0, 1)
+        );
+        lab.send(
+            Side::Provider,
+            &udp(backend, nat, b"answer").from(BACKEND_MAC),
+        )
+        .forwarded(Side::A);
+    }),
+    (
+        "a flood of questions without answers stays evictable",
+        |lab| {
+            let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
+            for _ in 0..5 {
+                lab.send(Side::A, &question).forwarded(Side::Provider);
+            }
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (1, 0)
+            );
+        },
+    ),
+    ("no checksum stays no checksum", |lab| {
+        let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question").unchecksummed();
+        let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+        assert!(matches!(&out.ipv4().transport, Transport::Udp(udp) if !udp.checksummed));
+    }),
+    ("a checksum left to hardware is completed", |lab| {
+        for length in [0, 1, 7, 8, 511, 1_472] {
+            let question = udp(CLIENT_SOCKET, NAME_SERVER, &vec![0x5a; length]);
+            lab.send_offloaded(Side::A, &question)
+                .forwarded(Side::Provider);
+        }
+    }),
+    (
+        "a checksum that comes out as zero is sent as all ones (RFC 768)",
+        |lab| {
+            // Each of 65,536 payloads gives another sum, so one of them gives zero.
+            let question = |word: u16| udp(CLIENT_SOCKET, NAME_SERVER, &word.to_be_bytes());
+            let base = lab.send(Side::A, &question(0)).forwarded(Side::Provider);
+            let bytes = base.packet.bytes(false);
+            let checksum = u16::from_be_bytes([bytes[40], bytes[41]]);
+            let out = lab.send(Side::A, &question(checksum));
+            assert_eq!(out.frame[40..42], [0xff, 0xff]);
+            out.forwarded(Side::Provider);
+        },
+    ),
+    ("an empty datagram goes through", |lab| {
+        lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b""))
+            .forwarded(Side::Provider);
+    }),
+    ("bytes behind the UDP length are carried along", |lab| {
+        let mut packet = udp(CLIENT_SOCKET, NAME_SERVER, b"question").bytes(false);
+        packet.extend([0; 10]);
+        lab.send_bytes(Side::A, &packet).forwarded(Side::Provider);
+    }),
+    (
+        "a port that is not offered is dropped: there is no reset for UDP",
+        |lab| {
+            let packet = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"question");
+            lab.send(Side::A, &packet)
+                .dropped(DropReason::PortNotOffered);
+        },
+    ),
+    ("where every port is offered, the port is kept", |lab| {
+        for port in [1, 53, 4_500, 65_535] {
+            let out = lab.send(Side::A, &udp(CLIENT_SOCKET, (EVERY, port), b"x"));
+            let (_, (_, found)) = out.forwarded(Side::Provider).sockets();
+            assert_eq!(found, port);
+        }
+    }),
+    ("an answer from another port is no answer", |lab| {
+        let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+        let (nat, (backend, port)) = out.forwarded(Side::Provider).sockets();
+        let stray = udp((backend, port + 1), nat, b"answer").from(BACKEND_MAC);
+        lab.send(Side::Provider, &stray).dropped(DropReason::NoFlow);
+    }),
+    ("an answer from another backend is no answer", |lab| {
+        let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+        let (nat, (_, port)) = out.forwarded(Side::Provider).sockets();
+        let stranger = (Ipv4Addr::new(10, 1, 0, 99), port);
+        let stray = udp(stranger, nat, b"answer").from(BACKEND_MAC);
+        lab.send(Side::Provider, &stray).dropped(DropReason::NoFlow);
+    }),
+];
+
+#[test]
+fn udp_is_carried() {
+    run(ROWS);
+}
