@@ -46,11 +46,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
                     Problem::new(Code::Malformed, rejection.body_text())
                 }
             })?;
+        // Every body is an object; serde would take an array of a struct's fields as well.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            let detail = "the body must be a JSON object: { ... }";
+            return Err(Problem::new(Code::Malformed, detail).into());
+        }
         let mut reader = serde_json::Deserializer::from_slice(&bytes);
         let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            // A broken text has no path, or one that ends in a question mark.
             let path = error.path().to_string();
             let problem = Problem::new(Code::Malformed, error.into_inner().to_string());
-            if path == "." {
+            if matches!(path.as_str(), "." | "?") {
                 problem
             } else {
                 problem.at(path)

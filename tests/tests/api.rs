@@ -1,0 +1,510 @@
+//! The API and the command line, as users meet them: what is shown, what is refused, and how.
+
+use serde_json::{Value, json};
+use tests::{
+    agent::Agent,
+    namespace::Namespace,
+    site::{ENDPOINT, Site},
+};
+
+use std::sync::Arc;
+
+fn problem(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| panic!("no problem document: {text}"))
+}
+
+#[test]
+fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
+    let site = Site::new();
+    let endpoint = |address: &str| {
+        json!({ "name": "new", "network": "net", "addresses": [address], "service": "shop/web" })
+            .to_string()
+    };
+    let long = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
+    let tenants = "/v1/tenants";
+    let endpoints = "/v1/tenants/a/endpoints";
+    for (method, path, body, status, code, field, words) in [
+        (
+            "GET",
+            "/v1/nothing",
+            None,
+            404,
+            "not_found",
+            "",
+            "nothing at /v1/nothing",
+        ),
+        (
+            "GET",
+            "/v1/tenants/nobody",
+            None,
+            404,
+            "not_found",
+            "",
+            "there is no tenant nobody",
+        ),
+        (
+            "GET",
+            "/v1/tenants/No.Name",
+            None,
+            404,
+            "not_found",
+            "",
+            "there is no tenant No.Name",
+        ),
+        (
+            "GET",
+            "/v1/tenants/%ff",
+            None,
+            400,
+            "malformed",
+            "",
+            "UTF-8",
+        ),
+        (
+            "PATCH",
+            tenants,
+            None,
+            405,
+            "method_not_allowed",
+            "",
+            "does not take PATCH",
+        ),
+        ("POST", tenants, Some("{"), 400, "malformed", "", "EOF"),
+        (
+            "POST",
+            tenants,
+            Some("[]"),
+            400,
+            "malformed",
+            "",
+            "must be a JSON object",
+        ),
+        (
+            "POST",
+            tenants,
+            Some("{} {}"),
+            400,
+            "malformed",
+            "",
+            "behind the JSON value",
+        ),
+        (
+            "POST",
+            tenants,
+            Some("{\"name\":\"x\",\"extra\":1}"),
+            400,
+            "malformed",
+            "extra",
+            "unknown field `extra`",
+        ),
+        (
+            "POST",
+            tenants,
+            Some("{\"name\":7}"),
+            400,
+            "malformed",
+            "name",
+            "string",
+        ),
+        (
+            "POST",
+            tenants,
+            Some("{\"name\":\"Bad Name\"}"),
+            400,
+            "malformed",
+            "name",
+            "is not a name",
+        ),
+        (
+            "POST",
+            tenants,
+            Some("{}"),
+            422,
+            "invalid",
+            "name",
+            "needs a name",
+        ),
+        (
+            "POST",
+            tenants,
+            Some("{\"name\":\"a\"}"),
+            409,
+            "already_exists",
+            "name",
+            "exists already",
+        ),
+        (
+            "POST",
+            tenants,
+            Some(long.as_str()),
+            413,
+            "too_large",
+            "",
+            "larger than",
+        ),
+        (
+            "POST",
+            endpoints,
+            Some(&endpoint(ENDPOINT)),
+            409,
+            "in_use",
+            "addresses[0]",
+            "endpoint a/web",
+        ),
+        (
+            "POST",
+            endpoints,
+            Some(&endpoint("fd00::1")),
+            422,
+            "invalid",
+            "addresses[0]",
+            "IPv6",
+        ),
+        (
+            "POST",
+            endpoints,
+            Some(&endpoint("x")),
+            400,
+            "malformed",
+            "addresses[0]",
+            "IP address",
+        ),
+        (
+            "GET",
+            "/v1/tenants?limit=0",
+            None,
+            422,
+            "invalid",
+            "limit",
+            "1 to 1000",
+        ),
+        ("GET", "/v1/tenants?limit=x", None, 400, "malformed", "", ""),
+        (
+            "GET",
+            "/v1/flows?endpoint=a%2Fnone",
+            None,
+            404,
+            "not_found",
+            "",
+            "there is no endpoint a/none",
+        ),
+        (
+            "DELETE",
+            "/v1/tenants/a",
+            None,
+            409,
+            "has_dependents",
+            "",
+            "delete them first",
+        ),
+        (
+            "DELETE",
+            "/v1/tenants/shop/services/web?force=perhaps",
+            None,
+            400,
+            "malformed",
+            "",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/tenants/shop/services/web/connections/7/approve",
+            Some("{}"),
+            404,
+            "not_found",
+            "",
+            "no connection 7",
+        ),
+        (
+            "POST",
+            "/v1/tenants/shop/services/web/connections/x/approve",
+            Some("{}"),
+            404,
+            "not_found",
+            "",
+            "no connection x",
+        ),
+        (
+            "POST",
+            "/v1/tenants/shop/services/web/connections/7/bless",
+            Some("{}"),
+            404,
+            "not_found",
+            "",
+            "approve, reject, remove",
+        ),
+    ] {
+        let (got, text) = site.agent.http(method, path, body);
+        let document = problem(&text);
+        assert_eq!(
+            (got, &document["code"]),
+            (status, &json!(code)),
+            "{method} {path}: {text}"
+        );
+        assert_eq!(document["status"], status);
+        assert_eq!(
+            document["field"].as_str().unwrap_or(""),
+            field,
+            "{method} {path}: {text}"
+        );
+        let detail = document["detail"].as_str().unwrap_or("");
+        assert!(detail.contains(words), "{method} {path}: {text}");
+        assert!(!document["title"].as_str().unwrap_or("").is_empty());
+    }
+    // None of it changed anything.
+    assert_eq!(
+        site.agent.json("tenant list").as_array().map(Vec::len),
+        Some(3)
+    );
+    assert_eq!(
+        site.agent.json("endpoint list").as_array().map(Vec::len),
+        Some(2)
+    );
+}
+
+#[test]
+fn a_bodys_type_must_be_json() {
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::start(&host);
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-sS", "--unix-socket"]).arg(agent.socket());
+    curl.args([
+        "-H",
+        "content-type: text/plain",
+        "-d",
+        "{}",
+        "http://x/v1/tenants",
+    ]);
+    let text = tests::process::succeed(&mut curl);
+    assert!(text.contains("application/json"), "{text}");
+}
+
+#[test]
+fn lists_come_in_pages() {
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::start(&host);
+    for number in 0..5 {
+        agent.cli(&format!("tenant create t{number}"));
+    }
+    let (status, first) = agent.http("GET", "/v1/tenants?limit=3", None);
+    let first: Value = serde_json::from_str(&first).expect("JSON");
+    assert_eq!(
+        (status, first["items"].as_array().map(Vec::len)),
+        (200, Some(3))
+    );
+    assert_eq!(first["next"], "t2");
+    let (_, second) = agent.http("GET", "/v1/tenants?limit=3&after=t2", None);
+    let second: Value = serde_json::from_str(&second).expect("JSON");
+    assert_eq!(second["items"].as_array().map(Vec::len), Some(2));
+    assert!(second["next"].is_null(), "{second}");
+}
+
+#[test]
+fn a_write_for_an_old_version_is_refused() {
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::start(&host);
+    agent.cli("tenant create t");
+    let version = agent.json("tenant show t")["version"]
+        .as_u64()
+        .expect("a version");
+    let put = |version: u64| {
+        let body = json!({ "version": version, "labels": { "at": version.to_string() } });
+        agent.http("PUT", "/v1/tenants/t", Some(&body.to_string()))
+    };
+    assert_eq!(put(version).0, 200);
+    let (status, text) = put(version);
+    assert_eq!(
+        (status, &problem(&text)["code"]),
+        (409, &json!("version_conflict")),
+        "{text}"
+    );
+    assert_eq!(
+        agent.json("tenant show t")["labels"]["at"],
+        version.to_string()
+    );
+}
+
+#[test]
+fn the_connections_states_are_those_of_the_book() {
+    let site = Site::new();
+    let state = || {
+        site.agent.json("endpoint show a/web")["status"]["connection"]["state"]
+            .as_str()
+            .expect("a state")
+            .to_owned()
+    };
+    assert_eq!(state(), "Pending");
+    for (verb, wanted) in [
+        ("approve", "Approved"),
+        ("reject", "Rejected"),
+        ("approve", "Approved"),
+        ("remove", "Disconnected"),
+    ] {
+        site.agent
+            .cli(&format!("connection {verb} a/web --reason because"));
+        assert_eq!(state(), wanted);
+    }
+    let connection = site.agent.json("endpoint show a/web")["status"]["connection"].clone();
+    assert_eq!(connection["reason"], "because");
+    assert_eq!(connection["decided_by"], "operator (uid 0)");
+    for verb in ["approve", "reject", "remove"] {
+        let text = site.agent.refused(&format!("connection {verb} a/web"));
+        assert!(text.contains("Disconnected is final"), "{text}");
+    }
+    site.agent.cli("connection approve b/web");
+    assert!(
+        site.agent
+            .refused("connection approve b/web")
+            .contains("Approved can't be approved")
+    );
+    let text = site.agent.refused("service delete shop/web");
+    assert!(
+        text.contains("1 approved connections") && text.contains("force"),
+        "{text}"
+    );
+    site.agent.cli("service delete shop/web --force");
+    assert_eq!(
+        site.agent.json("endpoint show b/web")["status"]["connection"]["state"],
+        "Disconnected"
+    );
+    for endpoint in ["a/web", "b/web"] {
+        site.agent.cli(&format!("endpoint delete {endpoint}"));
+    }
+    for tenant in ["a", "b", "shop"] {
+        site.agent.cli(&format!("network delete {tenant}/net"));
+        site.agent.cli(&format!("tenant delete {tenant}"));
+    }
+    assert_eq!(site.agent.cli("tenant list"), "none\n");
+}
+
+#[test]
+fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
+    let site = Site::new();
+    for (line, words) in [
+        ("tenant create a", "tenant a exists already"),
+        ("tenant delete nobody", "there is no tenant nobody"),
+        ("network show a/none", "there is no network a/none"),
+        (
+            "network create b/more --interface gw-a",
+            "gw-a is attached to another network",
+        ),
+        (
+            "service create shop/two --network net --port 80 --nat 10.1.0.70",
+            "source NAT addresses of service shop/web",
+        ),
+        (
+            "service create shop/two --network a/net --port 80 --nat 10.1.2.0/30",
+            "belongs to another tenant",
+        ),
+        (
+            "service backend remove shop/web 10.1.0.99",
+            "has no backend 10.1.0.99",
+        ),
+        (
+            "endpoint create a/two --network net --address 10.0.0.101 --service shop/none",
+            "there is no service shop/none",
+        ),
+        (
+            "connection approve a/none",
+            "no connection of an endpoint a/none",
+        ),
+    ] {
+        let output = tests::process::run(
+            &mut site.agent.command(line),
+            std::time::Duration::from_secs(20),
+        )
+        .expect("the command line");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line}: {text}");
+        assert!(
+            text.starts_with("gateway: ") && text.contains(words),
+            "{line}: {text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{line}: {text}");
+        assert!(output.stdout.is_empty());
+    }
+    for line in [
+        "tenant create Bad",
+        "network create a",
+        "endpoint create a/x",
+        "nonsense",
+        "service create shop/x --network net --port 0 --nat 10.1.2.0/30",
+    ] {
+        let output = tests::process::run(
+            &mut site.agent.command(line),
+            std::time::Duration::from_secs(20),
+        )
+        .expect("the command line");
+        assert_eq!(output.status.code(), Some(2), "{line}");
+    }
+}
+
+#[test]
+fn tables_fit_a_hundred_columns_and_json_and_yaml_are_whole() {
+    let site = Site::approved();
+    site.agent.cli("network create a/out --interface not-there");
+    for line in [
+        "tenant list",
+        "tenant show a",
+        "network list",
+        "network show a/net",
+        "network show a/out",
+        "service list",
+        "service show shop/web",
+        "endpoint list",
+        "endpoint show a/web",
+        "connection list",
+        "flow list",
+        "status",
+    ] {
+        let text = site.agent.cli(line);
+        for row in text.lines() {
+            assert!(row.chars().count() <= 100, "{line}: {row:?}");
+        }
+        site.agent.json(line);
+        assert!(!site.agent.cli(&format!("{line} -o yaml")).is_empty());
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(
+            site.agent
+                .cli(&format!("completions {shell}"))
+                .contains("gateway")
+        );
+    }
+    assert!(site.agent.cli("config check").contains("state_dir"));
+}
+
+#[test]
+fn the_socket_is_for_root_and_its_group() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::start(&host);
+    let mode = std::fs::metadata(agent.socket())
+        .expect("a socket")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let store = agent.state_directory().join("state.db");
+    let mode = std::fs::metadata(store)
+        .expect("a store")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn what_a_consumer_sees_does_not_tell_where_the_service_is() {
+    let site = Site::new();
+    let text = site.agent.cli("-o json endpoint show a/web");
+    for secret in ["10.1.0.", "gw-p"] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    let service = site.agent.json("service show shop/web");
+    let alias = service["status"]["alias"].as_str().expect("an alias");
+    let parts: Vec<&str> = alias.splitn(3, '.').collect();
+    assert_eq!(
+        (parts[0], parts[1].len(), parts[2]),
+        ("web", 16, "privatelink.internal")
+    );
+    assert!(!alias.contains("shop"));
+}

@@ -1,0 +1,445 @@
+//! Things that go wrong: the agent killed, interfaces gone, backends dead, files spoilt. The data
+//! path goes on where it can, and what can't be done is said in one sentence.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tests::{
+    agent::{Agent, binary},
+    namespace::Namespace,
+    process::{fail, succeed},
+    site::{BACKENDS, ENDPOINT, Site},
+    wait,
+};
+
+/// A server that sends back what it gets, on both of the provider's addresses.
+fn echo(provider: &Namespace) {
+    for address in BACKENDS {
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        provider.spawn(move || {
+            let listener = TcpListener::bind((address, 7)).expect("a listener");
+            ready.send(()).expect("a test that waits");
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut writer = stream.try_clone().expect("a stream");
+                    let mut reader = stream;
+                    let _peer_gone = std::io::copy(&mut reader, &mut writer);
+                });
+            }
+        });
+        is_ready.recv().expect("a server");
+    }
+}
+
+/// A client that sends and checks what comes back, for as long as it lives.
+struct Conversation {
+    turns: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    _thread: thread::JoinHandle<()>,
+}
+
+impl Conversation {
+    fn start(consumer: &Namespace) -> Self {
+        let (turns, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (counted, ended) = (Arc::clone(&turns), Arc::clone(&failed));
+        let thread = consumer.spawn(move || {
+            let mut stream = TcpStream::connect((ENDPOINT, 7)).expect("a connection");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .expect("a stream");
+            let mut answer = [0; 1_000];
+            loop {
+                let turn = counted.load(Ordering::Relaxed);
+                let question = [turn.to_le_bytes()[0]; 1_000];
+                let turned = stream
+                    .write_all(&question)
+                    .and_then(|()| stream.read_exact(&mut answer));
+                if turned.is_err() || answer != question {
+                    ended.store(1, Ordering::Relaxed);
+                    return;
+                }
+                counted.store(turn + 1, Ordering::Relaxed);
+            }
+        });
+        Self {
+            turns,
+            failed,
+            _thread: thread,
+        }
+    }
+
+    /// Waits until it has gone on for a while.
+    #[track_caller]
+    fn goes_on(&self) {
+        let start = self.turns.load(Ordering::Relaxed);
+        wait::until_true("the conversation to go on", || {
+            assert_eq!(
+                self.failed.load(Ordering::Relaxed),
+                0,
+                "the conversation broke off"
+            );
+            self.turns.load(Ordering::Relaxed) > start + 100
+        });
+    }
+}
+
+/// What can't change while the agent is away.
+fn picture(agent: &Agent) -> [String; 5] {
+    [
+        agent.cli("tenant list"),
+        agent.cli("network list"),
+        agent.cli("service list"),
+        agent.cli("connection list"),
+        flows(agent),
+    ]
+}
+
+/// The flows, without their times.
+fn flows(agent: &Agent) -> String {
+    let list = agent.json("flow list");
+    let flows = list.as_array().expect("a list").iter().map(|flow| {
+        format!(
+            "{} {} {} {} {}",
+            flow["endpoint"], flow["client"], flow["nat"], flow["backend"], flow["state"]
+        )
+    });
+    flows.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_killed_agent_disturbs_nobody_and_comes_back_to_the_same() {
+    let mut site = Site::approved();
+    echo(&site.provider);
+    let old = Conversation::start(&site.a);
+    old.goes_on();
+    let before = picture(&site.agent);
+    site.agent.kill();
+    old.goes_on();
+    // New connections are opened without it.
+    let new = Conversation::start(&site.b);
+    new.goes_on();
+    site.agent.restart();
+    old.goes_on();
+    new.goes_on();
+    let after = picture(&site.agent);
+    assert_eq!(before[..4], after[..4]);
+    assert!(
+        after[4].starts_with(&before[4]) || after[4].ends_with(&before[4]),
+        "{after:?}"
+    );
+    // Told to stop, it leaves things as they are as well.
+    site.agent.stop();
+    old.goes_on();
+    site.agent.restart();
+    old.goes_on();
+    site.agent.cli("connection reject a/web");
+    wait::until_true("the conversation to be cut", || {
+        old.failed.load(Ordering::Relaxed) == 1
+    });
+    new.goes_on();
+}
+
+#[test]
+fn killed_at_any_moment_the_store_and_the_kernel_agree_afterwards() {
+    let mut site = Site::approved();
+    echo(&site.provider);
+    let paying = Conversation::start(&site.b);
+    for round in 0..8u64 {
+        let socket = site.agent.socket();
+        let worker = thread::spawn(move || {
+            for verb in ["reject", "approve"].iter().cycle().take(200) {
+                let mut command = Command::new(binary());
+                command
+                    .args(["connection", verb, "a/web"])
+                    .env("GATEWAY_SOCKET", &socket);
+                command.stdout(Stdio::null()).stderr(Stdio::null());
+                // It fails as soon as the agent is gone, which ends the round.
+                if !command.status().is_ok_and(|status| status.success()) {
+                    return;
+                }
+            }
+        });
+        let revision = || site.agent.json("endpoint show a/web")["version"].as_u64();
+        let start = revision();
+        wait::until_true("changes", || {
+            revision() > start.map(|start| start + 2 + round)
+        });
+        site.agent.kill();
+        worker.join().expect("the worker");
+        site.agent.restart();
+        let state = site.agent.json("endpoint show a/web")["status"]["connection"]["state"].clone();
+        let mut curl = site
+            .a
+            .line(&format!("curl -sS -m 2 -o /dev/null telnet://{ENDPOINT}:7"));
+        let answer = fail(curl.stdin(Stdio::null()));
+        let refused = answer.contains("Failed to connect") || answer.contains("Couldn't connect");
+        assert_eq!(refused, state != "Approved", "{state}: {answer}");
+        // A killed agent's reject may have left the endpoint either way; begin anew.
+        if state != "Approved" {
+            site.agent.cli("connection approve a/web");
+        }
+        assert_eq!(site.agent.json("status")["in_step"], true);
+        paying.goes_on();
+    }
+}
+
+#[test]
+fn a_second_agent_is_refused_and_the_first_goes_on() {
+    let site = Site::approved();
+    let refusal = fail(&mut site.agent.run_command());
+    assert!(refusal.contains("another agent is running"), "{refusal}");
+    let refusal = fail(
+        site.agent
+            .run_command()
+            .arg("--state-dir")
+            .arg("/tmp/nowhere-else"),
+    );
+    assert!(refusal.contains("another agent is running"), "{refusal}");
+    let _tidy = fs::remove_dir("/tmp/nowhere-else");
+    site.agent.cli("status");
+}
+
+#[test]
+fn an_interface_that_vanishes_is_reported_and_used_again_when_it_returns() {
+    let site = Site::approved();
+    echo(&site.provider);
+    let paying = Conversation::start(&site.b);
+    paying.goes_on();
+    site.host.ip("link delete dev gw-a");
+    let attachment = || site.agent.json("network show a/net")["status"]["attachments"][0].clone();
+    wait::until_true("the loss to be seen", || attachment()["state"] == "missing");
+    let status = site.agent.cli("status");
+    assert!(status.contains("there is no interface gw-a"), "{status}");
+    paying.goes_on();
+    site.host.connect("gw-a", &site.a);
+    site.a.ip("address add 10.0.0.5/24 dev eth0");
+    wait::until_true("its return to be seen", || {
+        attachment()["xdp_mode"] == "native"
+    });
+    Conversation::start(&site.a).goes_on();
+    paying.goes_on();
+}
+
+#[test]
+fn an_interface_that_goes_down_is_reported_with_what_to_do() {
+    let site = Site::approved();
+    site.host.ip("link set dev gw-p down");
+    wait::until_true("it to be seen", || {
+        site.agent.cli("status").contains("gw-p is down")
+    });
+    let refusal = fail(&mut site.a.line(&format!("curl -sS -m 5 http://{ENDPOINT}:7/")));
+    assert!(refusal.contains("connect"), "{refusal}");
+    assert!(site.agent.drops("no_backend") > 0);
+    site.host.ip("link set dev gw-p up");
+    site.wait_for_backends();
+}
+
+#[test]
+fn a_backend_that_moves_to_another_station_is_followed() {
+    let site = Site::approved();
+    echo(&site.provider);
+    Conversation::start(&site.a).goes_on();
+    site.provider
+        .ip("link set dev eth0 address 02:00:00:00:99:99");
+    for address in BACKENDS {
+        // As hosts do when their address moves.
+        succeed(
+            &mut site
+                .provider
+                .line(&format!("arping -q -c 1 -U -I eth0 {address}")),
+        );
+    }
+    wait::until_true("the new station to be known", || {
+        let text = site.host.ip("neighbour show dev gw-p");
+        text.matches("02:00:00:00:99:99").count() == 2
+    });
+    Conversation::start(&site.a).goes_on();
+}
+
+#[test]
+fn a_far_end_that_takes_no_redirected_frames_is_reported() {
+    let site = Site::approved();
+    succeed(&mut site.a.line("ethtool -K eth0 gro off"));
+    // The kernel tells nobody of that; any change makes the agent look.
+    site.host.ip("link set dev gw-a alias looked-at");
+    wait::until_true("it to be reported", || {
+        let text = site.agent.cli("-o json network show a/net");
+        text.contains("what is forwarded into gw-a is lost") && text.contains("gro on")
+    });
+    succeed(&mut site.a.line("ethtool -K eth0 gro on"));
+    site.host.ip("link set dev gw-a alias again");
+    wait::until_true("it to be right again", || {
+        site.agent.json("network show a/net")["status"]["attachments"][0]["problems"]
+            .as_array()
+            .is_some_and(Vec::is_empty)
+    });
+}
+
+#[test]
+fn an_interface_without_native_xdp_is_used_and_reported() {
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::start(&host);
+    // A bridge has no XDP of its own.
+    host.ip("link add name slow type bridge");
+    host.ip("link set dev slow up");
+    agent.cli("tenant create t");
+    agent.cli("network create t/net --interface slow");
+    let network = agent.json("network show t/net");
+    let attachment = &network["status"]["attachments"][0];
+    assert_eq!(attachment["xdp_mode"], "generic", "{network}");
+    assert!(
+        attachment["problems"].to_string().contains("no native XDP"),
+        "{network}"
+    );
+}
+
+#[test]
+fn another_xdp_program_is_not_pushed_aside() {
+    let site = Site::bare();
+    let other = Agent::start(&site.host);
+    for agent in [&site.agent, &other] {
+        agent.cli("tenant create t");
+    }
+    site.agent.cli("network create t/net --interface gw-a");
+    other.cli("network create t/net --interface gw-a");
+    let text = other.cli("status");
+    assert!(text.contains("another XDP program is attached"), "{text}");
+    let network = site.agent.json("network show t/net");
+    assert_eq!(network["status"]["attachments"][0]["xdp_mode"], "native");
+}
+
+#[test]
+fn unloading_ends_traffic_and_leaves_nothing_in_the_kernel() {
+    let mut site = Site::approved();
+    echo(&site.provider);
+    let conversation = Conversation::start(&site.a);
+    conversation.goes_on();
+    let unload = |site: &Site| {
+        let mut command = site.host.command(&binary().display().to_string());
+        command
+            .arg("unload")
+            .env("GATEWAY_STATE_DIR", site.agent.state_directory());
+        command.env("GATEWAY_BPF_DIR", site.agent.bpf_directory());
+        command
+    };
+    let refusal = fail(&mut unload(&site));
+    assert!(refusal.contains("another agent is running"), "{refusal}");
+    site.agent.stop();
+    succeed(&mut unload(&site));
+    let left = fs::read_dir(site.agent.bpf_directory())
+        .expect("a directory")
+        .count();
+    assert_eq!(left, 0);
+    wait::until_true("the program to be gone", || {
+        !site.host.ip("link show dev gw-a").contains("xdp")
+    });
+    // What was configured is there still.
+    site.agent.restart();
+    site.wait_for_backends();
+    Conversation::start(&site.b).goes_on();
+}
+
+#[test]
+fn an_idle_flow_is_forgotten() {
+    let site = Site::approved();
+    echo(&site.provider);
+    site.agent
+        .cli("service update shop/web --tcp-transitory-timeout 5");
+    let mut stream = site
+        .a
+        .run_in(|| TcpStream::connect((ENDPOINT, 7)).expect("a connection"));
+    stream.write_all(b"hello").expect("to send");
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(flows(&site.agent).lines().count(), 1);
+    drop(stream);
+    wait::until("the flow to go", Duration::from_secs(30), || {
+        flows(&site.agent).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn what_keeps_the_agent_from_starting_is_said() {
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::prepare(&host);
+    let says = |change: &dyn Fn(&mut Command), words: &str| {
+        let mut command = agent.run_command();
+        change(&mut command);
+        let text = fail(&mut command);
+        assert!(text.contains(words), "{words:?} is not in: {text}");
+        assert!(text.starts_with("gateway: "), "{text}");
+    };
+    says(
+        &|command| {
+            command.arg("--bpf-dir").arg("/tmp");
+        },
+        "mount -t bpf bpf /sys/fs/bpf",
+    );
+    says(
+        &|command| {
+            command.arg("--config").arg("/nowhere/gateway.toml");
+        },
+        "could not read the configuration /nowhere/gateway.toml",
+    );
+    says(
+        &|command| {
+            command.arg("--state-dir").arg("relative");
+        },
+        "absolute path",
+    );
+    let store = agent.state_directory().join("state.db");
+    fs::create_dir_all(agent.state_directory()).expect("a directory");
+    fs::write(
+        &store,
+        "this is no database, and long enough to be looked at as if it were one",
+    )
+    .expect("a file");
+    says(&|_| {}, "state.db");
+    assert!(
+        fs::read(&store)
+            .expect("the file")
+            .starts_with(b"this is no database"),
+        "it was overwritten"
+    );
+}
+
+#[test]
+fn without_root_the_agent_says_so() {
+    let files = tempfile::tempdir().expect("a directory");
+    let copy = files.path().join("gateway");
+    fs::copy(binary(), &copy).expect("a copy that everyone may run");
+    std::os::unix::fs::chown(files.path(), Some(65_534), None).expect("a directory of nobody's");
+    let mut command = Command::new(&copy);
+    command.arg("run").uid(65_534);
+    let text = fail(&mut command);
+    assert!(text.contains("must run as root"), "{text}");
+}
+
+#[test]
+fn without_an_agent_the_command_line_says_so() {
+    let mut command = Command::new(binary());
+    command.args(["tenant", "list", "--socket", "/nowhere/gateway.sock"]);
+    let text = fail(&mut command);
+    assert!(
+        text.contains("no agent listens on /nowhere/gateway.sock"),
+        "{text}"
+    );
+    let mut site = Site::bare();
+    site.agent.kill();
+    let text = site.agent.refused("tenant list");
+    assert!(text.contains("is gone: start it with"), "{text}");
+    // The socket that it left does not keep the next one from starting.
+    site.agent.restart();
+    site.agent.cli("tenant list");
+}
