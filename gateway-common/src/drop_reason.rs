@@ -89,4 +89,13 @@ mod tests {
             DropReason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), DropReason::COUNT);
     }
+
+    #[test]
+    fn the_manual_explains_each() {
+        let manual = include_str!("../../docs/operation.md");
+        for reason in DropReason::ALL {
+            let row = format!("| `{}` | {} |", reason.name(), reason.description());
+            assert!(manual.contains(&row), "docs/operation.md lacks: {row}");
+        }
+    }
 }

@@ -213,8 +213,11 @@ impl Agent {
             ])
             .arg(self.socket())
             .arg(format!("http://gateway{path}"));
+        let file = tempfile::NamedTempFile::new().expect("a file");
         if let Some(body) = body {
-            command.args(["-H", "content-type: application/json", "--data-raw", body]);
+            fs::write(file.path(), body).expect("a file");
+            command.args(["-H", "content-type: application/json", "--data-binary"]);
+            command.arg(format!("@{}", file.path().display()));
         }
         let output = succeed(&mut command);
         let (body, status) = output.rsplit_once('\n').expect("a status line");

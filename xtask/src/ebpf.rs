@@ -44,6 +44,28 @@ impl Toolchain {
         usable.then_some(Self::Distribution(directory))
     }
 
+    /// The major version of LLVM that it brings: what the linker must be built for.
+    ///
+    /// # Errors
+    /// When the compiler does not say.
+    pub fn llvm_version(&self) -> Result<u32> {
+        let mut command = match self {
+            Self::Nightly => {
+                let mut command = Command::new("rustup");
+                command.args(["run", "nightly", "rustc"]);
+                command
+            }
+            Self::Distribution(directory) => Command::new(directory.join("rustc")),
+        };
+        let output = command.env_remove("RUSTUP_TOOLCHAIN").arg("-vV").output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines()
+            .find_map(|line| line.strip_prefix("LLVM version: "))
+            .and_then(|version| version.split('.').next())
+            .and_then(|major| major.parse().ok())
+            .with_context(|| format!("the compiler does not say which LLVM it has: {text}"))
+    }
+
     /// A `cargo` command that builds with it.
     #[must_use]
     pub fn cargo(&self) -> Command {
@@ -80,9 +102,15 @@ fn has_source(sysroot: &Path) -> bool {
             .exists()
 }
 
-/// Where `bpf-linker` is: on the search path, or where cargo installs it.
+/// Where `bpf-linker` is.
 #[must_use]
 pub fn bpf_linker() -> Option<PathBuf> {
+    on_path("bpf-linker")
+}
+
+/// Where a program is: on the search path, where cargo installs them, or where only root looks.
+#[must_use]
+pub fn on_path(program: &str) -> Option<PathBuf> {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
         let home = env::var_os("HOME")?;
         Some(PathBuf::from(home).join(".cargo"))
@@ -90,7 +118,8 @@ pub fn bpf_linker() -> Option<PathBuf> {
     let search = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&search)
         .chain(cargo_home.map(|home| home.join("bin")))
-        .map(|directory| directory.join("bpf-linker"))
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(program))
         .find(|candidate| candidate.is_file())
 }
 

@@ -1,7 +1,157 @@
-//! `cargo xtask`.
+//! `cargo xtask`: set-up, build, demo and tests.
 
-fn main() -> anyhow::Result<()> {
-    let object = xtask::ebpf::build(".".as_ref(), "target/ebpf".as_ref())?;
-    println!("{}", object.display());
+mod demo;
+mod run;
+mod serve;
+mod setup;
+mod topology;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+
+use run::{is_root, run, step};
+
+/// Set-up, build, demo and tests of the private link gateway.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what this machine lacks to build and test
+    Setup,
+    /// Build the gateway: one binary, with the XDP program in it
+    Build {
+        /// With optimizations
+        #[arg(long)]
+        release: bool,
+    },
+    /// Make two consumers and a provider, and show a request approved and traffic flowing
+    Demo {
+        /// Leave everything standing, to play with
+        #[arg(long)]
+        keep: bool,
+        /// Remove what an earlier demo left standing
+        #[arg(long, conflicts_with = "keep")]
+        remove: bool,
+    },
+    /// Run all tests
+    Test {
+        /// Only tests whose names contain this
+        filter: Option<String>,
+    },
+    /// Check formatting, lints and licences
+    Lint,
+    /// Answer HTTP requests with a name: the demo's server where there is no nginx
+    #[command(hide = true)]
+    Serve {
+        /// Where to listen
+        address: SocketAddr,
+        /// What to answer
+        name: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Task::Setup => setup::setup(),
+        Task::Build { release } => build(release).map(|binary| println!("{}", binary.display())),
+        Task::Demo { remove: true, .. } => demo::remove(),
+        Task::Demo { keep, .. } => setup::setup()
+            .and_then(|()| build(false))
+            .and_then(|binary| demo::demo(&binary, keep)),
+        Task::Test { filter } => setup::setup().and_then(|()| test(filter.as_deref())),
+        Task::Lint => lint(),
+        Task::Serve { address, name } => serve::serve(address, &name),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nxtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace's directory.
+fn workspace() -> Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest
+        .parent()
+        .map(Path::to_owned)
+        .context("the crate lies in the workspace")
+}
+
+fn cargo() -> Result<Command> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace()?);
+    Ok(command)
+}
+
+/// Builds the gateway and says where it is.
+fn build(release: bool) -> Result<PathBuf> {
+    step("building the gateway and its XDP program");
+    let mut command = cargo()?;
+    command.args(["build", "--locked", "--package", "gateway"]);
+    if release {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or(workspace()?.join("target"), PathBuf::from);
+    Ok(target
+        .join(if release { "release" } else { "debug" })
+        .join("gateway"))
+}
+
+/// Every layer of tests: pure ones beside the code, packets, networks, faults.
+fn test(filter: Option<&str>) -> Result<()> {
+    if !is_root() {
+        bail!(
+            "the tests need root: they load a program into the kernel and make network namespaces"
+        );
+    }
+    let binary = build(false)?;
+    step("running the tests");
+    let mut command = cargo()?;
+    command
+        .args(["test", "--locked", "--no-fail-fast"])
+        .env("GATEWAY_BIN", binary);
+    command.args(filter);
+    run(&mut command)
+}
+
+fn lint() -> Result<()> {
+    step("checking the format");
+    run(cargo()?.args(["fmt", "--check"]))?;
+    step("checking with clippy");
+    run(cargo()?.args([
+        "clippy",
+        "--locked",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    step("checking the XDP program");
+    let target = workspace()?.join("target").join("ebpf");
+    run(&mut xtask::ebpf::cargo(&workspace()?, &target, "check")?)?;
+    if xtask::ebpf::on_path("cargo-deny").is_some() {
+        step("checking licences and sources");
+        run(cargo()?.args(["deny", "check", "licenses", "bans", "sources"]))?;
+    } else {
+        println!(
+            "cargo-deny is not installed, so licences are not checked: cargo install cargo-deny"
+        );
+    }
     Ok(())
 }

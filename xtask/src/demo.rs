@@ -1,0 +1,331 @@
+//! `cargo xtask demo`: a request approved and traffic flowing, each command shown.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use xtask::ebpf::on_path;
+
+use crate::{
+    run::{capture, is_root, shown, step},
+    topology::{self, Background, GATEWAY, files, on, wait},
+};
+
+const PICTURE: &str = "
+   tenant blue                                                     tenant shop
+  +---------------+                                              +----------------+
+  | client        |           +---------------------+            | nginx one      |
+  | 10.0.0.5      |--- to-blue|                     |            | 10.1.0.10      |
+  +---------------+           |   gateway: XDP      |to-shop ----|                |
+   tenant green               |   no IP address     |            | nginx two      |
+  +---------------+           |                     |            | 10.1.0.11      |
+  | client        |--to-green |                     |            +----------------+
+  | 10.0.0.5      |           +---------------------+
+  +---------------+
+   both see the service                                    the service sees consumers
+   at 10.0.0.100                                           as 10.1.0.64 to 10.1.0.79
+";
+
+const URL: &str = "http://10.0.0.100/";
+const SOON: Duration = Duration::from_secs(15);
+
+/// Runs the demo.
+///
+/// # Errors
+/// When any step does not do what it says.
+pub(crate) fn demo(binary: &Path, keep: bool) -> Result<()> {
+    if !is_root() {
+        bail!(
+            "the demo needs root: it loads a program into the kernel and makes network namespaces"
+        );
+    }
+    if topology::stands() {
+        bail!("an earlier demo is standing: remove it with `cargo xtask demo --remove`");
+    }
+    let outcome = topology::build().and_then(|()| show(binary));
+    if keep && outcome.is_ok() {
+        explain_how_to_enter(binary);
+        return Ok(());
+    }
+    if let Err(error) = &outcome
+        && let Ok(log) = fs::read_to_string(files().join("agent.log"))
+    {
+        eprintln!("\nThe agent's log:\n{log}\n{error:#}");
+    }
+    step("cleaning up");
+    topology::remove()?;
+    outcome?;
+    println!(
+        "\nEvery step did what it says. `cargo xtask demo --keep` leaves it standing to play with."
+    );
+    Ok(())
+}
+
+/// Removes what an earlier demo left standing.
+pub(crate) fn remove() -> Result<()> {
+    topology::remove()?;
+    println!("removed");
+    Ok(())
+}
+
+/// The gateway's command line, shown as a user would type it.
+struct Gateway<'a> {
+    binary: &'a Path,
+}
+
+impl Gateway<'_> {
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(self.binary);
+        command
+            .args(line.split(' '))
+            .env("GATEWAY_SOCKET", files().join("run/gateway.sock"));
+        command
+    }
+
+    /// Runs a command line, shows it and what it prints.
+    fn run(&self, line: &str) -> Result<String> {
+        let mut command = self.command(line);
+        println!("\n$ gateway {}", quoted(line));
+        let (succeeded, text) = capture(&mut command)?;
+        print!("{text}");
+        if !succeeded {
+            bail!("`gateway {line}` failed");
+        }
+        Ok(text)
+    }
+}
+
+fn quoted(line: &str) -> String {
+    let words = line.split(' ').map(|word| {
+        if word.contains('*') {
+            format!("'{word}'")
+        } else {
+            word.to_owned()
+        }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Runs a command in a host, shows it and what it prints.
+fn run_on(host: &str, line: &str) -> Result<(bool, String)> {
+    let mut command = on(host);
+    command.args(line.split(' '));
+    println!("\n$ {}", shown(&command));
+    let (succeeded, text) = capture(&mut command)?;
+    print!("{text}");
+    Ok((succeeded, text))
+}
+
+fn curl(host: &str) -> Result<(bool, String)> {
+    run_on(host, &format!("curl -sS -m 5 {URL}"))
+}
+
+fn show(binary: &Path) -> Result<()> {
+    println!("{PICTURE}");
+    let gateway = Gateway { binary };
+    servers()?;
+    agent(binary, &gateway)?;
+
+    step("the operator makes three tenants and says which interface leads to whose network");
+    for tenant in ["blue", "green", "shop"] {
+        gateway.run(&format!("tenant create {tenant}"))?;
+        gateway.run(&format!(
+            "network create {tenant}/net --interface to-{tenant}"
+        ))?;
+    }
+
+    step("the provider offers its web servers as a service");
+    gateway.run(
+        "service create shop/web --network net --port 80 --backend 10.1.0.10 --backend 10.1.0.11 \
+         --nat 10.1.0.64/28 --visibility *",
+    )?;
+    wait("the backends to be found", SOON, || {
+        let (_, text) = capture(&mut gateway.command("service list"))?;
+        Ok(text.contains("2/2"))
+    })?;
+    let list = gateway.run("service list")?;
+    let alias = list
+        .split_whitespace()
+        .find(|word| word.ends_with(".privatelink.internal"))
+        .context("the service has no alias")?;
+
+    step("the consumers ask for it: blue by the alias it was handed, green by name");
+    gateway.run(&format!(
+        "endpoint create blue/web --network net --address 10.0.0.100 --service {alias} \
+         --message for-the-blue-team"
+    ))?;
+    gateway
+        .run("endpoint create green/web --network net --address 10.0.0.100 --service shop/web")?;
+
+    step("nothing flows before the provider has agreed");
+    let (succeeded, _) = curl("plg-blue")?;
+    if succeeded {
+        bail!("a request got through that nobody had approved");
+    }
+
+    step("the provider looks at the requests and approves them");
+    let list = gateway.run("connection list shop/web")?;
+    if list.matches("Pending").count() != 2 {
+        bail!("two requests should be pending");
+    }
+    gateway.run("connection approve blue/web --reason welcome")?;
+    gateway.run("connection approve green/web --reason welcome")?;
+
+    step("both consumers reach the service, though both are 10.0.0.5; the backends take turns");
+    let mut seen = std::collections::BTreeSet::new();
+    for host in ["plg-blue", "plg-green"] {
+        for turn in 0..20 {
+            let (succeeded, text) = if turn < 3 {
+                curl(host)?
+            } else {
+                capture(on(host).args(["curl", "-sS", "-m", "5", URL]))?
+            };
+            if !succeeded {
+                bail!("a request failed that was approved: {text}");
+            }
+            seen.insert(text.trim().to_owned());
+        }
+    }
+    println!(
+        "\n(and 17 requests more from each: {})",
+        seen.iter().cloned().collect::<Vec<_>>().join(", ")
+    );
+    if seen.len() != 2 {
+        bail!("only one backend was reached: {seen:?}");
+    }
+    gateway.run("flow list --limit 6")?;
+
+    step("the provider withdraws its approval in the midst of a download");
+    let mut download = on("plg-blue");
+    download.args([
+        "curl",
+        "-sS",
+        "-m",
+        "60",
+        "--limit-rate",
+        "1M",
+        "-o",
+        "/dev/null",
+        "http://10.0.0.100/slow",
+    ]);
+    println!("\n$ {} &", shown(&download));
+    let mut download = Background::start(download.stderr(Stdio::null()))?;
+    wait("the download to begin", SOON, || {
+        let (_, text) = capture(&mut gateway.command("flow list --endpoint blue/web"))?;
+        Ok(text.contains("established"))
+    })?;
+    gateway.run("connection reject blue/web --reason contract-ended")?;
+    wait("the download to break off", Duration::from_secs(1), || {
+        download.ended()
+    })?;
+    println!("\n(the download broke off at once)");
+    let (succeeded, _) = curl("plg-blue")?;
+    if succeeded {
+        bail!("a request got through after the rejection");
+    }
+    let (succeeded, _) = curl("plg-green")?;
+    if !succeeded {
+        bail!("the other consumer was cut off as well");
+    }
+    gateway.run("endpoint show blue/web")?;
+    gateway.run("status")?;
+    Ok(())
+}
+
+/// Two web servers in the provider's network.
+fn servers() -> Result<()> {
+    step("starting two web servers in the provider's network");
+    for (name, address) in [("one", "10.1.0.10"), ("two", "10.1.0.11")] {
+        let mut command = on("plg-shop");
+        if on_path("nginx").is_some() {
+            let directory = files().join(name);
+            fs::create_dir_all(directory.join("root"))?;
+            fs::write(
+                directory.join("root/index.html"),
+                format!("hello from {name}\n"),
+            )?;
+            let slow = fs::File::create(directory.join("root/slow"))?;
+            slow.set_len(1 << 30)?;
+            fs::write(
+                directory.join("nginx.conf"),
+                format!(
+                    "daemon off; pid nginx.pid; error_log error.log; user root;
+                     events {{}}
+                     http {{
+                         access_log access.log;
+                         client_body_temp_path body; proxy_temp_path proxy;
+                         fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+                         server {{ listen {address}:80; root root; }}
+                     }}"
+                ),
+            )?;
+            command
+                .args(["nginx", "-p"])
+                .arg(&directory)
+                .arg("-c")
+                .arg(directory.join("nginx.conf"));
+        } else {
+            let xtask = std::env::current_exe().context("this program's path")?;
+            command
+                .arg(xtask)
+                .args(["serve", &format!("{address}:80"), name]);
+        }
+        command.stderr(Stdio::null());
+        Background::start(&mut command)?;
+        wait("a web server", SOON, || {
+            let url = format!("http://{address}/");
+            Ok(capture(on("plg-shop").args(["curl", "-sf", "-m", "1", &url]))?.0)
+        })?;
+    }
+    Ok(())
+}
+
+/// The agent, on the gateway's host.
+fn agent(binary: &Path, gateway: &Gateway<'_>) -> Result<()> {
+    step("starting the agent on the gateway's host");
+    let log = fs::File::create(files().join("agent.log"))?;
+    // Not `ip netns exec`: that would hide the bpf file system.
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--net=/run/netns/{GATEWAY}"))
+        .arg(binary)
+        .arg("run");
+    println!("\n# gateway run &");
+    command
+        .env("GATEWAY_STATE_DIR", files().join("state"))
+        .env("GATEWAY_RUN_DIR", files().join("run"))
+        .env("GATEWAY_BPF_DIR", topology::bpf_directory())
+        .stderr(log);
+    let mut agent = Background::start(&mut command)?;
+    wait("the agent", SOON, || {
+        if agent.ended()? {
+            bail!("the agent ended");
+        }
+        Ok(capture(&mut gateway.command("status"))?.0)
+    })
+}
+
+fn explain_how_to_enter(binary: &Path) {
+    println!(
+        "
+It is left standing. To play with it:
+
+  export GATEWAY_SOCKET={socket}
+  {binary} status
+  {binary} connection approve blue/web
+  ip netns exec plg-blue curl {URL}
+  ip netns exec plg-green bash        # a shell on a consumer's host
+  tail -f {log}
+
+And to remove it:
+
+  cargo xtask demo --remove",
+        socket = files().join("run/gateway.sock").display(),
+        binary = binary.display(),
+        log = files().join("agent.log").display(),
+    );
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask setup`: what a fresh machine lacks. Quick when nothing is missing.
+
+use std::{fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+use xtask::ebpf::{Toolchain, bpf_linker, on_path};
+
+use crate::run::{is_root, quietly, run, step};
+
+/// Programs that building, demo and tests call, and the Debian packages that bring them.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("cc", "build-essential"),
+    ("ip", "iproute2"),
+    ("ss", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("curl", "curl"),
+    ("nginx", "nginx-light"),
+    ("iperf3", "iperf3"),
+    ("tcpdump", "tcpdump"),
+    ("ping", "iputils-ping"),
+    ("arping", "iputils-arping"),
+    ("nsenter", "util-linux"),
+];
+
+/// The distribution's compiler with its library source, where there is no nightly with rust-src.
+const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
+
+/// The linker's version: the last that builds with the compiler of the workspace.
+const LINKER_VERSION: &str = "0.13.0";
+
+/// Installs what is missing.
+///
+/// # Errors
+/// When something can't be installed; says what to install where this can't be done here.
+pub(crate) fn setup() -> Result<()> {
+    let missing: Vec<&(&str, &str)> = PROGRAMS
+        .iter()
+        .filter(|(program, _)| on_path(program).is_none())
+        .collect();
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    packages.dedup();
+    if Toolchain::find().is_none() {
+        packages.extend(COMPILER);
+    }
+    if !packages.is_empty() {
+        install(&packages)?;
+    }
+    let toolchain = Toolchain::find().context(
+        "there is still no compiler for the XDP program: install a nightly with its source, \
+         `rustup toolchain install nightly --component rust-src`",
+    )?;
+    if bpf_linker().is_none() {
+        install_linker(&toolchain)?;
+    }
+    mount_bpf()
+}
+
+/// Installs packages of the distribution.
+fn install(packages: &[&str]) -> Result<()> {
+    if on_path("apt-get").is_none() {
+        bail!(
+            "this machine has no apt-get, so install by hand what brings these: {}. For the XDP \
+             program: `rustup toolchain install nightly --component rust-src`",
+            PROGRAMS
+                .iter()
+                .map(|(program, _)| *program)
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+    }
+    if !is_root() {
+        bail!(
+            "as root, run: apt-get install --no-install-recommends {}",
+            packages.join(" ")
+        );
+    }
+    step(&format!("installing packages: {}", packages.join(" ")));
+    quietly(Command::new("apt-get").args(["update", "-q"]))?;
+    quietly(
+        Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "-y", "-q", "--no-install-recommends"])
+            .args(packages),
+    )?;
+    Ok(())
+}
+
+/// Builds the BPF linker for the LLVM that the compiler has.
+fn install_linker(toolchain: &Toolchain) -> Result<()> {
+    let llvm = toolchain.llvm_version()?;
+    let prefix = format!("/usr/lib/llvm-{llvm}");
+    let libraries = [
+        format!("llvm-{llvm}-dev"),
+        format!("libpolly-{llvm}-dev"),
+        "zlib1g-dev".to_owned(),
+        "libzstd-dev".to_owned(),
+        "libxml2-dev".to_owned(),
+        "pkg-config".to_owned(),
+    ];
+    let packages: Vec<&str> = libraries.iter().map(String::as_str).collect();
+    if !Path::new(&prefix).join("lib/libPolly.a").exists() || on_path("pkg-config").is_none() {
+        install(&packages)?;
+    }
+    step(&format!(
+        "building bpf-linker {LINKER_VERSION} for LLVM {llvm} (a minute or two)"
+    ));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .env("LLVM_PREFIX", prefix)
+        .args(["install", "bpf-linker", "--quiet", "--locked"])
+        .args(["--version", LINKER_VERSION, "--no-default-features"])
+        .args(["--features", &format!("llvm-{llvm}")]);
+    run(&mut command)
+}
+
+/// The bpf file system, where the program is pinned.
+fn mount_bpf() -> Result<()> {
+    const AT: &str = "/sys/fs/bpf";
+    let mounts = fs::read_to_string("/proc/mounts").context("could not read the mounts")?;
+    if mounts
+        .lines()
+        .any(|line| line.split(' ').nth(2) == Some("bpf"))
+    {
+        return Ok(());
+    }
+    if !is_root() {
+        bail!("as root, run: mount -t bpf bpf {AT}");
+    }
+    step("mounting the bpf file system");
+    quietly(Command::new("mount").args(["-t", "bpf", "bpf", AT]))?;
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The demo's hosts: network namespaces, and the cables between them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::run::{capture, quietly};
+
+/// The gateway's host.
+pub(crate) const GATEWAY: &str = "plg-gateway";
+/// A consumer's host, and the other's, and the provider's.
+pub(crate) const HOSTS: [&str; 3] = ["plg-blue", "plg-green", "plg-shop"];
+
+/// Where the demo keeps its files.
+pub(crate) fn files() -> PathBuf {
+    std::env::temp_dir().join("plg-demo")
+}
+
+/// Where the demo's agent pins its program.
+pub(crate) fn bpf_directory() -> PathBuf {
+    PathBuf::from("/sys/fs/bpf/plg-demo")
+}
+
+/// A command in a host.
+pub(crate) fn on(host: &str) -> Command {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", host]);
+    command
+}
+
+fn ip(words: &str) -> Result<()> {
+    quietly(Command::new("ip").args(words.split(' '))).map(drop)
+}
+
+/// Whether an earlier demo stands.
+pub(crate) fn stands() -> bool {
+    [GATEWAY]
+        .iter()
+        .chain(&HOSTS)
+        .any(|host| Path::new("/run/netns").join(host).exists())
+}
+
+/// Makes the hosts and the cables.
+pub(crate) fn build() -> Result<()> {
+    fs::create_dir_all(files()).context("could not make the demo's directory")?;
+    for host in [GATEWAY].iter().chain(&HOSTS) {
+        ip(&format!("netns add {host}"))?;
+        ip(&format!("-n {host} link set dev lo up"))?;
+    }
+    for (host, interface, addresses) in [
+        ("plg-blue", "to-blue", &["10.0.0.5/24"][..]),
+        ("plg-green", "to-green", &["10.0.0.5/24"]),
+        ("plg-shop", "to-shop", &["10.1.0.10/24", "10.1.0.11/24"]),
+    ] {
+        ip(&format!(
+            "link add name {interface} netns {GATEWAY} type veth peer name eth0 netns {host}"
+        ))?;
+        ip(&format!("-n {GATEWAY} link set dev {interface} up"))?;
+        ip(&format!("-n {host} link set dev eth0 up"))?;
+        for address in addresses {
+            ip(&format!("-n {host} address add {address} dev eth0"))?;
+        }
+        // A veth drops redirected frames unless its far end runs NAPI.
+        quietly(on(host).args(["ethtool", "-K", "eth0", "gro", "on"]))?;
+    }
+    Ok(())
+}
+
+/// Ends what runs in the hosts and removes them.
+pub(crate) fn remove() -> Result<()> {
+    for host in HOSTS.iter().chain([&GATEWAY]) {
+        if !Path::new("/run/netns").join(host).exists() {
+            continue;
+        }
+        let (_, ids) = capture(Command::new("ip").args(["netns", "pids", host]))?;
+        for id in ids
+            .split_whitespace()
+            .filter(|id| id.parse::<u32>().is_ok())
+        {
+            // One that has just ended by itself is as good.
+            let _ended = capture(Command::new("kill").args(["-9", id]))?;
+        }
+        ip(&format!("netns delete {host}"))?;
+    }
+    for directory in [bpf_directory(), files()] {
+        if directory.exists() {
+            fs::remove_dir_all(&directory)
+                .with_context(|| format!("could not remove {}", directory.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A program in the background.
+pub(crate) struct Background(Child);
+
+impl Background {
+    /// Starts it; it lives until the hosts are removed.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        child
+            .map(Self)
+            .with_context(|| format!("could not start {command:?}"))
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+}
+
+/// Waits for a condition.
+pub(crate) fn wait(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let start = Instant::now();
+    while !condition()? {
+        if start.elapsed() > limit {
+            bail!("waited {limit:?} for {what}");
+        }
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    Ok(())
+}
