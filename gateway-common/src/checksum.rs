@@ -118,17 +118,6 @@ pub const fn update_nonzero(checksum: Be16, delta: u16) -> Be16 {
     }
 }
 
-/// The sum over the IPv4 pseudo header of TCP and UDP (RFC 9293, section 3.1).
-#[inline(always)]
-#[must_use]
-pub const fn pseudo_header(source: Be32, destination: Be32, protocol: u8, length: u16) -> Sum {
-    Sum::ZERO
-        .be32(source)
-        .be32(destination)
-        .be16(Be16::new(protocol as u16))
-        .be16(Be16::new(length))
-}
-
 /// The sum over bytes, an odd last one padded with zero (RFC 1071).
 #[must_use]
 pub fn sum_bytes(bytes: &[u8]) -> Sum {

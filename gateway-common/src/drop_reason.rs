@@ -35,10 +35,10 @@ drop_reasons! {
     DestinationMac = 1, "destination_mac", "The frame was sent to another station, or to a group, though the address in it needs ours.";
     Truncated = 2, "truncated", "The frame ends before the headers that it announces.";
     Malformed = 3, "malformed", "A header contradicts itself: version, header length or total length.";
-    EtherTypeUnsupported = 4, "ether_type_unsupported", "An isolated attachment received a frame that is neither IPv4 nor ARP.";
+    EtherTypeUnsupported = 4, "ether_type_unsupported", "An isolated attachment received a frame that is neither IPv4, IPv6 nor ARP.";
     VlanTagged = 5, "vlan_tagged", "A VLAN-tagged frame arrived at an untagged attachment.";
     Ipv4Options = 6, "ipv4_options", "The IPv4 header carries options, which the gateway does not forward.";
-    Fragment = 7, "fragment", "The packet is an IPv4 fragment, which the gateway does not forward.";
+    Fragment = 7, "fragment", "The packet is a fragment, which the gateway does not forward.";
     ProtocolUnsupported = 8, "protocol_unsupported", "The packet for one of our addresses is neither TCP, UDP nor an echo request.";
     TtlExpired = 9, "ttl_expired", "The packet's time to live ran out at the gateway.";
     InvalidSource = 10, "invalid_source", "The source can't be a host: unspecified, loopback, multicast, broadcast, or the destination itself.";
@@ -55,13 +55,30 @@ drop_reasons! {
     PacketTooBig = 21, "packet_too_big", "The packet is larger than the MTU of the interface it has to leave by.";
     IcmpUnsupported = 22, "icmp_unsupported", "An ICMP message other than an echo request came to one of our addresses.";
     Inconsistent = 23, "inconsistent", "The configuration changed while the packet was being looked at; the sender's next try finds it whole.";
-    ArpIgnored = 24, "arp_ignored", "An isolated attachment received ARP that asks for none of our addresses.";
+    ArpIgnored = 24, "arp_ignored", "An isolated attachment received ARP or neighbour discovery that asks for none of our addresses.";
     ReplyFailed = 25, "reply_failed", "The kernel did not let the packet be cut down to the answer to it.";
+    FamilyMismatch = 26, "family_mismatch", "The endpoint and the backend, or the service's source NAT addresses, are not of the same family.";
+    ExtensionHeaders = 27, "extension_headers", "The IPv6 packet has more extension headers than are walked, or one that hides what is behind it.";
 }
 
 impl DropReason {
     /// How many there are: the size of an array with a place for each.
     pub const COUNT: usize = Self::ALL.len();
+
+    /// The reason with this number; the last one for numbers that none has.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "numbers are bytes")]
+    pub(crate) const fn from_byte(number: u8) -> Self {
+        let number = if number as usize >= Self::COUNT {
+            Self::COUNT as u8 - 1
+        } else {
+            number
+        };
+        // SAFETY: the reasons are numbered without a gap, as a test shows, and this is one of the
+        // numbers.
+        unsafe { core::mem::transmute::<u8, Self>(number) }
+    }
 
     /// The reason with this number.
     #[must_use]

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::{
-    DropReason,
+    DropReason, V4, V6,
     checksum::Sum,
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
     maps::{
@@ -35,13 +35,23 @@ pub trait Environment {
     /// A pointer to `length` bytes of the frame at `offset`; none if the frame ends before.
     fn packet(&self, offset: usize, length: usize) -> Option<NonNull<u8>>;
 
-    /// Cuts the frame to its first `length` bytes, and says whether that was possible. All windows
-    /// taken before are void afterwards.
-    fn truncate(&mut self, length: usize) -> bool;
+    /// Makes the frame `length` bytes long, cutting it or adding zeros, and says whether that was
+    /// possible. All windows taken before are void afterwards.
+    fn resize(&mut self, length: usize) -> bool;
 
     /// The one's complement sum over `length` bytes of the frame at `offset`; none if the frame
     /// ends before or the length is beyond what can be summed.
     fn sum(&mut self, offset: usize, length: usize) -> Option<Sum>;
+
+    /// The value itself. In the kernel it comes back as one of which nothing is known but its
+    /// type, so that the verifier goes on once and not once for each way it may have come about.
+    fn opaque(&mut self, value: u16) -> u16;
+
+    /// Memory to build a flow entry of IPv4 in, this packet's alone; stages ask their
+    /// [`Family`](crate::Family). What is in it is left from before.
+    fn scratch_v4(&mut self) -> Option<NonNull<Flow<V4>>>;
+    /// The same for IPv6.
+    fn scratch_v6(&mut self) -> Option<NonNull<Flow<V6>>>;
 
     /// The time.
     fn now(&self) -> Tick;
@@ -66,15 +76,34 @@ pub trait Environment {
     /// A connection's current generation.
     fn link(&self, slot: u32) -> Option<Link>;
 
-    /// A flow entry.
-    fn flow(&self, table: Table, key: &FlowKey) -> Option<FlowRef>;
-    /// Inserts a flow entry under a key that must not exist yet in that table.
+    /// A flow entry of IPv4; stages ask their [`Family`](crate::Family) instead.
+    fn flow_v4(&self, table: Table, key: &FlowKey<V4>) -> Option<FlowRef<V4>>;
+    /// A flow entry of IPv6.
+    fn flow_v6(&self, table: Table, key: &FlowKey<V6>) -> Option<FlowRef<V6>>;
+    /// Inserts a flow entry of IPv4 under a key that must not exist yet in that table.
     ///
     /// # Errors
     /// [`InsertError`], nothing having changed.
-    fn insert_flow(&mut self, table: Table, key: &FlowKey, flow: &Flow) -> Result<(), InsertError>;
-    /// Removes a flow entry, if it is there.
-    fn remove_flow(&mut self, table: Table, key: &FlowKey);
+    fn insert_flow_v4(
+        &mut self,
+        table: Table,
+        key: &FlowKey<V4>,
+        flow: &Flow<V4>,
+    ) -> Result<(), InsertError>;
+    /// The same for IPv6.
+    ///
+    /// # Errors
+    /// [`InsertError`], nothing having changed.
+    fn insert_flow_v6(
+        &mut self,
+        table: Table,
+        key: &FlowKey<V6>,
+        flow: &Flow<V6>,
+    ) -> Result<(), InsertError>;
+    /// Removes a flow entry of IPv4, if it is there.
+    fn remove_flow_v4(&mut self, table: Table, key: &FlowKey<V4>);
+    /// Removes a flow entry of IPv6, if it is there.
+    fn remove_flow_v6(&mut self, table: Table, key: &FlowKey<V6>);
 
     /// Counts a packet that was not forwarded.
     fn count_drop(&mut self, reason: DropReason, link: u32);

@@ -9,10 +9,12 @@
 
 #![cfg_attr(not(any(test, feature = "native")), no_std)]
 
+pub mod address;
 pub mod byte_order;
 pub mod checksum;
 pub mod drop_reason;
 pub mod environment;
+pub mod family;
 pub mod flow;
 pub mod hash;
 pub mod maps;
@@ -22,8 +24,10 @@ pub mod packet;
 pub mod stages;
 pub mod verdict;
 
+pub use address::IpAddress;
 pub use byte_order::{Be16, Be32};
 pub use drop_reason::DropReason;
 pub use environment::Environment;
+pub use family::{Family, V4, V6};
 pub use stages::process;
 pub use verdict::{Step, Verdict};

@@ -6,7 +6,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Be16, Be32, packet::Mac};
+use crate::{Be16, IpAddress, packet::Mac};
 
 /// Changes whenever a layout below, or the meaning of a field, does. Maps of another version are
 /// never reused.
@@ -34,10 +34,15 @@ pub mod name {
     pub const NAT_ADDRESSES: &str = "NAT_ADDRESSES";
     /// [`Link`](super::Link) by link slot: array.
     pub const LINKS: &str = "LINKS";
-    /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): flows both sides agreed to.
-    pub const FLOWS: &str = "FLOWS";
-    /// The same for flows that are still being opened, and may be evicted.
-    pub const EMBRYONIC: &str = "EMBRYONIC";
+    /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey) of IPv4: flows both sides
+    /// agreed to.
+    pub const FLOWS_V4: &str = "FLOWS_V4";
+    /// The same of IPv6.
+    pub const FLOWS_V6: &str = "FLOWS_V6";
+    /// Flows of IPv4 that are still being opened, and may be evicted.
+    pub const EMBRYONIC_V4: &str = "EMBRYONIC_V4";
+    /// The same of IPv6.
+    pub const EMBRYONIC_V6: &str = "EMBRYONIC_V6";
     /// `u64` packets by [`DropReason`](crate::DropReason): per-CPU array.
     pub const DROPS: &str = "DROPS";
     /// `u64` packets by [`LinkDropKey`](super::LinkDropKey): per-CPU hash.
@@ -91,8 +96,8 @@ pub struct Attachment {
 impl Attachment {
     /// Nothing that came in here reaches the host's own stack.
     pub const ISOLATED: u16 = 1;
-    /// ARP replies do, all the same: the host looks for backends here.
-    pub const PASS_ARP_REPLIES: u16 = 2;
+    /// Answers to ARP and neighbour discovery do, all the same: the host looks for backends here.
+    pub const PASS_NEIGHBOURS: u16 = 2;
 
     /// Whether what is not for an endpoint is dropped rather than handed to the host.
     #[inline(always)]
@@ -121,7 +126,7 @@ pub struct AddressKey {
     /// The network's number.
     pub network: u32,
     /// The address.
-    pub address: Be32,
+    pub address: IpAddress,
 }
 
 /// What an address of ours is.
@@ -167,10 +172,12 @@ pub struct Port {
     pub maglev_offset: u32,
     /// Its length, a prime; 0 when no backend can take a flow.
     pub maglev_size: u32,
-    /// Where the service's addresses start in `NAT_ADDRESSES`.
+    /// Where the service's addresses start in `NAT_ADDRESSES`: first those of IPv4.
     pub nat_offset: u32,
-    /// How many there are.
-    pub nat_size: u32,
+    /// How many of IPv4 there are.
+    pub nat_size_v4: u32,
+    /// How many of IPv6 there are, behind those.
+    pub nat_size_v6: u32,
     /// The provider's network.
     pub network: u32,
     /// The owner of the NAT addresses: the service's number.
@@ -195,7 +202,7 @@ pub struct Backend {
     /// Bumped when the backend leaves the slot, so that flows to it end there.
     pub generation: u32,
     /// Its address in the provider's network.
-    pub address: Be32,
+    pub address: IpAddress,
     /// The attachment slot that leads to it.
     pub egress: u32,
     /// The next hop's MAC address.
@@ -209,7 +216,7 @@ pub struct Backend {
 #[repr(C)]
 pub struct NatAddress {
     /// The address in the provider's network.
-    pub address: Be32,
+    pub address: IpAddress,
     /// The service's number; 0 while the place is free.
     pub service: u32,
 }
@@ -300,7 +307,10 @@ impl Statistic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{Flow, FlowKey};
+    use crate::{
+        V4, V6,
+        flow::{Flow, FlowKey},
+    };
 
     /// A size that changes must change `LAYOUT_VERSION` with it.
     #[test]
@@ -318,11 +328,16 @@ mod tests {
             size_of::<Link>(),
             size_of::<LinkCounters>(),
             size_of::<LinkDropKey>(),
-            size_of::<FlowKey>(),
-            size_of::<Flow>(),
+            size_of::<FlowKey<V4>>(),
+            size_of::<Flow<V4>>(),
+            size_of::<FlowKey<V6>>(),
+            size_of::<Flow<V6>>(),
         ];
-        assert_eq!(sizes, [20, 12, 8, 16, 8, 28, 24, 8, 8, 40, 8, 20, 60]);
-        assert_eq!((DropReason::COUNT, Statistic::COUNT), (26, 6));
+        assert_eq!(
+            sizes,
+            [20, 12, 20, 16, 8, 32, 36, 20, 8, 40, 8, 20, 60, 44, 84]
+        );
+        assert_eq!((DropReason::COUNT, Statistic::COUNT), (28, 6));
     }
 
     use crate::DropReason;

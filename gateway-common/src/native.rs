@@ -4,7 +4,7 @@
 use std::{cell::UnsafeCell, collections::HashMap, ptr::NonNull, rc::Rc};
 
 use crate::{
-    DropReason, Environment, Verdict,
+    DropReason, Environment, Family, V4, V6, Verdict,
     checksum::{self, Sum},
     environment::InsertError,
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
@@ -16,18 +16,18 @@ use crate::{
 };
 
 /// One flow table.
-#[derive(Debug, Default)]
-pub struct FlowTable {
-    entries: HashMap<FlowKey, Rc<UnsafeCell<Flow>>>,
+#[derive(Debug)]
+pub struct FlowTable<F: Family> {
+    entries: HashMap<FlowKey<F>, Rc<UnsafeCell<Flow<F>>>>,
     /// Inserting beyond this many fails.
     pub capacity: usize,
 }
 
-impl FlowTable {
+impl<F: Family> FlowTable<F> {
     /// All entries, copied, in the order of their keys.
     #[must_use]
-    pub fn entries(&self) -> Vec<(FlowKey, Flow)> {
-        let copy = |entry: &Rc<UnsafeCell<Flow>>| {
+    pub fn entries(&self) -> Vec<(FlowKey<F>, Flow<F>)> {
+        let copy = |entry: &Rc<UnsafeCell<Flow<F>>>| {
             // SAFETY: nothing else runs while this copies; writes go through `FlowRef` only, in
             // the same thread (`Rc` keeps the table there).
             unsafe { *entry.get() }
@@ -38,13 +38,76 @@ impl FlowTable {
     }
 
     /// Puts an entry in, or replaces it.
-    pub fn set(&mut self, key: FlowKey, flow: Flow) {
+    pub fn set(&mut self, key: FlowKey<F>, flow: Flow<F>) {
         self.entries.insert(key, Rc::new(UnsafeCell::new(flow)));
     }
 
     /// Removes an entry.
-    pub fn remove(&mut self, key: &FlowKey) {
+    pub fn remove(&mut self, key: &FlowKey<F>) {
         self.entries.remove(key);
+    }
+}
+
+/// The flow tables of a family.
+#[derive(Debug)]
+pub struct FlowTables<F: Family> {
+    /// Flows both sides agreed to.
+    pub established: FlowTable<F>,
+    /// Flows being opened. It does not evict: a test that needs that removes entries itself.
+    pub embryonic: FlowTable<F>,
+}
+
+impl<F: Family> Default for FlowTables<F> {
+    fn default() -> Self {
+        let table = || FlowTable {
+            entries: HashMap::new(),
+            capacity: 1 << 20,
+        };
+        Self {
+            established: table(),
+            embryonic: table(),
+        }
+    }
+}
+
+impl<F: Family> FlowTables<F> {
+    const fn of(&self, table: Table) -> &FlowTable<F> {
+        match table {
+            Table::Established => &self.established,
+            Table::Embryonic => &self.embryonic,
+        }
+    }
+
+    const fn of_mut(&mut self, table: Table) -> &mut FlowTable<F> {
+        match table {
+            Table::Established => &mut self.established,
+            Table::Embryonic => &mut self.embryonic,
+        }
+    }
+
+    fn find(&self, table: Table, key: &FlowKey<F>) -> Option<FlowRef<F>> {
+        let entry = self.of(table).entries.get(key)?;
+        let pointer = NonNull::new(entry.get())?;
+        // SAFETY: the cell's memory stays where it is until the entry is removed, and the stages
+        // do not use a reference after they removed its entry, save to read from a copy.
+        Some(unsafe { FlowRef::new(pointer) })
+    }
+
+    fn insert(
+        &mut self,
+        table: Table,
+        key: &FlowKey<F>,
+        flow: &Flow<F>,
+    ) -> Result<(), InsertError> {
+        let table = self.of_mut(table);
+        if table.entries.contains_key(key) {
+            return Err(InsertError::Exists);
+        }
+        if table.entries.len() >= table.capacity {
+            return Err(InsertError::Full);
+        }
+        table.set(*key, *flow);
+        Ok(())
     }
 }
 
@@ -67,10 +130,10 @@ pub struct World {
     pub nat_addresses: HashMap<u32, NatAddress>,
     /// By link slot.
     pub links: HashMap<u32, Link>,
-    /// Flows both sides agreed to.
-    pub established: FlowTable,
-    /// Flows being opened. It does not evict: a test that needs that removes entries itself.
-    pub embryonic: FlowTable,
+    /// Flows of IPv4.
+    pub flows_v4: FlowTables<V4>,
+    /// Flows of IPv6.
+    pub flows_v6: FlowTables<V6>,
     /// The time.
     pub now: Tick,
     /// The key of the hashes.
@@ -87,10 +150,6 @@ pub struct World {
 
 impl Default for World {
     fn default() -> Self {
-        let table = || FlowTable {
-            capacity: 1 << 20,
-            ..FlowTable::default()
-        };
         Self {
             attachments: HashMap::new(),
             egress: HashMap::new(),
@@ -100,8 +159,8 @@ impl Default for World {
             backends: HashMap::new(),
             nat_addresses: HashMap::new(),
             links: HashMap::new(),
-            established: table(),
-            embryonic: table(),
+            flows_v4: FlowTables::default(),
+            flows_v6: FlowTables::default(),
             now: Tick(1),
             seed: 0,
             drops: HashMap::new(),
@@ -120,24 +179,12 @@ impl World {
             ifindex,
             packet: Packet::new(frame),
             world: self,
+            scratch_v4: Box::default(),
+            scratch_v6: Box::default(),
         };
         let verdict = process(&mut run);
         let packet = run.packet.bytes().to_vec();
         (verdict, packet)
-    }
-
-    fn table(&self, table: Table) -> &FlowTable {
-        match table {
-            Table::Established => &self.established,
-            Table::Embryonic => &self.embryonic,
-        }
-    }
-
-    fn table_mut(&mut self, table: Table) -> &mut FlowTable {
-        match table {
-            Table::Established => &mut self.established,
-            Table::Embryonic => &mut self.embryonic,
-        }
     }
 }
 
@@ -155,6 +202,12 @@ impl Packet {
         }
     }
 
+    fn resize(&mut self, length: usize) {
+        let mut bytes = self.bytes().to_vec();
+        bytes.resize(length, 0);
+        *self = Self::new(&bytes);
+    }
+
     fn bytes(&self) -> &[u8] {
         let cells = &self.bytes[..self.length];
         // SAFETY: a cell has the layout of what is in it, and nothing writes while this is read.
@@ -167,6 +220,8 @@ struct Run<'a> {
     ifindex: u32,
     packet: Packet,
     world: &'a mut World,
+    scratch_v4: Box<UnsafeCell<Flow<V4>>>,
+    scratch_v6: Box<UnsafeCell<Flow<V6>>>,
 }
 
 impl Environment for Run<'_> {
@@ -184,12 +239,9 @@ impl Environment for Run<'_> {
         NonNull::new(UnsafeCell::raw_get(cells.as_ptr()))
     }
 
-    fn truncate(&mut self, length: usize) -> bool {
-        let possible = length <= self.packet.length;
-        if possible {
-            self.packet.length = length;
-        }
-        possible
+    fn resize(&mut self, length: usize) -> bool {
+        self.packet.resize(length);
+        true
     }
 
     fn sum(&mut self, offset: usize, length: usize) -> Option<Sum> {
@@ -198,6 +250,18 @@ impl Environment for Run<'_> {
             .bytes()
             .get(offset..end)
             .map(checksum::sum_bytes)
+    }
+
+    fn opaque(&mut self, value: u16) -> u16 {
+        value
+    }
+
+    fn scratch_v4(&mut self) -> Option<NonNull<Flow<V4>>> {
+        NonNull::new(self.scratch_v4.get())
+    }
+
+    fn scratch_v6(&mut self) -> Option<NonNull<Flow<V6>>> {
+        NonNull::new(self.scratch_v6.get())
     }
 
     fn now(&self) -> Tick {
@@ -242,28 +306,38 @@ impl Environment for Run<'_> {
         Some(self.world.links.get(&slot).copied().unwrap_or_default())
     }
 
-    fn flow(&self, table: Table, key: &FlowKey) -> Option<FlowRef> {
-        let entry = self.world.table(table).entries.get(key)?;
-        let pointer = NonNull::new(entry.get())?;
-        // SAFETY: the cell's memory stays where it is until the entry is removed, and the stages
-        // do not use a reference after they removed its entry, save to read from a copy.
-        Some(unsafe { FlowRef::new(pointer) })
+    fn flow_v4(&self, table: Table, key: &FlowKey<V4>) -> Option<FlowRef<V4>> {
+        self.world.flows_v4.find(table, key)
     }
 
-    fn insert_flow(&mut self, table: Table, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-        let table = self.world.table_mut(table);
-        if table.entries.contains_key(key) {
-            return Err(InsertError::Exists);
-        }
-        if table.entries.len() >= table.capacity {
-            return Err(InsertError::Full);
-        }
-        table.set(*key, *flow);
-        Ok(())
+    fn insert_flow_v4(
+        &mut self,
+        table: Table,
+        key: &FlowKey<V4>,
+        flow: &Flow<V4>,
+    ) -> Result<(), InsertError> {
+        self.world.flows_v4.insert(table, key, flow)
     }
 
-    fn remove_flow(&mut self, table: Table, key: &FlowKey) {
-        self.world.table_mut(table).remove(key);
+    fn remove_flow_v4(&mut self, table: Table, key: &FlowKey<V4>) {
+        self.world.flows_v4.of_mut(table).remove(key);
+    }
+
+    fn flow_v6(&self, table: Table, key: &FlowKey<V6>) -> Option<FlowRef<V6>> {
+        self.world.flows_v6.find(table, key)
+    }
+
+    fn insert_flow_v6(
+        &mut self,
+        table: Table,
+        key: &FlowKey<V6>,
+        flow: &Flow<V6>,
+    ) -> Result<(), InsertError> {
+        self.world.flows_v6.insert(table, key, flow)
+    }
+
+    fn remove_flow_v6(&mut self, table: Table, key: &FlowKey<V6>) {
+        self.world.flows_v6.of_mut(table).remove(key);
     }
 
     fn count_drop(&mut self, reason: DropReason, link: u32) {

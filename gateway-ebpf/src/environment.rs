@@ -13,7 +13,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use gateway_common::{
-    DropReason, Environment,
+    DropReason, Environment, Family, V4, V6,
     checksum::Sum,
     environment::InsertError,
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
@@ -24,8 +24,9 @@ use gateway_common::{
 };
 
 use crate::maps::{
-    ADDRESSES, ATTACHMENT_OVER, ATTACHMENTS, BACKENDS, CHUNK, DROPS, EGRESS, EMBRYONIC, FLOWS,
-    HASH_SEED, LINK_COUNTERS, LINK_DROPS, LINKS, MAGLEV, NAT_ADDRESSES, PORTS, SCRATCH, STATISTICS,
+    ADDRESSES, ATTACHMENT_OVER, ATTACHMENTS, BACKENDS, CHUNK, DROPS, EGRESS, EMBRYONIC_V4,
+    EMBRYONIC_V6, FLOWS_V4, FLOWS_V6, HASH_SEED, LINK_COUNTERS, LINK_DROPS, LINKS, MAGLEV,
+    NAT_ADDRESSES, PORTS, SCRATCH, SCRATCH_V4, SCRATCH_V6, STATISTICS,
 };
 
 /// How many chunks are summed at most: 4 KiB, beyond what XDP gets in one buffer.
@@ -61,6 +62,29 @@ fn increment(counter: Option<*mut u64>) {
     }
 }
 
+/// A reference to what a look-up found.
+#[inline(always)]
+fn flow_ref<F: Family>(found: Option<*mut Flow<F>>) -> Option<FlowRef<F>> {
+    // SAFETY: map memory stays mapped while the program runs. An evicted embryonic entry may
+    // become another flow's meanwhile: at worst one packet of a flow that no longer exists is
+    // rewritten by that flow's values, within the same checks of network and generation.
+    found
+        .and_then(NonNull::new)
+        .map(|entry| unsafe { FlowRef::new(entry) })
+}
+
+/// Why an entry was not inserted.
+#[inline(always)]
+fn inserted(result: Result<(), i32>) -> Result<(), InsertError> {
+    result.map_err(|error| {
+        if error == EEXIST {
+            InsertError::Exists
+        } else {
+            InsertError::Full
+        }
+    })
+}
+
 impl Environment for Xdp {
     #[inline(always)]
     fn ifindex(&self) -> u32 {
@@ -83,7 +107,7 @@ impl Environment for Xdp {
     }
 
     #[inline(always)]
-    fn truncate(&mut self, length: usize) -> bool {
+    fn resize(&mut self, length: usize) -> bool {
         let delta = length as i32 - self.packet_length() as i32;
         // SAFETY: the helper checks the length; windows taken before are not used again.
         unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
@@ -122,6 +146,30 @@ impl Environment for Xdp {
             done += taken;
         }
         (done == length).then_some(Sum::from_partial(sum))
+    }
+
+    #[inline(always)]
+    fn opaque(&mut self, value: u16) -> u16 {
+        let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+            return 0;
+        };
+        let scratch = scratch.cast::<u16>();
+        // SAFETY: the buffer is this CPU's alone, aligned as map values are, and longer than this.
+        // The verifier keeps no account of what is in a map's memory.
+        unsafe {
+            scratch.write_volatile(value);
+            scratch.read_volatile()
+        }
+    }
+
+    #[inline(always)]
+    fn scratch_v4(&mut self) -> Option<NonNull<Flow<V4>>> {
+        SCRATCH_V4.get_ptr_mut(0).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn scratch_v6(&mut self) -> Option<NonNull<Flow<V6>>> {
+        SCRATCH_V6.get_ptr_mut(0).and_then(NonNull::new)
     }
 
     #[inline(always)]
@@ -184,41 +232,64 @@ impl Environment for Xdp {
     }
 
     #[inline(always)]
-    fn flow(&self, table: Table, key: &FlowKey) -> Option<FlowRef> {
-        let found = match table {
-            Table::Established => FLOWS.get_ptr_mut(key),
-            Table::Embryonic => EMBRYONIC.get_ptr_mut(key),
-        };
-        // SAFETY: map memory stays mapped while the program runs. An evicted embryonic entry may
-        // become another flow's meanwhile: at worst one packet of a flow that no longer exists is
-        // rewritten by that flow's values, within the same checks of network and generation.
-        found
-            .and_then(NonNull::new)
-            .map(|entry| unsafe { FlowRef::new(entry) })
-    }
-
-    #[inline(always)]
-    fn insert_flow(&mut self, table: Table, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-        let flags = u64::from(BPF_NOEXIST);
-        let inserted = match table {
-            Table::Established => FLOWS.insert(key, flow, flags),
-            Table::Embryonic => EMBRYONIC.insert(key, flow, flags),
-        };
-        inserted.map_err(|error| {
-            if error == EEXIST {
-                InsertError::Exists
-            } else {
-                InsertError::Full
-            }
+    fn flow_v4(&self, table: Table, key: &FlowKey<V4>) -> Option<FlowRef<V4>> {
+        flow_ref(match table {
+            Table::Established => FLOWS_V4.get_ptr_mut(key),
+            Table::Embryonic => EMBRYONIC_V4.get_ptr_mut(key),
         })
     }
 
     #[inline(always)]
-    fn remove_flow(&mut self, table: Table, key: &FlowKey) {
+    fn insert_flow_v4(
+        &mut self,
+        table: Table,
+        key: &FlowKey<V4>,
+        flow: &Flow<V4>,
+    ) -> Result<(), InsertError> {
+        let flags = u64::from(BPF_NOEXIST);
+        inserted(match table {
+            Table::Established => FLOWS_V4.insert(key, flow, flags),
+            Table::Embryonic => EMBRYONIC_V4.insert(key, flow, flags),
+        })
+    }
+
+    #[inline(always)]
+    fn remove_flow_v4(&mut self, table: Table, key: &FlowKey<V4>) {
         // What is gone already was removed by somebody else, which is as good.
         let _already_gone = match table {
-            Table::Established => FLOWS.remove(key),
-            Table::Embryonic => EMBRYONIC.remove(key),
+            Table::Established => FLOWS_V4.remove(key),
+            Table::Embryonic => EMBRYONIC_V4.remove(key),
+        };
+    }
+
+    #[inline(always)]
+    fn flow_v6(&self, table: Table, key: &FlowKey<V6>) -> Option<FlowRef<V6>> {
+        flow_ref(match table {
+            Table::Established => FLOWS_V6.get_ptr_mut(key),
+            Table::Embryonic => EMBRYONIC_V6.get_ptr_mut(key),
+        })
+    }
+
+    #[inline(always)]
+    fn insert_flow_v6(
+        &mut self,
+        table: Table,
+        key: &FlowKey<V6>,
+        flow: &Flow<V6>,
+    ) -> Result<(), InsertError> {
+        let flags = u64::from(BPF_NOEXIST);
+        inserted(match table {
+            Table::Established => FLOWS_V6.insert(key, flow, flags),
+            Table::Embryonic => EMBRYONIC_V6.insert(key, flow, flags),
+        })
+    }
+
+    #[inline(always)]
+    fn remove_flow_v6(&mut self, table: Table, key: &FlowKey<V6>) {
+        // What is gone already was removed by somebody else, which is as good.
+        let _already_gone = match table {
+            Table::Established => FLOWS_V6.remove(key),
+            Table::Embryonic => EMBRYONIC_V6.remove(key),
         };
     }
 

@@ -8,7 +8,7 @@ use aya_ebpf::{
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
 };
 use gateway_common::{
-    DropReason,
+    DropReason, V4, V6,
     flow::{Flow, FlowKey},
     maps::{
         ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Egress, Link, LinkCounters,
@@ -40,9 +40,15 @@ pub(crate) static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(MOST_NAT_ADDR
 #[map]
 pub(crate) static LINKS: Array<Link> = Array::pinned(MOST_LINKS, 0);
 #[map]
-pub(crate) static FLOWS: HashMap<FlowKey, Flow> = HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+pub(crate) static FLOWS_V4: HashMap<FlowKey<V4>, Flow<V4>> =
+    HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static EMBRYONIC: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(1 << 17, 0);
+pub(crate) static FLOWS_V6: HashMap<FlowKey<V6>, Flow<V6>> =
+    HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static EMBRYONIC_V4: LruHashMap<FlowKey<V4>, Flow<V4>> = LruHashMap::pinned(1 << 17, 0);
+#[map]
+pub(crate) static EMBRYONIC_V6: LruHashMap<FlowKey<V6>, Flow<V6>> = LruHashMap::pinned(1 << 17, 0);
 #[map]
 pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUNT as u32, 0);
 #[map]
@@ -59,6 +65,12 @@ pub(crate) const CHUNK: usize = 512;
 /// Where packet bytes are copied to for summing; the last four may be padding.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<[u8; CHUNK + 4]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Where flow entries are built before they are inserted: the stack is too small for them.
+#[map]
+pub(crate) static SCRATCH_V4: PerCpuArray<Flow<V4>> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub(crate) static SCRATCH_V6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max_entries(1, 0);
 
 /// The key of the hashes that choose backends and ports; set when the program is loaded.
 #[unsafe(no_mangle)]

@@ -1,14 +1,17 @@
 //! The packet laboratory: one configuration, handled by the native stages and by the program in the
 //! kernel (`BPF_PROG_TEST_RUN`). Each packet goes through both, and both must say and give the same.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use aya::{TestRun as _, programs::TestRunOptions};
 use gateway::{
     dataplane::{
         compile::{Interface, NextHop, Observed, compile},
         contents::Contents,
-        maps::{self, Maps},
+        maps::{self, Maps, Tables},
         plan::plan,
         program::Program,
     },
@@ -18,16 +21,16 @@ use gateway::{
     },
 };
 use gateway_common::{
-    DropReason, Verdict,
+    DropReason, V4, V6, Verdict,
     flow::{Flow, FlowKey, Table},
     maps::Statistic,
-    native::World,
+    native::{FlowTables, World},
 };
 use serde_json::{Value, json};
 
 use crate::{
     namespace::{BpfDirectory, Namespace},
-    packet::{Arp, Content, Ipv4, Mac, Packet, Socket, Tcp, Transport, Udp, flag},
+    packet::{Arp, Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, Udp, flag},
 };
 
 /// The key of the hashes.
@@ -79,6 +82,19 @@ pub const SILENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 103);
 pub const EVERY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 104);
 /// The backends of the web service, and their weights.
 pub const BACKENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 1, 0, 10), Ipv4Addr::new(10, 1, 0, 11)];
+/// The consumers' client, by IPv6.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5);
+/// Both consumers' endpoints of the IPv6 web service.
+pub const ENDPOINT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100);
+/// An endpoint of A's to it that nobody has approved.
+pub const PENDING_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x101);
+/// The backends of the IPv6 web service.
+pub const BACKENDS_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x10),
+    Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x11),
+];
+/// Its first source NAT address; there are 16.
+pub const NAT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x40);
 /// The first source NAT address of the web service; there are 16.
 pub const NAT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 64);
 /// The client's station.
@@ -150,7 +166,15 @@ impl Desired {
             { "protocol": "udp", "port": DNS },
         ]);
         let every = json!([{ "protocol": "tcp", "port": "*" }, { "protocol": "udp", "port": "*" }]);
-        desired.service("web", &web, &BACKENDS, "10.1.0.64/28", json!({}));
+        let backends = BACKENDS.map(IpAddr::V4);
+        desired.service("web", &web, &backends, "10.1.0.64/28", json!({}));
+        desired.service(
+            "web6",
+            &web,
+            &BACKENDS_V6.map(IpAddr::V6),
+            "fd00:1::40/124",
+            json!({}),
+        );
         desired.service("empty", &web, &[], "10.1.0.80/28", json!({}));
         desired.service(
             "silent",
@@ -159,14 +183,17 @@ impl Desired {
             "10.1.0.96/28",
             json!({ "no_backend": "drop" }),
         );
-        desired.service("every", &every, &BACKENDS[..1], "10.1.0.112", json!({}));
+        desired.service("every", &every, &backends[..1], "10.1.0.112", json!({}));
         for (endpoint, address, service, approved) in [
-            ("a/web", ENDPOINT, "web", true),
-            ("b/web", ENDPOINT, "web", true),
-            ("a/pending", PENDING, "web", false),
-            ("a/empty", EMPTY, "empty", true),
-            ("a/silent", SILENT, "silent", true),
-            ("a/every", EVERY, "every", true),
+            ("a/web", IpAddr::V4(ENDPOINT), "web", true),
+            ("b/web", ENDPOINT.into(), "web", true),
+            ("a/pending", PENDING.into(), "web", false),
+            ("a/empty", EMPTY.into(), "empty", true),
+            ("a/silent", SILENT.into(), "silent", true),
+            ("a/every", EVERY.into(), "every", true),
+            ("a/web6", ENDPOINT_V6.into(), "web6", true),
+            ("b/web6", ENDPOINT_V6.into(), "web6", true),
+            ("a/pending6", PENDING_V6.into(), "web6", false),
         ] {
             desired.endpoint(endpoint, address, service);
             if approved {
@@ -176,14 +203,7 @@ impl Desired {
         desired
     }
 
-    fn service(
-        &mut self,
-        name: &str,
-        ports: &Value,
-        backends: &[Ipv4Addr],
-        nat: &str,
-        more: Value,
-    ) {
+    fn service(&mut self, name: &str, ports: &Value, backends: &[IpAddr], nat: &str, more: Value) {
         let backends: Vec<Value> = backends
             .iter()
             .map(|address| json!({ "address": address }))
@@ -203,7 +223,7 @@ impl Desired {
         });
     }
 
-    fn endpoint(&mut self, endpoint: &str, address: Ipv4Addr, service: &str) {
+    fn endpoint(&mut self, endpoint: &str, address: IpAddr, service: &str) {
         let Reference { tenant, name } = endpoint.parse().expect("a reference");
         let request = json!({
             "name": name,
@@ -303,11 +323,17 @@ impl Lab {
             self.observe(side, true);
         }
         for backend in BACKENDS {
-            self.observe_backend(backend, true);
+            self.observe_backend(backend.into(), true);
+        }
+        for backend in BACKENDS_V6 {
+            self.observe_backend(backend.into(), true);
         }
         self.reconcile();
         for table in [Table::Established, Table::Embryonic] {
-            for (key, _) in self.kernel_flows(table) {
+            for (key, _) in self.kernel_flows::<V4>(table) {
+                self.maps.remove_flow(table, &key).expect("a flow removed");
+            }
+            for (key, _) in self.kernel_flows::<V6>(table) {
                 self.maps.remove_flow(table, &key).expect("a flow removed");
             }
         }
@@ -389,7 +415,7 @@ impl Lab {
 
     /// A backend is found, or lost.
     pub fn reachable(&mut self, backend: Ipv4Addr, reachable: bool) {
-        self.observe_backend(backend, reachable);
+        self.observe_backend(backend.into(), reachable);
         self.reconcile();
     }
 
@@ -407,7 +433,7 @@ impl Lab {
         }
     }
 
-    fn observe_backend(&mut self, backend: Ipv4Addr, reachable: bool) {
+    fn observe_backend(&mut self, backend: IpAddr, reachable: bool) {
         let key = ("shop/net".parse().expect("a reference"), backend);
         if reachable {
             let hop = NextHop {
@@ -420,28 +446,32 @@ impl Lab {
         }
     }
 
-    fn kernel_flows(&self, table: Table) -> Vec<(FlowKey, Flow)> {
+    fn kernel_flows<F: Tables>(&self, table: Table) -> Vec<(FlowKey<F>, Flow<F>)> {
         let mut flows = Vec::new();
-        let visit = |key: &FlowKey, flow: &Flow| flows.push((*key, *flow));
+        let visit = |key: &FlowKey<F>, flow: &Flow<F>| flows.push((*key, *flow));
         self.maps.for_each_flow(table, visit).expect("the flows");
         flows.sort_by_key(|(key, _)| *key);
         flows
     }
 
-    /// How many flows are in a table: the same in both worlds.
+    /// How many flows are in a table, of both families: the same in both worlds.
     ///
     /// # Panics
     /// When the worlds differ.
     #[track_caller]
     pub fn flows(&self, table: Table) -> usize {
+        self.compare(table, &self.native.flows_v4) + self.compare(table, &self.native.flows_v6)
+    }
+
+    #[track_caller]
+    fn compare<F: Tables>(&self, table: Table, native: &FlowTables<F>) -> usize {
         let native = match table {
-            Table::Established => self.native.established.entries(),
-            Table::Embryonic => self.native.embryonic.entries(),
+            Table::Established => native.established.entries(),
+            Table::Embryonic => native.embryonic.entries(),
         };
-        let kernel = self.kernel_flows(table);
         // Times differ: one clock is set, the other runs.
-        let timeless = |flows: Vec<(FlowKey, Flow)>| -> Vec<(FlowKey, Flow)> {
-            let timeless = |flow: Flow| Flow {
+        let timeless = |flows: Vec<(FlowKey<F>, Flow<F>)>| -> Vec<(FlowKey<F>, Flow<F>)> {
+            let timeless = |flow: Flow<F>| Flow {
                 last_seen: 0,
                 created: 0,
                 ..flow
@@ -451,7 +481,7 @@ impl Lab {
                 .map(|(key, flow)| (key, timeless(flow)))
                 .collect()
         };
-        let (native, kernel) = (timeless(native), timeless(kernel));
+        let (native, kernel) = (timeless(native), timeless(self.kernel_flows(table)));
         assert_eq!(
             native, kernel,
             "native flows (left) and the kernel's differ"
@@ -462,13 +492,21 @@ impl Lab {
     /// Removes entries of flows that are being opened, as the kernel does when their table is full:
     /// those that the consumer's packets find, or those that the provider's do.
     pub fn evict(&mut self, side: Side) {
-        for (key, _) in self.kernel_flows(Table::Embryonic) {
-            let network = self.contents.attachments[&self.ifindexes[&side]].network;
+        let network = self.contents.attachments[&self.ifindexes[&side]].network;
+        for (key, _) in self.kernel_flows::<V4>(Table::Embryonic) {
             if key.network == network {
                 self.maps
                     .remove_flow(Table::Embryonic, &key)
                     .expect("a flow removed");
-                self.native.embryonic.remove(&key);
+                self.native.flows_v4.embryonic.remove(&key);
+            }
+        }
+        for (key, _) in self.kernel_flows::<V6>(Table::Embryonic) {
+            if key.network == network {
+                self.maps
+                    .remove_flow(Table::Embryonic, &key)
+                    .expect("a flow removed");
+                self.native.flows_v6.embryonic.remove(&key);
             }
         }
     }
@@ -724,6 +762,10 @@ impl Outcome {
             Content::Ipv4(Ipv4 {
                 transport: Transport::Tcp(tcp),
                 ..
+            })
+            | Content::Ipv6(Ipv6 {
+                transport: Transport::Tcp(tcp),
+                ..
             }) if tcp.flags & flag::RST != 0 => tcp,
             _ => panic!("no reset:\n{packet}"),
         }
@@ -833,6 +875,93 @@ pub fn tcp(source: Socket, destination: Socket) -> Packet {
     packet(Ipv4::new(source.0, destination.0, Transport::Tcp(segment)))
 }
 
+/// An address of IPv6 and a port.
+pub type SocketV6 = (Ipv6Addr, u16);
+
+impl Forwarded {
+    /// The IPv6 packet.
+    ///
+    /// # Panics
+    /// When it is none.
+    #[must_use]
+    pub fn ipv6(&self) -> &Ipv6 {
+        match &self.packet.content {
+            Content::Ipv6(ipv6) => ipv6,
+            _ => panic!("no IPv6:\n{}", self.packet),
+        }
+    }
+
+    /// Where the IPv6 packet is from, and for whom.
+    ///
+    /// # Panics
+    /// When it is neither TCP nor UDP.
+    #[must_use]
+    pub fn sockets_v6(&self) -> (SocketV6, SocketV6) {
+        let ipv6 = self.ipv6();
+        let (source, destination) = match &ipv6.transport {
+            Transport::Tcp(tcp) => (tcp.source, tcp.destination),
+            Transport::Udp(udp) => (udp.source, udp.destination),
+            _ => panic!("no ports:\n{}", self.packet),
+        };
+        ((ipv6.source, source), (ipv6.destination, destination))
+    }
+}
+
+/// A TCP segment over IPv6, to be completed with words as [`tcp`]'s.
+#[must_use]
+pub fn tcp_v6(source: SocketV6, destination: SocketV6) -> Packet {
+    let mut packet = tcp((CLIENT, source.1), (ENDPOINT, destination.1));
+    if let Content::Ipv4(ipv4) = packet.content {
+        packet.content = Content::Ipv6(Ipv6::new(source.0, destination.0, ipv4.transport));
+    }
+    packet
+}
+
+/// A UDP datagram over IPv6.
+#[must_use]
+pub fn udp_v6(source: SocketV6, destination: SocketV6, payload: &[u8]) -> Packet {
+    let mut packet = udp((CLIENT, source.1), (ENDPOINT, destination.1), payload);
+    if let Content::Ipv4(ipv4) = packet.content {
+        packet.content = Content::Ipv6(Ipv6::new(source.0, destination.0, ipv4.transport));
+    }
+    packet
+}
+
+/// An ICMPv6 message.
+#[must_use]
+pub fn icmp_v6(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, rest: &[u8]) -> Packet {
+    let mut packet = icmp(CLIENT, ENDPOINT, kind, 0, rest);
+    if let Content::Ipv4(ipv4) = packet.content {
+        packet.content = Content::Ipv6(Ipv6::new(source, destination, ipv4.transport));
+    }
+    packet
+}
+
+/// A neighbour solicitation to the group of the address that it asks for.
+#[must_use]
+pub fn solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
+    let [.., x, y, z] = target.octets();
+    let group = Ipv6Addr::new(
+        0xff02,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0xff00 | u16::from(x),
+        u16::from_be_bytes([y, z]),
+    );
+    let mut rest = vec![0; 4];
+    rest.extend(target.octets());
+    if !source.is_unspecified() {
+        rest.extend([1, 1]);
+        rest.extend(CLIENT_MAC);
+    }
+    let mut packet = icmp_v6(source, group, 135, &rest).with_v6(|ip| ip.hop_limit = 255);
+    packet.to = [0x33, 0x33, 0xff, x, y, z];
+    packet
+}
+
 /// A UDP datagram, likewise.
 #[must_use]
 pub fn udp(source: Socket, destination: Socket, payload: &[u8]) -> Packet {
@@ -885,11 +1014,29 @@ impl Packet {
         }
     }
 
+    fn transport_mut(&mut self) -> &mut Transport {
+        match &mut self.content {
+            Content::Ipv4(ipv4) => &mut ipv4.transport,
+            Content::Ipv6(ipv6) => &mut ipv6.transport,
+            _ => panic!("no IP"),
+        }
+    }
+
     fn tcp_mut(&mut self) -> &mut Tcp {
-        match &mut self.ipv4_mut().transport {
+        match self.transport_mut() {
             Transport::Tcp(tcp) => tcp,
             _ => panic!("no TCP"),
         }
+    }
+
+    /// With a change to its IPv6 header.
+    #[must_use]
+    pub fn with_v6(mut self, change: impl FnOnce(&mut Ipv6)) -> Self {
+        match &mut self.content {
+            Content::Ipv6(ipv6) => change(ipv6),
+            _ => panic!("no IPv6"),
+        }
+        self
     }
 
     /// With these flags and numbers.
@@ -960,7 +1107,7 @@ impl Packet {
     /// Without a UDP checksum.
     #[must_use]
     pub fn unchecksummed(mut self) -> Self {
-        match &mut self.ipv4_mut().transport {
+        match self.transport_mut() {
             Transport::Udp(udp) => udp.checksummed = false,
             _ => panic!("no UDP"),
         }

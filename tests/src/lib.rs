@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod lab;
 pub mod namespace;
+pub mod nginx;
 pub mod packet;
 pub mod process;
 pub mod site;

@@ -125,6 +125,19 @@ impl Namespace {
         }
     }
 
+    /// Switches IPv6 on for an interface, and gives it addresses that are used at once.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn enable_ipv6(&self, interface: &str, addresses: &[&str]) {
+        let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+        self.run_in(move || fs::write(path, "0"))
+            .expect("IPv6 switched on");
+        for address in addresses {
+            self.ip(&format!("address add {address}/64 dev {interface} nodad"));
+        }
+    }
+
     /// Lays a veth pair from here, as `interface`, to `eth0` of another namespace. The far end takes
     /// redirected frames.
     pub fn connect(&self, interface: &str, other: &Self) {

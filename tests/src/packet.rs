@@ -1,7 +1,10 @@
 //! Packets: built from words, and read back. Independent of the data path's own code, checksums
 //! included, so that the two can't share a mistake.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 /// A station's hardware address.
 pub type Mac = [u8; 6];
@@ -41,6 +44,8 @@ pub enum Content {
     Arp(Arp),
     /// IPv4.
     Ipv4(Ipv4),
+    /// IPv6.
+    Ipv6(Ipv6),
     /// Something else: EtherType and bytes.
     Other(u16, Vec<u8>),
 }
@@ -75,7 +80,22 @@ pub struct Ipv4 {
     pub transport: Transport,
 }
 
-/// What an IPv4 packet carries.
+/// An IPv6 packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ipv6 {
+    /// Hops it may go yet.
+    pub hop_limit: u8,
+    /// Source.
+    pub source: Ipv6Addr,
+    /// Destination.
+    pub destination: Ipv6Addr,
+    /// Extension headers: the number of each, and its bytes, the first of which is overwritten.
+    pub extensions: Vec<(u8, Vec<u8>)>,
+    /// What it carries.
+    pub transport: Transport,
+}
+
+/// What an IP packet carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP.
@@ -262,6 +282,106 @@ impl Ipv4 {
     }
 }
 
+impl Ipv6 {
+    /// A packet between two addresses, without extension headers.
+    #[must_use]
+    pub const fn new(source: Ipv6Addr, destination: Ipv6Addr, transport: Transport) -> Self {
+        Self {
+            hop_limit: 64,
+            source,
+            destination,
+            extensions: Vec::new(),
+            transport,
+        }
+    }
+
+    fn pseudo(&self, protocol: u8, length: usize) -> u64 {
+        let start = sum(&self.source.octets(), u64::from(protocol));
+        sum(&self.destination.octets(), start) + u64::from(short(length))
+    }
+
+    /// Its bytes; see [`Ipv4::bytes`] for `offloaded`.
+    #[must_use]
+    pub fn bytes(&self, offloaded: bool) -> Vec<u8> {
+        let (protocol, mut body, checksum_at) = match &self.transport {
+            Transport::Tcp(tcp) => (6, tcp.bytes(), Some(16)),
+            Transport::Udp(udp) => (17, udp.bytes(), udp.checksummed.then_some(6)),
+            Transport::Icmp(kind, code, rest) => {
+                let mut body = vec![*kind, *code, 0, 0];
+                body.extend(rest);
+                (58, body, Some(2))
+            }
+            Transport::Other(protocol, body) => (*protocol, body.clone(), None),
+        };
+        if let Some(at) = checksum_at {
+            let pseudo = self.pseudo(protocol, body.len());
+            let mut value = if offloaded {
+                fold(pseudo)
+            } else {
+                !fold(sum(&body, pseudo))
+            };
+            if protocol == 17 && value == 0 {
+                value = 0xffff;
+            }
+            body[at..at + 2].copy_from_slice(&value.to_be_bytes());
+        }
+        let mut next = protocol;
+        for (number, bytes) in self.extensions.iter().rev() {
+            let mut extension = bytes.clone();
+            extension[0] = next;
+            next = *number;
+            extension.extend(body);
+            body = extension;
+        }
+        let mut bytes = vec![0x60, 0, 0, 0];
+        bytes.extend(short(body.len()).to_be_bytes());
+        bytes.extend([next, self.hop_limit]);
+        bytes.extend(self.source.octets());
+        bytes.extend(self.destination.octets());
+        bytes.extend(body);
+        bytes
+    }
+
+    /// Reads it, and checks every checksum in it; extension headers are not walked.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() < 40 || bytes[0] >> 4 != 6 {
+            return Err(format!(
+                "no IPv6 header: {:02x?}",
+                &bytes[..bytes.len().min(40)]
+            ));
+        }
+        let length = 40 + usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
+        let body = bytes
+            .get(40..length)
+            .ok_or("the payload length is beyond the frame")?;
+        let address = |at: usize| -> Ipv6Addr {
+            let octets: [u8; 16] = std::array::from_fn(|place| bytes[at + place]);
+            octets.into()
+        };
+        let mut packet = Self {
+            hop_limit: bytes[7],
+            source: address(8),
+            destination: address(24),
+            extensions: Vec::new(),
+            transport: Transport::Other(bytes[6], body.to_vec()),
+        };
+        let whole = |protocol| fold(sum(body, packet.pseudo(protocol, body.len()))) == 0xffff;
+        packet.transport = match bytes[6] {
+            6 if !whole(6) => return Err("the TCP checksum is wrong".to_owned()),
+            17 if !whole(17) => return Err("the UDP checksum is wrong".to_owned()),
+            58 if !whole(58) => return Err("the ICMPv6 checksum is wrong".to_owned()),
+            6 => Transport::Tcp(Tcp::read(body).ok_or("the TCP header is broken")?),
+            17 => Transport::Udp(Udp::read(body).ok_or("the UDP header is broken")?),
+            58 if body.len() >= 4 => Transport::Icmp(body[0], body[1], body[4..].to_vec()),
+            _ => packet.transport,
+        };
+        Ok(packet)
+    }
+}
+
 impl Tcp {
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -335,6 +455,7 @@ impl Packet {
                 (0x0806, body)
             }
             Content::Ipv4(ipv4) => (0x0800, ipv4.bytes(offloaded)),
+            Content::Ipv6(ipv6) => (0x86dd, ipv6.bytes(offloaded)),
             Content::Other(ether_type, body) => (*ether_type, body.clone()),
         };
         let mut bytes = Vec::new();
@@ -356,6 +477,7 @@ impl Packet {
         let body = &bytes[14..];
         let content = match ether_type {
             0x0800 => Content::Ipv4(Ipv4::read(body)?),
+            0x86dd => Content::Ipv6(Ipv6::read(body)?),
             0x0806 if body.len() >= 28 => {
                 let mac = |at: usize| -> Mac { std::array::from_fn(|place| body[at + place]) };
                 let address =

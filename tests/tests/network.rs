@@ -11,73 +11,11 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tests::{
     namespace::Namespace,
+    nginx::Nginx,
     process::{Running, fail, run, succeed},
     site::{BACKENDS, CLIENT, ENDPOINT, Site},
     wait,
 };
-
-/// nginx, in a namespace, on one address.
-struct Nginx {
-    _running: Running,
-    files: tempfile::TempDir,
-}
-
-impl Nginx {
-    /// Starts it and waits until it listens. It says which address it is at `/name`.
-    fn start(namespace: &Namespace, address: &str) -> Self {
-        let files = tempfile::tempdir().expect("a directory");
-        let root = files.path().join("root");
-        fs::create_dir(&root).expect("a directory");
-        fs::write(root.join("name"), format!("{address}\n")).expect("a file");
-        let configuration = files.path().join("nginx.conf");
-        let text = format!(
-            "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
-             events {{}}
-             http {{
-                 access_log access.log combined;
-                 client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-                 uwsgi_temp_path uwsgi; scgi_temp_path scgi; client_max_body_size 1g;
-                 server {{ listen {address}:80; root root; }}
-             }}"
-        );
-        fs::write(&configuration, text).expect("a file");
-        let mut command = namespace.command("nginx");
-        command
-            .arg("-p")
-            .arg(files.path())
-            .arg("-c")
-            .arg(&configuration);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let running = Running::start(&mut command).expect("nginx");
-        let nginx = Self {
-            _running: running,
-            files,
-        };
-        let probe = format!("http://{address}/name");
-        wait::until_true("nginx to listen", || {
-            let mut curl = namespace.command("curl");
-            curl.args(["-sf", "-m", "5", &probe]);
-            run(&mut curl, Duration::from_secs(10)).is_ok_and(|output| output.status.success())
-        });
-        nginx
-    }
-
-    fn root(&self) -> std::path::PathBuf {
-        self.files.path().join("root")
-    }
-
-    /// The addresses that requests came from, those from the provider's own host left out.
-    fn clients(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.files.path().join("access.log")).expect("a log");
-        let clients = log
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .map(str::to_owned);
-        clients
-            .filter(|client| !BACKENDS.contains(&client.as_str()))
-            .collect()
-    }
-}
 
 fn curl(namespace: &Namespace, words: &str) -> Command {
     let mut command = namespace.line(&format!("curl -sS -m 60 {words}"));

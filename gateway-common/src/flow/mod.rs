@@ -13,21 +13,21 @@ use bytemuck::{Pod, Zeroable};
 pub use tcp_state::{Seen, TcpState};
 
 use crate::{
-    Be16, Be32,
+    Be16, Be32, Family, V4, V6,
     checksum::{Sum, TTL_DECREMENT},
     packet::Mac,
 };
 
 /// Identifies one direction of a flow, as its packets arrive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
-pub struct FlowKey {
+pub struct FlowKey<F: Family> {
     /// The network that the packets arrive from.
     pub network: u32,
     /// Their source address.
-    pub source: Be32,
+    pub source: F::Address,
     /// Their destination address.
-    pub destination: Be32,
+    pub destination: F::Address,
     /// Their source port.
     pub source_port: Be16,
     /// Their destination port.
@@ -40,18 +40,18 @@ pub struct FlowKey {
 ///
 /// Immutable once inserted, but for `seen`, `last_seen` and `sequence`, which are read and written
 /// through [`FlowRef`] only.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Flow {
+pub struct Flow<F: Family> {
     /// The new source address.
-    pub source: Be32,
+    pub source: F::Address,
     /// The new destination address.
-    pub destination: Be32,
+    pub destination: F::Address,
     /// The new source port.
     pub source_port: Be16,
     /// The new destination port.
     pub destination_port: Be16,
-    /// What the rewriting adds to the IP header's one's complement sum, TTL included.
+    /// What the rewriting adds to the one's complement sum of an IPv4 header, TTL included.
     pub header_delta: u16,
     /// What it adds to the sum that TCP's and UDP's checksums cover.
     pub payload_delta: u16,
@@ -81,6 +81,29 @@ pub struct Flow {
     pub created: u32,
 }
 
+/// Bytes of a key beside its two addresses.
+const KEY_REST: usize = 12;
+/// Bytes of an entry beside its two addresses.
+const FLOW_REST: usize = 52;
+
+// SAFETY: all fields are plain old data for which all zeros is a value.
+unsafe impl<F: Family> Zeroable for FlowKey<F> {}
+// SAFETY: `repr(C)`, all fields are plain old data, and `NO_PADDING` shows that nothing is between.
+unsafe impl<F: Family> Pod for FlowKey<F> {}
+// SAFETY: as for the key.
+unsafe impl<F: Family> Zeroable for Flow<F> {}
+// SAFETY: as for the key.
+unsafe impl<F: Family> Pod for Flow<F> {}
+
+/// Neither family's layouts have padding.
+const NO_PADDING: () = {
+    assert!(size_of::<FlowKey<V4>>() == 2 * 4 + KEY_REST);
+    assert!(size_of::<FlowKey<V6>>() == 2 * 16 + KEY_REST);
+    assert!(size_of::<Flow<V4>>() == 2 * 4 + FLOW_REST);
+    assert!(size_of::<Flow<V6>>() == 2 * 16 + FLOW_REST);
+};
+const _: () = NO_PADDING;
+
 /// Which way a flow entry's packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -91,7 +114,7 @@ pub enum Direction {
     ToConsumer = 1,
 }
 
-impl Flow {
+impl<F: Family> Flow<F> {
     /// Which way the entry's packets go.
     #[inline(always)]
     #[must_use]
@@ -106,10 +129,9 @@ impl Flow {
     /// Computes the checksum deltas: from packets as they arrive under `key` to packets as they
     /// leave by this entry.
     #[inline(always)]
-    pub const fn complete(&mut self, key: &FlowKey) {
-        let addresses = Sum::ZERO
-            .replace32(key.source, self.source)
-            .replace32(key.destination, self.destination);
+    pub fn complete(&mut self, key: &FlowKey<F>) {
+        let addresses = F::replace(Sum::ZERO, key.source, self.source);
+        let addresses = F::replace(addresses, key.destination, self.destination);
         self.header_delta = addresses.word(TTL_DECREMENT).fold();
         self.payload_delta = addresses
             .replace16(key.source_port, self.source_port)
@@ -121,7 +143,7 @@ impl Flow {
     /// these go to, with the rewritten addresses swapped.
     #[inline(always)]
     #[must_use]
-    pub const fn reverse_key(&self, protocol: u32) -> FlowKey {
+    pub const fn reverse_key(&self, protocol: u32) -> FlowKey<F> {
         FlowKey {
             network: self.network,
             source: self.destination,
@@ -164,9 +186,9 @@ impl Tick {
 
 /// A flow entry in a map: shared with other CPUs, which may write its three changing fields.
 #[derive(Clone, Copy, Debug)]
-pub struct FlowRef(NonNull<Flow>);
+pub struct FlowRef<F: Family>(NonNull<Flow<F>>);
 
-impl FlowRef {
+impl<F: Family> FlowRef<F> {
     /// Wraps a map's pointer.
     ///
     /// # Safety
@@ -174,14 +196,14 @@ impl FlowRef {
     /// (in eBPF: until the program returns), and nobody writes its immutable fields.
     #[inline(always)]
     #[must_use]
-    pub const unsafe fn new(entry: NonNull<Flow>) -> Self {
+    pub const unsafe fn new(entry: NonNull<Flow<F>>) -> Self {
         Self(entry)
     }
 
     /// The entry; for the fields that never change.
     #[inline(always)]
     #[must_use]
-    pub fn fixed(&self) -> &Flow {
+    pub fn fixed(&self) -> &Flow<F> {
         // SAFETY: `new` demands that the entry lives and that these fields are not written.
         unsafe { self.0.as_ref() }
     }
@@ -258,7 +280,7 @@ mod tests {
 
     #[test]
     fn both_directions_name_each_other() {
-        let forward_key = FlowKey {
+        let forward_key = FlowKey::<V4> {
             network: 1,
             source: Be32::new(0x0a00_0005),
             destination: Be32::new(0x0a00_0064),
@@ -266,7 +288,7 @@ mod tests {
             destination_port: Be16::new(443),
             protocol: 6,
         };
-        let forward = Flow {
+        let forward = Flow::<V4> {
             source: Be32::new(0x0a01_0064),
             destination: Be32::new(0x0a01_000a),
             source_port: Be16::new(2_000),
@@ -274,7 +296,7 @@ mod tests {
             network: 2,
             ..Flow::default()
         };
-        let reverse = Flow {
+        let reverse = Flow::<V4> {
             source: forward_key.destination,
             destination: forward_key.source,
             source_port: forward_key.destination_port,

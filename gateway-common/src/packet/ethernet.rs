@@ -24,6 +24,13 @@ impl Mac {
         ])
     }
 
+    /// Its three words, as loaded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u16; 3] {
+        self.0
+    }
+
     /// Its six bytes.
     #[inline(always)]
     #[must_use]
@@ -34,6 +41,14 @@ impl Mac {
             self.0[2].to_ne_bytes(),
         ];
         [a[0], a[1], b[0], b[1], c[0], c[1]]
+    }
+
+    /// Whether it is the group address of a solicited-node address (RFC 2464, section 7; RFC 4291,
+    /// section 2.7.1).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_solicited_node(self) -> bool {
+        self.0[0] == 0x3333 && self.0[1].to_ne_bytes()[0] == 0xff
     }
 
     /// Whether it names a group of stations, the broadcast address included.
@@ -51,6 +66,8 @@ pub struct EtherType;
 impl EtherType {
     /// IPv4.
     pub const IPV4: Be16 = Be16::new(0x0800);
+    /// IPv6.
+    pub const IPV6: Be16 = Be16::new(0x86dd);
     /// ARP.
     pub const ARP: Be16 = Be16::new(0x0806);
     /// An IEEE 802.1Q tag.

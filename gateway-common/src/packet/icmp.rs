@@ -21,4 +21,8 @@ impl Icmp {
     pub const ECHO_REQUEST: Be16 = Be16::new(0x0800);
     /// Type 0, code 0.
     pub const ECHO_REPLY: Be16 = Be16::new(0x0000);
+    /// Type 128, code 0 of ICMPv6 (RFC 4443).
+    pub const ECHO_REQUEST_V6: Be16 = Be16::new(128 << 8);
+    /// Type 129, code 0 of ICMPv6.
+    pub const ECHO_REPLY_V6: Be16 = Be16::new(129 << 8);
 }

@@ -7,6 +7,8 @@ mod arp;
 mod ethernet;
 mod icmp;
 mod ipv4;
+mod ipv6;
+mod ndp;
 mod tcp;
 mod udp;
 
@@ -18,6 +20,8 @@ pub use arp::Arp;
 pub use ethernet::{EtherType, Ethernet, Mac};
 pub use icmp::Icmp;
 pub use ipv4::Ipv4;
+pub use ipv6::{Extension, Ipv6};
+pub use ndp::{LinkLayerOption, Neighbour};
 pub use tcp::{Tcp, TcpFlags};
 pub use udp::Udp;
 
@@ -33,6 +37,16 @@ pub mod protocol {
     pub const TCP: u8 = IpProto::Tcp as u8;
     /// UDP.
     pub const UDP: u8 = IpProto::Udp as u8;
+    /// ICMPv6.
+    pub const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = IpProto::Ipv6Route as u8;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
 }
 
 /// A stretch of packet memory whose length was checked when it was taken.
@@ -84,6 +98,11 @@ impl Window {
     }
 }
 
+/// Whether a field lies within a header.
+const fn fits(offset: usize, size: usize, length: usize) -> bool {
+    offset + size <= length
+}
+
 /// Defines a header view: its name, its length, and its fields with their offsets.
 macro_rules! header {
     (
@@ -118,7 +137,7 @@ macro_rules! header {
                 #[inline(always)]
                 #[must_use]
                 pub fn $get(self) -> $type {
-                    const { assert!($offset + size_of::<$type>() <= $length) };
+                    const { assert!($crate::packet::fits($offset, size_of::<$type>(), $length)) };
                     // SAFETY: within the header, by the assertion above.
                     unsafe { self.0.load($offset) }
                 }
@@ -126,7 +145,7 @@ macro_rules! header {
                 #[doc = concat!("Stores what [`", stringify!($get), "`](Self::", stringify!($get), ") loads.")]
                 #[inline(always)]
                 pub fn $set(self, value: $type) {
-                    const { assert!($offset + size_of::<$type>() <= $length) };
+                    const { assert!($crate::packet::fits($offset, size_of::<$type>(), $length)) };
                     // SAFETY: within the header, by the assertion above.
                     unsafe { self.0.store($offset, value) }
                 }

@@ -2,11 +2,10 @@
 //! endpoint whose connection is approved, and to a port that its resource offers.
 
 use crate::{
-    Be16, DropReason, Environment, Step, Verdict,
+    Be16, DropReason, Environment, Family, Step, Verdict,
     maps::{Address, Attachment, Port, PortKey},
     packet::Ethernet,
     stages::{
-        local::is_host,
         parse::{Segment, not_ours},
         reset,
     },
@@ -20,16 +19,18 @@ pub(super) struct Admitted {
 
 /// Decides whether the segment may open a flow.
 #[inline(always)]
-pub(super) fn admit<E: Environment>(
+pub(super) fn admit<F: Family, E: Environment>(
     env: &mut E,
     attachment: &Attachment,
-    segment: &Segment,
+    segment: &Segment<F>,
 ) -> Step<Admitted> {
     let Some(address) = env.address(&segment.address_key()) else {
         return Err(not_ours(attachment, DropReason::NotForUs));
     };
     let link = address.link;
-    if !is_host(segment.ipv4) || Ethernet::at(env, 0).is_none_or(|e| e.source().is_group()) {
+    if !F::is_host(segment.key.source, segment.key.destination)
+        || Ethernet::at(env, 0).is_none_or(|e| e.source().is_group())
+    {
         return Err(Verdict::Drop(DropReason::InvalidSource, link));
     }
     if address.kind != Address::ENDPOINT || !segment.opens() {

@@ -2,20 +2,22 @@
 //! backends that can take a flow, so one lookup decides.
 
 use crate::{
-    DropReason, Environment, Step, Verdict, hash,
+    DropReason, Environment, Family, Step, Verdict, hash,
     maps::{Attachment, Backend, Port},
     stages::{admission::Admitted, next_hop::NextHop, parse::Segment, reset},
 };
 
 /// The backend that a new flow goes to.
-pub(super) struct Chosen {
+pub(super) struct Chosen<F: Family> {
     pub(super) slot: u32,
     pub(super) backend: Backend,
+    /// The backend's address.
+    pub(super) address: F::Address,
     /// The hash of the flow's tuple, for what else is to be chosen by it.
     pub(super) hash: u64,
 }
 
-impl Chosen {
+impl<F: Family> Chosen<F> {
     /// The next hop towards it.
     #[inline(always)]
     pub(super) fn hop(&self) -> NextHop {
@@ -29,12 +31,12 @@ impl Chosen {
 /// Chooses the backend: a function of the flow's tuple and the table alone (so a second gateway
 /// with the same configuration chooses the same).
 #[inline(always)]
-pub(super) fn choose<E: Environment>(
+pub(super) fn choose<F: Family, E: Environment>(
     env: &mut E,
     attachment: &Attachment,
-    segment: &Segment,
+    segment: &Segment<F>,
     admitted: &Admitted,
-) -> Step<Chosen> {
+) -> Step<Chosen<F>> {
     let (link, port) = (admitted.address.link, &admitted.port);
     let hash = tuple_hash(env.seed(), attachment, segment);
     if port.maglev_size == 0 {
@@ -54,9 +56,18 @@ pub(super) fn choose<E: Environment>(
             if backend.reachable == 0 {
                 return Err(reset::refuse(env, segment, DropReason::NoBackend, link));
             }
+            let Some(address) = F::narrow(backend.address) else {
+                return Err(reset::refuse(
+                    env,
+                    segment,
+                    DropReason::FamilyMismatch,
+                    link,
+                ));
+            };
             Ok(Chosen {
                 slot,
                 backend,
+                address,
                 hash,
             })
         }
@@ -66,14 +77,14 @@ pub(super) fn choose<E: Environment>(
 
 /// The hash of network, addresses, ports and protocol.
 #[inline(always)]
-fn tuple_hash(seed: u64, attachment: &Attachment, segment: &Segment) -> u64 {
+fn tuple_hash<F: Family>(seed: u64, attachment: &Attachment, segment: &Segment<F>) -> u64 {
     let key = &segment.key;
     let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     let ports = pair(
         u32::from(key.source_port.raw()),
         u32::from(key.destination_port.raw()),
     );
-    let hash = hash::mix(seed, pair(attachment.network, key.source.raw()));
-    let hash = hash::mix(hash, pair(key.destination.raw(), key.protocol));
+    let hash = hash::mix(seed, pair(attachment.network, key.protocol));
+    let hash = F::mix(F::mix(hash, key.source), key.destination);
     hash::mix(hash, ports)
 }

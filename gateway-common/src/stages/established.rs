@@ -1,7 +1,7 @@
 //! Stage 4, the common case: one lookup finds the flow, and everything else follows from it.
 
 use crate::{
-    DropReason, Environment, Step,
+    DropReason, Environment, Family, Step,
     flow::{Direction, FlowRef, Seen, Table, TcpState},
     stages::{
         parse::{Segment, Transport},
@@ -13,8 +13,11 @@ use crate::{
 ///
 /// A SYN on a flow that is over is the start of another one: the old flow is removed.
 #[inline(always)]
-pub(super) fn find<E: Environment>(env: &mut E, segment: &Segment) -> Step<Option<FlowRef>> {
-    let Some(flow) = env.flow(Table::Established, &segment.key) else {
+pub(super) fn find<F: Family, E: Environment>(
+    env: &mut E,
+    segment: &Segment<F>,
+) -> Step<Option<FlowRef<F>>> {
+    let Some(flow) = F::flow(env, Table::Established, &segment.key) else {
         return Ok(None);
     };
     if is_revoked(env, &flow) {
@@ -36,7 +39,7 @@ pub(super) fn find<E: Environment>(env: &mut E, segment: &Segment) -> Step<Optio
 
 /// Whether the approval that the flow was opened under has been withdrawn.
 #[inline(always)]
-pub(super) fn is_revoked<E: Environment>(env: &E, flow: &FlowRef) -> bool {
+pub(super) fn is_revoked<F: Family, E: Environment>(env: &E, flow: &FlowRef<F>) -> bool {
     env.link(flow.fixed().link)
         .is_none_or(|link| link.generation != flow.fixed().generation)
 }
@@ -44,12 +47,12 @@ pub(super) fn is_revoked<E: Environment>(env: &E, flow: &FlowRef) -> bool {
 /// A segment of a flow whose approval has been withdrawn: it is refused, or, if it could open a
 /// flow, the old one is removed and admission decides.
 #[inline(always)]
-pub(super) fn revoked<E: Environment>(
+pub(super) fn revoked<F: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment,
-    flow: &FlowRef,
+    segment: &Segment<F>,
+    flow: &FlowRef<F>,
     table: Table,
-) -> Step<Option<FlowRef>> {
+) -> Step<Option<FlowRef<F>>> {
     if segment.opens() && flow.fixed().direction() == Direction::ToService {
         remove(env, segment, flow, table);
         return Ok(None);
@@ -65,22 +68,26 @@ pub(super) fn revoked<E: Environment>(
 
 /// Removes both entries of the segment's flow.
 #[inline(always)]
-pub(super) fn remove<E: Environment>(env: &mut E, segment: &Segment, flow: &FlowRef, table: Table) {
+pub(super) fn remove<F: Family, E: Environment>(
+    env: &mut E,
+    segment: &Segment<F>,
+    flow: &FlowRef<F>,
+    table: Table,
+) {
     let reverse = flow.fixed().reverse_key(segment.key.protocol);
-    env.remove_flow(table, &segment.key);
-    env.remove_flow(table, &reverse);
+    F::remove_flow(env, table, &segment.key);
+    F::remove_flow(env, table, &reverse);
 }
 
 /// Whether both directions of a TCP flow have ended. Only a consumer opens flows, so only its SYN
 /// can start another.
 #[inline(always)]
-fn is_over<E: Environment>(env: &E, segment: &Segment, flow: &FlowRef) -> bool {
+fn is_over<F: Family, E: Environment>(env: &E, segment: &Segment<F>, flow: &FlowRef<F>) -> bool {
     if flow.fixed().direction() != Direction::ToService {
         return false;
     }
     let reverse = flow.fixed().reverse_key(segment.key.protocol);
-    let to_consumer = env
-        .flow(Table::Established, &reverse)
-        .map_or(Seen::NONE, |reverse| reverse.seen());
+    let to_consumer =
+        F::flow(env, Table::Established, &reverse).map_or(Seen::NONE, |reverse| reverse.seen());
     TcpState::of(flow.seen(), to_consumer).over()
 }

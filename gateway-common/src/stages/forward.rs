@@ -3,17 +3,18 @@
 //! with a reason.
 
 use crate::{
-    DropReason, Environment, Step, Verdict,
+    DropReason, Environment, Family, Step, Verdict,
+    family::Header as _,
     flow::FlowRef,
     stages::{next_hop::NextHop, parse::Segment, rewrite},
 };
 
 /// Rewrites the segment by its flow and sends it on.
 #[inline(always)]
-pub(super) fn forward<E: Environment>(
+pub(super) fn forward<F: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment,
-    flow: &FlowRef,
+    segment: &Segment<F>,
+    flow: &FlowRef<F>,
     hop: &NextHop,
 ) -> Step<Verdict> {
     let fixed = flow.fixed();
@@ -26,7 +27,7 @@ pub(super) fn forward<E: Environment>(
     if segment.length > egress.mtu {
         return Err(Verdict::Drop(DropReason::PacketTooBig, link));
     }
-    if segment.ipv4.ttl() <= 1 {
+    if segment.header.hop_limit() <= 1 {
         return Err(Verdict::Drop(DropReason::TtlExpired, link));
     }
     rewrite::rewrite(env, segment, flow, egress.mac, hop.mac)?;

@@ -5,7 +5,7 @@
 //! consumer's after an answer.
 
 use crate::{
-    Be32, Environment, Step,
+    Be32, Environment, Family, Step,
     environment::InsertError,
     flow::{Direction, Flow, FlowKey, FlowRef, Seen, Table},
     maps::Statistic,
@@ -18,8 +18,11 @@ use crate::{
 
 /// The flow being opened that the segment belongs to, moved on by it.
 #[inline(always)]
-pub(super) fn find<E: Environment>(env: &mut E, segment: &Segment) -> Step<Option<FlowRef>> {
-    let Some(flow) = env.flow(Table::Embryonic, &segment.key) else {
+pub(super) fn find<F: Family, E: Environment>(
+    env: &mut E,
+    segment: &Segment<F>,
+) -> Step<Option<FlowRef<F>>> {
+    let Some(flow) = F::flow(env, Table::Embryonic, &segment.key) else {
         return Ok(None);
     };
     if is_revoked(env, &flow) {
@@ -31,11 +34,10 @@ pub(super) fn find<E: Environment>(env: &mut E, segment: &Segment) -> Step<Optio
     }
     // One half of the pair may have been evicted, and its port given to another flow.
     let reverse_key = flow.fixed().reverse_key(segment.key.protocol);
-    let reverse = env
-        .flow(Table::Embryonic, &reverse_key)
+    let reverse = F::flow(env, Table::Embryonic, &reverse_key)
         .filter(|reverse| reverse.fixed().reverse_key(segment.key.protocol) == segment.key);
     let Some(reverse) = reverse else {
-        env.remove_flow(Table::Embryonic, &segment.key);
+        F::remove_flow(env, Table::Embryonic, &segment.key);
         return Ok(None);
     };
     let agreed = match segment.transport {
@@ -62,7 +64,7 @@ pub(super) fn find<E: Environment>(env: &mut E, segment: &Segment) -> Step<Optio
 
 /// Notes the backend's answer.
 #[inline(always)]
-fn answered(segment: &Segment, flow: &FlowRef) {
+fn answered<F: Family>(segment: &Segment<F>, flow: &FlowRef<F>) {
     match segment.transport {
         Transport::Tcp(tcp) => {
             if tcp.flags() & TcpFlags::SYN != 0 {
@@ -77,46 +79,39 @@ fn answered(segment: &Segment, flow: &FlowRef) {
 /// Moves both entries to the table of established flows, and returns the consumer's there. With
 /// that table full, or the key taken meanwhile, the flow goes on where it is.
 #[inline(always)]
-fn establish<E: Environment>(
+fn establish<F: Family, E: Environment>(
     env: &mut E,
-    key: &FlowKey,
-    reverse_key: &FlowKey,
-    flow: FlowRef,
-    reverse: FlowRef,
-) -> FlowRef {
-    // The reverse entry goes first: it is the reservation of the port.
-    let copies = (copy(&reverse), copy(&flow));
-    if insert(env, reverse_key, &copies.0).is_err() {
+    key: &FlowKey<F>,
+    reverse_key: &FlowKey<F>,
+    flow: FlowRef<F>,
+    reverse: FlowRef<F>,
+) -> FlowRef<F> {
+    // Straight from one table's memory into the other's: an eBPF stack is small. The reverse entry
+    // goes first: it is the reservation of the port.
+    if insert(env, reverse_key, reverse.fixed()).is_err() {
         return flow;
     }
-    if insert(env, key, &copies.1).is_err() {
-        env.remove_flow(Table::Established, reverse_key);
+    if insert(env, key, flow.fixed()).is_err() {
+        F::remove_flow(env, Table::Established, reverse_key);
         return flow;
     }
-    let Some(established) = env.flow(Table::Established, key) else {
+    let Some(established) = F::flow(env, Table::Established, key) else {
         return flow;
     };
-    env.remove_flow(Table::Embryonic, key);
-    env.remove_flow(Table::Embryonic, reverse_key);
+    F::remove_flow(env, Table::Embryonic, key);
+    F::remove_flow(env, Table::Embryonic, reverse_key);
     established
 }
 
 #[inline(always)]
-fn insert<E: Environment>(env: &mut E, key: &FlowKey, flow: &Flow) -> Result<(), InsertError> {
-    let result = env.insert_flow(Table::Established, key, flow);
+fn insert<F: Family, E: Environment>(
+    env: &mut E,
+    key: &FlowKey<F>,
+    flow: &Flow<F>,
+) -> Result<(), InsertError> {
+    let result = F::insert_flow(env, Table::Established, key, flow);
     if result == Err(InsertError::Full) {
         env.count(Statistic::NotEstablished);
     }
     result
-}
-
-/// The entry as it is now, its changing fields included.
-#[inline(always)]
-fn copy(flow: &FlowRef) -> Flow {
-    Flow {
-        seen: flow.seen().0,
-        last_seen: flow.last_seen().0,
-        sequence: flow.sequence(),
-        ..*flow.fixed()
-    }
 }

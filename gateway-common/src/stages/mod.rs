@@ -7,6 +7,7 @@ mod established;
 mod forward;
 mod handshake;
 mod local;
+mod neighbour;
 mod next_hop;
 mod open;
 mod parse;
@@ -14,9 +15,13 @@ mod reset;
 mod rewrite;
 mod source_nat;
 
-use parse::Arrival;
+use parse::{Arrival, Frame};
 
-use crate::{Environment, Step, Verdict, flow::Table, maps::Statistic};
+use crate::{
+    Environment, Family, Step, V4, V6, Verdict,
+    flow::Table,
+    maps::{Attachment, Statistic},
+};
 
 pub use source_nat::FIRST_PORT;
 
@@ -45,9 +50,48 @@ pub fn process<E: Environment>(env: &mut E) -> Verdict {
 #[inline(always)]
 fn decide<E: Environment>(env: &mut E) -> Step<Verdict> {
     let attachment = attachment::find(env)?;
-    let segment = match parse::parse(env, &attachment)? {
-        Arrival::Arp(arp) => return local::arp(env, &attachment, arp),
-        Arrival::Icmp(ipv4) => return local::icmp(env, &attachment, ipv4),
+    match parse::frame(env, &attachment)? {
+        Frame::Arp(arp) => local::arp(env, &attachment, arp),
+        Frame::Ipv4 => Ok(Verdict::from_bits(ipv4(env, &attachment))),
+        Frame::Ipv6 => Ok(Verdict::from_bits(ipv6(env, &attachment))),
+    }
+}
+
+/// The way of an IPv4 packet. A function of its own in the kernel, as the other family's: the stack
+/// holds either's keys and entries, but not both. The verdict comes back in a register, since the
+/// verifier does not let the unused bytes of a value in memory be copied.
+#[inline(never)]
+fn ipv4<E: Environment>(env: &mut E, attachment: &Attachment) -> u64 {
+    let arrival = parse::ipv4(env, attachment);
+    bits(arrival.and_then(|arrival| carry::<V4, E>(env, attachment, arrival)))
+}
+
+/// The way of an IPv6 packet.
+#[inline(never)]
+fn ipv6<E: Environment>(env: &mut E, attachment: &Attachment) -> u64 {
+    let arrival = parse::ipv6(env, attachment);
+    bits(arrival.and_then(|arrival| carry::<V6, E>(env, attachment, arrival)))
+}
+
+#[inline(always)]
+fn bits(step: Step<Verdict>) -> u64 {
+    match step {
+        Ok(verdict) | Err(verdict) => verdict.to_bits(),
+    }
+}
+
+/// The way of a packet of either family.
+#[inline(always)]
+fn carry<F: Family, E: Environment>(
+    env: &mut E,
+    attachment: &Attachment,
+    arrival: Arrival<F>,
+) -> Step<Verdict> {
+    let segment = match arrival {
+        Arrival::Echo(echo) => return local::echo(env, attachment, &echo),
+        Arrival::Neighbour(solicitation) => {
+            return neighbour::solicited(env, attachment, solicitation);
+        }
         Arrival::Segment(segment) => segment,
     };
     if let Some(flow) = established::find(env, &segment)?
@@ -60,8 +104,8 @@ fn decide<E: Environment>(env: &mut E) -> Step<Verdict> {
     {
         return forward::forward(env, &segment, &flow, &hop);
     }
-    let admitted = admission::admit(env, &attachment, &segment)?;
-    let chosen = backend::choose(env, &attachment, &segment, &admitted)?;
-    let flow = open::open(env, &attachment, &segment, &admitted, &chosen)?;
+    let admitted = admission::admit(env, attachment, &segment)?;
+    let chosen = backend::choose(env, attachment, &segment, &admitted)?;
+    let flow = open::open(env, attachment, &segment, &admitted, &chosen)?;
     forward::forward(env, &segment, &flow, &chosen.hop())
 }

@@ -3,7 +3,7 @@
 //! consumer's network is needed, and routed clients are answered like local ones.
 
 use crate::{
-    DropReason, Environment, Step, Verdict,
+    DropReason, Environment, Family, Step, Verdict,
     flow::{Direction, FlowRef, Table},
     packet::Mac,
     stages::{
@@ -24,10 +24,10 @@ pub(super) struct NextHop {
 /// The flow's next hop. None if its backend is gone and the segment may open the flow anew: the old
 /// one has been removed then.
 #[inline(always)]
-pub(super) fn find<E: Environment>(
+pub(super) fn find<F: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment,
-    flow: &FlowRef,
+    segment: &Segment<F>,
+    flow: &FlowRef<F>,
     table: Table,
 ) -> Step<Option<NextHop>> {
     let fixed = flow.fixed();

@@ -1,9 +1,9 @@
 //! Opens a flow: both entries are made, the reverse one first, since it reserves the source port.
 
 use crate::{
-    DropReason, Environment, Step, Verdict,
+    Be32, DropReason, Environment, Family, Step, Verdict,
     environment::InsertError,
-    flow::{Direction, Flow, FlowRef, Seen, Table},
+    flow::{Direction, FlowRef, Seen, Table},
     maps::Attachment,
     packet::{Ethernet, Mac},
     stages::{
@@ -16,38 +16,42 @@ use crate::{
 
 /// Inserts the flow's entries and returns the consumer's.
 #[inline(always)]
-pub(super) fn open<E: Environment>(
+pub(super) fn open<F: Family, E: Environment>(
     env: &mut E,
     attachment: &Attachment,
-    segment: &Segment,
+    segment: &Segment<F>,
     admitted: &Admitted,
-    chosen: &Chosen,
-) -> Step<FlowRef> {
+    chosen: &Chosen<F>,
+) -> Step<FlowRef<F>> {
     let link = admitted.address.link;
     let now = env.now().0;
     let key = &segment.key;
 
-    let mut flow = Flow {
-        source: key.destination,
-        destination: key.source,
-        source_port: key.destination_port,
-        destination_port: key.source_port,
-        network: attachment.network,
-        egress: attachment.slot,
-        link,
-        generation: admitted.address.generation,
-        mac: Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source),
-        direction: Direction::ToConsumer as u8,
-        last_seen: now,
-        created: now,
-        ..Flow::default()
-    };
-    let source = source_nat::reserve(env, attachment, segment, admitted, chosen, &mut flow)?;
+    let scratch = F::scratch(env).ok_or(Verdict::Drop(DropReason::FlowTableFull, link))?;
+    // SAFETY: the memory is this packet's alone until the verdict, and any bytes are an entry.
+    let flow = unsafe { &mut *scratch.as_ptr() };
+    flow.source = key.destination;
+    flow.destination = key.source;
+    flow.source_port = key.destination_port;
+    flow.destination_port = key.source_port;
+    flow.network = attachment.network;
+    flow.egress = attachment.slot;
+    flow.backend = 0;
+    flow.backend_generation = 0;
+    flow.link = link;
+    flow.generation = admitted.address.generation;
+    flow.mac = Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source);
+    flow.direction = Direction::ToConsumer as u8;
+    flow.seen = Seen::NONE.0;
+    flow.last_seen = now;
+    flow.sequence = Be32::new(0);
+    flow.created = now;
+    let source = source_nat::reserve(env, attachment, segment, admitted, chosen, flow)?;
 
-    // The same memory serves the other direction: an eBPF stack is small.
+    // The same memory serves the other direction.
     flow.source = source.address;
     flow.source_port = source.port;
-    flow.destination = chosen.backend.address;
+    flow.destination = chosen.address;
     flow.destination_port = backend_port(&admitted.port, segment);
     flow.network = admitted.port.network;
     flow.egress = chosen.backend.egress;
@@ -61,11 +65,11 @@ pub(super) fn open<E: Environment>(
     };
     flow.complete(key);
 
-    let inserted = env.insert_flow(Table::Embryonic, key, &flow);
+    let inserted = F::insert_flow(env, Table::Embryonic, key, flow);
     if inserted.is_err() {
         // Another CPU opened the very same flow in this moment: the client's next packet uses it.
         let reverse = flow.reverse_key(key.protocol);
-        env.remove_flow(Table::Embryonic, &reverse);
+        F::remove_flow(env, Table::Embryonic, &reverse);
         let reason = match inserted {
             Err(InsertError::Exists) => DropReason::Inconsistent,
             _ => DropReason::FlowTableFull,
@@ -73,6 +77,5 @@ pub(super) fn open<E: Environment>(
         return Err(Verdict::Drop(reason, link));
     }
     env.count_flow(link);
-    env.flow(Table::Embryonic, key)
-        .ok_or(Verdict::Drop(DropReason::FlowTableFull, link))
+    F::flow(env, Table::Embryonic, key).ok_or(Verdict::Drop(DropReason::FlowTableFull, link))
 }

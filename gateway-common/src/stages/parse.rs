@@ -1,39 +1,74 @@
 //! Stage 2: what kind of packet it is. Headers are bounds-checked here, once.
 //!
 //! Guarantees to the stages behind it: the frame was sent to our own hardware address (ARP: or to
-//! all), the IPv4 header has no options, the total length covers the headers and lies within the
-//! frame, and the packet is no fragment. A packet that fails one of these is dropped if it is for
-//! an address of ours or the attachment is isolated; otherwise it is the host's.
+//! all; neighbour solicitations: or to the group of the address that they ask for), an IPv4 header
+//! has no options, the lengths cover the headers and lie within the frame, and the packet is no
+//! fragment. A packet that fails one of these is dropped if it is for an address of ours or the
+//! attachment is isolated; otherwise it is the host's.
 
 use crate::{
-    Be16, Be32, DropReason, Environment, Step, Verdict,
+    DropReason, Environment, Family, Step, V4, V6, Verdict,
+    family::Header as _,
     flow::FlowKey,
     maps::{AddressKey, Attachment, NO_LINK},
-    packet::{Arp, EtherType, Ethernet, Ipv4, Tcp, Udp, protocol},
+    packet::{
+        Arp, EtherType, Ethernet, Extension, Icmp, Ipv4, Ipv6, Neighbour, Tcp, Udp, protocol,
+    },
 };
 
 /// Where the network header starts.
 pub(super) const L3: usize = Ethernet::LENGTH;
-/// Where the transport header starts.
-pub(super) const L4: usize = L3 + Ipv4::LENGTH;
 
-/// A packet that can concern us.
-pub(super) enum Arrival {
+/// Extension headers that are walked at the most.
+const MOST_EXTENSIONS: usize = 4;
+/// Their longest.
+const MOST_WALKED: u16 = 4 * 256 * 8;
+
+/// A frame that can concern us.
+pub(super) enum Frame {
     /// ARP.
     Arp(Arp),
-    /// ICMP over IPv4.
-    Icmp(Ipv4),
-    /// TCP or UDP over IPv4.
-    Segment(Segment),
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// A packet that can concern us.
+pub(super) enum Arrival<F: Family> {
+    /// An ICMP message that is none of neighbour discovery.
+    Echo(Echo<F>),
+    /// A neighbour solicitation.
+    Neighbour(Solicitation),
+    /// TCP or UDP.
+    Segment(Segment<F>),
+}
+
+/// An ICMP message with its headers.
+pub(super) struct Echo<F: Family> {
+    pub(super) header: F::Header,
+    pub(super) icmp: Icmp,
+}
+
+/// A neighbour solicitation with its headers.
+pub(super) struct Solicitation {
+    pub(super) ipv6: Ipv6,
+    pub(super) message: Neighbour,
+    /// The message's length in bytes.
+    pub(super) length: u16,
 }
 
 /// A TCP segment or UDP datagram with its headers.
-pub(super) struct Segment {
-    pub(super) ipv4: Ipv4,
+pub(super) struct Segment<F: Family> {
+    pub(super) header: F::Header,
     pub(super) transport: Transport,
-    pub(super) key: FlowKey,
+    pub(super) key: FlowKey<F>,
+    /// Where the transport header starts.
+    pub(super) l4: usize,
     /// The IP packet's length in bytes.
     pub(super) length: u16,
+    /// How much of that is the transport header and what is behind it.
+    pub(super) payload: u16,
 }
 
 /// The transport header.
@@ -43,7 +78,7 @@ pub(super) enum Transport {
     Udp(Udp),
 }
 
-impl Segment {
+impl<F: Family> Segment<F> {
     /// Whether a segment like this may open a flow: a SYN alone, or any datagram.
     #[inline(always)]
     pub(super) fn opens(&self) -> bool {
@@ -58,7 +93,7 @@ impl Segment {
     pub(super) fn address_key(&self) -> AddressKey {
         AddressKey {
             network: self.key.network,
-            address: self.key.destination,
+            address: F::widen(self.key.destination),
         }
     }
 }
@@ -75,15 +110,15 @@ pub(super) fn not_ours(attachment: &Attachment, reason: DropReason) -> Verdict {
 
 /// What becomes of a packet that we can't handle, once it is known for whom it is.
 #[inline(always)]
-fn refuse<E: Environment>(
+fn refuse<F: Family, E: Environment>(
     env: &E,
     attachment: &Attachment,
-    ipv4: Ipv4,
+    header: F::Header,
     reason: DropReason,
 ) -> Verdict {
     let key = AddressKey {
         network: attachment.network,
-        address: ipv4.destination(),
+        address: F::widen(header.destination()),
     };
     match env.address(&key) {
         Some(address) => Verdict::Drop(reason, address.link),
@@ -93,110 +128,269 @@ fn refuse<E: Environment>(
 
 /// Tells what the frame is.
 #[inline(always)]
-pub(super) fn parse<E: Environment>(env: &E, attachment: &Attachment) -> Step<Arrival> {
+pub(super) fn frame<E: Environment>(env: &E, attachment: &Attachment) -> Step<Frame> {
     let truncated = || not_ours(attachment, DropReason::Truncated);
     let ethernet = Ethernet::at(env, 0).ok_or_else(truncated)?;
-    let ether_type = ethernet.ether_type();
-    if ether_type != EtherType::IPV4 {
-        return match ether_type {
-            EtherType::ARP => {
-                let arp = Arp::at(env, L3).ok_or_else(truncated)?;
-                Ok(Arrival::Arp(arp))
-            }
-            EtherType::VLAN | EtherType::SERVICE_VLAN => {
-                Err(not_ours(attachment, DropReason::VlanTagged))
-            }
-            _ => Err(not_ours(attachment, DropReason::EtherTypeUnsupported)),
-        };
+    match ethernet.ether_type() {
+        EtherType::IPV4 => Ok(Frame::Ipv4),
+        EtherType::IPV6 => Ok(Frame::Ipv6),
+        EtherType::ARP => Arp::at(env, L3).map(Frame::Arp).ok_or_else(truncated),
+        EtherType::VLAN | EtherType::SERVICE_VLAN => {
+            Err(not_ours(attachment, DropReason::VlanTagged))
+        }
+        _ => Err(not_ours(attachment, DropReason::EtherTypeUnsupported)),
     }
-    let ipv4 = Ipv4::at(env, L3).ok_or_else(truncated)?;
-    if ethernet.destination() != attachment.mac {
+}
+
+/// Whether the frame is for our station.
+#[inline(always)]
+fn is_for_us<E: Environment>(env: &E, attachment: &Attachment) -> bool {
+    Ethernet::at(env, 0).is_some_and(|ethernet| ethernet.destination() == attachment.mac)
+}
+
+/// Tells what the IPv4 packet is.
+#[inline(always)]
+pub(super) fn ipv4<E: Environment>(env: &E, attachment: &Attachment) -> Step<Arrival<V4>> {
+    let truncated = || not_ours(attachment, DropReason::Truncated);
+    let header = Ipv4::at(env, L3).ok_or_else(truncated)?;
+    if !is_for_us(env, attachment) {
         return Err(not_ours(attachment, DropReason::DestinationMac));
     }
-    if ipv4.version_ihl() != Ipv4::PLAIN {
-        let options = ipv4.version_ihl() > Ipv4::PLAIN && ipv4.version_ihl() <= 0x4f;
+    let refuse = |reason| refuse::<V4, E>(env, attachment, header, reason);
+    if header.version_ihl() != Ipv4::PLAIN {
+        let options = header.version_ihl() > Ipv4::PLAIN && header.version_ihl() <= 0x4f;
         let reason = if options {
             DropReason::Ipv4Options
         } else {
             DropReason::Malformed
         };
-        return Err(refuse(env, attachment, ipv4, reason));
+        return Err(refuse(reason));
     }
-    let length = ipv4.total_length().get();
-    if usize::from(length) < Ipv4::LENGTH {
-        return Err(refuse(env, attachment, ipv4, DropReason::Malformed));
+    let length = header.total_length().get();
+    if length < Ipv4::OCTETS {
+        return Err(refuse(DropReason::Malformed));
     }
     if L3 + usize::from(length) > env.packet_length() {
-        return Err(refuse(env, attachment, ipv4, DropReason::Truncated));
+        return Err(refuse(DropReason::Truncated));
     }
-    if ipv4.is_fragment() {
-        return Err(refuse(env, attachment, ipv4, DropReason::Fragment));
+    if header.is_fragment() {
+        return Err(refuse(DropReason::Fragment));
     }
-    let payload = length - Ipv4::OCTETS;
-    match ipv4.protocol() {
-        protocol::TCP => {
-            let Some(tcp) = Tcp::at(env, L4) else {
-                return Err(refuse(env, attachment, ipv4, DropReason::Truncated));
-            };
-            let header = tcp.header_length();
-            if usize::from(header) < Tcp::LENGTH || header > payload {
-                return Err(refuse(env, attachment, ipv4, DropReason::Malformed));
-            }
-            let ports = (tcp.source_port(), tcp.destination_port());
-            let key = flow_key(attachment, ipv4.source(), ipv4.destination(), ports);
-            Ok(Arrival::Segment(Segment {
-                ipv4,
-                transport: Transport::Tcp(tcp),
-                key: FlowKey {
-                    protocol: u32::from(protocol::TCP),
-                    ..key
-                },
-                length,
-            }))
-        }
-        protocol::UDP => {
-            let Some(udp) = Udp::at(env, L4) else {
-                return Err(refuse(env, attachment, ipv4, DropReason::Truncated));
-            };
-            let stated = udp.length().get();
-            if usize::from(stated) < Udp::LENGTH || stated > payload {
-                return Err(refuse(env, attachment, ipv4, DropReason::Malformed));
-            }
-            let ports = (udp.source_port(), udp.destination_port());
-            let key = flow_key(attachment, ipv4.source(), ipv4.destination(), ports);
-            Ok(Arrival::Segment(Segment {
-                ipv4,
-                transport: Transport::Udp(udp),
-                key: FlowKey {
-                    protocol: u32::from(protocol::UDP),
-                    ..key
-                },
-                length,
-            }))
-        }
-        protocol::ICMP => Ok(Arrival::Icmp(ipv4)),
-        _ => Err(refuse(
+    let behind = Behind {
+        protocol: header.protocol(),
+        l4: L3 + Ipv4::LENGTH,
+        length,
+        payload: length - Ipv4::OCTETS,
+    };
+    transport::<V4, E>(env, attachment, header, &behind)
+}
+
+/// Tells what the IPv6 packet is.
+#[inline(always)]
+pub(super) fn ipv6<E: Environment>(env: &mut E, attachment: &Attachment) -> Step<Arrival<V6>> {
+    let truncated = || not_ours(attachment, DropReason::Truncated);
+    let header = Ipv6::at(env, L3).ok_or_else(truncated)?;
+    if !is_for_us(env, attachment) {
+        return solicitation_to_a_group(env, attachment, header);
+    }
+    let payload = header.payload_length().get();
+    // The second would be longer than a frame can be; jumbograms (RFC 2675) have no length at all.
+    if !header.is_version_6() || payload == 0 || payload > u16::MAX - Ipv6::OCTETS {
+        return Err(refuse::<V6, E>(
             env,
             attachment,
-            ipv4,
-            DropReason::ProtocolUnsupported,
+            header,
+            DropReason::Malformed,
+        ));
+    }
+    let length = payload + Ipv6::OCTETS;
+    if L3 + usize::from(length) > env.packet_length() {
+        return Err(refuse::<V6, E>(
+            env,
+            attachment,
+            header,
+            DropReason::Truncated,
+        ));
+    }
+    let mut behind = Behind {
+        protocol: header.next_header(),
+        l4: L3 + Ipv6::LENGTH,
+        length,
+        payload,
+    };
+    if is_extension(behind.protocol)
+        && let Err(reason) = walk(env, &mut behind)
+    {
+        return Err(refuse::<V6, E>(env, attachment, header, reason));
+    }
+    match behind.protocol {
+        protocol::FRAGMENT => Err(refuse::<V6, E>(
+            env,
+            attachment,
+            header,
+            DropReason::Fragment,
         )),
+        protocol if is_extension(protocol) => Err(refuse::<V6, E>(
+            env,
+            attachment,
+            header,
+            DropReason::ExtensionHeaders,
+        )),
+        protocol::ICMPV6 if behind.l4 == L3 + Ipv6::LENGTH => {
+            match Neighbour::at(env, L3 + Ipv6::LENGTH) {
+                Some(message) if message.type_and_code() == Neighbour::SOLICITATION => {
+                    Ok(Arrival::Neighbour(Solicitation {
+                        ipv6: header,
+                        message,
+                        length: payload,
+                    }))
+                }
+                _ => transport::<V6, E>(env, attachment, header, &behind),
+            }
+        }
+        _ => transport::<V6, E>(env, attachment, header, &behind),
     }
 }
 
+/// Whether it is an extension header with a length (RFC 8200, section 4).
 #[inline(always)]
-fn flow_key(
-    attachment: &Attachment,
-    source: Be32,
-    destination: Be32,
-    (source_port, destination_port): (Be16, Be16),
-) -> FlowKey {
-    FlowKey {
-        network: attachment.network,
-        source,
-        destination,
-        source_port,
-        destination_port,
-        protocol: 0,
+const fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        protocol::HOP_BY_HOP | protocol::ROUTING | protocol::DESTINATION_OPTIONS
+    )
+}
+
+/// Goes behind the extension headers, or behind as many as are walked.
+#[inline(always)]
+fn walk<E: Environment>(env: &mut E, behind: &mut Behind) -> Result<(), DropReason> {
+    for _ in 0..MOST_EXTENSIONS {
+        if !is_extension(behind.protocol) {
+            break;
+        }
+        let extension = Extension::at(env, behind.l4).ok_or(DropReason::Truncated)?;
+        let octets = (u16::from(extension.length()) + 1) * 8;
+        if octets > behind.payload {
+            return Err(DropReason::Malformed);
+        }
+        behind.protocol = extension.next_header();
+        behind.l4 += usize::from(octets);
+        behind.payload -= octets;
     }
+    let walked = behind.length - Ipv6::OCTETS - behind.payload;
+    let walked = env.opaque(walked);
+    if walked > MOST_WALKED {
+        return Err(DropReason::ExtensionHeaders);
+    }
+    behind.l4 = L3 + Ipv6::LENGTH + usize::from(walked);
+    behind.payload = env.opaque(behind.payload);
+    Ok(())
+}
+
+/// A frame that is not for our own station can be a question for an address of ours.
+#[inline(always)]
+fn solicitation_to_a_group<E: Environment>(
+    env: &E,
+    attachment: &Attachment,
+    ipv6: Ipv6,
+) -> Step<Arrival<V6>> {
+    let group =
+        Ethernet::at(env, 0).is_some_and(|ethernet| ethernet.destination().is_solicited_node());
+    let length = ipv6.payload_length().get();
+    if group && ipv6.next_header() == protocol::ICMPV6 && ipv6.is_version_6() {
+        if L3 + Ipv6::LENGTH + usize::from(length) > env.packet_length() {
+            return Err(not_ours(attachment, DropReason::Truncated));
+        }
+        if let Some(message) = Neighbour::at(env, L3 + Ipv6::LENGTH)
+            && message.type_and_code() == Neighbour::SOLICITATION
+        {
+            return Ok(Arrival::Neighbour(Solicitation {
+                ipv6,
+                message,
+                length,
+            }));
+        }
+    }
+    Err(not_ours(attachment, DropReason::DestinationMac))
+}
+
+/// What is behind the network header.
+struct Behind {
+    protocol: u8,
+    l4: usize,
+    length: u16,
+    payload: u16,
+}
+
+#[inline(always)]
+fn transport<F: Family, E: Environment>(
+    env: &E,
+    attachment: &Attachment,
+    header: F::Header,
+    behind: &Behind,
+) -> Step<Arrival<F>> {
+    let refuse = |reason| refuse::<F, E>(env, attachment, header, reason);
+    let Behind {
+        protocol,
+        l4,
+        length,
+        payload,
+    } = *behind;
+    let (transport, source_port, destination_port) = match protocol {
+        protocol::TCP => {
+            let Some(tcp) = Tcp::at(env, l4) else {
+                return Err(refuse(DropReason::Truncated));
+            };
+            let header = tcp.header_length();
+            if header < Tcp::OCTETS || header > payload {
+                return Err(refuse(DropReason::Malformed));
+            }
+            (
+                Transport::Tcp(tcp),
+                tcp.source_port(),
+                tcp.destination_port(),
+            )
+        }
+        protocol::UDP => {
+            let Some(udp) = Udp::at(env, l4) else {
+                return Err(refuse(DropReason::Truncated));
+            };
+            let stated = udp.length().get();
+            // IPv6 has no datagrams without checksum (RFC 8200, section 8.1).
+            let unchecked = F::ICMP == protocol::ICMPV6 && udp.checksum().raw() == 0;
+            if stated < Udp::OCTETS || stated > payload || unchecked {
+                return Err(refuse(DropReason::Malformed));
+            }
+            (
+                Transport::Udp(udp),
+                udp.source_port(),
+                udp.destination_port(),
+            )
+        }
+        protocol if protocol == F::ICMP => {
+            if payload < Icmp::OCTETS {
+                return Err(refuse(DropReason::Malformed));
+            }
+            return match Icmp::at(env, l4) {
+                Some(icmp) => Ok(Arrival::Echo(Echo { header, icmp })),
+                None => Err(refuse(DropReason::Truncated)),
+            };
+        }
+        _ => return Err(refuse(DropReason::ProtocolUnsupported)),
+    };
+    Ok(Arrival::Segment(Segment {
+        header,
+        transport,
+        key: FlowKey {
+            network: attachment.network,
+            source: header.source(),
+            destination: header.destination(),
+            source_port,
+            destination_port,
+            protocol: u32::from(protocol),
+        },
+        l4,
+        length,
+        payload,
+    }))
 }

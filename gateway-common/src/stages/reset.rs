@@ -4,24 +4,26 @@
 use core::ptr::NonNull;
 
 use crate::{
-    Be16, Be32, DropReason, Environment, Verdict,
-    checksum::{self, Sum},
-    packet::{Ethernet, Ipv4, Tcp, TcpFlags, protocol},
-    stages::parse::{L3, L4, Segment, Transport},
+    Be16, Be32, DropReason, Environment, Family, Verdict,
+    family::{Header, pseudo_header},
+    packet::{Ethernet, Tcp, TcpFlags, protocol},
+    stages::parse::{L3, Segment, Transport},
 };
 
-/// The reset's length as an IP packet.
-const LENGTH: u16 = Ipv4::OCTETS + Tcp::OCTETS;
-/// Where the reset ends in the frame.
-const END: usize = L4 + Tcp::LENGTH;
 /// The shortest Ethernet frame, without its check sequence.
 const SHORTEST_FRAME: usize = 60;
 
+/// Where the reset ends in the frame.
+#[inline(always)]
+fn end<F: Family>() -> usize {
+    L3 + usize::from(F::Header::OCTETS) + Tcp::LENGTH
+}
+
 /// Turns the segment into the reset that answers it, or drops it.
 #[inline(always)]
-pub(super) fn refuse<E: Environment>(
+pub(super) fn refuse<F: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment,
+    segment: &Segment<F>,
     reason: DropReason,
     link: u32,
 ) -> Verdict {
@@ -35,14 +37,17 @@ pub(super) fn refuse<E: Environment>(
     let answer = if flags & TcpFlags::ACK != 0 {
         (tcp.acknowledgement(), Be32::new(0), TcpFlags::RST)
     } else {
-        let payload = segment.length - Ipv4::OCTETS - tcp.header_length();
+        let payload = segment.payload - tcp.header_length();
         let occupied = u32::from(payload)
             + u32::from(flags & TcpFlags::SYN != 0)
             + u32::from(flags & TcpFlags::FIN != 0);
         let next = tcp.sequence().get().wrapping_add(occupied);
         (Be32::new(0), Be32::new(next), TcpFlags::RST | TcpFlags::ACK)
     };
-    if env.packet_length() > SHORTEST_FRAME && !env.truncate(SHORTEST_FRAME) {
+    // A frame that has extension headers is longer than the reset, and one that is shorter than the
+    // shortest is left so.
+    let length = end::<F>().max(SHORTEST_FRAME);
+    if env.packet_length() > length && !env.resize(length) {
         return Verdict::Drop(DropReason::ReplyFailed, link);
     }
     match write(env, segment, answer) {
@@ -53,37 +58,19 @@ pub(super) fn refuse<E: Environment>(
 
 /// Writes the reset over the segment. The windows are taken anew: cutting the frame voids them.
 #[inline(always)]
-fn write<E: Environment>(
+fn write<F: Family, E: Environment>(
     env: &E,
-    segment: &Segment,
+    segment: &Segment<F>,
     (sequence, acknowledgement, flags): (Be32, Be32, u8),
 ) -> Option<()> {
     let ethernet = Ethernet::at(env, 0)?;
-    let ipv4 = Ipv4::at(env, L3)?;
-    let tcp = Tcp::at(env, L4)?;
+    let header = F::Header::at(env, L3)?;
+    let tcp = Tcp::at(env, L3 + usize::from(F::Header::OCTETS))?;
     let key = &segment.key;
 
     // The frame was for our own address, so turning it round needs no other.
     ethernet.turn_round(ethernet.destination());
-
-    ipv4.set_tos(0);
-    ipv4.set_total_length(Be16::new(LENGTH));
-    ipv4.set_identification(Be16::new(0));
-    ipv4.set_fragment(Ipv4::DONT_FRAGMENT);
-    ipv4.set_ttl(Ipv4::DEFAULT_TTL);
-    ipv4.set_source(key.destination);
-    ipv4.set_destination(key.source);
-    let header = Sum::ZERO
-        .be16(Be16::new(u16::from_be_bytes([Ipv4::PLAIN, 0])))
-        .be16(Be16::new(LENGTH))
-        .be16(Ipv4::DONT_FRAGMENT)
-        .be16(Be16::new(u16::from_be_bytes([
-            Ipv4::DEFAULT_TTL,
-            protocol::TCP,
-        ])))
-        .be32(key.source)
-        .be32(key.destination);
-    ipv4.set_checksum(header.checksum());
+    header.write(key.destination, key.source, protocol::TCP, Tcp::OCTETS);
 
     const WORDS: u8 = 5;
     const { assert!(WORDS as usize * 4 == Tcp::LENGTH) };
@@ -95,7 +82,7 @@ fn write<E: Environment>(
     tcp.set_flags(flags);
     tcp.set_window(Be16::new(0));
     tcp.set_urgent(Be16::new(0));
-    let sum = checksum::pseudo_header(key.source, key.destination, protocol::TCP, Tcp::OCTETS)
+    let sum = pseudo_header::<F>(key.source, key.destination, protocol::TCP, Tcp::OCTETS)
         .be16(key.source_port)
         .be16(key.destination_port)
         .be32(sequence)
@@ -103,15 +90,17 @@ fn write<E: Environment>(
         .be16(Be16::new(u16::from_be_bytes([WORDS << 4, flags])));
     tcp.set_checksum(sum.checksum());
 
-    if let Some(padding) = env.packet(END, SHORTEST_FRAME - END) {
-        clear(padding);
+    if let Some(padding) = SHORTEST_FRAME.checked_sub(end::<F>())
+        && let Some(start) = env.packet(end::<F>(), padding)
+    {
+        clear(start, padding);
     }
     Some(())
 }
 
 /// Clears the frame's padding, so that none of the segment's bytes stay behind the reset.
 #[inline(always)]
-fn clear(padding: NonNull<u8>) {
+fn clear(start: NonNull<u8>, length: usize) {
     // SAFETY: as many bytes as were checked when the pointer was taken.
-    unsafe { padding.write_bytes(0, SHORTEST_FRAME - END) }
+    unsafe { start.write_bytes(0, length) }
 }

@@ -6,27 +6,27 @@
 //! at the receiver; so it is recognised and completed here.
 
 use crate::{
-    Be16, DropReason, Environment, Step, Verdict,
-    checksum::{self, Sum},
+    Be16, DropReason, Environment, Family, Step, Verdict, checksum,
+    family::{Header as _, pseudo_header},
     flow::FlowRef,
     maps::Statistic,
-    packet::{Ethernet, Ipv4, Mac},
-    stages::parse::{L4, Segment, Transport},
+    packet::{Ethernet, Mac},
+    stages::parse::{Segment, Transport},
 };
 
 /// Rewrites the segment by its flow, for the way from the station `from` to the station `to`.
 #[inline(always)]
-pub(super) fn rewrite<E: Environment>(
+pub(super) fn rewrite<F: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment,
-    flow: &FlowRef,
+    segment: &Segment<F>,
+    flow: &FlowRef<F>,
     from: Mac,
     to: Mac,
 ) -> Step<()> {
-    let (fixed, ipv4) = (flow.fixed(), segment.ipv4);
+    let (fixed, header) = (flow.fixed(), segment.header);
     match segment.transport {
         Transport::Tcp(tcp) => {
-            let length = segment.length - Ipv4::OCTETS;
+            let length = segment.payload;
             let whole = complete(env, segment, flow, tcp.checksum(), length)?;
             tcp.set_checksum(checksum::update(whole, fixed.payload_delta));
             tcp.set_source_port(fixed.source_port);
@@ -45,10 +45,8 @@ pub(super) fn rewrite<E: Environment>(
             udp.set_destination_port(fixed.destination_port);
         }
     }
-    ipv4.set_ttl(ipv4.ttl() - 1);
-    ipv4.set_checksum(checksum::update(ipv4.checksum(), fixed.header_delta));
-    ipv4.set_source(fixed.source);
-    ipv4.set_destination(fixed.destination);
+    header.age(fixed.header_delta);
+    header.set_addresses(fixed.source, fixed.destination);
     let ethernet = Ethernet::at(env, 0).ok_or(Verdict::Drop(DropReason::Truncated, fixed.link))?;
     ethernet.set_destination(to);
     ethernet.set_source(from);
@@ -58,23 +56,23 @@ pub(super) fn rewrite<E: Environment>(
 /// The segment's whole checksum, completed if only the pseudo header's sum is there. Other segments
 /// pay one comparison; one in 65,536 looks the same by chance and is summed up for nothing.
 #[inline(always)]
-fn complete<E: Environment>(
+fn complete<F: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment,
-    flow: &FlowRef,
+    segment: &Segment<F>,
+    flow: &FlowRef<F>,
     given: Be16,
     length: u16,
 ) -> Step<Be16> {
-    let ipv4 = segment.ipv4;
+    let key = &segment.key;
     #[expect(clippy::cast_possible_truncation, reason = "it came from one byte")]
     let protocol = segment.key.protocol as u8;
-    let pseudo: Sum = checksum::pseudo_header(ipv4.source(), ipv4.destination(), protocol, length);
+    let pseudo = pseudo_header::<F>(key.source, key.destination, protocol, length);
     if pseudo.fold() != given.raw() {
         return Ok(given);
     }
     // The field itself contributes the pseudo header's sum.
     let sum = env
-        .sum(L4, usize::from(length))
+        .sum(segment.l4, usize::from(length))
         .ok_or(Verdict::Drop(DropReason::ChecksumRepair, flow.fixed().link))?;
     env.count(Statistic::ChecksumsCompleted);
     Ok(sum.checksum())

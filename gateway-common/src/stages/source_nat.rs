@@ -6,12 +6,12 @@
 //! is inserting that entry with the demand that it not exist: two CPUs can't take the same port.
 
 use crate::{
-    Be16, Be32, DropReason, Environment, Step, Verdict,
+    Be16, DropReason, Environment, Family, Step, Verdict,
     environment::InsertError,
     flow::{Flow, FlowKey, Table},
     hash,
     maps::{Attachment, NatAddress, Port},
-    stages::{admission::Admitted, backend::Chosen, parse::Segment},
+    stages::{admission::Admitted, backend::Chosen, parse::Segment, reset},
 };
 
 /// The first port given out; those below are for services (RFC 6056, section 3.2).
@@ -27,58 +27,72 @@ const ATTEMPTS: u32 = 32;
 const ATTEMPTS_PER_ADDRESS: u32 = 16;
 
 /// The source given to a flow.
-pub(super) struct Source {
-    pub(super) address: Be32,
+pub(super) struct Source<F: Family> {
+    pub(super) address: F::Address,
     pub(super) port: Be16,
 }
 
 /// Reserves a source by inserting the reverse entry: `reverse`, with its deltas completed here,
 /// since they depend on the source.
 #[inline(always)]
-pub(super) fn reserve<E: Environment>(
+pub(super) fn reserve<F: Family, E: Environment>(
     env: &mut E,
     attachment: &Attachment,
-    segment: &Segment,
+    segment: &Segment<F>,
     admitted: &Admitted,
-    chosen: &Chosen,
-    reverse: &mut Flow,
-) -> Step<Source> {
+    chosen: &Chosen<F>,
+    reverse: &mut Flow<F>,
+) -> Step<Source<F>> {
     let (link, port) = (admitted.address.link, &admitted.port);
-    let client = u64::from(attachment.network) << 32 | u64::from(segment.key.source.raw());
-    let client_hash = upper(hash::mix(env.seed(), client));
-    let first_address = hash::reduce(client_hash, port.nat_size);
+    let (offset, size) = F::nat_region(port);
+    if size == 0 {
+        return Err(reset::refuse(
+            env,
+            segment,
+            DropReason::FamilyMismatch,
+            link,
+        ));
+    }
+    let network = hash::mix(env.seed(), u64::from(attachment.network));
+    let client_hash = upper(F::mix(network, segment.key.source));
+    let first_address = hash::reduce(client_hash, size);
     // The upper half chose the backend; flows to one backend must still spread over the ports.
-    let tuple_hash = hash::mix(chosen.hash, u64::from(chosen.backend.address.raw()));
+    let tuple_hash = F::mix(chosen.hash, chosen.address);
     let first_port = hash::reduce(upper(tuple_hash), PORTS);
     for attempt in 0..ATTEMPTS {
-        let address = nat_address(env, port, first_address + attempt / ATTEMPTS_PER_ADDRESS);
+        let address = nat_address::<F, E>(
+            env,
+            port,
+            (offset, size),
+            first_address + attempt / ATTEMPTS_PER_ADDRESS,
+        );
         let Some(address) = address else {
             return Err(Verdict::Drop(DropReason::Inconsistent, link));
         };
         // A stride that is no divisor of the range visits every port, and leaves a crowd sooner
         // than the next one up would.
         let offset = (first_port + attempt * 4_099) % PORTS;
-        let source = Source {
+        let source = Source::<F> {
             address,
             port: Be16::new(FIRST_PORT + offset as u16),
         };
-        let key = FlowKey {
+        let key = FlowKey::<F> {
             network: port.network,
-            source: chosen.backend.address,
+            source: chosen.address,
             destination: source.address,
             source_port: backend_port(port, segment),
             destination_port: source.port,
             protocol: segment.key.protocol,
         };
         reverse.complete(&key);
-        match env.insert_flow(Table::Embryonic, &key, reverse) {
+        match F::insert_flow(env, Table::Embryonic, &key, reverse) {
             // Established flows lie in the other table. They enter it before they leave this one,
             // so looking there second misses none.
             Ok(()) => {
-                if env.flow(Table::Established, &key).is_none() {
+                if F::flow(env, Table::Established, &key).is_none() {
                     return Ok(source);
                 }
-                env.remove_flow(Table::Embryonic, &key);
+                F::remove_flow(env, Table::Embryonic, &key);
             }
             Err(InsertError::Exists) => {}
             Err(InsertError::Full) => {
@@ -91,7 +105,7 @@ pub(super) fn reserve<E: Environment>(
 
 /// The port on the backend that the segment is for.
 #[inline(always)]
-pub(super) fn backend_port(port: &Port, segment: &Segment) -> Be16 {
+pub(super) fn backend_port<F: Family>(port: &Port, segment: &Segment<F>) -> Be16 {
     if port.backend_port == Be16::new(0) {
         segment.key.destination_port
     } else {
@@ -99,17 +113,22 @@ pub(super) fn backend_port(port: &Port, segment: &Segment) -> Be16 {
     }
 }
 
-/// The service's NAT address with this index, counted round.
+/// The address with this index in a region of the service's, counted round.
 #[inline(always)]
-fn nat_address<E: Environment>(env: &E, port: &Port, index: u32) -> Option<Be32> {
-    let index = if index >= port.nat_size {
-        index.saturating_sub(port.nat_size)
+fn nat_address<F: Family, E: Environment>(
+    env: &E,
+    port: &Port,
+    (offset, size): (u32, u32),
+    index: u32,
+) -> Option<F::Address> {
+    let index = if index >= size {
+        index.saturating_sub(size)
     } else {
         index
     };
-    env.nat_address(port.nat_offset + index)
+    env.nat_address(offset + index)
         .filter(|found| found.service == port.service)
-        .map(|NatAddress { address, .. }| address)
+        .and_then(|NatAddress { address, .. }| F::narrow(address))
 }
 
 #[inline(always)]

@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use anyhow::Result;
@@ -36,7 +36,7 @@ pub struct HostStatus {
     /// The interfaces that networks name.
     pub attachments: BTreeMap<String, AttachmentState>,
     /// Why a backend can't be reached.
-    pub unreachable: HashMap<(Reference, Ipv4Addr), String>,
+    pub unreachable: HashMap<(Reference, IpAddr), String>,
 }
 
 /// What the agent has done to the host.
@@ -47,15 +47,17 @@ pub struct Host {
     /// Why attaching failed.
     failed: BTreeMap<u32, String>,
     /// Neighbours that the kernel was asked to keep.
-    managed: BTreeSet<(u32, Ipv4Addr)>,
+    managed: BTreeSet<(u32, IpAddr)>,
 }
 
 /// What is to be looked at.
 struct Wanted {
     /// Interfaces.
     interfaces: BTreeSet<String>,
+    /// Those of networks in which the gateway has IPv6 addresses.
+    ipv6: BTreeSet<String>,
     /// Backends: network, its interfaces, address.
-    backends: Vec<(Reference, Vec<String>, Ipv4Addr)>,
+    backends: Vec<(Reference, Vec<String>, IpAddr)>,
 }
 
 impl Wanted {
@@ -66,6 +68,18 @@ impl Wanted {
             .flat_map(|record| &record.object.attachments)
             .map(|attachment| attachment.interface.clone())
             .collect();
+        let mut ipv6 = BTreeSet::new();
+        let mut has_ipv6 = |network: &Reference| {
+            let found = state.networks.get(network).into_iter();
+            let attachments = found.flat_map(|record| &record.object.attachments);
+            ipv6.extend(attachments.map(|attachment| attachment.interface.clone()));
+        };
+        for (reference, record) in &state.endpoints {
+            if record.object.addresses.iter().any(IpAddr::is_ipv6) {
+                let network = &record.object.network;
+                has_ipv6(&Reference::new(reference.tenant.clone(), network.clone()));
+            }
+        }
         let mut backends = Vec::new();
         for (reference, record) in &state.services {
             let spec = &record.object.spec;
@@ -73,6 +87,13 @@ impl Wanted {
             let Some(found) = state.networks.get(&network) else {
                 continue;
             };
+            if spec
+                .nat_addresses
+                .iter()
+                .any(|range| range.ends().0.is_ipv6())
+            {
+                has_ipv6(&network);
+            }
             let names: Vec<String> = found
                 .object
                 .attachments
@@ -91,6 +112,7 @@ impl Wanted {
         backends.dedup();
         Self {
             interfaces,
+            ipv6,
             backends,
         }
     }
@@ -106,6 +128,14 @@ impl Agent {
         let mut host = self.host.lock().await;
         let wanted = Wanted::of(&self.core.lock().await.state);
         let links = by_name(self.netlink.links().await?, &wanted.interfaces);
+        for link in links
+            .values()
+            .filter(|link| wanted.ipv6.contains(&link.name))
+        {
+            if !link.all_multicast {
+                self.netlink.receive_all_multicast(link.ifindex).await?;
+            }
+        }
         let next_hops = host.next_hops(&self.netlink, &wanted, &links).await?;
 
         let mut core = self.core.lock().await;
@@ -136,8 +166,8 @@ fn by_name(links: Vec<Link>, wanted: &BTreeSet<String>) -> BTreeMap<String, Link
 
 /// Backends, and how to get there.
 struct NextHops {
-    found: HashMap<(Reference, Ipv4Addr), NextHop>,
-    missing: HashMap<(Reference, Ipv4Addr), String>,
+    found: HashMap<(Reference, IpAddr), NextHop>,
+    missing: HashMap<(Reference, IpAddr), String>,
 }
 
 impl Host {
@@ -187,14 +217,14 @@ impl Host {
                     found.insert(key, next_hop);
                 }
                 None => {
-                    missing.insert(key, format!("{hop} does not answer ARP on {interface}"));
+                    missing.insert(key, format!("{hop} does not answer on {interface}"));
                 }
             }
         }
         Ok(NextHops { found, missing })
     }
 
-    async fn manage(&mut self, netlink: &Netlink, wanted: BTreeSet<(u32, Ipv4Addr)>) {
+    async fn manage(&mut self, netlink: &Netlink, wanted: BTreeSet<(u32, IpAddr)>) {
         for (ifindex, address) in self.managed.difference(&wanted) {
             netlink.forget_neighbour(*ifindex, *address).await;
         }
@@ -218,7 +248,7 @@ impl Host {
         &mut self,
         core: &mut Core,
         links: &BTreeMap<String, Link>,
-        next_hops: HashMap<(Reference, Ipv4Addr), NextHop>,
+        next_hops: HashMap<(Reference, IpAddr), NextHop>,
     ) -> Result<()> {
         let present: BTreeSet<u32> = links.values().map(|link| link.ifindex).collect();
         self.attached.retain(|ifindex| present.contains(ifindex));
@@ -327,7 +357,7 @@ impl Host {
 async fn way_out<'a>(
     netlink: &Netlink,
     interfaces: &[&'a Link],
-    address: Ipv4Addr,
+    address: IpAddr,
 ) -> Option<&'a Link> {
     if let [first, _, ..] = interfaces {
         for link in interfaces {

@@ -1,5 +1,7 @@
 //! Endpoints.
 
+use std::net::IpAddr;
+
 use axum::{
     Json,
     extract::{ConnectInfo, State as AgentState},
@@ -58,10 +60,17 @@ pub(super) async fn create(
 ) -> Created<EndpointView> {
     let tenant = name_in_path(Kind::Tenant, &tenant)?;
     let name = request.name.clone();
+    let ipv6 = request.addresses.iter().any(IpAddr::is_ipv6);
     let mut core = agent.core.lock().await;
     core.change(&caller.name, |state, context, policy| {
         create_endpoint(state, context, policy, &tenant, request)
     })?;
+    drop(core);
+    if ipv6 {
+        // Its network's interfaces must receive what is for the address's group.
+        agent.refresh().await?;
+    }
+    let core = agent.core.lock().await;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     Ok(created(view_of(&core, &Reference::new(tenant, name))?))
 }

@@ -2,13 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
-use gateway_common::{
-    flow::{Direction, Table},
-    packet::protocol,
-};
+use gateway_common::{flow::Table, packet::protocol};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -218,7 +215,7 @@ pub struct BackendStatus {
     /// The resource it serves.
     pub resource: Name,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Whether the gateway knows the way to it.
     pub reachable: bool,
     /// Why not.
@@ -428,13 +425,13 @@ pub struct FlowView {
     /// TCP or UDP.
     pub protocol: Protocol,
     /// The consumer's client.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// The endpoint's address and port.
-    pub destination: SocketAddrV4,
+    pub destination: SocketAddr,
     /// Where it appears from in the provider's network.
-    pub nat: SocketAddrV4,
+    pub nat: SocketAddr,
     /// The backend.
-    pub backend: SocketAddrV4,
+    pub backend: SocketAddr,
     /// The TCP state; `open` or `unanswered` for UDP.
     pub state: String,
     /// Whether it can be evicted by newer flows of its kind.
@@ -448,38 +445,31 @@ pub struct FlowView {
 /// Shows a flow.
 #[must_use]
 pub fn flow(core: &Core, found: &Found) -> FlowView {
-    let pair = &found.pair;
-    let (key, to_service) = (&pair.key, &pair.to_service);
-    debug_assert_eq!(to_service.direction(), Direction::ToService);
-    let link = core.contents().links.get(&to_service.link);
+    let link = core.contents().links.get(&found.link);
     let endpoint = link
-        .filter(|link| link.generation == to_service.generation)
+        .filter(|link| link.generation == found.generation)
         .and_then(|link| core.state.endpoint_of_link(link.id));
     let now = maps::now();
-    let answered = pair.to_consumer.seen != 0;
     FlowView {
         endpoint: endpoint.cloned(),
-        protocol: if key.protocol == u32::from(protocol::TCP) {
+        protocol: if found.protocol == u32::from(protocol::TCP) {
             Protocol::Tcp
         } else {
             Protocol::Udp
         },
-        client: SocketAddrV4::new(key.source.into(), key.source_port.get()),
-        destination: SocketAddrV4::new(key.destination.into(), key.destination_port.get()),
-        nat: SocketAddrV4::new(to_service.source.into(), to_service.source_port.get()),
-        backend: SocketAddrV4::new(
-            to_service.destination.into(),
-            to_service.destination_port.get(),
-        ),
-        state: match pair.tcp_state() {
+        client: found.client,
+        destination: found.destination,
+        nat: found.nat,
+        backend: found.backend,
+        state: match found.tcp_state {
             Some(state) => state.name(),
-            None if answered => "open",
+            None if found.answered => "open",
             None => "unanswered",
         }
         .to_owned(),
         evictable: found.table == Table::Embryonic,
-        age: seconds(now.since(gateway_common::flow::Tick(to_service.created))),
-        idle: seconds(now.since(pair.last_seen())),
+        age: seconds(now.since(found.created)),
+        idle: seconds(now.since(found.last_seen)),
     }
 }
 
@@ -524,13 +514,6 @@ pub struct Objects {
 /// # Errors
 /// When the kernel does not tell.
 pub fn status(core: &Core) -> anyhow::Result<StatusView> {
-    let count = |table| -> anyhow::Result<u64> {
-        let mut entries = 0;
-        core.maps.for_each_flow(table, |_, flow| {
-            entries += u64::from(flow.direction() == Direction::ToService);
-        })?;
-        Ok(entries)
-    };
     let mut problems: Vec<String> = core
         .host
         .attachments
@@ -556,8 +539,8 @@ pub fn status(core: &Core) -> anyhow::Result<StatusView> {
             services: core.state.services.len(),
             endpoints: core.state.endpoints.len(),
         },
-        established_flows: count(Table::Established)?,
-        embryonic_flows: count(Table::Embryonic)?,
+        established_flows: core.count_flows(Table::Established)?,
+        embryonic_flows: core.count_flows(Table::Embryonic)?,
         statistics: core
             .maps
             .statistics()?

@@ -3,11 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
 use gateway_common::{
-    Be16, Be32,
+    Be16, IpAddress,
     maps::{
         Address, AddressKey, Attachment, Backend, Egress, Link, MAGLEV_PLACES, MOST_ATTACHMENTS,
         MOST_BACKENDS, MOST_NAT_ADDRESSES, NO_LINK, NatAddress, Port, PortKey,
@@ -33,7 +33,7 @@ pub struct Observed {
     /// Interfaces that can carry packets, by name: up, and with the program attached.
     pub interfaces: BTreeMap<String, Interface>,
     /// Where backends are, as far as their networks' stations answered.
-    pub next_hops: HashMap<(Reference, Ipv4Addr), NextHop>,
+    pub next_hops: HashMap<(Reference, IpAddr), NextHop>,
 }
 
 /// An interface.
@@ -90,6 +90,14 @@ struct Compiler<'a> {
     no_room: Vec<NoRoom>,
     /// The attachment slots, by interface.
     slots: HashMap<&'a str, u32>,
+}
+
+/// Where a service's source NAT addresses are.
+#[derive(Clone, Copy)]
+struct NatRegion {
+    offset: u32,
+    size_v4: u32,
+    size_v6: u32,
 }
 
 /// Whether the network drops what is for no endpoint.
@@ -156,7 +164,7 @@ impl<'a> Compiler<'a> {
             flags |= Attachment::ISOLATED;
         }
         if services {
-            flags |= Attachment::PASS_ARP_REPLIES;
+            flags |= Attachment::PASS_NEIGHBOURS;
         }
         let Interface { ifindex, mac, mtu } = interface;
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
@@ -214,12 +222,9 @@ impl<'a> Compiler<'a> {
                 continue;
             };
             for address in &endpoint.addresses {
-                let IpAddr::V4(address) = address else {
-                    continue;
-                };
                 let key = AddressKey {
                     network: network.object.number,
-                    address: Be32::from(*address),
+                    address: IpAddress::from(*address),
                 };
                 let value = Address {
                     kind: Address::ENDPOINT,
@@ -239,7 +244,7 @@ impl<'a> Compiler<'a> {
         // What is in use keeps its places until it is no longer in use: a packet on its way may
         // have read the old region's place already.
         for port in self.current.ports.values() {
-            nat_places.take(port.nat_offset, port.nat_size);
+            nat_places.take(port.nat_offset, port.nat_size_v4 + port.nat_size_v6);
             maglev_places.take(port.maglev_offset, port.maglev_size);
         }
         let mut slots = BackendSlots::new(self.state, self.current);
@@ -278,27 +283,35 @@ impl<'a> Compiler<'a> {
         record: &Record<Service>,
         network: u32,
         places: &mut Places,
-    ) -> Option<(u32, u32)> {
+    ) -> Option<NatRegion> {
         let service = record.object.number;
-        let list: Vec<NatAddress> = record
+        let mut list: Vec<NatAddress> = record
             .object
             .spec
             .nat_addresses
             .iter()
             .flat_map(|range| range.iter())
             .map(|address| NatAddress {
-                address: Be32::from(address),
+                address: IpAddress::from(address),
                 service,
             })
             .collect();
+        // Those of IPv4 come first: a port says how many there are of each.
+        list.sort_by_key(|nat| nat.address.to_v4().is_none());
         let size = u32::try_from(list.len()).ok()?;
+        let v4 = list
+            .iter()
+            .filter(|nat| nat.address.to_v4().is_some())
+            .count();
+        let size_v4 = u32::try_from(v4).ok()?;
+        let size_v6 = size - size_v4;
         let current = record
             .object
             .resource_numbers
             .values()
             .find_map(|resource| {
                 let port = first_port(self.current, *resource)?;
-                let same = port.nat_size == size
+                let same = (port.nat_size_v4, port.nat_size_v6) == (size_v4, size_v6)
                     && (port.nat_offset..).zip(&list).all(|(place, address)| {
                         self.current.nat_addresses.get(&place) == Some(address)
                     });
@@ -322,7 +335,11 @@ impl<'a> Compiler<'a> {
             };
             self.contents.addresses.insert(key, value);
         }
-        Some((offset, size))
+        Some(NatRegion {
+            offset,
+            size_v4,
+            size_v6,
+        })
     }
 
     /// The resource's backends get their slots; returned are those that can take new flows.
@@ -352,7 +369,7 @@ impl<'a> Compiler<'a> {
             let value = Backend {
                 resource: id,
                 generation,
-                address: Be32::from(backend.address),
+                address: IpAddress::from(backend.address),
                 egress,
                 mac,
                 reachable: u16::from(way.is_some()),
@@ -404,7 +421,7 @@ impl<'a> Compiler<'a> {
         resource: &Resource,
         id: u32,
         network: u32,
-        (nat_offset, nat_size): (u32, u32),
+        nat: NatRegion,
         (maglev_offset, maglev_size): (u32, u32),
     ) {
         let flags = match record.object.spec.no_backend {
@@ -424,8 +441,9 @@ impl<'a> Compiler<'a> {
             let value = Port {
                 maglev_offset,
                 maglev_size,
-                nat_offset,
-                nat_size,
+                nat_offset: nat.offset,
+                nat_size_v4: nat.size_v4,
+                nat_size_v6: nat.size_v6,
                 network,
                 service: record.object.number,
                 // 0 keeps the client's port.
@@ -449,7 +467,7 @@ fn first_port(contents: &Contents, resource: u32) -> Option<&Port> {
 
 /// The slots of backends: who has one keeps it.
 struct BackendSlots {
-    taken: HashMap<(u32, Ipv4Addr), (u32, u32)>,
+    taken: HashMap<(u32, IpAddr), (u32, u32)>,
     /// Slots that nobody has now, with the generation of the next one who gets them.
     free: BTreeMap<u32, u32>,
     used: u32,
@@ -475,7 +493,7 @@ impl BackendSlots {
             left: BTreeSet::new(),
         };
         for (slot, backend) in &current.backends {
-            let owner = (backend.resource, Ipv4Addr::from(backend.address));
+            let owner = (backend.resource, IpAddr::from(backend.address));
             if backend.resource != 0 && wanted.contains(&owner) {
                 slots.taken.insert(owner, (*slot, backend.generation));
             } else if backend.resource != 0 {
@@ -490,7 +508,7 @@ impl BackendSlots {
     }
 
     /// The backend's slot and generation.
-    fn of(&mut self, resource: u32, address: Ipv4Addr) -> Option<(u32, u32)> {
+    fn of(&mut self, resource: u32, address: IpAddr) -> Option<(u32, u32)> {
         let owner = (resource, address);
         if let Some(found) = self.taken.get(&owner) {
             return Some(*found);

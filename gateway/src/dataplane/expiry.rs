@@ -1,6 +1,7 @@
 //! When an idle flow's entries are removed. Pure.
 
 use gateway_common::{
+    Family,
     flow::{Direction, Flow, FlowKey, Seen, TcpState, Tick},
     packet::protocol,
 };
@@ -26,19 +27,19 @@ pub struct Standing {
 
 /// A flow, put together of its two entries.
 #[derive(Clone, Copy, Debug)]
-pub struct Pair {
+pub struct Pair<F: Family> {
     /// The key of the consumer's direction.
-    pub key: FlowKey,
+    pub key: FlowKey<F>,
     /// The consumer's direction.
-    pub to_service: Flow,
+    pub to_service: Flow<F>,
     /// The other one.
-    pub to_consumer: Flow,
+    pub to_consumer: Flow<F>,
 }
 
-impl Pair {
+impl<F: Family> Pair<F> {
     /// Puts an entry and the one that is under its reverse key together, if they belong together.
     #[must_use]
-    pub fn of(key: FlowKey, entry: Flow, reverse: Flow) -> Option<Self> {
+    pub fn of(key: FlowKey<F>, entry: Flow<F>, reverse: Flow<F>) -> Option<Self> {
         if reverse.reverse_key(key.protocol) != key {
             return None;
         }
@@ -90,7 +91,7 @@ impl Pair {
 
 /// Whether an entry that has no partner may go.
 #[must_use]
-pub fn half_expired(entry: &Flow, now: Tick) -> bool {
+pub fn half_expired<F: Family>(entry: &Flow<F>, now: Tick) -> bool {
     seconds(now.since(Tick(entry.last_seen))) > u64::from(HALF)
 }
 
@@ -102,11 +103,13 @@ pub fn seconds(ticks: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use gateway_common::V4;
+
     use super::*;
 
     const GENERATION: u32 = 7;
 
-    fn pair(protocol: u8, to_service: Seen, to_consumer: Seen, last_seen: u32) -> Pair {
+    fn pair(protocol: u8, to_service: Seen, to_consumer: Seen, last_seen: u32) -> Pair<V4> {
         let flow = |seen: Seen, direction: Direction| Flow {
             seen: seen.0,
             last_seen,
@@ -125,7 +128,7 @@ mod tests {
     }
 
     /// After how many seconds it is gone, to within a tick.
-    fn lifetime(pair: &Pair, standing: Option<Standing>) -> u64 {
+    fn lifetime(pair: &Pair<V4>, standing: Option<Standing>) -> u64 {
         let last = pair.last_seen().0;
         let ticks = (0..)
             .find(|age| pair.expired(Tick(last + age), standing))

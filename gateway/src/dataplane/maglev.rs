@@ -1,7 +1,7 @@
 //! Maglev hashing (Eisenbud et al., NSDI 2016, section 3.4), with weights: which backend each place
 //! of a resource's table stands for.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use gateway_common::hash::mix;
 
@@ -17,7 +17,7 @@ const PLACES_PER_BACKEND: u32 = 100;
 pub struct Candidate {
     /// Its address: what its permutation is made from, so that the table does not depend on the
     /// order of the list or on slots.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its share, against the others'; not 0.
     pub weight: u16,
 }
@@ -78,6 +78,9 @@ pub fn table(candidates: &[Candidate]) -> Vec<usize> {
     }
 }
 
+/// The lower half of an IPv6 address.
+const LOW: u128 = u64::MAX as u128;
+
 /// A backend's walk through its permutation of the places.
 struct Turn {
     index: usize,
@@ -89,7 +92,16 @@ struct Turn {
 
 impl Turn {
     fn new(index: usize, candidate: &Candidate, size: u32) -> Self {
-        let hash = mix(0, u64::from(u32::from(candidate.address)));
+        let hash = match candidate.address {
+            IpAddr::V4(address) => mix(0, u64::from(u32::from(address))),
+            IpAddr::V6(address) => {
+                let (high, low) = (u128::from(address) >> 64, u128::from(address) & LOW);
+                mix(
+                    mix(0, u64::try_from(high).unwrap_or(0)),
+                    u64::try_from(low).unwrap_or(0),
+                )
+            }
+        };
         let modulus = u64::from(size);
         let below = |value: u64| u32::try_from(value).unwrap_or(0);
         Self {
@@ -119,7 +131,7 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::{collections::HashMap, net::Ipv4Addr};
 
     use proptest::prelude::*;
 
@@ -129,7 +141,7 @@ mod tests {
         (0u32..)
             .zip(weights)
             .map(|(number, weight)| Candidate {
-                address: Ipv4Addr::from(0x0a01_000a + number),
+                address: IpAddr::V4(Ipv4Addr::from(0x0a01_000a + number)),
                 weight: *weight,
             })
             .collect()
@@ -203,7 +215,7 @@ mod tests {
             let one = backends(&weights);
             let mut other = one.clone();
             other.rotate_left(turn.index(weights.len()));
-            let names = |candidates: &[Candidate]| -> Vec<Ipv4Addr> {
+            let names = |candidates: &[Candidate]| -> Vec<IpAddr> {
                 table(candidates).into_iter().map(|index| candidates[index].address).collect()
             };
             prop_assert_eq!(names(&one), names(&other));

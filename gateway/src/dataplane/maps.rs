@@ -19,7 +19,7 @@ use aya::{
 };
 use bytemuck::Pod;
 use gateway_common::{
-    DropReason,
+    DropReason, Family, V4, V6,
     flow::{Flow, FlowKey, Table, Tick},
     maps::{
         ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Egress, Link, LinkCounters,
@@ -45,6 +45,63 @@ unsafe impl<T: Pod> aya::Pod for Raw<T> {}
 type ArrayOf<T> = Array<MapData, Raw<T>>;
 type HashOf<K, V> = HashMap<MapData, Raw<K>, Raw<V>>;
 
+/// The flow tables of a family.
+pub struct Flows<F: Family> {
+    established: HashOf<FlowKey<F>, Flow<F>>,
+    embryonic: HashOf<FlowKey<F>, Flow<F>>,
+}
+
+impl<F: Family> Flows<F> {
+    fn take(ebpf: &mut Ebpf, established: &str, embryonic: &str) -> Result<Self> {
+        Ok(Self {
+            established: take(ebpf, established)?,
+            embryonic: take(ebpf, embryonic)?,
+        })
+    }
+
+    const fn of(&self, table: Table) -> &HashOf<FlowKey<F>, Flow<F>> {
+        match table {
+            Table::Established => &self.established,
+            Table::Embryonic => &self.embryonic,
+        }
+    }
+
+    const fn of_mut(&mut self, table: Table) -> &mut HashOf<FlowKey<F>, Flow<F>> {
+        match table {
+            Table::Established => &mut self.established,
+            Table::Embryonic => &mut self.embryonic,
+        }
+    }
+}
+
+/// A family whose flow tables are among the maps.
+pub trait Tables: Family {
+    /// Its tables.
+    fn flows(maps: &Maps) -> &Flows<Self>;
+    /// Its tables, to be changed.
+    fn flows_mut(maps: &mut Maps) -> &mut Flows<Self>;
+}
+
+impl Tables for V4 {
+    fn flows(maps: &Maps) -> &Flows<Self> {
+        &maps.flows_v4
+    }
+
+    fn flows_mut(maps: &mut Maps) -> &mut Flows<Self> {
+        &mut maps.flows_v4
+    }
+}
+
+impl Tables for V6 {
+    fn flows(maps: &Maps) -> &Flows<Self> {
+        &maps.flows_v6
+    }
+
+    fn flows_mut(maps: &mut Maps) -> &mut Flows<Self> {
+        &mut maps.flows_v6
+    }
+}
+
 /// Handles of all maps.
 pub struct Maps {
     attachments: ArrayOf<Attachment>,
@@ -59,8 +116,8 @@ pub struct Maps {
     backends: ArrayOf<Backend>,
     nat_addresses: ArrayOf<NatAddress>,
     links: ArrayOf<Link>,
-    established: HashOf<FlowKey, Flow>,
-    embryonic: HashOf<FlowKey, Flow>,
+    flows_v4: Flows<V4>,
+    flows_v6: Flows<V6>,
     drops: PerCpuArray<MapData, u64>,
     link_drops: PerCpuHashMap<MapData, Raw<LinkDropKey>, u64>,
     link_counters: PerCpuArray<MapData, Raw<LinkCounters>>,
@@ -112,8 +169,8 @@ impl Maps {
             backends: take(ebpf, name::BACKENDS)?,
             nat_addresses: take(ebpf, name::NAT_ADDRESSES)?,
             links: take(ebpf, name::LINKS)?,
-            established: take(ebpf, name::FLOWS)?,
-            embryonic: take(ebpf, name::EMBRYONIC)?,
+            flows_v4: Flows::take(ebpf, name::FLOWS_V4, name::EMBRYONIC_V4)?,
+            flows_v6: Flows::take(ebpf, name::FLOWS_V6, name::EMBRYONIC_V6)?,
             drops: take(ebpf, name::DROPS)?,
             link_drops: take(ebpf, name::LINK_DROPS)?,
             link_counters: take(ebpf, name::LINK_COUNTERS)?,
@@ -175,7 +232,10 @@ impl Maps {
                     entry.insert(self.maglev.get(&place, 0)?.0);
                 }
             }
-            for place in port.nat_offset..port.nat_offset.saturating_add(port.nat_size) {
+            let end = port
+                .nat_offset
+                .saturating_add(port.nat_size_v4 + port.nat_size_v6);
+            for place in port.nat_offset..end {
                 if let Entry::Vacant(entry) = contents.nat_addresses.entry(place) {
                     entry.insert(self.nat_addresses.get(&place, 0)?.0);
                 }
@@ -274,20 +334,24 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn for_each_flow(
+    pub fn for_each_flow<F: Tables>(
         &self,
         table: Table,
-        visit: impl FnMut(&FlowKey, &Flow),
+        visit: impl FnMut(&FlowKey<F>, &Flow<F>),
     ) -> io::Result<()> {
-        syscalls::for_each(self.table(table).map().fd().as_fd(), visit)
+        syscalls::for_each(F::flows(self).of(table).map().fd().as_fd(), visit)
     }
 
     /// An entry of a flow table.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn flow(&self, table: Table, key: &FlowKey) -> Result<Option<Flow>, MapError> {
-        match self.table(table).get(&Raw(*key), 0) {
+    pub fn flow<F: Tables>(
+        &self,
+        table: Table,
+        key: &FlowKey<F>,
+    ) -> Result<Option<Flow<F>>, MapError> {
+        match F::flows(self).of(table).get(&Raw(*key), 0) {
             Ok(flow) => Ok(Some(flow.0)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(error),
@@ -298,19 +362,12 @@ impl Maps {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn remove_flow(&mut self, table: Table, key: &FlowKey) -> Result<(), MapError> {
-        let map = match table {
-            Table::Established => &mut self.established,
-            Table::Embryonic => &mut self.embryonic,
-        };
-        gone_is_fine(map.remove(&Raw(*key)))
-    }
-
-    const fn table(&self, table: Table) -> &HashOf<FlowKey, Flow> {
-        match table {
-            Table::Established => &self.established,
-            Table::Embryonic => &self.embryonic,
-        }
+    pub fn remove_flow<F: Tables>(
+        &mut self,
+        table: Table,
+        key: &FlowKey<F>,
+    ) -> Result<(), MapError> {
+        gone_is_fine(F::flows_mut(self).of_mut(table).remove(&Raw(*key)))
     }
 
     /// Packets dropped, by reason; those that never happened left out.

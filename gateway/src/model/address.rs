@@ -1,8 +1,12 @@
 //! Addresses that a user may give to an endpoint, a backend or source NAT.
 
-use std::{fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Problem;
@@ -11,55 +15,93 @@ use crate::model::Problem;
 ///
 /// # Errors
 /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
-pub fn check_host(field: &str, address: Ipv4Addr) -> Result<(), Problem> {
-    let what = if address.is_unspecified() || address.octets()[0] == 0 {
-        "of \"this network\" (0.0.0.0/8)"
-    } else if address.is_loopback() {
-        "a loopback address"
-    } else if address.is_multicast() {
-        "a multicast address"
-    } else if address.is_broadcast() || address.octets()[0] >= 240 {
-        "a broadcast or reserved address"
-    } else if address.is_link_local() {
-        "a link-local address"
-    } else {
-        return Ok(());
+pub fn check_host(field: &str, address: IpAddr) -> Result<(), Problem> {
+    let what = match address {
+        IpAddr::V4(address) => unfit_v4(address),
+        IpAddr::V6(address) => unfit_v6(address),
     };
-    Err(Problem::invalid(
-        field,
-        format!("{address} is {what}, which no host of a network can have"),
-    ))
+    match what {
+        None => Ok(()),
+        Some(what) => Err(Problem::invalid(
+            field,
+            format!("{address} is {what}, which no host of a network can have"),
+        )),
+    }
 }
 
-/// Consecutive IPv4 addresses, written `10.1.0.64/28`, `10.1.0.64-10.1.0.70` or `10.1.0.64`.
+fn unfit_v4(address: Ipv4Addr) -> Option<&'static str> {
+    if address.octets()[0] == 0 {
+        Some("of \"this network\" (0.0.0.0/8)")
+    } else if address.is_loopback() {
+        Some("a loopback address")
+    } else if address.is_multicast() {
+        Some("a multicast address")
+    } else if address.octets()[0] >= 240 {
+        Some("a broadcast or reserved address")
+    } else if address.is_link_local() {
+        Some("a link-local address")
+    } else {
+        None
+    }
+}
+
+fn unfit_v6(address: Ipv6Addr) -> Option<&'static str> {
+    if address.is_multicast() {
+        Some("a multicast address")
+    } else if address.is_unicast_link_local() {
+        Some("a link-local address")
+    } else if address.to_ipv4_mapped().is_some() {
+        Some("an IPv4-mapped address")
+    } else if address.segments()[..6] == [0; 6] {
+        Some("unspecified, loopback or IPv4-compatible (::/96)")
+    } else {
+        None
+    }
+}
+
+/// Consecutive addresses of one family, written `10.1.0.64/28`, `10.1.0.64-10.1.0.70`, `10.1.0.64` or
+/// `fd00::/124`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AddressRange {
-    first: Ipv4Addr,
-    last: Ipv4Addr,
+    first: IpAddr,
+    last: IpAddr,
+}
+
+/// The address as a number, for counting.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
 }
 
 impl AddressRange {
     /// Both ends, included.
     #[must_use]
-    pub const fn ends(self) -> (Ipv4Addr, Ipv4Addr) {
+    pub const fn ends(self) -> (IpAddr, IpAddr) {
         (self.first, self.last)
     }
 
-    /// How many addresses there are.
+    /// How many addresses there are; the largest number where there are more than it tells.
     #[must_use]
     pub fn count(self) -> u64 {
-        u64::from(u32::from(self.last) - u32::from(self.first)) + 1
+        let more = number(self.last) - number(self.first);
+        u64::try_from(more).map_or(u64::MAX, |more| more.saturating_add(1))
     }
 
     /// All of them.
-    pub fn iter(self) -> impl Iterator<Item = Ipv4Addr> {
-        (u32::from(self.first)..=u32::from(self.last)).map(Ipv4Addr::from)
+    pub fn iter(self) -> impl Iterator<Item = IpAddr> {
+        let (first, last) = (number(self.first), number(self.last));
+        (first..=last).map(move |number| match self.first {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX))),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
+        })
     }
 
     /// Whether the address is one of them.
     #[must_use]
-    pub fn contains(self, address: Ipv4Addr) -> bool {
+    pub fn contains(self, address: IpAddr) -> bool {
         (self.first..=self.last).contains(&address)
     }
 
@@ -77,11 +119,12 @@ impl FromStr for AddressRange {
         let shown: String = text.chars().take(80).collect();
         let wrong = || {
             format!(
-                "{shown:?} is not an IPv4 range: write 10.1.0.64/28, 10.1.0.64-10.1.0.70 or 10.1.0.64"
+                "{shown:?} is not a range of addresses: write 10.1.0.64/28, 10.1.0.64-10.1.0.70, \
+                 10.1.0.64 or fd00::/124"
             )
         };
         if text.contains('/') {
-            let net: Ipv4Net = text.parse().map_err(|_| wrong())?;
+            let net: IpNet = text.parse().map_err(|_| wrong())?;
             if net.trunc() != net {
                 return Err(format!(
                     "{text} has bits set beyond its prefix: write {}",
@@ -94,8 +137,13 @@ impl FromStr for AddressRange {
             });
         }
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let first: Ipv4Addr = first.trim().parse().map_err(|_| wrong())?;
-        let last: Ipv4Addr = last.trim().parse().map_err(|_| wrong())?;
+        let first: IpAddr = first.trim().parse().map_err(|_| wrong())?;
+        let last: IpAddr = last.trim().parse().map_err(|_| wrong())?;
+        if first.is_ipv4() != last.is_ipv4() {
+            return Err(format!(
+                "{text} begins in one address family and ends in the other"
+            ));
+        }
         if first > last {
             return Err(format!("{text} ends before it begins"));
         }
@@ -120,13 +168,14 @@ impl From<AddressRange> for String {
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, last) = (self.first, self.last);
-        let (low, high) = (u32::from(first), u32::from(last));
+        let bits = if first.is_ipv4() { 32 } else { 128 };
         // A block if its size is a power of two and its start a multiple of it.
-        let host_bits = low ^ high;
+        let host_bits = number(first) ^ number(last);
+        let block = host_bits.wrapping_add(1) & host_bits == 0 && number(first) & host_bits == 0;
         let text = if first == last {
             first.to_string()
-        } else if host_bits.wrapping_add(1) & host_bits == 0 && low & host_bits == 0 {
-            format!("{first}/{}", host_bits.leading_zeros())
+        } else if block {
+            format!("{first}/{}", bits - (128 - host_bits.leading_zeros()))
         } else {
             format!("{first}-{last}")
         };
@@ -150,6 +199,9 @@ mod tests {
             "10.1.0.5-10.1.0.7",
             "10.0.0.0/8",
             "0.0.0.0/0",
+            "fd00::/124",
+            "::/0",
+            "fd00::5",
         ] {
             assert_eq!(range(text).to_string(), text);
         }
@@ -163,11 +215,12 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_a_sentence() {
         for (text, says) in [
-            ("", "is not an IPv4 range"),
+            ("", "is not a range"),
             ("10.1.0.65/28", "write 10.1.0.64/28"),
-            ("10.1.0.0/33", "is not an IPv4 range"),
+            ("10.1.0.0/33", "is not a range"),
             ("10.1.0.9-10.1.0.3", "ends before it begins"),
-            ("fd00::/64", "is not an IPv4 range"),
+            ("fd00::-10.0.0.1", "in one address family"),
+            ("fd00::1/64", "write fd00::/64"),
         ] {
             let refusal = text.parse::<AddressRange>().unwrap_err();
             assert!(refusal.contains(says), "{text}: {refusal}");
@@ -176,7 +229,13 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for good in ["10.0.0.9", "192.0.2.1", "100.64.0.1"] {
+        for good in [
+            "10.0.0.9",
+            "192.0.2.1",
+            "100.64.0.1",
+            "fd00::5",
+            "2001:db8::1",
+        ] {
             assert_eq!(check_host("addresses", good.parse().unwrap()), Ok(()));
         }
         for bad in [
@@ -186,6 +245,11 @@ mod tests {
             "224.0.0.5",
             "255.255.255.255",
             "169.254.1.1",
+            "::",
+            "::1",
+            "ff02::1",
+            "fe80::1",
+            "::ffff:10.0.0.1",
         ] {
             assert!(
                 check_host("addresses", bad.parse().unwrap()).is_err(),

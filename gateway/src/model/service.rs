@@ -1,6 +1,6 @@
 //! Services: the provider's side.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -165,7 +165,7 @@ impl fmt::Display for Port {
 #[serde(deny_unknown_fields)]
 pub struct Backend {
     /// Its address in the provider's network.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its share of new flows, against the other backends' weights; 0 takes none.
     #[serde(default = "one")]
     pub weight: u16,
@@ -189,7 +189,7 @@ impl FromStr for Backend {
         let address = parts.next().unwrap_or_default();
         let address = address
             .parse()
-            .map_err(|_| format!("{address:?} is not an IPv4 address of a backend"))?;
+            .map_err(|_| format!("{address:?} is not the address of a backend"))?;
         let mut backend = Self {
             address,
             weight: 1,
@@ -478,7 +478,8 @@ impl ServiceSpec {
                 "a service needs at least one source NAT address in its network",
             ));
         }
-        let count: u64 = self.nat_addresses.iter().map(|range| range.count()).sum();
+        let counts = self.nat_addresses.iter().map(|range| range.count());
+        let count = counts.fold(0, u64::saturating_add);
         if count > MOST_NAT_ADDRESSES {
             return Err(Problem::invalid(
                 "nat_addresses",
@@ -505,6 +506,22 @@ impl ServiceSpec {
                     return Err(Problem::invalid(
                         field,
                         format!("{range} holds the backend {}", backend.address),
+                    ));
+                }
+            }
+        }
+        for (r, resource) in self.resources.iter().enumerate() {
+            for (b, backend) in resource.backends.iter().enumerate() {
+                let mut ranges = self.nat_addresses.iter();
+                let same =
+                    |range: &AddressRange| range.ends().0.is_ipv4() == backend.address.is_ipv4();
+                if !ranges.any(same) {
+                    return Err(Problem::invalid(
+                        format!("resources[{r}].backends[{b}].address"),
+                        format!(
+                            "the service has no source NAT address of the family of backend {}",
+                            backend.address
+                        ),
                     ));
                 }
             }
@@ -555,6 +572,17 @@ impl Resource {
         for (place, backend) in self.backends.iter().enumerate() {
             let field = format!("{field}.backends[{place}]");
             check_host(&format!("{field}.address"), backend.address)?;
+            let first = &self.backends[0].address;
+            if backend.address.is_ipv4() != first.is_ipv4() {
+                return Err(Problem::invalid(
+                    format!("{field}.address"),
+                    format!(
+                        "{} and {first} are of different families: a resource's backends are all \
+                         IPv4 or all IPv6",
+                        backend.address
+                    ),
+                ));
+            }
             if backend.weight > MOST_WEIGHT {
                 return Err(Problem::invalid(
                     format!("{field}.weight"),
@@ -602,7 +630,7 @@ mod tests {
     fn backends_as_text() {
         let backend: Backend = "10.1.0.9,weight=3,drain".parse().unwrap();
         assert_eq!((backend.weight, backend.drain), (3, true));
-        for bad in ["", "x", "10.1.0.9,weight=", "10.1.0.9,w=1", "fd00::1"] {
+        for bad in ["", "x", "10.1.0.9,weight=", "10.1.0.9,w=1", "fd00::g"] {
             assert!(bad.parse::<Backend>().is_err(), "{bad}");
         }
     }

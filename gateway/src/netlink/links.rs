@@ -5,6 +5,8 @@ use futures_util::TryStreamExt as _;
 use gateway_common::packet::Mac;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
 
+use rtnetlink::LinkUnspec;
+
 use crate::netlink::Netlink;
 
 /// How an XDP program is attached to an interface.
@@ -29,6 +31,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it was switched on.
     pub up: bool,
+    /// Whether it receives what is for any group.
+    pub all_multicast: bool,
     /// How an XDP program is attached to it, if there is one.
     pub xdp: Option<XdpAttachment>,
 }
@@ -43,6 +47,20 @@ impl Netlink {
         let messages = messages.await.context("could not list the interfaces")?;
         Ok(messages.into_iter().filter_map(read).collect())
     }
+
+    /// Makes an interface receive what is for any group: neighbour solicitations for the gateway's
+    /// addresses go to groups that the host itself is no member of.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn receive_all_multicast(&self, ifindex: u32) -> Result<()> {
+        let message = LinkUnspec::new_with_index(ifindex)
+            .allmulticast(true)
+            .build();
+        let set = self.route.link().set(message).execute();
+        set.await
+            .with_context(|| format!("could not have interface {ifindex} receive multicast"))
+    }
 }
 
 /// None for one without a name, which the kernel does not send.
@@ -53,6 +71,7 @@ fn read(message: LinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
         xdp: None,
     };
     for attribute in message.attributes {

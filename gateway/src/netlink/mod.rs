@@ -51,6 +51,8 @@ impl Netlink {
             MulticastGroup::Neigh,
             MulticastGroup::Ipv4Route,
             MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv6Ifaddr,
         ])?;
         tokio::spawn(connection);
         // A place for one: who is slow hears once of all that happened meanwhile.

@@ -1,10 +1,7 @@
 //! Next hops and their hardware addresses. The kernel resolves and keeps them: entries are
 //! "managed" (Linux 5.16), which it refreshes by itself as long as they exist.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
@@ -14,7 +11,7 @@ use netlink_packet_route::{
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
     },
-    route::{RouteAddress, RouteAttribute},
+    route::{RouteAddress, RouteAttribute, RouteMessage},
 };
 use rtnetlink::RouteMessageBuilder;
 
@@ -22,61 +19,52 @@ use crate::netlink::Netlink;
 
 impl Netlink {
     /// The station that packets for the address are sent to when they leave by the interface: the
-    /// address itself, or the router that a route of this interface names.
+    /// router that a route of this interface names, or the address itself, also where there is no
+    /// route: its network is the one behind the interface, whatever the host knows of it.
     ///
     /// # Errors
-    /// When the kernel has no way there.
-    pub async fn next_hop(&self, ifindex: u32, address: Ipv4Addr) -> Result<Ipv4Addr> {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(address, 32)
-            .output_interface(ifindex)
-            .build();
-        let routes = self
-            .route
-            .route()
-            .get(message)
-            .execute()
-            .try_collect::<Vec<_>>();
-        let routes = routes
-            .await
-            .with_context(|| format!("no route to {address} by interface {ifindex}"))?;
-        let gateway = routes
-            .iter()
-            .flat_map(|route| &route.attributes)
-            .find_map(|attribute| match attribute {
-                RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(*gateway),
-                _ => None,
-            });
+    /// When the kernel does not tell.
+    pub async fn next_hop(&self, ifindex: u32, address: IpAddr) -> Result<IpAddr> {
+        let message = route_to(address)?.output_interface(ifindex).build();
+        let routes = self.routes(message).await.unwrap_or_default();
+        let mut attributes = routes.iter().flat_map(|route| &route.attributes);
+        let gateway = attributes.find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(gateway)) => Some(IpAddr::V4(*gateway)),
+            RouteAttribute::Gateway(RouteAddress::Inet6(gateway)) => Some(IpAddr::V6(*gateway)),
+            _ => None,
+        });
         Ok(gateway.unwrap_or(address))
     }
 
     /// Whether the kernel would send packets for the address out by the interface of itself.
-    pub async fn routes_by(&self, ifindex: u32, address: Ipv4Addr) -> bool {
-        let message = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(address, 32)
-            .build();
-        let routes = self
-            .route
-            .route()
-            .get(message)
-            .execute()
-            .try_collect::<Vec<_>>()
-            .await;
-        routes.is_ok_and(|routes| {
+    pub async fn routes_by(&self, ifindex: u32, address: IpAddr) -> bool {
+        let Ok(message) = route_to(address) else {
+            return false;
+        };
+        self.routes(message.build()).await.is_ok_and(|routes| {
             let mut attributes = routes.iter().flat_map(|route| &route.attributes);
             attributes.any(|attribute| *attribute == RouteAttribute::Oif(ifindex))
         })
+    }
+
+    async fn routes(&self, message: RouteMessage) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
+        self.route
+            .route()
+            .get(message)
+            .execute()
+            .try_collect()
+            .await
     }
 
     /// Asks the kernel to resolve the station's hardware address and to keep it fresh.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn manage_neighbour(&self, ifindex: u32, address: Ipv4Addr) -> Result<()> {
+    pub async fn manage_neighbour(&self, ifindex: u32, address: IpAddr) -> Result<()> {
         let mut request = self
             .route
             .neighbours()
-            .add(ifindex, IpAddr::V4(address))
+            .add(ifindex, address)
             .state(NeighbourState::None)
             .replace();
         let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
@@ -89,12 +77,17 @@ impl Netlink {
     }
 
     /// Takes that back. One that is gone already, with its interface, is no failure.
-    pub async fn forget_neighbour(&self, ifindex: u32, address: Ipv4Addr) {
+    pub async fn forget_neighbour(&self, ifindex: u32, address: IpAddr) {
         let mut message = NeighbourMessage::default();
-        message.header.family = AddressFamily::Inet;
+        let (family, destination) = match address {
+            IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+            IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+        };
+        message.header.family = family;
         message.header.ifindex = ifindex;
-        let destination = NeighbourAttribute::Destination(NeighbourAddress::Inet(address));
-        message.attributes.push(destination);
+        message
+            .attributes
+            .push(NeighbourAttribute::Destination(destination));
         if let Err(error) = self.route.neighbours().del(message).execute().await {
             log::debug!("neighbour {address} on interface {ifindex} was gone already: {error}");
         }
@@ -104,20 +97,26 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn neighbours(&self) -> Result<HashMap<(u32, Ipv4Addr), Mac>> {
-        let request = self
-            .route
-            .neighbours()
-            .get()
-            .set_address_family(AddressFamily::Inet);
-        let messages = request.execute().try_collect::<Vec<_>>();
-        let messages = messages.await.context("could not list the neighbours")?;
-        Ok(messages.into_iter().filter_map(read).collect())
+    pub async fn neighbours(&self) -> Result<HashMap<(u32, IpAddr), Mac>> {
+        let mut known = HashMap::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let request = self.route.neighbours().get().set_address_family(family);
+            let messages = request.execute().try_collect::<Vec<_>>();
+            let messages = messages.await.context("could not list the neighbours")?;
+            known.extend(messages.into_iter().filter_map(read));
+        }
+        Ok(known)
     }
 }
 
+/// The beginning of a question for the route to an address.
+fn route_to(address: IpAddr) -> Result<RouteMessageBuilder<IpAddr>> {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    Ok(RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, bits)?)
+}
+
 /// The entry, if it says where its station is.
-fn read(message: NeighbourMessage) -> Option<((u32, Ipv4Addr), Mac)> {
+fn read(message: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
     let valid = matches!(
         message.header.state,
         NeighbourState::Reachable
@@ -133,7 +132,12 @@ fn read(message: NeighbourMessage) -> Option<((u32, Ipv4Addr), Mac)> {
     let (mut address, mut mac) = (None, None);
     for attribute in message.attributes {
         match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => address = Some(found),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
+                address = Some(IpAddr::V4(found));
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => {
+                address = Some(IpAddr::V6(found));
+            }
             NeighbourAttribute::LinkLayerAddress(bytes) => {
                 mac = <[u8; 6]>::try_from(bytes).ok().map(Mac::new);
             }

@@ -77,14 +77,14 @@ const ROWS: &[Row] = &[
         |lab| {
             let flow = lab.connect(40_000);
             // In the kernel the least recently used makes room instead, so this is the native's alone.
-            lab.native().embryonic.capacity = 0;
+            lab.native().flows_v4.embryonic.capacity = 0;
             let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
             let verdict = lab.send_native(Side::A, &syn);
             assert!(
                 matches!(verdict, Verdict::Drop(DropReason::FlowTableFull, _)),
                 "{verdict:?}"
             );
-            lab.native().embryonic.capacity = 1 << 20;
+            lab.native().flows_v4.embryonic.capacity = 1 << 20;
             lab.send(Side::A, &flow.from_client())
                 .forwarded(Side::Provider);
             assert_eq!(lab.flows(Table::Established), 1);

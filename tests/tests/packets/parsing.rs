@@ -76,7 +76,7 @@ const ROWS: &[Row] = &[
     ),
     ("IPv6 is dropped where the network is isolated", |lab| {
         lab.send(Side::A, &other(0x86dd))
-            .dropped(DropReason::EtherTypeUnsupported);
+            .dropped(DropReason::Malformed);
     }),
     ("IPv6 passes where it is not", |lab| {
         let frame = other(0x86dd).at(Side::Provider);

@@ -1,6 +1,6 @@
 //! `gateway service`.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -306,7 +306,7 @@ async fn change(
     client.put(&path, &request).await
 }
 
-fn find(resource: &mut Resource, address: Ipv4Addr) -> Option<&mut Backend> {
+fn find(resource: &mut Resource, address: IpAddr) -> Option<&mut Backend> {
     resource
         .backends
         .iter_mut()

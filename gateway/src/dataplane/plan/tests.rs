@@ -1,7 +1,7 @@
 //! Plans over compiled worlds: the right contents at the end, and on the way there nothing that was
 //! not allowed before or after.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use gateway_common::packet::Mac;
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn observed(interfaces: &[(&str, u32)]) -> Observed {
     for last in 9..20 {
         let backend = (
             "provider/net".parse().unwrap(),
-            Ipv4Addr::new(10, 1, 0, last),
+            IpAddr::V4(Ipv4Addr::new(10, 1, 0, last)),
         );
         observed.next_hops.insert(backend, hop.clone());
     }
@@ -55,7 +55,7 @@ fn carry_out(old: &Contents, new: &Contents) -> Plan {
             }
         }
         for port in contents.ports.values() {
-            for place in port.nat_offset..port.nat_offset + port.nat_size {
+            for place in port.nat_offset..port.nat_offset + port.nat_size_v4 + port.nat_size_v6 {
                 let owner = contents
                     .nat_addresses
                     .get(&place)
@@ -202,7 +202,7 @@ fn isolation_by_default_where_there_is_no_service() {
     assert!(contents.attachments[&3].isolated());
     assert!(!contents.attachments[&4].isolated());
     assert_eq!(
-        contents.attachments[&4].flags & Attachment::PASS_ARP_REPLIES,
+        contents.attachments[&4].flags & Attachment::PASS_NEIGHBOURS,
         2
     );
 }

@@ -1,6 +1,6 @@
 //! Creating and deleting endpoints.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::model::{
     Change, Code, Connection, ConnectionState, Context, Endpoint, Kind, Name, Object, Problem,
@@ -9,7 +9,7 @@ use crate::model::{
     endpoint::{EndpointRequest, ServiceIdentity},
     operations::{Policy, check_quota, refuse_existing, required_name, same_name, tenant_of},
     record::{Labels, check_text, checked_labels},
-    service::default_resource,
+    service::{Resource, default_resource},
 };
 
 /// Creates an endpoint, and with it the request for a connection.
@@ -38,16 +38,17 @@ pub fn create_endpoint(
             format!("there is no network {network}: create it first"),
         ));
     }
-    check_address(state, &network, &request)?;
+    check_addresses(state, &network, &request.addresses)?;
     check_text("request_message", &request.request_message)?;
     let (service, record) = find_service(state, tenant, &request.service)?;
     let resource = request.resource.unwrap_or_else(default_resource);
-    if record.object.spec.resource(&resource).is_none() {
+    let Some(bound) = record.object.spec.resource(&resource) else {
         return Err(Problem::invalid(
             "resource",
             format!("service {} offers no resource {resource}", request.service),
         ));
-    }
+    };
+    check_family(bound, &request.addresses)?;
     let has = State::owned(&state.endpoints, tenant).count();
     check_quota(owner, policy, Kind::Endpoint, has)?;
     check_connections(state, tenant, service, record)?;
@@ -162,38 +163,39 @@ fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Endpoi
     found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))
 }
 
-/// One IPv4 address, which nothing else in the network has.
-fn check_address(
+/// One address of each family at the most, which nothing else in the network has.
+fn check_addresses(
     state: &State,
     network: &Reference,
-    request: &EndpointRequest,
-) -> Result<Ipv4Addr, Problem> {
-    let address = match request.addresses.as_slice() {
-        [IpAddr::V4(address)] => *address,
-        [IpAddr::V6(address)] => {
+    addresses: &[IpAddr],
+) -> Result<(), Problem> {
+    if addresses.is_empty() {
+        return Err(Problem::invalid(
+            "addresses",
+            "an endpoint needs an address",
+        ));
+    }
+    for (place, address) in addresses.iter().enumerate() {
+        let field = format!("addresses[{place}]");
+        if addresses[..place]
+            .iter()
+            .any(|other| other.is_ipv4() == address.is_ipv4())
+        {
             return Err(Problem::invalid(
-                "addresses[0]",
-                format!("{address} is an IPv6 address; this version has IPv4 endpoints only"),
+                field,
+                "an endpoint has one address of each family",
             ));
         }
-        [] => {
-            return Err(Problem::invalid(
-                "addresses",
-                "an endpoint needs an IPv4 address",
-            ));
-        }
-        _ => {
-            return Err(Problem::invalid(
-                "addresses",
-                "an endpoint has one IPv4 address",
-            ));
-        }
-    };
-    check_host("addresses[0]", address)?;
-    let taken = |what: String| {
-        Problem::new(Code::InUse, format!("{address} is {what} in {network}")).at("addresses[0]")
-    };
-    if let Some(other) = state.endpoint_of_address(network, IpAddr::V4(address)) {
+        check_host(&field, *address)?;
+        check_free(state, network, *address).map_err(|problem| problem.at(field))?;
+    }
+    Ok(())
+}
+
+fn check_free(state: &State, network: &Reference, address: IpAddr) -> Result<(), Problem> {
+    let taken =
+        |what: String| Problem::new(Code::InUse, format!("{address} is {what} in {network}"));
+    if let Some(other) = state.endpoint_of_address(network, address) {
         return Err(taken(format!("the address of endpoint {other}")));
     }
     for (service, record) in state.services_of_network(network) {
@@ -213,7 +215,30 @@ fn check_address(
             return Err(taken(format!("a backend of service {service}")));
         }
     }
-    Ok(address)
+    Ok(())
+}
+
+/// Refuses an address of a family that the resource's backends don't have.
+fn check_family(resource: &Resource, addresses: &[IpAddr]) -> Result<(), Problem> {
+    let Some(backend) = resource.backends.first() else {
+        return Ok(());
+    };
+    let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
+    match addresses
+        .iter()
+        .position(|address| address.is_ipv4() != backend.address.is_ipv4())
+    {
+        None => Ok(()),
+        Some(place) => Err(Problem::invalid(
+            format!("addresses[{place}]"),
+            format!(
+                "{} is {}, and the service's servers are {}: this version does not translate",
+                addresses[place],
+                family(addresses[place]),
+                family(backend.address)
+            ),
+        )),
+    }
 }
 
 /// The service that is meant, by alias or reference. One that is not visible to the tenant does not

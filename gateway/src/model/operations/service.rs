@@ -1,6 +1,6 @@
 //! Creating, changing and deleting services.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use crate::model::{
     Change, Code, ConnectionState, Context, Decision, Kind, Name, Object, Problem, Record,
@@ -168,9 +168,7 @@ fn check(state: &State, reference: &Reference, spec: &ServiceSpec) -> Result<(),
             Problem::new(Code::InUse, format!("{range} holds {what}")).at(field.clone())
         };
         for (address, endpoint) in state.addresses_of_network(&network) {
-            if let IpAddr::V4(address) = address
-                && range.contains(address)
-            {
+            if range.contains(address) {
                 return Err(taken(format!("{address}, which is endpoint {endpoint}")));
             }
         }
@@ -212,7 +210,7 @@ fn check_backends(
         for (b, backend) in resource.backends.iter().enumerate() {
             let field = || format!("resources[{r}].backends[{b}].address");
             let address = backend.address;
-            if let Some(endpoint) = state.endpoint_of_address(network, IpAddr::V4(address)) {
+            if let Some(endpoint) = state.endpoint_of_address(network, address) {
                 return Err(Problem::new(
                     Code::InUse,
                     format!("{address} is endpoint {endpoint} in this network, not a server"),

@@ -256,13 +256,13 @@ fn bad_endpoints() {
             json!({ "addresses": [] }),
             Code::Invalid,
             "addresses",
-            "needs an IPv4 address",
+            "needs an address",
         ),
         (
             json!({ "addresses": ["fd00::1"] }),
             Code::Invalid,
             "addresses[0]",
-            "IPv4 endpoints only",
+            "does not translate",
         ),
         (
             json!({ "addresses": ["127.0.0.1"] }),

@@ -1,0 +1,109 @@
+//! IP addresses of either family in 128 bits: an IPv4 address as an IPv4-mapped one
+//! (RFC 4291, section 2.5.5.2). What configures the data path is keyed by these; flows have keys of
+//! their own family.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::Be32;
+
+/// An address of either family, as four words in network byte order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct IpAddress([Be32; 4]);
+
+/// The third word of an IPv4-mapped address.
+const MAPPED: Be32 = Be32::new(0xffff);
+
+impl IpAddress {
+    /// From its four words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(words: [Be32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// Its four words.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [Be32; 4] {
+        self.0
+    }
+
+    /// From an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_v4(address: Be32) -> Self {
+        Self([Be32::new(0), Be32::new(0), MAPPED, address])
+    }
+
+    /// The IPv4 address, if it is one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_v4(self) -> Option<Be32> {
+        let [a, b, c, address] = self.0;
+        if a.raw() == 0 && b.raw() == 0 && c.raw() == MAPPED.raw() {
+            Some(address)
+        } else {
+            None
+        }
+    }
+}
+
+impl From<Ipv4Addr> for IpAddress {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::from_v4(Be32::from(address))
+    }
+}
+
+impl From<Ipv6Addr> for IpAddress {
+    fn from(address: Ipv6Addr) -> Self {
+        let words: [u32; 4] = bytemuck::cast(address.octets());
+        Self(bytemuck::cast(words))
+    }
+}
+
+impl From<IpAddr> for IpAddress {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => address.into(),
+            IpAddr::V6(address) => address.into(),
+        }
+    }
+}
+
+impl From<IpAddress> for IpAddr {
+    fn from(address: IpAddress) -> Self {
+        match address.to_v4() {
+            Some(address) => Self::V4(address.into()),
+            None => Self::V6(Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(address.0))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_go_in_and_out() {
+        for text in [
+            "10.0.0.5",
+            "255.255.255.255",
+            "fd00::5",
+            "2001:db8::1",
+            "::1",
+        ] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(IpAddr::from(IpAddress::from(address)), address);
+        }
+        let mapped: Ipv6Addr = "::ffff:10.0.0.5".parse().unwrap();
+        let plain: IpAddr = "10.0.0.5".parse().unwrap();
+        assert_eq!(IpAddr::from(IpAddress::from(mapped)), plain);
+        assert_eq!(
+            bytemuck::bytes_of(&IpAddress::from(mapped)),
+            mapped.octets()
+        );
+    }
+}

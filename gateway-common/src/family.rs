@@ -1,0 +1,417 @@
+//! What differs between IPv4 and IPv6. Everything else is written once, generic over [`Family`].
+
+use core::{fmt::Debug, hash::Hash, ptr::NonNull};
+
+use bytemuck::Pod;
+
+use crate::{
+    Be16, Be32, Environment,
+    address::IpAddress,
+    checksum::{self, Sum, TTL_DECREMENT},
+    environment::InsertError,
+    flow::{Flow, FlowKey, FlowRef, Table},
+    hash::mix,
+    maps::Port,
+    packet::{Ipv4, Ipv6, Mac, protocol},
+};
+
+/// An address family.
+pub trait Family: Copy + Debug + Default + Eq + Hash + Ord + 'static {
+    /// Its addresses, as headers and flow entries have them.
+    type Address: Pod + Copy + Debug + Default + Eq + Hash + Ord;
+    /// Its header.
+    type Header: Header<Address = Self::Address>;
+    /// The protocol number of its ICMP.
+    const ICMP: u8;
+
+    /// The address as configuration is keyed by it.
+    fn widen(address: Self::Address) -> IpAddress;
+    /// The address, if it is of this family.
+    fn narrow(address: IpAddress) -> Option<Self::Address>;
+    /// Whether a packet may come from the source: no host has an unspecified, loopback or group
+    /// address, or talks to itself through us.
+    fn is_host(source: Self::Address, destination: Self::Address) -> bool;
+    /// Adds an address to a sum.
+    fn add(sum: Sum, address: Self::Address) -> Sum;
+    /// Adds what replacing one address by another changes.
+    fn replace(sum: Sum, old: Self::Address, new: Self::Address) -> Sum;
+    /// Mixes an address into a hash.
+    fn mix(hash: u64, address: Self::Address) -> u64;
+    /// Where the source NAT addresses of this family are, and how many.
+    fn nat_region(port: &Port) -> (u32, u32);
+
+    /// A flow entry.
+    fn flow<E: Environment>(env: &E, table: Table, key: &FlowKey<Self>) -> Option<FlowRef<Self>>;
+    /// Inserts a flow entry under a key that must not exist yet in that table.
+    ///
+    /// # Errors
+    /// [`InsertError`], nothing having changed.
+    fn insert_flow<E: Environment>(
+        env: &mut E,
+        table: Table,
+        key: &FlowKey<Self>,
+        flow: &Flow<Self>,
+    ) -> Result<(), InsertError>;
+    /// Memory to build a flow entry in, this packet's alone. What is in it is left from before.
+    fn scratch<E: Environment>(env: &mut E) -> Option<NonNull<Flow<Self>>>;
+    /// Removes a flow entry, if it is there.
+    fn remove_flow<E: Environment>(env: &mut E, table: Table, key: &FlowKey<Self>);
+}
+
+/// A header of a family: what rewriting needs of it.
+pub trait Header: Copy {
+    /// The family's addresses.
+    type Address;
+    /// The header's length, without options and extensions.
+    const OCTETS: u16;
+
+    /// The header at `offset`, or nothing if the packet ends within it.
+    fn at<E: Environment>(env: &E, offset: usize) -> Option<Self>;
+    /// The source address.
+    fn source(self) -> Self::Address;
+    /// The destination address.
+    fn destination(self) -> Self::Address;
+    /// Replaces both addresses.
+    fn set_addresses(self, source: Self::Address, destination: Self::Address);
+    /// Hops that the packet may go yet.
+    fn hop_limit(self) -> u8;
+    /// Takes one hop away and updates what checksum the header has; `delta` is what this and the
+    /// new addresses change in its sum.
+    fn age(self, delta: u16);
+    /// Gives the packet the hop limit that the gateway's own packets have.
+    fn renew(self);
+    /// Writes a header anew, for a packet of the gateway's own with so many bytes behind it.
+    fn write(self, source: Self::Address, destination: Self::Address, protocol: u8, payload: u16);
+}
+
+/// The sum over the pseudo header of TCP, UDP and ICMPv6 (RFC 9293, section 3.1; RFC 8200, section
+/// 8.1).
+#[inline(always)]
+#[must_use]
+pub fn pseudo_header<F: Family>(
+    source: F::Address,
+    destination: F::Address,
+    protocol: u8,
+    length: u16,
+) -> Sum {
+    F::add(F::add(Sum::ZERO, source), destination)
+        .be16(Be16::new(u16::from(protocol)))
+        .be16(Be16::new(length))
+}
+
+/// IPv4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct V4;
+
+/// IPv6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct V6;
+
+impl Family for V4 {
+    type Address = Be32;
+    type Header = Ipv4;
+    const ICMP: u8 = protocol::ICMP;
+
+    #[inline(always)]
+    fn widen(address: Be32) -> IpAddress {
+        IpAddress::from_v4(address)
+    }
+
+    #[inline(always)]
+    fn narrow(address: IpAddress) -> Option<Be32> {
+        address.to_v4()
+    }
+
+    #[inline(always)]
+    fn is_host(source: Be32, destination: Be32) -> bool {
+        let first = source.get() >> 24;
+        // 0/8 "this network", 127/8 loopback, 224/4 multicast, 240/4 reserved with broadcast
+        // (RFC 6890): none is ever a source.
+        first != 0 && first != 127 && first < 224 && source != destination
+    }
+
+    #[inline(always)]
+    fn add(sum: Sum, address: Be32) -> Sum {
+        sum.be32(address)
+    }
+
+    #[inline(always)]
+    fn replace(sum: Sum, old: Be32, new: Be32) -> Sum {
+        sum.replace32(old, new)
+    }
+
+    #[inline(always)]
+    fn mix(hash: u64, address: Be32) -> u64 {
+        mix(hash, u64::from(address.raw()))
+    }
+
+    #[inline(always)]
+    fn nat_region(port: &Port) -> (u32, u32) {
+        (port.nat_offset, port.nat_size_v4)
+    }
+
+    #[inline(always)]
+    fn flow<E: Environment>(env: &E, table: Table, key: &FlowKey<Self>) -> Option<FlowRef<Self>> {
+        env.flow_v4(table, key)
+    }
+
+    #[inline(always)]
+    fn insert_flow<E: Environment>(
+        env: &mut E,
+        table: Table,
+        key: &FlowKey<Self>,
+        flow: &Flow<Self>,
+    ) -> Result<(), InsertError> {
+        env.insert_flow_v4(table, key, flow)
+    }
+
+    #[inline(always)]
+    fn scratch<E: Environment>(env: &mut E) -> Option<NonNull<Flow<Self>>> {
+        env.scratch_v4()
+    }
+
+    #[inline(always)]
+    fn remove_flow<E: Environment>(env: &mut E, table: Table, key: &FlowKey<Self>) {
+        env.remove_flow_v4(table, key);
+    }
+}
+
+impl Family for V6 {
+    type Address = IpAddress;
+    type Header = Ipv6;
+    const ICMP: u8 = protocol::ICMPV6;
+
+    #[inline(always)]
+    fn widen(address: IpAddress) -> IpAddress {
+        address
+    }
+
+    #[inline(always)]
+    fn narrow(address: IpAddress) -> Option<IpAddress> {
+        match address.to_v4() {
+            Some(_) => None,
+            None => Some(address),
+        }
+    }
+
+    #[inline(always)]
+    fn is_host(source: IpAddress, destination: IpAddress) -> bool {
+        let [a, b, c, _] = source.words();
+        let multicast = a.get() >> 24 == 0xff;
+        // ::/96 holds the unspecified, the loopback and the IPv4-compatible addresses (RFC 4291);
+        // IPv4-mapped ones are never on the wire (RFC 6890).
+        let low = a.raw() == 0 && b.raw() == 0 && (c.raw() == 0 || source.to_v4().is_some());
+        !multicast && !low && source != destination
+    }
+
+    #[inline(always)]
+    fn add(sum: Sum, address: IpAddress) -> Sum {
+        let [a, b, c, d] = address.words();
+        sum.be32(a).be32(b).be32(c).be32(d)
+    }
+
+    #[inline(always)]
+    fn replace(sum: Sum, old: IpAddress, new: IpAddress) -> Sum {
+        let ([a, b, c, d], [e, f, g, h]) = (old.words(), new.words());
+        sum.replace32(a, e)
+            .replace32(b, f)
+            .replace32(c, g)
+            .replace32(d, h)
+    }
+
+    #[inline(always)]
+    fn mix(hash: u64, address: IpAddress) -> u64 {
+        let pair = |high: Be32, low: Be32| u64::from(high.raw()) << 32 | u64::from(low.raw());
+        let [a, b, c, d] = address.words();
+        mix(mix(hash, pair(a, b)), pair(c, d))
+    }
+
+    #[inline(always)]
+    fn nat_region(port: &Port) -> (u32, u32) {
+        (port.nat_offset + port.nat_size_v4, port.nat_size_v6)
+    }
+
+    #[inline(always)]
+    fn flow<E: Environment>(env: &E, table: Table, key: &FlowKey<Self>) -> Option<FlowRef<Self>> {
+        env.flow_v6(table, key)
+    }
+
+    #[inline(always)]
+    fn insert_flow<E: Environment>(
+        env: &mut E,
+        table: Table,
+        key: &FlowKey<Self>,
+        flow: &Flow<Self>,
+    ) -> Result<(), InsertError> {
+        env.insert_flow_v6(table, key, flow)
+    }
+
+    #[inline(always)]
+    fn scratch<E: Environment>(env: &mut E) -> Option<NonNull<Flow<Self>>> {
+        env.scratch_v6()
+    }
+
+    #[inline(always)]
+    fn remove_flow<E: Environment>(env: &mut E, table: Table, key: &FlowKey<Self>) {
+        env.remove_flow_v6(table, key);
+    }
+}
+
+impl Header for Ipv4 {
+    type Address = Be32;
+    const OCTETS: u16 = Self::OCTETS;
+
+    #[inline(always)]
+    fn at<E: Environment>(env: &E, offset: usize) -> Option<Self> {
+        Self::at(env, offset)
+    }
+
+    #[inline(always)]
+    fn source(self) -> Be32 {
+        self.source()
+    }
+
+    #[inline(always)]
+    fn destination(self) -> Be32 {
+        self.destination()
+    }
+
+    #[inline(always)]
+    fn set_addresses(self, source: Be32, destination: Be32) {
+        self.set_source(source);
+        self.set_destination(destination);
+    }
+
+    #[inline(always)]
+    fn hop_limit(self) -> u8 {
+        self.ttl()
+    }
+
+    #[inline(always)]
+    fn age(self, delta: u16) {
+        self.set_ttl(self.ttl() - 1);
+        self.set_checksum(checksum::update(self.checksum(), delta));
+    }
+
+    #[inline(always)]
+    fn renew(self) {
+        let word = |ttl| Be16::from_raw(u16::from_ne_bytes([ttl, 0]));
+        let delta = Sum::ZERO.replace16(word(self.ttl()), word(Self::DEFAULT_TTL));
+        self.set_ttl(Self::DEFAULT_TTL);
+        self.set_checksum(checksum::update(self.checksum(), delta.fold()));
+    }
+
+    #[inline(always)]
+    fn write(self, source: Be32, destination: Be32, protocol: u8, payload: u16) {
+        let length = Be16::new(Self::OCTETS + payload);
+        self.set_version_ihl(Self::PLAIN);
+        self.set_tos(0);
+        self.set_total_length(length);
+        self.set_identification(Be16::new(0));
+        self.set_fragment(Self::DONT_FRAGMENT);
+        self.set_ttl(Self::DEFAULT_TTL);
+        self.set_protocol(protocol);
+        self.set_addresses(source, destination);
+        let sum = Sum::ZERO
+            .be16(Be16::new(u16::from_be_bytes([Self::PLAIN, 0])))
+            .be16(length)
+            .be16(Self::DONT_FRAGMENT)
+            .be16(Be16::new(u16::from_be_bytes([Self::DEFAULT_TTL, protocol])))
+            .be32(source)
+            .be32(destination);
+        self.set_checksum(sum.checksum());
+    }
+}
+
+impl Header for Ipv6 {
+    type Address = IpAddress;
+    const OCTETS: u16 = Self::OCTETS;
+
+    #[inline(always)]
+    fn at<E: Environment>(env: &E, offset: usize) -> Option<Self> {
+        Self::at(env, offset)
+    }
+
+    #[inline(always)]
+    fn source(self) -> IpAddress {
+        self.source()
+    }
+
+    #[inline(always)]
+    fn destination(self) -> IpAddress {
+        self.destination()
+    }
+
+    #[inline(always)]
+    fn set_addresses(self, source: IpAddress, destination: IpAddress) {
+        self.set_source(source);
+        self.set_destination(destination);
+    }
+
+    #[inline(always)]
+    fn hop_limit(self) -> u8 {
+        self.hop_limit()
+    }
+
+    #[inline(always)]
+    fn age(self, _delta: u16) {
+        self.set_hop_limit(self.hop_limit() - 1);
+    }
+
+    #[inline(always)]
+    fn renew(self) {
+        self.set_hop_limit(Self::DEFAULT_HOP_LIMIT);
+    }
+
+    #[inline(always)]
+    fn write(self, source: IpAddress, destination: IpAddress, protocol: u8, payload: u16) {
+        self.set_version_and_flow(Self::PLAIN);
+        self.set_payload_length(Be16::new(payload));
+        self.set_next_header(protocol);
+        self.set_hop_limit(Self::DEFAULT_HOP_LIMIT);
+        self.set_addresses(source, destination);
+    }
+}
+
+/// The layout that `Header::renew` and `TTL_DECREMENT` rely on: the TTL is the first byte of its
+/// word.
+const _: () = assert!(TTL_DECREMENT == !u16::from_ne_bytes([1, 0]));
+
+/// A hardware address of all nodes of a link (RFC 2464, section 7): ff02::1.
+pub const ALL_NODES_MAC: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v6(text: &str) -> IpAddress {
+        text.parse::<core::net::Ipv6Addr>().unwrap().into()
+    }
+
+    #[test]
+    fn who_can_be_a_host() {
+        let other = v6("fd00::100");
+        for good in ["fd00::5", "2001:db8::1", "fe80::1", "64:ff9b::a00:5"] {
+            assert!(V6::is_host(v6(good), other), "{good}");
+        }
+        for bad in [
+            "::",
+            "::1",
+            "::10.0.0.5",
+            "::ffff:10.0.0.5",
+            "ff02::1",
+            "fd00::100",
+        ] {
+            assert!(!V6::is_host(v6(bad), other), "{bad}");
+        }
+    }
+
+    #[test]
+    fn replacing_an_address_is_removing_one_and_adding_the_other() {
+        let (old, new) = (v6("fd00::5"), v6("2001:db8:1:2:3:4:5:6"));
+        let before = V6::add(Sum::ZERO.word(0x1234), old).checksum();
+        let after = V6::add(Sum::ZERO.word(0x1234), new).checksum();
+        let delta = V6::replace(Sum::ZERO, old, new).fold();
+        assert_eq!(checksum::update(before, delta), after);
+    }
+}

@@ -1,0 +1,81 @@
+//! nginx, the server that most of the tests talk to.
+
+use std::{fs, path::PathBuf, process::Stdio};
+
+use crate::{
+    namespace::Namespace,
+    process::{Running, succeed},
+    wait,
+};
+
+/// nginx, in a namespace, on one address.
+#[derive(Debug)]
+pub struct Nginx {
+    _running: Running,
+    files: tempfile::TempDir,
+}
+
+impl Nginx {
+    /// Starts it and waits until it listens. It says which address it is at `/name`.
+    ///
+    /// # Panics
+    /// When it does not.
+    #[must_use]
+    pub fn start(namespace: &Namespace, address: &str) -> Self {
+        let socket = if address.contains(':') {
+            format!("[{address}]")
+        } else {
+            address.to_owned()
+        };
+        let files = tempfile::tempdir().expect("a directory");
+        let root = files.path().join("root");
+        fs::create_dir(&root).expect("a directory");
+        fs::write(root.join("name"), format!("{address}\n")).expect("a file");
+        let configuration = files.path().join("nginx.conf");
+        let text = format!(
+            "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
+             events {{}}
+             http {{
+                 access_log access.log combined;
+                 client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+                 uwsgi_temp_path uwsgi; scgi_temp_path scgi; client_max_body_size 1g;
+                 server {{ listen {socket}:80; root root; }}
+             }}"
+        );
+        fs::write(&configuration, text).expect("a file");
+        let mut command = namespace.command("nginx");
+        command
+            .arg("-p")
+            .arg(files.path())
+            .arg("-c")
+            .arg(&configuration);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let running = Running::start(&mut command).expect("nginx");
+        let nginx = Self {
+            _running: running,
+            files,
+        };
+        let question = format!("ss -Hltn src {socket}:80");
+        wait::until_true("nginx to listen", || {
+            !succeed(&mut namespace.line(&question)).is_empty()
+        });
+        nginx
+    }
+
+    /// The directory that it serves.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.files.path().join("root")
+    }
+
+    /// The addresses that requests came from.
+    ///
+    /// # Panics
+    /// When there is no log.
+    #[must_use]
+    pub fn clients(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.files.path().join("access.log")).expect("a log");
+        let clients = log.lines().filter_map(|line| line.split(' ').next());
+        clients.map(str::to_owned).collect()
+    }
+}

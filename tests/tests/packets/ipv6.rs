@@ -1,0 +1,469 @@
+//! IPv6: everything that IPv4 has, and what only IPv6 has.
+
+use std::net::Ipv6Addr;
+
+use gateway::model::Decision;
+use gateway_common::{DropReason, flow::Table};
+use tests::{
+    lab::{
+        BACKEND_MAC, BACKENDS_V6, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT_V6, HTTPS, Lab, NAT_V6,
+        PENDING_V6, ROUTER_MAC, Side, SocketV6, icmp_v6, solicitation, tcp_v6, udp_v6,
+    },
+    packet::{
+        Content, Ipv6, Packet, Transport,
+        flag::{ACK, FIN, RST},
+    },
+};
+
+use crate::{Row, run};
+
+const CLIENT: SocketV6 = (CLIENT_V6, 40_000);
+const WEB: SocketV6 = (ENDPOINT_V6, HTTPS);
+const NAME_SERVER: SocketV6 = (ENDPOINT_V6, DNS);
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// An open connection: as what the client appears, and who answers.
+#[track_caller]
+fn connect(lab: &mut Lab) -> (SocketV6, SocketV6) {
+    let syn = lab.send(Side::A, &tcp_v6(CLIENT, WEB).syn(1_000));
+    let (nat, backend) = syn.forwarded(Side::Provider).sockets_v6();
+    let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
+    lab.send(Side::Provider, &answer).forwarded(Side::A);
+    lab.send(Side::A, &tcp_v6(CLIENT, WEB).ack(1_001, 5_001))
+        .forwarded(Side::Provider);
+    (nat, backend)
+}
+
+/// The advertisement's destination, flags and target.
+#[track_caller]
+fn advertisement(answer: &Packet) -> (Ipv6Addr, u8, Ipv6Addr) {
+    match &answer.content {
+        Content::Ipv6(Ipv6 {
+            hop_limit: 255,
+            source,
+            destination,
+            transport: Transport::Icmp(136, 0, rest),
+            ..
+        }) => {
+            let octets: [u8; 16] = std::array::from_fn(|place| rest[4 + place]);
+            let target = Ipv6Addr::from(octets);
+            assert_eq!(*source, target);
+            assert_eq!(rest[20..22], [2, 1]);
+            assert_eq!(rest[22..28], answer.from);
+            (*destination, rest[0], target)
+        }
+        _ => panic!("no advertisement:\n{answer}"),
+    }
+}
+
+fn extension(number: u8, octets: usize) -> (u8, Vec<u8>) {
+    let mut bytes = vec![0; octets];
+    bytes[1] = u8::try_from(octets / 8 - 1).expect("a length");
+    (number, bytes)
+}
+
+const ROWS: &[Row] = &[
+    (
+        "a neighbour solicitation for an endpoint is answered",
+        |lab| {
+            let answer = lab
+                .send(Side::A, &solicitation(ENDPOINT_V6, CLIENT_V6))
+                .replied();
+            assert_eq!((answer.to, answer.from), (CLIENT_MAC, Side::A.mac()));
+            // Solicited, override, no router.
+            assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
+        },
+    ),
+    ("one to our own station is as well", |lab| {
+        let question = solicitation(ENDPOINT_V6, CLIENT_V6).at(Side::A);
+        let question = question.with_v6(|ip| ip.destination = ENDPOINT_V6);
+        let answer = lab.send(Side::A, &question).replied();
+        assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
+    }),
+    (
+        "duplicate address detection is told that the address is taken (RFC 4862)",
+        |lab| {
+            let probe = solicitation(ENDPOINT_V6, Ipv6Addr::UNSPECIFIED);
+            let answer = lab.send(Side::A, &probe).replied();
+            assert_eq!(answer.to, [0x33, 0x33, 0, 0, 0, 1]);
+            assert_eq!(advertisement(&answer), (ALL_NODES, 0x20, ENDPOINT_V6));
+        },
+    ),
+    (
+        "one for a source NAT address is answered in the provider's network only",
+        |lab| {
+            let question = solicitation(NAT_V6, BACKENDS_V6[0]);
+            lab.send(Side::Provider, &question).replied();
+            lab.send(Side::A, &question).dropped(DropReason::ArpIgnored);
+        },
+    ),
+    (
+        "one for another address is dropped, or passed where the network is not isolated",
+        |lab| {
+            let question = solicitation("fd00::200".parse().expect("an address"), CLIENT_V6);
+            lab.send(Side::A, &question).dropped(DropReason::ArpIgnored);
+            lab.send(Side::Provider, &question).passed(&question);
+        },
+    ),
+    (
+        "one that a router has forwarded is malformed (RFC 4861)",
+        |lab| {
+            let question = solicitation(ENDPOINT_V6, CLIENT_V6).with_v6(|ip| ip.hop_limit = 254);
+            lab.send(Side::A, &question).dropped(DropReason::Malformed);
+        },
+    ),
+    (
+        "one from a group, or from the address itself, is none",
+        |lab| {
+            for source in [ALL_NODES, ENDPOINT_V6] {
+                lab.send(Side::A, &solicitation(ENDPOINT_V6, source))
+                    .dropped(DropReason::InvalidSource);
+            }
+            let question = solicitation(ENDPOINT_V6, CLIENT_V6).from([0x33, 0x33, 0, 0, 0, 1]);
+            lab.send(Side::A, &question)
+                .dropped(DropReason::InvalidSource);
+        },
+    ),
+    (
+        "advertisements reach the host where it looks for backends",
+        |lab| {
+            let answer = icmp_v6(
+                BACKENDS_V6[0],
+                "fe80::1".parse().expect("an address"),
+                136,
+                &[0; 20],
+            );
+            let answer = answer.from(BACKEND_MAC);
+            lab.send(Side::Provider, &answer).passed(&answer);
+        },
+    ),
+    ("ping is answered, with a fresh hop limit", |lab| {
+        let ping = icmp_v6(CLIENT_V6, ENDPOINT_V6, 128, b"\x12\x34\0\x01hello")
+            .with_v6(|ip| ip.hop_limit = 3);
+        let answer = lab.send(Side::A, &ping).replied();
+        match answer.content {
+            Content::Ipv6(ip) => {
+                assert_eq!(
+                    (ip.source, ip.destination, ip.hop_limit),
+                    (ENDPOINT_V6, CLIENT_V6, 64)
+                );
+                let rest = b"\x12\x34\0\x01hello".to_vec();
+                assert_eq!(ip.transport, Transport::Icmp(129, 0, rest));
+            }
+            _ => panic!("{answer}"),
+        }
+    }),
+    ("other ICMPv6 messages are counted", |lab| {
+        for kind in [1, 2, 3, 129, 133, 134, 136, 137] {
+            lab.send(Side::A, &icmp_v6(CLIENT_V6, ENDPOINT_V6, kind, &[0; 20]))
+                .dropped(DropReason::IcmpUnsupported);
+        }
+    }),
+    (
+        "a SYN goes to a backend, from source NAT, one hop older",
+        |lab| {
+            let out = lab
+                .send(Side::A, &tcp_v6(CLIENT, WEB).syn(1))
+                .forwarded(Side::Provider);
+            let ((nat, port), (backend, backend_port)) = out.sockets_v6();
+            let within = u128::from(nat).wrapping_sub(u128::from(NAT_V6)) < 16;
+            assert!(within && port >= 1_024, "{nat} {port}");
+            assert!(BACKENDS_V6.contains(&backend) && backend_port == 8_443);
+            assert_eq!((out.ipv6().hop_limit, out.packet.to), (63, BACKEND_MAC));
+        },
+    ),
+    ("a handshake, data both ways, and the end", |lab| {
+        let (nat, backend) = connect(lab);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (0, 1)
+        );
+        let there = tcp_v6(CLIENT, WEB).ack(1_001, 5_001).data(b"question");
+        let out = lab.send(Side::A, &there).forwarded(Side::Provider);
+        assert_eq!(out.sockets_v6(), (nat, backend));
+        let back = tcp_v6(backend, nat)
+            .from(BACKEND_MAC)
+            .ack(5_001, 1_009)
+            .data(b"answer");
+        let out = lab
+            .send(Side::Provider, &back)
+            .forwarded(Side::A)
+            .station(CLIENT_MAC);
+        assert_eq!(out.sockets_v6(), (WEB, CLIENT));
+        lab.send(Side::A, &there.and(FIN)).forwarded(Side::Provider);
+        lab.send(Side::Provider, &back.and(FIN)).forwarded(Side::A);
+        lab.send(Side::A, &tcp_v6(CLIENT, WEB).syn(9))
+            .forwarded(Side::Provider);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (1, 0)
+        );
+    }),
+    ("a checksum left to hardware is completed", |lab| {
+        let (nat, backend) = connect(lab);
+        for length in [0, 1, 512, 1_439, 1_440] {
+            let there = tcp_v6(CLIENT, WEB)
+                .ack(1_001, 5_001)
+                .data(&vec![0xa5; length]);
+            lab.send_offloaded(Side::A, &there)
+                .forwarded(Side::Provider);
+            let back = tcp_v6(backend, nat)
+                .from(BACKEND_MAC)
+                .ack(5_001, 1_001)
+                .data(&vec![1; length]);
+            lab.send_offloaded(Side::Provider, &back).forwarded(Side::A);
+        }
+    }),
+    ("a packet larger than the MTU is counted", |lab| {
+        connect(lab);
+        let full = |length| tcp_v6(CLIENT, WEB).ack(1_001, 5_001).data(&vec![0; length]);
+        lab.send(Side::A, &full(1_440)).forwarded(Side::Provider);
+        lab.send(Side::A, &full(1_441))
+            .dropped(DropReason::PacketTooBig);
+    }),
+    ("a packet whose hop limit ends here is counted", |lab| {
+        connect(lab);
+        for hop_limit in [0, 1] {
+            let packet = tcp_v6(CLIENT, WEB)
+                .ack(1_001, 5_001)
+                .with_v6(|ip| ip.hop_limit = hop_limit);
+            lab.send(Side::A, &packet).dropped(DropReason::TtlExpired);
+        }
+    }),
+    (
+        "a routed client is answered through the router that it came by",
+        |lab| {
+            let client = ("2001:db8::7".parse().expect("an address"), 40_000);
+            let syn = tcp_v6(client, WEB).syn(1).from(ROUTER_MAC);
+            let (nat, backend) = lab
+                .send(Side::A, &syn)
+                .forwarded(Side::Provider)
+                .sockets_v6();
+            let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+            lab.send(Side::Provider, &answer)
+                .forwarded(Side::A)
+                .station(ROUTER_MAC);
+        },
+    ),
+    ("two consumers with the same addresses do not meet", |lab| {
+        let syn = tcp_v6(CLIENT, WEB).syn(1);
+        let a = lab
+            .send(Side::A, &syn)
+            .forwarded(Side::Provider)
+            .sockets_v6();
+        let b = lab
+            .send(Side::B, &syn.at(Side::B))
+            .forwarded(Side::Provider)
+            .sockets_v6();
+        assert_ne!(a, b);
+        for ((nat, backend), side) in [(a, Side::A), (b, Side::B)] {
+            let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+            lab.send(Side::Provider, &answer).forwarded(side);
+        }
+    }),
+    ("datagrams go there and back", |lab| {
+        let question = udp_v6(CLIENT, NAME_SERVER, b"question");
+        let (nat, backend) = lab
+            .send(Side::A, &question)
+            .forwarded(Side::Provider)
+            .sockets_v6();
+        let answer = udp_v6(backend, nat, b"answer").from(BACKEND_MAC);
+        let out = lab.send(Side::Provider, &answer).forwarded(Side::A);
+        assert_eq!(out.sockets_v6(), (NAME_SERVER, CLIENT));
+        lab.send(Side::A, &question).forwarded(Side::Provider);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (0, 1)
+        );
+    }),
+    (
+        "a datagram without checksum is malformed (RFC 8200)",
+        |lab| {
+            let question = udp_v6(CLIENT, NAME_SERVER, b"question").unchecksummed();
+            lab.send(Side::A, &question).dropped(DropReason::Malformed);
+        },
+    ),
+    ("extension headers are walked, and carried along", |lab| {
+        for extensions in [
+            vec![extension(60, 8)],
+            vec![extension(0, 8), extension(60, 16)],
+            vec![
+                extension(0, 8),
+                extension(60, 8),
+                extension(43, 24),
+                extension(60, 40),
+            ],
+        ] {
+            lab.reset();
+            let bytes: usize = extensions.iter().map(|(_, bytes)| bytes.len()).sum();
+            let syn = tcp_v6(CLIENT, WEB)
+                .syn(1)
+                .with_v6(|ip| ip.extensions = extensions);
+            let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
+            // The reader walks none, so what is behind them has to be looked at here.
+            match &out.ipv6().transport {
+                Transport::Other(_, body) => {
+                    let mut plain = out.ipv6().clone();
+                    plain.transport = Transport::Other(6, body[bytes..].to_vec());
+                    Ipv6::read(&plain.bytes(false)).expect("a TCP segment with the right checksum");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }),
+    (
+        "a segment behind extension headers is reset without them",
+        |lab| {
+            let stray = tcp_v6(CLIENT, WEB).ack(77, 4_711).data(&[0xee; 200]);
+            let stray = stray.with_v6(|ip| ip.extensions = vec![extension(60, 16)]);
+            let out = lab.send(Side::A, &stray);
+            assert_eq!(out.reset(DropReason::NoFlow).sequence, 4_711);
+            assert_eq!(out.frame.len(), 74);
+        },
+    ),
+    ("a fifth extension header is counted", |lab| {
+        let extensions = vec![extension(60, 8); 5];
+        let syn = tcp_v6(CLIENT, WEB)
+            .syn(1)
+            .with_v6(|ip| ip.extensions = extensions);
+        lab.send(Side::A, &syn)
+            .dropped(DropReason::ExtensionHeaders);
+    }),
+    (
+        "an extension header that is longer than the packet is malformed",
+        |lab| {
+            let mut long = extension(60, 8);
+            long.1[1] = 200;
+            let syn = tcp_v6(CLIENT, WEB)
+                .syn(1)
+                .with_v6(|ip| ip.extensions = vec![long]);
+            lab.send(Side::A, &syn).dropped(DropReason::Malformed);
+        },
+    ),
+    (
+        "a fragment is counted, behind other extension headers too",
+        |lab| {
+            for extensions in [
+                vec![extension(44, 8)],
+                vec![extension(60, 8), extension(44, 8)],
+            ] {
+                let syn = tcp_v6(CLIENT, WEB)
+                    .syn(1)
+                    .with_v6(|ip| ip.extensions = extensions);
+                lab.send(Side::A, &syn).dropped(DropReason::Fragment);
+            }
+        },
+    ),
+    (
+        "no next header, and protocols that are not carried, are counted",
+        |lab| {
+            for protocol in [1, 41, 47, 50, 51, 59, 132] {
+                let transport = Transport::Other(protocol, vec![0; 24]);
+                let packet = tcp_v6(CLIENT, WEB).with_v6(|ip| ip.transport = transport);
+                lab.send(Side::A, &packet)
+                    .dropped(DropReason::ProtocolUnsupported);
+            }
+        },
+    ),
+    ("lengths that contradict the frame are told apart", |lab| {
+        let frame = tcp_v6(CLIENT, WEB).syn(1).bytes(false);
+        for end in [15, 53, 54, 60, 73] {
+            lab.send_bytes(Side::A, &frame[..end])
+                .dropped(DropReason::Truncated);
+        }
+        let mut empty = frame.clone();
+        (empty[18], empty[19]) = (0, 0);
+        lab.send_bytes(Side::A, &empty)
+            .dropped(DropReason::Malformed);
+        let mut huge = frame.clone();
+        (huge[18], huge[19]) = (0xff, 0xff);
+        lab.send_bytes(Side::A, &huge)
+            .dropped(DropReason::Malformed);
+        let mut version = frame;
+        version[14] = 0x40;
+        lab.send_bytes(Side::A, &version)
+            .dropped(DropReason::Malformed);
+    }),
+    ("a frame to another station is dropped", |lab| {
+        let mut syn = tcp_v6(CLIENT, WEB).syn(1);
+        for station in [
+            [2, 9, 9, 9, 9, 9],
+            [0x33, 0x33, 0, 0, 0, 1],
+            [0x33, 0x33, 0xff, 0, 1, 0],
+        ] {
+            syn.to = station;
+            lab.send(Side::A, &syn).dropped(DropReason::DestinationMac);
+        }
+    }),
+    ("sources that no host can have open nothing", |lab| {
+        for source in [
+            "::",
+            "::1",
+            "::10.0.0.5",
+            "::ffff:10.0.0.5",
+            "ff02::1",
+            "fd00::100",
+        ] {
+            let source = (source.parse().expect("an address"), 40_000);
+            lab.send(Side::A, &tcp_v6(source, WEB).syn(1))
+                .dropped(DropReason::InvalidSource);
+        }
+    }),
+    (
+        "a connection that waits for approval carries nothing",
+        |lab| {
+            let syn = tcp_v6(CLIENT, (PENDING_V6, HTTPS)).syn(1_000);
+            let reset = lab
+                .send(Side::A, &syn)
+                .reset(DropReason::ConnectionNotApproved);
+            assert_eq!((reset.flags, reset.acknowledgement), (RST | ACK, 1_001));
+            assert_eq!(lab.flows(Table::Embryonic), 0);
+        },
+    ),
+    ("a port that is not offered is refused", |lab| {
+        lab.send(Side::A, &tcp_v6(CLIENT, (ENDPOINT_V6, 80)).syn(1))
+            .reset(DropReason::PortNotOffered);
+    }),
+    (
+        "a consumer can't reach a backend, a source NAT address or the host",
+        |lab| {
+            for address in [
+                BACKENDS_V6[0],
+                NAT_V6,
+                "fd00::1".parse().expect("an address"),
+            ] {
+                lab.send(Side::A, &tcp_v6(CLIENT, (address, 8_443)).syn(1))
+                    .dropped(DropReason::NotForUs);
+            }
+        },
+    ),
+    ("a provider can't open a connection to a consumer", |lab| {
+        let syn = tcp_v6((BACKENDS_V6[0], 8_443), (NAT_V6, 2_000))
+            .syn(1)
+            .from(BACKEND_MAC);
+        lab.send(Side::Provider, &syn).reset(DropReason::NoFlow);
+    }),
+    ("a withdrawn approval cuts both sides", |lab| {
+        let (nat, backend) = connect(lab);
+        lab.decide("a/web6", Decision::Reject);
+        lab.send(Side::A, &tcp_v6(CLIENT, WEB).ack(1_001, 5_001))
+            .reset(DropReason::ConnectionRevoked);
+        let back = tcp_v6(backend, nat).from(BACKEND_MAC).ack(5_001, 1_001);
+        lab.send(Side::Provider, &back)
+            .reset(DropReason::ConnectionRevoked);
+    }),
+    ("an evicted flow opens anew", |lab| {
+        let syn = tcp_v6(CLIENT, WEB).syn(1);
+        for side in [Side::A, Side::Provider] {
+            lab.send(Side::A, &syn).forwarded(Side::Provider);
+            lab.evict(side);
+            lab.send(Side::A, &syn).forwarded(Side::Provider);
+            assert_eq!(lab.flows(Table::Embryonic), 1);
+        }
+    }),
+];
+
+#[test]
+fn ipv6_has_what_ipv4_has() {
+    run(ROWS);
+}
