@@ -4,6 +4,7 @@
 mod ipv6;
 mod local;
 mod nat;
+mod nonsense;
 mod parsing;
 mod refusals;
 mod revocation;
