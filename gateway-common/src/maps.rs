@@ -184,13 +184,15 @@ pub struct Port {
     pub service: u32,
     /// The port of the backends; 0 keeps the client's.
     pub backend_port: Be16,
-    /// [`Port::DROP_WITHOUT_BACKEND`] or 0.
+    /// A combination of [`Port::DROP_WITHOUT_BACKEND`] and [`Port::CLIENT_AFFINITY`].
     pub flags: u16,
 }
 
 impl Port {
     /// With no backend to go to, stay silent instead of refusing.
     pub const DROP_WITHOUT_BACKEND: u16 = 1;
+    /// The backend is chosen by the client's address alone.
+    pub const CLIENT_AFFINITY: u16 = 2;
 }
 
 /// One backend of one resource.

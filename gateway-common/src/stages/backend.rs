@@ -28,8 +28,8 @@ impl<F: Family> Chosen<F> {
     }
 }
 
-/// Chooses the backend: a function of the flow's tuple and the table alone (so a second gateway
-/// with the same configuration chooses the same).
+/// Chooses the backend: a function of the flow's tuple (with affinity: of the client's address) and
+/// the table alone, so a second gateway with the same configuration chooses the same.
 #[inline(always)]
 pub(super) fn choose<F: Family, E: Environment>(
     env: &mut E,
@@ -46,7 +46,13 @@ pub(super) fn choose<F: Family, E: Environment>(
             reset::refuse(env, segment, DropReason::NoBackend, link)
         });
     }
-    let place = hash::reduce((hash >> 32) as u32, port.maglev_size);
+    let choice = if port.flags & Port::CLIENT_AFFINITY != 0 {
+        let network = hash::mix(env.seed(), u64::from(attachment.network));
+        F::mix(network, segment.key.source)
+    } else {
+        hash
+    };
+    let place = hash::reduce((choice >> 32) as u32, port.maglev_size);
     let found = env
         .maglev(port.maglev_offset + place)
         .and_then(|slot| Some((slot, env.backend(slot)?)));

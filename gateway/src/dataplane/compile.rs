@@ -23,7 +23,7 @@ use crate::{
     },
     model::{
         ConnectionState, Network, Record, Reference, Service, State,
-        service::{NoBackend, PortNumber, Resource},
+        service::{NoBackend, PortNumber, Resource, SessionAffinity},
     },
 };
 
@@ -424,10 +424,13 @@ impl<'a> Compiler<'a> {
         nat: NatRegion,
         (maglev_offset, maglev_size): (u32, u32),
     ) {
-        let flags = match record.object.spec.no_backend {
-            NoBackend::Reset => 0,
-            NoBackend::Drop => Port::DROP_WITHOUT_BACKEND,
-        };
+        let mut flags = 0;
+        if record.object.spec.no_backend == NoBackend::Drop {
+            flags |= Port::DROP_WITHOUT_BACKEND;
+        }
+        if record.object.spec.session_affinity == SessionAffinity::ClientAddress {
+            flags |= Port::CLIENT_AFFINITY;
+        }
         for port in &resource.ports {
             let number = match port.port {
                 PortNumber::One(number) => number,

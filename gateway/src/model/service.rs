@@ -308,6 +308,17 @@ pub enum NoBackend {
     Drop,
 }
 
+/// What keeps a client's flows on one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionAffinity {
+    /// Nothing: each flow is balanced by itself.
+    #[default]
+    None,
+    /// The client's address: as long as the backends stay the same, so does its backend.
+    ClientAddress,
+}
+
 /// How long a flow may be idle, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -402,6 +413,9 @@ pub struct ServiceSpec {
     /// What a client gets when no backend can take its flow.
     #[serde(default)]
     pub no_backend: NoBackend,
+    /// What keeps a client's flows on one backend.
+    #[serde(default)]
+    pub session_affinity: SessionAffinity,
 }
 
 /// A service.

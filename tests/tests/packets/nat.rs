@@ -56,6 +56,25 @@ const ROWS: &[Row] = &[
             "{heavy} of 800, where 600 are expected"
         );
     }),
+    (
+        "with affinity all flows of a client go to one backend, and clients spread",
+        |lab| {
+            lab.change_service(|spec| spec["session_affinity"] = "client_address".into());
+            let mut chosen = HashSet::new();
+            for last in 1..30 {
+                let mut backends = HashSet::new();
+                for port in 40_000..40_010 {
+                    let client = ([10, 0, 0, last].into(), port);
+                    let out = lab.send(Side::A, &tcp(client, (ENDPOINT, HTTPS)).syn(1));
+                    let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+                    backends.insert(backend);
+                }
+                assert_eq!(backends.len(), 1, "10.0.0.{last}: {backends:?}");
+                chosen.extend(backends);
+            }
+            assert_eq!(chosen.len(), 2, "{chosen:?}");
+        },
+    ),
     ("a port that is taken leads to another one", |lab| {
         // The service on every port has one address and one backend: with flows enough, two tuples
         // want the same port.

@@ -16,8 +16,8 @@ use crate::{
         Name, Reference,
         address::AddressRange,
         service::{
-            Backend, NoBackend, Port, Resource, ServiceRequest, ServiceSpec, TenantSet,
-            default_resource,
+            Backend, NoBackend, Port, Resource, ServiceRequest, ServiceSpec, SessionAffinity,
+            TenantSet, default_resource,
         },
     },
 };
@@ -104,6 +104,9 @@ struct SettingsArguments {
     /// What a client gets when no backend can take its flow
     #[arg(long, value_enum, value_name = "WHAT")]
     no_backend: Option<NoBackendArgument>,
+    /// What keeps a client's flows on one backend
+    #[arg(long, value_enum, value_name = "WHAT")]
+    session_affinity: Option<SessionAffinityArgument>,
     /// Seconds after which an idle TCP connection is forgotten
     #[arg(long, value_name = "SECONDS")]
     tcp_established_timeout: Option<u32>,
@@ -121,6 +124,12 @@ struct SettingsArguments {
 enum NoBackendArgument {
     Reset,
     Drop,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SessionAffinityArgument {
+    None,
+    ClientAddress,
 }
 
 #[derive(Debug, Subcommand)]
@@ -173,6 +182,12 @@ impl SettingsArguments {
             spec.no_backend = match what {
                 NoBackendArgument::Reset => NoBackend::Reset,
                 NoBackendArgument::Drop => NoBackend::Drop,
+            };
+        }
+        if let Some(what) = self.session_affinity {
+            spec.session_affinity = match what {
+                SessionAffinityArgument::None => SessionAffinity::None,
+                SessionAffinityArgument::ClientAddress => SessionAffinity::ClientAddress,
             };
         }
         let timeouts = &mut spec.timeouts;
@@ -273,6 +288,7 @@ async fn create(client: &Client, arguments: Create) -> Result<()> {
         max_connections_per_tenant: None,
         timeouts: Default::default(),
         no_backend: NoBackend::default(),
+        session_affinity: SessionAffinity::default(),
     };
     arguments.settings.apply(&mut spec);
     let request = ServiceRequest {
@@ -375,6 +391,13 @@ fn details(service: &ServiceView) -> Table {
             spec.max_connections_per_tenant
                 .map(|most| format!("at most {most} connections"))
                 .unwrap_or_default(),
+        ),
+        (
+            "affinity",
+            match spec.session_affinity {
+                SessionAffinity::None => String::new(),
+                SessionAffinity::ClientAddress => "by the client's address".to_owned(),
+            },
         ),
         (
             "timeouts",
