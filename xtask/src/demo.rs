@@ -206,11 +206,14 @@ fn show(binary: &Path) -> Result<()> {
         "-sS",
         "-m",
         "60",
-        "--limit-rate",
-        "1M",
+        // Gives up when nothing has come for a second.
+        "--speed-limit",
+        "1",
+        "--speed-time",
+        "1",
         "-o",
         "/dev/null",
-        "http://10.0.0.100/slow",
+        "http://10.0.0.100/endless",
     ]);
     println!("\n$ {} &", shown(&download));
     let mut download = Background::start(download.stderr(Stdio::null()))?;
@@ -219,10 +222,8 @@ fn show(binary: &Path) -> Result<()> {
         Ok(text.contains("established"))
     })?;
     gateway.run("connection reject blue/web --reason contract-ended")?;
-    wait("the download to break off", Duration::from_secs(1), || {
-        download.ended()
-    })?;
-    println!("\n(the download broke off at once)");
+    wait("the download to break off", SOON, || download.ended())?;
+    println!("\n(the download broke off)");
     let (succeeded, _) = curl("plg-blue")?;
     if succeeded {
         bail!("a request got through after the rejection");
@@ -248,8 +249,9 @@ fn servers() -> Result<()> {
                 directory.join("root/index.html"),
                 format!("hello from {name}\n"),
             )?;
-            let slow = fs::File::create(directory.join("root/slow"))?;
-            slow.set_len(1 << 30)?;
+            let endless = fs::File::create(directory.join("root/endless"))?;
+            // Takes minutes, and no room on the disk.
+            endless.set_len(200 << 30)?;
             fs::write(
                 directory.join("nginx.conf"),
                 format!(

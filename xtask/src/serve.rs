@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Serves until it is killed. `/slow` never ends.
+/// Serves until it is killed. `/endless` never ends.
 pub(crate) fn serve(address: SocketAddr, name: &str) -> Result<()> {
     let listener =
         TcpListener::bind(address).with_context(|| format!("could not listen on {address}"))?;
@@ -27,7 +27,7 @@ pub(crate) fn serve(address: SocketAddr, name: &str) -> Result<()> {
 fn answer(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
     let mut request = [0; 4_096];
     let length = stream.read(&mut request)?;
-    if request[..length].starts_with(b"GET /slow ") {
+    if request[..length].starts_with(b"GET /endless ") {
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n")?;
         loop {
             stream.write_all(&[b'.'; 1_000])?;
