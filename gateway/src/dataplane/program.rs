@@ -86,7 +86,7 @@ impl Program {
             .override_global("HASH_SEED", &seed, true);
         let mut ebpf = loader.load(OBJECT).with_context(|| {
             format!(
-                "the kernel did not take the maps (Linux 5.15 or newer is needed, with CAP_BPF); \
+                "the kernel did not take the maps (Linux 5.16 or newer is needed, with CAP_BPF); \
                  they are pinned in {}",
                 maps_directory.display()
             )
