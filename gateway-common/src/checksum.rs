@@ -25,6 +25,13 @@ impl Sum {
         Self(partial as u64)
     }
 
+    /// Adds another sum, which was taken over an even number of bytes before this one's.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+
     /// Adds a 16-bit word as loaded.
     #[inline(always)]
     #[must_use]

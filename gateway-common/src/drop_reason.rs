@@ -38,7 +38,7 @@ drop_reasons! {
     EtherTypeUnsupported = 4, "ether_type_unsupported", "An isolated attachment received a frame that is neither IPv4, IPv6 nor ARP.";
     VlanTagged = 5, "vlan_tagged", "A VLAN-tagged frame arrived at an untagged attachment.";
     Ipv4Options = 6, "ipv4_options", "The IPv4 header carries options, which the gateway does not forward.";
-    Fragment = 7, "fragment", "The packet is a fragment, which the gateway does not forward.";
+    Fragment = 7, "fragment", "The fragment is too short for its transport header, would overwrite it, or can't be translated.";
     ProtocolUnsupported = 8, "protocol_unsupported", "The packet for one of our addresses is neither TCP, UDP nor an echo request.";
     TtlExpired = 9, "ttl_expired", "The packet's time to live ran out at the gateway.";
     InvalidSource = 10, "invalid_source", "The source can't be a host: unspecified, loopback, multicast, broadcast, or the destination itself.";
@@ -50,15 +50,22 @@ drop_reasons! {
     BackendGone = 16, "backend_gone", "The flow's backend was removed from the service.";
     SourceNatExhausted = 17, "source_nat_exhausted", "No free source port was found on the service's NAT addresses.";
     FlowTableFull = 18, "flow_table_full", "The table of new flows did not take another entry.";
-    ChecksumRepair = 19, "checksum_repair", "An offloaded checksum could not be completed.";
+    ChecksumRepair = 19, "checksum_repair", "A checksum that was offloaded, or is needed in the other family, could not be computed.";
     EgressGone = 20, "egress_gone", "The interface towards the other network is gone, down, or belongs to another network now.";
     PacketTooBig = 21, "packet_too_big", "The packet is larger than the MTU of the interface it has to leave by.";
-    IcmpUnsupported = 22, "icmp_unsupported", "An ICMP message other than an echo request came to one of our addresses.";
+    IcmpUnsupported = 22, "icmp_unsupported", "An ICMP message came to one of our addresses that is neither an echo request nor an error about a flow's packet.";
     Inconsistent = 23, "inconsistent", "The configuration changed while the packet was being looked at; the sender's next try finds it whole.";
     ArpIgnored = 24, "arp_ignored", "An isolated attachment received ARP or neighbour discovery that asks for none of our addresses.";
     ReplyFailed = 25, "reply_failed", "The kernel did not let the packet be cut down to the answer to it.";
-    FamilyMismatch = 26, "family_mismatch", "The endpoint and the backend, or the service's source NAT addresses, are not of the same family.";
+    FamilyMismatch = 26, "family_mismatch", "The service has no source NAT address of the backend's family.";
     ExtensionHeaders = 27, "extension_headers", "The IPv6 packet has more extension headers than are walked, or one that hides what is behind it.";
+    FragmentOrphan = 28, "fragment_orphan", "A later fragment came without its first, or too long after it.";
+    ChecksumWrong = 29, "checksum_wrong", "An ICMP error's checksum does not fit what is in it.";
+    ResetOutOfWindow = 30, "reset_out_of_window", "A TCP reset's sequence number is outside of the window: its receiver would not believe it.";
+    FlowLimit = 31, "flow_limit", "The endpoint has as many flows as its connection may have.";
+    NewFlowRate = 32, "new_flow_rate", "The endpoint opens flows faster than its connection may.";
+    PacketRate = 33, "packet_rate", "The endpoint's packets or bits a second exceed its connection's limit.";
+    AddressConflict = 34, "address_conflict", "Another station uses an address of ours, or asks for it.";
 }
 
 impl DropReason {

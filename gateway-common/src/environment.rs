@@ -1,15 +1,17 @@
 //! What differs between the kernel and a native run: packet memory, maps, clock.
 
-use core::ptr::NonNull;
+use core::{ops::Deref, ptr::NonNull};
 
 use crate::{
     DropReason, V4, V6,
     checksum::Sum,
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
     maps::{
-        Address, AddressKey, Attachment, Backend, Egress, Link, NatAddress, Port, PortKey,
-        Statistic,
+        Address, AddressKey, Attachment, Backend, DatagramKey, Egress, Limits, Link, NatAddress,
+        Port, PortKey, Ports, Statistic, Usage,
     },
+    packet::Mac,
+    stages::Part,
 };
 
 /// Why a flow entry was not inserted.
@@ -20,6 +22,50 @@ pub enum InsertError {
     /// The table has no room.
     Full,
 }
+
+/// Something that is tried again and again.
+pub trait Repeat<E> {
+    /// The try with this number; says whether it was the last.
+    fn step(&mut self, env: &mut E, number: u32) -> bool;
+}
+
+/// A value in a map that is replaced whole, and lives as long as the packet's way.
+#[derive(Debug)]
+pub struct Shared<T>(NonNull<T>);
+
+impl<T> Clone for Shared<T> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// Wraps a map's pointer.
+    ///
+    /// # Safety
+    /// The value is live and not written until the packet's way ends.
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn new(value: NonNull<T>) -> Self {
+        Self(value)
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: `new` demands that the value lives and is not written.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+/// Memory for what is worked on, this packet's alone.
+pub type Workspace = [u64; 16];
 
 /// The world a packet is processed in.
 ///
@@ -32,6 +78,9 @@ pub trait Environment {
     /// The frame's length in bytes.
     fn packet_length(&self) -> usize;
 
+    /// Whether the frame has at least so many bytes.
+    fn holds(&self, length: usize) -> bool;
+
     /// A pointer to `length` bytes of the frame at `offset`; none if the frame ends before.
     fn packet(&self, offset: usize, length: usize) -> Option<NonNull<u8>>;
 
@@ -39,9 +88,26 @@ pub trait Environment {
     /// possible. All windows taken before are void afterwards.
     fn resize(&mut self, length: usize) -> bool;
 
+    /// Moves the frame's beginning by so many bytes, forwards (negative: there is more room in
+    /// front, with anything in it) or backwards, and says whether that was possible. All windows
+    /// taken before are void afterwards.
+    fn shift(&mut self, bytes: i32) -> bool;
+
     /// The one's complement sum over `length` bytes of the frame at `offset`; none if the frame
     /// ends before or the length is beyond what can be summed.
     fn sum(&mut self, offset: usize, length: usize) -> Option<Sum>;
+
+    /// Runs a part of the way; see [`stages::run`](crate::stages::run), which is what it does. In the
+    /// kernel, within a function of its own.
+    fn part(&mut self, part: Part, argument: u64) -> u64;
+
+    /// Tries until it is done, but no more than so many times.
+    fn repeat<C: Repeat<Self>>(&mut self, times: u32, context: &mut C)
+    where
+        Self: Sized;
+
+    /// Reads the options of a SYN, likewise; see [`stages::syn_options`](crate::stages::syn_options).
+    fn syn_options(&mut self, start: u16, length: u16) -> u32;
 
     /// The value itself. In the kernel it comes back as one of which nothing is known but its
     /// type, so that the verifier goes on once and not once for each way it may have come about.
@@ -53,8 +119,17 @@ pub trait Environment {
     /// The same for IPv6.
     fn scratch_v6(&mut self) -> Option<NonNull<Flow<V6>>>;
 
+    /// Memory for something else; what is in it is left from before.
+    fn workspace(&mut self) -> Option<NonNull<Workspace>>;
+
     /// The time.
     fn now(&self) -> Tick;
+
+    /// The time, in nanoseconds since the machine started.
+    fn nanoseconds(&self) -> u64;
+
+    /// Nanoseconds that a refusal costs (see [`Limits`]); 0 is no limit.
+    fn refusal_cost(&self) -> u64;
 
     /// The key of the hashes that choose backends and ports.
     fn seed(&self) -> u64;
@@ -65,8 +140,8 @@ pub trait Environment {
     fn egress(&self, slot: u32) -> Option<Egress>;
     /// An address of ours.
     fn address(&self, key: &AddressKey) -> Option<Address>;
-    /// A port that a resource offers.
-    fn port(&self, key: &PortKey) -> Option<Port>;
+    /// A port that a resource offers. By reference: entries are replaced whole, so it is consistent.
+    fn port(&self, key: &PortKey) -> Option<Shared<Port>>;
     /// The backend slot at a place of the Maglev tables.
     fn maglev(&self, index: u32) -> Option<u32>;
     /// A backend.
@@ -75,6 +150,29 @@ pub trait Environment {
     fn nat_address(&self, index: u32) -> Option<NatAddress>;
     /// A connection's current generation.
     fn link(&self, slot: u32) -> Option<Link>;
+
+    /// What a connection may use.
+    fn limits(&self, slot: u32) -> Option<Limits>;
+    /// What a connection uses: shared with other CPUs, so its fields are loaded and stored whole,
+    /// and added to by [`Environment::add`].
+    fn usage(&self, slot: u32) -> Option<NonNull<Usage>>;
+    /// Adds to a number that other CPUs add to as well, wrapping around, in one step.
+    ///
+    /// # Safety
+    /// `number` is in bounds of live memory, aligned, and written by nothing but such steps and
+    /// whole stores.
+    unsafe fn add(&self, number: NonNull<u64>, amount: u64);
+
+    /// The ports of a datagram that came in fragments.
+    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<Ports>;
+    /// The same of IPv6.
+    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<Ports>;
+    /// Notes them for the fragments that follow. The least recently used makes room.
+    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &Ports);
+    /// The same of IPv6.
+    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &Ports);
+    /// Notes that another station uses an address of ours.
+    fn note_conflict(&mut self, key: &AddressKey, station: Mac);
 
     /// A flow entry of IPv4; stages ask their [`Family`](crate::Family) instead.
     fn flow_v4(&self, table: Table, key: &FlowKey<V4>) -> Option<FlowRef<V4>>;

@@ -11,7 +11,7 @@ use crate::{
     environment::InsertError,
     flow::{Flow, FlowKey, FlowRef, Table},
     hash::mix,
-    maps::Port,
+    maps::{DatagramKey, Ports},
     packet::{Ipv4, Ipv6, Mac, protocol},
 };
 
@@ -23,6 +23,11 @@ pub trait Family: Copy + Debug + Default + Eq + Hash + Ord + 'static {
     type Header: Header<Address = Self::Address>;
     /// The protocol number of its ICMP.
     const ICMP: u8;
+    /// The longest ICMP error, its IP header included, in bytes (RFC 1812, section 4.3.2.3; RFC
+    /// 4443, section 2.4).
+    const LONGEST_ERROR: u16;
+    /// What one hop less adds to the sum of a header.
+    const AGED: u16;
 
     /// The address as configuration is keyed by it.
     fn widen(address: Self::Address) -> IpAddress;
@@ -37,8 +42,12 @@ pub trait Family: Copy + Debug + Default + Eq + Hash + Ord + 'static {
     fn replace(sum: Sum, old: Self::Address, new: Self::Address) -> Sum;
     /// Mixes an address into a hash.
     fn mix(hash: u64, address: Self::Address) -> u64;
-    /// Where the source NAT addresses of this family are, and how many.
-    fn nat_region(port: &Port) -> (u32, u32);
+    /// The address as this family's flow table has it: IPv6's holds IPv4-mapped ones too.
+    fn in_table(address: IpAddress) -> Option<Self::Address>;
+    /// The ports of a datagram that came in fragments.
+    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<Ports>;
+    /// Notes them for the fragments that follow.
+    fn note_fragments<E: Environment>(env: &mut E, key: &DatagramKey<Self>, ports: &Ports);
 
     /// A flow entry.
     fn flow<E: Environment>(env: &E, table: Table, key: &FlowKey<Self>) -> Option<FlowRef<Self>>;
@@ -75,6 +84,15 @@ pub trait Header: Copy {
     fn set_addresses(self, source: Self::Address, destination: Self::Address);
     /// Hops that the packet may go yet.
     fn hop_limit(self) -> u8;
+    /// DSCP and ECN: the IPv4 header's TOS, the IPv6 header's traffic class.
+    fn traffic_class(self) -> u8;
+    /// The protocol behind a header that has no options, extension headers or fragments; none for
+    /// others.
+    fn plain_protocol(self) -> Option<u8>;
+    /// The length of what is behind the header, in bytes.
+    fn payload(self) -> u16;
+    /// Replaces both addresses, and updates what checksum the header has.
+    fn replace_addresses(self, source: Self::Address, destination: Self::Address);
     /// Takes one hop away and updates what checksum the header has; `delta` is what this and the
     /// new addresses change in its sum.
     fn age(self, delta: u16);
@@ -111,6 +129,8 @@ impl Family for V4 {
     type Address = Be32;
     type Header = Ipv4;
     const ICMP: u8 = protocol::ICMP;
+    const LONGEST_ERROR: u16 = 576;
+    const AGED: u16 = TTL_DECREMENT;
 
     #[inline(always)]
     fn widen(address: Be32) -> IpAddress {
@@ -146,8 +166,18 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn nat_region(port: &Port) -> (u32, u32) {
-        (port.nat_offset, port.nat_size_v4)
+    fn in_table(address: IpAddress) -> Option<Be32> {
+        address.to_v4()
+    }
+
+    #[inline(always)]
+    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<Ports> {
+        env.fragments_v4(key)
+    }
+
+    #[inline(always)]
+    fn note_fragments<E: Environment>(env: &mut E, key: &DatagramKey<Self>, ports: &Ports) {
+        env.note_fragments_v4(key, ports);
     }
 
     #[inline(always)]
@@ -180,6 +210,8 @@ impl Family for V6 {
     type Address = IpAddress;
     type Header = Ipv6;
     const ICMP: u8 = protocol::ICMPV6;
+    const LONGEST_ERROR: u16 = 1_280;
+    const AGED: u16 = 0;
 
     #[inline(always)]
     fn widen(address: IpAddress) -> IpAddress {
@@ -227,8 +259,18 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn nat_region(port: &Port) -> (u32, u32) {
-        (port.nat_offset + port.nat_size_v4, port.nat_size_v6)
+    fn in_table(address: IpAddress) -> Option<IpAddress> {
+        Some(address)
+    }
+
+    #[inline(always)]
+    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<Ports> {
+        env.fragments_v6(key)
+    }
+
+    #[inline(always)]
+    fn note_fragments<E: Environment>(env: &mut E, key: &DatagramKey<Self>, ports: &Ports) {
+        env.note_fragments_v6(key, ports);
     }
 
     #[inline(always)]
@@ -285,6 +327,32 @@ impl Header for Ipv4 {
     #[inline(always)]
     fn hop_limit(self) -> u8 {
         self.ttl()
+    }
+
+    #[inline(always)]
+    fn traffic_class(self) -> u8 {
+        self.tos()
+    }
+
+    #[inline(always)]
+    fn plain_protocol(self) -> Option<u8> {
+        // The first fragment of a datagram has its ports too.
+        let later = self.fragment().get() & 0x1fff != 0;
+        (self.version_ihl() == Self::PLAIN && !later).then(|| self.protocol())
+    }
+
+    #[inline(always)]
+    fn payload(self) -> u16 {
+        self.total_length().get().saturating_sub(Self::OCTETS)
+    }
+
+    #[inline(always)]
+    fn replace_addresses(self, source: Be32, destination: Be32) {
+        let delta = Sum::ZERO
+            .replace32(self.source(), source)
+            .replace32(self.destination(), destination);
+        self.set_checksum(checksum::update(self.checksum(), delta.fold()));
+        self.set_addresses(source, destination);
     }
 
     #[inline(always)]
@@ -351,6 +419,27 @@ impl Header for Ipv6 {
     #[inline(always)]
     fn hop_limit(self) -> u8 {
         self.hop_limit()
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "eight bits are wanted")]
+    fn traffic_class(self) -> u8 {
+        (self.version_and_flow().get() >> 20) as u8
+    }
+
+    #[inline(always)]
+    fn plain_protocol(self) -> Option<u8> {
+        self.is_version_6().then(|| self.next_header())
+    }
+
+    #[inline(always)]
+    fn payload(self) -> u16 {
+        self.payload_length().get()
+    }
+
+    #[inline(always)]
+    fn replace_addresses(self, source: IpAddress, destination: IpAddress) {
+        self.set_addresses(source, destination);
     }
 
     #[inline(always)]

@@ -30,4 +30,4 @@ pub use drop_reason::DropReason;
 pub use environment::Environment;
 pub use family::{Family, V4, V6};
 pub use stages::process;
-pub use verdict::{Step, Verdict};
+pub use verdict::{Next, Step, Turn, Verdict};

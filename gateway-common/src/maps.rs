@@ -6,11 +6,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Be16, IpAddress, packet::Mac};
+use crate::{Be16, Family, IpAddress, V4, V6, packet::Mac};
 
 /// Changes whenever a layout below, or the meaning of a field, does. Maps of another version are
 /// never reused.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// The names of the maps: as the object file has them and as they are pinned.
 pub mod name {
@@ -51,6 +51,18 @@ pub mod name {
     pub const LINK_COUNTERS: &str = "LINK_COUNTERS";
     /// `u64` by [`Statistic`](super::Statistic): per-CPU array.
     pub const STATISTICS: &str = "STATISTICS";
+    /// [`Limits`](super::Limits) by link slot: array.
+    pub const LIMITS: &str = "LIMITS";
+    /// [`Usage`](super::Usage) by link slot: array.
+    pub const USAGE: &str = "USAGE";
+    /// [`Ports`](super::Ports) by [`DatagramKey`](super::DatagramKey) of IPv4: what the later
+    /// fragments of a datagram belong to.
+    pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
+    /// The same of IPv6.
+    pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
+    /// [`Conflict`](super::Conflict) by [`AddressKey`](super::AddressKey): who else uses an address
+    /// of ours.
+    pub const CONFLICTS: &str = "CONFLICTS";
 }
 
 /// Places in the direct-mapped array of attachments.
@@ -89,7 +101,8 @@ pub struct Attachment {
     pub slot: u32,
     /// The interface's own address.
     pub mac: Mac,
-    /// A combination of `Attachment::ISOLATED` and nothing else yet.
+    /// A combination of [`Attachment::ISOLATED`], [`Attachment::PASS_NEIGHBOURS`] and
+    /// [`Attachment::TRANSLATES`].
     pub flags: u16,
 }
 
@@ -98,6 +111,16 @@ impl Attachment {
     pub const ISOLATED: u16 = 1;
     /// Answers to ARP and neighbour discovery do, all the same: the host looks for backends here.
     pub const PASS_NEIGHBOURS: u16 = 2;
+    /// IPv4 packets that came in here may belong to a flow whose other side is IPv6. Those flows
+    /// are kept with IPv6's, and cost IPv4 packets a second lookup: here, and nowhere else.
+    pub const TRANSLATES: u16 = 4;
+
+    /// Whether IPv4 packets are looked for among IPv6's flows too.
+    #[inline(always)]
+    #[must_use]
+    pub const fn translates(&self) -> bool {
+        self.flags & Self::TRANSLATES != 0
+    }
 
     /// Whether what is not for an endpoint is dropped rather than handed to the host.
     #[inline(always)]
@@ -133,10 +156,10 @@ pub struct AddressKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Address {
-    /// [`Address::ENDPOINT`] or [`Address::NAT`].
+    /// [`Address::ENDPOINT`], [`Address::NAT`] or [`Address::TENTATIVE`].
     pub kind: u16,
-    /// 1 while the endpoint's connection is approved.
-    pub approved: u16,
+    /// A combination of [`Address::APPROVED`] and [`Address::SILENT`].
+    pub flags: u16,
     /// The endpoint's link slot; [`NO_LINK`] for a NAT address.
     pub link: u32,
     /// The generation that a flow opened now belongs to.
@@ -150,6 +173,21 @@ impl Address {
     pub const ENDPOINT: u16 = 1;
     /// An address in the provider's network from which consumers appear.
     pub const NAT: u16 = 2;
+    /// An endpoint's address that is not in use yet: whether another station has it is being found
+    /// out. Nothing sent to it is answered or carried.
+    pub const TENTATIVE: u16 = 3;
+
+    /// The endpoint's connection is approved.
+    pub const APPROVED: u16 = 1;
+    /// What belongs to no flow and can't open one is dropped, not answered with a refusal.
+    pub const SILENT: u16 = 2;
+
+    /// Whether the endpoint's connection is approved.
+    #[inline(always)]
+    #[must_use]
+    pub const fn approved(&self) -> bool {
+        self.flags & Self::APPROVED != 0
+    }
 }
 
 /// A port that a resource offers.
@@ -184,7 +222,8 @@ pub struct Port {
     pub service: u32,
     /// The port of the backends; 0 keeps the client's.
     pub backend_port: Be16,
-    /// A combination of [`Port::DROP_WITHOUT_BACKEND`] and [`Port::CLIENT_AFFINITY`].
+    /// A combination of [`Port::DROP_WITHOUT_BACKEND`], [`Port::CLIENT_AFFINITY`] and
+    /// [`Port::SHARES_SOURCES`].
     pub flags: u16,
 }
 
@@ -193,6 +232,9 @@ impl Port {
     pub const DROP_WITHOUT_BACKEND: u16 = 1;
     /// The backend is chosen by the client's address alone.
     pub const CLIENT_AFFINITY: u16 = 2;
+    /// Its IPv4 sources are used by flows of IPv4 and by translated ones, which lie in different
+    /// tables: who reserves a port looks into both.
+    pub const SHARES_SOURCES: u16 = 4;
 }
 
 /// One backend of one resource.
@@ -231,6 +273,107 @@ pub struct Link {
     pub id: u32,
     /// Flows of any other generation are dead. Bumped by every revocation, never set back.
     pub generation: u32,
+    /// 1 where the connection has an entry in `LIMITS` that is not all zeros.
+    pub limited: u32,
+}
+
+/// What one connection may use. A cost of 0 is no limit. Rates are kept as what one unit costs in
+/// time, so that the data path multiplies and never divides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Limits {
+    /// Flows at the same time; 0 is no limit.
+    pub flows: u64,
+    /// Nanoseconds that a new flow costs.
+    pub new_flow: u64,
+    /// Nanoseconds that a packet costs, in each direction.
+    pub packet: u64,
+    /// Nanoseconds that a byte of an IP packet costs, in each direction, times
+    /// 2^[`Limits::BYTE_SHIFT`].
+    pub byte: u64,
+}
+
+impl Limits {
+    /// Binary digits behind the point of `byte`.
+    pub const BYTE_SHIFT: u32 = 16;
+    /// How far new flows may run ahead of their rate, in nanoseconds: a second's worth at once.
+    pub const FLOW_BURST: u64 = 1_000_000_000;
+    /// The same for packets and bytes: a tenth of a second's worth.
+    pub const PACKET_BURST: u64 = 100_000_000;
+    /// The same for refusals.
+    pub const REFUSAL_BURST: u64 = 1_000_000_000;
+}
+
+/// What one connection uses now: written by all CPUs, atomically. The meters hold the time, in
+/// nanoseconds since the machine started, at which everything let through so far is paid for
+/// (the generic cell rate algorithm of ITU-T I.371).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Usage {
+    /// Flows; the agent corrects it by what it counts in the tables.
+    pub flows: u64,
+    /// The meter of new flows.
+    pub new_flow: u64,
+    /// The meters of packets, by [`Direction`](crate::flow::Direction).
+    pub packets: [u64; 2],
+    /// The meters of bytes.
+    pub bytes: [u64; 2],
+    /// The meter of refusals sent: resets and ICMP errors.
+    pub refusals: u64,
+    /// Fills a cache line.
+    pub reserved: u64,
+}
+
+/// The place in `USAGE` of what concerns no connection.
+pub const NO_LINK_USAGE: u32 = MOST_LINKS;
+
+/// A datagram that came in fragments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct DatagramKey<F: Family> {
+    /// The network that it came from.
+    pub network: u32,
+    /// Its source.
+    pub source: F::Address,
+    /// Its destination.
+    pub destination: F::Address,
+    /// Its identification, as loaded.
+    pub id: u32,
+    /// Its protocol.
+    pub protocol: u32,
+}
+
+// SAFETY: all fields are plain old data for which all zeros is a value.
+unsafe impl<F: Family> Zeroable for DatagramKey<F> {}
+// SAFETY: `repr(C)`, all fields are plain old data, and the assertion shows that nothing is between.
+unsafe impl<F: Family> Pod for DatagramKey<F> {}
+const _: () = {
+    assert!(size_of::<DatagramKey<V4>>() == 12 + 2 * 4);
+    assert!(size_of::<DatagramKey<V6>>() == 12 + 2 * 16);
+};
+
+/// What only a datagram's first fragment says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ports {
+    /// The source port; of an echo request: 0.
+    pub source: Be16,
+    /// The destination port; of an echo request: 0.
+    pub destination: Be16,
+    /// When the first fragment came, in ticks.
+    pub seen: u32,
+}
+
+/// Another station that uses an address of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Conflict {
+    /// The station.
+    pub mac: Mac,
+    /// Keeps what follows aligned.
+    pub reserved: u16,
+    /// When it was last seen, in ticks.
+    pub seen: u32,
 }
 
 /// Counts what crossed for one connection. Bytes are those of the IP packets.
@@ -276,6 +419,12 @@ pub enum Statistic {
     /// Flows that both sides agreed to, but that found the table of established flows full. They
     /// go on, but can be evicted.
     NotEstablished = 5,
+    /// ICMP errors sent instead of forwarding.
+    ErrorsSent = 6,
+    /// ICMP errors of others forwarded.
+    ErrorsForwarded = 7,
+    /// Refusals that were not sent, for being too many.
+    RefusalsSuppressed = 8,
 }
 
 impl Statistic {
@@ -287,6 +436,9 @@ impl Statistic {
         Self::ResetsSent,
         Self::ChecksumsCompleted,
         Self::NotEstablished,
+        Self::ErrorsSent,
+        Self::ErrorsForwarded,
+        Self::RefusalsSuppressed,
     ];
 
     /// How many there are.
@@ -302,6 +454,9 @@ impl Statistic {
             Self::ResetsSent => "resets_sent",
             Self::ChecksumsCompleted => "checksums_completed",
             Self::NotEstablished => "not_established",
+            Self::ErrorsSent => "errors_sent",
+            Self::ErrorsForwarded => "errors_forwarded",
+            Self::RefusalsSuppressed => "refusals_suppressed",
         }
     }
 }
@@ -309,15 +464,12 @@ impl Statistic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        V4, V6,
-        flow::{Flow, FlowKey},
-    };
+    use crate::flow::{Flow, FlowKey};
 
     /// A size that changes must change `LAYOUT_VERSION` with it.
     #[test]
-    fn sizes_of_layout_version_1() {
-        assert_eq!(LAYOUT_VERSION, 1);
+    fn sizes_of_layout_version_2() {
+        assert_eq!(LAYOUT_VERSION, 2);
         let sizes = [
             size_of::<Attachment>(),
             size_of::<Egress>(),
@@ -334,12 +486,16 @@ mod tests {
             size_of::<Flow<V4>>(),
             size_of::<FlowKey<V6>>(),
             size_of::<Flow<V6>>(),
+            size_of::<Limits>(),
+            size_of::<Usage>(),
         ];
         assert_eq!(
             sizes,
-            [20, 12, 20, 16, 8, 32, 36, 20, 8, 40, 8, 20, 60, 44, 84]
+            [
+                20, 12, 20, 16, 8, 32, 36, 20, 12, 40, 8, 20, 68, 44, 92, 32, 64
+            ]
         );
-        assert_eq!((DropReason::COUNT, Statistic::COUNT), (28, 6));
+        assert_eq!((DropReason::COUNT, Statistic::COUNT), (35, 9));
     }
 
     use crate::DropReason;

@@ -1,18 +1,25 @@
 //! The second implementation of the environment: maps in ordinary memory, a clock that is set, a
 //! packet in a vector. Tests, `explain` and fuzzing run the stages in it.
 
-use std::{cell::UnsafeCell, collections::HashMap, ptr::NonNull, rc::Rc};
+use std::{
+    cell::{RefCell, UnsafeCell},
+    collections::HashMap,
+    ptr::NonNull,
+    rc::Rc,
+};
 
 use crate::{
     DropReason, Environment, Family, V4, V6, Verdict,
     checksum::{self, Sum},
-    environment::InsertError,
+    environment::{InsertError, Repeat, Shared, Workspace},
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
     maps::{
-        Address, AddressKey, Attachment, Backend, Egress, Link, LinkCounters, LinkDropKey, NO_LINK,
-        NatAddress, Port, PortKey, Statistic,
+        Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress, Limits, Link,
+        LinkCounters, LinkDropKey, NO_LINK, NatAddress, Port, PortKey, Ports, Statistic, Usage,
     },
+    packet::Mac,
     process,
+    stages::{self, Part},
 };
 
 /// One flow table.
@@ -134,8 +141,22 @@ pub struct World {
     pub flows_v4: FlowTables<V4>,
     /// Flows of IPv6.
     pub flows_v6: FlowTables<V6>,
+    /// What connections may use, by link slot.
+    pub limits: HashMap<u32, Limits>,
+    /// What they use.
+    pub usage: UsageTable,
+    /// Datagrams of IPv4 that came in fragments.
+    pub fragments_v4: HashMap<DatagramKey<V4>, Ports>,
+    /// The same of IPv6.
+    pub fragments_v6: HashMap<DatagramKey<V6>, Ports>,
+    /// Stations that use an address of ours.
+    pub conflicts: HashMap<AddressKey, Conflict>,
     /// The time.
     pub now: Tick,
+    /// What is added to it, in nanoseconds, for the meters.
+    pub nanoseconds: u64,
+    /// What a refusal costs, in nanoseconds; 0 is no limit.
+    pub refusal_cost: u64,
     /// The key of the hashes.
     pub seed: u64,
     /// Packets not forwarded.
@@ -161,13 +182,47 @@ impl Default for World {
             links: HashMap::new(),
             flows_v4: FlowTables::default(),
             flows_v6: FlowTables::default(),
+            limits: HashMap::new(),
+            usage: UsageTable::default(),
+            fragments_v4: HashMap::new(),
+            fragments_v6: HashMap::new(),
+            conflicts: HashMap::new(),
             now: Tick(1),
+            nanoseconds: 0,
+            refusal_cost: 0,
             seed: 0,
             drops: HashMap::new(),
             link_drops: HashMap::new(),
             link_counters: HashMap::new(),
             statistics: HashMap::new(),
         }
+    }
+}
+
+/// What connections use, by link slot. Written through shared references, atomically.
+#[derive(Debug, Default)]
+pub struct UsageTable(RefCell<HashMap<u32, Box<UnsafeCell<Usage>>>>);
+
+impl UsageTable {
+    /// What the connection in the slot uses.
+    #[must_use]
+    pub fn get(&self, slot: u32) -> Usage {
+        // SAFETY: nothing else runs while this copies: the table stays in one thread.
+        unsafe { self.entry(slot).read() }
+    }
+
+    /// Replaces it.
+    pub fn set(&self, slot: u32, usage: Usage) {
+        // SAFETY: as for `get`.
+        unsafe { self.entry(slot).write(usage) }
+    }
+
+    /// The entry's place, which stays where it is.
+    fn entry(&self, slot: u32) -> NonNull<Usage> {
+        let mut entries = self.0.borrow_mut();
+        let cell = entries.entry(slot).or_default();
+        // SAFETY: the address of a cell is not null.
+        unsafe { NonNull::new_unchecked(cell.get()) }
     }
 }
 
@@ -181,12 +236,16 @@ impl World {
             world: self,
             scratch_v4: Box::default(),
             scratch_v6: Box::default(),
+            workspace: Box::default(),
         };
         let verdict = process(&mut run);
         let packet = run.packet.bytes().to_vec();
         (verdict, packet)
     }
 }
+
+/// What the kernel leaves of a frame at the least: an Ethernet header.
+const SHORTEST: usize = 14;
 
 /// A frame whose bytes are written through pointers taken from a shared reference.
 struct Packet {
@@ -208,6 +267,23 @@ impl Packet {
         *self = Self::new(&bytes);
     }
 
+    /// Moves the beginning, as [`Environment::shift`] says.
+    fn shift(&mut self, by: i32) -> bool {
+        let Ok(distance) = usize::try_from(by.unsigned_abs()) else {
+            return false;
+        };
+        let mut bytes = self.bytes().to_vec();
+        if by < 0 {
+            bytes.splice(0..0, vec![0; distance]);
+        } else if bytes.len() >= distance + SHORTEST {
+            bytes.drain(..distance);
+        } else {
+            return false;
+        }
+        *self = Self::new(&bytes);
+        true
+    }
+
     fn bytes(&self) -> &[u8] {
         let cells = &self.bytes[..self.length];
         // SAFETY: a cell has the layout of what is in it, and nothing writes while this is read.
@@ -222,6 +298,7 @@ struct Run<'a> {
     world: &'a mut World,
     scratch_v4: Box<UnsafeCell<Flow<V4>>>,
     scratch_v6: Box<UnsafeCell<Flow<V6>>>,
+    workspace: Box<UnsafeCell<Workspace>>,
 }
 
 impl Environment for Run<'_> {
@@ -239,9 +316,17 @@ impl Environment for Run<'_> {
         NonNull::new(UnsafeCell::raw_get(cells.as_ptr()))
     }
 
+    fn holds(&self, length: usize) -> bool {
+        self.packet.length >= length
+    }
+
     fn resize(&mut self, length: usize) -> bool {
         self.packet.resize(length);
         true
+    }
+
+    fn shift(&mut self, bytes: i32) -> bool {
+        self.packet.shift(bytes)
     }
 
     fn sum(&mut self, offset: usize, length: usize) -> Option<Sum> {
@@ -250,6 +335,22 @@ impl Environment for Run<'_> {
             .bytes()
             .get(offset..end)
             .map(checksum::sum_bytes)
+    }
+
+    fn part(&mut self, part: Part, argument: u64) -> u64 {
+        stages::run(self, part, argument)
+    }
+
+    fn repeat<C: Repeat<Self>>(&mut self, times: u32, context: &mut C) {
+        for number in 0..times {
+            if context.step(self, number) {
+                break;
+            }
+        }
+    }
+
+    fn syn_options(&mut self, start: u16, length: u16) -> u32 {
+        stages::syn_options(self, start, length)
     }
 
     fn opaque(&mut self, value: u16) -> u16 {
@@ -264,8 +365,20 @@ impl Environment for Run<'_> {
         NonNull::new(self.scratch_v6.get())
     }
 
+    fn workspace(&mut self) -> Option<NonNull<Workspace>> {
+        NonNull::new(self.workspace.get())
+    }
+
     fn now(&self) -> Tick {
         self.world.now
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        self.world.now.nanoseconds() + self.world.nanoseconds
+    }
+
+    fn refusal_cost(&self) -> u64 {
+        self.world.refusal_cost
     }
 
     fn seed(&self) -> u64 {
@@ -285,8 +398,10 @@ impl Environment for Run<'_> {
         self.world.addresses.get(key).copied()
     }
 
-    fn port(&self, key: &PortKey) -> Option<Port> {
-        self.world.ports.get(key).copied()
+    fn port(&self, key: &PortKey) -> Option<Shared<Port>> {
+        let port = self.world.ports.get(key)?;
+        // SAFETY: nothing writes to the ports while a packet is on its way.
+        Some(unsafe { Shared::new(NonNull::from(port)) })
     }
 
     fn maglev(&self, index: u32) -> Option<u32> {
@@ -304,6 +419,44 @@ impl Environment for Run<'_> {
 
     fn link(&self, slot: u32) -> Option<Link> {
         Some(self.world.links.get(&slot).copied().unwrap_or_default())
+    }
+
+    fn limits(&self, slot: u32) -> Option<Limits> {
+        Some(self.world.limits.get(&slot).copied().unwrap_or_default())
+    }
+
+    fn usage(&self, slot: u32) -> Option<NonNull<Usage>> {
+        Some(self.world.usage.entry(slot))
+    }
+
+    unsafe fn add(&self, number: NonNull<u64>, amount: u64) {
+        // SAFETY: the caller's promise; this world has one thread.
+        unsafe { number.write(number.read().wrapping_add(amount)) }
+    }
+
+    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<Ports> {
+        self.world.fragments_v4.get(key).copied()
+    }
+
+    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<Ports> {
+        self.world.fragments_v6.get(key).copied()
+    }
+
+    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &Ports) {
+        self.world.fragments_v4.insert(*key, *ports);
+    }
+
+    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &Ports) {
+        self.world.fragments_v6.insert(*key, *ports);
+    }
+
+    fn note_conflict(&mut self, key: &AddressKey, station: Mac) {
+        let conflict = Conflict {
+            mac: station,
+            seen: self.world.now.0,
+            ..Conflict::default()
+        };
+        self.world.conflicts.insert(*key, conflict);
     }
 
     fn flow_v4(&self, table: Table, key: &FlowKey<V4>) -> Option<FlowRef<V4>> {

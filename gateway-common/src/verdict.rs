@@ -2,7 +2,7 @@
 
 use crate::DropReason;
 
-/// The data path's decision about one packet; made by a stage, carried out and counted in one place.
+/// The data path's decision about one packet, carried out already as far as its bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// None of ours: the host's own stack gets it, untouched.
@@ -14,42 +14,154 @@ pub enum Verdict {
     Reply,
     /// The packet was turned into a TCP reset: out the way it came, counted like a drop.
     Reset(DropReason, u32),
+    /// The packet was turned into an ICMP error: out the way it came, counted like a drop.
+    Error(DropReason, u32),
     /// Rewritten; out through the attachment in this slot of the device map.
     Redirect(u32),
 }
 
-/// A stage's result: go on with a value, or stop with a verdict.
-pub type Step<T> = Result<T, Verdict>;
+/// How a stage ends the packet's way: with a verdict, or by passing it to a part of the way that is
+/// apart (see [`Part`](crate::stages::Part)). [`Next`] in one word.
+///
+/// A word, since the kernel's verifier lets no value be copied that has a part unset, and the compiler
+/// copies values of several parts in whichever way it likes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn(u64);
 
-impl Verdict {
-    /// All of it in one word.
+/// A stage's result: go on with a value, or end the way.
+pub type Step<T> = Result<T, Turn>;
+
+/// What a [`Turn`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Decided.
+    Done(Verdict),
+    /// Its sender is to be told that it was refused, for this reason; with the link slot.
+    Refuse(DropReason, u32),
+    /// Its sender is to be told that packets may be no longer than this; with the link slot.
+    TooBig(u16, u32),
+    /// Its sender is to be told that its time to live ran out; with the link slot.
+    Expired(u32),
+    /// No flow of its family has it: one between the families may.
+    Translate,
+    /// It belongs to no flow: it may open one.
+    Open,
+    /// It is an ICMP error about another packet.
+    Relay,
+    /// A flow was opened for it: it is one of a known flow now.
+    Again,
+}
+
+impl Turn {
+    /// Untouched, to the host.
+    pub const PASS: Self = Self::new(Next::Done(Verdict::Pass));
+    /// Turned into an answer.
+    pub const REPLY: Self = Self::new(Next::Done(Verdict::Reply));
+    /// See [`Next::Translate`].
+    pub const TRANSLATE: Self = Self::new(Next::Translate);
+    /// See [`Next::Open`].
+    pub const OPEN: Self = Self::new(Next::Open);
+    /// See [`Next::Relay`].
+    pub const RELAY: Self = Self::new(Next::Relay);
+    /// See [`Next::Again`].
+    pub const AGAIN: Self = Self::new(Next::Again);
+
+    /// Dropped in silence.
+    #[inline(always)]
+    #[must_use]
+    pub const fn drop(reason: DropReason, link: u32) -> Self {
+        Self(1 | (reason as u64) << 8 | (link as u64) << 32)
+    }
+
+    /// See [`Next::Refuse`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn refuse(reason: DropReason, link: u32) -> Self {
+        Self(6 | (reason as u64) << 8 | (link as u64) << 32)
+    }
+
+    /// See [`Next::TooBig`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn too_big(most: u16, link: u32) -> Self {
+        Self(7 | (most as u64) << 16 | (link as u64) << 32)
+    }
+
+    /// See [`Next::Expired`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn expired(link: u32) -> Self {
+        Self(8 | (link as u64) << 32)
+    }
+
+    /// Out through the attachment in this slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn redirect(slot: u32) -> Self {
+        Self(4 | (slot as u64) << 32)
+    }
+
+    /// In one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(next: Next) -> Self {
+        match next {
+            Next::Done(Verdict::Pass) => Self(0),
+            Next::Done(Verdict::Drop(reason, link)) => Self::drop(reason, link),
+            Next::Done(Verdict::Reply) => Self(2),
+            Next::Done(Verdict::Reset(reason, link)) => {
+                Self(3 | (reason as u64) << 8 | (link as u64) << 32)
+            }
+            Next::Done(Verdict::Redirect(slot)) => Self::redirect(slot),
+            Next::Done(Verdict::Error(reason, link)) => {
+                Self(5 | (reason as u64) << 8 | (link as u64) << 32)
+            }
+            Next::Refuse(reason, link) => Self::refuse(reason, link),
+            Next::TooBig(most, link) => Self::too_big(most, link),
+            Next::Expired(link) => Self::expired(link),
+            Next::Translate => Self(9),
+            Next::Open => Self(10),
+            Next::Relay => Self(11),
+            Next::Again => Self(12),
+        }
+    }
+
+    /// What it says.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "parts of it are wanted")]
+    pub const fn next(self) -> Next {
+        let (more, slot) = ((self.0 >> 16) as u16, (self.0 >> 32) as u32);
+        let reason = DropReason::from_byte((self.0 >> 8) as u8);
+        match self.0 & 0xff {
+            0 => Next::Done(Verdict::Pass),
+            1 => Next::Done(Verdict::Drop(reason, slot)),
+            2 => Next::Done(Verdict::Reply),
+            3 => Next::Done(Verdict::Reset(reason, slot)),
+            5 => Next::Done(Verdict::Error(reason, slot)),
+            6 => Next::Refuse(reason, slot),
+            7 => Next::TooBig(more, slot),
+            8 => Next::Expired(slot),
+            9 => Next::Translate,
+            10 => Next::Open,
+            11 => Next::Relay,
+            12 => Next::Again,
+            _ => Next::Done(Verdict::Redirect(slot)),
+        }
+    }
+
+    /// The word.
     #[inline(always)]
     #[must_use]
     pub const fn to_bits(self) -> u64 {
-        let (tag, reason, slot) = match self {
-            Self::Pass => (0, 0, 0),
-            Self::Drop(reason, link) => (1, reason as u8, link),
-            Self::Reply => (2, 0, 0),
-            Self::Reset(reason, link) => (3, reason as u8, link),
-            Self::Redirect(slot) => (4, 0, slot),
-        };
-        tag | (reason as u64) << 8 | (slot as u64) << 32
+        self.0
     }
 
-    /// What [`Verdict::to_bits`] made a word of.
+    /// From what [`Turn::to_bits`] gave.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "one byte is wanted")]
     pub const fn from_bits(bits: u64) -> Self {
-        let slot = (bits >> 32) as u32;
-        let reason = DropReason::from_byte((bits >> 8) as u8);
-        match bits & 0xff {
-            0 => Self::Pass,
-            1 => Self::Drop(reason, slot),
-            2 => Self::Reply,
-            3 => Self::Reset(reason, slot),
-            _ => Self::Redirect(slot),
-        }
+        Self(bits)
     }
 }
 
@@ -58,14 +170,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_holds_each_verdict() {
-        let mut verdicts = vec![Verdict::Pass, Verdict::Reply, Verdict::Redirect(7)];
+    fn a_word_holds_each_turn() {
+        let mut turns = vec![
+            Next::Done(Verdict::Pass),
+            Next::Done(Verdict::Reply),
+            Next::Done(Verdict::Redirect(7)),
+            Next::TooBig(1_480, 9),
+            Next::Expired(3),
+            Next::Translate,
+            Next::Open,
+            Next::Relay,
+            Next::Again,
+        ];
         for reason in DropReason::ALL {
-            verdicts.push(Verdict::Drop(*reason, u32::MAX));
-            verdicts.push(Verdict::Reset(*reason, 65_535));
+            turns.push(Next::Done(Verdict::Drop(*reason, u32::MAX)));
+            turns.push(Next::Done(Verdict::Reset(*reason, 65_535)));
+            turns.push(Next::Done(Verdict::Error(*reason, 0)));
+            turns.push(Next::Refuse(*reason, 12));
         }
-        for verdict in verdicts {
-            assert_eq!(Verdict::from_bits(verdict.to_bits()), verdict);
+        for next in turns {
+            assert_eq!(Turn::new(next).next(), next);
         }
     }
 }

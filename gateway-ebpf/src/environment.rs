@@ -1,36 +1,37 @@
 //! The kernel's implementation of the data path's environment: helpers and maps.
 
-use core::{
-    hint::black_box,
-    ptr::{self, NonNull},
-};
+use core::{arch::asm, ffi::c_void, ptr::NonNull};
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::generated::{
-        bpf_csum_diff, bpf_ktime_get_coarse_ns, bpf_xdp_adjust_tail, bpf_xdp_load_bytes,
+        bpf_ktime_get_coarse_ns, bpf_loop, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        bpf_xdp_get_buff_len,
     },
     programs::XdpContext,
 };
 use gateway_common::{
     DropReason, Environment, Family, V4, V6,
     checksum::Sum,
-    environment::InsertError,
+    environment::{InsertError, Repeat, Shared, Workspace},
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
     maps::{
-        Address, AddressKey, Attachment, Backend, Egress, Link, LinkDropKey, NO_LINK, NatAddress,
-        Port, PortKey, Statistic, attachment_index,
+        Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress, Limits, Link,
+        LinkDropKey, NO_LINK, NatAddress, Port, PortKey, Ports, Statistic, Usage, attachment_index,
     },
+    packet::Mac,
+    stages::Part,
 };
 
-use crate::maps::{
-    ADDRESSES, ATTACHMENT_OVER, ATTACHMENTS, BACKENDS, CHUNK, DROPS, EGRESS, EMBRYONIC_V4,
-    EMBRYONIC_V6, FLOWS_V4, FLOWS_V6, HASH_SEED, LINK_COUNTERS, LINK_DROPS, LINKS, MAGLEV,
-    NAT_ADDRESSES, PORTS, SCRATCH, SCRATCH_V4, SCRATCH_V6, STATISTICS,
+use crate::{
+    maps::{
+        ADDRESSES, ATTACHMENT_OVER, ATTACHMENTS, BACKENDS, CONFLICTS, DROPS, EGRESS, EMBRYONIC_V4,
+        EMBRYONIC_V6, FLOWS_V4, FLOWS_V6, FRAGMENTS_V4, FRAGMENTS_V6, HASH_SEED, LIMITS,
+        LINK_COUNTERS, LINK_DROPS, LINKS, MAGLEV, NAT_ADDRESSES, PORTS, REFUSAL_COST, SCRATCH,
+        SCRATCH_V4, SCRATCH_V6, STATISTICS, USAGE, WORKSPACE,
+    },
+    parts,
 };
-
-/// How many chunks are summed at most: 4 KiB, beyond what XDP gets in one buffer.
-const CHUNKS: usize = 8;
 
 const EEXIST: i32 = -17;
 
@@ -44,12 +45,39 @@ impl Xdp {
     pub(crate) fn new(ctx: XdpContext) -> Self {
         Self { ctx }
     }
+}
 
-    /// The context, for logging.
+impl Xdp {
+    /// Where the frame's first buffer starts. Volatile: the kernel makes the field a pointer as it is
+    /// loaded, and a copy of the field's 32 bits would be none.
     #[inline(always)]
-    pub(crate) fn context(&self) -> &XdpContext {
-        &self.ctx
+    fn data(&self) -> usize {
+        // SAFETY: the kernel's context lives as long as the program runs.
+        unsafe { (&raw const (*self.ctx.ctx).data).read_volatile() as usize }
     }
+
+    /// Where it ends.
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        // SAFETY: as for `data`.
+        unsafe { (&raw const (*self.ctx.ctx).data_end).read_volatile() as usize }
+    }
+}
+
+/// What [`step`] works on.
+struct Both<'a, C> {
+    env: &'a mut Xdp,
+    context: &'a mut C,
+}
+
+/// One step of [`Environment::repeat`], as the kernel calls it: 1 ends the loop.
+///
+/// # Safety
+/// `both` points to a live value that nothing else refers to.
+unsafe extern "C" fn step<C: Repeat<Xdp>>(number: u64, both: *mut Both<'_, C>) -> u64 {
+    // SAFETY: the caller's promise.
+    let both = unsafe { &mut *both };
+    u64::from(both.context.step(both.env, number as u32))
 }
 
 /// Adds one to a counter of this CPU.
@@ -94,13 +122,20 @@ impl Environment for Xdp {
 
     #[inline(always)]
     fn packet_length(&self) -> usize {
-        self.ctx.data_end() - self.ctx.data()
+        // SAFETY: the kernel's context lives as long as the program runs.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn holds(&self, length: usize) -> bool {
+        // A frame of several buffers has its headers in the first, and is longer than that.
+        self.data() + length <= self.data_end() || length <= self.packet_length()
     }
 
     #[inline(always)]
     fn packet(&self, offset: usize, length: usize) -> Option<NonNull<u8>> {
-        let start = self.ctx.data() + offset;
-        if start + length > self.ctx.data_end() {
+        let start = self.data() + offset;
+        if start + length > self.data_end() {
             return None;
         }
         NonNull::new(start as *mut u8)
@@ -114,38 +149,44 @@ impl Environment for Xdp {
     }
 
     #[inline(always)]
+    fn shift(&mut self, bytes: i32) -> bool {
+        // SAFETY: the helper checks the room; windows taken before are not used again.
+        unsafe { bpf_xdp_adjust_head(self.ctx.ctx, bytes) == 0 }
+    }
+
+    #[inline(always)]
     fn sum(&mut self, offset: usize, length: usize) -> Option<Sum> {
-        let scratch = SCRATCH.get_ptr_mut(0)?.cast::<u8>();
-        let mut sum = 0u32;
-        let mut done = 0;
-        for _ in 0..CHUNKS {
-            if done == length {
-                return Some(Sum::from_partial(sum));
-            }
-            // The compiler must not see through this: the verifier needs the bounds checked on the
-            // very value that the helper gets.
-            let taken = black_box((length - done).min(CHUNK));
-            if taken == 0 || taken > CHUNK {
-                return None;
-            }
-            let padded = (taken + 3) & !3;
-            let at = (offset + done) as u32;
-            // SAFETY: `taken` is at most `CHUNK` and the scratch buffer is four bytes longer; the
-            // helpers check the packet's bounds. The buffer is this CPU's alone.
-            let result = unsafe {
-                if bpf_xdp_load_bytes(self.ctx.ctx, at, scratch.cast(), taken as u32) != 0 {
-                    return None;
-                }
-                scratch.add(taken).cast::<[u8; 4]>().write_unaligned([0; 4]);
-                bpf_csum_diff(ptr::null_mut(), 0, scratch.cast(), padded as u32, sum)
-            };
-            if result < 0 {
-                return None;
-            }
-            sum = result as u32;
-            done += taken;
+        // SAFETY: the kernel's context.
+        match unsafe { parts::frame_sum(self.ctx.ctx, offset as u64, length as u64) } {
+            parts::NO_SUM => None,
+            partial => Some(Sum::from_partial(partial as u32)),
         }
-        (done == length).then_some(Sum::from_partial(sum))
+    }
+
+    #[inline(always)]
+    fn part(&mut self, part: Part, argument: u64) -> u64 {
+        parts::call(self.ctx.ctx, part, argument)
+    }
+
+    #[inline(always)]
+    fn repeat<C: Repeat<Self>>(&mut self, times: u32, context: &mut C) {
+        let mut both = Both { env: self, context };
+        // SAFETY: the helper calls the function with the pointer that it is given, before it
+        // returns.
+        unsafe {
+            bpf_loop(
+                times,
+                step::<C> as *const () as *mut c_void,
+                (&raw mut both).cast(),
+                0,
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn syn_options(&mut self, start: u16, length: u16) -> u32 {
+        // SAFETY: the kernel's context.
+        unsafe { parts::syn_options(self.ctx.ctx, start.into(), length.into()) as u32 }
     }
 
     #[inline(always)]
@@ -173,9 +214,25 @@ impl Environment for Xdp {
     }
 
     #[inline(always)]
+    fn workspace(&mut self) -> Option<NonNull<Workspace>> {
+        WORKSPACE.get_ptr_mut(0).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
     fn now(&self) -> Tick {
         // SAFETY: takes nothing, returns a number.
         Tick::from_nanoseconds(unsafe { bpf_ktime_get_coarse_ns() })
+    }
+
+    #[inline(always)]
+    fn nanoseconds(&self) -> u64 {
+        // SAFETY: takes nothing, returns a number.
+        unsafe { bpf_ktime_get_coarse_ns() }
+    }
+
+    #[inline(always)]
+    fn refusal_cost(&self) -> u64 {
+        REFUSAL_COST.load()
     }
 
     #[inline(always)]
@@ -206,9 +263,13 @@ impl Environment for Xdp {
     }
 
     #[inline(always)]
-    fn port(&self, key: &PortKey) -> Option<Port> {
-        // SAFETY: made without preallocation, so an element outlives the program's run.
-        unsafe { PORTS.get(key).copied() }
+    fn port(&self, key: &PortKey) -> Option<Shared<Port>> {
+        // SAFETY: made without preallocation, so an element outlives the program's run, and what
+        // replaces it is another one.
+        unsafe {
+            let port = PORTS.get(key)?;
+            Some(Shared::new(NonNull::from(port)))
+        }
     }
 
     #[inline(always)]
@@ -229,6 +290,65 @@ impl Environment for Xdp {
     #[inline(always)]
     fn link(&self, slot: u32) -> Option<Link> {
         LINKS.get(slot).copied()
+    }
+
+    #[inline(always)]
+    fn limits(&self, slot: u32) -> Option<Limits> {
+        LIMITS.get(slot).copied()
+    }
+
+    #[inline(always)]
+    fn usage(&self, slot: u32) -> Option<NonNull<Usage>> {
+        USAGE.get_ptr_mut(slot).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    unsafe fn add(&self, number: NonNull<u64>, amount: u64) {
+        // Rust's own atomics of this target have no addition. The instruction has been there since
+        // the first kernels.
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!(
+                "lock *(u64 *)({number} + 0) += {amount}",
+                number = in(reg) number.as_ptr(),
+                amount = in(reg) amount,
+            );
+        }
+    }
+
+    #[inline(always)]
+    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<Ports> {
+        // SAFETY: copied at once; an entry that is evicted meanwhile is another datagram's ports,
+        // with which the fragment finds no flow of its own.
+        unsafe { FRAGMENTS_V4.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<Ports> {
+        // SAFETY: as for IPv4.
+        unsafe { FRAGMENTS_V6.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &Ports) {
+        // A failure loses the rest of one datagram, which is counted as orphans.
+        let _lost = FRAGMENTS_V4.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &Ports) {
+        let _lost = FRAGMENTS_V6.insert(key, ports, 0);
+    }
+
+    #[inline(always)]
+    fn note_conflict(&mut self, key: &AddressKey, station: Mac) {
+        let conflict = Conflict {
+            mac: station,
+            seen: self.now().0,
+            ..Conflict::default()
+        };
+        // The station will be heard again.
+        let _lost = CONFLICTS.insert(key, conflict, 0);
     }
 
     #[inline(always)]

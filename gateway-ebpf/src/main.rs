@@ -5,34 +5,29 @@
 
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod environment;
 mod maps;
+mod parts;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use aya_log_ebpf::debug;
 use environment::Xdp;
 use gateway_common::{DropReason, Environment as _, Verdict, maps::NO_LINK, process};
 
 /// Handles one packet.
-#[xdp]
+#[xdp(frags)]
 fn gateway(ctx: XdpContext) -> u32 {
     let mut env = Xdp::new(ctx);
     match process(&mut env) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Reply => send_back(&mut env),
-        Verdict::Reset(reason, link) => {
-            debug!(
-                env.context(),
-                "reset, reason {} link slot {}", reason as u8, link
-            );
+        Verdict::Reset(reason, link) | Verdict::Error(reason, link) => {
+            parts::log_refusal(reason as u64, link.into());
             send_back(&mut env)
         }
         Verdict::Drop(reason, link) => {
-            debug!(
-                env.context(),
-                "drop, reason {} link slot {}", reason as u8, link
-            );
+            parts::log_drop(reason as u64, link.into());
             xdp_action::XDP_DROP
         }
         Verdict::Redirect(slot) => send(&mut env, slot),

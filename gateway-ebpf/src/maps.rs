@@ -9,11 +9,12 @@ use aya_ebpf::{
 };
 use gateway_common::{
     DropReason, V4, V6,
+    environment::Workspace,
     flow::{Flow, FlowKey},
     maps::{
-        ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Egress, Link, LinkCounters,
-        LinkDropKey, MAGLEV_PLACES, MOST_ATTACHMENTS, MOST_BACKENDS, MOST_LINKS,
-        MOST_NAT_ADDRESSES, NatAddress, Port, PortKey, Statistic,
+        ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress,
+        Limits, Link, LinkCounters, LinkDropKey, MAGLEV_PLACES, MOST_ATTACHMENTS, MOST_BACKENDS,
+        MOST_LINKS, MOST_NAT_ADDRESSES, NatAddress, Port, PortKey, Ports, Statistic, Usage,
     },
 };
 
@@ -59,6 +60,17 @@ pub(crate) static LINK_COUNTERS: PerCpuArray<LinkCounters> = PerCpuArray::pinned
 #[map]
 pub(crate) static STATISTICS: PerCpuArray<u64> = PerCpuArray::pinned(Statistic::COUNT as u32, 0);
 
+#[map]
+pub(crate) static LIMITS: Array<Limits> = Array::pinned(MOST_LINKS, 0);
+#[map]
+pub(crate) static USAGE: Array<Usage> = Array::pinned(MOST_LINKS + 1, 0);
+#[map]
+pub(crate) static FRAGMENTS_V4: LruHashMap<DatagramKey<V4>, Ports> = LruHashMap::pinned(16_384, 0);
+#[map]
+pub(crate) static FRAGMENTS_V6: LruHashMap<DatagramKey<V6>, Ports> = LruHashMap::pinned(16_384, 0);
+#[map]
+pub(crate) static CONFLICTS: LruHashMap<AddressKey, Conflict> = LruHashMap::pinned(1_024, 0);
+
 /// How many bytes are summed at a time: what `bpf_csum_diff` takes on the oldest kernel.
 pub(crate) const CHUNK: usize = 512;
 
@@ -72,6 +84,14 @@ pub(crate) static SCRATCH_V4: PerCpuArray<Flow<V4>> = PerCpuArray::with_max_entr
 #[map]
 pub(crate) static SCRATCH_V6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max_entries(1, 0);
 
+/// Where other things are, for the same reason.
+#[map]
+pub(crate) static WORKSPACE: PerCpuArray<Workspace> = PerCpuArray::with_max_entries(1, 0);
+
 /// The key of the hashes that choose backends and ports; set when the program is loaded.
 #[unsafe(no_mangle)]
 pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
+
+/// Nanoseconds that a refusal costs; set when the program is loaded.
+#[unsafe(no_mangle)]
+pub(crate) static REFUSAL_COST: Global<u64> = Global::new(0);

@@ -49,6 +49,10 @@ pub struct Settings {
     /// How often idle flows are looked for, in seconds [default: 5]
     #[arg(long, env = "GATEWAY_SWEEP_INTERVAL", value_name = "SECONDS")]
     pub sweep_interval: Option<u64>,
+    /// How many refusals (TCP resets, ICMP errors) an endpoint is sent a second; 0: all
+    /// [default: 1000]
+    #[arg(long, env = "GATEWAY_REFUSALS_PER_SECOND", value_name = "N")]
+    pub refusals_per_second: Option<u32>,
     /// Networks of a tenant that has no quota of its own [default: 64]
     #[arg(long, env = "GATEWAY_QUOTA_NETWORKS", value_name = "N")]
     pub quota_networks: Option<u32>,
@@ -77,6 +81,8 @@ pub struct Config {
     pub log_packets: bool,
     /// How often idle flows are looked for, in seconds.
     pub sweep_interval: u64,
+    /// How many refusals an endpoint is sent a second; 0: all.
+    pub refusals_per_second: u32,
     /// What operations depend on.
     pub policy: Policy,
 }
@@ -135,6 +141,7 @@ impl Config {
             log: settings.log.unwrap_or(log::LevelFilter::Info),
             log_packets: settings.log_packets.unwrap_or(false),
             sweep_interval,
+            refusals_per_second: settings.refusals_per_second.unwrap_or(1_000),
             policy: Policy {
                 alias_domain,
                 default_quotas: DefaultQuotas {
@@ -166,6 +173,7 @@ impl Settings {
             log: self.log.or(other.log),
             log_packets: self.log_packets.or(other.log_packets),
             sweep_interval: self.sweep_interval.or(other.sweep_interval),
+            refusals_per_second: self.refusals_per_second.or(other.refusals_per_second),
             quota_networks: self.quota_networks.or(other.quota_networks),
             quota_services: self.quota_services.or(other.quota_services),
             quota_endpoints: self.quota_endpoints.or(other.quota_endpoints),

@@ -13,7 +13,7 @@ use gateway::{
         contents::Contents,
         maps::{self, Maps, Tables},
         plan::plan,
-        program::Program,
+        program::{Parameters, Program},
     },
     model::{
         Change, Context, Decision, Identifiers, Problem, Reference, State,
@@ -23,15 +23,16 @@ use gateway::{
 use gateway_common::{
     DropReason, V4, V6, Verdict,
     flow::{Flow, FlowKey, Table},
-    maps::Statistic,
+    maps::{Statistic, Usage},
     native::{FlowTables, World},
 };
 use serde_json::{Value, json};
 
 use crate::{
     namespace::{BpfDirectory, Namespace},
-    packet::{Arp, Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, Udp, flag},
+    packet::{Mac, Packet},
 };
+pub use crate::{outcome::*, words::*};
 
 /// The key of the hashes.
 const SEED: u64 = 0x5eed;
@@ -251,17 +252,6 @@ fn body<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("a request")
 }
 
-/// What became of a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The native stages' verdict.
-    pub verdict: Verdict,
-    /// The frame afterwards.
-    pub frame: Vec<u8>,
-    /// Where it goes out.
-    out: Option<Side>,
-}
-
 /// The laboratory.
 pub struct Lab {
     native: World,
@@ -294,7 +284,12 @@ pub fn with_lab<T: Send + 'static>(function: impl FnOnce(&mut Lab) -> T + Send +
 impl Lab {
     fn new() -> Self {
         let bpf = BpfDirectory::new();
-        let (mut program, maps) = Program::load(bpf.path(), SEED, false).expect("the program");
+        let parameters = Parameters {
+            seed: SEED,
+            refusals_per_second: 0,
+            log_packets: false,
+        };
+        let (mut program, maps) = Program::load(bpf.path(), parameters).expect("the program");
         let mut ifindexes = BTreeMap::new();
         for side in Side::ALL {
             let index = nix::net::if_::if_nametoindex(side.interface()).expect("an interface");
@@ -329,13 +324,17 @@ impl Lab {
             self.observe_backend(backend.into(), true);
         }
         self.reconcile();
-        for table in [Table::Established, Table::Embryonic] {
-            for (key, _) in self.kernel_flows::<V4>(table) {
-                self.maps.remove_flow(table, &key).expect("a flow removed");
-            }
-            for (key, _) in self.kernel_flows::<V6>(table) {
-                self.maps.remove_flow(table, &key).expect("a flow removed");
-            }
+        self.forget::<V4>();
+        self.forget::<V6>();
+        for key in self.maps.conflicts().expect("the conflicts").keys() {
+            self.maps
+                .forget_conflict(key)
+                .expect("a conflict forgotten");
+        }
+        for slot in self.contents.links.keys() {
+            self.maps
+                .set_usage(*slot, Usage::default())
+                .expect("usage written");
         }
         self.native = World {
             seed: SEED,
@@ -343,6 +342,18 @@ impl Lab {
             ..World::default()
         };
         self.reconcile();
+    }
+
+    /// Empties the kernel's tables.
+    fn forget<F: Tables>(&mut self) {
+        for table in [Table::Established, Table::Embryonic] {
+            for (key, _) in self.kernel_flows::<F>(table) {
+                self.maps.remove_flow(table, &key).expect("a flow removed");
+            }
+        }
+        self.maps
+            .forget_fragments::<F>()
+            .expect("fragments forgotten");
     }
 
     /// Brings both worlds' maps into step with what is desired.
@@ -362,6 +373,7 @@ impl Lab {
         native.backends = wanted.backends.into_iter().collect();
         native.nat_addresses = wanted.nat_addresses.into_iter().collect();
         native.links = wanted.links.into_iter().collect();
+        native.limits = wanted.limits.into_iter().collect();
     }
 
     /// A provider's decision.
@@ -563,7 +575,7 @@ impl Lab {
         let expected = match verdict {
             Verdict::Pass => 2,
             Verdict::Drop(..) => 1,
-            Verdict::Reply | Verdict::Reset(..) | Verdict::Redirect(_) => 4,
+            Verdict::Reply | Verdict::Reset(..) | Verdict::Error(..) | Verdict::Redirect(_) => 4,
         };
         let show = |bytes: &[u8]| match Packet::read(bytes) {
             Ok(packet) => packet.to_string(),
@@ -597,7 +609,7 @@ impl Lab {
         }
         let out = match verdict {
             Verdict::Redirect(slot) => self.side_of_slot(slot),
-            Verdict::Reply | Verdict::Reset(..) => Some(from),
+            Verdict::Reply | Verdict::Reset(..) | Verdict::Error(..) => Some(from),
             _ => None,
         };
         Outcome {
@@ -656,461 +668,5 @@ impl Lab {
             nat,
             backend,
         }
-    }
-}
-
-/// The four ends of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// The client.
-    pub client: Socket,
-    /// What it connected to.
-    pub endpoint: Socket,
-    /// As what it appears.
-    pub nat: Socket,
-    /// Who answers.
-    pub backend: Socket,
-}
-
-impl Connection {
-    /// A segment from the client.
-    #[must_use]
-    pub fn from_client(&self) -> Packet {
-        tcp(self.client, self.endpoint).ack(1_001, 5_001)
-    }
-
-    /// A segment from the backend.
-    #[must_use]
-    pub fn from_backend(&self) -> Packet {
-        tcp(self.backend, self.nat)
-            .from(BACKEND_MAC)
-            .ack(5_001, 1_001)
-    }
-}
-
-impl Outcome {
-    fn packet(&self) -> Packet {
-        match Packet::read(&self.frame) {
-            Ok(packet) => packet,
-            Err(error) => panic!("{:?}, but {error}: {:02x?}", self.verdict, self.frame),
-        }
-    }
-
-    /// It was rewritten and goes out there, with every checksum right.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn forwarded(&self, to: Side) -> Forwarded {
-        assert!(
-            matches!(self.verdict, Verdict::Redirect(_)) && self.out == Some(to),
-            "{:?} to {:?}, not forwarded to {to:?}",
-            self.verdict,
-            self.out
-        );
-        let packet = self.packet();
-        assert_eq!(packet.from, to.mac(), "it leaves in somebody else's name");
-        Forwarded { packet }
-    }
-
-    /// It was dropped, for this reason.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn dropped(&self, reason: DropReason) {
-        assert!(
-            matches!(self.verdict, Verdict::Drop(found, _) if found == reason),
-            "{:?}, not dropped for {reason:?}",
-            self.verdict
-        );
-    }
-
-    /// It was left to the host, untouched.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn passed(&self, sent: &Packet) {
-        assert_eq!(self.verdict, Verdict::Pass);
-        assert_eq!(self.frame, sent.bytes(false));
-    }
-
-    /// The gateway answered it.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn replied(&self) -> Packet {
-        assert_eq!(self.verdict, Verdict::Reply);
-        self.packet()
-    }
-
-    /// A TCP reset was sent back, for this reason.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn reset(&self, reason: DropReason) -> Tcp {
-        assert!(
-            matches!(self.verdict, Verdict::Reset(found, _) if found == reason),
-            "{:?}, not a reset for {reason:?}",
-            self.verdict
-        );
-        let packet = self.packet();
-        match packet.content {
-            Content::Ipv4(Ipv4 {
-                transport: Transport::Tcp(tcp),
-                ..
-            })
-            | Content::Ipv6(Ipv6 {
-                transport: Transport::Tcp(tcp),
-                ..
-            }) if tcp.flags & flag::RST != 0 => tcp,
-            _ => panic!("no reset:\n{packet}"),
-        }
-    }
-}
-
-/// A packet that was forwarded.
-#[derive(Clone, Debug)]
-pub struct Forwarded {
-    /// The packet as it leaves.
-    pub packet: Packet,
-}
-
-impl Forwarded {
-    /// The IPv4 packet.
-    ///
-    /// # Panics
-    /// When it is none.
-    #[must_use]
-    pub fn ipv4(&self) -> &Ipv4 {
-        match &self.packet.content {
-            Content::Ipv4(ipv4) => ipv4,
-            _ => panic!("no IPv4:\n{}", self.packet),
-        }
-    }
-
-    /// Where it is from, and for whom.
-    ///
-    /// # Panics
-    /// When it is neither TCP nor UDP.
-    #[must_use]
-    pub fn sockets(&self) -> (Socket, Socket) {
-        let ipv4 = self.ipv4();
-        let (source, destination) = match &ipv4.transport {
-            Transport::Tcp(tcp) => (tcp.source, tcp.destination),
-            Transport::Udp(udp) => (udp.source, udp.destination),
-            _ => panic!("no ports:\n{}", self.packet),
-        };
-        ((ipv4.source, source), (ipv4.destination, destination))
-    }
-
-    /// It comes from a source NAT address of the web service, and from no well-known port.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn from_nat(self) -> Self {
-        let ((address, port), _) = self.sockets();
-        let within = u32::from(address).wrapping_sub(u32::from(NAT)) < 16;
-        assert!(
-            within && port >= 1_024,
-            "from {address}:{port}, not from source NAT"
-        );
-        self
-    }
-
-    /// It is for a backend of the web service, on this port.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn to_backend(self, port: u16) -> Self {
-        let (_, (address, found)) = self.sockets();
-        assert!(
-            BACKENDS.contains(&address) && found == port,
-            "to {address}:{found}"
-        );
-        assert_eq!(self.packet.to, BACKEND_MAC);
-        self
-    }
-
-    /// It is from and for these.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn between(self, source: Socket, destination: Socket) -> Self {
-        assert_eq!(self.sockets(), (source, destination));
-        self
-    }
-
-    /// It goes to this station.
-    ///
-    /// # Panics
-    /// When not.
-    #[track_caller]
-    pub fn station(self, mac: Mac) -> Self {
-        assert_eq!(self.packet.to, mac);
-        self
-    }
-}
-
-/// A TCP segment, to be completed with one of the words below: from the client's station, to the
-/// gateway's in A.
-#[must_use]
-pub fn tcp(source: Socket, destination: Socket) -> Packet {
-    let segment = Tcp {
-        source: source.1,
-        destination: destination.1,
-        sequence: 0,
-        acknowledgement: 0,
-        flags: 0,
-        window: 64_240,
-        options: Vec::new(),
-        payload: Vec::new(),
-    };
-    packet(Ipv4::new(source.0, destination.0, Transport::Tcp(segment)))
-}
-
-/// An address of IPv6 and a port.
-pub type SocketV6 = (Ipv6Addr, u16);
-
-impl Forwarded {
-    /// The IPv6 packet.
-    ///
-    /// # Panics
-    /// When it is none.
-    #[must_use]
-    pub fn ipv6(&self) -> &Ipv6 {
-        match &self.packet.content {
-            Content::Ipv6(ipv6) => ipv6,
-            _ => panic!("no IPv6:\n{}", self.packet),
-        }
-    }
-
-    /// Where the IPv6 packet is from, and for whom.
-    ///
-    /// # Panics
-    /// When it is neither TCP nor UDP.
-    #[must_use]
-    pub fn sockets_v6(&self) -> (SocketV6, SocketV6) {
-        let ipv6 = self.ipv6();
-        let (source, destination) = match &ipv6.transport {
-            Transport::Tcp(tcp) => (tcp.source, tcp.destination),
-            Transport::Udp(udp) => (udp.source, udp.destination),
-            _ => panic!("no ports:\n{}", self.packet),
-        };
-        ((ipv6.source, source), (ipv6.destination, destination))
-    }
-}
-
-/// A TCP segment over IPv6, to be completed with words as [`tcp`]'s.
-#[must_use]
-pub fn tcp_v6(source: SocketV6, destination: SocketV6) -> Packet {
-    let mut packet = tcp((CLIENT, source.1), (ENDPOINT, destination.1));
-    if let Content::Ipv4(ipv4) = packet.content {
-        packet.content = Content::Ipv6(Ipv6::new(source.0, destination.0, ipv4.transport));
-    }
-    packet
-}
-
-/// A UDP datagram over IPv6.
-#[must_use]
-pub fn udp_v6(source: SocketV6, destination: SocketV6, payload: &[u8]) -> Packet {
-    let mut packet = udp((CLIENT, source.1), (ENDPOINT, destination.1), payload);
-    if let Content::Ipv4(ipv4) = packet.content {
-        packet.content = Content::Ipv6(Ipv6::new(source.0, destination.0, ipv4.transport));
-    }
-    packet
-}
-
-/// An ICMPv6 message.
-#[must_use]
-pub fn icmp_v6(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, rest: &[u8]) -> Packet {
-    let mut packet = icmp(CLIENT, ENDPOINT, kind, 0, rest);
-    if let Content::Ipv4(ipv4) = packet.content {
-        packet.content = Content::Ipv6(Ipv6::new(source, destination, ipv4.transport));
-    }
-    packet
-}
-
-/// A neighbour solicitation to the group of the address that it asks for.
-#[must_use]
-pub fn solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
-    let [.., x, y, z] = target.octets();
-    let group = Ipv6Addr::new(
-        0xff02,
-        0,
-        0,
-        0,
-        0,
-        1,
-        0xff00 | u16::from(x),
-        u16::from_be_bytes([y, z]),
-    );
-    let mut rest = vec![0; 4];
-    rest.extend(target.octets());
-    if !source.is_unspecified() {
-        rest.extend([1, 1]);
-        rest.extend(CLIENT_MAC);
-    }
-    let mut packet = icmp_v6(source, group, 135, &rest).with_v6(|ip| ip.hop_limit = 255);
-    packet.to = [0x33, 0x33, 0xff, x, y, z];
-    packet
-}
-
-/// A UDP datagram, likewise.
-#[must_use]
-pub fn udp(source: Socket, destination: Socket, payload: &[u8]) -> Packet {
-    let datagram = Udp {
-        source: source.1,
-        destination: destination.1,
-        checksummed: true,
-        payload: payload.to_vec(),
-    };
-    packet(Ipv4::new(source.0, destination.0, Transport::Udp(datagram)))
-}
-
-/// An ICMP message, likewise.
-#[must_use]
-pub fn icmp(source: Ipv4Addr, destination: Ipv4Addr, kind: u8, code: u8, rest: &[u8]) -> Packet {
-    packet(Ipv4::new(
-        source,
-        destination,
-        Transport::Icmp(kind, code, rest.to_vec()),
-    ))
-}
-
-fn packet(ipv4: Ipv4) -> Packet {
-    Packet {
-        to: Side::A.mac(),
-        from: CLIENT_MAC,
-        content: Content::Ipv4(ipv4),
-    }
-}
-
-/// An ARP request from a station to all.
-#[must_use]
-pub fn who_has(target: Ipv4Addr, sender: (Mac, Ipv4Addr)) -> Packet {
-    Packet {
-        to: [0xff; 6],
-        from: sender.0,
-        content: Content::Arp(Arp {
-            operation: 1,
-            sender,
-            target: ([0; 6], target),
-        }),
-    }
-}
-
-impl Packet {
-    fn ipv4_mut(&mut self) -> &mut Ipv4 {
-        match &mut self.content {
-            Content::Ipv4(ipv4) => ipv4,
-            _ => panic!("no IPv4"),
-        }
-    }
-
-    fn transport_mut(&mut self) -> &mut Transport {
-        match &mut self.content {
-            Content::Ipv4(ipv4) => &mut ipv4.transport,
-            Content::Ipv6(ipv6) => &mut ipv6.transport,
-            _ => panic!("no IP"),
-        }
-    }
-
-    fn tcp_mut(&mut self) -> &mut Tcp {
-        match self.transport_mut() {
-            Transport::Tcp(tcp) => tcp,
-            _ => panic!("no TCP"),
-        }
-    }
-
-    /// With a change to its IPv6 header.
-    #[must_use]
-    pub fn with_v6(mut self, change: impl FnOnce(&mut Ipv6)) -> Self {
-        match &mut self.content {
-            Content::Ipv6(ipv6) => change(ipv6),
-            _ => panic!("no IPv6"),
-        }
-        self
-    }
-
-    /// With these flags and numbers.
-    #[must_use]
-    pub fn flags(mut self, flags: u8, sequence: u32, acknowledgement: u32) -> Self {
-        let tcp = self.tcp_mut();
-        (tcp.flags, tcp.sequence, tcp.acknowledgement) = (flags, sequence, acknowledgement);
-        self
-    }
-
-    /// A SYN, with the options that Linux sends.
-    #[must_use]
-    pub fn syn(mut self, sequence: u32) -> Self {
-        self.tcp_mut().options = vec![2, 4, 5, 0xb4, 4, 2, 1, 1];
-        self.flags(flag::SYN, sequence, 0)
-    }
-
-    /// A SYN that answers one.
-    #[must_use]
-    pub fn syn_ack(self, sequence: u32, acknowledgement: u32) -> Self {
-        self.flags(flag::SYN | flag::ACK, sequence, acknowledgement)
-    }
-
-    /// An acknowledgement.
-    #[must_use]
-    pub fn ack(self, sequence: u32, acknowledgement: u32) -> Self {
-        self.flags(flag::ACK, sequence, acknowledgement)
-    }
-
-    /// The same segment with more flags.
-    #[must_use]
-    pub fn and(mut self, flags: u8) -> Self {
-        self.tcp_mut().flags |= flags;
-        self
-    }
-
-    /// With data.
-    #[must_use]
-    pub fn data(mut self, payload: &[u8]) -> Self {
-        self.tcp_mut().payload = payload.to_vec();
-        self
-    }
-
-    /// From another station; in the provider's network the gateway's station is another as well.
-    #[must_use]
-    pub fn from(mut self, mac: Mac) -> Self {
-        self.from = mac;
-        if mac == BACKEND_MAC {
-            self.to = Side::Provider.mac();
-        }
-        self
-    }
-
-    /// To the gateway's station on another side.
-    #[must_use]
-    pub fn at(mut self, side: Side) -> Self {
-        self.to = side.mac();
-        self
-    }
-
-    /// With a change to its IPv4 header.
-    #[must_use]
-    pub fn with(mut self, change: impl FnOnce(&mut Ipv4)) -> Self {
-        change(self.ipv4_mut());
-        self
-    }
-
-    /// Without a UDP checksum.
-    #[must_use]
-    pub fn unchecksummed(mut self) -> Self {
-        match self.transport_mut() {
-            Transport::Udp(udp) => udp.checksummed = false,
-            _ => panic!("no UDP"),
-        }
-        self
     }
 }

@@ -38,8 +38,11 @@ pub struct FlowKey<F: Family> {
 
 /// One direction of a flow: how its packets are rewritten and where they go.
 ///
-/// Immutable once inserted, but for `seen`, `last_seen` and `sequence`, which are read and written
-/// through [`FlowRef`] only.
+/// Immutable once inserted, but for `seen`, `last_seen`, `sequence`, `acknowledged`, `window` and
+/// `scale`, which are read and written through [`FlowRef`] only.
+///
+/// A flow whose two sides are of different families is kept as one of IPv6, with IPv4-mapped
+/// addresses on its IPv4 side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow<F: Family> {
@@ -79,12 +82,20 @@ pub struct Flow<F: Family> {
     pub sequence: Be32,
     /// When the flow was opened, in ticks.
     pub created: u32,
+    /// TCP: the newest acknowledgement number seen in this direction.
+    pub acknowledged: Be32,
+    /// TCP: the window that came with it, as it is in the header.
+    pub window: Be16,
+    /// TCP: by how many bits this direction's windows are shifted (RFC 7323).
+    pub scale: u8,
+    /// [`Flow::TRANSLATED`], or 0.
+    pub flags: u8,
 }
 
 /// Bytes of a key beside its two addresses.
 const KEY_REST: usize = 12;
 /// Bytes of an entry beside its two addresses.
-const FLOW_REST: usize = 52;
+const FLOW_REST: usize = 60;
 
 // SAFETY: all fields are plain old data for which all zeros is a value.
 unsafe impl<F: Family> Zeroable for FlowKey<F> {}
@@ -114,7 +125,33 @@ pub enum Direction {
     ToConsumer = 1,
 }
 
+impl<F: Family> FlowKey<F> {
+    /// The same key among IPv6's flows, where flows between the families are.
+    #[inline(always)]
+    #[must_use]
+    pub fn widen(&self) -> FlowKey<V6> {
+        FlowKey {
+            network: self.network,
+            source: F::widen(self.source),
+            destination: F::widen(self.destination),
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            protocol: self.protocol,
+        }
+    }
+}
+
 impl<F: Family> Flow<F> {
+    /// Its packets leave in the other family than they arrive in.
+    pub const TRANSLATED: u8 = 1;
+
+    /// Whether its packets leave in the other family.
+    #[inline(always)]
+    #[must_use]
+    pub const fn translated(&self) -> bool {
+        self.flags & Self::TRANSLATED != 0
+    }
+
     /// Which way the entry's packets go.
     #[inline(always)]
     #[must_use]
@@ -184,7 +221,7 @@ impl Tick {
     }
 }
 
-/// A flow entry in a map: shared with other CPUs, which may write its three changing fields.
+/// A flow entry in a map: shared with other CPUs, which may write its changing fields.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowRef<F: Family>(NonNull<Flow<F>>);
 
@@ -238,6 +275,52 @@ impl<F: Family> FlowRef<F> {
             // SAFETY: as for `seen`; every racing writer writes the same tick.
             unsafe { (&raw mut (*self.0.as_ptr()).last_seen).write_volatile(now.0) }
         }
+    }
+
+    /// Notes the acknowledgement number and window of a segment, if they are news. `first`: nothing
+    /// was noted before.
+    #[inline(always)]
+    pub fn note(&self, acknowledgement: Be32, window: Be16, first: bool) {
+        let entry = self.0.as_ptr();
+        // SAFETY: in bounds of a live entry; volatile, as other CPUs may write it. A lost race
+        // leaves an older number, which the next segment renews.
+        unsafe {
+            let old = (&raw const (*entry).acknowledged).read_volatile();
+            let ahead = acknowledgement.get().wrapping_sub(old.get());
+            if first || (ahead != 0 && ahead < 1 << 31) {
+                (&raw mut (*entry).acknowledged).write_volatile(acknowledgement);
+            } else if ahead != 0 {
+                return;
+            }
+            if (&raw const (*entry).window).read_volatile() != window {
+                (&raw mut (*entry).window).write_volatile(window);
+            }
+        }
+    }
+
+    /// Notes by how many bits this direction's windows are shifted.
+    #[inline(always)]
+    pub fn set_scale(&self, scale: u8) {
+        // SAFETY: as for `seen`.
+        unsafe { (&raw mut (*self.0.as_ptr()).scale).write_volatile(scale) }
+    }
+
+    /// Whether a segment of the other direction with this sequence number lies in the window that
+    /// this direction's sender has opened (RFC 9293, section 3.10.7.4; RFC 5961, section 3).
+    #[inline(always)]
+    #[must_use]
+    pub fn accepts(&self, sequence: Be32) -> bool {
+        let entry = self.0.as_ptr();
+        // SAFETY: as for `seen`.
+        let (from, window, scale) = unsafe {
+            (
+                (&raw const (*entry).acknowledged).read_volatile(),
+                (&raw const (*entry).window).read_volatile(),
+                (&raw const (*entry).scale).read_volatile(),
+            )
+        };
+        let size = u32::from(window.get()) << (scale & 15);
+        sequence.get().wrapping_sub(from.get()) <= size
     }
 
     /// The sequence number of the backend's SYN.

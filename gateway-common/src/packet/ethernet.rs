@@ -43,12 +43,11 @@ impl Mac {
         [a[0], a[1], b[0], b[1], c[0], c[1]]
     }
 
-    /// Whether it is the group address of a solicited-node address (RFC 2464, section 7; RFC 4291,
-    /// section 2.7.1).
+    /// Whether it is the group address of an IPv6 multicast address (RFC 2464, section 7).
     #[inline(always)]
     #[must_use]
-    pub const fn is_solicited_node(self) -> bool {
-        self.0[0] == 0x3333 && self.0[1].to_ne_bytes()[0] == 0xff
+    pub const fn is_ipv6_group(self) -> bool {
+        self.0[0] == 0x3333
     }
 
     /// Whether it names a group of stations, the broadcast address included.

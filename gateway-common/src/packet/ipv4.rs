@@ -35,17 +35,17 @@ header! {
 impl Ipv4 {
     /// Version 4, five words of header.
     pub const PLAIN: u8 = 0x45;
-    /// More-fragments flag and offset: any of them makes a packet a fragment.
-    pub const FRAGMENT_MASK: Be16 = Be16::new(0x3fff);
     /// The don't-fragment flag.
     pub const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
     /// The time to live of what the gateway itself sends (RFC 1700).
     pub const DEFAULT_TTL: u8 = 64;
 
-    /// Whether this is a part of a larger packet.
+    /// The place within a larger packet as IPv6's fragment header has it: the offset in bytes, and
+    /// 1 added while more follow. 0 is no fragment.
     #[inline(always)]
     #[must_use]
-    pub fn is_fragment(self) -> bool {
-        self.fragment().raw() & Self::FRAGMENT_MASK.raw() != 0
+    pub fn position(self) -> u16 {
+        let word = self.fragment().get();
+        (word & 0x1fff) << 3 | (word >> 13 & 1)
     }
 }

@@ -50,3 +50,17 @@ header! {
         length / set_length: u8 = 1;
     }
 }
+
+header! {
+    /// The fragment header (RFC 8200, section 4.5).
+    FragmentHeader, 8, {
+        /// What comes behind it.
+        next_header / set_next_header: u8 = 0;
+        /// Always 0.
+        reserved / set_reserved: u8 = 1;
+        /// The offset in units of eight bytes, times eight; 1 is added while more fragments follow.
+        position / set_position: Be16 = 2;
+        /// The datagram's identification.
+        id / set_id: Be32 = 4;
+    }
+}

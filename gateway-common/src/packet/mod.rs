@@ -18,11 +18,11 @@ use bytemuck::Pod;
 
 pub use arp::Arp;
 pub use ethernet::{EtherType, Ethernet, Mac};
-pub use icmp::Icmp;
+pub use icmp::{Icmp, IcmpError, TransportChecksum, TransportStart};
 pub use ipv4::Ipv4;
-pub use ipv6::{Extension, Ipv6};
+pub use ipv6::{Extension, FragmentHeader, Ipv6};
 pub use ndp::{LinkLayerOption, Neighbour};
-pub use tcp::{Tcp, TcpFlags};
+pub use tcp::{Tcp, TcpFlags, TcpOption, TcpSegmentSize};
 pub use udp::Udp;
 
 use crate::Environment;
@@ -51,7 +51,7 @@ pub mod protocol {
 
 /// A stretch of packet memory whose length was checked when it was taken.
 ///
-/// Valid until the packet's length changes ([`Environment::truncate`]) or the environment goes.
+/// Valid until the packet's length changes ([`Environment::resize`], [`Environment::shift`]) or the environment goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Window(NonNull<u8>);
 

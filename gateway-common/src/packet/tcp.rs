@@ -66,3 +66,35 @@ impl Tcp {
         self.flags() & DECISIVE == TcpFlags::SYN
     }
 }
+
+header! {
+    /// The start of a TCP option that has a length. The byte behind is the value of those that have
+    /// one byte of it.
+    TcpOption, 3, {
+        /// Its kind.
+        kind / set_kind: u8 = 0;
+        /// Its length in bytes, kind and length included.
+        length / set_length: u8 = 1;
+        /// Its value's first byte.
+        value / set_value: u8 = 2;
+    }
+}
+
+header! {
+    /// The option of the maximum segment size. Byte by byte: it may lie at an odd place.
+    TcpSegmentSize, 4, {
+        /// The upper half.
+        high / set_high: u8 = 2;
+        /// The lower half.
+        low / set_low: u8 = 3;
+    }
+}
+
+impl TcpSegmentSize {
+    /// The size, in bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn size(self) -> u16 {
+        u16::from_be_bytes([self.high(), self.low()])
+    }
+}

@@ -2,47 +2,52 @@
 //! endpoint whose connection is approved, and to a port that its resource offers.
 
 use crate::{
-    Be16, DropReason, Environment, Family, Step, Verdict,
+    Be16, DropReason, Environment, Family, Step, Turn,
+    environment::Shared,
     maps::{Address, Attachment, Port, PortKey},
     packet::Ethernet,
     stages::{
-        parse::{Segment, not_ours},
-        reset,
+        parse::{not_ours, own_address},
+        transport::Segment,
     },
 };
 
 /// An endpoint's permission for one new flow.
 pub(super) struct Admitted {
     pub(super) address: Address,
-    pub(super) port: Port,
+    pub(super) port: Shared<Port>,
 }
 
 /// Decides whether the segment may open a flow.
 #[inline(always)]
 pub(super) fn admit<F: Family, E: Environment>(
-    env: &mut E,
+    env: &E,
     attachment: &Attachment,
     segment: &Segment<F>,
 ) -> Step<Admitted> {
-    let Some(address) = env.address(&segment.address_key()) else {
+    let found = own_address::<F, E>(env, attachment.network, segment.key.destination);
+    let Some(address) = found else {
         return Err(not_ours(attachment, DropReason::NotForUs));
     };
     let link = address.link;
     if !F::is_host(segment.key.source, segment.key.destination)
         || Ethernet::at(env, 0).is_none_or(|e| e.source().is_group())
     {
-        return Err(Verdict::Drop(DropReason::InvalidSource, link));
+        return Err(Turn::drop(DropReason::InvalidSource, link));
     }
-    if address.kind != Address::ENDPOINT || !segment.opens() {
-        return Err(reset::refuse(env, segment, DropReason::NoFlow, link));
+    let silent = address.flags & Address::SILENT != 0;
+    let refuse = |reason| {
+        Err(if silent {
+            Turn::drop(reason, link)
+        } else {
+            Turn::refuse(reason, link)
+        })
+    };
+    if address.kind != Address::ENDPOINT || !segment.opens(env) {
+        return refuse(DropReason::NoFlow);
     }
-    if address.approved == 0 {
-        return Err(reset::refuse(
-            env,
-            segment,
-            DropReason::ConnectionNotApproved,
-            link,
-        ));
+    if !address.approved() {
+        return refuse(DropReason::ConnectionNotApproved);
     }
     let exact = PortKey {
         resource: address.resource,
@@ -56,11 +61,6 @@ pub(super) fn admit<F: Family, E: Environment>(
     };
     match env.port(&exact).or_else(|| env.port(&any)) {
         Some(port) => Ok(Admitted { address, port }),
-        None => Err(reset::refuse(
-            env,
-            segment,
-            DropReason::PortNotOffered,
-            link,
-        )),
+        None => refuse(DropReason::PortNotOffered),
     }
 }

@@ -2,55 +2,39 @@
 //! backends that can take a flow, so one lookup decides.
 
 use crate::{
-    DropReason, Environment, Family, Step, Verdict, hash,
+    DropReason, Environment, Family, Step, Turn, hash,
     maps::{Attachment, Backend, Port},
-    stages::{admission::Admitted, next_hop::NextHop, parse::Segment, reset},
+    stages::{admission::Admitted, transport::Segment},
 };
 
 /// The backend that a new flow goes to.
-pub(super) struct Chosen<F: Family> {
+pub(super) struct Chosen {
     pub(super) slot: u32,
     pub(super) backend: Backend,
-    /// The backend's address.
-    pub(super) address: F::Address,
-    /// The hash of the flow's tuple, for what else is to be chosen by it.
-    pub(super) hash: u64,
-}
-
-impl<F: Family> Chosen<F> {
-    /// The next hop towards it.
-    #[inline(always)]
-    pub(super) fn hop(&self) -> NextHop {
-        NextHop {
-            egress: self.backend.egress,
-            mac: self.backend.mac,
-        }
-    }
 }
 
 /// Chooses the backend: a function of the flow's tuple (with affinity: of the client's address) and
 /// the table alone, so a second gateway with the same configuration chooses the same.
 #[inline(always)]
 pub(super) fn choose<F: Family, E: Environment>(
-    env: &mut E,
+    env: &E,
     attachment: &Attachment,
     segment: &Segment<F>,
     admitted: &Admitted,
-) -> Step<Chosen<F>> {
-    let (link, port) = (admitted.address.link, &admitted.port);
-    let hash = tuple_hash(env.seed(), attachment, segment);
+) -> Step<Chosen> {
+    let (link, port) = (admitted.address.link, &*admitted.port);
     if port.maglev_size == 0 {
         return Err(if port.flags & Port::DROP_WITHOUT_BACKEND != 0 {
-            Verdict::Drop(DropReason::NoBackend, link)
+            Turn::drop(DropReason::NoBackend, link)
         } else {
-            reset::refuse(env, segment, DropReason::NoBackend, link)
+            Turn::refuse(DropReason::NoBackend, link)
         });
     }
     let choice = if port.flags & Port::CLIENT_AFFINITY != 0 {
         let network = hash::mix(env.seed(), u64::from(attachment.network));
         F::mix(network, segment.key.source)
     } else {
-        hash
+        tuple_hash(env.seed(), attachment, segment)
     };
     let place = hash::reduce((choice >> 32) as u32, port.maglev_size);
     let found = env
@@ -60,24 +44,11 @@ pub(super) fn choose<F: Family, E: Environment>(
         // The table and the backends are written one after the other: never take another's.
         Some((slot, backend)) if backend.resource == admitted.address.resource => {
             if backend.reachable == 0 {
-                return Err(reset::refuse(env, segment, DropReason::NoBackend, link));
+                return Err(Turn::refuse(DropReason::NoBackend, link));
             }
-            let Some(address) = F::narrow(backend.address) else {
-                return Err(reset::refuse(
-                    env,
-                    segment,
-                    DropReason::FamilyMismatch,
-                    link,
-                ));
-            };
-            Ok(Chosen {
-                slot,
-                backend,
-                address,
-                hash,
-            })
+            Ok(Chosen { slot, backend })
         }
-        _ => Err(Verdict::Drop(DropReason::Inconsistent, link)),
+        _ => Err(Turn::drop(DropReason::Inconsistent, link)),
     }
 }
 

@@ -1,40 +1,72 @@
 //! Stage 4, the common case: one lookup finds the flow, and everything else follows from it.
+//!
+//! `A` is the family that the packet arrives in, `T` the one whose table the flow is in: the same,
+//! or IPv6's for a flow that is translated.
 
 use crate::{
-    DropReason, Environment, Family, Step,
-    flow::{Direction, FlowRef, Seen, Table, TcpState},
-    stages::{
-        parse::{Segment, Transport},
-        reset,
-    },
+    DropReason, Environment, Family, Step, Turn,
+    flow::{Direction, FlowKey, FlowRef, Seen, Table, TcpState},
+    packet::{Tcp, TcpFlags},
+    stages::transport::Segment,
 };
 
 /// The established flow that the segment belongs to.
 ///
 /// A SYN on a flow that is over is the start of another one: the old flow is removed.
 #[inline(always)]
-pub(super) fn find<F: Family, E: Environment>(
+pub(super) fn find<A: Family, T: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment<F>,
-) -> Step<Option<FlowRef<F>>> {
-    let Some(flow) = F::flow(env, Table::Established, &segment.key) else {
+    segment: &Segment<A>,
+    key: &FlowKey<T>,
+) -> Step<Option<FlowRef<T>>> {
+    let Some(flow) = T::flow(env, Table::Established, key) else {
         return Ok(None);
     };
     if is_revoked(env, &flow) {
-        return revoked(env, segment, &flow, Table::Established);
+        return revoked(env, segment, key, &flow, Table::Established);
     }
-    if let Transport::Tcp(tcp) = segment.transport {
-        if tcp.opens() && is_over(env, segment, &flow) {
-            remove(env, segment, &flow, Table::Established);
-            return Ok(None);
+    if let Some(tcp) = segment.tcp(env) {
+        if tcp.flags() & (TcpFlags::SYN | TcpFlags::RST) != 0 {
+            if tcp.opens() && is_over(env, key, &flow) {
+                remove(env, key, &flow, Table::Established);
+                return Ok(None);
+            }
+            if tcp.flags() & TcpFlags::RST != 0 && !is_believed(env, tcp, key, &flow) {
+                let link = flow.fixed().link;
+                return Err(Turn::drop(DropReason::ResetOutOfWindow, link));
+            }
         }
-        let seen = flow.seen();
-        let after = seen.after(tcp.flags());
-        if after != seen {
-            flow.set_seen(after);
-        }
+        note(&flow, tcp);
     }
     Ok(Some(flow))
+}
+
+/// Notes what the segment says of its direction.
+#[inline(always)]
+pub(super) fn note<F: Family>(flow: &FlowRef<F>, tcp: Tcp) {
+    let seen = flow.seen();
+    // A reset's numbers are not those of a window.
+    if tcp.flags() & (TcpFlags::ACK | TcpFlags::RST) == TcpFlags::ACK {
+        flow.note(tcp.acknowledgement(), tcp.window(), !seen.has(Seen::ACK));
+    }
+    let after = seen.after(tcp.flags());
+    if after != seen {
+        flow.set_seen(after);
+    }
+}
+
+/// Whether the receiver of a reset can believe it: its number is in the window that the receiver has
+/// opened. Others don't change the flow, and are not carried (RFC 5961, section 3; RFC 7857, section
+/// 2.2).
+#[inline(always)]
+fn is_believed<F: Family, E: Environment>(
+    env: &E,
+    tcp: Tcp,
+    key: &FlowKey<F>,
+    flow: &FlowRef<F>,
+) -> bool {
+    reverse(env, key, flow, Table::Established)
+        .is_none_or(|reverse| reverse.accepts(tcp.sequence()))
 }
 
 /// Whether the approval that the flow was opened under has been withdrawn.
@@ -47,47 +79,57 @@ pub(super) fn is_revoked<F: Family, E: Environment>(env: &E, flow: &FlowRef<F>) 
 /// A segment of a flow whose approval has been withdrawn: it is refused, or, if it could open a
 /// flow, the old one is removed and admission decides.
 #[inline(always)]
-pub(super) fn revoked<F: Family, E: Environment>(
+pub(super) fn revoked<A: Family, T: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment<F>,
-    flow: &FlowRef<F>,
+    segment: &Segment<A>,
+    key: &FlowKey<T>,
+    flow: &FlowRef<T>,
     table: Table,
-) -> Step<Option<FlowRef<F>>> {
-    if segment.opens() && flow.fixed().direction() == Direction::ToService {
-        remove(env, segment, flow, table);
+) -> Step<Option<FlowRef<T>>> {
+    if segment.opens(env) && flow.fixed().direction() == Direction::ToService {
+        remove(env, key, flow, table);
         return Ok(None);
     }
     let link = flow.fixed().link;
-    Err(reset::refuse(
-        env,
-        segment,
-        DropReason::ConnectionRevoked,
-        link,
-    ))
+    Err(Turn::refuse(DropReason::ConnectionRevoked, link))
 }
 
-/// Removes both entries of the segment's flow.
-#[inline(always)]
+/// The entry of the other direction, if it is this one's. Not within its callers: an eBPF stack is
+/// small, and a key is large.
+#[inline(never)]
+pub(super) fn reverse<F: Family, E: Environment>(
+    env: &E,
+    key: &FlowKey<F>,
+    flow: &FlowRef<F>,
+    table: Table,
+) -> Option<FlowRef<F>> {
+    let reverse = F::flow(env, table, &flow.fixed().reverse_key(key.protocol))?;
+    (reverse.fixed().reverse_key(key.protocol) == *key).then_some(reverse)
+}
+
+/// Removes both entries of a flow, found under `key`. Likewise.
+#[inline(never)]
 pub(super) fn remove<F: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment<F>,
+    key: &FlowKey<F>,
     flow: &FlowRef<F>,
     table: Table,
 ) {
-    let reverse = flow.fixed().reverse_key(segment.key.protocol);
-    F::remove_flow(env, table, &segment.key);
+    let link = flow.fixed().link;
+    let reverse = flow.fixed().reverse_key(key.protocol);
+    F::remove_flow(env, table, key);
     F::remove_flow(env, table, &reverse);
+    super::limit::closed(env, link);
 }
 
 /// Whether both directions of a TCP flow have ended. Only a consumer opens flows, so only its SYN
 /// can start another.
 #[inline(always)]
-fn is_over<F: Family, E: Environment>(env: &E, segment: &Segment<F>, flow: &FlowRef<F>) -> bool {
+fn is_over<F: Family, E: Environment>(env: &E, key: &FlowKey<F>, flow: &FlowRef<F>) -> bool {
     if flow.fixed().direction() != Direction::ToService {
         return false;
     }
-    let reverse = flow.fixed().reverse_key(segment.key.protocol);
-    let to_consumer =
-        F::flow(env, Table::Established, &reverse).map_or(Seen::NONE, |reverse| reverse.seen());
+    let reverse = reverse(env, key, flow, Table::Established);
+    let to_consumer = reverse.map_or(Seen::NONE, |reverse| reverse.seen());
     TcpState::of(flow.seen(), to_consumer).over()
 }

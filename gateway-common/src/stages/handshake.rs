@@ -11,81 +11,79 @@ use crate::{
     maps::Statistic,
     packet::TcpFlags,
     stages::{
-        established::{is_revoked, revoked},
-        parse::{Segment, Transport},
+        established::{is_revoked, note, reverse, revoked},
+        transport::{Segment, Transport},
     },
 };
 
 /// The flow being opened that the segment belongs to, moved on by it.
 #[inline(always)]
-pub(super) fn find<F: Family, E: Environment>(
+pub(super) fn find<A: Family, T: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment<F>,
-) -> Step<Option<FlowRef<F>>> {
-    let Some(flow) = F::flow(env, Table::Embryonic, &segment.key) else {
+    segment: &Segment<A>,
+    key: &FlowKey<T>,
+) -> Step<Option<FlowRef<T>>> {
+    let Some(flow) = T::flow(env, Table::Embryonic, key) else {
         return Ok(None);
     };
     if is_revoked(env, &flow) {
-        return revoked(env, segment, &flow, Table::Embryonic);
+        return revoked(env, segment, key, &flow, Table::Embryonic);
     }
     if flow.fixed().direction() == Direction::ToConsumer {
-        answered(segment, &flow);
+        answered(env, segment, &flow);
         return Ok(Some(flow));
     }
     // One half of the pair may have been evicted, and its port given to another flow.
-    let reverse_key = flow.fixed().reverse_key(segment.key.protocol);
-    let reverse = F::flow(env, Table::Embryonic, &reverse_key)
-        .filter(|reverse| reverse.fixed().reverse_key(segment.key.protocol) == segment.key);
-    let Some(reverse) = reverse else {
-        F::remove_flow(env, Table::Embryonic, &segment.key);
+    let Some(reverse) = reverse(env, key, &flow, Table::Embryonic) else {
+        T::remove_flow(env, Table::Embryonic, key);
         return Ok(None);
     };
-    let agreed = match segment.transport {
+    let agreed = match segment.transport(env) {
         Transport::Tcp(tcp) => {
             let confirmed = Be32::new(reverse.sequence().get().wrapping_add(1));
-            flow.set_seen(flow.seen().after(tcp.flags()));
-            tcp.flags() & TcpFlags::ACK != 0
+            note(&flow, tcp);
+            tcp.flags() & (TcpFlags::ACK | TcpFlags::RST) == TcpFlags::ACK
                 && reverse.seen().has(Seen::SYN.and(Seen::ACK))
                 && tcp.acknowledgement() == confirmed
         }
         Transport::Udp(_) => reverse.seen().has(Seen::ACK),
+        Transport::Rest => false,
     };
     if agreed {
-        return Ok(Some(establish(
-            env,
-            &segment.key,
-            &reverse_key,
-            flow,
-            reverse,
-        )));
+        return Ok(Some(establish(env, key, flow, reverse)));
     }
     Ok(Some(flow))
 }
 
 /// Notes the backend's answer.
 #[inline(always)]
-fn answered<F: Family>(segment: &Segment<F>, flow: &FlowRef<F>) {
-    match segment.transport {
+fn answered<A: Family, T: Family, E: Environment>(
+    env: &E,
+    segment: &Segment<A>,
+    flow: &FlowRef<T>,
+) {
+    match segment.transport(env) {
         Transport::Tcp(tcp) => {
             if tcp.flags() & TcpFlags::SYN != 0 {
                 flow.set_sequence(tcp.sequence());
             }
-            flow.set_seen(flow.seen().after(tcp.flags()));
+            note(flow, tcp);
         }
         Transport::Udp(_) => flow.set_seen(Seen::ACK),
+        Transport::Rest => {}
     }
 }
 
 /// Moves both entries to the table of established flows, and returns the consumer's there. With
 /// that table full, or the key taken meanwhile, the flow goes on where it is.
-#[inline(always)]
+#[inline(never)]
 fn establish<F: Family, E: Environment>(
     env: &mut E,
     key: &FlowKey<F>,
-    reverse_key: &FlowKey<F>,
     flow: FlowRef<F>,
     reverse: FlowRef<F>,
 ) -> FlowRef<F> {
+    let reverse_key = &flow.fixed().reverse_key(key.protocol);
     // Straight from one table's memory into the other's: an eBPF stack is small. The reverse entry
     // goes first: it is the reservation of the port.
     if insert(env, reverse_key, reverse.fixed()).is_err() {

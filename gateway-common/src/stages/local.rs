@@ -3,58 +3,87 @@
 //! section 3.2.2.6; RFC 4443, section 4.2). Neighbour discovery is in [`super::neighbour`].
 
 use crate::{
-    DropReason, Environment, Family, IpAddress, Step, Verdict,
+    Be32, DropReason, Environment, Family, IpAddress, Step, Turn, V6,
     checksum::{self, Sum},
     family::Header as _,
-    maps::{AddressKey, Attachment, NO_LINK},
-    packet::{Arp, Ethernet, Icmp, protocol},
-    stages::parse::{Echo, not_ours},
+    maps::{Address, AddressKey, Attachment, DatagramKey, NO_LINK, Ports},
+    packet::{Arp, Ethernet, Icmp, Mac, protocol},
+    stages::{
+        parse::{not_ours, own_address},
+        transport::Message,
+    },
 };
 
 /// Answers a request for an address of ours.
 #[inline(always)]
-pub(super) fn arp<E: Environment>(env: &E, attachment: &Attachment, arp: Arp) -> Step<Verdict> {
-    let replies_wanted = attachment.flags & Attachment::PASS_NEIGHBOURS != 0;
-    if replies_wanted && arp.operation() == Arp::REPLY {
-        return Ok(Verdict::Pass);
+pub(super) fn arp<E: Environment>(env: &mut E, attachment: &Attachment, arp: Arp) -> Step<Turn> {
+    let ignored = not_ours(attachment, DropReason::ArpIgnored);
+    if !arp.is_ethernet_ipv4() {
+        return Err(ignored);
     }
-    let ignored = || not_ours(attachment, DropReason::ArpIgnored);
-    if !arp.is_ethernet_ipv4() || arp.operation() != Arp::REQUEST {
-        return Err(ignored());
+    let sender = IpAddress::from_v4(arp.sender_address());
+    let target = IpAddress::from_v4(arp.target_address());
+    let probe = sender == IpAddress::from_v4(Be32::new(0));
+    let claim = if probe { target } else { sender };
+    claimed(env, attachment, arp.sender_mac(), claim, probe)?;
+    if arp.operation() == Arp::REPLY && attachment.flags & Attachment::PASS_NEIGHBOURS != 0 {
+        return Err(Turn::PASS);
     }
-    let key = AddressKey {
-        network: attachment.network,
-        address: IpAddress::from_v4(arp.target_address()),
-    };
-    if env.address(&key).is_none() {
-        return Err(ignored());
+    if arp.operation() != Arp::REQUEST {
+        return Err(ignored);
     }
-    let ethernet = Ethernet::at(env, 0).ok_or_else(ignored)?;
+    own_address::<V6, E>(env, attachment.network, target).ok_or(ignored)?;
+    let ethernet = Ethernet::at(env, 0).ok_or(ignored)?;
     // A frame can name two senders. The one that ARP names is the one who asks.
     if ethernet.source().is_group() || arp.sender_mac().is_group() {
-        return Err(Verdict::Drop(DropReason::InvalidSource, NO_LINK));
+        return Err(Turn::drop(DropReason::InvalidSource, NO_LINK));
     }
     ethernet.turn_round(attachment.mac);
     arp.answer(attachment.mac);
-    Ok(Verdict::Reply)
+    Ok(Turn::REPLY)
+}
+
+/// Notes a station that says that an address of ours is its own. One that only asks whether it may
+/// have it (a probe) contends for it while we have not taken it ourselves; afterwards it is told
+/// that it may not (RFC 5227, sections 2.1.1 and 2.4; RFC 4862, section 5.4.3).
+#[inline(always)]
+pub(super) fn claimed<E: Environment>(
+    env: &mut E,
+    attachment: &Attachment,
+    station: Mac,
+    address: IpAddress,
+    probe: bool,
+) -> Step<()> {
+    let key = AddressKey {
+        network: attachment.network,
+        address,
+    };
+    match env.address(&key) {
+        Some(found) if station != attachment.mac => {
+            if probe && found.kind != Address::TENTATIVE {
+                return Ok(());
+            }
+            env.note_conflict(&key, station);
+            Err(Turn::drop(DropReason::AddressConflict, found.link))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Answers an echo request to an address of ours.
 #[inline(always)]
 pub(super) fn echo<F: Family, E: Environment>(
-    env: &E,
+    env: &mut E,
     attachment: &Attachment,
-    echo: &Echo<F>,
-) -> Step<Verdict> {
-    let (header, icmp) = (echo.header, echo.icmp);
-    let key = AddressKey {
-        network: attachment.network,
-        address: F::widen(header.destination()),
-    };
-    let Some(address) = env.address(&key) else {
+    message: &Message<F>,
+) -> Step<Turn> {
+    let header = message.header(env)?;
+    let icmp = message.icmp(env)?;
+    let (asker, asked) = (header.source(), header.destination());
+    let Some(address) = own_address::<F, E>(env, attachment.network, asked) else {
         return Err(not_ours(attachment, DropReason::NotForUs));
     };
-    let drop = |reason| Verdict::Drop(reason, address.link);
+    let drop = |reason| Turn::drop(reason, address.link);
     let ethernet = Ethernet::at(env, 0).ok_or(drop(DropReason::Truncated))?;
     let (request, reply) = if F::ICMP == protocol::ICMPV6 {
         (Icmp::ECHO_REQUEST_V6, Icmp::ECHO_REPLY_V6)
@@ -64,16 +93,30 @@ pub(super) fn echo<F: Family, E: Environment>(
     if icmp.type_and_code() != request {
         return Err(drop(DropReason::IcmpUnsupported));
     }
-    if ethernet.source().is_group() || !F::is_host(header.source(), header.destination()) {
+    if ethernet.source().is_group() || !F::is_host(asker, asked) {
         return Err(drop(DropReason::InvalidSource));
     }
-    let message = Sum::ZERO.replace16(request, reply);
+    let change = Sum::ZERO.replace16(request, reply);
     icmp.set_type_and_code(reply);
     // An answer may be all zeros.
-    icmp.set_checksum(checksum::update_nonzero(icmp.checksum(), message.fold()));
+    icmp.set_checksum(checksum::update_nonzero(icmp.checksum(), change.fold()));
     // Swapping source and destination leaves every sum as it is; a fresh hop limit doesn't.
-    header.set_addresses(header.destination(), header.source());
+    header.set_addresses(asked, asker);
     header.renew();
     ethernet.turn_round(attachment.mac);
-    Ok(Verdict::Reply)
+    if message.fragment.is_first() {
+        let key = DatagramKey::<F> {
+            network: attachment.network,
+            source: asker,
+            destination: asked,
+            id: message.fragment.id.raw(),
+            protocol: u32::from(F::ICMP),
+        };
+        let ports = Ports {
+            seen: env.now().0,
+            ..Ports::default()
+        };
+        F::note_fragments(env, &key, &ports);
+    }
+    Ok(Turn::REPLY)
 }

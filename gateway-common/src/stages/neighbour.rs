@@ -3,11 +3,14 @@
 //! never tentative here: it is the gateway's as long as it is configured.
 
 use crate::{
-    Be16, Be32, DropReason, Environment, IpAddress, Step, Verdict,
+    Be16, Be32, DropReason, Environment, IpAddress, Step, Turn,
     family::{ALL_NODES_MAC, Header as _, V6, pseudo_header},
-    maps::{AddressKey, Attachment},
-    packet::{Ethernet, Ipv6, LinkLayerOption, Neighbour, protocol},
-    stages::parse::{L3, Solicitation, not_ours},
+    maps::Attachment,
+    packet::{Ethernet, Ipv6, LinkLayerOption, Mac, Neighbour, protocol},
+    stages::{
+        local::claimed,
+        parse::{L3, Packet, not_ours, own_address},
+    },
 };
 
 /// The advertisement's length: the message, and an option with our hardware address.
@@ -25,38 +28,59 @@ const ALL_NODES: IpAddress = IpAddress::new([
     Be32::new(1),
 ]);
 
-/// Answers a solicitation for an address of ours.
+/// The message, if it is one of neighbour discovery that concerns us: right behind the header.
 #[inline(always)]
-pub(super) fn solicited<E: Environment>(
+pub(super) fn message<E: Environment>(env: &E, packet: &Packet<V6>) -> Option<Neighbour> {
+    if packet.protocol != protocol::ICMPV6 || packet.l4.get() != MESSAGE {
+        return None;
+    }
+    Neighbour::at(env, MESSAGE).filter(|message| {
+        matches!(
+            message.type_and_code(),
+            Neighbour::SOLICITATION | Neighbour::ADVERTISEMENT
+        )
+    })
+}
+
+/// Answers a solicitation for an address of ours; an advertisement of one is somebody else's claim to
+/// it.
+#[inline(always)]
+pub(super) fn discovered<E: Environment>(
     env: &mut E,
     attachment: &Attachment,
-    solicitation: Solicitation,
-) -> Step<Verdict> {
-    let Solicitation {
-        ipv6,
-        message,
-        length,
-    } = solicitation;
+    packet: &Packet<V6>,
+    message: Neighbour,
+) -> Step<Turn> {
+    let (ipv6, length) = (packet.header(env)?, packet.payload);
     let target = message.target();
-    let key = AddressKey {
-        network: attachment.network,
-        address: target,
-    };
-    let Some(address) = env.address(&key) else {
+    let station = Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source);
+    let probe = ipv6.source() == IpAddress::default();
+    if message.type_and_code() == Neighbour::ADVERTISEMENT {
+        if ipv6.hop_limit() == Neighbour::HOP_LIMIT {
+            claimed(env, attachment, station, target, false)?;
+        }
+        return Err(if attachment.flags & Attachment::PASS_NEIGHBOURS != 0 {
+            Turn::PASS
+        } else {
+            not_ours(attachment, DropReason::ArpIgnored)
+        });
+    }
+    if probe {
+        claimed(env, attachment, station, target, true)?;
+    }
+    let Some(address) = own_address::<V6, E>(env, attachment.network, target) else {
         return Err(not_ours(attachment, DropReason::ArpIgnored));
     };
-    let drop = |reason| Verdict::Drop(reason, address.link);
+    let drop = |reason| Turn::drop(reason, address.link);
     // Section 7.1.1: what a router has forwarded, or is too short, is none.
     if ipv6.hop_limit() != Neighbour::HOP_LIMIT || length < Neighbour::OCTETS {
         return Err(drop(DropReason::Malformed));
     }
-    let ethernet = Ethernet::at(env, 0).ok_or(drop(DropReason::Truncated))?;
-    let (asker, station) = (ipv6.source(), ethernet.source());
+    let asker = ipv6.source();
     if station.is_group() || asker.words()[0].get() >> 24 == 0xff || asker == target {
         return Err(drop(DropReason::InvalidSource));
     }
     // Who has no address yet asks whether he may have this one: all are told that he may not.
-    let probe = asker == IpAddress::default();
     let (to, station, flags) = if probe {
         (ALL_NODES, ALL_NODES_MAC, Neighbour::OVERRIDE)
     } else {
@@ -70,7 +94,7 @@ pub(super) fn solicited<E: Environment>(
     let ethernet = ethernet.ok_or(drop(DropReason::ReplyFailed))?;
     ethernet.set_destination(station);
     ethernet.set_source(attachment.mac);
-    Ok(Verdict::Reply)
+    Ok(Turn::REPLY)
 }
 
 /// Writes the advertisement over the solicitation. The windows are taken anew: resizing voids them.

@@ -3,17 +3,14 @@
 //! consumer's network is needed, and routed clients are answered like local ones.
 
 use crate::{
-    DropReason, Environment, Family, Step, Verdict,
-    flow::{Direction, FlowRef, Table},
+    DropReason, Environment, Family, Step, Turn,
+    flow::{Direction, FlowKey, FlowRef, Table},
     packet::Mac,
-    stages::{
-        established::remove,
-        parse::{Segment, Transport},
-        reset,
-    },
+    stages::{established::remove, transport::Segment},
 };
 
 /// The station a packet is sent to, and the way there.
+#[derive(Clone, Copy)]
 pub(super) struct NextHop {
     /// The attachment slot.
     pub(super) egress: u32,
@@ -24,10 +21,11 @@ pub(super) struct NextHop {
 /// The flow's next hop. None if its backend is gone and the segment may open the flow anew: the old
 /// one has been removed then.
 #[inline(always)]
-pub(super) fn find<F: Family, E: Environment>(
+pub(super) fn find<A: Family, T: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment<F>,
-    flow: &FlowRef<F>,
+    segment: &Segment<A>,
+    key: &FlowKey<T>,
+    flow: &FlowRef<T>,
     table: Table,
 ) -> Step<Option<NextHop>> {
     let fixed = flow.fixed();
@@ -40,7 +38,7 @@ pub(super) fn find<F: Family, E: Environment>(
     match env.backend(fixed.backend) {
         Some(backend) if backend.generation == fixed.backend_generation => {
             if backend.reachable == 0 {
-                return Err(Verdict::Drop(DropReason::NoBackend, fixed.link));
+                return Err(Turn::drop(DropReason::NoBackend, fixed.link));
             }
             Ok(Some(NextHop {
                 egress: backend.egress,
@@ -48,15 +46,29 @@ pub(super) fn find<F: Family, E: Environment>(
             }))
         }
         _ => {
-            if segment.opens() {
-                remove(env, segment, flow, table);
+            if segment.opens(env) {
+                remove(env, key, flow, table);
                 return Ok(None);
             }
-            let link = fixed.link;
-            if let Transport::Udp(_) = segment.transport {
-                return Err(Verdict::Drop(DropReason::BackendGone, link));
-            }
-            Err(reset::refuse(env, segment, DropReason::BackendGone, link))
+            Err(Turn::refuse(DropReason::BackendGone, fixed.link))
         }
     }
+}
+
+/// The same for what is not a segment of the flow but concerns it: nothing is removed or refused.
+#[inline(always)]
+pub(super) fn of<F: Family, E: Environment>(env: &E, flow: &FlowRef<F>) -> Option<NextHop> {
+    let fixed = flow.fixed();
+    if fixed.direction() == Direction::ToConsumer {
+        return Some(NextHop {
+            egress: fixed.egress,
+            mac: fixed.mac,
+        });
+    }
+    env.backend(fixed.backend)
+        .filter(|backend| backend.generation == fixed.backend_generation && backend.reachable != 0)
+        .map(|backend| NextHop {
+            egress: backend.egress,
+            mac: backend.mac,
+        })
 }

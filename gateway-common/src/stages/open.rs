@@ -1,33 +1,37 @@
 //! Opens a flow: both entries are made, the reverse one first, since it reserves the source port.
 
 use crate::{
-    Be32, DropReason, Environment, Family, Step, Verdict,
+    Be16, Be32, DropReason, Environment, Family, Step, Turn,
     environment::InsertError,
-    flow::{Direction, FlowRef, Seen, Table},
+    flow::{Direction, Flow, FlowKey, Seen, Table},
     maps::Attachment,
     packet::{Ethernet, Mac},
     stages::{
         admission::Admitted,
         backend::Chosen,
-        parse::{Segment, Transport},
+        limit,
         source_nat::{self, backend_port},
+        transport::{Segment, Transport},
     },
 };
 
-/// Inserts the flow's entries and returns the consumer's.
+/// Inserts the flow's entries.
 #[inline(always)]
-pub(super) fn open<F: Family, E: Environment>(
+pub(super) fn open<A: Family, T: Family, E: Environment>(
     env: &mut E,
     attachment: &Attachment,
-    segment: &Segment<F>,
+    segment: &Segment<A>,
+    key: &FlowKey<T>,
     admitted: &Admitted,
-    chosen: &Chosen<F>,
-) -> Step<FlowRef<F>> {
+    chosen: &Chosen,
+) -> Step<()> {
     let link = admitted.address.link;
+    let address =
+        T::in_table(chosen.backend.address).ok_or(Turn::drop(DropReason::Inconsistent, link))?;
+    limit::new_flow(env, link)?;
     let now = env.now().0;
-    let key = &segment.key;
 
-    let scratch = F::scratch(env).ok_or(Verdict::Drop(DropReason::FlowTableFull, link))?;
+    let scratch = T::scratch(env).ok_or(Turn::drop(DropReason::FlowTableFull, link))?;
     // SAFETY: the memory is this packet's alone until the verdict, and any bytes are an entry.
     let flow = unsafe { &mut *scratch.as_ptr() };
     flow.source = key.destination;
@@ -46,12 +50,21 @@ pub(super) fn open<F: Family, E: Environment>(
     flow.last_seen = now;
     flow.sequence = Be32::new(0);
     flow.created = now;
-    let source = source_nat::reserve(env, attachment, segment, admitted, chosen, flow)?;
+    flow.acknowledged = Be32::new(0);
+    flow.window = Be16::new(0);
+    flow.scale = 0;
+    flow.flags = if A::narrow(chosen.backend.address).is_none() {
+        Flow::<T>::TRANSLATED
+    } else {
+        0
+    };
+    let source =
+        source_nat::reserve::<A, T, E>(env, attachment, segment, admitted, chosen, address)?;
 
     // The same memory serves the other direction.
     flow.source = source.address;
     flow.source_port = source.port;
-    flow.destination = chosen.address;
+    flow.destination = address;
     flow.destination_port = backend_port(&admitted.port, segment);
     flow.network = admitted.port.network;
     flow.egress = chosen.backend.egress;
@@ -59,23 +72,24 @@ pub(super) fn open<F: Family, E: Environment>(
     flow.backend_generation = chosen.backend.generation;
     flow.mac = Mac::default();
     flow.direction = Direction::ToService as u8;
-    flow.seen = match segment.transport {
+    flow.seen = match segment.transport(env) {
         Transport::Tcp(tcp) => Seen::NONE.after(tcp.flags()).0,
-        Transport::Udp(_) => Seen::ACK.0,
+        Transport::Udp(_) | Transport::Rest => Seen::ACK.0,
     };
     flow.complete(key);
 
-    let inserted = F::insert_flow(env, Table::Embryonic, key, flow);
+    let inserted = T::insert_flow(env, Table::Embryonic, key, flow);
     if inserted.is_err() {
         // Another CPU opened the very same flow in this moment: the client's next packet uses it.
         let reverse = flow.reverse_key(key.protocol);
-        F::remove_flow(env, Table::Embryonic, &reverse);
+        T::remove_flow(env, Table::Embryonic, &reverse);
         let reason = match inserted {
             Err(InsertError::Exists) => DropReason::Inconsistent,
             _ => DropReason::FlowTableFull,
         };
-        return Err(Verdict::Drop(reason, link));
+        return Err(Turn::drop(reason, link));
     }
     env.count_flow(link);
-    F::flow(env, Table::Embryonic, key).ok_or(Verdict::Drop(DropReason::FlowTableFull, link))
+    limit::opened(env, link);
+    Ok(())
 }

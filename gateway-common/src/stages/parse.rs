@@ -1,19 +1,17 @@
-//! Stage 2: what kind of packet it is. Headers are bounds-checked here, once.
+//! Stage 2: what kind of packet it is. Network headers are bounds-checked here, once.
 //!
 //! Guarantees to the stages behind it: the frame was sent to our own hardware address (ARP: or to
-//! all; neighbour solicitations: or to the group of the address that they ask for), an IPv4 header
-//! has no options, the lengths cover the headers and lie within the frame, and the packet is no
-//! fragment. A packet that fails one of these is dropped if it is for an address of ours or the
-//! attachment is isolated; otherwise it is the host's.
+//! all; neighbour discovery: or to a group), an IPv4 header has no options, the lengths cover the
+//! headers and lie within the frame. A packet that fails one of these is dropped if it is for an
+//! address of ours or the attachment is isolated; otherwise it is the host's.
+
+use core::marker::PhantomData;
 
 use crate::{
-    DropReason, Environment, Family, Step, V4, V6, Verdict,
+    Be32, DropReason, Environment, Family, Step, Turn, V4, V6,
     family::Header as _,
-    flow::FlowKey,
-    maps::{AddressKey, Attachment, NO_LINK},
-    packet::{
-        Arp, EtherType, Ethernet, Extension, Icmp, Ipv4, Ipv6, Neighbour, Tcp, Udp, protocol,
-    },
+    maps::{Address, AddressKey, Attachment, NO_LINK},
+    packet::{Arp, EtherType, Ethernet, Extension, FragmentHeader, Ipv4, Ipv6, protocol},
 };
 
 /// Where the network header starts.
@@ -28,100 +26,149 @@ const MOST_WALKED: u16 = 4 * 256 * 8;
 pub(super) enum Frame {
     /// ARP.
     Arp(Arp),
-    /// IPv4.
-    Ipv4,
-    /// IPv6.
-    Ipv6,
+    /// IP of either version.
+    Ip,
 }
 
-/// A packet that can concern us.
-pub(super) enum Arrival<F: Family> {
-    /// An ICMP message that is none of neighbour discovery.
-    Echo(Echo<F>),
-    /// A neighbour solicitation.
-    Neighbour(Solicitation),
-    /// TCP or UDP.
-    Segment(Segment<F>),
+/// A place in the frame that is not the same in all. The kernel's verifier loses what it knew of a
+/// number that the compiler keeps in memory, so it is bounded once more where it is used: by more
+/// than any header is behind.
+#[derive(Clone, Copy)]
+pub(super) struct Place(u32);
+
+impl Place {
+    const MASK: u32 = 0x3fff;
+
+    /// So many bytes from the start.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "bounded by the mask")]
+    pub(super) const fn new(offset: usize) -> Self {
+        Self(offset as u32 & Self::MASK)
+    }
+
+    /// The offset in bytes.
+    #[inline(always)]
+    pub(super) const fn get(self) -> usize {
+        (self.0 & Self::MASK) as usize
+    }
+
+    /// So many bytes further.
+    #[inline(always)]
+    pub(super) const fn plus(self, more: usize) -> Self {
+        Self::new(self.get() + more)
+    }
 }
 
-/// An ICMP message with its headers.
-pub(super) struct Echo<F: Family> {
-    pub(super) header: F::Header,
-    pub(super) icmp: Icmp,
-}
-
-/// A neighbour solicitation with its headers.
-pub(super) struct Solicitation {
-    pub(super) ipv6: Ipv6,
-    pub(super) message: Neighbour,
-    /// The message's length in bytes.
-    pub(super) length: u16,
-}
-
-/// A TCP segment or UDP datagram with its headers.
-pub(super) struct Segment<F: Family> {
-    pub(super) header: F::Header,
-    pub(super) transport: Transport,
-    pub(super) key: FlowKey<F>,
-    /// Where the transport header starts.
-    pub(super) l4: usize,
+/// An IP packet that can concern us.
+#[derive(Clone, Copy)]
+pub(super) struct Packet<F: Family> {
+    family: PhantomData<F>,
+    /// What is behind the header, and behind extension headers and a fragment header.
+    pub(super) protocol: u8,
+    /// Where that starts.
+    pub(super) l4: Place,
     /// The IP packet's length in bytes.
     pub(super) length: u16,
-    /// How much of that is the transport header and what is behind it.
+    /// How much of that is behind the headers.
     pub(super) payload: u16,
+    pub(super) fragment: Fragment,
+    /// The frame was sent to a group of stations: only neighbour discovery may be.
+    pub(super) to_group: bool,
 }
 
-/// The transport header.
-#[derive(Clone, Copy)]
-pub(super) enum Transport {
-    Tcp(Tcp),
-    Udp(Udp),
+/// A packet's place within a larger one.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Fragment {
+    /// The larger packet's identification.
+    pub(super) id: Be32,
+    /// The offset in bytes, with 1 added while more fragments follow; 0 for a whole packet.
+    pub(super) position: u16,
 }
 
-impl<F: Family> Segment<F> {
-    /// Whether a segment like this may open a flow: a SYN alone, or any datagram.
+impl Fragment {
+    /// Whether the packet is a part of a larger one.
     #[inline(always)]
-    pub(super) fn opens(&self) -> bool {
-        match self.transport {
-            Transport::Tcp(tcp) => tcp.opens(),
-            Transport::Udp(_) => true,
-        }
+    pub(super) const fn is_part(self) -> bool {
+        self.position != 0
     }
 
-    /// The key of the address that the segment is for.
+    /// Whether it is a part that does not have the transport header.
     #[inline(always)]
-    pub(super) fn address_key(&self) -> AddressKey {
-        AddressKey {
-            network: self.key.network,
-            address: F::widen(self.key.destination),
-        }
+    pub(super) const fn is_later(self) -> bool {
+        self.position > 1
     }
+
+    /// Whether it is the part that has the transport header, of more.
+    #[inline(always)]
+    pub(super) const fn is_first(self) -> bool {
+        self.position == 1
+    }
+}
+
+/// What an address is of ours. One that is only tentative is none yet (RFC 4862, section 5.4; RFC
+/// 5227, section 2.1).
+#[inline(always)]
+pub(super) fn own_address<F: Family, E: Environment>(
+    env: &E,
+    network: u32,
+    address: F::Address,
+) -> Option<Address> {
+    let key = AddressKey {
+        network,
+        address: F::widen(address),
+    };
+    env.address(&key)
+        .filter(|address| address.kind != Address::TENTATIVE)
 }
 
 /// What becomes of a packet that is for none of our addresses.
 #[inline(always)]
-pub(super) fn not_ours(attachment: &Attachment, reason: DropReason) -> Verdict {
+pub(super) fn not_ours(attachment: &Attachment, reason: DropReason) -> Turn {
     if attachment.isolated() {
-        Verdict::Drop(reason, NO_LINK)
+        Turn::drop(reason, NO_LINK)
     } else {
-        Verdict::Pass
+        Turn::PASS
     }
 }
 
 /// What becomes of a packet that we can't handle, once it is known for whom it is.
 #[inline(always)]
-fn refuse<F: Family, E: Environment>(
+pub(super) fn refuse<F: Family, E: Environment>(
+    env: &E,
+    attachment: &Attachment,
+    packet: &Packet<F>,
+    reason: DropReason,
+) -> Turn {
+    match packet.header(env) {
+        Ok(header) => not_handled::<F, E>(env, attachment, header, reason),
+        Err(turn) => turn,
+    }
+}
+
+impl<F: Family> Packet<F> {
+    /// Its header. Windows are taken where they are used, not kept: the compiler takes values in
+    /// memory apart, and the verifier lets no pointer be.
+    #[inline(always)]
+    pub(super) fn header<E: Environment>(&self, env: &E) -> Step<F::Header> {
+        header::<F, E>(env)
+    }
+}
+
+/// The packet's header.
+#[inline(always)]
+pub(super) fn header<F: Family, E: Environment>(env: &E) -> Step<F::Header> {
+    F::Header::at(env, L3).ok_or(Turn::drop(DropReason::Truncated, NO_LINK))
+}
+
+#[inline(always)]
+fn not_handled<F: Family, E: Environment>(
     env: &E,
     attachment: &Attachment,
     header: F::Header,
     reason: DropReason,
-) -> Verdict {
-    let key = AddressKey {
-        network: attachment.network,
-        address: F::widen(header.destination()),
-    };
-    match env.address(&key) {
-        Some(address) => Verdict::Drop(reason, address.link),
+) -> Turn {
+    match own_address::<F, E>(env, attachment.network, header.destination()) {
+        Some(address) => Turn::drop(reason, address.link),
         None => not_ours(attachment, reason),
     }
 }
@@ -132,8 +179,7 @@ pub(super) fn frame<E: Environment>(env: &E, attachment: &Attachment) -> Step<Fr
     let truncated = || not_ours(attachment, DropReason::Truncated);
     let ethernet = Ethernet::at(env, 0).ok_or_else(truncated)?;
     match ethernet.ether_type() {
-        EtherType::IPV4 => Ok(Frame::Ipv4),
-        EtherType::IPV6 => Ok(Frame::Ipv6),
+        EtherType::IPV4 | EtherType::IPV6 => Ok(Frame::Ip),
         EtherType::ARP => Arp::at(env, L3).map(Frame::Arp).ok_or_else(truncated),
         EtherType::VLAN | EtherType::SERVICE_VLAN => {
             Err(not_ours(attachment, DropReason::VlanTagged))
@@ -148,108 +194,104 @@ fn is_for_us<E: Environment>(env: &E, attachment: &Attachment) -> bool {
     Ethernet::at(env, 0).is_some_and(|ethernet| ethernet.destination() == attachment.mac)
 }
 
-/// Tells what the IPv4 packet is.
+/// The IPv4 packet.
 #[inline(always)]
-pub(super) fn ipv4<E: Environment>(env: &E, attachment: &Attachment) -> Step<Arrival<V4>> {
-    let truncated = || not_ours(attachment, DropReason::Truncated);
-    let header = Ipv4::at(env, L3).ok_or_else(truncated)?;
+pub(super) fn ipv4<E: Environment>(env: &E, attachment: &Attachment) -> Step<Packet<V4>> {
+    let header = Ipv4::at(env, L3).ok_or(not_ours(attachment, DropReason::Truncated))?;
     if !is_for_us(env, attachment) {
         return Err(not_ours(attachment, DropReason::DestinationMac));
     }
-    let refuse = |reason| refuse::<V4, E>(env, attachment, header, reason);
+    let refuse = |reason| Err(not_handled::<V4, E>(env, attachment, header, reason));
     if header.version_ihl() != Ipv4::PLAIN {
         let options = header.version_ihl() > Ipv4::PLAIN && header.version_ihl() <= 0x4f;
-        let reason = if options {
+        return refuse(if options {
             DropReason::Ipv4Options
         } else {
             DropReason::Malformed
-        };
-        return Err(refuse(reason));
+        });
     }
     let length = header.total_length().get();
     if length < Ipv4::OCTETS {
-        return Err(refuse(DropReason::Malformed));
+        return refuse(DropReason::Malformed);
     }
-    if L3 + usize::from(length) > env.packet_length() {
-        return Err(refuse(DropReason::Truncated));
+    if !env.holds(L3 + usize::from(length)) {
+        return refuse(DropReason::Truncated);
     }
-    if header.is_fragment() {
-        return Err(refuse(DropReason::Fragment));
-    }
-    let behind = Behind {
+    Ok(Packet {
+        family: PhantomData,
         protocol: header.protocol(),
-        l4: L3 + Ipv4::LENGTH,
+        l4: Place::new(L3 + Ipv4::LENGTH),
         length,
         payload: length - Ipv4::OCTETS,
-    };
-    transport::<V4, E>(env, attachment, header, &behind)
+        fragment: Fragment {
+            id: Be32::new(u32::from(header.identification().get())),
+            position: header.position(),
+        },
+        to_group: false,
+    })
 }
 
-/// Tells what the IPv6 packet is.
+/// The IPv6 packet.
 #[inline(always)]
-pub(super) fn ipv6<E: Environment>(env: &mut E, attachment: &Attachment) -> Step<Arrival<V6>> {
-    let truncated = || not_ours(attachment, DropReason::Truncated);
-    let header = Ipv6::at(env, L3).ok_or_else(truncated)?;
-    if !is_for_us(env, attachment) {
-        return solicitation_to_a_group(env, attachment, header);
+pub(super) fn ipv6<E: Environment>(env: &mut E, attachment: &Attachment) -> Step<Packet<V6>> {
+    let header = Ipv6::at(env, L3).ok_or(not_ours(attachment, DropReason::Truncated))?;
+    let to_group = !is_for_us(env, attachment);
+    if to_group && !Ethernet::at(env, 0).is_some_and(|e| e.destination().is_ipv6_group()) {
+        return Err(not_ours(attachment, DropReason::DestinationMac));
     }
     let payload = header.payload_length().get();
     // The second would be longer than a frame can be; jumbograms (RFC 2675) have no length at all.
     if !header.is_version_6() || payload == 0 || payload > u16::MAX - Ipv6::OCTETS {
-        return Err(refuse::<V6, E>(
-            env,
-            attachment,
-            header,
-            DropReason::Malformed,
-        ));
+        let reason = DropReason::Malformed;
+        return Err(not_handled::<V6, E>(env, attachment, header, reason));
     }
     let length = payload + Ipv6::OCTETS;
-    if L3 + usize::from(length) > env.packet_length() {
-        return Err(refuse::<V6, E>(
-            env,
-            attachment,
-            header,
-            DropReason::Truncated,
-        ));
+    if !env.holds(L3 + usize::from(length)) {
+        let reason = DropReason::Truncated;
+        return Err(not_handled::<V6, E>(env, attachment, header, reason));
     }
-    let mut behind = Behind {
+    let mut packet = Packet {
+        family: PhantomData,
         protocol: header.next_header(),
-        l4: L3 + Ipv6::LENGTH,
+        l4: Place::new(L3 + Ipv6::LENGTH),
         length,
         payload,
+        fragment: Fragment::default(),
+        to_group,
     };
-    if is_extension(behind.protocol)
-        && let Err(reason) = walk(env, &mut behind)
+    if is_extension(packet.protocol)
+        && let Err(reason) = walk(env, &mut packet)
     {
-        return Err(refuse::<V6, E>(env, attachment, header, reason));
+        return Err(refuse(env, attachment, &packet, reason));
     }
-    match behind.protocol {
-        protocol::FRAGMENT => Err(refuse::<V6, E>(
-            env,
-            attachment,
-            header,
-            DropReason::Fragment,
-        )),
-        protocol if is_extension(protocol) => Err(refuse::<V6, E>(
-            env,
-            attachment,
-            header,
-            DropReason::ExtensionHeaders,
-        )),
-        protocol::ICMPV6 if behind.l4 == L3 + Ipv6::LENGTH => {
-            match Neighbour::at(env, L3 + Ipv6::LENGTH) {
-                Some(message) if message.type_and_code() == Neighbour::SOLICITATION => {
-                    Ok(Arrival::Neighbour(Solicitation {
-                        ipv6: header,
-                        message,
-                        length: payload,
-                    }))
-                }
-                _ => transport::<V6, E>(env, attachment, header, &behind),
-            }
-        }
-        _ => transport::<V6, E>(env, attachment, header, &behind),
+    if packet.protocol == protocol::FRAGMENT
+        && let Err(reason) = part(env, &mut packet)
+    {
+        return Err(refuse(env, attachment, &packet, reason));
     }
+    if is_extension(packet.protocol) || packet.protocol == protocol::FRAGMENT {
+        let reason = DropReason::ExtensionHeaders;
+        return Err(refuse(env, attachment, &packet, reason));
+    }
+    Ok(packet)
+}
+
+/// Goes behind a fragment header. What is in it is a whole packet where it is the only fragment (RFC
+/// 6946).
+#[inline(always)]
+fn part<E: Environment>(env: &E, packet: &mut Packet<V6>) -> Result<(), DropReason> {
+    let header = FragmentHeader::at(env, packet.l4.get()).ok_or(DropReason::Truncated)?;
+    if packet.payload < FragmentHeader::OCTETS {
+        return Err(DropReason::Malformed);
+    }
+    packet.fragment = Fragment {
+        id: header.id(),
+        position: header.position().get() & !0b110,
+    };
+    packet.protocol = header.next_header();
+    packet.l4 = packet.l4.plus(FragmentHeader::LENGTH);
+    packet.payload -= FragmentHeader::OCTETS;
+    Ok(())
 }
 
 /// Whether it is an extension header with a length (RFC 8200, section 4).
@@ -263,134 +305,26 @@ const fn is_extension(protocol: u8) -> bool {
 
 /// Goes behind the extension headers, or behind as many as are walked.
 #[inline(always)]
-fn walk<E: Environment>(env: &mut E, behind: &mut Behind) -> Result<(), DropReason> {
+fn walk<E: Environment>(env: &mut E, packet: &mut Packet<V6>) -> Result<(), DropReason> {
     for _ in 0..MOST_EXTENSIONS {
-        if !is_extension(behind.protocol) {
+        if !is_extension(packet.protocol) {
             break;
         }
-        let extension = Extension::at(env, behind.l4).ok_or(DropReason::Truncated)?;
+        let extension = Extension::at(env, packet.l4.get()).ok_or(DropReason::Truncated)?;
         let octets = (u16::from(extension.length()) + 1) * 8;
-        if octets > behind.payload {
+        if octets > packet.payload {
             return Err(DropReason::Malformed);
         }
-        behind.protocol = extension.next_header();
-        behind.l4 += usize::from(octets);
-        behind.payload -= octets;
+        packet.protocol = extension.next_header();
+        packet.l4 = packet.l4.plus(usize::from(octets));
+        packet.payload -= octets;
     }
-    let walked = behind.length - Ipv6::OCTETS - behind.payload;
+    let walked = packet.length - Ipv6::OCTETS - packet.payload;
     let walked = env.opaque(walked);
     if walked > MOST_WALKED {
         return Err(DropReason::ExtensionHeaders);
     }
-    behind.l4 = L3 + Ipv6::LENGTH + usize::from(walked);
-    behind.payload = env.opaque(behind.payload);
+    packet.l4 = Place::new(L3 + Ipv6::LENGTH + usize::from(walked));
+    packet.payload = env.opaque(packet.payload);
     Ok(())
-}
-
-/// A frame that is not for our own station can be a question for an address of ours.
-#[inline(always)]
-fn solicitation_to_a_group<E: Environment>(
-    env: &E,
-    attachment: &Attachment,
-    ipv6: Ipv6,
-) -> Step<Arrival<V6>> {
-    let group =
-        Ethernet::at(env, 0).is_some_and(|ethernet| ethernet.destination().is_solicited_node());
-    let length = ipv6.payload_length().get();
-    if group && ipv6.next_header() == protocol::ICMPV6 && ipv6.is_version_6() {
-        if L3 + Ipv6::LENGTH + usize::from(length) > env.packet_length() {
-            return Err(not_ours(attachment, DropReason::Truncated));
-        }
-        if let Some(message) = Neighbour::at(env, L3 + Ipv6::LENGTH)
-            && message.type_and_code() == Neighbour::SOLICITATION
-        {
-            return Ok(Arrival::Neighbour(Solicitation {
-                ipv6,
-                message,
-                length,
-            }));
-        }
-    }
-    Err(not_ours(attachment, DropReason::DestinationMac))
-}
-
-/// What is behind the network header.
-struct Behind {
-    protocol: u8,
-    l4: usize,
-    length: u16,
-    payload: u16,
-}
-
-#[inline(always)]
-fn transport<F: Family, E: Environment>(
-    env: &E,
-    attachment: &Attachment,
-    header: F::Header,
-    behind: &Behind,
-) -> Step<Arrival<F>> {
-    let refuse = |reason| refuse::<F, E>(env, attachment, header, reason);
-    let Behind {
-        protocol,
-        l4,
-        length,
-        payload,
-    } = *behind;
-    let (transport, source_port, destination_port) = match protocol {
-        protocol::TCP => {
-            let Some(tcp) = Tcp::at(env, l4) else {
-                return Err(refuse(DropReason::Truncated));
-            };
-            let header = tcp.header_length();
-            if header < Tcp::OCTETS || header > payload {
-                return Err(refuse(DropReason::Malformed));
-            }
-            (
-                Transport::Tcp(tcp),
-                tcp.source_port(),
-                tcp.destination_port(),
-            )
-        }
-        protocol::UDP => {
-            let Some(udp) = Udp::at(env, l4) else {
-                return Err(refuse(DropReason::Truncated));
-            };
-            let stated = udp.length().get();
-            // IPv6 has no datagrams without checksum (RFC 8200, section 8.1).
-            let unchecked = F::ICMP == protocol::ICMPV6 && udp.checksum().raw() == 0;
-            if stated < Udp::OCTETS || stated > payload || unchecked {
-                return Err(refuse(DropReason::Malformed));
-            }
-            (
-                Transport::Udp(udp),
-                udp.source_port(),
-                udp.destination_port(),
-            )
-        }
-        protocol if protocol == F::ICMP => {
-            if payload < Icmp::OCTETS {
-                return Err(refuse(DropReason::Malformed));
-            }
-            return match Icmp::at(env, l4) {
-                Some(icmp) => Ok(Arrival::Echo(Echo { header, icmp })),
-                None => Err(refuse(DropReason::Truncated)),
-            };
-        }
-        _ => return Err(refuse(DropReason::ProtocolUnsupported)),
-    };
-    Ok(Arrival::Segment(Segment {
-        header,
-        transport,
-        key: FlowKey {
-            network: attachment.network,
-            source: header.source(),
-            destination: header.destination(),
-            source_port,
-            destination_port,
-            protocol: u32::from(protocol),
-        },
-        l4,
-        length,
-        payload,
-    }))
 }

@@ -1,5 +1,4 @@
-//! A TCP segment that is not forwarded is answered with a reset (RFC 9293, section 3.10.7.1), so
-//! that no peer waits for what will not come. Anything else is dropped.
+//! A TCP segment that is not forwarded is answered with a reset (RFC 9293, section 3.10.7.1).
 
 use core::ptr::NonNull;
 
@@ -7,7 +6,7 @@ use crate::{
     Be16, Be32, DropReason, Environment, Family, Verdict,
     family::{Header, pseudo_header},
     packet::{Ethernet, Tcp, TcpFlags, protocol},
-    stages::parse::{L3, Segment, Transport},
+    stages::{limit, parse::L3, transport::Segment},
 };
 
 /// The shortest Ethernet frame, without its check sequence.
@@ -21,17 +20,15 @@ fn end<F: Family>() -> usize {
 
 /// Turns the segment into the reset that answers it, or drops it.
 #[inline(always)]
-pub(super) fn refuse<F: Family, E: Environment>(
+pub(super) fn answer<F: Family, E: Environment>(
     env: &mut E,
     segment: &Segment<F>,
+    tcp: Tcp,
     reason: DropReason,
     link: u32,
 ) -> Verdict {
-    let Transport::Tcp(tcp) = segment.transport else {
-        return Verdict::Drop(reason, link);
-    };
     let flags = tcp.flags();
-    if flags & TcpFlags::RST != 0 {
+    if flags & TcpFlags::RST != 0 || !limit::refusal(env, link) {
         return Verdict::Drop(reason, link);
     }
     let answer = if flags & TcpFlags::ACK != 0 {

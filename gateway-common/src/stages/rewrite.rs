@@ -6,28 +6,57 @@
 //! at the receiver; so it is recognised and completed here.
 
 use crate::{
-    Be16, DropReason, Environment, Family, Step, Verdict, checksum,
+    Be16, DropReason, Environment, Family, Step, Turn,
+    checksum::{self, Sum},
     family::{Header as _, pseudo_header},
     flow::FlowRef,
     maps::Statistic,
-    packet::{Ethernet, Mac},
-    stages::parse::{Segment, Transport},
+    packet::{Ethernet, TcpFlags},
+    stages::{
+        forward::Way,
+        options,
+        transport::{Segment, Transport},
+    },
 };
 
-/// Rewrites the segment by its flow, for the way from the station `from` to the station `to`.
+/// Rewrites the segment by its flow, within its family.
 #[inline(always)]
-pub(super) fn rewrite<F: Family, E: Environment>(
+pub(super) fn rewrite<A: Family, T: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment<F>,
-    flow: &FlowRef<F>,
-    from: Mac,
-    to: Mac,
+    segment: &Segment<A>,
+    way: &Way<'_, T>,
 ) -> Step<()> {
-    let (fixed, header) = (flow.fixed(), segment.header);
-    match segment.transport {
+    let fixed = way.flow.fixed();
+    let gone = Turn::drop(DropReason::Inconsistent, fixed.link);
+    // Never none: an entry that is not translated has addresses of the family it was found for.
+    let source = A::narrow(T::widen(fixed.source)).ok_or(gone)?;
+    let destination = A::narrow(T::widen(fixed.destination)).ok_or(gone)?;
+    transport(env, segment, way)?;
+    let header = segment.header(env)?;
+    header.age(fixed.header_delta);
+    header.set_addresses(source, destination);
+    let ethernet = Ethernet::at(env, 0).ok_or(Turn::drop(DropReason::Truncated, fixed.link))?;
+    ethernet.set_destination(way.hop.mac);
+    ethernet.set_source(way.egress.mac);
+    Ok(())
+}
+
+/// Rewrites ports and checksum.
+#[inline(always)]
+pub(super) fn transport<A: Family, T: Family, E: Environment>(
+    env: &mut E,
+    segment: &Segment<A>,
+    way: &Way<'_, T>,
+) -> Step<()> {
+    let fixed = way.flow.fixed();
+    match segment.transport(env) {
         Transport::Tcp(tcp) => {
             let length = segment.payload;
-            let whole = complete(env, segment, flow, tcp.checksum(), length)?;
+            let mut whole = complete(env, segment, way.flow, tcp.checksum(), length)?;
+            if tcp.flags() & TcpFlags::SYN != 0 {
+                let delta = options::syn(env, segment, tcp, way.flow, way.segment_size);
+                whole = checksum::update(whole, delta.fold());
+            }
             tcp.set_checksum(checksum::update(whole, fixed.payload_delta));
             tcp.set_source_port(fixed.source_port);
             tcp.set_destination_port(fixed.destination_port);
@@ -35,7 +64,7 @@ pub(super) fn rewrite<F: Family, E: Environment>(
         Transport::Udp(udp) => {
             let given = udp.checksum();
             if given.raw() != 0 {
-                let whole = complete(env, segment, flow, given, udp.length().get())?;
+                let whole = complete(env, segment, way.flow, given, udp.length().get())?;
                 // All ones and zero are the same sum, but zero would say "no checksum".
                 let whole = if whole.raw() == 0 { !0 } else { whole.raw() };
                 let updated = checksum::update_udp(Be16::from_raw(whole), fixed.payload_delta);
@@ -44,36 +73,39 @@ pub(super) fn rewrite<F: Family, E: Environment>(
             udp.set_source_port(fixed.source_port);
             udp.set_destination_port(fixed.destination_port);
         }
+        Transport::Rest => {}
     }
-    header.age(fixed.header_delta);
-    header.set_addresses(fixed.source, fixed.destination);
-    let ethernet = Ethernet::at(env, 0).ok_or(Verdict::Drop(DropReason::Truncated, fixed.link))?;
-    ethernet.set_destination(to);
-    ethernet.set_source(from);
     Ok(())
 }
 
 /// The segment's whole checksum, completed if only the pseudo header's sum is there. Other segments
 /// pay one comparison; one in 65,536 looks the same by chance and is summed up for nothing.
 #[inline(always)]
-fn complete<F: Family, E: Environment>(
+fn complete<A: Family, T: Family, E: Environment>(
     env: &mut E,
-    segment: &Segment<F>,
-    flow: &FlowRef<F>,
+    segment: &Segment<A>,
+    flow: &FlowRef<T>,
     given: Be16,
     length: u16,
 ) -> Step<Be16> {
-    let key = &segment.key;
-    #[expect(clippy::cast_possible_truncation, reason = "it came from one byte")]
-    let protocol = segment.key.protocol as u8;
-    let pseudo = pseudo_header::<F>(key.source, key.destination, protocol, length);
-    if pseudo.fold() != given.raw() {
+    // Who makes fragments makes their checksum.
+    if segment.pseudo_header(length).fold() != given.raw() || segment.fragment.is_part() {
         return Ok(given);
     }
     // The field itself contributes the pseudo header's sum.
     let sum = env
-        .sum(segment.l4, usize::from(length))
-        .ok_or(Verdict::Drop(DropReason::ChecksumRepair, flow.fixed().link))?;
+        .sum(segment.l4.get(), usize::from(length))
+        .ok_or(Turn::drop(DropReason::ChecksumRepair, flow.fixed().link))?;
     env.count(Statistic::ChecksumsCompleted);
     Ok(sum.checksum())
+}
+
+impl<F: Family> Segment<F> {
+    /// The sum over the pseudo header, as the segment came in.
+    #[inline(always)]
+    pub(super) fn pseudo_header(&self, length: u16) -> Sum {
+        #[expect(clippy::cast_possible_truncation, reason = "it came from one byte")]
+        let protocol = self.key.protocol as u8;
+        pseudo_header::<F>(self.key.source, self.key.destination, protocol, length)
+    }
 }

@@ -19,7 +19,7 @@ use crate::{
     agent::{core::Core, host::Host},
     api,
     config::Config,
-    dataplane::program::{self, Program},
+    dataplane::program::{self, Parameters, Program},
     lock::Lock,
     netlink::Netlink,
     store::{self, Sqlite, Store as _},
@@ -55,8 +55,13 @@ pub async fn run(config: Config) -> Result<()> {
     let _lock = Lock::take(&config.state_dir, &config.bpf_dir)?;
     let store = Sqlite::open(&config.state_dir.join(STORE))?;
     let state = store::load(&store)?;
-    let (mut program, maps) = Program::load(&config.bpf_dir, store.seed()?, config.log_packets)
-        .context("could not start the data path")?;
+    let parameters = Parameters {
+        seed: store.seed()?,
+        refusals_per_second: config.refusals_per_second,
+        log_packets: config.log_packets,
+    };
+    let (mut program, maps) =
+        Program::load(&config.bpf_dir, parameters).context("could not start the data path")?;
     if config.log_packets {
         log_packets(program.logger()?)?;
     }

@@ -215,6 +215,7 @@ impl<'a> Compiler<'a> {
                 Link {
                     id: connection.link_id,
                     generation,
+                    limited: 0,
                 },
             );
             let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
@@ -228,7 +229,11 @@ impl<'a> Compiler<'a> {
                 };
                 let value = Address {
                     kind: Address::ENDPOINT,
-                    approved: u16::from(resource.is_some()),
+                    flags: if resource.is_some() {
+                        Address::APPROVED
+                    } else {
+                        0
+                    },
                     link: connection.slot,
                     generation,
                     resource: resource.unwrap_or(0),

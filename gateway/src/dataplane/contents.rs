@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gateway_common::maps::{
-    Address, AddressKey, Attachment, Backend, Egress, Link, NatAddress, Port, PortKey,
+    Address, AddressKey, Attachment, Backend, Egress, Limits, Link, NatAddress, Port, PortKey,
 };
 
 /// The contents of all the maps that the agent writes. Places of arrays that are not listed are all
@@ -28,4 +28,6 @@ pub struct Contents {
     pub nat_addresses: BTreeMap<u32, NatAddress>,
     /// By link slot.
     pub links: BTreeMap<u32, Link>,
+    /// What connections may use, by link slot; those without limits left out.
+    pub limits: BTreeMap<u32, Limits>,
 }

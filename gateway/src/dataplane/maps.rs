@@ -22,9 +22,9 @@ use gateway_common::{
     DropReason, Family, V4, V6,
     flow::{Flow, FlowKey, Table, Tick},
     maps::{
-        ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Egress, Link, LinkCounters,
-        LinkDropKey, MOST_ATTACHMENTS, MOST_BACKENDS, MOST_LINKS, NatAddress, Port, PortKey,
-        Statistic, attachment_index, name,
+        ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress,
+        Limits, Link, LinkCounters, LinkDropKey, MOST_ATTACHMENTS, MOST_BACKENDS, MOST_LINKS,
+        NatAddress, Port, PortKey, Ports, Statistic, Usage, attachment_index, name,
     },
 };
 
@@ -49,13 +49,15 @@ type HashOf<K, V> = HashMap<MapData, Raw<K>, Raw<V>>;
 pub struct Flows<F: Family> {
     established: HashOf<FlowKey<F>, Flow<F>>,
     embryonic: HashOf<FlowKey<F>, Flow<F>>,
+    fragments: HashOf<DatagramKey<F>, Ports>,
 }
 
 impl<F: Family> Flows<F> {
-    fn take(ebpf: &mut Ebpf, established: &str, embryonic: &str) -> Result<Self> {
+    fn take(ebpf: &mut Ebpf, [established, embryonic, fragments]: [&str; 3]) -> Result<Self> {
         Ok(Self {
             established: take(ebpf, established)?,
             embryonic: take(ebpf, embryonic)?,
+            fragments: take(ebpf, fragments)?,
         })
     }
 
@@ -116,6 +118,9 @@ pub struct Maps {
     backends: ArrayOf<Backend>,
     nat_addresses: ArrayOf<NatAddress>,
     links: ArrayOf<Link>,
+    limits: ArrayOf<Limits>,
+    usage: ArrayOf<Usage>,
+    conflicts: HashOf<AddressKey, Conflict>,
     flows_v4: Flows<V4>,
     flows_v6: Flows<V6>,
     drops: PerCpuArray<MapData, u64>,
@@ -169,8 +174,17 @@ impl Maps {
             backends: take(ebpf, name::BACKENDS)?,
             nat_addresses: take(ebpf, name::NAT_ADDRESSES)?,
             links: take(ebpf, name::LINKS)?,
-            flows_v4: Flows::take(ebpf, name::FLOWS_V4, name::EMBRYONIC_V4)?,
-            flows_v6: Flows::take(ebpf, name::FLOWS_V6, name::EMBRYONIC_V6)?,
+            limits: take(ebpf, name::LIMITS)?,
+            usage: take(ebpf, name::USAGE)?,
+            conflicts: take(ebpf, name::CONFLICTS)?,
+            flows_v4: Flows::take(
+                ebpf,
+                [name::FLOWS_V4, name::EMBRYONIC_V4, name::FRAGMENTS_V4],
+            )?,
+            flows_v6: Flows::take(
+                ebpf,
+                [name::FLOWS_V6, name::EMBRYONIC_V6, name::FRAGMENTS_V6],
+            )?,
             drops: take(ebpf, name::DROPS)?,
             link_drops: take(ebpf, name::LINK_DROPS)?,
             link_counters: take(ebpf, name::LINK_COUNTERS)?,
@@ -198,6 +212,7 @@ impl Maps {
             egress: read_array(&self.egress, MOST_ATTACHMENTS)?,
             backends: read_array(&self.backends, MOST_BACKENDS)?,
             links: read_array(&self.links, MOST_LINKS)?,
+            limits: read_array(&self.limits, MOST_LINKS)?,
             ..Contents::default()
         };
         for slot in 0..MOST_ATTACHMENTS {
@@ -291,6 +306,7 @@ impl Maps {
             Write::Backend(slot, value) => self.backends.set(slot, Raw(value), 0),
             Write::NatAddress(place, value) => self.nat_addresses.set(place, Raw(value), 0),
             Write::Link(slot, value) => self.links.set(slot, Raw(value), 0),
+            Write::Limits(slot, value) => self.limits.set(slot, Raw(value), 0),
             Write::ResetCounters(slot) => self.reset_counters(slot),
         }
     }
@@ -320,6 +336,7 @@ impl Maps {
         let zeros =
             PerCpuValues::try_from(zeros).map_err(|io_error| failed("per-CPU values", io_error))?;
         self.link_counters.set(slot, zeros, 0)?;
+        self.usage.set(slot, Raw(Usage::default()), 0)?;
         for reason in DropReason::ALL {
             let key = LinkDropKey {
                 link: slot,
@@ -368,6 +385,56 @@ impl Maps {
         key: &FlowKey<F>,
     ) -> Result<(), MapError> {
         gone_is_fine(F::flows_mut(self).of_mut(table).remove(&Raw(*key)))
+    }
+
+    /// What a connection uses of what it may, by link slot.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn usage(&self, slot: u32) -> Result<Usage, MapError> {
+        Ok(self.usage.get(&slot, 0)?.0)
+    }
+
+    /// Sets what a connection uses. Meters that the data path moves at the same moment may lose that.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_usage(&mut self, slot: u32, usage: Usage) -> Result<(), MapError> {
+        self.usage.set(slot, Raw(usage), 0)
+    }
+
+    /// Stations that use an address of ours.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn conflicts(&self) -> io::Result<BTreeMap<AddressKey, Conflict>> {
+        let mut conflicts = BTreeMap::new();
+        let map = self.conflicts.map().fd().as_fd();
+        syscalls::for_each(map, |key: &AddressKey, conflict: &Conflict| {
+            conflicts.insert(*key, *conflict);
+        })?;
+        Ok(conflicts)
+    }
+
+    /// Forgets that a station used the address.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_conflict(&mut self, key: &AddressKey) -> Result<(), MapError> {
+        gone_is_fine(self.conflicts.remove(&Raw(*key)))
+    }
+
+    /// Forgets all datagrams of which fragments are awaited.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn forget_fragments<F: Tables>(&mut self) -> Result<(), MapError> {
+        let fragments = &mut F::flows_mut(self).fragments;
+        let keys: Vec<_> = fragments.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            gone_is_fine(fragments.remove(&key))?;
+        }
+        Ok(())
     }
 
     /// Packets dropped, by reason; those that never happened left out.

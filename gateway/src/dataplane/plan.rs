@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use gateway_common::maps::{
-    Address, AddressKey, Attachment, Backend, Egress, Link, NatAddress, Port, PortKey,
+    Address, AddressKey, Attachment, Backend, Egress, Limits, Link, NatAddress, Port, PortKey,
 };
 
 use crate::dataplane::contents::Contents;
@@ -30,6 +30,8 @@ pub enum Write {
     NatAddress(u32, NatAddress),
     /// By link slot; a free one is all zeros.
     Link(u32, Link),
+    /// What a connection may use, by link slot; all zeros are no limits.
+    Limits(u32, Limits),
     /// What was counted for the link slot begins at zero: it has a new owner.
     ResetCounters(u32),
 }
@@ -83,6 +85,12 @@ fn changed<'a, K: Ord, V: PartialEq>(
 #[must_use]
 pub fn plan(old: &Contents, new: &Contents) -> Plan {
     let mut plan = Plan::default();
+    for (slot, _, limits) in changed(&old.limits, &new.limits) {
+        plan.grant.push(Write::Limits(*slot, *limits));
+    }
+    for (slot, _) in gone(&old.limits, &new.limits) {
+        plan.release.push(Write::Limits(*slot, Limits::default()));
+    }
     links(old, new, &mut plan);
     addresses(old, new, &mut plan);
     for (key, _) in gone(&old.ports, &new.ports) {
@@ -141,7 +149,7 @@ fn links(old: &Contents, new: &Contents, plan: &mut Plan) {
     }
     for (slot, before, link) in changed(&old.links, &new.links) {
         let step = match before {
-            Some(before) if before.generation != 0 => &mut plan.revoke,
+            Some(before) if ends_flows(before, link) => &mut plan.revoke,
             _ => &mut plan.grant,
         };
         step.push(Write::Link(*slot, *link));
@@ -151,15 +159,20 @@ fn links(old: &Contents, new: &Contents, plan: &mut Plan) {
     }
 }
 
+/// Whether the change of a link ends flows: not where only its limits begin or end.
+const fn ends_flows(before: &Link, now: &Link) -> bool {
+    before.generation != 0 && (before.generation != now.generation || before.id != now.id)
+}
+
 /// An address that loses its approval, or what it led to, loses it first.
 fn addresses(old: &Contents, new: &Contents, plan: &mut Plan) {
     for (key, _) in gone(&old.addresses, &new.addresses) {
         plan.revoke.push(Write::Address(*key, None));
     }
     for (key, before, address) in changed(&old.addresses, &new.addresses) {
-        if before.is_some_and(|before| before.approved != 0) {
+        if before.is_some_and(Address::approved) {
             let closed = Address {
-                approved: 0,
+                flags: address.flags & !Address::APPROVED,
                 ..*address
             };
             plan.revoke.push(Write::Address(*key, Some(closed)));
@@ -210,6 +223,7 @@ pub fn apply(contents: &mut Contents, write: Write) {
         Write::Backend(key, value) => place(&mut contents.backends, key, value),
         Write::NatAddress(key, value) => place(&mut contents.nat_addresses, key, value),
         Write::Link(key, value) => place(&mut contents.links, key, value),
+        Write::Limits(key, value) => place(&mut contents.limits, key, value),
         Write::ResetCounters(_) => {}
     }
 }

@@ -52,6 +52,17 @@ pub struct Program {
     directory: PathBuf,
 }
 
+/// What the program is loaded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// The key of the hashes that choose backends and ports.
+    pub seed: u64,
+    /// How many packets that go no further are answered, for each connection; 0: all of them.
+    pub refusals_per_second: u32,
+    /// Whether it logs what it drops: for looking into a problem, not for production.
+    pub log_packets: bool,
+}
+
 /// What loading the program says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ProgramInfo {
@@ -66,11 +77,9 @@ pub struct ProgramInfo {
 impl Program {
     /// Loads the program, with the maps that are pinned already or new ones.
     ///
-    /// `log_packets` makes it log what it drops: for looking into a problem, not for production.
-    ///
     /// # Errors
     /// When the directory is not on a bpf file system, or the kernel refuses the program.
-    pub fn load(directory: &Path, seed: u64, log_packets: bool) -> Result<(Self, Maps)> {
+    pub fn load(directory: &Path, parameters: Parameters) -> Result<(Self, Maps)> {
         let maps_directory = directory.join(format!("maps-v{LAYOUT_VERSION}"));
         make_directory(&maps_directory)?;
         let links = directory.join("links");
@@ -78,12 +87,15 @@ impl Program {
         announce_other_layouts(directory)?;
 
         // aya_log's levels: 0 is off, 4 is debug.
-        let level: u8 = if log_packets { 4 } else { 0 };
+        let level: u8 = if parameters.log_packets { 4 } else { 0 };
+        let refusals = u64::from(parameters.refusals_per_second);
+        let refusal_cost = 1_000_000_000u64.checked_div(refusals).unwrap_or(0);
         let mut loader = EbpfLoader::new();
         loader
             .default_map_pin_directory(&maps_directory)
             .override_global("AYA_LOG_LEVEL", &level, true)
-            .override_global("HASH_SEED", &seed, true);
+            .override_global("HASH_SEED", &parameters.seed, true)
+            .override_global("REFUSAL_COST", &refusal_cost, true);
         let mut ebpf = loader.load(OBJECT).with_context(|| {
             format!(
                 "the kernel did not take the maps (Linux 5.16 or newer is needed, with CAP_BPF); \

@@ -174,17 +174,6 @@ const ROWS: &[Row] = &[
                 .dropped(DropReason::Malformed);
         }
     }),
-    ("a first fragment is counted", |lab| {
-        let fragment = syn().with(|ip| ip.fragment = 0x2000);
-        lab.send(Side::A, &fragment).dropped(DropReason::Fragment);
-    }),
-    (
-        "a later fragment is counted, and its bytes are not read as ports",
-        |lab| {
-            let fragment = syn().with(|ip| ip.fragment = 185);
-            lab.send(Side::A, &fragment).dropped(DropReason::Fragment);
-        },
-    ),
     (
         "the don't-fragment and the evil bit make no fragment",
         |lab| {

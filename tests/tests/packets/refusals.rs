@@ -25,8 +25,11 @@ const ROWS: &[Row] = &[
             lab.send(Side::A, &syn)
                 .reset(DropReason::ConnectionNotApproved);
             let datagram = udp(CLIENT_SOCKET, (PENDING, 53), b"question");
-            lab.send(Side::A, &datagram)
-                .dropped(DropReason::ConnectionNotApproved);
+            let error = lab
+                .send(Side::A, &datagram)
+                .error(DropReason::ConnectionNotApproved);
+            assert_eq!((error.kind, error.source), ((3, 13), PENDING.into()));
+            error.about(&datagram);
             assert_eq!(
                 (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
                 (0, 0)
@@ -139,8 +142,10 @@ const ROWS: &[Row] = &[
             .from(BACKEND_MAC);
         lab.send(Side::Provider, &syn).reset(DropReason::NoFlow);
         let datagram = udp((BACKENDS[0], 53), (NAT, 2_000), b"x").from(BACKEND_MAC);
-        lab.send(Side::Provider, &datagram)
-            .dropped(DropReason::NoFlow);
+        let error = lab
+            .send(Side::Provider, &datagram)
+            .error(DropReason::NoFlow);
+        assert_eq!((error.kind, error.source), ((3, 3), NAT.into()));
     }),
     (
         "what a backend sends to others passes to the host, untouched",
@@ -187,7 +192,8 @@ const ROWS: &[Row] = &[
         let syn = tcp(CLIENT_SOCKET, (EMPTY, HTTPS)).syn(1);
         lab.send(Side::A, &syn).reset(DropReason::NoBackend);
         let datagram = udp(CLIENT_SOCKET, (EMPTY, 53), b"x");
-        lab.send(Side::A, &datagram).dropped(DropReason::NoBackend);
+        let error = lab.send(Side::A, &datagram).error(DropReason::NoBackend);
+        assert_eq!((error.kind, error.source), ((3, 1), EMPTY.into()));
     }),
     (
         "or met with silence, where the provider wants that",

@@ -31,7 +31,7 @@ const ROWS: &[Row] = &[
         lab.send(Side::A, &client.ack(2, 8))
             .reset(DropReason::ConnectionRevoked);
     }),
-    ("a UDP flow is dropped", |lab| {
+    ("both ends of a UDP flow are told (RFC 792)", |lab| {
         let question = udp((CLIENT, 40_000), (ENDPOINT, DNS), b"question");
         let (nat, backend) = lab
             .send(Side::A, &question)
@@ -39,10 +39,14 @@ const ROWS: &[Row] = &[
             .sockets();
         lab.decide("a/web", Decision::Reject);
         let answer = udp(backend, nat, b"answer").from(BACKEND_MAC);
-        lab.send(Side::Provider, &answer)
-            .dropped(DropReason::ConnectionRevoked);
-        lab.send(Side::A, &question)
-            .dropped(DropReason::ConnectionNotApproved);
+        let error = lab
+            .send(Side::Provider, &answer)
+            .error(DropReason::ConnectionRevoked);
+        assert_eq!(error.kind, (3, 13));
+        let error = lab
+            .send(Side::A, &question)
+            .error(DropReason::ConnectionNotApproved);
+        assert_eq!(error.kind, (3, 13));
     }),
     ("a new connection is refused", |lab| {
         lab.decide("a/web", Decision::Reject);

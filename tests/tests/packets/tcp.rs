@@ -102,24 +102,32 @@ const ROWS: &[Row] = &[
         let full = flow.from_client().data(&[7; 1_460]);
         lab.send(Side::A, &full).forwarded(Side::Provider);
     }),
-    ("a larger one is counted", |lab| {
-        let flow = lab.connect(40_000);
-        let over = flow.from_client().data(&[7; 1_461]);
-        lab.send(Side::A, &over).dropped(DropReason::PacketTooBig);
-    }),
+    (
+        "a larger one is answered with what fits (RFC 1191)",
+        |lab| {
+            let flow = lab.connect(40_000);
+            let over = flow.from_client().data(&[7; 1_461]);
+            let error = lab.send(Side::A, &over).error(DropReason::PacketTooBig);
+            assert_eq!((error.kind, error.rest), ((3, 4), 1_500));
+            assert_eq!(error.about(&over).embedded.len(), 548);
+        },
+    ),
     ("a smaller MTU of the network counts", |lab| {
         let flow = lab.connect(40_000);
         lab.change_network("shop/net", |network| network["mtu"] = 1_400.into());
         let packet = flow.from_client().data(&[7; 1_361]);
-        lab.send(Side::A, &packet).dropped(DropReason::PacketTooBig);
+        let error = lab.send(Side::A, &packet).error(DropReason::PacketTooBig);
+        assert_eq!(error.rest, 1_400);
         lab.send(Side::A, &flow.from_client().data(&[7; 1_360]))
             .forwarded(Side::Provider);
     }),
-    ("a packet whose time to live ends here is counted", |lab| {
+    ("a packet whose time to live ends here is answered", |lab| {
         let flow = lab.connect(40_000);
         for ttl in [0, 1] {
             let packet = flow.from_client().with(|ip| ip.ttl = ttl);
-            lab.send(Side::A, &packet).dropped(DropReason::TtlExpired);
+            let error = lab.send(Side::A, &packet).error(DropReason::TtlExpired);
+            assert_eq!((error.kind, error.source), ((11, 0), ENDPOINT.into()));
+            error.about(&packet);
         }
         let packet = flow.from_client().with(|ip| ip.ttl = 2);
         assert_eq!(

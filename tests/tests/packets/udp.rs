@@ -111,11 +111,16 @@ const ROWS: &[Row] = &[
         lab.send_bytes(Side::A, &packet).forwarded(Side::Provider);
     }),
     (
-        "a port that is not offered is dropped: there is no reset for UDP",
+        "a port that is not offered is unreachable (RFC 1122, section 4.1.3.1)",
         |lab| {
             let packet = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"question");
-            lab.send(Side::A, &packet)
-                .dropped(DropReason::PortNotOffered);
+            let error = lab.send(Side::A, &packet).error(DropReason::PortNotOffered);
+            assert_eq!(error.kind, (3, 3));
+            assert_eq!(
+                (error.source, error.destination),
+                (ENDPOINT.into(), CLIENT.into())
+            );
+            error.about(&packet);
         },
     ),
     ("where every port is offered, the port is kept", |lab| {
@@ -129,14 +134,18 @@ const ROWS: &[Row] = &[
         let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         let (nat, (backend, port)) = out.forwarded(Side::Provider).sockets();
         let stray = udp((backend, port + 1), nat, b"answer").from(BACKEND_MAC);
-        lab.send(Side::Provider, &stray).dropped(DropReason::NoFlow);
+        lab.send(Side::Provider, &stray)
+            .error(DropReason::NoFlow)
+            .about(&stray);
     }),
     ("an answer from another backend is no answer", |lab| {
         let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         let (nat, (_, port)) = out.forwarded(Side::Provider).sockets();
         let stranger = (Ipv4Addr::new(10, 1, 0, 99), port);
         let stray = udp(stranger, nat, b"answer").from(BACKEND_MAC);
-        lab.send(Side::Provider, &stray).dropped(DropReason::NoFlow);
+        lab.send(Side::Provider, &stray)
+            .error(DropReason::NoFlow)
+            .about(&stray);
     }),
 ];
 

@@ -49,7 +49,7 @@ fn carry_out(old: &Contents, new: &Contents) -> Plan {
     for write in plan.revoke.iter().chain(&plan.grant).chain(&plan.release) {
         apply(&mut contents, *write);
         for (key, address) in &contents.addresses {
-            if address.approved != 0 {
+            if address.approved() {
                 let allowed = |contents: &Contents| contents.addresses.get(key) == Some(address);
                 assert!(allowed(old) || allowed(new), "{write:?} opened {key:?}");
             }
@@ -123,8 +123,8 @@ fn a_pending_endpoint_is_answered_for_but_leads_nowhere() {
     assert_eq!(endpoints.len(), 1);
     let address = endpoints[0];
     assert_eq!(
-        (address.approved, address.resource, address.generation),
-        (0, 0, 0)
+        (address.approved(), address.resource, address.generation),
+        (false, 0, 0)
     );
     assert_eq!(contents.links[&0].generation, 0);
 }
@@ -145,7 +145,7 @@ fn rejecting_revokes_before_anything_else() {
     assert!(
         plan.revoke
             .iter()
-            .any(|write| matches!(write, Write::Address(_, Some(a)) if a.approved == 0))
+            .any(|write| matches!(write, Write::Address(_, Some(a)) if !a.approved()))
     );
 }
 
