@@ -4,13 +4,17 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Deserialize;
 
-use crate::model::operations::{DefaultQuotas, Policy};
+use crate::{
+    agent::detection::Probing,
+    model::operations::{DefaultQuotas, Policy},
+};
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_FILE: &str = "/etc/gateway/gateway.toml";
@@ -53,6 +57,17 @@ pub struct Settings {
     /// [default: 1000]
     #[arg(long, env = "GATEWAY_REFUSALS_PER_SECOND", value_name = "N")]
     pub refusals_per_second: Option<u32>,
+    /// How often it is asked whether an endpoint's address is free before it is taken; 0: never
+    /// [default: 3]
+    #[arg(long, env = "GATEWAY_ADDRESS_PROBES", value_name = "N")]
+    pub address_probes: Option<u32>,
+    /// Time between two of these probes, and after the last, in milliseconds [default: 200]
+    #[arg(
+        long,
+        env = "GATEWAY_ADDRESS_PROBE_INTERVAL",
+        value_name = "MILLISECONDS"
+    )]
+    pub address_probe_interval: Option<u64>,
     /// Networks of a tenant that has no quota of its own [default: 64]
     #[arg(long, env = "GATEWAY_QUOTA_NETWORKS", value_name = "N")]
     pub quota_networks: Option<u32>,
@@ -83,6 +98,8 @@ pub struct Config {
     pub sweep_interval: u64,
     /// How many refusals an endpoint is sent a second; 0: all.
     pub refusals_per_second: u32,
+    /// How endpoints' addresses are probed before they are taken.
+    pub probing: Probing,
     /// What operations depend on.
     pub policy: Policy,
 }
@@ -126,6 +143,16 @@ impl Config {
         if !(1..=3_600).contains(&sweep_interval) {
             bail!("sweep_interval is {sweep_interval}: it must be 1 to 3600 seconds");
         }
+        let probes = settings.address_probes.unwrap_or(3);
+        if probes > 100 {
+            bail!("address_probes is {probes}: it must be at most 100");
+        }
+        let probe_interval = settings.address_probe_interval.unwrap_or(200);
+        if !(10..=10_000).contains(&probe_interval) {
+            bail!(
+                "address_probe_interval is {probe_interval}: it must be 10 to 10000 milliseconds"
+            );
+        }
         let DefaultQuotas {
             networks,
             services,
@@ -141,6 +168,10 @@ impl Config {
             log: settings.log.unwrap_or(log::LevelFilter::Info),
             log_packets: settings.log_packets.unwrap_or(false),
             sweep_interval,
+            probing: Probing {
+                probes,
+                interval: Duration::from_millis(probe_interval),
+            },
             refusals_per_second: settings.refusals_per_second.unwrap_or(1_000),
             policy: Policy {
                 alias_domain,
@@ -174,6 +205,8 @@ impl Settings {
             log_packets: self.log_packets.or(other.log_packets),
             sweep_interval: self.sweep_interval.or(other.sweep_interval),
             refusals_per_second: self.refusals_per_second.or(other.refusals_per_second),
+            address_probes: self.address_probes.or(other.address_probes),
+            address_probe_interval: self.address_probe_interval.or(other.address_probe_interval),
             quota_networks: self.quota_networks.or(other.quota_networks),
             quota_services: self.quota_services.or(other.quota_services),
             quota_endpoints: self.quota_endpoints.or(other.quota_endpoints),

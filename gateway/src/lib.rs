@@ -9,3 +9,4 @@ pub mod lock;
 pub mod model;
 pub mod netlink;
 pub mod store;
+pub mod wire;

@@ -87,7 +87,9 @@ impl Agent {
             .env("GATEWAY_STATE_DIR", self.files.path().join("state"))
             .env("GATEWAY_RUN_DIR", self.files.path().join("run"))
             .env("GATEWAY_BPF_DIR", self.bpf.path())
-            .env("GATEWAY_SWEEP_INTERVAL", "1");
+            .env("GATEWAY_SWEEP_INTERVAL", "1")
+            // Addresses are taken at once; who tests the probes sets this.
+            .env("GATEWAY_ADDRESS_PROBES", "0");
         command
     }
 

@@ -154,15 +154,6 @@ fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
         (
             "POST",
             endpoints,
-            Some(&endpoint("fd00::1")),
-            422,
-            "invalid",
-            "addresses[0]",
-            "IPv6",
-        ),
-        (
-            "POST",
-            endpoints,
             Some(&endpoint("x")),
             400,
             "malformed",

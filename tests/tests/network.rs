@@ -128,7 +128,9 @@ fn a_large_upload_arrives_whole() {
         std::io::copy(&mut stream, &mut file).expect("an upload")
     });
     let sent = site.a.spawn(move || {
-        let mut stream = std::net::TcpStream::connect((ENDPOINT, 7_000)).expect("a connection");
+        let mut stream = wait::until("a listener", wait::SOON, || {
+            std::net::TcpStream::connect((ENDPOINT, 7_000)).ok()
+        });
         let mut file = fs::File::open(source).expect("a file");
         std::io::copy(&mut file, &mut stream).expect("an upload")
     });

@@ -161,6 +161,13 @@ fn show(binary: &Path) -> Result<()> {
     gateway
         .run("endpoint create green/web --network net --address 10.0.0.100 --service shop/web")?;
 
+    for endpoint in ["blue/web", "green/web"] {
+        wait("the address to be found free", SOON, || {
+            let mut show = gateway.command(&format!("endpoint show {endpoint} -o json"));
+            Ok(capture(&mut show)?.1.contains("in_use"))
+        })?;
+    }
+
     step("nothing flows before the provider has agreed");
     let (succeeded, _) = curl("plg-blue")?;
     if succeeded {
@@ -206,11 +213,6 @@ fn show(binary: &Path) -> Result<()> {
         "-sS",
         "-m",
         "60",
-        // Gives up when nothing has come for a second.
-        "--speed-limit",
-        "1",
-        "--speed-time",
-        "1",
         "-o",
         "/dev/null",
         "http://10.0.0.100/endless",
@@ -222,8 +224,9 @@ fn show(binary: &Path) -> Result<()> {
         Ok(text.contains("established"))
     })?;
     gateway.run("connection reject blue/web --reason contract-ended")?;
+    // Not by itself: the file would take minutes, and curl is told to wait.
     wait("the download to break off", SOON, || download.ended())?;
-    println!("\n(the download broke off)");
+    println!("\n(the download broke off: both ends were sent a reset)");
     let (succeeded, _) = curl("plg-blue")?;
     if succeeded {
         bail!("a request got through after the rejection");

@@ -12,6 +12,13 @@ use crate::{Be16, packet::header};
 #[repr(transparent)]
 pub struct Mac([u16; 3]);
 
+impl core::fmt::Display for Mac {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let [a, b, c, d, e, g] = self.bytes();
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
 impl Mac {
     /// From its six bytes.
     #[inline(always)]

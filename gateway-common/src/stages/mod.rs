@@ -40,7 +40,7 @@ use crate::{
 };
 
 pub use options::read as syn_options;
-pub use source_nat::FIRST_PORT;
+pub use source_nat::{FIRST_PORT, SOURCE_PORTS};
 
 /// A part of the way. Two of each, for the two families, but for the last two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,16 +19,21 @@ use crate::{
 
 /// The first port given out; those below are for services (RFC 6056, section 3.2).
 pub const FIRST_PORT: u16 = 1024;
+/// How many there are from there on, on each address and towards each server.
+pub const SOURCE_PORTS: u32 = 65_536 - FIRST_PORT as u32;
 
 /// How many pairs of an even and an odd port there are on one address.
-const PAIRS: u32 = (65_536 - FIRST_PORT as u32) / 2;
+const PAIRS: u32 = SOURCE_PORTS / 2;
 
 /// Ports tried before the new flow is dropped. With 95 of 100 ports in use, one new flow in a
 /// million finds none.
 const ATTEMPTS: u32 = 256;
 
 /// Ports tried on one address before the next one's turn.
-const ATTEMPTS_PER_ADDRESS: u32 = 64;
+const ATTEMPTS_PER_ADDRESS: u32 = 128;
+
+/// Ports tried of the client's parity before those of the other.
+const ATTEMPTS_PER_PARITY: u32 = 64;
 
 /// Ports are tried in steps of this: odd, so that every pair of ports has its turn.
 const STRIDE: u32 = 4_099;
@@ -135,7 +140,9 @@ impl<T: Family, E: Environment> Repeat<E> for Search<T> {
         };
         // A stride leaves a crowd sooner than the next one up would.
         let pair = (self.first_pair + attempt * STRIDE) % PAIRS;
-        let port = u32::from(FIRST_PORT) + 2 * pair + self.parity;
+        // The client's parity first, the other where that is crowded (RFC 4787, REQ-4).
+        let parity = (self.parity + attempt / ATTEMPTS_PER_PARITY) & 1;
+        let port = u32::from(FIRST_PORT) + 2 * pair + parity;
         self.key.destination = address;
         #[expect(
             clippy::cast_possible_truncation,

@@ -1,12 +1,25 @@
 //! State, store and maps together: the one place where a change is decided, written down, and
 //! carried out.
 
+use std::{collections::HashMap, sync::Arc};
+
 use anyhow::Result;
+use gateway_common::{
+    IpAddress,
+    maps::{Address, AddressKey},
+    packet::Mac,
+};
 use jiff::Timestamp;
 use log::{error, info, warn};
+use tokio::sync::Notify;
 
 use crate::{
-    agent::host::HostStatus,
+    agent::{
+        detection::{self, Detection, Probing},
+        health::Healths,
+        host::HostStatus,
+        sweep::NatUse,
+    },
     dataplane::{
         compile::{NoRoom, Observed, compile},
         contents::Contents,
@@ -14,7 +27,9 @@ use crate::{
         plan::plan,
         program::Program,
     },
-    model::{Change, Code, Context, Problem, RandomIdentifiers, State, operations::Policy},
+    model::{
+        Change, Code, Context, Problem, RandomIdentifiers, Reference, State, operations::Policy,
+    },
     store::{self, Store, StoreError},
 };
 
@@ -30,6 +45,14 @@ pub struct Core {
     pub host: HostStatus,
     /// What was observed of the host, for the compiler.
     pub observed: Observed,
+    /// Whether endpoints' addresses are free to be used.
+    pub detection: Detection,
+    /// How backends do that are checked.
+    pub healths: Healths,
+    /// What source NAT addresses carry, by network number and address.
+    pub nat_use: HashMap<(u32, IpAddress), NatUse>,
+    /// Told when flows may have been cut.
+    pub cut: Arc<Notify>,
     store: Box<dyn Store>,
     policy: Policy,
     identifiers: RandomIdentifiers,
@@ -39,6 +62,8 @@ pub struct Core {
     no_room: Vec<NoRoom>,
     /// Whether the maps hold what they should.
     in_step: bool,
+    /// The way to backends that have left their slot, by slot and generation.
+    left_backends: HashMap<(u32, u32), (u32, Mac)>,
 }
 
 impl Core {
@@ -52,9 +77,17 @@ impl Core {
         policy: Policy,
         program: Program,
         maps: Maps,
+        probing: Probing,
     ) -> Result<Self> {
         let current = maps.read()?;
+        let mut detection = Detection::new(probing);
+        detection.adopt(in_use(&state, &current));
         Ok(Self {
+            detection,
+            healths: Healths::new(),
+            nat_use: HashMap::new(),
+            cut: Arc::new(Notify::new()),
+            left_backends: HashMap::new(),
             state,
             maps,
             program,
@@ -110,6 +143,8 @@ impl Core {
     /// # Errors
     /// When the kernel refuses a write. What was written stays, and the next call goes on.
     pub fn reconcile(&mut self) -> Result<()> {
+        self.detection.follow(&self.state);
+        self.observed.tentative = self.detection.tentative();
         let (wanted, no_room) = compile(&self.state, &self.observed, &self.current);
         if no_room != self.no_room {
             for lack in &no_room {
@@ -121,10 +156,41 @@ impl Core {
         self.in_step = false;
         if !plan.is_empty() {
             log::debug!("{} writes into the maps", plan.len());
+            self.note_leaving(&wanted);
             self.maps.write(&plan, &mut self.current)?;
+            if !plan.revoke.is_empty() || !self.left_backends.is_empty() {
+                self.cut.notify_one();
+            }
         }
         self.in_step = true;
         Ok(())
+    }
+
+    /// Keeps in mind where backends are that leave their slots: they are to be told that their
+    /// connections are over.
+    fn note_leaving(&mut self, wanted: &Contents) {
+        for (slot, backend) in &self.current.backends {
+            let stays = wanted
+                .backends
+                .get(slot)
+                .is_some_and(|now| now.generation == backend.generation && now.resource != 0);
+            if backend.resource != 0 && backend.reachable != 0 && !stays {
+                let key = (*slot, backend.generation);
+                self.left_backends
+                    .insert(key, (backend.egress, backend.mac));
+            }
+        }
+    }
+
+    /// The way to backends that have left their slot, by slot and generation.
+    #[must_use]
+    pub const fn left_backends(&self) -> &HashMap<(u32, u32), (u32, Mac)> {
+        &self.left_backends
+    }
+
+    /// Those whose flows have been told are forgotten.
+    pub fn forget_backends(&mut self, told: &HashMap<(u32, u32), (u32, Mac)>) {
+        self.left_backends.retain(|key, _| !told.contains_key(key));
     }
 
     /// Whether the maps hold what they should.
@@ -150,6 +216,28 @@ impl Core {
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
+}
+
+/// The addresses of endpoints that the maps have in use.
+fn in_use(state: &State, contents: &Contents) -> Vec<detection::Key> {
+    let mut keys = Vec::new();
+    for (reference, record) in &state.endpoints {
+        let network = Reference::new(reference.tenant.clone(), record.object.network.clone());
+        let Some(found) = state.networks.get(&network) else {
+            continue;
+        };
+        for address in &record.object.addresses {
+            let key = AddressKey {
+                network: found.object.number,
+                address: IpAddress::from(*address),
+            };
+            let there = contents.addresses.get(&key);
+            if there.is_some_and(|there| there.kind == Address::ENDPOINT) {
+                keys.push((network.clone(), *address));
+            }
+        }
+    }
+    keys
 }
 
 /// A store's failure, for the one who asked.

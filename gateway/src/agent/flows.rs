@@ -1,6 +1,6 @@
-//! Flows: listing them, and removing those that are idle.
+//! Listing flows.
 
-use std::{collections::HashMap, net::SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use gateway_common::{
@@ -10,11 +10,7 @@ use gateway_common::{
 
 use crate::{
     agent::core::Core,
-    dataplane::{
-        expiry::{Pair, Standing, half_expired},
-        maps::{self, Tables},
-    },
-    model::{Reference, service::Timeouts},
+    dataplane::{expiry::Pair, maps::Tables},
 };
 
 /// A flow, of either family, and where it lies.
@@ -129,57 +125,6 @@ impl Core {
         Ok(entries)
     }
 
-    /// Removes flows that have been idle for too long; says how many entries.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn sweep(&mut self) -> Result<usize> {
-        let standings = self.standings();
-        let mut removed = 0;
-        for table in TABLES {
-            removed += self.sweep_table::<V4>(table, &standings)?;
-            removed += self.sweep_table::<V6>(table, &standings)?;
-        }
-        Ok(removed)
-    }
-
-    fn sweep_table<F: Tables>(
-        &mut self,
-        table: Table,
-        standings: &HashMap<u32, Standing>,
-    ) -> Result<usize> {
-        let now = maps::now();
-        // An entry that was used a moment ago is not looked at again; of the others the partner may
-        // have been.
-        let mut idle = Vec::new();
-        self.maps
-            .for_each_flow(table, |key: &FlowKey<F>, flow: &Flow<F>| {
-                if half_expired(flow, now) {
-                    idle.push((*key, *flow));
-                }
-            })
-            .context("could not read the flows")?;
-        let mut removed = 0;
-        for (key, flow) in idle {
-            match self.pair(table, key, flow)? {
-                Some(pair) if !pair.expired(now, standings.get(&flow.link).copied()) => {}
-                Some(pair) => {
-                    // The reverse entry is the reservation of the port, so it goes last.
-                    let reverse = pair.to_service.reverse_key(key.protocol);
-                    self.maps.remove_flow(table, &pair.key)?;
-                    self.maps.remove_flow(table, &reverse)?;
-                    removed += 2;
-                }
-                // Its partner was evicted or removed; what is left leads nowhere.
-                None => {
-                    self.maps.remove_flow(table, &key)?;
-                    removed += 1;
-                }
-            }
-        }
-        Ok(removed)
-    }
-
     /// The entry with its partner, if that is there.
     fn pair<F: Tables>(
         &self,
@@ -189,28 +134,5 @@ impl Core {
     ) -> Result<Option<Pair<F>>> {
         let reverse = self.maps.flow(table, &flow.reverse_key(key.protocol))?;
         Ok(reverse.and_then(|reverse| Pair::of(key, flow, reverse)))
-    }
-
-    /// How connections stand, by link slot.
-    fn standings(&self) -> HashMap<u32, Standing> {
-        let timeouts: HashMap<&Reference, Timeouts> = self
-            .state
-            .services
-            .iter()
-            .map(|(reference, record)| (reference, record.object.spec.timeouts))
-            .collect();
-        self.state
-            .endpoints
-            .values()
-            .map(|record| {
-                let connection = &record.object.connection;
-                let service = &record.object.service_identity.reference;
-                let standing = Standing {
-                    generation: connection.generation,
-                    timeouts: timeouts.get(service).copied().unwrap_or_default(),
-                };
-                (connection.slot, standing)
-            })
-            .collect()
     }
 }

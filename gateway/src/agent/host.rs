@@ -12,7 +12,7 @@ use log::{info, warn};
 use crate::{
     agent::{Agent, core::Core},
     dataplane::{
-        compile::{Interface, NextHop, Observed},
+        compile::{Interface, NextHop},
         program::AttachMode,
     },
     model::{Reference, State},
@@ -253,10 +253,17 @@ impl Host {
         let present: BTreeSet<u32> = links.values().map(|link| link.ifindex).collect();
         self.attached.retain(|ifindex| present.contains(ifindex));
         self.failed.clear();
-        core.observed = Observed {
-            interfaces: links.values().filter_map(usable).collect(),
-            next_hops,
-        };
+        let interfaces: BTreeMap<_, _> = links.values().filter_map(usable).collect();
+        for name in interfaces.keys() {
+            // Whoever was asking for its addresses meanwhile has forgotten them.
+            if !core.observed.interfaces.contains_key(name)
+                && let Some(network) = core.state.network_of_interface(name)
+            {
+                core.detection.announce_again(network);
+            }
+        }
+        core.observed.interfaces = interfaces;
+        core.observed.next_hops = next_hops;
         core.reconcile()?;
         for link in links.values().filter(|link| usable(link).is_some()) {
             // Taken off by somebody else, or never put on by this process.

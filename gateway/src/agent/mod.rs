@@ -2,10 +2,17 @@
 //! API. The data path does not need it: killed at any moment, packets go on as before.
 
 pub mod core;
+pub mod detection;
+pub mod duties;
 pub mod flows;
+pub mod health;
 pub mod host;
+pub mod sweep;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use log::{debug, error, info, warn};
@@ -16,13 +23,21 @@ use tokio::{
 };
 
 use crate::{
-    agent::{core::Core, host::Host},
+    agent::{
+        core::Core,
+        host::Host,
+        sweep::{Snapshot, Sweeper},
+    },
     api,
     config::Config,
-    dataplane::program::{self, Parameters, Program},
+    dataplane::{
+        flow_tables::FlowTables,
+        program::{self, Parameters, Program},
+    },
     lock::Lock,
     netlink::Netlink,
     store::{self, Sqlite, Store as _},
+    wire::Sender,
 };
 
 /// The store's file within the state directory.
@@ -30,6 +45,9 @@ const STORE: &str = "state.db";
 
 /// After the host has been looked at, changes are gathered for so long before it is looked at again.
 const GATHER: Duration = Duration::from_millis(100);
+
+/// Conflicts over addresses are looked for at least so often.
+const LONGEST_TURN: Duration = Duration::from_millis(500);
 
 /// How long to wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -41,6 +59,16 @@ pub struct Agent {
     /// Only one looks at the host at a time.
     host: Mutex<Host>,
     netlink: Netlink,
+    sender: Sender,
+}
+
+impl Agent {
+    /// Sends a frame. One that is lost is no worse than one that the network loses.
+    fn send(&self, ifindex: u32, frame: &[u8]) {
+        if let Err(error) = self.sender.send(ifindex, frame) {
+            debug!("interface {ifindex} did not take a frame: {error}");
+        }
+    }
 }
 
 /// Runs the agent until it is told to stop. The data path stays as it is then.
@@ -77,11 +105,21 @@ pub async fn run(config: Config) -> Result<()> {
     );
     let netlink = Netlink::connect().context("could not talk to the kernel by netlink")?;
     let changes = Netlink::watch().context("could not watch the host's interfaces")?;
-    let core = Core::new(state, Box::new(store), config.policy.clone(), program, maps)?;
+    let sweeper = Sweeper::new(FlowTables::new(&maps)?);
+    let policy = config.policy.clone();
+    let core = Core::new(
+        state,
+        Box::new(store),
+        policy,
+        program,
+        maps,
+        config.probing,
+    )?;
     let agent = Arc::new(Agent {
         core: Mutex::new(core),
         host: Mutex::new(Host::default()),
         netlink,
+        sender: Sender::open().context("could not open a socket for frames")?,
     });
     // What the store says is in force before the first request is taken.
     agent.refresh().await?;
@@ -92,8 +130,12 @@ pub async fn run(config: Config) -> Result<()> {
     tokio::spawn(keep_in_step(Arc::clone(&agent), changes));
     tokio::spawn(sweep(
         Arc::clone(&agent),
+        sweeper,
         Duration::from_secs(config.sweep_interval),
     ));
+    let turns = config.probing.interval.min(LONGEST_TURN);
+    tokio::spawn(detect(Arc::clone(&agent), turns));
+    tokio::spawn(health::run(Arc::clone(&agent)));
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -131,17 +173,69 @@ async fn keep_in_step(agent: Arc<Agent>, mut changes: mpsc::Receiver<()>) {
     }
 }
 
-/// Removes idle flows from time to time.
-async fn sweep(agent: Arc<Agent>, every: Duration) {
+/// Removes idle flows from time to time, and tells both ends of flows that were cut at once.
+async fn sweep(agent: Arc<Agent>, mut sweeper: Sweeper, every: Duration) {
+    let cut = Arc::clone(&agent.core.lock().await.cut);
+    let mut turns = interval(every);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = turns.tick() => {}
+            () = cut.notified() => {}
+        }
+        let snapshot = Snapshot::of(&*agent.core.lock().await);
+        let swept = snapshot.and_then(|snapshot| {
+            let swept = tokio::task::block_in_place(|| sweeper.sweep(&snapshot))?;
+            Ok((snapshot, swept))
+        });
+        let (snapshot, swept) = match swept {
+            Ok(done) => done,
+            Err(error) => {
+                warn!("could not go through the flows: {error:#}");
+                continue;
+            }
+        };
+        if swept.removed > 0 {
+            debug!("{} entries of idle flows removed", swept.removed);
+        }
+        if !swept.endings.is_empty() {
+            info!(
+                "telling {} ends of connections that are over",
+                swept.endings.len()
+            );
+        }
+        // First all resets, so that the answers to the questions are not behind others' resets.
+        for (ifindex, ending) in &swept.endings {
+            agent.send(*ifindex, &ending.reset());
+        }
+        for (ifindex, ending) in &swept.endings {
+            agent.send(*ifindex, &ending.question());
+        }
+        let mut core = agent.core.lock().await;
+        if let Err(error) = tokio::task::block_in_place(|| core.account(&snapshot, swept)) {
+            warn!("could not correct what connections use: {error:#}");
+        }
+    }
+}
+
+/// Finds out whether endpoints' addresses are free, and tells their networks of them.
+async fn detect(agent: Arc<Agent>, every: Duration) {
     let mut turns = interval(every);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
-        let mut core = agent.core.lock().await;
-        match tokio::task::block_in_place(|| core.sweep()) {
-            Ok(0) => {}
-            Ok(removed) => debug!("{removed} entries of idle flows removed"),
-            Err(error) => warn!("could not remove idle flows: {error:#}"),
+        let frames = {
+            let mut core = agent.core.lock().await;
+            match tokio::task::block_in_place(|| core.detect(Instant::now())) {
+                Ok(frames) => frames,
+                Err(error) => {
+                    warn!("could not look after endpoints' addresses: {error:#}");
+                    continue;
+                }
+            }
+        };
+        for (ifindex, frame) in frames {
+            agent.send(ifindex, &frame);
         }
     }
 }

@@ -5,12 +5,14 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use gateway_common::{flow::Table, packet::protocol};
+use gateway_common::{IpAddress, flow::Table, packet::protocol, stages::SOURCE_PORTS};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::{core::Core, flows::Found, host::AttachmentState},
+    agent::{
+        core::Core, detection::Standing, duties::is_scarce, flows::Found, host::AttachmentState,
+    },
     dataplane::{compile::is_isolated, expiry::seconds, maps, program::AttachMode},
     model::{
         Connection, ConnectionState, Endpoint, Meta, Name, Network, Record, Reference, Service,
@@ -182,10 +184,7 @@ fn attachment(interface: &str, state: &AttachmentState) -> AttachmentStatus {
         }
         .to_owned(),
         ifindex: link.map(|link| link.ifindex),
-        mac: link.and_then(|link| link.mac).map(|mac| {
-            let [a, b, c, d, e, f] = mac.bytes();
-            format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
-        }),
+        mac: link.and_then(|link| link.mac).map(|mac| mac.to_string()),
         mtu: link.map(|link| link.mtu),
         xdp_mode: state.mode.map(|mode| {
             match mode {
@@ -205,6 +204,8 @@ pub struct ServiceStatus {
     pub alias: String,
     /// How its backends are.
     pub backends: Vec<BackendStatus>,
+    /// What its source NAT addresses carry; those that carry nothing left out.
+    pub nat_addresses: Vec<NatAddressStatus>,
     /// How many connections are in each state.
     pub connections: BTreeMap<ConnectionState, usize>,
 }
@@ -218,9 +219,27 @@ pub struct BackendStatus {
     pub address: IpAddr,
     /// Whether the gateway knows the way to it.
     pub reachable: bool,
-    /// Why not.
+    /// Whether it passes its health checks; none where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
+    /// Why it is not reachable or not healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+}
+
+/// What a source NAT address carries.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NatAddressStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// Flows from it.
+    pub flows: u64,
+    /// Ports in use towards the server that most of them go to: a port serves once for each server.
+    pub ports_used: u64,
+    /// Ports that are left towards that server.
+    pub ports_free: u64,
+    /// Whether so few are left that the service needs more addresses.
+    pub scarce: bool,
 }
 
 /// A service.
@@ -236,16 +255,21 @@ pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> 
         for backend in &resource.backends {
             let key = (network.clone(), backend.address);
             let reachable = core.observed.next_hops.contains_key(&key);
+            let checked = (reference.clone(), resource.name.clone(), backend.address);
+            let health = core.healths.get(&checked);
+            let problem = if reachable {
+                health
+                    .filter(|health| health.unhealthy)
+                    .and_then(|health| health.last_error.clone())
+            } else {
+                core.host.unreachable.get(&key).cloned()
+            };
             backends.push(BackendStatus {
                 resource: resource.name.clone(),
                 address: backend.address,
                 reachable,
-                problem: core
-                    .host
-                    .unreachable
-                    .get(&key)
-                    .filter(|_| !reachable)
-                    .cloned(),
+                healthy: health.map(|health| !health.unhealthy),
+                problem,
             });
         }
     }
@@ -263,10 +287,31 @@ pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> 
         spec: spec.clone(),
         status: ServiceStatus {
             alias: record.object.alias.clone(),
+            nat_addresses: nat_addresses(core, &network, spec),
             backends,
             connections,
         },
     }
+}
+
+/// What the service's source NAT addresses carry.
+fn nat_addresses(core: &Core, network: &Reference, spec: &ServiceSpec) -> Vec<NatAddressStatus> {
+    let Some(number) = core.state.networks.get(network).map(|n| n.object.number) else {
+        return Vec::new();
+    };
+    let addresses = spec.nat_addresses.iter().flat_map(|range| range.iter());
+    addresses
+        .filter_map(|address| {
+            let used = core.nat_use.get(&(number, IpAddress::from(address)))?;
+            Some(NatAddressStatus {
+                address,
+                flows: used.flows,
+                ports_used: used.ports,
+                ports_free: u64::from(SOURCE_PORTS).saturating_sub(used.ports),
+                scarce: is_scarce(*used),
+            })
+        })
+        .collect()
 }
 
 /// A connection, as both sides see it.
@@ -320,8 +365,25 @@ pub struct EndpointStatus {
     pub connection: ConnectionStatus,
     /// Whether the data path knows the endpoint.
     pub programmed: bool,
+    /// How its addresses stand.
+    pub addresses: Vec<AddressStatus>,
+    /// Flows that it has now.
+    pub flows: u64,
     /// What crossed, and what did not.
     pub counters: Counters,
+}
+
+/// How an endpoint's address stands.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AddressStatus {
+    /// The address.
+    pub address: IpAddr,
+    /// `probing`: it is being found out whether another station has it; `in_use`; `conflict`: another
+    /// station has it, so it is not in use; `disputed`: it is in use, and another station claims it.
+    pub state: String,
+    /// The other station.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub station: Option<String>,
 }
 
 /// What was counted for a connection. Bytes are those of the IP packets.
@@ -371,6 +433,8 @@ pub fn endpoint(
         status: EndpointStatus {
             connection: ConnectionStatus::from(&endpoint.connection),
             programmed: link.is_some_and(|link| link.id == endpoint.connection.link_id),
+            addresses: addresses(core, reference, endpoint),
+            flows: core.maps.usage(slot)?.flows,
             counters: Counters {
                 flows_opened: counted.flows_opened,
                 packets_to_service: counted.packets_to_service,
@@ -384,6 +448,25 @@ pub fn endpoint(
             },
         },
     })
+}
+
+fn addresses(core: &Core, reference: &Reference, endpoint: &Endpoint) -> Vec<AddressStatus> {
+    let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
+    let addresses = endpoint.addresses.iter().map(|address| {
+        let standing = core.detection.standing(&(network.clone(), *address));
+        let (state, station) = match standing {
+            None | Some(Standing::Probing) => ("probing", None),
+            Some(Standing::Taken) => ("in_use", None),
+            Some(Standing::Conflict(station)) => ("conflict", Some(station)),
+            Some(Standing::Disputed(station)) => ("disputed", Some(station)),
+        };
+        AddressStatus {
+            address: *address,
+            state: state.to_owned(),
+            station: station.map(|station| station.to_string()),
+        }
+    });
+    addresses.collect()
 }
 
 /// A connection, as the provider sees it under its service.

@@ -99,6 +99,8 @@ enum ConfigCommand {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Every HTTP client wants one. Fails only if one is installed already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,8 +9,8 @@ use std::{
 use gateway_common::{
     Be16, IpAddress,
     maps::{
-        Address, AddressKey, Attachment, Backend, Egress, Link, MAGLEV_PLACES, MOST_ATTACHMENTS,
-        MOST_BACKENDS, MOST_NAT_ADDRESSES, NO_LINK, NatAddress, Port, PortKey,
+        Address, AddressKey, Attachment, Backend, Egress, Limits, Link, MAGLEV_PLACES,
+        MOST_ATTACHMENTS, MOST_BACKENDS, MOST_NAT_ADDRESSES, NO_LINK, NatAddress, Port, PortKey,
     },
     packet::Mac,
 };
@@ -22,8 +22,8 @@ use crate::{
         places::Places,
     },
     model::{
-        ConnectionState, Network, Record, Reference, Service, State,
-        service::{NoBackend, PortNumber, Resource, SessionAffinity},
+        ConnectionState, Endpoint, Name, Network, Record, Reference, Service, State,
+        service::{NoBackend, NoFlow, PortNumber, Resource, SessionAffinity, UnhealthyFlows},
     },
 };
 
@@ -34,6 +34,19 @@ pub struct Observed {
     pub interfaces: BTreeMap<String, Interface>,
     /// Where backends are, as far as their networks' stations answered.
     pub next_hops: HashMap<(Reference, IpAddr), NextHop>,
+    /// Backends that fail their health checks: service, resource, address.
+    pub unhealthy: BTreeSet<(Reference, Name, IpAddr)>,
+    /// Endpoints' addresses, by network, of which it is not known yet that nobody else has them.
+    pub tentative: BTreeSet<(Reference, IpAddr)>,
+}
+
+impl Observed {
+    /// Whether the backend fails its health checks.
+    #[must_use]
+    pub fn is_unhealthy(&self, service: &Reference, resource: &Resource, address: IpAddr) -> bool {
+        let key = (service.clone(), resource.name.clone(), address);
+        !self.unhealthy.is_empty() && self.unhealthy.contains(&key)
+    }
 }
 
 /// An interface.
@@ -75,6 +88,7 @@ pub fn compile(state: &State, observed: &Observed, current: &Contents) -> (Conte
         contents: Contents::default(),
         no_room: Vec::new(),
         slots: HashMap::new(),
+        mixed: Mixed::of(state),
     };
     compiler.networks();
     compiler.services();
@@ -90,6 +104,58 @@ struct Compiler<'a> {
     no_room: Vec<NoRoom>,
     /// The attachment slots, by interface.
     slots: HashMap<&'a str, u32>,
+    mixed: Mixed<'a>,
+}
+
+/// Where an endpoint's address and its backends are of different families.
+#[derive(Default)]
+struct Mixed<'a> {
+    /// Networks in which IPv4 is translated into IPv6.
+    networks: BTreeSet<Reference>,
+    /// Services whose IPv4 servers are reached from IPv4 and from IPv6.
+    services: BTreeSet<&'a Reference>,
+}
+
+impl<'a> Mixed<'a> {
+    /// Approved or not: an approval changes no more than it must.
+    fn of(state: &'a State) -> Self {
+        let mut mixed = Self::default();
+        for (reference, record) in &state.services {
+            let (mut from_v4, mut from_v6) = (false, false);
+            for (owner, endpoint) in state.endpoints_of_service(reference) {
+                let endpoint = &endpoint.object;
+                let backends = record
+                    .object
+                    .spec
+                    .resource(&endpoint.resource)
+                    .and_then(|resource| resource.backends.first());
+                let Some(backend) = backends.map(|backend| backend.address) else {
+                    continue;
+                };
+                for address in &endpoint.addresses {
+                    match (address.is_ipv4(), backend.is_ipv4()) {
+                        (true, false) => {
+                            let network =
+                                Reference::new(owner.tenant.clone(), endpoint.network.clone());
+                            mixed.networks.insert(network);
+                        }
+                        (false, true) => {
+                            let network = record.object.spec.network.clone();
+                            let network = Reference::new(reference.tenant.clone(), network);
+                            mixed.networks.insert(network);
+                            from_v6 = true;
+                        }
+                        (true, true) => from_v4 = true,
+                        (false, false) => {}
+                    }
+                }
+            }
+            if from_v4 && from_v6 {
+                mixed.services.insert(reference);
+            }
+        }
+        mixed
+    }
 }
 
 /// Where a service's source NAT addresses are.
@@ -166,6 +232,9 @@ impl<'a> Compiler<'a> {
         if services {
             flags |= Attachment::PASS_NEIGHBOURS;
         }
+        if self.mixed.networks.contains(reference) {
+            flags |= Attachment::TRANSLATES;
+        }
         let Interface { ifindex, mac, mtu } = interface;
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         self.contents.attachments.insert(
@@ -210,36 +279,63 @@ impl<'a> Compiler<'a> {
             } else {
                 0
             };
+            let limits = service.map(|service| service.object.spec.limits().compiled());
+            let limits = limits.unwrap_or_default();
+            let limited = limits != Limits::default();
+            if limited {
+                self.contents.limits.insert(connection.slot, limits);
+            }
             self.contents.links.insert(
                 connection.slot,
                 Link {
                     id: connection.link_id,
                     generation,
-                    limited: 0,
+                    limited: u32::from(limited),
                 },
             );
-            let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
-            let Some(network) = self.state.networks.get(&network) else {
-                continue;
-            };
-            for address in &endpoint.addresses {
-                let key = AddressKey {
-                    network: network.object.number,
-                    address: IpAddress::from(*address),
-                };
-                let value = Address {
-                    kind: Address::ENDPOINT,
-                    flags: if resource.is_some() {
-                        Address::APPROVED
-                    } else {
-                        0
-                    },
-                    link: connection.slot,
-                    generation,
-                    resource: resource.unwrap_or(0),
-                };
-                self.contents.addresses.insert(key, value);
+            let mut flags = 0;
+            if resource.is_some() {
+                flags |= Address::APPROVED;
             }
+            if service.is_some_and(|service| service.object.spec.no_flow == NoFlow::Drop) {
+                flags |= Address::SILENT;
+            }
+            let value = Address {
+                kind: Address::ENDPOINT,
+                flags,
+                link: connection.slot,
+                generation,
+                resource: resource.unwrap_or(0),
+            };
+            self.addresses(reference, endpoint, value);
+        }
+    }
+
+    /// What the endpoint's addresses are. One that may be another station's is only watched.
+    fn addresses(&mut self, reference: &Reference, endpoint: &Endpoint, value: Address) {
+        let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
+        let Some(number) = self.state.networks.get(&network).map(|n| n.object.number) else {
+            return;
+        };
+        for address in &endpoint.addresses {
+            let key = AddressKey {
+                network: number,
+                address: IpAddress::from(*address),
+            };
+            let tentative = self
+                .observed
+                .tentative
+                .contains(&(network.clone(), *address));
+            let value = if tentative {
+                Address {
+                    kind: Address::TENTATIVE,
+                    link: value.link,
+                    ..Address::default()
+                }
+            } else {
+                value
+            };
+            self.contents.addresses.insert(key, value);
         }
     }
 
@@ -252,7 +348,7 @@ impl<'a> Compiler<'a> {
             nat_places.take(port.nat_offset, port.nat_size_v4 + port.nat_size_v6);
             maglev_places.take(port.maglev_offset, port.maglev_size);
         }
-        let mut slots = BackendSlots::new(self.state, self.current);
+        let mut slots = BackendSlots::new(self.state, self.observed, self.current);
         for (reference, record) in &self.state.services {
             let network =
                 Reference::new(reference.tenant.clone(), record.object.spec.network.clone());
@@ -267,14 +363,14 @@ impl<'a> Compiler<'a> {
                 let Some(id) = record.object.resource_numbers.get(&resource.name) else {
                     continue;
                 };
-                let usable = self.backends(&network, resource, *id, &mut slots);
+                let usable = self.backends(reference, record, resource, *id, &mut slots);
                 let region = self.maglev_region(*id, &usable, &mut maglev_places);
                 let Some(maglev) = region else {
                     let what = format!("the backends of {reference}, resource {}", resource.name);
                     self.lacks(what, "MAGLEV", MAGLEV_PLACES);
                     continue;
                 };
-                self.ports(record, resource, *id, number, nat, maglev);
+                self.ports(reference, record, resource, *id, number, nat, maglev);
             }
         }
         self.contents.backends.extend(slots.freed());
@@ -350,13 +446,22 @@ impl<'a> Compiler<'a> {
     /// The resource's backends get their slots; returned are those that can take new flows.
     fn backends(
         &mut self,
-        network: &Reference,
+        reference: &Reference,
+        record: &Record<Service>,
         resource: &Resource,
         id: u32,
         slots: &mut BackendSlots,
     ) -> Vec<(Candidate, u32)> {
+        let spec = &record.object.spec;
+        let network = Reference::new(reference.tenant.clone(), spec.network.clone());
         let mut usable = Vec::new();
         for backend in &resource.backends {
+            let unhealthy = self
+                .observed
+                .is_unhealthy(reference, resource, backend.address);
+            if unhealthy && spec.health_check.unhealthy_flows == UnhealthyFlows::Reset {
+                continue;
+            }
             let hop = self
                 .observed
                 .next_hops
@@ -380,7 +485,7 @@ impl<'a> Compiler<'a> {
                 reachable: u16::from(way.is_some()),
             };
             self.contents.backends.insert(slot, value);
-            if way.is_some() && !backend.drain && backend.weight > 0 {
+            if way.is_some() && !unhealthy && !backend.drain && backend.weight > 0 {
                 let candidate = Candidate {
                     address: backend.address,
                     weight: backend.weight,
@@ -420,8 +525,10 @@ impl<'a> Compiler<'a> {
         Some((offset, size))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what a port's entry is made of")]
     fn ports(
         &mut self,
+        reference: &Reference,
         record: &Record<Service>,
         resource: &Resource,
         id: u32,
@@ -435,6 +542,9 @@ impl<'a> Compiler<'a> {
         }
         if record.object.spec.session_affinity == SessionAffinity::ClientAddress {
             flags |= Port::CLIENT_AFFINITY;
+        }
+        if self.mixed.services.contains(reference) {
+            flags |= Port::SHARES_SOURCES;
         }
         for port in &resource.ports {
             let number = match port.port {
@@ -484,12 +594,18 @@ struct BackendSlots {
 }
 
 impl BackendSlots {
-    fn new(state: &State, current: &Contents) -> Self {
+    fn new(state: &State, observed: &Observed, current: &Contents) -> Self {
         let mut wanted = BTreeSet::new();
-        for record in state.services.values() {
-            for resource in &record.object.spec.resources {
+        for (reference, record) in &state.services {
+            let spec = &record.object.spec;
+            let resets = spec.health_check.unhealthy_flows == UnhealthyFlows::Reset;
+            for resource in &spec.resources {
                 let id = record.object.resource_numbers.get(&resource.name).copied();
                 for backend in &resource.backends {
+                    // It leaves its slot, and with that its flows end.
+                    if resets && observed.is_unhealthy(reference, resource, backend.address) {
+                        continue;
+                    }
                     wanted.insert((id.unwrap_or(0), backend.address));
                 }
             }

@@ -1,9 +1,9 @@
 //! The maps themselves: reading what they hold, writing what a plan says.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, HashMap, btree_map::Entry},
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -11,8 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
     maps::{
-        Array, DevMap, HashMap, IterableMap as _, Map, MapData, MapError, PerCpuArray,
-        PerCpuHashMap, PerCpuValues, xdp::XdpMapError,
+        Array, DevMap, HashMap as BpfHashMap, IterableMap as _, Map, MapData, MapError,
+        PerCpuArray, PerCpuHashMap, PerCpuValues, xdp::XdpMapError,
     },
     sys::SyscallError,
     util::nr_cpus,
@@ -43,7 +43,7 @@ struct Raw<T>(T);
 unsafe impl<T: Pod> aya::Pod for Raw<T> {}
 
 type ArrayOf<T> = Array<MapData, Raw<T>>;
-type HashOf<K, V> = HashMap<MapData, Raw<K>, Raw<V>>;
+type HashOf<K, V> = BpfHashMap<MapData, Raw<K>, Raw<V>>;
 
 /// The flow tables of a family.
 pub struct Flows<F: Family> {
@@ -347,6 +347,12 @@ impl Maps {
         Ok(())
     }
 
+    /// The descriptor of a flow table.
+    #[must_use]
+    pub fn flow_table<F: Tables>(&self, table: Table) -> BorrowedFd<'_> {
+        F::flows(self).of(table).map().fd().as_fd()
+    }
+
     /// Calls `visit` for every entry of a flow table.
     ///
     /// # Errors
@@ -356,7 +362,7 @@ impl Maps {
         table: Table,
         visit: impl FnMut(&FlowKey<F>, &Flow<F>),
     ) -> io::Result<()> {
-        syscalls::for_each(F::flows(self).of(table).map().fd().as_fd(), visit)
+        syscalls::for_each(self.flow_table::<F>(table), visit)
     }
 
     /// An entry of a flow table.
@@ -393,6 +399,21 @@ impl Maps {
     /// When the kernel refuses.
     pub fn usage(&self, slot: u32) -> Result<Usage, MapError> {
         Ok(self.usage.get(&slot, 0)?.0)
+    }
+
+    /// Flows by link slot; connections that have none are left out.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flows_in_use(&self) -> io::Result<HashMap<u32, u64>> {
+        let mut flows = HashMap::new();
+        let map = self.usage.map().fd().as_fd();
+        syscalls::for_each(map, |slot: &u32, usage: &Usage| {
+            if usage.flows > 0 {
+                flows.insert(*slot, usage.flows);
+            }
+        })?;
+        Ok(flows)
     }
 
     /// Sets what a connection uses. Meters that the data path moves at the same moment may lose that.

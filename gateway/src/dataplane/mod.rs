@@ -2,11 +2,12 @@
 //!
 //! Pure: [`compile`] (desired state to [`contents`]), [`plan`] (two contents to the writes between
 //! them), [`maglev`], [`expiry`]. I/O: [`program`] (loading, pinning, attaching), [`maps`] (reading
-//! and writing), [`syscalls`].
+//! and writing), [`flow_tables`], [`syscalls`].
 
 pub mod compile;
 pub mod contents;
 pub mod expiry;
+pub mod flow_tables;
 pub mod maglev;
 pub mod maps;
 pub mod places;

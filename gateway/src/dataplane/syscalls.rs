@@ -10,6 +10,7 @@ use std::{
 
 use bytemuck::{Pod, Zeroable};
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
@@ -103,7 +104,27 @@ struct ElementAttributes {
     flags: u64,
 }
 
-/// Deletes an entry of a map for which aya has no call: a device map.
+/// An entry of a map, if it is there.
+///
+/// # Errors
+/// When the kernel refuses. Key and value must have the map's sizes.
+pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::zeroed();
+    let mut attributes = ElementAttributes {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_mut(&mut value) as u64,
+        ..ElementAttributes::zeroed()
+    };
+    // SAFETY: the attributes name a key and a value of the map's sizes that outlive the call.
+    match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) } {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes an entry of a map.
 ///
 /// # Errors
 /// When the kernel refuses, or there is no such entry.

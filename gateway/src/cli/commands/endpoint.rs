@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::{
-    api::view::EndpointView,
+    api::view::{AddressStatus, EndpointView},
     cli::{
         client::Client,
         commands::{LabelArguments, amount, joined, path, shown},
@@ -134,7 +134,7 @@ fn details(endpoint: &EndpointView) -> Table {
     Table::Fields(vec![
         ("endpoint", endpoint.reference()),
         ("network", spec.network.to_string()),
-        ("address", joined(&spec.addresses)),
+        ("address", addresses(&endpoint.status.addresses)),
         ("service", spec.service.clone()),
         ("resource", spec.resource.to_string()),
         ("message", spec.request_message.clone()),
@@ -161,7 +161,13 @@ fn details(endpoint: &EndpointView) -> Table {
             }
             .to_owned(),
         ),
-        ("flows opened", counters.flows_opened.to_string()),
+        (
+            "flows",
+            format!(
+                "{} now, {} opened",
+                endpoint.status.flows, counters.flows_opened
+            ),
+        ),
         (
             "to service",
             crossed(counters.packets_to_service, counters.bytes_to_service),
@@ -174,4 +180,19 @@ fn details(endpoint: &EndpointView) -> Table {
         ("labels", shown(&endpoint.meta.labels)),
         ("created", endpoint.meta.created_at.to_string()),
     ])
+}
+
+/// Addresses, with what is wrong with them.
+fn addresses(addresses: &[AddressStatus]) -> String {
+    let shown = addresses.iter().map(|status| {
+        let address = status.address;
+        let station = status.station.as_deref().unwrap_or_default();
+        match status.state.as_str() {
+            "in_use" => address.to_string(),
+            "conflict" => format!("{address} (not in use: station {station} has it)"),
+            "disputed" => format!("{address} (station {station} claims it too)"),
+            other => format!("{address} ({other})"),
+        }
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }

@@ -16,8 +16,9 @@ use crate::{
         Name, Reference,
         address::AddressRange,
         service::{
-            Backend, NoBackend, Port, Resource, ServiceRequest, ServiceSpec, SessionAffinity,
-            TenantSet, default_resource,
+            Backend, Check, ConnectionLimits, HealthCheck, NoBackend, NoFlow, Port, Resource,
+            ServiceRequest, ServiceSpec, SessionAffinity, StatusRange, TenantSet, UnhealthyFlows,
+            default_resource,
         },
     },
 };
@@ -116,8 +117,117 @@ struct SettingsArguments {
     /// Seconds after which an idle UDP flow is
     #[arg(long, value_name = "SECONDS")]
     udp_timeout: Option<u32>,
+    /// What a packet gets that belongs to no flow
+    #[arg(long, value_enum, value_name = "WHAT")]
+    no_flow: Option<NoFlowArgument>,
+    /// How many flows each endpoint may have at the same time; 0 for no limit
+    #[arg(long, value_name = "N")]
+    connection_limit: Option<u32>,
+    /// How many flows each endpoint may open a second; 0 for no limit
+    #[arg(long, value_name = "N")]
+    new_connection_rate: Option<u32>,
+    /// How many packets a second each endpoint may send, and be sent; 0 for no limit
+    #[arg(long, value_name = "N")]
+    packet_rate: Option<u32>,
+    /// How many bits a second each endpoint may send, and be sent; 0 for no limit
+    #[arg(long, value_name = "N")]
+    bit_rate: Option<u64>,
+    #[command(flatten)]
+    health: HealthArguments,
     #[command(flatten)]
     labels: LabelArguments,
+}
+
+/// How backends are checked.
+#[derive(Debug, Args)]
+struct HealthArguments {
+    /// What backends are asked, to know whether they are well
+    #[arg(long, value_enum, value_name = "WHAT")]
+    health_check: Option<CheckArgument>,
+    /// The backends' port that is asked; 0 for the resource's first
+    #[arg(long, value_name = "PORT")]
+    health_port: Option<u16>,
+    /// Seconds between two checks
+    #[arg(long, value_name = "SECONDS")]
+    health_interval: Option<u32>,
+    /// Seconds within which the answer must come
+    #[arg(long, value_name = "SECONDS")]
+    health_timeout: Option<u32>,
+    /// Checks in a row that make a backend healthy
+    #[arg(long, value_name = "N")]
+    healthy_threshold: Option<u32>,
+    /// Failed checks in a row that make it unhealthy
+    #[arg(long, value_name = "N")]
+    unhealthy_threshold: Option<u32>,
+    /// What is asked for by HTTP
+    #[arg(long, value_name = "PATH")]
+    health_path: Option<String>,
+    /// What the answer must be: a status code, or a range as 200-399
+    #[arg(long, value_name = "STATUS")]
+    health_status: Option<StatusRange>,
+    /// What happens to an unhealthy backend's flows
+    #[arg(long, value_enum, value_name = "WHAT")]
+    unhealthy_flows: Option<UnhealthyFlowsArgument>,
+}
+
+impl HealthArguments {
+    /// Lays what was given over a service's health check.
+    fn apply(&self, health: &mut HealthCheck) {
+        fn set<T>(field: &mut T, given: Option<T>) {
+            if let Some(given) = given {
+                *field = given;
+            }
+        }
+        let check = self.health_check.map(|check| match check {
+            CheckArgument::None => Check::None,
+            CheckArgument::Tcp => Check::Tcp,
+            CheckArgument::Http => Check::Http,
+            CheckArgument::Https => Check::Https,
+        });
+        set(&mut health.check, check);
+        let port = self
+            .health_port
+            .map(|port| Some(port).filter(|port| *port != 0));
+        set(&mut health.port, port);
+        set(&mut health.interval, self.health_interval);
+        set(&mut health.timeout, self.health_timeout);
+        set(&mut health.healthy_threshold, self.healthy_threshold);
+        set(&mut health.unhealthy_threshold, self.unhealthy_threshold);
+        set(&mut health.path, self.health_path.clone());
+        set(&mut health.expected_status, self.health_status);
+        let flows = self.unhealthy_flows.map(|what| match what {
+            UnhealthyFlowsArgument::Keep => UnhealthyFlows::Keep,
+            UnhealthyFlowsArgument::Reset => UnhealthyFlows::Reset,
+        });
+        set(&mut health.unhealthy_flows, flows);
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CheckArgument {
+    None,
+    Tcp,
+    Http,
+    Https,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum UnhealthyFlowsArgument {
+    Keep,
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NoFlowArgument {
+    Reset,
+    Drop,
+}
+
+/// A limit as it was given: 0 is none.
+fn limit<T: Copy + Default + PartialEq>(given: Option<T>, there: Option<T>) -> Option<T> {
+    given.map_or(there, |given| {
+        Some(given).filter(|given| *given != T::default())
+    })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -190,6 +300,17 @@ impl SettingsArguments {
                 SessionAffinityArgument::ClientAddress => SessionAffinity::ClientAddress,
             };
         }
+        if let Some(what) = self.no_flow {
+            spec.no_flow = match what {
+                NoFlowArgument::Reset => NoFlow::Reset,
+                NoFlowArgument::Drop => NoFlow::Drop,
+            };
+        }
+        spec.connection_limit = limit(self.connection_limit, spec.connection_limit);
+        spec.new_connection_rate = limit(self.new_connection_rate, spec.new_connection_rate);
+        spec.packet_rate = limit(self.packet_rate, spec.packet_rate);
+        spec.bit_rate = limit(self.bit_rate, spec.bit_rate);
+        self.health.apply(&mut spec.health_check);
         let timeouts = &mut spec.timeouts;
         timeouts.tcp_established = self
             .tcp_established_timeout
@@ -289,6 +410,12 @@ async fn create(client: &Client, arguments: Create) -> Result<()> {
         timeouts: Default::default(),
         no_backend: NoBackend::default(),
         session_affinity: SessionAffinity::default(),
+        no_flow: NoFlow::default(),
+        connection_limit: None,
+        new_connection_rate: None,
+        packet_rate: None,
+        bit_rate: None,
+        health_check: HealthCheck::default(),
     };
     arguments.settings.apply(&mut spec);
     let request = ServiceRequest {
@@ -368,6 +495,41 @@ fn connections(service: &ServiceView) -> String {
     }
 }
 
+/// What each endpoint may use, on one line.
+fn limits(limits: ConnectionLimits) -> String {
+    let ConnectionLimits {
+        connection_limit,
+        new_connection_rate,
+        packet_rate,
+        bit_rate,
+    } = limits;
+    let parts = [
+        connection_limit.map(|most| format!("{most} flows")),
+        new_connection_rate.map(|most| format!("{most} new ones/s")),
+        packet_rate.map(|most| format!("{most} packets/s")),
+        bit_rate.map(|most| format!("{most} bit/s")),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        "no limits".to_owned()
+    } else {
+        format!("at most {}", parts.join(", "))
+    }
+}
+
+/// How backends are checked, on one line.
+fn health(check: &HealthCheck) -> String {
+    let port = check.port.map(|port| format!(" on port {port}"));
+    let port = port.unwrap_or_default();
+    let what = match check.check {
+        Check::None => return "none: who answers ARP or neighbour discovery is well".to_owned(),
+        Check::Tcp => format!("TCP{port}"),
+        Check::Http => format!("HTTP{port} {} -> {}", check.path, check.expected_status),
+        Check::Https => format!("HTTPS{port} {} -> {}", check.path, check.expected_status),
+    };
+    format!("{what}, every {} s", check.interval)
+}
+
 fn details(service: &ServiceView) -> Table {
     let spec = &service.spec;
     let timeouts = spec.timeouts;
@@ -406,6 +568,8 @@ fn details(service: &ServiceView) -> Table {
                 timeouts.tcp_established, timeouts.tcp_transitory, timeouts.udp
             ),
         ),
+        ("each endpoint", limits(spec.limits())),
+        ("health check", health(&spec.health_check)),
         ("connections", connections(service)),
         ("labels", shown(&service.meta.labels)),
         ("created", service.meta.created_at.to_string()),
@@ -420,6 +584,13 @@ fn details(service: &ServiceView) -> Table {
             });
             let state = match status {
                 _ if backend.drain => "draining".to_owned(),
+                Some(status) if status.reachable && status.healthy == Some(false) => format!(
+                    "unhealthy: {}",
+                    status.problem.as_deref().unwrap_or_default()
+                ),
+                Some(status) if status.healthy == Some(true) && status.reachable => {
+                    "healthy".to_owned()
+                }
                 Some(status) if status.reachable => "reachable".to_owned(),
                 Some(status) => format!(
                     "unreachable: {}",
@@ -435,9 +606,31 @@ fn details(service: &ServiceView) -> Table {
             ]);
         }
     }
-    Table::Several(vec![
+    let mut tables = vec![
         fields,
         Table::Rows(vec!["RESOURCE", "PORTS"], ports),
         Table::Rows(vec!["RESOURCE", "BACKEND", "WEIGHT", "STATE"], backends),
-    ])
+    ];
+    let nat: Vec<Vec<String>> = service
+        .status
+        .nat_addresses
+        .iter()
+        .map(|nat| {
+            vec![
+                nat.address.to_string(),
+                nat.flows.to_string(),
+                nat.ports_used.to_string(),
+                if nat.scarce {
+                    format!("{}: add addresses", nat.ports_free)
+                } else {
+                    nat.ports_free.to_string()
+                },
+            ]
+        })
+        .collect();
+    if !nat.is_empty() {
+        let columns = vec!["SOURCE NAT", "FLOWS", "PORTS USED", "FREE"];
+        tables.push(Table::Rows(columns, nat));
+    }
+    Table::Several(tables)
 }

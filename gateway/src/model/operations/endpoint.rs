@@ -9,7 +9,7 @@ use crate::model::{
     endpoint::{EndpointRequest, ServiceIdentity},
     operations::{Policy, check_quota, refuse_existing, required_name, same_name, tenant_of},
     record::{Labels, check_text, checked_labels},
-    service::{Resource, default_resource},
+    service::default_resource,
 };
 
 /// Creates an endpoint, and with it the request for a connection.
@@ -42,13 +42,12 @@ pub fn create_endpoint(
     check_text("request_message", &request.request_message)?;
     let (service, record) = find_service(state, tenant, &request.service)?;
     let resource = request.resource.unwrap_or_else(default_resource);
-    let Some(bound) = record.object.spec.resource(&resource) else {
+    if record.object.spec.resource(&resource).is_none() {
         return Err(Problem::invalid(
             "resource",
             format!("service {} offers no resource {resource}", request.service),
         ));
-    };
-    check_family(bound, &request.addresses)?;
+    }
     let has = State::owned(&state.endpoints, tenant).count();
     check_quota(owner, policy, Kind::Endpoint, has)?;
     check_connections(state, tenant, service, record)?;
@@ -216,29 +215,6 @@ fn check_free(state: &State, network: &Reference, address: IpAddr) -> Result<(),
         }
     }
     Ok(())
-}
-
-/// Refuses an address of a family that the resource's backends don't have.
-fn check_family(resource: &Resource, addresses: &[IpAddr]) -> Result<(), Problem> {
-    let Some(backend) = resource.backends.first() else {
-        return Ok(());
-    };
-    let family = |address: IpAddr| if address.is_ipv4() { "IPv4" } else { "IPv6" };
-    match addresses
-        .iter()
-        .position(|address| address.is_ipv4() != backend.address.is_ipv4())
-    {
-        None => Ok(()),
-        Some(place) => Err(Problem::invalid(
-            format!("addresses[{place}]"),
-            format!(
-                "{} is {}, and the service's servers are {}: this version does not translate",
-                addresses[place],
-                family(addresses[place]),
-                family(backend.address)
-            ),
-        )),
-    }
 }
 
 /// The service that is meant, by alias or reference. One that is not visible to the tenant does not

@@ -259,12 +259,6 @@ fn bad_endpoints() {
             "needs an address",
         ),
         (
-            json!({ "addresses": ["fd00::1"] }),
-            Code::Invalid,
-            "addresses[0]",
-            "does not translate",
-        ),
-        (
             json!({ "addresses": ["127.0.0.1"] }),
             Code::Invalid,
             "addresses[0]",

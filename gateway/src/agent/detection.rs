@@ -1,0 +1,311 @@
+//! Whether an endpoint's address is free before it is taken, and whether it stays undisputed (RFC
+//! 5227; RFC 4862, section 5.4). Pure: what to send, and what is known, from what was seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use gateway_common::packet::Mac;
+
+use crate::model::{Reference, State};
+
+/// An address in a network.
+pub type Key = (Reference, IpAddr);
+
+/// After a conflict the address is tried again so long afterwards (RFC 5227, section 2.1.1, allows a
+/// try a minute when there were ten).
+const TRY_AGAIN: Duration = Duration::from_secs(60);
+/// An address is defended at most so often (RFC 5227, section 2.4: DEFEND_INTERVAL).
+const DEFEND: Duration = Duration::from_secs(10);
+/// A conflict is shown for so long after it was last seen.
+const REMEMBER: Duration = Duration::from_secs(60);
+/// How often an address is announced once it is taken (RFC 5227: ANNOUNCE_NUM).
+const ANNOUNCEMENTS: u32 = 2;
+/// Time between two announcements (RFC 5227: ANNOUNCE_INTERVAL).
+const ANNOUNCE: Duration = Duration::from_secs(2);
+
+/// How thoroughly addresses are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probing {
+    /// How many probes; 0: addresses are taken without asking.
+    pub probes: u32,
+    /// The time between two, and after the last.
+    pub interval: Duration,
+}
+
+/// How far an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// So many probes have been sent; the next step is due then.
+    Probing(u32, Option<Instant>),
+    /// It is ours; so many announcements have been sent.
+    Taken(u32, Option<Instant>),
+    /// Somebody else has it; it is tried again then.
+    Refused(Instant),
+}
+
+/// A station that uses an address of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rival {
+    station: Mac,
+    seen: Instant,
+    defended: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    phase: Phase,
+    rival: Option<Rival>,
+}
+
+/// What is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask who has the address.
+    Probe(Key),
+    /// Say that it is here.
+    Announce(Key),
+}
+
+/// How an address stands, for users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is being found out whether somebody else has it.
+    Probing,
+    /// It is in use.
+    Taken,
+    /// Another station has it, so it is not in use.
+    Conflict(Mac),
+    /// It is in use, and another station claims it too.
+    Disputed(Mac),
+}
+
+/// All endpoints' addresses.
+#[derive(Debug)]
+pub struct Detection {
+    probing: Probing,
+    entries: BTreeMap<Key, Entry>,
+}
+
+impl Detection {
+    /// Knows no addresses yet.
+    #[must_use]
+    pub const fn new(probing: Probing) -> Self {
+        Self {
+            probing,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    /// These were in use when the agent started.
+    pub fn adopt(&mut self, keys: impl IntoIterator<Item = Key>) {
+        let entry = Entry {
+            phase: Phase::Taken(ANNOUNCEMENTS, None),
+            rival: None,
+        };
+        self.entries
+            .extend(keys.into_iter().map(|key| (key, entry)));
+    }
+
+    /// Takes in which addresses there are.
+    pub fn follow(&mut self, state: &State) {
+        let mut wanted = BTreeSet::new();
+        for (reference, record) in &state.endpoints {
+            let endpoint = &record.object;
+            let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
+            wanted.extend(endpoint.addresses.iter().map(|a| (network.clone(), *a)));
+        }
+        self.entries.retain(|key, _| wanted.contains(key));
+        let phase = if self.probing.probes == 0 {
+            Phase::Taken(0, None)
+        } else {
+            Phase::Probing(0, None)
+        };
+        for key in wanted {
+            self.entries
+                .entry(key)
+                .or_insert(Entry { phase, rival: None });
+        }
+    }
+
+    /// The addresses that are not in use yet.
+    #[must_use]
+    pub fn tentative(&self) -> BTreeSet<Key> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| !matches!(entry.phase, Phase::Taken(..)))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// The addresses of a network are announced anew: its interface came back.
+    pub fn announce_again(&mut self, network: &Reference) {
+        for (key, entry) in &mut self.entries {
+            if key.0 == *network && matches!(entry.phase, Phase::Taken(..)) {
+                entry.phase = Phase::Taken(0, None);
+            }
+        }
+    }
+
+    /// A station was seen that uses the address.
+    pub fn rival(&mut self, key: &Key, station: Mac, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            let defended = entry.rival.and_then(|rival| rival.defended);
+            entry.rival = Some(Rival {
+                station,
+                seen: now,
+                defended,
+            });
+            if matches!(entry.phase, Phase::Probing(..)) {
+                entry.phase = Phase::Refused(now + TRY_AGAIN);
+            }
+        }
+    }
+
+    /// What is due now, in networks that can be reached.
+    pub fn step(&mut self, now: Instant, reachable: impl Fn(&Reference) -> bool) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let due = |at: Option<Instant>| at.is_none_or(|at| at <= now);
+        for (key, entry) in &mut self.entries {
+            if !reachable(&key.0) {
+                continue;
+            }
+            match entry.phase {
+                Phase::Probing(sent, next) if due(next) => {
+                    entry.phase = if sent < self.probing.probes {
+                        actions.push(Action::Probe(key.clone()));
+                        Phase::Probing(sent + 1, Some(now + self.probing.interval))
+                    } else {
+                        // Nobody answered the last one within the interval.
+                        entry.rival = None;
+                        actions.push(Action::Announce(key.clone()));
+                        Phase::Taken(1, Some(now + ANNOUNCE))
+                    };
+                }
+                Phase::Taken(sent, next) if sent < ANNOUNCEMENTS && due(next) => {
+                    actions.push(Action::Announce(key.clone()));
+                    entry.phase = Phase::Taken(sent + 1, Some(now + ANNOUNCE));
+                }
+                Phase::Refused(again) if again <= now => entry.phase = Phase::Probing(0, None),
+                _ => {}
+            }
+            let taken = matches!(entry.phase, Phase::Taken(..));
+            if let Some(rival) = &mut entry.rival {
+                if taken && now.duration_since(rival.seen) > REMEMBER {
+                    entry.rival = None;
+                } else if taken
+                    && rival
+                        .defended
+                        .is_none_or(|at| at + DEFEND <= now && at < rival.seen)
+                {
+                    rival.defended = Some(now);
+                    actions.push(Action::Announce(key.clone()));
+                }
+            }
+        }
+        actions
+    }
+
+    /// How an address stands.
+    #[must_use]
+    pub fn standing(&self, key: &Key) -> Option<Standing> {
+        let entry = self.entries.get(key)?;
+        Some(match (entry.phase, entry.rival) {
+            (Phase::Probing(..), _) => Standing::Probing,
+            (Phase::Taken(..), None) => Standing::Taken,
+            (Phase::Taken(..), Some(rival)) => Standing::Disputed(rival.station),
+            (Phase::Refused(_), Some(rival)) => Standing::Conflict(rival.station),
+            (Phase::Refused(_), None) => Standing::Probing,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RIVAL: Mac = Mac::new([2, 0, 0, 0, 0, 9]);
+
+    fn key() -> Key {
+        ("a/net".parse().unwrap(), "10.0.0.100".parse().unwrap())
+    }
+
+    /// An address that came up a moment ago.
+    fn fresh(probes: u32) -> Detection {
+        let probing = Probing {
+            probes,
+            interval: Duration::from_millis(200),
+        };
+        let mut detection = Detection::new(probing);
+        detection.entries.insert(
+            key(),
+            Entry {
+                phase: Phase::Probing(0, None),
+                rival: None,
+            },
+        );
+        detection
+    }
+
+    #[test]
+    fn an_address_is_taken_after_the_last_probe_went_unanswered() {
+        let mut detection = fresh(3);
+        let start = Instant::now();
+        let mut sent = Vec::new();
+        for step in 0..4 {
+            assert_eq!(detection.standing(&key()), Some(Standing::Probing));
+            assert_eq!(detection.tentative().len(), 1);
+            let now = start + Duration::from_millis(200) * step;
+            assert_eq!(detection.step(now, |_| false), []);
+            sent.extend(detection.step(now, |_| true));
+            assert_eq!(detection.step(now, |_| true), []);
+        }
+        let probe = Action::Probe(key());
+        let announce = Action::Announce(key());
+        assert_eq!(
+            sent,
+            [probe.clone(), probe.clone(), probe, announce.clone()]
+        );
+        assert_eq!(detection.standing(&key()), Some(Standing::Taken));
+        assert!(detection.tentative().is_empty());
+        let later = start + Duration::from_secs(3);
+        assert_eq!(detection.step(later, |_| true), [announce]);
+        assert_eq!(detection.step(later + ANNOUNCE, |_| true), []);
+    }
+
+    #[test]
+    fn one_that_is_answered_is_not_taken_and_tried_again() {
+        let mut detection = fresh(3);
+        let start = Instant::now();
+        detection.step(start, |_| true);
+        detection.rival(&key(), RIVAL, start);
+        assert_eq!(detection.standing(&key()), Some(Standing::Conflict(RIVAL)));
+        let soon = start + Duration::from_secs(10);
+        assert_eq!(detection.step(soon, |_| true), []);
+        let again = start + TRY_AGAIN;
+        detection.step(again, |_| true);
+        assert_eq!(detection.step(again, |_| true), [Action::Probe(key())]);
+    }
+
+    #[test]
+    fn one_in_use_is_defended_and_not_too_often() {
+        let mut detection = fresh(0);
+        detection.adopt([key()]);
+        let start = Instant::now();
+        assert_eq!(detection.step(start, |_| true), []);
+        detection.rival(&key(), RIVAL, start);
+        assert_eq!(detection.standing(&key()), Some(Standing::Disputed(RIVAL)));
+        let announce = [Action::Announce(key())];
+        assert_eq!(detection.step(start, |_| true), announce);
+        detection.rival(&key(), RIVAL, start + Duration::from_secs(5));
+        let soon = start + Duration::from_secs(5);
+        assert_eq!(detection.step(soon, |_| true), []);
+        assert_eq!(detection.step(start + DEFEND, |_| true), announce);
+        assert!(detection.tentative().is_empty(), "it stays in use");
+        let later = soon + REMEMBER + Duration::from_secs(1);
+        detection.step(later, |_| true);
+        assert_eq!(detection.standing(&key()), Some(Standing::Taken));
+    }
+}

@@ -1,0 +1,73 @@
+//! Servers of a resource.
+
+use std::{net::IpAddr, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// A server of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Its address in the provider's network.
+    pub address: IpAddr,
+    /// Its share of new flows, against the other backends' weights; 0 takes none.
+    #[serde(default = "one")]
+    pub weight: u16,
+    /// Takes no new flows; those it has go on.
+    #[serde(default)]
+    pub drain: bool,
+}
+
+const fn one() -> u16 {
+    1
+}
+
+/// The largest weight.
+pub const MOST_WEIGHT: u16 = 1_000;
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.split(',');
+        let address = parts.next().unwrap_or_default();
+        let address = address
+            .parse()
+            .map_err(|_| format!("{address:?} is not the address of a backend"))?;
+        let mut backend = Self {
+            address,
+            weight: 1,
+            drain: false,
+        };
+        for part in parts {
+            match part.split_once('=') {
+                Some(("weight", weight)) => {
+                    backend.weight = weight
+                        .parse()
+                        .map_err(|_| format!("{weight:?} is not a weight"))?;
+                }
+                _ if part == "drain" => backend.drain = true,
+                _ => {
+                    return Err(format!(
+                        "{part:?} is unknown: write ADDRESS[,weight=N][,drain]"
+                    ));
+                }
+            }
+        }
+        Ok(backend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backends_as_text() {
+        let backend: Backend = "10.1.0.9,weight=3,drain".parse().unwrap();
+        assert_eq!((backend.weight, backend.drain), (3, true));
+        for bad in ["", "x", "10.1.0.9,weight=", "10.1.0.9,w=1", "fd00::g"] {
+            assert!(bad.parse::<Backend>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What each connection may use.
+
+use gateway_common::maps;
+
+use crate::model::Problem;
+
+/// Limits of each connection of a service, so that no consumer starves another. All of them are the
+/// provider's; unset: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// Flows at the same time.
+    pub connection_limit: Option<u32>,
+    /// New flows a second.
+    pub new_connection_rate: Option<u32>,
+    /// Packets a second, in each direction.
+    pub packet_rate: Option<u32>,
+    /// Bits a second of IP packets, in each direction.
+    pub bit_rate: Option<u64>,
+}
+
+/// Below this not even one full packet would pass in a burst's time.
+const LEAST_BIT_RATE: u64 = 1_000_000;
+/// A terabit: a byte's price has too few digits beyond it.
+const MOST_BIT_RATE: u64 = 1_000_000_000_000;
+
+impl ConnectionLimits {
+    /// Checks the fields.
+    pub(super) fn check(self) -> Result<(), Problem> {
+        for (field, value) in [
+            ("connection_limit", self.connection_limit),
+            ("new_connection_rate", self.new_connection_rate),
+            ("packet_rate", self.packet_rate),
+        ] {
+            if value == Some(0) {
+                return Err(Problem::invalid(
+                    field,
+                    "a limit of 0 lets nothing through: leave it out for no limit, or reject the \
+                     connection",
+                ));
+            }
+        }
+        match self.bit_rate {
+            Some(rate) if !(LEAST_BIT_RATE..=MOST_BIT_RATE).contains(&rate) => {
+                Err(Problem::invalid(
+                    "bit_rate",
+                    format!(
+                        "{rate} is out of range: {LEAST_BIT_RATE} to {MOST_BIT_RATE} bits a second"
+                    ),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As the data path keeps them: rates as the time that one unit costs.
+    #[must_use]
+    pub fn compiled(self) -> maps::Limits {
+        const SECOND: u64 = 1_000_000_000;
+        let price = |rate: Option<u32>| rate.map_or(0, |rate| (SECOND / u64::from(rate)).max(1));
+        maps::Limits {
+            flows: self.connection_limit.map_or(0, u64::from),
+            new_flow: price(self.new_connection_rate),
+            packet: price(self.packet_rate),
+            byte: self
+                .bit_rate
+                .map_or(0, |rate| (8 * SECOND << maps::Limits::BYTE_SHIFT) / rate),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_prices() {
+        let limits = ConnectionLimits {
+            connection_limit: Some(7),
+            new_connection_rate: Some(100),
+            packet_rate: Some(u32::MAX),
+            bit_rate: Some(8_000_000),
+        };
+        let compiled = limits.compiled();
+        assert_eq!((compiled.flows, compiled.new_flow), (7, 10_000_000));
+        assert_eq!(compiled.packet, 1, "never free");
+        assert_eq!(compiled.byte >> maps::Limits::BYTE_SHIFT, 1_000);
+        assert_eq!(
+            ConnectionLimits::default().compiled(),
+            maps::Limits::default()
+        );
+    }
+
+    #[test]
+    fn nothing_is_no_limit() {
+        let none = ConnectionLimits::default();
+        let zero = Some(0);
+        let bits = |rate| ConnectionLimits {
+            bit_rate: Some(rate),
+            ..none
+        };
+        for (limits, field) in [
+            (
+                ConnectionLimits {
+                    connection_limit: zero,
+                    ..none
+                },
+                "connection_limit",
+            ),
+            (
+                ConnectionLimits {
+                    new_connection_rate: zero,
+                    ..none
+                },
+                "new_connection_rate",
+            ),
+            (
+                ConnectionLimits {
+                    packet_rate: zero,
+                    ..none
+                },
+                "packet_rate",
+            ),
+            (bits(999_999), "bit_rate"),
+            (bits(1_000_000_000_001), "bit_rate"),
+        ] {
+            let problem = limits.check().unwrap_err();
+            assert_eq!(problem.field.as_deref(), Some(field));
+        }
+        assert!(bits(1_000_000_000_000).check().is_ok());
+    }
+}

@@ -1,0 +1,314 @@
+//! Services: the provider's side.
+
+mod backend;
+mod health;
+mod limits;
+mod port;
+mod resource;
+mod tenants;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use backend::{Backend, MOST_WEIGHT};
+pub use health::{Check, Health, HealthCheck, StatusRange, UnhealthyFlows};
+pub use limits::ConnectionLimits;
+pub use port::{Port, PortNumber, Protocol};
+pub use resource::{Resource, default_resource};
+pub use tenants::TenantSet;
+
+use crate::model::{
+    Name, Problem,
+    address::{AddressRange, check_host},
+    record::Labels,
+};
+
+/// What a client gets when no backend can take its flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoBackend {
+    /// A TCP reset, at once.
+    #[default]
+    Reset,
+    /// Silence.
+    Drop,
+}
+
+/// What a packet gets that belongs to no flow and can't open one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoFlow {
+    /// A TCP reset, or an ICMP error, at once.
+    #[default]
+    Reset,
+    /// Silence.
+    Drop,
+}
+
+/// What keeps a client's flows on one backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SessionAffinity {
+    /// Nothing: each flow is balanced by itself.
+    #[default]
+    None,
+    /// The client's address: as long as the backends stay the same, so does its backend.
+    ClientAddress,
+}
+
+/// How long a flow may be idle, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// An open TCP connection (RFC 5382, REQ-5).
+    pub tcp_established: u32,
+    /// A TCP connection that is opening, closing or reset (RFC 5382, REQ-5).
+    pub tcp_transitory: u32,
+    /// UDP (RFC 4787, REQ-5).
+    pub udp: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp_established: 7_440,
+            tcp_transitory: 240,
+            udp: 300,
+        }
+    }
+}
+
+impl Timeouts {
+    /// A week: the longest that can be set.
+    const LONGEST: u32 = 604_800;
+    /// The shortest: the data path counts time in ticks of about a second.
+    const SHORTEST: u32 = 5;
+
+    fn check(self) -> Result<(), Problem> {
+        for (field, value) in [
+            ("timeouts.tcp_established", self.tcp_established),
+            ("timeouts.tcp_transitory", self.tcp_transitory),
+            ("timeouts.udp", self.udp),
+        ] {
+            if !(Self::SHORTEST..=Self::LONGEST).contains(&value) {
+                return Err(Problem::invalid(
+                    field,
+                    format!(
+                        "{value} seconds is out of range: {} to {}",
+                        Self::SHORTEST,
+                        Self::LONGEST
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a user says of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceRequest {
+    /// The service's name; in the path when an existing one is changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<Name>,
+    /// The version that the change was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Labels; unchanged where unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+    /// What the provider decides.
+    #[serde(flatten)]
+    pub spec: ServiceSpec,
+}
+
+/// The fields of a service that its provider sets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    /// The provider's network.
+    pub network: Name,
+    /// What can be connected to.
+    pub resources: Vec<Resource>,
+    /// From where consumers appear in the provider's network.
+    pub nat_addresses: Vec<AddressRange>,
+    /// Who may see it.
+    #[serde(default)]
+    pub visibility: TenantSet,
+    /// Whose requests are approved at once.
+    #[serde(default)]
+    pub auto_approval: TenantSet,
+    /// Who may not, whatever the other two say.
+    #[serde(default)]
+    pub denied: TenantSet,
+    /// How many connections one tenant may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_connections_per_tenant: Option<u32>,
+    /// When idle flows end.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// What a client gets when no backend can take its flow.
+    #[serde(default)]
+    pub no_backend: NoBackend,
+    /// What keeps a client's flows on one backend.
+    #[serde(default)]
+    pub session_affinity: SessionAffinity,
+    /// What a packet gets that belongs to no flow and can't open one.
+    #[serde(default)]
+    pub no_flow: NoFlow,
+    /// Flows that each connection may have at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_limit: Option<u32>,
+    /// New flows that it may open a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new_connection_rate: Option<u32>,
+    /// Packets a second, in each direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet_rate: Option<u32>,
+    /// Bits a second of IP packets, in each direction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bit_rate: Option<u64>,
+    /// How backends are checked.
+    #[serde(default, skip_serializing_if = "HealthCheck::is_default")]
+    pub health_check: HealthCheck,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// What the provider decided.
+    #[serde(flatten)]
+    pub spec: ServiceSpec,
+    /// The name it can be connected to by, made once: `NAME.RANDOM.DOMAIN`.
+    pub alias: String,
+    /// What the data path knows the service by.
+    pub number: u32,
+    /// What the data path knows its resources by.
+    pub resource_numbers: BTreeMap<Name, u32>,
+}
+
+/// The most addresses that a service's source NAT uses.
+pub const MOST_NAT_ADDRESSES: u64 = 1_024;
+/// The most backends of a resource.
+pub const MOST_BACKENDS: usize = 256;
+const MOST_RESOURCES: usize = 256;
+const MOST_PORTS: usize = 1_024;
+
+impl ServiceSpec {
+    /// The resource of the name.
+    #[must_use]
+    pub fn resource(&self, name: &Name) -> Option<&Resource> {
+        self.resources
+            .iter()
+            .find(|resource| resource.name == *name)
+    }
+
+    /// What each connection may use.
+    #[must_use]
+    pub const fn limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            connection_limit: self.connection_limit,
+            new_connection_rate: self.new_connection_rate,
+            packet_rate: self.packet_rate,
+            bit_rate: self.bit_rate,
+        }
+    }
+
+    /// Whether the service exists for the tenant.
+    #[must_use]
+    pub fn visible_to(&self, tenant: &Name) -> bool {
+        self.visibility.contains(tenant) && !self.denied.contains(tenant)
+    }
+
+    /// Whether the tenant's requests are approved at once.
+    #[must_use]
+    pub fn approves_at_once(&self, tenant: &Name) -> bool {
+        self.auto_approval.contains(tenant) && !self.denied.contains(tenant)
+    }
+
+    /// Checks the fields that can be judged alone.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        if self.resources.is_empty() || self.resources.len() > MOST_RESOURCES {
+            return Err(Problem::invalid(
+                "resources",
+                format!("a service has 1 to {MOST_RESOURCES} resources"),
+            ));
+        }
+        for (place, resource) in self.resources.iter().enumerate() {
+            let field = format!("resources[{place}]");
+            if self.resources[..place]
+                .iter()
+                .any(|other| other.name == resource.name)
+            {
+                return Err(Problem::invalid(
+                    format!("{field}.name"),
+                    format!("resource {} is named twice", resource.name),
+                ));
+            }
+            resource.check(&field)?;
+        }
+        self.check_nat_addresses()?;
+        self.timeouts.check()?;
+        self.limits().check()?;
+        self.health_check.check()
+    }
+
+    fn check_nat_addresses(&self) -> Result<(), Problem> {
+        if self.nat_addresses.is_empty() {
+            return Err(Problem::invalid(
+                "nat_addresses",
+                "a service needs at least one source NAT address in its network",
+            ));
+        }
+        let counts = self.nat_addresses.iter().map(|range| range.count());
+        let count = counts.fold(0, u64::saturating_add);
+        if count > MOST_NAT_ADDRESSES {
+            return Err(Problem::invalid(
+                "nat_addresses",
+                format!("{count} source NAT addresses are more than {MOST_NAT_ADDRESSES}"),
+            ));
+        }
+        for (place, range) in self.nat_addresses.iter().enumerate() {
+            let field = format!("nat_addresses[{place}]");
+            let (first, last) = range.ends();
+            check_host(&field, first)?;
+            check_host(&field, last)?;
+            if let Some(other) = self.nat_addresses[..place]
+                .iter()
+                .find(|other| other.overlaps(*range))
+            {
+                return Err(Problem::invalid(field, format!("{range} overlaps {other}")));
+            }
+            for backend in self
+                .resources
+                .iter()
+                .flat_map(|resource| &resource.backends)
+            {
+                if range.contains(backend.address) {
+                    return Err(Problem::invalid(
+                        field,
+                        format!("{range} holds the backend {}", backend.address),
+                    ));
+                }
+            }
+        }
+        for (r, resource) in self.resources.iter().enumerate() {
+            for (b, backend) in resource.backends.iter().enumerate() {
+                let mut ranges = self.nat_addresses.iter();
+                let same =
+                    |range: &AddressRange| range.ends().0.is_ipv4() == backend.address.is_ipv4();
+                if !ranges.any(same) {
+                    return Err(Problem::invalid(
+                        format!("resources[{r}].backends[{b}].address"),
+                        format!(
+                            "the service has no source NAT address of the family of backend {}",
+                            backend.address
+                        ),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! Ports that resources offer.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// The transport protocol of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Protocol {
+    /// The number in the IP header.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => gateway_common::packet::protocol::TCP,
+            Self::Udp => gateway_common::packet::protocol::UDP,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            _ => Err(format!("{text:?} is not a protocol: use tcp or udp")),
+        }
+    }
+}
+
+/// A port that clients connect to: a number, or every one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "PortRepr", into = "PortRepr")]
+pub enum PortNumber {
+    /// This one; not 0.
+    One(u16),
+    /// Every port that is not named by itself.
+    Every,
+}
+
+/// How a port is written in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum PortRepr {
+    Number(u16),
+    Text(String),
+}
+
+impl TryFrom<PortRepr> for PortNumber {
+    type Error = String;
+
+    fn try_from(repr: PortRepr) -> Result<Self, String> {
+        match repr {
+            PortRepr::Number(0) => Err("port 0 can't be connected to".to_owned()),
+            PortRepr::Number(number) => Ok(Self::One(number)),
+            PortRepr::Text(text) if text == "*" => Ok(Self::Every),
+            PortRepr::Text(_) => Err("a port is a number from 1 to 65535, or \"*\"".to_owned()),
+        }
+    }
+}
+
+impl From<PortNumber> for PortRepr {
+    fn from(port: PortNumber) -> Self {
+        match port {
+            PortNumber::One(number) => Self::Number(number),
+            PortNumber::Every => Self::Text("*".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for PortNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(number) => number.fmt(f),
+            Self::Every => f.pad("*"),
+        }
+    }
+}
+
+/// A port that a resource offers. As text: `443`, `53/udp`, `80:8080`, `443/tcp:8443`, `*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Its protocol; TCP where unset.
+    #[serde(default = "tcp")]
+    pub protocol: Protocol,
+    /// The port that clients connect to.
+    pub port: PortNumber,
+    /// The port of the backends; unset: the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_port: Option<u16>,
+}
+
+const fn tcp() -> Protocol {
+    Protocol::Tcp
+}
+
+impl FromStr for Port {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("{text:?} is not a port: write 443, 53/udp, 80:8080, 443/tcp:8443 or *");
+        let number = |text: &str| match text.parse::<u16>() {
+            Ok(number) if number > 0 => Ok(number),
+            _ => Err(wrong()),
+        };
+        let (front, backend) = match text.split_once(':') {
+            Some((front, backend)) => (front, Some(number(backend)?)),
+            None => (text, None),
+        };
+        let (port, protocol) = match front.split_once('/') {
+            Some((port, protocol)) => (port, protocol.parse()?),
+            None => (front, Protocol::Tcp),
+        };
+        let port = if port == "*" {
+            PortNumber::Every
+        } else {
+            PortNumber::One(number(port)?)
+        };
+        Ok(Self {
+            protocol,
+            port,
+            backend_port: backend,
+        })
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.port, self.protocol)?;
+        match self.backend_port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_as_text() {
+        for (text, shown) in [
+            ("443", "443/tcp"),
+            ("53/udp", "53/udp"),
+            ("80:8080", "80/tcp:8080"),
+            ("443/tcp:8443", "443/tcp:8443"),
+            ("*", "*/tcp"),
+            ("*/udp", "*/udp"),
+        ] {
+            assert_eq!(text.parse::<Port>().unwrap().to_string(), shown);
+        }
+        for bad in [
+            "", "0", "65536", "x", "80/sctp", "80:", "80:0", "80:x", "/udp",
+        ] {
+            assert!(bad.parse::<Port>().is_err(), "{bad}");
+        }
+    }
+}

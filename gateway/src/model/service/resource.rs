@@ -1,0 +1,106 @@
+//! Resources: what an endpoint is bound to.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Name, Problem,
+    address::check_host,
+    service::{Backend, MOST_BACKENDS, MOST_PORTS, MOST_WEIGHT, Port, PortNumber},
+};
+
+/// One named instance inside a service; an endpoint is bound to exactly one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resource {
+    /// Its name within the service.
+    #[serde(default = "default_resource")]
+    pub name: Name,
+    /// What it offers.
+    pub ports: Vec<Port>,
+    /// Who serves it.
+    #[serde(default)]
+    pub backends: Vec<Backend>,
+}
+
+/// The name of a resource that was given none.
+///
+/// # Panics
+/// Never: the literal is a name.
+#[must_use]
+pub fn default_resource() -> Name {
+    #[expect(clippy::expect_used, reason = "a literal")]
+    "default".parse().expect("a name")
+}
+
+impl Resource {
+    pub(super) fn check(&self, field: &str) -> Result<(), Problem> {
+        if self.ports.is_empty() || self.ports.len() > MOST_PORTS {
+            return Err(Problem::invalid(
+                format!("{field}.ports"),
+                format!("a resource offers 1 to {MOST_PORTS} ports"),
+            ));
+        }
+        for (place, port) in self.ports.iter().enumerate() {
+            let field = format!("{field}.ports[{place}]");
+            let same = |other: &Port| (other.protocol, other.port) == (port.protocol, port.port);
+            if self.ports[..place].iter().any(same) {
+                return Err(Problem::invalid(
+                    field,
+                    format!("port {}/{} is offered twice", port.port, port.protocol),
+                ));
+            }
+            match (port.port, port.backend_port) {
+                (_, Some(0)) => {
+                    return Err(Problem::invalid(
+                        format!("{field}.backend_port"),
+                        "port 0 can't be connected to",
+                    ));
+                }
+                (PortNumber::Every, Some(_)) => {
+                    return Err(Problem::invalid(
+                        format!("{field}.backend_port"),
+                        "every port (*) is kept as it is: leave backend_port out",
+                    ));
+                }
+                _ => {}
+            }
+        }
+        if self.backends.len() > MOST_BACKENDS {
+            return Err(Problem::invalid(
+                format!("{field}.backends"),
+                format!("a resource has at most {MOST_BACKENDS} backends"),
+            ));
+        }
+        for (place, backend) in self.backends.iter().enumerate() {
+            let field = format!("{field}.backends[{place}]");
+            check_host(&format!("{field}.address"), backend.address)?;
+            let first = &self.backends[0].address;
+            if backend.address.is_ipv4() != first.is_ipv4() {
+                return Err(Problem::invalid(
+                    format!("{field}.address"),
+                    format!(
+                        "{} and {first} are of different families: a resource's backends are all \
+                         IPv4 or all IPv6",
+                        backend.address
+                    ),
+                ));
+            }
+            if backend.weight > MOST_WEIGHT {
+                return Err(Problem::invalid(
+                    format!("{field}.weight"),
+                    format!("a weight is at most {MOST_WEIGHT}"),
+                ));
+            }
+            if self.backends[..place]
+                .iter()
+                .any(|other| other.address == backend.address)
+            {
+                return Err(Problem::invalid(
+                    format!("{field}.address"),
+                    format!("backend {} is named twice", backend.address),
+                ));
+            }
+        }
+        Ok(())
+    }
+}

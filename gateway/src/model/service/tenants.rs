@@ -1,0 +1,80 @@
+//! Sets of tenants.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Name;
+
+/// Tenants by name, or all: a list, in which `*` stands alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub enum TenantSet {
+    /// None.
+    #[default]
+    None,
+    /// Those named.
+    Some(Vec<Name>),
+    /// Every tenant.
+    Every,
+}
+
+impl TenantSet {
+    /// Whether the tenant is meant.
+    #[must_use]
+    pub fn contains(&self, tenant: &Name) -> bool {
+        match self {
+            Self::None => false,
+            Self::Some(names) => names.contains(tenant),
+            Self::Every => true,
+        }
+    }
+}
+
+impl TryFrom<Vec<String>> for TenantSet {
+    type Error = String;
+
+    fn try_from(list: Vec<String>) -> Result<Self, String> {
+        match list.as_slice() {
+            [] => Ok(Self::None),
+            [star] if star == "*" => Ok(Self::Every),
+            _ if list.iter().any(|name| name == "*") => {
+                Err("\"*\" stands for every tenant and must be alone in the list".to_owned())
+            }
+            _ => {
+                let names: Result<Vec<Name>, _> = list.iter().map(|name| name.parse()).collect();
+                names.map(Self::Some).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+impl From<TenantSet> for Vec<String> {
+    fn from(set: TenantSet) -> Self {
+        match set {
+            TenantSet::None => Self::new(),
+            TenantSet::Some(names) => names.into_iter().map(String::from).collect(),
+            TenantSet::Every => vec!["*".to_owned()],
+        }
+    }
+}
+
+impl fmt::Display for TenantSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&Vec::from(self.clone()).join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenant_sets() {
+        let set = |json: &str| serde_json::from_str::<TenantSet>(json);
+        assert_eq!(set("[]").unwrap(), TenantSet::None);
+        assert_eq!(set("[\"*\"]").unwrap(), TenantSet::Every);
+        assert!(set("[\"a\"]").unwrap().contains(&"a".parse().unwrap()));
+        assert!(set("[\"*\",\"a\"]").is_err() && set("[\"A\"]").is_err());
+    }
+}

@@ -1,0 +1,285 @@
+//! Both families and both mixes, with real programs at both ends: the consumer's client and the
+//! provider's servers speak IPv4 or IPv6, each as it likes.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use sha2::{Digest as _, Sha256};
+use tests::{
+    namespace::Namespace,
+    nginx::Nginx,
+    process::{run, succeed},
+    site::Site,
+    wait,
+};
+
+/// What the consumer's side speaks, and what the provider's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Families {
+    V4ToV4,
+    V6ToV6,
+    V4ToV6,
+    V6ToV4,
+}
+
+impl Families {
+    const ALL: [Self; 4] = [Self::V4ToV4, Self::V6ToV6, Self::V4ToV6, Self::V6ToV4];
+
+    fn endpoint(self) -> IpAddr {
+        match self {
+            Self::V4ToV4 | Self::V4ToV6 => [10, 0, 0, 110].into(),
+            Self::V6ToV6 | Self::V6ToV4 => "fd00::110".parse().expect("an address"),
+        }
+    }
+
+    fn backend(self) -> IpAddr {
+        match self {
+            Self::V4ToV4 | Self::V6ToV4 => [10, 1, 0, 10].into(),
+            Self::V6ToV6 | Self::V4ToV6 => "fd00:1::10".parse().expect("an address"),
+        }
+    }
+
+    fn nat(self) -> &'static str {
+        match self {
+            Self::V4ToV4 | Self::V6ToV4 => "10.1.0.96/28",
+            Self::V6ToV6 | Self::V4ToV6 => "fd00:1::60/124",
+        }
+    }
+
+    fn url(self, path: &str) -> String {
+        format!("http://{}/{path}", SocketAddr::new(self.endpoint(), 80))
+    }
+
+    /// A service with one backend of the family, and an endpoint of the other's or the same.
+    fn site(self) -> Site {
+        let site = Site::bare();
+        site.host.enable_ipv6("gw-p", &[]);
+        site.a.enable_ipv6("eth0", &["fd00::5"]);
+        site.provider.enable_ipv6("eth0", &["fd00:1::10"]);
+        for (tenant, interface) in [("a", "gw-a"), ("shop", "gw-p")] {
+            site.agent.cli(&format!("tenant create {tenant}"));
+            site.agent.cli(&format!(
+                "network create {tenant}/net --interface {interface}"
+            ));
+        }
+        site.agent.cli(&format!(
+            "service create shop/web --network net --port * --port */udp --backend {} --nat {} \
+             --visibility * --auto-approval *",
+            self.backend(),
+            self.nat()
+        ));
+        site.agent.cli(&format!(
+            "endpoint create a/web --network net --address {} --service shop/web",
+            self.endpoint()
+        ));
+        site.wait_for_backends();
+        site
+    }
+}
+
+/// Runs a test for both families and both mixes, each at a site of its own.
+fn each(test: impl Fn(Families, &Site) + Send + Sync) {
+    let mut failed = Vec::new();
+    thread::scope(|scope| {
+        let test = &test;
+        let runs = Families::ALL.map(|families| {
+            (
+                families,
+                scope.spawn(move || test(families, &families.site())),
+            )
+        });
+        for (families, run) in runs {
+            if run.join().is_err() {
+                failed.push(families);
+            }
+        }
+    });
+    assert!(failed.is_empty(), "failed for {failed:?}");
+}
+
+/// Bytes that don't repeat, the same each time.
+fn noise(length: u32) -> Vec<u8> {
+    let word = |number: u32| number.wrapping_mul(0x9e37_79b9).to_le_bytes();
+    (0..length / 4).flat_map(word).collect()
+}
+
+fn curl(namespace: &Namespace, words: &str) -> Command {
+    namespace.line(&format!("curl -sSf -m 60 {words}"))
+}
+
+#[test]
+fn large_bodies_arrive_whole_both_ways() {
+    each(|families, site| {
+        let server = Nginx::start(&site.provider, &families.backend().to_string());
+        let content = noise(20_000_000);
+        fs::write(server.root().join("large"), &content).expect("a file");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let path = file.path().display();
+        let url = families.url("large");
+        succeed(&mut curl(&site.a, &format!("-o {path} {url}")));
+        let got: [u8; 32] = Sha256::digest(fs::read(&file).expect("a file")).into();
+        let wanted: [u8; 32] = Sha256::digest(&content).into();
+        assert_eq!(got, wanted);
+        let address = SocketAddr::new(families.backend(), 7_000);
+        let receiver = site.provider.spawn(move || {
+            let listener = TcpListener::bind(address).expect("a listener");
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut received = Vec::new();
+            stream.read_to_end(&mut received).expect("an upload");
+            received
+        });
+        let endpoint = SocketAddr::new(families.endpoint(), 7_000);
+        let sent = content.clone();
+        site.a.run_in(move || {
+            let mut stream = wait::until("a listener", wait::SOON, || {
+                TcpStream::connect(endpoint).ok()
+            });
+            stream.write_all(&sent).expect("an upload");
+        });
+        let received = receiver.join().expect("the receiver");
+        assert!(received == content, "{} bytes differ", received.len());
+    });
+}
+
+/// Answers each datagram with one of the length that it asks for.
+fn answer_by_udp(provider: &Namespace, address: SocketAddr) {
+    // Ends with the test process; it only answers.
+    provider.spawn(move || {
+        let socket = UdpSocket::bind(address).expect("a socket");
+        let mut buffer = [0; 65_536];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            let wanted = u16::from_be_bytes([buffer[0], buffer[1]]);
+            let mut answer = noise(u32::from(wanted) + 4);
+            answer.truncate(usize::from(wanted));
+            answer[..2].copy_from_slice(&u16::try_from(length).expect("short").to_be_bytes());
+            let _client_gone = socket.send_to(&answer, from);
+        }
+    });
+}
+
+#[test]
+fn datagrams_arrive_whole_in_fragments_too() {
+    each(|families, site| {
+        answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
+        let endpoint = SocketAddr::new(families.endpoint(), 5_353);
+        site.a.run_in(move || {
+            let any: IpAddr = if endpoint.is_ipv4() {
+                [0, 0, 0, 0].into()
+            } else {
+                "::".parse().expect("an address")
+            };
+            let socket = UdpSocket::bind((any, 0)).expect("a socket");
+            socket
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .expect("a socket");
+            socket.connect(endpoint).expect("a socket");
+            for (asked, answered) in [(2, 2), (512, 4_000), (4_000, 512), (9_000, 30_000)] {
+                let mut question = vec![0x5a; asked];
+                question[..2]
+                    .copy_from_slice(&u16::try_from(answered).expect("short").to_be_bytes());
+                let mut buffer = vec![0; 65_536];
+                let length = wait::until("an answer", wait::SOON, || {
+                    socket.send(&question).expect("to send");
+                    socket.recv(&mut buffer).ok()
+                });
+                assert_eq!(length, answered);
+                assert_eq!(
+                    usize::from(u16::from_be_bytes([buffer[0], buffer[1]])),
+                    asked,
+                    "the question arrived whole"
+                );
+                assert_eq!(
+                    buffer[2..length],
+                    noise(u32::try_from(answered).expect("short") + 4)[2..length]
+                );
+            }
+        });
+    });
+}
+
+#[test]
+fn a_port_that_the_server_refuses_is_refused_at_once() {
+    each(|families, site| {
+        let endpoint = SocketAddr::new(families.endpoint(), 9);
+        site.a.run_in(move || {
+            let refused = TcpStream::connect(endpoint).expect_err("nobody listens");
+            assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+            let any: IpAddr = if endpoint.is_ipv4() {
+                [0, 0, 0, 0].into()
+            } else {
+                "::".parse().expect("an address")
+            };
+            let socket = UdpSocket::bind((any, 0)).expect("a socket");
+            socket
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .expect("a socket");
+            socket.connect(endpoint).expect("a socket");
+            // The server's ICMP error reaches the client, which knows by it which datagram was meant.
+            wait::until_true("the refusal", || {
+                let sent = socket.send(b"anybody?");
+                let received = socket.recv(&mut [0; 16]);
+                [sent.err(), received.err()]
+                    .into_iter()
+                    .flatten()
+                    .any(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+            });
+        });
+    });
+}
+
+#[test]
+fn a_smaller_mtu_on_the_way_is_found() {
+    each(|families, site| {
+        let server = Nginx::start(&site.provider, &families.backend().to_string());
+        let content = noise(2_000_000);
+        fs::write(server.root().join("large"), &content).expect("a file");
+        // The gateway's interface takes less than the stations believe, so that only its ICMP errors
+        // tell them; segments are not kept short from the beginning.
+        for interface in ["gw-a", "gw-p"] {
+            let other = if interface == "gw-a" { 1_500 } else { 1_400 };
+            site.host
+                .ip(&format!("link set dev {interface} mtu {other}"));
+        }
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let url = families.url("large");
+        succeed(&mut curl(
+            &site.a,
+            &format!("-o {} {url}", file.path().display()),
+        ));
+        assert!(fs::read(&file).expect("a file") == content);
+        let out = site
+            .a
+            .line(&format!("tracepath -n -m 3 {}", families.endpoint()));
+        let text = trace(out);
+        let growth = match families {
+            Families::V4ToV4 | Families::V6ToV6 => 1_400,
+            Families::V4ToV6 => 1_380,
+            Families::V6ToV4 => 1_420,
+        };
+        assert!(text.contains(&format!("pmtu {growth}")), "{text}");
+    });
+}
+
+fn trace(mut command: Command) -> String {
+    let output = run(&mut command, Duration::from_secs(60)).expect("tracepath");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn ping_is_answered_in_fragments_too() {
+    each(|families, site| {
+        for size in [56, 1_400, 4_000] {
+            let text = succeed(&mut site.a.line(&format!(
+                "ping -c 3 -i 0.2 -W 2 -s {size} {}",
+                families.endpoint()
+            )));
+            assert!(text.contains("3 received"), "{size}: {text}");
+        }
+    });
+}
