@@ -1,6 +1,7 @@
 //! The agent under test, and its command line.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -42,6 +43,8 @@ pub fn binary() -> PathBuf {
 /// An agent in a namespace, with directories of its own. Everything is removed with it.
 #[derive(Debug)]
 pub struct Agent {
+    /// Settings, as variables; those that are not here are the harness's.
+    pub settings: BTreeMap<String, String>,
     running: Option<Running>,
     host: Host,
     bpf: BpfDirectory,
@@ -71,6 +74,7 @@ impl Agent {
     #[must_use]
     pub fn prepare(host: &Host) -> Self {
         Self {
+            settings: BTreeMap::new(),
             running: None,
             host: Host::clone(host),
             bpf: BpfDirectory::new(),
@@ -89,7 +93,8 @@ impl Agent {
             .env("GATEWAY_BPF_DIR", self.bpf.path())
             .env("GATEWAY_SWEEP_INTERVAL", "1")
             // Addresses are taken at once; who tests the probes sets this.
-            .env("GATEWAY_ADDRESS_PROBES", "0");
+            .env("GATEWAY_ADDRESS_PROBES", "0")
+            .envs(&self.settings);
         command
     }
 

@@ -4,11 +4,14 @@
 //! [`site`] is a gateway between network namespaces, with real programs at both ends.
 
 pub mod agent;
+pub mod capture;
+pub mod families;
 pub mod lab;
 pub mod namespace;
 pub mod nginx;
 pub mod outcome;
 pub mod packet;
+pub mod pass;
 pub mod process;
 pub mod site;
 pub mod wait;

@@ -6,102 +6,17 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
-    thread,
     time::Duration,
 };
 
 use sha2::{Digest as _, Sha256};
 use tests::{
+    families::{Families, each},
     namespace::Namespace,
     nginx::Nginx,
     process::{run, succeed},
-    site::Site,
     wait,
 };
-
-/// What the consumer's side speaks, and what the provider's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Families {
-    V4ToV4,
-    V6ToV6,
-    V4ToV6,
-    V6ToV4,
-}
-
-impl Families {
-    const ALL: [Self; 4] = [Self::V4ToV4, Self::V6ToV6, Self::V4ToV6, Self::V6ToV4];
-
-    fn endpoint(self) -> IpAddr {
-        match self {
-            Self::V4ToV4 | Self::V4ToV6 => [10, 0, 0, 110].into(),
-            Self::V6ToV6 | Self::V6ToV4 => "fd00::110".parse().expect("an address"),
-        }
-    }
-
-    fn backend(self) -> IpAddr {
-        match self {
-            Self::V4ToV4 | Self::V6ToV4 => [10, 1, 0, 10].into(),
-            Self::V6ToV6 | Self::V4ToV6 => "fd00:1::10".parse().expect("an address"),
-        }
-    }
-
-    fn nat(self) -> &'static str {
-        match self {
-            Self::V4ToV4 | Self::V6ToV4 => "10.1.0.96/28",
-            Self::V6ToV6 | Self::V4ToV6 => "fd00:1::60/124",
-        }
-    }
-
-    fn url(self, path: &str) -> String {
-        format!("http://{}/{path}", SocketAddr::new(self.endpoint(), 80))
-    }
-
-    /// A service with one backend of the family, and an endpoint of the other's or the same.
-    fn site(self) -> Site {
-        let site = Site::bare();
-        site.host.enable_ipv6("gw-p", &[]);
-        site.a.enable_ipv6("eth0", &["fd00::5"]);
-        site.provider.enable_ipv6("eth0", &["fd00:1::10"]);
-        for (tenant, interface) in [("a", "gw-a"), ("shop", "gw-p")] {
-            site.agent.cli(&format!("tenant create {tenant}"));
-            site.agent.cli(&format!(
-                "network create {tenant}/net --interface {interface}"
-            ));
-        }
-        site.agent.cli(&format!(
-            "service create shop/web --network net --port * --port */udp --backend {} --nat {} \
-             --visibility * --auto-approval *",
-            self.backend(),
-            self.nat()
-        ));
-        site.agent.cli(&format!(
-            "endpoint create a/web --network net --address {} --service shop/web",
-            self.endpoint()
-        ));
-        site.wait_for_backends();
-        site
-    }
-}
-
-/// Runs a test for both families and both mixes, each at a site of its own.
-fn each(test: impl Fn(Families, &Site) + Send + Sync) {
-    let mut failed = Vec::new();
-    thread::scope(|scope| {
-        let test = &test;
-        let runs = Families::ALL.map(|families| {
-            (
-                families,
-                scope.spawn(move || test(families, &families.site())),
-            )
-        });
-        for (families, run) in runs {
-            if run.join().is_err() {
-                failed.push(families);
-            }
-        }
-    });
-    assert!(failed.is_empty(), "failed for {failed:?}");
-}
 
 /// Bytes that don't repeat, the same each time.
 fn noise(length: u32) -> Vec<u8> {

@@ -20,6 +20,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("arping", "iputils-arping"),
     ("nsenter", "util-linux"),
+    ("tracepath", "iputils-tracepath"),
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dig", "bind9-dnsutils"),
+    ("scapy", "python3-scapy"),
+    ("tshark", "tshark"),
+    ("openssl", "openssl"),
 ];
 
 /// The distribution's compiler with its library source, where there is no nightly with rust-src.

@@ -1,0 +1,116 @@
+//! Sites where the consumer's client and the provider's servers speak IPv4 or IPv6, each as it likes.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    thread,
+};
+
+use crate::site::Site;
+
+/// What the consumer's side speaks, and what the provider's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 at both ends.
+    V4ToV4,
+    /// IPv6 at both ends.
+    V6ToV6,
+    /// A consumer of IPv4 and a provider of IPv6.
+    V4ToV6,
+    /// The reverse.
+    V6ToV4,
+}
+
+impl Families {
+    /// Both families and both mixes.
+    pub const ALL: [Self; 4] = [Self::V4ToV4, Self::V6ToV6, Self::V4ToV6, Self::V6ToV4];
+
+    /// The endpoint's address.
+    ///
+    /// # Panics
+    /// Never: literals are addresses.
+    #[must_use]
+    pub fn endpoint(self) -> IpAddr {
+        match self {
+            Self::V4ToV4 | Self::V4ToV6 => [10, 0, 0, 110].into(),
+            Self::V6ToV6 | Self::V6ToV4 => "fd00::110".parse().expect("an address"),
+        }
+    }
+
+    /// The backend's address.
+    ///
+    /// # Panics
+    /// Never: literals are addresses.
+    #[must_use]
+    pub fn backend(self) -> IpAddr {
+        match self {
+            Self::V4ToV4 | Self::V6ToV4 => [10, 1, 0, 10].into(),
+            Self::V6ToV6 | Self::V4ToV6 => "fd00:1::10".parse().expect("an address"),
+        }
+    }
+
+    const fn nat(self) -> &'static str {
+        match self {
+            Self::V4ToV4 | Self::V6ToV4 => "10.1.0.96/28",
+            Self::V6ToV6 | Self::V4ToV6 => "fd00:1::60/124",
+        }
+    }
+
+    /// A URL at the endpoint.
+    #[must_use]
+    pub fn url(self, path: &str) -> String {
+        format!("http://{}/{path}", SocketAddr::new(self.endpoint(), 80))
+    }
+
+    /// A site with a service of one backend of the family, and an endpoint of the other's or the same.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn site(self) -> Site {
+        let site = Site::bare();
+        site.host.enable_ipv6("gw-p", &[]);
+        site.a.enable_ipv6("eth0", &["fd00::5"]);
+        site.provider.enable_ipv6("eth0", &["fd00:1::10"]);
+        for (tenant, interface) in [("a", "gw-a"), ("shop", "gw-p")] {
+            site.agent.cli(&format!("tenant create {tenant}"));
+            site.agent.cli(&format!(
+                "network create {tenant}/net --interface {interface}"
+            ));
+        }
+        site.agent.cli(&format!(
+            "service create shop/web --network net --port * --port */udp --backend {} --nat {} \
+             --visibility * --auto-approval *",
+            self.backend(),
+            self.nat()
+        ));
+        site.agent.cli(&format!(
+            "endpoint create a/web --network net --address {} --service shop/web",
+            self.endpoint()
+        ));
+        site.wait_for_backends();
+        site
+    }
+}
+
+/// Runs a test for both families and both mixes, each at a site of its own.
+///
+/// # Panics
+/// When the test does for one of them.
+pub fn each(test: impl Fn(Families, &Site) + Send + Sync) {
+    let mut failed = Vec::new();
+    thread::scope(|scope| {
+        let test = &test;
+        let runs = Families::ALL.map(|families| {
+            (
+                families,
+                scope.spawn(move || test(families, &families.site())),
+            )
+        });
+        for (families, run) in runs {
+            if run.join().is_err() {
+                failed.push(families);
+            }
+        }
+    });
+    assert!(failed.is_empty(), "failed for {failed:?}");
+}

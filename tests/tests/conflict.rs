@@ -1,0 +1,157 @@
+//! Addresses that somebody else has, or wants.
+
+use std::collections::BTreeMap;
+
+use tests::{agent::Agent, families::Families, process::succeed, site::Site, wait};
+
+/// A site of the family whose agent probes addresses before it takes them.
+fn site(families: Families) -> Site {
+    let mut site = families.site();
+    site.agent.cli("endpoint delete a/web");
+    site.agent.stop();
+    site.agent.settings = BTreeMap::from([
+        ("GATEWAY_ADDRESS_PROBES".to_owned(), "3".to_owned()),
+        (
+            "GATEWAY_ADDRESS_PROBE_INTERVAL".to_owned(),
+            "100".to_owned(),
+        ),
+    ]);
+    site.agent.restart();
+    site.wait_for_backends();
+    site
+}
+
+fn create(agent: &Agent, families: Families) {
+    agent.cli(&format!(
+        "endpoint create a/web --network net --address {} --service shop/web",
+        families.endpoint()
+    ));
+}
+
+#[track_caller]
+fn wait_for_state(agent: &Agent, state: &str) {
+    wait::until_true(&format!("the address to be {state}"), || {
+        let endpoint = agent.json("endpoint show a/web");
+        endpoint["status"]["addresses"][0]["state"] == state
+    });
+}
+
+/// The hardware address of the consumer's station.
+fn station(site: &Site) -> String {
+    let link = site.a.ip("-o link show dev eth0");
+    let mut words = link.split_whitespace();
+    words
+        .by_ref()
+        .find(|word| *word == "link/ether")
+        .expect("an Ethernet interface");
+    words.next().expect("an address").to_owned()
+}
+
+#[test]
+fn an_address_that_another_station_has_is_not_taken() {
+    for families in [Families::V4ToV4, Families::V6ToV6] {
+        let site = site(families);
+        let bits = if families == Families::V4ToV4 { 24 } else { 64 };
+        let nodad = if bits == 64 { "nodad" } else { "" };
+        let address = families.endpoint();
+        site.a
+            .ip(&format!("address add {address}/{bits} dev eth0 {nodad}"));
+        create(&site.agent, families);
+        wait_for_state(&site.agent, "conflict");
+        let shown = site.agent.cli("endpoint show a/web");
+        assert!(
+            shown.contains(&format!("station {} has it", station(&site))),
+            "{shown}"
+        );
+        assert!(site.agent.log().contains("is in use by station"));
+        // Nothing that is sent to it is answered by the gateway: the address is the other station's.
+        let drops = site.agent.json("status")["drops"].clone();
+        assert!(drops["address_conflict"].as_u64() > Some(0), "{drops}");
+    }
+}
+
+#[test]
+fn a_free_one_is_taken_after_the_probes_and_announced() {
+    for families in [Families::V4ToV4, Families::V6ToV6] {
+        let site = site(families);
+        let sniffer = if families == Families::V4ToV4 {
+            "arp"
+        } else {
+            "icmp6"
+        };
+        let capture = tempfile::NamedTempFile::new().expect("a file");
+        let mut tcpdump = site.a.line(&format!(
+            "tcpdump -n -l -i eth0 --immediate-mode -Z root {sniffer}"
+        ));
+        tcpdump
+            .stdout(capture.reopen().expect("a file"))
+            .stderr(std::process::Stdio::piped());
+        let _tcpdump = tests::process::Running::start(&mut tcpdump).expect("tcpdump");
+        let read = || std::fs::read_to_string(capture.path()).expect("a file");
+        // It records from the moment on that it shows what is sent.
+        wait::until_true("tcpdump", || {
+            let other = if families == Families::V4ToV4 {
+                "arping -c 1 -w 1 -I eth0 10.0.0.77"
+            } else {
+                "ping -6 -c 1 -W 1 fd00::77"
+            };
+            let _unanswered =
+                tests::process::run(&mut site.a.line(other), std::time::Duration::from_secs(5));
+            !read().is_empty()
+        });
+        create(&site.agent, families);
+        wait_for_state(&site.agent, "in_use");
+        let address = families.endpoint();
+        wait::until_true("the announcement", || {
+            let text = read();
+            let (probe, announcement) = if address.is_ipv4() {
+                (
+                    format!("who-has {address} tell 0.0.0.0"),
+                    format!("who-has {address} tell {address}"),
+                )
+            } else {
+                (
+                    format!(
+                        ":: > ff02::1:ff00:110: ICMP6, neighbor solicitation, who has {address}"
+                    ),
+                    format!("{address} > ff02::1: ICMP6, neighbor advertisement, tgt is {address}"),
+                )
+            };
+            text.matches(&probe).count() == 3 && text.contains(&announcement)
+        });
+        succeed(&mut site.a.line(&format!("ping -c 1 -W 2 {address}")));
+    }
+}
+
+#[test]
+fn an_address_in_use_is_defended_and_the_dispute_is_shown() {
+    let families = Families::V4ToV4;
+    let site = site(families);
+    create(&site.agent, families);
+    wait_for_state(&site.agent, "in_use");
+    let address = families.endpoint();
+    site.a.ip(&format!("address add {address}/24 dev eth0"));
+    succeed(&mut site.a.line(&format!("arping -c 1 -U -I eth0 {address}")));
+    wait_for_state(&site.agent, "disputed");
+    let shown = site.agent.cli("endpoint show a/web");
+    assert!(shown.contains("claims it too"), "{shown}");
+    site.a.ip(&format!("address del {address}/24 dev eth0"));
+    succeed(&mut site.a.line(&format!("ping -c 1 -W 2 {address}")));
+}
+
+#[test]
+fn a_restarted_agent_does_not_ask_again_for_what_it_has() {
+    let families = Families::V4ToV4;
+    let mut site = site(families);
+    create(&site.agent, families);
+    wait_for_state(&site.agent, "in_use");
+    site.agent.kill();
+    site.agent.restart();
+    let endpoint = site.agent.json("endpoint show a/web");
+    assert_eq!(endpoint["status"]["addresses"][0]["state"], "in_use");
+    succeed(
+        &mut site
+            .a
+            .line(&format!("ping -c 1 -W 2 {}", families.endpoint())),
+    );
+}

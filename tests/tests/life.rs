@@ -1,0 +1,194 @@
+//! How flows end: nobody hangs. And what keeps new ones from backends that are not well.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::mpsc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tests::{
+    families::{Families, each},
+    nginx::Nginx,
+    process::{fail, succeed},
+    site::Site,
+    wait,
+};
+
+/// How an end that only reads, and never sends, learned that its connection is over.
+type Outcome = Result<usize, ErrorKind>;
+
+/// A connection that both ends only listen on, and the ends' outcomes.
+struct Silent {
+    client: JoinHandle<Outcome>,
+    server: JoinHandle<Outcome>,
+}
+
+/// Reads until something happens; gives up after half a minute, which no test waits for.
+fn read_on(mut stream: &TcpStream) -> Outcome {
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("a stream");
+    stream.read(&mut [0; 16]).map_err(|error| error.kind())
+}
+
+impl Silent {
+    /// Opens it; some bytes go both ways first.
+    fn open(families: Families, site: &Site, port: u16) -> Self {
+        let address = SocketAddr::new(families.backend(), port);
+        let (listens, listening) = mpsc::channel();
+        let (opened, open) = mpsc::channel();
+        let server = site.provider.spawn(move || {
+            let listener = TcpListener::bind(address).expect("a listener");
+            listens.send(()).expect("a test");
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut question = [0; 1_000];
+            stream.read_exact(&mut question).expect("a question");
+            stream.write_all(&question).expect("to answer");
+            read_on(&stream)
+        });
+        listening.recv().expect("a listener");
+        let endpoint = SocketAddr::new(families.endpoint(), port);
+        let client = site.a.spawn(move || {
+            let mut stream = TcpStream::connect(endpoint).expect("a connection");
+            stream.write_all(&[7; 1_000]).expect("to ask");
+            stream.read_exact(&mut [0; 1_000]).expect("an answer");
+            opened.send(()).expect("a test");
+            read_on(&stream)
+        });
+        open.recv().expect("an open connection");
+        Self { client, server }
+    }
+
+    /// Both ends were reset, soon after this moment.
+    #[track_caller]
+    fn was_reset(self, since: Instant) {
+        for (end, outcome) in [("client", self.client), ("server", self.server)] {
+            let outcome = outcome.join().expect("an end");
+            assert_eq!(outcome, Err(ErrorKind::ConnectionReset), "the {end}");
+            assert!(since.elapsed() < Duration::from_secs(10), "the {end}");
+        }
+    }
+}
+
+#[test]
+fn both_ends_of_a_silent_connection_learn_of_its_revocation() {
+    each(|families, site| {
+        let silent = Silent::open(families, site, 7_101);
+        let cut = Instant::now();
+        site.agent.cli("connection reject a/web --reason over");
+        silent.was_reset(cut);
+        assert!(
+            cut.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            cut.elapsed()
+        );
+    });
+}
+
+#[test]
+fn both_ends_learn_of_the_endpoints_deletion() {
+    let site = Families::V4ToV4.site();
+    let silent = Silent::open(Families::V4ToV4, &site, 7_102);
+    let cut = Instant::now();
+    site.agent.cli("endpoint delete a/web");
+    silent.was_reset(cut);
+}
+
+#[test]
+fn both_ends_learn_that_they_were_idle_for_too_long() {
+    each(|families, site| {
+        site.agent
+            .cli("service update shop/web --tcp-established-timeout 5");
+        let silent = Silent::open(families, site, 7_103);
+        silent.was_reset(Instant::now());
+        assert!(!site.agent.cli("flow list").contains("7103"));
+    });
+}
+
+#[test]
+fn both_ends_learn_that_the_backend_was_removed() {
+    each(|families, site| {
+        let silent = Silent::open(families, site, 7_104);
+        let cut = Instant::now();
+        let backend = families.backend();
+        site.agent
+            .cli(&format!("service backend remove shop/web {backend}"));
+        silent.was_reset(cut);
+    });
+}
+
+/// Waits until the service's backend is in this state.
+#[track_caller]
+fn wait_for_health(site: &Site, healthy: bool) {
+    wait::until_true(&format!("the backend's health to be {healthy}"), || {
+        let service = site.agent.json("service show shop/web");
+        service["status"]["backends"][0]["healthy"] == healthy
+    });
+}
+
+#[test]
+fn a_backend_that_fails_its_checks_gets_no_flows_until_it_is_well() {
+    each(|families, site| {
+        // The host asks by itself, so it needs an address in the provider's network.
+        site.host.ip("address add 10.1.0.1/24 dev gw-p");
+        site.host.ip("address add fd00:1::1/64 dev gw-p nodad");
+        let server = Nginx::start(&site.provider, &families.backend().to_string());
+        site.agent.cli(
+            "service update shop/web --health-check http --health-port 80 --health-path /name \
+             --health-status 200 --health-interval 1 --health-timeout 1 --healthy-threshold 1 \
+             --unhealthy-threshold 2 --unhealthy-flows reset",
+        );
+        wait_for_health(site, true);
+        let url = families.url("name");
+        let curl = || site.a.line(&format!("curl -sSf -m 5 {url}"));
+        succeed(&mut curl());
+        let silent = Silent::open(families, site, 7_105);
+
+        std::fs::remove_file(server.root().join("name")).expect("a file removed");
+        let cut = Instant::now();
+        wait_for_health(site, false);
+        silent.was_reset(cut);
+        let refused = fail(&mut curl());
+        assert!(
+            refused.contains("Could not connect") || refused.contains("Failed to connect"),
+            "{refused}"
+        );
+        let shown = site.agent.cli("service show shop/web");
+        assert!(
+            shown.contains("unhealthy: status 404 instead of 200"),
+            "{shown}"
+        );
+
+        std::fs::write(server.root().join("name"), "well\n").expect("a file");
+        wait_for_health(site, true);
+        assert_eq!(succeed(&mut curl()), "well\n");
+    });
+}
+
+#[test]
+fn a_port_that_nobody_listens_on_fails_a_tcp_check_and_flows_may_go_on() {
+    let families = Families::V4ToV4;
+    let site = families.site();
+    site.host.ip("address add 10.1.0.1/24 dev gw-p");
+    let silent = Silent::open(families, &site, 7_106);
+    site.agent.cli(
+        "service update shop/web --health-check tcp --health-port 9 --health-interval 1 \
+         --unhealthy-threshold 1",
+    );
+    wait_for_health(&site, false);
+    let flows = site.agent.cli("flow list");
+    assert!(
+        flows.contains("7106") && flows.contains("established"),
+        "{flows}"
+    );
+    assert!(!silent.client.is_finished() && !silent.server.is_finished());
+    site.agent
+        .cli("service update shop/web --health-check none");
+    wait::until_true("the backend to count as well", || {
+        let service = site.agent.json("service show shop/web");
+        service["status"]["backends"][0]["healthy"].is_null()
+    });
+    assert!(!silent.client.is_finished() && !silent.server.is_finished());
+}

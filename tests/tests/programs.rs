@@ -1,0 +1,170 @@
+//! Programs that people use, through the gateway, in both families and both mixes; and what they put on
+//! the wire is right at both ends.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use tests::{
+    capture::Capture,
+    families::{Families, each},
+    namespace::Namespace,
+    nginx::Nginx,
+    process::{Running, run, succeed},
+    site::Site,
+    wait,
+};
+
+/// Starts a server of the provider's, and waits until it listens.
+fn serve(provider: &Namespace, mut command: Command, listens: &str) -> Running {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let running = Running::start(&mut command).expect("a server");
+    wait::until_true(listens, || {
+        let sockets = succeed(&mut provider.line("ss -Hlntu"));
+        sockets.contains(listens)
+    });
+    running
+}
+
+/// Redis, asked by its own benchmark.
+fn redis(families: Families, site: &Site) {
+    let (backend, endpoint) = (families.backend(), families.endpoint());
+    let line = format!("redis-server --bind {backend} --port 6379 --protected-mode no --save");
+    let mut command = site.provider.line(&line);
+    // Nothing is kept on the disk.
+    command.arg("");
+    let _server = serve(&site.provider, command, ":6379");
+    let line = format!("redis-benchmark -h {endpoint} -q -n 1000 -c 20 -t ping_inline,set,get");
+    let text = succeed(&mut site.a.line(&line));
+    for command in ["PING_INLINE", "SET", "GET"] {
+        let rate = format!("{command}: ");
+        assert!(
+            text.contains(&rate) && text.contains("requests per second"),
+            "{text}"
+        );
+    }
+}
+
+/// Answers of DNS that fit one packet, and that come in fragments.
+fn dns(families: Families, site: &Site) {
+    let (backend, endpoint) = (families.backend(), families.endpoint());
+    let words: Vec<String> = (0..14).map(|n| format!("{n:0>250}")).collect();
+    let mut server = site.provider.command("dnsmasq");
+    server
+        .args(["-k", "-C", "/dev/null", "-p", "5300", "-z", "-R", "-h"])
+        .args(["-u", "root", "--pid-file=", "--edns-packet-max=4096"])
+        .args(["-a", &backend.to_string(), "--txt-record=small.test,one"])
+        .arg(format!("--txt-record=big.test,{}", words.join(",")));
+    let _server = serve(&site.provider, server, ":5300");
+    for (name, wanted) in [("small", 1), ("big", words.len())] {
+        let question = format!(
+            "dig @{endpoint} -p 5300 +bufsize=4096 +ignore +notcp +short +tries=5 TXT {name}.test"
+        );
+        let text = succeed(&mut site.a.line(&question));
+        assert_eq!(text.matches(" \"").count() + 1, wanted, "{name}: {text}");
+    }
+}
+
+fn iperf(families: Families, site: &Site) {
+    let (backend, endpoint) = (families.backend(), families.endpoint());
+    let server = site
+        .provider
+        .line(&format!("iperf3 -s -B {backend} -p 5201"));
+    let _server = serve(&site.provider, server, ":5201");
+    for more in [
+        "-t 1",
+        "-t 1 -R",
+        "-t 1 -u -b 20M -l 1200",
+        "-t 1 -u -b 20M -l 1200 -R",
+    ] {
+        let text = succeed(&mut site.a.line(&format!("iperf3 -J -c {endpoint} {more}")));
+        let result: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let end = &result["end"];
+        let bytes = end["sum_received"]["bytes"]
+            .as_f64()
+            .or_else(|| end["sum"]["bytes"].as_f64());
+        assert!(bytes > Some(500_000.0), "{more}: {text}");
+    }
+}
+
+#[test]
+fn redis_dns_iperf_curl_and_ping_with_nothing_wrong_on_the_wire() {
+    each(|families, site| {
+        let captures = [&site.a, &site.provider].map(Capture::start);
+        let server = Nginx::start(&site.provider, &families.backend().to_string());
+        std::fs::write(server.root().join("file"), vec![7; 300_000]).expect("a file");
+        let url = families.url("file");
+        succeed(&mut site.a.line(&format!("curl -sSf -m 30 -o /dev/null {url}")));
+        redis(families, site);
+        dns(families, site);
+        iperf(families, site);
+        let endpoint = families.endpoint();
+        succeed(
+            &mut site
+                .a
+                .line(&format!("ping -c 2 -i 0.2 -W 2 -s 3000 {endpoint}")),
+        );
+        // Refused by the server, by the gateway for its port, and by tracepath's hop limit.
+        let _refused = run(
+            &mut site.a.line(&format!("tracepath -n -m 2 {endpoint}")),
+            Duration::from_secs(30),
+        );
+        for capture in captures {
+            capture.finish(4_000_000);
+        }
+        assert!(!site.agent.log().contains("ERROR"), "{}", site.agent.log());
+    });
+}
+
+/// Answers each connection with one line, and closes it.
+fn answer_shortly(provider: &Namespace, address: SocketAddr) {
+    // Ends with the test process; it only answers.
+    provider.spawn(move || {
+        let listener = TcpListener::bind(address).expect("a listener");
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a client");
+            let mut question = [0; 4];
+            if stream.read_exact(&mut question).is_ok() {
+                let _client_gone = stream.write_all(&question);
+            }
+        }
+    });
+}
+
+#[test]
+fn ten_thousand_short_connections_without_a_failure() {
+    const THREADS: u32 = 4;
+    const EACH: u32 = 2_500;
+    each(|families, site| {
+        answer_shortly(&site.provider, SocketAddr::new(families.backend(), 7_007));
+        let endpoint = SocketAddr::new(families.endpoint(), 7_007);
+        let clients: Vec<thread::JoinHandle<u32>> = (0..THREADS)
+            .map(|thread| {
+                site.a.spawn(move || {
+                    wait::until_true("the server", || TcpStream::connect(endpoint).is_ok());
+                    let mut answered = 0;
+                    for turn in 0..EACH {
+                        let question = (thread << 16 | turn).to_be_bytes();
+                        let mut stream = TcpStream::connect(endpoint).expect("a connection");
+                        stream
+                            .set_read_timeout(Some(Duration::from_secs(10)))
+                            .expect("a stream");
+                        stream.write_all(&question).expect("to send");
+                        let mut answer = [0; 4];
+                        stream.read_exact(&mut answer).expect("an answer");
+                        answered += u32::from(answer == question);
+                    }
+                    answered
+                })
+            })
+            .collect();
+        let answered = clients
+            .into_iter()
+            .map(|client| client.join().expect("a client"));
+        assert_eq!(answered.sum::<u32>(), THREADS * EACH);
+    });
+}
