@@ -81,6 +81,10 @@ pub const EMPTY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 102);
 pub const SILENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 103);
 /// An endpoint of A's, to the service that offers every port.
 pub const EVERY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 104);
+/// An endpoint of A's by IPv4, to the service whose backends are IPv6.
+pub const FOUR_TO_SIX: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 105);
+/// The reverse.
+pub const SIX_TO_FOUR: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x105);
 /// The backends of the web service, and their weights.
 pub const BACKENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 1, 0, 10), Ipv4Addr::new(10, 1, 0, 11)];
 /// The consumers' client, by IPv6.
@@ -195,6 +199,8 @@ impl Desired {
             ("a/web6", ENDPOINT_V6.into(), "web6", true),
             ("b/web6", ENDPOINT_V6.into(), "web6", true),
             ("a/pending6", PENDING_V6.into(), "web6", false),
+            ("a/four-to-six", FOUR_TO_SIX.into(), "web6", true),
+            ("a/six-to-four", SIX_TO_FOUR.into(), "web", true),
         ] {
             desired.endpoint(endpoint, address, service);
             if approved {
@@ -397,7 +403,15 @@ impl Lab {
 
     /// A provider changes its web service.
     pub fn change_service(&mut self, edit: impl FnOnce(&mut Value)) {
-        let service: Reference = "shop/web".parse().expect("a reference");
+        self.change("web", edit);
+    }
+
+    /// A provider changes a service of its.
+    ///
+    /// # Panics
+    /// When that is refused.
+    pub fn change(&mut self, service: &str, edit: impl FnOnce(&mut Value)) {
+        let service: Reference = format!("shop/{service}").parse().expect("a reference");
         let spec = &self.desired.state.services[&service].object.spec;
         let mut request = serde_json::to_value(spec).expect("a value");
         edit(&mut request);
@@ -521,6 +535,37 @@ impl Lab {
                 self.native.flows_v6.embryonic.remove(&key);
             }
         }
+    }
+
+    /// Sets what an endpoint uses of what it may, in both worlds.
+    ///
+    /// # Panics
+    /// When there is no such endpoint.
+    pub fn set_usage(&mut self, endpoint: &str, usage: Usage) {
+        let endpoint: Reference = endpoint.parse().expect("a reference");
+        let slot = self.desired.state.endpoints[&endpoint]
+            .object
+            .connection
+            .slot;
+        self.maps.set_usage(slot, usage).expect("usage written");
+        self.native.usage.set(slot, usage);
+    }
+
+    /// A source NAT address of the same service that is another.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn another_nat_address(&self, address: IpAddr) -> IpAddr {
+        let mut services = self.desired.state.services.values();
+        let mut ranges = services
+            .by_ref()
+            .flat_map(|record| &record.object.spec.nat_addresses);
+        let range = ranges
+            .find(|range| range.contains(address))
+            .expect("a source NAT address");
+        let mut others = range.iter().filter(|other| *other != address);
+        others.next().expect("another address")
     }
 
     /// The native world, for limits that the kernel's can't be given afterwards.

@@ -12,6 +12,7 @@ pub mod nginx;
 pub mod outcome;
 pub mod packet;
 pub mod pass;
+pub mod path;
 pub mod process;
 pub mod site;
 pub mod wait;

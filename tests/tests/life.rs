@@ -16,6 +16,9 @@ use tests::{
     wait,
 };
 
+/// How long a cut may take to be told. Machines are busy; it takes milliseconds.
+const SOON: Duration = Duration::from_secs(5);
+
 /// How an end that only reads, and never sends, learned that its connection is over.
 type Outcome = Result<usize, ErrorKind>;
 
@@ -61,13 +64,13 @@ impl Silent {
         Self { client, server }
     }
 
-    /// Both ends were reset, soon after this moment.
+    /// Both ends were reset, so soon after this moment.
     #[track_caller]
-    fn was_reset(self, since: Instant) {
+    fn was_reset(self, since: Instant, within: Duration) {
         for (end, outcome) in [("client", self.client), ("server", self.server)] {
             let outcome = outcome.join().expect("an end");
             assert_eq!(outcome, Err(ErrorKind::ConnectionReset), "the {end}");
-            assert!(since.elapsed() < Duration::from_secs(10), "the {end}");
+            assert!(since.elapsed() < within, "the {end}");
         }
     }
 }
@@ -78,12 +81,7 @@ fn both_ends_of_a_silent_connection_learn_of_its_revocation() {
         let silent = Silent::open(families, site, 7_101);
         let cut = Instant::now();
         site.agent.cli("connection reject a/web --reason over");
-        silent.was_reset(cut);
-        assert!(
-            cut.elapsed() < Duration::from_secs(3),
-            "{:?}",
-            cut.elapsed()
-        );
+        silent.was_reset(cut, SOON);
     });
 }
 
@@ -93,7 +91,7 @@ fn both_ends_learn_of_the_endpoints_deletion() {
     let silent = Silent::open(Families::V4ToV4, &site, 7_102);
     let cut = Instant::now();
     site.agent.cli("endpoint delete a/web");
-    silent.was_reset(cut);
+    silent.was_reset(cut, SOON);
 }
 
 #[test]
@@ -102,7 +100,8 @@ fn both_ends_learn_that_they_were_idle_for_too_long() {
         site.agent
             .cli("service update shop/web --tcp-established-timeout 5");
         let silent = Silent::open(families, site, 7_103);
-        silent.was_reset(Instant::now());
+        // Five seconds, a tick, and a sweep.
+        silent.was_reset(Instant::now(), Duration::from_secs(15));
         assert!(!site.agent.cli("flow list").contains("7103"));
     });
 }
@@ -115,7 +114,7 @@ fn both_ends_learn_that_the_backend_was_removed() {
         let backend = families.backend();
         site.agent
             .cli(&format!("service backend remove shop/web {backend}"));
-        silent.was_reset(cut);
+        silent.was_reset(cut, SOON);
     });
 }
 
@@ -149,7 +148,7 @@ fn a_backend_that_fails_its_checks_gets_no_flows_until_it_is_well() {
         std::fs::remove_file(server.root().join("name")).expect("a file removed");
         let cut = Instant::now();
         wait_for_health(site, false);
-        silent.was_reset(cut);
+        silent.was_reset(cut, SOON);
         let refused = fail(&mut curl());
         assert!(
             refused.contains("Could not connect") || refused.contains("Failed to connect"),

@@ -81,8 +81,7 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
     let inserted = T::insert_flow(env, Table::Embryonic, key, flow);
     if inserted.is_err() {
         // Another CPU opened the very same flow in this moment: the client's next packet uses it.
-        let reverse = flow.reverse_key(key.protocol);
-        T::remove_flow(env, Table::Embryonic, &reverse);
+        give_back(env, flow, key.protocol);
         let reason = match inserted {
             Err(InsertError::Exists) => DropReason::Inconsistent,
             _ => DropReason::FlowTableFull,
@@ -92,4 +91,11 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
     env.count_flow(link);
     limit::opened(env, link);
     Ok(())
+}
+
+/// Removes the reverse entry, and with it the reservation. A function of its own for its stack.
+#[inline(never)]
+fn give_back<T: Family, E: Environment>(env: &mut E, flow: &Flow<T>, protocol: u32) {
+    let reverse = flow.reverse_key(protocol);
+    T::remove_flow(env, Table::Embryonic, &reverse);
 }

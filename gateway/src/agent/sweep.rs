@@ -18,7 +18,7 @@ use gateway_common::{
 use crate::{
     agent::core::Core,
     dataplane::{
-        expiry::{Pair, Standing, half_expired},
+        expiry::{Pair, Standing, half_expired, is_recent},
         flow_tables::{Described, FlowTables},
         maps,
     },
@@ -248,7 +248,7 @@ fn sweep_table<F: Described>(
     let mut cut = HashSet::new();
     tables
         .for_each(table, |key: &FlowKey<F>, flow: &Flow<F>| {
-            let mut judged = half_expired(flow, snapshot.now);
+            let mut judged = !is_recent(flow, snapshot.now);
             match flow.direction() {
                 Direction::ToService => {
                     *swept.flows.entry(flow.link).or_default() += 1;

@@ -124,16 +124,16 @@ impl<'a> Mixed<'a> {
             let (mut from_v4, mut from_v6) = (false, false);
             for (owner, endpoint) in state.endpoints_of_service(reference) {
                 let endpoint = &endpoint.object;
-                let backends = record
-                    .object
-                    .spec
-                    .resource(&endpoint.resource)
-                    .and_then(|resource| resource.backends.first());
-                let Some(backend) = backends.map(|backend| backend.address) else {
-                    continue;
-                };
+                let spec = &record.object.spec;
+                let backends = spec.resource(&endpoint.resource);
+                let backend = backends.and_then(|resource| resource.backends.first());
+                // With no backend left there may be flows of those that were.
+                let v4 = backend.map_or_else(
+                    || spec.nat_addresses.iter().all(|r| r.ends().0.is_ipv4()),
+                    |backend| backend.address.is_ipv4(),
+                );
                 for address in &endpoint.addresses {
-                    match (address.is_ipv4(), backend.is_ipv4()) {
+                    match (address.is_ipv4(), v4) {
                         (true, false) => {
                             let network =
                                 Reference::new(owner.tenant.clone(), endpoint.network.clone());

@@ -95,6 +95,12 @@ pub fn half_expired<F: Family>(entry: &Flow<F>, now: Tick) -> bool {
     seconds(now.since(Tick(entry.last_seen))) > u64::from(HALF)
 }
 
+/// Whether an entry was used so lately that nothing of it can have expired.
+#[must_use]
+pub fn is_recent<F: Family>(entry: &Flow<F>, now: Tick) -> bool {
+    seconds(now.since(Tick(entry.last_seen))) < u64::from(Timeouts::SHORTEST.min(HALF))
+}
+
 /// Whole seconds of so many ticks.
 #[must_use]
 pub fn seconds(ticks: u32) -> u64 {

@@ -6,6 +6,7 @@ mod local;
 mod nat;
 mod nonsense;
 mod parsing;
+mod paths;
 mod refusals;
 mod revocation;
 mod tcp;
@@ -13,10 +14,36 @@ mod udp;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tests::lab::{Lab, with_lab};
+use tests::{
+    lab::{Lab, with_lab},
+    path::Path,
+};
 
 /// One row: what it shows, and how.
 type Row = (&'static str, fn(&mut Lab));
+
+/// Runs rows for both families and both mixes.
+fn run_paths(rows: &'static [(&'static str, fn(&mut Lab, Path))]) {
+    let failed = with_lab(move |lab| {
+        let mut failed = Vec::new();
+        for path in Path::ALL {
+            for (name, row) in rows {
+                lab.reset();
+                if catch_unwind(AssertUnwindSafe(|| row(lab, path))).is_err() {
+                    failed.push(format!("{}: {name}", path.name));
+                }
+            }
+        }
+        failed
+    });
+    let count = rows.len() * Path::ALL.len();
+    assert!(
+        failed.is_empty(),
+        "{} of {count} rows failed: {failed:#?}",
+        failed.len()
+    );
+    println!("{count} rows");
+}
 
 /// Runs all rows, each in a laboratory as new, and names those that fail.
 fn run(rows: &'static [Row]) {

@@ -83,7 +83,7 @@ impl Timeouts {
     /// A week: the longest that can be set.
     const LONGEST: u32 = 604_800;
     /// The shortest: the data path counts time in ticks of about a second.
-    const SHORTEST: u32 = 5;
+    pub const SHORTEST: u32 = 5;
 
     fn check(self) -> Result<(), Problem> {
         for (field, value) in [

@@ -1,0 +1,1035 @@
+//! What is the same in both families and both mixes: each row is run for the four of them.
+
+use gateway_common::{DropReason, flow::Table, maps::Usage};
+use serde_json::json;
+use tests::{
+    lab::{BACKEND_MAC, CLIENT_MAC, Lab, Side},
+    packet::{
+        Content, Packet, Transport,
+        flag::{ACK, FIN, PSH, RST, SYN},
+    },
+    path::{Path, datagram, ends, error, hops, ip, piece, reassemble, refused, tcp_of},
+};
+
+/// One row: what it shows, and how.
+type PathRow = (&'static str, fn(&mut Lab, Path));
+
+/// The bytes of a datagram that does not fit one packet, no two words of it alike.
+fn long(length: usize) -> Vec<u8> {
+    (0..length / 2)
+        .flat_map(|n| u16::try_from(n).expect("short").to_be_bytes())
+        .collect()
+}
+
+/// Sends all of these; all must go on.
+#[track_caller]
+fn send_all(lab: &mut Lab, from: Side, to: Side, packets: &[Packet]) -> Vec<Packet> {
+    let sent = packets
+        .iter()
+        .map(|p| lab.send(from, p).forwarded(to).packet);
+    sent.collect()
+}
+
+const ROWS: &[PathRow] = &[
+    ("a SYN goes to a backend, one hop older", |lab, path| {
+        let out = lab.send(Side::A, &path.segment().syn(1));
+        path.went_to_service(&out, 8_443);
+        assert_eq!(hops(&out.forwarded(Side::Provider).packet), 63);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (1, 0)
+        );
+    }),
+    (
+        "a SYN that is sent again takes the same way",
+        |lab, path| {
+            let first = lab.send(Side::A, &path.segment().syn(1));
+            let second = lab.send(Side::A, &path.segment().syn(1));
+            assert_eq!(
+                path.went_to_service(&first, 8_443),
+                path.went_to_service(&second, 8_443)
+            );
+            assert_eq!(lab.flows(Table::Embryonic), 1);
+        },
+    ),
+    (
+        "the answer comes from the endpoint, to the client's station",
+        |lab, path| {
+            let out = lab.send(Side::A, &path.segment().syn(1));
+            let flow = path.went_to_service(&out, 8_443);
+            let back = lab
+                .send(Side::Provider, &flow.segment().syn_ack(7, 2))
+                .forwarded(Side::A)
+                .station(CLIENT_MAC);
+            assert_eq!(ends(&back), (path.web(), path.client()));
+            let tcp = tcp_of(&back.packet);
+            assert_eq!(
+                (tcp.flags, tcp.sequence, tcp.acknowledgement),
+                (SYN | ACK, 7, 2)
+            );
+        },
+    ),
+    ("the third segment establishes the flow", |lab, path| {
+        path.connect(lab);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (0, 1)
+        );
+    }),
+    ("data goes both ways, unchanged", |lab, path| {
+        let flow = path.connect(lab);
+        let there = path.from_client().and(PSH).data(b"question");
+        let out = lab.send(Side::A, &there);
+        assert_eq!(path.went_to_service(&out, 8_443), flow);
+        assert_eq!(
+            tcp_of(&out.forwarded(Side::Provider).packet).payload,
+            b"question"
+        );
+        let back = flow.from_backend().and(PSH).data(b"an answer");
+        let out = lab.send(Side::Provider, &back).forwarded(Side::A);
+        assert_eq!(tcp_of(&out.packet).payload, b"an answer");
+        assert_eq!(ends(&out), (path.web(), path.client()));
+    }),
+    (
+        "a checksum left to hardware is completed, in every phase and both ways",
+        |lab, path| {
+            let syn = lab.send_offloaded(Side::A, &path.segment().syn(1_000));
+            let flow = path.went_to_service(&syn, 8_443);
+            lab.send_offloaded(Side::Provider, &flow.segment().syn_ack(5_000, 1_001))
+                .forwarded(Side::A);
+            for length in [0, 1, 2, 511, 512, 513, 1_024, 1_400] {
+                let there = path.from_client().data(&long(length + 1)[..length / 2 * 2]);
+                lab.send_offloaded(Side::A, &there)
+                    .forwarded(Side::Provider);
+                let back = flow.from_backend().data(&vec![0xa5; length]);
+                lab.send_offloaded(Side::Provider, &back).forwarded(Side::A);
+            }
+        },
+    ),
+    (
+        "a half-closed connection carries on the other way",
+        |lab, path| {
+            let flow = path.connect(lab);
+            lab.send(Side::A, &path.from_client().and(FIN))
+                .forwarded(Side::Provider);
+            for _ in 0..3 {
+                lab.send(Side::Provider, &flow.from_backend().data(b"more"))
+                    .forwarded(Side::A);
+            }
+            // A SYN is no new connection's while one direction is open.
+            lab.send(Side::A, &path.segment().syn(90_000))
+                .forwarded(Side::Provider);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (0, 1)
+            );
+        },
+    ),
+    (
+        "a port in TIME_WAIT opens a new connection (RFC 5382, REQ-2)",
+        |lab, path| {
+            let flow = path.connect(lab);
+            lab.send(Side::A, &path.from_client().and(FIN))
+                .forwarded(Side::Provider);
+            lab.send(Side::Provider, &flow.from_backend().and(FIN))
+                .forwarded(Side::A);
+            lab.send(Side::A, &path.from_client())
+                .forwarded(Side::Provider);
+            let again = lab.send(Side::A, &path.segment().syn(90_000));
+            path.went_to_service(&again, 8_443);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (1, 0)
+            );
+        },
+    ),
+    (
+        "a simultaneous open succeeds (RFC 5382, REQ-2)",
+        |lab, path| {
+            let syn = lab.send(Side::A, &path.segment().syn(1_000));
+            let flow = path.went_to_service(&syn, 8_443);
+            lab.send(Side::Provider, &flow.segment().syn(5_000))
+                .forwarded(Side::A);
+            lab.send(Side::A, &path.segment().syn_ack(1_000, 5_001))
+                .forwarded(Side::Provider);
+            lab.send(Side::Provider, &flow.segment().syn_ack(5_000, 1_001))
+                .forwarded(Side::A);
+            lab.send(Side::A, &path.from_client())
+                .forwarded(Side::Provider);
+            lab.send(Side::Provider, &flow.from_backend())
+                .forwarded(Side::A);
+            assert_eq!(
+                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (0, 1)
+            );
+        },
+    ),
+    (
+        "a reset within the window ends the flow, from either side",
+        |lab, path| {
+            for from_client in [true, false] {
+                lab.reset();
+                let flow = path.connect(lab);
+                if from_client {
+                    lab.send(Side::Provider, &flow.from_backend())
+                        .forwarded(Side::A);
+                    lab.send(Side::A, &path.from_client().and(RST))
+                        .forwarded(Side::Provider);
+                } else {
+                    lab.send(Side::Provider, &flow.from_backend().and(RST))
+                        .forwarded(Side::A);
+                }
+                let again = lab.send(Side::A, &path.segment().syn(90_000));
+                path.went_to_service(&again, 8_443);
+                assert_eq!(lab.flows(Table::Established), 0);
+            }
+        },
+    ),
+    (
+        "a reset outside of the window is not carried (RFC 7857, section 2.2)",
+        |lab, path| {
+            let flow = path.connect(lab);
+            lab.send(Side::Provider, &flow.from_backend())
+                .forwarded(Side::A);
+            for sequence in [1_000, 0, 1_001 + 64_241, 1_001 + (1 << 31)] {
+                lab.send(Side::A, &path.segment().flags(RST, sequence, 0))
+                    .dropped(DropReason::ResetOutOfWindow);
+            }
+            for sequence in [5_000, 5_001 + 64_241] {
+                lab.send(
+                    Side::Provider,
+                    &flow.segment().flags(RST | ACK, sequence, 1_001),
+                )
+                .dropped(DropReason::ResetOutOfWindow);
+            }
+            // And it changed nothing.
+            lab.send(Side::A, &path.from_client())
+                .forwarded(Side::Provider);
+            assert_eq!(lab.flows(Table::Established), 1);
+            lab.send(Side::A, &path.segment().flags(RST, 1_001 + 64_240, 0))
+                .forwarded(Side::Provider);
+        },
+    ),
+    (
+        "a reset's window is as wide as its scale says (RFC 7323)",
+        |lab, path| {
+            let scaled = [2, 4, 5, 0xb4, 3, 3, 7, 1];
+            let syn = lab.send(Side::A, &path.segment().syn(1_000).options(&scaled));
+            let flow = path.went_to_service(&syn, 8_443);
+            let answer = flow.segment().syn_ack(5_000, 1_001).options(&scaled);
+            lab.send(Side::Provider, &answer).forwarded(Side::A);
+            lab.send(Side::A, &path.from_client())
+                .forwarded(Side::Provider);
+            lab.send(Side::Provider, &flow.from_backend())
+                .forwarded(Side::A);
+            let far = 1_001 + (64_240 << 7);
+            lab.send(Side::A, &path.segment().flags(RST, far + 1, 0))
+                .dropped(DropReason::ResetOutOfWindow);
+            lab.send(Side::A, &path.segment().flags(RST, far, 0))
+                .forwarded(Side::Provider);
+        },
+    ),
+    (
+        "a segment size that does not fit both networks is made smaller",
+        |lab, path| {
+            let most: u16 = if path.is_v4() && path.provider_is_v4() {
+                1_460
+            } else {
+                1_440
+            };
+            for options in [
+                vec![2, 4, 0xff, 0xff, 4, 2, 1, 1],
+                vec![1, 2, 4, 0x23, 0x28, 1, 4, 2],
+                vec![3, 3, 7, 2, 4, 0x05, 0xdc, 0],
+            ] {
+                lab.reset();
+                let syn = path.segment().syn(1).options(&options);
+                let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
+                let found = &tcp_of(&out.packet).options;
+                let at = options
+                    .windows(2)
+                    .position(|pair| pair == [2, 4])
+                    .expect("the option");
+                assert_eq!(found[at + 2..at + 4], most.to_be_bytes());
+                let rest = |bytes: &[u8]| [&bytes[..at + 2], &bytes[at + 4..]].concat();
+                assert_eq!(rest(found), rest(&options));
+            }
+        },
+    ),
+    (
+        "one that fits stays, and so do other options",
+        |lab, path| {
+            for options in [
+                vec![2, 4, 2, 0x18, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1],
+                vec![30, 12, 0, 0x81, 1, 2, 3, 4, 5, 6, 7, 8],
+                vec![],
+            ] {
+                lab.reset();
+                let syn = path.segment().syn(1).options(&options);
+                let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
+                assert_eq!(tcp_of(&out.packet).options, options);
+            }
+        },
+    ),
+    (
+        "options that contradict themselves are carried as they are",
+        |lab, path| {
+            for options in [
+                vec![2, 0, 0, 0],
+                vec![2, 3, 9, 9],
+                vec![3, 200, 1, 1],
+                vec![5, 1, 1, 1],
+            ] {
+                lab.reset();
+                let syn = path.segment().syn(1).options(&options);
+                let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
+                assert_eq!(tcp_of(&out.packet).options, options);
+            }
+        },
+    ),
+    (
+        "the largest that fits goes through, one byte more is answered with what fits",
+        |lab, path| {
+            path.connect(lab);
+            let (head, fits) = match (path.is_v4(), path.provider_is_v4()) {
+                (true, true) => (40, 1_500),
+                (true, false) => (40, 1_480),
+                (false, true) => (60, 1_520),
+                (false, false) => (60, 1_500),
+            };
+            let full = |more: usize| {
+                path.from_client().data(&vec![
+                    7;
+                    usize::try_from(fits).expect("small") - head + more
+                ])
+            };
+            lab.send(Side::A, &full(0)).forwarded(Side::Provider);
+            let error = lab.send(Side::A, &full(1)).error(DropReason::PacketTooBig);
+            let kind = if path.is_v4() { (3, 4) } else { (2, 0) };
+            assert_eq!((error.kind, error.rest), (kind, fits));
+            assert_eq!(
+                (error.source, error.destination),
+                (path.endpoint_ip(), path.client_ip())
+            );
+            error.about(&full(1));
+        },
+    ),
+    ("the backend is told so too", |lab, path| {
+        let flow = path.connect(lab);
+        let full = |length| flow.from_backend().data(&vec![7; length]);
+        let (head, fits) = match (path.provider_is_v4(), path.is_v4()) {
+            (true, true) => (40, 1_500),
+            (true, false) => (40, 1_480),
+            (false, true) => (60, 1_520),
+            (false, false) => (60, 1_500),
+        };
+        lab.send(Side::Provider, &full(fits - head))
+            .forwarded(Side::A);
+        let out = lab.send(Side::Provider, &full(fits - head + 1));
+        let error = out.error(DropReason::PacketTooBig);
+        assert_eq!(
+            (error.source, error.destination),
+            (flow.nat.ip(), flow.backend.ip())
+        );
+        error.about(&full(fits - head + 1));
+    }),
+    (
+        "a packet whose time ends here is answered, from either side",
+        |lab, path| {
+            let flow = path.connect(lab);
+            let kind = |v4| if v4 { (11, 0) } else { (3, 0) };
+            for left in [0, 1] {
+                let there = path.from_client().hops(left);
+                let error = lab.send(Side::A, &there).error(DropReason::TtlExpired);
+                assert_eq!(
+                    (error.kind, error.source),
+                    (kind(path.is_v4()), path.endpoint_ip())
+                );
+                error.about(&there);
+                let back = flow.from_backend().hops(left);
+                let error = lab
+                    .send(Side::Provider, &back)
+                    .error(DropReason::TtlExpired);
+                assert_eq!(
+                    (error.kind, error.source),
+                    (kind(path.provider_is_v4()), flow.nat.ip())
+                );
+                error.about(&back);
+            }
+            let out = lab
+                .send(Side::A, &path.from_client().hops(2))
+                .forwarded(Side::Provider);
+            assert_eq!(hops(&out.packet), 1);
+        },
+    ),
+    ("a segment of no flow is reset", |lab, path| {
+        let reset = lab
+            .send(Side::A, &path.from_client())
+            .reset(DropReason::NoFlow);
+        assert_eq!((reset.flags, reset.sequence), (RST, 5_001));
+    }),
+    ("a service can have it met with silence", |lab, path| {
+        lab.change(path.service, |spec| spec["no_flow"] = "drop".into());
+        lab.send(Side::A, &path.from_client())
+            .dropped(DropReason::NoFlow);
+        let elsewhere = (path.endpoint_ip(), 54).into();
+        lab.send(Side::A, &datagram(path.client(), elsewhere, b"x"))
+            .dropped(DropReason::PortNotOffered);
+    }),
+    (
+        "both ends of a flow that is cut are told with their next packet",
+        |lab, path| {
+            let flow = path.connect(lab);
+            lab.decide(path.endpoint_name, gateway::model::Decision::Reject);
+            let reset = lab
+                .send(Side::A, &path.from_client())
+                .reset(DropReason::ConnectionRevoked);
+            assert_eq!(reset.sequence, 5_001);
+            let reset = lab
+                .send(Side::Provider, &flow.from_backend())
+                .reset(DropReason::ConnectionRevoked);
+            assert_eq!(reset.sequence, 1_001);
+        },
+    ),
+    (
+        "a datagram of a flow that is cut is answered with an error",
+        |lab, path| {
+            let out = lab.send(Side::A, &path.question(b"question"));
+            let flow = path.went_to_service(&out, 53);
+            lab.decide(path.endpoint_name, gateway::model::Decision::Reject);
+            let kind = |v4| if v4 { (3, 13) } else { (1, 1) };
+            let answer = flow.answer(b"answer");
+            let error = lab
+                .send(Side::Provider, &answer)
+                .error(DropReason::ConnectionRevoked);
+            assert_eq!(error.kind, kind(path.provider_is_v4()));
+            error.about(&answer);
+            let question = path.question(b"question");
+            let error = lab
+                .send(Side::A, &question)
+                .error(DropReason::ConnectionNotApproved);
+            assert_eq!(error.kind, kind(path.is_v4()));
+            error.about(&question);
+        },
+    ),
+    (
+        "a flow whose backend left is reset, and opens anew",
+        |lab, path| {
+            path.connect(lab);
+            lab.change(path.service, |spec| {
+                let backends = spec["resources"][0]["backends"]
+                    .as_array_mut()
+                    .expect("a list");
+                backends.clear();
+            });
+            refused(
+                &lab.send(Side::A, &path.from_client()),
+                DropReason::BackendGone,
+            );
+            refused(
+                &lab.send(Side::A, &path.segment().syn(9)),
+                DropReason::NoBackend,
+            );
+        },
+    ),
+    ("a datagram goes there and back", |lab, path| {
+        let out = lab.send(Side::A, &path.question(b"question"));
+        let flow = path.went_to_service(&out, 53);
+        let back = lab
+            .send(Side::Provider, &flow.answer(b"answer"))
+            .forwarded(Side::A);
+        assert_eq!(ends(&back), (path.name_server(), path.client()));
+        lab.send(Side::A, &path.question(b"question"))
+            .forwarded(Side::Provider);
+        assert_eq!(
+            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (0, 1)
+        );
+    }),
+    (
+        "a datagram's checksum left to hardware is completed",
+        |lab, path| {
+            for length in [0, 1, 7, 8, 511, 1_400] {
+                let question = path.question(&vec![0x5a; length]);
+                let out = lab.send_offloaded(Side::A, &question);
+                let flow = path.went_to_service(&out, 53);
+                lab.send_offloaded(Side::Provider, &flow.answer(&vec![0xa5; length]))
+                    .forwarded(Side::A);
+            }
+        },
+    ),
+    (
+        "a datagram without checksum goes on, with one where IPv6 wants it (RFC 7915)",
+        |lab, path| {
+            if !path.is_v4() {
+                lab.send(Side::A, &path.question(b"x").unchecksummed())
+                    .dropped(DropReason::Malformed);
+                return;
+            }
+            for length in [0, 1, 8, 1_001] {
+                let question = path.question(&vec![7; length]).unchecksummed();
+                let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+                match ip(&out.packet).2 {
+                    Transport::Udp(udp) => assert_eq!(udp.checksummed, path.is_mixed()),
+                    other => panic!("{other:?}"),
+                }
+            }
+        },
+    ),
+    (
+        "a datagram in fragments arrives whole, both ways",
+        |lab, path| {
+            let opening = lab.send(Side::A, &path.question(b"hello"));
+            let flow = path.went_to_service(&opening, 53);
+            let there = path.question(&long(4_000)).fragments(1_400, 0x1234);
+            let out = send_all(lab, Side::A, Side::Provider, &there);
+            assert_eq!(out.len(), 3);
+            let ids: Vec<u32> = out.iter().map(|p| piece(p).id).collect();
+            assert_eq!(ids, [0x1234; 3]);
+            match ip(&reassemble(&out)).2 {
+                Transport::Udp(udp) => assert_eq!(udp.payload, long(4_000)),
+                other => panic!("{other:?}"),
+            }
+            let back = flow.answer(&long(3_000));
+            let back: Vec<Packet> = back.fragments(1_200, 0x77).into_iter().collect();
+            let out = send_all(lab, Side::Provider, Side::A, &back);
+            let whole = reassemble(&out);
+            assert_eq!(ip(&whole).0, path.endpoint_ip());
+            match ip(&whole).2 {
+                Transport::Udp(udp) => assert_eq!((udp.source, udp.payload.len()), (53, 3_000)),
+                other => panic!("{other:?}"),
+            }
+        },
+    ),
+    (
+        "fragments open a flow as a whole datagram does, in any order behind the first",
+        |lab, path| {
+            let mut there = path.question(&long(4_000)).fragments(800, 9);
+            there[1..].reverse();
+            let mut out = send_all(lab, Side::A, Side::Provider, &there);
+            out[1..].reverse();
+            match ip(&reassemble(&out)).2 {
+                Transport::Udp(udp) => assert_eq!(udp.payload, long(4_000)),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(lab.flows(Table::Embryonic), 1);
+        },
+    ),
+    (
+        "a later fragment without its first is counted",
+        |lab, path| {
+            let there = path.question(&long(4_000)).fragments(1_400, 9);
+            lab.send(Side::A, &there[1])
+                .dropped(DropReason::FragmentOrphan);
+            lab.send(Side::A, &there[0]).forwarded(Side::Provider);
+            lab.send(Side::A, &there[1]).forwarded(Side::Provider);
+            // Another datagram's first fragment does not help.
+            let other = path.question(&long(4_000)).fragments(1_400, 10);
+            lab.send(Side::A, &other[1])
+                .dropped(DropReason::FragmentOrphan);
+        },
+    ),
+    (
+        "two consumers' fragments of the same identification do not meet",
+        |lab, path| {
+            let there = path.question(&long(4_000)).fragments(1_400, 9);
+            lab.send(Side::A, &there[0]).forwarded(Side::Provider);
+            let elsewhere = there[1].clone().at(Side::B);
+            lab.send(Side::B, &elsewhere)
+                .dropped(DropReason::FragmentOrphan);
+        },
+    ),
+    ("a TCP segment in fragments arrives whole", |lab, path| {
+        path.connect(lab);
+        let there = path.from_client().data(&long(2_000)).fragments(1_000, 3);
+        let out = send_all(lab, Side::A, Side::Provider, &there);
+        assert_eq!(tcp_of(&reassemble(&out)).payload, long(2_000));
+    }),
+    (
+        "a first fragment too short for its header is counted (RFC 1858)",
+        |lab, path| {
+            path.connect(lab);
+            let there = path.from_client().data(&long(2_000)).fragments(16, 3);
+            lab.send(Side::A, &there[0]).dropped(DropReason::Fragment);
+        },
+    ),
+    (
+        "a fragment that would overwrite the header is counted (RFC 3128)",
+        |lab, path| {
+            path.connect(lab);
+            let there = path.from_client().data(&long(2_000)).fragments(1_000, 3);
+            lab.send(Side::A, &there[0]).forwarded(Side::Provider);
+            let over = path.from_client().data(&long(100)).fragments(8, 3);
+            for fragment in &over[1..3] {
+                lab.send(Side::A, fragment).dropped(DropReason::Fragment);
+            }
+        },
+    ),
+    (
+        "fragments that contradict themselves are counted",
+        |lab, path| {
+            let there = path.question(&long(4_000)).fragments(1_400, 9);
+            lab.send(Side::A, &there[0]).forwarded(Side::Provider);
+            // More follow, though it ends at no multiple of eight bytes.
+            let mut odd = there[1].clone();
+            let mut beyond = there[2].clone();
+            match (&mut odd.content, &mut beyond.content) {
+                (Content::Ipv4(odd), Content::Ipv4(beyond)) => {
+                    odd.transport = Transport::Other(17, vec![1; 13]);
+                    beyond.fragment = 0x1fff;
+                }
+                (Content::Ipv6(odd), Content::Ipv6(beyond)) => {
+                    odd.transport = Transport::Other(17, vec![1; 13]);
+                    beyond.extensions[0].1[2..4].copy_from_slice(&0xfff8u16.to_be_bytes());
+                }
+                _ => panic!("no IP"),
+            }
+            lab.send(Side::A, &odd).dropped(DropReason::Malformed);
+            lab.send(Side::A, &beyond).dropped(DropReason::Malformed);
+        },
+    ),
+    (
+        "a fragment to a port that is not offered is refused, its rest counted",
+        |lab, path| {
+            let elsewhere = (path.endpoint_ip(), 54).into();
+            let there = datagram(path.client(), elsewhere, &long(2_000)).fragments(1_400, 9);
+            lab.send(Side::A, &there[0])
+                .error(DropReason::PortNotOffered);
+            lab.send(Side::A, &there[1])
+                .dropped(DropReason::FragmentOrphan);
+        },
+    ),
+    ("ping in fragments is answered in fragments", |lab, path| {
+        let kind = if path.is_v4() { 8 } else { 128 };
+        let transport = Transport::Icmp(kind, 0, long(3_000));
+        let ping = tests::path::between(path.client_ip(), path.endpoint_ip(), transport);
+        let answers: Vec<Packet> = ping
+            .fragments(1_400, 5)
+            .iter()
+            .map(|fragment| lab.send(Side::A, fragment).replied())
+            .collect();
+        match ip(&reassemble(&answers)).2 {
+            Transport::Icmp(kind, 0, rest) => {
+                assert_eq!(
+                    (*kind, rest),
+                    (if path.is_v4() { 0 } else { 129 }, &long(3_000))
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }),
+];
+
+/// Errors of others. Kinds are those of the path's own families.
+const ERRORS: &[PathRow] = &[
+    (
+        "a server's refusal of a datagram reaches the client",
+        |lab, path| {
+            let question = path.question(b"question");
+            let sent = lab.send(Side::A, &question);
+            let flow = path.went_to_service(&sent, 53);
+            let left = sent.forwarded(Side::Provider).packet;
+            let kind = if path.provider_is_v4() {
+                (3, 3)
+            } else {
+                (1, 4)
+            };
+            for most in [28, 48, 500] {
+                let most = if path.provider_is_v4() {
+                    most
+                } else {
+                    most.max(48)
+                };
+                let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, most);
+                let out = lab
+                    .send(Side::Provider, &refusal.from(BACKEND_MAC))
+                    .forwarded(Side::A);
+                let told = told(&out.packet);
+                assert_eq!(told.kind, if path.is_v4() { (3, 3) } else { (1, 4) });
+                assert_eq!(
+                    (told.source, told.destination),
+                    (path.endpoint_ip(), path.client_ip())
+                );
+                names(&told.embedded, &question);
+            }
+        },
+    ),
+    (
+        "a router's error comes from the endpoint: nobody learns of the router",
+        |lab, path| {
+            path.connect(lab);
+            let data = path.from_client().data(b"data");
+            let left = lab.send(Side::A, &data).forwarded(Side::Provider).packet;
+            let (kind, wanted) = if path.provider_is_v4() {
+                ((11, 0), 0)
+            } else {
+                ((3, 0), 0)
+            };
+            let nat = ip(&left).0;
+            let expired = error(path.router(), nat, kind, wanted, &left, 100).from(BACKEND_MAC);
+            let out = lab
+                .send(Side::Provider, &expired)
+                .forwarded(Side::A)
+                .station(CLIENT_MAC);
+            let told = told(&out.packet);
+            assert_eq!(told.kind, if path.is_v4() { (11, 0) } else { (3, 0) });
+            assert_eq!(told.source, path.endpoint_ip());
+            names(&told.embedded, &data);
+        },
+    ),
+    (
+        "a smaller MTU on the way is told in the client's terms (RFC 7915)",
+        |lab, path| {
+            path.connect(lab);
+            let data = path.from_client().data(&long(1_000));
+            let left = lab.send(Side::A, &data).forwarded(Side::Provider).packet;
+            let nat = ip(&left).0;
+            let kind = if path.provider_is_v4() {
+                (3, 4)
+            } else {
+                (2, 0)
+            };
+            let too_big = error(path.router(), nat, kind, 1_300, &left, 500).from(BACKEND_MAC);
+            let out = lab.send(Side::Provider, &too_big).forwarded(Side::A);
+            let told = told(&out.packet);
+            let wanted = match (path.provider_is_v4(), path.is_v4()) {
+                (true, false) => 1_320,
+                (false, true) => 1_280,
+                _ => 1_300,
+            };
+            assert_eq!(told.kind, if path.is_v4() { (3, 4) } else { (2, 0) });
+            assert_eq!(told.rest, wanted);
+            names(&told.embedded, &data);
+        },
+    ),
+    ("a client's error reaches the server", |lab, path| {
+        let sent = lab.send(Side::A, &path.question(b"question"));
+        let flow = path.went_to_service(&sent, 53);
+        let answer = flow.answer(b"answer");
+        let left = lab.send(Side::Provider, &answer).forwarded(Side::A).packet;
+        let kind = if path.is_v4() { (3, 3) } else { (1, 4) };
+        let refusal = error(path.client_ip(), path.endpoint_ip(), kind, 0, &left, 500);
+        let out = lab
+            .send(Side::A, &refusal)
+            .forwarded(Side::Provider)
+            .station(BACKEND_MAC);
+        let told = told(&out.packet);
+        assert_eq!(
+            told.kind,
+            if path.provider_is_v4() {
+                (3, 3)
+            } else {
+                (1, 4)
+            }
+        );
+        assert_eq!(
+            (told.source, told.destination),
+            (flow.nat.ip(), flow.backend.ip())
+        );
+        names(&told.embedded, &answer);
+    }),
+    (
+        "an error whose checksum is wrong is not believed",
+        |lab, path| {
+            let sent = lab.send(Side::A, &path.question(b"question"));
+            let flow = path.went_to_service(&sent, 53);
+            let left = sent.forwarded(Side::Provider).packet;
+            let kind = if path.provider_is_v4() {
+                (3, 3)
+            } else {
+                (1, 4)
+            };
+            let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
+            let mut frame = refusal.from(BACKEND_MAC).bytes(false);
+            let last = frame.len() - 1;
+            frame[last] ^= 1;
+            lab.send_bytes(Side::Provider, &frame)
+                .dropped(DropReason::ChecksumWrong);
+        },
+    ),
+    ("an error about no flow goes nowhere", |lab, path| {
+        let sent = lab.send(Side::A, &path.question(b"question"));
+        let flow = path.went_to_service(&sent, 53);
+        let kind = if path.provider_is_v4() {
+            (3, 3)
+        } else {
+            (1, 4)
+        };
+        let mut nat = flow.nat;
+        nat.set_port(nat.port() ^ 2);
+        let other = datagram(nat, flow.backend, b"never sent");
+        let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &other, 500);
+        lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
+            .dropped(DropReason::NoFlow);
+    }),
+    (
+        "an error to one address about a packet of another goes nowhere",
+        |lab, path| {
+            let sent = lab.send(Side::A, &path.question(b"question"));
+            let flow = path.went_to_service(&sent, 53);
+            let left = sent.forwarded(Side::Provider).packet;
+            let kind = if path.provider_is_v4() {
+                (3, 3)
+            } else {
+                (1, 4)
+            };
+            let other = lab.another_nat_address(flow.nat.ip());
+            let refusal = error(flow.backend.ip(), other, kind, 0, &left, 500);
+            lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
+                .dropped(DropReason::NoFlow);
+        },
+    ),
+    ("an error that says too little is malformed", |lab, path| {
+        let sent = lab.send(Side::A, &path.question(b"question"));
+        let flow = path.went_to_service(&sent, 53);
+        let left = sent.forwarded(Side::Provider).packet;
+        let (kind, least) = if path.provider_is_v4() {
+            ((3, 3), 28)
+        } else {
+            ((1, 4), 48)
+        };
+        for most in [0, 8, least - 1] {
+            let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, most);
+            lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
+                .dropped(DropReason::Malformed);
+        }
+    }),
+    (
+        "an error about an error, or about what is not carried, is counted",
+        |lab, path| {
+            let sent = lab.send(Side::A, &path.question(b"question"));
+            let flow = path.went_to_service(&sent, 53);
+            let (icmp, kind) = if path.provider_is_v4() {
+                (1, (3, 3))
+            } else {
+                (58, (1, 4))
+            };
+            for protocol in [icmp, 47, 132] {
+                let transport = Transport::Other(protocol, vec![3; 40]);
+                let about = tests::path::between(flow.nat.ip(), flow.backend.ip(), transport);
+                let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &about, 500);
+                lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
+                    .dropped(DropReason::IcmpUnsupported);
+            }
+        },
+    ),
+    (
+        "an error of a flow that is cut goes nowhere",
+        |lab, path| {
+            let sent = lab.send(Side::A, &path.question(b"question"));
+            let flow = path.went_to_service(&sent, 53);
+            let left = sent.forwarded(Side::Provider).packet;
+            lab.decide(path.endpoint_name, gateway::model::Decision::Reject);
+            let kind = if path.provider_is_v4() {
+                (3, 3)
+            } else {
+                (1, 4)
+            };
+            let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
+            lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
+                .dropped(DropReason::ConnectionRevoked);
+        },
+    ),
+    (
+        "an error whose time ends here is not answered with another",
+        |lab, path| {
+            let sent = lab.send(Side::A, &path.question(b"question"));
+            let flow = path.went_to_service(&sent, 53);
+            let left = sent.forwarded(Side::Provider).packet;
+            let kind = if path.provider_is_v4() {
+                (3, 3)
+            } else {
+                (1, 4)
+            };
+            let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
+            lab.send(Side::Provider, &refusal.from(BACKEND_MAC).hops(1))
+                .dropped(DropReason::TtlExpired);
+        },
+    ),
+    (
+        "no refusal is answered: neither an error nor a reset, nor to who can't be a host",
+        |lab, path| {
+            let elsewhere = (path.endpoint_ip(), 54).into();
+            let from_group = datagram(path.client(), elsewhere, b"x").from([1, 0, 94, 0, 0, 1]);
+            lab.send(Side::A, &from_group)
+                .dropped(DropReason::InvalidSource);
+            lab.send(Side::A, &path.segment().flags(RST, 1, 1))
+                .dropped(DropReason::NoFlow);
+        },
+    ),
+];
+
+const LIMITS: &[PathRow] = &[
+    ("an endpoint has no more flows than it may", |lab, path| {
+        lab.change(path.service, |spec| spec["connection_limit"] = 2.into());
+        path.connect(lab);
+        let out = lab.send(Side::A, &path.question(b"x"));
+        path.went_to_service(&out, 53);
+        let other = (path.client_ip(), 40_001).into();
+        let third = datagram(other, path.name_server(), b"x");
+        lab.send(Side::A, &third).dropped(DropReason::FlowLimit);
+        // Those it has go on, and one that ends makes room.
+        lab.send(Side::A, &path.question(b"x"))
+            .forwarded(Side::Provider);
+        lab.set_usage(
+            path.endpoint_name,
+            Usage {
+                flows: 1,
+                ..Usage::default()
+            },
+        );
+        lab.send(Side::A, &third).forwarded(Side::Provider);
+    }),
+    (
+        "one that opens flows too fast is held up, and its flows are not",
+        |lab, path| {
+            lab.change(path.service, |spec| spec["new_connection_rate"] = 10.into());
+            let out = lab.send(Side::A, &path.question(b"x"));
+            path.went_to_service(&out, 53);
+            lab.set_usage(
+                path.endpoint_name,
+                Usage {
+                    new_flow: u64::MAX / 2,
+                    ..Usage::default()
+                },
+            );
+            lab.send(Side::A, &path.segment().syn(1))
+                .dropped(DropReason::NewFlowRate);
+            lab.send(Side::A, &path.question(b"x"))
+                .forwarded(Side::Provider);
+        },
+    ),
+    (
+        "packets beyond the rate are counted, each way by itself",
+        |lab, path| {
+            lab.change(path.service, |spec| spec["packet_rate"] = 1_000.into());
+            let flow = path.connect(lab);
+            let far = u64::MAX / 2;
+            lab.set_usage(
+                path.endpoint_name,
+                Usage {
+                    packets: [far, 0],
+                    ..Usage::default()
+                },
+            );
+            lab.send(Side::A, &path.from_client())
+                .dropped(DropReason::PacketRate);
+            lab.send(Side::Provider, &flow.from_backend())
+                .forwarded(Side::A);
+            lab.set_usage(
+                path.endpoint_name,
+                Usage {
+                    packets: [0, far],
+                    ..Usage::default()
+                },
+            );
+            lab.send(Side::A, &path.from_client())
+                .forwarded(Side::Provider);
+            lab.send(Side::Provider, &flow.from_backend())
+                .dropped(DropReason::PacketRate);
+        },
+    ),
+    ("and so are bits", |lab, path| {
+        lab.change(path.service, |spec| spec["bit_rate"] = 1_000_000.into());
+        let flow = path.connect(lab);
+        let far = u64::MAX / 2;
+        lab.set_usage(
+            path.endpoint_name,
+            Usage {
+                bytes: [far, far],
+                ..Usage::default()
+            },
+        );
+        lab.send(Side::A, &path.from_client())
+            .dropped(DropReason::PacketRate);
+        lab.send(Side::Provider, &flow.from_backend())
+            .dropped(DropReason::PacketRate);
+    }),
+    ("a limit of one endpoint is not another's", |lab, path| {
+        lab.change(path.service, |spec| spec["connection_limit"] = 1.into());
+        path.connect(lab);
+        let other = if path.service == "web" {
+            Path::ALL[0]
+        } else {
+            Path::ALL[1]
+        };
+        let syn = other.segment().syn(1).at(Side::B);
+        lab.send(Side::B, &syn).forwarded(Side::Provider);
+    }),
+    ("a limit that is taken back is none", |lab, path| {
+        lab.change(path.service, |spec| spec["connection_limit"] = 1.into());
+        path.connect(lab);
+        lab.send(Side::A, &path.question(b"x"))
+            .dropped(DropReason::FlowLimit);
+        lab.change(path.service, |spec| spec["connection_limit"] = json!(null));
+        lab.send(Side::A, &path.question(b"x"))
+            .forwarded(Side::Provider);
+    }),
+];
+
+/// An ICMP error that was forwarded.
+struct Told {
+    kind: (u8, u8),
+    rest: u32,
+    source: std::net::IpAddr,
+    destination: std::net::IpAddr,
+    embedded: Vec<u8>,
+}
+
+fn told(packet: &Packet) -> Told {
+    let (source, destination, transport) = ip(packet);
+    match transport {
+        Transport::Icmp(kind, code, body) => Told {
+            kind: (*kind, *code),
+            rest: u32::from_be_bytes([body[0], body[1], body[2], body[3]]),
+            source,
+            destination,
+            embedded: body[4..].to_vec(),
+        },
+        other => panic!("no ICMP: {other:?}"),
+    }
+}
+
+/// What is embedded names the addresses and ports that the packet was sent with, so that its sender
+/// finds its socket.
+#[track_caller]
+fn names(embedded: &[u8], sent: &Packet) {
+    let frame = sent.bytes(false);
+    let (addresses, ports) = match &sent.content {
+        Content::Ipv4(_) => (12..20, 20..24),
+        _ => (8..40, 40..44),
+    };
+    assert_eq!(
+        embedded[addresses.clone()],
+        frame[14..][addresses],
+        "the addresses"
+    );
+    assert_eq!(embedded[ports.clone()], frame[14..][ports], "the ports");
+    // And the header in it is whole: IPv4's has its checksum.
+    if matches!(sent.content, Content::Ipv4(_)) {
+        let sum: u32 = embedded[..20]
+            .chunks(2)
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum();
+        assert_eq!(
+            (sum >> 16) + (sum & 0xffff),
+            0xffff,
+            "the header's checksum"
+        );
+    }
+}
+
+#[test]
+fn each_path_carries() {
+    crate::run_paths(ROWS);
+}
+
+#[test]
+fn each_path_tells_of_errors() {
+    crate::run_paths(ERRORS);
+}
+
+#[test]
+fn each_path_keeps_limits() {
+    crate::run_paths(LIMITS);
+}
