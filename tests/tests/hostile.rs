@@ -1,0 +1,175 @@
+//! Floods and nonsense.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+};
+
+use gateway::wire::Sender;
+use tests::{
+    lab::tcp,
+    nginx::Nginx,
+    packet::Mac,
+    process::succeed,
+    site::{BACKENDS, CLIENT, ENDPOINT, Site},
+    wait,
+};
+
+/// The hardware address of the gateway's interface.
+fn mac(site: &Site, interface: &str) -> String {
+    let text = site.host.ip(&format!("-o link show dev {interface}"));
+    let mut words = text.split_whitespace();
+    words
+        .by_ref()
+        .find(|word| *word == "link/ether")
+        .expect("an Ethernet interface");
+    words.next().expect("an address").to_owned()
+}
+
+fn octets(mac: &str) -> Mac {
+    let mut octets = [0; 6];
+    for (octet, text) in octets.iter_mut().zip(mac.split(':')) {
+        *octet = u8::from_str_radix(text, 16).expect("a hardware address");
+    }
+    octets
+}
+
+/// A SYN whose source is the number's; no two are alike. What that changes in the checksums is taken
+/// back elsewhere: in the IP header's identification, and in the sequence number.
+fn patched(frame: &mut [u8], number: u32) {
+    let high = 11 << 8 | u16::try_from(number >> 16).expect("24 bits");
+    let low = u16::try_from(number & 0xffff).expect("16 bits");
+    let sum = u32::from(high) + u32::from(low);
+    let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).expect("folded");
+    frame[26..28].copy_from_slice(&high.to_be_bytes());
+    frame[28..30].copy_from_slice(&low.to_be_bytes());
+    for at in [18, 38] {
+        frame[at..at + 2].copy_from_slice(&(!sum).to_be_bytes());
+    }
+}
+
+#[test]
+fn a_transfer_survives_a_flood_of_a_million_sources() {
+    const SOURCES: u32 = 1_000_000;
+    let site = Site::approved();
+    let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let content = vec![0x5a; 100_000_000];
+    for server in &servers {
+        fs::write(server.root().join("large"), &content).expect("a file");
+    }
+    let client = (CLIENT.parse().expect("an address"), 40_000);
+    let endpoint = (ENDPOINT.parse().expect("an address"), 80);
+    let mut template = tcp(client, endpoint).syn(0);
+    template.to = octets(&mac(&site, "gw-a"));
+    // A source, identification and sequence number of all zeros, for the checksums.
+    let template = template.with(|ip| {
+        ip.source = std::net::Ipv4Addr::UNSPECIFIED;
+        ip.id = 0xffff;
+    });
+    let mut frame = template.flags(2, 0xffff_0000, 0).bytes(false);
+    let (over, sent) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let flood = {
+        let (over, sent) = (Arc::clone(&over), Arc::clone(&sent));
+        site.a.spawn(move || {
+            let sender = Sender::open().expect("a socket");
+            let ifindex = nix::net::if_::if_nametoindex("eth0").expect("an interface");
+            let mut number = 0;
+            while number < SOURCES || !over.load(Ordering::Relaxed) {
+                patched(&mut frame, number % (1 << 24));
+                // The queue may be full for a moment.
+                if sender.send(ifindex, &frame).is_ok() {
+                    number += 1;
+                    sent.store(number, Ordering::Relaxed);
+                }
+            }
+        })
+    };
+    wait::until_true("the flood", || sent.load(Ordering::Relaxed) > 10_000);
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let path = file.path().display();
+    // Through the other consumer's endpoint, to the very same service.
+    let mut download = site.b.line(&format!(
+        "curl -sSf -m 100 --limit-rate 20M -o {path} http://{ENDPOINT}/large"
+    ));
+    let output = tests::process::run(&mut download, std::time::Duration::from_secs(120))
+        .expect("a download");
+    over.store(true, Ordering::Relaxed);
+    flood.join().expect("the flood");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(fs::read(&file).expect("a file") == content);
+    let status = site.agent.json("status");
+    assert!(sent.load(Ordering::Relaxed) >= SOURCES);
+    // The flood went in, and the table of new flows held as many as it holds.
+    let opened =
+        site.agent.json("endpoint show a/web")["status"]["counters"]["flows_opened"].as_u64();
+    assert!(opened > Some(200_000), "{opened:?}: {status}");
+}
+
+#[test]
+fn nothing_that_scapy_makes_up_is_forwarded_and_every_frame_is_counted() {
+    let site = Site::approved();
+    site.a.enable_ipv6("eth0", &["fd00::5"]);
+    site.host.enable_ipv6("gw-p", &[]);
+    site.provider.enable_ipv6("eth0", &["fd00:1::10"]);
+    site.agent.cli(
+        "service create shop/web6 --network net --port 443 --port 53/udp --backend fd00:1::10 \
+         --nat fd00:1::40/124 --visibility * --auto-approval *",
+    );
+    site.agent
+        .cli("endpoint create a/web6 --network net --address fd00::100 --service shop/web6");
+    // What the stations say of themselves unasked is over: the counters stand still.
+    let total = || {
+        let status = site.agent.json("status");
+        let sum = |value: &serde_json::Value| -> u64 {
+            let counts = value.as_object().expect("an object");
+            counts.values().filter_map(serde_json::Value::as_u64).sum()
+        };
+        let statistics = &status["statistics"];
+        let number = |name: &str| statistics[name].as_u64().expect("a number");
+        (
+            sum(&status["drops"]) + number("replied") + number("forwarded") + number("passed"),
+            number("forwarded"),
+        )
+    };
+    let quiet = || {
+        wait::until("the network to be quiet", wait::SOON, || {
+            let before = total();
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            (before == total()).then_some(before)
+        })
+    };
+    let before = quiet();
+    // Debian's own, which its package of Scapy is for.
+    let mut scapy = site.a.command("/usr/bin/python3");
+    scapy.args(["-c", include_str!("nonsense.py"), "eth0"]);
+    scapy.args([&mac(&site, "gw-a"), ENDPOINT, "fd00::100"]);
+    let sent: u64 = succeed(&mut scapy).trim().parse().expect("a number");
+    let after = quiet();
+    assert!(sent > 400, "{sent}");
+    assert_eq!(after.1, before.1, "something was forwarded");
+    // The client's stack answers the refusals that reach it; nothing else is sent.
+    let counted = after.0 - before.0;
+    assert!(
+        (sent..sent + 100).contains(&counted),
+        "{counted} frames counted, {sent} sent: {}",
+        site.agent.cli("status")
+    );
+    assert!(!site.agent.log().contains("ERROR"), "{}", site.agent.log());
+    // And who behaves is served.
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    succeed(
+        &mut site
+            .a
+            .line(&format!("curl -sSf -m 10 http://{ENDPOINT}/name")),
+    );
+}
