@@ -29,13 +29,14 @@ use gateway_common::{
 use serde_json::{Value, json};
 
 use crate::{
+    fuzz,
     namespace::{BpfDirectory, Namespace},
     packet::{Mac, Packet},
 };
 pub use crate::{outcome::*, words::*};
 
 /// The key of the hashes.
-const SEED: u64 = 0x5eed;
+pub const SEED: u64 = 0x5eed;
 
 /// Where a packet comes in, or goes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +52,8 @@ pub enum Side {
 }
 
 impl Side {
-    const ALL: [Self; 4] = [Self::A, Self::B, Self::Provider, Self::Host];
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::A, Self::B, Self::Provider, Self::Host];
 
     const fn interface(self) -> &'static str {
         match self {
@@ -258,6 +260,47 @@ fn body<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("a request")
 }
 
+/// The first configuration as the maps have it, where interfaces' numbers are those of the sides and
+/// 1.
+#[must_use]
+pub fn configuration() -> Contents {
+    let mut observed = Observed::default();
+    for side in [Side::A, Side::B, Side::Provider] {
+        observe(&mut observed, side, side as u32 + 1);
+    }
+    for backend in backends() {
+        observe_backend(&mut observed, backend);
+    }
+    compile(&Desired::furnish().state, &observed, &Contents::default()).0
+}
+
+/// All backends.
+fn backends() -> impl Iterator<Item = IpAddr> {
+    let v6 = BACKENDS_V6.into_iter().map(IpAddr::V6);
+    BACKENDS.into_iter().map(IpAddr::V4).chain(v6)
+}
+
+/// An interface is there, and up.
+fn observe(observed: &mut Observed, side: Side, ifindex: u32) {
+    let interface = Interface {
+        ifindex,
+        mac: gateway_common::packet::Mac::new(side.mac()),
+        mtu: 1_500,
+    };
+    let name = side.interface().to_owned();
+    observed.interfaces.insert(name, interface);
+}
+
+/// A backend answers.
+fn observe_backend(observed: &mut Observed, backend: IpAddr) {
+    let key = ("shop/net".parse().expect("a reference"), backend);
+    let hop = NextHop {
+        interface: Side::Provider.interface().to_owned(),
+        mac: gateway_common::packet::Mac::new(BACKEND_MAC),
+    };
+    observed.next_hops.insert(key, hop);
+}
+
 /// The laboratory.
 pub struct Lab {
     native: World,
@@ -267,6 +310,8 @@ pub struct Lab {
     observed: Observed,
     ifindexes: BTreeMap<Side, u32>,
     desired: Desired,
+    /// The frames sent since the beginning, as the fuzzer's corpus has them.
+    recorded: Vec<u8>,
     _bpf: BpfDirectory,
 }
 
@@ -311,6 +356,7 @@ impl Lab {
             observed: Observed::default(),
             ifindexes,
             desired: Desired::furnish(),
+            recorded: Vec::new(),
             _bpf: bpf,
         };
         lab.reset();
@@ -323,12 +369,10 @@ impl Lab {
         for side in [Side::A, Side::B, Side::Provider] {
             self.observe(side, true);
         }
-        for backend in BACKENDS {
-            self.observe_backend(backend.into(), true);
+        for backend in backends() {
+            self.observe_backend(backend, true);
         }
-        for backend in BACKENDS_V6 {
-            self.observe_backend(backend.into(), true);
-        }
+        self.recorded.clear();
         self.reconcile();
         self.forget::<V4>();
         self.forget::<V6>();
@@ -446,28 +490,18 @@ impl Lab {
     }
 
     fn observe(&mut self, side: Side, up: bool) {
-        let name = side.interface().to_owned();
         if up {
-            let interface = Interface {
-                ifindex: self.ifindexes[&side],
-                mac: gateway_common::packet::Mac::new(side.mac()),
-                mtu: 1_500,
-            };
-            self.observed.interfaces.insert(name, interface);
+            observe(&mut self.observed, side, self.ifindexes[&side]);
         } else {
-            self.observed.interfaces.remove(&name);
+            self.observed.interfaces.remove(side.interface());
         }
     }
 
     fn observe_backend(&mut self, backend: IpAddr, reachable: bool) {
-        let key = ("shop/net".parse().expect("a reference"), backend);
         if reachable {
-            let hop = NextHop {
-                interface: Side::Provider.interface().to_owned(),
-                mac: gateway_common::packet::Mac::new(BACKEND_MAC),
-            };
-            self.observed.next_hops.insert(key, hop);
+            observe_backend(&mut self.observed, backend);
         } else {
+            let key = ("shop/net".parse().expect("a reference"), backend);
             self.observed.next_hops.remove(&key);
         }
     }
@@ -612,6 +646,7 @@ impl Lab {
     /// When the two worlds differ.
     #[track_caller]
     pub fn send_bytes(&mut self, from: Side, frame: &[u8]) -> Outcome {
+        self.recorded.extend(fuzz::record(from, frame));
         let ifindex = self.ifindexes[&from];
         let drops_before = self.native.drops.clone();
         let (verdict, after) = self.native.process(ifindex, frame);
@@ -662,6 +697,12 @@ impl Lab {
             frame: after,
             out,
         }
+    }
+
+    /// The frames sent since the beginning, as the fuzzer's corpus has them.
+    #[must_use]
+    pub fn recorded(&self) -> &[u8] {
+        &self.recorded
     }
 
     fn side_of_slot(&self, slot: u32) -> Option<Side> {

@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod capture;
 pub mod families;
+pub mod fuzz;
 pub mod lab;
 pub mod namespace;
 pub mod nginx;

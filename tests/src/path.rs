@@ -139,7 +139,7 @@ impl Path {
     /// A segment of the client's, to be completed with words.
     #[must_use]
     pub fn segment(self) -> Packet {
-        segment(self.client(), self.web())
+        segment_between(self.client(), self.web())
     }
 
     /// A datagram of the client's.
@@ -204,7 +204,7 @@ impl Ends {
     /// A segment of the backend's, to be completed with words.
     #[must_use]
     pub fn segment(self) -> Packet {
-        segment(self.backend, self.nat).from(BACKEND_MAC)
+        segment_between(self.backend, self.nat).from(BACKEND_MAC)
     }
 
     /// A segment of an open connection from the backend.
@@ -242,7 +242,9 @@ pub fn between(source: IpAddr, destination: IpAddr, transport: Transport) -> Pac
     }
 }
 
-fn segment(source: SocketAddr, destination: SocketAddr) -> Packet {
+/// A segment between two sockets, likewise, to be completed with words.
+#[must_use]
+pub fn segment_between(source: SocketAddr, destination: SocketAddr) -> Packet {
     let tcp = Tcp {
         source: source.port(),
         destination: destination.port(),

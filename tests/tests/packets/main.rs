@@ -1,8 +1,10 @@
 //! The packet table: what becomes of each kind of packet. Every row goes through the native stages
 //! and through the program in the kernel, and both must give the same bytes and count the same.
 
+mod corpus;
 mod ipv6;
 mod local;
+mod model;
 mod nat;
 mod nonsense;
 mod parsing;
@@ -22,6 +24,19 @@ use tests::{
 /// One row: what it shows, and how.
 type Row = (&'static str, fn(&mut Lab));
 
+/// Keeps the frames of a row as a file in the directory that `RECORD_CORPUS` names: what the fuzzer
+/// begins with.
+fn keep(recorded: &[u8]) {
+    let Some(directory) = std::env::var_os("RECORD_CORPUS") else {
+        return;
+    };
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    recorded.hash(&mut hasher);
+    let path = std::path::Path::new(&directory).join(format!("{:016x}", hasher.finish()));
+    std::fs::write(path, recorded).expect("a file");
+}
+
 /// Runs rows for both families and both mixes.
 fn run_paths(rows: &'static [(&'static str, fn(&mut Lab, Path))]) {
     let failed = with_lab(move |lab| {
@@ -29,7 +44,9 @@ fn run_paths(rows: &'static [(&'static str, fn(&mut Lab, Path))]) {
         for path in Path::ALL {
             for (name, row) in rows {
                 lab.reset();
-                if catch_unwind(AssertUnwindSafe(|| row(lab, path))).is_err() {
+                let outcome = catch_unwind(AssertUnwindSafe(|| row(lab, path)));
+                keep(lab.recorded());
+                if outcome.is_err() {
                     failed.push(format!("{}: {name}", path.name));
                 }
             }
@@ -51,7 +68,9 @@ fn run(rows: &'static [Row]) {
         let mut failed = Vec::new();
         for (name, row) in rows {
             lab.reset();
-            if catch_unwind(AssertUnwindSafe(|| row(lab))).is_err() {
+            let outcome = catch_unwind(AssertUnwindSafe(|| row(lab)));
+            keep(lab.recorded());
+            if outcome.is_err() {
                 failed.push(*name);
             }
         }

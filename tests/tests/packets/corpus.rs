@@ -1,0 +1,28 @@
+//! What the fuzzer found worth keeping, through both worlds.
+
+use std::{fs, path::Path};
+
+use tests::{fuzz, lab::with_lab};
+
+#[test]
+fn both_worlds_agree_about_the_corpus() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/packets");
+    let mut files: Vec<_> = fs::read_dir(&directory)
+        .expect("the corpus")
+        .map(|entry| entry.expect("a file").path())
+        .collect();
+    files.sort();
+    assert!(files.len() > 50, "{} files", files.len());
+    with_lab(move |lab| {
+        let mut frames = 0;
+        for file in files {
+            let data = fs::read(&file).expect("a file");
+            frames += fuzz::run(&data);
+            lab.reset();
+            for (side, frame) in fuzz::frames(&data) {
+                lab.send_bytes(side, frame);
+            }
+        }
+        println!("{frames} frames");
+    });
+}

@@ -1,0 +1,338 @@
+//! The model test: random decisions of providers and consumers, random changes of the host, and random
+//! packets, each through both worlds. A model that knows only who was approved when says what may never
+//! happen: a packet that crosses without an approval in force (revocation), or between two networks
+//! that have no connection (isolation), or twice in different ways (determinism).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+};
+
+use gateway::model::Decision;
+use gateway_common::Verdict;
+use serde_json::json;
+use tests::{
+    lab::{BACKEND_MAC, BACKENDS, Lab, Side, with_lab},
+    packet::{Packet, Transport},
+    path::{between, datagram, ip},
+};
+
+/// Numbers that look random, the same for a seed each time (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() >> 33).expect("31 bits") % end
+    }
+
+    fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+
+    fn chance(&mut self, of: usize) -> bool {
+        self.below(of) == 0
+    }
+}
+
+/// An endpoint, as the model knows it.
+#[derive(Clone, Debug)]
+struct Endpoint {
+    name: &'static str,
+    side: Side,
+    address: IpAddr,
+    service: &'static str,
+    /// The approval in force; each has another number.
+    approval: Option<u32>,
+}
+
+/// What a flow of the provider's side belongs to.
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    endpoint: usize,
+    approval: u32,
+    client: SocketAddr,
+    destination: SocketAddr,
+}
+
+/// Both ends of a flow in the provider's network, and its protocol.
+type Ends = (SocketAddr, SocketAddr, u8);
+
+struct Model {
+    endpoints: Vec<Endpoint>,
+    approvals: u32,
+    flows: HashMap<Ends, Flow>,
+    /// In the order in which they came, to choose from.
+    order: Vec<Ends>,
+    backends: BTreeMap<&'static str, BTreeSet<IpAddr>>,
+    crossed: usize,
+    refused: usize,
+}
+
+/// Source NAT addresses, by service.
+const NAT: &[(&str, &str)] = &[
+    ("web", "10.1.0."),
+    ("every", "10.1.0.112"),
+    ("web6", "fd00:1::4"),
+];
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+impl Model {
+    fn new() -> Self {
+        let endpoint = |name, side, text, service, approved: bool| Endpoint {
+            name,
+            side,
+            address: address(text),
+            service,
+            approval: approved.then_some(0),
+        };
+        let endpoints = vec![
+            endpoint("a/web", Side::A, "10.0.0.100", "web", true),
+            endpoint("b/web", Side::B, "10.0.0.100", "web", true),
+            endpoint("a/pending", Side::A, "10.0.0.101", "web", false),
+            endpoint("a/every", Side::A, "10.0.0.104", "every", true),
+            endpoint("a/web6", Side::A, "fd00::100", "web6", true),
+            endpoint("b/web6", Side::B, "fd00::100", "web6", true),
+            endpoint("a/pending6", Side::A, "fd00::101", "web6", false),
+            endpoint("a/four-to-six", Side::A, "10.0.0.105", "web6", true),
+            endpoint("a/six-to-four", Side::A, "fd00::105", "web", true),
+        ];
+        let both = BACKENDS.map(IpAddr::V4);
+        let backends = BTreeMap::from([
+            ("web", BTreeSet::from(both)),
+            ("every", BTreeSet::from([both[0]])),
+            (
+                "web6",
+                BTreeSet::from([address("fd00:1::10"), address("fd00:1::11")]),
+            ),
+        ]);
+        Self {
+            endpoints,
+            approvals: 0,
+            flows: HashMap::new(),
+            order: Vec::new(),
+            backends,
+            crossed: 0,
+            refused: 0,
+        }
+    }
+
+    /// A decision, or a change of a service's backends.
+    fn decide(&mut self, lab: &mut Lab, random: &mut Random) {
+        if random.chance(4) {
+            let one = json!([{ "address": BACKENDS[random.below(2)] }]);
+            let both = json!([{ "address": BACKENDS[0] }, { "address": BACKENDS[1] }]);
+            let backends = if random.chance(2) { one } else { both };
+            lab.backends(&backends);
+            let list = backends.as_array().expect("a list");
+            let addresses = list
+                .iter()
+                .map(|b| address(b["address"].as_str().expect("text")));
+            self.backends.insert("web", addresses.collect());
+            return;
+        }
+        let endpoint = random.below(self.endpoints.len());
+        let endpoint = &mut self.endpoints[endpoint];
+        if endpoint.approval.is_some() {
+            lab.decide(endpoint.name, Decision::Reject);
+            endpoint.approval = None;
+        } else {
+            lab.decide(endpoint.name, Decision::Approve);
+            self.approvals += 1;
+            endpoint.approval = Some(self.approvals);
+        }
+    }
+
+    /// A packet of a consumer's client, to an address that may be an endpoint's.
+    fn from_consumer(&mut self, lab: &mut Lab, random: &mut Random) {
+        let number = random.below(self.endpoints.len());
+        let target = self.endpoints[number].clone();
+        // Now and then the wrong consumer asks.
+        let side = match (random.chance(5), target.side) {
+            (true, Side::A) => Side::B,
+            (true, _) => Side::A,
+            (false, side) => side,
+        };
+        let host = u8::try_from(2 + random.below(4)).expect("few");
+        let client: IpAddr = match target.address {
+            IpAddr::V4(_) => [10, 0, 0, host].into(),
+            IpAddr::V6(_) => address(&format!("fd00::{host:x}")),
+        };
+        let client = SocketAddr::new(
+            client,
+            u16::try_from(40_000 + random.below(6)).expect("a port"),
+        );
+        let port = *random.of(&[443, 443, 53, 53, 80]);
+        let destination = SocketAddr::new(target.address, port);
+        let packet = if port == 53 {
+            datagram(client, destination, b"question")
+        } else {
+            let segment = tests::path::segment_between(client, destination);
+            match random.below(4) {
+                0 | 1 => segment.syn(1_000),
+                2 => segment.ack(1_001, 5_001),
+                _ => segment.ack(1_001, 5_001).data(b"data"),
+            }
+        }
+        .at(side);
+        let out = lab.send(side, &packet);
+        if !matches!(out.verdict, Verdict::Redirect(_)) {
+            self.refused += 1;
+            return;
+        }
+        let forwarded = out.forwarded(Side::Provider);
+        self.crossed += 1;
+        let (number, endpoint) = self
+            .endpoints
+            .iter()
+            .enumerate()
+            .find(|(_, e)| e.side == side && e.address == target.address)
+            .unwrap_or_else(|| panic!("{side:?} has no endpoint {destination}:\n{packet}"));
+        let approval = endpoint
+            .approval
+            .unwrap_or_else(|| panic!("{} is not approved:\n{packet}", endpoint.name));
+        let ends = ends(&forwarded.packet);
+        assert!(
+            self.backends[endpoint.service].contains(&ends.1.ip()),
+            "{} leads to {}",
+            endpoint.name,
+            ends.1
+        );
+        let (_, nat) = NAT
+            .iter()
+            .find(|(s, _)| *s == endpoint.service)
+            .expect("a service");
+        assert!(
+            ends.0.ip().to_string().starts_with(nat),
+            "{} from {}",
+            endpoint.name,
+            ends.0
+        );
+        let flow = Flow {
+            endpoint: number,
+            approval,
+            client,
+            destination,
+        };
+        if let Some(old) = self.flows.insert(ends, flow) {
+            let same = (old.endpoint, old.client, old.destination) == (number, client, destination);
+            let over = self.endpoints[old.endpoint].approval != Some(old.approval);
+            assert!(
+                same || over,
+                "two flows share {ends:?}: {old:?} and {flow:?}"
+            );
+        } else {
+            self.order.push(ends);
+        }
+        // The same once more goes the same way.
+        let again = lab.send(side, &packet);
+        assert_eq!(again.frame, out.frame, "the same packet went another way");
+    }
+
+    /// A packet of a server's: an answer on a flow, or something else.
+    fn from_provider(&mut self, lab: &mut Lab, random: &mut Random) {
+        if self.order.is_empty() {
+            return;
+        }
+        let (mut nat, backend, protocol) = *random.of(&self.order);
+        if random.chance(5) {
+            nat.set_port(nat.port() ^ 4);
+        }
+        let packet = if protocol == 17 {
+            datagram(backend, nat, b"answer")
+        } else {
+            let segment = tests::path::segment_between(backend, nat);
+            match random.below(3) {
+                0 => segment.syn_ack(5_000, 1_001),
+                1 => segment.ack(5_001, 1_001),
+                _ => segment.ack(5_001, 1_001).data(b"data"),
+            }
+        }
+        .from(BACKEND_MAC);
+        let out = lab.send(Side::Provider, &packet);
+        if !matches!(out.verdict, Verdict::Redirect(_)) {
+            self.refused += 1;
+            return;
+        }
+        self.crossed += 1;
+        let flow = self
+            .flows
+            .get(&(nat, backend, protocol))
+            .unwrap_or_else(|| panic!("nobody asked for this:\n{packet}"));
+        let endpoint = &self.endpoints[flow.endpoint];
+        assert_eq!(
+            endpoint.approval,
+            Some(flow.approval),
+            "{} was cut since:\n{packet}",
+            endpoint.name
+        );
+        let forwarded = out.forwarded(endpoint.side);
+        let (source, destination, _) = ends(&forwarded.packet);
+        assert_eq!((source, destination), (flow.destination, flow.client));
+    }
+
+    /// Something that nobody understands, from anywhere.
+    fn nonsense(lab: &mut Lab, random: &mut Random) {
+        let side = *random.of(&[Side::A, Side::B, Side::Provider]);
+        let (from, to) = (address("10.0.0.5"), address("10.0.0.100"));
+        let bytes = (0..random.below(60))
+            .map(|_| random.next().to_le_bytes()[0])
+            .collect();
+        let protocol = *random.of(&[1, 6, 17, 58, 132]);
+        let packet = between(from, to, Transport::Other(protocol, bytes)).at(side);
+        let mut frame = packet.bytes(false);
+        let at = random.below(frame.len());
+        frame[at] ^= 1 << random.below(8);
+        lab.send_bytes(side, &frame);
+    }
+}
+
+/// Both ends of a packet, and its protocol.
+fn ends(packet: &Packet) -> Ends {
+    let (source, destination, transport) = ip(packet);
+    let (from, to, protocol) = match transport {
+        Transport::Tcp(tcp) => (tcp.source, tcp.destination, 6),
+        Transport::Udp(udp) => (udp.source, udp.destination, 17),
+        other => panic!("no ports: {other:?}"),
+    };
+    ((source, from).into(), (destination, to).into(), protocol)
+}
+
+#[test]
+fn what_may_never_happen_does_not_happen() {
+    with_lab(|lab| {
+        for seed in 1..=4 {
+            lab.reset();
+            let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+            let mut model = Model::new();
+            for _ in 0..700 {
+                match random.below(20) {
+                    0 => model.decide(lab, &mut random),
+                    1 => {
+                        let up = random.chance(2);
+                        lab.reachable(BACKENDS[random.below(2)], up);
+                    }
+                    2 => Model::nonsense(lab, &mut random),
+                    3..=11 => model.from_consumer(lab, &mut random),
+                    _ => model.from_provider(lab, &mut random),
+                }
+            }
+            // It was a test: much crossed, and much did not.
+            assert!(
+                model.crossed > 100 && model.refused > 100,
+                "{} {}",
+                model.crossed,
+                model.refused
+            );
+        }
+    });
+}
