@@ -13,7 +13,7 @@ use gateway::{
         contents::Contents,
         maps::{self, Maps, Tables},
         plan::plan,
-        program::{Parameters, Program},
+        program::{Parameters, Program, ProgramInfo},
     },
     model::{
         Change, Context, Decision, Identifiers, Problem, Reference, State,
@@ -600,6 +600,15 @@ impl Lab {
             .expect("a source NAT address");
         let mut others = range.iter().filter(|other| *other != address);
         others.next().expect("another address")
+    }
+
+    /// What the kernel says of the program.
+    ///
+    /// # Panics
+    /// When it says nothing.
+    #[must_use]
+    pub fn program_info(&self) -> ProgramInfo {
+        self.program.info().expect("the program's counts")
     }
 
     /// The native world, for limits that the kernel's can't be given afterwards.

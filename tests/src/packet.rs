@@ -161,6 +161,15 @@ fn short(length: usize) -> u16 {
     u16::try_from(length).expect("a packet that is no longer than packets are")
 }
 
+/// As much of a packet's payload as the UDP header says is the datagram's: that is what its checksum
+/// covers.
+fn datagram(body: &[u8]) -> &[u8] {
+    let stated = body.get(4..6).map_or(0, |length| {
+        usize::from(u16::from_be_bytes([length[0], length[1]]))
+    });
+    body.get(..stated).unwrap_or(body)
+}
+
 impl Ipv4 {
     /// An empty packet between two addresses.
     #[must_use]
@@ -265,7 +274,10 @@ impl Ipv4 {
             }
             17 => {
                 let udp = Udp::read(body).ok_or("the UDP header is broken")?;
-                if udp.checksummed && fold(sum(body, packet.pseudo(17, body.len()))) != 0xffff {
+                let datagram = datagram(body);
+                if udp.checksummed
+                    && fold(sum(datagram, packet.pseudo(17, datagram.len()))) != 0xffff
+                {
                     return Err("the UDP checksum is wrong".to_owned());
                 }
                 Transport::Udp(udp)
@@ -368,7 +380,10 @@ impl Ipv6 {
             extensions: Vec::new(),
             transport: Transport::Other(bytes[6], body.to_vec()),
         };
-        let whole = |protocol| fold(sum(body, packet.pseudo(protocol, body.len()))) == 0xffff;
+        let whole = |protocol| {
+            let body = if protocol == 17 { datagram(body) } else { body };
+            fold(sum(body, packet.pseudo(protocol, body.len()))) == 0xffff
+        };
         packet.transport = match bytes[6] {
             6 if !whole(6) => return Err("the TCP checksum is wrong".to_owned()),
             17 if !whole(17) => return Err("the UDP checksum is wrong".to_owned()),

@@ -8,6 +8,12 @@ use std::{
 /// How long a condition may take that should come at once.
 pub const SOON: Duration = Duration::from_secs(15);
 
+/// By how much longer everything takes here: `GATEWAY_TEST_PATIENCE`, for emulated machines.
+fn patience() -> u32 {
+    let given = std::env::var("GATEWAY_TEST_PATIENCE").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// Waits until `condition` gives something.
 ///
 /// # Panics
@@ -15,6 +21,7 @@ pub const SOON: Duration = Duration::from_secs(15);
 #[track_caller]
 pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
+    let deadline = deadline * patience();
     loop {
         if let Some(value) = condition() {
             return value;

@@ -198,3 +198,59 @@ fn ping_is_answered_in_fragments_too() {
         }
     });
 }
+
+#[test]
+fn jumbo_frames_go_through() {
+    each(|families, site| {
+        for interface in ["gw-a", "gw-p"] {
+            site.host.ip(&format!("link set dev {interface} mtu 9000"));
+        }
+        for station in [&site.a, &site.provider] {
+            station.ip("link set dev eth0 mtu 9000");
+        }
+        wait::until_true("the MTU to be known", || {
+            let network = site.agent.json("network show shop/net");
+            network["status"]["attachments"][0]["mtu"] == 9_000
+        });
+        let server = Nginx::start(&site.provider, &families.backend().to_string());
+        let content = noise(20_000_000);
+        fs::write(server.root().join("large"), &content).expect("a file");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let url = families.url("large");
+        succeed(&mut curl(
+            &site.a,
+            &format!("-o {} {url}", file.path().display()),
+        ));
+        assert!(fs::read(&file).expect("a file") == content);
+        // Not in fragments: in one frame, which the data path answers or forwards whole.
+        let endpoint = families.endpoint();
+        let text = succeed(
+            &mut site
+                .a
+                .line(&format!("ping -c 3 -i 0.2 -W 2 -M do -s 8900 {endpoint}")),
+        );
+        assert!(text.contains("3 received"), "{text}");
+        answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
+        let endpoint = SocketAddr::new(endpoint, 5_353);
+        site.a.run_in(move || {
+            let any: IpAddr = if endpoint.is_ipv4() {
+                [0, 0, 0, 0].into()
+            } else {
+                "::".parse().expect("an address")
+            };
+            let socket = UdpSocket::bind((any, 0)).expect("a socket");
+            socket
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .expect("a socket");
+            socket.connect(endpoint).expect("a socket");
+            let mut question = vec![0x5a; 8_900];
+            question[..2].copy_from_slice(&8_800u16.to_be_bytes());
+            let mut buffer = vec![0; 65_536];
+            let length = wait::until("an answer", wait::SOON, || {
+                socket.send(&question).expect("to send");
+                socket.recv(&mut buffer).ok()
+            });
+            assert_eq!(buffer[2..length], noise(8_804)[2..8_800]);
+        });
+    });
+}

@@ -1,6 +1,7 @@
 //! `cargo xtask`: set-up, build, demo and tests.
 
 mod demo;
+mod kernel;
 mod run;
 mod serve;
 mod setup;
@@ -49,6 +50,8 @@ enum Task {
         /// Only tests whose names contain this
         filter: Option<String>,
     },
+    /// Run the packet tests and a core of the network tests on the oldest kernel that is supported
+    TestKernel,
     /// Check formatting, lints and licences
     Lint,
     /// Answer HTTP requests with a name: the demo's server where there is no nginx
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
             .and_then(|()| build(false))
             .and_then(|binary| demo::demo(&binary, keep)),
         Task::Test { filter } => setup::setup().and_then(|()| test(filter.as_deref())),
+        Task::TestKernel => setup::setup().and_then(|()| kernel::test()),
         Task::Lint => lint(),
         Task::Serve { address, name } => serve::serve(address, &name),
     };

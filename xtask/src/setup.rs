@@ -30,6 +30,33 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
 ];
 
+/// The oldest kernel that is supported, and that tests run on.
+pub(crate) const LEAST_KERNEL: &str = "6.1";
+
+/// Programs that running another kernel needs, likewise.
+const KERNEL_PROGRAMS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("strip", "binutils"),
+];
+
+/// Installs what running another kernel needs.
+///
+/// # Errors
+/// As [`setup`].
+pub(crate) fn kernel_programs() -> Result<()> {
+    let missing: Vec<&str> = KERNEL_PROGRAMS
+        .iter()
+        .filter(|(program, _)| on_path(program).is_none())
+        .map(|(_, package)| *package)
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    install(&missing)
+}
+
 /// The distribution's compiler with its library source, where there is no nightly with rust-src.
 const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 

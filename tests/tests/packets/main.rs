@@ -13,6 +13,7 @@ mod refusals;
 mod revocation;
 mod tcp;
 mod udp;
+mod verifier;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,0 +1,22 @@
+//! What the kernel's verifier has to look at. It gives up at a million instructions, and each kernel
+//! counts differently; a ceiling well below that keeps the program loadable on those not tried.
+
+use tests::lab::with_lab;
+
+/// Instructions looked at, at the most.
+const CEILING: u32 = 400_000;
+
+#[test]
+fn the_verifier_has_not_too_much_to_look_at() {
+    with_lab(|lab| {
+        let info = lab.program_info();
+        let verified = info
+            .verified_instructions
+            .expect("a count, since Linux 5.16");
+        println!(
+            "{verified} instructions verified, {} bytes of machine code",
+            info.machine_code_bytes
+        );
+        assert!(verified < CEILING, "{verified} instructions verified");
+    });
+}
