@@ -23,8 +23,9 @@ use gateway::{
 use gateway_common::{
     DropReason, V4, V6, Verdict,
     flow::{Flow, FlowKey, Table},
-    maps::{Statistic, Usage},
+    maps::{AddressKey, Conflict, Statistic, Usage},
     native::{FlowTables, World},
+    stages::FIRST_PORT,
 };
 use serde_json::{Value, json};
 
@@ -372,6 +373,7 @@ impl Lab {
         for backend in backends() {
             self.observe_backend(backend, true);
         }
+        self.observed.tentative.clear();
         self.recorded.clear();
         self.reconcile();
         self.forget::<V4>();
@@ -585,6 +587,34 @@ impl Lab {
         self.native.usage.set(slot, usage);
     }
 
+    /// An endpoint's address is not in use yet: it is being found out who else has it.
+    ///
+    /// # Panics
+    /// Never: the reference is one.
+    pub fn tentative(&mut self, network: &str, address: IpAddr) {
+        let network = network.parse().expect("a reference");
+        self.observed.tentative.insert((network, address));
+        self.reconcile();
+    }
+
+    /// The addresses that others were seen to use, and their stations: the same in both worlds.
+    ///
+    /// # Panics
+    /// When the worlds differ.
+    #[must_use]
+    pub fn conflicts(&self) -> Vec<(IpAddr, Mac)> {
+        let seen = |key: &AddressKey, conflict: &Conflict| {
+            (IpAddr::from(key.address), conflict.mac.bytes())
+        };
+        let kernel = self.maps.conflicts().expect("the conflicts");
+        let kernel: Vec<_> = kernel.iter().map(|(k, v)| seen(k, v)).collect();
+        let mut native: Vec<_> = self.native.conflicts.iter().collect();
+        native.sort_by_key(|(key, _)| **key);
+        let native: Vec<_> = native.into_iter().map(|(k, v)| seen(k, v)).collect();
+        assert_eq!(native, kernel);
+        native
+    }
+
     /// A source NAT address of the same service that is another.
     ///
     /// # Panics
@@ -609,6 +639,41 @@ impl Lab {
     #[must_use]
     pub fn program_info(&self) -> ProgramInfo {
         self.program.info().expect("the program's counts")
+    }
+
+    /// Takes so many of 100 source ports of a service's IPv4 addresses, towards its first backend's
+    /// port 53 by UDP, in the native world; says how many.
+    ///
+    /// # Panics
+    /// When there is no such service.
+    pub fn occupy(&mut self, service: &str, percent: u32) -> usize {
+        let service: Reference = format!("shop/{service}").parse().expect("a reference");
+        let spec = &self.desired.state.services[&service].object.spec;
+        let network = self.contents.attachments[&self.ifindexes[&Side::Provider]].network;
+        let word = |address: IpAddr| gateway_common::IpAddress::from(address).to_v4();
+        let backend = spec.resources[0].backends[0].address;
+        let source = word(backend).expect("IPv4");
+        let addresses = spec.nat_addresses.iter().flat_map(|range| range.iter());
+        let mut taken = 0;
+        for address in addresses.filter_map(word) {
+            for port in FIRST_PORT..=u16::MAX {
+                // Neighbours are free or taken alike nowhere.
+                if u32::from(port).wrapping_mul(2_654_435_761) >> 16 >= percent * 0x1_0000 / 100 {
+                    continue;
+                }
+                let key = FlowKey::<V4> {
+                    network,
+                    source,
+                    destination: address,
+                    source_port: gateway_common::Be16::new(53),
+                    destination_port: gateway_common::Be16::new(port),
+                    protocol: 17,
+                };
+                self.native.flows_v4.established.set(key, Flow::default());
+                taken += 1;
+            }
+        }
+        taken
     }
 
     /// The native world, for limits that the kernel's can't be given afterwards.

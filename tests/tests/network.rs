@@ -429,3 +429,36 @@ fn a_thousand_short_connections_without_a_failure() {
     assert_eq!(text.lines().count(), 1_000);
     assert_eq!(site.agent.drops("source_nat_exhausted"), 0);
 }
+
+#[test]
+fn a_service_in_the_consumers_own_network_is_reached() {
+    // Hairpinning (RFC 4787, REQ-9): client and server are neighbours, and still meet by the endpoint.
+    let site = Site::bare();
+    site.agent.cli("tenant create a");
+    site.agent.cli("network create a/net --interface gw-a");
+    site.a.ip("address add 10.0.0.20/24 dev eth0");
+    site.agent.cli(
+        "service create a/own --network net --port 80 --backend 10.0.0.20 --nat 10.0.0.64/28 \
+         --auto-approval a",
+    );
+    site.agent
+        .cli("endpoint create a/own --network net --address 10.0.0.100 --service a/own");
+    wait::until_true("the backend to be reachable", || {
+        let service = site.agent.json("service show a/own");
+        service["status"]["backends"][0]["reachable"] == true
+    });
+    let server = Nginx::start(&site.a, "10.0.0.20");
+    fs::write(server.root().join("large"), noise(5_000_000)).expect("a file");
+    let length = succeed(&mut curl(
+        &site.a,
+        "-o /dev/null -w %{size_download} http://10.0.0.100/large",
+    ));
+    assert_eq!(length, "5000000");
+    let clients = server.clients();
+    assert!(
+        clients.iter().all(|client| client.starts_with("10.0.0.")
+            && client != CLIENT
+            && client != "10.0.0.20"),
+        "{clients:?}"
+    );
+}

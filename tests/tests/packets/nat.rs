@@ -4,11 +4,79 @@ use std::collections::{HashMap, HashSet};
 
 use gateway_common::{DropReason, Verdict, flow::Table};
 use serde_json::json;
-use tests::lab::{CLIENT, ENDPOINT, EVERY, HTTPS, Side, tcp, udp};
+use tests::lab::{BACKEND_MAC, CLIENT, ENDPOINT, EVERY, HTTPS, Side, tcp, udp};
 
 use crate::{Row, run};
 
 const ROWS: &[Row] = &[
+    (
+        "a client's socket keeps its source towards every server (RFC 4787, REQ-1)",
+        |lab| {
+            let mut sources = HashSet::new();
+            for port in [53, 80, 443, 8_080, 50_000] {
+                let out = lab.send(Side::A, &udp((CLIENT, 40_000), (EVERY, port), b"x"));
+                let (source, _) = out.forwarded(Side::Provider).sockets();
+                sources.insert(source);
+            }
+            assert_eq!(sources.len(), 1, "{sources:?}");
+        },
+    ),
+    ("and the parity of its port (RFC 4787, REQ-4)", |lab| {
+        for port in 40_000..40_100 {
+            let out = lab.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
+            let ((_, source), _) = out.forwarded(Side::Provider).sockets();
+            assert_eq!(source % 2, port % 2);
+        }
+    }),
+    (
+        "sources are never well-known ports (RFC 4787, REQ-3)",
+        |lab| {
+            for port in [1, 53, 80, 443, 1_023] {
+                let out = lab.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
+                out.forwarded(Side::Provider).from_nat();
+            }
+        },
+    ),
+    (
+        "nobody but the flow's own server reaches the client (RFC 4787, REQ-8)",
+        |lab| {
+            let out = lab.send(Side::A, &udp((CLIENT, 40_000), (ENDPOINT, 53), b"x"));
+            let (nat, (backend, port)) = out.forwarded(Side::Provider).sockets();
+            let other = [10, 1, 0, 99].into();
+            for from in [(backend, port + 1), (other, port), (other, 40_000)] {
+                let stray = udp(from, nat, b"x").from(BACKEND_MAC);
+                lab.send(Side::Provider, &stray).error(DropReason::NoFlow);
+            }
+            let answer = udp((backend, port), nat, b"x").from(BACKEND_MAC);
+            lab.send(Side::Provider, &answer).forwarded(Side::A);
+        },
+    ),
+    (
+        "sources of an address of which 95 of 100 ports are taken are found",
+        |lab| {
+            // One address: every port of it but each twentieth is taken towards the only server.
+            let taken = lab.occupy("every", 95);
+            assert!(taken > 61_000, "{taken}");
+            for port in 10_000..10_500 {
+                let out = lab.send_native(Side::A, &udp((CLIENT, port), (EVERY, 53), b"x"));
+                assert!(matches!(out, Verdict::Redirect(_)), "{out:?} at {port}");
+            }
+        },
+    ),
+    (
+        "with every port taken the new flow is dropped, and counted",
+        |lab| {
+            lab.occupy("every", 100);
+            let out = lab.send_native(Side::A, &udp((CLIENT, 40_000), (EVERY, 53), b"x"));
+            assert!(
+                matches!(out, Verdict::Drop(DropReason::SourceNatExhausted, _)),
+                "{out:?}"
+            );
+            // Another server's ports are others.
+            let out = lab.send_native(Side::A, &udp((CLIENT, 40_000), (EVERY, 54), b"x"));
+            assert!(matches!(out, Verdict::Redirect(_)), "{out:?}");
+        },
+    ),
     (
         "flows of one client appear from one address (RFC 4787, REQ-2)",
         |lab| {
