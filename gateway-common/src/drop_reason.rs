@@ -60,7 +60,7 @@ drop_reasons! {
     FamilyMismatch = 26, "family_mismatch", "The service has no source NAT address of the backend's family.";
     ExtensionHeaders = 27, "extension_headers", "The IPv6 packet has more extension headers than are walked, or one that hides what is behind it.";
     FragmentOrphan = 28, "fragment_orphan", "A later fragment came without its first, or too long after it.";
-    ChecksumWrong = 29, "checksum_wrong", "An ICMP error's checksum does not fit what is in it.";
+    ChecksumWrong = 29, "checksum_wrong", "An ICMP error's checksum, or that of the IPv4 header in it, is wrong.";
     ResetOutOfWindow = 30, "reset_out_of_window", "A TCP reset's sequence number is outside of the window: its receiver would not believe it.";
     FlowLimit = 31, "flow_limit", "The endpoint has as many flows as its connection may have.";
     NewFlowRate = 32, "new_flow_rate", "The endpoint opens flows faster than its connection may.";

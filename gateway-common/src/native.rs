@@ -153,6 +153,8 @@ pub struct World {
     pub conflicts: HashMap<AddressKey, Conflict>,
     /// The time.
     pub now: Tick,
+    /// The kernel's helpers fail: no packet's length is changed, nothing is summed up.
+    pub helpers_fail: bool,
     /// What is added to it, in nanoseconds, for the meters.
     pub nanoseconds: u64,
     /// What a refusal costs, in nanoseconds; 0 is no limit.
@@ -188,6 +190,7 @@ impl Default for World {
             fragments_v6: HashMap::new(),
             conflicts: HashMap::new(),
             now: Tick(1),
+            helpers_fail: false,
             nanoseconds: 0,
             refusal_cost: 0,
             seed: 0,
@@ -321,16 +324,22 @@ impl Environment for Run<'_> {
     }
 
     fn resize(&mut self, length: usize) -> bool {
+        if self.world.helpers_fail {
+            return false;
+        }
         self.packet.resize(length);
         true
     }
 
     fn shift(&mut self, bytes: i32) -> bool {
-        self.packet.shift(bytes)
+        !self.world.helpers_fail && self.packet.shift(bytes)
     }
 
     fn sum(&mut self, offset: usize, length: usize) -> Option<Sum> {
         let end = offset.checked_add(length)?;
+        if self.world.helpers_fail {
+            return None;
+        }
         self.packet
             .bytes()
             .get(offset..end)

@@ -683,9 +683,12 @@ impl Lab {
 
     /// Sends a packet through the native stages only, for what the kernel can't be made to do.
     pub fn send_native(&mut self, from: Side, packet: &Packet) -> Verdict {
-        self.native
-            .process(self.ifindexes[&from], &packet.bytes(false))
-            .0
+        self.send_native_bytes(from, &packet.bytes(false))
+    }
+
+    /// The same with a frame, whatever its bytes are.
+    pub fn send_native_bytes(&mut self, from: Side, frame: &[u8]) -> Verdict {
+        self.native.process(self.ifindexes[&from], frame).0
     }
 
     fn kernel_drops(&self) -> BTreeMap<DropReason, u64> {

@@ -234,8 +234,7 @@ fn image(directory: &Path, kernel: &Kernel, binary: &Path) -> Result<PathBuf> {
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
 
     let image = directory.join("root.cpio");
-    let mut files = quietly(Command::new("find").arg(".").current_dir(&root.0))?;
-    files.push('\n');
+    let files = quietly(Command::new("find").arg(".").current_dir(&root.0))?;
     let mut cpio = Command::new("cpio")
         .args(["-o", "-H", "newc", "--quiet"])
         .current_dir(&root.0)

@@ -60,7 +60,7 @@ pub(super) fn relay<A: Family, E: Environment>(
         read::<A, E>(env, attachment, message, destination).map_err(|r| Turn::drop(r, link))?;
     let at = message.at.get();
     let sum = checksum_of::<A, E>(env, at, message.length, source, destination);
-    if sum.is_none_or(|sum| sum.raw() != 0) {
+    if sum.is_none_or(|sum| sum.raw() != 0) || !inner_holds::<A, E>(env, at) {
         return Err(Turn::drop(DropReason::ChecksumWrong, link));
     }
     if let Some(found) = find::<A, E>(env, &report.key)? {
@@ -76,6 +76,16 @@ pub(super) fn relay<A: Family, E: Environment>(
         return cross(env, &report, &found);
     }
     Err(Turn::drop(DropReason::NoFlow, link))
+}
+
+/// Whether the header of the packet in the error has the right checksum, if its family has one (RFC
+/// 5508, REQ-3).
+#[inline(always)]
+fn inner_holds<A: Family, E: Environment>(env: &mut E, at: usize) -> bool {
+    A::ICMP == protocol::ICMPV6
+        || env
+            .sum(at + Icmp::LENGTH, Ipv4::LENGTH)
+            .is_some_and(|sum| sum.checksum().raw() == 0)
 }
 
 /// Reads the packet in the error.

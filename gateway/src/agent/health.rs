@@ -120,6 +120,7 @@ async fn request(task: &Task, scheme: &str) -> Result<()> {
         .interface(&task.interface)
         .redirect(redirect::Policy::none())
         .tls_danger_accept_invalid_certs(true)
+        .tls_certs_only([])
         .pool_max_idle_per_host(0)
         .no_proxy()
         .build()?;

@@ -46,6 +46,8 @@ pub struct Host {
     attached: BTreeSet<u32>,
     /// Why attaching failed.
     failed: BTreeMap<u32, String>,
+    /// The largest packet that the kernel forwards, where it sets a limit.
+    largest: Option<u32>,
     /// Neighbours that the kernel was asked to keep.
     managed: BTreeSet<(u32, IpAddr)>,
 }
@@ -140,7 +142,10 @@ impl Agent {
 
         let mut core = self.core.lock().await;
         let core = &mut *core;
-        tokio::task::block_in_place(|| host.bring_into_step(core, &links, next_hops.found))?;
+        let largest = self.kernel.largest_packet();
+        tokio::task::block_in_place(|| {
+            host.bring_into_step(core, &links, next_hops.found, largest)
+        })?;
 
         // How it is attached is known only now.
         let links = by_name(self.netlink.links().await?, &wanted.interfaces);
@@ -249,11 +254,17 @@ impl Host {
         core: &mut Core,
         links: &BTreeMap<String, Link>,
         next_hops: HashMap<(Reference, IpAddr), NextHop>,
+        largest: Option<u32>,
     ) -> Result<()> {
         let present: BTreeSet<u32> = links.values().map(|link| link.ifindex).collect();
         self.attached.retain(|ifindex| present.contains(ifindex));
         self.failed.clear();
-        let interfaces: BTreeMap<_, _> = links.values().filter_map(usable).collect();
+        self.largest = largest;
+        let interfaces: BTreeMap<_, _> = links
+            .values()
+            .filter_map(usable)
+            .map(|(name, interface)| (name, limited(interface, largest)))
+            .collect();
         for name in interfaces.keys() {
             // Whoever was asking for its addresses meanwhile has forgotten them.
             if !core.observed.interfaces.contains_key(name)
@@ -349,6 +360,13 @@ impl Host {
                  native XDP"
             ));
         }
+        if let Some(largest) = self.largest.filter(|largest| link.mtu > *largest) {
+            problems.push(format!(
+                "{name} has an MTU of {}, and this kernel forwards packets of {largest} bytes at the \
+                 most: senders of larger ones are told so (Linux 6.3 forwards them)",
+                link.mtu
+            ));
+        }
         if any_native && netlink.features().takes_redirects(link.ifindex).await == Some(false) {
             problems.push(format!(
                 "what is forwarded into {name} is lost: its driver takes no redirected frames. If \
@@ -385,6 +403,14 @@ fn usable(link: &Link) -> Option<(String, Interface)> {
         mtu: link.mtu,
     };
     Some((link.name.clone(), interface))
+}
+
+/// The interface, with packets no longer than the kernel forwards.
+fn limited(interface: Interface, largest: Option<u32>) -> Interface {
+    Interface {
+        mtu: largest.map_or(interface.mtu, |largest| interface.mtu.min(largest)),
+        ..interface
+    }
 }
 
 /// Logs what has become wrong, and what is right again.

@@ -35,7 +35,7 @@ use crate::{
         program::{self, Parameters, Program},
     },
     lock::Lock,
-    netlink::Netlink,
+    netlink::{Kernel, Netlink},
     store::{self, Sqlite, Store as _},
     wire::Sender,
 };
@@ -59,6 +59,7 @@ pub struct Agent {
     /// Only one looks at the host at a time.
     host: Mutex<Host>,
     netlink: Netlink,
+    kernel: Kernel,
     sender: Sender,
 }
 
@@ -80,6 +81,7 @@ pub async fn run(config: Config) -> Result<()> {
     if unsafe { libc::geteuid() } != 0 {
         bail!("the agent must run as root: it loads a program into the kernel");
     }
+    let kernel = Kernel::running()?;
     let _lock = Lock::take(&config.state_dir, &config.bpf_dir)?;
     let store = Sqlite::open(&config.state_dir.join(STORE))?;
     let state = store::load(&store)?;
@@ -119,6 +121,7 @@ pub async fn run(config: Config) -> Result<()> {
         core: Mutex::new(core),
         host: Mutex::new(Host::default()),
         netlink,
+        kernel,
         sender: Sender::open().context("could not open a socket for frames")?,
     });
     // What the store says is in force before the first request is taken.

@@ -28,6 +28,8 @@ impl Client {
     pub(super) fn new(socket: &Path, format: Format) -> Result<Self> {
         let http = reqwest::Client::builder()
             .unix_socket(socket)
+            // No TLS on a socket file; without this the host's certificates are loaded, or missed.
+            .tls_certs_only([])
             .build()
             .context("could not set up the connection to the agent")?;
         Ok(Self {

@@ -98,7 +98,7 @@ impl Program {
             .override_global("REFUSAL_COST", &refusal_cost, true);
         let mut ebpf = loader.load(OBJECT).with_context(|| {
             format!(
-                "the kernel did not take the maps (Linux 5.16 or newer is needed, with CAP_BPF); \
+                "the kernel did not take the maps (Linux 6.1 or newer is needed, with CAP_BPF); \
                  they are pinned in {}",
                 maps_directory.display()
             )

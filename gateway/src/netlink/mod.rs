@@ -2,6 +2,7 @@
 //! neighbours known.
 
 mod features;
+mod kernel;
 mod links;
 mod neighbours;
 
@@ -12,6 +13,7 @@ use rtnetlink::{Handle, MulticastGroup};
 use tokio::sync::mpsc;
 
 pub use features::Features;
+pub use kernel::Kernel;
 pub use links::{Link, XdpAttachment};
 
 /// Connections to the kernel's netlink families.

@@ -747,6 +747,27 @@ const ERRORS: &[PathRow] = &[
                 .dropped(DropReason::ChecksumWrong);
         },
     ),
+    (
+        "an error about a header whose checksum is wrong is not believed (RFC 5508)",
+        |lab, path| {
+            let sent = lab.send(Side::A, &path.question(b"question"));
+            let flow = path.went_to_service(&sent, 53);
+            let left = sent.forwarded(Side::Provider).packet;
+            if !path.provider_is_v4() {
+                return;
+            }
+            let refusal = error(flow.backend.ip(), flow.nat.ip(), (3, 3), 0, &left, 500);
+            let mut refusal = refusal.from(BACKEND_MAC);
+            if let Content::Ipv4(ipv4) = &mut refusal.content
+                && let Transport::Icmp(_, _, body) = &mut ipv4.transport
+            {
+                // The time to live in it, without what belongs to that.
+                body[4 + 8] ^= 1;
+            }
+            lab.send(Side::Provider, &refusal)
+                .dropped(DropReason::ChecksumWrong);
+        },
+    ),
     ("an error about no flow goes nowhere", |lab, path| {
         let sent = lab.send(Side::A, &path.question(b"question"));
         let flow = path.went_to_service(&sent, 53);

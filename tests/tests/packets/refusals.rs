@@ -2,14 +2,17 @@
 
 use std::net::Ipv4Addr;
 
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, Verdict, flow::Table};
 use serde_json::json;
 use tests::{
     lab::{
-        BACKEND_MAC, BACKENDS, CLIENT, EMPTY, ENDPOINT, EVERY, HTTPS, NAT, PENDING, SILENT, Side,
-        icmp, tcp, udp,
+        BACKEND_MAC, BACKENDS, CLIENT, EMPTY, ENDPOINT, EVERY, HTTPS, Lab, NAT, PENDING, SILENT,
+        Side, icmp, tcp, udp,
     },
-    packet::flag::{ACK, FIN, RST, SYN},
+    packet::{
+        Packet,
+        flag::{ACK, FIN, RST, SYN},
+    },
 };
 
 use crate::{Row, run};
@@ -305,7 +308,76 @@ const ROWS: &[Row] = &[
                 .forwarded(Side::A);
         },
     ),
+    // What the kernel can't be made to do, or only in a moment that can't be met, is shown natively.
+    ("what the helpers do not cut down is dropped", |lab| {
+        lab.native().helpers_fail = true;
+        let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1).data(&[7; 100]);
+        native(lab, &stray, DropReason::ReplyFailed);
+        let elsewhere = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"x");
+        native(lab, &elsewhere, DropReason::ReplyFailed);
+    }),
+    (
+        "a checksum that the helpers do not complete drops the packet",
+        |lab| {
+            lab.native().helpers_fail = true;
+            let syn = tcp(CLIENT_SOCKET, WEB).syn(1).bytes(true);
+            let verdict = lab.send_native_bytes(Side::A, &syn);
+            assert!(
+                matches!(verdict, Verdict::Drop(DropReason::ChecksumRepair, _)),
+                "{verdict:?}"
+            );
+        },
+    ),
+    (
+        "a backend's slot that was given to another resource takes no flow",
+        |lab| {
+            for backend in lab.native().backends.values_mut() {
+                backend.resource ^= 1;
+            }
+            native(
+                lab,
+                &tcp(CLIENT_SOCKET, WEB).syn(1),
+                DropReason::Inconsistent,
+            );
+        },
+    ),
+    (
+        "a source NAT address that was given to another service is not used",
+        |lab| {
+            for nat in lab.native().nat_addresses.values_mut() {
+                nat.service ^= 1;
+            }
+            native(
+                lab,
+                &tcp(CLIENT_SOCKET, WEB).syn(1),
+                DropReason::Inconsistent,
+            );
+        },
+    ),
+    (
+        "without a source NAT address of the backend's family nothing goes there",
+        |lab| {
+            for port in lab.native().ports.values_mut() {
+                port.nat_size_v4 = 0;
+            }
+            let verdict = lab.send_native(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1));
+            assert!(
+                matches!(verdict, Verdict::Reset(DropReason::FamilyMismatch, _)),
+                "{verdict:?}"
+            );
+        },
+    ),
 ];
+
+/// The native stages drop the packet for this reason.
+#[track_caller]
+fn native(lab: &mut Lab, packet: &Packet, reason: DropReason) {
+    let verdict = lab.send_native(Side::A, packet);
+    assert!(
+        matches!(verdict, Verdict::Drop(found, _) if found == reason),
+        "{verdict:?}, not dropped for {reason:?}"
+    );
+}
 
 #[test]
 fn who_may_not_is_told() {

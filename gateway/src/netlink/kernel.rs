@@ -1,0 +1,76 @@
+//! What the running kernel is, and what it lacks.
+
+use anyhow::{Context as _, Result, bail};
+
+/// The oldest kernel that the program loads on and is tested on.
+const LEAST: (u32, u32) = (6, 1);
+
+/// Since this one frames of several buffers are redirected.
+const REDIRECTS_JUMBO: (u32, u32) = (6, 3);
+
+/// The largest packet that is sure to lie in one buffer, in bytes: a page, less headroom and what the
+/// kernel keeps behind a frame.
+const ONE_BUFFER: u32 = 3_498;
+
+/// The kernel's release, as far as it matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    version: (u32, u32),
+}
+
+impl Kernel {
+    /// The one that runs.
+    ///
+    /// # Errors
+    /// When it is too old, or its release can't be read.
+    pub fn running() -> Result<Self> {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .context("could not read the kernel's release")?;
+        Self::of(release.trim())
+    }
+
+    fn of(release: &str) -> Result<Self> {
+        let mut numbers = release
+            .split(|c: char| !c.is_ascii_digit())
+            .map_while(|number| number.parse().ok());
+        let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
+            bail!("the kernel's release {release:?} is not understood");
+        };
+        let version = (major, minor);
+        if version < LEAST {
+            bail!(
+                "this is Linux {release}, and {}.{} or newer is needed: boot a newer kernel",
+                LEAST.0,
+                LEAST.1
+            );
+        }
+        Ok(Self { version })
+    }
+
+    /// The largest packet that can be forwarded, where the kernel sets a limit.
+    #[must_use]
+    pub fn largest_packet(self) -> Option<u32> {
+        (self.version < REDIRECTS_JUMBO).then_some(ONE_BUFFER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        for (release, limit) in [
+            ("6.1.0-56-cloud-amd64", Some(ONE_BUFFER)),
+            ("6.2.16", Some(ONE_BUFFER)),
+            ("6.3.0", None),
+            ("6.18.5-custom+", None),
+            ("7.0-rc1", None),
+        ] {
+            assert_eq!(Kernel::of(release).unwrap().largest_packet(), limit);
+        }
+        let refusal = Kernel::of("5.15.0-91-generic").unwrap_err().to_string();
+        assert!(refusal.contains("5.15.0-91-generic") && refusal.contains("6.1 or newer"));
+        assert!(Kernel::of("plan9").is_err() && Kernel::of("").is_err());
+    }
+}
