@@ -394,7 +394,7 @@ impl Packet {
             match &mut fragment.content {
                 Content::Ipv4(ip) => {
                     ip.id = u16::try_from(id).expect("16 bits");
-                    ip.fragment = more << 13 | position / 8;
+                    ip.fragment = (more << 13) | (position / 8);
                     ip.transport = Transport::Other(protocol, piece.to_vec());
                 }
                 Content::Ipv6(ip) => {

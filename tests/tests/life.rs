@@ -191,3 +191,57 @@ fn a_port_that_nobody_listens_on_fails_a_tcp_check_and_flows_may_go_on() {
     });
     assert!(!silent.client.is_finished() && !silent.server.is_finished());
 }
+
+#[test]
+fn https_checks_ask_over_tls() {
+    let families = Families::V6ToV4;
+    let site = families.site();
+    site.host.ip("address add 10.1.0.1/24 dev gw-p");
+    let files = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let (key, certificate) = (path("key"), path("certificate"));
+    succeed(&mut site.provider.line(&format!(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=server -keyout {key} -out \
+         {certificate}"
+    )));
+    site.agent.cli(
+        "service update shop/web --health-check https --health-port 4443 --health-interval 1 \
+         --healthy-threshold 1 --unhealthy-threshold 1",
+    );
+    wait_for_health(&site, false);
+    let backend = families.backend();
+    let mut server = site.provider.line(&format!(
+        "openssl s_server -accept {backend}:4443 -key {key} -cert {certificate} -www -quiet"
+    ));
+    server
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let server = tests::process::Running::start(&mut server).expect("a server");
+    wait_for_health(&site, true);
+    drop(server);
+    wait_for_health(&site, false);
+}
+
+#[test]
+fn what_source_nat_carries_is_shown() {
+    each(|families, site| {
+        let silent = Silent::open(families, site, 7_107);
+        wait::until_true("the flow to be counted", || {
+            let service = site.agent.json("service show shop/web");
+            let nat = &service["status"]["nat_addresses"][0];
+            nat["flows"] == 1
+                && nat["ports_used"] == 1
+                && nat["ports_free"] == 64_511
+                && nat["scarce"] == false
+        });
+        let endpoint = site.agent.json("endpoint show a/web");
+        assert_eq!(endpoint["status"]["flows"], 1);
+        let shown = site.agent.cli("service show shop/web");
+        assert!(
+            shown.contains("SOURCE NAT") && shown.contains("64511"),
+            "{shown}"
+        );
+        site.agent.cli("connection reject a/web");
+        silent.was_reset(Instant::now(), SOON);
+    });
+}

@@ -139,3 +139,18 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scarce_is_four_of_five() {
+        let used = |ports| NatUse {
+            flows: ports,
+            ports,
+        };
+        assert!(!is_scarce(used(0)) && !is_scarce(used(51_609)));
+        assert!(is_scarce(used(51_610)) && is_scarce(used(64_512)));
+    }
+}

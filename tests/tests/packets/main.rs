@@ -26,6 +26,9 @@ use tests::{
 /// One row: what it shows, and how.
 type Row = (&'static str, fn(&mut Lab));
 
+/// One row for a path: what it shows, and how.
+type PathRow = (&'static str, fn(&mut Lab, Path));
+
 /// Keeps the frames of a row as a file in the directory that `RECORD_CORPUS` names: what the fuzzer
 /// begins with.
 fn keep(recorded: &[u8]) {
@@ -40,7 +43,7 @@ fn keep(recorded: &[u8]) {
 }
 
 /// Runs rows for both families and both mixes.
-fn run_paths(rows: &'static [(&'static str, fn(&mut Lab, Path))]) {
+fn run_paths(rows: &'static [PathRow]) {
     let failed = with_lab(move |lab| {
         let mut failed = Vec::new();
         for path in Path::ALL {

@@ -153,7 +153,7 @@ impl Model {
     }
 
     /// A packet of a consumer's client, to an address that may be an endpoint's.
-    fn from_consumer(&mut self, lab: &mut Lab, random: &mut Random) {
+    fn consumer_sends(&mut self, lab: &mut Lab, random: &mut Random) {
         let number = random.below(self.endpoints.len());
         let target = self.endpoints[number].clone();
         // Now and then the wrong consumer asks.
@@ -239,7 +239,7 @@ impl Model {
     }
 
     /// A packet of a server's: an answer on a flow, or something else.
-    fn from_provider(&mut self, lab: &mut Lab, random: &mut Random) {
+    fn provider_sends(&mut self, lab: &mut Lab, random: &mut Random) {
         if self.order.is_empty() {
             return;
         }
@@ -322,8 +322,8 @@ fn what_may_never_happen_does_not_happen() {
                         lab.reachable(BACKENDS[random.below(2)], up);
                     }
                     2 => Model::nonsense(lab, &mut random),
-                    3..=11 => model.from_consumer(lab, &mut random),
-                    _ => model.from_provider(lab, &mut random),
+                    3..=11 => model.consumer_sends(lab, &mut random),
+                    _ => model.provider_sends(lab, &mut random),
                 }
             }
             // It was a test: much crossed, and much did not.

@@ -11,8 +11,7 @@ use tests::{
     path::{Path, datagram, ends, error, hops, ip, piece, reassemble, refused, tcp_of},
 };
 
-/// One row: what it shows, and how.
-type PathRow = (&'static str, fn(&mut Lab, Path));
+use crate::{PathRow, run_paths};
 
 /// The bytes of a datagram that does not fit one packet, no two words of it alike.
 fn long(length: usize) -> Vec<u8> {
@@ -1042,15 +1041,15 @@ fn names(embedded: &[u8], sent: &Packet) {
 
 #[test]
 fn each_path_carries() {
-    crate::run_paths(ROWS);
+    run_paths(ROWS);
 }
 
 #[test]
 fn each_path_tells_of_errors() {
-    crate::run_paths(ERRORS);
+    run_paths(ERRORS);
 }
 
 #[test]
 fn each_path_keeps_limits() {
-    crate::run_paths(LIMITS);
+    run_paths(LIMITS);
 }

@@ -83,6 +83,9 @@ pub(in crate::cli) struct Update {
     /// The service
     #[arg(value_name = "TENANT/NAME")]
     service: Reference,
+    /// Addresses from which consumers appear, in place of those it has; can be given several times
+    #[arg(long = "nat", value_name = "CIDR")]
+    nat_addresses: Vec<AddressRange>,
     #[command(flatten)]
     settings: SettingsArguments,
 }
@@ -333,6 +336,9 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 settings.labels.clone().labels(),
                 |spec| {
                     settings.apply(spec);
+                    if !arguments.nat_addresses.is_empty() {
+                        spec.nat_addresses.clone_from(&arguments.nat_addresses);
+                    }
                     Ok(())
                 },
             );

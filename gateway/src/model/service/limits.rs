@@ -63,7 +63,7 @@ impl ConnectionLimits {
             packet: price(self.packet_rate),
             byte: self
                 .bit_rate
-                .map_or(0, |rate| (8 * SECOND << maps::Limits::BYTE_SHIFT) / rate),
+                .map_or(0, |rate| ((8 * SECOND) << maps::Limits::BYTE_SHIFT) / rate),
         }
     }
 }
