@@ -29,7 +29,9 @@ pub const fn is_scarce(used: NatUse) -> bool {
 impl Core {
     /// Takes in what was found when the flows were gone through.
     pub(super) fn account(&mut self, snapshot: &Snapshot, swept: Swept) -> Result<()> {
-        self.forget_backends(snapshot.left());
+        if !swept.again {
+            self.forget_backends(snapshot.left());
+        }
         for slot in snapshot.slots() {
             let before = snapshot.flows(slot);
             let counted = swept.flows.get(&slot).copied().unwrap_or(0);

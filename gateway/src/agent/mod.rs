@@ -46,6 +46,9 @@ const STORE: &str = "state.db";
 /// After the host has been looked at, changes are gathered for so long before it is looked at again.
 const GATHER: Duration = Duration::from_millis(100);
 
+/// A little more than a tick of the data path's clock.
+const A_TICK: Duration = Duration::from_millis(1_100);
+
 /// Conflicts over addresses are looked for at least so often.
 const LONGEST_TURN: Duration = Duration::from_millis(500);
 
@@ -207,12 +210,21 @@ async fn sweep(agent: Arc<Agent>, mut sweeper: Sweeper, every: Duration) {
                 swept.endings.len()
             );
         }
-        // First all resets, so that the answers to the questions are not behind others' resets.
-        for (ifindex, ending) in &swept.endings {
-            agent.send(*ifindex, &ending.reset());
-        }
-        for (ifindex, ending) in &swept.endings {
-            agent.send(*ifindex, &ending.question());
+        tokio::task::block_in_place(|| {
+            // First all resets, so that the answers to the questions are not behind others' resets.
+            for (ifindex, ending) in &swept.endings {
+                agent.send(*ifindex, &ending.reset());
+            }
+            for (ifindex, ending) in &swept.endings {
+                agent.send(*ifindex, &ending.question());
+            }
+        });
+        if swept.again {
+            let cut = Arc::clone(&cut);
+            tokio::spawn(async move {
+                sleep(A_TICK).await;
+                cut.notify_one();
+            });
         }
         let mut core = agent.core.lock().await;
         if let Err(error) = tokio::task::block_in_place(|| core.account(&snapshot, swept)) {

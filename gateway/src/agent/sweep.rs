@@ -183,7 +183,10 @@ pub struct Swept {
     pub removed: usize,
     /// Who is to be told that a connection is over.
     pub endings: Vec<(u32, Ending)>,
-    /// Flows, by link slot.
+    /// Whether flows were seen that may have been cut, but were too young to be sure of: they are to
+    /// be looked at again after a tick.
+    pub again: bool,
+    /// Flows, by link slot; those that were cut left out.
     pub flows: HashMap<u32, u64>,
     /// What source NAT addresses carry, by network and address.
     pub nat: HashMap<(u32, IpAddress), NatUse>,
@@ -251,10 +254,16 @@ fn sweep_table<F: Described>(
             let mut judged = !is_recent(flow, snapshot.now);
             match flow.direction() {
                 Direction::ToService => {
-                    *swept.flows.entry(flow.link).or_default() += 1;
                     if !snapshot.approved(flow) || snapshot.backend_left(flow) {
-                        cut.insert(*key);
-                        judged = true;
+                        // One that came after the snapshot may belong to what came after it too.
+                        if snapshot.now.since(Tick(flow.created)) > 0 {
+                            cut.insert(*key);
+                            judged = true;
+                        } else {
+                            swept.again = true;
+                        }
+                    } else {
+                        *swept.flows.entry(flow.link).or_default() += 1;
                     }
                 }
                 Direction::ToConsumer => {
