@@ -9,7 +9,8 @@ use std::{
 pub const SOON: Duration = Duration::from_secs(15);
 
 /// By how much longer everything takes here: `GATEWAY_TEST_PATIENCE`, for emulated machines.
-fn patience() -> u32 {
+#[must_use]
+pub fn patience() -> u32 {
     let given = std::env::var("GATEWAY_TEST_PATIENCE").ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(1)
 }

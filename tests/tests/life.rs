@@ -70,7 +70,7 @@ impl Silent {
         for (end, outcome) in [("client", self.client), ("server", self.server)] {
             let outcome = outcome.join().expect("an end");
             assert_eq!(outcome, Err(ErrorKind::ConnectionReset), "the {end}");
-            assert!(since.elapsed() < within, "the {end}");
+            assert!(since.elapsed() < within * wait::patience(), "the {end}");
         }
     }
 }
