@@ -11,6 +11,7 @@ use gateway::{
     dataplane::{
         compile::{Interface, NextHop, Observed, compile},
         contents::Contents,
+        flow_tables,
         maps::{self, Maps, Tables},
         plan::plan,
         program::{Parameters, Program, ProgramInfo},
@@ -630,6 +631,15 @@ impl Lab {
             .expect("a source NAT address");
         let mut others = range.iter().filter(|other| *other != address);
         others.next().expect("another address")
+    }
+
+    /// The kernel's flow tables.
+    ///
+    /// # Panics
+    /// When the process has no descriptors left.
+    #[must_use]
+    pub fn flow_tables(&self) -> flow_tables::FlowTables {
+        flow_tables::FlowTables::new(&self.maps).expect("descriptors")
     }
 
     /// What the kernel says of the program.

@@ -4,24 +4,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
     lab::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, Side},
-    packet::{Arp, Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, Udp, flag},
+    packet::{Arp, Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, flag},
+    path::{datagram, segment_between},
 };
 
 /// A TCP segment, to be completed with one of the words below: from the client's station, to the
 /// gateway's in A.
 #[must_use]
 pub fn tcp(source: Socket, destination: Socket) -> Packet {
-    let segment = Tcp {
-        source: source.1,
-        destination: destination.1,
-        sequence: 0,
-        acknowledgement: 0,
-        flags: 0,
-        window: 64_240,
-        options: Vec::new(),
-        payload: Vec::new(),
-    };
-    packet(Ipv4::new(source.0, destination.0, Transport::Tcp(segment)))
+    segment_between(source.into(), destination.into())
 }
 
 /// An address of IPv6 and a port.
@@ -85,13 +76,7 @@ pub fn solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
 /// A UDP datagram, likewise.
 #[must_use]
 pub fn udp(source: Socket, destination: Socket, payload: &[u8]) -> Packet {
-    let datagram = Udp {
-        source: source.1,
-        destination: destination.1,
-        checksummed: true,
-        payload: payload.to_vec(),
-    };
-    packet(Ipv4::new(source.0, destination.0, Transport::Udp(datagram)))
+    datagram(source.into(), destination.into(), payload)
 }
 
 /// An ICMP message, likewise.

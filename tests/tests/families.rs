@@ -84,16 +84,7 @@ fn datagrams_arrive_whole_in_fragments_too() {
         answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
         let endpoint = SocketAddr::new(families.endpoint(), 5_353);
         site.a.run_in(move || {
-            let any: IpAddr = if endpoint.is_ipv4() {
-                [0, 0, 0, 0].into()
-            } else {
-                "::".parse().expect("an address")
-            };
-            let socket = UdpSocket::bind((any, 0)).expect("a socket");
-            socket
-                .set_read_timeout(Some(Duration::from_millis(300)))
-                .expect("a socket");
-            socket.connect(endpoint).expect("a socket");
+            let socket = connected(endpoint);
             for (asked, answered) in [(2, 2), (512, 4_000), (4_000, 512), (9_000, 30_000)] {
                 let mut question = vec![0x5a; asked];
                 question[..2]
@@ -125,16 +116,7 @@ fn a_port_that_the_server_refuses_is_refused_at_once() {
         site.a.run_in(move || {
             let refused = TcpStream::connect(endpoint).expect_err("nobody listens");
             assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-            let any: IpAddr = if endpoint.is_ipv4() {
-                [0, 0, 0, 0].into()
-            } else {
-                "::".parse().expect("an address")
-            };
-            let socket = UdpSocket::bind((any, 0)).expect("a socket");
-            socket
-                .set_read_timeout(Some(Duration::from_millis(300)))
-                .expect("a socket");
-            socket.connect(endpoint).expect("a socket");
+            let socket = connected(endpoint);
             // The server's ICMP error reaches the client, which knows by it which datagram was meant.
             wait::until_true("the refusal", || {
                 let sent = socket.send(b"anybody?");
@@ -179,6 +161,21 @@ fn a_smaller_mtu_on_the_way_is_found() {
         };
         assert!(text.contains(&format!("pmtu {growth}")), "{text}");
     });
+}
+
+/// A socket of the client's that talks to the endpoint, and does not wait for long.
+fn connected(endpoint: SocketAddr) -> UdpSocket {
+    let any: IpAddr = if endpoint.is_ipv4() {
+        [0, 0, 0, 0].into()
+    } else {
+        "::".parse().expect("an address")
+    };
+    let socket = UdpSocket::bind((any, 0)).expect("a socket");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .expect("a socket");
+    socket.connect(endpoint).expect("a socket");
+    socket
 }
 
 fn trace(mut command: Command) -> String {
@@ -233,16 +230,7 @@ fn jumbo_frames_go_through() {
         answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
         let endpoint = SocketAddr::new(endpoint, 5_353);
         site.a.run_in(move || {
-            let any: IpAddr = if endpoint.is_ipv4() {
-                [0, 0, 0, 0].into()
-            } else {
-                "::".parse().expect("an address")
-            };
-            let socket = UdpSocket::bind((any, 0)).expect("a socket");
-            socket
-                .set_read_timeout(Some(Duration::from_millis(300)))
-                .expect("a socket");
-            socket.connect(endpoint).expect("a socket");
+            let socket = connected(endpoint);
             let mut question = vec![0x5a; 8_900];
             question[..2].copy_from_slice(&8_800u16.to_be_bytes());
             let mut buffer = vec![0; 65_536];

@@ -31,6 +31,7 @@ const TESTS: &[(&str, &[&str])] = &[
         "packets",
         &[
             "--skip", "nonsense", "--skip", "nat::", "--skip", "model::", "--skip", "corpus::",
+            "--skip", "sweep::",
         ],
     ),
     ("families", &["datagrams", "ping", "refused"]),

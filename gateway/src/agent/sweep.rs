@@ -83,6 +83,19 @@ impl Snapshot {
         })
     }
 
+    /// Of a gateway without connections.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            now: maps::now(),
+            standings: HashMap::new(),
+            backends: BTreeMap::new(),
+            left: HashMap::new(),
+            egress: BTreeMap::new(),
+            flows: HashMap::new(),
+        }
+    }
+
     /// The way to backends that had left their slot, by slot and generation.
     #[must_use]
     pub const fn left(&self) -> &HashMap<(u32, u32), (u32, Mac)> {

@@ -97,6 +97,19 @@ impl FlowTables {
         syscalls::lookup(F::descriptors(self).of(table), key)
     }
 
+    /// Puts an entry in.
+    ///
+    /// # Errors
+    /// When the kernel refuses: the table is full.
+    pub fn insert<F: Described>(
+        &self,
+        table: Table,
+        key: &FlowKey<F>,
+        flow: &Flow<F>,
+    ) -> io::Result<()> {
+        syscalls::update(F::descriptors(self).of(table), key, flow)
+    }
+
     /// Removes an entry; says whether it was there.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use std::{
 use bytemuck::{Pod, Zeroable};
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
@@ -122,6 +123,21 @@ pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Puts an entry into a map, in place of one that is there.
+///
+/// # Errors
+/// When the kernel refuses. Key and value must have the map's sizes.
+pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attributes = ElementAttributes {
+        map_fd: map.as_raw_fd().cast_unsigned(),
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_ref(value) as u64,
+        ..ElementAttributes::zeroed()
+    };
+    // SAFETY: the attributes name a key and a value of the map's sizes that outlive the call.
+    unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
 }
 
 /// Deletes an entry of a map.

@@ -12,6 +12,7 @@ mod parsing;
 mod paths;
 mod refusals;
 mod revocation;
+mod sweep;
 mod tcp;
 mod udp;
 mod verifier;

@@ -1,0 +1,147 @@
+//! Limits of endpoints, against the clock: rates that are kept, and that are nobody else's.
+
+use std::{
+    net::{TcpStream, UdpSocket},
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tests::{
+    process::{Running, succeed},
+    site::{BACKENDS, ENDPOINT, Site},
+    wait,
+};
+
+/// What arrives of a stream of datagrams of 50 Mbit/s, in Mbit/s, by iperf3's receiver.
+fn throughput(site: &Site, consumer: &tests::namespace::Namespace, port: u16) -> f64 {
+    let servers = BACKENDS.map(|address| {
+        let mut server = site
+            .provider
+            .line(&format!("iperf3 -s -1 -B {address} -p {port}"));
+        server.stdout(Stdio::null()).stderr(Stdio::null());
+        Running::start(&mut server).expect("a server")
+    });
+    wait::until_true("iperf3", || {
+        let sockets = succeed(&mut site.provider.line("ss -Hlnt"));
+        sockets.matches(&format!(":{port} ")).count() == 2
+    });
+    let text = succeed(&mut consumer.line(&format!(
+        "iperf3 -J -u -b 50M -l 1200 -t 3 -c {ENDPOINT} -p {port}"
+    )));
+    drop(servers);
+    let result: Value = serde_json::from_str(&text).expect("JSON");
+    let received = &result["end"]["sum_received"];
+    received["bits_per_second"].as_f64().expect("a rate") / 1e6
+}
+
+#[test]
+fn bits_and_packets_are_kept_to_their_rate() {
+    let site = Site::approved();
+    // Both the control connection and the answers are on one server, so that one is asked.
+    site.agent
+        .cli("service update shop/web --session-affinity client-address --bit-rate 10000000");
+    let kept = throughput(&site, &site.a, 5_301);
+    assert!((7.0..11.5).contains(&kept), "{kept} Mbit/s of 10");
+    site.agent
+        .cli("service update shop/web --bit-rate 0 --packet-rate 1000");
+    // A thousand packets of 1,228 bytes, of which 1,200 are counted by iperf3.
+    let kept = throughput(&site, &site.a, 5_302);
+    assert!((7.0..11.5).contains(&kept), "{kept} Mbit/s of 9.6");
+    let drops = site.agent.json("endpoint show a/web")["status"]["counters"]["drops"].clone();
+    assert!(drops["packet_rate"].as_u64() > Some(1_000), "{drops}");
+    let other = site.agent.json("endpoint show b/web")["status"]["counters"]["drops"].clone();
+    assert!(other["packet_rate"].is_null(), "{other}");
+    site.agent.cli("service update shop/web --packet-rate 0");
+    let free = throughput(&site, &site.a, 5_303);
+    assert!(free > 30.0, "{free} Mbit/s without a limit");
+}
+
+#[test]
+fn new_flows_are_kept_to_their_rate() {
+    let site = Site::approved();
+    let received = Arc::new(AtomicU32::new(0));
+    for address in BACKENDS {
+        let received = Arc::clone(&received);
+        // Ends with the test process; it only counts.
+        site.provider.spawn(move || {
+            let socket = UdpSocket::bind((address, 5_353)).expect("a socket");
+            while socket.recv(&mut [0; 64]).is_ok() {
+                received.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    site.agent
+        .cli("service update shop/web --new-connection-rate 50");
+    let seconds = site.a.run_in(|| {
+        let start = std::time::Instant::now();
+        for _ in 0..400 {
+            let socket = UdpSocket::bind(("10.0.0.5", 0)).expect("a socket");
+            // Nobody may be listening yet.
+            let _refused = socket.send_to(b"x", (ENDPOINT, 5_353));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        start.elapsed().as_secs_f64()
+    });
+    let allowed = 50.0 + 50.0 * seconds;
+    let received = f64::from(received.load(Ordering::Relaxed));
+    // A second's worth at once, and what the seconds bring.
+    assert!(
+        (allowed * 0.6..allowed * 1.1).contains(&received),
+        "{received} of {allowed} in {seconds} s"
+    );
+    let drops = site.agent.json("endpoint show a/web")["status"]["counters"]["drops"].clone();
+    assert!(drops["new_flow_rate"].as_u64() > Some(100), "{drops}");
+}
+
+#[test]
+fn flows_beyond_the_limit_wait_until_there_is_room() {
+    let site = Site::approved();
+    for address in BACKENDS {
+        site.provider.spawn(move || {
+            let listener = std::net::TcpListener::bind((address, 7_200)).expect("a listener");
+            for stream in listener.incoming() {
+                // Open as long as the client's end is.
+                std::thread::spawn(move || {
+                    let mut stream = stream.expect("a client");
+                    std::io::copy(&mut stream, &mut std::io::sink())
+                });
+            }
+        });
+    }
+    site.agent
+        .cli("service update shop/web --connection-limit 3 --tcp-transitory-timeout 5");
+    site.a.run_in(|| {
+        let address = (ENDPOINT, 7_200);
+        let mut streams: Vec<TcpStream> = Vec::new();
+        wait::until_true("three connections", || {
+            streams.extend(TcpStream::connect(address).ok());
+            streams.len() == 3
+        });
+        let endpoint = "10.0.0.100:7200".parse().expect("an address");
+        let fourth = TcpStream::connect_timeout(&endpoint, Duration::from_millis(1_500));
+        assert!(fourth.is_err(), "a fourth connection");
+    });
+    let endpoint = site.agent.json("endpoint show a/web");
+    assert!(
+        endpoint["status"]["flows"].as_u64() <= Some(3),
+        "{endpoint}"
+    );
+    let drops = &endpoint["status"]["counters"]["drops"];
+    assert!(drops["flow_limit"].as_u64() > Some(0), "{drops}");
+    // The three are closed; their flows end by time, and make room.
+    site.a.run_in(|| {
+        wait::until("room", Duration::from_secs(40), || {
+            let endpoint = "10.0.0.100:7200".parse().expect("an address");
+            TcpStream::connect_timeout(&endpoint, Duration::from_millis(500)).ok()
+        });
+    });
+    // The other endpoint had its own three all the time.
+    site.b.run_in(|| {
+        TcpStream::connect((ENDPOINT, 7_200)).expect("a connection");
+    });
+}
