@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use gateway_common::{DropReason, Verdict, flow::Table};
+use gateway_common::{DropReason, Verdict, flow::Table, maps::Statistic};
 use serde_json::json;
 use tests::{
     lab::{
@@ -306,6 +306,34 @@ const ROWS: &[Row] = &[
             lab.interface(Side::A, true);
             lab.send(Side::Provider, &flow.from_backend())
                 .forwarded(Side::A);
+        },
+    ),
+    (
+        "a flood is not answered by a flood: so many refusals a second, and no more",
+        |lab| {
+            // Ten a second, in a world whose clock is set.
+            lab.native().refusal_cost = 100_000_000;
+            let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1);
+            let answered = |lab: &mut Lab| -> usize {
+                let verdicts = (0..40).map(|_| lab.send_native(Side::A, &stray));
+                let resets = verdicts.filter(|verdict| {
+                    let (reset, silent) = (
+                        matches!(verdict, Verdict::Reset(DropReason::NoFlow, _)),
+                        matches!(verdict, Verdict::Drop(DropReason::NoFlow, _)),
+                    );
+                    assert!(reset || silent, "{verdict:?}");
+                    reset
+                });
+                resets.count()
+            };
+            assert_eq!(answered(lab), 10, "a second's worth at once");
+            assert_eq!(answered(lab), 0, "and no more in that moment");
+            lab.native().nanoseconds += 300_000_000;
+            assert_eq!(answered(lab), 3, "then as time goes by");
+            lab.native().nanoseconds += 60_000_000_000;
+            assert_eq!(answered(lab), 10, "and never more than a second's worth");
+            let suppressed = lab.native().statistics[&Statistic::RefusalsSuppressed];
+            assert_eq!(suppressed, 4 * 40 - 23);
         },
     ),
     // What the kernel can't be made to do, or only in a moment that can't be met, is shown natively.
