@@ -155,3 +155,30 @@ fn a_restarted_agent_does_not_ask_again_for_what_it_has() {
             .line(&format!("ping -c 1 -W 2 {}", families.endpoint())),
     );
 }
+
+#[test]
+fn two_interfaces_into_one_network_are_no_conflict() {
+    let families = Families::V4ToV4;
+    let site = site(families);
+    // A switch, with the consumer's station and both interfaces of the gateway at it.
+    site.a.ip("link add name br0 type bridge");
+    site.a.ip("link set dev br0 up");
+    site.host.connect_as("gw-a2", &site.a, "eth1");
+    for port in ["eth0", "eth1"] {
+        site.a.ip(&format!("link set dev {port} master br0"));
+    }
+    site.agent
+        .cli("network update a/net --interface gw-a --interface gw-a2");
+    wait::until_true("both interfaces", || {
+        let network = site.agent.json("network show a/net");
+        let attachments = network["status"]["attachments"].as_array().cloned();
+        attachments.is_some_and(|list| list.len() == 2 && list.iter().all(|a| a["state"] == "up"))
+    });
+    create(&site.agent, families);
+    wait_for_state(&site.agent, "in_use");
+    let shown = site.agent.cli("endpoint show a/web");
+    assert!(!shown.contains("station"), "{shown}");
+    // The probes did come round.
+    let drops = site.agent.json("status")["drops"].clone();
+    assert!(drops["address_conflict"].as_u64() > Some(0), "{drops}");
+}

@@ -124,6 +124,11 @@ impl Core {
     }
 
     fn contend(&mut self, key: Key, station: Mac, now: Instant) {
+        // Our own probe, come round by another interface into the same network.
+        let mut interfaces = self.observed.interfaces.values();
+        if interfaces.any(|interface| interface.mac == station) {
+            return;
+        }
         let before = self.detection.standing(&key);
         self.detection.rival(&key, station, now);
         let (network, address) = &key;
