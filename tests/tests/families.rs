@@ -136,13 +136,8 @@ fn a_smaller_mtu_on_the_way_is_found() {
         let server = Nginx::start(&site.provider, &families.backend().to_string());
         let content = noise(2_000_000);
         fs::write(server.root().join("large"), &content).expect("a file");
-        // The gateway's interface takes less than the stations believe, so that only its ICMP errors
-        // tell them; segments are not kept short from the beginning.
-        for interface in ["gw-a", "gw-p"] {
-            let other = if interface == "gw-a" { 1_500 } else { 1_400 };
-            site.host
-                .ip(&format!("link set dev {interface} mtu {other}"));
-        }
+        // Less than the stations' interfaces have, so that only the gateway can tell them.
+        site.agent.cli("network update shop/net --mtu 1400");
         let file = tempfile::NamedTempFile::new().expect("a file");
         let url = families.url("large");
         succeed(&mut curl(
