@@ -30,12 +30,24 @@ const TESTS: &[(&str, &[&str])] = &[
     (
         "packets",
         &[
-            "--skip", "nonsense", "--skip", "nat::", "--skip", "model::", "--skip", "corpus::",
-            "--skip", "sweep::",
+            "--test-threads=2",
+            "--skip",
+            "nonsense",
+            "--skip",
+            "nat::",
+            "--skip",
+            "model::",
+            "--skip",
+            "corpus::",
+            "--skip",
+            "sweep::",
         ],
     ),
-    ("families", &["datagrams", "ping", "refused"]),
-    ("life", &["revocation"]),
+    (
+        "families",
+        &["--test-threads=1", "datagrams", "ping", "refused"],
+    ),
+    ("life", &["--test-threads=1", "revocation"]),
 ];
 
 /// What the machine prints last.
@@ -124,7 +136,8 @@ fn unpacked_kernel(unpacked: &Path) -> Option<Kernel> {
 fn test_programs() -> Result<Vec<(String, PathBuf)>> {
     step("building the tests");
     let mut command = cargo()?;
-    command.args(["test", "--locked", "--package", "tests", "--no-run"]);
+    // As `cargo xtask test` does, so that nothing is built twice.
+    command.args(["test", "--locked", "--no-run"]);
     let text = quietly(&mut command)?;
     let programs = text.lines().filter_map(|line| {
         let path = line.trim().strip_prefix("Executable ")?;
@@ -193,7 +206,7 @@ outcome=passed
     for (program, filters) in TESTS {
         let filters = filters.join(" ");
         script.push_str(&format!(
-            "/bin/{program} --test-threads=1 --nocapture {filters} || outcome=FAILED\n"
+            "/bin/{program} --nocapture {filters} || outcome=FAILED\n"
         ));
     }
     script.push_str(&format!("echo \"{VERDICT}$outcome\"\nsync\npoweroff -f\n"));
