@@ -1,11 +1,11 @@
 //! What is on the wire, judged by somebody else: tcpdump records, tshark reads.
 
-use std::{os::fd::OwnedFd, path::PathBuf, process::Stdio};
+use std::{os::fd::OwnedFd, path::PathBuf, process::Stdio, time::Duration};
 
 use crate::{
     namespace::Namespace,
     pass,
-    process::{Running, succeed},
+    process::{Running, run, succeed},
     wait,
 };
 
@@ -13,6 +13,9 @@ use crate::{
 /// as good as zero in TCP, and Linux sends them.
 const BAD: &str = "ip.checksum.status == 0 || (tcp.checksum.status == 0 && tcp.checksum != 0xffff) || udp.checksum.status == 0 \
                    || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 || _ws.malformed";
+
+/// How long tshark may read.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A capture under way at a station's end of its link.
 #[derive(Debug)]
@@ -80,11 +83,17 @@ impl Capture {
         for option in ["ip", "tcp", "udp"] {
             command.args(["-o", &format!("{option}.check_checksum:TRUE")]);
         }
+        // What is above is not judged, and takes tshark for ever where segments were lost.
         command
+            .args(["-o", "tcp.desegment_tcp_streams:FALSE"])
+            .args(["--disable-protocol", "http", "--disable-protocol", "resp"])
             .arg("-n")
             .arg("-r")
             .arg(self.path())
             .args(["-Y", filter]);
-        succeed(&mut command)
+        // It takes its time on a busy machine.
+        let output = run(&mut command, PATIENCE).expect("tshark");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }

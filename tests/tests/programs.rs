@@ -5,6 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Command, Stdio},
+    sync::Mutex,
     thread,
     time::Duration,
 };
@@ -18,6 +19,9 @@ use tests::{
     site::Site,
     wait,
 };
+
+/// Held by a test while it runs: each has work enough for the machine.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Starts a server of the provider's, and waits until it listens.
 fn serve(provider: &Namespace, mut command: Command, listens: &str) -> Running {
@@ -93,6 +97,7 @@ fn iperf(families: Families, site: &Site) {
 
 #[test]
 fn redis_dns_iperf_curl_and_ping_with_nothing_wrong_on_the_wire() {
+    let _alone = ALONE.lock();
     each(|families, site| {
         let captures = [&site.a, &site.provider].map(Capture::start);
         let server = Nginx::start(&site.provider, &families.backend().to_string());
@@ -139,6 +144,7 @@ fn answer_shortly(provider: &Namespace, address: SocketAddr) {
 fn ten_thousand_short_connections_without_a_failure() {
     const THREADS: u32 = 4;
     const EACH: u32 = 2_500;
+    let _alone = ALONE.lock();
     each(|families, site| {
         answer_shortly(&site.provider, SocketAddr::new(families.backend(), 7_007));
         let endpoint = SocketAddr::new(families.endpoint(), 7_007);
