@@ -17,8 +17,10 @@ use gateway_common::{
 
 use crate::{
     dataplane::{
+        backend_slots::BackendSlots,
         contents::Contents,
         maglev::{self, Candidate},
+        mixed::Mixed,
         places::Places,
     },
     model::{
@@ -107,63 +109,14 @@ struct Compiler<'a> {
     mixed: Mixed<'a>,
 }
 
-/// Where an endpoint's address and its backends are of different families.
-#[derive(Default)]
-struct Mixed<'a> {
-    /// Networks in which IPv4 is translated into IPv6.
-    networks: BTreeSet<Reference>,
-    /// Services whose IPv4 servers are reached from IPv4 and from IPv6.
-    services: BTreeSet<&'a Reference>,
-}
-
-impl<'a> Mixed<'a> {
-    /// Approved or not: an approval changes no more than it must.
-    fn of(state: &'a State) -> Self {
-        let mut mixed = Self::default();
-        for (reference, record) in &state.services {
-            let (mut from_v4, mut from_v6) = (false, false);
-            for (owner, endpoint) in state.endpoints_of_service(reference) {
-                let endpoint = &endpoint.object;
-                let spec = &record.object.spec;
-                let backends = spec.resource(&endpoint.resource);
-                let backend = backends.and_then(|resource| resource.backends.first());
-                // With no backend left there may be flows of those that were.
-                let v4 = backend.map_or_else(
-                    || spec.nat_addresses.iter().all(|r| r.ends().0.is_ipv4()),
-                    |backend| backend.address.is_ipv4(),
-                );
-                for address in &endpoint.addresses {
-                    match (address.is_ipv4(), v4) {
-                        (true, false) => {
-                            let network =
-                                Reference::new(owner.tenant.clone(), endpoint.network.clone());
-                            mixed.networks.insert(network);
-                        }
-                        (false, true) => {
-                            let network = record.object.spec.network.clone();
-                            let network = Reference::new(reference.tenant.clone(), network);
-                            mixed.networks.insert(network);
-                            from_v6 = true;
-                        }
-                        (true, true) => from_v4 = true,
-                        (false, false) => {}
-                    }
-                }
-            }
-            if from_v4 && from_v6 {
-                mixed.services.insert(reference);
-            }
-        }
-        mixed
-    }
-}
-
 /// Where a service's source NAT addresses are.
 #[derive(Clone, Copy)]
 struct NatRegion {
     offset: u32,
     size_v4: u32,
     size_v6: u32,
+    /// Its IPv4 sources are used by flows of both families.
+    shared: bool,
 }
 
 /// Whether the network drops what is for no endpoint.
@@ -370,7 +323,7 @@ impl<'a> Compiler<'a> {
                     self.lacks(what, "MAGLEV", MAGLEV_PLACES);
                     continue;
                 };
-                self.ports(reference, record, resource, *id, number, nat, maglev);
+                self.ports(record, resource, *id, number, nat, maglev);
             }
         }
         self.contents.backends.extend(slots.freed());
@@ -440,6 +393,7 @@ impl<'a> Compiler<'a> {
             offset,
             size_v4,
             size_v6,
+            shared: self.mixed.services.contains(reference),
         })
     }
 
@@ -525,10 +479,8 @@ impl<'a> Compiler<'a> {
         Some((offset, size))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "what a port's entry is made of")]
     fn ports(
         &mut self,
-        reference: &Reference,
         record: &Record<Service>,
         resource: &Resource,
         id: u32,
@@ -543,7 +495,7 @@ impl<'a> Compiler<'a> {
         if record.object.spec.session_affinity == SessionAffinity::ClientAddress {
             flags |= Port::CLIENT_AFFINITY;
         }
-        if self.mixed.services.contains(reference) {
+        if nat.shared {
             flags |= Port::SHARES_SOURCES;
         }
         for port in &resource.ports {
@@ -581,91 +533,4 @@ fn first_port(contents: &Contents, resource: u32) -> Option<&Port> {
     };
     let (key, port) = contents.ports.range(from..).next()?;
     (key.resource == resource).then_some(port)
-}
-
-/// The slots of backends: who has one keeps it.
-struct BackendSlots {
-    taken: HashMap<(u32, IpAddr), (u32, u32)>,
-    /// Slots that nobody has now, with the generation of the next one who gets them.
-    free: BTreeMap<u32, u32>,
-    used: u32,
-    /// Slots whose backend has left.
-    left: BTreeSet<u32>,
-}
-
-impl BackendSlots {
-    fn new(state: &State, observed: &Observed, current: &Contents) -> Self {
-        let mut wanted = BTreeSet::new();
-        for (reference, record) in &state.services {
-            let spec = &record.object.spec;
-            let resets = spec.health_check.unhealthy_flows == UnhealthyFlows::Reset;
-            for resource in &spec.resources {
-                let id = record.object.resource_numbers.get(&resource.name).copied();
-                for backend in &resource.backends {
-                    // It leaves its slot, and with that its flows end.
-                    if resets && observed.is_unhealthy(reference, resource, backend.address) {
-                        continue;
-                    }
-                    wanted.insert((id.unwrap_or(0), backend.address));
-                }
-            }
-        }
-        let mut slots = Self {
-            taken: HashMap::new(),
-            free: BTreeMap::new(),
-            used: 0,
-            left: BTreeSet::new(),
-        };
-        for (slot, backend) in &current.backends {
-            let owner = (backend.resource, IpAddr::from(backend.address));
-            if backend.resource != 0 && wanted.contains(&owner) {
-                slots.taken.insert(owner, (*slot, backend.generation));
-            } else if backend.resource != 0 {
-                slots.free.insert(*slot, backend.generation.wrapping_add(1));
-                slots.left.insert(*slot);
-            } else {
-                slots.free.insert(*slot, backend.generation);
-            }
-            slots.used = slots.used.max(slot + 1);
-        }
-        slots
-    }
-
-    /// The backend's slot and generation.
-    fn of(&mut self, resource: u32, address: IpAddr) -> Option<(u32, u32)> {
-        let owner = (resource, address);
-        if let Some(found) = self.taken.get(&owner) {
-            return Some(*found);
-        }
-        // A slot that was left only now is the last choice: its flows are still being refused.
-        let rested = self
-            .free
-            .keys()
-            .find(|slot| !self.left.contains(slot))
-            .copied();
-        let slot = match rested {
-            Some(slot) => slot,
-            None if self.used < MOST_BACKENDS => {
-                self.used += 1;
-                self.free.insert(self.used - 1, 0);
-                self.used - 1
-            }
-            None => *self.free.keys().next()?,
-        };
-        let generation = self.free.remove(&slot)?;
-        self.left.remove(&slot);
-        self.taken.insert(owner, (slot, generation));
-        Some((slot, generation))
-    }
-
-    /// The free slots, with nothing in them but their generation.
-    fn freed(self) -> impl Iterator<Item = (u32, Backend)> {
-        self.free.into_iter().map(|(slot, generation)| {
-            let backend = Backend {
-                generation,
-                ..Backend::default()
-            };
-            (slot, backend)
-        })
-    }
 }

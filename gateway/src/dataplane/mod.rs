@@ -4,12 +4,14 @@
 //! them), [`maglev`], [`expiry`]. I/O: [`program`] (loading, pinning, attaching), [`maps`] (reading
 //! and writing), [`flow_tables`], [`syscalls`].
 
+mod backend_slots;
 pub mod compile;
 pub mod contents;
 pub mod expiry;
 pub mod flow_tables;
 pub mod maglev;
 pub mod maps;
+mod mixed;
 pub mod places;
 pub mod plan;
 pub mod program;
