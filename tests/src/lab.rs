@@ -24,7 +24,7 @@ use gateway::{
 use gateway_common::{
     DropReason, V4, V6, Verdict,
     flow::{Flow, FlowKey, Table},
-    maps::{AddressKey, Conflict, Statistic, Usage},
+    maps::{AddressKey, Conflict, LinkCounters, Statistic, Usage},
     native::{FlowTables, World},
     stages::FIRST_PORT,
 };
@@ -579,13 +579,27 @@ impl Lab {
     /// # Panics
     /// When there is no such endpoint.
     pub fn set_usage(&mut self, endpoint: &str, usage: Usage) {
-        let endpoint: Reference = endpoint.parse().expect("a reference");
-        let slot = self.desired.state.endpoints[&endpoint]
-            .object
-            .connection
-            .slot;
+        let slot = self.slot(endpoint);
         self.maps.set_usage(slot, usage).expect("usage written");
         self.native.usage.set(slot, usage);
+    }
+
+    /// What crossed for an endpoint since the beginning, as the native world counts.
+    ///
+    /// # Panics
+    /// When there is no such endpoint.
+    #[must_use]
+    pub fn crossed(&self, endpoint: &str) -> LinkCounters {
+        let slot = self.slot(endpoint);
+        let counted = self.native.link_counters.get(&slot);
+        counted.copied().unwrap_or_default()
+    }
+
+    /// The link slot of an endpoint.
+    fn slot(&self, endpoint: &str) -> u32 {
+        let endpoint: Reference = endpoint.parse().expect("a reference");
+        let record = &self.desired.state.endpoints[&endpoint];
+        record.object.connection.slot
     }
 
     /// An endpoint's address is not in use yet: it is being found out who else has it.

@@ -13,7 +13,7 @@ use crate::{
         established::is_revoked,
         forward::{GROWTH, SMALLEST_MTU_V6, egress},
         icmp_error::checksum_of,
-        next_hop,
+        limit, next_hop,
         parse::{Fragment, L3, Place, not_ours, own_address},
         translate::Outer,
         transport::Message,
@@ -63,7 +63,8 @@ pub(super) fn relay<A: Family, E: Environment>(
     if sum.is_none_or(|sum| sum.raw() != 0) || !inner_holds::<A, E>(env, at) {
         return Err(Turn::drop(DropReason::ChecksumWrong, link));
     }
-    if let Some(found) = find::<A, E>(env, &report.key)? {
+    let length = report.length.saturating_add(A::Header::OCTETS);
+    if let Some(found) = find::<A, E>(env, &report.key, length)? {
         if A::ICMP == protocol::ICMPV6 && found.flow.fixed().translated() {
             return cross(env, &report, &found);
         }
@@ -71,7 +72,7 @@ pub(super) fn relay<A: Family, E: Environment>(
     }
     if A::ICMP == protocol::ICMP
         && attachment.translates()
-        && let Some(found) = find::<V6, E>(env, &report.key.widen())?
+        && let Some(found) = find::<V6, E>(env, &report.key.widen(), length)?
     {
         return cross(env, &report, &found);
     }
@@ -135,7 +136,11 @@ fn read<A: Family, E: Environment>(
 
 /// The flow, in either table, with the way that its packets take now.
 #[inline(always)]
-fn find<T: Family, E: Environment>(env: &E, key: &FlowKey<T>) -> Step<Option<Found<T>>> {
+fn find<T: Family, E: Environment>(
+    env: &mut E,
+    key: &FlowKey<T>,
+    length: u16,
+) -> Step<Option<Found<T>>> {
     let flow = match T::flow(env, Table::Established, key) {
         Some(flow) => Some(flow),
         None => T::flow(env, Table::Embryonic, key),
@@ -150,6 +155,8 @@ fn find<T: Family, E: Environment>(env: &E, key: &FlowKey<T>) -> Step<Option<Fou
     let gone = Turn::drop(DropReason::BackendGone, link);
     let hop = next_hop::of(env, &flow).ok_or(gone)?;
     let out = egress(env, &flow, hop).ok_or(Turn::drop(DropReason::EgressGone, link))?;
+    // An error is a packet like others: whoever sends many is not to get round its limits by them.
+    limit::packet(env, link, flow.fixed().direction(), length)?;
     Ok(Some(Found {
         flow,
         mac: hop.mac,
@@ -324,6 +331,8 @@ fn finish<F: Family, T: Family, E: Environment>(
     ethernet.set_destination(found.mac);
     ethernet.set_source(found.egress.mac);
     env.count(Statistic::ErrorsForwarded);
+    let fixed = found.flow.fixed();
+    env.count_crossing(fixed.link, fixed.direction(), length + F::Header::OCTETS);
     Ok(Turn::redirect(found.slot))
 }
 

@@ -965,6 +965,36 @@ const LIMITS: &[PathRow] = &[
         lab.send(Side::Provider, &flow.from_backend())
             .dropped(DropReason::PacketRate);
     }),
+    (
+        "errors of others are packets like others: counted, and kept to the rate",
+        |lab, path| {
+            lab.change(path.service, |spec| spec["packet_rate"] = 1_000.into());
+            let sent = lab.send(Side::A, &path.question(b"question"));
+            let flow = path.went_to_service(&sent, 53);
+            let left = sent.forwarded(Side::Provider).packet;
+            let kind = if path.provider_is_v4() {
+                (3, 3)
+            } else {
+                (1, 4)
+            };
+            let refusal =
+                error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500).from(BACKEND_MAC);
+            let before = lab.crossed(path.endpoint_name);
+            lab.send(Side::Provider, &refusal).forwarded(Side::A);
+            let after = lab.crossed(path.endpoint_name);
+            assert_eq!(after.packets_to_consumer, before.packets_to_consumer + 1);
+            let far = u64::MAX / 2;
+            lab.set_usage(
+                path.endpoint_name,
+                Usage {
+                    packets: [0, far],
+                    ..Usage::default()
+                },
+            );
+            lab.send(Side::Provider, &refusal)
+                .dropped(DropReason::PacketRate);
+        },
+    ),
     ("a limit of one endpoint is not another's", |lab, path| {
         lab.change(path.service, |spec| spec["connection_limit"] = 1.into());
         path.connect(lab);
