@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod capture;
+mod desired;
 pub mod families;
 pub mod fuzz;
 pub mod lab;
