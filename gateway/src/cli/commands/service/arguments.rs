@@ -1,0 +1,286 @@
+//! What `gateway service` takes.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::{
+    cli::commands::LabelArguments,
+    model::{
+        Name, Reference,
+        address::AddressRange,
+        service::{
+            Backend, Check, HealthCheck, NoBackend, NoFlow, Port, ServiceSpec, SessionAffinity,
+            StatusRange, TenantSet, UnhealthyFlows,
+        },
+    },
+};
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Create {
+    /// The service
+    #[arg(value_name = "TENANT/NAME")]
+    pub(super) service: Reference,
+    /// The provider's network that its backends are in
+    #[arg(long, value_name = "NET")]
+    pub(super) network: String,
+    /// A port to offer: PORT[/udp][:BACKEND_PORT], or * for every port; can be given several times
+    #[arg(long = "port", value_name = "PORT", required = true)]
+    pub(super) ports: Vec<Port>,
+    /// A server: ADDRESS[,weight=N]; can be given several times
+    #[arg(long = "backend", value_name = "ADDRESS")]
+    pub(super) backends: Vec<Backend>,
+    /// Addresses from which consumers appear: a CIDR, a range FIRST-LAST or one address
+    #[arg(long = "nat", value_name = "CIDR", required = true)]
+    pub(super) nat_addresses: Vec<AddressRange>,
+    /// The resource's name
+    #[arg(long, value_name = "NAME")]
+    pub(super) resource: Option<Name>,
+    #[command(flatten)]
+    pub(super) settings: SettingsArguments,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Update {
+    /// The service
+    #[arg(value_name = "TENANT/NAME")]
+    pub(super) service: Reference,
+    /// Addresses from which consumers appear, in place of those it has; can be given several times
+    #[arg(long = "nat", value_name = "CIDR")]
+    pub(super) nat_addresses: Vec<AddressRange>,
+    #[command(flatten)]
+    pub(super) settings: SettingsArguments,
+}
+
+/// What both creating and changing a service set.
+#[derive(Debug, Args)]
+pub(super) struct SettingsArguments {
+    /// Who may see the service: tenants, separated by commas, or *; empty for none
+    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    visibility: Option<TenantSet>,
+    /// Whose requests are approved at once
+    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    auto_approval: Option<TenantSet>,
+    /// Who may not, whatever the other two say
+    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    denied: Option<TenantSet>,
+    /// How many connections each tenant may have
+    #[arg(long, value_name = "N")]
+    max_connections_per_tenant: Option<u32>,
+    /// What a client gets when no backend can take its flow
+    #[arg(long, value_enum, value_name = "WHAT")]
+    no_backend: Option<NoBackendArgument>,
+    /// What keeps a client's flows on one backend
+    #[arg(long, value_enum, value_name = "WHAT")]
+    session_affinity: Option<SessionAffinityArgument>,
+    /// Seconds after which an idle TCP connection is forgotten
+    #[arg(long, value_name = "SECONDS")]
+    tcp_established_timeout: Option<u32>,
+    /// Seconds after which one that opens or closes is
+    #[arg(long, value_name = "SECONDS")]
+    tcp_transitory_timeout: Option<u32>,
+    /// Seconds after which an idle UDP flow is
+    #[arg(long, value_name = "SECONDS")]
+    udp_timeout: Option<u32>,
+    /// What a packet gets that belongs to no flow
+    #[arg(long, value_enum, value_name = "WHAT")]
+    no_flow: Option<NoFlowArgument>,
+    /// How many flows each endpoint may have at the same time; 0 for no limit
+    #[arg(long, value_name = "N")]
+    connection_limit: Option<u32>,
+    /// How many flows each endpoint may open a second; 0 for no limit
+    #[arg(long, value_name = "N")]
+    new_connection_rate: Option<u32>,
+    /// How many packets a second each endpoint may send, and be sent; 0 for no limit
+    #[arg(long, value_name = "N")]
+    packet_rate: Option<u32>,
+    /// How many bits a second each endpoint may send, and be sent; 0 for no limit
+    #[arg(long, value_name = "N")]
+    bit_rate: Option<u64>,
+    #[command(flatten)]
+    health: HealthArguments,
+    #[command(flatten)]
+    pub(super) labels: LabelArguments,
+}
+
+/// How backends are checked.
+#[derive(Debug, Args)]
+struct HealthArguments {
+    /// What backends are asked, to know whether they are well
+    #[arg(long, value_enum, value_name = "WHAT")]
+    health_check: Option<CheckArgument>,
+    /// The backends' port that is asked; 0 for the resource's first
+    #[arg(long, value_name = "PORT")]
+    health_port: Option<u16>,
+    /// Seconds between two checks
+    #[arg(long, value_name = "SECONDS")]
+    health_interval: Option<u32>,
+    /// Seconds within which the answer must come
+    #[arg(long, value_name = "SECONDS")]
+    health_timeout: Option<u32>,
+    /// Checks in a row that make a backend healthy
+    #[arg(long, value_name = "N")]
+    healthy_threshold: Option<u32>,
+    /// Failed checks in a row that make it unhealthy
+    #[arg(long, value_name = "N")]
+    unhealthy_threshold: Option<u32>,
+    /// What is asked for by HTTP
+    #[arg(long, value_name = "PATH")]
+    health_path: Option<String>,
+    /// What the answer must be: a status code, or a range as 200-399
+    #[arg(long, value_name = "STATUS")]
+    health_status: Option<StatusRange>,
+    /// What happens to an unhealthy backend's flows
+    #[arg(long, value_enum, value_name = "WHAT")]
+    unhealthy_flows: Option<UnhealthyFlowsArgument>,
+}
+
+impl HealthArguments {
+    /// Lays what was given over a service's health check.
+    fn apply(&self, health: &mut HealthCheck) {
+        fn set<T>(field: &mut T, given: Option<T>) {
+            if let Some(given) = given {
+                *field = given;
+            }
+        }
+        let check = self.health_check.map(|check| match check {
+            CheckArgument::None => Check::None,
+            CheckArgument::Tcp => Check::Tcp,
+            CheckArgument::Http => Check::Http,
+            CheckArgument::Https => Check::Https,
+        });
+        set(&mut health.check, check);
+        let port = self
+            .health_port
+            .map(|port| Some(port).filter(|port| *port != 0));
+        set(&mut health.port, port);
+        set(&mut health.interval, self.health_interval);
+        set(&mut health.timeout, self.health_timeout);
+        set(&mut health.healthy_threshold, self.healthy_threshold);
+        set(&mut health.unhealthy_threshold, self.unhealthy_threshold);
+        set(&mut health.path, self.health_path.clone());
+        set(&mut health.expected_status, self.health_status);
+        let flows = self.unhealthy_flows.map(|what| match what {
+            UnhealthyFlowsArgument::Keep => UnhealthyFlows::Keep,
+            UnhealthyFlowsArgument::Reset => UnhealthyFlows::Reset,
+        });
+        set(&mut health.unhealthy_flows, flows);
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CheckArgument {
+    None,
+    Tcp,
+    Http,
+    Https,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum UnhealthyFlowsArgument {
+    Keep,
+    Reset,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NoFlowArgument {
+    Reset,
+    Drop,
+}
+
+/// A limit as it was given: 0 is none.
+fn limit<T: Copy + Default + PartialEq>(given: Option<T>, there: Option<T>) -> Option<T> {
+    given.map_or(there, |given| {
+        Some(given).filter(|given| *given != T::default())
+    })
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NoBackendArgument {
+    Reset,
+    Drop,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SessionAffinityArgument {
+    None,
+    ClientAddress,
+}
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum BackendCommand {
+    /// Add a backend, or change its weight
+    Add(BackendArguments),
+    /// Give a backend no new flows; those it has go on
+    Drain(BackendArguments),
+    /// Remove a backend; its flows are reset
+    Remove(BackendArguments),
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct BackendArguments {
+    /// The service
+    #[arg(value_name = "TENANT/NAME")]
+    pub(super) service: Reference,
+    /// The backend: ADDRESS[,weight=N]
+    #[arg(value_name = "ADDRESS")]
+    pub(super) backend: Backend,
+    /// The resource, if it is not the default one
+    #[arg(long, value_name = "NAME")]
+    pub(super) resource: Option<Name>,
+}
+
+fn tenants(text: &str) -> Result<TenantSet, String> {
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    TenantSet::try_from(names.map(str::to_owned).collect::<Vec<_>>())
+}
+
+impl SettingsArguments {
+    /// Lays what was given over a service's fields.
+    pub(super) fn apply(&self, spec: &mut ServiceSpec) {
+        if let Some(set) = &self.visibility {
+            spec.visibility = set.clone();
+        }
+        if let Some(set) = &self.auto_approval {
+            spec.auto_approval = set.clone();
+        }
+        if let Some(set) = &self.denied {
+            spec.denied = set.clone();
+        }
+        spec.max_connections_per_tenant = self
+            .max_connections_per_tenant
+            .or(spec.max_connections_per_tenant);
+        if let Some(what) = self.no_backend {
+            spec.no_backend = match what {
+                NoBackendArgument::Reset => NoBackend::Reset,
+                NoBackendArgument::Drop => NoBackend::Drop,
+            };
+        }
+        if let Some(what) = self.session_affinity {
+            spec.session_affinity = match what {
+                SessionAffinityArgument::None => SessionAffinity::None,
+                SessionAffinityArgument::ClientAddress => SessionAffinity::ClientAddress,
+            };
+        }
+        if let Some(what) = self.no_flow {
+            spec.no_flow = match what {
+                NoFlowArgument::Reset => NoFlow::Reset,
+                NoFlowArgument::Drop => NoFlow::Drop,
+            };
+        }
+        spec.connection_limit = limit(self.connection_limit, spec.connection_limit);
+        spec.new_connection_rate = limit(self.new_connection_rate, spec.new_connection_rate);
+        spec.packet_rate = limit(self.packet_rate, spec.packet_rate);
+        spec.bit_rate = limit(self.bit_rate, spec.bit_rate);
+        self.health.apply(&mut spec.health_check);
+        let timeouts = &mut spec.timeouts;
+        timeouts.tcp_established = self
+            .tcp_established_timeout
+            .unwrap_or(timeouts.tcp_established);
+        timeouts.tcp_transitory = self
+            .tcp_transitory_timeout
+            .unwrap_or(timeouts.tcp_transitory);
+        timeouts.udp = self.udp_timeout.unwrap_or(timeouts.udp);
+    }
+}

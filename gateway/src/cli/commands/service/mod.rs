@@ -1,0 +1,219 @@
+//! `gateway service`.
+
+mod arguments;
+mod table;
+
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+
+use arguments::{BackendCommand, Create, Update};
+use table::{connections, details};
+
+use crate::{
+    api::view::ServiceView,
+    cli::{client::Client, commands::path, output::Table},
+    model::{
+        Reference,
+        record::Labels,
+        service::{
+            Backend, HealthCheck, NoBackend, NoFlow, Resource, ServiceRequest, ServiceSpec,
+            SessionAffinity, TenantSet, default_resource,
+        },
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Offer a service, with one resource
+    Create(Create),
+    /// Change who may see a service, and what its flows get; what is not given stays as it is
+    Update(Update),
+    /// Add, drain or remove a backend
+    #[command(subcommand)]
+    Backend(BackendCommand),
+    /// List services
+    List {
+        /// Only those of this tenant
+        tenant: Option<String>,
+    },
+    /// Show a service
+    Show {
+        /// The service
+        #[arg(value_name = "TENANT/NAME")]
+        service: Reference,
+    },
+    /// Delete a service
+    Delete {
+        /// The service
+        #[arg(value_name = "TENANT/NAME")]
+        service: Reference,
+        /// Even though connections are approved: they are cut
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+    match command {
+        Command::Create(arguments) => create(client, arguments).await,
+        Command::Update(arguments) => {
+            let settings = &arguments.settings;
+            let service = change(
+                client,
+                &arguments.service,
+                settings.labels.clone().labels(),
+                |spec| {
+                    settings.apply(spec);
+                    if !arguments.nat_addresses.is_empty() {
+                        spec.nat_addresses.clone_from(&arguments.nat_addresses);
+                    }
+                    Ok(())
+                },
+            );
+            client.show(&service.await?, details)
+        }
+        Command::Backend(command) => {
+            let (arguments, act): (_, fn(&mut Resource, Backend) -> Result<()>) = match command {
+                BackendCommand::Add(arguments) => (arguments, add),
+                BackendCommand::Drain(arguments) => (arguments, drain),
+                BackendCommand::Remove(arguments) => (arguments, remove),
+            };
+            let name = arguments.resource.unwrap_or_else(default_resource);
+            let service = change(client, &arguments.service, None, |spec| {
+                let mut resources = spec.resources.iter_mut();
+                let resource = resources
+                    .find(|resource| resource.name == name)
+                    .with_context(|| format!("the service has no resource {name}"))?;
+                act(resource, arguments.backend)
+            });
+            client.show(&service.await?, details)
+        }
+        Command::List { tenant } => {
+            let services: Vec<ServiceView> = client.list_owned(tenant, "services").await?;
+            client.show(&services, |services| {
+                let rows = services.iter().map(|service| {
+                    let backends = &service.status.backends;
+                    let reachable = backends.iter().filter(|backend| backend.reachable).count();
+                    vec![
+                        service.reference(),
+                        service.spec.network.to_string(),
+                        format!("{reachable}/{}", backends.len()),
+                        connections(service),
+                        service.status.alias.clone(),
+                    ]
+                });
+                Table::Rows(
+                    vec!["SERVICE", "NETWORK", "BACKENDS", "CONNECTIONS", "ALIAS"],
+                    rows.collect(),
+                )
+            })
+        }
+        Command::Show { service } => {
+            let service: ServiceView = client.get(&path("services", &service)).await?;
+            client.show(&service, details)
+        }
+        Command::Delete { service, force } => {
+            let path = format!("{}?force={force}", path("services", &service));
+            client.delete(&path, &format!("service {service}")).await
+        }
+    }
+}
+
+async fn create(client: &Client, arguments: Create) -> Result<()> {
+    // A network without a slash is in the same tenant; with one it must say so.
+    let network = match arguments.network.parse::<Reference>() {
+        Ok(reference) if reference.tenant == arguments.service.tenant => reference.name,
+        Ok(reference) => bail!(
+            "network {reference} belongs to another tenant than service {}",
+            arguments.service
+        ),
+        Err(_) => arguments.network.parse()?,
+    };
+    let mut spec = ServiceSpec {
+        network,
+        resources: vec![Resource {
+            name: arguments.resource.unwrap_or_else(default_resource),
+            ports: arguments.ports,
+            backends: arguments.backends,
+        }],
+        nat_addresses: arguments.nat_addresses,
+        visibility: TenantSet::None,
+        auto_approval: TenantSet::None,
+        denied: TenantSet::None,
+        max_connections_per_tenant: None,
+        timeouts: Default::default(),
+        no_backend: NoBackend::default(),
+        session_affinity: SessionAffinity::default(),
+        no_flow: NoFlow::default(),
+        connection_limit: None,
+        new_connection_rate: None,
+        packet_rate: None,
+        bit_rate: None,
+        health_check: HealthCheck::default(),
+    };
+    arguments.settings.apply(&mut spec);
+    let request = ServiceRequest {
+        name: Some(arguments.service.name),
+        version: None,
+        labels: arguments.settings.labels.labels(),
+        spec,
+    };
+    let path = format!("/v1/tenants/{}/services", arguments.service.tenant);
+    let service: ServiceView = client.post(&path, &request).await?;
+    client.show(&service, details)
+}
+
+/// Reads a service, changes it, and writes it back, if nobody else did meanwhile.
+async fn change(
+    client: &Client,
+    service: &Reference,
+    labels: Option<Labels>,
+    edit: impl FnOnce(&mut ServiceSpec) -> Result<()>,
+) -> Result<ServiceView> {
+    let path = path("services", service);
+    let old: ServiceView = client.get(&path).await?;
+    let mut spec = old.spec;
+    edit(&mut spec)?;
+    let request = ServiceRequest {
+        name: None,
+        version: Some(old.meta.version),
+        labels,
+        spec,
+    };
+    client.put(&path, &request).await
+}
+
+fn find(resource: &mut Resource, address: IpAddr) -> Option<&mut Backend> {
+    resource
+        .backends
+        .iter_mut()
+        .find(|backend| backend.address == address)
+}
+
+fn add(resource: &mut Resource, backend: Backend) -> Result<()> {
+    match find(resource, backend.address) {
+        Some(there) => *there = backend,
+        None => resource.backends.push(backend),
+    }
+    Ok(())
+}
+
+fn drain(resource: &mut Resource, backend: Backend) -> Result<()> {
+    let there = find(resource, backend.address)
+        .with_context(|| format!("the service has no backend {}", backend.address))?;
+    there.drain = true;
+    Ok(())
+}
+
+fn remove(resource: &mut Resource, backend: Backend) -> Result<()> {
+    let before = resource.backends.len();
+    resource
+        .backends
+        .retain(|there| there.address != backend.address);
+    if resource.backends.len() == before {
+        bail!("the service has no backend {}", backend.address);
+    }
+    Ok(())
+}
