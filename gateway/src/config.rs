@@ -3,16 +3,19 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::{
     agent::detection::Probing,
+    auth::oidc::IssuerSettings,
     model::operations::{DefaultQuotas, Policy},
 };
 
@@ -68,6 +71,42 @@ pub struct Settings {
         value_name = "MILLISECONDS"
     )]
     pub address_probe_interval: Option<u64>,
+    /// Where tenants can reach the API, over TLS: address and port; unset: nowhere
+    #[arg(long, env = "GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The certificate chain of that listener, a PEM file; read again on SIGHUP
+    #[arg(long, env = "GATEWAY_TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's private key, a PEM file
+    #[arg(long, env = "GATEWAY_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// The authorities whose client certificates are accepted, a PEM file; unset: none are
+    #[arg(long, env = "GATEWAY_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// An OpenID Connect issuer whose tokens are accepted; several are separated by blanks
+    #[arg(
+        long = "oidc-issuer",
+        env = "GATEWAY_OIDC_ISSUERS",
+        value_name = "URL,audience=AUDIENCE",
+        value_delimiter = ' '
+    )]
+    pub oidc_issuers: Option<Vec<IssuerSettings>>,
+    /// Authorities that are trusted beside the system's when issuers and webhooks are called, a PEM
+    /// file
+    #[arg(long, env = "GATEWAY_OUTSIDE_CA", value_name = "FILE")]
+    pub outside_ca: Option<PathBuf>,
+    /// Networks that webhooks may be in, beside those of the public internet; several are separated
+    /// by blanks [default: none]
+    #[arg(
+        long = "webhook-network",
+        env = "GATEWAY_WEBHOOK_NETWORKS",
+        value_name = "CIDR",
+        value_delimiter = ' '
+    )]
+    pub webhook_networks: Option<Vec<IpNet>>,
+    /// How many events are kept [default: 10000]
+    #[arg(long, env = "GATEWAY_EVENTS_KEPT", value_name = "N")]
+    pub events_kept: Option<usize>,
     /// Networks of a tenant that has no quota of its own [default: 64]
     #[arg(long, env = "GATEWAY_QUOTA_NETWORKS", value_name = "N")]
     pub quota_networks: Option<u32>,
@@ -100,8 +139,31 @@ pub struct Config {
     pub refusals_per_second: u32,
     /// How endpoints' addresses are probed before they are taken.
     pub probing: Probing,
+    /// How the API is offered over TLS; none: it is not.
+    pub tls: Option<TlsSettings>,
+    /// OpenID Connect issuers that are trusted.
+    pub oidc_issuers: Vec<IssuerSettings>,
+    /// Authorities that are trusted beside the system's when issuers and webhooks are called.
+    pub outside_ca: Option<PathBuf>,
+    /// Networks that webhooks may be in beside the internet.
+    pub webhook_networks: Vec<IpNet>,
+    /// How many events are kept.
+    pub events_kept: usize,
     /// What operations depend on.
     pub policy: Policy,
+}
+
+/// The listener for tenants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its certificate chain's file.
+    pub certificate: PathBuf,
+    /// Its private key's file.
+    pub key: PathBuf,
+    /// The file of the authorities whose client certificates are accepted.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Config {
@@ -153,6 +215,25 @@ impl Config {
                 "address_probe_interval is {probe_interval}: it must be 10 to 10000 milliseconds"
             );
         }
+        let tls = match (settings.listen, settings.tls_certificate, settings.tls_key) {
+            (None, ..) => None,
+            (Some(listen), Some(certificate), Some(key)) => Some(TlsSettings {
+                listen,
+                certificate,
+                key,
+                client_ca: settings.tls_client_ca,
+            }),
+            (Some(_), ..) => {
+                bail!(
+                    "listen needs tls_certificate and tls_key: the API is not offered without TLS"
+                )
+            }
+        };
+        let events_kept = settings.events_kept.unwrap_or(10_000);
+        if !(100..=1_000_000).contains(&events_kept) {
+            bail!("events_kept is {events_kept}: it must be 100 to 1000000");
+        }
+        let oidc_issuers = settings.oidc_issuers.unwrap_or_default();
         let DefaultQuotas {
             networks,
             services,
@@ -173,6 +254,10 @@ impl Config {
                 interval: Duration::from_millis(probe_interval),
             },
             refusals_per_second: settings.refusals_per_second.unwrap_or(1_000),
+            tls,
+            outside_ca: settings.outside_ca,
+            webhook_networks: settings.webhook_networks.unwrap_or_default(),
+            events_kept,
             policy: Policy {
                 alias_domain,
                 default_quotas: DefaultQuotas {
@@ -180,8 +265,10 @@ impl Config {
                     services: settings.quota_services.unwrap_or(services),
                     endpoints: settings.quota_endpoints.unwrap_or(endpoints),
                 },
+                issuers: oidc_issuers.iter().map(|i| i.url.clone()).collect(),
                 most_connections: defaults.most_connections,
             },
+            oidc_issuers,
         })
     }
 
@@ -207,6 +294,14 @@ impl Settings {
             refusals_per_second: self.refusals_per_second.or(other.refusals_per_second),
             address_probes: self.address_probes.or(other.address_probes),
             address_probe_interval: self.address_probe_interval.or(other.address_probe_interval),
+            listen: self.listen.or(other.listen),
+            tls_certificate: self.tls_certificate.or(other.tls_certificate),
+            tls_key: self.tls_key.or(other.tls_key),
+            tls_client_ca: self.tls_client_ca.or(other.tls_client_ca),
+            oidc_issuers: self.oidc_issuers.or(other.oidc_issuers),
+            outside_ca: self.outside_ca.or(other.outside_ca),
+            webhook_networks: self.webhook_networks.or(other.webhook_networks),
+            events_kept: self.events_kept.or(other.events_kept),
             quota_networks: self.quota_networks.or(other.quota_networks),
             quota_services: self.quota_services.or(other.quota_services),
             quota_endpoints: self.quota_endpoints.or(other.quota_endpoints),

@@ -2,7 +2,9 @@
 
 pub mod agent;
 pub mod api;
+pub mod auth;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod dataplane;
 pub mod lock;

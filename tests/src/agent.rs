@@ -135,6 +135,14 @@ impl Agent {
         }
     }
 
+    /// Tells it to read its certificates again.
+    pub fn hang_up(&mut self) {
+        if let Some(running) = &self.running {
+            let id = nix::unistd::Pid::from_raw(running.id().cast_signed());
+            let _gone = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGHUP);
+        }
+    }
+
     /// Where it pins its program.
     #[must_use]
     pub fn bpf_directory(&self) -> &Path {

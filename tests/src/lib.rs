@@ -4,10 +4,12 @@
 //! [`site`] is a gateway between network namespaces, with real programs at both ends.
 
 pub mod agent;
+pub mod authority;
 pub mod capture;
 mod desired;
 pub mod families;
 pub mod fuzz;
+pub mod issuer;
 pub mod lab;
 pub mod namespace;
 pub mod nginx;

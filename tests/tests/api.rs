@@ -127,7 +127,7 @@ fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
         (
             "POST",
             tenants,
-            Some("{\"name\":\"a\"}"),
+            Some("{\"name\":\"a\",\"quotas\":{\"networks\":3}}"),
             409,
             "already_exists",
             "name",
@@ -222,7 +222,7 @@ fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
             404,
             "not_found",
             "",
-            "approve, reject, remove",
+            "there is nothing at",
         ),
     ] {
         let (got, text) = site.agent.http(method, path, body);
@@ -372,7 +372,7 @@ fn the_connections_states_are_those_of_the_book() {
 fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
     let site = Site::new();
     for (line, words) in [
-        ("tenant create a", "tenant a exists already"),
+        ("tenant create a --networks 3", "tenant a exists already"),
         ("tenant delete nobody", "there is no tenant nobody"),
         ("network show a/none", "there is no network a/none"),
         (

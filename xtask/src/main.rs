@@ -8,6 +8,7 @@ mod setup;
 mod topology;
 
 use std::{
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -54,6 +55,8 @@ enum Task {
     TestKernel,
     /// Check formatting, lints and licences
     Lint,
+    /// Write down the API's OpenAPI document, and make the client of it
+    Openapi,
     /// Answer HTTP requests with a name: the demo's server where there is no nginx
     #[command(hide = true)]
     Serve {
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Test { filter } => setup::setup().and_then(|()| test(filter.as_deref())),
         Task::TestKernel => setup::setup().and_then(|()| kernel::test()),
         Task::Lint => lint(),
+        Task::Openapi => build(false).and_then(|binary| openapi(&binary)),
         Task::Serve { address, name } => serve::serve(address, &name),
     };
     match result {
@@ -132,6 +136,23 @@ fn test(filter: Option<&str>) -> Result<()> {
         .env("GATEWAY_BIN", binary);
     command.args(filter);
     run(&mut command)
+}
+
+/// Where the OpenAPI document is.
+const DOCUMENT: &str = "docs/openapi.json";
+
+/// The document as the program makes it, and the client that is made of that.
+fn openapi(binary: &Path) -> Result<()> {
+    step("writing the OpenAPI document, and the client");
+    let output = Command::new(binary).arg("openapi").output()?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let document = String::from_utf8(output.stdout)?;
+    let client = workspace()?.join("gateway/src/client/operations.rs");
+    fs::write(&client, xtask::client::generate(&document)?)?;
+    fs::write(workspace()?.join(DOCUMENT), document)?;
+    run(cargo()?.args(["fmt", "--package", "gateway"]))
 }
 
 fn lint() -> Result<()> {

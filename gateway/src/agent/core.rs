@@ -1,7 +1,7 @@
 //! State, store and maps together: the one place where a change is decided, written down, and
 //! carried out.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use anyhow::Result;
 use gateway_common::{
@@ -15,11 +15,15 @@ use tokio::sync::Notify;
 
 use crate::{
     agent::{
-        detection::{self, Detection, Probing},
+        deliveries::{Deliveries, Delivery, Turn},
+        detection::{self, Detection},
         health::Healths,
         host::HostStatus,
+        journal::Journal,
+        requests::{Attempt, Requests},
         sweep::NatUse,
     },
+    config::Config,
     dataplane::{
         compile::{NoRoom, Observed, compile},
         contents::Contents,
@@ -28,9 +32,11 @@ use crate::{
         program::Program,
     },
     model::{
-        Change, Code, Context, Problem, RandomIdentifiers, Reference, State, operations::Policy,
+        Change, Code, Context, Object, Principal, Problem, RandomIdentifiers, Reference, State,
+        event::{Recorded, events},
+        operations::Policy,
     },
-    store::{self, Store, StoreError},
+    store::{self, Loaded, Once, Store, StoreError},
 };
 
 /// What the agent has in hand.
@@ -53,6 +59,11 @@ pub struct Core {
     pub nat_use: HashMap<(u32, IpAddress), NatUse>,
     /// Told when flows may have been cut.
     pub cut: Arc<Notify>,
+    /// The events of late.
+    pub journal: Journal,
+    /// How far webhooks have been told.
+    pub deliveries: Deliveries,
+    requests: Requests,
     store: Box<dyn Store>,
     policy: Policy,
     identifiers: RandomIdentifiers,
@@ -72,15 +83,15 @@ impl Core {
     /// # Errors
     /// When the maps can't be read.
     pub fn new(
-        state: State,
+        loaded: Loaded,
         store: Box<dyn Store>,
-        policy: Policy,
+        config: &Config,
         program: Program,
         maps: Maps,
-        probing: Probing,
     ) -> Result<Self> {
+        let state = loaded.state;
         let current = maps.read()?;
-        let mut detection = Detection::new(probing);
+        let mut detection = Detection::new(config.probing);
         detection.adopt(in_use(&state, &current));
         Ok(Self {
             detection,
@@ -93,8 +104,11 @@ impl Core {
             program,
             host: HostStatus::default(),
             observed: Observed::default(),
+            journal: Journal::new(loaded.events, config.events_kept),
+            deliveries: Deliveries::new(loaded.cursors),
+            requests: Requests::new(loaded.requests),
             store,
-            policy,
+            policy: config.policy.clone(),
             identifiers: RandomIdentifiers,
             current,
             no_room: Vec::new(),
@@ -103,27 +117,73 @@ impl Core {
     }
 
     /// Decides about a request, stores the outcome, and carries it out in the maps. When this
-    /// returns, packets are handled accordingly.
+    /// returns, packets are handled accordingly. Says whether anything was changed.
     ///
     /// # Errors
     /// The operation's refusal, nothing having changed; or that the store or the kernel failed.
     pub fn change(
         &mut self,
-        actor: &str,
+        principal: &Principal,
         operation: impl FnOnce(&State, &mut Context<'_>, &Policy) -> Result<Vec<Change>, Problem>,
-    ) -> Result<(), Problem> {
+    ) -> Result<bool, Problem> {
+        self.change_once(principal, None, operation)
+    }
+
+    /// The same, but once for each attempt's key.
+    ///
+    /// # Errors
+    /// As for [`Self::change`], and that the key came with another request.
+    pub fn change_once(
+        &mut self,
+        principal: &Principal,
+        attempt: Option<Attempt>,
+        operation: impl FnOnce(&State, &mut Context<'_>, &Policy) -> Result<Vec<Change>, Problem>,
+    ) -> Result<bool, Problem> {
+        if let Some(attempt) = &attempt
+            && self.requests.is_done(attempt, &self.state)?
+        {
+            return Ok(true);
+        }
+        let now = Timestamp::now();
         let mut context = Context {
-            now: Timestamp::now(),
-            actor,
+            now,
+            actor: &principal.name,
             identifiers: &mut self.identifiers,
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;
-        let revision = store::commit(&mut *self.store, &changes).map_err(refusal)?;
+        if changes.is_empty() {
+            return Ok(false);
+        }
+        let first = self.journal.last() + 1;
+        let events = events(&self.state, &changes, principal, now, first);
+        let once = attempt.and_then(|attempt| {
+            let object = changes.iter().find_map(|change| match change {
+                Change::Put(object) => Some(object),
+                Change::Delete(_) => None,
+            })?;
+            let once = Requests::remembered(&attempt, object, now);
+            Some((attempt, once))
+        });
+        let revision = self
+            .commit(&changes, &events, once.as_ref())
+            .map_err(refusal)?;
         for change in &changes {
-            match change {
-                Change::Put(object) => info!("{actor} wrote {} at {revision}", object.key()),
-                Change::Delete(object) => info!("{actor} deleted {} at {revision}", object.key()),
-            }
+            let done = match change {
+                Change::Put(_) => "wrote",
+                Change::Delete(_) => "deleted",
+            };
+            let Principal { name, from, .. } = principal;
+            info!(
+                "{name} ({from}) {done} {} at {revision}",
+                change.object().key()
+            );
+        }
+        self.journal.append(events, revision);
+        if let Some((attempt, once)) = once {
+            self.requests.append(attempt, once, revision);
+        }
+        for webhook in deleted_webhooks(&changes) {
+            self.deliveries.forgotten(&webhook);
         }
         self.state.apply(changes, revision);
         self.reconcile().map_err(|error| {
@@ -135,7 +195,50 @@ impl Core {
                      again: {error:#}"
                 ),
             )
-        })
+        })?;
+        Ok(true)
+    }
+
+    fn commit(
+        &mut self,
+        changes: &[Change],
+        events: &[Recorded],
+        once: Option<&(Attempt, Once)>,
+    ) -> Result<u64, StoreError> {
+        let mut writes = store::writes(changes)?;
+        writes.extend(self.journal.writes(events)?);
+        if let Some((attempt, once)) = once {
+            writes.extend(self.requests.writes(attempt, once)?);
+        }
+        for webhook in deleted_webhooks(changes) {
+            writes.extend(self.deliveries.forget(&webhook));
+        }
+        self.store.commit(&writes)
+    }
+
+    /// What webhooks are to be told now.
+    pub fn due_deliveries(&mut self, now: Instant) -> Turn {
+        self.deliveries.turn(&self.state, &self.journal, now)
+    }
+
+    /// Takes in how telling one went.
+    ///
+    /// # Errors
+    /// When the store does not take it: after a restart it may be told once more.
+    pub fn delivered(
+        &mut self,
+        delivery: &Delivery,
+        outcome: Result<(), String>,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        if !self.deliveries.done(delivery, outcome, now) {
+            return Ok(());
+        }
+        if let Some(write) = self.deliveries.write(&delivery.reference) {
+            let revision = self.store.commit(&[write])?;
+            self.deliveries.written(&delivery.reference, revision);
+        }
+        Ok(())
     }
 
     /// Makes the maps hold what the state and the host say; says whether anything was written.
@@ -218,6 +321,13 @@ impl Core {
     }
 }
 
+fn deleted_webhooks(changes: &[Change]) -> impl Iterator<Item = Reference> {
+    changes.iter().filter_map(|change| match change {
+        Change::Delete(object @ Object::Webhook(..)) => Some(object.reference()),
+        _ => None,
+    })
+}
+
 /// The addresses of endpoints that the maps have in use.
 fn in_use(state: &State, contents: &Contents) -> Vec<detection::Key> {
     let mut keys = Vec::new();
@@ -246,7 +356,10 @@ fn refusal(error: StoreError) -> Problem {
         StoreError::Conflict(_) => Problem::new(Code::VersionConflict, error.to_string()),
         error => {
             error!("{error}");
-            Problem::new(Code::Internal, format!("nothing was changed: {error}"))
+            Problem::new(
+                Code::StoreUnavailable,
+                format!("nothing was changed: {error}"),
+            )
         }
     }
 }

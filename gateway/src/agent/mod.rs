@@ -2,12 +2,16 @@
 //! API. The data path does not need it: killed at any moment, packets go on as before.
 
 pub mod core;
+pub mod deliveries;
 pub mod detection;
 pub mod duties;
 pub mod flows;
 pub mod health;
 pub mod host;
+pub mod journal;
+pub mod requests;
 pub mod sweep;
+pub mod webhooks;
 
 use std::{
     sync::Arc,
@@ -29,6 +33,7 @@ use crate::{
         sweep::{Snapshot, Sweeper},
     },
     api,
+    auth::oidc::Issuers,
     config::Config,
     dataplane::{
         flow_tables::FlowTables,
@@ -64,6 +69,8 @@ pub struct Agent {
     netlink: Netlink,
     kernel: Kernel,
     sender: Sender,
+    /// Who is trusted to say who asks.
+    pub issuers: Issuers,
 }
 
 impl Agent {
@@ -87,7 +94,7 @@ pub async fn run(config: Config) -> Result<()> {
     let kernel = Kernel::running()?;
     let _lock = Lock::take(&config.state_dir, &config.bpf_dir)?;
     let store = Sqlite::open(&config.state_dir.join(STORE))?;
-    let state = store::load(&store)?;
+    let loaded = store::load(&store)?;
     let parameters = Parameters {
         seed: store.seed()?,
         refusals_per_second: config.refusals_per_second,
@@ -98,39 +105,36 @@ pub async fn run(config: Config) -> Result<()> {
     if config.log_packets {
         log_packets(program.logger()?)?;
     }
-    let loaded = program.info()?;
+    let info = program.info()?;
     info!(
         "XDP program {} loaded: {} bytes of machine code{}",
-        loaded.id,
-        loaded.machine_code_bytes,
-        loaded
-            .verified_instructions
+        info.id,
+        info.machine_code_bytes,
+        info.verified_instructions
             .map(|count| format!(", {count} instructions verified"))
             .unwrap_or_default()
     );
     let netlink = Netlink::connect().context("could not talk to the kernel by netlink")?;
     let changes = Netlink::watch().context("could not watch the host's interfaces")?;
     let sweeper = Sweeper::new(FlowTables::new(&maps)?);
-    let policy = config.policy.clone();
-    let core = Core::new(
-        state,
-        Box::new(store),
-        policy,
-        program,
-        maps,
-        config.probing,
-    )?;
+    let core = Core::new(loaded, Box::new(store), &config, program, maps)?;
     let agent = Arc::new(Agent {
         core: Mutex::new(core),
         host: Mutex::new(Host::default()),
         netlink,
         kernel,
         sender: Sender::open().context("could not open a socket for frames")?,
+        issuers: Issuers::new(&config.oidc_issuers, config.outside_ca.as_ref())?,
     });
     // What the store says is in force before the first request is taken.
     agent.refresh().await?;
     program::remove_other_layouts(&config.bpf_dir)?;
 
+    let caller = webhooks::Caller::new(&config)?;
+    let tls = match &config.tls {
+        Some(settings) => Some(api::tls::Listener::open(settings).await?),
+        None => None,
+    };
     let listener = api::socket::listen(&config.socket(), &config.socket_group)?;
     info!("ready: {}", config.socket().display());
     tokio::spawn(keep_in_step(Arc::clone(&agent), changes));
@@ -142,6 +146,10 @@ pub async fn run(config: Config) -> Result<()> {
     let turns = config.probing.interval.min(LONGEST_TURN);
     tokio::spawn(detect(Arc::clone(&agent), turns));
     tokio::spawn(health::run(Arc::clone(&agent)));
+    tokio::spawn(webhooks::run(Arc::clone(&agent), caller));
+    if let Some(tls) = tls {
+        tokio::spawn(api::tls::serve(tls, Arc::clone(&agent)));
+    }
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,

@@ -1,38 +1,50 @@
 //! Flows.
 
 use axum::{Json, extract::State as AgentState};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
 
 use crate::{
     api::{
         Shared,
-        page::{MOST_ITEMS, Page},
+        caller::Caller,
+        page::{Page, checked_limit},
         request::Parameters,
-        response::Answer,
+        response::{Answer, LookProblems},
         view::{self, FlowView},
     },
-    model::{Kind, Problem, Reference},
+    model::{Kind, Permission, Problem, Reference},
 };
 
 /// Which flows are wanted.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub(super) struct FlowsRequest {
-    /// Those of one endpoint.
-    endpoint: Option<Reference>,
+pub struct FlowsRequest {
+    /// Those of one endpoint; all of them are for the operator only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Reference>,
     /// How many at the most; 100 where unset.
-    limit: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
 }
 
-/// Flows come and go, so there are no further pages: a larger limit shows more.
+/// List flows. They come and go, so there are no further pages: a larger limit shows more.
+#[utoipa::path(
+    get, path = "/v1/flows", operation_id = "list_flows", tag = "flow",
+    params(FlowsRequest),
+    responses((status = 200, body = Page<FlowView>, description = "Flows, by client"), LookProblems),
+)]
 pub(super) async fn list(
     AgentState(agent): AgentState<Shared>,
+    Caller(caller): Caller,
     Parameters(request): Parameters<FlowsRequest>,
 ) -> Answer<Page<FlowView>> {
-    let limit = request.limit.unwrap_or(100);
-    if !(1..=MOST_ITEMS).contains(&limit) {
-        let detail = format!("limit must be 1 to {MOST_ITEMS}");
-        return Err(Problem::invalid("limit", detail).into());
+    let limit = checked_limit(request.limit)?;
+    match &request.endpoint {
+        None => caller.require_operator()?,
+        Some(endpoint) => caller.require(&endpoint.tenant, Permission::Read)?,
     }
     let core = agent.core.lock().await;
     let slot = match &request.endpoint {
@@ -44,7 +56,10 @@ pub(super) async fn list(
         }
     };
     let flows = tokio::task::block_in_place(|| core.flows(slot, limit))?;
-    let mut items: Vec<FlowView> = flows.iter().map(|found| view::flow(&core, found)).collect();
+    let mut items: Vec<FlowView> = flows
+        .iter()
+        .map(|found| view::flow(&core, &caller, found))
+        .collect();
     items.sort_by_key(|flow| flow.client);
     Ok(Json(Page { items, next: None }))
 }

@@ -1,17 +1,27 @@
-//! The HTTP API: requests into operations, outcomes into JSON. No decision is taken here.
+//! The HTTP API: requests into operations, outcomes into JSON. No decision is taken here, but who may
+//! ask for what: see [`caller`].
 
+#![allow(unused_qualifications, reason = "utoipa's macros make them")]
+
+mod caller;
 pub mod connections;
+mod document;
 mod endpoints;
-mod flows;
+pub mod events;
+pub mod flows;
+mod identities;
 mod networks;
 pub mod page;
 mod request;
 pub mod response;
-mod services;
+pub mod services;
 pub mod socket;
 mod status;
 mod tenants;
+pub mod tls;
+mod tokens;
 pub mod view;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -20,85 +30,41 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, Uri},
-    routing::{get, post},
+    middleware,
 };
 use tokio::net::UnixListener;
 
 use crate::{
     agent::Agent,
-    api::{request::MOST_BODY, response::Refusal, socket::Caller},
+    api::{response::Refusal, socket::Peer},
     model::{Code, Problem},
 };
 
+pub use document::document;
+
 /// What handlers share.
 type Shared = Arc<Agent>;
+
+/// The largest body, in bytes.
+const MOST_BODY: usize = 1 << 20;
 
 /// Serves the API on the control socket, until the process ends.
 ///
 /// # Errors
 /// When the socket fails.
 pub async fn serve(listener: UnixListener, agent: Shared) -> Result<()> {
-    let service = router(agent).into_make_service_with_connect_info::<Caller>();
+    let service = router(agent).into_make_service_with_connect_info::<Peer>();
     axum::serve(listener, service)
         .await
         .context("the control socket failed")
 }
 
 fn router(agent: Shared) -> Router {
+    let (known, document) = document::routes();
+    let authenticate = middleware::from_fn_with_state(Arc::clone(&agent), caller::authenticate);
     Router::new()
-        .route("/healthz", get(status::alive))
-        .route("/readyz", get(status::ready))
-        .route("/v1/status", get(status::show))
-        .route("/v1/flows", get(flows::list))
-        .route("/v1/tenants", get(tenants::list).post(tenants::create))
-        .route(
-            "/v1/tenants/{tenant}",
-            get(tenants::show)
-                .put(tenants::update)
-                .delete(tenants::delete),
-        )
-        .route(
-            "/v1/tenants/{tenant}/networks",
-            get(networks::list).post(networks::create),
-        )
-        .route(
-            "/v1/tenants/{tenant}/networks/{name}",
-            get(networks::show)
-                .put(networks::update)
-                .delete(networks::delete),
-        )
-        .route(
-            "/v1/tenants/{tenant}/services",
-            get(services::list).post(services::create),
-        )
-        .route(
-            "/v1/tenants/{tenant}/services/{name}",
-            get(services::show)
-                .put(services::update)
-                .delete(services::delete),
-        )
-        .route(
-            "/v1/tenants/{tenant}/services/{name}/connections",
-            get(connections::list),
-        )
-        .route(
-            "/v1/tenants/{tenant}/services/{name}/connections/{link_id}",
-            get(connections::show),
-        )
-        .route(
-            "/v1/tenants/{tenant}/services/{name}/connections/{link_id}/{decision}",
-            post(connections::decide),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints",
-            get(endpoints::list).post(endpoints::create),
-        )
-        .route(
-            "/v1/tenants/{tenant}/endpoints/{name}",
-            get(endpoints::show)
-                .put(endpoints::update)
-                .delete(endpoints::delete),
-        )
+        .merge(known.route_layer(authenticate))
+        .merge(document::open_routes(&document))
         .fallback(async |uri: Uri| {
             let detail = format!("there is nothing at {}", uri.path());
             Refusal::from(Problem::new(Code::NotFound, detail))

@@ -1,21 +1,28 @@
 //! Lists, a page at a time.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{api::response::Refusal, model::Problem};
 
 /// Which page is wanted.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PageRequest {
+pub struct PageRequest {
     /// How many at the most; 100 where unset.
-    limit: Option<usize>,
-    /// Those that come after this name.
-    after: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub limit: Option<usize>,
+    /// Those that come after this one: `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// A page of a list.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     /// What is on it.
     pub items: Vec<T>,
@@ -27,29 +34,45 @@ pub struct Page<T> {
 /// The most items on a page.
 pub const MOST_ITEMS: usize = 1_000;
 
+/// How many items are wanted.
+///
+/// # Errors
+/// None, or more than a page has.
+pub(super) fn checked_limit(limit: Option<usize>) -> Result<usize, Problem> {
+    let limit = limit.unwrap_or(100);
+    if (1..=MOST_ITEMS).contains(&limit) {
+        Ok(limit)
+    } else {
+        let detail = format!("limit must be 1 to {MOST_ITEMS}");
+        Err(Problem::invalid("limit", detail))
+    }
+}
+
 impl PageRequest {
     /// The page of a list that is in the order of its keys.
-    pub(super) fn of<'a, T: 'a, V>(
+    pub(super) fn of<T, K: Ord + ToString + FromStr, V>(
         &self,
-        list: impl Iterator<Item = &'a T>,
-        key: impl Fn(&T) -> String,
-        view: impl Fn(&'a T) -> Result<V, Refusal>,
+        list: impl Iterator<Item = T>,
+        key: impl Fn(&T) -> K,
+        view: impl Fn(T) -> Result<V, Refusal>,
     ) -> Result<Page<V>, Refusal> {
-        let limit = self.limit.unwrap_or(100);
-        if !(1..=MOST_ITEMS).contains(&limit) {
-            let detail = format!("limit must be 1 to {MOST_ITEMS}");
-            return Err(Problem::invalid("limit", detail).into());
-        }
-        let after = self.after.as_deref();
+        let limit = checked_limit(self.limit)?;
+        let after = match &self.after {
+            None => None,
+            Some(text) => Some(text.parse::<K>().map_err(|_| {
+                let detail = "after must be the `next` of the page before";
+                Problem::invalid("after", detail)
+            })?),
+        };
         let mut rest = list
-            .filter(|item| after.is_none_or(|after| *key(item) > *after))
+            .skip_while(|item| after.as_ref().is_some_and(|after| key(item) <= *after))
             .peekable();
         let mut items = Vec::new();
         let mut last = None;
         while items.len() < limit
             && let Some(item) = rest.next()
         {
-            last = Some(key(item));
+            last = Some(key(&item).to_string());
             items.push(view(item)?);
         }
         Ok(Page {
@@ -74,7 +97,7 @@ mod tests {
                 after,
             };
             let page = request
-                .of(list.iter(), String::clone, |item| Ok(item.clone()))
+                .of(list.iter(), |item| (*item).clone(), |item| Ok(item.clone()))
                 .unwrap();
             assert!(page.items.len() <= 3);
             seen.extend(page.items);
@@ -89,7 +112,7 @@ mod tests {
             after: None,
         };
         assert!(
-            none.of(list.iter(), String::clone, |item| Ok(item.clone()))
+            none.of(list.iter(), |item| (*item).clone(), |item| Ok(item.clone()))
                 .is_err()
         );
     }

@@ -1,6 +1,6 @@
 //! What comes in: bodies, names in paths, the caller.
 
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -10,12 +10,13 @@ use axum::{
 use serde::de::DeserializeOwned;
 
 use crate::{
+    agent::requests::Attempt,
     api::response::Refusal,
-    model::{Code, Kind, Name, Problem, Reference},
+    model::{Code, Kind, Name, Principal, Problem, Reference},
 };
 
-/// The largest body, in bytes.
-pub(super) const MOST_BODY: usize = 1 << 20;
+/// How long a body may take to come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A JSON body.
 pub(super) struct Body<T>(pub(super) T);
@@ -24,49 +25,104 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let content_type = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok());
-        let json = content_type.is_none_or(|content_type| {
-            let essence = content_type.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("application/json")
-        });
-        if !json {
-            let detail = "the body must be JSON: set Content-Type to application/json";
-            return Err(Problem::new(Code::Malformed, detail).into());
-        }
-        let bytes = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                if rejection.status().as_u16() == 413 {
-                    let detail = format!("the body is larger than {MOST_BODY} bytes");
-                    Problem::new(Code::TooLarge, detail)
-                } else {
-                    Problem::new(Code::Malformed, rejection.body_text())
-                }
-            })?;
-        // Every body is an object; serde would take an array of a struct's fields as well.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
-            let detail = "the body must be a JSON object: { ... }";
-            return Err(Problem::new(Code::Malformed, detail).into());
-        }
-        let mut reader = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            // A broken text has no path, or one that ends in a question mark.
-            let path = error.path().to_string();
-            let problem = Problem::new(Code::Malformed, error.into_inner().to_string());
-            if matches!(path.as_str(), "." | "?") {
-                problem
-            } else {
-                problem.at(path)
-            }
-        })?;
-        reader.end().map_err(|error| {
-            Problem::new(Code::Malformed, format!("behind the JSON value: {error}"))
-        })?;
-        Ok(Self(value))
+        let bytes = bytes_of(request, state).await?;
+        Ok(Self(read(&bytes)?))
     }
+}
+
+/// A JSON body that creates something, once if there is an `Idempotency-Key` with it.
+pub(super) struct Creation<T> {
+    pub(super) request: T,
+    key: Option<String>,
+    path: String,
+    bytes: Bytes,
+}
+
+impl<T> Creation<T> {
+    /// What to recognise a repetition by.
+    pub(super) fn attempt(&self, caller: &Principal) -> Option<Attempt> {
+        let key = self.key.as_deref()?;
+        Some(Attempt::new(caller, key, &self.path, &self.bytes))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Creation<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+        let key = match request.headers().get("idempotency-key") {
+            None => None,
+            Some(value) => {
+                let text = value.to_str().ok();
+                let fit = text.filter(|text| (1..=255).contains(&text.len()));
+                let text = fit.ok_or_else(|| {
+                    let detail = "an Idempotency-Key has 1 to 255 characters of ASCII";
+                    Problem::invalid("Idempotency-Key", detail)
+                })?;
+                Some(text.to_owned())
+            }
+        };
+        let path = request.uri().path().to_owned();
+        let bytes = bytes_of(request, state).await?;
+        Ok(Self {
+            request: read(&bytes)?,
+            key,
+            path,
+            bytes,
+        })
+    }
+}
+
+/// The body of a request that says that it is JSON.
+pub(super) async fn bytes_of<S: Send + Sync>(
+    request: Request,
+    state: &S,
+) -> Result<Bytes, Refusal> {
+    let content_type = request
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok());
+    let json = content_type.is_none_or(|content_type| {
+        let essence = content_type.split(';').next().unwrap_or_default().trim();
+        essence.eq_ignore_ascii_case("application/json")
+    });
+    if !json {
+        let detail = "the body must be JSON: set Content-Type to application/json";
+        return Err(Problem::new(Code::Malformed, detail).into());
+    }
+    let bytes = tokio::time::timeout(PATIENCE, Bytes::from_request(request, state)).await;
+    let bytes =
+        bytes.map_err(|_| Problem::new(Code::Malformed, "the body took too long to come"))?;
+    Ok(bytes.map_err(|rejection| {
+        if rejection.status().as_u16() == 413 {
+            Problem::new(Code::TooLarge, "the body is larger than what is taken here")
+        } else {
+            Problem::new(Code::Malformed, rejection.body_text())
+        }
+    })?)
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    // Every body is an object; serde would take an array of a struct's fields as well.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        let detail = "the body must be a JSON object: { ... }";
+        return Err(Problem::new(Code::Malformed, detail));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        // A broken text has no path, or one that ends in a question mark.
+        let path = error.path().to_string();
+        let problem = Problem::new(Code::Malformed, error.into_inner().to_string());
+        if matches!(path.as_str(), "." | "?") {
+            problem
+        } else {
+            problem.at(path)
+        }
+    })?;
+    reader.end().map_err(|error| {
+        Problem::new(Code::Malformed, format!("behind the JSON value: {error}"))
+    })?;
+    Ok(value)
 }
 
 /// Parameters behind the question mark.
@@ -105,15 +161,17 @@ pub(super) fn name_in_path(kind: Kind, text: &str) -> Result<Name, Problem> {
     })
 }
 
-/// Tenant and name in a path.
+/// The name in a path, of something that the tenant has.
 pub(super) fn reference_in_path(
     kind: Kind,
-    (tenant, name): &(impl AsRef<str> + Display, impl AsRef<str> + Display),
+    tenant: Name,
+    name: &(impl AsRef<str> + Display),
 ) -> Result<Reference, Problem> {
-    let owner = name_in_path(Kind::Tenant, tenant.as_ref())?;
-    let name = name.as_ref().parse::<Name>().map_err(|_| {
-        let shown: String = format!("{tenant}/{name}").chars().take(160).collect();
-        Problem::not_found(kind, &shown)
-    })?;
-    Ok(Reference::new(owner, name))
+    match name.as_ref().parse::<Name>() {
+        Ok(name) => Ok(Reference::new(tenant, name)),
+        Err(_) => {
+            let shown: String = format!("{tenant}/{name}").chars().take(160).collect();
+            Err(Problem::not_found(kind, &shown))
+        }
+    }
 }

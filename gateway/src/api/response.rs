@@ -1,16 +1,25 @@
 //! What goes out: JSON, and problem documents (RFC 9457).
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+    },
+    response::IntoResponse,
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{
+    IntoResponses, ToSchema,
+    openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
+};
 
 use crate::model::{Code, Problem};
 
 /// A problem document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemDocument {
     /// Always `about:blank`: the code tells what it is.
     #[serde(rename = "type")]
@@ -46,7 +55,7 @@ impl From<anyhow::Error> for Refusal {
 }
 
 impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
+    fn into_response(self) -> axum::response::Response {
         let Problem {
             code,
             detail,
@@ -62,12 +71,14 @@ impl IntoResponse for Refusal {
             code,
             field,
         };
-        (
-            status,
-            [(CONTENT_TYPE, "application/problem+json")],
-            Json(document),
-        )
-            .into_response()
+        let kind = [(CONTENT_TYPE, "application/problem+json")];
+        let mut response = (status, kind, Json(document)).into_response();
+        if code == Code::Unauthenticated {
+            // RFC 6750, section 3.
+            let challenge = HeaderValue::from_static("Bearer realm=\"gateway\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
 }
 
@@ -77,7 +88,62 @@ pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 /// What one that creates something returns.
 pub(super) type Created<T> = Result<(StatusCode, Json<T>), Refusal>;
 
-/// Says that something was created.
-pub(super) fn created<T>(view: T) -> (StatusCode, Json<T>) {
-    (StatusCode::CREATED, Json(view))
+/// Says that something was created, or that it was there already, just so.
+pub(super) fn created<T>(new: bool, view: T) -> (StatusCode, Json<T>) {
+    let status = if new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    (status, Json(view))
+}
+
+/// The refusals that requests which only look can meet.
+pub(super) struct LookProblems;
+
+/// The refusals that requests which change something can meet.
+pub(super) struct ChangeProblems;
+
+fn problems(codes: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+    let document = || {
+        ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("ProblemDocument")))
+            .build()
+    };
+    let responses = codes.iter().map(|(status, description)| {
+        let response = ResponseBuilder::new()
+            .description(*description)
+            .content("application/problem+json", document());
+        ((*status).to_owned(), response.build().into())
+    });
+    responses.collect()
+}
+
+const LOOK: [(&str, &str); 6] = [
+    ("400", "The request can't be understood"),
+    ("401", "Who asks is not known"),
+    ("403", "Who asks may not do this"),
+    ("404", "There is no such thing, or not for the one who asks"),
+    ("422", "A value can't be accepted"),
+    ("500", "The gateway failed"),
+];
+
+const CHANGE: [(&str, &str); 3] = [
+    ("409", "Something that is there does not allow it"),
+    ("413", "The body is too large"),
+    ("503", "The store can't be written; nothing was changed"),
+];
+
+impl IntoResponses for LookProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        problems(&LOOK)
+    }
+}
+
+impl IntoResponses for ChangeProblems {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut all = problems(&LOOK);
+        all.extend(problems(&CHANGE));
+        all
+    }
 }

@@ -11,20 +11,19 @@ use anyhow::{Context as _, Result};
 use axum::{extract::connect_info::Connected, serve::IncomingStream};
 use tokio::net::UnixListener;
 
-/// Who is at the other end of the socket.
+/// Who is at the other end of the socket: root, or a member of its group.
 #[derive(Clone, Debug)]
-pub struct Caller {
-    /// As the records show it.
-    pub name: String,
+pub struct Peer {
+    /// The user's number.
+    pub(super) uid: Option<u32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Caller {
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let name = match stream.io().peer_cred() {
-            Ok(credentials) => format!("operator (uid {})", credentials.uid()),
-            Err(_) => "operator".to_owned(),
-        };
-        Self { name }
+        let credentials = stream.io().peer_cred();
+        Self {
+            uid: credentials.ok().map(|credentials| credentials.uid()),
+        }
     }
 }
 

@@ -1,24 +1,50 @@
-//! How the gateway is.
+//! How the gateway is, and who asks.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::api::{
     Shared,
-    response::Answer,
-    view::{self, StatusView},
+    caller::{Caller, Operator},
+    response::{Answer, LookProblems},
+    view::{self, CallerView, StatusView},
 };
 
-pub(super) async fn show(AgentState(agent): AgentState<Shared>) -> Answer<StatusView> {
+/// How the gateway is.
+#[utoipa::path(
+    get, path = "/v1/status", operation_id = "show_status", tag = "gateway",
+    responses((status = 200, body = StatusView, description = "How it is"), LookProblems),
+)]
+pub(super) async fn show(
+    AgentState(agent): AgentState<Shared>,
+    _operator: Operator,
+) -> Answer<StatusView> {
     let core = agent.core.lock().await;
     Ok(Json(tokio::task::block_in_place(|| view::status(&core))?))
 }
 
+/// Who the gateway takes the caller for, and what the caller may do.
+#[utoipa::path(
+    get, path = "/v1/whoami", operation_id = "show_caller", tag = "gateway",
+    responses((status = 200, body = CallerView, description = "Who asks"), LookProblems),
+)]
+pub(super) async fn caller(Caller(caller): Caller) -> Answer<CallerView> {
+    Ok(Json(view::caller(&caller)))
+}
+
 /// The agent answers.
+#[utoipa::path(
+    get, path = "/healthz", operation_id = "alive", tag = "gateway", security(()),
+    responses((status = 200, body = String, description = "It does")),
+)]
 pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
 /// The data path holds what it should.
+#[utoipa::path(
+    get, path = "/readyz", operation_id = "ready", tag = "gateway", security(()),
+    responses((status = 200, body = String, description = "It does"), (status = 503, body = String, description = "Not yet")),
+)]
 pub(super) async fn ready(AgentState(agent): AgentState<Shared>) -> (StatusCode, &'static str) {
     if agent.core.lock().await.in_step() {
         (StatusCode::OK, "ready\n")

@@ -1,18 +1,14 @@
 //! Tenants.
 
-use axum::{
-    Json,
-    extract::{ConnectInfo, State as AgentState},
-    http::StatusCode,
-};
+use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::{
     api::{
         Shared,
+        caller::{Caller, In, Operate, Operator, Read},
         page::{Page, PageRequest},
-        request::{Body, Parameters, PathParts, name_in_path},
-        response::{Answer, Created, Refusal, created},
-        socket::Caller,
+        request::{Body, Creation, Parameters, PathParts, name_in_path},
+        response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
         view::{self, TenantView},
     },
     model::{
@@ -30,63 +26,99 @@ fn view_of(state: &State, name: &Name) -> Result<TenantView, Problem> {
     Ok(view::tenant(state, record))
 }
 
+/// List the tenants in which the caller has a role; all for the operator.
+#[utoipa::path(
+    get, path = "/v1/tenants", operation_id = "list_tenants", tag = "tenant",
+    params(PageRequest),
+    responses((status = 200, body = Page<TenantView>, description = "The tenants, by name"), LookProblems),
+)]
 pub(super) async fn list(
     AgentState(agent): AgentState<Shared>,
+    Caller(caller): Caller,
     Parameters(page): Parameters<PageRequest>,
 ) -> Answer<Page<TenantView>> {
     let core = agent.core.lock().await;
+    let tenants = core.state.tenants.values();
     let view = page.of(
-        core.state.tenants.values(),
-        |record| record.meta.name.to_string(),
+        tenants.filter(|record| caller.sees(&record.meta.name)),
+        |record| record.meta.name.clone(),
         |record| Ok(view::tenant(&core.state, record)),
     )?;
     Ok(Json(view))
 }
 
+/// Create a tenant.
+#[utoipa::path(
+    post, path = "/v1/tenants", operation_id = "create_tenant", tag = "tenant",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key is carried out once", min_length = 1, max_length = 255)),
+    request_body = TenantRequest,
+    responses(
+        (status = 201, body = TenantView, description = "It was created"),
+        (status = 200, body = TenantView, description = "It was there already, just so"),
+        ChangeProblems,
+    ),
+)]
 pub(super) async fn create(
     AgentState(agent): AgentState<Shared>,
-    ConnectInfo(caller): ConnectInfo<Caller>,
-    Body(request): Body<TenantRequest>,
+    Operator(caller): Operator,
+    creation: Creation<TenantRequest>,
 ) -> Created<TenantView> {
-    let name = request.name.clone();
+    let attempt = creation.attempt(&caller);
+    let name = creation.request.name.clone();
     let mut core = agent.core.lock().await;
-    core.change(&caller.name, |state, context, _| {
-        create_tenant(state, context, request)
+    let new = core.change_once(&caller, attempt, |state, context, _| {
+        create_tenant(state, context, creation.request)
     })?;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
-    Ok(created(view_of(&core.state, &name)?))
+    Ok(created(new, view_of(&core.state, &name)?))
 }
 
+/// Show a tenant.
+#[utoipa::path(
+    get, path = "/v1/tenants/{tenant}", operation_id = "show_tenant", tag = "tenant",
+    params(("tenant" = Name, Path, description = "Its name")),
+    responses((status = 200, body = TenantView, description = "The tenant"), LookProblems),
+)]
 pub(super) async fn show(
     AgentState(agent): AgentState<Shared>,
-    PathParts(name): PathParts<String>,
+    caller: In<Read>,
 ) -> Answer<TenantView> {
-    let name = name_in_path(Kind::Tenant, &name)?;
     let core = agent.core.lock().await;
-    Ok(Json(view_of(&core.state, &name)?))
+    Ok(Json(view_of(&core.state, &caller.tenant)?))
 }
 
+/// Change a tenant's quotas and labels.
+#[utoipa::path(
+    put, path = "/v1/tenants/{tenant}", operation_id = "update_tenant", tag = "tenant",
+    params(("tenant" = Name, Path, description = "Its name")),
+    request_body = TenantRequest,
+    responses((status = 200, body = TenantView, description = "The tenant as it is now"), ChangeProblems),
+)]
 pub(super) async fn update(
     AgentState(agent): AgentState<Shared>,
-    ConnectInfo(caller): ConnectInfo<Caller>,
-    PathParts(name): PathParts<String>,
+    caller: In<Operate>,
     Body(request): Body<TenantRequest>,
 ) -> Answer<TenantView> {
-    let name = name_in_path(Kind::Tenant, &name)?;
     let mut core = agent.core.lock().await;
-    core.change(&caller.name, |state, context, _| {
-        update_tenant(state, context, &name, request)
+    core.change(&caller.caller, |state, context, _| {
+        update_tenant(state, context, &caller.tenant, request)
     })?;
-    Ok(Json(view_of(&core.state, &name)?))
+    Ok(Json(view_of(&core.state, &caller.tenant)?))
 }
 
+/// Delete a tenant that owns nothing.
+#[utoipa::path(
+    delete, path = "/v1/tenants/{tenant}", operation_id = "delete_tenant", tag = "tenant",
+    params(("tenant" = Name, Path, description = "Its name")),
+    responses((status = 204, description = "It is gone"), ChangeProblems),
+)]
 pub(super) async fn delete(
     AgentState(agent): AgentState<Shared>,
-    ConnectInfo(caller): ConnectInfo<Caller>,
+    caller: In<Operate>,
     PathParts(name): PathParts<String>,
 ) -> Result<StatusCode, Refusal> {
     let name = name_in_path(Kind::Tenant, &name)?;
     let mut core = agent.core.lock().await;
-    core.change(&caller.name, |state, _, _| delete_tenant(state, &name))?;
+    core.change(&caller.caller, |state, _, _| delete_tenant(state, &name))?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,11 +13,12 @@ use clap_complete::Shell;
 pub use output::Format;
 
 use crate::{
-    agent,
+    agent, api,
     cli::{
         client::Client,
-        commands::{connection, endpoint, flow, network, service, status, tenant},
+        commands::{connection, endpoint, event, flow, network, service, status, tenant},
     },
+    client::Target,
     config::{Config, DEFAULT_SOCKET, Settings},
     dataplane::program,
 };
@@ -59,8 +60,16 @@ enum Command {
     /// Conversations that are under way
     #[command(subcommand)]
     Flow(flow::Command),
+    /// What was changed, and by whom
+    #[command(subcommand)]
+    Event(event::Command),
     /// How the gateway is
     Status,
+    /// Who the gateway takes you for
+    Whoami,
+    /// Print the API's OpenAPI document
+    #[command(hide = true)]
+    Openapi,
     /// Print a completion script
     Completions {
         /// The shell it is for
@@ -74,9 +83,40 @@ pub struct Options {
     /// The agent's control socket
     #[arg(long, global = true, env = "GATEWAY_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
+    /// The gateway's URL, to talk to it over TLS instead: https://HOST:PORT
+    #[arg(long, global = true, env = "GATEWAY_SERVER", value_name = "URL", help_heading = REMOTE)]
+    server: Option<String>,
+    /// The file that holds the token to show there
+    #[arg(long, global = true, env = "GATEWAY_TOKEN_FILE", value_name = "FILE", help_heading = REMOTE)]
+    token_file: Option<PathBuf>,
+    /// The authorities that vouch for the server, a PEM file [default: the system's]
+    #[arg(long, global = true, env = "GATEWAY_CA", value_name = "FILE", help_heading = REMOTE)]
+    ca: Option<PathBuf>,
+    /// A client certificate to show there, a PEM file
+    #[arg(long, global = true, env = "GATEWAY_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key", help_heading = REMOTE)]
+    client_certificate: Option<PathBuf>,
+    /// Its private key, a PEM file
+    #[arg(long, global = true, env = "GATEWAY_CLIENT_KEY", value_name = "FILE", help_heading = REMOTE)]
+    client_key: Option<PathBuf>,
     /// How results are shown
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
+}
+
+const REMOTE: &str = "From afar";
+
+impl Options {
+    fn target(self) -> Target {
+        match self.server {
+            None => Target::Socket(self.socket),
+            Some(url) => Target::Server {
+                url,
+                token_file: self.token_file,
+                ca: self.ca,
+                certificate: self.client_certificate.zip(self.client_key),
+            },
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +173,7 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
             let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
             program::unload(&config.state_dir, &config.bpf_dir)
         }
+        Command::Openapi => output::print(&(api::document().to_pretty_json()? + "\n")),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "gateway", &mut script);
@@ -155,6 +196,8 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
             connection::run(client, command).await
         }),
         Command::Flow(command) => talk(options, async |client| flow::run(client, command).await),
+        Command::Event(command) => talk(options, async |client| event::run(client, command).await),
+        Command::Whoami => talk(options, async |client| status::whoami(client).await),
         Command::Status => talk(options, async |client| status::run(client).await),
     }
 }
@@ -164,6 +207,6 @@ fn talk(options: Options, command: impl AsyncFnOnce(&Client) -> Result<()>) -> R
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let client = Client::new(&options.socket, options.output)?;
+    let client = Client::new(&options.clone().target(), options.output)?;
     runtime.block_on(command(&client))
 }

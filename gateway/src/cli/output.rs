@@ -1,6 +1,8 @@
 //! Showing results: tables for people, JSON and YAML for programs.
 
-use anyhow::Result;
+use std::io::Write as _;
+
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, presets::NOTHING};
 use serde::Serialize;
@@ -83,6 +85,14 @@ pub(super) fn render<T: Serialize>(
         Format::Json => serde_json::to_string_pretty(value)? + "\n",
         Format::Yaml => serde_norway::to_string(value)?,
     })
+}
+
+/// Prints; a reader that has gone away is no failure.
+pub(super) fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("could not print"),
+    }
 }
 
 #[cfg(test)]

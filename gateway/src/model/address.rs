@@ -90,6 +90,17 @@ impl AddressRange {
         u64::try_from(more).map_or(u64::MAX, |more| more.saturating_add(1))
     }
 
+    /// The address at the place, counted from 0; the last one for all places behind.
+    #[must_use]
+    pub fn nth(self, place: u64) -> IpAddr {
+        let number = number(self.first).saturating_add(u128::from(place));
+        let number = number.min(self::number(self.last));
+        match self.first {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX))),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(number)),
+        }
+    }
+
     /// All of them.
     pub fn iter(self) -> impl Iterator<Item = IpAddr> {
         let (first, last) = (number(self.first), number(self.last));

@@ -1,14 +1,17 @@
 //! The relation of an endpoint to its service, and the only ways its state can change.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::{Code, Problem};
 
 /// Where a connection stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 pub enum ConnectionState {
     /// The consumer has asked; nothing flows.
     Pending,
@@ -29,6 +32,23 @@ impl fmt::Display for ConnectionState {
             Self::Rejected => "Rejected",
             Self::Disconnected => "Disconnected",
         })
+    }
+}
+
+impl FromStr for ConnectionState {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let states = [
+            Self::Pending,
+            Self::Approved,
+            Self::Rejected,
+            Self::Disconnected,
+        ];
+        let mut states = states.into_iter();
+        states
+            .find(|state| state.to_string().eq_ignore_ascii_case(text))
+            .ok_or_else(|| "a connection is Pending, Approved, Rejected or Disconnected".to_owned())
     }
 }
 
@@ -83,6 +103,9 @@ impl ConnectionState {
         }
     }
 }
+
+/// Who decides about the requests of tenants that are approved at once.
+pub const AUTO_APPROVAL: &str = "auto-approval";
 
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::model::{Connection, Name, Reference, record::Labels};
+use crate::model::{Connection, Name, Reference, record::Labels, schema};
 
 /// The service that an endpoint is connected to, as the gateway knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ pub struct Endpoint {
 }
 
 /// What a user says of a new endpoint.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointRequest {
     /// The endpoint's name.
@@ -51,7 +52,9 @@ pub struct EndpointRequest {
     pub labels: Option<Labels>,
     /// The consumer's network.
     pub network: Name,
-    /// Its private address there.
+    /// Its private addresses there, one of a family; unset: free ones of the network's pool.
+    #[serde(default)]
+    #[schema(value_type = Vec<schema::IpAddress>)]
     pub addresses: Vec<IpAddr>,
     /// The service: an alias, or `TENANT/NAME` if it is visible.
     pub service: String,

@@ -2,27 +2,40 @@
 //! from the state, a request and a [`Context`] to the changes that carry it out, or to the
 //! [`Problem`] that refuses it. Nothing here does I/O.
 
+pub mod access;
 pub mod address;
 pub mod connection;
 pub mod endpoint;
+pub mod event;
+pub mod identity;
 pub mod name;
 pub mod network;
+pub mod object;
 pub mod operations;
 pub mod problem;
 pub mod record;
+pub mod schema;
 pub mod service;
+pub mod slots;
 pub mod state;
 pub mod tenant;
+pub mod token;
+pub mod webhook;
 
+pub use access::{Access, Permission, Principal, Role};
 pub use connection::{Connection, ConnectionState, Decision};
 pub use endpoint::Endpoint;
+pub use identity::Identity;
 pub use name::{Name, Reference};
 pub use network::Network;
+pub use object::{Change, Kind, Object};
 pub use problem::{Code, Problem};
 pub use record::{Meta, Record};
 pub use service::Service;
-pub use state::{Change, Kind, Object, State};
+pub use state::State;
 pub use tenant::Tenant;
+pub use token::Token;
+pub use webhook::Webhook;
 
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -45,6 +58,11 @@ pub trait Identifiers {
     /// An object's unique identifier.
     fn uid(&mut self) -> Uuid {
         uuid::Builder::from_random_bytes(self.bits().to_ne_bytes()).into_uuid()
+    }
+
+    /// A secret: 256 unpredictable bits.
+    fn secret(&mut self) -> [u8; 32] {
+        bytemuck::cast([self.bits(), self.bits()])
     }
 
     /// A number that is not 0 and not one of those taken. Random rather than counted, so that two

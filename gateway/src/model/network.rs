@@ -1,11 +1,20 @@
 //! Networks: isolated address spaces, met by the gateway through attachments.
 
-use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
-use crate::model::{Name, Problem, record::Labels};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::{
+    Code, Name, Problem,
+    address::{AddressRange, check_host},
+    record::Labels,
+    schema,
+};
 
 /// An interface through which the gateway meets the network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Attachment {
     /// The interface's name.
@@ -24,12 +33,22 @@ pub struct Network {
     /// The largest IP packet sent into it, in bytes; unset: what the interface allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
+    /// Its prefixes: what addresses its hosts have. Set, they rule out addresses that no host there can
+    /// have; unset, any is taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefixes: Vec<IpNet>,
+    /// Its routers: no endpoint and no server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<IpAddr>,
+    /// Where endpoints get their addresses from that are created without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pool: Vec<AddressRange>,
     /// What the data path knows the network by.
     pub number: u32,
 }
 
 /// What a user says of a network.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkRequest {
     /// The network's name; in the path when an existing one is changed.
@@ -48,7 +67,20 @@ pub struct NetworkRequest {
     pub isolated: Option<bool>,
     /// See [`Network::mtu`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 68)]
     pub mtu: Option<u16>,
+    /// Its prefixes: what addresses its hosts have. Set, they rule out addresses that no host there can
+    /// have; unset, any is taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub prefixes: Vec<IpNet>,
+    /// Its routers: no endpoint and no server.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<schema::IpAddress>)]
+    pub routers: Vec<IpAddr>,
+    /// Where endpoints get their addresses from that are created without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pool: Vec<AddressRange>,
 }
 
 /// The smallest MTU that IPv4 asks of a link (RFC 791).
@@ -73,6 +105,7 @@ impl NetworkRequest {
                 ));
             }
         }
+        self.check_addresses()?;
         if let Some(mtu) = self.mtu
             && mtu < SMALLEST_MTU
         {
@@ -82,6 +115,121 @@ impl NetworkRequest {
             ));
         }
         Ok(())
+    }
+
+    fn check_addresses(&self) -> Result<(), Problem> {
+        for (field, count) in [
+            ("prefixes", self.prefixes.len()),
+            ("routers", self.routers.len()),
+            ("pool", self.pool.len()),
+        ] {
+            if count > MOST_RANGES {
+                let detail = format!("a network has at most {MOST_RANGES} {field}");
+                return Err(Problem::invalid(field, detail));
+            }
+        }
+        for (place, prefix) in self.prefixes.iter().enumerate() {
+            if *prefix != prefix.trunc() {
+                let detail = format!(
+                    "{prefix} has bits set behind its length: {}",
+                    prefix.trunc()
+                );
+                return Err(Problem::invalid(format!("prefixes[{place}]"), detail));
+            }
+        }
+        for (place, router) in self.routers.iter().enumerate() {
+            let field = format!("routers[{place}]");
+            check_host(&field, *router)?;
+            check_within(&field, *router, &self.prefixes)?;
+        }
+        for (place, range) in self.pool.iter().enumerate() {
+            let field = format!("pool[{place}]");
+            let (first, last) = range.ends();
+            for end in [first, last] {
+                check_host(&field, end)?;
+                let mut prefixes = self.prefixes.iter();
+                if !self.prefixes.is_empty() && !prefixes.any(|prefix| prefix.contains(&end)) {
+                    let detail = format!("{end} is in none of the network's prefixes");
+                    return Err(Problem::invalid(field, detail));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The most prefixes, routers, and ranges of a pool.
+const MOST_RANGES: usize = 64;
+
+/// Refuses an address that no host of a network with these prefixes can have: one outside, the network's
+/// own, and the broadcast address (RFC 1122, section 3.2.1.3; but RFC 3021). IPv6 has none of these, but
+/// the routers' anycast address (RFC 4291, section 2.6.1).
+fn check_within(field: &str, address: IpAddr, prefixes: &[IpNet]) -> Result<(), Problem> {
+    let mut same = prefixes
+        .iter()
+        .filter(|prefix| prefix.network().is_ipv4() == address.is_ipv4())
+        .peekable();
+    let invalid = |text: String| Err(Problem::invalid(field, text));
+    if same.peek().is_none() {
+        return if prefixes.is_empty() {
+            Ok(())
+        } else {
+            invalid(format!("{address} is in none of the network's prefixes"))
+        };
+    }
+    let Some(prefix) = same.find(|prefix| prefix.contains(&address)) else {
+        return invalid(format!("{address} is in none of the network's prefixes"));
+    };
+    // Two hosts of a point-to-point link, or one alone.
+    if prefix.max_prefix_len() - prefix.prefix_len() < 2 {
+        return Ok(());
+    }
+    if address == prefix.network() {
+        let what = if address.is_ipv4() {
+            "the address of the network itself"
+        } else {
+            "the anycast address of its routers"
+        };
+        return invalid(format!("{address} is {what} ({prefix})"));
+    }
+    if address.is_ipv4() && address == prefix.broadcast() {
+        return invalid(format!("{address} is the broadcast address of {prefix}"));
+    }
+    Ok(())
+}
+
+impl Network {
+    /// Refuses an address that no host of the network can have, or that a router of it has.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`] or [`Code::InUse`], for the field.
+    pub fn check_member(&self, field: &str, address: IpAddr) -> Result<(), Problem> {
+        check_within(field, address, &self.prefixes)?;
+        if self.routers.contains(&address) {
+            let detail = format!("{address} is a router of the network");
+            return Err(Problem::new(Code::InUse, detail).at(field));
+        }
+        Ok(())
+    }
+
+    /// The addresses that neither servers nor source NAT can have, and what they are.
+    pub fn reserved(&self) -> impl Iterator<Item = (&'static str, IpAddr)> {
+        let routers = self
+            .routers
+            .iter()
+            .map(|router| ("a router of the network", *router));
+        let wide = |prefix: &&IpNet| prefix.max_prefix_len() - prefix.prefix_len() >= 2;
+        let own = self
+            .prefixes
+            .iter()
+            .filter(wide)
+            .filter(|prefix| prefix.network().is_ipv4());
+        routers.chain(own.flat_map(|prefix| {
+            [
+                ("the address of the network itself", prefix.network()),
+                ("the network's broadcast address", prefix.broadcast()),
+            ]
+        }))
     }
 }
 
@@ -98,5 +246,35 @@ fn check_interface_name(field: &str, name: &str) -> Result<(), Problem> {
             field,
             format!("{shown:?} can't be the name of a network interface (1 to 15 characters)"),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_no_host_can_have() {
+        let prefixes: Vec<IpNet> = ["10.0.0.0/24", "10.1.0.0/31", "fd00::/64"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        let check = |address: &str| check_within("a", address.parse().unwrap(), &prefixes);
+        for fine in ["10.0.0.1", "10.0.0.254", "10.1.0.0", "10.1.0.1", "fd00::1"] {
+            assert_eq!(check(fine), Ok(()), "{fine}");
+        }
+        for (wrong, says) in [
+            ("10.0.0.0", "the address of the network itself"),
+            ("10.0.0.255", "the broadcast address of 10.0.0.0/24"),
+            ("10.0.1.1", "in none of the network's prefixes"),
+            ("fd00::", "the anycast address of its routers"),
+            ("fd01::1", "in none"),
+        ] {
+            let problem = check(wrong).unwrap_err();
+            assert!(problem.detail.contains(says), "{wrong}: {problem}");
+        }
+        assert_eq!(check_within("a", "192.0.2.1".parse().unwrap(), &[]), Ok(()));
+        let v6_only = &prefixes[2..];
+        assert!(check_within("a", "10.0.0.1".parse().unwrap(), v6_only).is_err());
     }
 }

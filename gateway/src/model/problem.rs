@@ -3,11 +3,12 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::{Kind, Name};
 
 /// What kind of refusal it is. Stable: programs may depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// The request can't be understood.
@@ -28,12 +29,16 @@ pub enum Code {
     HasDependents,
     /// A quota or a table has no room left.
     LimitReached,
+    /// It is not known who asks.
+    Unauthenticated,
     /// The caller may not do this.
     Forbidden,
     /// The method is not defined for this path.
     MethodNotAllowed,
     /// The body is larger than 1 MiB.
     TooLarge,
+    /// The store can't be written; nothing was changed.
+    StoreUnavailable,
     /// The gateway failed; the journal says more.
     Internal,
 }
@@ -52,9 +57,11 @@ impl Code {
             | Self::WrongState
             | Self::HasDependents
             | Self::LimitReached => 409,
+            Self::Unauthenticated => 401,
             Self::Forbidden => 403,
             Self::MethodNotAllowed => 405,
             Self::TooLarge => 413,
+            Self::StoreUnavailable => 503,
             Self::Internal => 500,
         }
     }
@@ -72,9 +79,11 @@ impl Code {
             Self::WrongState => "The connection's state does not allow it",
             Self::HasDependents => "Something still depends on it",
             Self::LimitReached => "A limit is reached",
+            Self::Unauthenticated => "Who asks is not known",
             Self::Forbidden => "Not allowed",
             Self::MethodNotAllowed => "Method not allowed",
             Self::TooLarge => "The body is too large",
+            Self::StoreUnavailable => "The store can't be written",
             Self::Internal => "The gateway failed",
         }
     }

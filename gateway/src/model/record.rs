@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::model::{Code, Context, Name, Problem};
@@ -12,7 +13,7 @@ use crate::model::{Code, Context, Name, Problem};
 pub type Labels = BTreeMap<String, String>;
 
 /// Identity and history of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Meta {
     /// The object's name.
     pub name: Name,
@@ -22,8 +23,10 @@ pub struct Meta {
     #[serde(default)]
     pub version: u64,
     /// When it was created.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     /// When its user last changed it.
+    #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
     /// The user's own notes.
     #[serde(default)]

@@ -2,164 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt,
     net::IpAddr,
 };
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-
-use crate::model::{Endpoint, Name, Network, Record, Reference, Service, Tenant};
-
-/// The kinds of objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// A tenant.
-    Tenant,
-    /// A network.
-    Network,
-    /// A service.
-    Service,
-    /// An endpoint, with its connection.
-    Endpoint,
-}
-
-impl Kind {
-    /// The word in paths and store keys.
-    #[must_use]
-    pub const fn plural(self) -> &'static str {
-        match self {
-            Self::Tenant => "tenants",
-            Self::Network => "networks",
-            Self::Service => "services",
-            Self::Endpoint => "endpoints",
-        }
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Tenant => "tenant",
-            Self::Network => "network",
-            Self::Service => "service",
-            Self::Endpoint => "endpoint",
-        })
-    }
-}
-
-/// An object of any kind, with where it belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Object {
-    /// A tenant.
-    Tenant(Record<Tenant>),
-    /// A network, and its owner.
-    Network(Name, Record<Network>),
-    /// A service, and its owner.
-    Service(Name, Record<Service>),
-    /// An endpoint, and its owner.
-    Endpoint(Name, Record<Endpoint>),
-}
-
-/// One thing that an operation changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// The object is created (version 0) or takes the place of the version that it carries.
-    Put(Object),
-    /// This object is removed.
-    Delete(Object),
-}
-
-/// Why a stored object can't be read.
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
-    /// The key is of no known form.
-    #[error("the store holds an unknown key {0:?}")]
-    Key(String),
-    /// The value is not what the key says.
-    #[error("the store's {key:?} can't be read: {error}")]
-    Value {
-        /// Which one.
-        key: String,
-        /// What is wrong with it.
-        error: serde_json::Error,
-    },
-}
-
-impl Object {
-    /// Its key in the store: `tenants/T`, `networks/T/N`, ...
-    #[must_use]
-    pub fn key(&self) -> String {
-        match self {
-            Self::Tenant(record) => format!("tenants/{}", record.meta.name),
-            Self::Network(tenant, record) => format!("networks/{tenant}/{}", record.meta.name),
-            Self::Service(tenant, record) => format!("services/{tenant}/{}", record.meta.name),
-            Self::Endpoint(tenant, record) => format!("endpoints/{tenant}/{}", record.meta.name),
-        }
-    }
-
-    /// The version that it carries.
-    #[must_use]
-    pub const fn version(&self) -> u64 {
-        match self {
-            Self::Tenant(record) => record.meta.version,
-            Self::Network(_, record) => record.meta.version,
-            Self::Service(_, record) => record.meta.version,
-            Self::Endpoint(_, record) => record.meta.version,
-        }
-    }
-
-    const fn set_version(&mut self, version: u64) {
-        match self {
-            Self::Tenant(record) => record.meta.version = version,
-            Self::Network(_, record) => record.meta.version = version,
-            Self::Service(_, record) => record.meta.version = version,
-            Self::Endpoint(_, record) => record.meta.version = version,
-        }
-    }
-
-    /// Its value in the store.
-    ///
-    /// # Errors
-    /// Never for the types as they are; serde's signature demands it.
-    pub fn encode(&self) -> serde_json::Result<String> {
-        match self {
-            Self::Tenant(record) => serde_json::to_string(record),
-            Self::Network(_, record) => serde_json::to_string(record),
-            Self::Service(_, record) => serde_json::to_string(record),
-            Self::Endpoint(_, record) => serde_json::to_string(record),
-        }
-    }
-
-    /// Reads a stored object.
-    ///
-    /// # Errors
-    /// When key or value are not what [`Object::key`] and [`Object::encode`] make.
-    pub fn decode(key: &str, value: &str, version: u64) -> Result<Self, DecodeError> {
-        fn read<T: DeserializeOwned>(key: &str, value: &str) -> Result<T, DecodeError> {
-            serde_json::from_str(value).map_err(|error| DecodeError::Value {
-                key: key.to_owned(),
-                error,
-            })
-        }
-        let unknown = || DecodeError::Key(key.to_owned());
-        let parts: Vec<&str> = key.split('/').collect();
-        let tenant = |name: &str| name.parse::<Name>().map_err(|_| unknown());
-        let mut object = match parts.as_slice() {
-            ["tenants", _] => Self::Tenant(read(key, value)?),
-            ["networks", owner, _] => Self::Network(tenant(owner)?, read(key, value)?),
-            ["services", owner, _] => Self::Service(tenant(owner)?, read(key, value)?),
-            ["endpoints", owner, _] => Self::Endpoint(tenant(owner)?, read(key, value)?),
-            _ => return Err(unknown()),
-        };
-        object.set_version(version);
-        if object.key() == key {
-            Ok(object)
-        } else {
-            Err(unknown())
-        }
-    }
-}
+use crate::model::{
+    Change, Endpoint, Identity, Kind, Name, Network, Object, Record, Reference, Service, Tenant,
+    Token, Webhook, identity::Claim, slots::Slots, token::TokenHash,
+};
 
 /// Everything that users asked for, in memory.
 #[derive(Clone, Debug, Default)]
@@ -172,6 +21,12 @@ pub struct State {
     pub services: BTreeMap<Reference, Record<Service>>,
     /// By reference.
     pub endpoints: BTreeMap<Reference, Record<Endpoint>>,
+    /// By reference.
+    pub tokens: BTreeMap<Reference, Record<Token>>,
+    /// By reference.
+    pub identities: BTreeMap<Reference, Record<Identity>>,
+    /// By reference.
+    pub webhooks: BTreeMap<Reference, Record<Webhook>>,
 
     by_interface: HashMap<String, Reference>,
     by_alias: HashMap<String, Reference>,
@@ -179,7 +34,9 @@ pub struct State {
     by_address: HashMap<(Reference, IpAddr), Reference>,
     by_service: BTreeMap<Reference, BTreeSet<Reference>>,
     by_network: BTreeMap<Reference, BTreeSet<(Kind, Reference)>>,
-    slots: BTreeSet<u32>,
+    by_token: HashMap<TokenHash, Reference>,
+    by_claim: BTreeMap<Claim, BTreeSet<Reference>>,
+    slots: Slots,
     numbers: BTreeSet<u32>,
 }
 
@@ -200,11 +57,36 @@ impl State {
             match change {
                 Change::Put(mut object) => {
                     self.remove(&object);
-                    object.set_version(revision);
+                    object.meta_mut().version = revision;
                     self.insert(object);
                 }
                 Change::Delete(object) => self.remove(&object),
             }
+        }
+    }
+
+    /// The object of the kind and reference; a tenant's reference has its name twice.
+    #[must_use]
+    pub fn object(&self, kind: Kind, reference: &Reference) -> Option<Object> {
+        fn found<T: Clone>(
+            objects: &BTreeMap<Reference, Record<T>>,
+            reference: &Reference,
+            object: impl Fn(Name, Record<T>) -> Object,
+        ) -> Option<Object> {
+            let record = objects.get(reference)?;
+            Some(object(reference.tenant.clone(), record.clone()))
+        }
+        match kind {
+            Kind::Tenant => {
+                let record = self.tenants.get(&reference.tenant)?;
+                Some(Object::Tenant(record.clone()))
+            }
+            Kind::Network => found(&self.networks, reference, Object::Network),
+            Kind::Service => found(&self.services, reference, Object::Service),
+            Kind::Endpoint => found(&self.endpoints, reference, Object::Endpoint),
+            Kind::Token => found(&self.tokens, reference, Object::Token),
+            Kind::Identity => found(&self.identities, reference, Object::Identity),
+            Kind::Webhook => found(&self.webhooks, reference, Object::Webhook),
         }
     }
 
@@ -249,8 +131,10 @@ impl State {
         &self,
         network: &Reference,
     ) -> impl Iterator<Item = (&Reference, &Record<Service>)> {
-        self.users_of_network(network)
-            .filter(|(kind, _)| *kind == Kind::Service)
+        // They come before the endpoints.
+        let users = self.users_of_network(network);
+        users
+            .take_while(|(kind, _)| *kind == Kind::Service)
             .filter_map(|(_, reference)| self.services.get_key_value(reference))
     }
 
@@ -268,7 +152,7 @@ impl State {
         network: &Reference,
     ) -> impl Iterator<Item = (IpAddr, &Reference)> {
         self.users_of_network(network)
-            .filter(|(kind, _)| *kind == Kind::Endpoint)
+            .skip_while(|(kind, _)| *kind != Kind::Endpoint)
             .filter_map(|(_, reference)| self.endpoints.get_key_value(reference))
             .flat_map(|(reference, record)| {
                 record
@@ -290,16 +174,25 @@ impl State {
             .take_while(move |(reference, _)| reference.tenant == *tenant)
     }
 
-    /// The lowest place in the data path's arrays that no connection has.
+    /// The token that is recognised by the hash.
+    #[must_use]
+    pub fn token_of_hash(&self, hash: &TokenHash) -> Option<(&Reference, &Record<Token>)> {
+        self.tokens.get_key_value(self.by_token.get(hash)?)
+    }
+
+    /// The identities that are meant by the claim.
+    pub fn identities_of_claim(
+        &self,
+        claim: &Claim,
+    ) -> impl Iterator<Item = (&Reference, &Record<Identity>)> {
+        let references = self.by_claim.get(claim).into_iter().flatten();
+        references.filter_map(|reference| self.identities.get_key_value(reference))
+    }
+
+    /// A place in the data path's arrays that no connection has: the lowest.
     #[must_use]
     pub fn free_slot(&self) -> u32 {
-        (0..)
-            .zip(&self.slots)
-            .find(|(free, taken)| free != *taken)
-            .map_or_else(
-                || u32::try_from(self.slots.len()).unwrap_or(u32::MAX),
-                |(free, _)| free,
-            )
+        self.slots.lowest_free()
     }
 
     /// Whether a network, service, resource or connection has this number.
@@ -352,8 +245,25 @@ impl State {
                     .insert(reference.clone());
                 self.by_link_id
                     .insert(endpoint.connection.link_id, reference.clone());
-                self.slots.insert(endpoint.connection.slot);
+                self.slots.take(endpoint.connection.slot);
                 self.endpoints.insert(reference, record);
+            }
+            Object::Token(tenant, record) => {
+                let reference = Reference::new(tenant, record.meta.name.clone());
+                let hash = record.object.hash.clone();
+                self.by_token.insert(hash, reference.clone());
+                self.tokens.insert(reference, record);
+            }
+            Object::Identity(tenant, record) => {
+                let reference = Reference::new(tenant, record.meta.name.clone());
+                let claim = record.object.claim.clone();
+                let identities = self.by_claim.entry(claim).or_default();
+                identities.insert(reference.clone());
+                self.identities.insert(reference, record);
+            }
+            Object::Webhook(tenant, record) => {
+                let reference = Reference::new(tenant, record.meta.name.clone());
+                self.webhooks.insert(reference, record);
             }
         }
     }
@@ -398,8 +308,22 @@ impl State {
                     let service = endpoint.service_identity.reference;
                     remove_member(&mut self.by_service, &service, &reference);
                     self.by_link_id.remove(&endpoint.connection.link_id);
-                    self.slots.remove(&endpoint.connection.slot);
+                    self.slots.give_back(endpoint.connection.slot);
                 }
+            }
+            Object::Token(..) => {
+                if let Some(old) = self.tokens.remove(&object.reference()) {
+                    self.by_token.remove(&old.object.hash);
+                }
+            }
+            Object::Identity(..) => {
+                let reference = object.reference();
+                if let Some(old) = self.identities.remove(&reference) {
+                    remove_member(&mut self.by_claim, &old.object.claim, &reference);
+                }
+            }
+            Object::Webhook(..) => {
+                self.webhooks.remove(&object.reference());
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Tenants: owners of networks, services and endpoints.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::{Name, record::Labels};
 
 /// How many objects a tenant may have; the configured default applies where a number is unset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quotas {
     /// Networks.
@@ -28,7 +29,7 @@ pub struct Tenant {
 }
 
 /// What a user says of a tenant.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantRequest {
     /// The tenant's name; in the path when an existing one is changed.

@@ -3,11 +3,16 @@
 //! The model does not lean on SQL, so another store (etcd, for several gateways with one desired
 //! state) can take SQLite's place behind [`Store`].
 
+pub mod keys;
 mod sqlite;
 
 pub use sqlite::Sqlite;
 
-use crate::model::{Change, Object, State};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use uuid::Uuid;
+
+use crate::model::{Change, Kind, Object, Reference, State, event::Recorded, object::DecodeError};
 
 /// A stored value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +57,7 @@ pub enum StoreError {
     },
     /// What is in the store can't be read.
     #[error(transparent)]
-    Decode(#[from] crate::model::state::DecodeError),
+    Decode(#[from] DecodeError),
     /// A value can't be written down.
     #[error("an object can't be stored: {0}")]
     Encode(#[from] serde_json::Error),
@@ -96,23 +101,70 @@ pub trait Store: Send {
     fn seed(&self) -> Result<u64, StoreError>;
 }
 
-/// Reads the whole state.
+/// What a store holds.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// What users asked for.
+    pub state: State,
+    /// The events of late, oldest first, and the revisions at which they were written.
+    pub events: Vec<(Recorded, u64)>,
+    /// How far webhooks have been told, by `TENANT/NAME`, with the revision.
+    pub cursors: Vec<(String, u64, u64)>,
+    /// Requests that were carried out once, by the hash of their key, with the revision.
+    pub requests: Vec<(String, Once, u64)>,
+}
+
+/// A request with an idempotency key that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Once {
+    /// The hash of the request.
+    pub request: String,
+    /// When.
+    pub at: Timestamp,
+    /// What it created.
+    pub kind: Kind,
+    /// Where.
+    pub reference: Reference,
+    /// Which one.
+    pub uid: Uuid,
+}
+
+/// Reads everything.
 ///
 /// # Errors
 /// When the store can't be read, or holds what this program does not understand.
-pub fn load(store: &dyn Store) -> Result<State, StoreError> {
+pub fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
+    fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DecodeError> {
+        serde_json::from_str(&entry.value).map_err(|error| DecodeError::Value {
+            key: entry.key.clone(),
+            error,
+        })
+    }
+    let mut loaded = Loaded::default();
     let mut objects = Vec::new();
     for entry in store.list("")? {
-        objects.push(Object::decode(&entry.key, &entry.value, entry.revision)?);
+        match entry.key.split_once('/') {
+            Some((keys::EVENTS, _)) => loaded.events.push((read(&entry)?, entry.revision)),
+            Some((keys::CURSORS, webhook)) => {
+                let cursor = (webhook.to_owned(), read(&entry)?, entry.revision);
+                loaded.cursors.push(cursor);
+            }
+            Some((keys::REQUESTS, hash)) => {
+                let request = (hash.to_owned(), read(&entry)?, entry.revision);
+                loaded.requests.push(request);
+            }
+            _ => objects.push(Object::decode(&entry.key, &entry.value, entry.revision)?),
+        }
     }
-    Ok(State::new(objects))
+    loaded.state = State::new(objects);
+    Ok(loaded)
 }
 
-/// Writes changes down, in one transaction; returns the revision that they are at.
+/// The writes that carry out changes.
 ///
 /// # Errors
-/// As for [`Store::commit`].
-pub fn commit(store: &mut dyn Store, changes: &[Change]) -> Result<u64, StoreError> {
+/// When an object can't be written down.
+pub fn writes(changes: &[Change]) -> Result<Vec<Write>, StoreError> {
     let mut writes = Vec::with_capacity(changes.len());
     for change in changes {
         let (object, value) = match change {
@@ -125,5 +177,5 @@ pub fn commit(store: &mut dyn Store, changes: &[Change]) -> Result<u64, StoreErr
             value,
         });
     }
-    store.commit(&writes)
+    Ok(writes)
 }

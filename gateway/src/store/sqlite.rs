@@ -12,7 +12,8 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use crate::store::{Entry, Store, StoreError, Write};
 
 /// What brings a store from the schema version that is the script's place to the next one.
-const MIGRATIONS: &[&str] = &["CREATE TABLE entry (
+const MIGRATIONS: &[&str] = &[
+    "CREATE TABLE entry (
         key TEXT PRIMARY KEY NOT NULL,
         value TEXT NOT NULL,
         revision INTEGER NOT NULL
@@ -22,7 +23,10 @@ const MIGRATIONS: &[&str] = &["CREATE TABLE entry (
         revision INTEGER NOT NULL,
         seed INTEGER NOT NULL
     ) STRICT;
-    INSERT INTO meta VALUES (0, 0, random());"];
+    INSERT INTO meta VALUES (0, 0, random());",
+    // Entries that are no objects: programs before this one would not understand them.
+    "",
+];
 
 /// A store in an SQLite file.
 #[derive(Debug)]

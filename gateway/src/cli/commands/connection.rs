@@ -4,16 +4,10 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use crate::{
-    api::{
-        connections::DecisionRequest,
-        view::{ConnectionView, ServiceView},
-    },
-    cli::{
-        client::Client,
-        commands::{joined, path},
-        output::Table,
-    },
-    model::Reference,
+    api::connections::DecisionRequest,
+    cli::{client::Client, commands::joined, output::Table},
+    client::all,
+    model::{ConnectionState, Decision, Reference},
 };
 
 #[derive(Debug, Subcommand)]
@@ -23,6 +17,9 @@ pub(in crate::cli) enum Command {
         /// Only those to this service
         #[arg(value_name = "TENANT/SERVICE")]
         service: Option<Reference>,
+        /// Only those in this state: Pending, Approved, Rejected
+        #[arg(long, value_name = "STATE", conflicts_with = "service")]
+        state: Option<ConnectionState>,
     },
     /// Let an endpoint's connection carry traffic
     Approve(Decide),
@@ -42,98 +39,89 @@ pub(in crate::cli) struct Decide {
     reason: String,
 }
 
-/// A connection and the service that it leads to.
-#[derive(serde::Serialize)]
-struct Listed {
-    service: String,
-    #[serde(flatten)]
-    connection: ConnectionView,
-}
-
 pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
     let (decision, arguments) = match command {
-        Command::List { service } => {
-            let listed = list(client, service).await?;
+        Command::List { service, state } => {
+            let listed = match service {
+                Some(Reference { tenant, name }) => {
+                    let api = &client.api;
+                    all(async |limit, after| {
+                        api.list_service_connections(&tenant, &name, limit, after)
+                            .await
+                    })
+                    .await?
+                }
+                None => {
+                    let api = &client.api;
+                    all(async |limit, after| {
+                        api.list_connections(None, state.as_ref(), limit, after)
+                            .await
+                    })
+                    .await?
+                }
+            };
             return client.show(&listed, |listed| {
-                let rows = listed.iter().map(
-                    |Listed {
-                         service,
-                         connection,
-                     }| {
-                        vec![
-                            connection.endpoint.to_string(),
-                            joined(&connection.addresses),
-                            service.clone(),
-                            connection.connection.state.to_string(),
-                            connection.connection.link_id.to_string(),
-                            connection.request_message.clone(),
-                        ]
-                    },
-                );
+                let rows = listed.iter().map(|connection| {
+                    vec![
+                        connection.endpoint.to_string(),
+                        joined(&connection.addresses),
+                        connection.service.to_string(),
+                        connection.connection.state.to_string(),
+                        connection.connection.link_id.to_string(),
+                        connection.request_message.clone(),
+                    ]
+                });
                 let head = vec![
                     "ENDPOINT", "ADDRESS", "SERVICE", "STATE", "LINK ID", "MESSAGE",
                 ];
                 Table::Rows(head, rows.collect())
             });
         }
-        Command::Approve(arguments) => ("approve", arguments),
-        Command::Reject(arguments) => ("reject", arguments),
-        Command::Remove(arguments) => ("remove", arguments),
+        Command::Approve(arguments) => (Decision::Approve, arguments),
+        Command::Reject(arguments) => (Decision::Reject, arguments),
+        Command::Remove(arguments) => (Decision::Remove, arguments),
     };
-    let mut listed = list(client, None).await?.into_iter();
-    let found = listed
-        .find(|listed| listed.connection.endpoint == arguments.endpoint)
-        .with_context(|| {
-            format!(
-                "no connection of an endpoint {} is there",
-                arguments.endpoint
-            )
-        })?;
-    let service: Reference = found.service.parse()?;
-    let link_id = found.connection.connection.link_id;
-    let path = format!(
-        "{}/connections/{link_id}/{decision}",
-        path("services", &service)
-    );
+    let api = &client.api;
+    let endpoint = &arguments.endpoint;
+    let found = api
+        .list_connections(Some(endpoint), None, None, None)
+        .await?;
+    let found = found
+        .items
+        .into_iter()
+        .next()
+        .with_context(|| format!("no connection of an endpoint {endpoint} is there"))?;
+    let Reference { tenant, name } = &found.service;
+    let link_id = found.connection.link_id;
     let request = DecisionRequest {
         reason: arguments.reason,
+        // What is decided about is what was looked at.
+        version: Some(found.version),
     };
-    let connection: ConnectionView = client.post(&path, &request).await?;
+    let connection = match decision {
+        Decision::Approve => {
+            api.approve_connection(tenant, name, link_id, &request)
+                .await?
+        }
+        Decision::Reject => {
+            api.reject_connection(tenant, name, link_id, &request)
+                .await?
+        }
+        Decision::Remove => {
+            api.remove_connection(tenant, name, link_id, &request)
+                .await?
+        }
+    };
     client.show(&connection, |connection| {
         let status = &connection.connection;
         Table::Fields(vec![
             ("endpoint", connection.endpoint.to_string()),
             ("address", joined(&connection.addresses)),
-            ("service", found.service.clone()),
+            ("service", connection.service.to_string()),
             ("connection", status.state.to_string()),
             ("link id", status.link_id.to_string()),
             ("reason", status.reason.clone()),
             ("decided by", status.decided_by.clone().unwrap_or_default()),
         ])
     })
-}
-
-/// The connections to one service, or to all.
-async fn list(client: &Client, service: Option<Reference>) -> Result<Vec<Listed>> {
-    let services = match service {
-        Some(service) => vec![service],
-        None => {
-            let services: Vec<ServiceView> = client.list_owned(None, "services").await?;
-            services
-                .iter()
-                .map(|service| service.reference().parse())
-                .collect::<Result<_, _>>()?
-        }
-    };
-    let mut listed = Vec::new();
-    for service in services {
-        let connections: Vec<ConnectionView> = client
-            .list(&format!("{}/connections", path("services", &service)))
-            .await?;
-        listed.extend(connections.into_iter().map(|connection| Listed {
-            service: service.to_string(),
-            connection,
-        }));
-    }
-    Ok(listed)
 }

@@ -9,9 +9,10 @@ use crate::{
     api::view::{AddressStatus, EndpointView},
     cli::{
         client::Client,
-        commands::{LabelArguments, amount, joined, path, shown},
+        commands::{LabelArguments, amount, joined, shown},
         output::Table,
     },
+    client::all,
     model::{Name, Reference, endpoint::EndpointRequest},
 };
 
@@ -22,7 +23,7 @@ pub(in crate::cli) enum Command {
     /// List endpoints
     List {
         /// Only those of this tenant
-        tenant: Option<String>,
+        tenant: Option<Name>,
     },
     /// Show an endpoint
     Show {
@@ -46,8 +47,9 @@ pub(in crate::cli) struct Create {
     /// The consumer's network
     #[arg(long, value_name = "NET")]
     network: String,
-    /// The private address that the service gets there
-    #[arg(long = "address", value_name = "IP", required = true)]
+    /// The private address that the service gets there; one of each family can be given. Without it,
+    /// free ones of the network's pool are taken
+    #[arg(long = "address", value_name = "IP")]
     addresses: Vec<IpAddr>,
     /// The service: its alias, or TENANT/NAME
     #[arg(long, value_name = "SERVICE")]
@@ -83,12 +85,15 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 resource: arguments.resource,
                 request_message: arguments.message,
             };
-            let path = format!("/v1/tenants/{tenant}/endpoints");
-            let endpoint: EndpointView = client.post(&path, &request).await?;
+            let endpoint = client.api.create_endpoint(&tenant, &request).await?;
             client.show(&endpoint, details)
         }
         Command::List { tenant } => {
-            let endpoints: Vec<EndpointView> = client.list_owned(tenant, "endpoints").await?;
+            let endpoints = client
+                .of_tenants(tenant, async |api, tenant| {
+                    all(async |limit, after| api.list_endpoints(tenant, limit, after).await).await
+                })
+                .await?;
             client.show(&endpoints, |endpoints| {
                 let rows = endpoints.iter().map(|endpoint| {
                     vec![
@@ -106,16 +111,18 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             })
         }
         Command::Show { endpoint } => {
-            let endpoint: EndpointView = client.get(&path("endpoints", &endpoint)).await?;
+            let endpoint = client
+                .api
+                .show_endpoint(&endpoint.tenant, &endpoint.name)
+                .await?;
             client.show(&endpoint, details)
         }
         Command::Delete { endpoint } => {
             client
-                .delete(
-                    &path("endpoints", &endpoint),
-                    &format!("endpoint {endpoint}"),
-                )
-                .await
+                .api
+                .delete_endpoint(&endpoint.tenant, &endpoint.name)
+                .await?;
+            client.gone(&format!("endpoint {endpoint}"))
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `gateway flow`.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use clap::Subcommand;
 
 use crate::{
-    api::{page::Page, view::FlowView},
     cli::{client::Client, output::Table},
     model::Reference,
 };
@@ -18,17 +19,15 @@ pub(in crate::cli) enum Command {
         endpoint: Option<Reference>,
         /// How many at the most
         #[arg(long, default_value_t = 100, value_name = "N")]
-        limit: usize,
+        limit: u64,
     },
 }
 
 pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
     let Command::List { endpoint, limit } = command;
-    let only = endpoint.map_or_else(String::new, |endpoint| {
-        format!("&endpoint={}%2F{}", endpoint.tenant, endpoint.name)
-    });
-    let page: Page<FlowView> = client
-        .get(&format!("/v1/flows?limit={limit}{only}"))
+    let page = client
+        .api
+        .list_flows(endpoint.as_ref(), Some(limit))
         .await?;
     client.show(&page.items, |flows| {
         let rows = flows.iter().map(|flow| {
@@ -38,8 +37,8 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                     .map_or_else(|| "-".to_owned(), ToString::to_string),
                 flow.protocol.to_string(),
                 flow.client.to_string(),
-                flow.nat.to_string(),
-                flow.backend.to_string(),
+                shown(flow.nat),
+                shown(flow.backend),
                 flow.state.clone(),
                 format!("{} s", flow.idle),
             ]
@@ -49,4 +48,8 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         ];
         Table::Rows(head, rows.collect())
     })
+}
+
+fn shown(address: Option<SocketAddr>) -> String {
+    address.map_or_else(|| "-".to_owned(), |address| address.to_string())
 }

@@ -2,17 +2,21 @@
 
 pub(super) mod connection;
 pub(super) mod endpoint;
+pub(super) mod event;
 pub(super) mod flow;
+pub(super) mod identity;
 pub(super) mod network;
 pub(super) mod service;
 pub(super) mod status;
 pub(super) mod tenant;
+pub(super) mod token;
+pub(super) mod webhook;
 
 use std::collections::BTreeMap;
 
 use clap::Args;
 
-use crate::model::{Reference, record::Labels};
+use crate::model::record::Labels;
 
 /// The labels of what is created or changed.
 #[derive(Args, Clone, Debug)]
@@ -34,10 +38,6 @@ fn label(text: &str) -> Result<(String, String), String> {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err("write KEY=VALUE".to_owned()),
     }
-}
-
-fn path(kind: &str, Reference { tenant, name }: &Reference) -> String {
-    format!("/v1/tenants/{tenant}/{kind}/{name}")
 }
 
 /// Labels on one line.

@@ -1,17 +1,22 @@
 //! `gateway network`.
 
+use std::net::IpAddr;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use ipnet::IpNet;
 
 use crate::{
     api::view::{AttachmentStatus, NetworkView},
     cli::{
         client::Client,
-        commands::{LabelArguments, path, shown},
+        commands::{LabelArguments, joined, shown},
         output::Table,
     },
+    client::all,
     model::{
-        Reference,
+        Name, Reference,
+        address::AddressRange,
         network::{Attachment, NetworkRequest},
     },
 };
@@ -25,7 +30,7 @@ pub(in crate::cli) enum Command {
     /// List networks
     List {
         /// Only those of this tenant
-        tenant: Option<String>,
+        tenant: Option<Name>,
     },
     /// Show a network
     Show {
@@ -56,8 +61,22 @@ pub(in crate::cli) struct Fields {
     /// The largest IP packet to send into it, in bytes; by default what the interface allows
     #[arg(long, value_name = "BYTES")]
     mtu: Option<u16>,
+    /// A prefix that its hosts' addresses are in; can be given several times
+    #[arg(long = "prefix", value_name = "CIDR")]
+    prefixes: Vec<IpNet>,
+    /// A router in it; can be given several times
+    #[arg(long = "router", value_name = "IP")]
+    routers: Vec<IpAddr>,
+    /// Where endpoints that are created without an address get it; can be given several times
+    #[arg(long = "pool", value_name = "CIDR|FIRST-LAST")]
+    pool: Vec<AddressRange>,
     #[command(flatten)]
     labels: LabelArguments,
+}
+
+/// What was given, or what was there where nothing was.
+fn given<T>(given: Vec<T>, there: Vec<T>) -> Vec<T> {
+    if given.is_empty() { there } else { given }
 }
 
 impl Fields {
@@ -79,32 +98,40 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 labels: fields.labels.labels(),
                 isolated: fields.isolated,
                 mtu: fields.mtu,
+                prefixes: fields.prefixes,
+                routers: fields.routers,
+                pool: fields.pool,
             };
-            let path = format!("/v1/tenants/{}/networks", fields.network.tenant);
-            let network: NetworkView = client.post(&path, &request).await?;
+            let network = client
+                .api
+                .create_network(&fields.network.tenant, &request)
+                .await?;
             client.show(&network, details)
         }
         Command::Update(fields) => {
-            let path = path("networks", &fields.network);
-            let old: NetworkView = client.get(&path).await?;
-            let given = fields.attachments();
+            let Reference { tenant, name } = &fields.network;
+            let old = client.api.show_network(tenant, name).await?;
+            let attachments = fields.attachments();
             let request = NetworkRequest {
                 name: None,
                 version: Some(old.meta.version),
-                attachments: if given.is_empty() {
-                    old.spec.attachments
-                } else {
-                    given
-                },
+                attachments: given(attachments, old.spec.attachments),
                 labels: fields.labels.labels(),
                 isolated: fields.isolated.or(old.spec.isolated),
                 mtu: fields.mtu.or(old.spec.mtu),
+                prefixes: given(fields.prefixes, old.spec.prefixes),
+                routers: given(fields.routers, old.spec.routers),
+                pool: given(fields.pool, old.spec.pool),
             };
-            let network: NetworkView = client.put(&path, &request).await?;
+            let network = client.api.update_network(tenant, name, &request).await?;
             client.show(&network, details)
         }
         Command::List { tenant } => {
-            let networks: Vec<NetworkView> = client.list_owned(tenant, "networks").await?;
+            let networks = client
+                .of_tenants(tenant, async |api, tenant| {
+                    all(async |limit, after| api.list_networks(tenant, limit, after).await).await
+                })
+                .await?;
             client.show(&networks, |networks| {
                 let rows = networks.iter().flat_map(|network| {
                     network.status.attachments.iter().map(|attachment| {
@@ -130,13 +157,18 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             })
         }
         Command::Show { network } => {
-            let network: NetworkView = client.get(&path("networks", &network)).await?;
+            let network = client
+                .api
+                .show_network(&network.tenant, &network.name)
+                .await?;
             client.show(&network, details)
         }
         Command::Delete { network } => {
             client
-                .delete(&path("networks", &network), &format!("network {network}"))
-                .await
+                .api
+                .delete_network(&network.tenant, &network.name)
+                .await?;
+            client.gone(&format!("network {network}"))
         }
     }
 }
@@ -176,6 +208,9 @@ fn details(network: &NetworkView) -> Table {
                 .map(|mtu| mtu.to_string())
                 .unwrap_or_default(),
         ),
+        ("prefixes", joined(&network.spec.prefixes)),
+        ("routers", joined(&network.spec.routers)),
+        ("pool", joined(&network.spec.pool)),
         ("labels", shown(&network.meta.labels)),
         ("created", network.meta.created_at.to_string()),
     ]);

@@ -4,13 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::{
-    api::view::StatusView,
-    cli::{client::Client, output::Table},
-};
+use crate::cli::{client::Client, output::Table};
 
 pub(in crate::cli) async fn run(client: &Client) -> Result<()> {
-    let status: StatusView = client.get("/v1/status").await?;
+    let status = client.api.show_status().await?;
     client.show(&status, |status| {
         let objects = &status.objects;
         let mut tables = vec![
@@ -51,6 +48,29 @@ pub(in crate::cli) async fn run(client: &Client) -> Result<()> {
             tables.push(Table::Rows(vec!["PROBLEMS"], problems.collect()));
         }
         Table::Several(tables)
+    })
+}
+
+/// Who the agent takes the caller for.
+pub(in crate::cli) async fn whoami(client: &Client) -> Result<()> {
+    let caller = client.api.show_caller().await?;
+    client.show(&caller, |caller| {
+        let roles = caller.roles.iter();
+        let roles: Vec<String> = roles
+            .map(|(tenant, role)| format!("{role} of {tenant}"))
+            .collect();
+        let may = if caller.operator {
+            "everything: the operator".to_owned()
+        } else if roles.is_empty() {
+            "nothing: no tenant knows you".to_owned()
+        } else {
+            roles.join(", ")
+        };
+        Table::Fields(vec![
+            ("name", caller.name.clone()),
+            ("from", caller.from.clone()),
+            ("may do", may),
+        ])
     })
 }
 

@@ -7,9 +7,10 @@ use crate::{
     api::view::TenantView,
     cli::{
         client::Client,
-        commands::{LabelArguments, shown},
+        commands::{LabelArguments, identity, shown, token, webhook},
         output::Table,
     },
+    client::all,
     model::{
         Name,
         tenant::{Quotas, TenantRequest},
@@ -34,6 +35,15 @@ pub(in crate::cli) enum Command {
         /// The tenant
         name: Name,
     },
+    /// Secrets by which programs and people act for a tenant
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Who, of those that another system knows, acts for a tenant
+    #[command(subcommand)]
+    Identity(identity::Command),
+    /// Where a tenant wants to be told of events
+    #[command(subcommand)]
+    Webhook(webhook::Command),
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +65,9 @@ pub(in crate::cli) struct Fields {
 
 pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
     match command {
+        Command::Token(command) => token::run(client, command).await,
+        Command::Identity(command) => identity::run(client, command).await,
+        Command::Webhook(command) => webhook::run(client, command).await,
         Command::Create(fields) => {
             let request = TenantRequest {
                 name: Some(fields.name),
@@ -66,12 +79,11 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                     endpoints: fields.endpoints,
                 },
             };
-            let tenant: TenantView = client.post("/v1/tenants", &request).await?;
+            let tenant = client.api.create_tenant(&request).await?;
             client.show(&tenant, details)
         }
         Command::Update(fields) => {
-            let path = format!("/v1/tenants/{}", fields.name);
-            let old: TenantView = client.get(&path).await?;
+            let old = client.api.show_tenant(&fields.name).await?;
             let quotas = old.spec.quotas;
             let request = TenantRequest {
                 name: None,
@@ -83,11 +95,12 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                     endpoints: fields.endpoints.or(quotas.endpoints),
                 },
             };
-            let tenant: TenantView = client.put(&path, &request).await?;
+            let tenant = client.api.update_tenant(&fields.name, &request).await?;
             client.show(&tenant, details)
         }
         Command::List => {
-            let tenants: Vec<TenantView> = client.list("/v1/tenants").await?;
+            let api = &client.api;
+            let tenants = all(async |limit, after| api.list_tenants(limit, after).await).await?;
             client.show(&tenants, |tenants| {
                 let rows = tenants.iter().map(|tenant| {
                     let usage = &tenant.status.usage;
@@ -105,13 +118,12 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             })
         }
         Command::Show { name } => {
-            let tenant: TenantView = client.get(&format!("/v1/tenants/{name}")).await?;
+            let tenant = client.api.show_tenant(&name).await?;
             client.show(&tenant, details)
         }
         Command::Delete { name } => {
-            client
-                .delete(&format!("/v1/tenants/{name}"), &format!("tenant {name}"))
-                .await
+            client.api.delete_tenant(&name).await?;
+            client.gone(&format!("tenant {name}"))
         }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::net::IpAddr;
 
+use ring::digest::{SHA256, digest};
+
 use crate::model::{
-    Change, Code, Connection, ConnectionState, Context, Endpoint, Kind, Name, Object, Problem,
-    Record, Reference, Service, State,
-    address::check_host,
+    Change, Code, Connection, ConnectionState, Context, Endpoint, Kind, Name, Network, Object,
+    Problem, Record, Reference, Service, State,
+    address::{AddressRange, check_host},
+    connection::AUTO_APPROVAL,
     endpoint::{EndpointRequest, ServiceIdentity},
     operations::{Policy, check_quota, refuse_existing, required_name, same_name, tenant_of},
     record::{Labels, check_text, checked_labels},
@@ -26,20 +29,27 @@ pub fn create_endpoint(
     let owner = tenant_of(state, tenant)?;
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
-    refuse_existing(
-        state.endpoints.contains_key(&reference),
-        Kind::Endpoint,
-        &reference,
-    )?;
+    check_text("request_message", &request.request_message)?;
+    let labels = checked_labels(request.labels.clone(), &Labels::new())?;
+    if let Some(there) = state.endpoints.get(&reference) {
+        if is_asked_for(there, &request, &labels) {
+            return Ok(Vec::new());
+        }
+        refuse_existing(true, Kind::Endpoint, &reference)?;
+    }
     let network = Reference::new(tenant.clone(), request.network.clone());
-    if !state.networks.contains_key(&network) {
+    let Some(found) = state.networks.get(&network) else {
         return Err(Problem::invalid(
             "network",
             format!("there is no network {network}: create it first"),
         ));
-    }
-    check_addresses(state, &network, &request.addresses)?;
-    check_text("request_message", &request.request_message)?;
+    };
+    let addresses = if request.addresses.is_empty() {
+        allocate(state, &network, &found.object, &reference)?
+    } else {
+        check_addresses(state, &network, &found.object, &request.addresses)?;
+        request.addresses
+    };
     let (service, record) = find_service(state, tenant, &request.service)?;
     let resource = request.resource.unwrap_or_else(default_resource);
     if record.object.spec.resource(&resource).is_none() {
@@ -61,7 +71,6 @@ pub fn create_endpoint(
             ),
         ));
     }
-    let labels = checked_labels(request.labels, &Labels::new())?;
     let approved = record.object.spec.approves_at_once(tenant);
     let identifiers = &mut *context.identifiers;
     let connection = Connection {
@@ -82,12 +91,12 @@ pub fn create_endpoint(
         } else {
             String::new()
         },
-        decided_by: approved.then(|| "auto-approval".to_owned()),
+        decided_by: approved.then(|| AUTO_APPROVAL.to_owned()),
         decided_at: approved.then_some(context.now),
     };
     let endpoint = Endpoint {
         network: request.network,
-        addresses: request.addresses,
+        addresses,
         service: request.service,
         resource,
         request_message: request.request_message,
@@ -119,7 +128,10 @@ pub fn update_endpoint(
     let resource = request.resource.unwrap_or_else(default_resource);
     for (field, same) in [
         ("network", request.network == endpoint.network),
-        ("addresses", request.addresses == endpoint.addresses),
+        (
+            "addresses",
+            request.addresses.is_empty() || request.addresses == endpoint.addresses,
+        ),
         ("service", request.service == endpoint.service),
         ("resource", resource == endpoint.resource),
         (
@@ -162,18 +174,90 @@ fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Endpoi
     found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))
 }
 
+/// Whether the endpoint is what is asked for.
+fn is_asked_for(there: &Record<Endpoint>, request: &EndpointRequest, labels: &Labels) -> bool {
+    let endpoint = &there.object;
+    let resource = request.resource.clone().unwrap_or_else(default_resource);
+    there.meta.labels == *labels
+        && endpoint.network == request.network
+        && (request.addresses.is_empty() || endpoint.addresses == request.addresses)
+        && endpoint.service == request.service
+        && endpoint.resource == resource
+        && endpoint.request_message == request.request_message
+        && endpoint.connection.state != ConnectionState::Disconnected
+}
+
+/// Free addresses of the network's pool, one of each family that is in it. Where the search begins is
+/// told by the endpoint's name: one that is created again is likely to get what it had.
+fn allocate(
+    state: &State,
+    reference: &Reference,
+    network: &Network,
+    endpoint: &Reference,
+) -> Result<Vec<IpAddr>, Problem> {
+    if network.pool.is_empty() {
+        return Err(Problem::invalid(
+            "addresses",
+            format!("an endpoint needs an address, since network {reference} has no pool of them"),
+        ));
+    }
+    let mut addresses = Vec::new();
+    for v4 in [true, false] {
+        let of_family = |range: &&AddressRange| range.ends().0.is_ipv4() == v4;
+        let pool: Vec<AddressRange> = network.pool.iter().filter(of_family).copied().collect();
+        if pool.is_empty() {
+            continue;
+        }
+        let start = digest(&SHA256, endpoint.to_string().as_bytes());
+        let start = start.as_ref().iter().take(8);
+        let start = start.fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        let is_free = |address: &IpAddr| {
+            check_host("", *address).is_ok()
+                && network.check_member("", *address).is_ok()
+                && check_free(state, reference, *address).is_ok()
+        };
+        let mut candidates = rotated(&pool, start).take(MOST_TRIES);
+        let found = candidates.find(is_free).ok_or_else(|| {
+            let family = if v4 { "IPv4" } else { "IPv6" };
+            Problem::new(
+                Code::LimitReached,
+                format!("the pool of network {reference} has no free {family} address"),
+            )
+            .at("addresses")
+        })?;
+        addresses.push(found);
+    }
+    Ok(addresses)
+}
+
+/// As many addresses of a pool are tried. More are only taken where nearly all are.
+const MOST_TRIES: usize = 1 << 20;
+
+/// All addresses of the ranges, from the one at the place on, and then from the first.
+fn rotated(pool: &[AddressRange], start: u64) -> impl Iterator<Item = IpAddr> {
+    let count = pool.iter().map(|range| range.count());
+    let count = count.fold(0u64, u64::saturating_add);
+    let start = start % count.max(1);
+    (0..count).map(move |step| {
+        let mut place = u64::try_from((u128::from(start) + u128::from(step)) % u128::from(count))
+            .unwrap_or_default();
+        for range in pool {
+            if place < range.count() {
+                return range.nth(place);
+            }
+            place -= range.count();
+        }
+        pool[0].ends().0
+    })
+}
+
 /// One address of each family at the most, which nothing else in the network has.
 fn check_addresses(
     state: &State,
     network: &Reference,
+    found: &Network,
     addresses: &[IpAddr],
 ) -> Result<(), Problem> {
-    if addresses.is_empty() {
-        return Err(Problem::invalid(
-            "addresses",
-            "an endpoint needs an address",
-        ));
-    }
     for (place, address) in addresses.iter().enumerate() {
         let field = format!("addresses[{place}]");
         if addresses[..place]
@@ -186,6 +270,7 @@ fn check_addresses(
             ));
         }
         check_host(&field, *address)?;
+        found.check_member(&field, *address)?;
         check_free(state, network, *address).map_err(|problem| problem.at(field))?;
     }
     Ok(())

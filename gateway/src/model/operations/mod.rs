@@ -1,16 +1,20 @@
 //! What can be done: one function an operation, from the state and a request to the changes.
 
+mod access;
 mod connection;
 mod endpoint;
 mod network;
 mod service;
 mod tenant;
+mod webhook;
 
+pub use access::{create_identity, create_token, delete_identity, delete_token};
 pub use connection::{decide, visible_connection};
 pub use endpoint::{create_endpoint, delete_endpoint, update_endpoint};
 pub use network::{create_network, delete_network, update_network};
 pub use service::{create_service, delete_service, update_service};
 pub use tenant::{create_tenant, delete_tenant, update_tenant};
+pub use webhook::{create_webhook, delete_webhook};
 
 use crate::model::{Code, Kind, Name, Problem, Record, Reference, State, Tenant, tenant::Quotas};
 
@@ -21,6 +25,8 @@ pub struct Policy {
     pub alias_domain: String,
     /// What a tenant may have that has no quota of its own.
     pub default_quotas: DefaultQuotas,
+    /// The OpenID Connect issuers that are trusted.
+    pub issuers: Vec<String>,
     /// How many connections the data path's arrays have room for.
     pub most_connections: u32,
 }
@@ -51,6 +57,7 @@ impl Default for Policy {
         Self {
             alias_domain: "privatelink.internal".to_owned(),
             default_quotas: DefaultQuotas::default(),
+            issuers: Vec::new(),
             most_connections: gateway_common::maps::MOST_LINKS,
         }
     }
@@ -101,7 +108,7 @@ fn check_quota(
         endpoints,
     } = tenant.object.quotas;
     let limit = match kind {
-        Kind::Tenant => return Ok(()),
+        Kind::Tenant | Kind::Token | Kind::Identity | Kind::Webhook => return Ok(()),
         Kind::Network => networks.unwrap_or(policy.default_quotas.networks),
         Kind::Service => services.unwrap_or(policy.default_quotas.services),
         Kind::Endpoint => endpoints.unwrap_or(policy.default_quotas.endpoints),

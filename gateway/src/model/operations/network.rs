@@ -21,26 +21,36 @@ pub fn create_network(
     let owner = tenant_of(state, tenant)?;
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
-    refuse_existing(
-        state.networks.contains_key(&reference),
-        Kind::Network,
-        &reference,
-    )?;
     request.check()?;
+    let labels = checked_labels(request.labels.clone(), &Labels::new())?;
+    if let Some(there) = state.networks.get(&reference) {
+        if there.object == network_of(&request, there.object.number) && there.meta.labels == labels
+        {
+            return Ok(Vec::new());
+        }
+        refuse_existing(true, Kind::Network, &reference)?;
+    }
     check_interfaces(state, &reference, &request)?;
     let has = State::owned(&state.networks, tenant).count();
     check_quota(owner, policy, Kind::Network, has)?;
-    let labels = checked_labels(request.labels, &Labels::new())?;
-    let network = Network {
-        attachments: request.attachments,
+    let number = context
+        .identifiers
+        .number(&|number| state.number_is_taken(number));
+    let record = Record::create(context, name, labels, network_of(&request, number));
+    Ok(vec![Change::Put(Object::Network(tenant.clone(), record))])
+}
+
+/// The network that is asked for.
+fn network_of(request: &NetworkRequest, number: u32) -> Network {
+    Network {
+        attachments: request.attachments.clone(),
         isolated: request.isolated,
         mtu: request.mtu,
-        number: context
-            .identifiers
-            .number(&|number| state.number_is_taken(number)),
-    };
-    let record = Record::create(context, name, labels, network);
-    Ok(vec![Change::Put(Object::Network(tenant.clone(), record))])
+        prefixes: request.prefixes.clone(),
+        routers: request.routers.clone(),
+        pool: request.pool.clone(),
+        number,
+    }
 }
 
 /// Changes a network.
@@ -58,13 +68,9 @@ pub fn update_network(
     old.expect_version(request.version)?;
     request.check()?;
     check_interfaces(state, reference, &request)?;
+    let network = network_of(&request, old.object.number);
+    check_users(state, reference, &network)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
-    let network = Network {
-        attachments: request.attachments,
-        isolated: request.isolated,
-        mtu: request.mtu,
-        number: old.object.number,
-    };
     let record = old.update(context, labels, network);
     Ok(vec![Change::Put(Object::Network(
         reference.tenant.clone(),
@@ -97,6 +103,17 @@ pub fn delete_network(state: &State, reference: &Reference) -> Result<Vec<Change
         reference.tenant.clone(),
         record.clone(),
     ))])
+}
+
+/// What is in the network must be able to stay.
+fn check_users(state: &State, reference: &Reference, network: &Network) -> Result<(), Problem> {
+    for (address, endpoint) in state.addresses_of_network(reference) {
+        network.check_member("", address).map_err(|problem| {
+            let detail = format!("endpoint {endpoint} could not stay: {}", problem.detail);
+            Problem::new(Code::HasDependents, detail).at("prefixes")
+        })?;
+    }
+    Ok(())
 }
 
 fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Network>, Problem> {

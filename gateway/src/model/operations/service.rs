@@ -27,15 +27,17 @@ pub fn create_service(
     let owner = tenant_of(state, tenant)?;
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
-    refuse_existing(
-        state.services.contains_key(&reference),
-        Kind::Service,
-        &reference,
-    )?;
+    request.spec.check()?;
+    let labels = checked_labels(request.labels, &Labels::new())?;
+    if let Some(there) = state.services.get(&reference) {
+        if there.object.spec == request.spec && there.meta.labels == labels {
+            return Ok(Vec::new());
+        }
+        refuse_existing(true, Kind::Service, &reference)?;
+    }
     check(state, &reference, &request.spec)?;
     let has = State::owned(&state.services, tenant).count();
     check_quota(owner, policy, Kind::Service, has)?;
-    let labels = checked_labels(request.labels, &Labels::new())?;
     let number = context
         .identifiers
         .number(&|number| state.number_is_taken(number));
@@ -155,18 +157,25 @@ fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Servic
 
 fn check(state: &State, reference: &Reference, spec: &ServiceSpec) -> Result<(), Problem> {
     let network = Reference::new(reference.tenant.clone(), spec.network.clone());
-    if !state.networks.contains_key(&network) {
+    let Some(found) = state.networks.get(&network) else {
         return Err(Problem::invalid(
             "network",
             format!("there is no network {network}: create it first"),
         ));
-    }
+    };
     spec.check()?;
     for (place, range) in spec.nat_addresses.iter().enumerate() {
         let field = format!("nat_addresses[{place}]");
         let taken = |what: String| {
             Problem::new(Code::InUse, format!("{range} holds {what}")).at(field.clone())
         };
+        let reserved = found
+            .object
+            .reserved()
+            .find(|(_, address)| range.contains(*address));
+        if let Some((what, address)) = reserved {
+            return Err(taken(format!("{address}, {what}")));
+        }
         for (address, endpoint) in state.addresses_of_network(&network) {
             if range.contains(address) {
                 return Err(taken(format!("{address}, which is endpoint {endpoint}")));
@@ -210,6 +219,12 @@ fn check_backends(
         for (b, backend) in resource.backends.iter().enumerate() {
             let field = || format!("resources[{r}].backends[{b}].address");
             let address = backend.address;
+            let network_itself = state.networks.get(network);
+            let mut reserved = network_itself.into_iter().flat_map(|n| n.object.reserved());
+            if let Some((what, _)) = reserved.find(|(_, reserved)| *reserved == address) {
+                let detail = format!("{address} is {what}, not a server");
+                return Err(Problem::new(Code::InUse, detail).at(field()));
+            }
             if let Some(endpoint) = state.endpoint_of_address(network, address) {
                 return Err(Problem::new(
                     Code::InUse,

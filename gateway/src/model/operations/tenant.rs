@@ -17,15 +17,18 @@ pub fn create_tenant(
     request: TenantRequest,
 ) -> Result<Vec<Change>, Problem> {
     let name = required_name(request.name)?;
-    if state.tenants.contains_key(&name) {
-        return Err(
-            Problem::new(Code::AlreadyExists, format!("tenant {name} exists already")).at("name"),
-        );
-    }
     let labels = checked_labels(request.labels, &Labels::new())?;
     let tenant = Tenant {
         quotas: request.quotas,
     };
+    if let Some(there) = state.tenants.get(&name) {
+        if there.object == tenant && there.meta.labels == labels {
+            return Ok(Vec::new());
+        }
+        return Err(
+            Problem::new(Code::AlreadyExists, format!("tenant {name} exists already")).at("name"),
+        );
+    }
     let record = Record::create(context, name, labels, tenant);
     Ok(vec![Change::Put(Object::Tenant(record))])
 }
@@ -77,5 +80,19 @@ pub fn delete_tenant(state: &State, name: &Name) -> Result<Vec<Change>, Problem>
             ),
         ));
     }
-    Ok(vec![Change::Delete(Object::Tenant(record.clone()))])
+    // Who may act for it is of no use without it.
+    let mut changes = Vec::new();
+    for (_, record) in State::owned(&state.tokens, name) {
+        changes.push(Change::Delete(Object::Token(name.clone(), record.clone())));
+    }
+    for (_, record) in State::owned(&state.identities, name) {
+        let object = Object::Identity(name.clone(), record.clone());
+        changes.push(Change::Delete(object));
+    }
+    for (_, record) in State::owned(&state.webhooks, name) {
+        let object = Object::Webhook(name.clone(), record.clone());
+        changes.push(Change::Delete(object));
+    }
+    changes.push(Change::Delete(Object::Tenant(record.clone())));
+    Ok(changes)
 }

@@ -594,3 +594,156 @@ fn service_request(name: Option<&Name>, changes: Value) -> Result<ServiceRequest
         .extend(changes.as_object().unwrap().clone());
     body(value)
 }
+
+/// The consumer's network, with these fields as well.
+fn update_consumer_network(world: &mut World, fields: Value) -> Outcome {
+    let mut value = json!({ "attachments": [{ "interface": "veth-c" }] });
+    let map = value.as_object_mut().unwrap();
+    map.extend(fields.as_object().unwrap().clone());
+    let request: NetworkRequest = body(value)?;
+    let network = reference("consumer/net");
+    world.run(|state, context, _| update_network(state, context, &network, request))
+}
+
+#[test]
+fn an_endpoint_without_an_address_gets_a_free_one_of_each_family_of_the_pool() {
+    let mut world = World::furnished();
+    let without = json!({ "service": "provider/shop" });
+    let refusal = world
+        .endpoint_with("consumer/x", without.clone())
+        .unwrap_err();
+    assert_eq!(refusal.field.as_deref(), Some("addresses"));
+    assert!(refusal.detail.contains("no pool"), "{refusal}");
+    update_consumer_network(
+        &mut world,
+        json!({
+            "prefixes": ["10.0.0.0/24", "fd00::/64"],
+            "routers": ["10.0.0.251"],
+            // The network's own address, a router and the broadcast address are passed over.
+            "pool": ["10.0.0.0-10.0.0.1", "10.0.0.250-10.0.0.255", "fd00::10-fd00::20"],
+        }),
+    )
+    .unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0..5 {
+        let at = format!("consumer/x{number}");
+        world.endpoint_with(&at, without.clone()).unwrap();
+        let endpoint = &world.state.endpoints[&reference(&at)].object;
+        assert_eq!(endpoint.addresses.len(), 2);
+        assert!(endpoint.addresses[0].is_ipv4() && endpoint.addresses[1].is_ipv6());
+        seen.extend(endpoint.addresses.clone());
+    }
+    let v4: Vec<String> = seen
+        .iter()
+        .filter(|address| address.is_ipv4())
+        .map(ToString::to_string)
+        .collect();
+    let expected = [
+        "10.0.0.1",
+        "10.0.0.250",
+        "10.0.0.252",
+        "10.0.0.253",
+        "10.0.0.254",
+    ];
+    assert_eq!(v4, expected);
+}
+
+#[test]
+fn a_pool_that_is_used_up_says_so_and_an_address_that_is_given_back_is_given_again() {
+    let mut world = World::furnished();
+    update_consumer_network(&mut world, json!({ "pool": ["10.0.0.8/30"] })).unwrap();
+    let without = json!({ "service": "provider/shop" });
+    let mut had = Vec::new();
+    for number in 0..4 {
+        let at = format!("consumer/x{number}");
+        world.endpoint_with(&at, without.clone()).unwrap();
+        had.push(
+            world.state.endpoints[&reference(&at)]
+                .object
+                .addresses
+                .clone(),
+        );
+    }
+    let refusal = world
+        .endpoint_with("consumer/y", without.clone())
+        .unwrap_err();
+    assert_eq!(refusal.code, Code::LimitReached);
+    assert!(refusal.detail.contains("no free IPv4 address"), "{refusal}");
+    world
+        .run(|state, _, _| delete_endpoint(state, &reference("consumer/x2")))
+        .unwrap();
+    world.endpoint_with("consumer/y", without).unwrap();
+    assert_eq!(
+        world.state.endpoints[&reference("consumer/y")]
+            .object
+            .addresses,
+        had[2]
+    );
+}
+
+#[test]
+fn addresses_that_no_host_of_the_network_has_are_refused() {
+    let mut world = World::furnished();
+    let fields = json!({ "prefixes": ["10.0.0.0/24"], "routers": ["10.0.0.1"] });
+    update_consumer_network(&mut world, fields).unwrap();
+    for (address, says) in [
+        ("10.0.0.1", "is a router of the network"),
+        ("10.0.0.0", "the address of the network itself"),
+        ("10.0.0.255", "the broadcast address"),
+        ("10.0.1.5", "in none of the network's prefixes"),
+        ("224.0.0.5", "a multicast address"),
+    ] {
+        let refusal = world
+            .endpoint("consumer/x", address, "provider/shop")
+            .unwrap_err();
+        assert!(refusal.detail.contains(says), "{address}: {refusal}");
+        assert_eq!(refusal.field.as_deref(), Some("addresses[0]"));
+    }
+    world
+        .endpoint("consumer/x", "10.0.0.9", "provider/shop")
+        .unwrap();
+    for (fields, says) in [
+        (
+            json!({ "prefixes": ["10.9.0.0/24"] }),
+            "endpoint consumer/x could not stay",
+        ),
+        (
+            json!({ "routers": ["10.0.0.9"] }),
+            "is a router of the network",
+        ),
+        (json!({ "prefixes": ["10.0.0.1/24"] }), "10.0.0.0/24"),
+        (json!({ "routers": ["224.0.0.1"] }), "multicast"),
+        (
+            json!({ "prefixes": ["10.0.0.0/24"], "pool": ["10.0.1.0/30"] }),
+            "in none",
+        ),
+    ] {
+        let refusal = update_consumer_network(&mut world, fields.clone()).unwrap_err();
+        assert!(refusal.detail.contains(says), "{fields}: {refusal}");
+    }
+}
+
+#[test]
+fn what_is_there_just_so_is_not_created_again() {
+    let mut world = World::furnished();
+    world
+        .endpoint("consumer/x", "10.0.0.9", "provider/shop")
+        .unwrap();
+    let before = world.revision;
+    let state = format!("{:?}", world.state);
+    world.tenant("consumer").unwrap();
+    world.network("consumer/net", "veth-c").unwrap();
+    world.service("provider/shop", json!({})).unwrap();
+    world
+        .endpoint("consumer/x", "10.0.0.9", "provider/shop")
+        .unwrap();
+    assert_eq!(format!("{:?}", world.state), state);
+    assert!(world.revision > before);
+    for refusal in [
+        world.network("consumer/net", "other"),
+        world.service("provider/shop", json!({ "max_connections_per_tenant": 1 })),
+        world.endpoint("consumer/x", "10.0.0.10", "provider/shop"),
+    ] {
+        assert_eq!(refusal.unwrap_err().code, Code::AlreadyExists);
+    }
+}

@@ -3,12 +3,16 @@
 use std::{net::IpAddr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::schema;
 
 /// A server of a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
     /// Its address in the provider's network.
+    #[schema(value_type = schema::IpAddress)]
     pub address: IpAddr,
     /// Its share of new flows, against the other backends' weights; 0 takes none.
     #[serde(default = "one")]

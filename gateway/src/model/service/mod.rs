@@ -10,6 +10,7 @@ mod tenants;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use backend::{Backend, MOST_WEIGHT};
 pub use health::{Check, Health, HealthCheck, StatusRange, UnhealthyFlows};
@@ -25,7 +26,7 @@ use crate::model::{
 };
 
 /// What a client gets when no backend can take its flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NoBackend {
     /// A TCP reset, at once.
@@ -36,7 +37,7 @@ pub enum NoBackend {
 }
 
 /// What a packet gets that belongs to no flow and can't open one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NoFlow {
     /// A TCP reset, or an ICMP error, at once.
@@ -47,7 +48,7 @@ pub enum NoFlow {
 }
 
 /// What keeps a client's flows on one backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionAffinity {
     /// Nothing: each flow is balanced by itself.
@@ -58,7 +59,7 @@ pub enum SessionAffinity {
 }
 
 /// How long a flow may be idle, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// An open TCP connection (RFC 5382, REQ-5).
@@ -107,7 +108,7 @@ impl Timeouts {
 }
 
 /// What a user says of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceRequest {
     /// The service's name; in the path when an existing one is changed.
@@ -125,7 +126,7 @@ pub struct ServiceRequest {
 }
 
 /// The fields of a service that its provider sets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceSpec {
     /// The provider's network.
     pub network: Name,

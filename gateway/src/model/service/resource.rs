@@ -1,6 +1,7 @@
 //! Resources: what an endpoint is bound to.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::model::{
     Name, Problem,
@@ -9,7 +10,7 @@ use crate::model::{
 };
 
 /// One named instance inside a service; an endpoint is bound to exactly one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resource {
     /// Its name within the service.

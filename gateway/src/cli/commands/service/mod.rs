@@ -13,9 +13,10 @@ use table::{connections, details};
 
 use crate::{
     api::view::ServiceView,
-    cli::{client::Client, commands::path, output::Table},
+    cli::{client::Client, output::Table},
+    client::all,
     model::{
-        Reference,
+        Name, Reference,
         record::Labels,
         service::{
             Backend, HealthCheck, NoBackend, NoFlow, Resource, ServiceRequest, ServiceSpec,
@@ -36,7 +37,7 @@ pub(in crate::cli) enum Command {
     /// List services
     List {
         /// Only those of this tenant
-        tenant: Option<String>,
+        tenant: Option<Name>,
     },
     /// Show a service
     Show {
@@ -91,7 +92,11 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             client.show(&service.await?, details)
         }
         Command::List { tenant } => {
-            let services: Vec<ServiceView> = client.list_owned(tenant, "services").await?;
+            let services = client
+                .of_tenants(tenant, async |api, tenant| {
+                    all(async |limit, after| api.list_services(tenant, limit, after).await).await
+                })
+                .await?;
             client.show(&services, |services| {
                 let rows = services.iter().map(|service| {
                     let backends = &service.status.backends;
@@ -111,12 +116,16 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             })
         }
         Command::Show { service } => {
-            let service: ServiceView = client.get(&path("services", &service)).await?;
+            let service = client
+                .api
+                .show_service(&service.tenant, &service.name)
+                .await?;
             client.show(&service, details)
         }
         Command::Delete { service, force } => {
-            let path = format!("{}?force={force}", path("services", &service));
-            client.delete(&path, &format!("service {service}")).await
+            let Reference { tenant, name } = &service;
+            client.api.delete_service(tenant, name, Some(force)).await?;
+            client.gone(&format!("service {service}"))
         }
     }
 }
@@ -160,8 +169,8 @@ async fn create(client: &Client, arguments: Create) -> Result<()> {
         labels: arguments.settings.labels.labels(),
         spec,
     };
-    let path = format!("/v1/tenants/{}/services", arguments.service.tenant);
-    let service: ServiceView = client.post(&path, &request).await?;
+    let tenant = &arguments.service.tenant;
+    let service = client.api.create_service(tenant, &request).await?;
     client.show(&service, details)
 }
 
@@ -172,8 +181,8 @@ async fn change(
     labels: Option<Labels>,
     edit: impl FnOnce(&mut ServiceSpec) -> Result<()>,
 ) -> Result<ServiceView> {
-    let path = path("services", service);
-    let old: ServiceView = client.get(&path).await?;
+    let Reference { tenant, name } = service;
+    let old = client.api.show_service(tenant, name).await?;
     let mut spec = old.spec;
     edit(&mut spec)?;
     let request = ServiceRequest {
@@ -182,7 +191,7 @@ async fn change(
         labels,
         spec,
     };
-    client.put(&path, &request).await
+    client.api.update_service(tenant, name, &request).await
 }
 
 fn find(resource: &mut Resource, address: IpAddr) -> Option<&mut Backend> {

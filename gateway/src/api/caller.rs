@@ -1,0 +1,188 @@
+//! Who asks, and whether it may: found out before a request's body is read.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use axum::{
+    extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State as AgentState},
+    http::{HeaderValue, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse as _, Response},
+};
+use jiff::Timestamp;
+
+use crate::{
+    api::{Shared, request::name_in_path, response::Refusal, socket, tls},
+    auth::{Bearer, Credential},
+    model::{Code, Kind, Name, Permission, Principal, Problem, token::TokenHash},
+};
+
+/// What a request came with.
+#[derive(Clone, Debug)]
+pub(super) struct Presented {
+    pub(super) credential: Credential,
+    pub(super) from: String,
+}
+
+/// Finds out who asks; lets nobody through of whom that is not known.
+pub(super) async fn authenticate(
+    AgentState(agent): AgentState<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let came = Came::of(&request);
+    match presented(&agent, came).await {
+        Ok((presented, principal)) => {
+            let extensions = request.extensions_mut();
+            extensions.insert(Arc::new(principal));
+            extensions.insert(presented);
+            next.run(request).await
+        }
+        Err(problem) => Refusal::from(problem).into_response(),
+    }
+}
+
+/// What of a request tells who asks.
+enum Came {
+    Socket(socket::Peer),
+    Tls(tls::Peer, Option<HeaderValue>),
+    Unknown,
+}
+
+impl Came {
+    fn of(request: &Request) -> Self {
+        let extensions = request.extensions();
+        if let Some(ConnectInfo(peer)) = extensions.get::<ConnectInfo<socket::Peer>>() {
+            return Self::Socket(peer.clone());
+        }
+        match extensions.get::<tls::Peer>() {
+            Some(peer) => {
+                let header = request.headers().get(header::AUTHORIZATION);
+                Self::Tls(peer.clone(), header.cloned())
+            }
+            None => Self::Unknown,
+        }
+    }
+}
+
+async fn presented(agent: &Shared, came: Came) -> Result<(Presented, Principal), Problem> {
+    let (credential, from) = match came {
+        Came::Socket(peer) => (Credential::Operator { uid: peer.uid }, "socket".to_owned()),
+        Came::Tls(peer, header) => {
+            let from = peer.address.ip().to_canonical().to_string();
+            let bearer = header.as_ref().map(|value| {
+                let text = value.to_str().ok();
+                text.and_then(Bearer::of)
+            });
+            let credential = match bearer {
+                None => peer.credential.ok_or_else(|| {
+                    let detail =
+                        "say who you are: Authorization: Bearer TOKEN, or a client certificate";
+                    Problem::new(Code::Unauthenticated, detail)
+                })?,
+                Some(Some(Bearer::Token(text))) => Credential::Token(TokenHash::of(text)),
+                Some(Some(Bearer::Foreign(text))) => {
+                    agent.issuers.verify(text).await.ok_or_else(unknown)?
+                }
+                Some(None) => {
+                    let detail = "the Authorization header must read: Bearer TOKEN";
+                    return Err(Problem::new(Code::Unauthenticated, detail));
+                }
+            };
+            (credential, from)
+        }
+        Came::Unknown => return Err(Problem::new(Code::Internal, "it is not known who asks")),
+    };
+    let core = agent.core.lock().await;
+    let principal = credential.principal(&core.state, Timestamp::now(), &from);
+    let principal = principal.ok_or_else(unknown)?;
+    drop(core);
+    Ok((Presented { credential, from }, principal))
+}
+
+/// The same, whatever is wrong with it.
+fn unknown() -> Problem {
+    let detail = "the token is not valid: it is unknown, has expired, or was revoked";
+    Problem::new(Code::Unauthenticated, detail)
+}
+
+/// Who asks.
+pub(super) struct Caller(pub(super) Arc<Principal>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+        let principal = parts.extensions.get::<Arc<Principal>>().cloned();
+        principal
+            .map(Self)
+            .ok_or_else(|| Problem::new(Code::Internal, "it is not known who asks").into())
+    }
+}
+
+/// The operator, who asks.
+pub(super) struct Operator(pub(super) Arc<Principal>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Operator {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Caller(principal) = Caller::from_request_parts(parts, state).await?;
+        principal.require_operator()?;
+        Ok(Self(principal))
+    }
+}
+
+/// Something that a route demands of who asks.
+pub(super) trait Demand {
+    /// What it is.
+    const PERMISSION: Permission;
+}
+
+macro_rules! demands {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+        impl Demand for $name {
+            const PERMISSION: Permission = Permission::$name;
+        }
+    )*};
+}
+
+demands! {
+    /// See [`Permission::Read`].
+    Read
+    /// See [`Permission::Endpoints`].
+    Endpoints
+    /// See [`Permission::Services`].
+    Services
+    /// See [`Permission::Operate`].
+    Operate
+    /// See [`Permission::Access`].
+    Access
+}
+
+/// The tenant in the path, in which who asks has the permission.
+pub(super) struct In<D> {
+    pub(super) caller: Arc<Principal>,
+    pub(super) tenant: Name,
+    demand: PhantomData<D>,
+}
+
+impl<S: Send + Sync, D: Demand> FromRequestParts<S> for In<D> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let Caller(caller) = Caller::from_request_parts(parts, state).await?;
+        let path = RawPathParams::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::new(Code::Malformed, rejection.body_text()))?;
+        let tenant = path.iter().find(|(name, _)| *name == "tenant");
+        let tenant = name_in_path(Kind::Tenant, tenant.map_or("", |(_, value)| value))?;
+        caller.require(&tenant, D::PERMISSION)?;
+        Ok(Self {
+            caller,
+            tenant,
+            demand: PhantomData,
+        })
+    }
+}

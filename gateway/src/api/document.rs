@@ -1,0 +1,99 @@
+//! The routes, and the OpenAPI document that is made of them.
+
+use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+use utoipa::{
+    OpenApi,
+    openapi::{
+        self,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::api::{
+    Shared, connections, endpoints, events, flows, identities, networks, response, services,
+    status, tenants, tokens, webhooks,
+};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Private Link Gateway",
+        description = "A provider's service as one private IP address in a consumer's network. Lists \
+                       come in pages; refusals are problem documents (RFC 9457) with a stable code. What \
+                       a tenant may not see does not exist for it."
+    ),
+    components(schemas(response::ProblemDocument)),
+    security(("token" = []))
+)]
+struct Base;
+
+fn base() -> openapi::OpenApi {
+    let mut base = Base::openapi();
+    let token = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some(
+            "A token of the gateway's (`gateway tenant token create`), or one of an OpenID Connect \
+             issuer that it trusts. On the control socket nothing is needed.",
+        ));
+    base.components
+        .get_or_insert_default()
+        .add_security_scheme("token", SecurityScheme::Http(token.build()));
+    base
+}
+
+/// The routes for those of whom it is known who they are, and the document about all routes.
+pub(super) fn routes() -> (Router<Shared>, openapi::OpenApi) {
+    let (router, document) = OpenApiRouter::with_openapi(base())
+        .routes(routes!(status::show))
+        .routes(routes!(status::caller))
+        .routes(routes!(flows::list))
+        .routes(routes!(events::list))
+        .routes(routes!(tenants::list, tenants::create))
+        .routes(routes!(tenants::show, tenants::update, tenants::delete))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::show, tokens::delete))
+        .routes(routes!(identities::list, identities::create))
+        .routes(routes!(identities::show, identities::delete))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::delete))
+        .routes(routes!(networks::list, networks::create))
+        .routes(routes!(networks::show, networks::update, networks::delete))
+        .routes(routes!(services::list, services::create))
+        .routes(routes!(services::show, services::update, services::delete))
+        .routes(routes!(connections::list_all))
+        .routes(routes!(connections::list))
+        .routes(routes!(connections::show))
+        .routes(routes!(connections::approve))
+        .routes(routes!(connections::reject))
+        .routes(routes!(connections::remove))
+        .routes(routes!(endpoints::list, endpoints::create))
+        .routes(routes!(
+            endpoints::show,
+            endpoints::update,
+            endpoints::delete
+        ))
+        .split_for_parts();
+    let (_, open) = open_only().split_for_parts();
+    (router, document.merge_from(open))
+}
+
+fn open_only() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(status::alive))
+        .routes(routes!(status::ready))
+}
+
+/// The routes for everyone.
+pub(super) fn open_routes(document: &openapi::OpenApi) -> Router<Shared> {
+    let text = document.to_pretty_json().unwrap_or_default();
+    let (router, _) = open_only().split_for_parts();
+    let serve = async move || ([(CONTENT_TYPE, "application/json")], text);
+    router.route("/openapi.json", get(serve))
+}
+
+/// The OpenAPI document.
+#[must_use]
+pub fn document() -> openapi::OpenApi {
+    routes().1
+}

@@ -1,0 +1,100 @@
+//! Connections as users see them.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::{
+    Connection, ConnectionState, Endpoint, Name, Principal, Record, Reference,
+    connection::AUTO_APPROVAL, schema,
+};
+
+/// A connection, as both sides see it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionStatus {
+    /// Its number.
+    pub link_id: u32,
+    /// Where it stands.
+    pub state: ConnectionState,
+    /// What was said with the last decision.
+    pub reason: String,
+    /// Who took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub decided_at: Option<Timestamp>,
+}
+
+impl ConnectionStatus {
+    /// As somebody sees it to whom the service does not belong: who exactly decided is not shown.
+    #[must_use]
+    pub fn seen_by(mut self, caller: &Principal, service: &Reference) -> Self {
+        if !caller.sees(&service.tenant) {
+            self.decided_by = self.decided_by.map(|name| {
+                if name == AUTO_APPROVAL {
+                    name
+                } else if name.starts_with("operator") {
+                    "operator".to_owned()
+                } else {
+                    "the provider".to_owned()
+                }
+            });
+        }
+        self
+    }
+}
+
+impl From<&Connection> for ConnectionStatus {
+    fn from(connection: &Connection) -> Self {
+        Self {
+            link_id: connection.link_id,
+            state: connection.state,
+            reason: connection.reason.clone(),
+            decided_by: connection.decided_by.clone(),
+            decided_at: connection.decided_at,
+        }
+    }
+}
+
+/// A connection, as the provider sees it under its service.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionView {
+    /// The service that it leads to.
+    pub service: Reference,
+    /// What to give as `version` with a decision about it.
+    pub version: u64,
+    /// The endpoint: its tenant and name.
+    pub endpoint: Reference,
+    /// The endpoint's addresses.
+    #[schema(value_type = Vec<schema::IpAddress>)]
+    pub addresses: Vec<IpAddr>,
+    /// The resource that it is bound to.
+    pub resource: Name,
+    /// What the consumer said.
+    pub request_message: String,
+    /// When it asked.
+    #[schema(value_type = String, format = DateTime)]
+    pub requested_at: Timestamp,
+    /// How it stands.
+    #[serde(flatten)]
+    pub connection: ConnectionStatus,
+}
+
+/// Shows a connection.
+#[must_use]
+pub fn connection(reference: &Reference, record: &Record<Endpoint>) -> ConnectionView {
+    ConnectionView {
+        service: record.object.service_identity.reference.clone(),
+        version: record.meta.version,
+        endpoint: reference.clone(),
+        addresses: record.object.addresses.clone(),
+        resource: record.object.resource.clone(),
+        request_message: record.object.request_message.clone(),
+        requested_at: record.meta.created_at,
+        connection: ConnectionStatus::from(&record.object.connection),
+    }
+}

@@ -1,0 +1,144 @@
+//! Endpoints as users see them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    agent::{core::Core, detection::Standing},
+    api::view::{ConnectionStatus, view},
+    model::{Endpoint, Meta, Name, Principal, Record, Reference, schema},
+};
+
+/// An endpoint's fields.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EndpointSpec {
+    /// The consumer's network.
+    pub network: Name,
+    /// Its private addresses there.
+    #[schema(value_type = Vec<schema::IpAddress>)]
+    pub addresses: Vec<IpAddr>,
+    /// The service, as its user named it.
+    pub service: String,
+    /// The resource that it is bound to.
+    pub resource: Name,
+    /// What the consumer told the provider.
+    pub request_message: String,
+}
+
+/// An endpoint's status.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct EndpointStatus {
+    /// How it stands with the provider.
+    pub connection: ConnectionStatus,
+    /// Whether the data path knows the endpoint.
+    pub programmed: bool,
+    /// How its addresses stand.
+    pub addresses: Vec<AddressStatus>,
+    /// Flows that it has now.
+    pub flows: u64,
+    /// What crossed, and what did not.
+    pub counters: Counters,
+}
+
+/// How an endpoint's address stands.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AddressStatus {
+    /// The address.
+    #[schema(value_type = schema::IpAddress)]
+    pub address: IpAddr,
+    /// `probing`: it is being found out whether another station has it; `in_use`; `conflict`: another
+    /// station has it, so it is not in use; `disputed`: it is in use, and another station claims it.
+    pub state: String,
+    /// The other station.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub station: Option<String>,
+}
+
+/// What was counted for a connection. Bytes are those of the IP packets.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Counters {
+    /// Flows opened.
+    pub flows_opened: u64,
+    /// Packets from the consumer to the service.
+    pub packets_to_service: u64,
+    /// Their bytes.
+    pub bytes_to_service: u64,
+    /// Packets from the service to the consumer.
+    pub packets_to_consumer: u64,
+    /// Their bytes.
+    pub bytes_to_consumer: u64,
+    /// Packets dropped or reset, by reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+view! {
+    /// An endpoint.
+    EndpointView: EndpointSpec, EndpointStatus
+}
+
+/// Shows an endpoint.
+///
+/// # Errors
+/// When the counters can't be read.
+pub fn endpoint(
+    core: &Core,
+    caller: &Principal,
+    reference: &Reference,
+    record: &Record<Endpoint>,
+) -> anyhow::Result<EndpointView> {
+    let endpoint = &record.object;
+    let slot = endpoint.connection.slot;
+    let counted = core.maps.link_counters(slot)?;
+    let drops = core.maps.link_drops(slot)?;
+    let link = core.contents().links.get(&slot);
+    Ok(EndpointView {
+        meta: record.meta.clone(),
+        tenant: Some(reference.tenant.clone()),
+        spec: EndpointSpec {
+            network: endpoint.network.clone(),
+            addresses: endpoint.addresses.clone(),
+            service: endpoint.service.clone(),
+            resource: endpoint.resource.clone(),
+            request_message: endpoint.request_message.clone(),
+        },
+        status: EndpointStatus {
+            connection: ConnectionStatus::from(&endpoint.connection)
+                .seen_by(caller, &endpoint.service_identity.reference),
+            programmed: link.is_some_and(|link| link.id == endpoint.connection.link_id),
+            addresses: addresses(core, reference, endpoint),
+            flows: core.maps.usage(slot)?.flows,
+            counters: Counters {
+                flows_opened: counted.flows_opened,
+                packets_to_service: counted.packets_to_service,
+                bytes_to_service: counted.bytes_to_service,
+                packets_to_consumer: counted.packets_to_consumer,
+                bytes_to_consumer: counted.bytes_to_consumer,
+                drops: drops
+                    .into_iter()
+                    .map(|(reason, count)| (reason.name().to_owned(), count))
+                    .collect(),
+            },
+        },
+    })
+}
+
+fn addresses(core: &Core, reference: &Reference, endpoint: &Endpoint) -> Vec<AddressStatus> {
+    let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
+    let addresses = endpoint.addresses.iter().map(|address| {
+        let standing = core.detection.standing(&(network.clone(), *address));
+        let (state, station) = match standing {
+            None | Some(Standing::Probing) => ("probing", None),
+            Some(Standing::Taken) => ("in_use", None),
+            Some(Standing::Conflict(station)) => ("conflict", Some(station)),
+            Some(Standing::Disputed(station)) => ("disputed", Some(station)),
+        };
+        AddressStatus {
+            address: *address,
+            state: state.to_owned(),
+            station: station.map(|station| station.to_string()),
+        }
+    });
+    addresses.collect()
+}

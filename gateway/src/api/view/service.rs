@@ -1,0 +1,136 @@
+//! Services as users see them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use gateway_common::{IpAddress, stages::SOURCE_PORTS};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    agent::{core::Core, duties::is_scarce},
+    api::view::view,
+    model::{
+        ConnectionState, Meta, Name, Record, Reference, Service, schema, service::ServiceSpec,
+    },
+};
+
+/// A service's status.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ServiceStatus {
+    /// What consumers can name it by.
+    pub alias: String,
+    /// How its backends are.
+    pub backends: Vec<BackendStatus>,
+    /// What its source NAT addresses carry; those that carry nothing left out.
+    pub nat_addresses: Vec<NatAddressStatus>,
+    /// How many connections are in each state.
+    pub connections: BTreeMap<ConnectionState, usize>,
+}
+
+/// How a backend is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BackendStatus {
+    /// The resource it serves.
+    pub resource: Name,
+    /// Its address.
+    #[schema(value_type = schema::IpAddress)]
+    pub address: IpAddr,
+    /// Whether the gateway knows the way to it.
+    pub reachable: bool,
+    /// Whether it passes its health checks; none where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
+    /// Why it is not reachable or not healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What a source NAT address carries.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NatAddressStatus {
+    /// The address.
+    #[schema(value_type = schema::IpAddress)]
+    pub address: IpAddr,
+    /// Flows from it.
+    pub flows: u64,
+    /// Ports in use towards the server that most of them go to: a port serves once for each server.
+    pub ports_used: u64,
+    /// Ports that are left towards that server.
+    pub ports_free: u64,
+    /// Whether so few are left that the service needs more addresses.
+    pub scarce: bool,
+}
+
+view! {
+    /// A service.
+    ServiceView: ServiceSpec, ServiceStatus
+}
+
+/// Shows a service.
+#[must_use]
+pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> ServiceView {
+    let spec = &record.object.spec;
+    let network = Reference::new(reference.tenant.clone(), spec.network.clone());
+    let mut backends = Vec::new();
+    for resource in &spec.resources {
+        for backend in &resource.backends {
+            let key = (network.clone(), backend.address);
+            let reachable = core.observed.next_hops.contains_key(&key);
+            let checked = (reference.clone(), resource.name.clone(), backend.address);
+            let health = core.healths.get(&checked);
+            let problem = if reachable {
+                health
+                    .filter(|health| health.unhealthy)
+                    .and_then(|health| health.last_error.clone())
+            } else {
+                core.host.unreachable.get(&key).cloned()
+            };
+            backends.push(BackendStatus {
+                resource: resource.name.clone(),
+                address: backend.address,
+                reachable,
+                healthy: health.map(|health| !health.unhealthy),
+                problem,
+            });
+        }
+    }
+    let mut connections = BTreeMap::new();
+    for (_, endpoint) in core.state.endpoints_of_service(reference) {
+        if endpoint.object.service_identity.uid == record.meta.uid {
+            *connections
+                .entry(endpoint.object.connection.state)
+                .or_default() += 1;
+        }
+    }
+    ServiceView {
+        meta: record.meta.clone(),
+        tenant: Some(reference.tenant.clone()),
+        spec: spec.clone(),
+        status: ServiceStatus {
+            alias: record.object.alias.clone(),
+            nat_addresses: nat_addresses(core, &network, spec),
+            backends,
+            connections,
+        },
+    }
+}
+
+/// What the service's source NAT addresses carry.
+fn nat_addresses(core: &Core, network: &Reference, spec: &ServiceSpec) -> Vec<NatAddressStatus> {
+    let Some(number) = core.state.networks.get(network).map(|n| n.object.number) else {
+        return Vec::new();
+    };
+    let addresses = spec.nat_addresses.iter().flat_map(|range| range.iter());
+    addresses
+        .filter_map(|address| {
+            let used = core.nat_use.get(&(number, IpAddress::from(address)))?;
+            Some(NatAddressStatus {
+                address,
+                flows: used.flows,
+                ports_used: used.ports,
+                ports_free: u64::from(SOURCE_PORTS).saturating_sub(used.ports),
+                scarce: is_scarce(*used),
+            })
+        })
+        .collect()
+}

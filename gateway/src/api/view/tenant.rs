@@ -1,0 +1,59 @@
+//! Tenants as users see them.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    api::view::view,
+    model::{Meta, Name, Record, State, Tenant, tenant::Quotas},
+};
+
+/// A tenant's fields.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TenantSpec {
+    /// Its quotas.
+    pub quotas: Quotas,
+}
+
+/// A tenant's status.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TenantStatus {
+    /// How much it has.
+    pub usage: Usage,
+}
+
+/// How many objects a tenant has.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    /// Networks.
+    pub networks: usize,
+    /// Services.
+    pub services: usize,
+    /// Endpoints.
+    pub endpoints: usize,
+}
+
+view! {
+    /// A tenant.
+    TenantView: TenantSpec, TenantStatus
+}
+
+/// Shows a tenant.
+#[must_use]
+pub fn tenant(state: &State, record: &Record<Tenant>) -> TenantView {
+    let name = &record.meta.name;
+    TenantView {
+        meta: record.meta.clone(),
+        tenant: None,
+        spec: TenantSpec {
+            quotas: record.object.quotas,
+        },
+        status: TenantStatus {
+            usage: Usage {
+                networks: State::owned(&state.networks, name).count(),
+                services: State::owned(&state.services, name).count(),
+                endpoints: State::owned(&state.endpoints, name).count(),
+            },
+        },
+    }
+}

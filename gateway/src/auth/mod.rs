@@ -1,0 +1,207 @@
+//! Who asks: from what a request comes with to a [`Principal`].
+
+pub mod certificate;
+pub mod oidc;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::model::{
+    Access, Principal, Role, State,
+    identity::Claim,
+    token::{self, TokenHash},
+};
+
+/// What a request came with, found to be genuine. What it allows is looked up whenever it matters, so
+/// that taking it away takes effect on streams that are open too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// The control socket, which only the operator can open.
+    Operator {
+        /// The user's number.
+        uid: Option<u32>,
+    },
+    /// A token of a tenant.
+    Token(TokenHash),
+    /// What another system says of somebody.
+    Claims {
+        /// What they are called.
+        name: String,
+        /// What is said.
+        claims: Vec<Claim>,
+        /// Until when that holds.
+        until: Option<Timestamp>,
+    },
+}
+
+/// A bearer token, as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bearer<'a> {
+    /// One of the gateway's own.
+    Token(&'a str),
+    /// Another system's.
+    Foreign(&'a str),
+}
+
+impl<'a> Bearer<'a> {
+    /// Of the value of an `Authorization` header (RFC 6750, section 2.1).
+    #[must_use]
+    pub fn of(header: &'a str) -> Option<Self> {
+        let (scheme, text) = header.split_once(' ')?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return None;
+        }
+        let text = text.trim();
+        Some(if text.starts_with(token::PREFIX) {
+            Self::Token(text)
+        } else {
+            Self::Foreign(text)
+        })
+    }
+}
+
+impl Credential {
+    /// Who that is now; nobody if the token is unknown, has expired or was revoked.
+    #[must_use]
+    pub fn principal(&self, state: &State, now: Timestamp, from: &str) -> Option<Principal> {
+        let (name, access) = match self {
+            Self::Operator { uid } => {
+                let name = match uid {
+                    Some(uid) => format!("operator (uid {uid})"),
+                    None => "operator".to_owned(),
+                };
+                (name, Access::Operator)
+            }
+            Self::Token(hash) => {
+                let (reference, record) = state.token_of_hash(hash)?;
+                if !record.object.is_valid(now) {
+                    return None;
+                }
+                let roles = [(reference.tenant.clone(), record.object.role)].into();
+                (format!("token {reference}"), Access::Tenants(roles))
+            }
+            Self::Claims {
+                name,
+                claims,
+                until,
+            } => {
+                if until.is_some_and(|end| end <= now) {
+                    return None;
+                }
+                let mut roles: BTreeMap<_, Role> = BTreeMap::new();
+                for claim in claims {
+                    for (reference, record) in state.identities_of_claim(claim) {
+                        let role = record.object.role;
+                        roles
+                            .entry(reference.tenant.clone())
+                            .and_modify(|has| *has = has.and(role))
+                            .or_insert(role);
+                    }
+                }
+                (name.clone(), Access::Tenants(roles))
+            }
+        };
+        Some(Principal {
+            name,
+            from: from.to_owned(),
+            access,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Object, identity::CERTIFICATE};
+
+    fn state() -> State {
+        let meta = |name: &str, more: serde_json::Value| {
+            let mut value = json!({
+                "name": name, "uid": "00000000-0000-4000-8000-000000000000",
+                "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+            });
+            let map = value.as_object_mut().unwrap();
+            map.extend(more.as_object().unwrap().clone());
+            value.to_string()
+        };
+        let identity = |role: &str| json!({ "issuer": "https://idp", "claim": "groups", "value": "ops", "role": role });
+        let objects = [
+            (
+                "tokens/a/t",
+                meta(
+                    "t",
+                    json!({ "role": "viewer", "expires_at": "2026-06-01T00:00:00Z", "hash": TokenHash::of("gwt_x") }),
+                ),
+            ),
+            ("identities/a/ops", meta("ops", identity("consumer"))),
+            ("identities/a/ops2", meta("ops2", identity("provider"))),
+            ("identities/b/ops", meta("ops", identity("viewer"))),
+            (
+                "identities/b/cert",
+                meta(
+                    "cert",
+                    json!({ "issuer": CERTIFICATE, "claim": "dns", "value": "x", "role": "admin" }),
+                ),
+            ),
+        ];
+        State::new(
+            objects
+                .iter()
+                .map(|(key, value)| Object::decode(key, value, 1).unwrap()),
+        )
+    }
+
+    #[test]
+    fn a_token_counts_until_it_expires() {
+        let state = state();
+        let at = |time: &str, text: &str| {
+            let credential = Credential::Token(TokenHash::of(text));
+            credential.principal(&state, time.parse().unwrap(), "192.0.2.1")
+        };
+        let principal = at("2026-05-31T23:59:59Z", "gwt_x").unwrap();
+        assert_eq!(principal.name, "token a/t");
+        let roles = [("a".parse().unwrap(), Role::Viewer)].into();
+        assert_eq!(principal.access, Access::Tenants(roles));
+        assert_eq!(at("2026-06-01T00:00:00Z", "gwt_x"), None);
+        assert_eq!(at("2026-05-01T00:00:00Z", "gwt_y"), None);
+    }
+
+    #[test]
+    fn claims_give_the_roles_of_all_identities_that_they_meet() {
+        let state = state();
+        let claim = |issuer: &str, claim: &str, value: &str| Claim {
+            issuer: issuer.to_owned(),
+            claim: claim.to_owned(),
+            value: value.to_owned(),
+        };
+        let credential = Credential::Claims {
+            name: "someone".to_owned(),
+            claims: vec![
+                claim("https://idp", "groups", "ops"),
+                claim("https://other", "groups", "ops"),
+                claim("https://idp", "dns", "x"),
+            ],
+            until: Some("2026-06-01T00:00:00Z".parse().unwrap()),
+        };
+        let before = "2026-05-01T00:00:00Z".parse().unwrap();
+        let principal = credential.principal(&state, before, "x").unwrap();
+        let roles = [
+            ("a".parse().unwrap(), Role::Admin),
+            ("b".parse().unwrap(), Role::Viewer),
+        ];
+        assert_eq!(principal.access, Access::Tenants(roles.into()));
+        let after = "2026-06-01T00:00:00Z".parse().unwrap();
+        assert_eq!(credential.principal(&state, after, "x"), None);
+    }
+
+    #[test]
+    fn bearers() {
+        assert_eq!(Bearer::of("Bearer gwt_a"), Some(Bearer::Token("gwt_a")));
+        assert_eq!(Bearer::of("bearer  a.b.c"), Some(Bearer::Foreign("a.b.c")));
+        assert_eq!(Bearer::of("Basic gwt_a"), None);
+        assert_eq!(Bearer::of("gwt_a"), None);
+    }
+}

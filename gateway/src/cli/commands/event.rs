@@ -1,0 +1,96 @@
+//! `gateway event`.
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::{
+    cli::{
+        client::Client,
+        output::{Format, Table, print},
+    },
+    client::Query,
+    model::{
+        Kind,
+        event::{Action, Event},
+    },
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// List events, the last ones last
+    List {
+        /// Stay, and show them as they happen
+        #[arg(long)]
+        follow: bool,
+        /// Only those after this number
+        #[arg(long, value_name = "NUMBER")]
+        after: Option<u64>,
+        /// Only those about this kind of object
+        #[arg(long, value_name = "KIND", value_parser = word::<Kind>)]
+        kind: Option<Kind>,
+        /// Only those in which this happened: requested, approved, rejected, ...
+        #[arg(long, value_name = "ACTION", value_parser = word::<Action>)]
+        action: Option<Action>,
+        /// How many at the most
+        #[arg(long, default_value_t = 100, value_name = "N")]
+        limit: u64,
+    },
+}
+
+/// A word that serde knows; its refusal lists them.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+    let Command::List {
+        follow,
+        after,
+        kind,
+        action,
+        limit,
+    } = command;
+    if follow {
+        let query = Query::default()
+            .with("after", after)
+            .with("kind", kind)
+            .with("action", action);
+        return client
+            .api
+            .follow_events(&query, |event| match client.format {
+                Format::Table => print(&format!("{}\n", row(&event).join("  ").trim_end())),
+                Format::Json => print(&format!("{}\n", serde_json::to_string(&event)?)),
+                Format::Yaml => print(&format!("---\n{}", serde_norway::to_string(&event)?)),
+            })
+            .await;
+    }
+    let page = client
+        .api
+        .list_events(after, Some(limit), kind.as_ref(), action.as_ref(), None)
+        .await?;
+    client.show(&page.items, |events| {
+        let head = vec!["ID", "AT", "ACTION", "OBJECT", "BY", "ABOUT"];
+        Table::Rows(head, events.iter().map(row).collect())
+    })
+}
+
+fn row(event: &Event) -> Vec<String> {
+    let mut about = Vec::new();
+    if let Some(service) = &event.service {
+        about.push(format!("to {service}"));
+    }
+    if !event.fields.is_empty() {
+        about.push(event.fields.join(", "));
+    }
+    if !event.message.is_empty() {
+        about.push(format!("{:?}", event.message));
+    }
+    vec![
+        event.id.to_string(),
+        event.at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        event.action.to_string(),
+        format!("{} {}", event.kind, event.object),
+        event.actor.clone(),
+        about.join(" "),
+    ]
+}

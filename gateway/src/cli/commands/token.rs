@@ -1,0 +1,148 @@
+//! `gateway tenant token`.
+
+use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use jiff::{Span, Timestamp, tz::TimeZone};
+
+use crate::{
+    cli::{
+        client::Client,
+        commands::LabelArguments,
+        output::{Format, Table},
+    },
+    client::all,
+    model::{Name, Reference, Role, token::TokenRequest},
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Create a token; its secret is shown once
+    Create(Create),
+    /// List tokens, without their secrets
+    List {
+        /// Only those of this tenant
+        tenant: Option<Name>,
+    },
+    /// Revoke a token
+    Revoke {
+        /// The token
+        #[arg(value_name = "TENANT/NAME")]
+        token: Reference,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Create {
+    /// The token
+    #[arg(value_name = "TENANT/NAME")]
+    token: Reference,
+    /// What its bearer is within the tenant: viewer, consumer, provider or admin
+    #[arg(long, value_name = "ROLE")]
+    role: Role,
+    /// For how long it is valid, as in 90d or 12h; without it, until it is revoked
+    #[arg(long, value_name = "TIME")]
+    expires_in: Option<Span>,
+    /// Write the secret to this file, which nobody else can read, instead of showing it
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+    #[command(flatten)]
+    labels: LabelArguments,
+}
+
+pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+    match command {
+        Command::Create(arguments) => create(client, arguments).await,
+        Command::List { tenant } => {
+            let tokens = client
+                .of_tenants(tenant, async |api, tenant| {
+                    all(async |limit, after| api.list_tokens(tenant, limit, after).await).await
+                })
+                .await?;
+            client.show(&tokens, |tokens| {
+                let rows = tokens.iter().map(|token| {
+                    let end = token.expires_at.map(|end| end.to_string());
+                    vec![
+                        format!("{}/{}", token.tenant, token.meta.name),
+                        token.role.to_string(),
+                        token.meta.created_at.to_string(),
+                        end.unwrap_or_else(|| "never".to_owned()),
+                    ]
+                });
+                let head = vec!["TOKEN", "ROLE", "CREATED", "EXPIRES"];
+                Table::Rows(head, rows.collect())
+            })
+        }
+        Command::Revoke { token } => {
+            client.api.delete_token(&token.tenant, &token.name).await?;
+            client.say(&format!("token {token} revoked"))
+        }
+    }
+}
+
+async fn create(client: &Client, arguments: Create) -> Result<()> {
+    let expires_at = match arguments.expires_in {
+        None => None,
+        Some(span) => {
+            let now = TimeZone::UTC.to_datetime(Timestamp::now());
+            let end = now.checked_add(span).context("that is too long")?;
+            Some(TimeZone::UTC.to_timestamp(end)?)
+        }
+    };
+    let request = TokenRequest {
+        name: arguments.token.name.clone(),
+        role: arguments.role,
+        expires_at,
+        labels: arguments.labels.labels(),
+    };
+    // Before the token is made: a secret that can't be written down would be lost.
+    let file = match &arguments.to {
+        None => None,
+        Some(path) => {
+            let file = fs::OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(path)
+                .with_context(|| format!("could not make the file {}", path.display()))?;
+            Some((path, file))
+        }
+    };
+    let made = client.api.create_token(&arguments.token.tenant, &request);
+    let made = match made.await {
+        Ok(made) => made,
+        Err(error) => {
+            if let Some((path, _)) = &file {
+                let _ = fs::remove_file(path);
+            }
+            return Err(error);
+        }
+    };
+    if let Some((path, mut file)) = file {
+        writeln!(file, "{}", made.secret)
+            .with_context(|| format!("could not write to {}", path.display()))?;
+        return client.say(&format!(
+            "token {} is in {}",
+            arguments.token,
+            path.display()
+        ));
+    }
+    client.show(&made, |made| {
+        Table::Fields(vec![
+            ("token", arguments.token.to_string()),
+            ("role", made.token.role.to_string()),
+            (
+                "expires",
+                made.token
+                    .expires_at
+                    .map_or_else(|| "never".to_owned(), |end| end.to_string()),
+            ),
+            ("secret", made.secret.clone()),
+        ])
+    })?;
+    if client.format == Format::Table {
+        eprintln!("The secret is not shown again.");
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! `gateway tenant webhook`.
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+use crate::{
+    api::view::WebhookView,
+    cli::{
+        client::Client,
+        commands::LabelArguments,
+        output::{Format, Table},
+    },
+    client::all,
+    model::{Name, Reference, webhook::WebhookRequest},
+};
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Command {
+    /// Have a tenant's events sent somewhere; the key of the signatures is shown once
+    Create(Create),
+    /// List webhooks, and how sending goes
+    List {
+        /// Only those of this tenant
+        tenant: Option<Name>,
+    },
+    /// Delete a webhook
+    Delete {
+        /// The webhook
+        #[arg(value_name = "TENANT/NAME")]
+        webhook: Reference,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Create {
+    /// The webhook
+    #[arg(value_name = "TENANT/NAME")]
+    webhook: Reference,
+    /// Where events are sent
+    #[arg(long, value_name = "URL")]
+    url: String,
+    #[command(flatten)]
+    labels: LabelArguments,
+}
+
+pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+    match command {
+        Command::Create(arguments) => {
+            let request = WebhookRequest {
+                name: arguments.webhook.name,
+                url: arguments.url,
+                labels: arguments.labels.labels(),
+            };
+            let tenant = &arguments.webhook.tenant;
+            let made = client.api.create_webhook(tenant, &request).await?;
+            client.show(&made, |made| {
+                Table::Fields(vec![
+                    ("webhook", reference(&made.webhook)),
+                    ("url", made.webhook.url.clone()),
+                    ("secret", made.secret.clone()),
+                ])
+            })?;
+            if client.format == Format::Table {
+                eprintln!("The secret is not shown again.");
+            }
+            Ok(())
+        }
+        Command::List { tenant } => {
+            let webhooks = client
+                .of_tenants(tenant, async |api, tenant| {
+                    all(async |limit, after| api.list_webhooks(tenant, limit, after).await).await
+                })
+                .await?;
+            client.show(&webhooks, |webhooks| {
+                let rows = webhooks.iter().map(|webhook| {
+                    let status = &webhook.status;
+                    vec![
+                        reference(webhook),
+                        webhook.url.clone(),
+                        status.delivered.to_string(),
+                        status.failures.to_string(),
+                        status.last_error.clone().unwrap_or_default(),
+                    ]
+                });
+                let head = vec!["WEBHOOK", "URL", "DELIVERED", "FAILURES", "LAST ERROR"];
+                Table::Rows(head, rows.collect())
+            })
+        }
+        Command::Delete { webhook } => {
+            let Reference { tenant, name } = &webhook;
+            client.api.delete_webhook(tenant, name).await?;
+            client.gone(&format!("webhook {webhook}"))
+        }
+    }
+}
+
+fn reference(webhook: &WebhookView) -> String {
+    format!("{}/{}", webhook.tenant, webhook.meta.name)
+}

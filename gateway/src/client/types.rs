@@ -1,0 +1,16 @@
+//! The types of the OpenAPI document's schemas, by their names there.
+
+pub use crate::{
+    api::{connections::DecisionRequest, page::Page, view::*},
+    model::{
+        ConnectionState, Kind, Name, Reference,
+        endpoint::EndpointRequest,
+        event::{Action, Event},
+        identity::IdentityRequest,
+        network::NetworkRequest,
+        service::ServiceRequest,
+        tenant::TenantRequest,
+        token::TokenRequest,
+        webhook::WebhookRequest,
+    },
+};

@@ -1,0 +1,241 @@
+//! Who may do what. Pure.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::{Code, Name, Problem};
+
+/// What somebody is within a tenant.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Sees everything that the tenant has.
+    Viewer,
+    /// And looks after its endpoints.
+    Consumer,
+    /// Sees everything, looks after its services and decides about their connections.
+    Provider,
+    /// All of it, and who else may act for the tenant.
+    Admin,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Consumer, Self::Provider, Self::Admin];
+
+    /// Whether the role includes the permission.
+    #[must_use]
+    pub const fn allows(self, permission: Permission) -> bool {
+        match permission {
+            Permission::Read => true,
+            Permission::Endpoints => matches!(self, Self::Consumer | Self::Admin),
+            Permission::Services => matches!(self, Self::Provider | Self::Admin),
+            Permission::Access => matches!(self, Self::Admin),
+            Permission::Operate => false,
+        }
+    }
+
+    /// The least that includes the permissions of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Viewer, role) | (role, Self::Viewer) => role,
+            (Self::Consumer, Self::Consumer) => Self::Consumer,
+            (Self::Provider, Self::Provider) => Self::Provider,
+            _ => Self::Admin,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Viewer => "viewer",
+            Self::Consumer => "consumer",
+            Self::Provider => "provider",
+            Self::Admin => "admin",
+        })
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut roles = Self::ALL.into_iter();
+        roles.find(|role| role.to_string() == text).ok_or_else(|| {
+            let shown: String = text.chars().take(40).collect();
+            format!("{shown:?} is no role: viewer, consumer, provider or admin")
+        })
+    }
+}
+
+/// What a request needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Permission {
+    /// To see what a tenant has.
+    Read,
+    /// To create, change and delete a tenant's endpoints.
+    Endpoints,
+    /// To create, change and delete a tenant's services, and to decide about their connections.
+    Services,
+    /// To say who may act for a tenant.
+    Access,
+    /// To look after the gateway itself: tenants, quotas, and which interfaces are whose network.
+    Operate,
+}
+
+impl Permission {
+    /// What it is for, as the end of a sentence.
+    const fn purpose(self) -> &'static str {
+        match self {
+            Self::Read => "see what it has",
+            Self::Endpoints => "change its endpoints",
+            Self::Services => "change its services or decide about their connections",
+            Self::Access => "say who may act for it",
+            Self::Operate => "do what only the gateway's operator may",
+        }
+    }
+}
+
+/// What somebody may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Operator,
+    /// What the roles allow, in these tenants. Nothing else exists for them.
+    Tenants(BTreeMap<Name, Role>),
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// As records and events show it.
+    pub name: String,
+    /// From where: `socket`, or an IP address.
+    pub from: String,
+    /// What it may do.
+    pub access: Access,
+}
+
+impl Principal {
+    /// Whether it is the operator.
+    #[must_use]
+    pub fn is_operator(&self) -> bool {
+        self.access == Access::Operator
+    }
+
+    /// Whether the tenant exists for it.
+    #[must_use]
+    pub fn sees(&self, tenant: &Name) -> bool {
+        match &self.access {
+            Access::Operator => true,
+            Access::Tenants(roles) => roles.contains_key(tenant),
+        }
+    }
+
+    /// Refuses what it may not do in the tenant. Whether a tenant exists in which it has no role can't
+    /// be told from the refusal, nor from the time that it takes: nothing is looked up.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] without a role in the tenant, else [`Code::Forbidden`].
+    pub fn require(&self, tenant: &Name, permission: Permission) -> Result<(), Problem> {
+        let Access::Tenants(roles) = &self.access else {
+            return Ok(());
+        };
+        let role = roles
+            .get(tenant)
+            .ok_or_else(|| Problem::no_tenant(tenant))?;
+        if role.allows(permission) {
+            return Ok(());
+        }
+        let detail = format!(
+            "{} is {role} of tenant {tenant}, and may not {}",
+            self.name,
+            permission.purpose()
+        );
+        Err(Problem::new(Code::Forbidden, detail))
+    }
+
+    /// Refuses everyone but the operator.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`].
+    pub fn require_operator(&self) -> Result<(), Problem> {
+        if self.is_operator() {
+            return Ok(());
+        }
+        let detail = format!("{} may not {}", self.name, Permission::Operate.purpose());
+        Err(Problem::new(Code::Forbidden, detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(role: Role) -> Principal {
+        Principal {
+            name: "a/token".to_owned(),
+            from: "192.0.2.1".to_owned(),
+            access: Access::Tenants([("a".parse().unwrap(), role)].into()),
+        }
+    }
+
+    #[test]
+    fn the_table_of_roles() {
+        use Permission::*;
+        for (role, allowed) in [
+            (Role::Viewer, &[Read][..]),
+            (Role::Consumer, &[Read, Endpoints]),
+            (Role::Provider, &[Read, Services]),
+            (Role::Admin, &[Read, Endpoints, Services, Access]),
+        ] {
+            for permission in [Read, Endpoints, Services, Access, Operate] {
+                let given = principal(role).require(&"a".parse().unwrap(), permission);
+                assert_eq!(given.is_ok(), allowed.contains(&permission), "{role}");
+                if let Err(problem) = given {
+                    assert_eq!(problem.code, Code::Forbidden);
+                }
+            }
+            assert_eq!(role.to_string().parse(), Ok(role));
+        }
+    }
+
+    #[test]
+    fn roles_add_up() {
+        for a in Role::ALL {
+            for b in Role::ALL {
+                for permission in [
+                    Permission::Read,
+                    Permission::Endpoints,
+                    Permission::Services,
+                    Permission::Access,
+                ] {
+                    let either = a.allows(permission) || b.allows(permission);
+                    assert!(a.and(b).allows(permission) || !either, "{a} {b}");
+                }
+                assert_eq!(a.and(b), b.and(a));
+            }
+            assert_eq!(a.and(a), a);
+        }
+    }
+
+    #[test]
+    fn a_tenant_without_a_role_in_it_does_not_exist() {
+        let problem = principal(Role::Admin)
+            .require(&"b".parse().unwrap(), Permission::Read)
+            .unwrap_err();
+        assert_eq!(problem, Problem::no_tenant(&"b".parse().unwrap()));
+        let operator = Principal {
+            access: Access::Operator,
+            ..principal(Role::Viewer)
+        };
+        assert!(operator.require_operator().is_ok());
+        assert!(principal(Role::Admin).require_operator().is_err());
+    }
+}

@@ -1,0 +1,364 @@
+//! Events: what was changed, by whom, from where. Pure.
+
+use std::{collections::BTreeSet, fmt};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::{
+    Access, Change, ConnectionState, Endpoint, Kind, Name, Object, Principal, Record, Reference,
+    State,
+};
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It was created.
+    Created,
+    /// Its fields were changed.
+    Updated,
+    /// It was deleted.
+    Deleted,
+    /// An endpoint was created that waits for the provider's approval.
+    Requested,
+    /// An endpoint's connection was approved.
+    Approved,
+    /// It was rejected.
+    Rejected,
+    /// It was ended for good.
+    Disconnected,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+            Self::Requested => "requested",
+            Self::Approved => "approved",
+            Self::Rejected => "rejected",
+            Self::Disconnected => "disconnected",
+        })
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Its number: later events have higher ones.
+    pub id: u64,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    /// What happened.
+    pub action: Action,
+    /// To what kind of object.
+    pub kind: Kind,
+    /// To which: `TENANT`, or `TENANT/NAME`.
+    pub object: String,
+    /// For an endpoint, the service that it is connected to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Reference>,
+    /// For an endpoint, its connection's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_id: Option<u32>,
+    /// What was said: the request's message, or the decision's reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The fields that were changed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
+    /// Who did it. Of another tenant only that it was `the other side`.
+    pub actor: String,
+    /// From where: `socket`, or an IP address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
+}
+
+/// An event as it is kept: with who may see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+    /// The tenant that owns the object.
+    pub owner: Name,
+    /// The tenant that did it; none: the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acting: Option<Name>,
+}
+
+impl Recorded {
+    /// The event, as somebody may see it.
+    #[must_use]
+    pub fn seen_by(&self, principal: &Principal) -> Option<Event> {
+        let Access::Tenants(roles) = &principal.access else {
+            return Some(self.event.clone());
+        };
+        let owns = roles.contains_key(&self.owner);
+        let service = self.event.service.as_ref();
+        let serves = service.is_some_and(|service| roles.contains_key(&service.tenant));
+        if !owns && !serves {
+            return None;
+        }
+        let mut event = self.event.clone();
+        if !serves {
+            event.service = None;
+        }
+        match &self.acting {
+            Some(acting) if roles.contains_key(acting) => {}
+            acting => {
+                event.actor = if acting.is_some() {
+                    "the other side"
+                } else {
+                    "operator"
+                }
+                .to_owned();
+                event.from = String::new();
+            }
+        }
+        Some(event)
+    }
+
+    /// Whether it concerns the tenant.
+    #[must_use]
+    pub fn concerns(&self, tenant: &Name) -> bool {
+        let service = self.event.service.as_ref();
+        self.owner == *tenant || service.is_some_and(|service| service.tenant == *tenant)
+    }
+}
+
+/// The events of changes, numbered from `first` on.
+#[must_use]
+pub fn events(
+    before: &State,
+    changes: &[Change],
+    principal: &Principal,
+    now: Timestamp,
+    first: u64,
+) -> Vec<Recorded> {
+    let described = changes.iter().map(|change| describe(before, change));
+    (first..)
+        .zip(described)
+        .map(|(id, described)| {
+            let owner = described.object.tenant().clone();
+            let endpoint = match described.object {
+                Object::Endpoint(_, record) => Some(&record.object),
+                _ => None,
+            };
+            let service = endpoint.map(|endpoint| endpoint.service_identity.reference.clone());
+            let other = service.as_ref().map(|service| &service.tenant);
+            let acting = acting(principal, &owner, other, described.decided);
+            Recorded {
+                event: Event {
+                    id,
+                    at: now,
+                    action: described.action,
+                    kind: described.object.kind(),
+                    object: described.object.path(),
+                    service,
+                    link_id: endpoint.map(|endpoint| endpoint.connection.link_id),
+                    message: described.message,
+                    fields: described.fields,
+                    actor: principal.name.clone(),
+                    from: principal.from.clone(),
+                },
+                owner,
+                acting,
+            }
+        })
+        .collect()
+}
+
+/// The tenant that did it.
+fn acting(
+    principal: &Principal,
+    owner: &Name,
+    other: Option<&Name>,
+    decided: bool,
+) -> Option<Name> {
+    let sides = if decided {
+        [other, Some(owner)]
+    } else {
+        [Some(owner), other]
+    };
+    match principal.access {
+        Access::Operator => None,
+        Access::Tenants(_) => {
+            let mut sides = sides.into_iter().flatten();
+            sides.find(|side| principal.sees(side)).cloned()
+        }
+    }
+}
+
+struct Described<'a> {
+    object: &'a Object,
+    action: Action,
+    /// It is the provider's doing.
+    decided: bool,
+    message: String,
+    fields: Vec<String>,
+}
+
+fn describe<'a>(before: &State, change: &'a Change) -> Described<'a> {
+    let object = change.object();
+    let plain = |action| Described {
+        object,
+        action,
+        decided: false,
+        message: String::new(),
+        fields: Vec::new(),
+    };
+    if matches!(change, Change::Delete(_)) {
+        return plain(Action::Deleted);
+    }
+    if let Object::Endpoint(_, record) = object {
+        let old = before.endpoints.get(&object.reference());
+        return Described {
+            object,
+            ..endpoint(old, record, plain(Action::Updated))
+        };
+    }
+    match before.object(object.kind(), &object.reference()) {
+        None => plain(Action::Created),
+        Some(old) => Described {
+            fields: changed_fields(&old, object),
+            ..plain(Action::Updated)
+        },
+    }
+}
+
+fn endpoint<'a>(
+    old: Option<&Record<Endpoint>>,
+    new: &Record<Endpoint>,
+    plain: Described<'a>,
+) -> Described<'a> {
+    let connection = &new.object.connection;
+    let action = match connection.state {
+        ConnectionState::Pending => Action::Requested,
+        ConnectionState::Approved => Action::Approved,
+        ConnectionState::Rejected => Action::Rejected,
+        ConnectionState::Disconnected => Action::Disconnected,
+    };
+    match old {
+        None => Described {
+            action,
+            message: new.object.request_message.clone(),
+            ..plain
+        },
+        Some(old) if old.object.connection.state != connection.state => Described {
+            action,
+            decided: true,
+            message: connection.reason.clone(),
+            ..plain
+        },
+        Some(_) => Described {
+            fields: vec!["labels".to_owned()],
+            ..plain
+        },
+    }
+}
+
+/// The fields at the top that are not the same, without those that say when and what for.
+fn changed_fields(old: &Object, new: &Object) -> Vec<String> {
+    let (Ok(old), Ok(new)) = (old.to_value(), new.to_value()) else {
+        return Vec::new();
+    };
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return Vec::new();
+    };
+    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    names
+        .into_iter()
+        .filter(|name| old.get(*name) != new.get(*name))
+        .filter(|name| !["version", "updated_at", "resource_numbers"].contains(&name.as_str()))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Decision, Role, operations::tests::World};
+
+    fn principal(access: Access) -> Principal {
+        Principal {
+            name: "token shop/ci".to_owned(),
+            from: "192.0.2.1".to_owned(),
+            access,
+        }
+    }
+
+    fn of(tenant: &str) -> Principal {
+        principal(Access::Tenants(
+            [(tenant.parse().unwrap(), Role::Admin)].into(),
+        ))
+    }
+
+    /// The events of a decision of the provider's.
+    fn decided() -> Recorded {
+        let mut world = World::furnished();
+        world
+            .endpoint("consumer/db", "10.0.0.100", "provider/shop")
+            .unwrap();
+        let before = world.state.clone();
+        world
+            .decide("provider/shop", "consumer/db", Decision::Approve)
+            .unwrap();
+        let record = world.state.endpoints[&"consumer/db".parse().unwrap()].clone();
+        let change = Change::Put(Object::Endpoint("consumer".parse().unwrap(), record));
+        let mut events = events(
+            &before,
+            &[change],
+            &of("provider"),
+            Timestamp::UNIX_EPOCH,
+            7,
+        );
+        events.remove(0)
+    }
+
+    #[test]
+    fn a_decision_is_seen_by_both_sides_and_nobody_else() {
+        let recorded = decided();
+        assert_eq!(recorded.event.action, Action::Approved);
+        assert_eq!(recorded.event.message, "said so");
+        let provider = recorded.seen_by(&of("provider")).unwrap();
+        assert_eq!(provider.actor, "token shop/ci");
+        assert!(provider.service.is_some());
+        let consumer = recorded.seen_by(&of("consumer")).unwrap();
+        assert_eq!((&*consumer.actor, &*consumer.from), ("the other side", ""));
+        assert_eq!(consumer.service, None);
+        assert_eq!(recorded.seen_by(&of("b")), None);
+        let operator = recorded.seen_by(&principal(Access::Operator)).unwrap();
+        assert_eq!(operator, recorded.event);
+    }
+
+    #[test]
+    fn a_change_names_its_fields() {
+        let mut world = World::furnished();
+        let service = |world: &World| {
+            let record = world.state.services[&"provider/shop".parse().unwrap()].clone();
+            Object::Service("provider".parse().unwrap(), record)
+        };
+        let before = world.state.clone();
+        let Object::Service(tenant, mut record) = service(&world) else {
+            panic!("a service");
+        };
+        record.object.spec.max_connections_per_tenant = Some(3);
+        record.meta.version = 99;
+        let change = Change::Put(Object::Service(tenant, record));
+        let events = events(
+            &before,
+            &[change],
+            &of("provider"),
+            Timestamp::UNIX_EPOCH,
+            1,
+        );
+        assert_eq!(events[0].event.action, Action::Updated);
+        assert_eq!(events[0].event.fields, ["max_connections_per_tenant"]);
+        world.state.apply(Vec::new(), 1);
+    }
+}

@@ -1,0 +1,88 @@
+//! The OpenAPI schemas of what is written as text.
+
+use std::borrow::Cow;
+
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, RefOr, Schema,
+        SchemaFormat, Type,
+    },
+};
+
+use crate::model::{
+    Name, Reference,
+    address::AddressRange,
+    service::{PortNumber, StatusRange, TenantSet},
+};
+
+const NAME: &str = "[a-z][a-z0-9-]{0,62}";
+
+fn text(description: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .description(Some(description))
+}
+
+fn of_format(format: KnownFormat) -> Object {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(format)))
+        .build()
+}
+
+macro_rules! schemas {
+    ($($type:ty, $name:literal, $schema:expr;)*) => {$(
+        impl PartialSchema for $type {
+            fn schema() -> RefOr<Schema> {
+                $schema.into()
+            }
+        }
+        impl ToSchema for $type {
+            fn name() -> Cow<'static, str> {
+                $name.into()
+            }
+        }
+    )*};
+}
+
+/// How an IP address is written.
+#[derive(Debug)]
+pub struct IpAddress;
+
+/// How an address and a port are written.
+#[derive(Debug)]
+pub struct SocketAddress;
+
+schemas! {
+    Name, "Name",
+        text("1 to 63 of `a-z 0-9 -`, starting with a letter").pattern(Some(format!("^{NAME}$")));
+    Reference, "Reference",
+        text("`TENANT/NAME`").pattern(Some(format!("^{NAME}/{NAME}$")));
+    IpAddress, "IpAddress",
+        OneOfBuilder::new()
+            .item(of_format(KnownFormat::Ipv4))
+            .item(of_format(KnownFormat::Ipv6));
+    SocketAddress, "SocketAddress",
+        text("`192.0.2.1:443` or `[2001:db8::1]:443`");
+    AddressRange, "AddressRange",
+        text("`10.1.0.64/28`, `10.1.0.64-10.1.0.70`, `10.1.0.64` or `fd00::/124`")
+            .pattern(Some("^[0-9a-fA-F.:/-]{2,80}$"));
+    StatusRange, "StatusRange",
+        text("HTTP status codes: `200` or `200-399`")
+            .pattern(Some("^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$"));
+    PortNumber, "PortNumber",
+        OneOfBuilder::new()
+            .item(
+                ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some(1))
+                    .maximum(Some(65_535)),
+            )
+            .item(text("every port").enum_values(Some(["*"])));
+    TenantSet, "TenantSet",
+        ArrayBuilder::new()
+            .items(text("a tenant's name, or `*` alone for every tenant")
+                .pattern(Some(format!("^(\\*|{NAME})$"))))
+            .description(Some("Tenants by name, or every tenant"));
+}

@@ -1,0 +1,120 @@
+//! Webhooks: where a tenant wants to be told of events.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::model::{Name, Problem, record::Labels};
+
+/// A webhook.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Webhook {
+    /// Where events are sent.
+    pub url: String,
+    /// The key of the signatures; shown once, when it is made.
+    pub secret: String,
+    /// The last event before it was made: only later ones are sent.
+    pub since: u64,
+}
+
+impl std::fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Webhook")
+            .field("url", &self.url)
+            .field("since", &self.since)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a user says of a new webhook.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookRequest {
+    /// The webhook's name.
+    pub name: Name,
+    /// Where events are sent: `https://...`, or `http://...` within networks that are trusted.
+    pub url: String,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Labels>,
+}
+
+impl WebhookRequest {
+    /// Checks the address.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        const MOST: usize = 2_000;
+        let problem = |text: String| Err(Problem::invalid("url", text));
+        if self.url.len() > MOST {
+            return problem(format!("url has at most {MOST} bytes"));
+        }
+        match reqwest::Url::parse(&self.url) {
+            Err(error) => problem(format!("{:?} is no URL: {error}", self.url)),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
+                problem("events are sent to http:// or https:// addresses".to_owned())
+            }
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => problem(
+                "a URL with a password in it would show it: check the signature instead".to_owned(),
+            ),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+/// The text of a new secret, as Standard Webhooks has it.
+#[must_use]
+pub fn new_secret(secret: [u8; 32]) -> String {
+    format!("{SECRET_PREFIX}{}", STANDARD.encode(secret))
+}
+
+/// What a secret's text begins with.
+const SECRET_PREFIX: &str = "whsec_";
+
+impl Webhook {
+    /// The value of the `webhook-signature` header: HMAC-SHA256 over id, time and body, as Standard
+    /// Webhooks has it.
+    #[must_use]
+    pub fn signature(&self, id: &str, timestamp: i64, body: &str) -> String {
+        let text = self.secret.trim_start_matches(SECRET_PREFIX);
+        let key = STANDARD.decode(text).unwrap_or_default();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+        let tag = hmac::sign(&key, format!("{id}.{timestamp}.{body}").as_bytes());
+        format!("v1,{}", STANDARD.encode(tag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_that_of_standard_webhooks() {
+        // The example of the specification's reference implementations.
+        let webhook = Webhook {
+            url: "https://example.com".to_owned(),
+            secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
+            since: 0,
+        };
+        let body = "{\"test\": 2432232314}";
+        assert_eq!(
+            webhook.signature("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, body),
+            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+        );
+    }
+
+    #[test]
+    fn addresses() {
+        let check = |url: &str| {
+            let request = WebhookRequest {
+                name: "w".parse().unwrap(),
+                url: url.to_owned(),
+                labels: None,
+            };
+            request.check().is_ok()
+        };
+        assert!(check("https://example.com/hook?x=1") && check("http://10.0.0.1:8080"));
+        for wrong in ["", "ftp://x", "https://", "https://u:p@x/", "x"] {
+            assert!(!check(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! A certificate authority of the tests' own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+
+/// An authority, and a directory for what it signs.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    files: tempfile::TempDir,
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Clone, Debug)]
+pub struct Signed {
+    /// The certificate's file.
+    pub certificate: PathBuf,
+    /// The key's file.
+    pub key: PathBuf,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Authority {
+    /// A new one.
+    ///
+    /// # Panics
+    /// When the machine makes no keys.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "tests");
+        let key = KeyPair::generate().expect("a key");
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
+        let files = tempfile::tempdir().expect("a directory");
+        fs::write(files.path().join("ca.pem"), issuer.pem()).expect("a file");
+        Self { issuer, files }
+    }
+
+    /// Its certificate's file.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.files.path().join("ca.pem")
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.files.path()
+    }
+
+    /// A certificate of this common name, for a server on loopback or a client that is called so.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn sign(&self, name: &str) -> Signed {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let loopback = SanType::IpAddress("127.0.0.1".parse().expect("an address"));
+        let dns = SanType::DnsName(name.try_into().expect("a name"));
+        params.subject_alt_names = vec![loopback, dns];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let signed = Signed {
+            certificate: self.files.path().join(format!("{name}.pem")),
+            key: self.files.path().join(format!("{name}.key")),
+        };
+        fs::write(&signed.certificate, certificate.pem()).expect("a file");
+        fs::write(&signed.key, key.serialize_pem()).expect("a file");
+        signed
+    }
+}

@@ -1,0 +1,142 @@
+//! An OpenID Connect issuer: nginx with two files, and the keys that sign its tokens.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rcgen::{KeyPair, PublicKeyData as _};
+use serde_json::{Value, json};
+
+use crate::{
+    authority::Authority,
+    namespace::Namespace,
+    process::{Running, succeed},
+    wait,
+};
+
+/// An issuer on loopback in a namespace.
+pub struct Issuer {
+    /// Its URL.
+    pub url: String,
+    root: PathBuf,
+    keys: Vec<(String, KeyPair)>,
+    _running: Running,
+    _files: tempfile::TempDir,
+}
+
+impl Issuer {
+    /// Starts it on a port, with a first key.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(namespace: &Namespace, authority: &Authority, port: u16) -> Self {
+        let files = tempfile::tempdir().expect("a directory");
+        let root = files.path().join("root");
+        fs::create_dir_all(root.join(".well-known")).expect("a directory");
+        let signed = authority.sign(&format!("issuer-{port}"));
+        let (certificate, key) = (signed.certificate.display(), signed.key.display());
+        let text = format!(
+            "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
+             events {{}}
+             http {{
+                 access_log access.log combined;
+                 client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+                 uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+                 server {{
+                     listen 127.0.0.1:{port} ssl; root root;
+                     ssl_certificate {certificate}; ssl_certificate_key {key};
+                 }}
+             }}"
+        );
+        let configuration = files.path().join("nginx.conf");
+        fs::write(&configuration, text).expect("a file");
+        let mut command = namespace.command("nginx");
+        command
+            .arg("-p")
+            .arg(files.path())
+            .arg("-c")
+            .arg(&configuration);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let running = Running::start(&mut command).expect("nginx");
+        let question = format!("ss -Hltn src 127.0.0.1:{port}");
+        wait::until_true("the issuer to listen", || {
+            !succeed(&mut namespace.line(&question)).is_empty()
+        });
+        let url = format!("https://127.0.0.1:{port}");
+        let discovery = json!({ "issuer": url, "jwks_uri": format!("{url}/jwks") });
+        let path = root.join(".well-known/openid-configuration");
+        fs::write(path, discovery.to_string()).expect("a file");
+        let mut issuer = Self {
+            url,
+            root,
+            keys: Vec::new(),
+            _running: running,
+            _files: files,
+        };
+        issuer.rotate("first");
+        issuer
+    }
+
+    /// Signs with another key from now on, and vouches for that one only.
+    ///
+    /// # Panics
+    /// When the machine makes no keys.
+    pub fn rotate(&mut self, id: &str) {
+        let key = KeyPair::generate().expect("a key");
+        // An uncompressed point (SEC 1, section 2.3.3).
+        let point = key.der_bytes();
+        assert_eq!(point.len(), 65);
+        let jwk = json!({
+            "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": id,
+            "x": URL_SAFE_NO_PAD.encode(&point[1..33]),
+            "y": URL_SAFE_NO_PAD.encode(&point[33..]),
+        });
+        let set = json!({ "keys": [jwk] }).to_string();
+        fs::write(self.root.join("jwks"), set).expect("a file");
+        self.keys.push((id.to_owned(), key));
+    }
+
+    /// A token of these claims, signed by the key of now. `iss`, `aud` and `exp` are set where the claims
+    /// don't.
+    ///
+    /// # Panics
+    /// When it can't be signed.
+    #[must_use]
+    pub fn token(&self, claims: Value) -> String {
+        self.token_by(self.keys.len() - 1, claims)
+    }
+
+    /// The same, signed by one of the keys so far.
+    ///
+    /// # Panics
+    /// When it can't be signed.
+    #[must_use]
+    pub fn token_by(&self, key: usize, claims: Value) -> String {
+        let (id, key) = &self.keys[key];
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(id.clone());
+        let key = EncodingKey::from_ec_der(&key.serialize_der());
+        encode(&header, &self.claims(claims), &key).expect("a token")
+    }
+
+    /// The claims, with what every token has.
+    ///
+    /// # Panics
+    /// When the clock is before 1970.
+    #[must_use]
+    pub fn claims(&self, claims: Value) -> Value {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("time");
+        let mut all = json!({
+            "iss": self.url, "aud": "gateway", "exp": now.as_secs() + 600, "sub": "somebody",
+        });
+        let map = all.as_object_mut().expect("an object");
+        map.extend(claims.as_object().expect("an object").clone());
+        all
+    }
+}

@@ -1,0 +1,634 @@
+//! Tenants as users: over TLS, with tokens, certificates and the tokens of other systems. What they may
+//! not see does not exist.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use tests::{
+    agent::{Agent, binary},
+    authority::Authority,
+    issuer::Issuer,
+    namespace::Namespace,
+    nginx::Nginx,
+    process::{fail, succeed},
+    site::{BACKENDS, ENDPOINT, Site},
+    wait,
+};
+
+const LISTEN: &str = "127.0.0.1:8443";
+
+/// A gateway with a listener for tenants, and what its users need.
+struct Office {
+    site: Site,
+    authority: Authority,
+}
+
+impl Office {
+    fn open(configure: impl FnOnce(&Site, &Authority, &mut Agent)) -> Self {
+        let authority = Authority::new();
+        let mut site = Site::new();
+        site.host.ip("link set lo up");
+        let server = authority.sign("gateway");
+        let mut agent = std::mem::replace(&mut site.agent, Agent::prepare(&site.host));
+        for (key, value) in [
+            ("LISTEN", LISTEN.to_owned()),
+            ("TLS_CERTIFICATE", server.certificate.display().to_string()),
+            ("TLS_KEY", server.key.display().to_string()),
+            (
+                "TLS_CLIENT_CA",
+                authority.certificate().display().to_string(),
+            ),
+            ("OUTSIDE_CA", authority.certificate().display().to_string()),
+        ] {
+            agent.settings.insert(format!("GATEWAY_{key}"), value);
+        }
+        configure(&site, &authority, &mut agent);
+        agent.stop();
+        agent.restart();
+        site.agent = agent;
+        Self { site, authority }
+    }
+
+    /// A token's file.
+    fn token(&self, token: &str, role: &str) -> PathBuf {
+        let path = self.authority.directory().join(token.replace('/', "-"));
+        let to = path.display();
+        self.site.agent.cli(&format!(
+            "tenant token create {token} --role {role} --to {to}"
+        ));
+        path
+    }
+
+    /// The command line, as a tenant runs it.
+    fn remote(&self, token: &PathBuf, line: &str) -> Command {
+        let mut command = self.site.host.command(&binary().display().to_string());
+        command.args(line.split_whitespace());
+        command.args(["--server", &format!("https://{LISTEN}")]);
+        command.arg("--ca").arg(self.authority.certificate());
+        command.arg("--token-file").arg(token);
+        command
+    }
+
+    /// A request over TLS, with what the words for curl say; status and body.
+    fn curl(&self, method: &str, path: &str, words: &[&str]) -> (u16, String) {
+        let mut command = self.site.host.command("curl");
+        command.args(["-sS", "-m", "20", "-X", method, "-w", "\n%{http_code}"]);
+        command.arg("--cacert").arg(self.authority.certificate());
+        command.args(words).arg(format!("https://{LISTEN}{path}"));
+        let output = succeed(&mut command);
+        let (body, status) = output.rsplit_once('\n').expect("a status");
+        (status.parse().expect("a status"), body.to_owned())
+    }
+
+    fn with_token(&self, token: &str, method: &str, path: &str) -> (u16, String) {
+        let header = format!("authorization: Bearer {token}");
+        self.curl(method, path, &["-H", &header])
+    }
+}
+
+fn read(path: &PathBuf) -> String {
+    fs::read_to_string(path).expect("a token").trim().to_owned()
+}
+
+#[test]
+fn two_tenants_and_an_operator_go_through_the_life_of_a_connection() {
+    let office = Office::open(|_, _, _| {});
+    let agent = &office.site.agent;
+    office.site.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&office.site.provider, address));
+    agent.cli("endpoint delete a/web");
+    let consumer = office.token("a/ci", "consumer");
+    let provider = office.token("shop/desk", "provider");
+    let stranger = office.token("b/ci", "admin");
+    let alias = agent.json("service show shop/web")["status"]["alias"].clone();
+    let alias = alias.as_str().expect("an alias");
+    let ask = |token: &PathBuf, line: &str| succeed(&mut office.remote(token, line));
+    let fetch = || {
+        let mut curl = office
+            .site
+            .a
+            .line(&format!("curl -sS -m 3 http://{ENDPOINT}/name"));
+        curl.output().expect("curl").status.success()
+    };
+
+    // The request, which the provider sees.
+    let create = format!(
+        "endpoint create a/new --network net --address {ENDPOINT} --service {alias} --message hello"
+    );
+    ask(&consumer, &create);
+    let shown: Value =
+        serde_json::from_str(&ask(&consumer, "-o json endpoint show a/new")).expect("JSON");
+    assert_eq!(shown["status"]["connection"]["state"], "Pending");
+    assert!(!fetch());
+    let list = ask(&provider, "connection list shop/web");
+    assert!(list.contains("a/new") && list.contains("hello"), "{list}");
+
+    // Nobody else decides, nor sees it.
+    let refusal = fail(&mut office.remote(&consumer, "connection approve a/new"));
+    assert!(
+        refusal.contains("no connection of an endpoint a/new"),
+        "{refusal}"
+    );
+    let refusal = fail(&mut office.remote(&stranger, "endpoint show a/new"));
+    assert!(refusal.contains("there is no tenant a"), "{refusal}");
+    let refusal = fail(&mut office.remote(&provider, "endpoint delete a/new"));
+    assert!(refusal.contains("there is no tenant a"), "{refusal}");
+
+    // Approval, revocation, approval again, and the end.
+    let approved = ask(&provider, "connection approve a/new --reason welcome");
+    assert!(approved.contains("token shop/desk"), "{approved}");
+    assert!(fetch());
+    let shown: Value =
+        serde_json::from_str(&ask(&consumer, "-o json endpoint show a/new")).expect("JSON");
+    let connection = &shown["status"]["connection"];
+    assert_eq!(connection["state"], "Approved");
+    // Who exactly it was is the provider's own business.
+    assert_eq!(connection["decided_by"], "the provider");
+    ask(&provider, "connection reject a/new");
+    assert!(!fetch());
+    ask(&provider, "connection approve a/new");
+    assert!(fetch());
+    ask(&provider, "connection remove a/new");
+    assert!(!fetch());
+    let refusal = fail(&mut office.remote(&provider, "connection approve a/new"));
+    assert!(refusal.contains("Disconnected"), "{refusal}");
+    ask(&consumer, "endpoint delete a/new");
+
+    // Everyone's own part of what happened.
+    let history = |token: &PathBuf| ask(token, "event list");
+    let consumers = history(&consumer);
+    for word in [
+        "requested",
+        "approved",
+        "rejected",
+        "disconnected",
+        "deleted",
+        "the other side",
+    ] {
+        assert!(consumers.contains(word), "{word}:\n{consumers}");
+    }
+    assert!(!consumers.contains("shop"), "{consumers}");
+    let providers = history(&provider);
+    assert!(
+        providers.contains("token shop/desk") && providers.contains("a/new"),
+        "{providers}"
+    );
+    assert!(!providers.contains("token a/ci"), "{providers}");
+    assert!(!history(&stranger).contains("a/new"));
+    let operators = agent.cli("event list");
+    assert!(operators.contains("token a/ci") && operators.contains("token shop/desk"));
+}
+
+/// What each operation needs of a tenant's user: the table that this test holds the program to.
+fn needed(operation: &str) -> &'static str {
+    match operation {
+        "alive" | "ready" => "nothing",
+        "show_caller" | "list_events" | "list_tenants" | "list_connections" => "anyone",
+        "show_tenant"
+        | "list_networks"
+        | "show_network"
+        | "list_services"
+        | "show_service"
+        | "list_service_connections"
+        | "show_connection"
+        | "list_endpoints"
+        | "show_endpoint"
+        | "list_tokens"
+        | "show_token"
+        | "list_identities"
+        | "show_identity"
+        | "list_webhooks"
+        | "show_webhook" => "read",
+        "create_endpoint" | "update_endpoint" | "delete_endpoint" => "endpoints",
+        "create_service" | "update_service" | "delete_service" | "approve_connection"
+        | "reject_connection" | "remove_connection" => "services",
+        "create_token" | "delete_token" | "create_identity" | "delete_identity"
+        | "create_webhook" | "delete_webhook" => "access",
+        "create_tenant" | "update_tenant" | "delete_tenant" | "create_network"
+        | "update_network" | "delete_network" | "show_status" | "list_flows" => "operate",
+        unknown => panic!("operation {unknown} is new: say here who may use it"),
+    }
+}
+
+fn may(role: &str, needed: &str) -> bool {
+    match needed {
+        "nothing" => true,
+        "anyone" => role != "nobody",
+        "read" => ["viewer", "consumer", "provider", "admin", "operator"].contains(&role),
+        "endpoints" => ["consumer", "admin", "operator"].contains(&role),
+        "services" => ["provider", "admin", "operator"].contains(&role),
+        "access" => ["admin", "operator"].contains(&role),
+        "operate" => role == "operator",
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn every_route_times_every_role() {
+    let office = Office::open(|_, _, _| {});
+    let roles = ["viewer", "consumer", "provider", "admin"];
+    let tokens = roles.map(|role| (role, read(&office.token(&format!("a/{role}"), role))));
+    let (status, document) = office.curl("GET", "/openapi.json", &[]);
+    assert_eq!(status, 200);
+    let document: Value = serde_json::from_str(&document).expect("JSON");
+    let mut asked = 0;
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in item.as_object().expect("operations") {
+            let method = method.to_uppercase();
+            let id = operation["operationId"].as_str().expect("an id");
+            let needed = needed(id);
+            let in_tenant = |tenant: &str| {
+                path.replace("{tenant}", tenant)
+                    .replace("{name}", "nothing")
+                    .replace("{link_id}", "7")
+            };
+            let body = ["-H", "content-type: application/json", "-d", "{}"];
+            let body: &[&str] = if operation["requestBody"].is_null() {
+                &[]
+            } else {
+                &body
+            };
+            let mut ask = |token: Option<&str>, tenant: &str| -> (u16, Value) {
+                let header = format!("authorization: Bearer {}", token.unwrap_or_default());
+                let mut words = body.to_vec();
+                if token.is_some() {
+                    words.extend(["-H", &header]);
+                }
+                asked += 1;
+                let (status, text) = office.curl(&method, &in_tenant(tenant), &words);
+                (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+            };
+            let open = may("nobody", needed);
+            assert_eq!(ask(None, "a").0 != 401, open, "{id} of nobody");
+            assert_eq!(
+                ask(Some("gwt_unknown"), "a").0 != 401,
+                open,
+                "{id} of a stranger"
+            );
+            for (role, token) in &tokens {
+                let (status, answer) = ask(Some(token), "a");
+                if may(role, needed) {
+                    assert!(
+                        ![401, 403].contains(&status),
+                        "{id} of {role}: {status} {answer}"
+                    );
+                    let detail = answer["detail"].as_str().unwrap_or_default();
+                    assert!(
+                        !detail.starts_with("there is no tenant"),
+                        "{id} of {role}: {detail}"
+                    );
+                } else {
+                    assert_eq!(
+                        (status, &answer["code"]),
+                        (403, &json!("forbidden")),
+                        "{id} of {role}"
+                    );
+                }
+                if !path.contains("{tenant}") {
+                    continue;
+                }
+                // Another's, and one that never was: no difference but the name that was asked for.
+                let (status, other) = ask(Some(token), "shop");
+                let (_, never) = ask(Some(token), "never");
+                assert_eq!(status, 404, "{id} of {role}: {other}");
+                let text = other.to_string().replace("shop", "never");
+                assert_eq!(text, never.to_string(), "{id} of {role}");
+            }
+        }
+    }
+    assert!(asked > 300, "{asked}");
+    // The operator may do all of it, but only on the socket.
+    assert_eq!(office.site.agent.http("GET", "/v1/status", None).0, 200);
+}
+
+#[test]
+fn a_service_that_is_not_visible_does_not_exist_whatever_it_is_called() {
+    let office = Office::open(|_, _, _| {});
+    let agent = &office.site.agent;
+    agent.cli("service update shop/web --visibility b");
+    let alias = agent.json("service show shop/web")["status"]["alias"].clone();
+    let token = read(&office.token("a/t", "admin"));
+    let create = |service: &str| {
+        let body = json!({ "name": "x", "network": "net", "addresses": ["10.0.0.77"], "service": service });
+        let header = format!("authorization: Bearer {token}");
+        let body = body.to_string();
+        let words = [
+            "-H",
+            &header,
+            "-H",
+            "content-type: application/json",
+            "-d",
+            &body,
+        ];
+        let (status, text) = office.curl("POST", "/v1/tenants/a/endpoints", &words);
+        (status, text.replace(service, "SERVICE"))
+    };
+    let never = create("never/was");
+    assert_eq!(never.0, 404);
+    for hidden in [
+        "shop/web",
+        alias.as_str().expect("an alias"),
+        "web.aaaaaaaaaaaaaaaa.privatelink.internal",
+    ] {
+        assert_eq!(create(hidden), never);
+    }
+}
+
+#[test]
+fn a_token_that_is_revoked_or_expired_counts_no_more_on_open_streams_too() {
+    let office = Office::open(|_, _, _| {});
+    let agent = &office.site.agent;
+    let path = office.token("a/stream", "viewer");
+    let token = read(&path);
+    assert_eq!(office.with_token(&token, "GET", "/v1/tenants/a").0, 200);
+
+    let mut command = office.remote(&path, "-o json event list --follow");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the command line");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    // It is known to follow when it shows what happens.
+    let (sender, seen) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in lines {
+            let _gone = sender.send(line.expect("a line"));
+        }
+    });
+    let mut number = 0;
+    let first = wait::until("an event", std::time::Duration::from_secs(20), || {
+        number += 1;
+        agent.cli(&format!(
+            "endpoint create a/e{number} --network net --address 10.0.1.{number} --service shop/web"
+        ));
+        seen.recv_timeout(std::time::Duration::from_millis(200))
+            .ok()
+    });
+    let first: Value = serde_json::from_str(&first).expect("JSON");
+    assert_eq!(
+        (&first["kind"], &first["action"]),
+        (&json!("endpoint"), &json!("requested"))
+    );
+
+    agent.cli("tenant token revoke a/stream");
+    let (status, refusal) = office.with_token(&token, "GET", "/v1/tenants/a");
+    assert_eq!(status, 401, "{refusal}");
+    // The stream ends, and what happens afterwards is not on it.
+    agent.cli("endpoint create a/late --network net --address 10.0.0.120 --service shop/web");
+    reader.join().expect("the end of the stream");
+    let rest: Vec<String> = seen.iter().collect();
+    assert!(!rest.iter().any(|line| line.contains("a/late")), "{rest:?}");
+    assert!(child.wait().expect("its end").success());
+
+    let short = office.authority.directory().join("short");
+    agent.cli(&format!(
+        "tenant token create a/short --role viewer --expires-in 2s --to {}",
+        short.display()
+    ));
+    let short = read(&short);
+    assert_eq!(office.with_token(&short, "GET", "/v1/tenants/a").0, 200);
+    wait::until_true("the token's end", || {
+        office.with_token(&short, "GET", "/v1/tenants/a").0 == 401
+    });
+    // Nowhere is a secret kept or shown.
+    let listed = agent.cli("tenant token list -o json");
+    assert!(
+        listed.contains("short") && !listed.contains("gwt_"),
+        "{listed}"
+    );
+    let store = fs::read(agent.state_directory().join("state.db")).expect("the store");
+    assert!(!store.windows(4).any(|bytes| bytes == b"gwt_"));
+    assert!(!agent.log().contains("gwt_"));
+}
+
+#[test]
+fn users_of_two_identity_systems_meet() {
+    let mut issuers = Vec::new();
+    let office = Office::open(|site, authority, agent| {
+        issuers.push(Issuer::start(&site.host, authority, 8444));
+        issuers.push(Issuer::start(&site.host, authority, 8445));
+        let settings = format!(
+            "{},audience=gateway {},audience=gateway",
+            issuers[0].url, issuers[1].url
+        );
+        agent
+            .settings
+            .insert("GATEWAY_OIDC_ISSUERS".to_owned(), settings);
+    });
+    let agent = &office.site.agent;
+    let [first, second] = [&issuers[0].url, &issuers[1].url];
+    agent.cli(&format!(
+        "tenant identity create a/ops --issuer {first} --claim groups --value ops --role consumer"
+    ));
+    agent.cli(&format!(
+        "tenant identity create shop/boss --issuer {second} --value boss --role provider"
+    ));
+    let refusal = agent
+        .refused("tenant identity create a/x --issuer https://elsewhere --value x --role viewer");
+    assert!(
+        refusal.contains("not an issuer that the gateway trusts"),
+        "{refusal}"
+    );
+
+    let consumer = issuers[0].token(json!({ "groups": ["dev", "ops"], "email": "kim@a.example" }));
+    let provider = issuers[1].token(json!({ "sub": "boss" }));
+    let whoami = |token: &str| {
+        let (status, text) = office.with_token(token, "GET", "/v1/whoami");
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str::<Value>(&text).expect("JSON")
+    };
+    assert_eq!(whoami(&consumer)["roles"], json!({ "a": "consumer" }));
+    assert_eq!(
+        whoami(&consumer)["name"],
+        format!("kim@a.example of {first}")
+    );
+    assert_eq!(whoami(&provider)["roles"], json!({ "shop": "provider" }));
+    // What one system says counts for that system's identities only.
+    let liar = issuers[0].token(json!({ "sub": "boss" }));
+    assert_eq!(whoami(&liar)["roles"], json!({}));
+    assert_eq!(office.with_token(&liar, "GET", "/v1/tenants/shop").0, 404);
+
+    // What is not genuine, not for us, or too old.
+    let none = {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let claims = issuers[0].claims(json!({ "groups": ["ops"] }));
+        format!("{}.{}.", part(json!({ "alg": "none" })), part(claims))
+    };
+    let secret = {
+        let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+        let key = jsonwebtoken::EncodingKey::from_secret(b"public");
+        let claims = issuers[0].claims(json!({ "groups": ["ops"] }));
+        jsonwebtoken::encode(&header, &claims, &key).expect("a token")
+    };
+    let mut forged = consumer.clone();
+    forged.replace_range(forged.len() - 6.., "AAAAAA");
+    for (what, token) in [
+        (
+            "audience",
+            issuers[0].token(json!({ "aud": "others", "groups": ["ops"] })),
+        ),
+        (
+            "expiry",
+            issuers[0].token(json!({ "exp": 1_000_000_000, "groups": ["ops"] })),
+        ),
+        (
+            "not yet",
+            issuers[0].token(json!({ "nbf": 4_000_000_000u64, "groups": ["ops"] })),
+        ),
+        (
+            "other's key",
+            issuers[1].token(json!({ "iss": first, "groups": ["ops"] })),
+        ),
+        (
+            "issuer",
+            issuers[0].token(json!({ "iss": "https://elsewhere", "groups": ["ops"] })),
+        ),
+        ("unsigned", none),
+        ("symmetric", secret),
+        ("forged", forged),
+        ("no token", "a.b.c".to_owned()),
+    ] {
+        let (status, text) = office.with_token(&token, "GET", "/v1/whoami");
+        assert_eq!(status, 401, "{what}: {text}");
+    }
+
+    // Another key, and the old one is worth nothing.
+    issuers[0].rotate("second");
+    let rotated = issuers[0].token(json!({ "groups": ["ops"] }));
+    wait::until_true("the new key to be known", || {
+        office.with_token(&rotated, "GET", "/v1/whoami").0 == 200
+    });
+    let old = issuers[0].token_by(0, json!({ "groups": ["ops"] }));
+    assert_eq!(office.with_token(&old, "GET", "/v1/whoami").0, 401);
+    // Taking the identity away takes effect at once.
+    agent.cli("tenant identity delete a/ops");
+    assert_eq!(whoami(&rotated)["roles"], json!({}));
+}
+
+#[test]
+fn a_client_certificate_is_as_good_as_a_token() {
+    let office = Office::open(|_, _, _| {});
+    let agent = &office.site.agent;
+    agent.cli("tenant identity create a/build --issuer certificate --claim dns --value build --role viewer");
+    let signed = office.authority.sign("build");
+    let words = |signed: &tests::authority::Signed| {
+        [
+            "--cert".to_owned(),
+            signed.certificate.display().to_string(),
+            "--key".to_owned(),
+            signed.key.display().to_string(),
+        ]
+    };
+    let ask = |signed: &tests::authority::Signed, path: &str| {
+        let words = words(signed);
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        office.curl("GET", path, &words)
+    };
+    assert_eq!(ask(&signed, "/v1/tenants/a").0, 200);
+    let (_, text) = ask(&signed, "/v1/whoami");
+    assert!(text.contains("certificate build"), "{text}");
+    assert_eq!(ask(&signed, "/v1/tenants/shop").0, 404);
+    assert_eq!(ask(&office.authority.sign("other"), "/v1/tenants/a").0, 404);
+    // One that another authority signed does not get as far as asking.
+    let strangers = Authority::new();
+    let foreign = strangers.sign("build");
+    let mut command = office.site.host.command("curl");
+    command.args(["-sS", "-m", "20"]);
+    command.arg("--cacert").arg(office.authority.certificate());
+    command
+        .args(words(&foreign))
+        .arg(format!("https://{LISTEN}/v1/whoami"));
+    let refusal = fail(&mut command);
+    assert!(refusal.contains("alert"), "{refusal}");
+    // The command line shows one as well.
+    let mut command = office.site.host.command(&binary().display().to_string());
+    command.args(["whoami", "--server", &format!("https://{LISTEN}"), "--ca"]);
+    command.arg(office.authority.certificate());
+    command.arg("--client-certificate").arg(&signed.certificate);
+    command.arg("--client-key").arg(&signed.key);
+    let shown = succeed(&mut command);
+    assert!(shown.contains("viewer of a"), "{shown}");
+}
+
+#[test]
+fn a_new_certificate_is_taken_up_without_a_restart() {
+    let mut office = Office::open(|_, _, _| {});
+    let subject = |office: &Office| {
+        let mut curl = office.site.host.command("curl");
+        curl.args(["-sSv", "-m", "20", "--cacert"]);
+        curl.arg(office.authority.certificate());
+        curl.arg(format!("https://{LISTEN}/healthz"));
+        let output = curl.output().expect("curl");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(subject(&office).contains("CN=gateway"));
+    let old = office.authority.directory().join("gateway.pem");
+    // A file that is none leaves the old one in use.
+    let good = fs::read(&old).expect("a file");
+    fs::write(&old, "nonsense").expect("a file");
+    office.site.agent.hang_up();
+    wait::until_true("the refusal", || {
+        office
+            .site
+            .agent
+            .log()
+            .contains("the old certificate stays in use")
+    });
+    assert!(subject(&office).contains("CN=gateway"));
+    fs::write(&old, good).expect("a file");
+    let new = office.authority.sign("renewed");
+    fs::copy(&new.certificate, &old).expect("a copy");
+    fs::copy(&new.key, office.authority.directory().join("gateway.key")).expect("a copy");
+    office.site.agent.hang_up();
+    wait::until_true("the new certificate", || {
+        subject(&office).contains("CN=renewed")
+    });
+}
+
+#[test]
+fn slow_and_broken_clients_hold_nobody_up() {
+    let office = Office::open(|_, _, _| {});
+    // Connections that say nothing, and some that say nonsense.
+    let held = office.site.host.run_in(|| {
+        let mut held = Vec::new();
+        for number in 0..50 {
+            let mut stream = std::net::TcpStream::connect(LISTEN).expect("a connection");
+            if number % 2 == 0 {
+                use std::io::Write as _;
+                stream
+                    .write_all(b"GET / HTTP/1.1\r\n\r\n")
+                    .expect("a write");
+            }
+            held.push(stream);
+        }
+        held
+    });
+    assert_eq!(office.curl("GET", "/healthz", &[]).0, 200);
+    drop(held);
+}
+
+#[test]
+fn a_listener_without_a_certificate_is_refused() {
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::prepare(&host);
+    let mut command = agent.run_command();
+    command.env("GATEWAY_LISTEN", LISTEN);
+    let refusal = fail(&mut command);
+    assert!(
+        refusal.contains("needs tls_certificate and tls_key"),
+        "{refusal}"
+    );
+    let mut command = agent.run_command();
+    command.env("GATEWAY_LISTEN", LISTEN);
+    command.env("GATEWAY_TLS_CERTIFICATE", "/nowhere.pem");
+    command.env("GATEWAY_TLS_KEY", "/nowhere.key");
+    let refusal = fail(&mut command);
+    assert!(refusal.contains("could not read /nowhere.pem"), "{refusal}");
+}
