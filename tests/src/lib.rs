@@ -18,6 +18,7 @@ pub mod packet;
 pub mod pass;
 pub mod path;
 pub mod process;
+pub mod relay;
 pub mod site;
 pub mod wait;
 pub mod words;

@@ -8,6 +8,7 @@ use axum::{
     http::{header::CONTENT_TYPE, request::Parts},
 };
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{
     agent::requests::Attempt,
@@ -103,26 +104,43 @@ pub(super) async fn bytes_of<S: Send + Sync>(
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut value: Value = serde_json::from_slice(bytes)
+        .map_err(|error| Problem::new(Code::Malformed, format!("the body is no JSON: {error}")))?;
     // Every body is an object; serde would take an array of a struct's fields as well.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
+    if !value.is_object() {
         let detail = "the body must be a JSON object: { ... }";
         return Err(Problem::new(Code::Malformed, detail));
     }
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        // A broken text has no path, or one that ends in a question mark.
+    whole_numbers(&mut value);
+    serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        let problem = Problem::new(Code::Malformed, error.into_inner().to_string());
+        let problem = Problem::new(Code::Invalid, error.into_inner().to_string());
         if matches!(path.as_str(), "." | "?") {
             problem
         } else {
             problem.at(path)
         }
-    })?;
-    reader.end().map_err(|error| {
-        Problem::new(Code::Malformed, format!("behind the JSON value: {error}"))
-    })?;
-    Ok(value)
+    })
+}
+
+/// JSON has one kind of numbers: 7.0 is a whole one.
+fn whole_numbers(value: &mut Value) {
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => {
+            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
+                && float.fract() == 0.0
+                && float.abs() <= MOST
+            {
+                #[expect(clippy::cast_possible_truncation, reason = "checked in the lines before")]
+                let whole = float as i64;
+                *value = whole.into();
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// Parameters behind the question mark.

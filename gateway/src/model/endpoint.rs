@@ -49,6 +49,7 @@ pub struct EndpointRequest {
     pub version: Option<u64>,
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
     /// The consumer's network.
     pub network: Name,

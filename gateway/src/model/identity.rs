@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, Problem, access::Role, record::Labels};
+use crate::model::{Name, Problem, access::Role, record::Labels, schema};
 
 /// The issuer of those who come with a certificate.
 pub const CERTIFICATE: &str = "certificate";
@@ -52,6 +52,7 @@ pub struct IdentityRequest {
     pub role: Role,
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
 }
 

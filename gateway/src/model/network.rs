@@ -59,6 +59,7 @@ pub struct NetworkRequest {
     pub version: Option<u64>,
     /// Labels; unchanged where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
     /// Where the gateway meets it.
     pub attachments: Vec<Attachment>,
@@ -72,7 +73,7 @@ pub struct NetworkRequest {
     /// Its prefixes: what addresses its hosts have. Set, they rule out addresses that no host there can
     /// have; unset, any is taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<schema::Prefix>)]
     pub prefixes: Vec<IpNet>,
     /// Its routers: no endpoint and no server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

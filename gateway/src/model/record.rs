@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::model::{Code, Context, Name, Problem};
+use crate::model::{Code, Context, Name, Problem, schema};
 
 /// Labels: the user's own notes on an object.
 pub type Labels = BTreeMap<String, String>;
@@ -30,6 +30,7 @@ pub struct Meta {
     pub updated_at: Timestamp,
     /// The user's own notes.
     #[serde(default)]
+    #[schema(value_type = schema::Labels)]
     pub labels: Labels,
 }
 

@@ -6,7 +6,7 @@ use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
         ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, RefOr, Schema,
-        SchemaFormat, Type,
+        SchemaFormat, Type, schema::AdditionalProperties,
     },
 };
 
@@ -54,7 +54,26 @@ pub struct IpAddress;
 #[derive(Debug)]
 pub struct SocketAddress;
 
+/// Labels: short names with short values.
+#[derive(Debug)]
+pub struct Labels;
+
+/// A prefix: an address and a length.
+#[derive(Debug)]
+pub struct Prefix;
+
 schemas! {
+    Labels, "Labels",
+        ObjectBuilder::new()
+            .description(Some("At most 64 notes of the user's own"))
+            .property_names(Some(
+                ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(63)),
+            ))
+            .additional_properties(Some(
+                ObjectBuilder::new().schema_type(Type::String).max_length(Some(255)),
+            ));
+    Prefix, "Prefix",
+        text("`10.0.0.0/24` or `fd00::/64`").pattern(Some("^[0-9a-fA-F.:]{2,39}/[0-9]{1,3}$"));
     Name, "Name",
         text("1 to 63 of `a-z 0-9 -`, starting with a letter").pattern(Some(format!("^{NAME}$")));
     Reference, "Reference",
@@ -85,4 +104,22 @@ schemas! {
             .items(text("a tenant's name, or `*` alone for every tenant")
                 .pattern(Some(format!("^(\\*|{NAME})$"))))
             .description(Some("Tenants by name, or every tenant"));
+}
+
+/// The schema of an object whose fields are those of several, and no others.
+pub(crate) fn merged(
+    parts: impl IntoIterator<Item = RefOr<Schema>>,
+    description: &str,
+) -> RefOr<Schema> {
+    let mut whole = ObjectBuilder::new()
+        .description(Some(description))
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+        .build();
+    for part in parts {
+        if let RefOr::T(Schema::Object(part)) = part {
+            whole.properties.extend(part.properties);
+            whole.required.extend(part.required);
+        }
+    }
+    whole.into()
 }

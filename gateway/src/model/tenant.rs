@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, record::Labels};
+use crate::model::{Name, record::Labels, schema};
 
 /// How many objects a tenant may have; the configured default applies where a number is unset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -40,6 +40,7 @@ pub struct TenantRequest {
     pub version: Option<u64>,
     /// Labels; unchanged where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
     /// Quotas.
     #[serde(default)]

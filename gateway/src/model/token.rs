@@ -6,7 +6,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, access::Role, record::Labels};
+use crate::model::{Name, access::Role, record::Labels, schema};
 
 /// What every token's text begins with, so that one that got where it should not be is recognised.
 pub const PREFIX: &str = "gwt_";
@@ -64,6 +64,7 @@ pub struct TokenRequest {
     pub expires_at: Option<Timestamp>,
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
 }
 

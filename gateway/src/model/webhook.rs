@@ -5,7 +5,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, Problem, record::Labels};
+use crate::model::{Name, Problem, record::Labels, schema};
 
 /// A webhook.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,7 @@ pub struct WebhookRequest {
     pub url: String,
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
 }
 

@@ -28,7 +28,7 @@ pub struct NetworkSpec {
     pub mtu: Option<u16>,
     /// What addresses its hosts have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<schema::Prefix>)]
     pub prefixes: Vec<IpNet>,
     /// Its routers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

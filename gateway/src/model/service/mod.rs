@@ -10,7 +10,10 @@ mod tenants;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
 
 pub use backend::{Backend, MOST_WEIGHT};
 pub use health::{Check, Health, HealthCheck, StatusRange, UnhealthyFlows};
@@ -23,6 +26,7 @@ use crate::model::{
     Name, Problem,
     address::{AddressRange, check_host},
     record::Labels,
+    schema,
 };
 
 /// What a client gets when no backend can take its flow.
@@ -108,7 +112,7 @@ impl Timeouts {
 }
 
 /// What a user says of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceRequest {
     /// The service's name; in the path when an existing one is changed.
@@ -123,6 +127,34 @@ pub struct ServiceRequest {
     /// What the provider decides.
     #[serde(flatten)]
     pub spec: ServiceSpec,
+}
+
+/// The fields of a [`ServiceRequest`] that every request has.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is there for its schema")]
+struct RequestHead {
+    /// The service's name; in the path when an existing one is changed.
+    name: Option<Name>,
+    /// The version that the change was made for.
+    version: Option<u64>,
+    /// Labels; unchanged where unset.
+    #[schema(value_type = Option<schema::Labels>)]
+    labels: Option<Labels>,
+}
+
+// The derived one would not say that there are no other fields.
+impl PartialSchema for ServiceRequest {
+    fn schema() -> RefOr<Schema> {
+        let parts = [RequestHead::schema(), ServiceSpec::schema()];
+        schema::merged(parts, "What a user says of a service.")
+    }
+}
+
+impl ToSchema for ServiceRequest {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        RequestHead::schemas(schemas);
+        ServiceSpec::schemas(schemas);
+    }
 }
 
 /// The fields of a service that its provider sets.
