@@ -5,7 +5,10 @@ use std::{fs, path::Path, process::Command};
 use anyhow::{Context as _, Result, bail};
 use xtask::ebpf::{Toolchain, bpf_linker, on_path};
 
-use crate::run::{is_root, quietly, run, step};
+use crate::{
+    run::{is_root, quietly, run, step},
+    workspace,
+};
 
 /// Programs that building, demo and tests call, and the Debian packages that bring them.
 const PROGRAMS: &[(&str, &str)] = &[
@@ -28,6 +31,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("scapy", "python3-scapy"),
     ("tshark", "tshark"),
     ("openssl", "openssl"),
+    ("strace", "strace"),
 ];
 
 /// The oldest kernel that is supported, and that tests run on.
@@ -87,6 +91,7 @@ pub(crate) fn setup() -> Result<()> {
     if bpf_linker().is_none() {
         install_linker(&toolchain)?;
     }
+    schemathesis()?;
     mount_bpf()
 }
 
@@ -146,6 +151,32 @@ fn install_linker(toolchain: &Toolchain) -> Result<()> {
         .args(["--version", LINKER_VERSION, "--no-default-features"])
         .args(["--features", &format!("llvm-{llvm}")]);
     run(&mut command)
+}
+
+/// What holds the API against its document. Pinned: each version finds something new.
+const SCHEMATHESIS: &str = "4.32.5";
+
+/// Installs schemathesis where nothing else is in its way.
+fn schemathesis() -> Result<()> {
+    let at = workspace()?.join("target/schemathesis");
+    let program = at.join("bin/schemathesis");
+    let installed = Command::new(&program).arg("--version").output();
+    if installed.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(SCHEMATHESIS))
+    {
+        return Ok(());
+    }
+    step(&format!("installing schemathesis {SCHEMATHESIS}"));
+    let environment = || quietly(Command::new("python3").args(["-m", "venv"]).arg(&at));
+    if environment().is_err() {
+        install(&["python3-venv"])?;
+        environment()?;
+    }
+    quietly(
+        Command::new(at.join("bin/pip"))
+            .args(["install", "--quiet"])
+            .arg(format!("schemathesis=={SCHEMATHESIS}")),
+    )?;
+    Ok(())
 }
 
 /// The bpf file system, where the program is pinned.

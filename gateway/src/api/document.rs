@@ -1,6 +1,6 @@
 //! The routes, and the OpenAPI document that is made of them.
 
-use axum::{Router, http::header::CONTENT_TYPE, routing::get};
+use axum::{Router, extract::DefaultBodyLimit, http::header::CONTENT_TYPE, routing::get};
 use utoipa::{
     OpenApi,
     openapi::{
@@ -8,10 +8,13 @@ use utoipa::{
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
+    routes,
+};
 
 use crate::api::{
-    Shared, connections, endpoints, events, flows, identities, networks, response, services,
+    Shared, apply, connections, endpoints, events, flows, identities, networks, response, services,
     status, tenants, tokens, webhooks,
 };
 
@@ -45,6 +48,8 @@ fn base() -> openapi::OpenApi {
 /// The routes for those of whom it is known who they are, and the document about all routes.
 pub(super) fn routes() -> (Router<Shared>, openapi::OpenApi) {
     let (router, document) = OpenApiRouter::with_openapi(base())
+        .routes(routes!(apply::post).layer(DefaultBodyLimit::max(apply::MOST_BODY)))
+        .routes(routes!(apply::get))
         .routes(routes!(status::show))
         .routes(routes!(status::caller))
         .routes(routes!(flows::list))

@@ -3,6 +3,7 @@
 
 #![allow(unused_qualifications, reason = "utoipa's macros make them")]
 
+pub mod apply;
 mod caller;
 pub mod connections;
 mod document;

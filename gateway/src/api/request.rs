@@ -132,7 +132,10 @@ fn whole_numbers(value: &mut Value) {
                 && float.fract() == 0.0
                 && float.abs() <= MOST
             {
-                #[expect(clippy::cast_possible_truncation, reason = "checked in the lines before")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "checked in the lines before"
+                )]
                 let whole = float as i64;
                 *value = whole.into();
             }

@@ -59,7 +59,8 @@ pub(super) async fn create(
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let secret = webhook::new_secret(RandomIdentifiers.secret());
     let mut core = agent.core.lock().await;
-    let since = core.journal.last();
+    // After its own creation.
+    let since = core.journal.last() + 1;
     let new = core.change(&caller.caller, |state, context, _| {
         create_webhook(
             state,

@@ -16,7 +16,7 @@ use crate::{
     agent, api,
     cli::{
         client::Client,
-        commands::{connection, endpoint, event, flow, network, service, status, tenant},
+        commands::{apply, connection, endpoint, event, flow, network, service, status, tenant},
     },
     client::Target,
     config::{Config, DEFAULT_SOCKET, Settings},
@@ -60,6 +60,10 @@ enum Command {
     /// Conversations that are under way
     #[command(subcommand)]
     Flow(flow::Command),
+    /// Bring many objects to what a file says: all of it, or nothing
+    Apply(apply::Apply),
+    /// Write down everything as such a file; secrets are only in a backup
+    Export,
     /// What was changed, and by whom
     #[command(subcommand)]
     Event(event::Command),
@@ -196,6 +200,10 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
             connection::run(client, command).await
         }),
         Command::Flow(command) => talk(options, async |client| flow::run(client, command).await),
+        Command::Apply(arguments) => talk(options, async |client| {
+            apply::apply(client, arguments).await
+        }),
+        Command::Export => talk(options, async |client| apply::export(client).await),
         Command::Event(command) => talk(options, async |client| event::run(client, command).await),
         Command::Whoami => talk(options, async |client| status::whoami(client).await),
         Command::Status => talk(options, async |client| status::run(client).await),

@@ -17,6 +17,25 @@ impl Client {
             .await
     }
 
+    /// Bring objects to what a manifest says: all of it, or nothing.
+    ///
+    /// # Errors
+    /// The agent's refusal, or that it can't be reached.
+    pub async fn apply(
+        &self,
+        dry_run: Option<bool>,
+        prune: Option<bool>,
+        force: Option<bool>,
+        body: &Manifest,
+    ) -> Result<Applied> {
+        let path = "/v1/apply";
+        let query = Query::default()
+            .with("dry_run", dry_run)
+            .with("prune", prune)
+            .with("force", force);
+        self.call(Method::POST, path, &query, Some(body)).await
+    }
+
     /// Let an endpoint's connection carry traffic.
     ///
     /// # Errors
@@ -217,6 +236,16 @@ impl Client {
         let query = Query::default();
         self.call_without_answer(Method::DELETE, path, &query, None::<&()>)
             .await
+    }
+
+    /// Write down everything that the caller sees, but for what has secrets.
+    ///
+    /// # Errors
+    /// The agent's refusal, or that it can't be reached.
+    pub async fn export(&self) -> Result<Manifest> {
+        let path = "/v1/export";
+        let query = Query::default();
+        self.call(Method::GET, path, &query, None::<&()>).await
     }
 
     /// List the connections to all services in which the caller has a role.

@@ -1,12 +1,13 @@
 //! The types of the OpenAPI document's schemas, by their names there.
 
 pub use crate::{
-    api::{connections::DecisionRequest, page::Page, view::*},
+    api::{apply::Applied, connections::DecisionRequest, page::Page, view::*},
     model::{
         ConnectionState, Kind, Name, Reference,
         endpoint::EndpointRequest,
         event::{Action, Event},
         identity::IdentityRequest,
+        manifest::Manifest,
         network::NetworkRequest,
         service::ServiceRequest,
         tenant::TenantRequest,

@@ -10,7 +10,7 @@ use crate::model::{
     Code, Name, Problem,
     address::{AddressRange, check_host},
     record::Labels,
-    schema,
+    schema, strict,
 };
 
 /// An interface through which the gateway meets the network.
@@ -62,6 +62,7 @@ pub struct NetworkRequest {
     #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
     /// Where the gateway meets it.
+    #[serde(deserialize_with = "strict::objects")]
     pub attachments: Vec<Attachment>,
     /// See [`Network::isolated`].
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, record::Labels, schema};
+use crate::model::{Name, record::Labels, schema, strict};
 
 /// How many objects a tenant may have; the configured default applies where a number is unset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -43,6 +43,6 @@ pub struct TenantRequest {
     #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
     /// Quotas.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::object")]
     pub quotas: Quotas,
 }

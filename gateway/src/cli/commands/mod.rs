@@ -1,5 +1,6 @@
 //! The commands that talk to the agent, one file a resource.
 
+pub(super) mod apply;
 pub(super) mod connection;
 pub(super) mod endpoint;
 pub(super) mod event;

@@ -1,6 +1,7 @@
 //! What can be done: one function an operation, from the state and a request to the changes.
 
 mod access;
+mod apply;
 mod connection;
 mod endpoint;
 mod network;
@@ -9,6 +10,7 @@ mod tenant;
 mod webhook;
 
 pub use access::{create_identity, create_token, delete_identity, delete_token};
+pub use apply::{Difference, Fate, FieldDifference, Options, apply, export};
 pub use connection::{decide, visible_connection};
 pub use endpoint::{create_endpoint, delete_endpoint, update_endpoint};
 pub use network::{create_network, delete_network, update_network};

@@ -24,6 +24,18 @@ pub fn create_service(
     tenant: &Name,
     request: ServiceRequest,
 ) -> Result<Vec<Change>, Problem> {
+    create_service_as(state, context, policy, tenant, request, None)
+}
+
+/// The same, with an alias that it had elsewhere.
+pub(super) fn create_service_as(
+    state: &State,
+    context: &mut Context<'_>,
+    policy: &Policy,
+    tenant: &Name,
+    request: ServiceRequest,
+    alias: Option<String>,
+) -> Result<Vec<Change>, Problem> {
     let owner = tenant_of(state, tenant)?;
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
@@ -44,17 +56,50 @@ pub fn create_service(
     let resource_numbers =
         number_resources(state, context, &request.spec, number, &BTreeMap::new());
     let service = Service {
-        alias: format!(
-            "{name}.{}.{}",
-            context.identifiers.alias_part(),
-            policy.alias_domain
-        ),
+        alias: match alias {
+            Some(alias) => checked_alias(state, &name, alias)?,
+            None => format!(
+                "{name}.{}.{}",
+                context.identifiers.alias_part(),
+                policy.alias_domain
+            ),
+        },
         spec: request.spec,
         number,
         resource_numbers,
     };
     let record = Record::create(context, name, labels, service);
     Ok(vec![Change::Put(Object::Service(tenant.clone(), record))])
+}
+
+/// An alias that is of the form that aliases have, and free.
+fn checked_alias(state: &State, name: &Name, alias: String) -> Result<String, Problem> {
+    let invalid = |text: String| Problem::invalid("alias", text);
+    let fits = |part: &str| {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
+        part.len() == 16 && part.bytes().all(allowed)
+    };
+    let rest = alias
+        .strip_prefix(name.as_str())
+        .and_then(|rest| rest.strip_prefix('.'));
+    let (random, domain) = rest
+        .and_then(|rest| rest.split_once('.'))
+        .unwrap_or_default();
+    let domain_fits = !domain.is_empty()
+        && domain.len() <= 150
+        && domain
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+    if !fits(random) || !domain_fits {
+        let shown: String = alias.chars().take(100).collect();
+        return Err(invalid(format!(
+            "{shown:?} is no alias of {name}: NAME.RANDOM.DOMAIN"
+        )));
+    }
+    if state.service_of_alias(&alias).is_some() {
+        return Err(Problem::new(Code::InUse, format!("the alias {alias} is in use")).at("alias"));
+    }
+    Ok(alias)
 }
 
 /// Changes a service. Connections that exist are not touched by a change of who may see it.

@@ -26,7 +26,7 @@ use crate::model::{
     Name, Problem,
     address::{AddressRange, check_host},
     record::Labels,
-    schema,
+    schema, strict,
 };
 
 /// What a client gets when no backend can take its flow.
@@ -163,6 +163,7 @@ pub struct ServiceSpec {
     /// The provider's network.
     pub network: Name,
     /// What can be connected to.
+    #[serde(deserialize_with = "strict::objects")]
     pub resources: Vec<Resource>,
     /// From where consumers appear in the provider's network.
     pub nat_addresses: Vec<AddressRange>,
@@ -179,7 +180,7 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections_per_tenant: Option<u32>,
     /// When idle flows end.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::object")]
     pub timeouts: Timeouts,
     /// What a client gets when no backend can take its flow.
     #[serde(default)]
@@ -203,7 +204,11 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bit_rate: Option<u64>,
     /// How backends are checked.
-    #[serde(default, skip_serializing_if = "HealthCheck::is_default")]
+    #[serde(
+        default,
+        deserialize_with = "strict::object",
+        skip_serializing_if = "HealthCheck::is_default"
+    )]
     pub health_check: HealthCheck,
 }
 

@@ -7,6 +7,7 @@ use crate::model::{
     Name, Problem,
     address::check_host,
     service::{Backend, MOST_BACKENDS, MOST_PORTS, MOST_WEIGHT, Port, PortNumber},
+    strict,
 };
 
 /// One named instance inside a service; an endpoint is bound to exactly one.
@@ -17,9 +18,10 @@ pub struct Resource {
     #[serde(default = "default_resource")]
     pub name: Name,
     /// What it offers.
+    #[serde(deserialize_with = "strict::objects")]
     pub ports: Vec<Port>,
     /// Who serves it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::objects")]
     pub backends: Vec<Backend>,
 }
 

@@ -1,0 +1,97 @@
+//! Many objects at once: bringing them to what a manifest says, and writing them down as one.
+
+use axum::{Json, extract::State as AgentState};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    api::{
+        Shared,
+        caller::Caller,
+        request::{Body, Parameters},
+        response::{Answer, ChangeProblems, LookProblems},
+    },
+    model::{
+        manifest::Manifest,
+        operations::{Difference, Options, apply, export},
+    },
+};
+
+/// The largest manifest, in bytes.
+pub(super) const MOST_BODY: usize = 64 << 20;
+
+/// How a manifest is applied.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyOptions {
+    /// Nothing is changed; only the difference is told.
+    #[serde(default)]
+    #[param(default = false)]
+    pub dry_run: bool,
+    /// What the manifest does not name is deleted: of tenants in which the caller has a role, but for
+    /// tokens, webhooks, and connections that are Disconnected.
+    #[serde(default)]
+    #[param(default = false)]
+    pub prune: bool,
+    /// Services are deleted even though connections to them are approved.
+    #[serde(default)]
+    #[param(default = false)]
+    pub force: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Applied {
+    /// What was changed, or would be.
+    pub differences: Vec<Difference>,
+}
+
+/// Bring objects to what a manifest says: all of it, or nothing.
+#[utoipa::path(
+    post, path = "/v1/apply", operation_id = "apply", tag = "manifest",
+    params(ApplyOptions),
+    request_body = Manifest,
+    responses((status = 200, body = Applied, description = "What was changed, or would be"), ChangeProblems),
+)]
+pub(super) async fn post(
+    AgentState(agent): AgentState<Shared>,
+    Caller(caller): Caller,
+    Parameters(options): Parameters<ApplyOptions>,
+    Body(manifest): Body<Manifest>,
+) -> Answer<Applied> {
+    let ApplyOptions {
+        dry_run,
+        prune,
+        force,
+    } = options;
+    let options = Options { prune, force };
+    let mut differences = Vec::new();
+    let mut core = agent.core.lock().await;
+    let changed = tokio::task::block_in_place(|| {
+        core.change(&caller, |state, context, policy| {
+            let (changes, found) = apply(state, context, policy, &caller, &manifest, options)?;
+            differences = found;
+            Ok(if dry_run { Vec::new() } else { changes })
+        })
+    })?;
+    drop(core);
+    if changed {
+        // The host has to be looked at before what was asked for can be in force.
+        agent.refresh().await?;
+    }
+    Ok(Json(Applied { differences }))
+}
+
+/// Write down everything that the caller sees, but for what has secrets.
+#[utoipa::path(
+    get, path = "/v1/export", operation_id = "export", tag = "manifest",
+    responses((status = 200, body = Manifest, description = "All of it, as a manifest"), LookProblems),
+)]
+pub(super) async fn get(
+    AgentState(agent): AgentState<Shared>,
+    Caller(caller): Caller,
+) -> Answer<Manifest> {
+    let core = agent.core.lock().await;
+    Ok(Json(export(&core.state, &caller)))
+}

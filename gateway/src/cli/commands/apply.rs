@@ -1,0 +1,219 @@
+//! `gateway apply` and `gateway export`.
+
+use std::{
+    fs,
+    io::{IsTerminal as _, Read as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::{
+    api::apply::Applied,
+    cli::{
+        client::Client,
+        output::{Format, print},
+    },
+    model::{
+        manifest::Manifest,
+        operations::{Difference, Fate},
+    },
+};
+
+#[derive(Args, Clone, Debug)]
+pub(in crate::cli) struct Apply {
+    /// The manifest: YAML (several documents are one), JSON or TOML; - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: PathBuf,
+    /// Change nothing, only show the difference
+    #[arg(long)]
+    dry_run: bool,
+    /// Delete what the manifest does not name
+    #[arg(long)]
+    prune: bool,
+    /// Delete services even though connections to them are approved
+    #[arg(long, requires = "prune")]
+    force: bool,
+}
+
+pub(in crate::cli) async fn apply(client: &Client, arguments: Apply) -> Result<()> {
+    let manifest = read(&arguments.file)?;
+    let Apply {
+        dry_run,
+        prune,
+        force,
+        ..
+    } = arguments;
+    let applied = client
+        .api
+        .apply(Some(dry_run), Some(prune), Some(force), &manifest)
+        .await?;
+    match client.format {
+        Format::Table => print(&shown(&applied, dry_run)),
+        Format::Json => print(&(serde_json::to_string_pretty(&applied)? + "\n")),
+        Format::Yaml => print(&serde_norway::to_string(&applied)?),
+    }
+}
+
+pub(in crate::cli) async fn export(client: &Client) -> Result<()> {
+    let manifest = client.api.export().await?;
+    match client.format {
+        // What can be read back, and by people too.
+        Format::Table | Format::Yaml => print(&serde_norway::to_string(&manifest)?),
+        Format::Json => print(&(serde_json::to_string_pretty(&manifest)? + "\n")),
+    }
+}
+
+/// A manifest from a file. What kind of file it is its name says; from standard input it is YAML, of
+/// which JSON is a part.
+fn read(path: &Path) -> Result<Manifest> {
+    let shown = path.display();
+    let text = if path.as_os_str() == "-" {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("could not read standard input")?;
+        text
+    } else {
+        fs::read_to_string(path).with_context(|| format!("could not read {shown}"))?
+    };
+    let is_toml = path
+        .extension()
+        .is_some_and(|extension| extension == "toml");
+    let values = if is_toml {
+        vec![toml::from_str(&text).with_context(|| format!("{shown} is no TOML"))?]
+    } else {
+        let documents = serde_norway::Deserializer::from_str(&text);
+        documents
+            .map(serde::Deserialize::deserialize)
+            .collect::<Result<Vec<Value>, _>>()
+            .with_context(|| format!("{shown} is no YAML"))?
+    };
+    let mut whole = Manifest::default();
+    for value in values {
+        if value.is_null() {
+            continue;
+        }
+        let part: Manifest = serde_path_to_error::deserialize(value).map_err(|error| {
+            let place = error.path().to_string();
+            anyhow::anyhow!("{shown}, at {place}: {}", error.into_inner())
+        })?;
+        whole.tenants.extend(part.tenants);
+        whole.identities.extend(part.identities);
+        whole.networks.extend(part.networks);
+        whole.services.extend(part.services);
+        whole.endpoints.extend(part.endpoints);
+        whole.connections.extend(part.connections);
+    }
+    let empty = serde_json::to_value(&whole)?
+        .as_object()
+        .is_none_or(serde_json::Map::is_empty);
+    if empty {
+        // With --prune it would delete everything.
+        bail!("{shown} holds nothing");
+    }
+    Ok(whole)
+}
+
+/// The difference, for people.
+fn shown(applied: &Applied, dry_run: bool) -> String {
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let paint = |colour: u8, text: &str| {
+        if colours {
+            format!("\x1b[{colour}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    };
+    let mut text = String::new();
+    let mut counts = [0; 3];
+    for Difference {
+        fate,
+        kind,
+        object,
+        fields,
+    } in &applied.differences
+    {
+        let (place, colour, sign) = match fate {
+            Fate::Create => (0, 32, "+"),
+            Fate::Update => (1, 33, "~"),
+            Fate::Delete => (2, 31, "-"),
+        };
+        counts[place] += 1;
+        text.push_str(&paint(colour, &format!("{sign} {kind} {object}")));
+        text.push('\n');
+        for field in fields {
+            let line = match (&field.old, &field.new) {
+                (Some(old), Some(new)) => format!("    {}: {old} -> {new}", field.field),
+                (None, Some(new)) => format!("    {}: {new}", field.field),
+                (Some(old), None) => format!("    {}: {old} -> (none)", field.field),
+                (None, None) => continue,
+            };
+            text.push_str(&line);
+            text.push('\n');
+        }
+    }
+    let [created, updated, deleted] = counts;
+    let summary = match (counts, dry_run) {
+        ([0, 0, 0], _) => "nothing to change\n".to_owned(),
+        (_, true) => format!(
+            "would create {created}, change {updated} and delete {deleted}; nothing was changed\n"
+        ),
+        (_, false) => format!("{created} created, {updated} changed, {deleted} deleted\n"),
+    };
+    text + &summary
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str, text: &str) -> Result<Manifest> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    #[test]
+    fn yaml_toml_and_json_say_the_same() {
+        let yaml = parse(
+            "m.yaml",
+            "tenants: [{name: a}]\n---\nnetworks:\n- {tenant: a, name: net, attachments: [{interface: veth0}]}\n",
+        )
+        .unwrap();
+        let toml = parse(
+            "m.toml",
+            "[[tenants]]\nname = 'a'\n[[networks]]\ntenant = 'a'\nname = 'net'\nattachments = [{ interface = 'veth0' }]\n",
+        )
+        .unwrap();
+        let json = parse("m.json", &serde_json::to_string(&yaml).unwrap()).unwrap();
+        let text = |manifest: &Manifest| serde_json::to_string(manifest).unwrap();
+        assert_eq!(text(&yaml), text(&toml));
+        assert_eq!(text(&yaml), text(&json));
+    }
+
+    #[test]
+    fn wrong_manifests_are_refused_with_the_place() {
+        for (text, says) in [
+            ("", "holds nothing"),
+            ("tenants: [", "no YAML"),
+            ("tenant: []", "unknown field `tenant`"),
+            ("tenants: [{name: A}]", "tenants[0]"),
+            ("networks: [{name: n, attachments: []}]", "needs the tenant"),
+            (
+                "networks: [{tenant: a, name: n, attachments: [], x: 1}]",
+                "unknown field `x`",
+            ),
+            (
+                "networks: [{tenant: a, name: n, attachments: [], alias: x}]",
+                "unknown field `alias`",
+            ),
+        ] {
+            let refusal = format!("{:#}", parse("m.yaml", text).unwrap_err());
+            assert!(refusal.contains(says), "{text}: {refusal}");
+        }
+    }
+}

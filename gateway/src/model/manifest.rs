@@ -1,0 +1,317 @@
+//! Many objects in one document: what `apply` takes and `export` gives.
+
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
+use serde_json::{Map, Value};
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{RefOr, Schema},
+};
+
+use crate::model::{
+    ConnectionState, Endpoint, Identity, Kind, Name, Network, Record, Reference, Service, State,
+    Tenant, endpoint::EndpointRequest, identity::IdentityRequest, network::NetworkRequest, schema,
+    service::ServiceRequest, strict, tenant::TenantRequest,
+};
+
+/// An object of a tenant.
+#[derive(Clone, Debug, Serialize)]
+pub struct Owned<T> {
+    /// The owner.
+    pub tenant: Name,
+    /// For a service: its alias. Unset, a new service gets one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
+    /// What is asked for.
+    #[serde(flatten)]
+    pub request: T,
+}
+
+// Flattening would let unknown fields through.
+impl<'de, T: DeserializeOwned + Named> Deserialize<'de> for Owned<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut map = Map::deserialize(deserializer)?;
+        let tenant = map
+            .remove("tenant")
+            .ok_or_else(|| D::Error::custom("each needs the tenant that it belongs to: tenant"))?;
+        let tenant = Name::deserialize(tenant).map_err(D::Error::custom)?;
+        let alias = match T::HAS_ALIAS {
+            true => map.remove("alias"),
+            false => None,
+        };
+        let alias = alias.map(String::deserialize).transpose();
+        let alias = alias.map_err(D::Error::custom)?;
+        let request = T::deserialize(Value::Object(map)).map_err(D::Error::custom)?;
+        Ok(Self {
+            tenant,
+            alias,
+            request,
+        })
+    }
+}
+
+/// A request that says what it is about.
+pub trait Named {
+    /// Whether what is asked for can have an alias.
+    const HAS_ALIAS: bool = false;
+    /// The object's name.
+    fn name(&self) -> Option<&Name>;
+}
+
+macro_rules! named {
+    ($($type:ty, $alias:literal, $request:ident => $name:expr;)*) => {$(
+        impl Named for $type {
+            const HAS_ALIAS: bool = $alias;
+            fn name(&self) -> Option<&Name> {
+                let $request = self;
+                $name
+            }
+        }
+    )*};
+}
+
+named! {
+    NetworkRequest, false, request => request.name.as_ref();
+    ServiceRequest, true, request => request.name.as_ref();
+    EndpointRequest, false, request => request.name.as_ref();
+    IdentityRequest, false, request => Some(&request.name);
+}
+
+impl<T: Named> Owned<T> {
+    /// Owner and name, if it has one.
+    pub fn reference(&self) -> Option<Reference> {
+        let name = self.request.name()?;
+        Some(Reference::new(self.tenant.clone(), name.clone()))
+    }
+}
+
+/// The fields that an [`Owned`] object has beside its request's.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is there for its schema")]
+struct OwnedHead {
+    /// The owner.
+    tenant: Name,
+}
+
+/// And a service.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it is there for its schema")]
+struct ServiceHead {
+    /// Its alias, where it had one elsewhere; for the operator.
+    alias: Option<String>,
+}
+
+macro_rules! owned_schemas {
+    ($($name:ident, $request:ty $(, $more:ty)*;)*) => {$(
+        /// The schema of an owned request.
+        struct $name;
+
+        impl PartialSchema for $name {
+            fn schema() -> RefOr<Schema> {
+                let parts = [OwnedHead::schema(), <$request>::schema() $(, <$more>::schema())*];
+                schema::merged(parts, "An object of a tenant.")
+            }
+        }
+
+        impl ToSchema for $name {
+            fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+                OwnedHead::schemas(schemas);
+                <$request>::schemas(schemas);
+            }
+        }
+    )*};
+}
+
+owned_schemas! {
+    OwnedIdentity, IdentityRequest;
+    OwnedNetwork, NetworkRequest;
+    OwnedService, ServiceRequest, ServiceHead;
+    OwnedEndpoint, EndpointRequest;
+}
+
+/// How a connection is to stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionEntry {
+    /// The endpoint.
+    pub endpoint: Reference,
+    /// Its state: Pending, Approved or Rejected.
+    pub state: ConnectionState,
+    /// What is said with it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(max_length = 1000)]
+    pub reason: String,
+}
+
+/// Many objects.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Manifest {
+    /// Tenants.
+    #[serde(
+        deserialize_with = "strict::objects",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub tenants: Vec<TenantRequest>,
+    /// Who, of those that other systems know, acts for tenants.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<OwnedIdentity>)]
+    pub identities: Vec<Owned<IdentityRequest>>,
+    /// Networks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<OwnedNetwork>)]
+    pub networks: Vec<Owned<NetworkRequest>>,
+    /// Services.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<OwnedService>)]
+    pub services: Vec<Owned<ServiceRequest>>,
+    /// Endpoints.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<OwnedEndpoint>)]
+    pub endpoints: Vec<Owned<EndpointRequest>>,
+    /// How connections are to stand.
+    #[serde(
+        deserialize_with = "strict::objects",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub connections: Vec<ConnectionEntry>,
+}
+
+impl Manifest {
+    /// Everything in the state that belongs to tenants that are seen, but for what has secrets, and for
+    /// connections that are Disconnected: those can only be deleted.
+    #[must_use]
+    pub fn of(state: &State, sees: impl Fn(&Name) -> bool) -> Self {
+        let mut manifest = Self::default();
+        for (name, record) in state.tenants.iter().filter(|(name, _)| sees(name)) {
+            manifest.tenants.push(tenant(name, record));
+            let identities = State::owned(&state.identities, name);
+            manifest
+                .identities
+                .extend(identities.map(|(reference, record)| identity(reference, record)));
+            let networks = State::owned(&state.networks, name);
+            manifest
+                .networks
+                .extend(networks.map(|(reference, record)| network(reference, record)));
+            let services = State::owned(&state.services, name);
+            manifest
+                .services
+                .extend(services.map(|(reference, record)| service(reference, record)));
+            for (reference, record) in State::owned(&state.endpoints, name) {
+                let connection = &record.object.connection;
+                if connection.state == ConnectionState::Disconnected {
+                    continue;
+                }
+                manifest.endpoints.push(endpoint(reference, record));
+                manifest.connections.push(ConnectionEntry {
+                    endpoint: reference.clone(),
+                    state: connection.state,
+                    reason: connection.reason.clone(),
+                });
+            }
+        }
+        manifest
+    }
+
+    /// What of a kind it names.
+    #[must_use]
+    pub fn references(&self, kind: Kind) -> Vec<Reference> {
+        fn of<T: Named>(list: &[Owned<T>]) -> Vec<Reference> {
+            list.iter().filter_map(Owned::reference).collect()
+        }
+        match kind {
+            Kind::Tenant => {
+                let names = self.tenants.iter().filter_map(|tenant| tenant.name.clone());
+                names
+                    .map(|name| Reference::new(name.clone(), name))
+                    .collect()
+            }
+            Kind::Identity => of(&self.identities),
+            Kind::Network => of(&self.networks),
+            Kind::Service => of(&self.services),
+            Kind::Endpoint => of(&self.endpoints),
+            Kind::Token | Kind::Webhook => Vec::new(),
+        }
+    }
+}
+
+fn tenant(name: &Name, record: &Record<Tenant>) -> TenantRequest {
+    TenantRequest {
+        name: Some(name.clone()),
+        version: None,
+        labels: Some(record.meta.labels.clone()).filter(|labels| !labels.is_empty()),
+        quotas: record.object.quotas,
+    }
+}
+
+fn owned<T>(reference: &Reference, request: T) -> Owned<T> {
+    Owned {
+        tenant: reference.tenant.clone(),
+        alias: None,
+        request,
+    }
+}
+
+fn identity(reference: &Reference, record: &Record<Identity>) -> Owned<IdentityRequest> {
+    let Identity { claim, role } = record.object.clone();
+    let request = IdentityRequest {
+        name: reference.name.clone(),
+        issuer: claim.issuer,
+        claim: claim.claim,
+        value: claim.value,
+        role,
+        labels: Some(record.meta.labels.clone()).filter(|labels| !labels.is_empty()),
+    };
+    owned(reference, request)
+}
+
+fn network(reference: &Reference, record: &Record<Network>) -> Owned<NetworkRequest> {
+    let Network {
+        attachments,
+        isolated,
+        mtu,
+        prefixes,
+        routers,
+        pool,
+        number: _,
+    } = record.object.clone();
+    let request = NetworkRequest {
+        name: Some(reference.name.clone()),
+        version: None,
+        labels: Some(record.meta.labels.clone()).filter(|labels| !labels.is_empty()),
+        attachments,
+        isolated,
+        mtu,
+        prefixes,
+        routers,
+        pool,
+    };
+    owned(reference, request)
+}
+
+fn service(reference: &Reference, record: &Record<Service>) -> Owned<ServiceRequest> {
+    let request = ServiceRequest {
+        name: Some(reference.name.clone()),
+        version: None,
+        labels: Some(record.meta.labels.clone()).filter(|labels| !labels.is_empty()),
+        spec: record.object.spec.clone(),
+    };
+    Owned {
+        alias: Some(record.object.alias.clone()),
+        ..owned(reference, request)
+    }
+}
+
+fn endpoint(reference: &Reference, record: &Record<Endpoint>) -> Owned<EndpointRequest> {
+    let endpoint = record.object.clone();
+    let request = EndpointRequest {
+        name: Some(reference.name.clone()),
+        version: None,
+        labels: Some(record.meta.labels.clone()).filter(|labels| !labels.is_empty()),
+        network: endpoint.network,
+        addresses: endpoint.addresses,
+        service: endpoint.service,
+        resource: Some(endpoint.resource),
+        request_message: endpoint.request_message,
+    };
+    owned(reference, request)
+}

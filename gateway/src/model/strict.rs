@@ -1,0 +1,95 @@
+//! Objects that must be written as objects: serde takes a list of a struct's fields for it as well.
+
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+};
+
+struct Object<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Object<T> {
+    type Value = T;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+struct Objects<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Objects<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut objects = Vec::new();
+        while let Some(object) = list.next_element_seed(Object(PhantomData))? {
+            objects.push(object);
+        }
+        Ok(objects)
+    }
+}
+
+/// Reads an object.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Object(PhantomData).deserialize(deserializer)
+}
+
+/// Reads a list of objects.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    deserializer.deserialize_seq(Objects(PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::model::{network::NetworkRequest, service::ServiceRequest, tenant::TenantRequest};
+
+    #[test]
+    fn a_list_of_fields_is_no_object() {
+        assert!(serde_json::from_str::<TenantRequest>(r#"{"quotas": {"networks": 1}}"#).is_ok());
+        assert!(serde_json::from_str::<TenantRequest>(r#"{"quotas": [1]}"#).is_err());
+        assert!(serde_json::from_str::<NetworkRequest>(r#"{"attachments": [["eth0"]]}"#).is_err());
+        let service = |more: &str| {
+            let text = format!(r#"{{"network": "n", "nat_addresses": [], {more}}}"#);
+            serde_json::from_str::<ServiceRequest>(&text).is_ok()
+        };
+        assert!(service(
+            r#""resources": [{"ports": []}], "timeouts": {"udp": 30}"#
+        ));
+        for wrong in [
+            r#""resources": [{"ports": []}], "timeouts": [30, 30, 30]"#,
+            r#""resources": [["default", [], []]]"#,
+            r#""resources": [{"ports": [["tcp", 80, null]]}]"#,
+            r#""resources": [{"ports": [], "backends": [["10.0.0.1", 1, false]]}]"#,
+        ] {
+            assert!(!service(wrong), "{wrong}");
+        }
+    }
+}
