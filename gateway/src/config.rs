@@ -53,6 +53,10 @@ pub struct Settings {
     /// Log each packet that is dropped or reset, to find out why [default: false]
     #[arg(long, env = "GATEWAY_LOG_PACKETS", value_name = "BOOL")]
     pub log_packets: Option<bool>,
+    /// End flows that an older program left in maps whose layout this one can't take over, rather than
+    /// not to start [default: false]
+    #[arg(long, env = "GATEWAY_END_FLOWS", value_name = "BOOL")]
+    pub end_flows: Option<bool>,
     /// How often idle flows are looked for, in seconds [default: 5]
     #[arg(long, env = "GATEWAY_SWEEP_INTERVAL", value_name = "SECONDS")]
     pub sweep_interval: Option<u64>,
@@ -133,6 +137,8 @@ pub struct Config {
     pub log: log::LevelFilter,
     /// Whether each packet dropped is logged.
     pub log_packets: bool,
+    /// Whether flows in maps of an older layout may end.
+    pub end_flows: bool,
     /// How often idle flows are looked for, in seconds.
     pub sweep_interval: u64,
     /// How many refusals an endpoint is sent a second; 0: all.
@@ -248,6 +254,7 @@ impl Config {
                 .unwrap_or_else(|| "gateway".to_owned()),
             log: settings.log.unwrap_or(log::LevelFilter::Info),
             log_packets: settings.log_packets.unwrap_or(false),
+            end_flows: settings.end_flows.unwrap_or(false),
             sweep_interval,
             probing: Probing {
                 probes,
@@ -290,6 +297,7 @@ impl Settings {
             alias_domain: self.alias_domain.or(other.alias_domain),
             log: self.log.or(other.log),
             log_packets: self.log_packets.or(other.log_packets),
+            end_flows: self.end_flows.or(other.end_flows),
             sweep_interval: self.sweep_interval.or(other.sweep_interval),
             refusals_per_second: self.refusals_per_second.or(other.refusals_per_second),
             address_probes: self.address_probes.or(other.address_probes),

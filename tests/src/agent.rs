@@ -135,6 +135,15 @@ impl Agent {
         }
     }
 
+    /// Its process id.
+    ///
+    /// # Panics
+    /// When it does not run.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.running.as_ref().expect("a running agent").id()
+    }
+
     /// Tells it to read its certificates again.
     pub fn hang_up(&mut self) {
         if let Some(running) = &self.running {

@@ -194,6 +194,7 @@ impl Lab {
             seed: SEED,
             refusals_per_second: 0,
             log_packets: false,
+            end_flows: false,
         };
         let (mut program, maps) = Program::load(bpf.path(), parameters).expect("the program");
         let mut ifindexes = BTreeMap::new();

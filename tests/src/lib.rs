@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod packet;
 pub mod pass;
 pub mod path;
+pub mod power;
 pub mod process;
 pub mod relay;
 pub mod site;

@@ -84,6 +84,17 @@ impl Site {
     #[track_caller]
     pub fn new() -> Self {
         let site = Self::bare();
+        site.furnish();
+        site
+    }
+
+    /// Configures what [`Self::new`] has on a bare site.
+    ///
+    /// # Panics
+    /// When the agent refuses.
+    #[track_caller]
+    pub fn furnish(&self) {
+        let site = self;
         for (tenant, interface) in [("a", "gw-a"), ("b", "gw-b"), ("shop", "gw-p")] {
             site.agent.cli(&format!("tenant create {tenant}"));
             site.agent.cli(&format!(
@@ -101,7 +112,6 @@ impl Site {
             ));
         }
         site.wait_for_backends();
-        site
     }
 
     /// The same, with both connections approved.

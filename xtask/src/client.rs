@@ -12,7 +12,7 @@ const HEAD: &str = "\
 use anyhow::Result;
 use reqwest::Method;
 
-use crate::client::{Client, Query, types::*};
+use crate::client::{Body, Client, NOTHING, Query, types::*};
 
 impl Client {
 ";
@@ -64,11 +64,15 @@ fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<
         }
     }
     let body = &operation["requestBody"]["content"]["application/json"]["schema"];
-    let body = if body.is_null() {
-        "None::<&()>"
+    let bytes = &operation["requestBody"]["content"]["application/octet-stream"];
+    let body = if !bytes.is_null() {
+        write!(arguments, ", body: Vec<u8>")?;
+        "Body::<()>::Bytes(body)"
+    } else if body.is_null() {
+        "NOTHING"
     } else {
         write!(arguments, ", body: &{}", referenced(body)?)?;
-        "Some(body)"
+        "Body::Json(body)"
     };
     let responses = operation["responses"]
         .as_object()
@@ -107,6 +111,7 @@ fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<
     let call = match result.as_str() {
         "()" => "call_without_answer",
         "String" => "call_for_text",
+        "Vec<u8>" => "call_for_bytes",
         _ => "call",
     };
     writeln!(
@@ -124,6 +129,9 @@ fn result(responses: &Map<String, Value>) -> Result<String> {
     let content = &success["content"];
     if content.is_null() {
         return Ok("()".to_owned());
+    }
+    if content["application/octet-stream"].is_object() {
+        return Ok("Vec<u8>".to_owned());
     }
     let json = &content["application/json"]["schema"];
     if json.is_null() {

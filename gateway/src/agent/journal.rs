@@ -31,6 +31,13 @@ impl Journal {
         }
     }
 
+    /// Takes in other events in the place of these. Numbers up to `last` are not given again.
+    pub fn replace(&mut self, events: Vec<(Recorded, u64)>, last: u64) {
+        let theirs = events.last().map_or(0, |(recorded, _)| recorded.event.id);
+        self.events = events.into();
+        self.last.send_replace(last.max(theirs));
+    }
+
     /// The number of the last event.
     #[must_use]
     pub fn last(&self) -> u64 {

@@ -14,6 +14,7 @@ pub mod sweep;
 pub mod webhooks;
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -46,7 +47,7 @@ use crate::{
 };
 
 /// The store's file within the state directory.
-const STORE: &str = "state.db";
+pub const STORE: &str = "state.db";
 
 /// After the host has been looked at, changes are gathered for so long before it is looked at again.
 const GATHER: Duration = Duration::from_millis(100);
@@ -69,6 +70,8 @@ pub struct Agent {
     netlink: Netlink,
     kernel: Kernel,
     sender: Sender,
+    /// Where the store is.
+    pub state_dir: PathBuf,
     /// Who is trusted to say who asks.
     pub issuers: Issuers,
 }
@@ -99,6 +102,7 @@ pub async fn run(config: Config) -> Result<()> {
         seed: store.seed()?,
         refusals_per_second: config.refusals_per_second,
         log_packets: config.log_packets,
+        end_flows: config.end_flows,
     };
     let (mut program, maps) =
         Program::load(&config.bpf_dir, parameters).context("could not start the data path")?;
@@ -124,6 +128,7 @@ pub async fn run(config: Config) -> Result<()> {
         netlink,
         kernel,
         sender: Sender::open().context("could not open a socket for frames")?,
+        state_dir: config.state_dir.clone(),
         issuers: Issuers::new(&config.oidc_issuers, config.outside_ca.as_ref())?,
     });
     // What the store says is in force before the first request is taken.

@@ -14,8 +14,8 @@ use utoipa_axum::{
 };
 
 use crate::api::{
-    Shared, apply, connections, endpoints, events, flows, identities, networks, response, services,
-    status, tenants, tokens, webhooks,
+    Shared, apply, backup, connections, endpoints, events, flows, identities, networks, response,
+    services, status, tenants, tokens, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -50,6 +50,8 @@ pub(super) fn routes() -> (Router<Shared>, openapi::OpenApi) {
     let (router, document) = OpenApiRouter::with_openapi(base())
         .routes(routes!(apply::post).layer(DefaultBodyLimit::max(apply::MOST_BODY)))
         .routes(routes!(apply::get))
+        .routes(routes!(backup::get))
+        .routes(routes!(backup::post).layer(DefaultBodyLimit::max(backup::MOST_BODY)))
         .routes(routes!(status::show))
         .routes(routes!(status::caller))
         .routes(routes!(flows::list))

@@ -4,6 +4,7 @@
 #![allow(unused_qualifications, reason = "utoipa's macros make them")]
 
 pub mod apply;
+mod backup;
 mod caller;
 pub mod connections;
 mod document;

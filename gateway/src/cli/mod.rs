@@ -16,7 +16,9 @@ use crate::{
     agent, api,
     cli::{
         client::Client,
-        commands::{apply, connection, endpoint, event, flow, network, service, status, tenant},
+        commands::{
+            apply, backup, connection, endpoint, event, flow, network, service, status, tenant,
+        },
     },
     client::Target,
     config::{Config, DEFAULT_SOCKET, Settings},
@@ -64,6 +66,21 @@ enum Command {
     Apply(apply::Apply),
     /// Write down everything as such a file; secrets are only in a backup
     Export,
+    /// Write the whole store to a file, secrets included; the agent goes on
+    Backup {
+        /// The file; it must not exist yet
+        file: PathBuf,
+    },
+    /// Put a backup in the place of everything
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// Without an agent, which may not even start
+        #[arg(long)]
+        offline: bool,
+        #[command(flatten)]
+        run: RunArguments,
+    },
     /// What was changed, and by whom
     #[command(subcommand)]
     Event(event::Command),
@@ -162,11 +179,14 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
                 .filter_module("gateway", config.log)
                 .filter_module("aya", config.log.min(log::LevelFilter::Warn))
                 .init();
-            tokio::runtime::Builder::new_multi_thread()
+            let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(4)
                 .enable_all()
-                .build()?
-                .block_on(agent::run(config))
+                .build()?;
+            let ended = runtime.block_on(agent::run(config));
+            // The process ends now; tasks that are under way need not be shut down one by one.
+            std::mem::forget(runtime);
+            ended
         }
         Command::Config(ConfigCommand::Check(arguments)) => {
             let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
@@ -204,6 +224,18 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
             apply::apply(client, arguments).await
         }),
         Command::Export => talk(options, async |client| apply::export(client).await),
+        Command::Backup { file } => {
+            talk(options, async |client| backup::backup(client, file).await)
+        }
+        Command::Restore {
+            file,
+            offline: false,
+            ..
+        } => talk(options, async |client| backup::restore(client, &file).await),
+        Command::Restore { file, run, .. } => {
+            let config = Config::load(run.config.as_deref(), run.settings)?;
+            backup::restore_offline(&config, &file)
+        }
         Command::Event(command) => talk(options, async |client| event::run(client, command).await),
         Command::Whoami => talk(options, async |client| status::whoami(client).await),
         Command::Status => talk(options, async |client| status::run(client).await),

@@ -46,6 +46,20 @@ pub struct Client {
     place: String,
 }
 
+/// What a request carries.
+#[derive(Debug)]
+enum Body<'a, T> {
+    /// Nothing.
+    Nothing,
+    /// JSON.
+    Json(&'a T),
+    /// Bytes.
+    Bytes(Vec<u8>),
+}
+
+/// No body, of the type that none needs.
+const NOTHING: Body<'static, ()> = Body::Nothing;
+
 /// What stands behind the question mark.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(&'static str, String)>);
@@ -123,7 +137,7 @@ impl Client {
         method: Method,
         path: &str,
         query: &Query,
-        body: Option<&B>,
+        body: Body<'_, B>,
     ) -> Result<Response> {
         let mut request = self.http.request(method, format!("{}{path}", self.base));
         if !query.0.is_empty() {
@@ -132,8 +146,14 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, token.clone());
         }
-        if let Some(body) = body {
-            request = request.json(body);
+        match body {
+            Body::Nothing => {}
+            Body::Json(value) => request = request.json(value),
+            Body::Bytes(bytes) => {
+                request = request
+                    .header(header::CONTENT_TYPE, "application/octet-stream")
+                    .body(bytes);
+            }
         }
         let response = request.send().await.map_err(|error| self.explain(error))?;
         let status = response.status();
@@ -155,7 +175,7 @@ impl Client {
         method: Method,
         path: &str,
         query: &Query,
-        body: Option<&B>,
+        body: Body<'_, B>,
     ) -> Result<T> {
         let response = self.send(method, path, query, body).await?;
         let bytes = response.bytes().await.context(BROKEN_OFF)?;
@@ -169,7 +189,7 @@ impl Client {
         method: Method,
         path: &str,
         query: &Query,
-        body: Option<&B>,
+        body: Body<'_, B>,
     ) -> Result<()> {
         self.send(method, path, query, body).await.map(drop)
     }
@@ -179,10 +199,21 @@ impl Client {
         method: Method,
         path: &str,
         query: &Query,
-        body: Option<&B>,
+        body: Body<'_, B>,
     ) -> Result<String> {
         let response = self.send(method, path, query, body).await?;
         response.text().await.context(BROKEN_OFF)
+    }
+
+    async fn call_for_bytes<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        query: &Query,
+        body: Body<'_, B>,
+    ) -> Result<Vec<u8>> {
+        let response = self.send(method, path, query, body).await?;
+        Ok(response.bytes().await.context(BROKEN_OFF)?.to_vec())
     }
 
     /// Events as they happen, each handed over as it comes, until the agent ends the stream.
@@ -196,7 +227,7 @@ impl Client {
     ) -> Result<()> {
         let query = query.clone().with("follow", Some(true));
         let mut response = self
-            .send(Method::GET, "/v1/events", &query, None::<&()>)
+            .send(Method::GET, "/v1/events", &query, NOTHING)
             .await?;
         let mut text = Vec::new();
         while let Some(chunk) = response.chunk().await.context(BROKEN_OFF)? {

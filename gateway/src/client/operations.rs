@@ -3,7 +3,7 @@
 use anyhow::Result;
 use reqwest::Method;
 
-use crate::client::{Client, Query, types::*};
+use crate::client::{Body, Client, NOTHING, Query, types::*};
 
 impl Client {
     /// The agent answers.
@@ -13,8 +13,7 @@ impl Client {
     pub async fn alive(&self) -> Result<String> {
         let path = "/healthz";
         let query = Query::default();
-        self.call_for_text(Method::GET, path, &query, None::<&()>)
-            .await
+        self.call_for_text(Method::GET, path, &query, NOTHING).await
     }
 
     /// Bring objects to what a manifest says: all of it, or nothing.
@@ -33,7 +32,8 @@ impl Client {
             .with("dry_run", dry_run)
             .with("prune", prune)
             .with("force", force);
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// Let an endpoint's connection carry traffic.
@@ -50,7 +50,19 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}/connections/{link_id}/approve");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
+    }
+
+    /// The whole store, secrets included, as it is at one moment.
+    ///
+    /// # Errors
+    /// The agent's refusal, or that it can't be reached.
+    pub async fn backup(&self) -> Result<Vec<u8>> {
+        let path = "/v1/backup";
+        let query = Query::default();
+        self.call_for_bytes(Method::GET, path, &query, NOTHING)
+            .await
     }
 
     /// Create an endpoint.
@@ -65,7 +77,8 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/endpoints");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// Say who, of those that another system knows, acts for the tenant.
@@ -80,7 +93,8 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/identities");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// Create a network.
@@ -95,7 +109,8 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/networks");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// Create a service.
@@ -110,7 +125,8 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// Create a tenant.
@@ -120,7 +136,8 @@ impl Client {
     pub async fn create_tenant(&self, body: &TenantRequest) -> Result<TenantView> {
         let path = "/v1/tenants";
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// Create a token. Its secret is shown in this answer only.
@@ -131,7 +148,8 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/tokens");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// Create a webhook. The key of its signatures is shown in this answer only.
@@ -146,7 +164,8 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/webhooks");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// Delete an endpoint; its connection is gone from both sides.
@@ -157,7 +176,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/endpoints/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, None::<&()>)
+        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
             .await
     }
 
@@ -169,7 +188,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/identities/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, None::<&()>)
+        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
             .await
     }
 
@@ -181,7 +200,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/networks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, None::<&()>)
+        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
             .await
     }
 
@@ -198,7 +217,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}");
         let path = path.as_str();
         let query = Query::default().with("force", force);
-        self.call_without_answer(Method::DELETE, path, &query, None::<&()>)
+        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
             .await
     }
 
@@ -210,7 +229,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, None::<&()>)
+        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
             .await
     }
 
@@ -222,7 +241,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/tokens/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, None::<&()>)
+        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
             .await
     }
 
@@ -234,7 +253,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/webhooks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, None::<&()>)
+        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
             .await
     }
 
@@ -245,7 +264,7 @@ impl Client {
     pub async fn export(&self) -> Result<Manifest> {
         let path = "/v1/export";
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List the connections to all services in which the caller has a role.
@@ -265,7 +284,7 @@ impl Client {
             .with("state", state)
             .with("limit", limit)
             .with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List a tenant's endpoints.
@@ -281,7 +300,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/endpoints");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List or follow the events that the caller may see.
@@ -303,7 +322,7 @@ impl Client {
             .with("kind", kind)
             .with("action", action)
             .with("follow", follow);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List flows. They come and go, so there are no further pages: a larger limit shows more.
@@ -319,7 +338,7 @@ impl Client {
         let query = Query::default()
             .with("endpoint", endpoint)
             .with("limit", limit);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List a tenant's identities.
@@ -335,7 +354,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/identities");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List a tenant's networks.
@@ -351,7 +370,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/networks");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List the connections to a service.
@@ -368,7 +387,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}/connections");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List a tenant's services.
@@ -384,7 +403,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List the tenants in which the caller has a role; all for the operator.
@@ -398,7 +417,7 @@ impl Client {
     ) -> Result<Page<TenantView>> {
         let path = "/v1/tenants";
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List a tenant's tokens.
@@ -414,7 +433,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/tokens");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// List a tenant's webhooks.
@@ -430,7 +449,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/webhooks");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// The data path holds what it should.
@@ -440,8 +459,7 @@ impl Client {
     pub async fn ready(&self) -> Result<String> {
         let path = "/readyz";
         let query = Query::default();
-        self.call_for_text(Method::GET, path, &query, None::<&()>)
-            .await
+        self.call_for_text(Method::GET, path, &query, NOTHING).await
     }
 
     /// Refuse a connection, or cut it off; it can be approved later.
@@ -458,7 +476,8 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}/connections/{link_id}/reject");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
     }
 
     /// End a connection for good.
@@ -475,7 +494,19 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}/connections/{link_id}/remove");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::POST, path, &query, Some(body)).await
+        self.call(Method::POST, path, &query, Body::Json(body))
+            .await
+    }
+
+    /// Put what is in a backup in the place of everything.
+    ///
+    /// # Errors
+    /// The agent's refusal, or that it can't be reached.
+    pub async fn restore(&self, body: Vec<u8>) -> Result<()> {
+        let path = "/v1/restore";
+        let query = Query::default();
+        self.call_without_answer(Method::POST, path, &query, Body::<()>::Bytes(body))
+            .await
     }
 
     /// Who the gateway takes the caller for, and what the caller may do.
@@ -485,7 +516,7 @@ impl Client {
     pub async fn show_caller(&self) -> Result<CallerView> {
         let path = "/v1/whoami";
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Show a connection.
@@ -501,7 +532,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}/connections/{link_id}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Show an endpoint.
@@ -512,7 +543,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/endpoints/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Show an identity.
@@ -523,7 +554,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/identities/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Show a network.
@@ -534,7 +565,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/networks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Show a service.
@@ -545,7 +576,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// How the gateway is.
@@ -555,7 +586,7 @@ impl Client {
     pub async fn show_status(&self) -> Result<StatusView> {
         let path = "/v1/status";
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Show a tenant.
@@ -566,7 +597,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Show a token.
@@ -577,7 +608,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/tokens/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Show a webhook.
@@ -588,7 +619,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/webhooks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, None::<&()>).await
+        self.call(Method::GET, path, &query, NOTHING).await
     }
 
     /// Change an endpoint's labels: what it is bound to never changes.
@@ -604,7 +635,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/endpoints/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::PUT, path, &query, Some(body)).await
+        self.call(Method::PUT, path, &query, Body::Json(body)).await
     }
 
     /// Change a network.
@@ -620,7 +651,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/networks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::PUT, path, &query, Some(body)).await
+        self.call(Method::PUT, path, &query, Body::Json(body)).await
     }
 
     /// Change a service.
@@ -636,7 +667,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::PUT, path, &query, Some(body)).await
+        self.call(Method::PUT, path, &query, Body::Json(body)).await
     }
 
     /// Change a tenant's quotas and labels.
@@ -647,6 +678,6 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::PUT, path, &query, Some(body)).await
+        self.call(Method::PUT, path, &query, Body::Json(body)).await
     }
 }

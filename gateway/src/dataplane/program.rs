@@ -15,9 +15,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{MapData, MapInfo},
     programs::{Xdp, XdpMode, links::FdLink},
 };
-use gateway_common::maps::LAYOUT_VERSION;
+use gateway_common::maps::{LAYOUT_VERSION, name};
 use log::{info, warn};
 use serde::Serialize;
 
@@ -59,6 +60,8 @@ pub struct Parameters {
     pub seed: u64,
     /// How many packets that go no further are answered, for each connection; 0: all of them.
     pub refusals_per_second: u32,
+    /// Whether flows in maps of an older layout may end.
+    pub end_flows: bool,
     /// Whether it logs what it drops: for looking into a problem, not for production.
     pub log_packets: bool,
 }
@@ -84,7 +87,7 @@ impl Program {
         make_directory(&maps_directory)?;
         let links = directory.join("links");
         make_directory(&links)?;
-        announce_other_layouts(directory)?;
+        check_other_layouts(directory, parameters.end_flows)?;
 
         // aya_log's levels: 0 is off, 4 is debug.
         let level: u8 = if parameters.log_packets { 4 } else { 0 };
@@ -299,25 +302,58 @@ fn make_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Says that maps of another layout are there: their flows can't be taken over.
-fn announce_other_layouts(directory: &Path) -> Result<()> {
+/// Refuses to go back behind a newer program, and to end flows that nobody said may end: those in maps of
+/// an older layout can't be taken over.
+fn check_other_layouts(directory: &Path, end_flows: bool) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
-        let other = name
+        let version = name
             .to_str()
             .and_then(|name| name.strip_prefix("maps-v"))
-            .and_then(|version| version.parse::<u32>().ok())
-            .filter(|version| *version != LAYOUT_VERSION);
-        if let Some(version) = other {
-            warn!(
-                "maps of layout {version} are pinned in {}, this program has layout \
-                 {LAYOUT_VERSION}: flows in them end when the program is replaced",
-                directory.display()
+            .and_then(|version| version.parse::<u32>().ok());
+        let Some(version) = version.filter(|version| *version != LAYOUT_VERSION) else {
+            continue;
+        };
+        let shown = directory.display();
+        if version > LAYOUT_VERSION {
+            bail!(
+                "the maps in {shown} have layout {version}, this program knows up to \
+                 {LAYOUT_VERSION}: a newer program made them, and its flows go on. Use that one, or \
+                 end them with its `gateway unload`"
             );
         }
+        let flows = count_flows(&entry.path())?;
+        if flows > 0 && !end_flows {
+            bail!(
+                "the maps in {shown} have layout {version}, this program has {LAYOUT_VERSION}: their \
+                 {flows} flow entries can't be taken over. They go on as long as this program does \
+                 not start; to end them and go on with the new layout, start it once with \
+                 --end-flows true"
+            );
+        }
+        warn!(
+            "the maps in {shown} have layout {version}, this program has {LAYOUT_VERSION}: {flows} flow \
+             entries end now"
+        );
     }
     Ok(())
+}
+
+/// How many entries the flow tables have that are pinned there, whatever is in them.
+fn count_flows(directory: &Path) -> Result<u64> {
+    let mut flows = 0;
+    for table in [name::FLOWS_V4, name::FLOWS_V6] {
+        let path = directory.join(table);
+        let Ok(info) = MapInfo::from_pin(&path) else {
+            continue;
+        };
+        let map = MapData::from_pin(&path)
+            .with_context(|| format!("could not open {}", path.display()))?;
+        flows += syscalls::count(map.fd().as_fd(), info.key_size())
+            .with_context(|| format!("could not read {}", path.display()))?;
+    }
+    Ok(flows)
 }
 
 /// Removes the maps of other layouts, when no program uses them any more.

@@ -94,6 +94,33 @@ pub fn for_each<K: Pod, V: Pod>(
     }
 }
 
+/// How many entries a hash map of any layout has.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn count(map: BorrowedFd<'_>, key_size: u32) -> io::Result<u64> {
+    const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
+    let mut key = vec![0u8; key_size as usize];
+    let mut next = key.clone();
+    let mut count = 0;
+    loop {
+        let mut attributes = ElementAttributes {
+            map_fd: map.as_raw_fd().cast_unsigned(),
+            padding: 0,
+            key: if count == 0 { 0 } else { key.as_ptr() as u64 },
+            value: next.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        // SAFETY: both buffers have the map's key size, and outlive the call.
+        match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attributes) } {
+            Ok(_) => count += 1,
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(count),
+            Err(error) => return Err(error),
+        }
+        std::mem::swap(&mut key, &mut next);
+    }
+}
+
 /// The element member of the kernel's `union bpf_attr`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

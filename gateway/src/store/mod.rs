@@ -6,7 +6,7 @@
 pub mod keys;
 mod sqlite;
 
-pub use sqlite::Sqlite;
+pub use sqlite::{Sqlite, read_backup};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -55,6 +55,17 @@ pub enum StoreError {
         /// Ours.
         known: u32,
     },
+    /// The file is damaged.
+    #[error(
+        "the store {path} is damaged ({found}): put a backup in its place with `gateway restore \
+         --offline FILE`; what is approved goes on meanwhile"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What was found.
+        found: String,
+    },
     /// What is in the store can't be read.
     #[error(transparent)]
     Decode(#[from] DecodeError),
@@ -92,6 +103,18 @@ pub trait Store: Send {
     /// # Errors
     /// [`StoreError::Conflict`] if an entry is not as expected; else when the store can't be written.
     fn commit(&mut self, writes: &[Write]) -> Result<u64, StoreError>;
+
+    /// Puts these entries in the place of all there are; returns the revision that they are at.
+    ///
+    /// # Errors
+    /// When the store can't be written; nothing has changed then.
+    fn replace(&mut self, entries: &[Entry]) -> Result<u64, StoreError>;
+
+    /// The whole store at one moment, as a file's content that [`read_backup`] reads.
+    ///
+    /// # Errors
+    /// When it can't be read, or there is no room for a copy.
+    fn backup(&self) -> Result<Vec<u8>, StoreError>;
 
     /// A secret that was made with the store: the key of the data path's hashes, the same for every
     /// gateway that shares the store.
@@ -134,6 +157,14 @@ pub struct Once {
 /// # Errors
 /// When the store can't be read, or holds what this program does not understand.
 pub fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
+    interpret(store.list("")?)
+}
+
+/// What entries mean.
+///
+/// # Errors
+/// When this program does not understand one.
+pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
     fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DecodeError> {
         serde_json::from_str(&entry.value).map_err(|error| DecodeError::Value {
             key: entry.key.clone(),
@@ -142,7 +173,7 @@ pub fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
     }
     let mut loaded = Loaded::default();
     let mut objects = Vec::new();
-    for entry in store.list("")? {
+    for entry in entries {
         match entry.key.split_once('/') {
             Some((keys::EVENTS, _)) => loaded.events.push((read(&entry)?, entry.revision)),
             Some((keys::CURSORS, webhook)) => {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
 use crate::store::{Entry, Store, StoreError, Write};
 
@@ -67,15 +67,13 @@ impl Sqlite {
             error,
         };
         let mut connection = Connection::open(path).map_err(database)?;
-        connection
-            .busy_timeout(Duration::from_secs(5))
-            .map_err(database)?;
-        connection
-            .pragma_update(None, "journal_mode", "wal")
-            .map_err(database)?;
-        connection
-            .pragma_update(None, "synchronous", "full")
-            .map_err(database)?;
+        let set_up = |connection: &Connection| {
+            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "synchronous", "full")
+        };
+        set_up(&connection).map_err(|error| damaged_or_failed(error, &shown))?;
+        check(&connection, &shown)?;
         migrate(&mut connection, &shown)?;
         Ok(Self {
             connection,
@@ -89,6 +87,42 @@ impl Sqlite {
             error,
         }
     }
+}
+
+/// Whether the error says that the file is not what SQLite left there.
+fn damaged_or_failed(error: rusqlite::Error, path: &str) -> StoreError {
+    let code = error.sqlite_error_code();
+    let path = path.to_owned();
+    match code {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged {
+            path,
+            found: error.to_string(),
+        },
+        _ => StoreError::Database { path, error },
+    }
+}
+
+/// Looks for damage, before anything is built on what is there.
+fn check(connection: &Connection, path: &str) -> Result<(), StoreError> {
+    let found: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| damaged_or_failed(error, path))?;
+    if found == "ok" {
+        return Ok(());
+    }
+    Err(StoreError::Damaged {
+        path: path.to_owned(),
+        found: found.replace('\n', " "),
+    })
+}
+
+/// The entries in a backup.
+///
+/// # Errors
+/// When it is damaged, no backup at all, or of a newer program.
+pub fn read_backup(path: &Path) -> Result<Vec<Entry>, StoreError> {
+    // Older ones are brought up to date, so it is opened like the store itself.
+    Sqlite::open(path)?.list("")
 }
 
 fn migrate(connection: &mut Connection, path: &str) -> Result<(), StoreError> {
@@ -186,6 +220,58 @@ impl Store for Sqlite {
             .map_err(database)?;
         transaction.commit().map_err(database)?;
         Ok(revision)
+    }
+
+    fn replace(&mut self, entries: &[Entry]) -> Result<u64, StoreError> {
+        let path = self.path.clone();
+        let database = |error| StoreError::Database {
+            path: path.clone(),
+            error,
+        };
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(database)?;
+        let write = || -> rusqlite::Result<u64> {
+            let last: u64 =
+                transaction.query_row("SELECT revision FROM meta", [], |row| row.get(0))?;
+            // No object gets a version that it had before with another content.
+            let theirs = entries.iter().map(|entry| entry.revision).max();
+            let revision = last.max(theirs.unwrap_or(0)) + 1;
+            transaction.execute("DELETE FROM entry", [])?;
+            let mut insert = transaction.prepare_cached("INSERT INTO entry VALUES (?1, ?2, ?3)")?;
+            for entry in entries {
+                insert.execute(params![entry.key, entry.value, revision])?;
+            }
+            transaction.execute("UPDATE meta SET revision = ?1", params![revision])?;
+            Ok(revision)
+        };
+        let revision = write().map_err(database)?;
+        transaction.commit().map_err(database)?;
+        Ok(revision)
+    }
+
+    fn backup(&self) -> Result<Vec<u8>, StoreError> {
+        let file = |error| StoreError::File {
+            path: self.path.clone(),
+            error,
+        };
+        // Beside the store, where secrets are at home.
+        let folder = Path::new(&self.path).parent().unwrap_or(Path::new("."));
+        let copy = folder.join(format!(".backup-{}", std::process::id()));
+        let remove = || match fs::remove_file(&copy) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        remove().map_err(file)?;
+        let name = copy.display().to_string();
+        let copied = self.connection.execute("VACUUM INTO ?1", params![name]);
+        let content = match copied {
+            Ok(_) => fs::read(&copy).map_err(file),
+            Err(error) => Err(self.failed(error)),
+        };
+        remove().map_err(file)?;
+        content
     }
 
     fn seed(&self) -> Result<u64, StoreError> {

@@ -1,6 +1,7 @@
 //! The commands that talk to the agent, one file a resource.
 
 pub(super) mod apply;
+pub(super) mod backup;
 pub(super) mod connection;
 pub(super) mod endpoint;
 pub(super) mod event;

@@ -1,0 +1,538 @@
+//! The store, and what may happen to it: cut off in the midst of a write, full, not writable, damaged,
+//! restored. Never is a change there by half, never does traffic flow that the store does not allow.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    thread,
+};
+
+use gateway::store::{self, Store as _};
+use gateway_common::maps::{Address, AddressKey};
+use tests::{
+    agent::{Agent, binary},
+    namespace::Namespace,
+    nginx::Nginx,
+    power::{Trace, Unsynced},
+    process::{Running, fail, succeed},
+    site::{BACKENDS, ENDPOINT, Site},
+    wait,
+};
+
+/// A small file system of its own; gone with this.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn new(kilobytes: u32) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={kilobytes}k"), "tests"]);
+        succeed(mount.arg(directory.path()));
+        Self(directory)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _gone = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// A site whose store is on a disk of its own.
+fn site_on(disk: &Disk) -> Site {
+    let mut site = Site::bare();
+    let state = disk.0.path().join("state").display().to_string();
+    site.agent.stop();
+    site.agent
+        .settings
+        .insert("GATEWAY_STATE_DIR".to_owned(), state);
+    site.agent.restart();
+    site.furnish();
+    site
+}
+
+#[test]
+fn a_full_disk_refuses_changes_and_nothing_else() {
+    let disk = Disk::new(600);
+    let site = site_on(&disk);
+    let agent = &site.agent;
+    site.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    agent.cli("connection approve a/web");
+    let before = agent.cli("export");
+    let filler = disk.0.path().join("filler");
+    let _full = fs::write(&filler, vec![0; 1 << 20]);
+    // There may be room for a little in the files that are there; not for this.
+    let mut refusal = None;
+    let mut made = Vec::new();
+    for number in 0..200 {
+        let label = "x".repeat(250);
+        let mut command = agent.command(&format!(
+            "tenant create t{number} --label a={label} --label b={label}"
+        ));
+        let output = command.output().expect("an answer");
+        if !output.status.success() {
+            refusal = Some(String::from_utf8_lossy(&output.stderr).into_owned());
+            break;
+        }
+        made.push(format!("t{number}"));
+    }
+    let refusal = refusal.expect("a refusal");
+    assert!(
+        refusal.contains("nothing was changed") && refusal.contains("full"),
+        "{refusal}"
+    );
+    // What was taken is there, what was refused is not, and traffic flows.
+    let there: Vec<String> = agent
+        .json("tenant list")
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|tenant| tenant["name"].as_str().filter(|name| name.starts_with('t')))
+        .map(str::to_owned)
+        .collect();
+    let wanted: BTreeSet<&String> = made.iter().collect();
+    assert_eq!(there.iter().collect::<BTreeSet<_>>(), wanted);
+    succeed(
+        &mut site
+            .a
+            .line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
+    );
+    fs::remove_file(&filler).expect("a file");
+    for tenant in &made {
+        agent.cli(&format!("tenant delete {tenant}"));
+    }
+    assert_eq!(agent.cli("export"), before);
+}
+
+/// Has the kernel refuse a call of a running agent's on its store, until dropped.
+fn refuse(agent: &Agent, call: &str, error: &str) -> Running {
+    let id = agent.id().to_string();
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-p", &id]);
+    command.args(["-e", &format!("inject={call}:error={error}")]);
+    for file in ["state.db", "state.db-wal"] {
+        command.arg("-P").arg(agent.state_directory().join(file));
+    }
+    command.stderr(Stdio::null());
+    let running = Running::start(&mut command).expect("strace");
+    wait::until_true("strace to hold all threads", || {
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).expect("threads");
+        tasks.flatten().all(|task| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            !status.contains("TracerPid:\t0")
+        })
+    });
+    running
+}
+
+#[test]
+fn a_disk_that_fails_refuses_changes_and_nothing_is_there_by_half() {
+    let mut site = Site::new();
+    site.agent.cli("connection approve a/web");
+    let before = site.agent.cli("export");
+    for (call, error) in [
+        ("pwrite64", "EROFS"),
+        ("pwrite64", "EIO"),
+        ("pwrite64", "ENOSPC"),
+        ("fsync", "EIO"),
+    ] {
+        let mut failing = refuse(&site.agent, call, error);
+        let refusal = site.agent.refused("connection reject a/web");
+        assert!(
+            refusal.contains("nothing was changed"),
+            "{call} {error}: {refusal}"
+        );
+        let (status, problem) = site
+            .agent
+            .http("POST", "/v1/tenants", Some("{\"name\":\"x\"}"));
+        assert_eq!(status, 503, "{call} {error}: {problem}");
+        assert!(problem.contains("store_unavailable"), "{problem}");
+        assert_eq!(site.agent.cli("export"), before, "{call} {error}");
+        failing.terminate();
+        assert_eq!(site.agent.cli("export"), before, "{call} {error}");
+        // It goes on where it was, in the kernel too, and after a restart.
+        site.agent.cli("connection reject a/web");
+        site.agent.cli("connection approve a/web");
+        assert_eq!(site.agent.json("status")["in_step"], true);
+    }
+    let now = site.agent.cli("export");
+    site.agent.kill();
+    site.agent.restart();
+    assert_eq!(site.agent.cli("export"), now);
+}
+
+#[test]
+fn a_file_system_that_is_read_only_is_said_at_the_start() {
+    let disk = Disk::new(4_096);
+    let mut site = site_on(&disk);
+    site.agent.stop();
+    let mut mount = Command::new("mount");
+    succeed(mount.args(["-o", "remount,ro"]).arg(disk.0.path()));
+    let refusal = fail(&mut site.agent.run_command());
+    assert!(refusal.contains("Read-only"), "{refusal}");
+}
+
+#[test]
+fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
+    let mut site = Site::new();
+    site.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    site.agent.cli("connection approve a/web");
+    site.agent.cli("tenant token create a/t --role viewer");
+    let directory = tempfile::tempdir().expect("a directory");
+    let backup = directory.path().join("backup");
+    site.agent.cli(&format!("backup {}", backup.display()));
+    let mode = fs::metadata(&backup).expect("a file").permissions();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+        0o600
+    );
+    let refusal = site.agent.refused(&format!("backup {}", backup.display()));
+    assert!(refusal.contains("could not make the file"), "{refusal}");
+    let whole = site.agent.cli("export");
+    site.agent.stop();
+    let file = site.agent.state_directory().join("state.db");
+    let good = fs::read(&file).expect("the store");
+    for (what, bad) in [
+        ("nonsense", b"no store at all, and longer than a header of SQLite is, which has 100 bytes; so this must go on a little".to_vec()),
+        ("a hole", {
+            let mut bad = good.clone();
+            // The root of the entries' tree.
+                bad[4_096..8_192].fill(0xa5);
+            bad
+        }),
+        ("cut short", good[..good.len() / 2].to_vec()),
+    ] {
+        fs::write(&file, bad).expect("a file");
+        let refusal = fail(&mut site.agent.run_command());
+        assert!(refusal.contains("is damaged") && refusal.contains("gateway restore"), "{what}: {refusal}");
+        // What is approved goes on.
+        succeed(&mut site.a.line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")));
+    }
+    let like = site.agent.run_command();
+    let restore = |file: &Path| {
+        let mut restore = Command::new(binary());
+        for (key, value) in like.get_envs() {
+            if let Some(value) = value {
+                restore.env(key, value);
+            }
+        }
+        restore.args(["restore", "--offline"]).arg(file);
+        restore
+    };
+    let nonsense = directory.path().join("nonsense");
+    fs::write(&nonsense, "nonsense").expect("a file");
+    let refusal = fail(&mut restore(&nonsense));
+    assert!(refusal.contains("is no backup"), "{refusal}");
+    let said = succeed(&mut restore(&backup));
+    assert!(said.contains("state.db.before-restore"), "{said}");
+    site.agent.restart();
+    assert_eq!(site.agent.cli("export"), whole);
+    // The secrets are in it.
+    assert_eq!(
+        site.agent
+            .json("tenant token list")
+            .as_array()
+            .map(Vec::len),
+        Some(1)
+    );
+    let refusal = fail(&mut restore(&backup));
+    assert!(refusal.contains("another agent is running"), "{refusal}");
+}
+
+#[test]
+fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut() {
+    let site = Site::new();
+    let agent = &site.agent;
+    site.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    agent.cli("connection approve a/web");
+    let whole = agent.cli("export");
+    let directory = tempfile::tempdir().expect("a directory");
+    let backup = directory.path().join("backup");
+    agent.cli(&format!("backup {}", backup.display()));
+    agent.cli("connection reject a/web");
+    agent.cli("tenant create later");
+    agent.cli("endpoint create b/later --network net --address 10.0.0.140 --service shop/web");
+    let version = agent.json("tenant show later")["version"].as_u64();
+    let events = agent.json("event list")[0]["id"].as_u64();
+    agent.cli(&format!("restore {}", backup.display()));
+    assert_eq!(agent.cli("export"), whole);
+    succeed(
+        &mut site
+            .a
+            .line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
+    );
+    // Nothing gets a version, nor an event a number, that was there before.
+    agent.cli("tenant create later");
+    assert!(agent.json("tenant show later")["version"].as_u64() > version);
+    let last = agent.json("event list");
+    let last = last.as_array().and_then(|list| list.last());
+    assert!(last.expect("an event")["id"].as_u64() > events);
+    let refusal = agent.refused("restore /etc/hostname");
+    assert!(refusal.contains("this is no backup"), "{refusal}");
+    assert_eq!(agent.json("status")["in_step"], true);
+}
+
+#[test]
+fn a_power_cut_at_any_write_leaves_a_whole_store() {
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::prepare(&host);
+    let directory = tempfile::tempdir().expect("a directory");
+    let traced = directory.path().join("trace");
+    let state = agent.state_directory();
+    let plain = agent.run_command();
+    let mut command = host.command("strace");
+    command
+        .args(["-f", "-y", "-xx", "-s", "100000", "-o"])
+        .arg(&traced);
+    command.args(["-e", "trace=pwrite64,ftruncate,fsync,fdatasync,unlink"]);
+    for file in ["state.db", "state.db-wal"] {
+        command.arg("-P").arg(state.join(file));
+    }
+    command.arg(binary()).arg("run");
+    for (key, value) in plain.get_envs() {
+        if let Some(value) = value {
+            command.env(key, value);
+        }
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut running = Running::start(&mut command).expect("strace");
+    let socket = agent.socket();
+    wait::until_true("the agent", || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
+    // Each of these is one change of several entries: the objects, and the events of them.
+    for number in 0..25 {
+        agent.cli(&format!("tenant create t{number}"));
+        if number % 3 == 0 {
+            agent.cli(&format!(
+                "tenant token create t{number}/token --role viewer"
+            ));
+        }
+        if number % 5 == 4 {
+            agent.cli(&format!("tenant delete t{}", number - 1));
+        }
+    }
+    let children =
+        fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.id())).expect("children");
+    for child in children.split_whitespace() {
+        succeed(Command::new("kill").arg(child));
+    }
+    wait::until_true("the agent's end", || running.ended());
+    let trace = Trace::read(&traced);
+    assert!(trace.moments() > 200, "{}", trace.moments());
+    let mut reached = 0;
+    for moment in 0..trace.moments() {
+        let mut least = None;
+        for unsynced in Unsynced::ALL {
+            let disk = tempfile::tempdir().expect("a directory");
+            trace.cut(moment, unsynced, disk.path());
+            let what = format!("{unsynced:?} after {moment} steps");
+            let store = store::Sqlite::open(&disk.path().join("state.db"))
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            let entries = store
+                .list("")
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
+            let loaded =
+                store::interpret(entries).unwrap_or_else(|error| panic!("{what}: {error}"));
+            // The events tell what must be there: no change is there by half.
+            let mut wanted = BTreeSet::new();
+            for (recorded, _) in &loaded.events {
+                let event = &recorded.event;
+                let object = format!("{} {}", event.kind, event.object);
+                match event.action.to_string().as_str() {
+                    "created" => wanted.insert(object),
+                    _ => wanted.remove(&object),
+                };
+            }
+            let tenants = loaded
+                .state
+                .tenants
+                .keys()
+                .map(|name| format!("tenant {name}"));
+            let tokens = loaded
+                .state
+                .tokens
+                .keys()
+                .map(|token| format!("token {token}"));
+            let there: BTreeSet<String> = tenants.chain(tokens).collect();
+            assert_eq!(there, wanted, "{what}");
+            // What was synced is there, whatever became of the rest.
+            let last = loaded
+                .events
+                .last()
+                .map_or(0, |(recorded, _)| recorded.event.id);
+            let least = *least.get_or_insert(last);
+            assert!(
+                last >= least && least >= reached,
+                "{what}: {last} events, {reached} were synced"
+            );
+            if unsynced == Unsynced::Lost {
+                reached = last;
+            }
+        }
+    }
+    assert!(reached > 30, "{reached}");
+}
+
+/// The addresses of endpoints that the kernel's map has as approved.
+fn approved_in_the_kernel(agent: &Agent) -> BTreeSet<String> {
+    let layout = format!("maps-v{}", gateway_common::maps::LAYOUT_VERSION);
+    let path = agent.bpf_directory().join(layout).join("ADDRESSES");
+    let data = aya::maps::MapData::from_pin(&path).expect("the pinned map");
+    let mut approved = BTreeSet::new();
+    gateway::dataplane::syscalls::for_each(
+        std::os::fd::AsFd::as_fd(data.fd()),
+        |key: &AddressKey, value: &Address| {
+            if value.approved() {
+                approved.insert(std::net::IpAddr::from(key.address).to_string());
+            }
+        },
+    )
+    .expect("the map's entries");
+    approved
+}
+
+/// By hand: `GATEWAY_TEST_KILLS=1000 cargo xtask test random_kills`.
+#[test]
+fn random_kills_during_a_random_workload_leave_store_and_kernel_agreed() {
+    let kills: u32 =
+        env::var("GATEWAY_TEST_KILLS").map_or(8, |text| text.parse().expect("a number"));
+    let mut site = Site::new();
+    site.agent.cli("service update shop/web --auto-approval *");
+    let mut random = 0x2545_f491_4f6c_dd1du64;
+    let mut next = move |below: u64| {
+        // xorshift64 (Marsaglia): the same run every time.
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    for round in 0..kills {
+        let socket = site.agent.socket();
+        let seed = next(1 << 30);
+        let worker = thread::spawn(move || work(&socket, seed));
+        // At no particular moment: this is what is random here.
+        thread::sleep(std::time::Duration::from_micros(next(60_000)));
+        site.agent.kill();
+        let acknowledged = worker.join().expect("the worker");
+        site.agent.restart();
+        let agent = &site.agent;
+        let list = agent.json("endpoint list");
+        let mut approved = BTreeSet::new();
+        let mut there = BTreeSet::new();
+        for endpoint in list.as_array().expect("a list") {
+            let address = endpoint["addresses"][0]
+                .as_str()
+                .expect("an address")
+                .to_owned();
+            there.insert(endpoint["name"].as_str().expect("a name").to_owned());
+            if endpoint["status"]["connection"]["state"] == "Approved" {
+                approved.insert(address);
+            }
+        }
+        assert_eq!(approved_in_the_kernel(agent), approved, "round {round}");
+        assert_eq!(agent.json("status")["in_step"], true, "round {round}");
+        // What was acknowledged is there; only the last thing may have been done without an answer.
+        for (name, created) in &acknowledged[..acknowledged.len().saturating_sub(1)] {
+            let later = acknowledged.iter().rev().find(|(other, _)| other == name);
+            if later.is_some_and(|(_, last)| last == created)
+                && acknowledged.last().is_some_and(|(last, _)| last != name)
+            {
+                assert_eq!(
+                    there.contains(name),
+                    *created,
+                    "round {round}: {name} {acknowledged:?}"
+                );
+            }
+        }
+        for name in there.iter().filter(|name| name.starts_with('k')) {
+            agent.cli(&format!("endpoint delete a/{name}"));
+        }
+    }
+}
+
+/// Creates and deletes endpoints until the agent is gone; what was done, the last without an answer.
+fn work(socket: &Path, seed: u64) -> Vec<(String, bool)> {
+    let mut done: Vec<(String, bool)> = Vec::new();
+    let mut state = seed | 1;
+    loop {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let number = state % 12;
+        let name = format!("k{number}");
+        let exists = done
+            .iter()
+            .rev()
+            .find(|(other, _)| *other == name)
+            .is_some_and(|(_, created)| *created);
+        let line = if exists {
+            format!("endpoint delete a/{name}")
+        } else {
+            format!(
+                "endpoint create a/{name} --network net --address 10.0.2.{} --service shop/web",
+                number + 1
+            )
+        };
+        let mut command = Command::new(binary());
+        command
+            .args(line.split_whitespace())
+            .env("GATEWAY_SOCKET", socket);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let answered = command.status().is_ok_and(|status| status.success());
+        done.push((name, !exists));
+        if !answered {
+            return done;
+        }
+    }
+}
+
+#[test]
+fn flows_of_an_older_layout_end_only_where_that_is_said_and_a_newer_one_is_left_alone() {
+    let mut site = Site::new();
+    site.wait_for_backends();
+    let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    site.agent.cli("connection approve a/web");
+    for server in &servers {
+        fs::write(server.root().join("large"), vec![7; 10 << 20]).expect("a file");
+    }
+    let mut curl = site.a.command("curl");
+    curl.args(["-sS", "--limit-rate", "1k", "-o", "/dev/null"]);
+    let _held = Running::start(curl.arg(format!("http://{ENDPOINT}/large"))).expect("curl");
+    wait::until_true("an open flow", || {
+        site.agent.json("status")["established_flows"].as_u64() > Some(0)
+    });
+    site.agent.stop();
+    let version = gateway_common::maps::LAYOUT_VERSION;
+    let pinned = site.agent.bpf_directory().to_owned();
+    let of = |version: u32| pinned.join(format!("maps-v{version}"));
+    let newer: PathBuf = of(version + 1);
+    fs::create_dir(&newer).expect("a directory");
+    let refusal = fail(&mut site.agent.run_command());
+    assert!(refusal.contains("a newer program made them"), "{refusal}");
+    fs::remove_dir(&newer).expect("a directory");
+    fs::rename(of(version), of(version - 1)).expect("a directory");
+    let refusal = fail(&mut site.agent.run_command());
+    assert!(
+        refusal.contains("flow entries can't be taken over")
+            && refusal.contains("--end-flows true"),
+        "{refusal}"
+    );
+    site.agent
+        .settings
+        .insert("GATEWAY_END_FLOWS".to_owned(), "true".to_owned());
+    site.agent.restart();
+    assert!(site.agent.log().contains("flow entries end now"));
+    assert!(!of(version - 1).exists());
+    succeed(
+        &mut site
+            .a
+            .line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
+    );
+}
