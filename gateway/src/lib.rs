@@ -10,5 +10,6 @@ pub mod dataplane;
 pub mod lock;
 pub mod model;
 pub mod netlink;
+pub mod privileges;
 pub mod store;
 pub mod wire;

@@ -190,7 +190,8 @@ fn two_tenants_and_an_operator_go_through_the_life_of_a_connection() {
 fn needed(operation: &str) -> &'static str {
     match operation {
         "alive" | "ready" => "nothing",
-        "show_caller" | "list_events" | "list_tenants" | "list_connections" => "anyone",
+        "show_caller" | "list_events" | "list_tenants" | "list_connections" | "apply"
+        | "export" => "anyone",
         "show_tenant"
         | "list_networks"
         | "show_network"
@@ -212,7 +213,8 @@ fn needed(operation: &str) -> &'static str {
         "create_token" | "delete_token" | "create_identity" | "delete_identity"
         | "create_webhook" | "delete_webhook" => "access",
         "create_tenant" | "update_tenant" | "delete_tenant" | "create_network"
-        | "update_network" | "delete_network" | "show_status" | "list_flows" => "operate",
+        | "update_network" | "delete_network" | "show_status" | "list_flows" | "backup"
+        | "restore" => "operate",
         unknown => panic!("operation {unknown} is new: say here who may use it"),
     }
 }
@@ -631,4 +633,39 @@ fn a_listener_without_a_certificate_is_refused() {
     command.env("GATEWAY_TLS_KEY", "/nowhere.key");
     let refusal = fail(&mut command);
     assert!(refusal.contains("could not read /nowhere.pem"), "{refusal}");
+}
+
+#[test]
+fn the_agent_gives_up_what_it_does_not_need() {
+    let office = Office::open(|_, _, _| {});
+    let status = fs::read_to_string(format!("/proc/{}/status", office.site.agent.id()));
+    let status = status.expect("its status");
+    let field = |name: &str| {
+        let mut lines = status.lines();
+        let line = lines
+            .find_map(|line| line.strip_prefix(name))
+            .expect("a field");
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    // NET_ADMIN 12, NET_RAW 13, PERFMON 38, BPF 39 (linux/capability.h).
+    let kept = 1u64 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
+    for set in ["CapEff", "CapPrm", "CapBnd"] {
+        let has = u64::from_str_radix(&field(set), 16).expect("a number");
+        assert_eq!(has & !kept, 0, "{set}: {has:x}");
+    }
+    for set in ["CapInh", "CapAmb"] {
+        assert_eq!(field(set).trim_start_matches('0'), "", "{set}");
+    }
+    assert_eq!(field("NoNewPrivs"), "1");
+    // All of its threads.
+    let threads = fs::read_dir(format!("/proc/{}/task", office.site.agent.id())).expect("threads");
+    for thread in threads.flatten() {
+        let status = fs::read_to_string(thread.path().join("status")).expect("a status");
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let has = u64::from_str_radix(effective.expect("a set").trim(), 16).expect("a number");
+        assert_eq!(has & !kept, 0, "{thread:?}: {has:x}");
+    }
+    // What is secret is in no list of processes, and in no answer.
+    let line = fs::read(format!("/proc/{}/cmdline", office.site.agent.id())).expect("a line");
+    assert!(!String::from_utf8_lossy(&line).contains("gwt_"));
 }

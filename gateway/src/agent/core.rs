@@ -217,6 +217,13 @@ impl Core {
         self.store.commit(&writes)
     }
 
+    /// Leaves the store as one file, before the program ends.
+    pub fn settle(&self) {
+        if let Err(error) = self.store.settle() {
+            warn!("the store is left as it is: {error}");
+        }
+    }
+
     /// The whole store, as a file's content.
     ///
     /// # Errors

@@ -42,6 +42,7 @@ use crate::{
     },
     lock::Lock,
     netlink::{Kernel, Netlink},
+    privileges,
     store::{self, Sqlite, Store as _},
     wire::Sender,
 };
@@ -85,17 +86,37 @@ impl Agent {
     }
 }
 
-/// Runs the agent until it is told to stop. The data path stays as it is then.
+/// What the agent has in hand that takes more rights than it keeps.
+pub struct Prepared {
+    _lock: Lock,
+    socket: api::socket::Prepared,
+}
+
+/// Takes the locks and makes the control socket, and then gives up what of root's rights is not needed.
+/// Threads must not have been started yet: each has its own.
 ///
 /// # Errors
-/// When it can't start; the message says what to do.
-pub async fn run(config: Config) -> Result<()> {
+/// When the agent may not run here, or runs already.
+pub fn prepare(config: &Config) -> Result<Prepared> {
     // SAFETY: takes nothing, returns a number.
     if unsafe { libc::geteuid() } != 0 {
         bail!("the agent must run as root: it loads a program into the kernel");
     }
+    let lock = Lock::take(&config.state_dir, &config.bpf_dir)?;
+    let socket = api::socket::prepare(&config.socket(), &config.socket_group)?;
+    privileges::give_up()?;
+    Ok(Prepared {
+        _lock: lock,
+        socket,
+    })
+}
+
+/// Runs the agent until it is told to stop. The data path stays as it is then.
+///
+/// # Errors
+/// When it can't start; the message says what to do.
+pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let kernel = Kernel::running()?;
-    let _lock = Lock::take(&config.state_dir, &config.bpf_dir)?;
     let store = Sqlite::open(&config.state_dir.join(STORE))?;
     let loaded = store::load(&store)?;
     let parameters = Parameters {
@@ -140,7 +161,8 @@ pub async fn run(config: Config) -> Result<()> {
         Some(settings) => Some(api::tls::Listener::open(settings).await?),
         None => None,
     };
-    let listener = api::socket::listen(&config.socket(), &config.socket_group)?;
+    let Prepared { _lock, socket } = prepared;
+    let listener = socket.publish()?;
     info!("ready: {}", config.socket().display());
     tokio::spawn(keep_in_step(Arc::clone(&agent), changes));
     tokio::spawn(sweep(
@@ -160,10 +182,14 @@ pub async fn run(config: Config) -> Result<()> {
         signal(SignalKind::interrupt())?,
     );
     tokio::select! {
-        served = api::serve(listener, agent) => served?,
+        served = api::serve(listener, Arc::clone(&agent)) => served?,
         _ = terminate.recv() => info!("told to stop: connections stay as they are"),
         _ = interrupt.recv() => info!("interrupted: connections stay as they are"),
     }
+    // A change that is under way is finished; no other begins.
+    let core = agent.core.lock().await;
+    core.settle();
+    std::mem::forget(core);
     Ok(())
 }
 

@@ -3,8 +3,11 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::unix::fs::{PermissionsExt as _, chown},
-    path::Path,
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        net::UnixListener as StdListener,
+    },
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
@@ -27,18 +30,27 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-/// Makes the socket, in place of one that an earlier agent left. The caller holds the agent's lock,
-/// so nobody else listens there.
+/// A socket that is ready, but not where clients look for it yet.
+#[derive(Debug)]
+pub struct Prepared {
+    listener: StdListener,
+    hidden: PathBuf,
+    path: PathBuf,
+}
+
+/// Makes the socket, for root and the group. The caller holds the agent's lock, so nobody else listens
+/// there.
 ///
 /// # Errors
 /// When it can't be made.
-pub fn listen(path: &Path, group: &str) -> Result<UnixListener> {
-    let shown = path.display();
+pub fn prepare(path: &Path, group: &str) -> Result<Prepared> {
+    let hidden = path.with_extension("sock.new");
+    let shown = hidden.display();
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)
             .with_context(|| format!("could not make the directory {}", directory.display()))?;
     }
-    match fs::remove_file(path) {
+    match fs::remove_file(&hidden) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("could not remove the old socket {shown}"));
         }
@@ -47,17 +59,36 @@ pub fn listen(path: &Path, group: &str) -> Result<UnixListener> {
     // Between making the socket and setting its mode nobody else may connect.
     // SAFETY: sets and returns a number of this process.
     let mask = unsafe { libc::umask(0o177) };
-    let listener = UnixListener::bind(path);
+    let listener = StdListener::bind(&hidden);
     // SAFETY: as above.
     unsafe { libc::umask(mask) };
     let listener = listener.with_context(|| format!("could not listen on {shown}"))?;
     if let Some(gid) = group_id(group) {
-        chown(path, None, Some(gid))
+        chown(&hidden, None, Some(gid))
             .with_context(|| format!("could not give {shown} to group {group}"))?;
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("could not set the mode of {shown}"))?;
-    Ok(listener)
+    Ok(Prepared {
+        listener,
+        hidden,
+        path: path.to_owned(),
+    })
+}
+
+impl Prepared {
+    /// Puts it where clients look for it, in place of one that an earlier agent left.
+    ///
+    /// # Errors
+    /// When it can't be put there.
+    pub fn publish(self) -> Result<UnixListener> {
+        let shown = self.path.display();
+        fs::rename(&self.hidden, &self.path)
+            .with_context(|| format!("could not put the socket at {shown}"))?;
+        self.listener.set_nonblocking(true)?;
+        UnixListener::from_std(self.listener)
+            .with_context(|| format!("could not listen on {shown}"))
+    }
 }
 
 /// The number of a group, if there is one of the name.

@@ -153,7 +153,13 @@ struct RunArguments {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Say what is wrong with the configuration, or what is in force
-    Check(RunArguments),
+    Check {
+        /// Only say what is wrong
+        #[arg(long)]
+        quiet: bool,
+        #[command(flatten)]
+        run: RunArguments,
+    },
 }
 
 /// Runs what was asked for.
@@ -179,18 +185,21 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
                 .filter_module("gateway", config.log)
                 .filter_module("aya", config.log.min(log::LevelFilter::Warn))
                 .init();
+            let prepared = agent::prepare(&config)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(4)
                 .enable_all()
                 .build()?;
-            let ended = runtime.block_on(agent::run(config));
+            let ended = runtime.block_on(agent::run(config, prepared));
             // The process ends now; tasks that are under way need not be shut down one by one.
             std::mem::forget(runtime);
             ended
         }
-        Command::Config(ConfigCommand::Check(arguments)) => {
-            let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
-            println!("{config:#?}");
+        Command::Config(ConfigCommand::Check { quiet, run }) => {
+            let config = Config::load(run.config.as_deref(), run.settings)?;
+            if !quiet {
+                println!("{config:#?}");
+            }
             Ok(())
         }
         Command::Unload(arguments) => {

@@ -116,6 +116,12 @@ pub trait Store: Send {
     /// When it can't be read, or there is no room for a copy.
     fn backup(&self) -> Result<Vec<u8>, StoreError>;
 
+    /// Brings everything into the one file, before the program ends. It may be ended without.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    fn settle(&self) -> Result<(), StoreError>;
+
     /// A secret that was made with the store: the key of the data path's hashes, the same for every
     /// gateway that shares the store.
     ///

@@ -274,6 +274,12 @@ impl Store for Sqlite {
         content
     }
 
+    fn settle(&self) -> Result<(), StoreError> {
+        self.connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(|error| self.failed(error))
+    }
+
     fn seed(&self) -> Result<u64, StoreError> {
         self.connection
             .query_row("SELECT seed FROM meta", [], |row| row.get::<_, i64>(0))

@@ -1,0 +1,46 @@
+//! What the agent gives up before it does anything else: it starts as root, and needs little of that.
+
+use std::collections::HashSet;
+
+use anyhow::{Context as _, Result};
+use caps::{CapSet, Capability};
+
+/// What it keeps: attaching programs and keeping neighbours, sending frames, loading and mapping.
+pub const KEPT: [Capability; 4] = [
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_NET_RAW,
+    Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
+];
+
+/// Gives up all capabilities but [`KEPT`], for good, in this thread and those that it makes from now on.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn give_up() -> Result<()> {
+    let kept: HashSet<Capability> = KEPT.into_iter().collect();
+    let has = caps::read(None, CapSet::Permitted).context("could not read the capabilities")?;
+    // First what can't be got again by executing something.
+    if has.contains(&Capability::CAP_SETPCAP) {
+        for capability in caps::all() {
+            if !kept.contains(&capability)
+                && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false)
+            {
+                caps::drop(None, CapSet::Bounding, capability)
+                    .with_context(|| format!("could not give up {capability}"))?;
+            }
+        }
+    }
+    caps::clear(None, CapSet::Ambient).context("could not clear the ambient capabilities")?;
+    caps::clear(None, CapSet::Inheritable).context("could not clear what is inherited")?;
+    let kept: HashSet<Capability> = kept.intersection(&has).copied().collect();
+    caps::set(None, CapSet::Effective, &kept).context("could not give up capabilities")?;
+    caps::set(None, CapSet::Permitted, &kept).context("could not give up capabilities")?;
+    // SAFETY: takes numbers only.
+    let result = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    if result != 0 {
+        return Err(std::io::Error::last_os_error())
+            .context("could not rule out that privileges come back");
+    }
+    Ok(())
+}
