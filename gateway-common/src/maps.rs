@@ -10,7 +10,7 @@ use crate::{Be16, Family, IpAddress, V4, V6, packet::Mac};
 
 /// Changes whenever a layout below, or the meaning of a field, does. Maps of another version are
 /// never reused.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// The names of the maps: as the object file has them and as they are pinned.
 pub mod name {
@@ -66,14 +66,14 @@ pub mod name {
 }
 
 /// Places in the direct-mapped array of attachments.
-pub const ATTACHMENT_PLACES: u32 = 1024;
+pub const ATTACHMENT_PLACES: u32 = 16_384;
 
 /// How many connections there can be: places in `LINKS` and `LINK_COUNTERS`.
-pub const MOST_LINKS: u32 = 65_536;
+pub const MOST_LINKS: u32 = 131_072;
 /// Places in `EGRESS` and in the device map.
-pub const MOST_ATTACHMENTS: u32 = 1_024;
+pub const MOST_ATTACHMENTS: u32 = 16_384;
 /// Places in `MAGLEV`, over all resources.
-pub const MAGLEV_PLACES: u32 = 1 << 20;
+pub const MAGLEV_PLACES: u32 = 1 << 22;
 /// Places in `BACKENDS`.
 pub const MOST_BACKENDS: u32 = 65_536;
 /// Places in `NAT_ADDRESSES`.
@@ -469,7 +469,7 @@ mod tests {
     /// A size that changes must change `LAYOUT_VERSION` with it.
     #[test]
     fn sizes_of_layout_version_2() {
-        assert_eq!(LAYOUT_VERSION, 2);
+        assert_eq!(LAYOUT_VERSION, 3);
         let sizes = [
             size_of::<Attachment>(),
             size_of::<Egress>(),

@@ -29,9 +29,9 @@ pub(crate) static EGRESS: Array<Egress> = Array::pinned(MOST_ATTACHMENTS, 0);
 pub(crate) static DEVICES: DevMap = DevMap::pinned(MOST_ATTACHMENTS, 0);
 #[map]
 pub(crate) static ADDRESSES: HashMap<AddressKey, Address> =
-    HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+    HashMap::pinned(1 << 18, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::pinned(1 << 17, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static MAGLEV: Array<u32> = Array::pinned(MAGLEV_PLACES, 0);
 #[map]

@@ -25,15 +25,16 @@ use crate::{
     },
     config::Config,
     dataplane::{
-        compile::{NoRoom, Observed, compile},
+        compile::{Compiled, NoRoom, Observed, Parts},
         contents::Contents,
         maps::Maps,
         plan::plan,
         program::Program,
+        scope::Scope,
     },
     model::{
-        Change, Code, Context, Identifiers as _, Object, Principal, Problem, RandomIdentifiers,
-        Reference, State,
+        Change, Code, Context, Endpoint, Identifiers as _, Object, Principal, Problem,
+        RandomIdentifiers, Reference, State,
         event::{Recorded, events},
         operations::Policy,
     },
@@ -51,7 +52,17 @@ pub struct Core {
     /// What was observed of the host, for users.
     pub host: HostStatus,
     /// What was observed of the host, for the compiler.
-    pub observed: Observed,
+    pub(super) observed: Observed,
+    /// The same, as it was when it was last compiled.
+    compiled_observed: Observed,
+    /// Whether the two may differ.
+    observed_changed: bool,
+    /// What the maps should hold, and whose it is.
+    compiled: Compiled,
+    /// What is to be compiled.
+    scope: Scope,
+    /// Whether the maps may hold what was not compiled.
+    stale: bool,
     /// Whether endpoints' addresses are free to be used.
     pub detection: Detection,
     /// How backends do that are checked.
@@ -105,6 +116,11 @@ impl Core {
             program,
             host: HostStatus::default(),
             observed: Observed::default(),
+            compiled_observed: Observed::default(),
+            observed_changed: true,
+            compiled: Compiled::default(),
+            scope: Scope::default(),
+            stale: true,
             journal: Journal::new(loaded.events, config.events_kept),
             deliveries: Deliveries::new(loaded.cursors),
             requests: Requests::new(loaded.requests),
@@ -186,6 +202,8 @@ impl Core {
         for webhook in deleted_webhooks(&changes) {
             self.deliveries.forgotten(&webhook);
         }
+        self.scope.add_changes(&self.state, &changes);
+        self.follow(&changes);
         self.state.apply(changes, revision);
         self.reconcile().map_err(|error| {
             error!("the kernel did not take a change: {error:#}");
@@ -274,6 +292,7 @@ impl Core {
         );
         let loaded = store::load(&*self.store).map_err(refusal)?;
         self.state = loaded.state;
+        self.stale = true;
         self.journal.replace(loaded.events, last);
         self.requests = Requests::new(loaded.requests);
         self.deliveries = Deliveries::new(loaded.cursors);
@@ -310,39 +329,107 @@ impl Core {
         Ok(())
     }
 
-    /// Makes the maps hold what the state and the host say; says whether anything was written.
+    /// What was observed of the host.
+    #[must_use]
+    pub const fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    /// The same, to be changed.
+    pub const fn observed_mut(&mut self) -> &mut Observed {
+        self.observed_changed = true;
+        &mut self.observed
+    }
+
+    /// Takes in which addresses there are after changes of the state, which is as it was before them.
+    fn follow(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Object::Endpoint(tenant, record) = change.object() else {
+                continue;
+            };
+            let keys = |endpoint: &Endpoint| -> Vec<detection::Key> {
+                let network = Reference::new(tenant.clone(), endpoint.network.clone());
+                let addresses = endpoint.addresses.iter();
+                addresses.map(|a| (network.clone(), *a)).collect()
+            };
+            let old = self.state.endpoints.get(&change.object().reference());
+            let old = old.map(|old| keys(&old.object)).unwrap_or_default();
+            let new = match change {
+                Change::Put(_) => keys(&record.object),
+                Change::Delete(_) => Vec::new(),
+            };
+            for key in old.iter().filter(|key| !new.contains(key)) {
+                self.detection.forget(key);
+            }
+            for key in new {
+                self.detection.add(key);
+            }
+        }
+    }
+
+    /// Makes the maps hold what the state and the host say, as far as that may have changed.
     ///
     /// # Errors
     /// When the kernel refuses a write. What was written stays, and the next call goes on.
     pub fn reconcile(&mut self) -> Result<()> {
-        self.detection.follow(&self.state);
-        self.observed.tentative = self.detection.tentative();
-        let (wanted, no_room) = compile(&self.state, &self.observed, &self.current);
+        if self.stale {
+            self.detection.follow(&self.state);
+        }
+        if self.observed.tentative != *self.detection.tentative() {
+            self.observed.tentative = self.detection.tentative().clone();
+            self.observed_changed = true;
+        }
+        let mut scope = std::mem::take(&mut self.scope);
+        if self.observed_changed {
+            scope.add_observed(&self.state, &self.compiled_observed, &self.observed);
+            self.compiled_observed = self.observed.clone();
+            self.observed_changed = false;
+        }
+        let rebuilt = self.stale;
+        if !rebuilt && scope.is_empty() {
+            return Ok(());
+        }
+        // Until it is carried out.
+        self.stale = true;
+        self.in_step = false;
+        let (state, observed) = (&self.state, &self.observed);
+        let parts = if rebuilt {
+            self.compiled.rebuild(state, observed, &self.current)
+        } else {
+            self.compiled.update(state, observed, &self.current, scope)
+        };
+        let no_room: Vec<NoRoom> = self.compiled.no_room().cloned().collect();
         if no_room != self.no_room {
             for lack in &no_room {
                 warn!("{lack}");
             }
             self.no_room = no_room;
         }
-        let plan = plan(&self.current, &wanted);
-        self.in_step = false;
+        let plan = plan(&parts.old, &parts.new);
         if !plan.is_empty() {
             log::debug!("{} writes into the maps", plan.len());
-            self.note_leaving(&wanted);
+            self.note_leaving(&parts);
             self.maps.write(&plan, &mut self.current)?;
             if !plan.revoke.is_empty() || !self.left_backends.is_empty() {
                 self.cut.notify_one();
             }
         }
+        if rebuilt {
+            self.compiled.settle_rebuilt();
+        } else {
+            self.compiled.settle();
+        }
+        self.stale = false;
         self.in_step = true;
         Ok(())
     }
 
     /// Keeps in mind where backends are that leave their slots: they are to be told that their
     /// connections are over.
-    fn note_leaving(&mut self, wanted: &Contents) {
-        for (slot, backend) in &self.current.backends {
-            let stays = wanted
+    fn note_leaving(&mut self, parts: &Parts) {
+        for (slot, backend) in &parts.old.backends {
+            let stays = parts
+                .new
                 .backends
                 .get(slot)
                 .is_some_and(|now| now.generation == backend.generation && now.resource != 0);

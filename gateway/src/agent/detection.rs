@@ -87,6 +87,10 @@ pub enum Standing {
 pub struct Detection {
     probing: Probing,
     entries: BTreeMap<Key, Entry>,
+    /// Those that are not in use yet.
+    tentative: BTreeSet<Key>,
+    /// Those that there may be something to do about.
+    busy: BTreeSet<Key>,
 }
 
 impl Detection {
@@ -96,6 +100,8 @@ impl Detection {
         Self {
             probing,
             entries: BTreeMap::new(),
+            tentative: BTreeSet::new(),
+            busy: BTreeSet::new(),
         }
     }
 
@@ -117,34 +123,77 @@ impl Detection {
             let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
             wanted.extend(endpoint.addresses.iter().map(|a| (network.clone(), *a)));
         }
-        self.entries.retain(|key, _| wanted.contains(key));
+        let gone: Vec<Key> = self
+            .entries
+            .keys()
+            .filter(|key| !wanted.contains(key))
+            .cloned()
+            .collect();
+        for key in gone {
+            self.forget(&key);
+        }
+        for key in wanted {
+            self.add(key);
+        }
+    }
+
+    /// Takes in that there is an address.
+    pub fn add(&mut self, key: Key) {
+        if self.entries.contains_key(&key) {
+            return;
+        }
         let phase = if self.probing.probes == 0 {
             Phase::Taken(0, None)
         } else {
             Phase::Probing(0, None)
         };
-        for key in wanted {
-            self.entries
-                .entry(key)
-                .or_insert(Entry { phase, rival: None });
+        self.entries
+            .insert(key.clone(), Entry { phase, rival: None });
+        self.note(key);
+    }
+
+    /// Takes in that there is one no more.
+    pub fn forget(&mut self, key: &Key) {
+        self.entries.remove(key);
+        self.tentative.remove(key);
+        self.busy.remove(key);
+    }
+
+    /// Keeps in mind what is to be known of the address.
+    fn note(&mut self, key: Key) {
+        let Some(Entry { phase, rival }) = self.entries.get(&key) else {
+            return;
+        };
+        let taken = matches!(phase, Phase::Taken(..));
+        let at_rest = matches!(phase, Phase::Taken(sent, _) if *sent >= ANNOUNCEMENTS);
+        if taken {
+            self.tentative.remove(&key);
+        } else {
+            self.tentative.insert(key.clone());
+        }
+        if at_rest && rival.is_none() {
+            self.busy.remove(&key);
+        } else {
+            self.busy.insert(key);
         }
     }
 
     /// The addresses that are not in use yet.
     #[must_use]
-    pub fn tentative(&self) -> BTreeSet<Key> {
-        self.entries
-            .iter()
-            .filter(|(_, entry)| !matches!(entry.phase, Phase::Taken(..)))
-            .map(|(key, _)| key.clone())
-            .collect()
+    pub const fn tentative(&self) -> &BTreeSet<Key> {
+        &self.tentative
     }
 
     /// The addresses of a network are announced anew: its interface came back.
     pub fn announce_again(&mut self, network: &Reference) {
-        for (key, entry) in &mut self.entries {
-            if key.0 == *network && matches!(entry.phase, Phase::Taken(..)) {
+        let first = (network.clone(), IpAddr::from([0, 0, 0, 0]));
+        for (key, entry) in self.entries.range_mut(first..) {
+            if key.0 != *network {
+                break;
+            }
+            if matches!(entry.phase, Phase::Taken(..)) {
                 entry.phase = Phase::Taken(0, None);
+                self.busy.insert(key.clone());
             }
         }
     }
@@ -161,6 +210,7 @@ impl Detection {
             if matches!(entry.phase, Phase::Probing(..)) {
                 entry.phase = Phase::Refused(now + TRY_AGAIN);
             }
+            self.note(key.clone());
         }
     }
 
@@ -168,10 +218,13 @@ impl Detection {
     pub fn step(&mut self, now: Instant, reachable: impl Fn(&Reference) -> bool) -> Vec<Action> {
         let mut actions = Vec::new();
         let due = |at: Option<Instant>| at.is_none_or(|at| at <= now);
-        for (key, entry) in &mut self.entries {
+        for key in self.busy.clone() {
             if !reachable(&key.0) {
                 continue;
             }
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
             match entry.phase {
                 Phase::Probing(sent, next) if due(next) => {
                     entry.phase = if sent < self.probing.probes {
@@ -204,6 +257,7 @@ impl Detection {
                     actions.push(Action::Announce(key.clone()));
                 }
             }
+            self.note(key);
         }
         actions
     }
@@ -239,13 +293,7 @@ mod tests {
             interval: Duration::from_millis(200),
         };
         let mut detection = Detection::new(probing);
-        detection.entries.insert(
-            key(),
-            Entry {
-                phase: Phase::Probing(0, None),
-                rival: None,
-            },
-        );
+        detection.add(key());
         detection
     }
 

@@ -66,17 +66,15 @@ impl Core {
     /// Looks after endpoints' addresses; returned are the frames to be sent, and the interfaces.
     pub(super) fn detect(&mut self, now: Instant) -> Result<Vec<(u32, Vec<u8>)>> {
         self.take_in_conflicts(now)?;
+        let (state, observed) = (&self.state, &self.observed);
         let reachable = |network: &Reference| {
-            self.state.networks.get(network).is_some_and(|record| {
+            state.networks.get(network).is_some_and(|record| {
                 let mut attachments = record.object.attachments.iter();
-                attachments.any(|a| self.observed.interfaces.contains_key(&a.interface))
+                attachments.any(|a| observed.interfaces.contains_key(&a.interface))
             })
         };
-        let tentative = self.detection.tentative();
         let actions = self.detection.step(now, reachable);
-        if self.detection.tentative() != tentative {
-            self.reconcile()?;
-        }
+        self.reconcile()?;
         let mut sent = Vec::new();
         for action in actions {
             let (Action::Probe((network, address)) | Action::Announce((network, address))) =
@@ -85,7 +83,7 @@ impl Core {
                 continue;
             };
             for attachment in &record.object.attachments {
-                let Some(interface) = self.observed.interfaces.get(&attachment.interface) else {
+                let Some(interface) = self.observed().interfaces.get(&attachment.interface) else {
                     continue;
                 };
                 let frame = match action {
@@ -125,7 +123,7 @@ impl Core {
 
     fn contend(&mut self, key: Key, station: Mac, now: Instant) {
         // Our own probe, come round by another interface into the same network.
-        let mut interfaces = self.observed.interfaces.values();
+        let mut interfaces = self.observed().interfaces.values();
         if interfaces.any(|interface| interface.mac == station) {
             return;
         }

@@ -56,7 +56,7 @@ fn wanted(core: &Core) -> BTreeMap<Key, Task> {
             };
             for backend in &resource.backends {
                 let hop = core
-                    .observed
+                    .observed()
                     .next_hops
                     .get(&(network.clone(), backend.address));
                 let Some(hop) = hop else {
@@ -182,7 +182,6 @@ pub async fn run(agent: Arc<Agent>) {
 
 /// What is no longer checked counts as healthy.
 fn forget(core: &mut Core, tasks: &BTreeMap<Key, Task>) {
-    let before = core.observed.unhealthy.len();
     // One that can't be reached stays as it was.
     let checked = |key: &Key| {
         tasks.contains_key(key)
@@ -194,13 +193,18 @@ fn forget(core: &mut Core, tasks: &BTreeMap<Key, Task>) {
             })
     };
     core.healths.retain(|key, _| checked(key));
-    let healths = &core.healths;
-    core.observed
-        .unhealthy
-        .retain(|key| healths.contains_key(key));
-    if core.observed.unhealthy.len() != before {
-        reconcile(core);
+    let unhealthy = core.observed().unhealthy.iter();
+    let gone: Vec<Key> = unhealthy
+        .filter(|key| !core.healths.contains_key(*key))
+        .cloned()
+        .collect();
+    if gone.is_empty() {
+        return;
     }
+    for key in &gone {
+        core.observed_mut().unhealthy.remove(key);
+    }
+    reconcile(core);
 }
 
 /// Takes in what a check said.
@@ -219,10 +223,10 @@ async fn settle(agent: &Agent, key: Key, check: &HealthCheck, outcome: Result<()
     if health.unhealthy {
         let error = health.last_error.as_deref().unwrap_or_default();
         warn!("backend {address} of {service}, resource {resource}, is unhealthy: {error}");
-        core.observed.unhealthy.insert(key);
+        core.observed_mut().unhealthy.insert(key);
     } else {
         info!("backend {address} of {service}, resource {resource}, is healthy");
-        core.observed.unhealthy.remove(&key);
+        core.observed_mut().unhealthy.remove(&key);
     }
     reconcile(&mut core);
 }

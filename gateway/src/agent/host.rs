@@ -267,14 +267,15 @@ impl Host {
             .collect();
         for name in interfaces.keys() {
             // Whoever was asking for its addresses meanwhile has forgotten them.
-            if !core.observed.interfaces.contains_key(name)
+            if !core.observed().interfaces.contains_key(name)
                 && let Some(network) = core.state.network_of_interface(name)
             {
                 core.detection.announce_again(network);
             }
         }
-        core.observed.interfaces = interfaces;
-        core.observed.next_hops = next_hops;
+        let observed = core.observed_mut();
+        observed.interfaces = interfaces;
+        observed.next_hops = next_hops;
         core.reconcile()?;
         for link in links.values().filter(|link| usable(link).is_some()) {
             // Taken off by somebody else, or never put on by this process.
@@ -288,7 +289,7 @@ impl Host {
                 Err(error) => {
                     self.attached.remove(&link.ifindex);
                     self.failed.insert(link.ifindex, format!("{error:#}"));
-                    core.observed.interfaces.remove(&link.name);
+                    core.observed_mut().interfaces.remove(&link.name);
                 }
             }
         }

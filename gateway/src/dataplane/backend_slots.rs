@@ -7,53 +7,32 @@ use std::{
 
 use gateway_common::maps::{Backend, MOST_BACKENDS};
 
-use crate::{
-    dataplane::{compile::Observed, contents::Contents},
-    model::{State, service::UnhealthyFlows},
-};
+use crate::dataplane::contents::Contents;
+
+/// Who has a slot: a resource's number, and an address.
+pub(super) type Owner = (u32, IpAddr);
 
 /// The slots of backends: who has one keeps it.
+#[derive(Debug, Default)]
 pub(super) struct BackendSlots {
-    taken: HashMap<(u32, IpAddr), (u32, u32)>,
+    taken: HashMap<Owner, (u32, u32)>,
     /// Slots that nobody has now, with the generation of the next one who gets them.
     free: BTreeMap<u32, u32>,
     used: u32,
-    /// Slots whose backend has left.
+    /// Slots whose backend has left, until that is carried out.
     left: BTreeSet<u32>,
 }
 
 impl BackendSlots {
-    pub(super) fn new(state: &State, observed: &Observed, current: &Contents) -> Self {
-        let mut wanted = BTreeSet::new();
-        for (reference, record) in &state.services {
-            let spec = &record.object.spec;
-            let resets = spec.health_check.unhealthy_flows == UnhealthyFlows::Reset;
-            for resource in &spec.resources {
-                let id = record.object.resource_numbers.get(&resource.name).copied();
-                for backend in &resource.backends {
-                    // It leaves its slot, and with that its flows end.
-                    if resets && observed.is_unhealthy(reference, resource, backend.address) {
-                        continue;
-                    }
-                    wanted.insert((id.unwrap_or(0), backend.address));
-                }
-            }
-        }
-        let mut slots = Self {
-            taken: HashMap::new(),
-            free: BTreeMap::new(),
-            used: 0,
-            left: BTreeSet::new(),
-        };
+    /// As the maps have them.
+    pub(super) fn new(current: &Contents) -> Self {
+        let mut slots = Self::default();
         for (slot, backend) in &current.backends {
-            let owner = (backend.resource, IpAddr::from(backend.address));
-            if backend.resource != 0 && wanted.contains(&owner) {
-                slots.taken.insert(owner, (*slot, backend.generation));
-            } else if backend.resource != 0 {
-                slots.free.insert(*slot, backend.generation.wrapping_add(1));
-                slots.left.insert(*slot);
-            } else {
+            if backend.resource == 0 {
                 slots.free.insert(*slot, backend.generation);
+            } else {
+                let owner = (backend.resource, IpAddr::from(backend.address));
+                slots.taken.insert(owner, (*slot, backend.generation));
             }
             slots.used = slots.used.max(slot + 1);
         }
@@ -61,8 +40,7 @@ impl BackendSlots {
     }
 
     /// The backend's slot and generation.
-    pub(super) fn of(&mut self, resource: u32, address: IpAddr) -> Option<(u32, u32)> {
-        let owner = (resource, address);
+    pub(super) fn of(&mut self, owner: Owner) -> Option<(u32, u32)> {
         if let Some(found) = self.taken.get(&owner) {
             return Some(*found);
         }
@@ -87,14 +65,37 @@ impl BackendSlots {
         Some((slot, generation))
     }
 
-    /// The free slots, with nothing in them but their generation.
-    pub(super) fn freed(self) -> impl Iterator<Item = (u32, Backend)> {
-        self.free.into_iter().map(|(slot, generation)| {
+    /// The backend leaves its slot: what is in there from now on.
+    pub(super) fn release(&mut self, owner: &Owner) -> Option<(u32, Backend)> {
+        let (slot, generation) = self.taken.remove(owner)?;
+        let generation = generation.wrapping_add(1);
+        self.free.insert(slot, generation);
+        self.left.insert(slot);
+        let backend = Backend {
+            generation,
+            ..Backend::default()
+        };
+        Some((slot, backend))
+    }
+
+    /// Those who have a slot.
+    pub(super) fn owners(&self) -> impl Iterator<Item = &Owner> {
+        self.taken.keys()
+    }
+
+    /// The slots that nobody has, with nothing in them but their generation.
+    pub(super) fn free(&self) -> impl Iterator<Item = (u32, Backend)> {
+        self.free.iter().map(|(slot, generation)| {
             let backend = Backend {
-                generation,
+                generation: *generation,
                 ..Backend::default()
             };
-            (slot, backend)
+            (*slot, backend)
         })
+    }
+
+    /// What was left is left: it is carried out.
+    pub(super) fn settle(&mut self) {
+        self.left.clear();
     }
 }

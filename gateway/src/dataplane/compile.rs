@@ -2,7 +2,7 @@
 //! and of the contents as they are, from which places are kept so that nothing moves that need not.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -20,8 +20,9 @@ use crate::{
         backend_slots::BackendSlots,
         contents::Contents,
         maglev::{self, Candidate},
-        mixed::Mixed,
+        mixed::{Mixed, Share},
         places::Places,
+        scope::Scope,
     },
     model::{
         ConnectionState, Endpoint, Name, Network, Record, Reference, Service, State,
@@ -83,30 +84,284 @@ pub struct NoRoom {
 /// The contents that the maps should have, and what found no place in them.
 #[must_use]
 pub fn compile(state: &State, observed: &Observed, current: &Contents) -> (Contents, Vec<NoRoom>) {
-    let mut compiler = Compiler {
-        state,
-        observed,
-        current,
-        contents: Contents::default(),
-        no_room: Vec::new(),
-        slots: HashMap::new(),
-        mixed: Mixed::of(state),
-    };
-    compiler.networks();
-    compiler.services();
-    compiler.endpoints();
-    (compiler.contents, compiler.no_room)
+    let mut compiled = Compiled::default();
+    let parts = compiled.rebuild(state, observed, current);
+    (parts.new, compiled.no_room().cloned().collect())
+}
+
+/// An entry that belongs to an object, or a run of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    Attachment(u32),
+    /// An attachment's slot: what leaves by it, and by which device.
+    Egress(u32),
+    Address(AddressKey),
+    Port(PortKey),
+    Maglev(u32, u32),
+    Backend(u32),
+    Nat(u32, u32),
+    /// A connection's slot: its link and its limits.
+    Link(u32),
+}
+
+/// The part of the maps that some objects have: as it is, and as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// As it is.
+    pub old: Contents,
+    /// As it should be.
+    pub new: Contents,
+}
+
+/// An object that has a part of the maps.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Owner {
+    Network(Reference),
+    Service(Reference),
+    Endpoint(Reference),
+}
+
+/// What was compiled so far: which entries are whose, and which places are free.
+#[derive(Debug)]
+pub struct Compiled {
+    keys: HashMap<Owner, Vec<Key>>,
+    shares: HashMap<Reference, Share>,
+    mixed: Mixed,
+    attachments: Places,
+    nat: Places,
+    maglev: Places,
+    backends: BackendSlots,
+    no_room: BTreeMap<Owner, Vec<NoRoom>>,
+    /// What the entries will be of that are being carried out.
+    pending: Vec<(Owner, Vec<Key>)>,
+}
+
+impl Default for Compiled {
+    fn default() -> Self {
+        Self {
+            keys: HashMap::new(),
+            shares: HashMap::new(),
+            mixed: Mixed::default(),
+            attachments: Places::new(MOST_ATTACHMENTS),
+            nat: Places::new(MOST_NAT_ADDRESSES),
+            maglev: Places::new(MAGLEV_PLACES),
+            backends: BackendSlots::default(),
+            no_room: BTreeMap::new(),
+            pending: Vec::new(),
+        }
+    }
+}
+
+impl Compiled {
+    /// What found no place.
+    pub fn no_room(&self) -> impl Iterator<Item = &NoRoom> {
+        self.no_room.values().flatten()
+    }
+
+    /// Everything anew, whatever the maps hold.
+    #[must_use]
+    pub fn rebuild(&mut self, state: &State, observed: &Observed, current: &Contents) -> Parts {
+        *self = Self {
+            backends: BackendSlots::new(current),
+            ..Self::default()
+        };
+        // What is in use keeps its places until it is no longer in use: a packet on its way may have
+        // read the old region's place already.
+        for port in current.ports.values() {
+            let nat_size = port.nat_size_v4 + port.nat_size_v6;
+            self.nat.take(port.nat_offset, nat_size);
+            self.maglev.take(port.maglev_offset, port.maglev_size);
+        }
+        for attachment in current.attachments.values() {
+            self.attachments.take(attachment.slot, 1);
+        }
+        let scope = Scope {
+            networks: state.networks.keys().cloned().collect(),
+            services: state.services.keys().cloned().collect(),
+            endpoints: state.endpoints.keys().cloned().collect(),
+        };
+        let mut new = self.compile(state, observed, current, scope);
+        let kept: HashSet<u32> = new.backends.keys().copied().collect();
+        let left: Vec<_> = self.backends.owners().copied().collect();
+        for owner in left {
+            let slot = self.backends.of(owner).map(|(slot, _)| slot);
+            if slot.is_some_and(|slot| !kept.contains(&slot)) {
+                self.backends.release(&owner);
+            }
+        }
+        new.backends.extend(self.backends.free());
+        Parts {
+            old: current.clone(),
+            new,
+        }
+    }
+
+    /// The part of the objects in the scope, and of those that depend on them.
+    #[must_use]
+    pub fn update(
+        &mut self,
+        state: &State,
+        observed: &Observed,
+        current: &Contents,
+        scope: Scope,
+    ) -> Parts {
+        let mut new = self.compile(state, observed, current, scope);
+        let mut old = Contents::default();
+        for (owner, keys) in &self.pending {
+            for key in self.keys.get(owner).into_iter().flatten() {
+                extract(current, *key, &mut old);
+                if let Key::Backend(slot) = key
+                    && !keys.contains(key)
+                    && let Some(there) = current.backends.get(slot)
+                {
+                    let owner = (there.resource, IpAddr::from(there.address));
+                    let left = self.backends.release(&owner);
+                    new.backends.extend(left);
+                }
+            }
+            for key in keys {
+                if let Key::Backend(_) = key {
+                    extract(current, *key, &mut old);
+                }
+            }
+        }
+        Parts { old, new }
+    }
+
+    /// What was compiled last is carried out: what it gave up is free.
+    pub fn settle(&mut self) {
+        for (owner, keys) in std::mem::take(&mut self.pending) {
+            let old = if keys.is_empty() {
+                self.keys.remove(&owner)
+            } else {
+                self.keys.insert(owner, keys.clone())
+            };
+            for key in old.into_iter().flatten().filter(|key| !keys.contains(key)) {
+                self.give_back(key);
+            }
+        }
+        self.backends.settle();
+    }
+
+    /// After a rebuild: of all that was taken at its start, what nothing has now.
+    pub fn settle_rebuilt(&mut self) {
+        self.settle();
+        self.nat = Places::new(MOST_NAT_ADDRESSES);
+        self.maglev = Places::new(MAGLEV_PLACES);
+        self.attachments = Places::new(MOST_ATTACHMENTS);
+        for key in self.keys.values().flatten() {
+            match *key {
+                Key::Egress(slot) => self.attachments.take(slot, 1),
+                Key::Maglev(start, size) => self.maglev.take(start, size),
+                Key::Nat(start, size) => self.nat.take(start, size),
+                _ => true,
+            };
+        }
+    }
+
+    fn give_back(&mut self, key: Key) {
+        match key {
+            Key::Egress(slot) => self.attachments.give_back(slot, 1),
+            Key::Maglev(start, size) => self.maglev.give_back(start, size),
+            Key::Nat(start, size) => self.nat.give_back(start, size),
+            _ => {}
+        }
+    }
+
+    fn compile(
+        &mut self,
+        state: &State,
+        observed: &Observed,
+        current: &Contents,
+        mut scope: Scope,
+    ) -> Contents {
+        for reference in &scope.endpoints {
+            let record = state.endpoints.get(reference);
+            let new = record.map(|record| Share::of(state, reference, record));
+            let new = new.unwrap_or_default();
+            let old = self.shares.remove(reference).unwrap_or_default();
+            let (networks, services) = self.mixed.exchange(&old, &new);
+            scope.networks.extend(networks);
+            scope.services.extend(services);
+            if record.is_some() {
+                self.shares.insert(reference.clone(), new);
+            }
+        }
+        self.pending.clear();
+        let mut compiler = Compiler {
+            state,
+            observed,
+            current,
+            compiled: self,
+            contents: Contents::default(),
+            no_room: Vec::new(),
+            keys: Vec::new(),
+        };
+        for reference in scope.networks {
+            if let Some(record) = state.networks.get(&reference) {
+                compiler.network(&reference, record);
+            }
+            compiler.done(Owner::Network(reference));
+        }
+        for reference in scope.services {
+            if let Some(record) = state.services.get(&reference) {
+                compiler.service(&reference, record);
+            }
+            compiler.done(Owner::Service(reference));
+        }
+        for reference in scope.endpoints {
+            if let Some(record) = state.endpoints.get(&reference) {
+                compiler.endpoint(&reference, record);
+            }
+            compiler.done(Owner::Endpoint(reference));
+        }
+        compiler.contents
+    }
+}
+
+/// Copies what is under the key.
+fn extract(from: &Contents, key: Key, to: &mut Contents) {
+    fn copy<K: Ord + Copy, V: Copy>(from: &BTreeMap<K, V>, key: K, to: &mut BTreeMap<K, V>) {
+        if let Some(value) = from.get(&key) {
+            to.insert(key, *value);
+        }
+    }
+    match key {
+        Key::Attachment(ifindex) => copy(&from.attachments, ifindex, &mut to.attachments),
+        Key::Egress(slot) => {
+            copy(&from.egress, slot, &mut to.egress);
+            copy(&from.devices, slot, &mut to.devices);
+        }
+        Key::Address(address) => copy(&from.addresses, address, &mut to.addresses),
+        Key::Port(port) => copy(&from.ports, port, &mut to.ports),
+        Key::Maglev(start, size) => {
+            let places = from.maglev.range(start..start.saturating_add(size));
+            to.maglev
+                .extend(places.map(|(place, slot)| (*place, *slot)));
+        }
+        Key::Backend(slot) => copy(&from.backends, slot, &mut to.backends),
+        Key::Nat(start, size) => {
+            let places = from.nat_addresses.range(start..start.saturating_add(size));
+            to.nat_addresses
+                .extend(places.map(|(place, nat)| (*place, *nat)));
+        }
+        Key::Link(slot) => {
+            copy(&from.links, slot, &mut to.links);
+            copy(&from.limits, slot, &mut to.limits);
+        }
+    }
 }
 
 struct Compiler<'a> {
     state: &'a State,
     observed: &'a Observed,
     current: &'a Contents,
+    compiled: &'a mut Compiled,
     contents: Contents,
+    /// Of the object that is being compiled.
     no_room: Vec<NoRoom>,
-    /// The attachment slots, by interface.
-    slots: HashMap<&'a str, u32>,
-    mixed: Mixed<'a>,
+    /// Of the same.
+    keys: Vec<Key>,
 }
 
 /// Where a service's source NAT addresses are.
@@ -126,47 +381,50 @@ pub fn is_isolated(state: &State, reference: &Reference, network: &Network) -> b
     network.isolated.unwrap_or(!services)
 }
 
-impl<'a> Compiler<'a> {
+impl Compiler<'_> {
     fn lacks(&mut self, what: String, map: &'static str, most: u32) {
         self.no_room.push(NoRoom { what, map, most });
     }
 
-    fn networks(&mut self) {
-        let wanted: Vec<(&'a Reference, &'a Record<Network>, &'a str, Interface)> = self
-            .state
-            .networks
-            .iter()
-            .flat_map(|(reference, record)| {
-                record
-                    .object
-                    .attachments
-                    .iter()
-                    .map(move |a| (reference, record, &*a.interface))
-            })
-            .filter_map(|(reference, record, name)| {
-                let interface = self.observed.interfaces.get(name)?;
-                Some((reference, record, name, *interface))
-            })
-            .collect();
-        // An interface of the same network keeps its slot: flows leave by it.
-        let mut places = Places::new(MOST_ATTACHMENTS);
-        let mut kept = HashMap::new();
-        for (_, record, name, interface) in &wanted {
-            if let Some(found) = self.current.attachments.get(&interface.ifindex)
-                && found.network == record.object.number
-                && places.take(found.slot, 1)
-            {
-                kept.insert(*name, found.slot);
-            }
+    /// The object is compiled.
+    fn done(&mut self, owner: Owner) {
+        let lacks = std::mem::take(&mut self.no_room);
+        if lacks.is_empty() {
+            self.compiled.no_room.remove(&owner);
+        } else {
+            self.compiled.no_room.insert(owner.clone(), lacks);
         }
-        for (reference, record, name, interface) in wanted {
-            let Some(slot) = kept.get(name).copied().or_else(|| places.find(1)) else {
+        let keys = std::mem::take(&mut self.keys);
+        self.compiled.pending.push((owner, keys));
+    }
+
+    fn network(&mut self, reference: &Reference, record: &Record<Network>) {
+        for attachment in &record.object.attachments {
+            let name = &*attachment.interface;
+            let Some(interface) = self.observed.interfaces.get(name).copied() else {
+                continue;
+            };
+            // An interface of the same network keeps its slot: flows leave by it.
+            let current = self.current.attachments.get(&interface.ifindex);
+            let kept = current.filter(|there| there.network == record.object.number);
+            let slot = match kept {
+                Some(there) => Some(there.slot),
+                None => self.compiled.attachments.find(1),
+            };
+            let Some(slot) = slot else {
                 self.lacks(format!("interface {name}"), "EGRESS", MOST_ATTACHMENTS);
                 continue;
             };
             self.attach(reference, record, interface, slot);
-            self.slots.insert(name, slot);
         }
+    }
+
+    /// The slot of an interface that is attached.
+    fn slot_of(&self, interface: &str) -> Option<u32> {
+        let ifindex = self.observed.interfaces.get(interface)?.ifindex;
+        let compiled = self.contents.attachments.get(&ifindex);
+        let found = compiled.or_else(|| self.current.attachments.get(&ifindex))?;
+        Some(found.slot)
     }
 
     fn attach(
@@ -185,7 +443,7 @@ impl<'a> Compiler<'a> {
         if services {
             flags |= Attachment::PASS_NEIGHBOURS;
         }
-        if self.mixed.networks.contains(reference) {
+        if self.compiled.mixed.translates(reference) {
             flags |= Attachment::TRANSLATES;
         }
         let Interface { ifindex, mac, mtu } = interface;
@@ -209,59 +467,60 @@ impl<'a> Compiler<'a> {
             },
         );
         self.contents.devices.insert(slot, ifindex);
+        self.keys
+            .extend([Key::Attachment(ifindex), Key::Egress(slot)]);
     }
 
-    fn endpoints(&mut self) {
-        for (reference, record) in &self.state.endpoints {
-            let endpoint = &record.object;
-            let connection = &endpoint.connection;
-            let service = self
-                .state
-                .services
-                .get(&endpoint.service_identity.reference);
-            let resource = service
-                .filter(|service| service.meta.uid == endpoint.service_identity.uid)
-                .and_then(|service| service.object.resource_numbers.get(&endpoint.resource));
-            // Approved by the record, and bound to something that is there.
-            let resource = match connection.state {
-                ConnectionState::Approved => resource.copied(),
-                _ => None,
-            };
-            let generation = if resource.is_some() {
-                connection.generation
-            } else {
-                0
-            };
-            let limits = service.map(|service| service.object.spec.limits().compiled());
-            let limits = limits.unwrap_or_default();
-            let limited = limits != Limits::default();
-            if limited {
-                self.contents.limits.insert(connection.slot, limits);
-            }
-            self.contents.links.insert(
-                connection.slot,
-                Link {
-                    id: connection.link_id,
-                    generation,
-                    limited: u32::from(limited),
-                },
-            );
-            let mut flags = 0;
-            if resource.is_some() {
-                flags |= Address::APPROVED;
-            }
-            if service.is_some_and(|service| service.object.spec.no_flow == NoFlow::Drop) {
-                flags |= Address::SILENT;
-            }
-            let value = Address {
-                kind: Address::ENDPOINT,
-                flags,
-                link: connection.slot,
-                generation,
-                resource: resource.unwrap_or(0),
-            };
-            self.addresses(reference, endpoint, value);
+    fn endpoint(&mut self, reference: &Reference, record: &Record<Endpoint>) {
+        let endpoint = &record.object;
+        let connection = &endpoint.connection;
+        let service = self
+            .state
+            .services
+            .get(&endpoint.service_identity.reference);
+        let resource = service
+            .filter(|service| service.meta.uid == endpoint.service_identity.uid)
+            .and_then(|service| service.object.resource_numbers.get(&endpoint.resource));
+        // Approved by the record, and bound to something that is there.
+        let resource = match connection.state {
+            ConnectionState::Approved => resource.copied(),
+            _ => None,
+        };
+        let generation = if resource.is_some() {
+            connection.generation
+        } else {
+            0
+        };
+        let limits = service.map(|service| service.object.spec.limits().compiled());
+        let limits = limits.unwrap_or_default();
+        let limited = limits != Limits::default();
+        if limited {
+            self.contents.limits.insert(connection.slot, limits);
         }
+        self.contents.links.insert(
+            connection.slot,
+            Link {
+                id: connection.link_id,
+                generation,
+                limited: u32::from(limited),
+            },
+        );
+        let mut flags = 0;
+        if resource.is_some() {
+            flags |= Address::APPROVED;
+        }
+        if service.is_some_and(|service| service.object.spec.no_flow == NoFlow::Drop) {
+            flags |= Address::SILENT;
+        }
+        let value = Address {
+            kind: Address::ENDPOINT,
+            flags,
+            link: connection.slot,
+            generation,
+            resource: resource.unwrap_or(0),
+        };
+        self.addresses(reference, endpoint, value);
+        self.keys.push(Key::Link(connection.slot));
     }
 
     /// What the endpoint's addresses are. One that may be another station's is only watched.
@@ -289,44 +548,31 @@ impl<'a> Compiler<'a> {
                 value
             };
             self.contents.addresses.insert(key, value);
+            self.keys.push(Key::Address(key));
         }
     }
 
-    fn services(&mut self) {
-        let mut nat_places = Places::new(MOST_NAT_ADDRESSES);
-        let mut maglev_places = Places::new(MAGLEV_PLACES);
-        // What is in use keeps its places until it is no longer in use: a packet on its way may
-        // have read the old region's place already.
-        for port in self.current.ports.values() {
-            nat_places.take(port.nat_offset, port.nat_size_v4 + port.nat_size_v6);
-            maglev_places.take(port.maglev_offset, port.maglev_size);
-        }
-        let mut slots = BackendSlots::new(self.state, self.observed, self.current);
-        for (reference, record) in &self.state.services {
-            let network =
-                Reference::new(reference.tenant.clone(), record.object.spec.network.clone());
-            let Some(found) = self.state.networks.get(&network) else {
+    fn service(&mut self, reference: &Reference, record: &Record<Service>) {
+        let network = Reference::new(reference.tenant.clone(), record.object.spec.network.clone());
+        let Some(found) = self.state.networks.get(&network) else {
+            return;
+        };
+        let number = found.object.number;
+        let Some(nat) = self.nat_region(reference, record, number) else {
+            return;
+        };
+        for resource in &record.object.spec.resources {
+            let Some(id) = record.object.resource_numbers.get(&resource.name) else {
                 continue;
             };
-            let number = found.object.number;
-            let Some(nat) = self.nat_region(reference, record, number, &mut nat_places) else {
+            let usable = self.backends(reference, record, resource, *id);
+            let Some(maglev) = self.maglev_region(*id, &usable) else {
+                let what = format!("the backends of {reference}, resource {}", resource.name);
+                self.lacks(what, "MAGLEV", MAGLEV_PLACES);
                 continue;
             };
-            for resource in &record.object.spec.resources {
-                let Some(id) = record.object.resource_numbers.get(&resource.name) else {
-                    continue;
-                };
-                let usable = self.backends(reference, record, resource, *id, &mut slots);
-                let region = self.maglev_region(*id, &usable, &mut maglev_places);
-                let Some(maglev) = region else {
-                    let what = format!("the backends of {reference}, resource {}", resource.name);
-                    self.lacks(what, "MAGLEV", MAGLEV_PLACES);
-                    continue;
-                };
-                self.ports(record, resource, *id, number, nat, maglev);
-            }
+            self.ports(record, resource, *id, number, nat, maglev);
         }
-        self.contents.backends.extend(slots.freed());
     }
 
     /// The service's source NAT addresses: answered for in its network, and listed in a region of
@@ -336,7 +582,6 @@ impl<'a> Compiler<'a> {
         reference: &Reference,
         record: &Record<Service>,
         network: u32,
-        places: &mut Places,
     ) -> Option<NatRegion> {
         let service = record.object.number;
         let mut list: Vec<NatAddress> = record
@@ -371,7 +616,7 @@ impl<'a> Compiler<'a> {
                     });
                 same.then_some(port.nat_offset)
             });
-        let Some(offset) = current.or_else(|| places.find(size)) else {
+        let Some(offset) = current.or_else(|| self.compiled.nat.find(size)) else {
             let what = format!("the source NAT addresses of {reference}");
             self.lacks(what, "NAT_ADDRESSES", MOST_NAT_ADDRESSES);
             return None;
@@ -388,12 +633,14 @@ impl<'a> Compiler<'a> {
                 ..Address::default()
             };
             self.contents.addresses.insert(key, value);
+            self.keys.push(Key::Address(key));
         }
+        self.keys.push(Key::Nat(offset, size));
         Some(NatRegion {
             offset,
             size_v4,
             size_v6,
-            shared: self.mixed.services.contains(reference),
+            shared: self.compiled.mixed.shares(reference),
         })
     }
 
@@ -404,7 +651,6 @@ impl<'a> Compiler<'a> {
         record: &Record<Service>,
         resource: &Resource,
         id: u32,
-        slots: &mut BackendSlots,
     ) -> Vec<(Candidate, u32)> {
         let spec = &record.object.spec;
         let network = Reference::new(reference.tenant.clone(), spec.network.clone());
@@ -420,8 +666,9 @@ impl<'a> Compiler<'a> {
                 .observed
                 .next_hops
                 .get(&(network.clone(), backend.address));
-            let way = hop.and_then(|hop| Some((*self.slots.get(&*hop.interface)?, hop.mac)));
-            let Some((slot, generation)) = slots.of(id, backend.address) else {
+            let way = hop.and_then(|hop| Some((self.slot_of(&hop.interface)?, hop.mac)));
+            let owner = (id, backend.address);
+            let Some((slot, generation)) = self.compiled.backends.of(owner) else {
                 self.lacks(
                     format!("backend {}", backend.address),
                     "BACKENDS",
@@ -439,6 +686,7 @@ impl<'a> Compiler<'a> {
                 reachable: u16::from(way.is_some()),
             };
             self.contents.backends.insert(slot, value);
+            self.keys.push(Key::Backend(slot));
             if way.is_some() && !unhealthy && !backend.drain && backend.weight > 0 {
                 let candidate = Candidate {
                     address: backend.address,
@@ -451,12 +699,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The resource's Maglev table, in the region that it has if that is still right.
-    fn maglev_region(
-        &mut self,
-        resource: u32,
-        usable: &[(Candidate, u32)],
-        places: &mut Places,
-    ) -> Option<(u32, u32)> {
+    fn maglev_region(&mut self, resource: u32, usable: &[(Candidate, u32)]) -> Option<(u32, u32)> {
         let candidates: Vec<Candidate> = usable.iter().map(|(candidate, _)| *candidate).collect();
         let table: Vec<u32> = maglev::table(&candidates)
             .into_iter()
@@ -474,8 +717,9 @@ impl<'a> Compiler<'a> {
         });
         let offset = current
             .map(|port| port.maglev_offset)
-            .or_else(|| places.find(size))?;
+            .or_else(|| self.compiled.maglev.find(size))?;
         self.contents.maglev.extend((offset..).zip(table));
+        self.keys.push(Key::Maglev(offset, size));
         Some((offset, size))
     }
 
@@ -521,6 +765,7 @@ impl<'a> Compiler<'a> {
                 flags,
             };
             self.contents.ports.insert(key, value);
+            self.keys.push(Key::Port(key));
         }
     }
 }

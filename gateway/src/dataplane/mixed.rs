@@ -1,56 +1,133 @@
-//! Where consumers and servers are of different families. Pure.
+//! Where consumers and servers are of different families: what each endpoint adds to that. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use crate::model::{Reference, State};
+use crate::model::{Endpoint, Record, Reference, State};
 
-/// Where an endpoint's address and its backends are of different families.
-#[derive(Default)]
-pub(super) struct Mixed<'a> {
-    /// Networks in which IPv4 is translated into IPv6.
-    pub(super) networks: BTreeSet<Reference>,
-    /// Services whose IPv4 servers are reached from IPv4 and from IPv6.
-    pub(super) services: BTreeSet<&'a Reference>,
+/// What an endpoint adds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Share {
+    /// Networks in which IPv4 is translated into IPv6 for it.
+    networks: Vec<Reference>,
+    /// Its service, and whether IPv4 servers of it are reached from IPv4 and from IPv6.
+    service: Option<(Reference, bool, bool)>,
 }
 
-impl<'a> Mixed<'a> {
+impl Share {
     /// Approved or not: an approval changes no more than it must.
-    pub(super) fn of(state: &'a State) -> Self {
-        let mut mixed = Self::default();
-        for (reference, record) in &state.services {
-            let (mut from_v4, mut from_v6) = (false, false);
-            for (owner, endpoint) in state.endpoints_of_service(reference) {
-                let endpoint = &endpoint.object;
-                let spec = &record.object.spec;
-                let backends = spec.resource(&endpoint.resource);
-                let backend = backends.and_then(|resource| resource.backends.first());
-                // With no backend left there may be flows of those that were.
-                let v4 = backend.map_or_else(
-                    || spec.nat_addresses.iter().all(|r| r.ends().0.is_ipv4()),
-                    |backend| backend.address.is_ipv4(),
-                );
-                for address in &endpoint.addresses {
-                    match (address.is_ipv4(), v4) {
-                        (true, false) => {
-                            let network =
-                                Reference::new(owner.tenant.clone(), endpoint.network.clone());
-                            mixed.networks.insert(network);
-                        }
-                        (false, true) => {
-                            let network = record.object.spec.network.clone();
-                            let network = Reference::new(reference.tenant.clone(), network);
-                            mixed.networks.insert(network);
-                            from_v6 = true;
-                        }
-                        (true, true) => from_v4 = true,
-                        (false, false) => {}
-                    }
+    pub(super) fn of(state: &State, owner: &Reference, record: &Record<Endpoint>) -> Self {
+        let endpoint = &record.object;
+        let reference = &endpoint.service_identity.reference;
+        let Some(service) = state.services.get(reference) else {
+            return Self::default();
+        };
+        let spec = &service.object.spec;
+        let backends = spec.resource(&endpoint.resource);
+        let backend = backends.and_then(|resource| resource.backends.first());
+        // With no backend left there may be flows of those that were.
+        let v4 = backend.map_or_else(
+            || spec.nat_addresses.iter().all(|r| r.ends().0.is_ipv4()),
+            |backend| backend.address.is_ipv4(),
+        );
+        let mut share = Self::default();
+        let (mut from_v4, mut from_v6) = (false, false);
+        for address in &endpoint.addresses {
+            match (address.is_ipv4(), v4) {
+                (true, false) => {
+                    let network = endpoint.network.clone();
+                    let network = Reference::new(owner.tenant.clone(), network);
+                    share.networks.push(network);
                 }
-            }
-            if from_v4 && from_v6 {
-                mixed.services.insert(reference);
+                (false, true) => {
+                    let network = spec.network.clone();
+                    let network = Reference::new(reference.tenant.clone(), network);
+                    share.networks.push(network);
+                    from_v6 = true;
+                }
+                (true, true) => from_v4 = true,
+                (false, false) => {}
             }
         }
-        mixed
+        if from_v4 || from_v6 {
+            share.service = Some((reference.clone(), from_v4, from_v6));
+        }
+        share
+    }
+}
+
+/// What all endpoints add up to.
+#[derive(Debug, Default)]
+pub(super) struct Mixed {
+    networks: HashMap<Reference, u32>,
+    services: HashMap<Reference, (u32, u32)>,
+}
+
+impl Mixed {
+    /// Whether IPv4 is translated into IPv6 in the network.
+    pub(super) fn translates(&self, network: &Reference) -> bool {
+        self.networks.contains_key(network)
+    }
+
+    /// Whether the service's IPv4 servers are reached from IPv4 and from IPv6.
+    pub(super) fn shares(&self, service: &Reference) -> bool {
+        let counts = self.services.get(service);
+        counts.is_some_and(|(from_v4, from_v6)| *from_v4 > 0 && *from_v6 > 0)
+    }
+
+    /// Another share takes the place of an endpoint's old one; the networks and services for which the
+    /// answer is another now.
+    pub(super) fn exchange(
+        &mut self,
+        old: &Share,
+        new: &Share,
+    ) -> (Vec<Reference>, Vec<Reference>) {
+        if old == new {
+            return (Vec::new(), Vec::new());
+        }
+        let networks: BTreeSet<&Reference> = old.networks.iter().chain(&new.networks).collect();
+        let services: BTreeSet<&Reference> = [&old.service, &new.service]
+            .into_iter()
+            .flatten()
+            .map(|(service, ..)| service)
+            .collect();
+        let translated: Vec<bool> = networks.iter().map(|n| self.translates(n)).collect();
+        let shared: Vec<bool> = services.iter().map(|s| self.shares(s)).collect();
+        for network in &old.networks {
+            if let Some(count) = self.networks.get_mut(network) {
+                *count -= 1;
+                if *count == 0 {
+                    self.networks.remove(network);
+                }
+            }
+        }
+        for network in &new.networks {
+            *self.networks.entry(network.clone()).or_default() += 1;
+        }
+        if let Some((service, from_v4, from_v6)) = &old.service {
+            if let Some((count_v4, count_v6)) = self.services.get_mut(service) {
+                *count_v4 -= u32::from(*from_v4);
+                *count_v6 -= u32::from(*from_v6);
+                if (*count_v4, *count_v6) == (0, 0) {
+                    self.services.remove(service);
+                }
+            }
+        }
+        if let Some((service, from_v4, from_v6)) = &new.service {
+            let (count_v4, count_v6) = self.services.entry(service.clone()).or_default();
+            *count_v4 += u32::from(*from_v4);
+            *count_v6 += u32::from(*from_v6);
+        }
+        let networks = networks.into_iter().zip(translated);
+        let services = services.into_iter().zip(shared);
+        (
+            networks
+                .filter(|(network, before)| self.translates(network) != *before)
+                .map(|(network, _)| network.clone())
+                .collect(),
+            services
+                .filter(|(service, before)| self.shares(service) != *before)
+                .map(|(service, _)| service.clone())
+                .collect(),
+        )
     }
 }

@@ -15,4 +15,5 @@ mod mixed;
 pub mod places;
 pub mod plan;
 pub mod program;
+pub mod scope;
 pub mod syscalls;

@@ -45,6 +45,27 @@ impl Places {
         free
     }
 
+    /// Gives places back that were taken.
+    pub fn give_back(&mut self, start: u32, size: u32) {
+        let end = start.saturating_add(size).min(self.most);
+        let touching: Vec<(u32, u32)> = self
+            .taken
+            .range(..end)
+            .rev()
+            .take_while(|(_, run_end)| **run_end > start)
+            .map(|(run_start, run_end)| (*run_start, *run_end))
+            .collect();
+        for (run_start, run_end) in touching {
+            self.taken.remove(&run_start);
+            if run_start < start {
+                self.taken.insert(run_start, start);
+            }
+            if run_end > end {
+                self.taken.insert(end, run_end);
+            }
+        }
+    }
+
     /// Finds so many free places in a row, the first there are, and takes them.
     pub fn find(&mut self, size: u32) -> Option<u32> {
         let mut start = 0;
@@ -81,6 +102,30 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_given_back_is_free(steps in proptest::collection::vec((0u32..60, 0u32..9, any::<bool>()), 0..60)) {
+            let mut places = Places::new(64);
+            let mut model = [false; 64];
+            for (start, size, take) in steps {
+                let range = start as usize..((start + size) as usize).min(64);
+                if take {
+                    let free = !model[range.clone()].contains(&true);
+                    prop_assert_eq!(places.take(start, size), free);
+                    model[range].fill(true);
+                } else {
+                    places.give_back(start, size);
+                    model[range].fill(false);
+                }
+            }
+            let mut places = places;
+            let mut free = model.iter().filter(|taken| !**taken).count();
+            while let Some(place) = places.find(1) {
+                prop_assert!(!model[place as usize]);
+                free -= 1;
+            }
+            prop_assert_eq!(free, 0);
+        }
+
         #[test]
         fn nothing_is_given_out_twice(requests in proptest::collection::vec((0u32..60, 0u32..9, any::<bool>()), 0..40)) {
             let mut places = Places::new(64);

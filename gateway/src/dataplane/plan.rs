@@ -1,7 +1,7 @@
 //! From the contents that the maps have to those that they should have: the writes, in an order in
 //! which no packet is ever let through that neither allows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_common::maps::{
     Address, AddressKey, Attachment, Backend, Egress, Limits, Link, NatAddress, Port, PortKey,
@@ -124,11 +124,16 @@ pub fn plan(old: &Contents, new: &Contents) -> Plan {
     for (slot, _, ifindex) in changed(&old.devices, &new.devices) {
         plan.grant.push(Write::Device(*slot, Some(*ifindex)));
     }
+    let cut: BTreeSet<u32> = plan
+        .revoke
+        .iter()
+        .filter_map(|write| match write {
+            Write::Egress(slot, _) => Some(*slot),
+            _ => None,
+        })
+        .collect();
     for (slot, egress) in &new.egress {
-        let cut = plan
-            .revoke
-            .contains(&Write::Egress(*slot, Egress::default()));
-        if cut || old.egress.get(slot) != Some(egress) {
+        if cut.contains(slot) || old.egress.get(slot) != Some(egress) {
             plan.grant.push(Write::Egress(*slot, *egress));
         }
     }

@@ -75,7 +75,7 @@ pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> 
     for resource in &spec.resources {
         for backend in &resource.backends {
             let key = (network.clone(), backend.address);
-            let reachable = core.observed.next_hops.contains_key(&key);
+            let reachable = core.observed().next_hops.contains_key(&key);
             let checked = (reference.clone(), resource.name.clone(), backend.address);
             let health = core.healths.get(&checked);
             let problem = if reachable {

@@ -9,7 +9,10 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    dataplane::compile::{Interface, NextHop, Observed, compile},
+    dataplane::{
+        compile::{Compiled, Interface, NextHop, Observed, compile},
+        scope::Scope,
+    },
     model::{Decision, operations::tests::World},
 };
 
@@ -244,6 +247,88 @@ proptest! {
             prop_assert_eq!(lacks, []);
             carry_out(&contents, &wanted);
             contents = wanted;
+        }
+    }
+
+    /// Compiling what a change concerns gives what compiling everything gives.
+    #[test]
+    fn a_part_compiled_is_as_good_as_the_whole(steps in proptest::collection::vec(0u8..18, 1..40)) {
+        let mut world = World::furnished();
+        let mut compiled = Compiled::default();
+        let mut observed = both();
+        let parts = compiled.rebuild(&world.state, &observed, &Contents::default());
+        let mut contents = parts.new;
+        compiled.settle_rebuilt();
+        for step in steps {
+            let mut scope = Scope::default();
+            let before = observed.clone();
+            world.last = (world.state.clone(), Vec::new());
+            let v6 = json!({ "addresses": ["fd00::7"], "service": "provider/shop" });
+            let _outcome = match step {
+                0 => world.endpoint("consumer/a", "10.0.0.101", "provider/shop"),
+                1 => world.endpoint("consumer/b", "10.0.0.102", "provider/auction"),
+                2 => world.decide_if_there("provider/shop", "consumer/a", Decision::Approve),
+                3 => world.decide_if_there("provider/shop", "consumer/a", Decision::Reject),
+                4 => world.decide_if_there("provider/auction", "consumer/b", Decision::Approve),
+                5 => world.delete_endpoint("consumer/a"),
+                6 => world.replace_service("provider/shop", json!({
+                    "resources": [{
+                        "ports": [{ "port": 443 }, { "port": 80, "backend_port": 8080 }],
+                        "backends": [{ "address": "10.1.0.11" }, { "address": "10.1.0.12" }],
+                    }],
+                    "nat_addresses": ["10.1.0.80/30"],
+                    "connection_limit": 5,
+                })),
+                7 => world.replace_service("provider/shop", json!({})),
+                8 => world.service("provider/auction", json!({ "nat_addresses": ["10.1.2.0/28"] })),
+                9 => world.delete_service("provider/auction"),
+                10 => world.delete_service("provider/shop"),
+                11 => world.service("provider/shop", json!({})),
+                12 => world.endpoint_with("consumer/six", v6),
+                13 => world.delete_endpoint("consumer/six"),
+                14 => world.decide_if_there("provider/shop", "consumer/six", Decision::Approve),
+                15 => {
+                    let key = ("consumer/net".parse().unwrap(), "10.0.0.101".parse().unwrap());
+                    if !observed.tentative.remove(&key) {
+                        observed.tentative.insert(key);
+                    }
+                    Ok(())
+                }
+                16 => {
+                    let key = (
+                        "provider/shop".parse().unwrap(),
+                        "default".parse().unwrap(),
+                        "10.1.0.10".parse().unwrap(),
+                    );
+                    if !observed.unhealthy.remove(&key) {
+                        observed.unhealthy.insert(key);
+                    }
+                    Ok(())
+                }
+                _ => {
+                    let other = if observed.interfaces.len() == 2 {
+                        self::observed(&[("veth-c", 5)])
+                    } else {
+                        both()
+                    };
+                    observed.interfaces = other.interfaces;
+                    observed.next_hops = other.next_hops;
+                    Ok(())
+                }
+            };
+            let (state_before, changes) = &world.last;
+            scope.add_changes(state_before, changes);
+            scope.add_observed(&world.state, &before, &observed);
+            let parts = compiled.update(&world.state, &observed, &contents, scope);
+            let plan = plan(&parts.old, &parts.new);
+            for write in plan.revoke.iter().chain(&plan.grant).chain(&plan.release) {
+                apply(&mut contents, *write);
+            }
+            compiled.settle();
+            let (whole, lacks) = compile(&world.state, &observed, &contents);
+            prop_assert_eq!(lacks, []);
+            let rest = super::plan(&contents, &whole);
+            prop_assert!(rest.is_empty(), "{step}: {rest:?}");
         }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct World {
     identifiers: Counted,
     revision: u64,
     policy: Policy,
+    /// What the last operation changed, and the state before it.
+    pub(crate) last: (State, Vec<Change>),
 }
 
 type Outcome = Result<(), Problem>;
@@ -54,6 +56,7 @@ impl World {
             identifiers: &mut self.identifiers,
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;
+        self.last = (self.state.clone(), changes.clone());
         self.revision += 1;
         self.state.apply(changes, self.revision);
         Ok(())
@@ -81,7 +84,7 @@ impl World {
         self.endpoint_with(at, json!({ "addresses": [address], "service": service }))
     }
 
-    fn endpoint_with(&mut self, at: &str, changes: Value) -> Outcome {
+    pub(crate) fn endpoint_with(&mut self, at: &str, changes: Value) -> Outcome {
         let Reference { tenant, name } = reference(at);
         let mut value = json!({ "name": name, "network": "net" });
         value
@@ -569,6 +572,10 @@ impl World {
 
     pub(crate) fn delete_endpoint(&mut self, at: &str) -> Outcome {
         self.run(|state, _, _| delete_endpoint(state, &reference(at)))
+    }
+
+    pub(crate) fn delete_service(&mut self, at: &str) -> Outcome {
+        self.run(|state, context, _| delete_service(state, context, &reference(at), true))
     }
 
     pub(crate) fn replace_service(&mut self, at: &str, changes: Value) -> Outcome {
