@@ -3,6 +3,7 @@
 mod demo;
 mod kernel;
 mod run;
+mod scale;
 mod serve;
 mod setup;
 mod topology;
@@ -55,6 +56,9 @@ enum Task {
     TestKernel,
     /// Check formatting, lints and licences
     Lint,
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
     /// Write down the API's OpenAPI document, and make the client of it
     Openapi,
     /// Answer HTTP requests with a name: the demo's server where there is no nginx
@@ -64,6 +68,16 @@ enum Task {
         address: SocketAddr,
         /// What to answer
         name: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// What the control plane costs with few objects and with many
+    Scale {
+        /// How many tenants, each with a service and ten endpoints
+        #[arg(long, default_value_t = 10_000)]
+        tenants: u32,
     },
 }
 
@@ -78,6 +92,9 @@ fn main() -> ExitCode {
         Task::Test { filter } => setup::setup().and_then(|()| test(filter.as_deref())),
         Task::TestKernel => setup::setup().and_then(|()| kernel::test()),
         Task::Lint => lint(),
+        Task::Bench(Bench::Scale { tenants }) => setup::setup()
+            .and_then(|()| build(true))
+            .and_then(|binary| scale::bench(&binary, tenants)),
         Task::Openapi => build(false).and_then(|binary| openapi(&binary)),
         Task::Serve { address, name } => serve::serve(address, &name),
     };

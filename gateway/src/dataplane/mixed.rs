@@ -103,13 +103,13 @@ impl Mixed {
         for network in &new.networks {
             *self.networks.entry(network.clone()).or_default() += 1;
         }
-        if let Some((service, from_v4, from_v6)) = &old.service {
-            if let Some((count_v4, count_v6)) = self.services.get_mut(service) {
-                *count_v4 -= u32::from(*from_v4);
-                *count_v6 -= u32::from(*from_v6);
-                if (*count_v4, *count_v6) == (0, 0) {
-                    self.services.remove(service);
-                }
+        if let Some((service, from_v4, from_v6)) = &old.service
+            && let Some((count_v4, count_v6)) = self.services.get_mut(service)
+        {
+            *count_v4 -= u32::from(*from_v4);
+            *count_v6 -= u32::from(*from_v6);
+            if (*count_v4, *count_v6) == (0, 0) {
+                self.services.remove(service);
             }
         }
         if let Some((service, from_v4, from_v6)) = &new.service {

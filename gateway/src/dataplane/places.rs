@@ -117,7 +117,6 @@ mod tests {
                     model[range].fill(false);
                 }
             }
-            let mut places = places;
             let mut free = model.iter().filter(|taken| !**taken).count();
             while let Some(place) = places.find(1) {
                 prop_assert!(!model[place as usize]);

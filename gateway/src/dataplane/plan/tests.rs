@@ -1,7 +1,10 @@
 //! Plans over compiled worlds: the right contents at the end, and on the way there nothing that was
 //! not allowed before or after.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use gateway_common::packet::Mac;
 use proptest::prelude::*;
@@ -13,7 +16,7 @@ use crate::{
         compile::{Compiled, Interface, NextHop, Observed, compile},
         scope::Scope,
     },
-    model::{Decision, operations::tests::World},
+    model::{ConnectionState, Decision, operations::tests::World},
 };
 
 fn observed(interfaces: &[(&str, u32)]) -> Observed {
@@ -331,4 +334,117 @@ proptest! {
             prop_assert!(rest.is_empty(), "{step}: {rest:?}");
         }
     }
+
+    /// An endpoint reaches the servers of the resource that it is bound to, and no others, whatever is
+    /// done to the service, and while it is being carried out.
+    #[test]
+    fn no_sequence_of_calls_lets_an_endpoint_reach_another_resource(
+        steps in proptest::collection::vec((0u8..12, 0usize..4), 1..40),
+    ) {
+        let mut world = World::furnished();
+        let resource = |name: &str, backends: &[&str]| {
+            let backends: Vec<_> = backends.iter().map(|b| json!({ "address": b })).collect();
+            json!({ "name": name, "ports": [{ "port": 5432 }], "backends": backends })
+        };
+        let versions = [
+            json!({ "resources": [resource("one", &["10.1.0.10"]), resource("two", &["10.1.0.11"])] }),
+            // The same servers, the other way round.
+            json!({ "resources": [resource("one", &["10.1.0.11"]), resource("two", &["10.1.0.10"])] }),
+            json!({ "resources": [resource("two", &["10.1.0.11", "10.1.0.12"]), resource("one", &["10.1.0.13"])] }),
+            json!({ "resources": [resource("three", &["10.1.0.14"]), resource("one", &["10.1.0.10"]), resource("two", &[])] }),
+        ];
+        let mut compiled = Compiled::default();
+        let observed = both();
+        let mut contents = compiled.rebuild(&world.state, &observed, &Contents::default()).new;
+        compiled.settle_rebuilt();
+        let mut before = reached(&world, &contents);
+        for (step, which) in steps {
+            world.last = (world.state.clone(), Vec::new());
+            let bound = |resource: &str, address: &str| json!({
+                "addresses": [address], "service": "provider/db", "resource": resource,
+            });
+            let names = ["consumer/one", "consumer/two", "consumer/three", "consumer/one"];
+            let _outcome = match step {
+                0 | 1 => world.service("provider/db", db(&versions[which])),
+                2..=4 => world.replace_service("provider/db", db(&versions[which])),
+                5 => world.delete_service("provider/db"),
+                6 => world.endpoint_with("consumer/one", bound("one", "10.0.0.101")),
+                7 => world.endpoint_with("consumer/two", bound("two", "10.0.0.102")),
+                8 => world.endpoint_with("consumer/three", bound("three", "10.0.0.103")),
+                9 | 10 => world.decide_if_there("provider/db", names[which], Decision::Approve),
+                _ => world.delete_endpoint(names[which]),
+            };
+            let allowed = allowed(&world);
+            let (state_before, changes) = &world.last;
+            let mut scope = Scope::default();
+            scope.add_changes(state_before, changes);
+            let parts = compiled.update(&world.state, &observed, &contents, scope);
+            let plan = plan(&parts.old, &parts.new);
+            for write in plan.revoke.iter().chain(&plan.grant).chain(&plan.release) {
+                apply(&mut contents, *write);
+                for (address, backend) in reached(&world, &contents) {
+                    let pair = (address, backend);
+                    prop_assert!(
+                        allowed.contains(&pair) || before.contains(&pair),
+                        "{address} reaches {backend} after {write:?}"
+                    );
+                }
+            }
+            compiled.settle();
+            before = reached(&world, &contents);
+            prop_assert!(before.is_subset(&allowed), "{before:?} {allowed:?}");
+        }
+    }
+}
+
+/// A service of databases.
+fn db(version: &serde_json::Value) -> serde_json::Value {
+    let mut version = version.clone();
+    version["nat_addresses"] = json!(["10.1.3.0/30"]);
+    version
+}
+
+/// Which servers an approved endpoint of the consumer's may reach, by address: those of its resource.
+fn allowed(world: &World) -> BTreeSet<(IpAddr, IpAddr)> {
+    let mut allowed = BTreeSet::new();
+    for record in world.state.endpoints.values() {
+        let endpoint = &record.object;
+        let service = world
+            .state
+            .services
+            .get(&endpoint.service_identity.reference);
+        let resource = service
+            .filter(|service| service.meta.uid == endpoint.service_identity.uid)
+            .and_then(|service| service.object.spec.resource(&endpoint.resource));
+        if endpoint.connection.state == ConnectionState::Approved {
+            for backend in resource.into_iter().flat_map(|resource| &resource.backends) {
+                allowed.insert((endpoint.addresses[0], backend.address));
+            }
+        }
+    }
+    allowed
+}
+
+/// Which servers each approved address leads to, as the data path goes.
+fn reached(world: &World, contents: &Contents) -> BTreeSet<(IpAddr, IpAddr)> {
+    let network = &world.state.networks[&"consumer/net".parse().unwrap()];
+    let mut reached = BTreeSet::new();
+    for (key, address) in &contents.addresses {
+        if key.network != network.object.number || !address.approved() {
+            continue;
+        }
+        for (port_key, port) in &contents.ports {
+            if port_key.resource != address.resource {
+                continue;
+            }
+            for place in port.maglev_offset..port.maglev_offset + port.maglev_size {
+                let slot = contents.maglev.get(&place);
+                let backend = slot.and_then(|slot| contents.backends.get(slot));
+                // The data path takes no backend of another resource.
+                let backend = backend.filter(|backend| backend.resource == address.resource);
+                reached.extend(backend.map(|b| (key.address.into(), b.address.into())));
+            }
+        }
+    }
+    reached
 }

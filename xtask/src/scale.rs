@@ -1,0 +1,294 @@
+//! `cargo xtask bench scale`: what the control plane costs with many tenants, services and endpoints, and
+//! with few, in the same run.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::run::{is_root, quietly, step};
+
+/// How often a change is made, to see what one costs.
+const CHANGES: usize = 200;
+
+/// How much there is.
+#[derive(Clone, Copy)]
+struct Size {
+    tenants: u32,
+    endpoints_each: u32,
+}
+
+/// What it costs.
+struct Costs {
+    size: Size,
+    apply: Duration,
+    /// Of an endpoint that is created, and of its deletion: the middle one, and the one of a hundred.
+    create: [Duration; 2],
+    delete: [Duration; 2],
+    decide: [Duration; 2],
+    start: Duration,
+    start_in_kernel: Duration,
+    memory: u64,
+}
+
+/// Measures, and prints a table.
+///
+/// # Errors
+/// When the agent does not do as it should.
+pub(crate) fn bench(binary: &Path, tenants: u32) -> Result<()> {
+    if !is_root() {
+        bail!("the benchmark needs root: it runs the agent");
+    }
+    let mut all = Vec::new();
+    for size in [
+        Size {
+            tenants: 10,
+            endpoints_each: 10,
+        },
+        Size {
+            tenants,
+            endpoints_each: 10,
+        },
+    ] {
+        step(&format!(
+            "{} tenants, {} services, {} endpoints",
+            size.tenants,
+            size.tenants,
+            size.tenants * size.endpoints_each
+        ));
+        all.push(measure(binary, size)?);
+    }
+    print(&all);
+    Ok(())
+}
+
+struct Agent {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Agent {
+    fn start(binary: &Path, directory: &Path) -> Result<(Self, Duration)> {
+        let begin = Instant::now();
+        let child = Command::new("ip")
+            .args(["netns", "exec", NAMESPACE])
+            .arg(binary)
+            .arg("run")
+            .arg("--state-dir")
+            .arg(directory.join("state"))
+            .arg("--run-dir")
+            .arg(directory.join("run"))
+            .args(["--bpf-dir", BPF_DIRECTORY, "--log", "error"])
+            .args(["--address-probes", "0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("could not start the agent")?;
+        let mut agent = Self {
+            child,
+            directory: directory.to_owned(),
+        };
+        let deadline = begin + Duration::from_secs(120);
+        while UnixStream::connect(agent.socket()).is_err() {
+            if agent.child.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("the agent did not start");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok((agent, begin.elapsed()))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("run/gateway.sock")
+    }
+
+    /// A request, and the time until its answer is whole.
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Result<(Value, Duration)> {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let begin = Instant::now();
+        let mut stream = UnixStream::connect(self.socket())?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let took = begin.elapsed();
+        let (head, rest) = answer.split_once("\r\n\r\n").context("no answer")?;
+        if !head.starts_with("HTTP/1.1 2") {
+            bail!("{method} {path}: {answer:.500}");
+        }
+        // Large answers come in chunks, and nobody asks for what is in them.
+        Ok((serde_json::from_str(rest).unwrap_or(Value::Null), took))
+    }
+
+    /// The resident memory, in bytes.
+    fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next());
+        let kilobytes: u64 = kilobytes.context("no memory")?.parse()?;
+        Ok(kilobytes << 10)
+    }
+
+    fn stop(mut self) -> Result<()> {
+        quietly(Command::new("kill").arg(self.child.id().to_string()))?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+const NAMESPACE: &str = "plg-scale";
+const BPF_DIRECTORY: &str = "/sys/fs/bpf/plg-scale";
+
+fn measure(binary: &Path, size: Size) -> Result<Costs> {
+    let directory = std::env::temp_dir().join(format!("plg-scale-{}", std::process::id()));
+    let clean = || {
+        let _gone = fs::remove_dir_all(&directory);
+        let _gone = fs::remove_dir_all(BPF_DIRECTORY);
+        let _gone = quietly(Command::new("ip").args(["netns", "delete", NAMESPACE]));
+    };
+    clean();
+    quietly(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
+    let costs = measure_in(binary, size, &directory);
+    clean();
+    costs
+}
+
+fn measure_in(binary: &Path, size: Size, directory: &Path) -> Result<Costs> {
+    let (agent, _) = Agent::start(binary, directory)?;
+    let (_, apply) = agent.ask("POST", "/v1/apply", &manifest(size))?;
+    let (mut creates, mut deletes, mut decides) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..CHANGES {
+        let request = json!({ "name": "one-more", "network": "net", "addresses": ["10.9.9.9"], "service": "t1/web" });
+        let (made, took) = agent.ask("POST", "/v1/tenants/t0/endpoints", &request)?;
+        creates.push(took);
+        let link = &made["status"]["connection"]["link_id"];
+        let path = format!("/v1/tenants/t1/services/web/connections/{link}");
+        for decision in ["reject", "approve"] {
+            let (_, took) = agent.ask("POST", &format!("{path}/{decision}"), &json!({}))?;
+            decides.push(took);
+        }
+        let (_, took) = agent.ask("DELETE", "/v1/tenants/t0/endpoints/one-more", &Value::Null)?;
+        deletes.push(took);
+    }
+    agent.stop()?;
+    // With everything in the kernel, as after an upgrade; and with nothing there, as after a reboot.
+    let (agent, start) = Agent::start(binary, directory)?;
+    let memory = agent.memory()?;
+    agent.stop()?;
+    fs::remove_dir_all(BPF_DIRECTORY)?;
+    let (agent, start_anew) = Agent::start(binary, directory)?;
+    agent.stop()?;
+    Ok(Costs {
+        size,
+        apply,
+        create: typical(creates),
+        delete: typical(deletes),
+        decide: typical(decides),
+        start: start_anew,
+        start_in_kernel: start,
+        memory,
+    })
+}
+
+/// The middle one, and the one that one of a hundred exceeds.
+fn typical(mut times: Vec<Duration>) -> [Duration; 2] {
+    times.sort();
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    [at(50), at(99)]
+}
+
+fn manifest(size: Size) -> Value {
+    let tenants: Vec<Value> = (0..size.tenants)
+        .map(|number| json!({ "name": format!("t{number}") }))
+        .collect();
+    let networks: Vec<Value> = (0..size.tenants)
+        .map(|number| {
+            json!({
+                "tenant": format!("t{number}"), "name": "net",
+                "attachments": [{ "interface": format!("if{number}") }],
+            })
+        })
+        .collect();
+    let services: Vec<Value> = (0..size.tenants)
+        .map(|number| {
+            json!({
+                "tenant": format!("t{number}"), "name": "web", "network": "net",
+                "resources": [{
+                    "ports": [{ "port": 443 }],
+                    "backends": [{ "address": "10.1.0.10" }, { "address": "10.1.0.11" }],
+                }],
+                "nat_addresses": ["10.1.0.64"], "visibility": ["*"], "auto_approval": ["*"],
+            })
+        })
+        .collect();
+    let endpoints: Vec<Value> = (0..size.tenants)
+        .flat_map(|number| {
+            (0..size.endpoints_each).map(move |place| {
+                let provider = (number + 1 + place) % size.tenants;
+                json!({
+                    "tenant": format!("t{number}"), "name": format!("e{place}"), "network": "net",
+                    "addresses": [format!("10.0.0.{}", place + 1)],
+                    "service": format!("t{provider}/web"),
+                })
+            })
+        })
+        .collect();
+    json!({ "tenants": tenants, "networks": networks, "services": services, "endpoints": endpoints })
+}
+
+fn print(all: &[Costs]) {
+    let milliseconds = |time: &Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    let both = |[middle, high]: &[Duration; 2]| {
+        format!("{} (p99 {})", milliseconds(middle), milliseconds(high))
+    };
+    let row = |name: &str, value: &dyn Fn(&Costs) -> String| {
+        let cells: Vec<String> = all
+            .iter()
+            .map(|costs| format!("{:>26}", value(costs)))
+            .collect();
+        println!("{name:<38}{}", cells.join(""));
+    };
+    println!();
+    row("tenants and services", &|costs| {
+        costs.size.tenants.to_string()
+    });
+    row("endpoints", &|costs| {
+        (costs.size.tenants * costs.size.endpoints_each).to_string()
+    });
+    row("all of them applied at once", &|costs| {
+        milliseconds(&costs.apply)
+    });
+    row("an endpoint created, in force", &|costs| {
+        both(&costs.create)
+    });
+    row("a connection decided, in force", &|costs| {
+        both(&costs.decide)
+    });
+    row("an endpoint deleted, in force", &|costs| {
+        both(&costs.delete)
+    });
+    row("start, the kernel's maps empty", &|costs| {
+        milliseconds(&costs.start)
+    });
+    row("start, the kernel's maps full", &|costs| {
+        milliseconds(&costs.start_in_kernel)
+    });
+    row("memory of the agent", &|costs| {
+        format!("{} MiB", costs.memory >> 20)
+    });
+}
