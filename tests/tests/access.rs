@@ -600,7 +600,7 @@ fn slow_and_broken_clients_hold_nobody_up() {
     // Connections that say nothing, and some that say nonsense.
     let held = office.site.host.run_in(|| {
         let mut held = Vec::new();
-        for number in 0..50 {
+        for number in 0..300 {
             let mut stream = std::net::TcpStream::connect(LISTEN).expect("a connection");
             if number % 2 == 0 {
                 use std::io::Write as _;
@@ -612,8 +612,17 @@ fn slow_and_broken_clients_hold_nobody_up() {
         }
         held
     });
-    assert_eq!(office.curl("GET", "/healthz", &[]).0, 200);
+    // From one address no more are taken; others are served.
+    let words = ["--interface", "127.0.0.2"];
+    assert_eq!(office.curl("GET", "/healthz", &words).0, 200);
     drop(held);
+    wait::until_true("room for the first address again", || {
+        let mut curl = office.site.host.command("curl");
+        curl.args(["-sS", "-m", "5", "--cacert"])
+            .arg(office.authority.certificate());
+        let output = curl.arg(format!("https://{LISTEN}/healthz")).output();
+        output.is_ok_and(|output| output.status.success())
+    });
 }
 
 #[test]
@@ -668,4 +677,47 @@ fn the_agent_gives_up_what_it_does_not_need() {
     // What is secret is in no list of processes, and in no answer.
     let line = fs::read(format!("/proc/{}/cmdline", office.site.agent.id())).expect("a line");
     assert!(!String::from_utf8_lossy(&line).contains("gwt_"));
+}
+
+#[test]
+fn a_tenant_applies_what_is_its_own_and_learns_nothing_of_others() {
+    let office = Office::open(|_, _, _| {});
+    let admin = office.token("a/admin", "admin");
+    let viewer = office.token("a/viewer", "viewer");
+    let directory = tempfile::tempdir().expect("a directory");
+    let apply = |token: &PathBuf, text: &str| {
+        let path = directory.path().join("m.yaml");
+        fs::write(&path, text).expect("a file");
+        office.remote(token, &format!("apply -f {}", path.display()))
+    };
+    // Its own part, as it is.
+    let own = succeed(&mut office.remote(&admin, "export"));
+    assert!(
+        own.contains("name: a\n") && !own.contains("shop/web\n  alias") && !own.contains("gw-p"),
+        "{own}"
+    );
+    assert_eq!(succeed(&mut apply(&viewer, &own)), "nothing to change\n");
+    let more = "endpoints: [{tenant: a, name: more, network: net, addresses: [10.0.0.160], service: shop/web}]";
+    let refusal = fail(&mut apply(&viewer, more));
+    assert!(
+        refusal.contains("is viewer of tenant a, and may not change its endpoints"),
+        "{refusal}"
+    );
+    let done = succeed(&mut apply(&admin, more));
+    assert!(done.contains("+ endpoint a/more"), "{done}");
+    // An interface that another tenant has, and one that nobody has.
+    let network = |interface: &str| {
+        let text = format!(
+            "networks: [{{tenant: a, name: new, attachments: [{{interface: {interface}}}]}}]"
+        );
+        fail(&mut apply(&admin, &text))
+    };
+    assert_eq!(network("gw-p"), network("nothing0"));
+    let other =
+        "services: [{tenant: shop, name: web, network: net, resources: [], nat_addresses: []}]";
+    assert!(fail(&mut apply(&admin, other)).contains("there is no tenant shop"));
+    // Its own approval is not its own to give.
+    let decision = "connections: [{endpoint: a/more, state: Approved}]";
+    let refusal = fail(&mut apply(&admin, decision));
+    assert!(refusal.contains("is its provider's to decide"), "{refusal}");
 }

@@ -78,6 +78,9 @@ enum Bench {
         /// How many tenants, each with a service and ten endpoints
         #[arg(long, default_value_t = 10_000)]
         tenants: u32,
+        /// Measure this one, instead of building it
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
     },
 }
 
@@ -92,8 +95,8 @@ fn main() -> ExitCode {
         Task::Test { filter } => setup::setup().and_then(|()| test(filter.as_deref())),
         Task::TestKernel => setup::setup().and_then(|()| kernel::test()),
         Task::Lint => lint(),
-        Task::Bench(Bench::Scale { tenants }) => setup::setup()
-            .and_then(|()| build(true))
+        Task::Bench(Bench::Scale { tenants, binary }) => setup::setup()
+            .and_then(|()| binary.map_or_else(|| build(true), Ok))
             .and_then(|binary| scale::bench(&binary, tenants)),
         Task::Openapi => build(false).and_then(|binary| openapi(&binary)),
         Task::Serve { address, name } => serve::serve(address, &name),

@@ -77,8 +77,9 @@ struct Agent {
 impl Agent {
     fn start(binary: &Path, directory: &Path) -> Result<(Self, Duration)> {
         let begin = Instant::now();
-        let child = Command::new("ip")
-            .args(["netns", "exec", NAMESPACE])
+        // Not `ip netns exec`, which hides the bpf file system; it becomes the agent, number and all.
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{NAMESPACE}"))
             .arg(binary)
             .arg("run")
             .arg("--state-dir")

@@ -1,6 +1,13 @@
 //! The listener for tenants: TLS on TCP.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use axum::{Router, body::Body};
@@ -31,6 +38,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at the same time; more wait until some have ended.
 const MOST_CONNECTIONS: usize = 1_024;
+/// Of these, from one address: nobody takes all of them.
+const MOST_FROM_ONE: usize = 128;
 
 /// Who is at the other end of a TLS connection.
 #[derive(Clone, Debug)]
@@ -77,6 +86,7 @@ pub async fn serve(listener: Listener, agent: Shared) {
     tokio::spawn(reload(settings, Arc::clone(&config)));
     let router = router(agent);
     let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::default();
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
@@ -90,14 +100,56 @@ pub async fn serve(listener: Listener, agent: Shared) {
                 continue;
             }
         };
+        let Some(place) = Place::take(&places, address.ip()) else {
+            debug!("{address}: it has {MOST_FROM_ONE} connections already");
+            continue;
+        };
         let acceptor = TlsAcceptor::from(Arc::clone(&*config.read().await));
         let router = router.clone();
         tokio::spawn(async move {
             if let Err(error) = talk(stream, address, acceptor, router).await {
                 debug!("{address}: {error:#}");
             }
-            drop(permit);
+            drop((permit, place));
         });
+    }
+}
+
+/// How many connections there are from each address.
+type Places = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One of the connections that an address may have; given back when dropped.
+struct Place {
+    places: Places,
+    address: IpAddr,
+}
+
+impl Place {
+    fn take(places: &Places, address: IpAddr) -> Option<Self> {
+        let address = address.to_canonical();
+        let mut counts = places.lock().ok()?;
+        let count = counts.entry(address).or_default();
+        if *count >= MOST_FROM_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Self {
+            places: Arc::clone(places),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Ok(mut counts) = self.places.lock()
+            && let Some(count) = counts.get_mut(&self.address)
+        {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::model::{
     operations::{
         self, Policy, connection::with_state, create_identity, create_network, create_tenant,
         delete_endpoint, delete_identity, delete_network, delete_service, delete_tenant,
-        endpoint::create_endpoint_for, service::create_service_as, update_endpoint, update_network,
-        update_service, update_tenant,
+        endpoint::create_endpoint_for, network::is_asked_for, service::create_service_as,
+        update_endpoint, update_network, update_service, update_tenant,
     },
     record::check_text,
     service::ServiceRequest,
@@ -172,8 +172,16 @@ fn check_permission(state: &State, change: &Change, principal: &Principal) -> Re
                 before.object.connection.state != record.object.connection.state
             });
             if decided && matches!(change, Change::Put(_)) {
-                let service = &record.object.service_identity.reference;
-                return principal.require(&service.tenant, Permission::Services);
+                let provider = &record.object.service_identity.reference.tenant;
+                if !principal.sees(provider) {
+                    // Whose service it is the consumer need not know.
+                    let detail = format!(
+                        "what becomes of the connection of {} is its provider's to decide",
+                        object.path()
+                    );
+                    return Err(Problem::new(Code::Forbidden, detail));
+                }
+                return principal.require(provider, Permission::Services);
             }
             Permission::Endpoints
         }
@@ -304,6 +312,12 @@ impl Work<'_, '_> {
         for entry in &manifest.networks {
             let reference = reference_of(Kind::Network, entry)?;
             let request = entry.request.clone();
+            // What is there just so needs no permission; all else is not even looked into, for the refusal
+            // would tell of others' interfaces.
+            let there = self.now.networks.get(&reference);
+            if !there.is_some_and(|record| is_asked_for(record, &request)) {
+                principal.require_operator()?;
+            }
             let changes = if self.now.networks.contains_key(&reference) {
                 update_network(&self.now, self.context, &reference, request)
             } else {

@@ -40,6 +40,15 @@ pub fn create_network(
     Ok(vec![Change::Put(Object::Network(tenant.clone(), record))])
 }
 
+/// Whether the network is what is asked for.
+pub(super) fn is_asked_for(there: &Record<Network>, request: &NetworkRequest) -> bool {
+    there.object == network_of(request, there.object.number)
+        && request
+            .labels
+            .as_ref()
+            .is_none_or(|labels| *labels == there.meta.labels)
+}
+
 /// The network that is asked for.
 fn network_of(request: &NetworkRequest, number: u32) -> Network {
     Network {
