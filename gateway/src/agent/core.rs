@@ -21,12 +21,13 @@ use crate::{
         host::HostStatus,
         journal::Journal,
         requests::{Attempt, Requests},
-        sweep::NatUse,
+        sweep::{NatUse, Standings},
     },
     config::Config,
     dataplane::{
         compile::{Compiled, NoRoom, Observed, Parts},
         contents::Contents,
+        expiry::Standing,
         maps::Maps,
         plan::plan,
         program::Program,
@@ -34,7 +35,7 @@ use crate::{
     },
     model::{
         Change, Code, Context, Endpoint, Identifiers as _, Object, Principal, Problem,
-        RandomIdentifiers, Reference, State,
+        RandomIdentifiers, Record, Reference, State,
         event::{Recorded, events},
         operations::Policy,
     },
@@ -59,6 +60,8 @@ pub struct Core {
     observed_changed: bool,
     /// What the maps should hold, and whose it is.
     compiled: Compiled,
+    /// How connections stand, for the sweep.
+    standings: Standings,
     /// What is to be compiled.
     scope: Scope,
     /// Whether the maps may hold what was not compiled.
@@ -119,6 +122,7 @@ impl Core {
             compiled_observed: Observed::default(),
             observed_changed: true,
             compiled: Compiled::default(),
+            standings: Standings::default(),
             scope: Scope::default(),
             stale: true,
             journal: Journal::new(loaded.events, config.events_kept),
@@ -204,7 +208,9 @@ impl Core {
         }
         self.scope.add_changes(&self.state, &changes);
         self.follow(&changes);
+        let slots = slots(&changes);
         self.state.apply(changes, revision);
+        self.stand(slots);
         self.reconcile().map_err(|error| {
             error!("the kernel did not take a change: {error:#}");
             Problem::new(
@@ -341,6 +347,32 @@ impl Core {
         &mut self.observed
     }
 
+    /// How connections stand.
+    #[must_use]
+    pub const fn standings(&self) -> &Standings {
+        &self.standings
+    }
+
+    /// Takes in how connections stand after a change of them.
+    fn stand(&mut self, slots: Slots) {
+        for slot in slots.gone {
+            self.standings.remove_mut(&slot);
+        }
+        let state = &self.state;
+        let of_services = slots
+            .services
+            .iter()
+            .flat_map(|service| state.endpoints_of_service(service));
+        let these = slots
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| state.endpoints.get_key_value(endpoint));
+        for (_, record) in these.chain(of_services) {
+            let (slot, standing) = standing(state, record);
+            self.standings.insert_mut(slot, standing);
+        }
+    }
+
     /// Takes in which addresses there are after changes of the state, which is as it was before them.
     fn follow(&mut self, changes: &[Change]) {
         for change in changes {
@@ -374,6 +406,10 @@ impl Core {
     pub fn reconcile(&mut self) -> Result<()> {
         if self.stale {
             self.detection.follow(&self.state);
+            let endpoints = self.state.endpoints.values();
+            self.standings = endpoints
+                .map(|record| standing(&self.state, record))
+                .collect();
         }
         if self.observed.tentative != *self.detection.tentative() {
             self.observed.tentative = self.detection.tentative().clone();
@@ -475,6 +511,46 @@ impl Core {
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
+}
+
+/// Which connections stand otherwise after changes.
+#[derive(Default)]
+struct Slots {
+    gone: Vec<u32>,
+    endpoints: Vec<Reference>,
+    /// All of whose connections do.
+    services: Vec<Reference>,
+}
+
+fn slots(changes: &[Change]) -> Slots {
+    let mut slots = Slots::default();
+    for change in changes {
+        match change {
+            Change::Put(object @ Object::Endpoint(..)) => slots.endpoints.push(object.reference()),
+            Change::Delete(Object::Endpoint(_, record)) => {
+                slots.gone.push(record.object.connection.slot);
+            }
+            Change::Put(object @ Object::Service(..))
+            | Change::Delete(object @ Object::Service(..)) => {
+                slots.services.push(object.reference());
+            }
+            _ => {}
+        }
+    }
+    slots
+}
+
+/// How a connection stands, by its slot.
+fn standing(state: &State, record: &Record<Endpoint>) -> (u32, Standing) {
+    let connection = &record.object.connection;
+    let service = &record.object.service_identity.reference;
+    let service = state.services.get(service);
+    let timeouts = service.map(|service| service.object.spec.timeouts);
+    let standing = Standing {
+        generation: connection.generation,
+        timeouts: timeouts.unwrap_or_default(),
+    };
+    (connection.slot, standing)
 }
 
 fn deleted_webhooks(changes: &[Change]) -> impl Iterator<Item = Reference> {

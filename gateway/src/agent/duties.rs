@@ -32,7 +32,7 @@ impl Core {
         if !swept.again {
             self.forget_backends(snapshot.left());
         }
-        for slot in snapshot.slots() {
+        for slot in snapshot.slots(&swept) {
             let before = snapshot.flows(slot);
             let counted = swept.flows.get(&slot).copied().unwrap_or(0);
             if counted == before {

@@ -228,13 +228,10 @@ async fn sweep(agent: Arc<Agent>, mut sweeper: Sweeper, every: Duration) {
             _ = turns.tick() => {}
             () = cut.notified() => {}
         }
-        let snapshot = Snapshot::of(&*agent.core.lock().await);
-        let swept = snapshot.and_then(|snapshot| {
-            let swept = tokio::task::block_in_place(|| sweeper.sweep(&snapshot))?;
-            Ok((snapshot, swept))
-        });
-        let (snapshot, swept) = match swept {
-            Ok(done) => done,
+        let mut snapshot = Snapshot::of(&*agent.core.lock().await);
+        let swept = tokio::task::block_in_place(|| sweeper.count_and_sweep(&mut snapshot));
+        let swept = match swept {
+            Ok(swept) => swept,
             Err(error) => {
                 warn!("could not go through the flows: {error:#}");
                 continue;

@@ -3,7 +3,7 @@
 //! on the agent's state: a full table takes seconds.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -22,18 +22,20 @@ use crate::{
         flow_tables::{Described, FlowTables},
         maps,
     },
-    model::{Reference, service::Timeouts},
     wire::frames::Ending,
 };
 
 const TABLES: [Table; 2] = [Table::Established, Table::Embryonic];
+
+/// How connections stand, by link slot. Copies share what is the same.
+pub type Standings = rpds::HashTrieMapSync<u32, Standing>;
 
 /// What flows are judged by, as it was at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
     now: Tick,
     /// By link slot.
-    standings: HashMap<u32, Standing>,
+    standings: Standings,
     /// By backend slot.
     backends: BTreeMap<u32, Backend>,
     /// The way to backends that have left their slot: by slot and generation.
@@ -45,42 +47,23 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Of the agent's state.
-    ///
-    /// # Errors
-    /// When the kernel does not tell what connections use.
-    pub fn of(core: &Core) -> Result<Self> {
-        let timeouts: HashMap<&Reference, Timeouts> = core
-            .state
-            .services
-            .iter()
-            .map(|(reference, record)| (reference, record.object.spec.timeouts))
-            .collect();
-        let standings = core.state.endpoints.values().map(|record| {
-            let connection = &record.object.connection;
-            let service = &record.object.service_identity.reference;
-            let standing = Standing {
-                generation: connection.generation,
-                timeouts: timeouts.get(service).copied().unwrap_or_default(),
-            };
-            (connection.slot, standing)
-        });
+    /// Of the agent's state; flows are not counted yet.
+    #[must_use]
+    pub fn of(core: &Core) -> Self {
         let contents = core.contents();
         let egress = contents.egress.iter().filter_map(|(slot, egress)| {
             let ifindex = contents.devices.get(slot)?;
             Some((*slot, (*egress, *ifindex)))
         });
-        Ok(Self {
-            flows: core
-                .maps
-                .flows_in_use()
-                .context("could not read map USAGE")?,
+        Self {
+            flows: HashMap::new(),
             now: maps::now(),
-            standings: standings.collect(),
+            // Shared, not copied: there may be very many.
+            standings: core.standings().clone(),
             backends: contents.backends.clone(),
             left: core.left_backends().clone(),
             egress: egress.collect(),
-        })
+        }
     }
 
     /// Of a gateway without connections.
@@ -88,7 +71,7 @@ impl Snapshot {
     pub fn empty() -> Self {
         Self {
             now: maps::now(),
-            standings: HashMap::new(),
+            standings: Standings::default(),
             backends: BTreeMap::new(),
             left: HashMap::new(),
             egress: BTreeMap::new(),
@@ -102,9 +85,23 @@ impl Snapshot {
         &self.left
     }
 
-    /// The link slots that are in use.
-    pub fn slots(&self) -> impl Iterator<Item = u32> {
-        self.standings.keys().copied()
+    /// Counts the flows that connections have, as the data path does.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn count(&mut self, tables: &FlowTables) -> Result<()> {
+        let flows = tables.flows_in_use();
+        self.flows = flows.context("could not read map USAGE")?;
+        Ok(())
+    }
+
+    /// The link slots that had flows, or have some now.
+    pub fn slots(&self, swept: &Swept) -> BTreeSet<u32> {
+        let slots = self.flows.keys().chain(swept.flows.keys());
+        slots
+            .filter(|slot| self.standings.contains_key(slot))
+            .copied()
+            .collect()
     }
 
     /// How many flows the connection had, as the data path counts.
@@ -226,6 +223,15 @@ impl Sweeper {
             told_v4: HashSet::new(),
             told_v6: HashSet::new(),
         }
+    }
+
+    /// Counts the flows that connections have into the snapshot, and goes through all of them.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn count_and_sweep(&mut self, snapshot: &mut Snapshot) -> Result<Swept> {
+        snapshot.count(&self.tables)?;
+        self.sweep(snapshot)
     }
 
     /// Goes through all of them once.

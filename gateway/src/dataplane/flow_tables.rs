@@ -2,6 +2,7 @@
 //! rest of the maps.
 
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
@@ -9,6 +10,7 @@ use std::{
 use gateway_common::{
     V4, V6,
     flow::{Flow, FlowKey, Table},
+    maps::Usage,
 };
 
 use crate::dataplane::{
@@ -21,6 +23,7 @@ use crate::dataplane::{
 pub struct FlowTables {
     v4: Descriptors,
     v6: Descriptors,
+    usage: OwnedFd,
 }
 
 /// The descriptors of a family's tables.
@@ -74,7 +77,22 @@ impl FlowTables {
         Ok(Self {
             v4: Descriptors::new::<V4>(maps)?,
             v6: Descriptors::new::<V6>(maps)?,
+            usage: maps.usage_table().try_clone_to_owned()?,
         })
+    }
+
+    /// Flows by link slot; connections that have none are left out.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flows_in_use(&self) -> io::Result<HashMap<u32, u64>> {
+        let mut flows = HashMap::new();
+        syscalls::for_each(self.usage.as_fd(), |slot: &u32, usage: &Usage| {
+            if usage.flows > 0 {
+                flows.insert(*slot, usage.flows);
+            }
+        })?;
+        Ok(flows)
     }
 
     /// Calls `visit` for every entry. Those that come and go meanwhile may be missed or seen twice.

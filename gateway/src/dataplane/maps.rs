@@ -1,7 +1,7 @@
 //! The maps themselves: reading what they hold, writing what a plan says.
 
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     time::Duration,
@@ -401,19 +401,10 @@ impl Maps {
         Ok(self.usage.get(&slot, 0)?.0)
     }
 
-    /// Flows by link slot; connections that have none are left out.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn flows_in_use(&self) -> io::Result<HashMap<u32, u64>> {
-        let mut flows = HashMap::new();
-        let map = self.usage.map().fd().as_fd();
-        syscalls::for_each(map, |slot: &u32, usage: &Usage| {
-            if usage.flows > 0 {
-                flows.insert(*slot, usage.flows);
-            }
-        })?;
-        Ok(flows)
+    /// The descriptor of what connections use.
+    #[must_use]
+    pub fn usage_table(&self) -> BorrowedFd<'_> {
+        self.usage.map().fd().as_fd()
     }
 
     /// Sets what a connection uses. Meters that the data path moves at the same moment may lose that.
