@@ -356,3 +356,27 @@ fn a_provider_is_told_of_a_request_at_once_with_a_signature_and_again_after_fail
     assert!(!listed.contains("whsec_") && !agent.log().contains("whsec_"));
     agent.cli("tenant webhook delete shop/desk");
 }
+
+#[test]
+fn a_host_without_certificate_authorities_runs_the_agent_and_says_what_it_lacks() {
+    let mut site = Site::bare();
+    site.agent.stop();
+    for (key, value) in [
+        ("SSL_CERT_FILE", "/dev/null"),
+        ("SSL_CERT_DIR", "/dev/null/none"),
+    ] {
+        site.agent.settings.insert(key.to_owned(), value.to_owned());
+    }
+    site.agent.restart();
+    let agent = &site.agent;
+    agent.cli("tenant create a");
+    agent.cli("tenant webhook create a/hook --url https://1.1.1.1/");
+    agent.cli("tenant token create a/t --role viewer");
+    wait::until_true("the sentence", || {
+        let listed = agent.json("tenant webhook list a");
+        let error = listed[0]["status"]["last_error"]
+            .as_str()
+            .map(str::to_owned);
+        error.is_some_and(|error| error.contains("certificate authorities"))
+    });
+}

@@ -21,25 +21,26 @@ use crate::{
         host::HostStatus,
         journal::Journal,
         requests::{Attempt, Requests},
-        sweep::{NatUse, Standings},
+        standings::{Standings, Turned},
+        sweep::NatUse,
     },
     config::Config,
     dataplane::{
-        compile::{Compiled, NoRoom, Observed, Parts},
+        compile::{NoRoom, Observed},
+        compiled::{Compiled, Parts},
         contents::Contents,
-        expiry::Standing,
         maps::Maps,
         plan::plan,
         program::Program,
         scope::Scope,
     },
     model::{
-        Change, Code, Context, Endpoint, Identifiers as _, Object, Principal, Problem,
-        RandomIdentifiers, Record, Reference, State,
+        Change, Code, Context, Endpoint, Object, Principal, Problem, RandomIdentifiers, Reference,
+        State,
         event::{Recorded, events},
         operations::Policy,
     },
-    store::{self, Entry, Loaded, Once, Store, StoreError},
+    store::{self, Loaded, Once, Store, StoreError},
 };
 
 /// What the agent has in hand.
@@ -65,7 +66,7 @@ pub struct Core {
     /// What is to be compiled.
     scope: Scope,
     /// Whether the maps may hold what was not compiled.
-    stale: bool,
+    pub(super) stale: bool,
     /// Whether endpoints' addresses are free to be used.
     pub detection: Detection,
     /// How backends do that are checked.
@@ -78,10 +79,10 @@ pub struct Core {
     pub journal: Journal,
     /// How far webhooks have been told.
     pub deliveries: Deliveries,
-    requests: Requests,
-    store: Box<dyn Store>,
+    pub(super) requests: Requests,
+    pub(super) store: Box<dyn Store>,
     policy: Policy,
-    identifiers: RandomIdentifiers,
+    pub(super) identifiers: RandomIdentifiers,
     /// What the maps hold.
     current: Contents,
     /// What found no place in the maps.
@@ -208,9 +209,9 @@ impl Core {
         }
         self.scope.add_changes(&self.state, &changes);
         self.follow(&changes);
-        let slots = slots(&changes);
+        let turned = Turned::of(&changes);
         self.state.apply(changes, revision);
-        self.stand(slots);
+        self.standings.take_in(&self.state, turned);
         self.reconcile().map_err(|error| {
             error!("the kernel did not take a change: {error:#}");
             Problem::new(
@@ -246,68 +247,6 @@ impl Core {
         if let Err(error) = self.store.settle() {
             warn!("the store is left as it is: {error}");
         }
-    }
-
-    /// The whole store, as a file's content.
-    ///
-    /// # Errors
-    /// When it can't be read or copied.
-    pub fn backup(&self) -> Result<Vec<u8>, Problem> {
-        self.store.backup().map_err(refusal)
-    }
-
-    /// Puts what is in a backup in the place of everything. Connections that are not just as they were
-    /// then are approved anew, so that flows that were cut since stay dead.
-    ///
-    /// # Errors
-    /// When the backup is not understood, nothing having changed; or that store or kernel failed.
-    pub fn restore(&mut self, principal: &Principal, entries: Vec<Entry>) -> Result<(), Problem> {
-        let not_understood = |error: StoreError| {
-            Problem::new(Code::Invalid, format!("this can't be restored: {error}"))
-        };
-        let mut entries = entries;
-        for entry in &mut entries {
-            if !entry.key.starts_with("endpoints/") {
-                continue;
-            }
-            let mut object = Object::decode(&entry.key, &entry.value, entry.revision)
-                .map_err(|error| not_understood(error.into()))?;
-            let current = self.state.endpoints.get(&object.reference());
-            if let Object::Endpoint(_, record) = &mut object {
-                let then = &mut record.object.connection;
-                let stayed = current.is_some_and(|now| {
-                    let now = &now.object.connection;
-                    (now.link_id, now.generation) == (then.link_id, then.generation)
-                });
-                if then.generation != 0 && !stayed {
-                    let before = then.generation;
-                    then.generation = self.identifiers.number(&|number| number == before);
-                }
-            }
-            entry.value = object
-                .encode()
-                .map_err(|error| not_understood(error.into()))?;
-        }
-        store::interpret(entries.clone()).map_err(not_understood)?;
-        let last = self.journal.last();
-        self.store.replace(&entries).map_err(refusal)?;
-        let Principal { name, from, .. } = principal;
-        info!(
-            "{name} ({from}) restored a backup with {} entries",
-            entries.len()
-        );
-        let loaded = store::load(&*self.store).map_err(refusal)?;
-        self.state = loaded.state;
-        self.stale = true;
-        self.journal.replace(loaded.events, last);
-        self.requests = Requests::new(loaded.requests);
-        self.deliveries = Deliveries::new(loaded.cursors);
-        self.reconcile().map_err(|error| {
-            Problem::new(
-                Code::Internal,
-                format!("the backup is restored, but the kernel did not take it yet: {error:#}"),
-            )
-        })
     }
 
     /// What webhooks are to be told now.
@@ -353,26 +292,6 @@ impl Core {
         &self.standings
     }
 
-    /// Takes in how connections stand after a change of them.
-    fn stand(&mut self, slots: Slots) {
-        for slot in slots.gone {
-            self.standings.remove_mut(&slot);
-        }
-        let state = &self.state;
-        let of_services = slots
-            .services
-            .iter()
-            .flat_map(|service| state.endpoints_of_service(service));
-        let these = slots
-            .endpoints
-            .iter()
-            .filter_map(|endpoint| state.endpoints.get_key_value(endpoint));
-        for (_, record) in these.chain(of_services) {
-            let (slot, standing) = standing(state, record);
-            self.standings.insert_mut(slot, standing);
-        }
-    }
-
     /// Takes in which addresses there are after changes of the state, which is as it was before them.
     fn follow(&mut self, changes: &[Change]) {
         for change in changes {
@@ -406,10 +325,7 @@ impl Core {
     pub fn reconcile(&mut self) -> Result<()> {
         if self.stale {
             self.detection.follow(&self.state);
-            let endpoints = self.state.endpoints.values();
-            self.standings = endpoints
-                .map(|record| standing(&self.state, record))
-                .collect();
+            self.standings = Standings::of(&self.state);
         }
         if self.observed.tentative != *self.detection.tentative() {
             self.observed.tentative = self.detection.tentative().clone();
@@ -513,46 +429,6 @@ impl Core {
     }
 }
 
-/// Which connections stand otherwise after changes.
-#[derive(Default)]
-struct Slots {
-    gone: Vec<u32>,
-    endpoints: Vec<Reference>,
-    /// All of whose connections do.
-    services: Vec<Reference>,
-}
-
-fn slots(changes: &[Change]) -> Slots {
-    let mut slots = Slots::default();
-    for change in changes {
-        match change {
-            Change::Put(object @ Object::Endpoint(..)) => slots.endpoints.push(object.reference()),
-            Change::Delete(Object::Endpoint(_, record)) => {
-                slots.gone.push(record.object.connection.slot);
-            }
-            Change::Put(object @ Object::Service(..))
-            | Change::Delete(object @ Object::Service(..)) => {
-                slots.services.push(object.reference());
-            }
-            _ => {}
-        }
-    }
-    slots
-}
-
-/// How a connection stands, by its slot.
-fn standing(state: &State, record: &Record<Endpoint>) -> (u32, Standing) {
-    let connection = &record.object.connection;
-    let service = &record.object.service_identity.reference;
-    let service = state.services.get(service);
-    let timeouts = service.map(|service| service.object.spec.timeouts);
-    let standing = Standing {
-        generation: connection.generation,
-        timeouts: timeouts.unwrap_or_default(),
-    };
-    (connection.slot, standing)
-}
-
 fn deleted_webhooks(changes: &[Change]) -> impl Iterator<Item = Reference> {
     changes.iter().filter_map(|change| match change {
         Change::Delete(object @ Object::Webhook(..)) => Some(object.reference()),
@@ -583,7 +459,7 @@ fn in_use(state: &State, contents: &Contents) -> Vec<detection::Key> {
 }
 
 /// A store's failure, for the one who asked.
-fn refusal(error: StoreError) -> Problem {
+pub(super) fn refusal(error: StoreError) -> Problem {
     match error {
         StoreError::Conflict(_) => Problem::new(Code::VersionConflict, error.to_string()),
         error => {

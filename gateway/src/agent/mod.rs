@@ -1,6 +1,7 @@
 //! The agent: starts the data path, keeps it in step with the store and the host, and serves the
 //! API. The data path does not need it: killed at any moment, packets go on as before.
 
+mod backups;
 pub mod core;
 pub mod deliveries;
 pub mod detection;
@@ -10,6 +11,7 @@ pub mod health;
 pub mod host;
 pub mod journal;
 pub mod requests;
+pub mod standings;
 pub mod sweep;
 pub mod webhooks;
 

@@ -16,7 +16,7 @@ use gateway_common::{
 };
 
 use crate::{
-    agent::core::Core,
+    agent::{core::Core, standings::Standings},
     dataplane::{
         expiry::{Pair, Standing, half_expired, is_recent},
         flow_tables::{Described, FlowTables},
@@ -26,9 +26,6 @@ use crate::{
 };
 
 const TABLES: [Table; 2] = [Table::Established, Table::Embryonic];
-
-/// How connections stand, by link slot. Copies share what is the same.
-pub type Standings = rpds::HashTrieMapSync<u32, Standing>;
 
 /// What flows are judged by, as it was at one moment.
 #[derive(Debug)]
@@ -99,7 +96,7 @@ impl Snapshot {
     pub fn slots(&self, swept: &Swept) -> BTreeSet<u32> {
         let slots = self.flows.keys().chain(swept.flows.keys());
         slots
-            .filter(|slot| self.standings.contains_key(slot))
+            .filter(|slot| self.standings.get(**slot).is_some())
             .copied()
             .collect()
     }
@@ -120,13 +117,13 @@ impl Snapshot {
     /// Whether the flow's connection stands as it did when the flow was opened.
     fn approved<F: Family>(&self, flow: &Flow<F>) -> bool {
         self.standings
-            .get(&flow.link)
+            .get(flow.link)
             .is_some_and(|standing| standing.generation == flow.generation)
     }
 
     /// What the flow's time is measured by; nothing for one that was cut.
     fn standing<F: Family>(&self, flow: &Flow<F>) -> Option<Standing> {
-        let standing = self.standings.get(&flow.link).copied();
+        let standing = self.standings.get(flow.link).copied();
         standing.filter(|_| !self.backend_left(flow))
     }
 

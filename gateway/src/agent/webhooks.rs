@@ -2,17 +2,18 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use log::{info, warn};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde::Serialize;
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::OnceCell, task::JoinSet, time::sleep};
 
 use crate::{
     agent::{Agent, deliveries::Delivery},
@@ -36,7 +37,9 @@ struct Message<'a> {
 
 /// Sends to where tenants want it, but not into networks that they might only reach through us.
 pub struct Caller {
-    client: reqwest::Client,
+    /// Made when it is first needed: a host that calls nobody needs no authorities.
+    client: OnceCell<reqwest::Client>,
+    authorities: Option<PathBuf>,
     networks: Arc<[IpNet]>,
 }
 
@@ -46,12 +49,21 @@ impl Caller {
     /// # Errors
     /// When the file of authorities can't be read.
     pub fn new(config: &Config) -> Result<Self> {
-        let networks: Arc<[IpNet]> = config.webhook_networks.clone().into();
-        let client = outside_client(config.outside_ca.as_deref())?
-            .dns_resolver(Arc::new(Resolver(Arc::clone(&networks))))
-            .build()
-            .context("could not set up the connection to webhooks")?;
-        Ok(Self { client, networks })
+        let caller = Self {
+            client: OnceCell::new(),
+            authorities: config.outside_ca.clone(),
+            networks: config.webhook_networks.clone().into(),
+        };
+        if caller.authorities.is_some() {
+            caller.client.set(caller.make()?).ok();
+        }
+        Ok(caller)
+    }
+
+    fn make(&self) -> Result<reqwest::Client> {
+        outside_client(self.authorities.as_deref(), |builder| {
+            builder.dns_resolver(Arc::new(Resolver(Arc::clone(&self.networks))))
+        })
     }
 
     async fn send(&self, delivery: &Delivery) -> Result<(), String> {
@@ -79,8 +91,9 @@ impl Caller {
         let body = serde_json::to_string(&message).map_err(|error| error.to_string())?;
         let id = format!("{}-{}", delivery.uid.simple(), event.id);
         let now = Timestamp::now().as_second();
-        let response = self
-            .client
+        let client = self.client.get_or_try_init(async || self.make()).await;
+        let client = client.map_err(|error| format!("{error:#}"))?;
+        let response = client
             .post(url)
             .header("content-type", "application/json")
             .header("webhook-id", &id)

@@ -71,20 +71,34 @@ impl TryFrom<String> for IssuerSettings {
 /// An HTTP client for what lies outside: it trusts the system's authorities, and those in the file.
 ///
 /// # Errors
-/// When the file can't be read.
-pub fn outside_client(authorities: Option<&Path>) -> Result<reqwest::ClientBuilder> {
-    let mut builder = reqwest::Client::builder()
-        .timeout(PATIENCE)
-        .redirect(reqwest::redirect::Policy::none())
-        .user_agent(concat!("gateway/", env!("CARGO_PKG_VERSION")));
-    if let Some(path) = authorities {
-        let shown = path.display();
-        let text = fs::read(path).with_context(|| format!("could not read {shown}"))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&text)
-            .with_context(|| format!("{shown} holds no certificates"))?;
-        builder = builder.tls_certs_merge(certificates);
-    }
-    Ok(builder)
+/// When the file can't be read, or there are no authorities at all.
+pub fn outside_client(
+    authorities: Option<&Path>,
+    configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+) -> Result<reqwest::Client> {
+    let builder = || {
+        let builder = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("gateway/", env!("CARGO_PKG_VERSION")));
+        configure(builder)
+    };
+    let Some(path) = authorities else {
+        return builder().build().context(
+            "nobody outside can be called: install the system's certificate authorities, or name \
+             some with outside_ca",
+        );
+    };
+    let shown = path.display();
+    let text = fs::read(path).with_context(|| format!("could not read {shown}"))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&text)
+        .with_context(|| format!("{shown} holds no certificates"))?;
+    // Where the system has none, these are all there are.
+    builder()
+        .tls_certs_merge(certificates.clone())
+        .build()
+        .or_else(|_| builder().tls_certs_only(certificates).build())
+        .with_context(|| format!("{shown} can't be used"))
 }
 
 /// All issuers that are trusted.
@@ -118,10 +132,9 @@ impl Issuers {
     pub fn new(settings: &[IssuerSettings], authorities: Option<&PathBuf>) -> Result<Self> {
         let mut issuers = HashMap::new();
         for settings in settings {
-            let client = outside_client(authorities.map(PathBuf::as_path))?
-                .https_only(true)
-                .build()
-                .context("could not set up the connection to an issuer")?;
+            let client = outside_client(authorities.map(PathBuf::as_path), |builder| {
+                builder.https_only(true)
+            })?;
             let issuer = Issuer {
                 settings: settings.clone(),
                 client,

@@ -6,6 +6,7 @@
 
 mod backend_slots;
 pub mod compile;
+pub mod compiled;
 pub mod contents;
 pub mod expiry;
 pub mod flow_tables;

@@ -13,7 +13,8 @@ use serde_json::json;
 use super::*;
 use crate::{
     dataplane::{
-        compile::{Compiled, Interface, NextHop, Observed, compile},
+        compile::{Interface, NextHop, Observed, compile},
+        compiled::Compiled,
         scope::Scope,
     },
     model::{ConnectionState, Decision, operations::tests::World},
