@@ -327,11 +327,14 @@ impl Core {
             self.detection.follow(&self.state);
             self.standings = Standings::of(&self.state);
         }
-        if self.observed.tentative != *self.detection.tentative() {
-            self.observed.tentative = self.detection.tentative().clone();
-            self.observed_changed = true;
-        }
         let mut scope = std::mem::take(&mut self.scope);
+        // Every new endpoint comes by here: the rest of what was observed is not looked at for it.
+        let tentative = self.detection.tentative();
+        if self.observed.tentative != *tentative {
+            scope.add_tentative(&self.state, &self.observed.tentative, tentative);
+            self.observed.tentative.clone_from(tentative);
+            self.compiled_observed.tentative.clone_from(tentative);
+        }
         if self.observed_changed {
             scope.add_observed(&self.state, &self.compiled_observed, &self.observed);
             self.compiled_observed = self.observed.clone();

@@ -89,7 +89,17 @@ impl Scope {
         let unhealthy = old.unhealthy.symmetric_difference(&new.unhealthy);
         self.services
             .extend(unhealthy.map(|(service, ..)| service.clone()));
-        for (network, address) in old.tentative.symmetric_difference(&new.tentative) {
+        self.add_tentative(state, &old.tentative, &new.tentative);
+    }
+
+    /// And what is concerned where other addresses are not in use yet.
+    pub fn add_tentative(
+        &mut self,
+        state: &State,
+        old: &BTreeSet<(Reference, IpAddr)>,
+        new: &BTreeSet<(Reference, IpAddr)>,
+    ) {
+        for (network, address) in old.symmetric_difference(new) {
             let endpoint = state.endpoint_of_address(network, *address);
             self.endpoints.extend(endpoint.cloned());
         }
