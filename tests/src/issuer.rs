@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::PathBuf,
-    process::Stdio,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -15,6 +14,7 @@ use serde_json::{Value, json};
 use crate::{
     authority::Authority,
     namespace::Namespace,
+    nginx,
     process::{Running, succeed},
     wait,
 };
@@ -41,29 +41,11 @@ impl Issuer {
         fs::create_dir_all(root.join(".well-known")).expect("a directory");
         let signed = authority.sign(&format!("issuer-{port}"));
         let (certificate, key) = (signed.certificate.display(), signed.key.display());
-        let text = format!(
-            "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
-             events {{}}
-             http {{
-                 access_log access.log combined;
-                 client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-                 uwsgi_temp_path uwsgi; scgi_temp_path scgi;
-                 server {{
-                     listen 127.0.0.1:{port} ssl; root root;
-                     ssl_certificate {certificate}; ssl_certificate_key {key};
-                 }}
-             }}"
+        let server = format!(
+            "listen 127.0.0.1:{port} ssl; root root;
+             ssl_certificate {certificate}; ssl_certificate_key {key};"
         );
-        let configuration = files.path().join("nginx.conf");
-        fs::write(&configuration, text).expect("a file");
-        let mut command = namespace.command("nginx");
-        command
-            .arg("-p")
-            .arg(files.path())
-            .arg("-c")
-            .arg(&configuration);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let running = Running::start(&mut command).expect("nginx");
+        let running = nginx::run(namespace, files.path(), &server);
         let question = format!("ss -Hltn src 127.0.0.1:{port}");
         wait::until_true("the issuer to listen", || {
             !succeed(&mut namespace.line(&question)).is_empty()

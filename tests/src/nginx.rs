@@ -1,6 +1,10 @@
 //! nginx, the server that most of the tests talk to.
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use crate::{
     namespace::Namespace,
@@ -31,26 +35,8 @@ impl Nginx {
         let root = files.path().join("root");
         fs::create_dir(&root).expect("a directory");
         fs::write(root.join("name"), format!("{address}\n")).expect("a file");
-        let configuration = files.path().join("nginx.conf");
-        let text = format!(
-            "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
-             events {{}}
-             http {{
-                 access_log access.log combined;
-                 client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
-                 uwsgi_temp_path uwsgi; scgi_temp_path scgi; client_max_body_size 1g;
-                 server {{ listen {socket}:80; root root; }}
-             }}"
-        );
-        fs::write(&configuration, text).expect("a file");
-        let mut command = namespace.command("nginx");
-        command
-            .arg("-p")
-            .arg(files.path())
-            .arg("-c")
-            .arg(&configuration);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let running = Running::start(&mut command).expect("nginx");
+        let server = format!("listen {socket}:80; root root;");
+        let running = run(namespace, files.path(), &server);
         let nginx = Self {
             _running: running,
             files,
@@ -78,4 +64,28 @@ impl Nginx {
         let clients = log.lines().filter_map(|line| line.split(' ').next());
         clients.map(str::to_owned).collect()
     }
+}
+
+/// Runs nginx with its files in the directory, and one server of which this is the configuration.
+pub(crate) fn run(namespace: &Namespace, directory: &Path, server: &str) -> Running {
+    let configuration = directory.join("nginx.conf");
+    let text = format!(
+        "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
+         events {{}}
+         http {{
+             access_log access.log combined;
+             client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+             uwsgi_temp_path uwsgi; scgi_temp_path scgi; client_max_body_size 1g;
+             server {{ {server} }}
+         }}"
+    );
+    fs::write(&configuration, text).expect("a file");
+    let mut command = namespace.command("nginx");
+    command
+        .arg("-p")
+        .arg(directory)
+        .arg("-c")
+        .arg(&configuration);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    Running::start(&mut command).expect("nginx")
 }
