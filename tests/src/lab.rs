@@ -9,10 +9,11 @@ use std::{
 use aya::{TestRun as _, programs::TestRunOptions};
 use gateway::{
     dataplane::{
-        compile::{Interface, NextHop, Observed, compile},
+        compile::compile,
         contents::Contents,
         flow_tables,
         maps::{self, Maps, Tables},
+        observed::{Interface, NextHop, Observed},
         plan::plan,
         program::{Parameters, Program, ProgramInfo},
     },

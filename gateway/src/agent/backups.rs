@@ -7,6 +7,7 @@ use crate::{
         core::{Core, refusal},
         deliveries::Deliveries,
         requests::Requests,
+        sight::Sight,
     },
     model::{Code, Identifiers as _, Object, Principal, Problem},
     store::{self, Entry, StoreError},
@@ -62,8 +63,12 @@ impl Core {
             entries.len()
         );
         let loaded = store::load(&*self.store).map_err(refusal)?;
+        let services_before = std::mem::take(&mut self.state.services);
         self.state = loaded.state;
         self.stale = true;
+        self.sight = Sight::everything();
+        self.uninspected.extend(services_before.into_keys());
+        self.uninspected.extend(self.state.services.keys().cloned());
         self.journal.replace(loaded.events, last);
         self.requests = Requests::new(loaded.requests);
         self.deliveries = Deliveries::new(loaded.cursors);

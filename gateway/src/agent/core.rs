@@ -1,7 +1,11 @@
 //! State, store and maps together: the one place where a change is decided, written down, and
 //! carried out.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::Result;
 use gateway_common::{
@@ -21,15 +25,17 @@ use crate::{
         host::HostStatus,
         journal::Journal,
         requests::{Attempt, Requests},
+        sight::Sight,
         standings::{Standings, Turned},
         sweep::NatUse,
     },
     config::Config,
     dataplane::{
-        compile::{NoRoom, Observed},
+        compile::NoRoom,
         compiled::{Compiled, Parts},
         contents::Contents,
         maps::Maps,
+        observed::{BackendKey, CheckedKey, Interface, NextHop, Observed},
         plan::plan,
         program::Program,
         scope::Scope,
@@ -55,10 +61,8 @@ pub struct Core {
     pub host: HostStatus,
     /// What was observed of the host, for the compiler.
     pub(super) observed: Observed,
-    /// The same, as it was when it was last compiled.
-    compiled_observed: Observed,
-    /// Whether the two may differ.
-    observed_changed: bool,
+    /// What of the host is to be looked at again.
+    pub(super) sight: Sight,
     /// What the maps should hold, and whose it is.
     compiled: Compiled,
     /// How connections stand, for the sweep.
@@ -71,6 +75,8 @@ pub struct Core {
     pub detection: Detection,
     /// How backends do that are checked.
     pub healths: Healths,
+    /// Services of which it is to be looked anew what is to be checked.
+    pub(super) uninspected: BTreeSet<Reference>,
     /// What source NAT addresses carry, by network number and address.
     pub nat_use: HashMap<(u32, IpAddress), NatUse>,
     /// Told when flows may have been cut.
@@ -112,6 +118,7 @@ impl Core {
         Ok(Self {
             detection,
             healths: Healths::new(),
+            uninspected: state.services.keys().cloned().collect(),
             nat_use: HashMap::new(),
             cut: Arc::new(Notify::new()),
             left_backends: HashMap::new(),
@@ -120,8 +127,7 @@ impl Core {
             program,
             host: HostStatus::default(),
             observed: Observed::default(),
-            compiled_observed: Observed::default(),
-            observed_changed: true,
+            sight: Sight::everything(),
             compiled: Compiled::default(),
             standings: Standings::default(),
             scope: Scope::default(),
@@ -208,6 +214,8 @@ impl Core {
             self.deliveries.forgotten(&webhook);
         }
         self.scope.add_changes(&self.state, &changes);
+        self.sight.add_changes(&self.state, &changes);
+        self.uninspected.extend(services(&changes));
         self.follow(&changes);
         let turned = Turned::of(&changes);
         self.state.apply(changes, revision);
@@ -280,10 +288,21 @@ impl Core {
         &self.observed
     }
 
-    /// The same, to be changed.
-    pub const fn observed_mut(&mut self) -> &mut Observed {
-        self.observed_changed = true;
-        &mut self.observed
+    /// Takes in how an interface is: none if it can't carry packets.
+    pub(super) fn see_interface(&mut self, name: &str, seen: Option<Interface>) {
+        self.observed
+            .see_interface(name, seen, &self.state, &mut self.scope);
+    }
+
+    /// Takes in where a backend is: none if it can't be reached.
+    pub(super) fn see_next_hop(&mut self, key: &BackendKey, seen: Option<NextHop>) {
+        self.observed
+            .see_next_hop(key, seen, &self.state, &mut self.scope);
+    }
+
+    /// Takes in whether a backend fails its health checks.
+    pub(super) fn see_health(&mut self, key: &CheckedKey, unhealthy: bool) {
+        self.observed.see_health(key, unhealthy, &mut self.scope);
     }
 
     /// How connections stand.
@@ -328,18 +347,9 @@ impl Core {
             self.standings = Standings::of(&self.state);
         }
         let mut scope = std::mem::take(&mut self.scope);
-        // Every new endpoint comes by here: the rest of what was observed is not looked at for it.
         let tentative = self.detection.tentative();
-        if self.observed.tentative != *tentative {
-            scope.add_tentative(&self.state, &self.observed.tentative, tentative);
-            self.observed.tentative.clone_from(tentative);
-            self.compiled_observed.tentative.clone_from(tentative);
-        }
-        if self.observed_changed {
-            scope.add_observed(&self.state, &self.compiled_observed, &self.observed);
-            self.compiled_observed = self.observed.clone();
-            self.observed_changed = false;
-        }
+        self.observed
+            .see_tentative(tentative, &self.state, &mut scope);
         let rebuilt = self.stale;
         if !rebuilt && scope.is_empty() {
             return Ok(());
@@ -430,6 +440,13 @@ impl Core {
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
+}
+
+fn services(changes: &[Change]) -> impl Iterator<Item = Reference> {
+    changes.iter().filter_map(|change| match change.object() {
+        object @ Object::Service(..) => Some(object.reference()),
+        _ => None,
+    })
 }
 
 fn deleted_webhooks(changes: &[Change]) -> impl Iterator<Item = Reference> {

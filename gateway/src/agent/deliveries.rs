@@ -1,7 +1,7 @@
 //! How far webhooks have been told, and when the next attempt is due. Pure.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -41,6 +41,10 @@ pub struct Deliveries {
     progress: HashMap<Reference, Progress>,
     /// How far the store knows them, with the revision.
     stored: HashMap<String, (u64, u64)>,
+    /// Those that there may be something to tell.
+    concerned: BTreeSet<Reference>,
+    /// The last event of which it was found out whom it concerns.
+    distributed: u64,
 }
 
 /// Something to be sent.
@@ -73,8 +77,8 @@ impl Deliveries {
             .into_iter()
             .map(|(webhook, delivered, revision)| (webhook, (delivered, revision)));
         Self {
-            progress: HashMap::new(),
             stored: stored.collect(),
+            ..Self::default()
         }
     }
 
@@ -100,11 +104,20 @@ impl Deliveries {
 
     /// What is due now. What is returned counts as under way until [`Self::done`] is called.
     pub fn turn(&mut self, state: &State, journal: &Journal, now: Instant) -> Turn {
+        for recorded in journal.after(self.distributed) {
+            for tenant in recorded.tenants() {
+                let webhooks = State::owned(&state.webhooks, tenant);
+                let webhooks = webhooks.map(|(webhook, _)| webhook.clone());
+                self.concerned.extend(webhooks);
+            }
+        }
+        self.distributed = journal.last();
         let mut turn = Turn::default();
-        self.progress
-            .retain(|reference, _| state.webhooks.contains_key(reference));
-        for (reference, record) in &state.webhooks {
-            let progress = self.progress(reference, record);
+        for reference in std::mem::take(&mut self.concerned) {
+            let Some(record) = state.webhooks.get(&reference) else {
+                continue;
+            };
+            let progress = self.progress(&reference, record);
             if progress.under_way {
                 continue;
             }
@@ -116,14 +129,15 @@ impl Deliveries {
             };
             if let Some(due) = progress.due.filter(|due| *due > now) {
                 turn.next = Some(turn.next.map_or(due, |next| next.min(due)));
+                self.concerned.insert(reference);
                 continue;
             }
             progress.under_way = true;
             turn.deliveries.push(Delivery {
-                reference: reference.clone(),
                 uid: record.meta.uid,
                 webhook: record.object.clone(),
                 recorded: recorded.clone(),
+                reference,
             });
         }
         turn
@@ -138,6 +152,7 @@ impl Deliveries {
             return false;
         }
         progress.under_way = false;
+        self.concerned.insert(delivery.reference.clone());
         let Err(error) = outcome else {
             progress.delivered = delivery.recorded.event.id;
             progress.failures = 0;

@@ -18,20 +18,18 @@ use tokio::{
 
 use crate::{
     agent::{Agent, core::Core},
+    dataplane::observed::CheckedKey,
     model::{
-        Name, Reference,
+        Name, Reference, State,
         service::{Check, Health, HealthCheck, PortNumber, Protocol, Resource},
     },
 };
-
-/// A backend of a resource.
-pub type Key = (Reference, Name, IpAddr);
 
 /// How often it is looked whether a check is due.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What is known of the health of backends.
-pub type Healths = BTreeMap<Key, Health>;
+pub type Healths = BTreeMap<CheckedKey, Health>;
 
 /// A check to be made.
 #[derive(Clone, Debug)]
@@ -41,38 +39,85 @@ struct Task {
     server: SocketAddr,
 }
 
-/// The checks that services ask for. Backends without a way are not asked: they take no flows anyway.
-fn wanted(core: &Core) -> BTreeMap<Key, Task> {
-    let mut tasks = BTreeMap::new();
-    for (reference, record) in &core.state.services {
-        let spec = &record.object.spec;
-        if spec.health_check.check == Check::None {
-            continue;
-        }
-        let network = Reference::new(reference.tenant.clone(), spec.network.clone());
-        for resource in &spec.resources {
-            let Some(port) = port(&spec.health_check, resource) else {
-                continue;
-            };
-            for backend in &resource.backends {
-                let hop = core
-                    .observed()
-                    .next_hops
-                    .get(&(network.clone(), backend.address));
-                let Some(hop) = hop else {
-                    continue;
-                };
-                let key = (reference.clone(), resource.name.clone(), backend.address);
-                let task = Task {
-                    check: spec.health_check.clone(),
-                    interface: hop.interface.clone(),
-                    server: SocketAddr::new(backend.address, port),
-                };
-                tasks.insert(key, task);
-            }
+/// The service's backends that are to be checked.
+fn checked(state: &State, service: &Reference) -> BTreeSet<CheckedKey> {
+    let mut keys = BTreeSet::new();
+    let Some(record) = state.services.get(service) else {
+        return keys;
+    };
+    let spec = &record.object.spec;
+    if spec.health_check.check == Check::None {
+        return keys;
+    }
+    for resource in &spec.resources {
+        if port(&spec.health_check, resource).is_some() {
+            let backends = resource.backends.iter();
+            keys.extend(backends.map(|b| (service.clone(), resource.name.clone(), b.address)));
         }
     }
-    tasks
+    keys
+}
+
+/// How to check a backend; none if there is no way to it: it takes no flows anyway.
+fn task(core: &Core, (service, resource, address): &CheckedKey) -> Option<Task> {
+    let spec = &core.state.services.get(service)?.object.spec;
+    let port = port(&spec.health_check, spec.resource(resource)?)?;
+    let network = Reference::new(service.tenant.clone(), spec.network.clone());
+    let hop = core.observed().next_hops.get(&(network, *address))?;
+    Some(Task {
+        check: spec.health_check.clone(),
+        interface: hop.interface.clone(),
+        server: SocketAddr::new(*address, port),
+    })
+}
+
+/// When which backend is checked next.
+#[derive(Debug, Default)]
+struct Timetable {
+    due: BTreeMap<CheckedKey, Instant>,
+    order: BTreeSet<(Instant, CheckedKey)>,
+}
+
+impl Timetable {
+    fn set(&mut self, key: CheckedKey, at: Instant) {
+        if let Some(before) = self.due.insert(key.clone(), at) {
+            self.order.remove(&(before, key.clone()));
+        }
+        self.order.insert((at, key));
+    }
+
+    /// These of the service are checked, at once, and no others.
+    fn set_service(&mut self, service: &Reference, keys: &BTreeSet<CheckedKey>, now: Instant) {
+        for key in of_service(&self.due, service) {
+            if let Some(before) = self.due.remove(&key) {
+                self.order.remove(&(before, key));
+            }
+        }
+        for key in keys {
+            self.set(key.clone(), now);
+        }
+    }
+
+    /// Takes out one that is due.
+    fn take_due(&mut self, now: Instant) -> Option<CheckedKey> {
+        if self.order.first()?.0 > now {
+            return None;
+        }
+        let (_, key) = self.order.pop_first()?;
+        self.due.remove(&key);
+        Some(key)
+    }
+}
+
+/// The keys of a service.
+fn of_service<T>(known: &BTreeMap<CheckedKey, T>, service: &Reference) -> Vec<CheckedKey> {
+    let first = (service.clone(), Name::lowest(), IpAddr::from([0, 0, 0, 0]));
+    known
+        .range(first..)
+        .map(|(key, _)| key)
+        .take_while(|key| key.0 == *service)
+        .cloned()
+        .collect()
 }
 
 /// The port that is asked: the one that was named, or the resource's first.
@@ -143,8 +188,8 @@ fn innermost(error: reqwest::Error) -> anyhow::Error {
 pub async fn run(agent: Arc<Agent>) {
     let mut turns = interval(LOOK);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut due: BTreeMap<Key, Instant> = BTreeMap::new();
-    let mut under_way: BTreeSet<Key> = BTreeSet::new();
+    let mut timetable = Timetable::default();
+    let mut under_way: BTreeSet<CheckedKey> = BTreeSet::new();
     let mut checks = JoinSet::new();
     loop {
         tokio::select! {
@@ -157,20 +202,21 @@ pub async fn run(agent: Arc<Agent>) {
                 continue;
             }
         }
-        let tasks = {
-            let mut core = agent.core.lock().await;
-            let tasks = wanted(&core);
-            forget(&mut core, &tasks);
-            tasks
-        };
-        due.retain(|key, _| tasks.contains_key(key));
         let now = Instant::now();
-        for (key, task) in tasks {
-            if under_way.contains(&key) || due.get(&key).is_some_and(|at| *at > now) {
+        let mut core = agent.core.lock().await;
+        for service in std::mem::take(&mut core.uninspected) {
+            let keys = checked(&core.state, &service);
+            timetable.set_service(&service, &keys, now);
+            forget(&mut core, &service, &keys);
+        }
+        while let Some(key) = timetable.take_due(now) {
+            let task = task(&core, &key).filter(|_| !under_way.contains(&key));
+            let Some(task) = task else {
+                timetable.set(key, now + LOOK);
                 continue;
-            }
+            };
             let every = Duration::from_secs(u64::from(task.check.interval));
-            due.insert(key.clone(), now + every);
+            timetable.set(key.clone(), now + every);
             under_way.insert(key.clone());
             checks.spawn(async move {
                 let outcome = ask(&task).await.map_err(|error| format!("{error:#}"));
@@ -180,40 +226,28 @@ pub async fn run(agent: Arc<Agent>) {
     }
 }
 
-/// What is no longer checked counts as healthy.
-fn forget(core: &mut Core, tasks: &BTreeMap<Key, Task>) {
-    // One that can't be reached stays as it was.
-    let checked = |key: &Key| {
-        tasks.contains_key(key)
-            || core.state.services.get(&key.0).is_some_and(|record| {
-                let spec = &record.object.spec;
-                let resource = spec.resource(&key.1);
-                spec.health_check.check != Check::None
-                    && resource.is_some_and(|r| r.backends.iter().any(|b| b.address == key.2))
-            })
-    };
-    core.healths.retain(|key, _| checked(key));
-    let unhealthy = core.observed().unhealthy.iter();
-    let gone: Vec<Key> = unhealthy
-        .filter(|key| !core.healths.contains_key(*key))
-        .cloned()
-        .collect();
-    if gone.is_empty() {
-        return;
-    }
+/// What of a service is no longer checked counts as healthy. One that can't be reached stays as it was.
+fn forget(core: &mut Core, service: &Reference, checked: &BTreeSet<CheckedKey>) {
+    let mut gone = of_service(&core.healths, service);
+    gone.retain(|key| !checked.contains(key));
     for key in &gone {
-        core.observed_mut().unhealthy.remove(key);
+        core.healths.remove(key);
+        core.see_health(key, false);
     }
-    reconcile(core);
+    if !gone.is_empty() {
+        reconcile(core);
+    }
 }
 
 /// Takes in what a check said.
-async fn settle(agent: &Agent, key: Key, check: &HealthCheck, outcome: Result<(), String>) {
+async fn settle(agent: &Agent, key: CheckedKey, check: &HealthCheck, outcome: Result<(), String>) {
     let mut core = agent.core.lock().await;
     let (service, resource, address) = &key;
     // Meanwhile the check may have been withdrawn, or changed.
     let current = core.state.services.get(service);
-    if current.is_none_or(|record| record.object.spec.health_check != *check) {
+    if current.is_none_or(|record| record.object.spec.health_check != *check)
+        || !checked(&core.state, service).contains(&key)
+    {
         return;
     }
     let health = core.healths.entry(key.clone()).or_default();
@@ -223,16 +257,48 @@ async fn settle(agent: &Agent, key: Key, check: &HealthCheck, outcome: Result<()
     if health.unhealthy {
         let error = health.last_error.as_deref().unwrap_or_default();
         warn!("backend {address} of {service}, resource {resource}, is unhealthy: {error}");
-        core.observed_mut().unhealthy.insert(key);
     } else {
         info!("backend {address} of {service}, resource {resource}, is healthy");
-        core.observed_mut().unhealthy.remove(&key);
     }
+    let unhealthy = health.unhealthy;
+    core.see_health(&key, unhealthy);
     reconcile(&mut core);
 }
 
 fn reconcile(core: &mut Core) {
     if let Err(error) = tokio::task::block_in_place(|| core.reconcile()) {
         warn!("the data path does not know of it yet, and is told again: {error:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timetable_has_each_once_and_forgets_with_the_service() {
+        let key = |service: &str, last: u8| -> CheckedKey {
+            let service = service.parse().unwrap();
+            (
+                service,
+                "default".parse().unwrap(),
+                IpAddr::from([10, 1, 0, last]),
+            )
+        };
+        let mut timetable = Timetable::default();
+        let start = Instant::now();
+        let later = start + Duration::from_secs(5);
+        let shop: Reference = "p/shop".parse().unwrap();
+        let both = BTreeSet::from([key("p/shop", 1), key("p/shop", 2)]);
+        timetable.set_service(&shop, &both, start);
+        timetable.set(key("p/other", 3), later);
+        timetable.set(key("p/shop", 2), later);
+        assert_eq!(timetable.take_due(start), Some(key("p/shop", 1)));
+        assert_eq!(timetable.take_due(start), None);
+        assert_eq!(timetable.order.len(), 2);
+        timetable.set_service(&shop, &BTreeSet::new(), start);
+        assert_eq!(timetable.take_due(later), Some(key("p/other", 3)));
+        assert_eq!(timetable.take_due(later), None);
+        assert!(timetable.due.is_empty() && timetable.order.is_empty());
     }
 }

@@ -3,19 +3,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    sync::Arc,
 };
 
 use anyhow::Result;
 use log::{info, warn};
 
 use crate::{
-    agent::{Agent, core::Core},
+    agent::{
+        Agent,
+        core::Core,
+        sight::Wanted,
+        ways::{Found, Ways},
+    },
     dataplane::{
-        compile::{Interface, NextHop},
+        observed::{BackendKey, Interface},
         program::AttachMode,
     },
-    model::{Reference, State},
     netlink::{Link, Netlink, XdpAttachment},
 };
 
@@ -36,7 +40,62 @@ pub struct HostStatus {
     /// The interfaces that networks name.
     pub attachments: BTreeMap<String, AttachmentState>,
     /// Why a backend can't be reached.
-    pub unreachable: HashMap<(Reference, IpAddr), String>,
+    pub unreachable: HashMap<BackendKey, String>,
+}
+
+/// What was found out about interfaces.
+struct Described {
+    /// Whether there are no others.
+    everything: bool,
+    /// None for one that is no network's any more.
+    states: BTreeMap<String, Option<AttachmentState>>,
+}
+
+impl HostStatus {
+    /// Takes in what was found out, and logs what has become wrong, and what is right again.
+    fn take_in(&mut self, described: Described, found: BTreeMap<BackendKey, Found>) {
+        if described.everything {
+            self.attachments
+                .retain(|name, _| described.states.contains_key(name));
+        }
+        for (name, state) in described.states {
+            let Some(state) = state else {
+                self.attachments.remove(&name);
+                continue;
+            };
+            let old = self.attachments.get(&name);
+            let known = old.is_some();
+            let old = old.map_or(&[][..], |state| &state.problems);
+            for problem in &state.problems {
+                if !old.contains(problem) {
+                    warn!("{problem}");
+                }
+            }
+            if state.problems.is_empty() && (!old.is_empty() || !known) {
+                info!("interface {name} is in order");
+            }
+            self.attachments.insert(name, state);
+        }
+        for (key, found) in found {
+            let (network, address) = &key;
+            match found {
+                Found::Missing(reason) => {
+                    if !self.unreachable.contains_key(&key) {
+                        warn!("backend {address} in {network} can't be reached: {reason}");
+                    }
+                    self.unreachable.insert(key, reason);
+                }
+                Found::Hop(_) => {
+                    if self.unreachable.remove(&key).is_some() {
+                        info!("backend {address} in {network} can be reached");
+                    }
+                }
+                Found::Gone => {
+                    self.unreachable.remove(&key);
+                }
+            }
+        }
+    }
 }
 
 /// What the agent has done to the host.
@@ -48,276 +107,212 @@ pub struct Host {
     failed: BTreeMap<u32, String>,
     /// The largest packet that the kernel forwards, where it sets a limit.
     largest: Option<u32>,
-    /// Neighbours that the kernel was asked to keep.
-    managed: BTreeSet<(u32, IpAddr)>,
-}
-
-/// What is to be looked at.
-struct Wanted {
-    /// Interfaces.
-    interfaces: BTreeSet<String>,
-    /// Those of networks in which the gateway has IPv6 addresses.
-    ipv6: BTreeSet<String>,
-    /// Backends: network, its interfaces, address.
-    backends: Vec<(Reference, Vec<String>, IpAddr)>,
-}
-
-impl Wanted {
-    fn of(state: &State) -> Self {
-        let interfaces = state
-            .networks
-            .values()
-            .flat_map(|record| &record.object.attachments)
-            .map(|attachment| attachment.interface.clone())
-            .collect();
-        let mut ipv6 = BTreeSet::new();
-        let mut has_ipv6 = |network: &Reference| {
-            let found = state.networks.get(network).into_iter();
-            let attachments = found.flat_map(|record| &record.object.attachments);
-            ipv6.extend(attachments.map(|attachment| attachment.interface.clone()));
-        };
-        for (reference, record) in &state.endpoints {
-            if record.object.addresses.iter().any(IpAddr::is_ipv6) {
-                let network = &record.object.network;
-                has_ipv6(&Reference::new(reference.tenant.clone(), network.clone()));
-            }
-        }
-        let mut backends = Vec::new();
-        for (reference, record) in &state.services {
-            let spec = &record.object.spec;
-            let network = Reference::new(reference.tenant.clone(), spec.network.clone());
-            let Some(found) = state.networks.get(&network) else {
-                continue;
-            };
-            if spec
-                .nat_addresses
-                .iter()
-                .any(|range| range.ends().0.is_ipv6())
-            {
-                has_ipv6(&network);
-            }
-            let names: Vec<String> = found
-                .object
-                .attachments
-                .iter()
-                .map(|a| a.interface.clone())
-                .collect();
-            for backend in spec
-                .resources
-                .iter()
-                .flat_map(|resource| &resource.backends)
-            {
-                backends.push((network.clone(), names.clone(), backend.address));
-            }
-        }
-        backends.sort();
-        backends.dedup();
-        Self {
-            interfaces,
-            ipv6,
-            backends,
-        }
-    }
+    /// Whether any driver runs the program itself.
+    any_native: bool,
+    /// The ways to backends.
+    ways: Ways,
 }
 
 impl Agent {
-    /// Looks at the host, brings the program onto the interfaces that need it, and the maps into
-    /// step.
+    /// Looks at what is to be looked at of the host, brings the program onto the interfaces that need
+    /// it, and the maps into step. It is gone through with, whether or not the caller waits for it.
     ///
     /// # Errors
-    /// When the kernel does not tell, or does not take what has to be written.
-    pub async fn refresh(&self) -> Result<()> {
+    /// When the kernel does not tell, or does not take what has to be written. It is tried again then.
+    pub async fn look(self: &Arc<Self>) -> Result<()> {
+        let agent = Arc::clone(self);
+        tokio::spawn(async move { agent.look_now().await }).await?
+    }
+
+    async fn look_now(&self) -> Result<()> {
         let mut host = self.host.lock().await;
-        let wanted = Wanted::of(&self.core.lock().await.state);
-        let links = by_name(self.netlink.links().await?, &wanted.interfaces);
-        for link in links
-            .values()
-            .filter(|link| wanted.ipv6.contains(&link.name))
-        {
-            if !link.all_multicast {
+        let (sight, wanted) = {
+            let mut core = self.core.lock().await;
+            let sight = std::mem::take(&mut core.sight);
+            if sight.is_empty() && core.in_step() {
+                return Ok(());
+            }
+            let wanted = Wanted::of(&sight, &core.state, &host.ways);
+            (sight, wanted)
+        };
+        let looked = self.look_at(&mut host, &wanted).await;
+        if looked.is_err() {
+            self.core.lock().await.sight.add(sight);
+        }
+        looked
+    }
+
+    async fn look_at(&self, host: &mut Host, wanted: &Wanted) -> Result<()> {
+        let links = links(&self.netlink, wanted).await?;
+        for link in links.values() {
+            if wanted.groups.contains(&link.name) && !link.all_multicast {
                 self.netlink.receive_all_multicast(link.ifindex).await?;
             }
         }
-        let next_hops = host.next_hops(&self.netlink, &wanted, &links).await?;
+        let found = host.ways.look(&self.netlink, wanted, &links).await?;
 
         let mut core = self.core.lock().await;
         let core = &mut *core;
-        let largest = self.kernel.largest_packet();
-        tokio::task::block_in_place(|| {
-            host.bring_into_step(core, &links, next_hops.found, largest)
-        })?;
+        host.largest = self.kernel.largest_packet();
+        tokio::task::block_in_place(|| host.bring_into_step(core, wanted, &links, &found))?;
 
         // How it is attached is known only now.
-        let links = by_name(self.netlink.links().await?, &wanted.interfaces);
-        let status = HostStatus {
-            attachments: host
-                .describe(&self.netlink, &wanted.interfaces, &links)
-                .await,
-            unreachable: next_hops.missing,
-        };
-        announce(&core.host, &status);
-        core.host = status;
+        let links = attached(&self.netlink, wanted).await?;
+        let states = host.describe(&self.netlink, wanted, &links).await;
+        core.host.take_in(states, found);
         Ok(())
     }
 }
 
-fn by_name(links: Vec<Link>, wanted: &BTreeSet<String>) -> BTreeMap<String, Link> {
-    links
-        .into_iter()
-        .filter(|link| wanted.contains(&link.name))
-        .map(|link| (link.name.clone(), link))
-        .collect()
+/// The interfaces that are wanted, and those that backends may be behind.
+async fn links(netlink: &Netlink, wanted: &Wanted) -> Result<BTreeMap<String, Link>> {
+    if wanted.everything {
+        return by_name(netlink, wanted).await;
+    }
+    let mut names: BTreeSet<&String> = wanted.backends.values().flatten().collect();
+    names.extend(wanted.links.keys().chain(&wanted.groups));
+    let mut links = BTreeMap::new();
+    for name in names {
+        if let Some(link) = netlink.link(name).await? {
+            links.insert(name.clone(), link);
+        }
+    }
+    Ok(links)
 }
 
-/// Backends, and how to get there.
-struct NextHops {
-    found: HashMap<(Reference, IpAddr), NextHop>,
-    missing: HashMap<(Reference, IpAddr), String>,
+/// The interfaces that are wanted.
+async fn attached(netlink: &Netlink, wanted: &Wanted) -> Result<BTreeMap<String, Link>> {
+    if wanted.everything {
+        return by_name(netlink, wanted).await;
+    }
+    let mut links = BTreeMap::new();
+    for name in wanted.links.keys() {
+        if let Some(link) = netlink.link(name).await? {
+            links.insert(name.clone(), link);
+        }
+    }
+    Ok(links)
+}
+
+async fn by_name(netlink: &Netlink, wanted: &Wanted) -> Result<BTreeMap<String, Link>> {
+    let all = netlink.links().await?.into_iter();
+    Ok(all
+        .filter(|link| wanted.links.contains_key(&link.name))
+        .map(|link| (link.name.clone(), link))
+        .collect())
 }
 
 impl Host {
-    /// Where backends are; asks the kernel to resolve those that are not known yet.
-    async fn next_hops(
-        &mut self,
-        netlink: &Netlink,
-        wanted: &Wanted,
-        links: &BTreeMap<String, Link>,
-    ) -> Result<NextHops> {
-        let mut ways = Vec::new();
-        let mut missing = HashMap::new();
-        for (network, interfaces, address) in &wanted.backends {
-            let key = (network.clone(), *address);
-            let up: Vec<&Link> = interfaces
-                .iter()
-                .filter_map(|name| links.get(name))
-                .filter(|l| l.up)
-                .collect();
-            let Some(link) = way_out(netlink, &up, *address).await else {
-                missing.insert(key, "its network's interface is missing or down".to_owned());
-                continue;
-            };
-            match netlink.next_hop(link.ifindex, *address).await {
-                Ok(hop) => ways.push((key, link.name.clone(), link.ifindex, hop)),
-                Err(error) => {
-                    missing.insert(key, format!("{error:#}"));
-                }
-            }
-        }
-        self.manage(
-            netlink,
-            ways.iter()
-                .map(|(_, _, ifindex, hop)| (*ifindex, *hop))
-                .collect(),
-        )
-        .await;
-        let neighbours = netlink.neighbours().await?;
-        let mut found = HashMap::new();
-        for (key, interface, ifindex, hop) in ways {
-            match neighbours.get(&(ifindex, hop)) {
-                Some(mac) => {
-                    let next_hop = NextHop {
-                        interface,
-                        mac: *mac,
-                    };
-                    found.insert(key, next_hop);
-                }
-                None => {
-                    missing.insert(key, format!("{hop} does not answer on {interface}"));
-                }
-            }
-        }
-        Ok(NextHops { found, missing })
-    }
-
-    async fn manage(&mut self, netlink: &Netlink, wanted: BTreeSet<(u32, IpAddr)>) {
-        for (ifindex, address) in self.managed.difference(&wanted) {
-            netlink.forget_neighbour(*ifindex, *address).await;
-        }
-        self.managed.retain(|neighbour| wanted.contains(neighbour));
-        for (ifindex, address) in wanted {
-            if self.managed.contains(&(ifindex, address)) {
-                continue;
-            }
-            match netlink.manage_neighbour(ifindex, address).await {
-                Ok(()) => {
-                    self.managed.insert((ifindex, address));
-                }
-                Err(error) => warn!("{error:#}"),
-            }
-        }
-    }
-
     /// First the maps, then the program onto new interfaces: where the program runs, it finds its
     /// network's rules in force.
     fn bring_into_step(
         &mut self,
         core: &mut Core,
+        wanted: &Wanted,
         links: &BTreeMap<String, Link>,
-        next_hops: HashMap<(Reference, IpAddr), NextHop>,
-        largest: Option<u32>,
+        found: &BTreeMap<BackendKey, Found>,
     ) -> Result<()> {
-        let present: BTreeSet<u32> = links.values().map(|link| link.ifindex).collect();
-        self.attached.retain(|ifindex| present.contains(ifindex));
-        self.failed.clear();
-        self.largest = largest;
-        let interfaces: BTreeMap<_, _> = links
-            .values()
-            .filter_map(usable)
-            .map(|(name, interface)| (name, limited(interface, largest)))
-            .collect();
-        for name in interfaces.keys() {
-            // Whoever was asking for its addresses meanwhile has forgotten them.
-            if !core.observed().interfaces.contains_key(name)
-                && let Some(network) = core.state.network_of_interface(name)
+        let mut names: BTreeSet<String> = wanted.links.keys().cloned().collect();
+        if wanted.everything {
+            names.extend(core.observed().interfaces.keys().cloned());
+        }
+        for name in &names {
+            let network = wanted.links.get(name).and_then(Option::as_ref);
+            let link = network.and_then(|_| links.get(name));
+            let seen = link
+                .and_then(usable)
+                .map(|interface| limited(interface, self.largest));
+            if let Some(network) = network
+                && seen.is_some()
+                && !core.observed().interfaces.contains_key(name)
             {
+                // Whoever was asking for its addresses meanwhile has forgotten them.
                 core.detection.announce_again(network);
             }
+            core.see_interface(name, seen);
         }
-        let observed = core.observed_mut();
-        observed.interfaces = interfaces;
-        observed.next_hops = next_hops;
+        for (key, found) in found {
+            let hop = match found {
+                Found::Hop(hop) => Some(hop.clone()),
+                Found::Missing(_) | Found::Gone => None,
+            };
+            core.see_next_hop(key, hop);
+        }
         core.reconcile()?;
-        for link in links.values().filter(|link| usable(link).is_some()) {
+        self.attach(core, wanted, links)
+    }
+
+    /// Puts the program onto the interfaces of networks, and takes it off others.
+    fn attach(
+        &mut self,
+        core: &mut Core,
+        wanted: &Wanted,
+        links: &BTreeMap<String, Link>,
+    ) -> Result<()> {
+        if wanted.everything {
+            let present: BTreeSet<u32> = links.values().map(|link| link.ifindex).collect();
+            self.attached.retain(|ifindex| present.contains(ifindex));
+            self.failed.clear();
+            core.program.detach_others(&present)?;
+        }
+        for (name, network) in &wanted.links {
+            let Some(link) = links.get(name) else {
+                continue;
+            };
+            if network.is_none() {
+                if self.attached.remove(&link.ifindex) {
+                    info!("detaching from {name}");
+                    core.program.detach(link.ifindex)?;
+                }
+                continue;
+            }
             // Taken off by somebody else, or never put on by this process.
-            if self.attached.contains(&link.ifindex) && link.xdp.is_some() {
+            if usable(link).is_none()
+                || (self.attached.contains(&link.ifindex) && link.xdp.is_some())
+            {
                 continue;
             }
             match core.program.attach(link.ifindex) {
                 Ok(()) => {
+                    self.failed.remove(&link.ifindex);
                     self.attached.insert(link.ifindex);
                 }
                 Err(error) => {
                     self.attached.remove(&link.ifindex);
                     self.failed.insert(link.ifindex, format!("{error:#}"));
-                    core.observed_mut().interfaces.remove(&link.name);
+                    core.see_interface(name, None);
                 }
             }
         }
-        core.program.detach_others(&present)?;
-        if !self.failed.is_empty() {
-            core.reconcile()?;
-        }
-        Ok(())
+        core.reconcile()
     }
 
-    /// How things stand with each interface, and what is wrong with it.
+    /// How things stand with each interface, and what is wrong with it; none for one that is no
+    /// network's any more.
     async fn describe(
-        &self,
+        &mut self,
         netlink: &Netlink,
-        wanted: &BTreeSet<String>,
+        wanted: &Wanted,
         links: &BTreeMap<String, Link>,
-    ) -> BTreeMap<String, AttachmentState> {
-        let mode = |link: &Link| match link.xdp {
-            _ if !self.attached.contains(&link.ifindex) => None,
-            Some(XdpAttachment::Native) => Some(AttachMode::Native),
-            Some(XdpAttachment::Generic) => Some(AttachMode::Generic),
-            None => None,
-        };
-        let any_native = links
-            .values()
-            .any(|link| mode(link) == Some(AttachMode::Native));
+    ) -> Described {
+        let mut modes = BTreeMap::new();
+        for (name, link) in links {
+            let mode = match link.xdp {
+                _ if !self.attached.contains(&link.ifindex) => None,
+                Some(XdpAttachment::Native) => Some(AttachMode::Native),
+                Some(XdpAttachment::Generic) => Some(AttachMode::Generic),
+                None => None,
+            };
+            modes.insert(name, mode);
+        }
+        let any_native = modes.values().any(|mode| *mode == Some(AttachMode::Native));
+        self.any_native = any_native || (self.any_native && !wanted.everything);
         let mut states = BTreeMap::new();
-        for name in wanted {
+        for (name, network) in &wanted.links {
+            if network.is_none() {
+                states.insert(name.clone(), None);
+                continue;
+            }
             let mut state = AttachmentState::default();
             match links.get(name) {
                 None => state.problems.push(format!(
@@ -325,14 +320,17 @@ impl Host {
                      it comes"
                 )),
                 Some(link) => {
-                    state.mode = mode(link);
-                    state.problems = self.problems(netlink, link, state.mode, any_native).await;
+                    state.mode = modes.get(name).copied().flatten();
+                    state.problems = self.problems(netlink, link, state.mode).await;
                     state.link = Some(link.clone());
                 }
             }
-            states.insert(name.clone(), state);
+            states.insert(name.clone(), Some(state));
         }
-        states
+        Described {
+            everything: wanted.everything,
+            states,
+        }
     }
 
     async fn problems(
@@ -340,7 +338,6 @@ impl Host {
         netlink: &Netlink,
         link: &Link,
         mode: Option<AttachMode>,
-        any_native: bool,
     ) -> Vec<String> {
         let name = &link.name;
         let mut problems = Vec::new();
@@ -368,7 +365,8 @@ impl Host {
                 link.mtu
             ));
         }
-        if any_native && netlink.features().takes_redirects(link.ifindex).await == Some(false) {
+        if self.any_native && netlink.features().takes_redirects(link.ifindex).await == Some(false)
+        {
             problems.push(format!(
                 "what is forwarded into {name} is lost: its driver takes no redirected frames. If \
                  it is a veth, run `ethtool -K FAR_END gro on` where its far end is"
@@ -378,32 +376,13 @@ impl Host {
     }
 }
 
-/// The interface of those that leads to the backend: the one that the kernel would take, else the
-/// first.
-async fn way_out<'a>(
-    netlink: &Netlink,
-    interfaces: &[&'a Link],
-    address: IpAddr,
-) -> Option<&'a Link> {
-    if let [first, _, ..] = interfaces {
-        for link in interfaces {
-            if netlink.routes_by(link.ifindex, address).await {
-                return Some(link);
-            }
-        }
-        return Some(first);
-    }
-    interfaces.first().copied()
-}
-
 /// The interface, if it can carry packets.
-fn usable(link: &Link) -> Option<(String, Interface)> {
-    let interface = Interface {
+fn usable(link: &Link) -> Option<Interface> {
+    Some(Interface {
         ifindex: link.ifindex,
         mac: link.mac.filter(|_| link.up)?,
         mtu: link.mtu,
-    };
-    Some((link.name.clone(), interface))
+    })
 }
 
 /// The interface, with packets no longer than the kernel forwards.
@@ -411,39 +390,5 @@ fn limited(interface: Interface, largest: Option<u32>) -> Interface {
     Interface {
         mtu: largest.map_or(interface.mtu, |largest| interface.mtu.min(largest)),
         ..interface
-    }
-}
-
-/// Logs what has become wrong, and what is right again.
-fn announce(before: &HostStatus, now: &HostStatus) {
-    for (name, state) in &now.attachments {
-        let old = before
-            .attachments
-            .get(name)
-            .map_or(&[][..], |state| &state.problems);
-        for problem in state
-            .problems
-            .iter()
-            .filter(|problem| !old.contains(problem))
-        {
-            warn!("{problem}");
-        }
-        if state.problems.is_empty() && (!old.is_empty() || !before.attachments.contains_key(name))
-        {
-            info!("interface {name} is in order");
-        }
-    }
-    for ((network, address), reason) in &now.unreachable {
-        if !before
-            .unreachable
-            .contains_key(&(network.clone(), *address))
-        {
-            warn!("backend {address} in {network} can't be reached: {reason}");
-        }
-    }
-    for (network, address) in before.unreachable.keys() {
-        if !now.unreachable.contains_key(&(network.clone(), *address)) {
-            info!("backend {address} in {network} can be reached");
-        }
     }
 }

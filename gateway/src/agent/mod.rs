@@ -11,8 +11,10 @@ pub mod health;
 pub mod host;
 pub mod journal;
 pub mod requests;
+pub mod sight;
 pub mod standings;
 pub mod sweep;
+pub mod ways;
 pub mod webhooks;
 
 use std::{
@@ -22,17 +24,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Mutex, mpsc},
-    time::{MissedTickBehavior, interval, sleep},
+    sync::Mutex,
+    time::{MissedTickBehavior, interval, interval_at, sleep},
 };
 
 use crate::{
     agent::{
         core::Core,
         host::Host,
+        sight::Sight,
         sweep::{Snapshot, Sweeper},
     },
     api,
@@ -43,7 +46,7 @@ use crate::{
         program::{self, Parameters, Program},
     },
     lock::Lock,
-    netlink::{Kernel, Netlink},
+    netlink::{Kernel, Netlink, Watch},
     privileges,
     store::{self, Sqlite, Store as _},
     wire::Sender,
@@ -60,6 +63,9 @@ const A_TICK: Duration = Duration::from_millis(1_100);
 
 /// Conflicts over addresses are looked for at least so often.
 const LONGEST_TURN: Duration = Duration::from_millis(500);
+
+/// What the kernel has not told of, since it had too much to tell, is seen after so long.
+const LOOK_AT_ALL: Duration = Duration::from_secs(60);
 
 /// How long to wait before something that failed is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -142,7 +148,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
             .unwrap_or_default()
     );
     let netlink = Netlink::connect().context("could not talk to the kernel by netlink")?;
-    let changes = Netlink::watch().context("could not watch the host's interfaces")?;
+    let watch = Watch::begin().context("could not watch the host's interfaces")?;
     let sweeper = Sweeper::new(FlowTables::new(&maps)?);
     let core = Core::new(loaded, Box::new(store), &config, program, maps)?;
     let agent = Arc::new(Agent {
@@ -155,7 +161,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         issuers: Issuers::new(&config.oidc_issuers, config.outside_ca.as_ref())?,
     });
     // What the store says is in force before the first request is taken.
-    agent.refresh().await?;
+    agent.look().await?;
     program::remove_other_layouts(&config.bpf_dir)?;
 
     let caller = webhooks::Caller::new(&config)?;
@@ -166,7 +172,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let Prepared { _lock, socket } = prepared;
     let listener = socket.publish()?;
     info!("ready: {}", config.socket().display());
-    tokio::spawn(keep_in_step(Arc::clone(&agent), changes));
+    tokio::spawn(keep_in_step(Arc::clone(&agent), watch));
     tokio::spawn(sweep(
         Arc::clone(&agent),
         sweeper,
@@ -195,26 +201,22 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     Ok(())
 }
 
-/// Looks at the host whenever the kernel tells of a change, and again after a failure.
-async fn keep_in_step(agent: Arc<Agent>, mut changes: mpsc::Receiver<()>) {
-    let mut failed = false;
+/// Looks at what the kernel tells of, at everything from time to time, and again after a failure.
+async fn keep_in_step(agent: Arc<Agent>, watch: Watch) {
+    let mut all = interval_at(tokio::time::Instant::now() + LOOK_AT_ALL, LOOK_AT_ALL);
+    all.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let again = failed || !agent.core.lock().await.in_step();
+        let again = {
+            let core = agent.core.lock().await;
+            !core.in_step() || !core.sight.is_empty()
+        };
         tokio::select! {
-            change = changes.recv() => {
-                if change.is_none() {
-                    error!("the kernel no longer tells of changes to the host");
-                    return;
-                }
-            }
+            news = watch.news() => agent.core.lock().await.sight.add_news(news),
+            _ = all.tick() => agent.core.lock().await.sight = Sight::everything(),
             () = sleep(RETRY), if again => {}
         }
-        match agent.refresh().await {
-            Ok(()) => failed = false,
-            Err(error) => {
-                warn!("could not bring the data path into step with the host: {error:#}");
-                failed = true;
-            }
+        if let Err(error) = agent.look().await {
+            warn!("could not bring the data path into step with the host: {error:#}");
         }
         sleep(GATHER).await;
     }

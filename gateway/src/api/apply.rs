@@ -78,7 +78,7 @@ pub(super) async fn post(
     drop(core);
     if changed {
         // The host has to be looked at before what was asked for can be in force.
-        agent.refresh().await?;
+        agent.look().await?;
     }
     Ok(Json(Applied { differences }))
 }

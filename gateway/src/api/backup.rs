@@ -79,6 +79,6 @@ pub(super) async fn post(
     let mut core = agent.core.lock().await;
     tokio::task::block_in_place(|| core.restore(&caller, entries))?;
     drop(core);
-    agent.refresh().await?;
+    agent.look().await?;
     Ok(StatusCode::NO_CONTENT)
 }

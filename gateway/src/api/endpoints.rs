@@ -87,7 +87,7 @@ pub(super) async fn create(
     drop(core);
     if new && ipv6 {
         // Its network's interfaces must receive what is for the address's group.
-        agent.refresh().await?;
+        agent.look().await?;
     }
     let core = agent.core.lock().await;
     Ok(created(new, view_of(&core, &caller.caller, reference)?))

@@ -76,7 +76,7 @@ pub(super) async fn create(
     })?;
     drop(core);
     // The host has to be looked at before what was asked for can be in force.
-    agent.refresh().await?;
+    agent.look().await?;
     let core = agent.core.lock().await;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     let reference = &Reference::new(caller.tenant.clone(), name);
@@ -119,7 +119,7 @@ pub(super) async fn update(
     })?;
     drop(core);
     // The host has to be looked at before what was asked for can be in force.
-    agent.refresh().await?;
+    agent.look().await?;
     let core = agent.core.lock().await;
     Ok(Json(view_of(&core, reference)?))
 }
@@ -141,6 +141,6 @@ pub(super) async fn delete(
         delete_network(state, reference)
     })?;
     drop(core);
-    agent.refresh().await?;
+    agent.look().await?;
     Ok(StatusCode::NO_CONTENT)
 }

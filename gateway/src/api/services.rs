@@ -90,7 +90,7 @@ pub(super) async fn create(
     })?;
     drop(core);
     // The host has to be looked at before what was asked for can be in force.
-    agent.refresh().await?;
+    agent.look().await?;
     let core = agent.core.lock().await;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     let reference = &Reference::new(caller.tenant.clone(), name);
@@ -133,7 +133,7 @@ pub(super) async fn update(
     })?;
     drop(core);
     // The host has to be looked at before what was asked for can be in force.
-    agent.refresh().await?;
+    agent.look().await?;
     let core = agent.core.lock().await;
     Ok(Json(view_of(&core, reference)?))
 }
@@ -156,6 +156,6 @@ pub(super) async fn delete(
         delete_service(state, context, reference, options.force)
     })?;
     drop(core);
-    agent.refresh().await?;
+    agent.look().await?;
     Ok(StatusCode::NO_CONTENT)
 }

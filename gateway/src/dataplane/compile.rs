@@ -1,18 +1,12 @@
 //! Desired state into map contents. Pure: a function of the state, of what was observed of the host,
 //! and of the contents as they are, from which places are kept so that nothing moves that need not.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
-};
-
 use gateway_common::{
     Be16, IpAddress,
     maps::{
         Address, AddressKey, Attachment, Backend, Egress, Limits, Link, MAGLEV_PLACES,
         MOST_ATTACHMENTS, MOST_BACKENDS, MOST_NAT_ADDRESSES, NO_LINK, NatAddress, Port, PortKey,
     },
-    packet::Mac,
 };
 
 use crate::{
@@ -20,54 +14,13 @@ use crate::{
         compiled::{Compiled, Key, Owner},
         contents::Contents,
         maglev::{self, Candidate},
+        observed::{Interface, Observed},
     },
     model::{
-        ConnectionState, Endpoint, Name, Network, Record, Reference, Service, State,
+        ConnectionState, Endpoint, Network, Record, Reference, Service, State,
         service::{NoBackend, NoFlow, PortNumber, Resource, SessionAffinity, UnhealthyFlows},
     },
 };
-
-/// What was observed of the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
-    /// Interfaces that can carry packets, by name: up, and with the program attached.
-    pub interfaces: BTreeMap<String, Interface>,
-    /// Where backends are, as far as their networks' stations answered.
-    pub next_hops: HashMap<(Reference, IpAddr), NextHop>,
-    /// Backends that fail their health checks: service, resource, address.
-    pub unhealthy: BTreeSet<(Reference, Name, IpAddr)>,
-    /// Endpoints' addresses, by network, of which it is not known yet that nobody else has them.
-    pub tentative: BTreeSet<(Reference, IpAddr)>,
-}
-
-impl Observed {
-    /// Whether the backend fails its health checks.
-    #[must_use]
-    pub fn is_unhealthy(&self, service: &Reference, resource: &Resource, address: IpAddr) -> bool {
-        let key = (service.clone(), resource.name.clone(), address);
-        !self.unhealthy.is_empty() && self.unhealthy.contains(&key)
-    }
-}
-
-/// An interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// The kernel's number for it.
-    pub ifindex: u32,
-    /// Its hardware address.
-    pub mac: Mac,
-    /// The largest IP packet that it takes, in bytes.
-    pub mtu: u32,
-}
-
-/// The way to a backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextHop {
-    /// The interface's name.
-    pub interface: String,
-    /// The hardware address of the backend, or of the router towards it.
-    pub mac: Mac,
-}
 
 /// What could not be compiled, for want of room in a map.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,9 +13,10 @@ use gateway_common::maps::{
 use crate::{
     dataplane::{
         backend_slots::BackendSlots,
-        compile::{Compiler, NoRoom, Observed},
+        compile::{Compiler, NoRoom},
         contents::Contents,
         mixed::{Mixed, Share},
+        observed::Observed,
         places::Places,
         scope::Scope,
     },

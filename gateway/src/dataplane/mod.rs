@@ -13,6 +13,7 @@ pub mod flow_tables;
 pub mod maglev;
 pub mod maps;
 mod mixed;
+pub mod observed;
 pub mod places;
 pub mod plan;
 pub mod program;

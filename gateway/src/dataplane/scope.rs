@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use crate::{
-    dataplane::compile::Observed,
-    model::{Change, Name, Object, Record, Reference, Service, State},
-};
+use crate::model::{Change, Name, Object, Record, Reference, Service, State};
 
 /// Objects whose part of the maps may be another now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,48 +57,6 @@ impl Scope {
                 | Object::Identity(..)
                 | Object::Webhook(..) => {}
             }
-        }
-    }
-
-    /// And what is concerned where the host looks different now.
-    pub fn add_observed(&mut self, state: &State, old: &Observed, new: &Observed) {
-        let names: BTreeSet<&String> = old.interfaces.keys().chain(new.interfaces.keys()).collect();
-        for name in names {
-            if old.interfaces.get(name) != new.interfaces.get(name)
-                && let Some(network) = state.network_of_interface(name)
-            {
-                self.networks.insert(network.clone());
-                let services = state.services_of_network(network);
-                self.services
-                    .extend(services.map(|(service, _)| service.clone()));
-            }
-        }
-        let hops = old.next_hops.iter().chain(&new.next_hops);
-        let networks: BTreeSet<&Reference> = hops
-            .filter(|(key, _)| old.next_hops.get(*key) != new.next_hops.get(*key))
-            .map(|((network, _), _)| network)
-            .collect();
-        for network in networks {
-            let services = state.services_of_network(network);
-            self.services
-                .extend(services.map(|(service, _)| service.clone()));
-        }
-        let unhealthy = old.unhealthy.symmetric_difference(&new.unhealthy);
-        self.services
-            .extend(unhealthy.map(|(service, ..)| service.clone()));
-        self.add_tentative(state, &old.tentative, &new.tentative);
-    }
-
-    /// And what is concerned where other addresses are not in use yet.
-    pub fn add_tentative(
-        &mut self,
-        state: &State,
-        old: &BTreeSet<(Reference, IpAddr)>,
-        new: &BTreeSet<(Reference, IpAddr)>,
-    ) {
-        for (network, address) in old.symmetric_difference(new) {
-            let endpoint = state.endpoint_of_address(network, *address);
-            self.endpoints.extend(endpoint.cloned());
         }
     }
 }

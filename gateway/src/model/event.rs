@@ -126,8 +126,15 @@ impl Recorded {
     /// Whether it concerns the tenant.
     #[must_use]
     pub fn concerns(&self, tenant: &Name) -> bool {
+        self.tenants().any(|concerned| concerned == tenant)
+    }
+
+    /// The tenants that it concerns; one may come twice.
+    pub fn tenants(&self) -> impl Iterator<Item = &Name> {
         let service = self.event.service.as_ref();
-        self.owner == *tenant || service.is_some_and(|service| service.tenant == *tenant)
+        [&self.owner]
+            .into_iter()
+            .chain(service.map(|service| &service.tenant))
     }
 }
 

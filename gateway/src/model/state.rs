@@ -34,6 +34,8 @@ pub struct State {
     by_address: HashMap<(Reference, IpAddr), Reference>,
     by_service: BTreeMap<Reference, BTreeSet<Reference>>,
     by_network: BTreeMap<Reference, BTreeSet<(Kind, Reference)>>,
+    /// Those of a network that have IPv6 addresses in it.
+    by_ipv6: BTreeMap<Reference, BTreeSet<(Kind, Reference)>>,
     by_token: HashMap<TokenHash, Reference>,
     by_claim: BTreeMap<Claim, BTreeSet<Reference>>,
     slots: Slots,
@@ -146,6 +148,17 @@ impl State {
         self.by_network.get(network).into_iter().flatten()
     }
 
+    /// Whether the gateway has IPv6 addresses in the network: an endpoint's, or for source NAT.
+    #[must_use]
+    pub fn has_ipv6(&self, network: &Reference) -> bool {
+        self.by_ipv6.contains_key(network)
+    }
+
+    /// The interfaces that networks are attached to, with their networks.
+    pub fn interfaces(&self) -> impl Iterator<Item = (&String, &Reference)> {
+        self.by_interface.iter()
+    }
+
     /// The endpoints that are in the network, with their addresses.
     pub fn addresses_of_network(
         &self,
@@ -222,8 +235,12 @@ impl State {
                     .insert(service.alias.clone(), reference.clone());
                 let network =
                     Reference::new(reference.tenant.clone(), service.spec.network.clone());
-                let users = self.by_network.entry(network).or_default();
-                users.insert((Kind::Service, reference.clone()));
+                let user = (Kind::Service, reference.clone());
+                if service.spec.has_ipv6() {
+                    let users = self.by_ipv6.entry(network.clone()).or_default();
+                    users.insert(user.clone());
+                }
+                self.by_network.entry(network).or_default().insert(user);
                 self.numbers.insert(service.number);
                 self.numbers.extend(service.resource_numbers.values());
                 self.services.insert(reference, record);
@@ -236,8 +253,12 @@ impl State {
                     let key = (network.clone(), *address);
                     self.by_address.insert(key, reference.clone());
                 }
-                let users = self.by_network.entry(network).or_default();
-                users.insert((Kind::Endpoint, reference.clone()));
+                let user = (Kind::Endpoint, reference.clone());
+                if endpoint.addresses.iter().any(IpAddr::is_ipv6) {
+                    let users = self.by_ipv6.entry(network.clone()).or_default();
+                    users.insert(user.clone());
+                }
+                self.by_network.entry(network).or_default().insert(user);
                 let service = endpoint.service_identity.reference.clone();
                 self.by_service
                     .entry(service)
@@ -288,7 +309,9 @@ impl State {
                 if let Some(old) = self.services.remove(&reference) {
                     self.by_alias.remove(&old.object.alias);
                     let network = Reference::new(tenant.clone(), old.object.spec.network);
-                    remove_member(&mut self.by_network, &network, &(Kind::Service, reference));
+                    let user = (Kind::Service, reference);
+                    remove_member(&mut self.by_network, &network, &user);
+                    remove_member(&mut self.by_ipv6, &network, &user);
                     self.numbers.remove(&old.object.number);
                     for number in old.object.resource_numbers.values() {
                         self.numbers.remove(number);
@@ -305,6 +328,7 @@ impl State {
                     }
                     let user = (Kind::Endpoint, reference.clone());
                     remove_member(&mut self.by_network, &network, &user);
+                    remove_member(&mut self.by_ipv6, &network, &user);
                     let service = endpoint.service_identity.reference;
                     remove_member(&mut self.by_service, &service, &reference);
                     self.by_link_id.remove(&endpoint.connection.link_id);

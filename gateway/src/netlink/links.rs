@@ -48,6 +48,21 @@ impl Netlink {
         Ok(messages.into_iter().filter_map(read).collect())
     }
 
+    /// The interface of this name, if there is one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn link(&self, name: &str) -> Result<Option<Link>> {
+        let request = self.route.link().get().match_name(name.to_owned());
+        match request.execute().try_next().await {
+            Ok(message) => Ok(message.and_then(read)),
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => {
+                Ok(None)
+            }
+            Err(error) => Err(error).with_context(|| format!("could not look at {name}")),
+        }
+    }
+
     /// Makes an interface receive what is for any group: neighbour solicitations for the gateway's
     /// addresses go to groups that the host itself is no member of.
     ///

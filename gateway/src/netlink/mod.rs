@@ -5,16 +5,16 @@ mod features;
 mod kernel;
 mod links;
 mod neighbours;
+mod watch;
 
 use std::io;
 
-use futures_util::StreamExt as _;
-use rtnetlink::{Handle, MulticastGroup};
-use tokio::sync::mpsc;
+use rtnetlink::Handle;
 
 pub use features::Features;
 pub use kernel::Kernel;
 pub use links::{Link, XdpAttachment};
+pub use watch::{News, Watch};
 
 /// Connections to the kernel's netlink families.
 #[derive(Clone, Debug)]
@@ -41,32 +41,5 @@ impl Netlink {
     #[must_use]
     pub const fn features(&self) -> &Features {
         &self.features
-    }
-
-    /// Tells of changes to interfaces, routes and neighbours: a message for one or more of them.
-    ///
-    /// # Errors
-    /// When the kernel gives no socket.
-    pub fn watch() -> io::Result<mpsc::Receiver<()>> {
-        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&[
-            MulticastGroup::Link,
-            MulticastGroup::Neigh,
-            MulticastGroup::Ipv4Route,
-            MulticastGroup::Ipv4Ifaddr,
-            MulticastGroup::Ipv6Route,
-            MulticastGroup::Ipv6Ifaddr,
-        ])?;
-        tokio::spawn(connection);
-        // A place for one: who is slow hears once of all that happened meanwhile.
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(async move {
-            while messages.next().await.is_some() {
-                match sender.try_send(()) {
-                    Err(mpsc::error::TrySendError::Closed(())) => break,
-                    Ok(()) | Err(mpsc::error::TrySendError::Full(())) => {}
-                }
-            }
-        });
-        Ok(receiver)
     }
 }

@@ -3,11 +3,12 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
+use anyhow::{Context as _, Result, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use gateway_common::packet::Mac;
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
     },
@@ -78,18 +79,38 @@ impl Netlink {
 
     /// Takes that back. One that is gone already, with its interface, is no failure.
     pub async fn forget_neighbour(&self, ifindex: u32, address: IpAddr) {
-        let mut message = NeighbourMessage::default();
-        let (family, destination) = match address {
-            IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
-            IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
-        };
-        message.header.family = family;
-        message.header.ifindex = ifindex;
-        message
-            .attributes
-            .push(NeighbourAttribute::Destination(destination));
+        let message = station(ifindex, address);
         if let Err(error) = self.route.neighbours().del(message).execute().await {
             log::debug!("neighbour {address} on interface {ifindex} was gone already: {error}");
+        }
+    }
+
+    /// The station's hardware address, if it is known.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn neighbour(&self, ifindex: u32, address: IpAddr) -> Result<Option<Mac>> {
+        let question = RouteNetlinkMessage::GetNeighbour(station(ifindex, address));
+        let mut question = NetlinkMessage::from(question);
+        question.header.flags = NLM_F_REQUEST;
+        let mut answers = self.route.clone().request(question)?;
+        let Some(answer) = answers.next().await else {
+            return Ok(None);
+        };
+        match answer.payload {
+            NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
+                Ok(read(message).map(|(_, mac)| mac))
+            }
+            NetlinkPayload::Error(error)
+                if [-libc::ENOENT, -libc::ENODEV].contains(&error.raw_code()) =>
+            {
+                Ok(None)
+            }
+            NetlinkPayload::Error(error) => Err(error.to_io())
+                .with_context(|| format!("could not look for {address} on interface {ifindex}")),
+            _ => {
+                bail!("the kernel's answer about {address} on interface {ifindex} is no neighbour")
+            }
         }
     }
 
@@ -107,6 +128,20 @@ impl Netlink {
         }
         Ok(known)
     }
+}
+
+/// A message about a station.
+fn station(ifindex: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    let (family, destination) = match address {
+        IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
+        IpAddr::V6(address) => (AddressFamily::Inet6, NeighbourAddress::Inet6(address)),
+    };
+    message.header.family = family;
+    message.header.ifindex = ifindex;
+    let destination = NeighbourAttribute::Destination(destination);
+    message.attributes.push(destination);
+    message
 }
 
 /// The beginning of a question for the route to an address.

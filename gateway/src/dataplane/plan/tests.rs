@@ -13,8 +13,9 @@ use serde_json::json;
 use super::*;
 use crate::{
     dataplane::{
-        compile::{Interface, NextHop, Observed, compile},
+        compile::compile,
         compiled::Compiled,
+        observed::{Interface, NextHop, Observed},
         scope::Scope,
     },
     model::{ConnectionState, Decision, operations::tests::World},
@@ -256,7 +257,7 @@ proptest! {
 
     /// Compiling what a change concerns gives what compiling everything gives.
     #[test]
-    fn a_part_compiled_is_as_good_as_the_whole(steps in proptest::collection::vec(0u8..18, 1..40)) {
+    fn a_part_compiled_is_as_good_as_the_whole(steps in proptest::collection::vec(0u8..19, 1..40)) {
         let mut world = World::furnished();
         let mut compiled = Compiled::default();
         let mut observed = both();
@@ -265,7 +266,6 @@ proptest! {
         compiled.settle_rebuilt();
         for step in steps {
             let mut scope = Scope::default();
-            let before = observed.clone();
             world.last = (world.state.clone(), Vec::new());
             let v6 = json!({ "addresses": ["fd00::7"], "service": "provider/shop" });
             let _outcome = match step {
@@ -293,9 +293,11 @@ proptest! {
                 14 => world.decide_if_there("provider/shop", "consumer/six", Decision::Approve),
                 15 => {
                     let key = ("consumer/net".parse().unwrap(), "10.0.0.101".parse().unwrap());
-                    if !observed.tentative.remove(&key) {
-                        observed.tentative.insert(key);
+                    let mut tentative = observed.tentative.clone();
+                    if !tentative.remove(&key) {
+                        tentative.insert(key);
                     }
+                    observed.see_tentative(&tentative, &world.state, &mut scope);
                     Ok(())
                 }
                 16 => {
@@ -304,9 +306,15 @@ proptest! {
                         "default".parse().unwrap(),
                         "10.1.0.10".parse().unwrap(),
                     );
-                    if !observed.unhealthy.remove(&key) {
-                        observed.unhealthy.insert(key);
-                    }
+                    let healthy = observed.unhealthy.contains(&key);
+                    observed.see_health(&key, !healthy, &mut scope);
+                    Ok(())
+                }
+                17 => {
+                    let key = ("provider/net".parse().unwrap(), "10.1.0.10".parse().unwrap());
+                    let hop = both().next_hops.remove(&key);
+                    let hop = hop.filter(|_| !observed.next_hops.contains_key(&key));
+                    observed.see_next_hop(&key, hop, &world.state, &mut scope);
                     Ok(())
                 }
                 _ => {
@@ -315,14 +323,15 @@ proptest! {
                     } else {
                         both()
                     };
-                    observed.interfaces = other.interfaces;
-                    observed.next_hops = other.next_hops;
+                    for name in ["veth-c", "veth-p"] {
+                        let seen = other.interfaces.get(name).copied();
+                        observed.see_interface(name, seen, &world.state, &mut scope);
+                    }
                     Ok(())
                 }
             };
             let (state_before, changes) = &world.last;
             scope.add_changes(state_before, changes);
-            scope.add_observed(&world.state, &before, &observed);
             let parts = compiled.update(&world.state, &observed, &contents, scope);
             let plan = plan(&parts.old, &parts.new);
             for write in plan.revoke.iter().chain(&plan.grant).chain(&plan.release) {

@@ -7,7 +7,7 @@ mod port;
 mod resource;
 mod tenants;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::{
@@ -240,6 +240,20 @@ impl ServiceSpec {
         self.resources
             .iter()
             .find(|resource| resource.name == *name)
+    }
+
+    /// Whether it has IPv6 addresses for source NAT.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        let mut ranges = self.nat_addresses.iter();
+        ranges.any(|range| range.ends().0.is_ipv6())
+    }
+
+    /// Whether a resource has this backend.
+    #[must_use]
+    pub fn has_backend(&self, address: IpAddr) -> bool {
+        let mut backends = self.resources.iter().flat_map(|r| &r.backends);
+        backends.any(|backend| backend.address == address)
     }
 
     /// What each connection may use.

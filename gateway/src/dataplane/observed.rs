@@ -1,0 +1,136 @@
+//! What was observed of the host, and which objects' part of the maps that concerns. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use gateway_common::packet::Mac;
+
+use crate::{
+    dataplane::scope::Scope,
+    model::{Name, Reference, State, service::Resource},
+};
+
+/// A backend of a provider's network.
+pub type BackendKey = (Reference, IpAddr);
+
+/// A backend of a service's resource.
+pub type CheckedKey = (Reference, Name, IpAddr);
+
+/// What was observed of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Interfaces that can carry packets, by name: up, and with the program attached.
+    pub interfaces: BTreeMap<String, Interface>,
+    /// Where backends are, as far as their networks' stations answered.
+    pub next_hops: HashMap<BackendKey, NextHop>,
+    /// Backends that fail their health checks: service, resource, address.
+    pub unhealthy: BTreeSet<CheckedKey>,
+    /// Endpoints' addresses, by network, of which it is not known yet that nobody else has them.
+    pub tentative: BTreeSet<(Reference, IpAddr)>,
+}
+
+/// An interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The kernel's number for it.
+    pub ifindex: u32,
+    /// Its hardware address.
+    pub mac: Mac,
+    /// The largest IP packet that it takes, in bytes.
+    pub mtu: u32,
+}
+
+/// The station to which packets for a backend go: the backend itself, or a router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The interface that leads there.
+    pub interface: String,
+    /// The station's hardware address.
+    pub mac: Mac,
+}
+
+impl Observed {
+    /// Whether the backend fails its health checks.
+    #[must_use]
+    pub fn is_unhealthy(&self, service: &Reference, resource: &Resource, address: IpAddr) -> bool {
+        let key = (service.clone(), resource.name.clone(), address);
+        !self.unhealthy.is_empty() && self.unhealthy.contains(&key)
+    }
+
+    /// Takes in how an interface is: none if it can't carry packets.
+    pub fn see_interface(
+        &mut self,
+        name: &str,
+        seen: Option<Interface>,
+        state: &State,
+        scope: &mut Scope,
+    ) {
+        if self.interfaces.get(name) == seen.as_ref() {
+            return;
+        }
+        match seen {
+            Some(interface) => self.interfaces.insert(name.to_owned(), interface),
+            None => self.interfaces.remove(name),
+        };
+        if let Some(network) = state.network_of_interface(name) {
+            scope.networks.insert(network.clone());
+            let services = state.services_of_network(network);
+            let services = services.map(|(service, _)| service.clone());
+            scope.services.extend(services);
+        }
+    }
+
+    /// Takes in where a backend is: none if it can't be reached.
+    pub fn see_next_hop(
+        &mut self,
+        key: &BackendKey,
+        seen: Option<NextHop>,
+        state: &State,
+        scope: &mut Scope,
+    ) {
+        if self.next_hops.get(key) == seen.as_ref() {
+            return;
+        }
+        match seen {
+            Some(hop) => self.next_hops.insert(key.clone(), hop),
+            None => self.next_hops.remove(key),
+        };
+        let (network, address) = key;
+        for (service, record) in state.services_of_network(network) {
+            if record.object.spec.has_backend(*address) {
+                scope.services.insert(service.clone());
+            }
+        }
+    }
+
+    /// Takes in whether a backend fails its health checks.
+    pub fn see_health(&mut self, key: &CheckedKey, unhealthy: bool, scope: &mut Scope) {
+        let changed = if unhealthy {
+            self.unhealthy.insert(key.clone())
+        } else {
+            self.unhealthy.remove(key)
+        };
+        if changed {
+            scope.services.insert(key.0.clone());
+        }
+    }
+
+    /// Takes in of which addresses it is not known that nobody else has them.
+    pub fn see_tentative(
+        &mut self,
+        seen: &BTreeSet<(Reference, IpAddr)>,
+        state: &State,
+        scope: &mut Scope,
+    ) {
+        if self.tentative == *seen {
+            return;
+        }
+        for (network, address) in self.tentative.symmetric_difference(seen) {
+            let endpoint = state.endpoint_of_address(network, *address);
+            scope.endpoints.extend(endpoint.cloned());
+        }
+        self.tentative.clone_from(seen);
+    }
+}

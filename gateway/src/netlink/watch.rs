@@ -1,0 +1,117 @@
+//! What the kernel tells of by itself.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::StreamExt as _;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+};
+use rtnetlink::MulticastGroup;
+use tokio::sync::Notify;
+
+/// Of so many stations it is remembered which they are; of more, only that there were many.
+const MOST_STATIONS: usize = 4_096;
+
+/// What changed on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Routes or the host's own addresses, or so much that it is not told apart.
+    pub everything: bool,
+    /// The names of interfaces that came, went, or changed.
+    pub links: BTreeSet<String>,
+    /// Stations, by interface number and address, that came, went, or moved.
+    pub stations: BTreeSet<(u32, IpAddr)>,
+}
+
+impl News {
+    fn add(&mut self, message: &RouteNetlinkMessage) {
+        match message {
+            RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
+                self.links.extend(name(link));
+            }
+            RouteNetlinkMessage::NewNeighbour(neighbour)
+            | RouteNetlinkMessage::DelNeighbour(neighbour) => {
+                if self.stations.len() < MOST_STATIONS {
+                    self.stations.extend(station(neighbour));
+                } else {
+                    self.everything = true;
+                }
+            }
+            _ => self.everything = true,
+        }
+    }
+}
+
+fn name(link: &LinkMessage) -> Option<String> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })
+}
+
+fn station(neighbour: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+    let mut attributes = neighbour.attributes.iter();
+    let address = attributes.find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => Some(IpAddr::V4(*found)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => Some(IpAddr::V6(*found)),
+        _ => None,
+    })?;
+    Some((neighbour.header.ifindex, address))
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    news: Mutex<News>,
+    told: Notify,
+}
+
+/// Hears what the kernel tells.
+#[derive(Debug)]
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// Begins to listen. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub fn begin() -> io::Result<Self> {
+        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv6Ifaddr,
+        ])?;
+        tokio::spawn(connection);
+        let shared = Arc::new(Shared::default());
+        let told = Arc::clone(&shared);
+        tokio::spawn(async move {
+            while let Some((message, _)) = messages.next().await {
+                if let NetlinkPayload::InnerMessage(message) = message.payload {
+                    let mut news = told.news.lock().unwrap_or_else(PoisonError::into_inner);
+                    news.add(&message);
+                    told.told.notify_one();
+                }
+            }
+            log::error!("the kernel no longer tells of changes to the host");
+        });
+        Ok(Self(shared))
+    }
+
+    /// What changed since the last call; waits until something has.
+    pub async fn news(&self) -> News {
+        self.0.told.notified().await;
+        std::mem::take(&mut *self.0.news.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
