@@ -213,23 +213,14 @@ fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
         // What is approved goes on.
         succeed(&mut site.a.line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")));
     }
-    let like = site.agent.run_command();
-    let restore = |file: &Path| {
-        let mut restore = Command::new(binary());
-        for (key, value) in like.get_envs() {
-            if let Some(value) = value {
-                restore.env(key, value);
-            }
-        }
-        restore.args(["restore", "--offline"]).arg(file);
-        restore
-    };
+    let restore = offline_restore(&site.agent);
     let nonsense = directory.path().join("nonsense");
     fs::write(&nonsense, "nonsense").expect("a file");
     let refusal = fail(&mut restore(&nonsense));
     assert!(refusal.contains("is no backup"), "{refusal}");
     let said = succeed(&mut restore(&backup));
     assert!(said.contains("state.db.before-restore"), "{said}");
+    assert!(said.contains("is not known"), "{said}");
     site.agent.restart();
     assert_eq!(site.agent.cli("export"), whole);
     // The secrets are in it.
@@ -244,9 +235,34 @@ fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
     assert!(refusal.contains("another agent is running"), "{refusal}");
 }
 
+/// How to restore a file where the agent is not running.
+fn offline_restore(agent: &Agent) -> impl Fn(&Path) -> Command + use<> {
+    let like = agent.run_command();
+    move |file| {
+        let mut restore = Command::new(binary());
+        for (key, value) in like.get_envs() {
+            if let Some(value) = value {
+                restore.env(key, value);
+            }
+        }
+        restore.args(["restore", "--offline"]).arg(file);
+        restore
+    }
+}
+
+/// The events that say that a backup was restored: what happened, and to what.
+fn restored(agent: &Agent) -> Vec<String> {
+    let events = agent.json("event list");
+    let events = events.as_array().expect("events").iter();
+    let restored = events.filter(|event| event["message"] == "a backup was restored");
+    restored
+        .map(|event| format!("{} {}", event["action"], event["object"]).replace('"', ""))
+        .collect()
+}
+
 #[test]
 fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut() {
-    let site = Site::new();
+    let mut site = Site::new();
     let agent = &site.agent;
     site.wait_for_backends();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
@@ -267,6 +283,10 @@ fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut(
             .a
             .line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
+    let told = restored(agent);
+    for expected in ["approved a/web", "deleted later", "deleted b/later"] {
+        assert!(told.iter().any(|told| told == expected), "{told:?}");
+    }
     // Nothing gets a version, nor an event a number, that was there before.
     agent.cli("tenant create later");
     assert!(agent.json("tenant show later")["version"].as_u64() > version);
@@ -276,6 +296,20 @@ fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut(
     let refusal = agent.refused("restore /etc/hostname");
     assert!(refusal.contains("this is no backup"), "{refusal}");
     assert_eq!(agent.json("status")["in_step"], true);
+
+    // The same without an agent, where the store can be read.
+    let known = restored(agent).len();
+    agent.cli("connection reject a/web");
+    site.agent.stop();
+    let said = succeed(&mut offline_restore(&site.agent)(&backup));
+    assert!(!said.contains("is not known"), "{said}");
+    site.agent.restart();
+    assert_eq!(site.agent.cli("export"), whole);
+    let told = restored(&site.agent);
+    assert!(told.len() < known && told.iter().any(|told| told == "approved a/web"));
+    let last = site.agent.json("event list");
+    let last = last.as_array().and_then(|list| list.last());
+    assert_eq!(last.expect("an event")["from"], "offline");
 }
 
 #[test]

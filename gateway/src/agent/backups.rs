@@ -1,5 +1,6 @@
 //! The whole store, written down and put back.
 
+use jiff::Timestamp;
 use log::info;
 
 use crate::{
@@ -9,8 +10,8 @@ use crate::{
         requests::Requests,
         sight::Sight,
     },
-    model::{Code, Identifiers as _, Object, Principal, Problem},
-    store::{self, Entry, StoreError},
+    model::{Code, Principal, Problem},
+    store::{self, Before, Entry, StoreError, restored},
 };
 
 impl Core {
@@ -22,8 +23,7 @@ impl Core {
         self.store.backup().map_err(refusal)
     }
 
-    /// Puts what is in a backup in the place of everything. Connections that are not just as they were
-    /// then are approved anew, so that flows that were cut since stay dead.
+    /// Puts what is in a backup in the place of everything; see [`restored`].
     ///
     /// # Errors
     /// When the backup is not understood, nothing having changed; or that store or kernel failed.
@@ -31,31 +31,20 @@ impl Core {
         let not_understood = |error: StoreError| {
             Problem::new(Code::Invalid, format!("this can't be restored: {error}"))
         };
-        let mut entries = entries;
-        for entry in &mut entries {
-            if !entry.key.starts_with("endpoints/") {
-                continue;
-            }
-            let mut object = Object::decode(&entry.key, &entry.value, entry.revision)
-                .map_err(|error| not_understood(error.into()))?;
-            let current = self.state.endpoints.get(&object.reference());
-            if let Object::Endpoint(_, record) = &mut object {
-                let then = &mut record.object.connection;
-                let stayed = current.is_some_and(|now| {
-                    let now = &now.object.connection;
-                    (now.link_id, now.generation) == (then.link_id, then.generation)
-                });
-                if then.generation != 0 && !stayed {
-                    let before = then.generation;
-                    then.generation = self.identifiers.number(&|number| number == before);
-                }
-            }
-            entry.value = object
-                .encode()
-                .map_err(|error| not_understood(error.into()))?;
-        }
-        store::interpret(entries.clone()).map_err(not_understood)?;
         let last = self.journal.last();
+        let before = Before {
+            state: &self.state,
+            last_event: last,
+        };
+        let entries = restored(
+            entries,
+            Some(before),
+            principal,
+            Timestamp::now(),
+            self.journal.most(),
+            &mut self.identifiers,
+        )
+        .map_err(not_understood)?;
         self.store.replace(&entries).map_err(refusal)?;
         let Principal { name, from, .. } = principal;
         info!(

@@ -38,6 +38,12 @@ impl Journal {
         self.last.send_replace(last.max(theirs));
     }
 
+    /// How many are kept.
+    #[must_use]
+    pub const fn most(&self) -> usize {
+        self.most
+    }
+
     /// The number of the last event.
     #[must_use]
     pub fn last(&self) -> u64 {

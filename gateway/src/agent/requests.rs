@@ -148,14 +148,10 @@ impl Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Access, Kind, operations::tests::World};
+    use crate::model::{Kind, operations::tests::World};
 
     fn attempt(key: &str, body: &str) -> Attempt {
-        let principal = Principal {
-            name: "operator".to_owned(),
-            from: "socket".to_owned(),
-            access: Access::Operator,
-        };
+        let principal = Principal::operator("operator", "socket");
         Attempt::new(&principal, key, "/v1/tenants", body.as_bytes())
     }
 

@@ -123,6 +123,16 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// The operator, by this name, from there.
+    #[must_use]
+    pub fn operator(name: &str, from: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            from: from.to_owned(),
+            access: Access::Operator,
+        }
+    }
+
     /// Whether it is the operator.
     #[must_use]
     pub fn is_operator(&self) -> bool {

@@ -67,6 +67,25 @@ impl State {
         }
     }
 
+    /// All objects, kind by kind.
+    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+        fn of<'a, T: Clone>(
+            objects: &'a BTreeMap<Reference, Record<T>>,
+            object: impl Fn(Name, Record<T>) -> Object + 'a,
+        ) -> impl Iterator<Item = Object> + 'a {
+            let objects = objects.iter();
+            objects.map(move |(reference, record)| object(reference.tenant.clone(), record.clone()))
+        }
+        let tenants = self.tenants.values().cloned().map(Object::Tenant);
+        tenants
+            .chain(of(&self.networks, Object::Network))
+            .chain(of(&self.services, Object::Service))
+            .chain(of(&self.endpoints, Object::Endpoint))
+            .chain(of(&self.tokens, Object::Token))
+            .chain(of(&self.identities, Object::Identity))
+            .chain(of(&self.webhooks, Object::Webhook))
+    }
+
     /// The object of the kind and reference; a tenant's reference has its name twice.
     #[must_use]
     pub fn object(&self, kind: Kind, reference: &Reference) -> Option<Object> {

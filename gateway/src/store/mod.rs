@@ -4,8 +4,10 @@
 //! state) can take SQLite's place behind [`Store`].
 
 pub mod keys;
+mod restore;
 mod sqlite;
 
+pub use restore::{Before, restored};
 pub use sqlite::{Sqlite, read_backup};
 
 use jiff::Timestamp;
