@@ -32,6 +32,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tshark", "tshark"),
     ("openssl", "openssl"),
     ("strace", "strace"),
+    ("systemctl", "systemd"),
 ];
 
 /// The oldest kernel that is supported, and that tests run on.
