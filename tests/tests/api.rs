@@ -369,6 +369,31 @@ fn the_connections_states_are_those_of_the_book() {
 }
 
 #[test]
+fn a_service_gets_further_resources_and_keeps_those_that_endpoints_are_bound_to() {
+    let site = Site::new();
+    let agent = &site.agent;
+    let shown = agent.cli("service resource add shop/web sql --port 5432 --backend 10.1.0.20");
+    assert!(
+        shown.contains("5432") && shown.contains("10.1.0.20"),
+        "{shown}"
+    );
+    agent.cli(
+        "endpoint create a/sql --network net --address 10.0.0.150 --service shop/web --resource sql",
+    );
+    let refusal = agent.refused("service resource remove shop/web sql");
+    assert!(refusal.contains("sql"), "{refusal}");
+    agent.cli("service resource update shop/web sql --port 5433:5432 --port 5434");
+    let spec = &agent.json("service show shop/web");
+    assert_eq!(spec["resources"][1]["ports"][0]["port"], 5433);
+    assert_eq!(spec["resources"][1]["ports"][1]["port"], 5434);
+    assert_eq!(spec["resources"][1]["backends"][0]["address"], "10.1.0.20");
+    agent.cli("endpoint delete a/sql");
+    agent.cli("service resource remove shop/web sql");
+    let spec = &agent.json("service show shop/web");
+    assert_eq!(spec["resources"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
 fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
     let site = Site::new();
     for (line, words) in [
@@ -391,6 +416,15 @@ fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
             "service backend remove shop/web 10.1.0.99",
             "has no backend 10.1.0.99",
         ),
+        (
+            "service resource add shop/web default --port 80",
+            "has a resource default already",
+        ),
+        (
+            "service resource remove shop/web none",
+            "has no resource none",
+        ),
+        ("service resource remove shop/web default", ""),
         (
             "endpoint create a/two --network net --address 10.0.0.101 --service shop/none",
             "there is no service shop/none",

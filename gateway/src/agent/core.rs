@@ -314,6 +314,10 @@ impl Core {
     /// Takes in which addresses there are after changes of the state, which is as it was before them.
     fn follow(&mut self, changes: &[Change]) {
         for change in changes {
+            if let Object::Network(..) = change.object() {
+                // It may have another interface now.
+                self.detection.unpark(&change.object().reference());
+            }
             let Object::Endpoint(tenant, record) = change.object() else {
                 continue;
             };
@@ -347,9 +351,11 @@ impl Core {
             self.standings = Standings::of(&self.state);
         }
         let mut scope = std::mem::take(&mut self.scope);
-        let tentative = self.detection.tentative();
-        self.observed
-            .see_tentative(tentative, &self.state, &mut scope);
+        for key in self.detection.take_turned() {
+            let tentative = self.detection.is_tentative(&key);
+            self.observed
+                .see_tentative(&key, tentative, &self.state, &mut scope);
+        }
         let rebuilt = self.stale;
         if !rebuilt && scope.is_empty() {
             return Ok(());

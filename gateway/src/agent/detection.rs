@@ -58,6 +58,43 @@ struct Rival {
 struct Entry {
     phase: Phase,
     rival: Option<Rival>,
+    /// Where it stands in the order, if it does.
+    due: Option<Due>,
+}
+
+/// When there is something to do: at once, or then.
+type Due = Option<Instant>;
+
+impl Entry {
+    const fn new(phase: Phase) -> Self {
+        Self {
+            phase,
+            rival: None,
+            due: None,
+        }
+    }
+
+    /// When there is something to do about it, if ever.
+    fn next(&self) -> Option<Due> {
+        let of_phase = match self.phase {
+            Phase::Probing(_, next) => Some(next),
+            Phase::Taken(sent, next) => (sent < ANNOUNCEMENTS).then_some(next),
+            Phase::Refused(again) => Some(Some(again)),
+        };
+        let taken = matches!(self.phase, Phase::Taken(..));
+        let of_rival = self.rival.filter(|_| taken).map(|rival| {
+            let forgotten = rival.seen + REMEMBER;
+            match rival.defended {
+                None => None,
+                Some(at) if at < rival.seen => Some(forgotten.min(at + DEFEND)),
+                Some(_) => Some(forgotten),
+            }
+        });
+        match (of_phase, of_rival) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
 }
 
 /// What is to be sent.
@@ -89,8 +126,12 @@ pub struct Detection {
     entries: BTreeMap<Key, Entry>,
     /// Those that are not in use yet.
     tentative: BTreeSet<Key>,
-    /// Those that there may be something to do about.
-    busy: BTreeSet<Key>,
+    /// Those of which that changed since it was last taken in.
+    turned: BTreeSet<Key>,
+    /// Those that there is something to do about, by when.
+    order: BTreeSet<(Due, Key)>,
+    /// Those that there will be, when their networks can be reached.
+    parked: BTreeSet<Key>,
 }
 
 impl Detection {
@@ -101,16 +142,15 @@ impl Detection {
             probing,
             entries: BTreeMap::new(),
             tentative: BTreeSet::new(),
-            busy: BTreeSet::new(),
+            turned: BTreeSet::new(),
+            order: BTreeSet::new(),
+            parked: BTreeSet::new(),
         }
     }
 
     /// These were in use when the agent started.
     pub fn adopt(&mut self, keys: impl IntoIterator<Item = Key>) {
-        let entry = Entry {
-            phase: Phase::Taken(ANNOUNCEMENTS, None),
-            rival: None,
-        };
+        let entry = Entry::new(Phase::Taken(ANNOUNCEMENTS, None));
         self.entries
             .extend(keys.into_iter().map(|key| (key, entry)));
     }
@@ -147,54 +187,73 @@ impl Detection {
         } else {
             Phase::Probing(0, None)
         };
-        self.entries
-            .insert(key.clone(), Entry { phase, rival: None });
+        self.entries.insert(key.clone(), Entry::new(phase));
         self.note(key);
     }
 
     /// Takes in that there is one no more.
     pub fn forget(&mut self, key: &Key) {
-        self.entries.remove(key);
-        self.tentative.remove(key);
-        self.busy.remove(key);
+        if let Some(due) = self.entries.remove(key).and_then(|entry| entry.due) {
+            self.order.remove(&(due, key.clone()));
+        }
+        if self.tentative.remove(key) {
+            self.turned.insert(key.clone());
+        }
+        self.parked.remove(key);
     }
 
-    /// Keeps in mind what is to be known of the address.
+    /// Keeps in mind what is to be known of the address, and when there is something to do about it.
     fn note(&mut self, key: Key) {
-        let Some(Entry { phase, rival }) = self.entries.get(&key) else {
+        let Some(entry) = self.entries.get_mut(&key) else {
             return;
         };
-        let taken = matches!(phase, Phase::Taken(..));
-        let at_rest = matches!(phase, Phase::Taken(sent, _) if *sent >= ANNOUNCEMENTS);
-        if taken {
-            self.tentative.remove(&key);
+        let taken = matches!(entry.phase, Phase::Taken(..));
+        let turned = if taken {
+            self.tentative.remove(&key)
         } else {
-            self.tentative.insert(key.clone());
+            self.tentative.insert(key.clone())
+        };
+        if turned {
+            self.turned.insert(key.clone());
         }
-        if at_rest && rival.is_none() {
-            self.busy.remove(&key);
-        } else {
-            self.busy.insert(key);
+        let next = entry.next();
+        if let Some(due) = std::mem::replace(&mut entry.due, next) {
+            self.order.remove(&(due, key.clone()));
+        }
+        self.parked.remove(&key);
+        if let Some(due) = next {
+            self.order.insert((due, key));
         }
     }
 
-    /// The addresses that are not in use yet.
+    /// Whether the address is not in use yet.
     #[must_use]
-    pub const fn tentative(&self) -> &BTreeSet<Key> {
-        &self.tentative
+    pub fn is_tentative(&self, key: &Key) -> bool {
+        self.tentative.contains(key)
+    }
+
+    /// The addresses of which that changed since the last call.
+    pub fn take_turned(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.turned)
     }
 
     /// The addresses of a network are announced anew: its interface came back.
     pub fn announce_again(&mut self, network: &Reference) {
-        let first = (network.clone(), IpAddr::from([0, 0, 0, 0]));
-        for (key, entry) in self.entries.range_mut(first..) {
-            if key.0 != *network {
-                break;
-            }
-            if matches!(entry.phase, Phase::Taken(..)) {
+        for key in of_network(self.entries.range(first(network)..), network) {
+            if let Some(entry) = self.entries.get_mut(&key)
+                && matches!(entry.phase, Phase::Taken(..))
+            {
                 entry.phase = Phase::Taken(0, None);
-                self.busy.insert(key.clone());
             }
+            self.note(key);
+        }
+    }
+
+    /// A network that could not be reached can perhaps be reached now.
+    pub fn unpark(&mut self, network: &Reference) {
+        let parked = self.parked.range(first(network)..).map(|key| (key, ()));
+        for key in of_network(parked, network) {
+            self.note(key);
         }
     }
 
@@ -218,13 +277,19 @@ impl Detection {
     pub fn step(&mut self, now: Instant, reachable: impl Fn(&Reference) -> bool) -> Vec<Action> {
         let mut actions = Vec::new();
         let due = |at: Option<Instant>| at.is_none_or(|at| at <= now);
-        for key in self.busy.clone() {
-            if !reachable(&key.0) {
-                continue;
-            }
+        let mut turn = Vec::new();
+        while self.order.first().is_some_and(|(at, _)| due(*at)) {
+            turn.extend(self.order.pop_first().map(|(_, key)| key));
+        }
+        for key in turn {
             let Some(entry) = self.entries.get_mut(&key) else {
                 continue;
             };
+            entry.due = None;
+            if !reachable(&key.0) {
+                self.parked.insert(key);
+                continue;
+            }
             match entry.phase {
                 Phase::Probing(sent, next) if due(next) => {
                     entry.phase = if sent < self.probing.probes {
@@ -276,6 +341,19 @@ impl Detection {
     }
 }
 
+/// The first that an address of the network may be.
+fn first(network: &Reference) -> Key {
+    (network.clone(), IpAddr::from([0, 0, 0, 0]))
+}
+
+/// Those at the beginning that are of the network.
+fn of_network<'a, T>(keys: impl Iterator<Item = (&'a Key, T)>, network: &Reference) -> Vec<Key> {
+    keys.map(|(key, _)| key)
+        .take_while(|key| key.0 == *network)
+        .cloned()
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,9 +382,11 @@ mod tests {
         let mut sent = Vec::new();
         for step in 0..4 {
             assert_eq!(detection.standing(&key()), Some(Standing::Probing));
-            assert_eq!(detection.tentative().len(), 1);
+            assert!(detection.is_tentative(&key()));
             let now = start + Duration::from_millis(200) * step;
             assert_eq!(detection.step(now, |_| false), []);
+            assert_eq!(detection.step(now, |_| true), [], "it is parked");
+            detection.unpark(&key().0);
             sent.extend(detection.step(now, |_| true));
             assert_eq!(detection.step(now, |_| true), []);
         }
@@ -317,7 +397,9 @@ mod tests {
             [probe.clone(), probe.clone(), probe, announce.clone()]
         );
         assert_eq!(detection.standing(&key()), Some(Standing::Taken));
-        assert!(detection.tentative().is_empty());
+        assert!(!detection.is_tentative(&key()));
+        assert_eq!(detection.take_turned(), BTreeSet::from([key()]));
+        assert_eq!(detection.take_turned(), BTreeSet::new());
         let later = start + Duration::from_secs(3);
         assert_eq!(detection.step(later, |_| true), [announce]);
         assert_eq!(detection.step(later + ANNOUNCE, |_| true), []);
@@ -351,9 +433,24 @@ mod tests {
         let soon = start + Duration::from_secs(5);
         assert_eq!(detection.step(soon, |_| true), []);
         assert_eq!(detection.step(start + DEFEND, |_| true), announce);
-        assert!(detection.tentative().is_empty(), "it stays in use");
+        assert!(!detection.is_tentative(&key()), "it stays in use");
         let later = soon + REMEMBER + Duration::from_secs(1);
         detection.step(later, |_| true);
         assert_eq!(detection.standing(&key()), Some(Standing::Taken));
+        assert!(detection.order.is_empty() && detection.parked.is_empty());
+    }
+
+    #[test]
+    fn a_network_that_comes_back_has_its_addresses_announced_and_no_other() {
+        let mut detection = fresh(0);
+        let other: Key = ("b/net".parse().unwrap(), key().1);
+        detection.adopt([key(), other.clone()]);
+        let start = Instant::now();
+        assert_eq!(detection.step(start, |_| true), []);
+        detection.announce_again(&key().0);
+        assert_eq!(detection.step(start, |_| true), [Action::Announce(key())]);
+        detection.forget(&key());
+        assert_eq!(detection.step(start + ANNOUNCE, |_| true), []);
+        assert_eq!(detection.standing(&other), Some(Standing::Taken));
     }
 }

@@ -117,20 +117,23 @@ impl Observed {
         }
     }
 
-    /// Takes in of which addresses it is not known that nobody else has them.
+    /// Takes in whether it is not known of an address that nobody else has it.
     pub fn see_tentative(
         &mut self,
-        seen: &BTreeSet<(Reference, IpAddr)>,
+        key: &(Reference, IpAddr),
+        tentative: bool,
         state: &State,
         scope: &mut Scope,
     ) {
-        if self.tentative == *seen {
-            return;
-        }
-        for (network, address) in self.tentative.symmetric_difference(seen) {
+        let changed = if tentative {
+            self.tentative.insert(key.clone())
+        } else {
+            self.tentative.remove(key)
+        };
+        if changed {
+            let (network, address) = key;
             let endpoint = state.endpoint_of_address(network, *address);
             scope.endpoints.extend(endpoint.cloned());
         }
-        self.tentative.clone_from(seen);
     }
 }

@@ -3,11 +3,13 @@
 use std::{borrow::Borrow, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
-/// 1 to 63 of `a-z 0-9 -`, starting with a letter.
+/// 1 to 63 of `a-z 0-9 -`, starting with a letter. Copies are cheap: short ones are held in place, and
+/// long ones shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Name(String);
+pub struct Name(SmolStr);
 
 /// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +23,7 @@ pub struct InvalidName {
 impl Name {
     /// The name that no other sorts before.
     pub(crate) fn lowest() -> Self {
-        Self("a".to_owned())
+        Self(SmolStr::new_static("a"))
     }
 
     /// The name as text.
@@ -43,7 +45,7 @@ impl FromStr for Name {
                 .is_some_and(|first| first.is_ascii_lowercase())
             && text.bytes().all(allowed);
         if valid {
-            Ok(Self(text.to_owned()))
+            Ok(Self(SmolStr::new(text)))
         } else {
             Err(InvalidName {
                 given: text.chars().take(80).collect(),
@@ -62,7 +64,7 @@ impl TryFrom<String> for Name {
 
 impl From<Name> for String {
     fn from(name: Name) -> Self {
-        name.0
+        name.0.into()
     }
 }
 

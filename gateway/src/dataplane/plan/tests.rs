@@ -293,11 +293,8 @@ proptest! {
                 14 => world.decide_if_there("provider/shop", "consumer/six", Decision::Approve),
                 15 => {
                     let key = ("consumer/net".parse().unwrap(), "10.0.0.101".parse().unwrap());
-                    let mut tentative = observed.tentative.clone();
-                    if !tentative.remove(&key) {
-                        tentative.insert(key);
-                    }
-                    observed.see_tentative(&tentative, &world.state, &mut scope);
+                    let taken = observed.tentative.contains(&key);
+                    observed.see_tentative(&key, !taken, &world.state, &mut scope);
                     Ok(())
                 }
                 16 => {

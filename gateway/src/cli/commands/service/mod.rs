@@ -1,6 +1,7 @@
 //! `gateway service`.
 
 mod arguments;
+mod resource;
 mod table;
 
 use std::net::IpAddr;
@@ -34,6 +35,9 @@ pub(in crate::cli) enum Command {
     /// Add, drain or remove a backend
     #[command(subcommand)]
     Backend(BackendCommand),
+    /// Offer, change or take away a further resource
+    #[command(subcommand)]
+    Resource(resource::Command),
     /// List services
     List {
         /// Only those of this tenant
@@ -83,12 +87,13 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             };
             let name = arguments.resource.unwrap_or_else(default_resource);
             let service = change(client, &arguments.service, None, |spec| {
-                let mut resources = spec.resources.iter_mut();
-                let resource = resources
-                    .find(|resource| resource.name == name)
-                    .with_context(|| format!("the service has no resource {name}"))?;
-                act(resource, arguments.backend)
+                act(resource::find(spec, &name)?, arguments.backend)
             });
+            client.show(&service.await?, details)
+        }
+        Command::Resource(command) => {
+            let service = command.service().clone();
+            let service = change(client, &service, None, |spec| command.apply(spec));
             client.show(&service.await?, details)
         }
         Command::List { tenant } => {
