@@ -126,15 +126,18 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
 pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let kernel = Kernel::running()?;
     let store = Sqlite::open(&config.state_dir.join(STORE))?;
-    let loaded = store::load(&store)?;
     let parameters = Parameters {
         seed: store.seed()?,
         refusals_per_second: config.refusals_per_second,
         log_packets: config.log_packets,
         end_flows: config.end_flows,
     };
-    let (mut program, maps) =
-        Program::load(&config.bpf_dir, parameters).context("could not start the data path")?;
+    // The one takes the kernel some time, the other this process.
+    let bpf_dir = config.bpf_dir.clone();
+    let loading = tokio::task::spawn_blocking(move || Program::load(&bpf_dir, parameters));
+    let loaded = tokio::task::block_in_place(|| store::load(&store));
+    let (mut program, maps) = loading.await?.context("could not start the data path")?;
+    let loaded = loaded?;
     if config.log_packets {
         log_packets(program.logger()?)?;
     }

@@ -1,7 +1,7 @@
 //! The maps themselves: reading what they hold, writing what a plan says.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, HashSet, btree_map::Entry},
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     time::Duration,
@@ -41,6 +41,9 @@ struct Raw<T>(T);
 
 // SAFETY: the same bytes as `T`, which bytemuck knows to be plain old data.
 unsafe impl<T: Pod> aya::Pod for Raw<T> {}
+
+/// For more connections than this it is looked first which have drops counted.
+const FEW_RESETS: usize = 16;
 
 type ArrayOf<T> = Array<MapData, Raw<T>>;
 type HashOf<K, V> = BpfHashMap<MapData, Raw<K>, Raw<V>>;
@@ -266,20 +269,36 @@ impl Maps {
     /// When the kernel refuses a write.
     pub fn write(&mut self, plan: &Plan, current: &mut Contents) -> Result<()> {
         for write in &plan.revoke {
-            self.write_one(*write, current)?;
+            self.write_one(*write, None, current)?;
         }
         if !plan.revoke.is_empty() {
             grace_period();
         }
+        let rest = plan.grant.iter().chain(&plan.release);
+        let resets = rest.filter(|write| matches!(write, Write::ResetCounters(_)));
+        // To ask for each reason of each connection is much the longest part of a start.
+        let dropping = (resets.count() > FEW_RESETS)
+            .then(|| self.links_with_drops())
+            .transpose()
+            .context("could not read map LINK_DROPS")?;
+        let dropping = dropping.as_ref();
         for write in plan.grant.iter().chain(&plan.release) {
-            self.write_one(*write, current)?;
+            self.write_one(*write, dropping, current)?;
         }
         Ok(())
     }
 
-    fn write_one(&mut self, write: Write, current: &mut Contents) -> Result<()> {
-        self.put(write)
-            .with_context(|| format!("could not write {write:?}"))?;
+    fn write_one(
+        &mut self,
+        write: Write,
+        dropping: Option<&HashSet<u32>>,
+        current: &mut Contents,
+    ) -> Result<()> {
+        let written = match write {
+            Write::ResetCounters(slot) => self.reset_counters(slot, dropping),
+            write => self.put(write),
+        };
+        written.with_context(|| format!("could not write {write:?}"))?;
         apply(current, write);
         Ok(())
     }
@@ -307,7 +326,7 @@ impl Maps {
             Write::NatAddress(place, value) => self.nat_addresses.set(place, Raw(value), 0),
             Write::Link(slot, value) => self.links.set(slot, Raw(value), 0),
             Write::Limits(slot, value) => self.limits.set(slot, Raw(value), 0),
-            Write::ResetCounters(slot) => self.reset_counters(slot),
+            Write::ResetCounters(slot) => self.reset_counters(slot, None),
         }
     }
 
@@ -331,12 +350,28 @@ impl Maps {
             .map_err(|io_error| failed("bpf_map_delete_elem", io_error))
     }
 
-    fn reset_counters(&mut self, slot: u32) -> Result<(), MapError> {
+    /// The connections of which a drop was counted.
+    fn links_with_drops(&self) -> Result<HashSet<u32>, MapError> {
+        self.link_drops
+            .keys()
+            .map(|key| key.map(|Raw(key)| key.link))
+            .collect()
+    }
+
+    /// Puts a connection's counters to zero. `dropping`: those that have drops counted, if known.
+    fn reset_counters(
+        &mut self,
+        slot: u32,
+        dropping: Option<&HashSet<u32>>,
+    ) -> Result<(), MapError> {
         let zeros = vec![Raw(LinkCounters::default()); self.cpus];
         let zeros =
             PerCpuValues::try_from(zeros).map_err(|io_error| failed("per-CPU values", io_error))?;
         self.link_counters.set(slot, zeros, 0)?;
         self.usage.set(slot, Raw(Usage::default()), 0)?;
+        if dropping.is_some_and(|dropping| !dropping.contains(&slot)) {
+            return Ok(());
+        }
         for reason in DropReason::ALL {
             let key = LinkDropKey {
                 link: slot,

@@ -180,7 +180,7 @@ pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
         })
     }
     let mut loaded = Loaded::default();
-    let mut objects = Vec::new();
+    let mut objects = Vec::with_capacity(entries.len());
     for entry in entries {
         match entry.key.split_once('/') {
             Some((keys::EVENTS, _)) => loaded.events.push((read(&entry)?, entry.revision)),
@@ -192,11 +192,42 @@ pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
                 let request = (hash.to_owned(), read(&entry)?, entry.revision);
                 loaded.requests.push(request);
             }
-            _ => objects.push(Object::decode(&entry.key, &entry.value, entry.revision)?),
+            _ => objects.push(entry),
         }
     }
+    let objects = decode(&objects)?;
     loaded.state = State::new(objects);
     Ok(loaded)
+}
+
+/// Fewer objects than this are not worth a thread.
+const MANY: usize = 1_024;
+
+/// The objects that entries hold, read on all processors: they are the most of what a start takes.
+fn decode(entries: &[Entry]) -> Result<Vec<Object>, DecodeError> {
+    let decode = |entries: &[Entry]| -> Result<Vec<Object>, DecodeError> {
+        entries
+            .iter()
+            .map(|entry| Object::decode(&entry.key, &entry.value, entry.revision))
+            .collect()
+    };
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let each = entries.len().div_ceil(processors).max(MANY);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = entries
+            .chunks(each)
+            .map(|part| scope.spawn(move || decode(part)))
+            .collect();
+        let mut objects = Vec::with_capacity(entries.len());
+        for part in parts {
+            // A thread of these does not panic; if it does, so does this one.
+            let part = part
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            objects.extend(part?);
+        }
+        Ok(objects)
+    })
 }
 
 /// The writes that carry out changes.
