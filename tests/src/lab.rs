@@ -3,7 +3,9 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CString,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::{TestRun as _, programs::TestRunOptions};
@@ -16,6 +18,7 @@ use gateway::{
         observed::{Interface, NextHop, Observed},
         plan::plan,
         program::{Parameters, Program, ProgramInfo},
+        syscalls,
     },
     model::{Decision, Reference, operations},
 };
@@ -168,7 +171,7 @@ pub struct Lab {
     desired: Desired,
     /// The frames sent since the beginning, as the fuzzer's corpus has them.
     recorded: Vec<u8>,
-    _bpf: BpfDirectory,
+    bpf: BpfDirectory,
 }
 
 /// Runs a function with a laboratory, in a network namespace of its own.
@@ -176,6 +179,17 @@ pub struct Lab {
 /// # Panics
 /// When it can't be set up, or the function does.
 pub fn with_lab<T: Send + 'static>(function: impl FnOnce(&mut Lab) -> T + Send + 'static) -> T {
+    with_lab_refusing(0, function)
+}
+
+/// The same, where no more than so many refusals are sent each second.
+///
+/// # Panics
+/// As [`with_lab`].
+pub fn with_lab_refusing<T: Send + 'static>(
+    refusals_per_second: u32,
+    function: impl FnOnce(&mut Lab) -> T + Send + 'static,
+) -> T {
     let host = Namespace::new("lab");
     for side in Side::ALL {
         let (name, [.., last]) = (side.interface(), side.mac());
@@ -185,15 +199,15 @@ pub fn with_lab<T: Send + 'static>(function: impl FnOnce(&mut Lab) -> T + Send +
         host.ip(&format!("link set dev {name}-far up"));
         host.ip(&format!("link set dev {name} up"));
     }
-    host.run_in(move || function(&mut Lab::new()))
+    host.run_in(move || function(&mut Lab::new(refusals_per_second)))
 }
 
 impl Lab {
-    fn new() -> Self {
+    fn new(refusals_per_second: u32) -> Self {
         let bpf = BpfDirectory::new();
         let parameters = Parameters {
             seed: SEED,
-            refusals_per_second: 0,
+            refusals_per_second,
             log_packets: false,
             end_flows: false,
         };
@@ -214,7 +228,7 @@ impl Lab {
             ifindexes,
             desired: Desired::furnish(),
             recorded: Vec::new(),
-            _bpf: bpf,
+            bpf,
         };
         lab.reset();
         lab
@@ -250,6 +264,17 @@ impl Lab {
             ..World::default()
         };
         self.reconcile();
+    }
+
+    /// Removes the flows that are being opened by IPv4 from the kernel's table.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn forget_opening(&mut self) {
+        for (key, _) in self.kernel_flows::<V4>(Table::Embryonic) {
+            let removed = self.maps.remove_flow(Table::Embryonic, &key);
+            removed.expect("a flow removed");
+        }
     }
 
     /// Empties the kernel's tables.
@@ -509,6 +534,46 @@ impl Lab {
     #[must_use]
     pub fn flow_tables(&self) -> flow_tables::FlowTables {
         flow_tables::FlowTables::new(&self.maps).expect("descriptors")
+    }
+
+    /// The program, as the kernel has it.
+    ///
+    /// # Panics
+    /// When it is not loaded.
+    #[must_use]
+    pub fn program(&self) -> BorrowedFd<'_> {
+        let program = self.program.program().expect("the program");
+        program.fd().expect("a descriptor").as_fd()
+    }
+
+    /// A map of the program's.
+    ///
+    /// # Panics
+    /// When there is none of the name.
+    #[must_use]
+    pub fn map(&self, name: &str) -> OwnedFd {
+        let directory = format!("maps-v{}", gateway_common::maps::LAYOUT_VERSION);
+        let path = self.bpf.path().join(directory).join(name);
+        let path = CString::new(path.into_os_string().into_encoded_bytes()).expect("a path");
+        syscalls::open_pinned(&path).expect("a pinned map")
+    }
+
+    /// The kernel's maps.
+    #[must_use]
+    pub const fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// What the maps hold, but for flows.
+    #[must_use]
+    pub const fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// The kernel's number for the interface of a side.
+    #[must_use]
+    pub fn ifindex(&self, side: Side) -> u32 {
+        self.ifindexes[&side]
     }
 
     /// What the kernel says of the program.

@@ -1,0 +1,365 @@
+//! Programs for the kernel, put together instruction by instruction: small ones that stand beside the
+//! gateway's when it is measured.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+use bytemuck::{Pod, Zeroable};
+
+/// A register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Register(u8);
+
+/// Results, and the program's own.
+pub(crate) const R0: Register = Register(0);
+/// The first argument: at the beginning the context.
+pub(crate) const R1: Register = Register(1);
+pub(crate) const R2: Register = Register(2);
+pub(crate) const R3: Register = Register(3);
+pub(crate) const R4: Register = Register(4);
+pub(crate) const R5: Register = Register(5);
+/// Those from here on outlive calls.
+pub(crate) const R6: Register = Register(6);
+pub(crate) const R7: Register = Register(7);
+/// The end of the stack.
+pub(crate) const R10: Register = Register(10);
+
+/// How many bytes are moved.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Width {
+    /// 4.
+    Word = 0x00,
+    /// 2.
+    Half = 0x08,
+    /// 1.
+    Byte = 0x10,
+    /// 8.
+    Double = 0x18,
+}
+
+/// Arithmetic on 64 bits.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Operation {
+    Add = 0x00,
+    Multiply = 0x20,
+    And = 0x50,
+    ShiftRight = 0x70,
+    Move = 0xb0,
+}
+
+/// Comparisons, without signs.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+pub(crate) enum Comparison {
+    Equal = 0x10,
+    Greater = 0x20,
+    NotEqual = 0x50,
+}
+
+/// `bpf_map_lookup_elem`.
+pub(crate) const LOOKUP: i32 = 1;
+/// `bpf_tail_call`.
+pub(crate) const TAIL_CALL: i32 = 12;
+/// `bpf_redirect_map`.
+pub(crate) const REDIRECT_MAP: i32 = 51;
+/// `bpf_redirect`.
+pub(crate) const REDIRECT: i32 = 23;
+
+/// A program that grows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Assembler {
+    code: Vec<u64>,
+    /// Jumps whose goal is the end: the last two instructions.
+    to_end: Vec<usize>,
+}
+
+impl Assembler {
+    fn emit(&mut self, opcode: u8, to: Register, from: Register, offset: i16, number: i32) {
+        let word = u64::from(opcode)
+            | u64::from(to.0) << 8
+            | u64::from(from.0) << 12
+            | u64::from(offset.cast_unsigned()) << 16
+            | u64::from(number.cast_unsigned()) << 32;
+        self.code.push(word);
+    }
+
+    /// `to op= number`.
+    pub(crate) fn number(&mut self, operation: Operation, to: Register, number: i32) -> &mut Self {
+        self.emit(0x07 | operation as u8, to, R0, 0, number);
+        self
+    }
+
+    /// `to op= from`.
+    pub(crate) fn register(
+        &mut self,
+        operation: Operation,
+        to: Register,
+        from: Register,
+    ) -> &mut Self {
+        self.emit(0x0f | operation as u8, to, from, 0, 0);
+        self
+    }
+
+    /// `to = *(from + offset)`.
+    pub(crate) fn load(
+        &mut self,
+        width: Width,
+        to: Register,
+        from: Register,
+        offset: i16,
+    ) -> &mut Self {
+        self.emit(0x61 | width as u8, to, from, offset, 0);
+        self
+    }
+
+    /// `*(to + offset) = from`.
+    pub(crate) fn store(
+        &mut self,
+        width: Width,
+        to: Register,
+        offset: i16,
+        from: Register,
+    ) -> &mut Self {
+        self.emit(0x63 | width as u8, to, from, offset, 0);
+        self
+    }
+
+    /// `to = number`, of 64 bits.
+    pub(crate) fn wide(&mut self, to: Register, number: u64) -> &mut Self {
+        self.two_words(to, 0, number)
+    }
+
+    /// `to = ` a map.
+    pub(crate) fn map(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
+        let descriptor = u64::from(map.as_raw_fd().cast_unsigned());
+        self.two_words(to, 1, descriptor)
+    }
+
+    /// `to = ` the first element of an array.
+    pub(crate) fn element(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
+        let descriptor = u64::from(map.as_raw_fd().cast_unsigned());
+        self.two_words(to, 2, descriptor)
+    }
+
+    fn two_words(&mut self, to: Register, kind: u8, number: u64) -> &mut Self {
+        #[expect(clippy::cast_possible_truncation, reason = "its two halves")]
+        let (low, high) = (number as u32, (number >> 32) as u32);
+        self.emit(0x18, to, Register(kind), 0, low.cast_signed());
+        self.emit(0, R0, R0, 0, high.cast_signed());
+        self
+    }
+
+    /// To the end, with what is in `R0`, if the comparison with a number holds.
+    pub(crate) fn end_if(
+        &mut self,
+        comparison: Comparison,
+        left: Register,
+        right: i32,
+    ) -> &mut Self {
+        self.to_end.push(self.code.len());
+        self.emit(0x05 | comparison as u8, left, R0, 0, right);
+        self
+    }
+
+    /// The same with another register.
+    pub(crate) fn end_if_register(
+        &mut self,
+        comparison: Comparison,
+        left: Register,
+        right: Register,
+    ) -> &mut Self {
+        self.to_end.push(self.code.len());
+        self.emit(0x0d | comparison as u8, left, right, 0, 0);
+        self
+    }
+
+    /// Calls a helper.
+    pub(crate) fn call(&mut self, helper: i32) -> &mut Self {
+        self.emit(0x85, R0, R0, 0, helper);
+        self
+    }
+
+    /// Ends it and loads it as an XDP program that takes frames of several buffers.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub(crate) fn finish(&self) -> io::Result<OwnedFd> {
+        let mut code = self.code.clone();
+        for jump in &self.to_end {
+            let distance = i16::try_from(self.code.len() - jump - 1).expect("a short program");
+            code[*jump] |= u64::from(distance.cast_unsigned()) << 16;
+        }
+        code.push(0x95);
+        load(&code)
+    }
+}
+
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_PROG_TYPE_XDP: u32 = 6;
+const BPF_XDP: u32 = 37;
+const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+
+fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the attributes are those of the command, and what they point to outlives the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(i32::try_from(result).unwrap_or(0))
+}
+
+fn descriptor(number: i32) -> OwnedFd {
+    // SAFETY: a command that makes one returned it, and nobody else knows it.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Load {
+    kind: u32,
+    count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel: u32,
+    flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+}
+
+fn load(code: &[u64]) -> io::Result<OwnedFd> {
+    let mut log = vec![0u8; 1 << 16];
+    let mut attributes = Load {
+        kind: BPF_PROG_TYPE_XDP,
+        count: u32::try_from(code.len()).expect("a short program"),
+        instructions: code.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 1,
+        log_size: u32::try_from(log.len()).expect("a short log"),
+        log: log.as_mut_ptr() as u64,
+        kernel: 0,
+        flags: BPF_F_XDP_HAS_FRAGS,
+        name: [0; 16],
+        ifindex: 0,
+        attach_type: BPF_XDP,
+    };
+    match bpf(BPF_PROG_LOAD, &mut attributes) {
+        Ok(program) => Ok(descriptor(program)),
+        Err(error) => {
+            let log = String::from_utf8_lossy(&log);
+            let log = log.trim_end_matches('\0');
+            Err(io::Error::other(format!("{error}:\n{log}")))
+        }
+    }
+}
+
+/// Kinds of maps.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+pub(crate) enum MapKind {
+    Array = 2,
+    Programs = 3,
+}
+
+/// Makes a map with keys of 4 bytes.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(crate) fn map(kind: MapKind, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+    let mut attributes = [kind as u32, 4, value_size, entries, 0];
+    bpf(BPF_MAP_CREATE, &mut attributes).map(descriptor)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct TestRun {
+    program: u32,
+    result: u32,
+    data_in_size: u32,
+    data_out_size: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_in_size: u32,
+    context_out_size: u32,
+    context_in: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+    batch: u32,
+    padding: u32,
+}
+
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`: frames go where the program sends them.
+const LIVE_FRAMES: u32 = 1 << 1;
+
+/// Runs a program on a frame that comes in by an interface, so many times over. Returns its last result,
+/// and how many nanoseconds one took.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn run(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    frame: &[u8],
+    repeat: u32,
+) -> io::Result<(u32, u32)> {
+    let mut after = vec![0; frame.len() + 256];
+    let context = context(ifindex, frame);
+    let mut attributes = TestRun {
+        program: program.as_raw_fd().cast_unsigned(),
+        data_in_size: u32::try_from(frame.len()).expect("a frame"),
+        data_in: frame.as_ptr() as u64,
+        data_out_size: u32::try_from(after.len()).expect("a frame"),
+        data_out: after.as_mut_ptr() as u64,
+        repeat,
+        context_in_size: u32::try_from(size_of_val(&context)).expect("a context"),
+        context_in: context.as_ptr() as u64,
+        ..TestRun::zeroed()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attributes)?;
+    Ok((attributes.result, attributes.duration))
+}
+
+/// Has a program send frames, which are all like this one at first.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn send(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    frame: &[u8],
+    repeat: u32,
+    batch: u32,
+) -> io::Result<()> {
+    let context = context(ifindex, frame);
+    let mut attributes = TestRun {
+        program: program.as_raw_fd().cast_unsigned(),
+        data_in_size: u32::try_from(frame.len()).expect("a frame"),
+        data_in: frame.as_ptr() as u64,
+        repeat,
+        context_in_size: u32::try_from(size_of_val(&context)).expect("a context"),
+        context_in: context.as_ptr() as u64,
+        flags: LIVE_FRAMES,
+        batch,
+        ..TestRun::zeroed()
+    };
+    bpf(BPF_PROG_TEST_RUN, &mut attributes).map(|_| ())
+}
+
+/// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+fn context(ifindex: u32, frame: &[u8]) -> [u32; 6] {
+    let length = u32::try_from(frame.len()).expect("a frame");
+    [0, length, 0, ifindex, 0, 0]
+}

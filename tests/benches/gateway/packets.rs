@@ -1,0 +1,331 @@
+//! What a packet costs, by the way that it takes.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use gateway::dataplane::syscalls;
+use gateway_common::{
+    V4,
+    flow::{Flow, FlowKey, Table},
+    maps::name,
+};
+use tests::lab::{
+    BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT, ENDPOINT_V6, HTTPS, Lab, PENDING,
+    Side, icmp, tcp, tcp_v6, udp, who_has, with_lab_refusing,
+};
+
+use crate::{
+    assembler::run,
+    wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, nothing, varied},
+};
+
+/// `XDP_ABORTED`.
+const ABORTED: u32 = 0;
+/// `XDP_DROP`.
+const DROP: u32 = 1;
+/// `XDP_REDIRECT`.
+const REDIRECT: u32 = 4;
+
+/// What a way costs.
+#[derive(Clone, Debug)]
+pub(crate) struct Cost {
+    /// The way.
+    pub(crate) name: &'static str,
+    /// Nanoseconds a packet, net of the wrapper.
+    pub(crate) nanoseconds: f64,
+}
+
+/// Which program a frame goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    Gateway,
+    BareV4,
+    BareV6,
+}
+
+/// A way that is measured.
+struct Case {
+    name: &'static str,
+    program: Program,
+    side: Side,
+    frame: Vec<u8>,
+    vary: Vary,
+    expected: u32,
+    /// How many runs at a time, if flows are made that have to be forgotten then.
+    most: Option<u32>,
+    /// Its sender is told, but not so often: what is measured is a packet of a flood.
+    refused: bool,
+}
+
+/// One that is set up.
+struct Prepared {
+    case: Case,
+    wrapper: Wrapper,
+    best: u32,
+    best_nothing: u32,
+}
+
+/// Packets at a time.
+const REPEAT: u32 = 200_000;
+/// Rounds over all ways: the least time of each counts, which is that without disturbance.
+const ROUNDS: u32 = 15;
+/// New flows at a time: they must find room.
+const NEW_FLOWS: u32 = 20_000;
+
+/// How many flows are a full table.
+const MANY: u32 = 1 << 17;
+const MOST: u32 = 1 << 19;
+
+/// Measures all ways, in one run.
+pub(crate) fn measure(rounds: Option<u32>) -> Vec<Cost> {
+    with_lab_refusing(1, move |lab| {
+        let rounds = rounds.unwrap_or(ROUNDS);
+        let mut costs = few_flows(lab, rounds).expect("the measurement");
+        costs.extend(many_flows(lab, rounds, "1 of 131,072", MANY).expect("the measurement"));
+        costs.extend(many_flows(lab, rounds, "1 of 524,288", MOST).expect("the measurement"));
+        costs
+    })
+}
+
+/// The frame, long enough that all of its headers can be put back by eights.
+fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    if frame.len() < 80 {
+        frame.resize(80, 0);
+    }
+    frame
+}
+
+fn few_flows(lab: &mut Lab, rounds: u32) -> io::Result<Vec<Cost>> {
+    let payload = &[b'x'; 26];
+    let connection = lab.connect(40_000);
+    let to_service = connection.from_client().data(payload).bytes(false);
+    let to_consumer = connection.from_backend().data(payload).bytes(false);
+
+    let (client, endpoint) = ((CLIENT, 40_001), (ENDPOINT, DNS));
+    let question = lab.send(Side::A, &udp(client, endpoint, payload));
+    let (nat, server) = question.forwarded(Side::Provider).sockets();
+    for _ in 0..2 {
+        let answer = udp(server, nat, payload)
+            .from(BACKEND_MAC)
+            .at(Side::Provider);
+        lab.send(Side::Provider, &answer).forwarded(Side::A);
+        lab.send(Side::A, &udp(client, endpoint, payload))
+            .forwarded(Side::Provider);
+    }
+    let datagram = udp(client, endpoint, payload).bytes(false);
+
+    let (client, endpoint) = ((CLIENT_V6, 40_000), (ENDPOINT_V6, HTTPS));
+    let syn = lab.send(Side::A, &tcp_v6(client, endpoint).syn(1_000));
+    let (nat, server) = syn.forwarded(Side::Provider).sockets_v6();
+    let answer = tcp_v6(server, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
+    lab.send(Side::Provider, &answer).forwarded(Side::A);
+    let ack = tcp_v6(client, endpoint).ack(1_001, 5_001);
+    lab.send(Side::A, &ack).forwarded(Side::Provider);
+    let v6 = ack.data(payload).bytes(false);
+
+    let syn = tcp((CLIENT, 0), (ENDPOINT, HTTPS)).syn(1).bytes(false);
+    let unapproved = tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1).bytes(false);
+    let stranger = tcp(
+        (CLIENT, 4_000),
+        ("10.0.0.222".parse().expect("an address"), HTTPS),
+    )
+    .ack(1, 1)
+    .bytes(false);
+    let request = who_has(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
+    let echo = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 32]).bytes(false);
+
+    let case = |name, program, side, frame: &[u8], expected| Case {
+        name,
+        program,
+        side,
+        frame: padded(frame.to_vec()),
+        vary: Vary::Nothing,
+        expected,
+        most: None,
+        refused: false,
+    };
+    let gateway = Program::Gateway;
+    let mut new_flow = case("new flow, TCP", gateway, Side::A, &syn, REDIRECT);
+    new_flow.vary = Vary::Always;
+    new_flow.most = Some(NEW_FLOWS);
+    let mut denied = case("denied", gateway, Side::A, &unapproved, DROP);
+    denied.refused = true;
+    let cases = vec![
+        case(
+            "bare program, IPv4",
+            Program::BareV4,
+            Side::A,
+            &to_service,
+            REDIRECT,
+        ),
+        case(
+            "bare program, IPv6",
+            Program::BareV6,
+            Side::A,
+            &v6,
+            REDIRECT,
+        ),
+        case("established, TCP", gateway, Side::A, &to_service, REDIRECT),
+        case(
+            "the way back, TCP",
+            gateway,
+            Side::Provider,
+            &to_consumer,
+            REDIRECT,
+        ),
+        case("established, UDP", gateway, Side::A, &datagram, REDIRECT),
+        case(
+            "established, TCP over IPv6",
+            gateway,
+            Side::A,
+            &v6,
+            REDIRECT,
+        ),
+        new_flow,
+        case("ARP answer", gateway, Side::A, &request, REDIRECT),
+        case("echo answer", gateway, Side::A, &echo, REDIRECT),
+        case("not ours, isolated", gateway, Side::A, &stranger, DROP),
+        case("not attached", gateway, Side::Host, &to_service, PASS),
+        denied,
+    ];
+    run_cases(lab, cases, rounds)
+}
+
+/// One of many flows, each time another.
+fn many_flows(lab: &mut Lab, rounds: u32, name: &'static str, flows: u32) -> io::Result<Vec<Cost>> {
+    let frame = lab
+        .connect(40_000)
+        .from_client()
+        .data(&[b'x'; 26])
+        .bytes(false);
+    let mut model: Option<(FlowKey<V4>, Flow<V4>)> = None;
+    lab.maps()
+        .for_each_flow::<V4>(Table::Established, |key, flow| {
+            if key.source_port.get() == 40_000 {
+                model = Some((*key, *flow));
+            }
+        })?;
+    let (key, flow) = model.expect("the flow that was opened");
+    let table = lab.map(name::FLOWS_V4);
+    for number in 0..flows {
+        let (host, port) = varied(number);
+        let [host, port] = [host.to_ne_bytes(), port.to_ne_bytes()];
+        let mut bytes: [u8; size_of::<FlowKey<V4>>()] = bytemuck::cast(key);
+        bytes[6..8].copy_from_slice(&host);
+        bytes[12..14].copy_from_slice(&port);
+        syscalls::update(table.as_fd(), &bytes, &flow)?;
+    }
+    let case = |program, name| Case {
+        name,
+        program,
+        side: Side::A,
+        frame: padded(frame.clone()),
+        vary: Vary::Flows(flows),
+        expected: REDIRECT,
+        most: None,
+        refused: false,
+    };
+    let [of_gateway, of_bare] = match flows {
+        MANY => [
+            "established, 1 of 131,072 flows",
+            "bare program, 1 of 131,072 flows",
+        ],
+        _ => [
+            "established, 1 of 524,288 flows",
+            "bare program, 1 of 524,288 flows",
+        ],
+    };
+    let cases = vec![
+        case(Program::BareV4, of_bare),
+        case(Program::Gateway, of_gateway),
+    ];
+    let costs = run_cases(lab, cases, rounds);
+    println!("{name} measured");
+    lab.reset();
+    costs
+}
+
+fn run_cases(lab: &mut Lab, cases: Vec<Case>, rounds: u32) -> io::Result<Vec<Cost>> {
+    let nothing = nothing()?;
+    let network = |side| lab.contents().attachments[&lab.ifindex(side)].network;
+    let devices = lab.map(name::DEVICES);
+    let bare: [OwnedFd; 2] = [
+        bare_v4(
+            lab.map(name::FLOWS_V4).as_fd(),
+            devices.as_fd(),
+            network(Side::A),
+        )?,
+        bare_v6(
+            lab.map(name::FLOWS_V6).as_fd(),
+            devices.as_fd(),
+            network(Side::A),
+        )?,
+    ];
+    let mut prepared = Vec::new();
+    for case in cases {
+        let wrapper = Wrapper::new(&case.frame, 80.min(case.frame.len() / 8 * 8), case.vary)?;
+        prepared.push(Prepared {
+            case,
+            wrapper,
+            best: u32::MAX,
+            best_nothing: u32::MAX,
+        });
+    }
+    for _ in 0..rounds {
+        for one in &mut prepared {
+            let case = &one.case;
+            let program: BorrowedFd<'_> = match case.program {
+                Program::Gateway => lab.program(),
+                Program::BareV4 => bare[0].as_fd(),
+                Program::BareV6 => bare[1].as_fd(),
+            };
+            let repeat = case.most.unwrap_or(REPEAT);
+            let ifindex = lab.ifindex(case.side);
+            let wrapped = one.wrapper.calling(nothing.as_fd())?;
+            let (_, empty) = run(wrapped, ifindex, &case.frame, repeat)?;
+            while case.refused && run(program, ifindex, &case.frame, 1)?.0 != DROP {}
+            let before = decided(lab);
+            let wrapped = one.wrapper.calling(program)?;
+            let (result, took) = run(wrapped, ifindex, &case.frame, repeat)?;
+            if case.refused && result == ABORTED {
+                // A second began meanwhile, and one more was told: that packet was made shorter.
+                continue;
+            }
+            assert_eq!(result, case.expected, "{}", case.name);
+            if case.program == Program::Gateway {
+                let counted = decided(lab)[result as usize] - before[result as usize];
+                assert_eq!(counted, u64::from(repeat), "{}", case.name);
+            }
+            one.best = one.best.min(took);
+            one.best_nothing = one.best_nothing.min(empty);
+            if case.most.is_some() {
+                lab.forget_opening();
+            }
+        }
+    }
+    Ok(prepared
+        .into_iter()
+        .map(|one| Cost {
+            name: one.case.name,
+            nanoseconds: f64::from(one.best) - f64::from(one.best_nothing),
+        })
+        .collect())
+}
+
+/// How many packets have been dropped, passed and sent, at the places of XDP's results.
+fn decided(lab: &Lab) -> [u64; 5] {
+    use gateway_common::maps::Statistic;
+    let mut decided = [0; 5];
+    let drops = lab.maps().drops().expect("the counters");
+    decided[DROP as usize] = drops.values().sum();
+    for (statistic, count) in lab.maps().statistics().expect("the counters") {
+        match statistic {
+            Statistic::Passed => decided[PASS as usize] += count,
+            Statistic::Forwarded | Statistic::Replied => decided[REDIRECT as usize] += count,
+            _ => {}
+        }
+    }
+    decided
+}

@@ -1,0 +1,227 @@
+//! What is timed: a program that puts the packet's headers back to what they were and calls the one that
+//! is measured, since the kernel's repeated test run does not. Its own cost is found with a program behind
+//! it that does nothing, and taken off.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use gateway::dataplane::syscalls;
+use gateway_common::{
+    flow::FlowKey,
+    {V4, V6},
+};
+
+use crate::assembler::{
+    Assembler, Comparison, LOOKUP, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R10,
+    REDIRECT_MAP, TAIL_CALL, Width, map,
+};
+
+/// `XDP_PASS`.
+pub(crate) const PASS: u32 = 2;
+
+/// What is another in each run: the IPv4 source's last two bytes, and the source port. So many different
+/// packets, a power of two, in an order that no cache foresees, or one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vary {
+    /// Nothing.
+    Nothing,
+    /// So many flows, in no order.
+    Flows(u32),
+    /// Every packet is of a new flow.
+    Always,
+}
+
+/// Source ports of one address, when they vary.
+const PORTS: u32 = 1 << 15;
+/// The first of them.
+const FIRST_PORT: u32 = 16_384;
+
+/// The last two bytes of the source address, and the source port, of flow `number`, as they lie in memory.
+#[must_use]
+pub(crate) fn varied(number: u32) -> (u16, u16) {
+    let port = u16::try_from(FIRST_PORT + number % PORTS).expect("a port");
+    let host = u16::try_from(number / PORTS % 0x1_0000).expect("half an address");
+    (host, port)
+}
+
+/// The program that restores and calls.
+pub(crate) struct Wrapper {
+    program: OwnedFd,
+    targets: OwnedFd,
+    /// The number of the next packet.
+    _counter: OwnedFd,
+}
+
+impl Wrapper {
+    /// For a frame, the first so many bytes of which are put back: a multiple of 8, within the frame.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub(crate) fn new(frame: &[u8], restored: usize, vary: Vary) -> io::Result<Self> {
+        let targets = map(MapKind::Programs, 4, 1)?;
+        let counter = map(MapKind::Array, 8, 1)?;
+        let offset = |bytes: usize| i16::try_from(bytes).expect("within a header");
+        let mut code = Assembler::default();
+        code.register(Operation::Move, R6, R1)
+            .number(Operation::Move, R0, 0)
+            .load(Width::Word, R2, R6, 0)
+            .load(Width::Word, R3, R6, 4)
+            .register(Operation::Move, R4, R2)
+            .number(Operation::Add, R4, i32::from(offset(restored)))
+            .end_if_register(Comparison::Greater, R4, R3);
+        for (number, bytes) in frame[..restored].chunks_exact(8).enumerate() {
+            let word = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
+            code.wide(R5, word)
+                .store(Width::Double, R2, offset(number * 8), R5);
+        }
+        if vary != Vary::Nothing {
+            code.element(R1, counter.as_fd())
+                .load(Width::Double, R5, R1, 0)
+                .register(Operation::Move, R4, R5)
+                .number(Operation::Add, R4, 1)
+                .store(Width::Double, R1, 0, R4);
+            if let Vary::Flows(flows) = vary {
+                // An odd factor permutes the numbers below a power of two.
+                code.number(
+                    Operation::Multiply,
+                    R5,
+                    0x9e37_79b1_u32.cast_signed() & 0x7fff_ffff,
+                )
+                .number(Operation::And, R5, (flows - 1).cast_signed());
+            }
+            code.register(Operation::Move, R4, R5)
+                .number(Operation::And, R4, (PORTS - 1).cast_signed())
+                .number(Operation::Add, R4, FIRST_PORT.cast_signed())
+                .store(Width::Half, R2, 34, R4)
+                .number(
+                    Operation::ShiftRight,
+                    R5,
+                    PORTS.trailing_zeros().cast_signed(),
+                )
+                .store(Width::Half, R2, 28, R5);
+        }
+        code.register(Operation::Move, R1, R6)
+            .map(R2, targets.as_fd())
+            .number(Operation::Move, R3, 0)
+            .call(TAIL_CALL)
+            .number(Operation::Move, R0, 0);
+        Ok(Self {
+            program: code.finish()?,
+            targets,
+            _counter: counter,
+        })
+    }
+
+    /// The program to be run, once it calls this one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn calling(&self, target: BorrowedFd<'_>) -> io::Result<BorrowedFd<'_>> {
+        syscalls::update(self.targets.as_fd(), &0u32, &target.as_raw_fd())?;
+        Ok(self.program.as_fd())
+    }
+}
+
+/// A program that does nothing.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(crate) fn nothing() -> io::Result<OwnedFd> {
+    Assembler::default()
+        .number(Operation::Move, R0, PASS.cast_signed())
+        .finish()
+}
+
+/// What forwarding can't do without: the headers' bounds and kinds, one lookup of the very same key in the
+/// very same table, other MAC addresses, and a redirect.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(crate) fn bare_v4(
+    flows: BorrowedFd<'_>,
+    devices: BorrowedFd<'_>,
+    network: u32,
+) -> io::Result<OwnedFd> {
+    const KEY: i16 = -(size_of::<FlowKey<V4>>() as i16);
+    let mut code = begin(54, 0x0008);
+    code.load(Width::Byte, R4, R7, 14)
+        .end_if(Comparison::NotEqual, R4, 0x45)
+        .load(Width::Byte, R4, R7, 23)
+        .end_if(Comparison::NotEqual, R4, 6)
+        .store(Width::Word, R10, KEY + 16, R4)
+        .load(Width::Word, R5, R7, 26)
+        .store(Width::Word, R10, KEY + 4, R5)
+        .load(Width::Word, R5, R7, 30)
+        .store(Width::Word, R10, KEY + 8, R5)
+        .load(Width::Word, R5, R7, 34)
+        .store(Width::Word, R10, KEY + 12, R5);
+    end(&mut code, KEY, network, flows, devices)
+}
+
+/// The same for IPv6.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(crate) fn bare_v6(
+    flows: BorrowedFd<'_>,
+    devices: BorrowedFd<'_>,
+    network: u32,
+) -> io::Result<OwnedFd> {
+    const KEY: i16 = -(size_of::<FlowKey<V6>>() as i16);
+    let mut code = begin(74, 0xdd86);
+    code.load(Width::Byte, R4, R7, 20)
+        .end_if(Comparison::NotEqual, R4, 6)
+        .store(Width::Word, R10, KEY + 40, R4);
+    for part in 0..4 {
+        code.load(Width::Double, R5, R7, 22 + part * 8).store(
+            Width::Double,
+            R10,
+            KEY + 4 + part * 8,
+            R5,
+        );
+    }
+    code.load(Width::Word, R5, R7, 54)
+        .store(Width::Word, R10, KEY + 36, R5);
+    end(&mut code, KEY, network, flows, devices)
+}
+
+/// The frame is in `R7`, at least so long, and of this type.
+fn begin(length: i32, ether_type: i32) -> Assembler {
+    let mut code = Assembler::default();
+    code.load(Width::Word, R7, R1, 0)
+        .load(Width::Word, R3, R1, 4)
+        .number(Operation::Move, R0, PASS.cast_signed())
+        .register(Operation::Move, R4, R7)
+        .number(Operation::Add, R4, length)
+        .end_if_register(Comparison::Greater, R4, R3)
+        .load(Width::Half, R4, R7, 12)
+        .end_if(Comparison::NotEqual, R4, ether_type);
+    code
+}
+
+fn end(
+    code: &mut Assembler,
+    key: i16,
+    network: u32,
+    flows: BorrowedFd<'_>,
+    devices: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
+    code.wide(R5, network.into())
+        .store(Width::Word, R10, key, R5)
+        .map(R1, flows)
+        .register(Operation::Move, R2, R10)
+        .number(Operation::Add, R2, key.into())
+        .call(LOOKUP)
+        .end_if(Comparison::Equal, R0, 0)
+        .load(Width::Double, R5, R0, 0)
+        .store(Width::Double, R7, 0, R5)
+        .load(Width::Word, R5, R0, 8)
+        .store(Width::Word, R7, 8, R5)
+        .map(R1, devices)
+        .number(Operation::Move, R2, 0)
+        .number(Operation::Move, R3, 0)
+        .call(REDIRECT_MAP)
+        .finish()
+}
