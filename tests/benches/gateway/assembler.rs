@@ -45,9 +45,12 @@ pub(crate) enum Width {
 #[repr(u8)]
 pub(crate) enum Operation {
     Add = 0x00,
+    Subtract = 0x10,
     Multiply = 0x20,
     And = 0x50,
+    ShiftLeft = 0x60,
     ShiftRight = 0x70,
+    Xor = 0xa0,
     Move = 0xb0,
 }
 
@@ -60,6 +63,8 @@ pub(crate) enum Comparison {
     NotEqual = 0x50,
 }
 
+/// `bpf_ktime_get_ns`.
+pub(crate) const TIME: i32 = 5;
 /// `bpf_map_lookup_elem`.
 pub(crate) const LOOKUP: i32 = 1;
 /// `bpf_tail_call`.
@@ -174,6 +179,12 @@ impl Assembler {
     ) -> &mut Self {
         self.to_end.push(self.code.len());
         self.emit(0x0d | comparison as u8, left, right, 0, 0);
+        self
+    }
+
+    /// `*to += from`, of 64 bits, whoever else adds.
+    pub(crate) fn add_to(&mut self, to: Register, from: Register) -> &mut Self {
+        self.emit(0xdb, to, from, 0, 0);
         self
     }
 
@@ -332,30 +343,52 @@ pub(crate) fn run(
     Ok((attributes.result, attributes.duration))
 }
 
-/// Has a program send frames, which are all like this one at first.
+/// Has a program of this thread's network namespace send frames, which are all like this one at first.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub(crate) fn send(
     program: BorrowedFd<'_>,
-    ifindex: u32,
     frame: &[u8],
     repeat: u32,
     batch: u32,
 ) -> io::Result<()> {
-    let context = context(ifindex, frame);
     let mut attributes = TestRun {
         program: program.as_raw_fd().cast_unsigned(),
         data_in_size: u32::try_from(frame.len()).expect("a frame"),
         data_in: frame.as_ptr() as u64,
         repeat,
-        context_in_size: u32::try_from(size_of_val(&context)).expect("a context"),
-        context_in: context.as_ptr() as u64,
         flags: LIVE_FRAMES,
         batch,
         ..TestRun::zeroed()
     };
     bpf(BPF_PROG_TEST_RUN, &mut attributes).map(|_| ())
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Link {
+    program: u32,
+    ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+const BPF_LINK_CREATE: libc::c_int = 28;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// Attaches a program to an interface of this thread's network namespace, as long as the result lives.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut link = Link {
+        program: program.as_raw_fd().cast_unsigned(),
+        ifindex,
+        attach_type: BPF_XDP,
+        flags: XDP_FLAGS_DRV_MODE,
+    };
+    bpf(BPF_LINK_CREATE, &mut link).map(descriptor)
 }
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.

@@ -1,0 +1,270 @@
+//! Packets from one end of a path to the other, without sockets: made, stamped, sent back, counted and
+//! timed by small programs in the kernel at both ends.
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use gateway::dataplane::syscalls;
+
+use crate::assembler::{
+    Assembler, Comparison, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, REDIRECT, TIME,
+    Width, attach, map, send,
+};
+
+/// `XDP_DROP`.
+const DROP: i32 = 1;
+/// `XDP_PASS`.
+const PASS: i32 = 2;
+
+/// Where the time of sending is within a frame: behind the UDP header, at a multiple of eight.
+const STAMP: i16 = 48;
+/// The shortest frame that all of this fits into.
+pub(crate) const FRAME: usize = 64;
+
+/// Flows that packets are of, in turns: a power of two.
+pub(crate) const FLOWS: u32 = 1 << 12;
+const FIRST_PORT: i32 = 16_384;
+/// Source ports of one address, where every packet opens a flow.
+const PORTS: i32 = 1 << 15;
+
+/// Whose packets are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mix {
+    /// [`FLOWS`] flows, one after the other.
+    Known,
+    /// Each opens one.
+    New,
+}
+
+/// Sends UDP datagrams of 22 bytes out by an interface.
+pub(crate) struct Generator {
+    program: OwnedFd,
+    frame: Vec<u8>,
+    _counter: OwnedFd,
+}
+
+impl Generator {
+    /// With frames like this one.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn new(frame: &[u8], mix: Mix, ifindex: u32) -> io::Result<Self> {
+        let counter = map(MapKind::Array, 8, 1)?;
+        let mut code = Assembler::default();
+        code.load(Width::Word, R7, R1, 0)
+            .load(Width::Word, R3, R1, 4)
+            .number(Operation::Move, R0, DROP)
+            .register(Operation::Move, R4, R7)
+            .number(Operation::Add, R4, i32::try_from(FRAME).expect("a length"))
+            .end_if_register(Comparison::Greater, R4, R3);
+        // A frame that was sent before comes back as it arrived.
+        for (number, bytes) in frame[..FRAME].chunks_exact(8).enumerate() {
+            let word = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
+            let offset = i16::try_from(number * 8).expect("within the frame");
+            code.wide(R5, word).store(Width::Double, R7, offset, R5);
+        }
+        code.element(R1, counter.as_fd())
+            .load(Width::Double, R6, R1, 0)
+            .register(Operation::Move, R4, R6)
+            .number(Operation::Add, R4, 1)
+            .store(Width::Double, R1, 0, R4);
+        if mix == Mix::Known {
+            code.number(Operation::And, R6, (FLOWS - 1).cast_signed());
+        }
+        code.register(Operation::Move, R4, R6)
+            .number(Operation::And, R4, PORTS - 1)
+            .number(Operation::Add, R4, FIRST_PORT)
+            .store(Width::Half, R7, 34, R4);
+        if mix == Mix::New {
+            // The end of the source address, and its complement as the packet's id: the header's sum
+            // stays the same.
+            code.number(
+                Operation::ShiftRight,
+                R6,
+                PORTS.trailing_zeros().cast_signed(),
+            )
+            .number(Operation::And, R6, 0x7f)
+            .number(Operation::ShiftLeft, R6, 8)
+            .number(Operation::Add, R6, 0x0504)
+            .store(Width::Half, R7, 28, R6)
+            .number(Operation::Xor, R6, 0xffff)
+            .store(Width::Half, R7, 18, R6);
+        }
+        code.call(TIME)
+            .store(Width::Double, R7, STAMP, R0)
+            .number(Operation::Move, R1, ifindex.cast_signed())
+            .number(Operation::Move, R2, 0)
+            .call(REDIRECT);
+        Ok(Self {
+            program: code.finish()?,
+            frame: frame.to_vec(),
+            _counter: counter,
+        })
+    }
+
+    /// Sends so many, so many at a time.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn send(&self, packets: u32, batch: u32) -> io::Result<()> {
+        send(self.program.as_fd(), &self.frame, packets, batch)
+    }
+}
+
+/// Begins a program: anything but UDP over IPv4 goes on into the host. The frame is in `R7`.
+fn for_udp() -> Assembler {
+    let mut code = Assembler::default();
+    code.load(Width::Word, R7, R1, 0)
+        .load(Width::Word, R3, R1, 4)
+        .number(Operation::Move, R0, PASS)
+        .register(Operation::Move, R4, R7)
+        .number(Operation::Add, R4, i32::from(STAMP) + 8)
+        .end_if_register(Comparison::Greater, R4, R3)
+        .load(Width::Half, R4, R7, 12)
+        .end_if(Comparison::NotEqual, R4, 0x0008)
+        .load(Width::Byte, R4, R7, 23)
+        .end_if(Comparison::NotEqual, R4, 17);
+    code
+}
+
+/// Sends every datagram back to where it came from.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn reflect(ifindex: u32) -> io::Result<OwnedFd> {
+    let mut code = for_udp();
+    for (one, other, width) in [
+        (0, 6, Width::Word),
+        (4, 10, Width::Half),
+        (26, 30, Width::Word),
+        (34, 36, Width::Half),
+    ] {
+        code.load(width, R4, R7, one)
+            .load(width, R5, R7, other)
+            .store(width, R7, one, R5)
+            .store(width, R7, other, R4);
+    }
+    let program = code
+        .number(Operation::Move, R1, ifindex.cast_signed())
+        .number(Operation::Move, R2, 0)
+        .call(REDIRECT)
+        .finish()?;
+    attach(program.as_fd(), ifindex)
+}
+
+/// Times are told apart by so many bits of a nanosecond count less: 256 ns.
+const COARSE: i32 = 8;
+/// Longer ones than this many of these are counted as one.
+const BUCKETS: u32 = 1 << 12;
+
+/// Counts datagrams that arrive, and how long they were on their way, and takes them.
+pub(crate) struct Counter {
+    counted: OwnedFd,
+    times: OwnedFd,
+    _attached: OwnedFd,
+}
+
+impl Counter {
+    /// At an interface of this thread's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn new(ifindex: u32) -> io::Result<Self> {
+        let counted = map(MapKind::Array, 8, 1)?;
+        let times = map(MapKind::Array, 8 * BUCKETS, 1)?;
+        let program = for_udp()
+            .element(R1, counted.as_fd())
+            .number(Operation::Move, R4, 1)
+            .add_to(R1, R4)
+            .call(TIME)
+            .load(Width::Double, R5, R7, STAMP)
+            .register(Operation::Subtract, R0, R5)
+            .number(Operation::ShiftRight, R0, COARSE)
+            .register(Operation::Move, R5, R0)
+            .number(Operation::Move, R0, DROP)
+            .end_if(Comparison::Greater, R5, (BUCKETS - 1).cast_signed())
+            .number(Operation::ShiftLeft, R5, 3)
+            .element(R1, times.as_fd())
+            .register(Operation::Add, R1, R5)
+            .number(Operation::Move, R4, 1)
+            .add_to(R1, R4)
+            .finish()?;
+        Ok(Self {
+            counted,
+            times,
+            _attached: attach(program.as_fd(), ifindex)?,
+        })
+    }
+
+    /// How many have arrived.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn counted(&self) -> io::Result<u64> {
+        Ok(syscalls::lookup(self.counted.as_fd(), &0u32)?.unwrap_or(0))
+    }
+
+    /// Waits until no more arrive.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn settled(&self) -> io::Result<u64> {
+        let mut last = self.counted()?;
+        loop {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = self.counted()?;
+            if now == last {
+                return Ok(now);
+            }
+            last = now;
+        }
+    }
+
+    /// The times, in microseconds, that such parts of a thousand did not exceed.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) fn times<const N: usize>(&self, of_thousand: [u64; N]) -> io::Result<[f64; N]> {
+        let buckets: [u64; BUCKETS as usize] =
+            syscalls::lookup(self.times.as_fd(), &0u32)?.unwrap_or([0; BUCKETS as usize]);
+        let all = self.counted()?;
+        Ok(of_thousand.map(|part| {
+            let mut left = all * part / 1_000;
+            for (number, count) in buckets.iter().enumerate() {
+                if *count >= left {
+                    return ((number + 1) << COARSE) as f64 / 1e3;
+                }
+                left -= count;
+            }
+            f64::INFINITY
+        }))
+    }
+}
+
+/// How many packets a second go through, of those that are sent as fast as can be.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io::Result<Rate> {
+    let before = counter.settled()?;
+    let begin = Instant::now();
+    generator.send(packets, 64)?;
+    let took = begin.elapsed();
+    let arrived = counter.settled()? - before;
+    Ok(Rate {
+        per_second: arrived as f64 / took.as_secs_f64(),
+        lost: u64::from(packets).saturating_sub(arrived),
+    })
+}
+
+/// What went through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rate {
+    /// Packets a second.
+    pub(crate) per_second: f64,
+    /// Packets that did not arrive.
+    pub(crate) lost: u64,
+}
