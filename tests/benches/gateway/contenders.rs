@@ -1,43 +1,43 @@
 //! The gateway, and what Linux has to do the same job with: nftables' destination NAT and masquerading, on
 //! the very same veths.
 
-use std::{any::Any, fs, os::fd::OwnedFd, sync::Arc};
+use std::{
+    any::Any,
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd as _, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use tests::{
     lab::udp,
     namespace::Namespace,
-    process::succeed,
+    process::{self, Running, succeed},
     site::{BACKENDS, CLIENT, ENDPOINT, Site},
 };
 
-use crate::traffic::{Counter, FLOWS, FRAME, Generator, Mix, Rate, rate, reflect};
+use crate::traffic::{self, Counter, FLOWS, FRAME, Generator, Mix, Rate, pace, rate, reflect};
 
 /// Something between a consumer and a provider.
 pub(crate) struct Contender {
     /// What it is.
     pub(crate) name: &'static str,
+    /// What must stay: programs, processes. The first to go.
+    keep: Box<dyn Any>,
+    /// The host between the two.
+    host: Arc<Namespace>,
     /// The consumer's host.
-    pub(crate) consumer: Arc<Namespace>,
+    consumer: Arc<Namespace>,
     /// The provider's.
-    pub(crate) provider: Arc<Namespace>,
+    provider: Arc<Namespace>,
     /// The hardware address that the consumer's packets go to.
     station: [u8; 6],
-    _keep: Box<dyn Any>,
-}
-
-/// What was measured of one.
-#[derive(Clone, Debug)]
-pub(crate) struct Figures {
-    /// What it is.
-    pub(crate) name: &'static str,
-    /// Packets a second of flows that are known.
-    pub(crate) known: Rate,
-    /// Packets a second, each of which opens a flow.
-    pub(crate) new: Rate,
-    /// Microseconds on the way, of 500, 990 and 999 in 1,000 packets, at half of the rate of the slowest.
-    pub(crate) times: [f64; 3],
-    /// TCP throughput with one stream and with four, in bits a second.
-    pub(crate) throughput: [f64; 2],
 }
 
 fn mac(host: &Namespace, interface: &str) -> [u8; 6] {
@@ -64,15 +64,34 @@ pub(crate) fn gateway() -> Contender {
     Contender {
         name: "gateway",
         station: mac(&host, "gw-a"),
+        host,
         consumer: Arc::new(a),
         provider: Arc::new(provider),
-        _keep: Box::new((agent, host, b)),
+        keep: Box::new((agent, b)),
     }
 }
 
 /// nftables.
 pub(crate) fn nftables() -> Contender {
-    let host = Namespace::new("nft");
+    let contender = plain("nftables");
+    let rules = format!(
+        "add table ip gw\n\
+         add chain ip gw pre {{ type nat hook prerouting priority dstnat; }}\n\
+         add chain ip gw post {{ type nat hook postrouting priority srcnat; }}\n\
+         add rule ip gw pre ip daddr {ENDPOINT} dnat to jhash ip saddr . th sport mod 2 map \
+         {{ 0 : {}, 1 : {} }}\n\
+         add rule ip gw post oifname gw-p masquerade\n",
+        BACKENDS[0], BACKENDS[1]
+    );
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), rules).expect("a file");
+    succeed(contender.host.command("nft").arg("-f").arg(file.path()));
+    contender
+}
+
+/// A Linux host in the gateway's place, that does nothing yet.
+fn plain(name: &'static str) -> Contender {
+    let host = Namespace::new(name);
     let (consumer, provider) = (Namespace::new("a"), Namespace::new("p"));
     for (interface, other, address) in [
         ("gw-a", &consumer, "10.0.0.1/16"),
@@ -89,25 +108,46 @@ pub(crate) fn nftables() -> Contender {
     host.run_in(|| fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
         .expect("forwarding switched on");
     host.ip(&format!("address add {ENDPOINT}/32 dev gw-a"));
-    let rules = format!(
-        "add table ip gw\n\
-         add chain ip gw pre {{ type nat hook prerouting priority dstnat; }}\n\
-         add chain ip gw post {{ type nat hook postrouting priority srcnat; }}\n\
-         add rule ip gw pre ip daddr {ENDPOINT} dnat to jhash ip saddr mod 2 map \
-         {{ 0 : {}, 1 : {} }}\n\
-         add rule ip gw post oifname gw-p masquerade\n",
+    Contender {
+        name,
+        station: mac(&host, "gw-a"),
+        host: Arc::new(host),
+        consumer: Arc::new(consumer),
+        provider: Arc::new(provider),
+        keep: Box::new(()),
+    }
+}
+
+/// HAProxy, which is for connections only.
+pub(crate) fn haproxy() -> Contender {
+    let mut contender = plain("haproxy");
+    let configuration = format!(
+        "global\n  maxconn 2000\n  nbthread 2\n\
+         defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1m\n  timeout server 1m\n\
+         listen web\n  bind {ENDPOINT}:{PORT}\n  server one {}:{PORT}\n  server two {}:{PORT}\n",
         BACKENDS[0], BACKENDS[1]
     );
     let file = tempfile::NamedTempFile::new().expect("a file");
-    fs::write(file.path(), rules).expect("a file");
-    succeed(host.command("nft").arg("-f").arg(file.path()));
-    Contender {
-        name: "nftables",
-        station: mac(&host, "gw-a"),
-        consumer: Arc::new(consumer),
-        provider: Arc::new(provider),
-        _keep: Box::new(host),
-    }
+    fs::write(file.path(), configuration).expect("a file");
+    let mut command = contender.host.command("haproxy");
+    let running = Running::start(command.arg("-db").arg("-f").arg(file.path())).expect("haproxy");
+    contender.keep = Box::new((running, file));
+    contender
+}
+
+/// The path with nothing in it: every frame is handed from one interface to the other.
+pub(crate) fn wire() -> Contender {
+    let mut contender = plain("wire");
+    let there = contender.host.run_in(|| {
+        let index = |name| nix::net::if_::if_nametoindex(name).expect("an interface");
+        let (consumer, provider) = (index("gw-a"), index("gw-p"));
+        [
+            traffic::wire(consumer, provider).expect("a program"),
+            traffic::wire(provider, consumer).expect("a program"),
+        ]
+    });
+    contender.keep = Box::new(there);
+    contender
 }
 
 /// The number of `eth0` where this thread is.
@@ -204,5 +244,179 @@ impl Contender {
                 .max_by(|one, other| one.per_second.total_cmp(&other.per_second))
                 .expect("a round")
         })
+    }
+
+    /// Microseconds on the way of 500, 990 and 999 in 1,000 packets of known flows, when so many come a
+    /// second.
+    pub(crate) fn times(&self, per_second: f64) -> [f64; 3] {
+        let frame = self.frame();
+        let generator = self
+            .consumer
+            .run_in(move || Generator::new(&frame, Mix::Known, interface()))
+            .expect("a generator");
+        let generator = Arc::new(generator);
+        self.establish(&generator);
+        let counter = self
+            .provider
+            .run_in(|| Counter::new(interface()))
+            .expect("a counter");
+        self.consumer.run_in(move || {
+            pin();
+            pace(&generator, per_second, 2.0).expect("packets sent");
+            counter.settled().expect("a count");
+            counter.times([500, 990, 999]).expect("the times")
+        })
+    }
+
+    /// TCP's throughput with so many streams, in bits a second.
+    pub(crate) fn throughput(&self, streams: u32, seconds: u32) -> f64 {
+        let mut server = self.provider.line("iperf3 -s -1");
+        let _server = Running::start(server.stdout(std::process::Stdio::null())).expect("iperf3");
+        let client = format!("iperf3 -c {ENDPOINT} -J -P {streams} -t {seconds}");
+        let begin = Instant::now();
+        loop {
+            let output = process::run(&mut self.consumer.line(&client), Duration::from_secs(60));
+            let output = output.expect("iperf3");
+            let said: serde_json::Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let rate = &said["end"]["sum_received"]["bits_per_second"];
+            if let Some(rate) = rate.as_f64() {
+                return rate;
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(20),
+                "{}: no throughput: {said}",
+                self.name
+            );
+        }
+    }
+
+    /// Connections that are opened, asked something, answered and closed, one after the other by two
+    /// clients.
+    pub(crate) fn connections(&self, seconds: u64) -> Connections {
+        let stop = Arc::new(AtomicBool::new(false));
+        let listening = self.provider.run_in(|| {
+            let listener = TcpListener::bind(("0.0.0.0", PORT)).expect("a listener");
+            listener.set_nonblocking(false).expect("a listener");
+            listener
+        });
+        let servers: Vec<_> = (0..2)
+            .map(|_| {
+                let listener = listening.try_clone().expect("a listener");
+                let stop = Arc::clone(&stop);
+                thread::spawn(move || serve(&listener, &stop))
+            })
+            .collect();
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                self.consumer
+                    .spawn(move || ask(Duration::from_secs(seconds)))
+            })
+            .collect();
+        let asked = clients
+            .into_iter()
+            .map(|client| client.join().expect("a client"));
+        let all = asked.fold(Connections::default(), |sum, one| Connections {
+            per_second: sum.per_second + one.per_second,
+            failed: sum.failed + one.failed,
+        });
+        stop.store(true, Ordering::Relaxed);
+        for address in [BACKENDS[0], BACKENDS[1]] {
+            // Wakes the servers, so that they see it.
+            let address = format!("{address}:{PORT}");
+            self.provider
+                .run_in(move || drop(TcpStream::connect(address)));
+        }
+        for server in servers {
+            server.join().expect("a server");
+        }
+        all
+    }
+}
+
+/// The port for connections.
+const PORT: u16 = 8_080;
+
+/// What became of connections.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Connections {
+    /// Those that were answered, a second.
+    pub(crate) per_second: f64,
+    /// Those that were not.
+    pub(crate) failed: u64,
+}
+
+fn serve(listener: &TcpListener, stop: &AtomicBool) {
+    for stream in listener.incoming() {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(mut stream) = stream else {
+            continue;
+        };
+        let mut question = [0; 16];
+        // A client that went away has no use for an answer.
+        let _gone = stream
+            .read_exact(&mut question)
+            .and_then(|()| stream.write_all(&question))
+            .and_then(|()| stream.read(&mut question));
+    }
+}
+
+fn ask(long: Duration) -> Connections {
+    let limit = Duration::from_secs(3);
+    let address: SocketAddr = format!("{ENDPOINT}:{PORT}").parse().expect("an address");
+    let attempt = || -> io::Result<()> {
+        let mut stream = TcpStream::connect_timeout(&address, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        let question = *b"are you there? \n";
+        stream.write_all(&question)?;
+        let mut answer = [0; 16];
+        stream.read_exact(&mut answer)?;
+        if answer == question {
+            // No port is left waiting: there are not so many.
+            linger_not(&stream)
+        } else {
+            Err(io::ErrorKind::InvalidData.into())
+        }
+    };
+    let begin = Instant::now();
+    let (mut answered, mut failed) = (0u64, 0);
+    while begin.elapsed() < long {
+        match attempt() {
+            Ok(()) => answered += 1,
+            Err(_) => {
+                failed += 1;
+                // Whoever refuses does so at once.
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    Connections {
+        per_second: answered as f64 / begin.elapsed().as_secs_f64(),
+        failed,
+    }
+}
+
+/// Closing resets.
+fn linger_not(stream: &TcpStream) -> io::Result<()> {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: the option takes this structure, which lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            libc::socklen_t::try_from(size_of::<libc::linger>()).expect("a small structure"),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }

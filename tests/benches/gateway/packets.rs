@@ -11,6 +11,7 @@ use gateway_common::{
     flow::{Flow, FlowKey, Table},
     maps::name,
 };
+use serde::Serialize;
 use tests::lab::{
     BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT, ENDPOINT_V6, HTTPS, Lab, PENDING,
     Side, icmp, tcp, tcp_v6, udp, who_has, with_lab_refusing,
@@ -29,7 +30,7 @@ const DROP: u32 = 1;
 const REDIRECT: u32 = 4;
 
 /// What a way costs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Cost {
     /// The way.
     pub(crate) name: &'static str,
@@ -86,8 +87,9 @@ pub(crate) fn measure(rounds: Option<u32>, only: Option<String>) -> Vec<Cost> {
         if only.is_some() {
             return costs;
         }
-        costs.extend(many_flows(lab, rounds, "1 of 131,072", MANY).expect("the measurement"));
-        costs.extend(many_flows(lab, rounds, "1 of 524,288", MOST).expect("the measurement"));
+        for flows in [MANY, MOST] {
+            costs.extend(many_flows(lab, rounds, flows).expect("the measurement"));
+        }
         costs
     })
 }
@@ -198,7 +200,7 @@ fn few_flows(lab: &mut Lab, rounds: u32, only: Option<&str>) -> io::Result<Vec<C
 }
 
 /// One of many flows, each time another.
-fn many_flows(lab: &mut Lab, rounds: u32, name: &'static str, flows: u32) -> io::Result<Vec<Cost>> {
+fn many_flows(lab: &mut Lab, rounds: u32, flows: u32) -> io::Result<Vec<Cost>> {
     let frame = lab
         .connect(40_000)
         .from_client()
@@ -246,7 +248,6 @@ fn many_flows(lab: &mut Lab, rounds: u32, name: &'static str, flows: u32) -> io:
         case(Program::Gateway, of_gateway),
     ];
     let costs = run_cases(lab, cases, rounds);
-    println!("{name} measured");
     lab.reset();
     costs
 }

@@ -260,6 +260,39 @@ pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io
     })
 }
 
+/// Sends at a rate, a few at a time, as long as that.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn pace(generator: &Generator, per_second: f64, seconds: f64) -> io::Result<()> {
+    const BURST: u32 = 64;
+    let every = Duration::from_secs_f64(f64::from(BURST) / per_second);
+    // SAFETY: takes numbers only: sleeps end at their time, and not up to 50 microseconds later.
+    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
+    let begin = Instant::now();
+    let mut next = begin;
+    while begin.elapsed().as_secs_f64() < seconds {
+        generator.send(BURST, 16)?;
+        next += every;
+        // Asleep, so that the kernel's own threads have the processor.
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    }
+    Ok(())
+}
+
+/// Passes every frame from an interface to another: what the path costs with nothing in it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(crate) fn wire(from: u32, to: u32) -> io::Result<OwnedFd> {
+    let program = for_udp()
+        .number(Operation::Move, R1, to.cast_signed())
+        .number(Operation::Move, R2, 0)
+        .call(REDIRECT)
+        .finish()?;
+    attach(program.as_fd(), from)
+}
+
 /// What went through.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {

@@ -1,0 +1,62 @@
+//! What a flow costs in the kernel's memory.
+
+use std::{fs, io, os::fd::AsFd as _};
+
+use bytemuck::Pod;
+use gateway::dataplane::syscalls;
+use gateway_common::{
+    V4, V6,
+    flow::{Flow, FlowKey},
+    maps::name,
+};
+use serde::Serialize;
+use tests::lab::{Lab, with_lab};
+
+/// So many entries are made.
+const ENTRIES: u32 = 500_000;
+
+/// Bytes of both entries of a flow.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Memory {
+    /// Of IPv4.
+    pub(crate) ipv4: f64,
+    /// Of IPv6.
+    pub(crate) ipv6: f64,
+}
+
+/// Measures it, by what the kernel has less afterwards.
+pub(crate) fn measure() -> Memory {
+    with_lab(|lab| Memory {
+        ipv4: of_family::<FlowKey<V4>, Flow<V4>>(lab, name::FLOWS_V4).expect("flows"),
+        ipv6: of_family::<FlowKey<V6>, Flow<V6>>(lab, name::FLOWS_V6).expect("flows"),
+    })
+}
+
+fn of_family<K: Pod, V: Pod>(lab: &Lab, table: &str) -> io::Result<f64> {
+    let table = lab.map(table);
+    let mut key = vec![0u8; size_of::<K>()];
+    let value = V::zeroed();
+    let before = slabs()?;
+    for number in 0..ENTRIES {
+        key[..4].copy_from_slice(&number.to_ne_bytes());
+        syscalls::update(table.as_fd(), bytemuck::from_bytes::<K>(&key), &value)?;
+    }
+    let used = slabs()? - before;
+    for number in 0..ENTRIES {
+        key[..4].copy_from_slice(&number.to_ne_bytes());
+        syscalls::delete(table.as_fd(), bytemuck::from_bytes::<K>(&key))?;
+    }
+    Ok(2.0 * used / f64::from(ENTRIES))
+}
+
+/// Bytes that the kernel has in slabs for good.
+fn slabs() -> io::Result<f64> {
+    let shown = fs::read_to_string("/proc/meminfo")?;
+    let line = shown
+        .lines()
+        .find_map(|line| line.strip_prefix("SUnreclaim:"));
+    let kilobytes = line
+        .and_then(|line| line.split_whitespace().next())
+        .and_then(|number| number.parse::<f64>().ok());
+    Ok(kilobytes.unwrap_or(f64::NAN) * 1_024.0)
+}

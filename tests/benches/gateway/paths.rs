@@ -1,0 +1,93 @@
+//! Whole paths, from one host to another: the gateway beside what Linux has.
+
+use serde::Serialize;
+
+use crate::{
+    contenders::{Contender, gateway, haproxy, nftables, wire},
+    traffic::Mix,
+};
+
+/// Packets of known flows that are sent in a round.
+const PACKETS: u32 = 1_000_000;
+/// Packets that each open a flow: the kernel's connection tracking has room for not many more.
+const NEW: u32 = 60_000;
+/// Of how many rounds the best counts.
+const ROUNDS: u32 = 5;
+/// Seconds of TCP.
+const SECONDS: u32 = 3;
+
+/// What was measured of one.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Figures {
+    /// What it is.
+    pub(crate) name: &'static str,
+    /// Packets a second of known flows.
+    pub(crate) packets: Option<f64>,
+    /// Packets a second, each of which opens a flow.
+    pub(crate) new_flows: Option<f64>,
+    /// Packets of these that were lost.
+    pub(crate) lost: u64,
+    /// Microseconds on the way of 500, 990 and 999 in 1,000 packets.
+    pub(crate) microseconds: Option<[f64; 3]>,
+    /// Connections a second: opened, asked, answered, closed.
+    pub(crate) connections: Option<f64>,
+    /// Connections that failed.
+    pub(crate) failed: u64,
+    /// TCP's throughput with one stream and with four, in bits a second.
+    pub(crate) throughput: Option<[f64; 2]>,
+}
+
+impl Figures {
+    /// Nanoseconds that a packet takes more than on the path with nothing in it.
+    pub(crate) fn net_of(&self, wire: &Self) -> Option<f64> {
+        Some(1e9 / self.packets? - 1e9 / wire.packets?)
+    }
+}
+
+/// Measures all.
+pub(crate) fn measure() -> Vec<Figures> {
+    let mut all = Vec::new();
+    for make in [wire, nftables, gateway, haproxy] {
+        let contender = make();
+        eprintln!("==> {}", contender.name);
+        all.push(of(&contender));
+    }
+    // Half of what the slower one can do.
+    let packets = all.iter().filter_map(|figures| figures.packets);
+    let half = packets.fold(f64::INFINITY, f64::min) / 2.0;
+    for (make, name) in [
+        (nftables as fn() -> Contender, "nftables"),
+        (gateway, "gateway"),
+    ] {
+        eprintln!("==> times of {name}");
+        let times = make().times(half);
+        let figures = all.iter_mut().find(|figures| figures.name == name);
+        figures.expect("it was measured").microseconds = Some(times);
+    }
+    all
+}
+
+fn of(contender: &Contender) -> Figures {
+    let mut figures = Figures {
+        name: contender.name,
+        ..Figures::default()
+    };
+    if contender.name != "haproxy" {
+        let known = contender.packets(Mix::Known, PACKETS, ROUNDS);
+        figures.packets = Some(known.per_second);
+        figures.lost = known.lost;
+    }
+    if contender.name == "wire" {
+        return figures;
+    }
+    let asked = contender.connections(u64::from(SECONDS));
+    figures.connections = Some(asked.per_second);
+    figures.failed = asked.failed;
+    if contender.name != "haproxy" {
+        figures.throughput = Some([1, 4].map(|streams| contender.throughput(streams, SECONDS)));
+        let new = contender.packets(Mix::New, NEW, 1);
+        figures.new_flows = Some(new.per_second);
+        figures.lost += new.lost;
+    }
+    figures
+}

@@ -1,0 +1,324 @@
+//! The results: as tables, as JSON, and drawn.
+
+use std::{fmt::Write as _, fs};
+
+use serde::Serialize;
+
+use crate::{maglev::Table, memory::Memory, packets::Cost, paths::Figures};
+
+/// All that was measured in one run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Report {
+    machine: Machine,
+    packets: Vec<Cost>,
+    paths: Vec<Figures>,
+    memory_of_a_flow: Memory,
+    maglev: Vec<Table>,
+    targets: Vec<Target>,
+}
+
+/// Where it was measured.
+#[derive(Clone, Debug, Serialize)]
+struct Machine {
+    processor: String,
+    processors: usize,
+    kernel: String,
+}
+
+impl Machine {
+    fn this() -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let processors = read("/proc/cpuinfo");
+        let model = processors.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            (name.trim() == "model name").then(|| value.trim().to_owned())
+        });
+        Self {
+            processor: model.unwrap_or_else(|| "unknown".to_owned()),
+            processors: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        }
+    }
+}
+
+/// What it should be, and what it is.
+#[derive(Clone, Debug, Serialize)]
+struct Target {
+    what: &'static str,
+    is: f64,
+    should: Should,
+    met: bool,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Should {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Report {
+    /// Puts it together.
+    pub(crate) fn new(
+        packets: Vec<Cost>,
+        paths: Vec<Figures>,
+        memory_of_a_flow: Memory,
+        maglev: Vec<Table>,
+    ) -> Self {
+        let mut report = Self {
+            machine: Machine::this(),
+            packets,
+            paths,
+            memory_of_a_flow,
+            maglev,
+            targets: Vec::new(),
+        };
+        report.targets = report.judge();
+        report
+    }
+
+    fn cost(&self, name: &str) -> f64 {
+        let mut costs = self.packets.iter();
+        costs
+            .find(|cost| cost.name == name)
+            .map_or(f64::NAN, |cost| cost.nanoseconds)
+    }
+
+    fn judge(&self) -> Vec<Target> {
+        let of = |one, other| self.cost(one) / self.cost(other);
+        let of_path = |name: &str| self.paths.iter().find(|path| path.name == name);
+        let beside = |value: &dyn Fn(&Figures) -> Option<f64>| {
+            let ours = of_path("gateway").and_then(value).unwrap_or(f64::NAN);
+            let theirs = of_path("nftables").and_then(value).unwrap_or(f64::NAN);
+            ours / theirs
+        };
+        let wire = of_path("wire").cloned().unwrap_or_default();
+        let targets = [
+            (
+                "established, against the bare program, one flow in the cache",
+                of("established, TCP", "bare program, IPv4"),
+                Should::AtMost(1.25),
+            ),
+            (
+                "the same, one of 131,072 flows",
+                of(
+                    "established, 1 of 131,072 flows",
+                    "bare program, 1 of 131,072 flows",
+                ),
+                Should::AtMost(1.25),
+            ),
+            (
+                "IPv6 against IPv4",
+                of("established, TCP over IPv6", "established, TCP"),
+                Should::AtMost(1.25),
+            ),
+            (
+                "524,288 flows against 131,072",
+                of(
+                    "established, 1 of 524,288 flows",
+                    "established, 1 of 131,072 flows",
+                ),
+                Should::AtMost(1.5),
+            ),
+            (
+                "a new flow against an established packet of many flows",
+                of("new flow, TCP", "established, 1 of 131,072 flows"),
+                Should::AtMost(8.0),
+            ),
+            (
+                "a denied packet against an established one",
+                of("denied", "established, TCP"),
+                Should::AtMost(1.0),
+            ),
+            (
+                "packets a second against nftables",
+                beside(&|path| path.packets),
+                Should::AtLeast(4.0),
+            ),
+            (
+                "the same, without what the path itself takes",
+                1.0 / beside(&|path| path.net_of(&wire)),
+                Should::AtLeast(4.0),
+            ),
+            (
+                "new flows a second against nftables",
+                beside(&|path| path.new_flows),
+                Should::AtLeast(3.0),
+            ),
+            (
+                "99 of 100 packets' time against nftables",
+                beside(&|path| path.microseconds.map(|times| times[1])),
+                Should::AtMost(0.5),
+            ),
+            (
+                "bytes of a flow's two entries, IPv4",
+                self.memory_of_a_flow.ipv4,
+                Should::AtMost(320.0),
+            ),
+        ];
+        let judge = |(what, is, should)| Target {
+            what,
+            is,
+            should,
+            met: match should {
+                Should::AtMost(most) => is <= most,
+                Should::AtLeast(least) => is >= least,
+            },
+        };
+        targets.map(judge).to_vec()
+    }
+
+    /// As text, for people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let Machine {
+            processor,
+            processors,
+            kernel,
+        } = &self.machine;
+        let _never = writeln!(
+            text,
+            "{processor}, {processors} processors, Linux {kernel}\n"
+        );
+        let rows = self.packets.iter();
+        let rows =
+            rows.map(|cost| vec![cost.name.to_owned(), format!("{:.0} ns", cost.nanoseconds)]);
+        table(&mut text, &["A PACKET", "COST"], rows.collect());
+        let rows =
+            self.paths.iter().map(|path| {
+                let millions =
+                    |rate: Option<f64>| cell(rate.map(|rate| format!("{:.2} M", rate / 1e6)));
+                let bits = |at: usize| {
+                    cell(
+                        path.throughput
+                            .map(|rates| format!("{:.1} Gbit/s", rates[at] / 1e9)),
+                    )
+                };
+                vec![
+                    path.name.to_owned(),
+                    millions(path.packets),
+                    millions(path.new_flows),
+                    cell(path.microseconds.map(|[half, most, nearly]| {
+                        format!("{half:.1} / {most:.1} / {nearly:.1} us")
+                    })),
+                    cell(
+                        path.connections
+                            .map(|rate| format!("{rate:.0} ({} failed)", path.failed)),
+                    ),
+                    bits(0),
+                    bits(1),
+                ]
+            });
+        let head = [
+            "PATH",
+            "PACKETS/S",
+            "NEW FLOWS/S",
+            "P50 / P99 / P99.9",
+            "CONNECTIONS/S",
+            "TCP, 1 STREAM",
+            "TCP, 4",
+        ];
+        table(&mut text, &head, rows.collect());
+        let rows = self.maglev.iter().map(Table::row);
+        let head = [
+            "BACKENDS",
+            "PLACES",
+            "BUILT IN",
+            "SHARES",
+            "MOVED WHEN ONE GOES",
+        ];
+        table(&mut text, &head, rows.collect());
+        let Memory { ipv4, ipv6 } = self.memory_of_a_flow;
+        let _never = writeln!(
+            text,
+            "A flow takes {ipv4:.0} bytes of kernel memory, {ipv6:.0} by IPv6.\n"
+        );
+        let rows = self.targets.iter().map(|target| {
+            let should = match target.should {
+                Should::AtMost(most) => format!("at most {most}"),
+                Should::AtLeast(least) => format!("at least {least}"),
+            };
+            let met = if target.met { "met" } else { "NOT MET" };
+            vec![
+                target.what.to_owned(),
+                format!("{:.2}", target.is),
+                should,
+                met.to_owned(),
+            ]
+        });
+        table(
+            &mut text,
+            &["TARGET", "IS", "SHOULD BE", ""],
+            rows.collect(),
+        );
+        text
+    }
+
+    /// What a packet costs, drawn.
+    pub(crate) fn picture(&self) -> String {
+        const ROW: usize = 22;
+        const LEFT: f64 = 260.0;
+        const WIDTH: f64 = 420.0;
+        let height = (self.packets.len() + 1) * ROW + 24;
+        let most = self.packets.iter().map(|cost| cost.nanoseconds);
+        let most = most.fold(1.0, f64::max);
+        // The dear ones are fifty times the cheap ones.
+        let length = |cost: f64| WIDTH * (1.0 + cost.max(0.0)).ln() / (1.0 + most).ln();
+        let mut svg = format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" \
+             font-family=\"sans-serif\" font-size=\"13\">\n\
+             <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
+             <text x=\"10\" y=\"20\" font-weight=\"bold\">What a packet costs, in nanoseconds \
+             (logarithmic)</text>\n"
+        );
+        for (row, cost) in self.packets.iter().enumerate() {
+            let top = (row + 1) * ROW + 10;
+            let colour = if cost.name.starts_with("bare") {
+                "#9aa5b1"
+            } else {
+                "#2f6f9f"
+            };
+            let _never = writeln!(
+                svg,
+                "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>\
+                 <rect x=\"{LEFT}\" y=\"{top}\" width=\"{:.1}\" height=\"16\" fill=\"{colour}\"/>\
+                 <text x=\"{:.1}\" y=\"{}\">{:.0}</text>",
+                LEFT - 8.0,
+                top + 13,
+                cost.name,
+                length(cost.nanoseconds),
+                LEFT + length(cost.nanoseconds) + 6.0,
+                top + 13,
+                cost.nanoseconds,
+            );
+        }
+        svg.push_str("</svg>\n");
+        svg
+    }
+}
+
+fn cell(value: Option<String>) -> String {
+    value.unwrap_or_else(|| "-".to_owned())
+}
+
+fn table(text: &mut String, head: &[&str], rows: Vec<Vec<String>>) {
+    let mut rows = rows;
+    rows.insert(0, head.iter().map(|cell| (*cell).to_owned()).collect());
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text.push('\n');
+}
