@@ -3,7 +3,7 @@
 
 use std::{
     cell::{RefCell, UnsafeCell},
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ptr::NonNull,
     rc::Rc,
 };
@@ -21,6 +21,24 @@ use crate::{
     process,
     stages::{self, Part},
 };
+
+/// What was asked of the environment: what a packet costs beside the instructions of its way.
+#[derive(Debug, Default)]
+pub struct Calls {
+    counts: RefCell<BTreeMap<&'static str, u32>>,
+}
+
+impl Calls {
+    fn count(&self, what: &'static str) {
+        *self.counts.borrow_mut().entry(what).or_default() += 1;
+    }
+
+    /// How often what was asked for since this was called last.
+    #[must_use]
+    pub fn take(&self) -> BTreeMap<&'static str, u32> {
+        self.counts.take()
+    }
+}
 
 /// One flow table.
 #[derive(Debug)]
@@ -151,6 +169,8 @@ pub struct World {
     pub fragments_v6: HashMap<DatagramKey<V6>, Ports>,
     /// Stations that use an address of ours.
     pub conflicts: HashMap<AddressKey, Conflict>,
+    /// What the environment was asked for.
+    pub calls: Calls,
     /// The time.
     pub now: Tick,
     /// The kernel's helpers fail: no packet's length is changed, nothing is summed up.
@@ -186,6 +206,7 @@ impl Default for World {
             flows_v6: FlowTables::default(),
             limits: HashMap::new(),
             usage: UsageTable::default(),
+            calls: Calls::default(),
             fragments_v4: HashMap::new(),
             fragments_v6: HashMap::new(),
             conflicts: HashMap::new(),
@@ -310,6 +331,7 @@ impl Environment for Run<'_> {
     }
 
     fn packet_length(&self) -> usize {
+        self.world.calls.count("frame length");
         self.packet.length
     }
 
@@ -324,6 +346,7 @@ impl Environment for Run<'_> {
     }
 
     fn resize(&mut self, length: usize) -> bool {
+        self.world.calls.count("frame resized");
         if self.world.helpers_fail {
             return false;
         }
@@ -332,10 +355,12 @@ impl Environment for Run<'_> {
     }
 
     fn shift(&mut self, bytes: i32) -> bool {
+        self.world.calls.count("frame shifted");
         !self.world.helpers_fail && self.packet.shift(bytes)
     }
 
     fn sum(&mut self, offset: usize, length: usize) -> Option<Sum> {
+        self.world.calls.count("sum");
         let end = offset.checked_add(length)?;
         if self.world.helpers_fail {
             return None;
@@ -347,10 +372,12 @@ impl Environment for Run<'_> {
     }
 
     fn part(&mut self, part: Part, argument: u64) -> u64 {
+        self.world.calls.count("part");
         stages::run(self, part, argument)
     }
 
     fn repeat<C: Repeat<Self>>(&mut self, times: u32, context: &mut C) {
+        self.world.calls.count("loop");
         for number in 0..times {
             if context.step(self, number) {
                 break;
@@ -359,30 +386,37 @@ impl Environment for Run<'_> {
     }
 
     fn syn_options(&mut self, start: u16, length: u16) -> u32 {
+        self.world.calls.count("SYN options");
         stages::syn_options(self, start, length)
     }
 
     fn opaque(&mut self, value: u16) -> u16 {
+        self.world.calls.count("element");
         value
     }
 
     fn scratch_v4(&mut self) -> Option<NonNull<Flow<V4>>> {
+        self.world.calls.count("element");
         NonNull::new(self.scratch_v4.get())
     }
 
     fn scratch_v6(&mut self) -> Option<NonNull<Flow<V6>>> {
+        self.world.calls.count("element");
         NonNull::new(self.scratch_v6.get())
     }
 
     fn workspace(&mut self) -> Option<NonNull<Workspace>> {
+        self.world.calls.count("element");
         NonNull::new(self.workspace.get())
     }
 
     fn now(&self) -> Tick {
+        self.world.calls.count("clock");
         self.world.now
     }
 
     fn nanoseconds(&self) -> u64 {
+        self.world.calls.count("clock");
         self.world.now.nanoseconds() + self.world.nanoseconds
     }
 
@@ -395,46 +429,56 @@ impl Environment for Run<'_> {
     }
 
     fn attachment(&self) -> Option<Attachment> {
+        self.world.calls.count("element");
         self.world.attachments.get(&self.ifindex).copied()
     }
 
     fn egress(&self, slot: u32) -> Option<Egress> {
+        self.world.calls.count("element");
         // An array has a value at every place.
         Some(self.world.egress.get(&slot).copied().unwrap_or_default())
     }
 
     fn address(&self, key: &AddressKey) -> Option<Address> {
+        self.world.calls.count("lookup");
         self.world.addresses.get(key).copied()
     }
 
     fn port(&self, key: &PortKey) -> Option<Shared<Port>> {
+        self.world.calls.count("lookup");
         let port = self.world.ports.get(key)?;
         // SAFETY: nothing writes to the ports while a packet is on its way.
         Some(unsafe { Shared::new(NonNull::from(port)) })
     }
 
     fn maglev(&self, index: u32) -> Option<u32> {
+        self.world.calls.count("element");
         Some(self.world.maglev.get(&index).copied().unwrap_or_default())
     }
 
     fn backend(&self, slot: u32) -> Option<Backend> {
+        self.world.calls.count("element");
         Some(self.world.backends.get(&slot).copied().unwrap_or_default())
     }
 
     fn nat_address(&self, index: u32) -> Option<NatAddress> {
+        self.world.calls.count("element");
         let found = self.world.nat_addresses.get(&index).copied();
         Some(found.unwrap_or_default())
     }
 
     fn link(&self, slot: u32) -> Option<Link> {
+        self.world.calls.count("element");
         Some(self.world.links.get(&slot).copied().unwrap_or_default())
     }
 
     fn limits(&self, slot: u32) -> Option<Limits> {
+        self.world.calls.count("element");
         Some(self.world.limits.get(&slot).copied().unwrap_or_default())
     }
 
     fn usage(&self, slot: u32) -> Option<NonNull<Usage>> {
+        self.world.calls.count("element");
         Some(self.world.usage.entry(slot))
     }
 
@@ -444,22 +488,27 @@ impl Environment for Run<'_> {
     }
 
     fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<Ports> {
+        self.world.calls.count("lookup");
         self.world.fragments_v4.get(key).copied()
     }
 
     fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<Ports> {
+        self.world.calls.count("lookup");
         self.world.fragments_v6.get(key).copied()
     }
 
     fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &Ports) {
+        self.world.calls.count("write");
         self.world.fragments_v4.insert(*key, *ports);
     }
 
     fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &Ports) {
+        self.world.calls.count("write");
         self.world.fragments_v6.insert(*key, *ports);
     }
 
     fn note_conflict(&mut self, key: &AddressKey, station: Mac) {
+        self.world.calls.count("write");
         let conflict = Conflict {
             mac: station,
             seen: self.world.now.0,
@@ -469,6 +518,7 @@ impl Environment for Run<'_> {
     }
 
     fn flow_v4(&self, table: Table, key: &FlowKey<V4>) -> Option<FlowRef<V4>> {
+        self.world.calls.count("lookup");
         self.world.flows_v4.find(table, key)
     }
 
@@ -478,14 +528,17 @@ impl Environment for Run<'_> {
         key: &FlowKey<V4>,
         flow: &Flow<V4>,
     ) -> Result<(), InsertError> {
+        self.world.calls.count("write");
         self.world.flows_v4.insert(table, key, flow)
     }
 
     fn remove_flow_v4(&mut self, table: Table, key: &FlowKey<V4>) {
+        self.world.calls.count("write");
         self.world.flows_v4.of_mut(table).remove(key);
     }
 
     fn flow_v6(&self, table: Table, key: &FlowKey<V6>) -> Option<FlowRef<V6>> {
+        self.world.calls.count("lookup");
         self.world.flows_v6.find(table, key)
     }
 
@@ -495,14 +548,17 @@ impl Environment for Run<'_> {
         key: &FlowKey<V6>,
         flow: &Flow<V6>,
     ) -> Result<(), InsertError> {
+        self.world.calls.count("write");
         self.world.flows_v6.insert(table, key, flow)
     }
 
     fn remove_flow_v6(&mut self, table: Table, key: &FlowKey<V6>) {
+        self.world.calls.count("write");
         self.world.flows_v6.of_mut(table).remove(key);
     }
 
     fn count_drop(&mut self, reason: DropReason, link: u32) {
+        self.world.calls.count("counter");
         *self.world.drops.entry(reason).or_default() += 1;
         if link != NO_LINK {
             let key = LinkDropKey {
@@ -514,6 +570,7 @@ impl Environment for Run<'_> {
     }
 
     fn count_crossing(&mut self, link: u32, direction: Direction, bytes: u16) {
+        self.world.calls.count("counter");
         let counters = self.world.link_counters.entry(link).or_default();
         match direction {
             Direction::ToService => {
@@ -528,6 +585,7 @@ impl Environment for Run<'_> {
     }
 
     fn count_flow(&mut self, link: u32) {
+        self.world.calls.count("counter");
         self.world
             .link_counters
             .entry(link)
@@ -536,6 +594,7 @@ impl Environment for Run<'_> {
     }
 
     fn count(&mut self, statistic: Statistic) {
+        self.world.calls.count("counter");
         *self.world.statistics.entry(statistic).or_default() += 1;
     }
 }

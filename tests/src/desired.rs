@@ -105,6 +105,7 @@ impl Desired {
             ("a/pending6", PENDING_V6.into(), "web6", false),
             ("a/four-to-six", FOUR_TO_SIX.into(), "web6", true),
             ("a/six-to-four", SIX_TO_FOUR.into(), "web", true),
+            ("b/pending", PENDING.into(), "web", false),
         ] {
             desired.endpoint(endpoint, address, service);
             if approved {

@@ -17,6 +17,8 @@ use tests::lab::{
     Side, icmp, tcp, tcp_v6, udp, who_has, with_lab_refusing,
 };
 
+use tests::packet::Packet;
+
 use crate::{
     assembler::run,
     wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, nothing, varied},
@@ -130,14 +132,12 @@ fn few_flows(lab: &mut Lab, rounds: u32, only: Option<&str>) -> io::Result<Vec<C
     lab.send(Side::A, &ack).forwarded(Side::Provider);
     let v6 = ack.data(payload).bytes(false);
 
-    let syn = tcp((CLIENT, 0), (ENDPOINT, HTTPS)).syn(1).bytes(false);
-    let unapproved = tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1).bytes(false);
-    let stranger = tcp(
-        (CLIENT, 4_000),
-        ("10.0.0.222".parse().expect("an address"), HTTPS),
-    )
-    .ack(1, 1)
-    .bytes(false);
+    // B's network has no flows to the other family, which would be looked for as well.
+    let of_b = |packet: Packet| packet.at(Side::B).bytes(false);
+    let syn = of_b(tcp((CLIENT, 0), (ENDPOINT, HTTPS)).syn(1));
+    let unapproved = of_b(tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1));
+    let stranger = "10.0.0.222".parse().expect("an address");
+    let stranger = of_b(tcp((CLIENT, 4_000), (stranger, HTTPS)).ack(1, 1));
     let request = who_has(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
     let echo = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 32]).bytes(false);
 
@@ -152,10 +152,10 @@ fn few_flows(lab: &mut Lab, rounds: u32, only: Option<&str>) -> io::Result<Vec<C
         refused: false,
     };
     let gateway = Program::Gateway;
-    let mut new_flow = case("new flow, TCP", gateway, Side::A, &syn, REDIRECT);
+    let mut new_flow = case("new flow, TCP", gateway, Side::B, &syn, REDIRECT);
     new_flow.vary = Vary::Always;
     new_flow.most = Some(NEW_FLOWS);
-    let mut denied = case("denied", gateway, Side::A, &unapproved, DROP);
+    let mut denied = case("denied", gateway, Side::B, &unapproved, DROP);
     denied.refused = true;
     let mut cases = vec![
         case(
@@ -191,7 +191,7 @@ fn few_flows(lab: &mut Lab, rounds: u32, only: Option<&str>) -> io::Result<Vec<C
         new_flow,
         case("ARP answer", gateway, Side::A, &request, REDIRECT),
         case("echo answer", gateway, Side::A, &echo, REDIRECT),
-        case("not ours, isolated", gateway, Side::A, &stranger, DROP),
+        case("not ours, isolated", gateway, Side::B, &stranger, DROP),
         case("not attached", gateway, Side::Host, &to_service, PASS),
         denied,
     ];

@@ -155,10 +155,10 @@ pub(crate) fn reflect(ifindex: u32) -> io::Result<OwnedFd> {
     attach(program.as_fd(), ifindex)
 }
 
-/// Times are told apart by so many bits of a nanosecond count less: 256 ns.
-const COARSE: i32 = 8;
+/// Times are told apart by so many bits of a nanosecond count less: 64 ns.
+const COARSE: i32 = 6;
 /// Longer ones than this many of these are counted as one.
-const BUCKETS: u32 = 1 << 12;
+const BUCKETS: u32 = 1 << 14;
 
 /// Counts datagrams that arrive, and how long they were on their way, and takes them.
 pub(crate) struct Counter {
@@ -228,8 +228,9 @@ impl Counter {
     /// # Errors
     /// When the kernel refuses.
     pub(crate) fn times<const N: usize>(&self, of_thousand: [u64; N]) -> io::Result<[f64; N]> {
-        let buckets: [u64; BUCKETS as usize] =
-            syscalls::lookup(self.times.as_fd(), &0u32)?.unwrap_or([0; BUCKETS as usize]);
+        let buckets: [[u64; 1 << 12]; BUCKETS as usize >> 12] =
+            syscalls::lookup(self.times.as_fd(), &0u32)?.unwrap_or_else(bytemuck::Zeroable::zeroed);
+        let buckets = buckets.as_flattened();
         let all = self.counted()?;
         Ok(of_thousand.map(|part| {
             let mut left = all * part / 1_000;
@@ -272,7 +273,7 @@ pub(crate) fn pace(generator: &Generator, per_second: f64, seconds: f64) -> io::
     let begin = Instant::now();
     let mut next = begin;
     while begin.elapsed().as_secs_f64() < seconds {
-        generator.send(BURST, 16)?;
+        generator.send(BURST, 1)?;
         next += every;
         // Asleep, so that the kernel's own threads have the processor.
         std::thread::sleep(next.saturating_duration_since(Instant::now()));

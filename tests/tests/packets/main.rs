@@ -3,6 +3,7 @@
 
 mod conflicts;
 mod corpus;
+mod costs;
 mod ipv6;
 mod local;
 mod model;
