@@ -56,9 +56,14 @@ enum Task {
     TestKernel,
     /// Check formatting, lints and licences
     Lint,
-    /// Measure
-    #[command(subcommand)]
-    Bench(Bench),
+    /// Measure what packets cost and what the control plane does: figures, and a picture of them
+    Bench {
+        #[command(subcommand)]
+        what: Option<Bench>,
+        /// Measure the control plane with so many tenants, each with a service and ten endpoints
+        #[arg(long, default_value_t = 10_000)]
+        tenants: u32,
+    },
     /// Write down the API's OpenAPI document, and make the client of it
     Openapi,
     /// Answer HTTP requests with a name: the demo's server where there is no nginx
@@ -73,6 +78,8 @@ enum Task {
 
 #[derive(Subcommand)]
 enum Bench {
+    /// What packets cost, by each way, and on whole paths beside nftables and HAProxy
+    Packets,
     /// What the control plane costs with few objects and with many
     Scale {
         /// How many tenants, each with a service and ten endpoints
@@ -95,9 +102,7 @@ fn main() -> ExitCode {
         Task::Test { filter } => setup::setup().and_then(|()| test(filter.as_deref())),
         Task::TestKernel => setup::setup().and_then(|()| kernel::test()),
         Task::Lint => lint(),
-        Task::Bench(Bench::Scale { tenants, binary }) => setup::setup()
-            .and_then(|()| binary.map_or_else(|| build(true), Ok))
-            .and_then(|binary| scale::bench(&binary, tenants)),
+        Task::Bench { what, tenants } => setup::setup().and_then(|()| bench(what, tenants)),
         Task::Openapi => build(false).and_then(|binary| openapi(&binary)),
         Task::Serve { address, name } => serve::serve(address, &name),
     };
@@ -129,11 +134,12 @@ fn cargo() -> Result<Command> {
 fn build(release: bool) -> Result<PathBuf> {
     step("building the gateway and its XDP program");
     let mut command = cargo()?;
+    // All there is: with the features of one package alone, tests and benchmark would build everything
+    // anew.
     command.args(["build", "--locked"]);
     if release {
-        command.args(["--release", "--package", "gateway"]);
+        command.args(["--release", "--bins"]);
     }
-    // Else all there is: with the features of one package alone, the tests would build everything anew.
     run(&mut command)?;
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or(workspace()?.join("target"), PathBuf::from);
@@ -156,6 +162,35 @@ fn test(filter: Option<&str>) -> Result<()> {
         .args(["test", "--locked", "--no-fail-fast"])
         .env("GATEWAY_BIN", binary);
     command.args(filter);
+    run(&mut command)
+}
+
+/// Measures, in one run.
+fn bench(what: Option<Bench>, tenants: u32) -> Result<()> {
+    match what {
+        Some(Bench::Packets) => packets(&build(true)?),
+        Some(Bench::Scale { tenants, binary }) => {
+            let binary = binary.map_or_else(|| build(true), Ok)?;
+            scale::bench(&binary, tenants)
+        }
+        None => {
+            let binary = build(true)?;
+            packets(&binary)?;
+            scale::bench(&binary, tenants)
+        }
+    }
+}
+
+/// The data path's benchmark.
+fn packets(binary: &Path) -> Result<()> {
+    setup::bench_programs()?;
+    step("measuring the data path");
+    let output = workspace()?.join("target").join("bench");
+    let mut command = cargo()?;
+    command
+        .args(["bench", "--locked", "--bench", "gateway", "--", "--output"])
+        .arg(output)
+        .env("GATEWAY_BIN", binary);
     run(&mut command)
 }
 

@@ -46,12 +46,27 @@ const KERNEL_PROGRAMS: &[(&str, &str)] = &[
     ("strip", "binutils"),
 ];
 
+/// Programs that the gateway is measured beside, likewise.
+const BENCH_PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("haproxy", "haproxy")];
+
+/// Installs what the gateway is measured beside.
+///
+/// # Errors
+/// As [`setup`].
+pub(crate) fn bench_programs() -> Result<()> {
+    install_missing(BENCH_PROGRAMS)
+}
+
 /// Installs what running another kernel needs.
 ///
 /// # Errors
 /// As [`setup`].
 pub(crate) fn kernel_programs() -> Result<()> {
-    let missing: Vec<&str> = KERNEL_PROGRAMS
+    install_missing(KERNEL_PROGRAMS)
+}
+
+fn install_missing(programs: &[(&str, &'static str)]) -> Result<()> {
+    let missing: Vec<&str> = programs
         .iter()
         .filter(|(program, _)| on_path(program).is_none())
         .map(|(_, package)| *package)

@@ -35,16 +35,6 @@ struct Arguments {
 
 fn main() {
     let arguments = Arguments::parse();
-    if arguments.only.as_deref() == Some("times-only") {
-        for contender in [
-            contenders::wire(),
-            contenders::nftables(),
-            contenders::gateway(),
-        ] {
-            println!("{} {:?}", contender.name, contender.times(700_000.0));
-        }
-        return;
-    }
     eprintln!("==> what a packet costs");
     let alone = arguments.only.is_some();
     let costs = packets::measure(arguments.rounds, arguments.only);

@@ -144,7 +144,8 @@ pub(crate) fn bare_v4(
     devices: BorrowedFd<'_>,
     network: u32,
 ) -> io::Result<OwnedFd> {
-    const KEY: i16 = -(size_of::<FlowKey<V4>>() as i16);
+    const KEY: i16 = -20;
+    const { assert!(size_of::<FlowKey<V4>>() == 20) };
     let mut code = begin(54, 0x0008);
     code.load(Width::Byte, R4, R7, 14)
         .end_if(Comparison::NotEqual, R4, 0x45)
@@ -169,7 +170,8 @@ pub(crate) fn bare_v6(
     devices: BorrowedFd<'_>,
     network: u32,
 ) -> io::Result<OwnedFd> {
-    const KEY: i16 = -(size_of::<FlowKey<V6>>() as i16);
+    const KEY: i16 = -44;
+    const { assert!(size_of::<FlowKey<V6>>() == 44) };
     let mut code = begin(74, 0xdd86);
     code.load(Width::Byte, R4, R7, 20)
         .end_if(Comparison::NotEqual, R4, 6)
