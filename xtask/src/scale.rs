@@ -13,7 +13,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::run::{is_root, quietly, step};
+use crate::{
+    run::{is_root, quietly, step},
+    workspace,
+};
 
 /// How often a change is made, to see what one costs.
 const CHANGES: usize = 200;
@@ -47,16 +50,14 @@ pub(crate) fn bench(binary: &Path, tenants: u32) -> Result<()> {
         bail!("the benchmark needs root: it runs the agent");
     }
     let mut all = Vec::new();
-    for size in [
-        Size {
-            tenants: 10,
-            endpoints_each: 10,
-        },
-        Size {
+    let mut sizes = vec![10, tenants / 10, tenants];
+    sizes.retain(|size| (10..=tenants).contains(size));
+    sizes.dedup();
+    for tenants in sizes {
+        let size = Size {
             tenants,
             endpoints_each: 10,
-        },
-    ] {
+        };
         step(&format!(
             "{} tenants, {} services, {} endpoints",
             size.tenants,
@@ -66,7 +67,32 @@ pub(crate) fn bench(binary: &Path, tenants: u32) -> Result<()> {
         all.push(measure(binary, size)?);
     }
     print(&all);
+    let output = workspace()?.join("target/bench");
+    fs::create_dir_all(&output)?;
+    let figures: Vec<Value> = all.iter().map(Costs::figures).collect();
+    let figures = serde_json::to_string_pretty(&figures)?;
+    fs::write(output.join("control-plane.json"), figures)?;
     Ok(())
+}
+
+impl Costs {
+    /// As JSON, in milliseconds and bytes.
+    fn figures(&self) -> Value {
+        let ms = |time: &Duration| time.as_secs_f64() * 1e3;
+        let both =
+            |[middle, high]: &[Duration; 2]| json!({ "p50_ms": ms(middle), "p99_ms": ms(high) });
+        json!({
+            "tenants": self.size.tenants,
+            "endpoints": self.size.tenants * self.size.endpoints_each,
+            "apply_ms": ms(&self.apply),
+            "create": both(&self.create),
+            "decide": both(&self.decide),
+            "delete": both(&self.delete),
+            "start_ms": ms(&self.start),
+            "start_in_kernel_ms": ms(&self.start_in_kernel),
+            "memory_bytes": self.memory,
+        })
+    }
 }
 
 struct Agent {

@@ -155,10 +155,10 @@ fn interface() -> u32 {
     nix::net::if_::if_nametoindex("eth0").expect("an interface")
 }
 
-/// Stays on the second processor, where all is done then: veths hand packets on where they are sent.
-fn pin() {
+/// Keeps this thread on a processor, where all is done then: veths hand packets on where they are sent.
+pub(crate) fn pin(processor: usize) {
     let mut set = nix::sched::CpuSet::new();
-    set.set(1).expect("a processor");
+    set.set(processor).expect("a processor");
     // With one processor there is nothing to choose.
     let _only_one = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
 }
@@ -238,7 +238,7 @@ impl Contender {
             .run_in(|| Counter::new(interface()))
             .expect("a counter");
         self.consumer.run_in(move || {
-            pin();
+            pin(1);
             let rates = (0..rounds).map(|_| rate(&generator, &counter, packets).expect("a rate"));
             rates
                 .max_by(|one, other| one.per_second.total_cmp(&other.per_second))
@@ -261,7 +261,7 @@ impl Contender {
             .run_in(|| Counter::new(interface()))
             .expect("a counter");
         self.consumer.run_in(move || {
-            pin();
+            pin(1);
             pace(&generator, per_second, 2.0).expect("packets sent");
             counter.settled().expect("a count");
             counter.times([500, 990, 999]).expect("the times")

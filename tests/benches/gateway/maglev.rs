@@ -86,10 +86,13 @@ fn measure_one(backends: usize) -> Table {
             .iter()
             .min()
             .map_or(0.0, |fewest| *fewest as f64 / even),
+        // With one backend left there is no table: all are its.
         moved: if same_size {
             moved as f64 / built.len() as f64
         } else {
-            f64::NAN
+            shares
+                .last()
+                .map_or(0.0, |own| *own as f64 / built.len() as f64)
         },
         its_own: shares
             .last()

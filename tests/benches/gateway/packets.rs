@@ -3,6 +3,8 @@
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    sync::Barrier,
+    thread,
 };
 
 use gateway::dataplane::syscalls;
@@ -21,6 +23,7 @@ use tests::packet::Packet;
 
 use crate::{
     assembler::run,
+    contenders::pin,
     wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, nothing, varied},
 };
 
@@ -89,6 +92,7 @@ pub(crate) fn measure(rounds: Option<u32>, only: Option<String>) -> Vec<Cost> {
         if only.is_some() {
             return costs;
         }
+        costs.extend(two_processors(lab, rounds).expect("the measurement"));
         for flows in [MANY, MOST] {
             costs.extend(many_flows(lab, rounds, flows).expect("the measurement"));
         }
@@ -250,6 +254,58 @@ fn many_flows(lab: &mut Lab, rounds: u32, flows: u32) -> io::Result<Vec<Cost>> {
     let costs = run_cases(lab, cases, rounds);
     lab.reset();
     costs
+}
+
+/// An established packet where two processors have packets at once: of a flow each, and of the same.
+fn two_processors(lab: &mut Lab, rounds: u32) -> io::Result<Vec<Cost>> {
+    let nothing = nothing()?;
+    let of_flow = |lab: &mut Lab, port| {
+        let connection = lab.connect(port);
+        padded(connection.from_client().data(&[b'x'; 26]).bytes(false))
+    };
+    let frames = [of_flow(lab, 40_000), of_flow(lab, 40_001)];
+    let wrapper = |frame: &[u8]| Wrapper::new(frame, 80, Vary::Nothing);
+    let (program, ifindex) = (lab.program(), lab.ifindex(Side::A));
+    // Of each processor, which frame.
+    let at_once = |target: BorrowedFd<'_>, flows: &[usize]| -> io::Result<u32> {
+        let begin = Barrier::new(flows.len());
+        thread::scope(|scope| {
+            let mut running = Vec::new();
+            for (processor, flow) in flows.iter().enumerate() {
+                let (frame, begin) = (&frames[*flow], &begin);
+                let wrapper = wrapper(frame)?;
+                running.push(scope.spawn(move || {
+                    pin(processor);
+                    let wrapped = wrapper.calling(target)?;
+                    begin.wait();
+                    run(wrapped, ifindex, frame, REPEAT * 4).map(|(_, took)| took)
+                }));
+            }
+            let mut slowest = 0;
+            for one in running {
+                slowest = slowest.max(one.join().expect("a measurement")?);
+            }
+            Ok(slowest)
+        })
+    };
+    let mut costs = Vec::new();
+    for (name, flows) in [
+        ("established, one processor", &[0][..]),
+        ("established, two processors, two flows", &[0, 1]),
+        ("established, two processors, one flow", &[0, 0]),
+    ] {
+        let (mut best, mut best_nothing) = (u32::MAX, u32::MAX);
+        for _ in 0..rounds {
+            best_nothing = best_nothing.min(at_once(nothing.as_fd(), flows)?);
+            best = best.min(at_once(program, flows)?);
+        }
+        costs.push(Cost {
+            name,
+            nanoseconds: f64::from(best) - f64::from(best_nothing),
+        });
+    }
+    lab.reset();
+    Ok(costs)
 }
 
 fn run_cases(lab: &mut Lab, cases: Vec<Case>, rounds: u32) -> io::Result<Vec<Cost>> {
