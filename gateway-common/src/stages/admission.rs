@@ -18,6 +18,50 @@ pub(super) struct Admitted {
     pub(super) port: Shared<Port>,
 }
 
+/// Turns away at once what is for none of our addresses, or for an endpoint that is not approved: a flood of
+/// that is not worth looking for a flow that is being opened.
+#[inline(always)]
+pub(super) fn gate<F: Family, E: Environment>(
+    env: &E,
+    attachment: &Attachment,
+    segment: &Segment<F>,
+) -> Step<()> {
+    let found = own_address::<F, E>(env, attachment.network, segment.key.destination);
+    let Some(address) = found else {
+        return Err(not_ours(attachment, DropReason::NotForUs));
+    };
+    if address.kind != Address::ENDPOINT || address.approved() {
+        return Ok(());
+    }
+    possible_source(env, segment, address.link)?;
+    Err(refused(&address, DropReason::ConnectionNotApproved))
+}
+
+/// Only a station can have sent it.
+#[inline(always)]
+fn possible_source<F: Family, E: Environment>(
+    env: &E,
+    segment: &Segment<F>,
+    link: u32,
+) -> Step<()> {
+    if !F::is_host(segment.key.source, segment.key.destination)
+        || Ethernet::at(env, 0).is_none_or(|e| e.source().is_group())
+    {
+        return Err(Turn::drop(DropReason::InvalidSource, link));
+    }
+    Ok(())
+}
+
+/// The sender is told, unless the endpoint's service is silent.
+#[inline(always)]
+const fn refused(address: &Address, reason: DropReason) -> Turn {
+    if address.flags & Address::SILENT != 0 {
+        Turn::drop(reason, address.link)
+    } else {
+        Turn::refuse(reason, address.link)
+    }
+}
+
 /// Decides whether the segment may open a flow.
 #[inline(always)]
 pub(super) fn admit<F: Family, E: Environment>(
@@ -29,20 +73,8 @@ pub(super) fn admit<F: Family, E: Environment>(
     let Some(address) = found else {
         return Err(not_ours(attachment, DropReason::NotForUs));
     };
-    let link = address.link;
-    if !F::is_host(segment.key.source, segment.key.destination)
-        || Ethernet::at(env, 0).is_none_or(|e| e.source().is_group())
-    {
-        return Err(Turn::drop(DropReason::InvalidSource, link));
-    }
-    let silent = address.flags & Address::SILENT != 0;
-    let refuse = |reason| {
-        Err(if silent {
-            Turn::drop(reason, link)
-        } else {
-            Turn::refuse(reason, link)
-        })
-    };
+    possible_source(env, segment, address.link)?;
+    let refuse = |reason| Err(refused(&address, reason));
     if address.kind != Address::ENDPOINT || !segment.opens(env) {
         return refuse(DropReason::NoFlow);
     }

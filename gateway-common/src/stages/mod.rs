@@ -218,8 +218,8 @@ fn way<A: Family, E: Environment>(
         return local::echo(env, attachment, &message);
     }
     let segment = segment(env, attachment, packet)?;
-    if let Some(verdict) = known::<A, A, E>(env, attachment, &segment, &segment.key)? {
-        return Ok(verdict);
+    if let Some(turn) = known::<A, A, E>(env, attachment, &segment, &segment.key, true)? {
+        return Ok(turn);
     }
     // Flows between the families are among IPv6's.
     Err(if A::ICMP == protocol::ICMP && attachment.translates() {
@@ -244,24 +244,29 @@ fn segment<A: Family, E: Environment>(
     Segment::new(env, attachment, packet, ports)
 }
 
-/// A segment of a flow that is known: it is forwarded.
+/// A segment of a flow that is known: it is forwarded. With `gate`, what no flow can be opened for is turned
+/// away before flows that are being opened are looked through.
 #[inline(always)]
 fn known<A: Family, T: Family, E: Environment>(
     env: &mut E,
     attachment: &Attachment,
     segment: &Segment<A>,
     key: &FlowKey<T>,
+    gate: bool,
 ) -> Step<Option<Turn>> {
     let mut found = None;
     if let Some(flow) = established::find(env, segment, key)? {
         let hop = next_hop::find(env, segment, key, &flow, Table::Established)?;
         found = hop.map(|hop| (flow, hop));
     }
-    if found.is_none()
-        && let Some(flow) = handshake::find(env, segment, key)?
-    {
-        let hop = next_hop::find(env, segment, key, &flow, Table::Embryonic)?;
-        found = hop.map(|hop| (flow, hop));
+    if found.is_none() {
+        if gate {
+            admission::gate(env, attachment, segment)?;
+        }
+        if let Some(flow) = handshake::find(env, segment, key)? {
+            let hop = next_hop::find(env, segment, key, &flow, Table::Embryonic)?;
+            found = hop.map(|hop| (flow, hop));
+        }
     }
     match found {
         Some((flow, hop)) => forward::forward(env, attachment, segment, &flow, hop).map(Some),
@@ -278,7 +283,7 @@ fn translate<E: Environment>(
 ) -> Step<Turn> {
     let segment = segment(env, attachment, packet)?;
     let key = segment.key.widen();
-    known::<V4, V6, E>(env, attachment, &segment, &key)?.ok_or(Turn::OPEN)
+    known::<V4, V6, E>(env, attachment, &segment, &key, false)?.ok_or(Turn::OPEN)
 }
 
 /// A packet that belongs to no flow opens one, and goes its way once more, or is refused.

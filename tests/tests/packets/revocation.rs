@@ -29,7 +29,7 @@ const ROWS: &[Row] = &[
         lab.send(Side::Provider, &answer)
             .reset(DropReason::ConnectionRevoked);
         lab.send(Side::A, &client.ack(2, 8))
-            .reset(DropReason::ConnectionRevoked);
+            .reset(DropReason::ConnectionNotApproved);
     }),
     ("both ends of a UDP flow are told (RFC 792)", |lab| {
         let question = udp((CLIENT, 40_000), (ENDPOINT, DNS), b"question");

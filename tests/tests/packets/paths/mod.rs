@@ -395,9 +395,13 @@ const ROWS: &[PathRow] = &[
         |lab, path| {
             let flow = path.connect(lab);
             lab.decide(path.endpoint_name, gateway::model::Decision::Reject);
-            let reset = lab
-                .send(Side::A, &path.from_client())
-                .reset(DropReason::ConnectionRevoked);
+            // Flows of the other family's table are looked for behind the gate.
+            let reason = if path.name == "IPv4 to IPv6" {
+                DropReason::ConnectionNotApproved
+            } else {
+                DropReason::ConnectionRevoked
+            };
+            let reset = lab.send(Side::A, &path.from_client()).reset(reason);
             assert_eq!(reset.sequence, 5_001);
             let reset = lab
                 .send(Side::Provider, &flow.from_backend())
