@@ -4,6 +4,7 @@
 //! [`site`] is a gateway between network namespaces, with real programs at both ends.
 
 pub mod agent;
+pub mod assembler;
 pub mod authority;
 pub mod capture;
 mod desired;

@@ -1,6 +1,5 @@
 //! What the gateway costs, measured: `cargo xtask bench`.
 
-mod assembler;
 mod contenders;
 mod maglev;
 mod memory;

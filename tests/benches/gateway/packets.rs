@@ -19,10 +19,9 @@ use tests::lab::{
     Side, icmp, tcp, tcp_v6, udp, who_has, with_lab_refusing,
 };
 
-use tests::packet::Packet;
+use tests::{assembler::run, packet::Packet};
 
 use crate::{
-    assembler::run,
     contenders::pin,
     wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, nothing, varied},
 };

@@ -9,7 +9,7 @@ use std::{
 
 use gateway::dataplane::syscalls;
 
-use crate::assembler::{
+use tests::assembler::{
     Assembler, Comparison, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, REDIRECT, TIME,
     Width, attach, map, send,
 };

@@ -10,26 +10,31 @@ use bytemuck::{Pod, Zeroable};
 
 /// A register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Register(u8);
+pub struct Register(u8);
 
 /// Results, and the program's own.
-pub(crate) const R0: Register = Register(0);
+pub const R0: Register = Register(0);
 /// The first argument: at the beginning the context.
-pub(crate) const R1: Register = Register(1);
-pub(crate) const R2: Register = Register(2);
-pub(crate) const R3: Register = Register(3);
-pub(crate) const R4: Register = Register(4);
-pub(crate) const R5: Register = Register(5);
+pub const R1: Register = Register(1);
+/// The second argument.
+pub const R2: Register = Register(2);
+/// The third argument.
+pub const R3: Register = Register(3);
+/// The fourth argument.
+pub const R4: Register = Register(4);
+/// The fifth argument.
+pub const R5: Register = Register(5);
 /// Those from here on outlive calls.
-pub(crate) const R6: Register = Register(6);
-pub(crate) const R7: Register = Register(7);
+pub const R6: Register = Register(6);
+/// Likewise.
+pub const R7: Register = Register(7);
 /// The end of the stack.
-pub(crate) const R10: Register = Register(10);
+pub const R10: Register = Register(10);
 
 /// How many bytes are moved.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-pub(crate) enum Width {
+pub enum Width {
     /// 4.
     Word = 0x00,
     /// 2.
@@ -43,40 +48,51 @@ pub(crate) enum Width {
 /// Arithmetic on 64 bits.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-pub(crate) enum Operation {
+pub enum Operation {
+    /// `+`.
     Add = 0x00,
+    /// `-`.
     Subtract = 0x10,
+    /// `*`.
     Multiply = 0x20,
+    /// `&`.
     And = 0x50,
+    /// `<<`.
     ShiftLeft = 0x60,
+    /// `>>`.
     ShiftRight = 0x70,
+    /// `^`.
     Xor = 0xa0,
+    /// `=`.
     Move = 0xb0,
 }
 
 /// Comparisons, without signs.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
-pub(crate) enum Comparison {
+pub enum Comparison {
+    /// `==`.
     Equal = 0x10,
+    /// `>`.
     Greater = 0x20,
+    /// `!=`.
     NotEqual = 0x50,
 }
 
 /// `bpf_ktime_get_ns`.
-pub(crate) const TIME: i32 = 5;
+pub const TIME: i32 = 5;
 /// `bpf_map_lookup_elem`.
-pub(crate) const LOOKUP: i32 = 1;
+pub const LOOKUP: i32 = 1;
 /// `bpf_tail_call`.
-pub(crate) const TAIL_CALL: i32 = 12;
+pub const TAIL_CALL: i32 = 12;
 /// `bpf_redirect_map`.
-pub(crate) const REDIRECT_MAP: i32 = 51;
+pub const REDIRECT_MAP: i32 = 51;
 /// `bpf_redirect`.
-pub(crate) const REDIRECT: i32 = 23;
+pub const REDIRECT: i32 = 23;
 
 /// A program that grows.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Assembler {
+pub struct Assembler {
     code: Vec<u64>,
     /// Jumps whose goal is the end: the last two instructions.
     to_end: Vec<usize>,
@@ -93,59 +109,42 @@ impl Assembler {
     }
 
     /// `to op= number`.
-    pub(crate) fn number(&mut self, operation: Operation, to: Register, number: i32) -> &mut Self {
+    pub fn number(&mut self, operation: Operation, to: Register, number: i32) -> &mut Self {
         self.emit(0x07 | operation as u8, to, R0, 0, number);
         self
     }
 
     /// `to op= from`.
-    pub(crate) fn register(
-        &mut self,
-        operation: Operation,
-        to: Register,
-        from: Register,
-    ) -> &mut Self {
+    pub fn register(&mut self, operation: Operation, to: Register, from: Register) -> &mut Self {
         self.emit(0x0f | operation as u8, to, from, 0, 0);
         self
     }
 
     /// `to = *(from + offset)`.
-    pub(crate) fn load(
-        &mut self,
-        width: Width,
-        to: Register,
-        from: Register,
-        offset: i16,
-    ) -> &mut Self {
+    pub fn load(&mut self, width: Width, to: Register, from: Register, offset: i16) -> &mut Self {
         self.emit(0x61 | width as u8, to, from, offset, 0);
         self
     }
 
     /// `*(to + offset) = from`.
-    pub(crate) fn store(
-        &mut self,
-        width: Width,
-        to: Register,
-        offset: i16,
-        from: Register,
-    ) -> &mut Self {
+    pub fn store(&mut self, width: Width, to: Register, offset: i16, from: Register) -> &mut Self {
         self.emit(0x63 | width as u8, to, from, offset, 0);
         self
     }
 
     /// `to = number`, of 64 bits.
-    pub(crate) fn wide(&mut self, to: Register, number: u64) -> &mut Self {
+    pub fn wide(&mut self, to: Register, number: u64) -> &mut Self {
         self.two_words(to, 0, number)
     }
 
     /// `to = ` a map.
-    pub(crate) fn map(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
+    pub fn map(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
         let descriptor = u64::from(map.as_raw_fd().cast_unsigned());
         self.two_words(to, 1, descriptor)
     }
 
     /// `to = ` the first element of an array.
-    pub(crate) fn element(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
+    pub fn element(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
         let descriptor = u64::from(map.as_raw_fd().cast_unsigned());
         self.two_words(to, 2, descriptor)
     }
@@ -159,19 +158,14 @@ impl Assembler {
     }
 
     /// To the end, with what is in `R0`, if the comparison with a number holds.
-    pub(crate) fn end_if(
-        &mut self,
-        comparison: Comparison,
-        left: Register,
-        right: i32,
-    ) -> &mut Self {
+    pub fn end_if(&mut self, comparison: Comparison, left: Register, right: i32) -> &mut Self {
         self.to_end.push(self.code.len());
         self.emit(0x05 | comparison as u8, left, R0, 0, right);
         self
     }
 
     /// The same with another register.
-    pub(crate) fn end_if_register(
+    pub fn end_if_register(
         &mut self,
         comparison: Comparison,
         left: Register,
@@ -183,13 +177,13 @@ impl Assembler {
     }
 
     /// `*to += from`, of 64 bits, whoever else adds.
-    pub(crate) fn add_to(&mut self, to: Register, from: Register) -> &mut Self {
+    pub fn add_to(&mut self, to: Register, from: Register) -> &mut Self {
         self.emit(0xdb, to, from, 0, 0);
         self
     }
 
     /// Calls a helper.
-    pub(crate) fn call(&mut self, helper: i32) -> &mut Self {
+    pub fn call(&mut self, helper: i32) -> &mut Self {
         self.emit(0x85, R0, R0, 0, helper);
         self
     }
@@ -198,7 +192,10 @@ impl Assembler {
     ///
     /// # Errors
     /// When the kernel refuses it.
-    pub(crate) fn finish(&self) -> io::Result<OwnedFd> {
+    ///
+    /// # Panics
+    /// When it is too long.
+    pub fn finish(&self) -> io::Result<OwnedFd> {
         let mut code = self.code.clone();
         for jump in &self.to_end {
             let distance = i16::try_from(self.code.len() - jump - 1).expect("a short program");
@@ -277,8 +274,10 @@ fn load(code: &[u64]) -> io::Result<OwnedFd> {
 /// Kinds of maps.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
-pub(crate) enum MapKind {
+pub enum MapKind {
+    /// Values at places from 0 on.
     Array = 2,
+    /// Programs to call.
     Programs = 3,
 }
 
@@ -286,7 +285,7 @@ pub(crate) enum MapKind {
 ///
 /// # Errors
 /// When the kernel refuses it.
-pub(crate) fn map(kind: MapKind, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+pub fn map(kind: MapKind, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
     let mut attributes = [kind as u32, 4, value_size, entries, 0];
     bpf(BPF_MAP_CREATE, &mut attributes).map(descriptor)
 }
@@ -320,7 +319,7 @@ const LIVE_FRAMES: u32 = 1 << 1;
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn run(
+pub fn run(
     program: BorrowedFd<'_>,
     ifindex: u32,
     frame: &[u8],
@@ -347,12 +346,7 @@ pub(crate) fn run(
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn send(
-    program: BorrowedFd<'_>,
-    frame: &[u8],
-    repeat: u32,
-    batch: u32,
-) -> io::Result<()> {
+pub fn send(program: BorrowedFd<'_>, frame: &[u8], repeat: u32, batch: u32) -> io::Result<()> {
     let mut attributes = TestRun {
         program: program.as_raw_fd().cast_unsigned(),
         data_in_size: u32::try_from(frame.len()).expect("a frame"),
@@ -381,7 +375,7 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+pub fn attach(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
     let mut link = Link {
         program: program.as_raw_fd().cast_unsigned(),
         ifindex,
