@@ -28,6 +28,9 @@ use crate::{
 /// How often it is looked whether a check is due.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// A backend that there is no way to is looked for again after so long.
+const UNREACHABLE: Duration = Duration::from_secs(1);
+
 /// What is known of the health of backends.
 pub type Healths = BTreeMap<CheckedKey, Health>;
 
@@ -210,9 +213,12 @@ pub async fn run(agent: Arc<Agent>) {
             forget(&mut core, &service, &keys);
         }
         while let Some(key) = timetable.take_due(now) {
-            let task = task(&core, &key).filter(|_| !under_way.contains(&key));
-            let Some(task) = task else {
+            if under_way.contains(&key) {
                 timetable.set(key, now + LOOK);
+                continue;
+            }
+            let Some(task) = task(&core, &key) else {
+                timetable.set(key, now + UNREACHABLE);
                 continue;
             };
             let every = Duration::from_secs(u64::from(task.check.interval));

@@ -214,7 +214,10 @@ async fn keep_in_step(agent: Arc<Agent>, watch: Watch) {
             !core.in_step() || !core.sight.is_empty()
         };
         tokio::select! {
-            news = watch.news() => agent.core.lock().await.sight.add_news(news),
+            news = watch.news() => {
+                let core = &mut *agent.core.lock().await;
+                core.sight.add_news(news, &core.observed);
+            }
             _ = all.tick() => agent.core.lock().await.sight = Sight::everything(),
             () = sleep(RETRY), if again => {}
         }

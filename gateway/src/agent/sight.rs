@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     agent::ways::Ways,
-    dataplane::observed::BackendKey,
+    dataplane::observed::{BackendKey, Observed},
     model::{Change, Object, Reference, State},
     netlink::News,
 };
@@ -55,10 +55,16 @@ impl Sight {
         self.stations.extend(other.stations);
     }
 
-    /// And what the kernel tells of.
-    pub fn add_news(&mut self, news: News) {
+    /// And what the kernel tells of, which was seen as this before.
+    pub fn add_news(&mut self, news: News, seen: &Observed) {
         self.everything |= news.everything;
-        self.links.extend(news.links);
+        for (name, ifindex) in news.links {
+            // One that has another name now is to be looked for by the old one as well.
+            let before = seen.interfaces.iter();
+            let before = before.filter(|(_, interface)| interface.ifindex == ifindex);
+            self.links.extend(before.map(|(name, _)| name.clone()));
+            self.links.insert(name);
+        }
         self.stations.extend(news.stations);
     }
 
@@ -211,7 +217,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::operations::tests::World;
+    use crate::{dataplane::observed::Interface, model::operations::tests::World};
 
     fn key(address: &str) -> BackendKey {
         ("provider/net".parse().unwrap(), address.parse().unwrap())
@@ -276,21 +282,32 @@ mod tests {
         let station = (4, "10.1.0.1".parse().unwrap());
         ways.set(&backend, Some(station));
         let mut sight = Sight::default();
-        sight.add_news(News {
+        let news = News {
             everything: false,
-            links: BTreeSet::from(["lo".to_owned()]),
+            links: BTreeSet::from([("lo".to_owned(), 1)]),
             stations: BTreeSet::from([station, (4, "10.1.0.77".parse().unwrap())]),
-        });
+        };
+        sight.add_news(news, &Observed::default());
         let wanted = Wanted::of(&sight, &world.state, &ways);
         assert_eq!(wanted.backends.len(), 1);
         assert_eq!(wanted.backends[&backend], ["veth-p"]);
         assert_eq!(wanted.links, BTreeMap::from([("lo".to_owned(), None)]));
-        sight.add_news(News {
-            links: BTreeSet::from(["veth-p".to_owned()]),
+        // It was seen by another name.
+        let mut seen = Observed::default();
+        let interface = Interface {
+            ifindex: 4,
+            mac: gateway_common::packet::Mac::new([2, 0, 0, 0, 0, 4]),
+            mtu: 1_500,
+        };
+        seen.interfaces.insert("veth-p".to_owned(), interface);
+        let news = News {
+            links: BTreeSet::from([("renamed".to_owned(), 4)]),
             ..News::default()
-        });
+        };
+        sight.add_news(news, &seen);
         let wanted = Wanted::of(&sight, &world.state, &ways);
         assert!(wanted.backends.contains_key(&backend));
+        assert_eq!(wanted.links["renamed"], None);
         assert_eq!(
             wanted.links["veth-p"],
             Some("provider/net".parse().unwrap())

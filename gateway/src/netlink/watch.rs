@@ -25,8 +25,8 @@ const MOST_STATIONS: usize = 4_096;
 pub struct News {
     /// Routes or the host's own addresses, or so much that it is not told apart.
     pub everything: bool,
-    /// The names of interfaces that came, went, or changed.
-    pub links: BTreeSet<String>,
+    /// Interfaces that came, went, or changed: name and number.
+    pub links: BTreeSet<(String, u32)>,
     /// Stations, by interface number and address, that came, went, or moved.
     pub stations: BTreeSet<(u32, IpAddr)>,
 }
@@ -35,7 +35,8 @@ impl News {
     fn add(&mut self, message: &RouteNetlinkMessage) {
         match message {
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
-                self.links.extend(name(link));
+                let index = link.header.index;
+                self.links.extend(name(link).map(|name| (name, index)));
             }
             RouteNetlinkMessage::NewNeighbour(neighbour)
             | RouteNetlinkMessage::DelNeighbour(neighbour) => {
