@@ -28,8 +28,10 @@ mkdir /run/etc /run/work
 mount -t overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/work overlay /etc
 mount -t tmpfs tmpfs /var/lib
 mount -t bpf bpf /sys/fs/bpf
+touch /run/program
+mount --bind \"$2\" /run/program
 ip link set dev lo up
-export container=test SYSTEMD_UNIT_PATH=$1
+export container=test SYSTEMD_UNIT_PATH=\"$1\"
 exec /lib/systemd/systemd --system --unit=multi-user.target --show-status=false --crash-shell=no
 ";
 
@@ -37,6 +39,12 @@ exec /lib/systemd/systemd --system --unit=multi-user.target --show-status=false 
 struct Systemd {
     outer: Running,
     _units: tempfile::TempDir,
+}
+
+/// Whether a systemd can run here: it needs control groups.
+fn possible() -> bool {
+    let groups = Path::new("/sys/fs/cgroup");
+    groups.join("cgroup.controllers").exists() || groups.join("systemd").exists()
 }
 
 impl Systemd {
@@ -55,17 +63,16 @@ impl Systemd {
         }
         let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/gateway.service");
         let unit = fs::read_to_string(unit).expect("the unit");
-        let program = binary().display().to_string();
-        write(
-            "gateway.service",
-            &unit.replace("/usr/bin/gateway", &program),
-        );
+        // Where the unit's sandbox does not hide it, wherever it was built.
+        let unit = unit.replace("/usr/bin/gateway", "/run/program");
+        write("gateway.service", &unit);
         let mut command = Command::new("unshare");
         command
             .args(["--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup"])
             .args(["--fork", "--mount-proc", "--kill-child"])
             .args(["sh", "-e", "-c", BEGIN, "sh"])
-            .arg(units.path());
+            .arg(units.path())
+            .arg(binary());
         let outer = Running::start(&mut command).expect("systemd");
         let systemd = Self {
             outer,
@@ -124,6 +131,10 @@ impl Systemd {
 
 #[test]
 fn the_agent_does_its_work_in_the_units_sandbox() {
+    if !possible() {
+        eprintln!("NOT RUN: this machine has no control groups, so no systemd can run the unit");
+        return;
+    }
     let systemd = Systemd::start();
     for line in [
         "ip link add name c type veth peer name c-far",

@@ -35,7 +35,8 @@ struct Costs {
     /// Of an endpoint that is created, and of its deletion: the middle one, and the one of a hundred.
     create: [Duration; 2],
     delete: [Duration; 2],
-    decide: [Duration; 2],
+    approve: [Duration; 2],
+    reject: [Duration; 2],
     start: Duration,
     start_in_kernel: Duration,
     memory: u64,
@@ -86,7 +87,8 @@ impl Costs {
             "endpoints": self.size.tenants * self.size.endpoints_each,
             "apply_ms": ms(&self.apply),
             "create": both(&self.create),
-            "decide": both(&self.decide),
+            "approve": both(&self.approve),
+            "reject": both(&self.reject),
             "delete": both(&self.delete),
             "start_ms": ms(&self.start),
             "start_in_kernel_ms": ms(&self.start_in_kernel),
@@ -198,16 +200,17 @@ fn measure(binary: &Path, size: Size) -> Result<Costs> {
 fn measure_in(binary: &Path, size: Size, directory: &Path) -> Result<Costs> {
     let (agent, _) = Agent::start(binary, directory)?;
     let (_, apply) = agent.ask("POST", "/v1/apply", &manifest(size))?;
-    let (mut creates, mut deletes, mut decides) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut creates, mut deletes) = (Vec::new(), Vec::new());
+    let (mut rejects, mut approvals) = (Vec::new(), Vec::new());
     for _ in 0..CHANGES {
         let request = json!({ "name": "one-more", "network": "net", "addresses": ["10.9.9.9"], "service": "t1/web" });
         let (made, took) = agent.ask("POST", "/v1/tenants/t0/endpoints", &request)?;
         creates.push(took);
         let link = &made["status"]["connection"]["link_id"];
         let path = format!("/v1/tenants/t1/services/web/connections/{link}");
-        for decision in ["reject", "approve"] {
+        for (decision, times) in [("reject", &mut rejects), ("approve", &mut approvals)] {
             let (_, took) = agent.ask("POST", &format!("{path}/{decision}"), &json!({}))?;
-            decides.push(took);
+            times.push(took);
         }
         let (_, took) = agent.ask("DELETE", "/v1/tenants/t0/endpoints/one-more", &Value::Null)?;
         deletes.push(took);
@@ -225,7 +228,8 @@ fn measure_in(binary: &Path, size: Size, directory: &Path) -> Result<Costs> {
         apply,
         create: typical(creates),
         delete: typical(deletes),
-        decide: typical(decides),
+        approve: typical(approvals),
+        reject: typical(rejects),
         start: start_anew,
         start_in_kernel: start,
         memory,
@@ -303,8 +307,11 @@ fn print(all: &[Costs]) {
     row("an endpoint created, in force", &|costs| {
         both(&costs.create)
     });
-    row("a connection decided, in force", &|costs| {
-        both(&costs.decide)
+    row("a connection approved, in force", &|costs| {
+        both(&costs.approve)
+    });
+    row("one rejected, and nothing passes", &|costs| {
+        both(&costs.reject)
     });
     row("an endpoint deleted, in force", &|costs| {
         both(&costs.delete)

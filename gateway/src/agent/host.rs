@@ -149,7 +149,15 @@ impl Agent {
                 self.netlink.receive_all_multicast(link.ifindex).await?;
             }
         }
-        let found = host.ways.look(&self.netlink, wanted, &links).await?;
+        let Wanted {
+            everything,
+            backends,
+            ..
+        } = wanted;
+        let ways = &mut host.ways;
+        let found = ways
+            .look(&self.netlink, backends, *everything, &links)
+            .await?;
 
         let mut core = self.core.lock().await;
         let core = &mut *core;

@@ -10,7 +10,6 @@ use gateway_common::packet::Mac;
 use log::warn;
 
 use crate::{
-    agent::sight::Wanted,
     dataplane::observed::{BackendKey, NextHop},
     netlink::{Link, Netlink},
 };
@@ -72,20 +71,22 @@ impl Ways {
         }
     }
 
-    /// Looks for backends; asks the kernel to resolve stations that are not known yet.
+    /// Looks for backends, which come with their networks' interfaces: with none, one is nobody's any more.
+    /// Asks the kernel to resolve stations that are not known yet. `all`: there are no others.
     ///
     /// # Errors
     /// When the kernel does not tell.
     pub async fn look(
         &mut self,
         netlink: &Netlink,
-        wanted: &Wanted,
+        backends: &BTreeMap<BackendKey, Vec<String>>,
+        all: bool,
         links: &BTreeMap<String, Link>,
     ) -> Result<BTreeMap<BackendKey, Found>> {
         let mut found = BTreeMap::new();
         let mut names = HashMap::new();
         let mut stations = BTreeSet::new();
-        for (key, interfaces) in &wanted.backends {
+        for (key, interfaces) in backends {
             let (_, address) = key;
             if interfaces.is_empty() {
                 self.forget(key);
@@ -107,8 +108,8 @@ impl Ways {
             stations.insert(station);
         }
         self.manage(netlink, &stations).await;
-        let addresses = addresses(netlink, wanted.everything, &stations).await?;
-        for key in wanted.backends.keys() {
+        let addresses = addresses(netlink, all, &stations).await?;
+        for key in backends.keys() {
             let Some(Some(station)) = self.stations.get(key) else {
                 continue;
             };
@@ -156,10 +157,10 @@ impl Ways {
 /// The hardware addresses of stations, as far as they are known.
 async fn addresses(
     netlink: &Netlink,
-    everything: bool,
+    all: bool,
     stations: &BTreeSet<Station>,
 ) -> Result<HashMap<Station, Mac>> {
-    if everything {
+    if all {
         return netlink.neighbours().await;
     }
     let mut known = HashMap::new();

@@ -20,6 +20,7 @@ use tests::{
     namespace::Namespace,
     process::{self, Running, succeed},
     site::{BACKENDS, CLIENT, ENDPOINT, Site},
+    wait,
 };
 
 use crate::traffic::{self, Counter, FLOWS, FRAME, Generator, Mix, Rate, pace, rate, reflect};
@@ -380,6 +381,8 @@ fn ask(long: Duration) -> Connections {
             Err(io::ErrorKind::InvalidData.into())
         }
     };
+    // Whoever has just been started may not listen yet.
+    wait::until_true("the first answer", || attempt().is_ok());
     let begin = Instant::now();
     let (mut answered, mut failed) = (0u64, 0);
     while begin.elapsed() < long {
