@@ -113,6 +113,21 @@ impl Report {
                 Should::AtMost(1.25),
             ),
             (
+                "one of 524,288 flows against the only one",
+                of("established, 1 of 524,288 flows", "established, TCP"),
+                Should::AtMost(1.5),
+            ),
+            (
+                "the bare program's part in that",
+                of("bare program, 1 of 524,288 flows", "bare program, IPv4"),
+                Should::AtMost(1.5),
+            ),
+            (
+                "a new flow against an established packet of the only flow",
+                of("new flow, TCP", "established, TCP"),
+                Should::AtMost(8.0),
+            ),
+            (
                 "524,288 flows against 131,072",
                 of(
                     "established, 1 of 524,288 flows",
