@@ -143,8 +143,10 @@ impl Agent {
     }
 
     async fn look_at(&self, host: &mut Host, wanted: &Wanted) -> Result<()> {
-        let links = links(&self.netlink, wanted).await?;
-        for link in links.values() {
+        let behind = wanted.backends.values().flatten();
+        let names = wanted.links.keys().chain(&wanted.groups).chain(behind);
+        let seen = links(&self.netlink, wanted, names).await?;
+        for link in seen.values() {
             if wanted.groups.contains(&link.name) && !link.all_multicast {
                 self.netlink.receive_all_multicast(link.ifindex).await?;
             }
@@ -156,58 +158,42 @@ impl Agent {
         } = wanted;
         let ways = &mut host.ways;
         let found = ways
-            .look(&self.netlink, backends, *everything, &links)
+            .look(&self.netlink, backends, *everything, &seen)
             .await?;
 
-        let mut core = self.core.lock().await;
-        let core = &mut *core;
         host.largest = self.kernel.largest_packet();
-        tokio::task::block_in_place(|| host.bring_into_step(core, wanted, &links, &found))?;
+        {
+            let mut core = self.core.lock().await;
+            tokio::task::block_in_place(|| host.bring_into_step(&mut core, wanted, &seen, &found))?;
+        }
 
-        // How it is attached is known only now.
-        let links = attached(&self.netlink, wanted).await?;
-        let states = host.describe(&self.netlink, wanted, &links).await;
-        core.host.take_in(states, found);
+        // How it is attached is known only now. Nobody has to wait until all of it is described.
+        let seen = links(&self.netlink, wanted, wanted.links.keys()).await?;
+        let states = host.describe(&self.netlink, wanted, &seen).await;
+        self.core.lock().await.host.take_in(states, found);
         Ok(())
     }
 }
 
-/// The interfaces that are wanted, and those that backends may be behind.
-async fn links(netlink: &Netlink, wanted: &Wanted) -> Result<BTreeMap<String, Link>> {
-    if wanted.everything {
-        return by_name(netlink, wanted).await;
-    }
-    let mut names: BTreeSet<&String> = wanted.backends.values().flatten().collect();
-    names.extend(wanted.links.keys().chain(&wanted.groups));
+/// The interfaces of these names, as far as they are there; all that are wanted, if that is everything.
+async fn links<'a>(
+    netlink: &Netlink,
+    wanted: &Wanted,
+    names: impl Iterator<Item = &'a String>,
+) -> Result<BTreeMap<String, Link>> {
     let mut links = BTreeMap::new();
-    for name in names {
+    if wanted.everything {
+        let all = netlink.links().await?.into_iter();
+        let all = all.filter(|link| wanted.links.contains_key(&link.name));
+        links.extend(all.map(|link| (link.name.clone(), link)));
+        return Ok(links);
+    }
+    for name in names.collect::<BTreeSet<_>>() {
         if let Some(link) = netlink.link(name).await? {
             links.insert(name.clone(), link);
         }
     }
     Ok(links)
-}
-
-/// The interfaces that are wanted.
-async fn attached(netlink: &Netlink, wanted: &Wanted) -> Result<BTreeMap<String, Link>> {
-    if wanted.everything {
-        return by_name(netlink, wanted).await;
-    }
-    let mut links = BTreeMap::new();
-    for name in wanted.links.keys() {
-        if let Some(link) = netlink.link(name).await? {
-            links.insert(name.clone(), link);
-        }
-    }
-    Ok(links)
-}
-
-async fn by_name(netlink: &Netlink, wanted: &Wanted) -> Result<BTreeMap<String, Link>> {
-    let all = netlink.links().await?.into_iter();
-    Ok(all
-        .filter(|link| wanted.links.contains_key(&link.name))
-        .map(|link| (link.name.clone(), link))
-        .collect())
 }
 
 impl Host {

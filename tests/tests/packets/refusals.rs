@@ -39,6 +39,23 @@ const ROWS: &[Row] = &[
             );
         },
     ),
+    (
+        "one that waits says nothing to who can't have asked",
+        |lab| {
+            let group = (Ipv4Addr::new(224, 0, 0, 1), 40_000);
+            let syn = tcp(group, (PENDING, HTTPS)).syn(1);
+            lab.send(Side::A, &syn).dropped(DropReason::InvalidSource);
+            let mut syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
+            syn.from[0] |= 1;
+            lab.send(Side::A, &syn).dropped(DropReason::InvalidSource);
+        },
+    ),
+    ("one that waits for a silent service says nothing", |lab| {
+        lab.change_service(|spec| spec["no_flow"] = "drop".into());
+        let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
+        lab.send(Side::A, &syn)
+            .dropped(DropReason::ConnectionNotApproved);
+    }),
     ("the reset of a SYN acknowledges it (RFC 9293)", |lab| {
         let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1_000);
         let reset = lab
