@@ -24,7 +24,7 @@ use gateway::{
 };
 use gateway_common::{
     DropReason, V4, V6, Verdict,
-    flow::{Flow, FlowKey, Table},
+    flow::{Direction, Flow, FlowKey, Realm, Table},
     maps::{AddressKey, Conflict, LinkCounters, Statistic, Usage},
     native::{FlowTables, World},
     stages::FIRST_PORT,
@@ -416,7 +416,10 @@ impl Lab {
         let timeless = |flows: Vec<(FlowKey<F>, Flow<F>)>| -> Vec<(FlowKey<F>, Flow<F>)> {
             let timeless = |flow: Flow<F>| Flow {
                 last_seen: 0,
-                created: 0,
+                beginning: match flow.direction() {
+                    Direction::ToService => 0,
+                    Direction::ToConsumer => flow.beginning,
+                },
                 ..flow
             };
             flows
@@ -437,7 +440,7 @@ impl Lab {
     pub fn evict(&mut self, side: Side) {
         let network = self.contents.attachments[&self.ifindexes[&side]].network;
         for (key, _) in self.kernel_flows::<V4>(Table::Embryonic) {
-            if key.network == network {
+            if key.realm.network() == network {
                 self.maps
                     .remove_flow(Table::Embryonic, &key)
                     .expect("a flow removed");
@@ -445,7 +448,7 @@ impl Lab {
             }
         }
         for (key, _) in self.kernel_flows::<V6>(Table::Embryonic) {
-            if key.network == network {
+            if key.realm.network() == network {
                 self.maps
                     .remove_flow(Table::Embryonic, &key)
                     .expect("a flow removed");
@@ -606,12 +609,11 @@ impl Lab {
                     continue;
                 }
                 let key = FlowKey::<V4> {
-                    network,
+                    realm: Realm::new(network, 17),
                     source,
                     destination: address,
                     source_port: gateway_common::Be16::new(53),
                     destination_port: gateway_common::Be16::new(port),
-                    protocol: 17,
                 };
                 self.native.flows_v4.established.set(key, Flow::default());
                 taken += 1;

@@ -4,17 +4,20 @@
 //! cache line that is written for each packet, and the state of the whole is a function of both
 //! ([`TcpState::of`]).
 
+mod realm;
 mod tcp_state;
 
 use core::ptr::NonNull;
 
 use bytemuck::{Pod, Zeroable};
 
+pub use realm::Realm;
 pub use tcp_state::{Seen, TcpState};
 
 use crate::{
     Be16, Be32, Family, V4, V6,
     checksum::{Sum, TTL_DECREMENT},
+    maps::MOST_BACKENDS,
     packet::Mac,
 };
 
@@ -22,8 +25,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct FlowKey<F: Family> {
-    /// The network that the packets arrive from.
-    pub network: u32,
+    /// The network that the packets arrive from, and their protocol.
+    pub realm: Realm,
     /// Their source address.
     pub source: F::Address,
     /// Their destination address.
@@ -32,14 +35,14 @@ pub struct FlowKey<F: Family> {
     pub source_port: Be16,
     /// Their destination port.
     pub destination_port: Be16,
-    /// 6 (TCP) or 17 (UDP).
-    pub protocol: u32,
 }
 
 /// One direction of a flow: how its packets are rewritten and where they go.
 ///
-/// Immutable once inserted, but for `seen`, `last_seen`, `sequence`, `acknowledged`, `window` and
+/// Immutable once inserted, but for `seen`, `last_seen`, `beginning`, `acknowledged`, `window` and
 /// `scale`, which are read and written through [`FlowRef`] only.
+///
+/// With its key and the kernel's own 56 bytes an entry of IPv4 fills two cache lines, one of IPv6 three.
 ///
 /// A flow whose two sides are of different families is kept as one of IPv6, with IPv4-mapped
 /// addresses on its IPv4 side.
@@ -60,42 +63,40 @@ pub struct Flow<F: Family> {
     pub payload_delta: u16,
     /// The network the packets go to.
     pub network: u32,
-    /// The attachment slot they leave by.
-    pub egress: u32,
-    /// To the service: the backend's slot. To the consumer: unused, 0.
-    pub backend: u32,
-    /// The backend's generation when the flow was opened.
-    pub backend_generation: u32,
     /// The link slot of the connection.
     pub link: u32,
     /// The connection's generation when the flow was opened.
     pub generation: u32,
-    /// To the consumer: the MAC address that the flow's first packet came from.
-    pub mac: Mac,
-    /// [`Direction`] as a number.
-    pub direction: u8,
-    /// TCP flags seen in this direction: [`Seen`].
-    pub seen: u8,
-    /// When the last packet passed, in ticks ([`Tick`]).
+    /// The attachment slot that the flow's packets left by when it was opened.
+    pub egress: u16,
+    /// To the service: the backend, see [`Flow::set_backend`]. To the consumer: the station that the
+    /// flow's first packet came from, see [`Flow::set_station`].
+    pub target: [u16; 3],
+    /// To the service: when the flow was opened, in ticks ([`Tick`]). To the consumer: the sequence
+    /// number of the backend's SYN, as loaded ([`FlowRef::sequence`]).
+    pub beginning: u32,
+    /// When the last packet passed, in ticks.
     pub last_seen: u32,
-    /// The sequence number of the backend's SYN, while the handshake lasts.
-    pub sequence: Be32,
-    /// When the flow was opened, in ticks.
-    pub created: u32,
     /// TCP: the newest acknowledgement number seen in this direction.
     pub acknowledged: Be32,
     /// TCP: the window that came with it, as it is in the header.
     pub window: Be16,
     /// TCP: by how many bits this direction's windows are shifted (RFC 7323).
     pub scale: u8,
+    /// TCP flags seen in this direction: [`Seen`].
+    pub seen: u8,
+    /// [`Direction`] as a number.
+    pub direction: u8,
     /// [`Flow::TRANSLATED`], or 0.
     pub flags: u8,
+    /// Fills the last word.
+    pub reserved: u16,
 }
 
 /// Bytes of a key beside its two addresses.
-const KEY_REST: usize = 12;
+const KEY_REST: usize = 8;
 /// Bytes of an entry beside its two addresses.
-const FLOW_REST: usize = 60;
+const FLOW_REST: usize = 48;
 
 // SAFETY: all fields are plain old data for which all zeros is a value.
 unsafe impl<F: Family> Zeroable for FlowKey<F> {}
@@ -131,12 +132,11 @@ impl<F: Family> FlowKey<F> {
     #[must_use]
     pub fn widen(&self) -> FlowKey<V6> {
         FlowKey {
-            network: self.network,
+            realm: self.realm,
             source: F::widen(self.source),
             destination: F::widen(self.destination),
             source_port: self.source_port,
             destination_port: self.destination_port,
-            protocol: self.protocol,
         }
     }
 }
@@ -163,6 +163,50 @@ impl<F: Family> Flow<F> {
         }
     }
 
+    /// The backend that packets to the service go to: its slot, and its generation when the flow was
+    /// opened.
+    #[inline(always)]
+    #[must_use]
+    pub const fn backend(&self) -> (u32, u32) {
+        let [slot, low, high] = self.target;
+        (slot as u32, low as u32 | (high as u32) << 16)
+    }
+
+    /// Sets what [`Flow::backend`] tells. There are no more slots than fit 16 bits.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "halves of words")]
+    pub const fn set_backend(&mut self, slot: u32, generation: u32) {
+        const { assert!(MOST_BACKENDS <= 1 << 16) };
+        self.target = [slot as u16, generation as u16, (generation >> 16) as u16];
+    }
+
+    /// The station that packets to the consumer go to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn station(&self) -> Mac {
+        Mac::from_words(self.target)
+    }
+
+    /// Sets what [`Flow::station`] tells.
+    #[inline(always)]
+    pub const fn set_station(&mut self, station: Mac) {
+        self.target = station.words();
+    }
+
+    /// When the flow was opened; only the entry towards the service knows.
+    #[inline(always)]
+    #[must_use]
+    pub const fn created(&self) -> Tick {
+        Tick(self.beginning)
+    }
+
+    /// Both new ports, as a TCP or UDP header begins with them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn ports(&self) -> Be32 {
+        Be32::from_halves(self.source_port, self.destination_port)
+    }
+
     /// Computes the checksum deltas: from packets as they arrive under `key` to packets as they
     /// leave by this entry.
     #[inline(always)]
@@ -180,14 +224,13 @@ impl<F: Family> Flow<F> {
     /// these go to, with the rewritten addresses swapped.
     #[inline(always)]
     #[must_use]
-    pub const fn reverse_key(&self, protocol: u32) -> FlowKey<F> {
+    pub const fn reverse_key(&self, protocol: u8) -> FlowKey<F> {
         FlowKey {
-            network: self.network,
+            realm: Realm::new(self.network, protocol),
             source: self.destination,
             destination: self.source,
             source_port: self.destination_port,
             destination_port: self.source_port,
-            protocol,
         }
     }
 }
@@ -323,19 +366,19 @@ impl<F: Family> FlowRef<F> {
         sequence.get().wrapping_sub(from.get()) <= size
     }
 
-    /// The sequence number of the backend's SYN.
+    /// The sequence number of the backend's SYN, in the entry towards the consumer.
     #[inline(always)]
     #[must_use]
     pub fn sequence(&self) -> Be32 {
         // SAFETY: as for `seen`.
-        unsafe { (&raw const (*self.0.as_ptr()).sequence).read_volatile() }
+        Be32::from_raw(unsafe { (&raw const (*self.0.as_ptr()).beginning).read_volatile() })
     }
 
-    /// Notes the sequence number of the backend's SYN.
+    /// Notes the sequence number of the backend's SYN, in the entry towards the consumer.
     #[inline(always)]
     pub fn set_sequence(&self, sequence: Be32) {
         // SAFETY: as for `seen`.
-        unsafe { (&raw mut (*self.0.as_ptr()).sequence).write_volatile(sequence) }
+        unsafe { (&raw mut (*self.0.as_ptr()).beginning).write_volatile(sequence.raw()) }
     }
 }
 
@@ -362,14 +405,33 @@ mod tests {
     }
 
     #[test]
+    fn a_target_is_a_backend_or_a_station() {
+        let mut flow = Flow::<V6>::default();
+        flow.set_backend(65_535, 0x1234_5678);
+        assert_eq!(flow.backend(), (65_535, 0x1234_5678));
+        let station = Mac::new([2, 3, 4, 5, 6, 7]);
+        flow.set_station(station);
+        assert_eq!(flow.station(), station);
+    }
+
+    #[test]
+    fn ports_are_as_on_the_wire() {
+        let flow = Flow::<V4> {
+            source_port: Be16::new(0x0102),
+            destination_port: Be16::new(0x0304),
+            ..Flow::default()
+        };
+        assert_eq!(flow.ports(), Be32::new(0x0102_0304));
+    }
+
+    #[test]
     fn both_directions_name_each_other() {
         let forward_key = FlowKey::<V4> {
-            network: 1,
+            realm: Realm::new(1, 6),
             source: Be32::new(0x0a00_0005),
             destination: Be32::new(0x0a00_0064),
             source_port: Be16::new(40_000),
             destination_port: Be16::new(443),
-            protocol: 6,
         };
         let forward = Flow::<V4> {
             source: Be32::new(0x0a01_0064),
@@ -388,7 +450,7 @@ mod tests {
             ..Flow::default()
         };
         assert_eq!(reverse.reverse_key(6), forward_key);
-        assert_eq!(forward.reverse_key(6).network, 2);
+        assert_eq!(forward.reverse_key(6).realm.network(), 2);
         assert_eq!(forward.reverse_key(6).source, forward.destination);
     }
 }

@@ -31,6 +31,13 @@ impl Mac {
         ])
     }
 
+    /// From three words, as loaded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u16; 3]) -> Self {
+        Self(words)
+    }
+
     /// Its three words, as loaded.
     #[inline(always)]
     #[must_use]

@@ -77,6 +77,8 @@ header! {
     /// The first eight bytes of a transport header: what an ICMP error has of it at the least (RFC
     /// 792).
     TransportStart, 8, {
+        /// Both ports: the source's first.
+        ports / set_ports: Be32 = 0;
         /// The source port.
         source_port / set_source_port: Be16 = 0;
         /// The destination port.

@@ -12,6 +12,8 @@ const DATA_OFFSET: usize = offset_of!(TcpHdr, ack_seq) + size_of::<u32>();
 header! {
     /// The fixed part of a TCP header.
     Tcp, TcpHdr::LEN, {
+        /// Both ports: the source's first.
+        ports / set_ports: Be32 = offset_of!(TcpHdr, source);
         /// The source port.
         source_port / set_source_port: Be16 = offset_of!(TcpHdr, source);
         /// The destination port.

@@ -84,8 +84,7 @@ pub(super) fn admit<F: Family, E: Environment>(
     let exact = PortKey {
         resource: address.resource,
         port: segment.key.destination_port,
-        #[expect(clippy::cast_possible_truncation, reason = "it came from one byte")]
-        protocol: segment.key.protocol as u16,
+        protocol: segment.protocol.into(),
     };
     let any = PortKey {
         port: Be16::new(0),

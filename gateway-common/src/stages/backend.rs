@@ -61,7 +61,7 @@ fn tuple_hash<F: Family>(seed: u64, attachment: &Attachment, segment: &Segment<F
         u32::from(key.source_port.raw()),
         u32::from(key.destination_port.raw()),
     );
-    let hash = hash::mix(seed, pair(attachment.network, key.protocol));
+    let hash = hash::mix(seed, pair(attachment.network, segment.protocol.into()));
     let hash = F::mix(F::mix(hash, key.source), key.destination);
     hash::mix(hash, ports)
 }

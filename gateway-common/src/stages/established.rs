@@ -103,8 +103,8 @@ pub(super) fn reverse<F: Family, E: Environment>(
     flow: &FlowRef<F>,
     table: Table,
 ) -> Option<FlowRef<F>> {
-    let reverse = F::flow(env, table, &flow.fixed().reverse_key(key.protocol))?;
-    (reverse.fixed().reverse_key(key.protocol) == *key).then_some(reverse)
+    let reverse = F::flow(env, table, &flow.fixed().reverse_key(key.realm.protocol()))?;
+    (reverse.fixed().reverse_key(key.realm.protocol()) == *key).then_some(reverse)
 }
 
 /// Removes both entries of a flow, found under `key`. Likewise.
@@ -116,7 +116,7 @@ pub(super) fn remove<F: Family, E: Environment>(
     table: Table,
 ) {
     let link = flow.fixed().link;
-    let reverse = flow.fixed().reverse_key(key.protocol);
+    let reverse = flow.fixed().reverse_key(key.realm.protocol());
     F::remove_flow(env, table, key);
     F::remove_flow(env, table, &reverse);
     super::limit::closed(env, link);

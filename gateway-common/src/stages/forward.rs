@@ -85,11 +85,11 @@ pub(super) fn forward<A: Family, T: Family, E: Environment>(
 #[inline(never)]
 fn note_parts<A: Family, E: Environment>(env: &mut E, segment: &Segment<A>) {
     let key = DatagramKey::<A> {
-        network: segment.key.network,
+        network: segment.key.realm.network(),
         source: segment.key.source,
         destination: segment.key.destination,
         id: segment.fragment.id.raw(),
-        protocol: segment.key.protocol,
+        protocol: segment.protocol.into(),
     };
     let ports = Ports {
         source: segment.key.source_port,

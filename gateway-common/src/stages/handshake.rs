@@ -83,7 +83,7 @@ fn establish<F: Family, E: Environment>(
     flow: FlowRef<F>,
     reverse: FlowRef<F>,
 ) -> FlowRef<F> {
-    let reverse_key = &flow.fixed().reverse_key(key.protocol);
+    let reverse_key = &flow.fixed().reverse_key(key.realm.protocol());
     // Straight from one table's memory into the other's: an eBPF stack is small. The reverse entry
     // goes first: it is the reservation of the port.
     if insert(env, reverse_key, reverse.fixed()).is_err() {

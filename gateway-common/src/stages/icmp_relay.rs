@@ -6,7 +6,7 @@
 use crate::{
     Be16, Be32, DropReason, Environment, Family, Step, Turn, checksum,
     family::{Header, V4, V6},
-    flow::{Flow, FlowKey, FlowRef, Table},
+    flow::{Flow, FlowKey, FlowRef, Realm, Table},
     maps::{Attachment, Egress, Statistic},
     packet::{Ethernet, Icmp, Ipv4, Ipv6, Mac, Tcp, TransportChecksum, TransportStart, protocol},
     stages::{
@@ -24,6 +24,8 @@ use crate::{
 struct Report<F: Family> {
     /// The flow key of packets that go the error's way.
     key: FlowKey<F>,
+    /// 6 (TCP) or 17 (UDP).
+    protocol: u8,
     /// Where the message starts.
     at: Place,
     /// Its length in bytes.
@@ -121,13 +123,13 @@ fn read<A: Family, E: Environment>(
     let start = TransportStart::at(env, inner.get()).ok_or(DropReason::Malformed)?;
     Ok(Report {
         key: FlowKey {
-            network: attachment.network,
+            realm: Realm::new(attachment.network, protocol),
             source: header.destination(),
             destination: header.source(),
             source_port: start.destination_port(),
             destination_port: start.source_port(),
-            protocol: u32::from(protocol),
         },
+        protocol,
         at: message.at,
         length: message.length,
         inner,
@@ -175,10 +177,9 @@ fn restore_transport<A: Family, T: Family, E: Environment>(
 ) -> Option<()> {
     let start = TransportStart::at(env, report.inner.get())?;
     // The error's way is the flow's, so what is its source is the packet's destination.
-    start.set_source_port(fixed.destination_port);
-    start.set_destination_port(fixed.source_port);
+    start.set_ports(Be32::from_halves(fixed.destination_port, fixed.source_port));
     // Replacing the same by the same, the other way round, changes the sum by as much.
-    if report.key.protocol == u32::from(protocol::UDP) {
+    if report.protocol == protocol::UDP {
         let updated = checksum::update_udp(start.udp_checksum(), fixed.payload_delta);
         start.set_udp_checksum(updated);
         return Some(());
@@ -272,13 +273,12 @@ fn cross<A: Family, T: Family, E: Environment>(
         payload: length,
         fragment: Fragment::default(),
     };
-    #[expect(clippy::cast_possible_truncation, reason = "it came from one byte")]
     let new_inner = Outer {
         source: destination,
         destination: source,
         traffic_class: inner.traffic_class(),
         hop_limit: inner.hop_limit(),
-        protocol: report.key.protocol as u8,
+        protocol: report.protocol,
         payload: inner.payload(),
         fragment: Fragment::default(),
     };

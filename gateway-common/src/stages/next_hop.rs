@@ -31,12 +31,13 @@ pub(super) fn find<A: Family, T: Family, E: Environment>(
     let fixed = flow.fixed();
     if fixed.direction() == Direction::ToConsumer {
         return Ok(Some(NextHop {
-            egress: fixed.egress,
-            mac: fixed.mac,
+            egress: fixed.egress.into(),
+            mac: fixed.station(),
         }));
     }
-    match env.backend(fixed.backend) {
-        Some(backend) if backend.generation == fixed.backend_generation => {
+    let (slot, generation) = fixed.backend();
+    match env.backend(slot) {
+        Some(backend) if backend.generation == generation => {
             if backend.reachable == 0 {
                 return Err(Turn::drop(DropReason::NoBackend, fixed.link));
             }
@@ -61,12 +62,13 @@ pub(super) fn of<F: Family, E: Environment>(env: &E, flow: &FlowRef<F>) -> Optio
     let fixed = flow.fixed();
     if fixed.direction() == Direction::ToConsumer {
         return Some(NextHop {
-            egress: fixed.egress,
-            mac: fixed.mac,
+            egress: fixed.egress.into(),
+            mac: fixed.station(),
         });
     }
-    env.backend(fixed.backend)
-        .filter(|backend| backend.generation == fixed.backend_generation && backend.reachable != 0)
+    let (slot, generation) = fixed.backend();
+    env.backend(slot)
+        .filter(|backend| backend.generation == generation && backend.reachable != 0)
         .map(|backend| NextHop {
             egress: backend.egress,
             mac: backend.mac,

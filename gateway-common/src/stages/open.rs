@@ -4,7 +4,7 @@ use crate::{
     Be16, Be32, DropReason, Environment, Family, Step, Turn,
     environment::InsertError,
     flow::{Direction, Flow, FlowKey, Seen, Table},
-    maps::Attachment,
+    maps::{Attachment, MOST_ATTACHMENTS},
     packet::{Ethernet, Mac},
     stages::{
         admission::Admitted,
@@ -39,20 +39,18 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
     flow.source_port = key.destination_port;
     flow.destination_port = key.source_port;
     flow.network = attachment.network;
-    flow.egress = attachment.slot;
-    flow.backend = 0;
-    flow.backend_generation = 0;
     flow.link = link;
     flow.generation = admitted.address.generation;
-    flow.mac = Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source);
-    flow.direction = Direction::ToConsumer as u8;
-    flow.seen = Seen::NONE.0;
+    flow.egress = slot(attachment.slot);
+    flow.set_station(Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source));
+    flow.beginning = 0;
     flow.last_seen = now;
-    flow.sequence = Be32::new(0);
-    flow.created = now;
     flow.acknowledged = Be32::new(0);
     flow.window = Be16::new(0);
     flow.scale = 0;
+    flow.seen = Seen::NONE.0;
+    flow.direction = Direction::ToConsumer as u8;
+    flow.reserved = 0;
     flow.flags = if A::narrow(chosen.backend.address).is_none() {
         Flow::<T>::TRANSLATED
     } else {
@@ -67,10 +65,9 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
     flow.destination = address;
     flow.destination_port = backend_port(&admitted.port, segment);
     flow.network = admitted.port.network;
-    flow.egress = chosen.backend.egress;
-    flow.backend = chosen.slot;
-    flow.backend_generation = chosen.backend.generation;
-    flow.mac = Mac::default();
+    flow.egress = slot(chosen.backend.egress);
+    flow.set_backend(chosen.slot, chosen.backend.generation);
+    flow.beginning = now;
     flow.direction = Direction::ToService as u8;
     flow.seen = match segment.transport(env) {
         Transport::Tcp(tcp) => Seen::NONE.after(tcp.flags()).0,
@@ -81,7 +78,7 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
     let inserted = T::insert_flow(env, Table::Embryonic, key, flow);
     if inserted.is_err() {
         // Another CPU opened the very same flow in this moment: the client's next packet uses it.
-        give_back(env, flow, key.protocol);
+        give_back(env, flow, key.realm.protocol());
         let reason = match inserted {
             Err(InsertError::Exists) => DropReason::Inconsistent,
             _ => DropReason::FlowTableFull,
@@ -93,9 +90,20 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
     Ok(())
 }
 
+/// An attachment slot as an entry keeps it.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "there are no more than fit"
+)]
+const fn slot(slot: u32) -> u16 {
+    const { assert!(MOST_ATTACHMENTS <= 1 << 16) };
+    slot as u16
+}
+
 /// Removes the reverse entry, and with it the reservation. A function of its own for its stack.
 #[inline(never)]
-fn give_back<T: Family, E: Environment>(env: &mut E, flow: &Flow<T>, protocol: u32) {
+fn give_back<T: Family, E: Environment>(env: &mut E, flow: &Flow<T>, protocol: u8) {
     let reverse = flow.reverse_key(protocol);
     T::remove_flow(env, Table::Embryonic, &reverse);
 }

@@ -71,8 +71,7 @@ fn write<F: Family, E: Environment>(
 
     const WORDS: u8 = 5;
     const { assert!(WORDS as usize * 4 == Tcp::LENGTH) };
-    tcp.set_source_port(key.destination_port);
-    tcp.set_destination_port(key.source_port);
+    tcp.set_ports(Be32::from_halves(key.destination_port, key.source_port));
     tcp.set_sequence(sequence);
     tcp.set_acknowledgement(acknowledgement);
     tcp.set_data_offset(WORDS << 4);

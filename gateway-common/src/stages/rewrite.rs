@@ -58,8 +58,7 @@ pub(super) fn transport<A: Family, T: Family, E: Environment>(
                 whole = checksum::update(whole, delta.fold());
             }
             tcp.set_checksum(checksum::update(whole, fixed.payload_delta));
-            tcp.set_source_port(fixed.source_port);
-            tcp.set_destination_port(fixed.destination_port);
+            tcp.set_ports(fixed.ports());
         }
         Transport::Udp(udp) => {
             let given = udp.checksum();
@@ -70,8 +69,7 @@ pub(super) fn transport<A: Family, T: Family, E: Environment>(
                 let updated = checksum::update_udp(Be16::from_raw(whole), fixed.payload_delta);
                 udp.set_checksum(updated);
             }
-            udp.set_source_port(fixed.source_port);
-            udp.set_destination_port(fixed.destination_port);
+            udp.set_ports(fixed.ports());
         }
         Transport::Rest => {}
     }
@@ -104,8 +102,6 @@ impl<F: Family> Segment<F> {
     /// The sum over the pseudo header, as the segment came in.
     #[inline(always)]
     pub(super) fn pseudo_header(&self, length: u16) -> Sum {
-        #[expect(clippy::cast_possible_truncation, reason = "it came from one byte")]
-        let protocol = self.key.protocol as u8;
-        pseudo_header::<F>(self.key.source, self.key.destination, protocol, length)
+        pseudo_header::<F>(self.key.source, self.key.destination, self.protocol, length)
     }
 }

@@ -10,7 +10,7 @@
 use crate::{
     Be16, DropReason, Environment, Family, Step, Turn, V4, V6,
     environment::{InsertError, Repeat, Workspace},
-    flow::{FlowKey, Table},
+    flow::{FlowKey, Realm, Table},
     hash,
     maps::{Attachment, NatAddress, Port},
     packet::protocol,
@@ -63,10 +63,7 @@ pub(super) fn reserve<A: Family, T: Family, E: Environment>(
     let network = hash::mix(env.seed(), u64::from(attachment.network));
     let client_hash = A::mix(network, segment.key.source);
     let client_port = u64::from(segment.key.source_port.raw());
-    let socket_hash = hash::mix(
-        client_hash,
-        client_port << 32 | u64::from(segment.key.protocol),
-    );
+    let socket_hash = hash::mix(client_hash, client_port << 32 | u64::from(segment.protocol));
     let workspace = env
         .workspace()
         .ok_or(Turn::drop(DropReason::Inconsistent, link))?;
@@ -85,12 +82,11 @@ pub(super) fn reserve<A: Family, T: Family, E: Environment>(
             parity: u32::from(segment.key.source_port.get() & 1),
             outcome: EXHAUSTED,
             key: FlowKey {
-                network: port.network,
+                realm: Realm::new(port.network, segment.protocol),
                 source: backend,
                 destination: backend,
                 source_port: backend_port(port, segment),
                 destination_port: Be16::new(0),
-                protocol: segment.key.protocol,
             },
         });
         &mut *search
@@ -210,12 +206,11 @@ fn is_free_elsewhere<T: Family, E: Environment>(env: &E, key: &FlowKey<T>) -> bo
         return true;
     };
     let key = FlowKey::<V4> {
-        network: key.network,
+        realm: key.realm,
         source,
         destination,
         source_port: key.source_port,
         destination_port: key.destination_port,
-        protocol: key.protocol,
     };
     V4::flow(env, Table::Established, &key).is_none()
         && V4::flow(env, Table::Embryonic, &key).is_none()

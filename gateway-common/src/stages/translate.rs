@@ -34,8 +34,7 @@ pub(super) fn segment<A: Family, T: Family, E: Environment>(
         destination: T::widen(fixed.destination),
         traffic_class: old.traffic_class(),
         hop_limit: old.hop_limit() - 1,
-        #[expect(clippy::cast_possible_truncation, reason = "it came from one byte")]
-        protocol: segment.key.protocol as u8,
+        protocol: segment.protocol,
         payload: segment.payload,
         fragment: segment.fragment,
     };

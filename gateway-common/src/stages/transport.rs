@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use crate::{
     Be16, DropReason, Environment, Family, Step, Turn,
     family::Header as _,
-    flow::FlowKey,
+    flow::{FlowKey, Realm},
     maps::{Attachment, NO_LINK},
     packet::{Icmp, Tcp, TcpFlags, Udp, protocol},
     stages::parse::{Fragment, Packet, Place, header, refuse},
@@ -49,6 +49,8 @@ impl<F: Family> Message<F> {
 /// A TCP segment or UDP datagram, or a later fragment of one.
 pub(super) struct Segment<F: Family> {
     pub(super) key: FlowKey<F>,
+    /// 6 (TCP) or 17 (UDP).
+    pub(super) protocol: u8,
     /// Where the transport header starts.
     pub(super) l4: Place,
     /// The IP packet's length in bytes.
@@ -79,13 +81,13 @@ impl<F: Family> Segment<F> {
         let header = packet.header(env)?;
         Ok(Self {
             key: FlowKey {
-                network: attachment.network,
+                realm: Realm::new(attachment.network, packet.protocol),
                 source: header.source(),
                 destination: header.destination(),
                 source_port: ports.source(),
                 destination_port: ports.destination(),
-                protocol: u32::from(packet.protocol),
             },
+            protocol: packet.protocol,
             l4: packet.l4,
             length: packet.length,
             payload: packet.payload,
@@ -105,7 +107,7 @@ impl<F: Family> Segment<F> {
         if self.fragment.is_later() {
             return Transport::Rest;
         }
-        if self.key.protocol == u32::from(protocol::TCP) {
+        if self.protocol == protocol::TCP {
             Tcp::at(env, self.l4.get()).map_or(Transport::Rest, Transport::Tcp)
         } else {
             Udp::at(env, self.l4.get()).map_or(Transport::Rest, Transport::Udp)
@@ -115,7 +117,7 @@ impl<F: Family> Segment<F> {
     /// The TCP header, if it is TCP.
     #[inline(always)]
     pub(super) fn tcp<E: Environment>(&self, env: &E) -> Option<Tcp> {
-        if self.key.protocol == u32::from(protocol::TCP) && !self.fragment.is_later() {
+        if self.protocol == protocol::TCP && !self.fragment.is_later() {
             Tcp::at(env, self.l4.get())
         } else {
             None

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
     /// 6 (TCP) or 17 (UDP).
-    pub protocol: u32,
+    pub protocol: u8,
     /// The consumer's client.
     pub client: SocketAddr,
     /// The endpoint's address and port.
@@ -48,7 +48,7 @@ impl Found {
             |address: F::Address, port: Be16| SocketAddr::new(F::widen(address).into(), port.get());
         let (key, flow) = (&pair.key, &pair.to_service);
         Self {
-            protocol: key.protocol,
+            protocol: key.realm.protocol(),
             client: socket(key.source, key.source_port),
             destination: socket(key.destination, key.destination_port),
             nat: socket(flow.source, flow.source_port),
@@ -57,7 +57,7 @@ impl Found {
             generation: flow.generation,
             tcp_state: pair.tcp_state(),
             answered: pair.to_consumer.seen != 0,
-            created: Tick(flow.created),
+            created: flow.created(),
             last_seen: pair.last_seen(),
             table,
         }
@@ -132,7 +132,9 @@ impl Core {
         key: FlowKey<F>,
         flow: Flow<F>,
     ) -> Result<Option<Pair<F>>> {
-        let reverse = self.maps.flow(table, &flow.reverse_key(key.protocol))?;
+        let reverse = self
+            .maps
+            .flow(table, &flow.reverse_key(key.realm.protocol()))?;
         Ok(reverse.and_then(|reverse| Pair::of(key, flow, reverse)))
     }
 }

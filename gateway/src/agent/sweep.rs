@@ -109,9 +109,10 @@ impl Snapshot {
 
     /// Whether the flow's backend has left.
     fn backend_left<F: Family>(&self, flow: &Flow<F>) -> bool {
-        self.backends.get(&flow.backend).is_none_or(|backend| {
-            backend.resource == 0 || backend.generation != flow.backend_generation
-        })
+        let (slot, generation) = flow.backend();
+        self.backends
+            .get(&slot)
+            .is_none_or(|backend| backend.resource == 0 || backend.generation != generation)
     }
 
     /// Whether the flow's connection stands as it did when the flow was opened.
@@ -131,17 +132,16 @@ impl Snapshot {
     /// that they leave by.
     fn endings<F: Family>(&self, pair: &Pair<F>) -> Vec<(u32, Ending)> {
         let (there, back) = (&pair.to_service, &pair.to_consumer);
+        let (slot, generation) = there.backend();
         let backend = self
             .backends
-            .get(&there.backend)
-            .filter(|backend| backend.generation == there.backend_generation)
+            .get(&slot)
+            .filter(|backend| backend.generation == generation)
             .map(|backend| (backend.egress, backend.mac))
             .filter(|(_, mac)| *mac != Mac::default())
-            .or_else(|| {
-                let key = (there.backend, there.backend_generation);
-                self.left.get(&key).copied()
-            });
-        let to_consumer = self.ending(back, Some((back.egress, back.mac)), there, back);
+            .or_else(|| self.left.get(&(slot, generation)).copied());
+        let station = (back.egress.into(), back.station());
+        let to_consumer = self.ending(back, Some(station), there, back);
         let to_service = self.ending(there, backend, back, there);
         to_consumer.into_iter().chain(to_service).collect()
     }
@@ -200,7 +200,7 @@ pub struct Swept {
 }
 
 /// A server, as source NAT tells flows apart: address, port, protocol.
-type Server = (IpAddress, u16, u32);
+type Server = (IpAddress, u16, u8);
 
 /// Goes through the flows.
 #[derive(Debug)]
@@ -272,7 +272,7 @@ fn sweep_table<F: Described>(
                 Direction::ToService => {
                     if !snapshot.approved(flow) || snapshot.backend_left(flow) {
                         // One that came after the snapshot may belong to what came after it too.
-                        if snapshot.now.since(Tick(flow.created)) > 0 {
+                        if snapshot.now.since(flow.created()) > 0 {
                             cut.insert(*key);
                             judged = true;
                         } else {
@@ -283,8 +283,9 @@ fn sweep_table<F: Described>(
                     }
                 }
                 Direction::ToConsumer => {
-                    let address = (key.network, F::widen(key.destination));
-                    let server = (F::widen(key.source), key.source_port.get(), key.protocol);
+                    let address = (key.realm.network(), F::widen(key.destination));
+                    let protocol = key.realm.protocol();
+                    let server = (F::widen(key.source), key.source_port.get(), protocol);
                     *taken.entry(address).or_default().entry(server).or_default() += 1;
                 }
             }
@@ -299,7 +300,7 @@ fn sweep_table<F: Described>(
         told.retain(|key| cut.contains(key));
     }
     for (key, flow) in candidates {
-        let reverse = tables.get(table, &flow.reverse_key(key.protocol))?;
+        let reverse = tables.get(table, &flow.reverse_key(key.realm.protocol()))?;
         let Some(pair) = reverse.and_then(|reverse| Pair::of(key, flow, reverse)) else {
             // Its partner was evicted or removed; what is left leads nowhere.
             if half_expired(&flow, snapshot.now) {
@@ -320,7 +321,7 @@ fn sweep_table<F: Described>(
         if expired {
             // The reverse entry is the reservation of the port, so it goes last.
             swept.removed += usize::from(tables.remove(table, &pair.key)?);
-            let reverse = pair.to_service.reverse_key(key.protocol);
+            let reverse = pair.to_service.reverse_key(key.realm.protocol());
             swept.removed += usize::from(tables.remove(table, &reverse)?);
         }
     }

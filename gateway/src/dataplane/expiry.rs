@@ -40,7 +40,7 @@ impl<F: Family> Pair<F> {
     /// Puts an entry and the one that is under its reverse key together, if they belong together.
     #[must_use]
     pub fn of(key: FlowKey<F>, entry: Flow<F>, reverse: Flow<F>) -> Option<Self> {
-        if reverse.reverse_key(key.protocol) != key {
+        if reverse.reverse_key(key.realm.protocol()) != key {
             return None;
         }
         match (entry.direction(), reverse.direction()) {
@@ -50,7 +50,7 @@ impl<F: Family> Pair<F> {
                 to_consumer: reverse,
             }),
             (Direction::ToConsumer, Direction::ToService) => Some(Self {
-                key: entry.reverse_key(key.protocol),
+                key: entry.reverse_key(key.realm.protocol()),
                 to_service: reverse,
                 to_consumer: entry,
             }),
@@ -61,7 +61,7 @@ impl<F: Family> Pair<F> {
     /// The TCP state, if it is TCP.
     #[must_use]
     pub fn tcp_state(&self) -> Option<TcpState> {
-        (self.key.protocol == u32::from(protocol::TCP))
+        (self.key.realm.protocol() == protocol::TCP)
             .then(|| TcpState::of(Seen(self.to_service.seen), Seen(self.to_consumer.seen)))
     }
 
@@ -109,7 +109,7 @@ pub fn seconds(ticks: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use gateway_common::V4;
+    use gateway_common::{V4, flow::Realm};
 
     use super::*;
 
@@ -125,7 +125,7 @@ mod tests {
         };
         Pair {
             key: FlowKey {
-                protocol: u32::from(protocol),
+                realm: Realm::new(1, protocol),
                 ..FlowKey::default()
             },
             to_service: flow(to_service, Direction::ToService),

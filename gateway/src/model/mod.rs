@@ -39,6 +39,7 @@ pub use tenant::Tenant;
 pub use token::Token;
 pub use webhook::Webhook;
 
+use gateway_common::flow::Realm;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -67,14 +68,15 @@ pub trait Identifiers {
         bytemuck::cast([self.bits(), self.bits()])
     }
 
-    /// A number that is not 0 and not one of those taken. Random rather than counted, so that two
-    /// gateways that share a store need no common counter, and a number that was given up is not
-    /// met again in old flow entries.
+    /// A number of 31 bits ([`Realm::MOST`]) that is not 0 and not one of those taken. Random rather than
+    /// counted, so that two gateways that share a store need no common counter, and a number that was
+    /// given up is not met again in old flow entries.
     fn number(&mut self, taken: &dyn Fn(u32) -> bool) -> u32 {
         loop {
             for word in bytemuck::cast::<u128, [u32; 4]>(self.bits()) {
-                if word != 0 && word != u32::MAX && !taken(word) {
-                    return word;
+                let number = word & Realm::MOST;
+                if number != 0 && !taken(number) {
+                    return number;
                 }
             }
         }

@@ -26,6 +26,9 @@ const MIGRATIONS: &[&str] = &[
     INSERT INTO meta VALUES (0, 0, random());",
     // Entries that are no objects: programs before this one would not understand them.
     "",
+    // A network's number shares a word with a protocol: it has 31 bits.
+    "UPDATE entry SET value = json_set(value, '$.number', value ->> '$.number' & 2147483647)
+     WHERE substr(key, 1, 9) = 'networks/';",
 ];
 
 /// A store in an SQLite file.
@@ -354,6 +357,35 @@ mod tests {
             2
         );
         assert_eq!(store.list("").unwrap(), []);
+    }
+
+    #[test]
+    fn numbers_of_networks_are_made_to_fit() {
+        let (folder, mut store) = open();
+        let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
+        let writes = [
+            ("networks/t/large", u32::MAX),
+            ("networks/t/small", 77),
+            ("services/t/large", u32::MAX),
+        ]
+        .map(|(key, number)| put(key, 0, &network(number)));
+        store.commit(&writes).unwrap();
+        store
+            .connection
+            .pragma_update(None, "user_version", 2)
+            .unwrap();
+        drop(store);
+        let store = Sqlite::open(&folder.path().join("deep/state.db")).unwrap();
+        let values: Vec<_> = store
+            .list("")
+            .unwrap()
+            .into_iter()
+            .map(|e| e.value)
+            .collect();
+        assert_eq!(
+            values,
+            [network(u32::MAX >> 1), network(77), network(u32::MAX)]
+        );
     }
 
     #[test]

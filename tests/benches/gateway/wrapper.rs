@@ -9,7 +9,7 @@ use std::{
 
 use gateway::dataplane::syscalls;
 use gateway_common::{
-    flow::FlowKey,
+    flow::{FlowKey, Realm},
     {V4, V6},
 };
 
@@ -144,14 +144,13 @@ pub(crate) fn bare_v4(
     devices: BorrowedFd<'_>,
     network: u32,
 ) -> io::Result<OwnedFd> {
-    const KEY: i16 = -20;
-    const { assert!(size_of::<FlowKey<V4>>() == 20) };
+    const KEY: i16 = -16;
+    const { assert!(size_of::<FlowKey<V4>>() == 16) };
     let mut code = begin(54, 0x0008);
     code.load(Width::Byte, R4, R7, 14)
         .end_if(Comparison::NotEqual, R4, 0x45)
         .load(Width::Byte, R4, R7, 23)
         .end_if(Comparison::NotEqual, R4, 6)
-        .store(Width::Word, R10, KEY + 16, R4)
         .load(Width::Word, R5, R7, 26)
         .store(Width::Word, R10, KEY + 4, R5)
         .load(Width::Word, R5, R7, 30)
@@ -170,12 +169,11 @@ pub(crate) fn bare_v6(
     devices: BorrowedFd<'_>,
     network: u32,
 ) -> io::Result<OwnedFd> {
-    const KEY: i16 = -44;
-    const { assert!(size_of::<FlowKey<V6>>() == 44) };
+    const KEY: i16 = -40;
+    const { assert!(size_of::<FlowKey<V6>>() == 40) };
     let mut code = begin(74, 0xdd86);
     code.load(Width::Byte, R4, R7, 20)
-        .end_if(Comparison::NotEqual, R4, 6)
-        .store(Width::Word, R10, KEY + 40, R4);
+        .end_if(Comparison::NotEqual, R4, 6);
     for part in 0..4 {
         code.load(Width::Double, R5, R7, 22 + part * 8).store(
             Width::Double,
@@ -210,7 +208,7 @@ fn end(
     flows: BorrowedFd<'_>,
     devices: BorrowedFd<'_>,
 ) -> io::Result<OwnedFd> {
-    code.wide(R5, network.into())
+    code.wide(R5, Realm::new(network, 6).word().into())
         .store(Width::Word, R10, key, R5)
         .map(R1, flows)
         .register(Operation::Move, R2, R10)

@@ -8,7 +8,7 @@ use gateway::{
 };
 use gateway_common::{
     Be16, Be32, V4,
-    flow::{Direction, Flow, FlowKey, Seen, Table},
+    flow::{Direction, Flow, FlowKey, Realm, Seen, Table},
 };
 use tests::lab::with_lab;
 
@@ -23,12 +23,11 @@ fn pair(number: u32) -> [(FlowKey<V4>, Flow<V4>); 2] {
     let (endpoint, backend) = (Be32::new(0x0a00_0064), Be32::new(0x0a01_000a));
     let nat = Be32::new(0x0b00_0000 | number);
     let key = FlowKey::<V4> {
-        network: 1,
+        realm: Realm::new(1, 6),
         source: client,
         destination: endpoint,
         source_port: port,
         destination_port: Be16::new(443),
-        protocol: 6,
     };
     let now = maps::now().0;
     let flow = Flow::<V4> {

@@ -59,7 +59,7 @@ pub fn flow(core: &Core, caller: &Principal, found: &Found) -> FlowView {
     let now = maps::now();
     FlowView {
         endpoint: endpoint.cloned(),
-        protocol: if found.protocol == u32::from(protocol::TCP) {
+        protocol: if found.protocol == protocol::TCP {
             Protocol::Tcp
         } else {
             Protocol::Udp
