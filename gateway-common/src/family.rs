@@ -12,7 +12,7 @@ use crate::{
     flow::{Flow, FlowKey, FlowRef, Table},
     hash::mix,
     maps::{DatagramKey, Ports},
-    packet::{Ipv4, Ipv6, Mac, protocol},
+    packet::{Front, Ipv4, Ipv6, Mac, protocol},
 };
 
 /// An address family.
@@ -76,6 +76,13 @@ pub trait Header: Copy {
 
     /// The header at `offset`, or nothing if the packet ends within it.
     fn at<E: Environment>(env: &E, offset: usize) -> Option<Self>;
+    /// The header at `offset` of what was checked, or nothing if that ends within it.
+    fn within(front: Front, offset: usize) -> Option<Self>;
+    /// The IP packet's length in bytes, if the header is one of this version, says a length that can
+    /// be, and has neither options nor a place within a larger packet.
+    fn ordinary(self) -> Option<u16>;
+    /// The protocol behind the header, or the kind of the extension header there.
+    fn protocol(self) -> u8;
     /// The source address.
     fn source(self) -> Self::Address;
     /// The destination address.
@@ -304,6 +311,24 @@ impl Header for Ipv4 {
     const OCTETS: u16 = Self::OCTETS;
 
     #[inline(always)]
+    fn within(front: Front, offset: usize) -> Option<Self> {
+        Self::within(front, offset)
+    }
+
+    #[inline(always)]
+    fn ordinary(self) -> Option<u16> {
+        const PART: Be16 = Be16::new(0x3fff);
+        let whole = self.fragment().raw() & PART.raw() == 0;
+        let length = self.total_length().get();
+        (self.version_ihl() == Self::PLAIN && whole && length >= Self::OCTETS).then_some(length)
+    }
+
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        self.protocol()
+    }
+
+    #[inline(always)]
     fn at<E: Environment>(env: &E, offset: usize) -> Option<Self> {
         Self::at(env, offset)
     }
@@ -394,6 +419,23 @@ impl Header for Ipv4 {
 impl Header for Ipv6 {
     type Address = IpAddress;
     const OCTETS: u16 = Self::OCTETS;
+
+    #[inline(always)]
+    fn within(front: Front, offset: usize) -> Option<Self> {
+        Self::within(front, offset)
+    }
+
+    #[inline(always)]
+    fn ordinary(self) -> Option<u16> {
+        let payload = self.payload_length().get();
+        let possible = payload != 0 && payload <= u16::MAX - Self::OCTETS;
+        (self.is_version_6() && possible).then(|| payload + Self::OCTETS)
+    }
+
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        self.next_header()
+    }
 
     #[inline(always)]
     fn at<E: Environment>(env: &E, offset: usize) -> Option<Self> {

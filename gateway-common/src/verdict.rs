@@ -50,6 +50,10 @@ pub enum Next {
     Relay,
     /// A flow was opened for it: it is one of a known flow now.
     Again,
+    /// The express way is not for it.
+    Way,
+    /// No established flow has it, but one could be opened for it, or is being opened.
+    Missed,
 }
 
 impl Turn {
@@ -65,6 +69,11 @@ impl Turn {
     pub const RELAY: Self = Self::new(Next::Relay);
     /// See [`Next::Again`].
     pub const AGAIN: Self = Self::new(Next::Again);
+
+    /// See [`Next::Way`].
+    pub const WAY: Self = Self::new(Next::Way);
+    /// See [`Next::Missed`].
+    pub const MISSED: Self = Self::new(Next::Missed);
 
     /// Dropped in silence.
     #[inline(always)]
@@ -123,6 +132,8 @@ impl Turn {
             Next::Open => Self(10),
             Next::Relay => Self(11),
             Next::Again => Self(12),
+            Next::Way => Self(13),
+            Next::Missed => Self(14),
         }
     }
 
@@ -146,6 +157,8 @@ impl Turn {
             10 => Next::Open,
             11 => Next::Relay,
             12 => Next::Again,
+            13 => Next::Way,
+            14 => Next::Missed,
             _ => Next::Done(Verdict::Redirect(slot)),
         }
     }
@@ -181,6 +194,8 @@ mod tests {
             Next::Open,
             Next::Relay,
             Next::Again,
+            Next::Way,
+            Next::Missed,
         ];
         for reason in DropReason::ALL {
             turns.push(Next::Done(Verdict::Drop(*reason, u32::MAX)));

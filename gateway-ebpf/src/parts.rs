@@ -23,8 +23,10 @@ pub(crate) fn call(ctx: *mut xdp_md, part: Part, argument: u64) -> u64 {
     // SAFETY: the kernel's context.
     unsafe {
         match part {
-            Part::WayV4 => way_v4(ctx),
-            Part::WayV6 => way_v6(ctx),
+            Part::ExpressV4 => express_v4(ctx),
+            Part::ExpressV6 => express_v6(ctx),
+            Part::WayV4 => way_v4(ctx, argument),
+            Part::WayV6 => way_v6(ctx, argument),
             Part::OpenV4 => open_v4(ctx),
             Part::OpenV6 => open_v6(ctx),
             Part::AnswerV4 => answer_v4(ctx, argument),
@@ -53,8 +55,10 @@ macro_rules! part {
 
 // An argument that is not used must not be there: the compiler leaves its register unset, which the
 // verifier does not allow.
-part!(way_v4(), WayV4);
-part!(way_v6(), WayV6);
+part!(express_v4(), ExpressV4);
+part!(express_v6(), ExpressV6);
+part!(way_v4(argument), WayV4);
+part!(way_v6(argument), WayV6);
 part!(open_v4(), OpenV4);
 part!(open_v6(), OpenV6);
 part!(answer_v4(argument), AnswerV4);

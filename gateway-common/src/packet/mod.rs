@@ -98,6 +98,32 @@ impl Window {
     }
 }
 
+/// The first bytes of a frame, whose length was checked once for all headers in them.
+#[derive(Clone, Copy, Debug)]
+pub struct Front {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+impl Front {
+    /// The first `length` bytes; nothing if the frame's first buffer ends before.
+    #[inline(always)]
+    pub fn at<E: Environment>(env: &E, length: usize) -> Option<Self> {
+        let start = env.packet(0, length)?;
+        Some(Self { start, length })
+    }
+
+    /// The `length` bytes at `offset`, if they are within. Where both are constants this costs nothing.
+    #[inline(always)]
+    fn window(self, offset: usize, length: usize) -> Option<Window> {
+        if offset + length > self.length {
+            return None;
+        }
+        // SAFETY: within the bytes that were checked, so not null either.
+        Some(Window(unsafe { self.start.add(offset) }))
+    }
+}
+
 /// Whether a field lies within a header.
 const fn fits(offset: usize, size: usize, length: usize) -> bool {
     offset + size <= length
@@ -130,6 +156,13 @@ macro_rules! header {
             #[inline(always)]
             pub fn at<E: $crate::Environment>(env: &E, offset: usize) -> Option<Self> {
                 $crate::packet::Window::at(env, offset, Self::LENGTH).map(Self)
+            }
+
+            /// The header at `offset` of what was checked, or nothing if that ends within it.
+            #[inline(always)]
+            #[must_use]
+            pub fn within(front: $crate::packet::Front, offset: usize) -> Option<Self> {
+                front.window(offset, Self::LENGTH).map(Self)
             }
 
             $(

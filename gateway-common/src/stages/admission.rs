@@ -7,6 +7,7 @@ use crate::{
     maps::{Address, Attachment, Port, PortKey},
     packet::Ethernet,
     stages::{
+        limit,
         parse::{not_ours, own_address},
         transport::Segment,
     },
@@ -22,7 +23,7 @@ pub(super) struct Admitted {
 /// that is not worth looking for a flow that is being opened.
 #[inline(always)]
 pub(super) fn gate<F: Family, E: Environment>(
-    env: &E,
+    env: &mut E,
     attachment: &Attachment,
     segment: &Segment<F>,
 ) -> Step<()> {
@@ -34,7 +35,12 @@ pub(super) fn gate<F: Family, E: Environment>(
         return Ok(());
     }
     possible_source(env, segment, address.link)?;
-    Err(refused(&address, DropReason::ConnectionNotApproved))
+    let (reason, link) = (DropReason::ConnectionNotApproved, address.link);
+    // In a flood of what could open a flow, few are told: then the answer need not be begun.
+    if address.flags & Address::SILENT == 0 && segment.opens(env) && limit::no_refusal(env, link) {
+        return Err(Turn::drop(reason, link));
+    }
+    Err(refused(&address, reason))
 }
 
 /// Only a station can have sent it.

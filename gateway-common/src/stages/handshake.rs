@@ -16,18 +16,23 @@ use crate::{
     },
 };
 
-/// The flow being opened that the segment belongs to, moved on by it.
+/// The flow being opened that the segment belongs to, moved on by it. `fresh`: the segment has just
+/// opened it, and has been noted.
 #[inline(always)]
 pub(super) fn find<A: Family, T: Family, E: Environment>(
     env: &mut E,
     segment: &Segment<A>,
     key: &FlowKey<T>,
+    fresh: bool,
 ) -> Step<Option<FlowRef<T>>> {
     let Some(flow) = T::flow(env, Table::Embryonic, key) else {
         return Ok(None);
     };
     if is_revoked(env, &flow) {
         return revoked(env, segment, key, &flow, Table::Embryonic);
+    }
+    if fresh {
+        return Ok(Some(flow));
     }
     if flow.fixed().direction() == Direction::ToConsumer {
         answered(env, segment, &flow);

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use crate::{
     DropReason, Environment, Step, Turn,
     flow::Direction,
-    maps::{Limits, MOST_LINKS, NO_LINK_USAGE, Statistic, Usage},
+    maps::{Limits, Link, MOST_LINKS, NO_LINK_USAGE, Statistic, Usage},
 };
 
 /// A number of [`Usage`], which all CPUs share.
@@ -109,7 +109,22 @@ pub(super) fn packet<E: Environment>(
     direction: Direction,
     bytes: u16,
 ) -> Step<()> {
-    if env.link(slot).is_none_or(|link| link.limited == 0) {
+    match env.link(slot) {
+        Some(link) => packet_of(env, &link, slot, direction, bytes),
+        None => Ok(()),
+    }
+}
+
+/// The same, for who has looked the link up.
+#[inline(always)]
+pub(super) fn packet_of<E: Environment>(
+    env: &E,
+    link: &Link,
+    slot: u32,
+    direction: Direction,
+    bytes: u16,
+) -> Step<()> {
+    if link.limited == 0 {
         return Ok(());
     }
     let (Some(limits), Some(usage)) = (env.limits(slot), env.usage(slot)) else {
@@ -133,6 +148,31 @@ pub(super) fn packet<E: Environment>(
     }
 }
 
+/// Whose refusals are metered where.
+#[inline(always)]
+const fn refusals_of(link: u32) -> u32 {
+    if link < MOST_LINKS {
+        link
+    } else {
+        NO_LINK_USAGE
+    }
+}
+
+/// Whether it is certain that no refusal may be sent now. Counts one that is not.
+#[inline(always)]
+pub(super) fn no_refusal<E: Environment>(env: &mut E, link: u32) -> bool {
+    let cost = env.refusal_cost();
+    let Some(usage) = env.usage(refusals_of(link)).filter(|_| cost != 0) else {
+        return false;
+    };
+    let paid = shared!(usage, refusals).load();
+    let spent = paid.saturating_sub(env.nanoseconds()) >= Limits::REFUSAL_BURST;
+    if spent {
+        env.count(Statistic::RefusalsSuppressed);
+    }
+    spent
+}
+
 /// Whether a refusal may be sent for this connection, or for none. A flood of packets is not
 /// answered by a flood of resets (RFC 4443, section 2.4 (f); RFC 1812, section 4.3.2.8).
 #[inline(always)]
@@ -141,12 +181,7 @@ pub(super) fn refusal<E: Environment>(env: &mut E, link: u32) -> bool {
     if cost == 0 {
         return true;
     }
-    let slot = if link < MOST_LINKS {
-        link
-    } else {
-        NO_LINK_USAGE
-    };
-    let Some(usage) = env.usage(slot) else {
+    let Some(usage) = env.usage(refusals_of(link)) else {
         return false;
     };
     let now = env.nanoseconds();

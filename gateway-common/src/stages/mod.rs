@@ -9,6 +9,7 @@ mod admission;
 mod attachment;
 mod backend;
 mod established;
+mod express;
 mod forward;
 mod fragment;
 mod handshake;
@@ -45,6 +46,10 @@ pub use source_nat::{FIRST_PORT, SOURCE_PORTS};
 /// A part of the way. Two of each, for the two families, but for the last two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// A plain packet of an established flow is forwarded; others go on.
+    ExpressV4,
+    /// The same for IPv6.
+    ExpressV6,
     /// Headers are read, the gateway's own addresses answered for, known flows forwarded.
     WayV4,
     /// The same for IPv6.
@@ -71,8 +76,14 @@ pub enum Part {
 #[inline(always)]
 pub fn run<E: Environment>(env: &mut E, part: Part, argument: u64) -> u64 {
     let turn = match part {
-        Part::WayV4 => v4(env, way),
-        Part::WayV6 => v6(env, way_v6),
+        Part::ExpressV4 => settle(express::express::<V4, E>(env)),
+        Part::ExpressV6 => settle(express::express::<V6, E>(env)),
+        Part::WayV4 => v4(env, |env, attachment, packet| {
+            way(env, attachment, packet, Turn::from_bits(argument))
+        }),
+        Part::WayV6 => v6(env, |env, attachment, packet| {
+            way_v6(env, attachment, packet, Turn::from_bits(argument))
+        }),
         Part::OpenV4 => v4(env, open),
         Part::OpenV6 => v6(env, open),
         Part::AnswerV4 => v4(env, |env, attachment, packet| {
@@ -113,12 +124,22 @@ pub fn process<E: Environment>(env: &mut E) -> Verdict {
 #[inline(always)]
 fn decide<E: Environment>(env: &mut E) -> Verdict {
     let ether_type = Ethernet::at(env, 0).map(Ethernet::ether_type);
+    let mut turn = match ether_type {
+        Some(EtherType::IPV4) => Turn::from_bits(env.part(Part::ExpressV4, 0)),
+        Some(EtherType::IPV6) => Turn::from_bits(env.part(Part::ExpressV6, 0)),
+        _ => Turn::WAY,
+    };
+    if let Next::Done(verdict) = turn.next() {
+        return verdict;
+    }
     let (first, open, answer, relay) = match ether_type {
         Some(EtherType::IPV4) => (Part::WayV4, Part::OpenV4, Part::AnswerV4, Part::RelayV4),
         Some(EtherType::IPV6) => (Part::WayV6, Part::OpenV6, Part::AnswerV6, Part::RelayV6),
         _ => (Part::Other, Part::OpenV4, Part::AnswerV4, Part::RelayV4),
     };
-    let mut turn = Turn::from_bits(env.part(first, 0));
+    if turn == Turn::WAY || turn == Turn::MISSED {
+        turn = Turn::from_bits(env.part(first, turn.to_bits()));
+    }
     if turn == Turn::RELAY {
         turn = Turn::from_bits(env.part(relay, 0));
     }
@@ -128,7 +149,7 @@ fn decide<E: Environment>(env: &mut E) -> Verdict {
     if turn == Turn::OPEN {
         turn = Turn::from_bits(env.part(open, 0));
         if turn == Turn::AGAIN {
-            turn = Turn::from_bits(env.part(first, 0));
+            turn = Turn::from_bits(env.part(first, turn.to_bits()));
         }
         if turn == Turn::TRANSLATE {
             turn = Turn::from_bits(env.part(Part::TranslateV4, 0));
@@ -189,22 +210,29 @@ fn v6<E: Environment>(
 
 /// The first part for IPv6, which has neighbour discovery beside what IPv4 has.
 #[inline(always)]
-fn way_v6<E: Environment>(env: &mut E, attachment: &Attachment, packet: &Packet<V6>) -> Step<Turn> {
+fn way_v6<E: Environment>(
+    env: &mut E,
+    attachment: &Attachment,
+    packet: &Packet<V6>,
+    before: Turn,
+) -> Step<Turn> {
     if let Some(message) = neighbour::message(env, packet) {
         return neighbour::discovered(env, attachment, packet, message);
     }
     if packet.to_group {
         return Err(parse::not_ours(attachment, DropReason::DestinationMac));
     }
-    way(env, attachment, packet)
+    way(env, attachment, packet, before)
 }
 
-/// The first part: what is for the gateway itself is answered, what belongs to a flow is forwarded.
+/// The general way: what is for the gateway itself is answered, what belongs to a flow is forwarded.
+/// `before` is the turn that led here.
 #[inline(always)]
 fn way<A: Family, E: Environment>(
     env: &mut E,
     attachment: &Attachment,
     packet: &Packet<A>,
+    before: Turn,
 ) -> Step<Turn> {
     if !transport::is_known::<A>(packet.protocol) {
         let reason = DropReason::ProtocolUnsupported;
@@ -218,7 +246,7 @@ fn way<A: Family, E: Environment>(
         return local::echo(env, attachment, &message);
     }
     let segment = segment(env, attachment, packet)?;
-    if let Some(turn) = known::<A, A, E>(env, attachment, &segment, &segment.key, true)? {
+    if let Some(turn) = known::<A, A, E>(env, attachment, &segment, &segment.key, before)? {
         return Ok(turn);
     }
     // Flows between the families are among IPv6's.
@@ -244,26 +272,28 @@ fn segment<A: Family, E: Environment>(
     Segment::new(env, attachment, packet, ports)
 }
 
-/// A segment of a flow that is known: it is forwarded. With `gate`, what no flow can be opened for is turned
-/// away before flows that are being opened are looked through.
+/// A segment of a flow that is known: it is forwarded. What no flow can be opened for is turned away before
+/// flows that are being opened are looked through. `before` is the turn that led here: where it was found
+/// out that no established flow has the segment, that is not looked for once more.
 #[inline(always)]
 fn known<A: Family, T: Family, E: Environment>(
     env: &mut E,
     attachment: &Attachment,
     segment: &Segment<A>,
     key: &FlowKey<T>,
-    gate: bool,
+    before: Turn,
 ) -> Step<Option<Turn>> {
     let mut found = None;
-    if let Some(flow) = established::find(env, segment, key)? {
+    let passed = before == Turn::MISSED || before == Turn::AGAIN;
+    if !passed && let Some(flow) = established::find(env, segment, key)? {
         let hop = next_hop::find(env, segment, key, &flow, Table::Established)?;
         found = hop.map(|hop| (flow, hop));
     }
     if found.is_none() {
-        if gate {
+        if before == Turn::WAY {
             admission::gate(env, attachment, segment)?;
         }
-        if let Some(flow) = handshake::find(env, segment, key)? {
+        if let Some(flow) = handshake::find(env, segment, key, before == Turn::AGAIN)? {
             let hop = next_hop::find(env, segment, key, &flow, Table::Embryonic)?;
             found = hop.map(|hop| (flow, hop));
         }
@@ -283,7 +313,7 @@ fn translate<E: Environment>(
 ) -> Step<Turn> {
     let segment = segment(env, attachment, packet)?;
     let key = segment.key.widen();
-    known::<V4, V6, E>(env, attachment, &segment, &key, false)?.ok_or(Turn::OPEN)
+    known::<V4, V6, E>(env, attachment, &segment, &key, Turn::TRANSLATE)?.ok_or(Turn::OPEN)
 }
 
 /// A packet that belongs to no flow opens one, and goes its way once more, or is refused.

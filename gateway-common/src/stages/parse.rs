@@ -86,6 +86,12 @@ pub(super) struct Fragment {
 }
 
 impl Fragment {
+    /// A whole packet.
+    pub(super) const NONE: Self = Self {
+        id: Be32::new(0),
+        position: 0,
+    };
+
     /// Whether the packet is a part of a larger one.
     #[inline(always)]
     pub(super) const fn is_part(self) -> bool {

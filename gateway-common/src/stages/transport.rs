@@ -95,6 +95,25 @@ impl<F: Family> Segment<F> {
         })
     }
 
+    /// A segment that is no fragment and has no extension headers.
+    #[inline(always)]
+    pub(super) const fn whole(
+        key: FlowKey<F>,
+        protocol: u8,
+        l4: Place,
+        length: u16,
+        payload: u16,
+    ) -> Self {
+        Self {
+            key,
+            protocol,
+            l4,
+            length,
+            payload,
+            fragment: Fragment::NONE,
+        }
+    }
+
     /// The network header.
     #[inline(always)]
     pub(super) fn header<E: Environment>(&self, env: &E) -> Step<F::Header> {

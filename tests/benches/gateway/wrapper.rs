@@ -169,7 +169,8 @@ pub(crate) fn bare_v6(
     devices: BorrowedFd<'_>,
     network: u32,
 ) -> io::Result<OwnedFd> {
-    const KEY: i16 = -40;
+    const KEY: i16 = -44;
+    // Its addresses lie at multiples of eight.
     const { assert!(size_of::<FlowKey<V6>>() == 40) };
     let mut code = begin(74, 0xdd86);
     code.load(Width::Byte, R4, R7, 20)
