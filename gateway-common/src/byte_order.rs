@@ -73,14 +73,6 @@ impl Be32 {
     pub const fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
-
-    /// Two fields that follow each other.
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_halves(first: Be16, second: Be16) -> Self {
-        let ([a, b], [c, d]) = (first.0.to_ne_bytes(), second.0.to_ne_bytes());
-        Self(u32::from_ne_bytes([a, b, c, d]))
-    }
 }
 
 impl From<Ipv4Addr> for Be32 {

@@ -80,6 +80,18 @@ impl Sum {
         sum as u16
     }
 
+    /// The same for a sum of fewer than 2^15 words.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits before")]
+    pub const fn fold_few(self) -> u16 {
+        let mut sum = self.0;
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff) + (sum >> 16);
+        sum += sum >> 16;
+        sum as u16
+    }
+
     /// The checksum field for data that sums up to this.
     #[inline(always)]
     #[must_use]

@@ -454,8 +454,7 @@ impl Header for Ipv6 {
 
     #[inline(always)]
     fn set_addresses(self, source: IpAddress, destination: IpAddress) {
-        self.set_source(source);
-        self.set_destination(destination);
+        self.set_both(source, destination);
     }
 
     #[inline(always)]

@@ -6,7 +6,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{Be16, Family, IpAddress, V4, V6, packet::Mac};
+use crate::{
+    Be16, Family, IpAddress, V4, V6,
+    packet::{Mac, MacWord},
+};
 
 /// Changes whenever a layout below, or the meaning of a field, does. Maps of another version are
 /// never reused.
@@ -99,21 +102,21 @@ pub struct Attachment {
     pub network: u32,
     /// Its place in the device map and in `EGRESS`.
     pub slot: u32,
-    /// The interface's own address.
-    pub mac: Mac,
     /// A combination of [`Attachment::ISOLATED`], [`Attachment::PASS_NEIGHBOURS`] and
     /// [`Attachment::TRANSLATES`].
-    pub flags: u16,
+    pub flags: u32,
+    /// The interface's own address.
+    pub mac: MacWord,
 }
 
 impl Attachment {
     /// Nothing that came in here reaches the host's own stack.
-    pub const ISOLATED: u16 = 1;
+    pub const ISOLATED: u32 = 1;
     /// Answers to ARP and neighbour discovery do, all the same: the host looks for backends here.
-    pub const PASS_NEIGHBOURS: u16 = 2;
+    pub const PASS_NEIGHBOURS: u32 = 2;
     /// IPv4 packets that came in here may belong to a flow whose other side is IPv6. Those flows
     /// are kept with IPv6's, and cost IPv4 packets a second lookup: here, and nowhere else.
-    pub const TRANSLATES: u16 = 4;
+    pub const TRANSLATES: u32 = 4;
 
     /// Whether IPv4 packets are looked for among IPv6's flows too.
     #[inline(always)]
@@ -136,10 +139,12 @@ impl Attachment {
 pub struct Egress {
     /// The network behind it; 0 while the slot is free or the interface is down.
     pub network: u32,
-    /// The source address of frames that leave here.
-    pub mac: Mac,
     /// The largest IP packet that fits, in bytes.
     pub mtu: u16,
+    /// Keeps what follows aligned.
+    pub reserved: u16,
+    /// The source address of frames that leave here.
+    pub mac: MacWord,
 }
 
 /// An address that the gateway answers for, in one network.
@@ -249,10 +254,10 @@ pub struct Backend {
     pub address: IpAddress,
     /// The attachment slot that leads to it.
     pub egress: u32,
-    /// The next hop's MAC address.
-    pub mac: Mac,
     /// 1 while `egress` and `mac` are known.
-    pub reachable: u16,
+    pub reachable: u32,
+    /// The next hop's MAC address.
+    pub mac: MacWord,
 }
 
 /// A source NAT address and the service it belongs to.
@@ -492,7 +497,7 @@ mod tests {
         assert_eq!(
             sizes,
             [
-                20, 12, 20, 16, 8, 32, 36, 20, 12, 40, 8, 16, 56, 40, 80, 32, 64
+                24, 16, 20, 16, 8, 32, 40, 20, 12, 40, 8, 16, 56, 40, 80, 32, 64
             ]
         );
         assert_eq!((DropReason::COUNT, Statistic::COUNT), (35, 9));

@@ -110,6 +110,17 @@ impl Turn {
         Self(4 | (slot as u64) << 32)
     }
 
+    /// The slot of the attachment that it leads out by, if it does.
+    #[inline(always)]
+    #[must_use]
+    pub const fn redirects(self) -> Option<u32> {
+        if self.0 & 0xff == 4 {
+            Some((self.0 >> 32) as u32)
+        } else {
+            None
+        }
+    }
+
     /// In one word.
     #[inline(always)]
     #[must_use]
@@ -204,7 +215,13 @@ mod tests {
             turns.push(Next::Refuse(*reason, 12));
         }
         for next in turns {
-            assert_eq!(Turn::new(next).next(), next);
+            let turn = Turn::new(next);
+            assert_eq!(turn.next(), next);
+            let slot = turn.redirects();
+            assert_eq!(
+                slot.is_some(),
+                matches!(next, Next::Done(Verdict::Redirect(_)))
+            );
         }
     }
 }

@@ -101,6 +101,18 @@ fn flow_ref<F: Family>(found: Option<*mut Flow<F>>) -> Option<FlowRef<F>> {
         .map(|entry| unsafe { FlowRef::new(entry) })
 }
 
+/// A copy, field by field: only those that are used are loaded then, each by itself. So are those below.
+#[inline(always)]
+fn attachment(found: &Attachment) -> Attachment {
+    Attachment {
+        ifindex: found.ifindex,
+        network: found.network,
+        slot: found.slot,
+        flags: found.flags,
+        mac: found.mac,
+    }
+}
+
 /// Why an entry was not inserted.
 #[inline(always)]
 fn inserted(result: Result<(), i32>) -> Result<(), InsertError> {
@@ -138,7 +150,8 @@ impl Environment for Xdp {
         if start + length > self.data_end() {
             return None;
         }
-        NonNull::new(start as *mut u8)
+        // SAFETY: packet memory is never at address 0.
+        Some(unsafe { NonNull::new_unchecked(start as *mut u8) })
     }
 
     #[inline(always)]
@@ -245,15 +258,21 @@ impl Environment for Xdp {
         let ifindex = self.ifindex();
         let direct = ATTACHMENTS.get(attachment_index(ifindex))?;
         if direct.ifindex == ifindex {
-            return Some(*direct);
+            return Some(attachment(direct));
         }
         // SAFETY: made without preallocation, so an element outlives the program's run.
-        unsafe { ATTACHMENT_OVER.get(ifindex).copied() }
+        unsafe { ATTACHMENT_OVER.get(ifindex) }.map(attachment)
     }
 
     #[inline(always)]
     fn egress(&self, slot: u32) -> Option<Egress> {
-        EGRESS.get(slot).copied()
+        let found = EGRESS.get(slot)?;
+        Some(Egress {
+            network: found.network,
+            mtu: found.mtu,
+            reserved: 0,
+            mac: found.mac,
+        })
     }
 
     #[inline(always)]
@@ -279,7 +298,15 @@ impl Environment for Xdp {
 
     #[inline(always)]
     fn backend(&self, slot: u32) -> Option<Backend> {
-        BACKENDS.get(slot).copied()
+        let found = BACKENDS.get(slot)?;
+        Some(Backend {
+            resource: found.resource,
+            generation: found.generation,
+            address: found.address,
+            egress: found.egress,
+            reachable: found.reachable,
+            mac: found.mac,
+        })
     }
 
     #[inline(always)]
@@ -289,7 +316,12 @@ impl Environment for Xdp {
 
     #[inline(always)]
     fn link(&self, slot: u32) -> Option<Link> {
-        LINKS.get(slot).copied()
+        let found = LINKS.get(slot)?;
+        Some(Link {
+            id: found.id,
+            generation: found.generation,
+            limited: found.limited,
+        })
     }
 
     #[inline(always)]

@@ -23,8 +23,8 @@ use gateway::{
     model::{Decision, Reference, operations},
 };
 use gateway_common::{
-    DropReason, V4, V6, Verdict,
-    flow::{Direction, Flow, FlowKey, Realm, Table},
+    Be16, DropReason, V4, V6, Verdict,
+    flow::{Direction, Flow, FlowKey, PortPair, Realm, Table},
     maps::{AddressKey, Conflict, LinkCounters, Statistic, Usage},
     native::{FlowTables, World},
     stages::FIRST_PORT,
@@ -612,8 +612,7 @@ impl Lab {
                     realm: Realm::new(network, 17),
                     source,
                     destination: address,
-                    source_port: gateway_common::Be16::new(53),
-                    destination_port: gateway_common::Be16::new(port),
+                    ports: PortPair::new(Be16::new(53), Be16::new(port)),
                 };
                 self.native.flows_v4.established.set(key, Flow::default());
                 taken += 1;

@@ -31,13 +31,6 @@ impl Mac {
         ])
     }
 
-    /// From three words, as loaded.
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_words(words: [u16; 3]) -> Self {
-        Self(words)
-    }
-
     /// Its three words, as loaded.
     #[inline(always)]
     #[must_use]
@@ -72,6 +65,56 @@ impl Mac {
     }
 }
 
+/// A hardware address as tables keep it: in one word, so that it is compared and copied in one step.
+/// Its bytes are the lower six, the first one lowest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct MacWord(u64);
+
+impl MacWord {
+    const BITS: u32 = 48;
+
+    /// From three words, as loaded.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u16; 3]) -> Self {
+        let [a, b, c] = [words[0].to_le(), words[1].to_le(), words[2].to_le()];
+        Self(a as u64 | (b as u64) << 16 | (c as u64) << 32)
+    }
+
+    /// Byte by byte.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "parts of it are wanted")]
+    pub const fn mac(self) -> Mac {
+        Mac([
+            (self.0 as u16).to_le(),
+            ((self.0 >> 16) as u16).to_le(),
+            ((self.0 >> 32) as u16).to_le(),
+        ])
+    }
+}
+
+impl From<Mac> for MacWord {
+    #[inline(always)]
+    fn from(mac: Mac) -> Self {
+        Self::from_words(mac.words())
+    }
+}
+
+impl From<MacWord> for Mac {
+    #[inline(always)]
+    fn from(word: MacWord) -> Self {
+        word.mac()
+    }
+}
+
+impl core::fmt::Display for MacWord {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.mac().fmt(f)
+    }
+}
+
 /// What an Ethernet frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EtherType;
@@ -96,16 +139,50 @@ header! {
         destination / set_destination: Mac = offset_of!(EthHdr, dst_addr);
         /// The station it is from.
         source / set_source: Mac = offset_of!(EthHdr, src_addr);
+        /// The first eight bytes: the destination, and two bytes of the source.
+        first / set_first: u64 = 0;
+        /// The other four bytes of the source.
+        rest / set_rest: u32 = size_of::<u64>();
         /// See [`EtherType`].
         ether_type / set_ether_type: Be16 = offset_of!(EthHdr, ether_type);
     }
 }
 
 impl Ethernet {
+    /// Whether the frame is for this station.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_for(self, station: MacWord) -> bool {
+        // What is not of the address is shifted out.
+        const OTHER: u32 = u64::BITS - MacWord::BITS;
+        u64::from_le(self.first()) << OTHER == station.0 << OTHER
+    }
+
+    /// Sets both addresses.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the rest is wanted")]
+    pub fn set_stations(self, destination: MacWord, source: MacWord) {
+        self.set_first((destination.0 | source.0 << MacWord::BITS).to_le());
+        self.set_rest(((source.0 >> 16) as u32).to_le());
+    }
+
     /// Sends the frame back where it came from, in the name of `own`.
     #[inline(always)]
     pub fn turn_round(self, own: Mac) {
         self.set_destination(self.source());
         self.set_source(own);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_holds_the_bytes() {
+        let mac = Mac::new([2, 3, 4, 5, 6, 0xf7]);
+        assert_eq!(MacWord::from(mac), MacWord(0xf706_0504_0302));
+        assert_eq!(MacWord::from(mac).mac(), mac);
+        assert_eq!(MacWord::from(mac).to_string(), "02:03:04:05:06:f7");
     }
 }

@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use network_types::icmp::Icmpv4Hdr;
 
-use crate::{Be16, Be32, packet::header};
+use crate::{Be16, Be32, flow::PortPair, packet::header};
 
 header! {
     /// The first eight bytes of an ICMP message.
@@ -78,11 +78,7 @@ header! {
     /// 792).
     TransportStart, 8, {
         /// Both ports: the source's first.
-        ports / set_ports: Be32 = 0;
-        /// The source port.
-        source_port / set_source_port: Be16 = 0;
-        /// The destination port.
-        destination_port / set_destination_port: Be16 = 2;
+        ports / set_ports: PortPair = 0;
         /// Of UDP: the checksum.
         udp_checksum / set_udp_checksum: Be16 = 6;
     }

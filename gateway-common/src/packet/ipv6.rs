@@ -24,10 +24,41 @@ header! {
         source / set_source: IpAddress = offset_of!(Ipv6Hdr, src_addr);
         /// The destination address.
         destination / set_destination: IpAddress = offset_of!(Ipv6Hdr, dst_addr);
+        /// A word of the addresses, and those that follow.
+        word_0 / set_word_0: Be32 = offset_of!(Ipv6Hdr, src_addr);
+        /// See [`Ipv6::word_0`].
+        word_1 / set_word_1: Be32 = offset_of!(Ipv6Hdr, src_addr) + 4;
+        /// See [`Ipv6::word_0`].
+        word_2 / set_word_2: Be32 = offset_of!(Ipv6Hdr, src_addr) + 8;
+        /// See [`Ipv6::word_0`].
+        word_3 / set_word_3: Be32 = offset_of!(Ipv6Hdr, src_addr) + 12;
+        /// See [`Ipv6::word_0`].
+        word_4 / set_word_4: Be32 = offset_of!(Ipv6Hdr, dst_addr);
+        /// See [`Ipv6::word_0`].
+        word_5 / set_word_5: Be32 = offset_of!(Ipv6Hdr, dst_addr) + 4;
+        /// See [`Ipv6::word_0`].
+        word_6 / set_word_6: Be32 = offset_of!(Ipv6Hdr, dst_addr) + 8;
+        /// See [`Ipv6::word_0`].
+        word_7 / set_word_7: Be32 = offset_of!(Ipv6Hdr, dst_addr) + 12;
     }
 }
 
 impl Ipv6 {
+    /// Sets both addresses, word by word: for the whole, the compiler calls a function that copies
+    /// byte by byte, since it does not know that packets and tables are apart.
+    #[inline(always)]
+    pub fn set_both(self, source: IpAddress, destination: IpAddress) {
+        let ([a, b, c, d], [e, f, g, h]) = (source.words(), destination.words());
+        self.set_word_0(a);
+        self.set_word_1(b);
+        self.set_word_2(c);
+        self.set_word_3(d);
+        self.set_word_4(e);
+        self.set_word_5(f);
+        self.set_word_6(g);
+        self.set_word_7(h);
+    }
+
     /// Version 6, no traffic class, no flow label.
     pub const PLAIN: Be32 = Be32::new(6 << 28);
     /// The hop limit of what the gateway itself sends.

@@ -17,7 +17,7 @@ use core::ptr::NonNull;
 use bytemuck::Pod;
 
 pub use arp::Arp;
-pub use ethernet::{EtherType, Ethernet, Mac};
+pub use ethernet::{EtherType, Ethernet, Mac, MacWord};
 pub use icmp::{Icmp, IcmpError, TransportChecksum, TransportStart};
 pub use ipv4::Ipv4;
 pub use ipv6::{Extension, FragmentHeader, Ipv6};

@@ -4,7 +4,7 @@ use core::mem::offset_of;
 
 use network_types::tcp::TcpHdr;
 
-use crate::{Be16, Be32, packet::header};
+use crate::{Be16, Be32, flow::PortPair, packet::header};
 
 /// The offset of the byte with the data offset, and of the byte with the flags behind it.
 const DATA_OFFSET: usize = offset_of!(TcpHdr, ack_seq) + size_of::<u32>();
@@ -13,11 +13,7 @@ header! {
     /// The fixed part of a TCP header.
     Tcp, TcpHdr::LEN, {
         /// Both ports: the source's first.
-        ports / set_ports: Be32 = offset_of!(TcpHdr, source);
-        /// The source port.
-        source_port / set_source_port: Be16 = offset_of!(TcpHdr, source);
-        /// The destination port.
-        destination_port / set_destination_port: Be16 = offset_of!(TcpHdr, dest);
+        ports / set_ports: PortPair = offset_of!(TcpHdr, source);
         /// The first byte's sequence number.
         sequence / set_sequence: Be32 = offset_of!(TcpHdr, seq);
         /// The next byte expected.

@@ -4,17 +4,13 @@ use core::mem::offset_of;
 
 use network_types::udp::UdpHdr;
 
-use crate::{Be16, Be32, packet::header};
+use crate::{Be16, flow::PortPair, packet::header};
 
 header! {
     /// A UDP header.
     Udp, UdpHdr::LEN, {
         /// Both ports: the source's first.
-        ports / set_ports: Be32 = offset_of!(UdpHdr, src);
-        /// The source port.
-        source_port / set_source_port: Be16 = offset_of!(UdpHdr, src);
-        /// The destination port.
-        destination_port / set_destination_port: Be16 = offset_of!(UdpHdr, dst);
+        ports / set_ports: PortPair = offset_of!(UdpHdr, src);
         /// Header and payload, in bytes.
         length / set_length: Be16 = offset_of!(UdpHdr, len);
         /// The checksum; 0 for none.

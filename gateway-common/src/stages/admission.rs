@@ -89,7 +89,7 @@ pub(super) fn admit<F: Family, E: Environment>(
     }
     let exact = PortKey {
         resource: address.resource,
-        port: segment.key.destination_port,
+        port: segment.key.ports.destination(),
         protocol: segment.protocol.into(),
     };
     let any = PortKey {

@@ -58,8 +58,8 @@ fn tuple_hash<F: Family>(seed: u64, attachment: &Attachment, segment: &Segment<F
     let key = &segment.key;
     let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     let ports = pair(
-        u32::from(key.source_port.raw()),
-        u32::from(key.destination_port.raw()),
+        u32::from(key.ports.source().raw()),
+        u32::from(key.ports.destination().raw()),
     );
     let hash = hash::mix(seed, pair(attachment.network, segment.protocol.into()));
     let hash = F::mix(F::mix(hash, key.source), key.destination);

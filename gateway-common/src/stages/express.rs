@@ -4,10 +4,10 @@
 //! plain goes the general way from the start, which decides the same for these packets too.
 
 use crate::{
-    Be16, Be32, Environment, Family, Step, Turn,
+    Environment, Family, Step, Turn,
     checksum::{update, update_udp},
     family::{Header as _, pseudo_header},
-    flow::{FlowKey, FlowRef, Realm, Table},
+    flow::{FlowKey, FlowRef, PortPair, Realm, Table},
     maps::Attachment,
     packet::{Ethernet, Front, Tcp, TcpFlags, Udp, protocol},
     stages::{
@@ -43,7 +43,7 @@ trait Transport: Copy {
     /// The header at `offset`.
     fn within(front: Front, offset: usize) -> Option<Self>;
     /// Both ports.
-    fn ports(self) -> (Be16, Be16);
+    fn ports(self) -> PortPair;
     /// The length that the pseudo header has of it, if the header is good, with so many bytes from
     /// its start on. `family` has no datagrams without checksum.
     fn length<F: Family>(self, payload: u16) -> Option<u16>;
@@ -54,7 +54,7 @@ trait Transport: Copy {
     /// Notes what it says of its direction.
     fn note<F: Family>(self, flow: &FlowRef<F>);
     /// Replaces both ports and updates the checksum.
-    fn rewrite(self, ports: Be32, delta: u16);
+    fn rewrite(self, ports: PortPair, delta: u16);
 }
 
 impl Transport for Tcp {
@@ -67,8 +67,8 @@ impl Transport for Tcp {
     }
 
     #[inline(always)]
-    fn ports(self) -> (Be16, Be16) {
-        (self.source_port(), self.destination_port())
+    fn ports(self) -> PortPair {
+        self.ports()
     }
 
     #[inline(always)]
@@ -93,7 +93,7 @@ impl Transport for Tcp {
     }
 
     #[inline(always)]
-    fn rewrite(self, ports: Be32, delta: u16) {
+    fn rewrite(self, ports: PortPair, delta: u16) {
         self.set_checksum(update(self.checksum(), delta));
         self.set_ports(ports);
     }
@@ -109,8 +109,8 @@ impl Transport for Udp {
     }
 
     #[inline(always)]
-    fn ports(self) -> (Be16, Be16) {
-        (self.source_port(), self.destination_port())
+    fn ports(self) -> PortPair {
+        self.ports()
     }
 
     #[inline(always)]
@@ -135,7 +135,7 @@ impl Transport for Udp {
     fn note<F: Family>(self, _flow: &FlowRef<F>) {}
 
     #[inline(always)]
-    fn rewrite(self, ports: Be32, delta: u16) {
+    fn rewrite(self, ports: PortPair, delta: u16) {
         self.set_checksum(update_udp(self.checksum(), delta));
         self.set_ports(ports);
     }
@@ -155,7 +155,7 @@ fn carry<F: Family, T: Transport, E: Environment>(
     ) else {
         return Err(Turn::WAY);
     };
-    if ethernet.destination() != attachment.mac {
+    if !ethernet.is_for(attachment.mac) {
         return Err(Turn::WAY);
     }
     let length = header.ordinary().ok_or(Turn::WAY)?;
@@ -165,13 +165,11 @@ fn carry<F: Family, T: Transport, E: Environment>(
     if Front::at(env, L3 + usize::from(length)).is_none() {
         return Err(Turn::WAY);
     }
-    let (source_port, destination_port) = transport.ports();
     let key = FlowKey::<F> {
         realm: Realm::new(attachment.network, T::PROTOCOL),
         source: header.source(),
         destination: header.destination(),
-        source_port,
-        destination_port,
+        ports: transport.ports(),
     };
     let Some(flow) = F::flow(env, Table::Established, &key) else {
         let segment = Segment::whole(key, T::PROTOCOL, Place::new(l4), length, payload);
@@ -185,22 +183,21 @@ fn carry<F: Family, T: Transport, E: Environment>(
     let egress = forward::egress(env, &flow, hop).ok_or(Turn::WAY)?;
     let pseudo = pseudo_header::<F>(key.source, key.destination, T::PROTOCOL, counted);
     if link.generation != fixed.generation
-        || fixed.translated()
+        || (F::ICMP == protocol::ICMPV6 && fixed.translated())
         || length > egress.mtu
         || header.hop_limit() <= 1
         || !transport.is_plain()
-        || transport.is_unfinished(pseudo.fold())
+        || transport.is_unfinished(pseudo.fold_few())
     {
         return Err(Turn::WAY);
     }
 
     transport.note(&flow);
     limit::packet_of(env, &link, fixed.link, fixed.direction(), length)?;
-    transport.rewrite(fixed.ports(), fixed.payload_delta);
+    transport.rewrite(fixed.ports, fixed.payload_delta);
     header.age(fixed.header_delta);
     header.set_addresses(fixed.source, fixed.destination);
-    ethernet.set_destination(hop.mac);
-    ethernet.set_source(egress.mac);
+    ethernet.set_stations(hop.mac, egress.mac);
     flow.touch(env.now());
     env.count_crossing(fixed.link, fixed.direction(), length);
     Ok(Turn::redirect(hop.egress))

@@ -92,8 +92,8 @@ fn note_parts<A: Family, E: Environment>(env: &mut E, segment: &Segment<A>) {
         protocol: segment.protocol.into(),
     };
     let ports = Ports {
-        source: segment.key.source_port,
-        destination: segment.key.destination_port,
+        source: segment.key.ports.source(),
+        destination: segment.key.ports.destination(),
         seen: env.now().0,
     };
     A::note_fragments(env, &key, &ports);

@@ -5,13 +5,10 @@
 use crate::{
     DropReason, Environment, Family, Step, Turn,
     family::Header as _,
-    flow::Tick,
+    flow::{PortPair, Tick},
     maps::{Attachment, DatagramKey},
     packet::{Ethernet, Tcp, protocol},
-    stages::{
-        parse::{Packet, not_ours, own_address, refuse},
-        transport::Ports,
-    },
+    stages::parse::{Packet, not_ours, own_address, refuse},
 };
 
 /// How long the rest of a datagram is waited for, in ticks: a little over the 60 seconds of RFC 8200,
@@ -45,7 +42,7 @@ pub(super) fn follow<F: Family, E: Environment>(
     env: &E,
     attachment: &Attachment,
     packet: &Packet<F>,
-) -> Step<Ports> {
+) -> Step<PortPair> {
     if let Err(reason) = judge(packet) {
         return Err(refuse(env, attachment, packet, reason));
     }
@@ -65,7 +62,7 @@ pub(super) fn follow<F: Family, E: Environment>(
     if packet.protocol == F::ICMP {
         return Err(echo(env, attachment, packet)?);
     }
-    Ok(Ports::new(ports.source, ports.destination))
+    Ok(PortPair::new(ports.source, ports.destination))
 }
 
 /// The rest of an echo request goes back as the rest of the answer.
@@ -82,7 +79,7 @@ fn echo<F: Family, E: Environment>(
         (Some(_), Some(ethernet)) => {
             header.set_addresses(destination, source);
             header.renew();
-            ethernet.turn_round(attachment.mac);
+            ethernet.turn_round(attachment.mac.mac());
             Ok(Turn::REPLY)
         }
         _ => Ok(not_ours(attachment, DropReason::NotForUs)),

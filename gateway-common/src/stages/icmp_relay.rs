@@ -8,7 +8,9 @@ use crate::{
     family::{Header, V4, V6},
     flow::{Flow, FlowKey, FlowRef, Realm, Table},
     maps::{Attachment, Egress, Statistic},
-    packet::{Ethernet, Icmp, Ipv4, Ipv6, Mac, Tcp, TransportChecksum, TransportStart, protocol},
+    packet::{
+        Ethernet, Icmp, Ipv4, Ipv6, MacWord, Tcp, TransportChecksum, TransportStart, protocol,
+    },
     stages::{
         established::is_revoked,
         forward::{GROWTH, SMALLEST_MTU_V6, egress},
@@ -37,7 +39,7 @@ struct Report<F: Family> {
 /// A flow, and the way that its packets take.
 struct Found<T: Family> {
     flow: FlowRef<T>,
-    mac: Mac,
+    mac: MacWord,
     slot: u32,
     egress: Egress,
 }
@@ -126,8 +128,7 @@ fn read<A: Family, E: Environment>(
             realm: Realm::new(attachment.network, protocol),
             source: header.destination(),
             destination: header.source(),
-            source_port: start.destination_port(),
-            destination_port: start.source_port(),
+            ports: start.ports().swapped(),
         },
         protocol,
         at: message.at,
@@ -177,7 +178,7 @@ fn restore_transport<A: Family, T: Family, E: Environment>(
 ) -> Option<()> {
     let start = TransportStart::at(env, report.inner.get())?;
     // The error's way is the flow's, so what is its source is the packet's destination.
-    start.set_ports(Be32::from_halves(fixed.destination_port, fixed.source_port));
+    start.set_ports(fixed.ports.swapped());
     // Replacing the same by the same, the other way round, changes the sum by as much.
     if report.protocol == protocol::UDP {
         let updated = checksum::update_udp(start.udp_checksum(), fixed.payload_delta);
@@ -328,8 +329,7 @@ fn finish<F: Family, T: Family, E: Environment>(
     let checksum = checksum_of::<F, E>(env, at, length, source, destination).ok_or(failed)?;
     Icmp::at(env, at).ok_or(failed)?.set_checksum(checksum);
     let ethernet = Ethernet::at(env, 0).ok_or(failed)?;
-    ethernet.set_destination(found.mac);
-    ethernet.set_source(found.egress.mac);
+    ethernet.set_stations(found.mac, found.egress.mac);
     env.count(Statistic::ErrorsForwarded);
     let fixed = found.flow.fixed();
     env.count_crossing(fixed.link, fixed.direction(), length + F::Header::OCTETS);

@@ -38,8 +38,8 @@ pub(super) fn arp<E: Environment>(env: &mut E, attachment: &Attachment, arp: Arp
     if ethernet.source().is_group() || arp.sender_mac().is_group() {
         return Err(Turn::drop(DropReason::InvalidSource, NO_LINK));
     }
-    ethernet.turn_round(attachment.mac);
-    arp.answer(attachment.mac);
+    ethernet.turn_round(attachment.mac.mac());
+    arp.answer(attachment.mac.mac());
     Ok(Turn::REPLY)
 }
 
@@ -59,7 +59,7 @@ pub(super) fn claimed<E: Environment>(
         address,
     };
     match env.address(&key) {
-        Some(found) if station != attachment.mac => {
+        Some(found) if station != attachment.mac.mac() => {
             if probe && found.kind != Address::TENTATIVE {
                 return Ok(());
             }
@@ -103,7 +103,7 @@ pub(super) fn echo<F: Family, E: Environment>(
     // Swapping source and destination leaves every sum as it is; a fresh hop limit doesn't.
     header.set_addresses(asked, asker);
     header.renew();
-    ethernet.turn_round(attachment.mac);
+    ethernet.turn_round(attachment.mac.mac());
     if message.fragment.is_first() {
         let key = DatagramKey::<F> {
             network: attachment.network,

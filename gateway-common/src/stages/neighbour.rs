@@ -93,7 +93,7 @@ pub(super) fn discovered<E: Environment>(
     let ethernet = Ethernet::at(env, 0).filter(|_| written.is_some());
     let ethernet = ethernet.ok_or(drop(DropReason::ReplyFailed))?;
     ethernet.set_destination(station);
-    ethernet.set_source(attachment.mac);
+    ethernet.set_source(attachment.mac.mac());
     Ok(Turn::REPLY)
 }
 
@@ -115,8 +115,8 @@ fn advertise<E: Environment>(
     message.set_flags(Be32::new(flags));
     message.set_target(target);
     option.set_type_and_length(LinkLayerOption::TARGET);
-    option.set_mac(attachment.mac);
-    let [a, b, c] = attachment.mac.words();
+    option.set_mac(attachment.mac.mac());
+    let [a, b, c] = attachment.mac.mac().words();
     let sum = pseudo_header::<V6>(target, to, protocol::ICMPV6, LENGTH);
     let sum = <V6 as crate::Family>::add(sum, target)
         .be16(Neighbour::ADVERTISEMENT)

@@ -5,7 +5,7 @@
 use crate::{
     DropReason, Environment, Family, Step, Turn,
     flow::{Direction, FlowKey, FlowRef, Table},
-    packet::Mac,
+    packet::MacWord,
     stages::{established::remove, transport::Segment},
 };
 
@@ -15,7 +15,7 @@ pub(super) struct NextHop {
     /// The attachment slot.
     pub(super) egress: u32,
     /// The station's address.
-    pub(super) mac: Mac,
+    pub(super) mac: MacWord,
 }
 
 /// The flow's next hop. None if its backend is gone and the segment may open the flow anew: the old

@@ -3,7 +3,7 @@
 use crate::{
     Be16, Be32, DropReason, Environment, Family, Step, Turn,
     environment::InsertError,
-    flow::{Direction, Flow, FlowKey, Seen, Table},
+    flow::{Direction, Flow, FlowKey, PortPair, Seen, Table},
     maps::{Attachment, MOST_ATTACHMENTS},
     packet::{Ethernet, Mac},
     stages::{
@@ -36,8 +36,7 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
     let flow = unsafe { &mut *scratch.as_ptr() };
     flow.source = key.destination;
     flow.destination = key.source;
-    flow.source_port = key.destination_port;
-    flow.destination_port = key.source_port;
+    flow.ports = key.ports.swapped();
     flow.network = attachment.network;
     flow.link = link;
     flow.generation = admitted.address.generation;
@@ -61,9 +60,8 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
 
     // The same memory serves the other direction.
     flow.source = source.address;
-    flow.source_port = source.port;
     flow.destination = address;
-    flow.destination_port = backend_port(&admitted.port, segment);
+    flow.ports = PortPair::new(source.port, backend_port(&admitted.port, segment));
     flow.network = admitted.port.network;
     flow.egress = slot(chosen.backend.egress);
     flow.set_backend(chosen.slot, chosen.backend.generation);

@@ -197,7 +197,7 @@ pub(super) fn frame<E: Environment>(env: &E, attachment: &Attachment) -> Step<Fr
 /// Whether the frame is for our station.
 #[inline(always)]
 fn is_for_us<E: Environment>(env: &E, attachment: &Attachment) -> bool {
-    Ethernet::at(env, 0).is_some_and(|ethernet| ethernet.destination() == attachment.mac)
+    Ethernet::at(env, 0).is_some_and(|ethernet| ethernet.is_for(attachment.mac))
 }
 
 /// The IPv4 packet.

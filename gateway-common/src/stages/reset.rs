@@ -71,7 +71,7 @@ fn write<F: Family, E: Environment>(
 
     const WORDS: u8 = 5;
     const { assert!(WORDS as usize * 4 == Tcp::LENGTH) };
-    tcp.set_ports(Be32::from_halves(key.destination_port, key.source_port));
+    tcp.set_ports(key.ports.swapped());
     tcp.set_sequence(sequence);
     tcp.set_acknowledgement(acknowledgement);
     tcp.set_data_offset(WORDS << 4);
@@ -79,8 +79,7 @@ fn write<F: Family, E: Environment>(
     tcp.set_window(Be16::new(0));
     tcp.set_urgent(Be16::new(0));
     let sum = pseudo_header::<F>(key.source, key.destination, protocol::TCP, Tcp::OCTETS)
-        .be16(key.source_port)
-        .be16(key.destination_port)
+        .be32(key.ports.to_wire())
         .be32(sequence)
         .be32(acknowledgement)
         .be16(Be16::new(u16::from_be_bytes([WORDS << 4, flags])));

@@ -36,8 +36,7 @@ pub(super) fn rewrite<A: Family, T: Family, E: Environment>(
     header.age(fixed.header_delta);
     header.set_addresses(source, destination);
     let ethernet = Ethernet::at(env, 0).ok_or(Turn::drop(DropReason::Truncated, fixed.link))?;
-    ethernet.set_destination(way.hop.mac);
-    ethernet.set_source(way.egress.mac);
+    ethernet.set_stations(way.hop.mac, way.egress.mac);
     Ok(())
 }
 
@@ -58,7 +57,7 @@ pub(super) fn transport<A: Family, T: Family, E: Environment>(
                 whole = checksum::update(whole, delta.fold());
             }
             tcp.set_checksum(checksum::update(whole, fixed.payload_delta));
-            tcp.set_ports(fixed.ports());
+            tcp.set_ports(fixed.ports);
         }
         Transport::Udp(udp) => {
             let given = udp.checksum();
@@ -69,7 +68,7 @@ pub(super) fn transport<A: Family, T: Family, E: Environment>(
                 let updated = checksum::update_udp(Be16::from_raw(whole), fixed.payload_delta);
                 udp.set_checksum(updated);
             }
-            udp.set_ports(fixed.ports());
+            udp.set_ports(fixed.ports);
         }
         Transport::Rest => {}
     }

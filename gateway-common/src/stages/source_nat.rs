@@ -10,7 +10,7 @@
 use crate::{
     Be16, DropReason, Environment, Family, Step, Turn, V4, V6,
     environment::{InsertError, Repeat, Workspace},
-    flow::{FlowKey, Realm, Table},
+    flow::{FlowKey, PortPair, Realm, Table},
     hash,
     maps::{Attachment, NatAddress, Port},
     packet::protocol,
@@ -62,7 +62,7 @@ pub(super) fn reserve<A: Family, T: Family, E: Environment>(
     }
     let network = hash::mix(env.seed(), u64::from(attachment.network));
     let client_hash = A::mix(network, segment.key.source);
-    let client_port = u64::from(segment.key.source_port.raw());
+    let client_port = u64::from(segment.key.ports.source().raw());
     let socket_hash = hash::mix(client_hash, client_port << 32 | u64::from(segment.protocol));
     let workspace = env
         .workspace()
@@ -79,14 +79,13 @@ pub(super) fn reserve<A: Family, T: Family, E: Environment>(
             shared: u32::from(port.flags & Port::SHARES_SOURCES != 0),
             first_address: hash::reduce(upper(client_hash), size),
             first_pair: hash::reduce(upper(socket_hash), PAIRS),
-            parity: u32::from(segment.key.source_port.get() & 1),
+            parity: u32::from(segment.key.ports.source().get() & 1),
             outcome: EXHAUSTED,
             key: FlowKey {
                 realm: Realm::new(port.network, segment.protocol),
                 source: backend,
                 destination: backend,
-                source_port: backend_port(port, segment),
-                destination_port: Be16::new(0),
+                ports: PortPair::new(backend_port(port, segment), Be16::new(0)),
             },
         });
         &mut *search
@@ -95,7 +94,7 @@ pub(super) fn reserve<A: Family, T: Family, E: Environment>(
     match search.outcome {
         FOUND => Ok(Source {
             address: search.key.destination,
-            port: search.key.destination_port,
+            port: search.key.ports.destination(),
         }),
         FULL => Err(Turn::drop(DropReason::FlowTableFull, link)),
         INCONSISTENT => Err(Turn::drop(DropReason::Inconsistent, link)),
@@ -145,7 +144,7 @@ impl<T: Family, E: Environment> Repeat<E> for Search<T> {
             reason = "the last pair ends at 65,535"
         )]
         let port = port as u16;
-        self.key.destination_port = Be16::new(port);
+        self.key.ports = PortPair::new(self.key.ports.source(), Be16::new(port));
         // Most ports that are taken are those of established flows, and looking is cheap.
         if T::flow(env, Table::Established, &self.key).is_some() {
             return false;
@@ -209,8 +208,7 @@ fn is_free_elsewhere<T: Family, E: Environment>(env: &E, key: &FlowKey<T>) -> bo
         realm: key.realm,
         source,
         destination,
-        source_port: key.source_port,
-        destination_port: key.destination_port,
+        ports: key.ports,
     };
     V4::flow(env, Table::Established, &key).is_none()
         && V4::flow(env, Table::Embryonic, &key).is_none()
@@ -220,7 +218,7 @@ fn is_free_elsewhere<T: Family, E: Environment>(env: &E, key: &FlowKey<T>) -> bo
 #[inline(always)]
 pub(super) fn backend_port<F: Family>(port: &Port, segment: &Segment<F>) -> Be16 {
     if port.backend_port == Be16::new(0) {
-        segment.key.destination_port
+        segment.key.ports.destination()
     } else {
         port.backend_port
     }

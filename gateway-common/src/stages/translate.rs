@@ -61,8 +61,7 @@ pub(super) fn segment<A: Family, T: Family, E: Environment>(
     };
     written.ok_or(failed)?;
     let ethernet = Ethernet::at(env, 0).ok_or(failed)?;
-    ethernet.set_destination(way.hop.mac);
-    ethernet.set_source(way.egress.mac);
+    ethernet.set_stations(way.hop.mac, way.egress.mac);
     Ok(())
 }
 

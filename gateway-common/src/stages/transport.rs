@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use crate::{
     Be16, DropReason, Environment, Family, Step, Turn,
     family::Header as _,
-    flow::{FlowKey, Realm},
+    flow::{FlowKey, PortPair, Realm},
     maps::{Attachment, NO_LINK},
     packet::{Icmp, Tcp, TcpFlags, Udp, protocol},
     stages::parse::{Fragment, Packet, Place, header, refuse},
@@ -76,7 +76,7 @@ impl<F: Family> Segment<F> {
         env: &E,
         attachment: &Attachment,
         packet: &Packet<F>,
-        ports: Ports,
+        ports: PortPair,
     ) -> Step<Self> {
         let header = packet.header(env)?;
         Ok(Self {
@@ -84,8 +84,7 @@ impl<F: Family> Segment<F> {
                 realm: Realm::new(attachment.network, packet.protocol),
                 source: header.source(),
                 destination: header.destination(),
-                source_port: ports.source(),
-                destination_port: ports.destination(),
+                ports,
             },
             protocol: packet.protocol,
             l4: packet.l4,
@@ -161,28 +160,6 @@ impl<F: Family> Segment<F> {
     }
 }
 
-/// Both ports of a segment, in one word.
-#[derive(Clone, Copy)]
-pub(super) struct Ports(u32);
-
-impl Ports {
-    #[inline(always)]
-    pub(super) const fn new(source: Be16, destination: Be16) -> Self {
-        Self((source.raw() as u32) << 16 | destination.raw() as u32)
-    }
-
-    #[inline(always)]
-    const fn source(self) -> Be16 {
-        Be16::from_raw((self.0 >> 16) as u16)
-    }
-
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "two halves of a word")]
-    const fn destination(self) -> Be16 {
-        Be16::from_raw(self.0 as u16)
-    }
-}
-
 /// Whether the protocol is one that the gateway knows.
 #[inline(always)]
 pub(super) const fn is_known<F: Family>(protocol: u8) -> bool {
@@ -218,7 +195,7 @@ pub(super) fn ports<F: Family, E: Environment>(
     env: &E,
     attachment: &Attachment,
     packet: &Packet<F>,
-) -> Step<Ports> {
+) -> Step<PortPair> {
     let read = if packet.protocol == protocol::TCP {
         tcp(env, packet)
     } else {
@@ -238,7 +215,7 @@ const fn too_short<F: Family>(packet: &Packet<F>) -> DropReason {
 }
 
 #[inline(always)]
-fn tcp<F: Family, E: Environment>(env: &E, packet: &Packet<F>) -> Result<Ports, DropReason> {
+fn tcp<F: Family, E: Environment>(env: &E, packet: &Packet<F>) -> Result<PortPair, DropReason> {
     let Some(tcp) = Tcp::at(env, packet.l4.get()) else {
         return Err(if packet.fragment.is_first() {
             DropReason::Fragment
@@ -253,11 +230,11 @@ fn tcp<F: Family, E: Environment>(env: &E, packet: &Packet<F>) -> Result<Ports, 
     if header > packet.payload {
         return Err(too_short(packet));
     }
-    Ok(Ports::new(tcp.source_port(), tcp.destination_port()))
+    Ok(tcp.ports())
 }
 
 #[inline(always)]
-fn udp<F: Family, E: Environment>(env: &E, packet: &Packet<F>) -> Result<Ports, DropReason> {
+fn udp<F: Family, E: Environment>(env: &E, packet: &Packet<F>) -> Result<PortPair, DropReason> {
     let udp = Udp::at(env, packet.l4.get()).ok_or(DropReason::Truncated)?;
     let stated = udp.length().get();
     // IPv6 has no datagrams without checksum (RFC 8200, section 8.1).
@@ -267,5 +244,5 @@ fn udp<F: Family, E: Environment>(env: &E, packet: &Packet<F>) -> Result<Ports, 
     if stated < Udp::OCTETS || beyond || unchecked || packet.payload < Udp::OCTETS {
         return Err(DropReason::Malformed);
     }
-    Ok(Ports::new(udp.source_port(), udp.destination_port()))
+    Ok(udp.ports())
 }

@@ -407,7 +407,7 @@ impl Core {
             if backend.resource != 0 && backend.reachable != 0 && !stays {
                 let key = (*slot, backend.generation);
                 self.left_backends
-                    .insert(key, (backend.egress, backend.mac));
+                    .insert(key, (backend.egress, backend.mac.mac()));
             }
         }
     }

@@ -49,10 +49,10 @@ impl Found {
         let (key, flow) = (&pair.key, &pair.to_service);
         Self {
             protocol: key.realm.protocol(),
-            client: socket(key.source, key.source_port),
-            destination: socket(key.destination, key.destination_port),
-            nat: socket(flow.source, flow.source_port),
-            backend: socket(flow.destination, flow.destination_port),
+            client: socket(key.source, key.ports.source()),
+            destination: socket(key.destination, key.ports.destination()),
+            nat: socket(flow.source, flow.ports.source()),
+            backend: socket(flow.destination, flow.ports.destination()),
             link: flow.link,
             generation: flow.generation,
             tcp_state: pair.tcp_state(),

@@ -137,10 +137,10 @@ impl Snapshot {
             .backends
             .get(&slot)
             .filter(|backend| backend.generation == generation)
-            .map(|backend| (backend.egress, backend.mac))
+            .map(|backend| (backend.egress, backend.mac.mac()))
             .filter(|(_, mac)| *mac != Mac::default())
             .or_else(|| self.left.get(&(slot, generation)).copied());
-        let station = (back.egress.into(), back.station());
+        let station = (back.egress.into(), back.station().mac());
         let to_consumer = self.ending(back, Some(station), there, back);
         let to_service = self.ending(there, backend, back, there);
         to_consumer.into_iter().chain(to_service).collect()
@@ -164,9 +164,9 @@ impl Snapshot {
             SocketAddr::new(IpAddr::from(F::widen(address)), port.get())
         };
         let ending = Ending {
-            stations: (egress.mac, station),
-            source: socket(as_sent.source, as_sent.source_port),
-            destination: socket(as_sent.destination, as_sent.destination_port),
+            stations: (egress.mac.mac(), station),
+            source: socket(as_sent.source, as_sent.ports.source()),
+            destination: socket(as_sent.destination, as_sent.ports.destination()),
             sequence: said.acknowledged.get(),
             acknowledgement: heard.acknowledged.get(),
         };
@@ -285,7 +285,7 @@ fn sweep_table<F: Described>(
                 Direction::ToConsumer => {
                     let address = (key.realm.network(), F::widen(key.destination));
                     let protocol = key.realm.protocol();
-                    let server = (F::widen(key.source), key.source_port.get(), protocol);
+                    let server = (F::widen(key.source), key.ports.source().get(), protocol);
                     *taken.entry(address).or_default().entry(server).or_default() += 1;
                 }
             }

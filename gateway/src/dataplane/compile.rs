@@ -164,16 +164,17 @@ impl<'a> Compiler<'a> {
                 ifindex,
                 network: network.number,
                 slot,
-                mac,
                 flags,
+                mac: mac.into(),
             },
         );
         self.contents.egress.insert(
             slot,
             Egress {
                 network: network.number,
-                mac,
                 mtu: network.mtu.map_or(mtu, |limit| limit.min(mtu)),
+                mac: mac.into(),
+                ..Egress::default()
             },
         );
         self.contents.devices.insert(slot, ifindex);
@@ -392,8 +393,8 @@ impl<'a> Compiler<'a> {
                 generation,
                 address: IpAddress::from(backend.address),
                 egress,
-                mac,
-                reachable: u16::from(way.is_some()),
+                reachable: way.is_some().into(),
+                mac: mac.into(),
             };
             self.contents.backends.insert(slot, value);
             self.keys.push(Key::Backend(slot));

@@ -212,7 +212,7 @@ fn many_flows(lab: &mut Lab, rounds: u32, flows: u32) -> io::Result<Vec<Cost>> {
     let mut model: Option<(FlowKey<V4>, Flow<V4>)> = None;
     lab.maps()
         .for_each_flow::<V4>(Table::Established, |key, flow| {
-            if key.source_port.get() == 40_000 {
+            if key.ports.source().get() == 40_000 {
                 model = Some((*key, *flow));
             }
         })?;

@@ -8,7 +8,7 @@ use gateway::{
 };
 use gateway_common::{
     Be16, Be32, V4,
-    flow::{Direction, Flow, FlowKey, Realm, Seen, Table},
+    flow::{Direction, Flow, FlowKey, PortPair, Realm, Seen, Table},
 };
 use tests::lab::with_lab;
 
@@ -26,15 +26,13 @@ fn pair(number: u32) -> [(FlowKey<V4>, Flow<V4>); 2] {
         realm: Realm::new(1, 6),
         source: client,
         destination: endpoint,
-        source_port: port,
-        destination_port: Be16::new(443),
+        ports: PortPair::new(port, Be16::new(443)),
     };
     let now = maps::now().0;
     let flow = Flow::<V4> {
         source: nat,
         destination: backend,
-        source_port: port,
-        destination_port: Be16::new(8_443),
+        ports: PortPair::new(port, Be16::new(8_443)),
         network: 2,
         direction: Direction::ToService as u8,
         seen: Seen::SYN.and(Seen::ACK).0,
@@ -44,8 +42,7 @@ fn pair(number: u32) -> [(FlowKey<V4>, Flow<V4>); 2] {
     let reverse = Flow::<V4> {
         source: endpoint,
         destination: client,
-        source_port: Be16::new(443),
-        destination_port: port,
+        ports: PortPair::new(Be16::new(443), port),
         network: 1,
         direction: Direction::ToConsumer as u8,
         ..flow
