@@ -47,6 +47,8 @@ trait Transport: Copy {
     /// The length that the pseudo header has of it, if the header is good, with so many bytes from
     /// its start on. `family` has no datagrams without checksum.
     fn length<F: Family>(self, payload: u16) -> Option<u16>;
+    /// Whether it can open a flow, and is nothing within one but a mistake.
+    fn only_opens(self) -> bool;
     /// Whether it leaves a flow as it is.
     fn is_plain(self) -> bool;
     /// Whether the checksum is no more than this sum, of the pseudo header.
@@ -75,6 +77,11 @@ impl Transport for Tcp {
     fn length<F: Family>(self, payload: u16) -> Option<u16> {
         let header = self.header_length();
         (header >= Self::OCTETS && header <= payload).then_some(payload)
+    }
+
+    #[inline(always)]
+    fn only_opens(self) -> bool {
+        self.opens()
     }
 
     #[inline(always)]
@@ -121,6 +128,11 @@ impl Transport for Udp {
     }
 
     #[inline(always)]
+    fn only_opens(self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn is_plain(self) -> bool {
         true
     }
@@ -141,6 +153,18 @@ impl Transport for Udp {
     }
 }
 
+/// Turns away what no flow can be opened for.
+#[inline(always)]
+fn gate<F: Family, T: Transport, E: Environment>(
+    env: &mut E,
+    attachment: &Attachment,
+    key: &FlowKey<F>,
+) -> Step<()> {
+    let l4 = Place::new(L3 + usize::from(F::Header::OCTETS));
+    admission::gate(env, attachment, &Segment::whole(*key, T::PROTOCOL, l4))
+}
+
+/// See [`express`]; `T` is the packet's transport protocol.
 #[inline(always)]
 fn carry<F: Family, T: Transport, E: Environment>(
     env: &mut E,
@@ -171,9 +195,15 @@ fn carry<F: Family, T: Transport, E: Environment>(
         destination: header.destination(),
         ports: transport.ports(),
     };
+    // What only opens a flow is turned away before any is looked for, other packets when none was found.
+    let first = transport.only_opens();
+    if first {
+        gate::<F, T, E>(env, attachment, &key)?;
+    }
     let Some(flow) = F::flow(env, Table::Established, &key) else {
-        let segment = Segment::whole(key, T::PROTOCOL, Place::new(l4), length, payload);
-        admission::gate(env, attachment, &segment)?;
+        if !first {
+            gate::<F, T, E>(env, attachment, &key)?;
+        }
         return Err(Turn::MISSED);
     };
 

@@ -94,21 +94,15 @@ impl<F: Family> Segment<F> {
         })
     }
 
-    /// A segment that is no fragment and has no extension headers.
+    /// What admission asks of a segment: it is no fragment, and its lengths don't matter.
     #[inline(always)]
-    pub(super) const fn whole(
-        key: FlowKey<F>,
-        protocol: u8,
-        l4: Place,
-        length: u16,
-        payload: u16,
-    ) -> Self {
+    pub(super) const fn whole(key: FlowKey<F>, protocol: u8, l4: Place) -> Self {
         Self {
             key,
             protocol,
             l4,
-            length,
-            payload,
+            length: 0,
+            payload: 0,
             fragment: Fragment::NONE,
         }
     }
