@@ -560,7 +560,10 @@ impl Environment for Run<'_> {
     fn count_drop(&mut self, reason: DropReason, link: u32) {
         self.world.calls.count("counter");
         *self.world.drops.entry(reason).or_default() += 1;
-        if link != NO_LINK {
+        if reason == DropReason::ConnectionNotApproved {
+            let counters = self.world.link_counters.entry(link).or_default();
+            counters.not_approved += 1;
+        } else if link != NO_LINK {
             let key = LinkDropKey {
                 link,
                 reason: reason as u32,

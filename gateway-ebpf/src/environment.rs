@@ -451,6 +451,13 @@ impl Environment for Xdp {
         if link == NO_LINK {
             return;
         }
+        if reason == DropReason::ConnectionNotApproved {
+            if let Some(counters) = LINK_COUNTERS.get_ptr_mut(link) {
+                // SAFETY: as in `increment`.
+                unsafe { (*counters).not_approved += 1 }
+            }
+            return;
+        }
         let key = LinkDropKey {
             link,
             reason: reason as u32,

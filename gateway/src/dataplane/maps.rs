@@ -518,6 +518,10 @@ impl Maps {
                 Err(error) => return Err(error),
             }
         }
+        let not_approved = self.link_counters(slot)?.not_approved;
+        if not_approved > 0 {
+            drops.insert(DropReason::ConnectionNotApproved, not_approved);
+        }
         Ok(drops)
     }
 
@@ -533,6 +537,7 @@ impl Maps {
             total.packets_to_consumer += one.packets_to_consumer;
             total.bytes_to_consumer += one.bytes_to_consumer;
             total.flows_opened += one.flows_opened;
+            total.not_approved += one.not_approved;
         }
         Ok(total)
     }
