@@ -20,6 +20,7 @@ pub mod pass;
 pub mod path;
 pub mod power;
 pub mod process;
+pub mod random;
 pub mod relay;
 pub mod site;
 pub mod wait;

@@ -7,6 +7,7 @@ mod scale;
 mod serve;
 mod setup;
 mod topology;
+mod witness;
 
 use std::{
     fs,

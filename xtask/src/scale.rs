@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     run::{is_root, quietly, step},
+    witness::{Host, Witness},
     workspace,
 };
 
@@ -36,6 +37,8 @@ struct Costs {
     create: [Duration; 2],
     delete: [Duration; 2],
     approve: [Duration; 2],
+    /// From the approval's call to the first packet at the provider's host.
+    first_packet: [Duration; 2],
     reject: [Duration; 2],
     start: Duration,
     start_in_kernel: Duration,
@@ -88,6 +91,7 @@ impl Costs {
             "apply_ms": ms(&self.apply),
             "create": both(&self.create),
             "approve": both(&self.approve),
+            "first_packet": both(&self.first_packet),
             "reject": both(&self.reject),
             "delete": both(&self.delete),
             "start_ms": ms(&self.start),
@@ -183,15 +187,37 @@ impl Agent {
 const NAMESPACE: &str = "plg-scale";
 const BPF_DIRECTORY: &str = "/sys/fs/bpf/plg-scale";
 
+/// A host of the first tenant, whose network the endpoint is in that is made and removed.
+const CONSUMER: Host = Host {
+    name: "plg-scale-c",
+    interface: "if0",
+    addresses: &["10.9.9.5/24"],
+};
+/// The backends of the second tenant, whose service it leads to.
+const PROVIDER: Host = Host {
+    name: "plg-scale-p",
+    interface: "if1",
+    addresses: &["10.1.0.10/24", "10.1.0.11/24"],
+};
+/// That endpoint's address.
+const ENDPOINT: &str = "10.9.9.9";
+/// The service's port for datagrams.
+const PORT: u16 = 53;
+
 fn measure(binary: &Path, size: Size) -> Result<Costs> {
     let directory = std::env::temp_dir().join(format!("plg-scale-{}", std::process::id()));
     let clean = || {
         let _gone = fs::remove_dir_all(&directory);
         let _gone = fs::remove_dir_all(BPF_DIRECTORY);
         let _gone = quietly(Command::new("ip").args(["netns", "delete", NAMESPACE]));
+        CONSUMER.remove();
+        PROVIDER.remove();
     };
     clean();
     quietly(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
+    CONSUMER.set_up(NAMESPACE)?;
+    PROVIDER.set_up(NAMESPACE)?;
+    CONSUMER.knows(ENDPOINT)?;
     let costs = measure_in(binary, size, &directory);
     clean();
     costs
@@ -203,7 +229,7 @@ fn measure_in(binary: &Path, size: Size, directory: &Path) -> Result<Costs> {
     let (mut creates, mut deletes) = (Vec::new(), Vec::new());
     let (mut rejects, mut approvals) = (Vec::new(), Vec::new());
     for _ in 0..CHANGES {
-        let request = json!({ "name": "one-more", "network": "net", "addresses": ["10.9.9.9"], "service": "t1/web" });
+        let request = json!({ "name": "one-more", "network": "net", "addresses": [ENDPOINT], "service": "t1/web" });
         let (made, took) = agent.ask("POST", "/v1/tenants/t0/endpoints", &request)?;
         creates.push(took);
         let link = &made["status"]["connection"]["link_id"];
@@ -215,6 +241,7 @@ fn measure_in(binary: &Path, size: Size, directory: &Path) -> Result<Costs> {
         let (_, took) = agent.ask("DELETE", "/v1/tenants/t0/endpoints/one-more", &Value::Null)?;
         deletes.push(took);
     }
+    let first_packets = first_packets(&agent)?;
     agent.stop()?;
     // With everything in the kernel, as after an upgrade; and with nothing there, as after a reboot.
     let (agent, start) = Agent::start(binary, directory)?;
@@ -229,11 +256,35 @@ fn measure_in(binary: &Path, size: Size, directory: &Path) -> Result<Costs> {
         create: typical(creates),
         delete: typical(deletes),
         approve: typical(approvals),
+        first_packet: typical(first_packets),
         reject: typical(rejects),
         start: start_anew,
         start_in_kernel: start,
         memory,
     })
+}
+
+/// How long it takes from the call that approves a connection to the first packet at the provider's host,
+/// while the consumer sends without pause.
+fn first_packets(agent: &Agent) -> Result<Vec<Duration>> {
+    let request =
+        json!({ "name": "seen", "network": "net", "addresses": [ENDPOINT], "service": "t1/web" });
+    let (made, _) = agent.ask("POST", "/v1/tenants/t0/endpoints", &request)?;
+    let link = &made["status"]["connection"]["link_id"];
+    let path = format!("/v1/tenants/t1/services/web/connections/{link}");
+    let witness = Witness::start(&CONSUMER, &PROVIDER, (ENDPOINT, PORT), PORT)?;
+    witness.arrival()?;
+    let mut times = Vec::new();
+    for _ in 0..CHANGES {
+        agent.ask("POST", &format!("{path}/reject"), &json!({}))?;
+        witness.forget()?;
+        let begin = Instant::now();
+        agent.ask("POST", &format!("{path}/approve"), &json!({}))?;
+        times.push(witness.arrival()?.saturating_duration_since(begin));
+    }
+    witness.stop()?;
+    agent.ask("DELETE", "/v1/tenants/t0/endpoints/seen", &Value::Null)?;
+    Ok(times)
 }
 
 /// The middle one, and the one that one of a hundred exceeds.
@@ -260,7 +311,7 @@ fn manifest(size: Size) -> Value {
             json!({
                 "tenant": format!("t{number}"), "name": "web", "network": "net",
                 "resources": [{
-                    "ports": [{ "port": 443 }],
+                    "ports": [{ "port": 443 }, { "port": PORT, "protocol": "udp" }],
                     "backends": [{ "address": "10.1.0.10" }, { "address": "10.1.0.11" }],
                 }],
                 "nat_addresses": ["10.1.0.64"], "visibility": ["*"], "auto_approval": ["*"],
@@ -309,6 +360,9 @@ fn print(all: &[Costs]) {
     });
     row("a connection approved, in force", &|costs| {
         both(&costs.approve)
+    });
+    row("from that call to the first packet", &|costs| {
+        both(&costs.first_packet)
     });
     row("one rejected, and nothing passes", &|costs| {
         both(&costs.reject)

@@ -23,7 +23,9 @@ use tests::{
     wait,
 };
 
-use crate::traffic::{self, Counter, FLOWS, FRAME, Generator, Mix, Rate, pace, rate, reflect};
+use crate::traffic::{
+    self, Arrivals, Clock, Counter, FLOWS, FRAME, Generator, Mix, Rate, pace, rate, reflect,
+};
 
 /// Something between a consumer and a provider.
 pub(crate) struct Contender {
@@ -203,7 +205,7 @@ impl Contender {
     fn establish(&self, generator: &Arc<Generator>) {
         let back = self
             .consumer
-            .run_in(|| Counter::new(interface()))
+            .run_in(|| Counter::new(interface(), Clock::Off))
             .expect("a counter");
         let mirror: OwnedFd = self
             .provider
@@ -228,7 +230,7 @@ impl Contender {
         };
         let generator = self
             .consumer
-            .run_in(move || Generator::new(&frame, mix, interface()))
+            .run_in(move || Generator::new(&frame, mix, Clock::Off, interface()))
             .expect("a generator");
         let generator = Arc::new(generator);
         if mix == Mix::Known {
@@ -236,7 +238,7 @@ impl Contender {
         }
         let counter = self
             .provider
-            .run_in(|| Counter::new(interface()))
+            .run_in(|| Counter::new(interface(), Clock::Off))
             .expect("a counter");
         self.consumer.run_in(move || {
             pin(1);
@@ -249,21 +251,21 @@ impl Contender {
 
     /// Microseconds on the way of 500, 990 and 999 in 1,000 packets of known flows, when so many come a
     /// second.
-    pub(crate) fn times(&self, per_second: f64) -> [f64; 3] {
+    pub(crate) fn times(&self, arrivals: Arrivals, per_second: f64) -> [f64; 3] {
         let frame = self.frame();
         let generator = self
             .consumer
-            .run_in(move || Generator::new(&frame, Mix::Known, interface()))
+            .run_in(move || Generator::new(&frame, Mix::Known, Clock::On, interface()))
             .expect("a generator");
         let generator = Arc::new(generator);
         self.establish(&generator);
         let counter = self
             .provider
-            .run_in(|| Counter::new(interface()))
+            .run_in(|| Counter::new(interface(), Clock::On))
             .expect("a counter");
         self.consumer.run_in(move || {
             pin(1);
-            pace(&generator, per_second, 2.0).expect("packets sent");
+            pace(&generator, arrivals, per_second, 2.0).expect("packets sent");
             counter.settled().expect("a count");
             counter.times([500, 990, 999]).expect("the times")
         })

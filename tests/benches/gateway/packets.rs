@@ -23,7 +23,7 @@ use tests::{assembler::run, packet::Packet};
 
 use crate::{
     contenders::pin,
-    wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, nothing, varied},
+    wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, headers_v4, nothing, varied},
 };
 
 /// `XDP_ABORTED`.
@@ -48,6 +48,7 @@ enum Program {
     Gateway,
     BareV4,
     BareV6,
+    Headers,
 }
 
 /// A way that is measured.
@@ -167,6 +168,13 @@ fn few_flows(lab: &mut Lab, rounds: u32, only: Option<&str>) -> io::Result<Vec<C
             Side::A,
             &to_service,
             REDIRECT,
+        ),
+        case(
+            "headers read, and no more",
+            Program::Headers,
+            Side::B,
+            &stranger,
+            DROP,
         ),
         case(
             "bare program, IPv6",
@@ -311,6 +319,7 @@ fn run_cases(lab: &mut Lab, cases: Vec<Case>, rounds: u32) -> io::Result<Vec<Cos
     let nothing = nothing()?;
     let network = |side| lab.contents().attachments[&lab.ifindex(side)].network;
     let devices = lab.map(name::DEVICES);
+    let headers = headers_v4()?;
     let bare: [OwnedFd; 2] = [
         bare_v4(
             lab.map(name::FLOWS_V4).as_fd(),
@@ -340,6 +349,7 @@ fn run_cases(lab: &mut Lab, cases: Vec<Case>, rounds: u32) -> io::Result<Vec<Cos
                 Program::Gateway => lab.program(),
                 Program::BareV4 => bare[0].as_fd(),
                 Program::BareV6 => bare[1].as_fd(),
+                Program::Headers => headers.as_fd(),
             };
             let repeat = case.most.unwrap_or(REPEAT);
             let ifindex = lab.ifindex(case.side);

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     contenders::{Contender, gateway, haproxy, nftables, wire},
-    traffic::Mix,
+    traffic::{Arrivals, Mix},
 };
 
 /// Packets of known flows that are sent in a round.
@@ -27,8 +27,10 @@ pub(crate) struct Figures {
     pub(crate) new_flows: Option<f64>,
     /// Packets of these that were lost.
     pub(crate) lost: u64,
-    /// Microseconds on the way of 500, 990 and 999 in 1,000 packets.
+    /// Microseconds on the way of 500, 990 and 999 in 1,000 packets, when they come in bursts.
     pub(crate) microseconds: Option<[f64; 3]>,
+    /// The same when they come one by one.
+    pub(crate) microseconds_alone: Option<[f64; 3]>,
     /// Connections a second: opened, asked, answered, closed.
     pub(crate) connections: Option<f64>,
     /// Connections that failed.
@@ -56,13 +58,18 @@ pub(crate) fn measure() -> Vec<Figures> {
     let packets = all.iter().filter_map(|figures| figures.packets);
     let half = packets.fold(f64::INFINITY, f64::min) / 2.0;
     for (make, name) in [
-        (nftables as fn() -> Contender, "nftables"),
+        (wire as fn() -> Contender, "wire"),
+        (nftables, "nftables"),
         (gateway, "gateway"),
     ] {
         eprintln!("==> times of {name}");
-        let times = make().times(half);
+        let contender = make();
+        let [bursts, alone] =
+            [Arrivals::Bursts, Arrivals::Alone].map(|arrivals| contender.times(arrivals, half));
         let figures = all.iter_mut().find(|figures| figures.name == name);
-        figures.expect("it was measured").microseconds = Some(times);
+        let figures = figures.expect("it was measured");
+        figures.microseconds = Some(bursts);
+        figures.microseconds_alone = Some(alone);
     }
     all
 }

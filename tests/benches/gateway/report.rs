@@ -108,6 +108,11 @@ impl Report {
                 Should::AtMost(1.25),
             ),
             (
+                "what is not ours, against reading its headers",
+                of("not ours, isolated", "headers read, and no more"),
+                Should::AtMost(1.1),
+            ),
+            (
                 "IPv6 against IPv4",
                 of("established, TCP over IPv6", "established, TCP"),
                 Should::AtMost(1.25),
@@ -161,8 +166,13 @@ impl Report {
                 Should::AtLeast(3.0),
             ),
             (
-                "99 of 100 packets' time against nftables",
+                "99 of 100 packets' time against nftables, in bursts",
                 beside(&|path| path.microseconds.map(|times| times[1])),
+                Should::AtMost(0.5),
+            ),
+            (
+                "the same, packets one by one",
+                beside(&|path| path.microseconds_alone.map(|times| times[1])),
                 Should::AtMost(0.5),
             ),
             (
@@ -199,36 +209,35 @@ impl Report {
         let rows =
             rows.map(|cost| vec![cost.name.to_owned(), format!("{:.0} ns", cost.nanoseconds)]);
         table(&mut text, &["A PACKET", "COST"], rows.collect());
-        let rows =
-            self.paths.iter().map(|path| {
-                let millions =
-                    |rate: Option<f64>| cell(rate.map(|rate| format!("{:.2} M", rate / 1e6)));
-                let bits = |at: usize| {
-                    cell(
-                        path.throughput
-                            .map(|rates| format!("{:.1} Gbit/s", rates[at] / 1e9)),
-                    )
-                };
-                vec![
-                    path.name.to_owned(),
-                    millions(path.packets),
-                    millions(path.new_flows),
-                    cell(path.microseconds.map(|[half, most, nearly]| {
-                        format!("{half:.1} / {most:.1} / {nearly:.1} us")
-                    })),
-                    cell(
-                        path.connections
-                            .map(|rate| format!("{rate:.0} ({} failed)", path.failed)),
-                    ),
-                    bits(0),
-                    bits(1),
-                ]
-            });
+        let rows = self.paths.iter().map(|path| {
+            let millions =
+                |rate: Option<f64>| cell(rate.map(|rate| format!("{:.2} M", rate / 1e6)));
+            let bits = |at: usize| {
+                cell(
+                    path.throughput
+                        .map(|rates| format!("{:.1} Gbit/s", rates[at] / 1e9)),
+                )
+            };
+            vec![
+                path.name.to_owned(),
+                millions(path.packets),
+                millions(path.new_flows),
+                times(path.microseconds),
+                times(path.microseconds_alone),
+                cell(
+                    path.connections
+                        .map(|rate| format!("{rate:.0} ({} failed)", path.failed)),
+                ),
+                bits(0),
+                bits(1),
+            ]
+        });
         let head = [
             "PATH",
             "PACKETS/S",
             "NEW FLOWS/S",
-            "P50 / P99 / P99.9",
+            "IN BURSTS: P50 / P99 / P99.9",
+            "ONE BY ONE",
             "CONNECTIONS/S",
             "TCP, 1 STREAM",
             "TCP, 4",
@@ -310,6 +319,10 @@ impl Report {
         svg.push_str("</svg>\n");
         svg
     }
+}
+
+fn times(of: Option<[f64; 3]>) -> String {
+    cell(of.map(|[half, most, nearly]| format!("{half:.1} / {most:.1} / {nearly:.1} us")))
 }
 
 fn cell(value: Option<String>) -> String {

@@ -13,6 +13,7 @@ use tests::assembler::{
     Assembler, Comparison, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, REDIRECT, TIME,
     Width, attach, map, send,
 };
+use tests::random::Random;
 
 /// `XDP_DROP`.
 const DROP: i32 = 1;
@@ -39,6 +40,25 @@ pub(crate) enum Mix {
     New,
 }
 
+/// Whether packets carry the time at which they were sent: to read the clock twice takes as long as all else
+/// that is done for a packet at both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// They don't: they are only counted.
+    Off,
+    /// They do.
+    On,
+}
+
+/// How packets come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrivals {
+    /// One by one, each when the one before is through.
+    Alone,
+    /// As many at once as chance will have it, from one to twice [`BURST`], as network cards hand them over.
+    Bursts,
+}
+
 /// Sends UDP datagrams of 22 bytes out by an interface.
 pub(crate) struct Generator {
     program: OwnedFd,
@@ -51,7 +71,7 @@ impl Generator {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn new(frame: &[u8], mix: Mix, ifindex: u32) -> io::Result<Self> {
+    pub(crate) fn new(frame: &[u8], mix: Mix, clock: Clock, ifindex: u32) -> io::Result<Self> {
         let counter = map(MapKind::Array, 8, 1)?;
         let mut code = Assembler::default();
         code.load(Width::Word, R7, R1, 0)
@@ -93,9 +113,10 @@ impl Generator {
             .number(Operation::Xor, R6, 0xffff)
             .store(Width::Half, R7, 18, R6);
         }
-        code.call(TIME)
-            .store(Width::Double, R7, STAMP, R0)
-            .number(Operation::Move, R1, ifindex.cast_signed())
+        if clock == Clock::On {
+            code.call(TIME).store(Width::Double, R7, STAMP, R0);
+        }
+        code.number(Operation::Move, R1, ifindex.cast_signed())
             .number(Operation::Move, R2, 0)
             .call(REDIRECT);
         Ok(Self {
@@ -172,26 +193,28 @@ impl Counter {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn new(ifindex: u32) -> io::Result<Self> {
+    pub(crate) fn new(ifindex: u32, clock: Clock) -> io::Result<Self> {
         let counted = map(MapKind::Array, 8, 1)?;
         let times = map(MapKind::Array, 8 * BUCKETS, 1)?;
-        let program = for_udp()
-            .element(R1, counted.as_fd())
+        let mut code = for_udp();
+        code.element(R1, counted.as_fd())
             .number(Operation::Move, R4, 1)
-            .add_to(R1, R4)
-            .call(TIME)
-            .load(Width::Double, R5, R7, STAMP)
-            .register(Operation::Subtract, R0, R5)
-            .number(Operation::ShiftRight, R0, COARSE)
-            .register(Operation::Move, R5, R0)
-            .number(Operation::Move, R0, DROP)
-            .end_if(Comparison::Greater, R5, (BUCKETS - 1).cast_signed())
-            .number(Operation::ShiftLeft, R5, 3)
-            .element(R1, times.as_fd())
-            .register(Operation::Add, R1, R5)
-            .number(Operation::Move, R4, 1)
-            .add_to(R1, R4)
-            .finish()?;
+            .add_to(R1, R4);
+        if clock == Clock::On {
+            code.call(TIME)
+                .load(Width::Double, R5, R7, STAMP)
+                .register(Operation::Subtract, R0, R5)
+                .number(Operation::ShiftRight, R0, COARSE)
+                .register(Operation::Move, R5, R0)
+                .number(Operation::Move, R0, DROP)
+                .end_if(Comparison::Greater, R5, (BUCKETS - 1).cast_signed())
+                .number(Operation::ShiftLeft, R5, 3)
+                .element(R1, times.as_fd())
+                .register(Operation::Add, R1, R5)
+                .number(Operation::Move, R4, 1)
+                .add_to(R1, R4);
+        }
+        let program = code.number(Operation::Move, R0, DROP).finish()?;
         Ok(Self {
             counted,
             times,
@@ -261,20 +284,36 @@ pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io
     })
 }
 
-/// Sends at a rate, a few at a time, as long as that.
+/// How many packets are sent between pauses, in the middle.
+pub(crate) const BURST: u32 = 64;
+
+/// Sends at a rate, as long as that.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn pace(generator: &Generator, per_second: f64, seconds: f64) -> io::Result<()> {
-    const BURST: u32 = 64;
-    let every = Duration::from_secs_f64(f64::from(BURST) / per_second);
+pub(crate) fn pace(
+    generator: &Generator,
+    arrivals: Arrivals,
+    per_second: f64,
+    seconds: f64,
+) -> io::Result<()> {
+    // The same for all that are compared.
+    let mut random = Random::new(1);
     // SAFETY: takes numbers only: sleeps end at their time, and not up to 50 microseconds later.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
     let begin = Instant::now();
     let mut next = begin;
     while begin.elapsed().as_secs_f64() < seconds {
-        generator.send(BURST, 1)?;
-        next += every;
+        let (packets, batch) = match arrivals {
+            Arrivals::Alone => (BURST, 1),
+            Arrivals::Bursts => {
+                let more = random.below(2 * BURST as usize);
+                let packets = 1 + u32::try_from(more).expect("a few");
+                (packets, packets)
+            }
+        };
+        generator.send(packets, batch)?;
+        next += Duration::from_secs_f64(f64::from(packets) / per_second);
         // Asleep, so that the kernel's own threads have the processor.
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
     }

@@ -20,6 +20,8 @@ use tests::assembler::{
 
 /// `XDP_PASS`.
 pub(crate) const PASS: u32 = 2;
+/// `XDP_DROP`.
+const DROP: i32 = 1;
 
 /// What is another in each run: the IPv4 source's last two bytes, and the source port. So many different
 /// packets, a power of two, in an order that no cache foresees, or one by one.
@@ -144,20 +146,33 @@ pub(crate) fn bare_v4(
     devices: BorrowedFd<'_>,
     network: u32,
 ) -> io::Result<OwnedFd> {
-    const KEY: i16 = -16;
+    end(&mut read_v4(), KEY_V4, network, flows, devices)
+}
+
+/// Where the key of IPv4 is built.
+const KEY_V4: i16 = -16;
+
+/// The headers' bounds and kinds, and all of the key that is in them.
+fn read_v4() -> Assembler {
     const { assert!(size_of::<FlowKey<V4>>() == 16) };
     let mut code = begin(54, 0x0008);
     code.load(Width::Byte, R4, R7, 14)
         .end_if(Comparison::NotEqual, R4, 0x45)
         .load(Width::Byte, R4, R7, 23)
-        .end_if(Comparison::NotEqual, R4, 6)
-        .load(Width::Word, R5, R7, 26)
-        .store(Width::Word, R10, KEY + 4, R5)
-        .load(Width::Word, R5, R7, 30)
-        .store(Width::Word, R10, KEY + 8, R5)
-        .load(Width::Word, R5, R7, 34)
-        .store(Width::Word, R10, KEY + 12, R5);
-    end(&mut code, KEY, network, flows, devices)
+        .end_if(Comparison::NotEqual, R4, 6);
+    for (place, offset) in [(4, 26), (8, 30), (12, 34)] {
+        code.load(Width::Word, R5, R7, offset)
+            .store(Width::Word, R10, KEY_V4 + place, R5);
+    }
+    code
+}
+
+/// What the bare program does before its look-up, and drops then.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(crate) fn headers_v4() -> io::Result<OwnedFd> {
+    read_v4().number(Operation::Move, R0, DROP).finish()
 }
 
 /// The same for IPv6.

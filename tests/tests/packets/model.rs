@@ -15,31 +15,8 @@ use tests::{
     lab::{BACKEND_MAC, BACKENDS, Lab, Side, with_lab},
     packet::{Packet, Transport},
     path::{between, datagram, ip},
+    random::Random,
 };
-
-/// Numbers that look random, the same for a seed each time (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() >> 33).expect("31 bits") % end
-    }
-
-    fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
-        &list[self.below(list.len())]
-    }
-
-    fn chance(&mut self, of: usize) -> bool {
-        self.below(of) == 0
-    }
-}
 
 /// An endpoint, as the model knows it.
 #[derive(Clone, Debug)]
@@ -285,7 +262,7 @@ impl Model {
         let side = *random.of(&[Side::A, Side::B, Side::Provider]);
         let (from, to) = (address("10.0.0.5"), address("10.0.0.100"));
         let bytes = (0..random.below(60))
-            .map(|_| random.next().to_le_bytes()[0])
+            .map(|_| random.word().to_le_bytes()[0])
             .collect();
         let protocol = *random.of(&[1, 6, 17, 58, 132]);
         let packet = between(from, to, Transport::Other(protocol, bytes)).at(side);
@@ -312,7 +289,7 @@ fn what_may_never_happen_does_not_happen() {
     with_lab(|lab| {
         for seed in 1..=4 {
             lab.reset();
-            let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+            let mut random = Random::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
             let mut model = Model::new();
             for _ in 0..700 {
                 match random.below(20) {

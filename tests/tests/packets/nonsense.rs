@@ -8,24 +8,8 @@ use tests::{
         icmp_v6, solicitation, tcp, tcp_v6, udp, udp_v6, who_has, with_lab,
     },
     packet::{Content, Packet},
+    random::Random,
 };
-
-/// Numbers that look random, and are the same each time: a failure can be repeated.
-struct Numbers(u64);
-
-impl Numbers {
-    /// A number below `end`.
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).expect("31 bits") % end
-    }
-
-    fn byte(&mut self) -> u8 {
-        u8::try_from(self.below(256)).expect("a byte")
-    }
-}
 
 /// Packets that make sense, of every kind that is told apart.
 fn sense() -> Vec<Packet> {
@@ -56,7 +40,7 @@ fn sense() -> Vec<Packet> {
 fn both_worlds_agree_about_nonsense() {
     const ROUNDS: usize = 10_000;
     let forwarded = with_lab(|lab| {
-        let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
+        let mut numbers = Random::new(0x2545_f491_4f6c_dd1d);
         let packets = sense();
         let mut forwarded = 0;
         for _ in 0..ROUNDS {
