@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    DropReason, Environment, Family, V4, V6, Verdict,
+    DropReason, Environment, Family, Turn, V4, V6, Verdict,
     checksum::{self, Sum},
     environment::{InsertError, Repeat, Shared, Workspace},
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What was asked of the environment: what a packet costs beside the instructions of its way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Calls {
     counts: RefCell<BTreeMap<&'static str, u32>>,
 }
@@ -48,7 +48,26 @@ pub struct FlowTable<F: Family> {
     pub capacity: usize,
 }
 
+impl<F: Family> Clone for FlowTable<F> {
+    fn clone(&self) -> Self {
+        let mut copy = Self {
+            entries: HashMap::with_capacity(self.entries.len()),
+            capacity: self.capacity,
+        };
+        for (key, flow) in self.entries() {
+            copy.set(key, flow);
+        }
+        copy
+    }
+}
+
 impl<F: Family> FlowTable<F> {
+    /// How many entries there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// All entries, copied, in the order of their keys.
     #[must_use]
     pub fn entries(&self) -> Vec<(FlowKey<F>, Flow<F>)> {
@@ -74,7 +93,7 @@ impl<F: Family> FlowTable<F> {
 }
 
 /// The flow tables of a family.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct FlowTables<F: Family> {
     /// Flows both sides agreed to.
     pub established: FlowTable<F>,
@@ -137,7 +156,7 @@ impl<F: Family> FlowTables<F> {
 }
 
 /// Everything the data path reads and writes, but for the packet itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct World {
     /// By interface index.
     pub attachments: HashMap<u32, Attachment>,
@@ -175,6 +194,8 @@ pub struct World {
     pub now: Tick,
     /// The kernel's helpers fail: no packet's length is changed, nothing is summed up.
     pub helpers_fail: bool,
+    /// Every packet goes the general way.
+    pub express_closed: bool,
     /// What is added to it, in nanoseconds, for the meters.
     pub nanoseconds: u64,
     /// What a refusal costs, in nanoseconds; 0 is no limit.
@@ -212,6 +233,7 @@ impl Default for World {
             conflicts: HashMap::new(),
             now: Tick(1),
             helpers_fail: false,
+            express_closed: false,
             nanoseconds: 0,
             refusal_cost: 0,
             seed: 0,
@@ -226,6 +248,17 @@ impl Default for World {
 /// What connections use, by link slot. Written through shared references, atomically.
 #[derive(Debug, Default)]
 pub struct UsageTable(RefCell<HashMap<u32, Box<UnsafeCell<Usage>>>>);
+
+impl Clone for UsageTable {
+    fn clone(&self) -> Self {
+        let slots: Vec<u32> = self.0.borrow().keys().copied().collect();
+        let copy = Self::default();
+        for slot in slots {
+            copy.set(slot, self.get(slot));
+        }
+        copy
+    }
+}
 
 impl UsageTable {
     /// What the connection in the slot uses.
@@ -373,6 +406,9 @@ impl Environment for Run<'_> {
 
     fn part(&mut self, part: Part, argument: u64) -> u64 {
         self.world.calls.count("part");
+        if self.world.express_closed && matches!(part, Part::ExpressV4 | Part::ExpressV6) {
+            return Turn::WAY.to_bits();
+        }
         stages::run(self, part, argument)
     }
 

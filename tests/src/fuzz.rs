@@ -10,6 +10,7 @@ use gateway::dataplane::contents::Contents;
 use gateway_common::{Verdict, native::World};
 
 use crate::{
+    general,
     lab::{SEED, Side, configuration},
     packet::Packet,
 };
@@ -87,7 +88,7 @@ fn check(contents: &Contents, world: &mut World, side: Side, frame: &[u8]) {
     let ifindex = side as u32 + 1;
     let counted = |world: &World| world.drops.values().sum::<u64>();
     let before = counted(world);
-    let (verdict, after) = world.process(ifindex, frame);
+    let (verdict, after) = general::process(world, ifindex, frame);
     let drops = counted(world) - before;
     let wanted = match verdict {
         Verdict::Drop(..) | Verdict::Reset(..) | Verdict::Error(..) => 1,

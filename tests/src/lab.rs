@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 
 use crate::{
     desired::{Desired, body},
-    fuzz,
+    fuzz, general,
     namespace::{BpfDirectory, Namespace},
     packet::{Mac, Packet},
 };
@@ -633,7 +633,7 @@ impl Lab {
 
     /// The same with a frame, whatever its bytes are.
     pub fn send_native_bytes(&mut self, from: Side, frame: &[u8]) -> Verdict {
-        self.native.process(self.ifindexes[&from], frame).0
+        general::process(&mut self.native, self.ifindexes[&from], frame).0
     }
 
     fn kernel_drops(&self) -> BTreeMap<DropReason, u64> {
@@ -671,7 +671,7 @@ impl Lab {
         self.recorded.extend(fuzz::record(from, frame));
         let ifindex = self.ifindexes[&from];
         let drops_before = self.native.drops.clone();
-        let (verdict, after) = self.native.process(ifindex, frame);
+        let (verdict, after) = general::process(&mut self.native, ifindex, frame);
         let kernel_before = (self.kernel_drops(), self.kernel_statistics());
         let (action, kernel_after) = self.run_in_kernel(ifindex, frame);
         let expected = match verdict {

@@ -10,6 +10,7 @@ pub mod capture;
 mod desired;
 pub mod families;
 pub mod fuzz;
+pub mod general;
 pub mod issuer;
 pub mod lab;
 pub mod namespace;
