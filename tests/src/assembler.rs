@@ -28,6 +28,10 @@ pub const R5: Register = Register(5);
 pub const R6: Register = Register(6);
 /// Likewise.
 pub const R7: Register = Register(7);
+/// Likewise.
+pub const R8: Register = Register(8);
+/// Likewise.
+pub const R9: Register = Register(9);
 /// The end of the stack.
 pub const R10: Register = Register(10);
 
@@ -89,6 +93,14 @@ pub const TAIL_CALL: i32 = 12;
 pub const REDIRECT_MAP: i32 = 51;
 /// `bpf_redirect`.
 pub const REDIRECT: i32 = 23;
+
+/// A jump that has not landed yet.
+#[derive(Debug)]
+pub struct Skip(usize);
+
+/// A place in a program.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(usize);
 
 /// A program that grows.
 #[derive(Clone, Debug, Default)]
@@ -176,6 +188,55 @@ impl Assembler {
         self
     }
 
+    /// Over what follows, up to where it lands, if the comparison holds.
+    pub fn skip_if(&mut self, comparison: Comparison, left: Register, right: i32) -> Skip {
+        self.emit(0x05 | comparison as u8, left, R0, 0, right);
+        Skip(self.code.len() - 1)
+    }
+
+    /// The same with another register.
+    pub fn skip_if_register(
+        &mut self,
+        comparison: Comparison,
+        left: Register,
+        right: Register,
+    ) -> Skip {
+        self.emit(0x0d | comparison as u8, left, right, 0, 0);
+        Skip(self.code.len() - 1)
+    }
+
+    /// Here a skip lands.
+    ///
+    /// # Panics
+    /// When it is too far.
+    pub fn land(&mut self, Skip(jump): Skip) -> &mut Self {
+        let distance = i16::try_from(self.code.len() - jump - 1).expect("a short skip");
+        self.code[jump] |= u64::from(distance.cast_unsigned()) << 16;
+        self
+    }
+
+    /// Here, for [`Assembler::back_if`].
+    #[must_use]
+    pub const fn here(&self) -> Place {
+        Place(self.code.len())
+    }
+
+    /// Back to a place, if the comparison holds. The verifier has to see that this ends.
+    ///
+    /// # Panics
+    /// When it is too far.
+    pub fn back_if(
+        &mut self,
+        Place(to): Place,
+        comparison: Comparison,
+        left: Register,
+        right: i32,
+    ) -> &mut Self {
+        let distance = i16::try_from(self.code.len() + 1 - to).expect("a short loop");
+        self.emit(0x05 | comparison as u8, left, R0, -distance, right);
+        self
+    }
+
     /// `*to += from`, of 64 bits, whoever else adds.
     pub fn add_to(&mut self, to: Register, from: Register) -> &mut Self {
         self.emit(0xdb, to, from, 0, 0);
@@ -246,15 +307,15 @@ struct Load {
 }
 
 fn load(code: &[u64]) -> io::Result<OwnedFd> {
-    let mut log = vec![0u8; 1 << 16];
+    // The verifier's log of a loop would be longer than any room for it: it is asked for on failure only.
     let mut attributes = Load {
         kind: BPF_PROG_TYPE_XDP,
         count: u32::try_from(code.len()).expect("a short program"),
         instructions: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
-        log_level: 1,
-        log_size: u32::try_from(log.len()).expect("a short log"),
-        log: log.as_mut_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
         kernel: 0,
         flags: BPF_F_XDP_HAS_FRAGS,
         name: [0; 16],
@@ -264,6 +325,12 @@ fn load(code: &[u64]) -> io::Result<OwnedFd> {
     match bpf(BPF_PROG_LOAD, &mut attributes) {
         Ok(program) => Ok(descriptor(program)),
         Err(error) => {
+            let mut log = vec![0u8; 1 << 16];
+            attributes.log_level = 1;
+            attributes.log_size = u32::try_from(log.len()).expect("a short log");
+            attributes.log = log.as_mut_ptr() as u64;
+            // It fails as before, and says why.
+            let _same = bpf(BPF_PROG_LOAD, &mut attributes);
             let log = String::from_utf8_lossy(&log);
             let log = log.trim_end_matches('\0');
             Err(io::Error::other(format!("{error}:\n{log}")))

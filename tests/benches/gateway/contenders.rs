@@ -24,8 +24,11 @@ use tests::{
 };
 
 use crate::traffic::{
-    self, Arrivals, Clock, Counter, FLOWS, FRAME, Generator, Mix, Rate, pace, rate, reflect,
+    self, Arrivals, Clock, Counter, FLOWS, FRAME, Generator, Mix, Rate, Stream, rate, reflect,
 };
+
+/// How long packets are sent whose times are measured, in seconds.
+const SECONDS: f64 = 2.0;
 
 /// Something between a consumer and a provider.
 pub(crate) struct Contender {
@@ -214,7 +217,7 @@ impl Contender {
         for _ in 0..3 {
             let generator = Arc::clone(generator);
             self.consumer
-                .run_in(move || generator.send(FLOWS, 16))
+                .run_in(move || generator.send(FLOWS))
                 .expect("packets sent");
             let arrived = back.settled().expect("a count");
             assert!(arrived > 0, "{}: nothing comes back", self.name);
@@ -228,9 +231,14 @@ impl Contender {
             Mix::Known => self.frame(),
             Mix::New => self.frame_of_new(),
         };
+        let stream = Stream {
+            mix,
+            clock: Clock::Off,
+            pace: None,
+        };
         let generator = self
             .consumer
-            .run_in(move || Generator::new(&frame, mix, Clock::Off, interface()))
+            .run_in(move || Generator::new(&frame, stream, interface()))
             .expect("a generator");
         let generator = Arc::new(generator);
         if mix == Mix::Known {
@@ -253,9 +261,14 @@ impl Contender {
     /// second.
     pub(crate) fn times(&self, arrivals: Arrivals, per_second: f64) -> [f64; 3] {
         let frame = self.frame();
+        let stream = Stream {
+            mix: Mix::Known,
+            clock: Clock::On,
+            pace: Some((arrivals, per_second)),
+        };
         let generator = self
             .consumer
-            .run_in(move || Generator::new(&frame, Mix::Known, Clock::On, interface()))
+            .run_in(move || Generator::new(&frame, stream, interface()))
             .expect("a generator");
         let generator = Arc::new(generator);
         self.establish(&generator);
@@ -265,7 +278,10 @@ impl Contender {
             .expect("a counter");
         self.consumer.run_in(move || {
             pin(1);
-            pace(&generator, arrivals, per_second, 2.0).expect("packets sent");
+            #[expect(clippy::cast_possible_truncation, reason = "some millions")]
+            #[expect(clippy::cast_sign_loss, reason = "more than none")]
+            let packets = (per_second * SECONDS) as u32;
+            generator.send(packets).expect("packets sent");
             counter.settled().expect("a count");
             counter.times([500, 990, 999]).expect("the times")
         })

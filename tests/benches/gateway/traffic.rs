@@ -10,10 +10,9 @@ use std::{
 use gateway::dataplane::syscalls;
 
 use tests::assembler::{
-    Assembler, Comparison, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, REDIRECT, TIME,
-    Width, attach, map, send,
+    Assembler, Comparison, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, REDIRECT,
+    TIME, Width, attach, map, send,
 };
-use tests::random::Random;
 
 /// `XDP_DROP`.
 const DROP: i32 = 1;
@@ -55,24 +54,55 @@ pub(crate) enum Clock {
 pub(crate) enum Arrivals {
     /// One by one, each when the one before is through.
     Alone,
-    /// As many at once as chance will have it, from one to twice [`BURST`], as network cards hand them over.
+    /// [`BURST`] at once, as network cards hand them over.
     Bursts,
+}
+
+/// How many packets a burst has: a power of two.
+const BURST: u32 = 32;
+
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stream {
+    /// Whose packets.
+    pub(crate) mix: Mix,
+    /// Whether they carry the time.
+    pub(crate) clock: Clock,
+    /// How they come, and how many a second; as many as can be if this is not said.
+    pub(crate) pace: Option<(Arrivals, f64)>,
+}
+
+impl Stream {
+    /// How many packets come at once.
+    const fn batch(self) -> u32 {
+        match self.pace {
+            None => 64,
+            Some((Arrivals::Bursts, _)) => BURST,
+            Some((Arrivals::Alone, _)) => 1,
+        }
+    }
 }
 
 /// Sends UDP datagrams of 22 bytes out by an interface.
 pub(crate) struct Generator {
     program: OwnedFd,
     frame: Vec<u8>,
-    _counter: OwnedFd,
+    stream: Stream,
+    _state: OwnedFd,
 }
+
+/// How often the clock is read, at the most, until the next packets are due.
+const MOST_READINGS: i32 = 4_000;
 
 impl Generator {
     /// With frames like this one.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn new(frame: &[u8], mix: Mix, clock: Clock, ifindex: u32) -> io::Result<Self> {
-        let counter = map(MapKind::Array, 8, 1)?;
+    pub(crate) fn new(frame: &[u8], stream: Stream, ifindex: u32) -> io::Result<Self> {
+        let Stream { mix, clock, pace } = stream;
+        // How many were sent, and when the next are due.
+        let state = map(MapKind::Array, 16, 1)?;
         let mut code = Assembler::default();
         code.load(Width::Word, R7, R1, 0)
             .load(Width::Word, R3, R1, 4)
@@ -86,11 +116,32 @@ impl Generator {
             let offset = i16::try_from(number * 8).expect("within the frame");
             code.wide(R5, word).store(Width::Double, R7, offset, R5);
         }
-        code.element(R1, counter.as_fd())
+        code.element(R1, state.as_fd())
             .load(Width::Double, R6, R1, 0)
             .register(Operation::Move, R4, R6)
             .number(Operation::Add, R4, 1)
             .store(Width::Double, R1, 0, R4);
+        if let Some((_, per_second)) = pace {
+            let interval = Duration::from_secs_f64(f64::from(stream.batch()) / per_second);
+            let interval = i32::try_from(interval.as_nanos()).expect("less than two seconds");
+            code.register(Operation::Move, R4, R6).number(
+                Operation::And,
+                R4,
+                (stream.batch() - 1).cast_signed(),
+            );
+            let not_yet = code.skip_if(Comparison::NotEqual, R4, 0);
+            code.load(Width::Double, R9, R1, 8)
+                .number(Operation::Move, R8, 0);
+            let again = code.here();
+            code.number(Operation::Add, R8, 1).call(TIME);
+            let due = code.skip_if_register(Comparison::Greater, R0, R9);
+            code.back_if(again, Comparison::NotEqual, R8, MOST_READINGS)
+                .land(due)
+                .number(Operation::Add, R0, interval)
+                .element(R1, state.as_fd())
+                .store(Width::Double, R1, 8, R0)
+                .land(not_yet);
+        }
         if mix == Mix::Known {
             code.number(Operation::And, R6, (FLOWS - 1).cast_signed());
         }
@@ -122,15 +173,17 @@ impl Generator {
         Ok(Self {
             program: code.finish()?,
             frame: frame.to_vec(),
-            _counter: counter,
+            stream,
+            _state: state,
         })
     }
 
-    /// Sends so many, so many at a time.
+    /// Sends so many.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn send(&self, packets: u32, batch: u32) -> io::Result<()> {
+    pub(crate) fn send(&self, packets: u32) -> io::Result<()> {
+        let batch = self.stream.batch();
         send(self.program.as_fd(), &self.frame, packets, batch)
     }
 }
@@ -275,49 +328,13 @@ impl Counter {
 pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io::Result<Rate> {
     let before = counter.settled()?;
     let begin = Instant::now();
-    generator.send(packets, 64)?;
+    generator.send(packets)?;
     let took = begin.elapsed();
     let arrived = counter.settled()? - before;
     Ok(Rate {
         per_second: arrived as f64 / took.as_secs_f64(),
         lost: u64::from(packets).saturating_sub(arrived),
     })
-}
-
-/// How many packets are sent between pauses, in the middle.
-pub(crate) const BURST: u32 = 64;
-
-/// Sends at a rate, as long as that.
-///
-/// # Errors
-/// When the kernel refuses.
-pub(crate) fn pace(
-    generator: &Generator,
-    arrivals: Arrivals,
-    per_second: f64,
-    seconds: f64,
-) -> io::Result<()> {
-    // The same for all that are compared.
-    let mut random = Random::new(1);
-    // SAFETY: takes numbers only: sleeps end at their time, and not up to 50 microseconds later.
-    unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
-    let begin = Instant::now();
-    let mut next = begin;
-    while begin.elapsed().as_secs_f64() < seconds {
-        let (packets, batch) = match arrivals {
-            Arrivals::Alone => (BURST, 1),
-            Arrivals::Bursts => {
-                let more = random.below(2 * BURST as usize);
-                let packets = 1 + u32::try_from(more).expect("a few");
-                (packets, packets)
-            }
-        };
-        generator.send(packets, batch)?;
-        next += Duration::from_secs_f64(f64::from(packets) / per_second);
-        // Asleep, so that the kernel's own threads have the processor.
-        std::thread::sleep(next.saturating_duration_since(Instant::now()));
-    }
-    Ok(())
 }
 
 /// Passes every frame from an interface to another: what the path costs with nothing in it.
