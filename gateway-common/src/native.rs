@@ -287,17 +287,29 @@ impl World {
     /// Processes one frame that arrived at the interface, and returns the verdict and the frame as
     /// it is afterwards.
     pub fn process(&mut self, ifindex: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let mut run = Run {
+        let mut run = self.run(ifindex, frame);
+        let verdict = process(&mut run);
+        let packet = run.packet.bytes().to_vec();
+        (verdict, packet)
+    }
+
+    fn run(&mut self, ifindex: u32, frame: &[u8]) -> Run<'_> {
+        Run {
             ifindex,
             packet: Packet::new(frame),
             world: self,
             scratch_v4: Box::default(),
             scratch_v6: Box::default(),
             workspace: Box::default(),
-        };
-        let verdict = process(&mut run);
-        let packet = run.packet.bytes().to_vec();
-        (verdict, packet)
+        }
+    }
+}
+
+impl World {
+    /// Runs one part of a frame's way, as [`stages::run`] does, and returns its turn.
+    pub fn part(&mut self, part: Part, before: Turn, ifindex: u32, frame: &[u8]) -> Turn {
+        let mut run = self.run(ifindex, frame);
+        Turn::from_bits(stages::run(&mut run, part, before.to_bits()))
     }
 }
 

@@ -153,17 +153,6 @@ impl Transport for Udp {
     }
 }
 
-/// Turns away what no flow can be opened for.
-#[inline(always)]
-fn gate<F: Family, T: Transport, E: Environment>(
-    env: &mut E,
-    attachment: &Attachment,
-    key: &FlowKey<F>,
-) -> Step<()> {
-    let l4 = Place::new(L3 + usize::from(F::Header::OCTETS));
-    admission::gate(env, attachment, &Segment::whole(*key, T::PROTOCOL, l4))
-}
-
 /// See [`express`]; `T` is the packet's transport protocol.
 #[inline(always)]
 fn carry<F: Family, T: Transport, E: Environment>(
@@ -197,15 +186,18 @@ fn carry<F: Family, T: Transport, E: Environment>(
     };
     // What only opens a flow is turned away before any is looked for, other packets when none was found.
     let first = transport.only_opens();
-    if first {
-        gate::<F, T, E>(env, attachment, &key)?;
+    let mut found = None;
+    if !first {
+        found = F::flow(env, Table::Established, &key);
     }
-    let Some(flow) = F::flow(env, Table::Established, &key) else {
-        if !first {
-            gate::<F, T, E>(env, attachment, &key)?;
+    if found.is_none() {
+        let segment = Segment::whole(key, T::PROTOCOL, Place::new(l4));
+        admission::gate(env, attachment, &segment)?;
+        if first {
+            found = F::flow(env, Table::Established, &key);
         }
-        return Err(Turn::MISSED);
-    };
+    }
+    let flow = found.ok_or(Turn::MISSED)?;
 
     let fixed = flow.fixed();
     let link = env.link(fixed.link).ok_or(Turn::WAY)?;

@@ -149,7 +149,7 @@ fn decide<E: Environment>(env: &mut E) -> Verdict {
     }
     if turn == Turn::OPEN {
         turn = Turn::from_bits(env.part(open, 0));
-        if turn == Turn::AGAIN {
+        if turn == Turn::AGAIN || turn == Turn::WAY {
             turn = Turn::from_bits(env.part(first, turn.to_bits()));
         }
         if turn == Turn::TRANSLATE {
@@ -317,6 +317,20 @@ fn translate<E: Environment>(
     known::<V4, V6, E>(env, attachment, &segment, &key, Turn::TRANSLATE)?.ok_or(Turn::OPEN)
 }
 
+/// Whether the segment's flow has moved from one table to the other between the looks into them. It enters
+/// the one before it leaves the other, so a second look misses none.
+#[inline(always)]
+fn became_established<A: Family, E: Environment>(
+    env: &E,
+    attachment: &Attachment,
+    segment: &Segment<A>,
+) -> bool {
+    A::flow(env, Table::Established, &segment.key).is_some()
+        || (A::ICMP == protocol::ICMP
+            && attachment.translates()
+            && V6::flow(env, Table::Established, &segment.key.widen()).is_some())
+}
+
 /// A packet that belongs to no flow opens one, and goes its way once more, or is refused.
 #[inline(always)]
 fn open<A: Family, E: Environment>(
@@ -325,6 +339,9 @@ fn open<A: Family, E: Environment>(
     packet: &Packet<A>,
 ) -> Step<Turn> {
     let segment = segment(env, attachment, packet)?;
+    if became_established(env, attachment, &segment) {
+        return Err(Turn::WAY);
+    }
     let admitted = admission::admit(env, attachment, &segment)?;
     let chosen = backend::choose(env, attachment, &segment, &admitted)?;
     let key = &segment.key;

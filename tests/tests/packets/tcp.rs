@@ -1,9 +1,12 @@
 //! TCP: opening, carrying, closing.
 
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, Next, Turn, flow::Table, stages::Part};
 use tests::{
     lab::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, HTTPS, ROUTER_MAC, Side, tcp},
-    packet::flag::{ACK, FIN, PSH, RST, SYN},
+    packet::{
+        Packet,
+        flag::{ACK, FIN, PSH, RST, SYN},
+    },
 };
 
 use crate::{Row, run};
@@ -296,6 +299,24 @@ const ROWS: &[Row] = &[
                 .sockets();
             assert_eq!(first, again, "the choice is a function of the tuple");
             assert_eq!(lab.flows(Table::Embryonic), 1);
+        },
+    ),
+    (
+        "a flow that moves between the looks into the two tables is no new one",
+        |lab| {
+            let connection = lab.connect(40_000);
+            let segment = connection.from_client().data(b"more");
+            let stray = tcp((CLIENT, 40_001), (ENDPOINT, HTTPS)).ack(1, 1);
+            let ifindex = lab.ifindex(Side::A);
+            // The express way missed it, and so did the general way, behind it.
+            let mut open = |packet: &Packet| {
+                let frame = packet.bytes(false);
+                lab.native()
+                    .part(Part::OpenV4, Turn::OPEN, ifindex, &frame)
+                    .next()
+            };
+            assert_eq!(open(&segment), Next::Way);
+            assert!(matches!(open(&stray), Next::Refuse(DropReason::NoFlow, _)));
         },
     ),
 ];

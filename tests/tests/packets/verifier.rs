@@ -4,7 +4,7 @@
 use tests::lab::with_lab;
 
 /// Instructions looked at, at the most.
-const CEILING: u32 = 400_000;
+const CEILING: u32 = 500_000;
 
 #[test]
 fn the_verifier_has_not_too_much_to_look_at() {
