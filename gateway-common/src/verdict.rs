@@ -50,7 +50,8 @@ pub enum Next {
     Relay,
     /// A flow was opened for it: it is one of a known flow now.
     Again,
-    /// The express way is not for it.
+    /// It goes the general way, from the start: the express way is not for it, or its flow was established
+    /// meanwhile.
     Way,
     /// No established flow has it, but one could be opened for it, or is being opened.
     Missed,
