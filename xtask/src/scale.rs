@@ -25,8 +25,29 @@ const CHANGES: usize = 200;
 /// How much there is.
 #[derive(Clone, Copy)]
 struct Size {
+    /// With a network and a service each; at least two.
     tenants: u32,
-    endpoints_each: u32,
+    /// Of all of them, one after the other; each leads to the service of the next tenant, of the one
+    /// behind that, and so on.
+    endpoints: u32,
+}
+
+impl Size {
+    /// What is measured: one endpoint, and many with these tenants and a tenth of them.
+    fn all(tenants: u32) -> Vec<Self> {
+        let one = Self {
+            tenants: 2,
+            endpoints: 1,
+        };
+        let many = [tenants / 10, tenants]
+            .into_iter()
+            .filter(|tenants| *tenants >= 10);
+        let many = many.map(|tenants| Self {
+            tenants,
+            endpoints: tenants * 10,
+        });
+        std::iter::once(one).chain(many).collect()
+    }
 }
 
 /// What it costs.
@@ -54,19 +75,10 @@ pub(crate) fn bench(binary: &Path, tenants: u32) -> Result<()> {
         bail!("the benchmark needs root: it runs the agent");
     }
     let mut all = Vec::new();
-    let mut sizes = vec![10, tenants / 10, tenants];
-    sizes.retain(|size| (10..=tenants).contains(size));
-    sizes.dedup();
-    for tenants in sizes {
-        let size = Size {
-            tenants,
-            endpoints_each: 10,
-        };
+    for size in Size::all(tenants) {
+        let Size { tenants, endpoints } = size;
         step(&format!(
-            "{} tenants, {} services, {} endpoints",
-            size.tenants,
-            size.tenants,
-            size.tenants * size.endpoints_each
+            "tenants and services: {tenants}, endpoints: {endpoints}"
         ));
         all.push(measure(binary, size)?);
     }
@@ -87,7 +99,7 @@ impl Costs {
             |[middle, high]: &[Duration; 2]| json!({ "p50_ms": ms(middle), "p99_ms": ms(high) });
         json!({
             "tenants": self.size.tenants,
-            "endpoints": self.size.tenants * self.size.endpoints_each,
+            "endpoints": self.size.endpoints,
             "apply_ms": ms(&self.apply),
             "create": both(&self.create),
             "approve": both(&self.approve),
@@ -318,15 +330,14 @@ fn manifest(size: Size) -> Value {
             })
         })
         .collect();
-    let endpoints: Vec<Value> = (0..size.tenants)
-        .flat_map(|number| {
-            (0..size.endpoints_each).map(move |place| {
-                let provider = (number + 1 + place) % size.tenants;
-                json!({
-                    "tenant": format!("t{number}"), "name": format!("e{place}"), "network": "net",
-                    "addresses": [format!("10.0.0.{}", place + 1)],
-                    "service": format!("t{provider}/web"),
-                })
+    let endpoints: Vec<Value> = (0..size.endpoints)
+        .map(|number| {
+            let (tenant, place) = (number % size.tenants, number / size.tenants);
+            let provider = (tenant + 1 + place) % size.tenants;
+            json!({
+                "tenant": format!("t{tenant}"), "name": format!("e{place}"), "network": "net",
+                "addresses": [format!("10.0.0.{}", place + 1)],
+                "service": format!("t{provider}/web"),
             })
         })
         .collect();
@@ -349,9 +360,7 @@ fn print(all: &[Costs]) {
     row("tenants and services", &|costs| {
         costs.size.tenants.to_string()
     });
-    row("endpoints", &|costs| {
-        (costs.size.tenants * costs.size.endpoints_each).to_string()
-    });
+    row("endpoints", &|costs| costs.size.endpoints.to_string());
     row("all of them applied at once", &|costs| {
         milliseconds(&costs.apply)
     });
@@ -378,5 +387,15 @@ fn print(all: &[Costs]) {
     });
     row("memory of the agent", &|costs| {
         format!("{} MiB", costs.memory >> 20)
+    });
+    row("an endpoint's part in that", &|costs| {
+        // With what belongs to it of a tenant, a network and a service.
+        let more = costs.memory.saturating_sub(all[0].memory);
+        let endpoints = u64::from(costs.size.endpoints);
+        if endpoints > 1 {
+            format!("{:.1} KiB", more as f64 / endpoints as f64 / 1024.0)
+        } else {
+            "-".to_owned()
+        }
     });
 }
