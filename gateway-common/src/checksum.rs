@@ -158,6 +158,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn few_words_fold_to_the_same() {
+        let most = (1 << 47) - 1;
+        let edges = [0, 0xffff, 0x1_ffff, u64::from(u32::MAX) * 10, most];
+        for sum in edges.map(Sum) {
+            assert_eq!(sum.fold_few(), sum.fold(), "{sum:?}");
+        }
+        let grow = |sum: &u64| Some(sum * 17 / 16 + 12_345).filter(|sum| *sum < most);
+        for sum in std::iter::successors(Some(1), grow).map(Sum) {
+            assert_eq!(sum.fold_few(), sum.fold(), "{sum:?}");
+        }
+    }
+
+    #[test]
     fn rfc_1071_example() {
         // Section 3: the bytes 00 01 f2 03 f4 f5 f6 f7 sum up to ddf2.
         let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
