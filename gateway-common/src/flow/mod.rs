@@ -65,7 +65,8 @@ pub struct Flow<F: Family> {
     pub link: u32,
     /// The connection's generation when the flow was opened.
     pub generation: u32,
-    /// The attachment slot that the flow's packets left by when it was opened.
+    /// To the consumer: the attachment slot that packets leave by. To the service: that of the backend
+    /// when the flow was opened; the backend's own is what counts.
     pub egress: u16,
     /// To the service: the backend, see [`Flow::set_backend`]. To the consumer: the station that the
     /// flow's first packet came from, see [`Flow::set_station`].

@@ -28,7 +28,12 @@ const MIGRATIONS: &[&str] = &[
     "",
     // A network's number shares a word with a protocol: it has 31 bits.
     "UPDATE entry SET value = json_set(value, '$.number', value ->> '$.number' & 2147483647)
-     WHERE substr(key, 1, 9) = 'networks/';",
+     WHERE substr(key, 1, 9) = 'networks/';
+     -- No two may have become the same: each would be in the other's network.
+     CREATE TEMP TABLE numbers_of_networks_differ (number INTEGER UNIQUE);
+     INSERT INTO numbers_of_networks_differ
+     SELECT value ->> '$.number' FROM entry WHERE substr(key, 1, 9) = 'networks/';
+     DROP TABLE numbers_of_networks_differ;",
 ];
 
 /// A store in an SQLite file.
@@ -386,6 +391,26 @@ mod tests {
             values,
             [network(u32::MAX >> 1), network(77), network(u32::MAX)]
         );
+    }
+
+    #[test]
+    fn networks_whose_numbers_become_the_same_are_refused() {
+        let (folder, mut store) = open();
+        let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
+        let before = [("networks/t/a", 77), ("networks/t/b", 77 | 1 << 31)]
+            .map(|(key, number)| put(key, 0, &network(number)));
+        store.commit(&before).unwrap();
+        store
+            .connection
+            .pragma_update(None, "user_version", 2)
+            .unwrap();
+        drop(store);
+        let path = folder.path().join("deep/state.db");
+        // Tried again, it is as it was.
+        for _ in 0..2 {
+            let refusal = Sqlite::open(&path).unwrap_err().to_string();
+            assert!(refusal.contains("numbers_of_networks_differ"), "{refusal}");
+        }
     }
 
     #[test]
