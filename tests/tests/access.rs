@@ -716,8 +716,60 @@ fn a_tenant_applies_what_is_its_own_and_learns_nothing_of_others() {
     let other =
         "services: [{tenant: shop, name: web, network: net, resources: [], nat_addresses: []}]";
     assert!(fail(&mut apply(&admin, other)).contains("there is no tenant shop"));
-    // Its own approval is not its own to give.
-    let decision = "connections: [{endpoint: a/more, state: Approved}]";
-    let refusal = fail(&mut apply(&admin, decision));
-    assert!(refusal.contains("is its provider's to decide"), "{refusal}");
+    // Its own approval is not its own to give: neither for an endpoint that is there, nor in one manifest
+    // with the endpoint, nor after the provider ended the connection.
+    let approve_itself = |name: &str, address: &str| {
+        let text = format!(
+            "endpoints: [{{tenant: a, name: {name}, network: net, addresses: [{address}], service: shop/web}}]
+connections: [{{endpoint: a/{name}, state: Approved}}]"
+        );
+        fail(&mut apply(&admin, &text))
+    };
+    let refusal = approve_itself("more", "10.0.0.160");
+    assert!(
+        refusal.contains("is decided by the service's provider"),
+        "{refusal}"
+    );
+    let refusal = approve_itself("another", "10.0.0.161");
+    assert!(
+        refusal.contains("is decided by the service's provider"),
+        "{refusal}"
+    );
+    let agent = &office.site.agent;
+    assert!(
+        agent
+            .refused("endpoint show a/another")
+            .contains("there is no")
+    );
+    agent.cli("connection remove a/more");
+    let refusal = approve_itself("more", "10.0.0.160");
+    assert!(refusal.contains("Disconnected"), "{refusal}");
+    assert_eq!(
+        agent.json("endpoint show a/more")["status"]["connection"]["state"],
+        "Disconnected"
+    );
+}
+
+#[test]
+fn a_dry_run_tells_nothing_of_endpoints_that_the_caller_may_not_see() {
+    let office = Office::open(|_, _, _| {});
+    // One that waits, one that is approved, one that does not exist, of tenants with and without endpoints.
+    office.site.agent.cli("connection approve b/web");
+    let token = office.token("a/viewer", "viewer");
+    let directory = tempfile::tempdir().expect("a directory");
+    let stranger = "b/web";
+    for state in ["Pending", "Approved", "Rejected", "Disconnected"] {
+        let ask = |endpoint: &str| {
+            let path = directory.path().join("m.yaml");
+            let text = format!("connections: [{{endpoint: {endpoint}, state: {state}}}]");
+            fs::write(&path, text).expect("a file");
+            let line = format!("apply --dry-run -f {}", path.display());
+            fail(&mut office.remote(&token, &line)).replace(endpoint, "ENDPOINT")
+        };
+        let exists = ask(stranger);
+        assert!(exists.contains("there is no endpoint"), "{exists}");
+        for never in ["b/never", "shop/never", "never/never"] {
+            assert_eq!(ask(never), exists, "{state}");
+        }
+    }
 }

@@ -28,6 +28,8 @@ impl Core {
     /// # Errors
     /// When the backup is not understood, nothing having changed; or that store or kernel failed.
     pub fn restore(&mut self, principal: &Principal, entries: Vec<Entry>) -> Result<(), Problem> {
+        // A backup replaces objects of every tenant, networks included.
+        principal.require_operator()?;
         let not_understood = |error: StoreError| {
             Problem::new(Code::Invalid, format!("this can't be restored: {error}"))
         };

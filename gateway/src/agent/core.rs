@@ -43,6 +43,7 @@ use crate::{
     model::{
         Change, Code, Context, Endpoint, Object, Principal, Problem, RandomIdentifiers, Reference,
         State,
+        authorization::authorize,
         event::{Recorded, events},
         operations::Policy,
     },
@@ -179,6 +180,7 @@ impl Core {
             identifiers: &mut self.identifiers,
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;
+        authorize(&self.state, &changes, principal)?;
         if changes.is_empty() {
             return Ok(false);
         }

@@ -155,6 +155,8 @@ demands! {
     Endpoints
     /// See [`Permission::Services`].
     Services
+    /// See [`Permission::Decisions`].
+    Decisions
     /// See [`Permission::Operate`].
     Operate
     /// See [`Permission::Access`].

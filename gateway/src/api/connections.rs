@@ -7,7 +7,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     api::{
         Shared,
-        caller::{Caller, In, Read, Services},
+        caller::{Caller, Decisions, In, Read},
         page::{Page, PageRequest},
         request::{Body, Parameters, PathParts, reference_in_path},
         response::{Answer, ChangeProblems, LookProblems, Refusal},
@@ -168,7 +168,7 @@ pub(super) async fn show(
 
 async fn decide(
     agent: Shared,
-    caller: In<Services>,
+    caller: In<Decisions>,
     (name, link): (String, String),
     decision: Decision,
     request: DecisionRequest,
@@ -196,7 +196,7 @@ macro_rules! decisions {
         )]
         pub(super) async fn $name(
             AgentState(agent): AgentState<Shared>,
-            caller: In<Services>,
+            caller: In<Decisions>,
             PathParts(path): PathParts<(String, String, String)>,
             Body(request): Body<DecisionRequest>,
         ) -> Answer<ConnectionView> {

@@ -33,7 +33,9 @@ impl Role {
         match permission {
             Permission::Read => true,
             Permission::Endpoints => matches!(self, Self::Consumer | Self::Admin),
-            Permission::Services => matches!(self, Self::Provider | Self::Admin),
+            Permission::Services | Permission::Decisions => {
+                matches!(self, Self::Provider | Self::Admin)
+            }
             Permission::Access => matches!(self, Self::Admin),
             Permission::Operate => false,
         }
@@ -81,8 +83,10 @@ pub enum Permission {
     Read,
     /// To create, change and delete a tenant's endpoints.
     Endpoints,
-    /// To create, change and delete a tenant's services, and to decide about their connections.
+    /// To create, change and delete a tenant's services.
     Services,
+    /// To decide about the connections to a tenant's services.
+    Decisions,
     /// To say who may act for a tenant.
     Access,
     /// To look after the gateway itself: tenants, quotas, and which interfaces are whose network.
@@ -95,7 +99,8 @@ impl Permission {
         match self {
             Self::Read => "see what it has",
             Self::Endpoints => "change its endpoints",
-            Self::Services => "change its services or decide about their connections",
+            Self::Services => "change its services",
+            Self::Decisions => "decide about the connections to its services",
             Self::Access => "say who may act for it",
             Self::Operate => "do what only the gateway's operator may",
         }
@@ -202,10 +207,10 @@ mod tests {
         for (role, allowed) in [
             (Role::Viewer, &[Read][..]),
             (Role::Consumer, &[Read, Endpoints]),
-            (Role::Provider, &[Read, Services]),
-            (Role::Admin, &[Read, Endpoints, Services, Access]),
+            (Role::Provider, &[Read, Services, Decisions]),
+            (Role::Admin, &[Read, Endpoints, Services, Decisions, Access]),
         ] {
-            for permission in [Read, Endpoints, Services, Access, Operate] {
+            for permission in [Read, Endpoints, Services, Decisions, Access, Operate] {
                 let given = principal(role).require(&"a".parse().unwrap(), permission);
                 assert_eq!(given.is_ok(), allowed.contains(&permission), "{role}");
                 if let Err(problem) = given {
@@ -224,6 +229,7 @@ mod tests {
                     Permission::Read,
                     Permission::Endpoints,
                     Permission::Services,
+                    Permission::Decisions,
                     Permission::Access,
                 ] {
                     let either = a.allows(permission) || b.allows(permission);

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod address;
+pub mod authorization;
 pub mod connection;
 pub mod endpoint;
 pub mod event;

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::model::{
     Change, Code, ConnectionState, Context, Decision, Kind, Name, Object, Permission, Principal,
     Problem, Reference, State,
+    authorization::{authorize, require_visible_connection},
     manifest::{ConnectionEntry, Manifest, Named, Owned},
     operations::{
         self, Policy, connection::with_state, create_identity, create_network, create_tenant,
@@ -82,7 +83,7 @@ pub fn apply(
     manifest: &Manifest,
     options: Options,
 ) -> Result<(Vec<Change>, Vec<Difference>), Problem> {
-    check_manifest(manifest, principal)?;
+    check_manifest(state, manifest, principal)?;
     let mut work = Work {
         now: state.clone(),
         touched: BTreeMap::new(),
@@ -116,14 +117,18 @@ pub fn apply(
             (None, None) => {}
         }
     }
-    for change in &changes {
-        check_permission(state, change, principal)?;
-    }
+    // Here as well as where changes are committed: a dry run commits none, and its answer must be that of
+    // the real one.
+    authorize(state, &changes, principal)?;
     Ok((changes, differences))
 }
 
 /// Each object is named once, and belongs to somebody whom the caller sees.
-fn check_manifest(manifest: &Manifest, principal: &Principal) -> Result<(), Problem> {
+fn check_manifest(
+    state: &State,
+    manifest: &Manifest,
+    principal: &Principal,
+) -> Result<(), Problem> {
     for kind in KINDS {
         let mut seen = HashSet::new();
         for reference in manifest.references(kind) {
@@ -137,6 +142,7 @@ fn check_manifest(manifest: &Manifest, principal: &Principal) -> Result<(), Prob
     }
     let mut seen = HashSet::new();
     for entry in &manifest.connections {
+        require_visible_connection(state, &entry.endpoint, principal)?;
         if !seen.insert(&entry.endpoint) {
             let detail = format!(
                 "the connection of {} is in the manifest twice",
@@ -156,38 +162,6 @@ const KINDS: [Kind; 5] = [
     Kind::Service,
     Kind::Endpoint,
 ];
-
-fn check_permission(state: &State, change: &Change, principal: &Principal) -> Result<(), Problem> {
-    let object = change.object();
-    let permission = match object {
-        Object::Tenant(_) | Object::Network(..) => {
-            principal.require(object.tenant(), Permission::Read)?;
-            return principal.require_operator();
-        }
-        Object::Service(..) => Permission::Services,
-        Object::Token(..) | Object::Identity(..) | Object::Webhook(..) => Permission::Access,
-        Object::Endpoint(_, record) => {
-            let before = state.endpoints.get(&object.reference());
-            let decided = before.is_some_and(|before| {
-                before.object.connection.state != record.object.connection.state
-            });
-            if decided && matches!(change, Change::Put(_)) {
-                let provider = &record.object.service_identity.reference.tenant;
-                if !principal.sees(provider) {
-                    // Whose service it is the consumer need not know.
-                    let detail = format!(
-                        "what becomes of the connection of {} is its provider's to decide",
-                        object.path()
-                    );
-                    return Err(Problem::new(Code::Forbidden, detail));
-                }
-                return principal.require(provider, Permission::Services);
-            }
-            Permission::Endpoints
-        }
-    };
-    principal.require(object.tenant(), permission)
-}
 
 fn shown(kind: Kind, reference: &Reference) -> String {
     if kind == Kind::Tenant {

@@ -13,6 +13,13 @@ use crate::model::{
 #[derive(Default)]
 pub(crate) struct Counted(u128);
 
+impl Counted {
+    /// Leaves out the next identifiers, which something else has.
+    pub(crate) const fn skip(&mut self, count: u128) {
+        self.0 += count;
+    }
+}
+
 impl Identifiers for Counted {
     fn bits(&mut self) -> u128 {
         self.0 += 1;

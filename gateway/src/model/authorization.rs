@@ -1,0 +1,198 @@
+//! Authorization of changes. Every change that an operation returns passes [`authorize`] before it is
+//! committed, whoever the caller is and whichever route the request came by.
+//!
+//! The decision depends on the difference between the object before and after the change, not on the
+//! request: a manifest that creates an endpoint and approves its connection needs what an approval needs.
+//! A difference that no rule names needs [`Permission::Operate`], which no role of a tenant includes.
+
+use crate::model::{
+    Change, Code, Connection, ConnectionState, Endpoint, Kind, Name, Object, Permission, Principal,
+    Problem, Record, Reference, State, connection::AUTO_APPROVAL,
+};
+
+/// Permission that one change needs in one tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Requirement<'a> {
+    tenant: &'a Name,
+    permission: Permission,
+}
+
+/// Refuses changes that the principal may not make to the state `before`.
+///
+/// # Errors
+/// [`Code::NotFound`] if the principal has no role in the tenant of an object, [`Code::Forbidden`] if its
+/// role does not include what a change needs.
+pub fn authorize(before: &State, changes: &[Change], principal: &Principal) -> Result<(), Problem> {
+    if principal.is_operator() {
+        return Ok(());
+    }
+    for change in changes {
+        for Requirement { tenant, permission } in requirements(before, changes, change) {
+            let object = change.object();
+            if permission == Permission::Decisions && !principal.sees(tenant) {
+                return Err(not_the_provider(object));
+            }
+            principal.require(tenant, permission)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a decision of somebody who has no role in the provider's tenant. The provider is not named: a
+/// consumer that knows a service by its alias does not know whose it is.
+fn not_the_provider(object: &Object) -> Problem {
+    let detail = format!(
+        "the connection of {} is decided by the service's provider",
+        object.path()
+    );
+    Problem::new(Code::Forbidden, detail)
+}
+
+/// Returns the permissions that a change needs, one for each tenant concerned.
+fn requirements<'a>(
+    before: &'a State,
+    changes: &'a [Change],
+    change: &'a Change,
+) -> Vec<Requirement<'a>> {
+    let object = change.object();
+    let owner = |permission| {
+        vec![Requirement {
+            tenant: object.tenant(),
+            permission,
+        }]
+    };
+    match (change, object) {
+        (_, Object::Tenant(_) | Object::Network(..)) => owner(Permission::Operate),
+        (_, Object::Token(..) | Object::Identity(..) | Object::Webhook(..)) => {
+            owner(Permission::Access)
+        }
+        (Change::Delete(_), Object::Service(..)) => owner(Permission::Services),
+        (Change::Delete(_), Object::Endpoint(..)) => owner(Permission::Endpoints),
+        (Change::Put(_), Object::Service(_, new)) => {
+            let old = before.services.get(&object.reference());
+            let same = old.is_none_or(|old| {
+                old.meta.uid != new.meta.uid
+                    || (&old.object.alias, old.object.number)
+                        == (&new.object.alias, new.object.number)
+            });
+            owner(if same {
+                Permission::Services
+            } else {
+                Permission::Operate
+            })
+        }
+        (Change::Put(_), Object::Endpoint(tenant, new)) => {
+            let old = before.endpoints.get(&object.reference());
+            let old = old.filter(|old| old.meta.uid == new.meta.uid);
+            let provider = &new.object.service_identity.reference.tenant;
+            endpoint(old, new, || {
+                is_initial(before, changes, tenant, &new.object)
+            })
+            .into_iter()
+            .map(|permission| Requirement {
+                tenant: match permission {
+                    Permission::Decisions => provider,
+                    _ => tenant,
+                },
+                permission,
+            })
+            .collect()
+        }
+    }
+}
+
+/// Returns the permissions that the difference between two versions of an endpoint needs; `old` is none
+/// for one that is created.
+fn endpoint(
+    old: Option<&Record<Endpoint>>,
+    new: &Record<Endpoint>,
+    is_initial: impl FnOnce() -> bool,
+) -> Vec<Permission> {
+    let Some(old) = old else {
+        return if is_initial() {
+            vec![Permission::Endpoints]
+        } else {
+            vec![Permission::Endpoints, Permission::Decisions]
+        };
+    };
+    let mut permissions = Vec::new();
+    // What the consumer may change: labels, and with them the time of the change.
+    let mut expected = old.clone();
+    if (&old.meta.labels, old.meta.updated_at) != (&new.meta.labels, new.meta.updated_at) {
+        permissions.push(Permission::Endpoints);
+        expected.meta.labels.clone_from(&new.meta.labels);
+        expected.meta.updated_at = new.meta.updated_at;
+    }
+    // What the provider may change: the decision, but neither the number of the connection nor its slot.
+    if old.object.connection != new.object.connection {
+        permissions.push(Permission::Decisions);
+        expected.object.connection = Connection {
+            link_id: old.object.connection.link_id,
+            slot: old.object.connection.slot,
+            ..new.object.connection.clone()
+        };
+    }
+    // Nobody else changes anything: what was approved stays what it was.
+    expected.meta.version = new.meta.version;
+    if expected != *new {
+        permissions.push(Permission::Operate);
+    }
+    permissions
+}
+
+/// Tells whether the connection of a new endpoint is as the gateway makes it without a decision of the
+/// provider: Pending, or Approved by the service's own rule.
+fn is_initial(before: &State, changes: &[Change], tenant: &Name, endpoint: &Endpoint) -> bool {
+    let connection = &endpoint.connection;
+    match connection.state {
+        ConnectionState::Pending => {
+            connection.generation == 0
+                && connection.decided_by.is_none()
+                && connection.decided_at.is_none()
+                && connection.reason.is_empty()
+        }
+        ConnectionState::Approved => {
+            let reference = &endpoint.service_identity.reference;
+            let changed = changes
+                .iter()
+                .rev()
+                .find_map(|change| match change.object() {
+                    object @ Object::Service(_, record) if object.reference() == *reference => {
+                        Some(matches!(change, Change::Put(_)).then_some(record))
+                    }
+                    _ => None,
+                });
+            let service = changed.unwrap_or_else(|| before.services.get(reference));
+            connection.decided_by.as_deref() == Some(AUTO_APPROVAL)
+                && service.is_some_and(|service| {
+                    service.meta.uid == endpoint.service_identity.uid
+                        && service.object.spec.approves_at_once(tenant)
+                })
+        }
+        ConnectionState::Rejected | ConnectionState::Disconnected => false,
+    }
+}
+
+/// Refuses entries of a manifest that name what the principal may not see, before anything is looked up:
+/// the refusal is the same, whether the object exists or not.
+///
+/// # Errors
+/// [`Code::NotFound`].
+pub fn require_visible_connection(
+    state: &State,
+    endpoint: &Reference,
+    principal: &Principal,
+) -> Result<(), Problem> {
+    let visible = principal.sees(&endpoint.tenant)
+        || state
+            .endpoints
+            .get(endpoint)
+            .is_some_and(|record| principal.sees(&record.object.service_identity.reference.tenant));
+    if visible {
+        return Ok(());
+    }
+    Err(Problem::not_found(Kind::Endpoint, endpoint))
+}
+
+#[cfg(test)]
+mod tests;
