@@ -23,6 +23,28 @@ pub struct Claim {
     pub value: String,
 }
 
+impl Claim {
+    /// Refuses texts that are empty, too long, or hold control characters.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        for (field, text, most) in [
+            ("issuer", &self.issuer, 2_000),
+            ("claim", &self.claim, 100),
+            ("value", &self.value, 500),
+        ] {
+            if text.is_empty() || text.len() > most || text.chars().any(char::is_control) {
+                return Err(Problem::invalid(
+                    field,
+                    format!("{field} has 1 to {most} bytes and no control characters"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// An identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -84,18 +106,12 @@ impl IdentityRequest {
                 ),
             ));
         }
-        for (field, text, most) in [("claim", &self.claim, 100), ("value", &self.value, 500)] {
-            if text.is_empty() || text.len() > most || text.chars().any(char::is_control) {
-                return Err(Problem::invalid(
-                    field,
-                    format!("{field} has 1 to {most} bytes and no control characters"),
-                ));
-            }
-        }
-        Ok(Claim {
+        let claim = Claim {
             issuer: self.issuer.clone(),
             claim: self.claim.clone(),
             value: self.value.clone(),
-        })
+        };
+        claim.check()?;
+        Ok(claim)
     }
 }

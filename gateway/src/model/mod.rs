@@ -9,6 +9,7 @@ pub mod connection;
 pub mod endpoint;
 pub mod event;
 pub mod identity;
+pub mod invariants;
 pub mod manifest;
 pub mod name;
 pub mod network;

@@ -1,6 +1,6 @@
 //! Networks: isolated address spaces, met by the gateway through attachments.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -97,10 +97,11 @@ impl NetworkRequest {
                 "a network needs at least one attachment: name the interface that leads to it",
             ));
         }
+        let mut interfaces = HashSet::new();
         for (place, attachment) in self.attachments.iter().enumerate() {
             let field = format!("attachments[{place}].interface");
             check_interface_name(&field, &attachment.interface)?;
-            if self.attachments[..place].contains(attachment) {
+            if !interfaces.insert(&attachment.interface) {
                 return Err(Problem::invalid(
                     field,
                     format!("interface {} is named twice", attachment.interface),
@@ -201,6 +202,25 @@ fn check_within(field: &str, address: IpAddr, prefixes: &[IpNet]) -> Result<(), 
 }
 
 impl Network {
+    /// Refuses a stored network that no request makes.
+    ///
+    /// # Errors
+    /// As for a request.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        let request = NetworkRequest {
+            name: None,
+            version: None,
+            labels: None,
+            attachments: self.attachments.clone(),
+            isolated: self.isolated,
+            mtu: self.mtu,
+            prefixes: self.prefixes.clone(),
+            routers: self.routers.clone(),
+            pool: self.pool.clone(),
+        };
+        request.check()
+    }
+
     /// Refuses an address that no host of the network can have, or that a router of it has.
     ///
     /// # Errors

@@ -103,10 +103,10 @@ impl Change {
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The key is of no known form.
-    #[error("the store holds an unknown key {0:?}")]
+    #[error("the key {0:?} is unknown, or not that of its value")]
     Key(String),
     /// The value is not what the key says.
-    #[error("the store's {key:?} can't be read: {error}")]
+    #[error("the entry {key:?} can't be read: {error}")]
     Value {
         /// Which one.
         key: String,

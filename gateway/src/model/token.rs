@@ -42,6 +42,20 @@ impl TokenHash {
     pub fn of(text: &str) -> Self {
         Self(URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes())))
     }
+
+    /// Returns the hash in unpadded base64url (RFC 4648, section 5).
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns whether a stored hash is one that [`Self::of`] makes.
+    #[must_use]
+    pub fn is_well_formed(&self) -> bool {
+        URL_SAFE_NO_PAD
+            .decode(&self.0)
+            .is_ok_and(|bytes| bytes.len() == 32)
+    }
 }
 
 /// The text of a token with this secret.

@@ -44,21 +44,26 @@ pub struct WebhookRequest {
 impl WebhookRequest {
     /// Checks the address.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        const MOST: usize = 2_000;
-        let problem = |text: String| Err(Problem::invalid("url", text));
-        if self.url.len() > MOST {
-            return problem(format!("url has at most {MOST} bytes"));
+        check_url(&self.url)
+    }
+}
+
+/// Refuses addresses that events can't be sent to.
+fn check_url(url: &str) -> Result<(), Problem> {
+    const MOST: usize = 2_000;
+    let problem = |text: String| Err(Problem::invalid("url", text));
+    if url.len() > MOST {
+        return problem(format!("url has at most {MOST} bytes"));
+    }
+    match reqwest::Url::parse(url) {
+        Err(error) => problem(format!("{url:?} is no URL: {error}")),
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
+            problem("events are sent to http:// or https:// addresses".to_owned())
         }
-        match reqwest::Url::parse(&self.url) {
-            Err(error) => problem(format!("{:?} is no URL: {error}", self.url)),
-            Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
-                problem("events are sent to http:// or https:// addresses".to_owned())
-            }
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => problem(
-                "a URL with a password in it would show it: check the signature instead".to_owned(),
-            ),
-            Ok(_) => Ok(()),
-        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => problem(
+            "a URL with a password in it would show it: check the signature instead".to_owned(),
+        ),
+        Ok(_) => Ok(()),
     }
 }
 
@@ -72,6 +77,22 @@ pub fn new_secret(secret: [u8; 32]) -> String {
 const SECRET_PREFIX: &str = "whsec_";
 
 impl Webhook {
+    /// Refuses a stored webhook that no request makes. A secret without a key would sign with an empty
+    /// one, which everybody knows.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        const SHORTEST: usize = 16;
+        check_url(&self.url)?;
+        let key = self.secret.strip_prefix(SECRET_PREFIX);
+        let key = key.and_then(|text| STANDARD.decode(text).ok());
+        if key.is_none_or(|key| key.len() < SHORTEST) {
+            return Err(Problem::invalid("secret", "its secret holds no key"));
+        }
+        Ok(())
+    }
+
     /// The value of the `webhook-signature` header: HMAC-SHA256 over id, time and body, as Standard
     /// Webhooks has it.
     #[must_use]

@@ -14,6 +14,7 @@ pub use apply::{Difference, Fate, FieldDifference, Options, apply, export};
 pub use connection::{decide, visible_connection};
 pub use endpoint::{create_endpoint, delete_endpoint, update_endpoint};
 pub use network::{create_network, delete_network, update_network};
+pub(crate) use service::is_alias_of;
 pub use service::{create_service, delete_service, update_service};
 pub use tenant::{create_tenant, delete_tenant, update_tenant};
 pub use webhook::{create_webhook, delete_webhook};

@@ -58,11 +58,7 @@ pub(super) fn create_service_as(
     let service = Service {
         alias: match alias {
             Some(alias) => checked_alias(state, &name, alias)?,
-            None => format!(
-                "{name}.{}.{}",
-                context.identifiers.alias_part(),
-                policy.alias_domain
-            ),
+            None => free_alias(state, context, policy, &name),
         },
         spec: request.spec,
         number,
@@ -72,10 +68,20 @@ pub(super) fn create_service_as(
     Ok(vec![Change::Put(Object::Service(tenant.clone(), record))])
 }
 
-/// An alias that is of the form that aliases have, and free.
-fn checked_alias(state: &State, name: &Name, alias: String) -> Result<String, Problem> {
-    let invalid = |text: String| Problem::invalid("alias", text);
-    let fits = |part: &str| {
+/// Returns a random alias that no service has.
+fn free_alias(state: &State, context: &mut Context<'_>, policy: &Policy, name: &Name) -> String {
+    loop {
+        let random = context.identifiers.alias_part();
+        let alias = format!("{name}.{random}.{}", policy.alias_domain);
+        if state.service_of_alias(&alias).is_none() {
+            return alias;
+        }
+    }
+}
+
+/// Returns whether a text is of the form that the service's aliases have: `NAME.RANDOM.DOMAIN`.
+pub(crate) fn is_alias_of(name: &Name, alias: &str) -> bool {
+    let is_random = |part: &str| {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
         part.len() == 16 && part.bytes().all(allowed)
     };
@@ -85,16 +91,22 @@ fn checked_alias(state: &State, name: &Name, alias: String) -> Result<String, Pr
     let (random, domain) = rest
         .and_then(|rest| rest.split_once('.'))
         .unwrap_or_default();
-    let domain_fits = !domain.is_empty()
+    let is_domain = !domain.is_empty()
         && domain.len() <= 150
         && domain
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
-    if !fits(random) || !domain_fits {
+    is_random(random) && is_domain
+}
+
+/// An alias that is of the form that aliases have, and free.
+fn checked_alias(state: &State, name: &Name, alias: String) -> Result<String, Problem> {
+    if !is_alias_of(name, &alias) {
         let shown: String = alias.chars().take(100).collect();
-        return Err(invalid(format!(
-            "{shown:?} is no alias of {name}: NAME.RANDOM.DOMAIN"
-        )));
+        return Err(Problem::invalid(
+            "alias",
+            format!("{shown:?} is no alias of {name}: NAME.RANDOM.DOMAIN"),
+        ));
     }
     if state.service_of_alias(&alias).is_some() {
         return Err(Problem::new(Code::InUse, format!("the alias {alias} is in use")).at("alias"));

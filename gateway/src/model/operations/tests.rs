@@ -53,7 +53,7 @@ fn body<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Problem> {
 }
 
 impl World {
-    fn run(
+    pub(crate) fn run(
         &mut self,
         operation: impl FnOnce(&State, &mut Context<'_>, &Policy) -> Result<Vec<Change>, Problem>,
     ) -> Outcome {

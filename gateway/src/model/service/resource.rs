@@ -1,5 +1,7 @@
 //! Resources: what an endpoint is bound to.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -43,10 +45,10 @@ impl Resource {
                 format!("a resource offers 1 to {MOST_PORTS} ports"),
             ));
         }
+        let mut ports = HashSet::new();
         for (place, port) in self.ports.iter().enumerate() {
             let field = format!("{field}.ports[{place}]");
-            let same = |other: &Port| (other.protocol, other.port) == (port.protocol, port.port);
-            if self.ports[..place].iter().any(same) {
+            if !ports.insert((port.protocol, port.port)) {
                 return Err(Problem::invalid(
                     field,
                     format!("port {}/{} is offered twice", port.port, port.protocol),
@@ -74,6 +76,7 @@ impl Resource {
                 format!("a resource has at most {MOST_BACKENDS} backends"),
             ));
         }
+        let mut addresses = HashSet::new();
         for (place, backend) in self.backends.iter().enumerate() {
             let field = format!("{field}.backends[{place}]");
             check_host(&format!("{field}.address"), backend.address)?;
@@ -94,10 +97,7 @@ impl Resource {
                     format!("a weight is at most {MOST_WEIGHT}"),
                 ));
             }
-            if self.backends[..place]
-                .iter()
-                .any(|other| other.address == backend.address)
-            {
+            if !addresses.insert(backend.address) {
                 return Err(Problem::invalid(
                     format!("{field}.address"),
                     format!("backend {} is named twice", backend.address),

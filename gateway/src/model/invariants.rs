@@ -1,0 +1,332 @@
+//! Invariants of the whole state: every cross-reference, uniqueness and range. Operations keep them;
+//! a start and a restore check them before anything is built on what was stored.
+//!
+//! Quotas are no invariants: they may be lowered below what a tenant has.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    hash::Hash,
+    net::IpAddr,
+};
+
+use gateway_common::{flow::Realm, maps::MOST_LINKS};
+use uuid::Uuid;
+
+use crate::model::{
+    ConnectionState, Endpoint, Name, Network, Object, Problem, Record, Reference, Service,
+    address::{AddressRange, check_host},
+    operations::is_alias_of,
+    record::{check_labels, check_text},
+};
+
+/// An object that no sequence of operations makes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the entry {key} can't be used: {detail}")]
+pub struct Violation {
+    /// The object's key in the store.
+    pub key: String,
+    /// The invariant that does not hold.
+    pub detail: String,
+}
+
+impl Violation {
+    fn new(object: &Object, detail: impl Into<String>) -> Self {
+        Self {
+            key: object.key(),
+            detail: detail.into(),
+        }
+    }
+}
+
+/// Checks objects that are to become a state. Takes time and memory in proportion to their size, whatever
+/// they hold.
+///
+/// # Errors
+/// The first invariant that does not hold.
+pub fn check(objects: &[Object]) -> Result<(), Violation> {
+    let mut seen = Seen::default();
+    for object in objects {
+        seen.add(object)?;
+    }
+    let mut members = BTreeMap::new();
+    for object in objects {
+        seen.check_references(object)?;
+        add_member(object, &mut members);
+    }
+    members.values_mut().try_for_each(Members::check)
+}
+
+/// What must be unique, and what others refer to.
+#[derive(Default)]
+struct Seen<'a> {
+    uids: HashSet<Uuid>,
+    numbers: HashSet<u32>,
+    slots: HashSet<u32>,
+    interfaces: HashSet<&'a str>,
+    aliases: HashSet<&'a str>,
+    hashes: HashSet<&'a str>,
+    tenants: HashSet<&'a Name>,
+    networks: HashMap<Reference, &'a Network>,
+    services: HashMap<Reference, &'a Record<Service>>,
+}
+
+impl<'a> Seen<'a> {
+    /// Checks an object by itself, and against those before it.
+    fn add(&mut self, object: &'a Object) -> Result<(), Violation> {
+        let wrong = |detail: String| Violation::new(object, detail);
+        let problem = |problem: Problem| Violation::new(object, problem.detail);
+        check_labels(&object.meta().labels).map_err(problem)?;
+        once(&mut self.uids, object.meta().uid, "uid").map_err(wrong)?;
+        match object {
+            Object::Tenant(record) => {
+                self.tenants.insert(&record.meta.name);
+            }
+            Object::Network(_, record) => {
+                let network = &record.object;
+                network.check().map_err(problem)?;
+                if network.number > Realm::MOST {
+                    let most = Realm::MOST;
+                    return Err(wrong(format!(
+                        "its number {} is above {most}",
+                        network.number
+                    )));
+                }
+                self.number(network.number).map_err(wrong)?;
+                for attachment in &network.attachments {
+                    once(
+                        &mut self.interfaces,
+                        attachment.interface.as_str(),
+                        "interface",
+                    )
+                    .map_err(wrong)?;
+                }
+                self.networks.insert(object.reference(), network);
+            }
+            Object::Service(_, record) => self.add_service(object, record)?,
+            Object::Endpoint(_, record) => {
+                check_endpoint(&record.object).map_err(problem)?;
+                let connection = &record.object.connection;
+                self.number(connection.link_id).map_err(wrong)?;
+                if connection.slot >= MOST_LINKS {
+                    return Err(wrong(format!("its slot is {}", connection.slot)));
+                }
+                once(&mut self.slots, connection.slot, "slot").map_err(wrong)?;
+                let approved = connection.state == ConnectionState::Approved;
+                if approved != (connection.generation != 0) {
+                    let (state, generation) = (connection.state, connection.generation);
+                    return Err(wrong(format!(
+                        "its connection is {state} with generation {generation}"
+                    )));
+                }
+            }
+            Object::Token(_, record) => {
+                let hash = &record.object.hash;
+                if !hash.is_well_formed() {
+                    return Err(wrong("its hash is none".to_owned()));
+                }
+                once(&mut self.hashes, hash.as_str(), "hash").map_err(wrong)?;
+            }
+            Object::Identity(_, record) => record.object.claim.check().map_err(problem)?,
+            Object::Webhook(_, record) => record.object.check().map_err(problem)?,
+        }
+        Ok(())
+    }
+
+    fn add_service(
+        &mut self,
+        object: &Object,
+        record: &'a Record<Service>,
+    ) -> Result<(), Violation> {
+        let wrong = |detail: String| Violation::new(object, detail);
+        let service = &record.object;
+        service
+            .spec
+            .check()
+            .map_err(|problem| wrong(problem.detail))?;
+        self.number(service.number).map_err(wrong)?;
+        for number in service.resource_numbers.values() {
+            self.number(*number).map_err(wrong)?;
+        }
+        let resources: HashSet<&Name> = service.spec.resources.iter().map(|r| &r.name).collect();
+        let numbered = service.resource_numbers.keys();
+        if resources != numbered.collect() {
+            return Err(wrong("its resources are not those with numbers".to_owned()));
+        }
+        if !is_alias_of(&record.meta.name, &service.alias) {
+            let shown: String = service.alias.chars().take(100).collect();
+            return Err(wrong(format!("its alias is {shown:?}")));
+        }
+        once(&mut self.aliases, service.alias.as_str(), "alias").map_err(wrong)?;
+        self.services.insert(object.reference(), record);
+        Ok(())
+    }
+
+    /// Takes in a number of a network, service, resource or connection.
+    fn number(&mut self, number: u32) -> Result<(), String> {
+        if number == 0 {
+            return Err("a number of it is 0".to_owned());
+        }
+        once(&mut self.numbers, number, "number")
+    }
+
+    /// Checks that what the object refers to is there.
+    fn check_references(&self, object: &Object) -> Result<(), Violation> {
+        let wrong = |detail: String| Violation::new(object, detail);
+        let tenant = object.tenant();
+        if !self.tenants.contains(tenant) {
+            return Err(wrong(format!("there is no tenant {tenant}")));
+        }
+        let network = |name: &Name| {
+            let reference = Reference::new(tenant.clone(), name.clone());
+            let found = self.networks.get(&reference);
+            found.ok_or_else(|| wrong(format!("there is no network {reference}")))
+        };
+        match object {
+            Object::Service(_, record) => network(&record.object.spec.network).map(drop),
+            Object::Endpoint(_, record) => {
+                let endpoint = &record.object;
+                let network = network(&endpoint.network)?;
+                for address in &endpoint.addresses {
+                    network
+                        .check_member("addresses", *address)
+                        .map_err(|problem| wrong(problem.detail))?;
+                }
+                self.check_service(endpoint).map_err(wrong)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that a connection which may carry packets has a service to go to.
+    fn check_service(&self, endpoint: &Endpoint) -> Result<(), String> {
+        // Disconnected is final: what it was bound to may be gone, or another of the name.
+        if endpoint.connection.state == ConnectionState::Disconnected {
+            return Ok(());
+        }
+        let bound = &endpoint.service_identity;
+        let service = self
+            .services
+            .get(&bound.reference)
+            .filter(|service| service.meta.uid == bound.uid)
+            .ok_or_else(|| format!("there is no service {} of its uid", bound.reference))?;
+        let resource = service.object.spec.resource(&endpoint.resource);
+        resource.map(drop).ok_or_else(|| {
+            format!(
+                "service {} has no resource {}",
+                bound.reference, endpoint.resource
+            )
+        })
+    }
+}
+
+/// Notes which addresses of its network the object takes.
+fn add_member<'a>(object: &'a Object, members: &mut BTreeMap<Reference, Members<'a>>) {
+    match object {
+        Object::Service(_, record) => {
+            let spec = &record.object.spec;
+            let reference = Reference::new(object.tenant().clone(), spec.network.clone());
+            let members = members.entry(reference).or_default();
+            let ranges = spec.nat_addresses.iter();
+            members.ranges.extend(ranges.map(|range| (*range, object)));
+            for backend in spec.resources.iter().flat_map(|r| &r.backends) {
+                members.backends.insert(backend.address, object);
+            }
+        }
+        Object::Endpoint(_, record) => {
+            let endpoint = &record.object;
+            let reference = Reference::new(object.tenant().clone(), endpoint.network.clone());
+            let members = members.entry(reference).or_default();
+            let addresses = endpoint.addresses.iter();
+            members
+                .endpoints
+                .extend(addresses.map(|address| (*address, object)));
+        }
+        _ => {}
+    }
+}
+
+/// The addresses of one network that objects take, with the objects.
+#[derive(Default)]
+struct Members<'a> {
+    endpoints: Vec<(IpAddr, &'a Object)>,
+    ranges: Vec<(AddressRange, &'a Object)>,
+    backends: HashMap<IpAddr, &'a Object>,
+}
+
+impl Members<'_> {
+    /// Checks that no address serves two purposes. Several services may have the same backend.
+    fn check(&mut self) -> Result<(), Violation> {
+        let taken = |object: &Object, address: &dyn fmt::Display, other: &Object| {
+            Violation::new(
+                object,
+                format!("{address} is an address of {} too", other.key()),
+            )
+        };
+        self.ranges.sort_by_key(|(range, _)| range.ends());
+        for pair in self.ranges.windows(2) {
+            if let [(first, one), (second, other)] = pair
+                && first.overlaps(*second)
+            {
+                return Err(taken(other, second, one));
+            }
+        }
+        for (address, backend) in &self.backends {
+            if let Some(service) = self.range_of(*address) {
+                return Err(taken(service, address, backend));
+            }
+        }
+        let mut addresses = HashMap::new();
+        for (address, endpoint) in &self.endpoints {
+            let other = addresses.insert(*address, *endpoint);
+            let other = other
+                .or_else(|| self.backends.get(address).copied())
+                .or_else(|| self.range_of(*address));
+            if let Some(other) = other {
+                return Err(taken(endpoint, address, other));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the service that has the address for source NAT. The ranges must be sorted and disjoint.
+    fn range_of(&self, address: IpAddr) -> Option<&Object> {
+        let after = self
+            .ranges
+            .partition_point(|(range, _)| range.ends().0 <= address);
+        let (range, service) = self.ranges.get(after.checked_sub(1)?)?;
+        range.contains(address).then_some(*service)
+    }
+}
+
+/// Checks an endpoint's own fields.
+fn check_endpoint(endpoint: &Endpoint) -> Result<(), Problem> {
+    let families: HashSet<bool> = endpoint.addresses.iter().map(IpAddr::is_ipv4).collect();
+    if endpoint.addresses.is_empty() || families.len() != endpoint.addresses.len() {
+        return Err(Problem::invalid(
+            "addresses",
+            "an endpoint has one address of each family",
+        ));
+    }
+    for address in &endpoint.addresses {
+        check_host("addresses", *address)?;
+    }
+    check_text("service", &endpoint.service)?;
+    check_text("request_message", &endpoint.request_message)?;
+    check_text("reason", &endpoint.connection.reason)
+}
+
+/// Takes in a value that must not be there yet.
+fn once<T: Copy + Eq + Hash + fmt::Display>(
+    set: &mut HashSet<T>,
+    value: T,
+    what: &str,
+) -> Result<(), String> {
+    if set.insert(value) {
+        return Ok(());
+    }
+    Err(format!("its {what} {value} is that of another object too"))
+}
+
+#[cfg(test)]
+mod tests;
