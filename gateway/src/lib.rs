@@ -7,6 +7,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod dataplane;
+pub mod files;
 pub mod lock;
 pub mod model;
 pub mod netlink;

@@ -1,68 +1,148 @@
-//! One agent for one data path: locks that end with the process, however it ends.
+//! One agent for each directory: locks that end with the process, however it ends.
 
 use std::{
     fs::{self, File, TryLockError},
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
 use anyhow::{Context as _, Result, bail};
 
-/// Locks held by the running agent.
+use crate::{config::Config, files};
+
+/// Locks on the directories of an agent, for as long as the value lives.
 #[derive(Debug)]
 pub struct Lock {
-    _state: File,
-    _bpf: File,
+    _held: Vec<File>,
 }
 
 impl Lock {
-    /// Takes the locks of the state directory and of the directory on the bpf file system.
+    /// Takes the locks that a running agent has: of the state directory, of the directory on the bpf file
+    /// system, and of the run directory, where its socket is. Directories that are missing are made.
     ///
     /// # Errors
-    /// When another agent has one of them.
-    pub fn take(state_dir: &Path, bpf_dir: &Path) -> Result<Self> {
+    /// When another process has one of them, or another user could change what is in it.
+    pub fn for_agent(config: &Config) -> Result<Self> {
+        let mut lock = Self::for_maintenance(&config.state_dir, &config.bpf_dir)?;
+        let run_dir = &config.run_dir;
+        made(run_dir, files::make_open_directory)?;
+        files::check_open_directory(run_dir)?;
+        lock._held.push(take(run_dir)?);
+        Ok(lock)
+    }
+
+    /// Takes the locks for work on what an agent keeps, while none runs.
+    ///
+    /// # Errors
+    /// As for an agent.
+    pub fn for_maintenance(state_dir: &Path, bpf_dir: &Path) -> Result<Self> {
+        for directory in [state_dir, bpf_dir] {
+            made(directory, files::make_private_directory)?;
+        }
+        files::check_private_directory(state_dir)?;
+        // What is pinned there is protected by modes of its own.
+        files::check_open_directory(bpf_dir)?;
         Ok(Self {
-            _state: lock(state_dir)?,
-            _bpf: lock(bpf_dir)?,
+            _held: vec![take(state_dir)?, take(bpf_dir)?],
         })
     }
 }
 
-fn lock(directory: &Path) -> Result<File> {
-    fs::create_dir_all(directory)
-        .with_context(|| format!("could not make the directory {}", directory.display()))?;
-    let file =
-        File::open(directory).with_context(|| format!("could not open {}", directory.display()))?;
+fn made(directory: &Path, make: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
+    make(directory).with_context(|| format!("could not make the directory {}", directory.display()))
+}
+
+fn take(directory: &Path) -> Result<File> {
+    let shown = directory.display();
+    let file = File::open(directory).with_context(|| format!("could not open {shown}"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another agent is running with {}: stop it first, or give this one directories of its \
-             own",
-            directory.display()
-        ),
+        Err(TryLockError::WouldBlock) => {
+            let holder = match holder(&file) {
+                Some(process) => format!(" (process {process})"),
+                None => String::new(),
+            };
+            bail!(
+                "another agent is running with {shown}{holder}: stop it first, or give this one \
+                 directories of its own"
+            )
+        }
         Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("could not lock {}", directory.display()))
+            Err(error).with_context(|| format!("could not lock {shown}"))
         }
     }
+}
+
+/// Returns the process that holds the lock, if the kernel tells.
+fn holder(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+    holder_in(
+        &locks,
+        &format!("{major:02x}:{minor:02x}:{}", metadata.ino()),
+    )
+}
+
+/// Finds the process in the text of `/proc/locks` (proc_locks(5)).
+fn holder_in(locks: &str, inode: &str) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields[..] {
+            [_, "FLOCK", _, _, process, of, ..] if of == inode => process.parse().ok(),
+            _ => None,
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Settings;
+
+    fn config(folder: &Path, names: [&str; 3]) -> Config {
+        let [state, bpf, run] = names.map(|name| Some(folder.join(name)));
+        let file = folder.join("gateway.toml");
+        fs::write(&file, "").unwrap();
+        let settings = Settings {
+            state_dir: state,
+            bpf_dir: bpf,
+            run_dir: run,
+            ..Settings::default()
+        };
+        Config::load(Some(&file), settings).unwrap()
+    }
 
     #[test]
-    fn the_second_is_refused_and_the_next_is_not() {
+    fn the_second_is_refused_with_the_holder_and_the_next_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let (state, bpf) = (folder.path().join("state"), folder.path().join("bpf"));
-        let first = Lock::take(&state, &bpf).unwrap();
-        let other = folder.path().join("other");
-        for (state, bpf) in [(&state, &bpf), (&other, &bpf), (&state, &other)] {
-            let refusal = Lock::take(state, bpf).unwrap_err();
+        let config = |names| config(folder.path(), names);
+        let first = Lock::for_agent(&config(["state", "bpf", "run"])).unwrap();
+        for names in [
+            ["state", "bpf", "run"],
+            ["other", "bpf", "other-run"],
+            ["state", "other", "other-run"],
+            ["other", "other-bpf", "run"],
+        ] {
+            let refusal = Lock::for_agent(&config(names)).unwrap_err().to_string();
+            let holder = format!("(process {})", std::process::id());
             assert!(
-                refusal.to_string().contains("another agent is running"),
-                "{refusal}"
+                refusal.contains("another agent is running") && refusal.contains(&holder),
+                "{names:?}: {refusal}"
             );
         }
         drop(first);
-        Lock::take(&state, &bpf).unwrap();
+        Lock::for_agent(&config(["state", "bpf", "run"])).unwrap();
+    }
+
+    #[test]
+    fn the_holder_is_found_by_device_and_inode() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 fe:01:99 0 EOF\n\
+                     2: FLOCK  ADVISORY  WRITE 8 fe:01:9 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 9 fe:01:99 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 10 fe:01:99 0 EOF\n";
+        assert_eq!(holder_in(locks, "fe:01:99"), Some(10));
+        assert_eq!(holder_in(locks, "fe:02:99"), None);
+        assert_eq!(holder_in("", "fe:01:99"), None);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -76,6 +77,7 @@ impl Authority {
         };
         fs::write(&signed.certificate, certificate.pem()).expect("a file");
         fs::write(&signed.key, key.serialize_pem()).expect("a file");
+        fs::set_permissions(&signed.key, fs::Permissions::from_mode(0o600)).expect("a mode");
         signed
     }
 }

@@ -15,6 +15,8 @@ enum Step {
 /// What was done to files, by their names' last parts, in order.
 #[derive(Debug, Default)]
 pub struct Trace {
+    /// The files that were there before, whole.
+    before: BTreeMap<String, Vec<u8>>,
     steps: Vec<(String, Step)>,
 }
 
@@ -87,6 +89,13 @@ impl Trace {
         trace
     }
 
+    /// Takes in a file that was there before the first step.
+    #[must_use]
+    pub fn with_file(mut self, name: &str, content: Vec<u8>) -> Self {
+        self.before.insert(name.to_owned(), content);
+        self
+    }
+
     /// After how many steps the power can go.
     #[must_use]
     pub fn moments(&self) -> usize {
@@ -98,7 +107,10 @@ impl Trace {
     /// # Panics
     /// When they can't be written.
     pub fn cut(&self, moment: usize, unsynced: Unsynced, directory: &Path) {
-        let mut files: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+        let before = self.before.iter();
+        let mut files: BTreeMap<&str, Vec<u8>> = before
+            .map(|(name, content)| (name.as_str(), content.clone()))
+            .collect();
         let done = &self.steps[..moment];
         for (place, (name, step)) in done.iter().enumerate() {
             let of_file = |other: &&(String, Step)| other.0 == *name;

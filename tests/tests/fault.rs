@@ -380,11 +380,18 @@ fn what_keeps_the_agent_from_starting_is_said() {
         assert!(text.contains(words), "{words:?} is not in: {text}");
         assert!(text.starts_with("gateway: "), "{text}");
     };
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    says(
+        &|command| {
+            command.arg("--bpf-dir").arg(elsewhere.path());
+        },
+        "mount -t bpf bpf /sys/fs/bpf",
+    );
     says(
         &|command| {
             command.arg("--bpf-dir").arg("/tmp");
         },
-        "mount -t bpf bpf /sys/fs/bpf",
+        "name a directory in it",
     );
     says(
         &|command| {
@@ -399,12 +406,17 @@ fn what_keeps_the_agent_from_starting_is_said() {
         "absolute path",
     );
     let store = agent.state_directory().join("state.db");
-    fs::create_dir_all(agent.state_directory()).expect("a directory");
+    std::os::unix::fs::DirBuilderExt::mode(&mut fs::DirBuilder::new(), 0o700)
+        .recursive(true)
+        .create(agent.state_directory())
+        .expect("a directory");
     fs::write(
         &store,
         "this is no database, and long enough to be looked at as if it were one",
     )
     .expect("a file");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    fs::set_permissions(&store, private).expect("a mode");
     says(&|_| {}, "state.db");
     assert!(
         fs::read(&store)

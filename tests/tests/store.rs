@@ -205,6 +205,7 @@ fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
                 bad[4_096..8_192].fill(0xa5);
             bad
         }),
+        ("nothing", Vec::new()),
         ("cut short", good[..good.len() / 2].to_vec()),
     ] {
         fs::write(&file, bad).expect("a file");
@@ -245,7 +246,7 @@ fn offline_restore(agent: &Agent) -> impl Fn(&Path) -> Command + use<> {
                 restore.env(key, value);
             }
         }
-        restore.args(["restore", "--offline"]).arg(file);
+        restore.args(["restore", "--offline", "--yes"]).arg(file);
         restore
     }
 }
@@ -276,7 +277,7 @@ fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut(
     agent.cli("endpoint create b/later --network net --address 10.0.0.140 --service shop/web");
     let version = agent.json("tenant show later")["version"].as_u64();
     let events = agent.json("event list")[0]["id"].as_u64();
-    agent.cli(&format!("restore {}", backup.display()));
+    agent.cli(&format!("restore --yes {}", backup.display()));
     assert_eq!(agent.cli("export"), whole);
     succeed(
         &mut site
@@ -315,10 +316,13 @@ fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut(
 #[test]
 fn a_power_cut_at_any_write_leaves_a_whole_store() {
     let host = Arc::new(Namespace::new("gw"));
-    let agent = Agent::prepare(&host);
+    // A new store gets its name when it is whole.
+    let mut agent = Agent::start(&host);
+    agent.stop();
     let directory = tempfile::tempdir().expect("a directory");
     let traced = directory.path().join("trace");
     let state = agent.state_directory();
+    let new = fs::read(state.join("state.db")).expect("the store");
     let plain = agent.run_command();
     let mut command = host.command("strace");
     command
@@ -358,7 +362,7 @@ fn a_power_cut_at_any_write_leaves_a_whole_store() {
         succeed(Command::new("kill").arg(child));
     }
     wait::until_true("the agent's end", || running.ended());
-    let trace = Trace::read(&traced);
+    let trace = Trace::read(&traced).with_file("state.db", new);
     assert!(trace.moments() > 200, "{}", trace.moments());
     let mut reached = 0;
     for moment in 0..trace.moments() {

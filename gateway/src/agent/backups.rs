@@ -1,7 +1,7 @@
-//! The whole store, written down and put back.
+//! Backups of the whole store, and their restore while the agent runs.
 
 use jiff::Timestamp;
-use log::info;
+use log::{error, info};
 
 use crate::{
     agent::{
@@ -11,46 +11,78 @@ use crate::{
         sight::Sight,
     },
     model::{Code, Principal, Problem},
-    store::{self, Before, Entry, StoreError, restored},
+    store::{self, Backup, Before, Replacing, RestorePlan, Restored, StoreError, restored},
 };
 
+/// How a backup is restored.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RestoreOptions {
+    /// Nothing is changed; only the plan is made.
+    pub dry_run: bool,
+    /// The backup may be of another gateway.
+    pub foreign: bool,
+}
+
+/// Returns the refusal of a backup that can't be restored.
+pub fn unfit(error: StoreError) -> Problem {
+    match error {
+        error @ (StoreError::Backup(_) | StoreError::TooNew { .. }) => {
+            Problem::new(Code::Invalid, error.to_string())
+        }
+        error => Problem::new(
+            Code::Invalid,
+            format!("this backup can't be restored: {error}"),
+        ),
+    }
+}
+
 impl Core {
-    /// The whole store, as a file's content.
+    /// Returns the whole store as a backup.
     ///
     /// # Errors
-    /// When it can't be read or copied.
-    pub fn backup(&self) -> Result<Vec<u8>, Problem> {
-        self.store.backup().map_err(refusal)
+    /// When the store can't be read.
+    pub fn backup(&self) -> Result<Backup, Problem> {
+        store::back_up(&*self.store, Timestamp::now()).map_err(refusal)
     }
 
-    /// Puts what is in a backup in the place of everything; see [`restored`].
+    /// Puts a backup in the place of everything; see [`restored`]. Returns what that changes.
     ///
     /// # Errors
-    /// When the backup is not understood, nothing having changed; or that store or kernel failed.
-    pub fn restore(&mut self, principal: &Principal, entries: Vec<Entry>) -> Result<(), Problem> {
+    /// When the backup is refused, nothing having changed; or the store or the kernel failed.
+    pub fn restore(
+        &mut self,
+        principal: &Principal,
+        backup: Backup,
+        options: RestoreOptions,
+    ) -> Result<RestorePlan, Problem> {
         // A backup replaces objects of every tenant, networks included.
         principal.require_operator()?;
-        let not_understood = |error: StoreError| {
-            Problem::new(Code::Invalid, format!("this can't be restored: {error}"))
-        };
         let last = self.journal.last();
         let before = Before {
             state: &self.state,
             last_event: last,
         };
-        let entries = restored(
-            entries,
+        let replacing = Replacing {
+            store: Some(self.store.identity().map_err(refusal)?),
+            foreign: options.foreign,
+        };
+        let Restored { entries, plan } = restored(
+            backup,
             Some(before),
+            replacing,
             principal,
             Timestamp::now(),
             self.journal.most(),
             &mut self.identifiers,
         )
-        .map_err(not_understood)?;
+        .map_err(unfit)?;
+        if options.dry_run {
+            return Ok(plan);
+        }
         self.store.replace(&entries).map_err(refusal)?;
         let Principal { name, from, .. } = principal;
         info!(
-            "{name} ({from}) restored a backup with {} entries",
+            "backup: restored entries={} actor={name:?} from={from}",
             entries.len()
         );
         let loaded = store::load(&*self.store).map_err(refusal)?;
@@ -64,10 +96,13 @@ impl Core {
         self.requests = Requests::new(loaded.requests);
         self.deliveries = Deliveries::new(loaded.cursors);
         self.reconcile().map_err(|error| {
+            error!("backup: not in the kernel yet error=\"{error:#}\"");
             Problem::new(
                 Code::Internal,
-                format!("the backup is restored, but the kernel did not take it yet: {error:#}"),
+                "the backup is restored, but the kernel did not take it, and it is being tried \
+                 again: the agent's log has the details",
             )
-        })
+        })?;
+        Ok(plan)
     }
 }

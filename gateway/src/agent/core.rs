@@ -226,10 +226,8 @@ impl Core {
             error!("the kernel did not take a change: {error:#}");
             Problem::new(
                 Code::Internal,
-                format!(
-                    "the change is stored, but the kernel did not take it, and it is being tried \
-                     again: {error:#}"
-                ),
+                "the change is stored, but the kernel did not take it, and it is being tried again: \
+                 the agent's log has the details",
             )
         })?;
         Ok(true)

@@ -1,7 +1,7 @@
 //! The agent: starts the data path, keeps it in step with the store and the host, and serves the
 //! API. The data path does not need it: killed at any moment, packets go on as before.
 
-mod backups;
+pub mod backups;
 pub mod core;
 pub mod deliveries;
 pub mod detection;
@@ -18,7 +18,6 @@ pub mod ways;
 pub mod webhooks;
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -45,6 +44,7 @@ use crate::{
         flow_tables::FlowTables,
         program::{self, Parameters, Program},
     },
+    files,
     lock::Lock,
     netlink::{Kernel, Netlink, Watch},
     privileges,
@@ -79,8 +79,6 @@ pub struct Agent {
     netlink: Netlink,
     kernel: Kernel,
     sender: Sender,
-    /// Where the store is.
-    pub state_dir: PathBuf,
     /// Who is trusted to say who asks.
     pub issuers: Issuers,
 }
@@ -110,7 +108,8 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     if unsafe { libc::geteuid() } != 0 {
         bail!("the agent must run as root: it loads a program into the kernel");
     }
-    let lock = Lock::take(&config.state_dir, &config.bpf_dir)?;
+    let lock = Lock::for_agent(config)?;
+    files::check_store(&config.state_dir.join(STORE))?;
     let socket = api::socket::prepare(&config.socket(), &config.socket_group)?;
     privileges::give_up()?;
     Ok(Prepared {
@@ -137,7 +136,10 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let loading = tokio::task::spawn_blocking(move || Program::load(&bpf_dir, parameters));
     let loaded = tokio::task::block_in_place(|| store::load(&store));
     let (mut program, maps) = loading.await?.context("could not start the data path")?;
-    let loaded = loaded?;
+    let loaded = loaded.context(
+        "the store can't be used: put a backup in its place with `gateway restore --offline FILE`; \
+         what is approved goes on meanwhile",
+    )?;
     if config.log_packets {
         log_packets(program.logger()?)?;
     }
@@ -160,7 +162,6 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         netlink,
         kernel,
         sender: Sender::open().context("could not open a socket for frames")?,
-        state_dir: config.state_dir.clone(),
         issuers: Issuers::new(&config.oidc_issuers, config.outside_ca.as_ref())?,
     });
     // What the store says is in force before the first request is taken.

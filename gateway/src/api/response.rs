@@ -49,8 +49,12 @@ impl From<Problem> for Refusal {
 
 impl From<anyhow::Error> for Refusal {
     fn from(error: anyhow::Error) -> Self {
-        log::error!("{error:#}");
-        Self(Problem::new(Code::Internal, format!("{error:#}")))
+        log::error!("api: request failed error=\"{error:#}\"");
+        // The chain of causes names files and system calls, which are not the caller's business.
+        Self(Problem::new(
+            Code::Internal,
+            "the gateway failed: the agent's log has the details",
+        ))
     }
 }
 

@@ -38,18 +38,14 @@ pub struct Prepared {
     path: PathBuf,
 }
 
-/// Makes the socket, for root and the group. The caller holds the agent's lock, so nobody else listens
-/// there.
+/// Makes the socket, for root and the group. The caller holds the lock of its directory, so nobody else
+/// listens there.
 ///
 /// # Errors
 /// When it can't be made.
 pub fn prepare(path: &Path, group: &str) -> Result<Prepared> {
     let hidden = path.with_extension("sock.new");
     let shown = hidden.display();
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("could not make the directory {}", directory.display()))?;
-    }
     match fs::remove_file(&hidden) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("could not remove the old socket {shown}"));

@@ -32,6 +32,7 @@ use crate::{
     api::{Shared, router},
     auth::{Credential, certificate},
     config::TlsSettings,
+    files,
 };
 
 /// How long a client may take for the handshake, and for a request's head.
@@ -202,6 +203,7 @@ async fn reload(settings: TlsSettings, config: Arc<RwLock<Arc<ServerConfig>>>) {
 fn server_config(settings: &TlsSettings) -> Result<ServerConfig> {
     let certificates = read_certificates(&settings.certificate)?;
     let shown = settings.key.display();
+    files::check_key(&settings.key)?;
     let key = PrivateKeyDer::from_pem_file(&settings.key)
         .with_context(|| format!("could not read the private key {shown}"))?;
     let builder = ServerConfig::builder();

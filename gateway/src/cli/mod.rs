@@ -2,12 +2,13 @@
 
 mod client;
 mod commands;
+mod flags;
 mod output;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub use output::Format;
@@ -23,6 +24,7 @@ use crate::{
     client::Target,
     config::{Config, DEFAULT_SOCKET, Settings},
     dataplane::program,
+    files,
 };
 
 /// Private Link Gateway: a provider's service as one private IP address in a consumer's network.
@@ -43,7 +45,7 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Detach from all interfaces and forget all flows; traffic through the gateway stops
-    Unload(RunArguments),
+    Unload(KeptArguments),
     /// Owners of networks, services and endpoints
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -73,13 +75,13 @@ enum Command {
     },
     /// Put a backup in the place of everything
     Restore {
-        /// The file
-        file: PathBuf,
-        /// Without an agent, which may not even start
-        #[arg(long)]
-        offline: bool,
         #[command(flatten)]
-        run: RunArguments,
+        restore: backup::RestoreArguments,
+        #[command(flatten)]
+        kept: KeptArguments,
+        /// How many events are kept [default: 10000]
+        #[arg(long, env = "GATEWAY_EVENTS_KEPT", value_name = "N", help_heading = OFFLINE)]
+        events_kept: Option<usize>,
     },
     /// What was changed, and by whom
     #[command(subcommand)]
@@ -117,7 +119,7 @@ pub struct Options {
     #[arg(long, global = true, env = "GATEWAY_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key", help_heading = REMOTE)]
     client_certificate: Option<PathBuf>,
     /// Its private key, a PEM file
-    #[arg(long, global = true, env = "GATEWAY_CLIENT_KEY", value_name = "FILE", help_heading = REMOTE)]
+    #[arg(long, global = true, env = "GATEWAY_CLIENT_KEY", value_name = "FILE", requires = "client_certificate", help_heading = REMOTE)]
     client_key: Option<PathBuf>,
     /// How results are shown
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
@@ -125,6 +127,7 @@ pub struct Options {
 }
 
 const REMOTE: &str = "From afar";
+const OFFLINE: &str = "Of the agent's configuration, without an agent";
 
 impl Options {
     fn target(self) -> Target {
@@ -150,6 +153,34 @@ struct RunArguments {
     settings: Settings,
 }
 
+/// What of the agent's configuration says where it keeps things.
+#[derive(Debug, Args)]
+#[command(next_help_heading = OFFLINE)]
+struct KeptArguments {
+    /// The configuration file; it need not exist if it is the default one
+    /// [default: /etc/gateway/gateway.toml]
+    #[arg(long, env = "GATEWAY_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the store is [default: /var/lib/gateway]
+    #[arg(long, env = "GATEWAY_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Where program and maps are pinned, on a bpf file system [default: /sys/fs/bpf/gateway]
+    #[arg(long, env = "GATEWAY_BPF_DIR", value_name = "DIR")]
+    bpf_dir: Option<PathBuf>,
+}
+
+impl KeptArguments {
+    fn load(self, events_kept: Option<usize>) -> Result<Config> {
+        let settings = Settings {
+            state_dir: self.state_dir,
+            bpf_dir: self.bpf_dir,
+            events_kept,
+            ..Settings::default()
+        };
+        Config::load(self.config.as_deref(), settings)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Say what is wrong with the configuration, or what is in force
@@ -165,16 +196,26 @@ enum ConfigCommand {
 /// Runs what was asked for.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
     // Every HTTP client wants one. Fails only if one is installed already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match dispatch(cli) {
+    match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("gateway: {error:#}");
             ExitCode::from(1)
         }
     }
+}
+
+fn run(matches: &ArgMatches) -> Result<()> {
+    flags::check(matches)?;
+    let mut cli = Cli::from_arg_matches(matches)?;
+    if flags::given(matches, "socket") {
+        // A flag wins over a server that the environment names.
+        cli.options.server = None;
+    }
+    dispatch(cli)
 }
 
 fn dispatch(Cli { options, command }: Cli) -> Result<()> {
@@ -185,6 +226,7 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
                 .filter_module("gateway", config.log)
                 .filter_module("aya", config.log.min(log::LevelFilter::Warn))
                 .init();
+            files::narrow_umask();
             let prepared = agent::prepare(&config)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(4)
@@ -203,7 +245,8 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
             Ok(())
         }
         Command::Unload(arguments) => {
-            let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
+            let config = arguments.load(None)?;
+            files::narrow_umask();
             program::unload(&config.state_dir, &config.bpf_dir)
         }
         Command::Openapi => output::print(&(api::document().to_pretty_json()? + "\n")),
@@ -237,14 +280,13 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
             talk(options, async |client| backup::backup(client, file).await)
         }
         Command::Restore {
-            file,
-            offline: false,
-            ..
-        } => talk(options, async |client| backup::restore(client, &file).await),
-        Command::Restore { file, run, .. } => {
-            let config = Config::load(run.config.as_deref(), run.settings)?;
-            backup::restore_offline(&config, &file)
-        }
+            restore,
+            kept,
+            events_kept,
+        } if restore.offline => backup::restore_offline(&kept.load(events_kept)?, &restore),
+        Command::Restore { restore, .. } => talk(options, async |client| {
+            backup::restore(client, &restore).await
+        }),
         Command::Event(command) => talk(options, async |client| event::run(client, command).await),
         Command::Whoami => talk(options, async |client| status::whoami(client).await),
         Command::Status => talk(options, async |client| status::run(client).await),

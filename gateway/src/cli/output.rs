@@ -33,7 +33,7 @@ pub(super) enum Table {
 }
 
 impl Table {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Rows(_, rows) if rows.is_empty() => "none\n".to_owned(),
             Self::Rows(head, rows) => lines(head, rows),

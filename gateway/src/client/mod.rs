@@ -13,9 +13,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use reqwest::{Method, Response, header};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::api::{
-    page::{MOST_ITEMS, Page},
-    response::ProblemDocument,
+use crate::{
+    api::{
+        page::{MOST_ITEMS, Page},
+        response::ProblemDocument,
+    },
+    files,
 };
 
 /// Where the agent is, and what to show it.
@@ -111,6 +114,7 @@ impl Client {
                 if let Some((certificate, key)) = certificate {
                     let mut text = read(certificate)?;
                     text.extend(read(key)?);
+                    files::warn_of_readers(key);
                     let identity = reqwest::Identity::from_pem(&text).with_context(|| {
                         let (certificate, key) = (certificate.display(), key.display());
                         format!("{certificate} and {key} are no certificate and its key")
@@ -301,6 +305,7 @@ fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>> {
 /// The header that shows the token in the file.
 fn bearer(path: &Path) -> Result<header::HeaderValue> {
     let text = String::from_utf8(read(path)?).ok();
+    files::warn_of_readers(path);
     let token = text.as_deref().map(str::trim).unwrap_or_default();
     let value = header::HeaderValue::from_str(&format!("Bearer {token}")).ok();
     let mut value = value

@@ -502,10 +502,17 @@ impl Client {
     ///
     /// # Errors
     /// The agent's refusal, or that it can't be reached.
-    pub async fn restore(&self, body: Vec<u8>) -> Result<()> {
+    pub async fn restore(
+        &self,
+        dry_run: Option<bool>,
+        foreign: Option<bool>,
+        body: Vec<u8>,
+    ) -> Result<RestorePlan> {
         let path = "/v1/restore";
-        let query = Query::default();
-        self.call_without_answer(Method::POST, path, &query, Body::<()>::Bytes(body))
+        let query = Query::default()
+            .with("dry_run", dry_run)
+            .with("foreign", foreign);
+        self.call(Method::POST, path, &query, Body::<()>::Bytes(body))
             .await
     }
 

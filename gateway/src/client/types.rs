@@ -14,4 +14,5 @@ pub use crate::{
         token::TokenRequest,
         webhook::WebhookRequest,
     },
+    store::RestorePlan,
 };

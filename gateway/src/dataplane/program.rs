@@ -379,7 +379,7 @@ pub fn remove_other_layouts(directory: &Path) -> Result<()> {
 /// # Errors
 /// When the agent runs, or the directory can't be changed.
 pub fn unload(state_dir: &Path, bpf_dir: &Path) -> Result<()> {
-    let _lock = Lock::take(state_dir, bpf_dir)?;
+    let _lock = Lock::for_maintenance(state_dir, bpf_dir)?;
     for directory in ["links".to_owned(), format!("maps-v{LAYOUT_VERSION}")] {
         let path = bpf_dir.join(directory);
         match fs::remove_dir_all(&path) {

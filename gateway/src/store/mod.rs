@@ -3,18 +3,26 @@
 //! The model does not lean on SQL, so another store (etcd, for several gateways with one desired
 //! state) can take SQLite's place behind [`Store`].
 
+pub mod backup;
+mod error;
 pub mod keys;
 mod restore;
 mod sqlite;
 
-pub use restore::{Before, restored};
-pub use sqlite::{Sqlite, read_backup};
+pub use backup::{Backup, BackupError};
+pub use error::StoreError;
+pub use restore::{
+    Before, ConnectionChange, KindChanges, Replacing, RestorePlan, Restored, restored,
+};
+pub use sqlite::Sqlite;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use crate::model::{Change, Kind, Object, Reference, State, event::Recorded, object::DecodeError};
+use crate::model::{
+    Change, Kind, Object, Reference, State, event::Recorded, invariants, object::DecodeError,
+};
 
 /// A stored value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,60 +46,6 @@ pub struct Write {
     pub value: Option<String>,
 }
 
-/// Why the store did not do it. Nothing has changed then.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// An entry is not at the revision that was expected.
-    #[error("{0:?} was changed by somebody else in the meantime")]
-    Conflict(String),
-    /// The store was written by a program that is newer than this one.
-    #[error(
-        "the store {path} has schema version {found}, this program knows up to {known}: use the \
-         program that wrote it, or a newer one"
-    )]
-    TooNew {
-        /// The file.
-        path: String,
-        /// Its schema.
-        found: u32,
-        /// Ours.
-        known: u32,
-    },
-    /// The file is damaged.
-    #[error(
-        "the store {path} is damaged ({found}): put a backup in its place with `gateway restore \
-         --offline FILE`; what is approved goes on meanwhile"
-    )]
-    Damaged {
-        /// The file.
-        path: String,
-        /// What was found.
-        found: String,
-    },
-    /// What is in the store can't be read.
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// A value can't be written down.
-    #[error("an object can't be stored: {0}")]
-    Encode(#[from] serde_json::Error),
-    /// The database failed.
-    #[error("the store {path} failed: {error}")]
-    Database {
-        /// The file.
-        path: String,
-        /// What SQLite says.
-        error: rusqlite::Error,
-    },
-    /// The file or its folder can't be used.
-    #[error("the store {path} can't be opened: {error}")]
-    File {
-        /// The file.
-        path: String,
-        /// What the system says.
-        error: std::io::Error,
-    },
-}
-
 /// A store.
 pub trait Store: Send {
     /// All entries whose keys start with `prefix`, in the keys' order.
@@ -112,11 +66,11 @@ pub trait Store: Send {
     /// When the store can't be written; nothing has changed then.
     fn replace(&mut self, entries: &[Entry]) -> Result<u64, StoreError>;
 
-    /// The whole store at one moment, as a file's content that [`read_backup`] reads.
+    /// Returns the identity that was made with the store, by which its backups are told from others'.
     ///
     /// # Errors
-    /// When it can't be read, or there is no room for a copy.
-    fn backup(&self) -> Result<Vec<u8>, StoreError>;
+    /// When the store can't be read.
+    fn identity(&self) -> Result<Uuid, StoreError>;
 
     /// Brings everything into the one file, before the program ends. It may be ended without.
     ///
@@ -160,6 +114,39 @@ pub struct Once {
     pub uid: Uuid,
 }
 
+/// Returns a backup of the whole store.
+///
+/// # Errors
+/// When the store can't be read.
+pub fn back_up(store: &dyn Store, now: Timestamp) -> Result<Backup, StoreError> {
+    let header = backup::Header::new(sqlite::SCHEMA, store.identity()?, store.seed()?, now);
+    let entries = store.list("")?;
+    Ok(Backup { header, entries })
+}
+
+/// Reads a backup: the container, entries of an older schema brought up to date, and what they mean, which
+/// must hold every invariant. Nothing is changed.
+///
+/// # Errors
+/// When it can't be restored, whatever is there.
+pub fn read_backup(content: &[u8]) -> Result<Backup, StoreError> {
+    let mut backup = Backup::decode(content)?;
+    backup.entries = sqlite::upgraded(backup.entries, backup.header.schema)?;
+    let loaded = interpret(backup.entries.clone())?;
+    let numbers = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
+    let cursors = loaded.cursors.iter().map(|(_, delivered, _)| *delivered);
+    let webhooks = loaded.state.webhooks.values();
+    let since = webhooks.map(|record| record.object.since);
+    if numbers
+        .chain(cursors)
+        .chain(since)
+        .any(|number| number > backup::MOST_NUMBER)
+    {
+        return Err(BackupError::Number.into());
+    }
+    Ok(backup)
+}
+
 /// Reads everything.
 ///
 /// # Errors
@@ -168,10 +155,10 @@ pub fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
     interpret(store.list("")?)
 }
 
-/// What entries mean.
+/// Returns what entries mean.
 ///
 /// # Errors
-/// When this program does not understand one.
+/// When an entry can't be read, or does not hold the [invariants] of a state.
 pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
     fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DecodeError> {
         serde_json::from_str(&entry.value).map_err(|error| DecodeError::Value {
@@ -183,7 +170,14 @@ pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
     let mut objects = Vec::with_capacity(entries.len());
     for entry in entries {
         match entry.key.split_once('/') {
-            Some((keys::EVENTS, _)) => loaded.events.push((read(&entry)?, entry.revision)),
+            Some((keys::EVENTS, _)) => {
+                let recorded: Recorded = read(&entry)?;
+                // The number in the value is the one that later events are counted on from.
+                if entry.key != keys::event(recorded.event.id) || recorded.event.id > LAST_EVENT {
+                    return Err(DecodeError::Key(entry.key).into());
+                }
+                loaded.events.push((recorded, entry.revision));
+            }
             Some((keys::CURSORS, webhook)) => {
                 let cursor = (webhook.to_owned(), read(&entry)?, entry.revision);
                 loaded.cursors.push(cursor);
@@ -196,9 +190,15 @@ pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
         }
     }
     let objects = decode(&objects)?;
+    // Before any index is built on them.
+    invariants::check(&objects)?;
     loaded.state = State::new(objects);
     Ok(loaded)
 }
+
+/// The largest number that an event may have: high enough never to be reached by counting on from
+/// [`backup::MOST_NUMBER`], low enough for the next number not to overflow.
+const LAST_EVENT: u64 = 1 << 62;
 
 /// Fewer objects than this are not worth a thread.
 const MANY: usize = 1_024;

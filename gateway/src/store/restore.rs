@@ -1,17 +1,24 @@
-//! What a backup comes to when it takes the place of what is there. Pure.
+//! The restore of a backup: what takes the place of what is there, and what changes by that. Pure.
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     model::{
-        Change, Identifiers, Object, Principal, State,
+        Change, ConnectionState, Identifiers, Kind, Object, Principal, State,
         event::{Recorded, events},
     },
-    store::{Entry, StoreError, interpret, keys},
+    store::{Backup, BackupError, Entry, StoreError, backup::Header, interpret, keys},
 };
 
-/// What the events say.
+/// The message of the events that a restore makes.
 const MESSAGE: &str = "a backup was restored";
+
+/// The most connections that a plan names; it counts all of them.
+const MOST_CONNECTIONS: usize = 1_000;
 
 /// What is there, if that can be known.
 #[derive(Clone, Copy, Debug)]
@@ -22,21 +29,107 @@ pub struct Before<'a> {
     pub last_event: u64,
 }
 
-/// The entries that are to be written when a backup is restored. Connections that are not just as they
-/// are now are approved anew, so that flows that were cut since stay dead; if it is not known how they
+/// The store that a backup is to replace.
+#[derive(Clone, Copy, Debug)]
+pub struct Replacing {
+    /// Its identity, if that can be known.
+    pub store: Option<uuid::Uuid>,
+    /// Whether the backup may be of another store.
+    pub foreign: bool,
+}
+
+impl Replacing {
+    /// Refuses the backup of another store, unless that is allowed.
+    ///
+    /// # Errors
+    /// [`BackupError::OtherStore`].
+    pub fn check(self, header: &Header) -> Result<(), BackupError> {
+        match self.store {
+            Some(here) if here != header.store && !self.foreign => Err(BackupError::OtherStore {
+                of: header.store,
+                here,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Changes of the objects of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KindChanges {
+    /// The kind.
+    pub kind: Kind,
+    /// Objects that are in the backup only.
+    pub created: u64,
+    /// Objects that are not as in the backup.
+    pub updated: u64,
+    /// Objects that are not in the backup.
+    pub deleted: u64,
+}
+
+/// A connection that a restore brings into another state, or whose open flows it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConnectionChange {
+    /// The endpoint: `TENANT/NAME`.
+    pub endpoint: String,
+    /// The service: `TENANT/NAME`.
+    pub service: String,
+    /// The state before; unset: there is no such endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<ConnectionState>,
+    /// The state after; unset: there will be no such endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<ConnectionState>,
+}
+
+/// What a restore changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestorePlan {
+    /// The time at which the backup was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub made_at: Timestamp,
+    /// Whether the backup is of another gateway.
+    pub foreign: bool,
+    /// Whether what is there could be compared. If not, all that the backup has counts as created.
+    pub compared: bool,
+    /// Changes by kind; kinds without any are left out.
+    pub changes: Vec<KindChanges>,
+    /// The number of connections that get into another state, or whose open flows end.
+    pub connections_changed: u64,
+    /// The first 1000 of them.
+    pub connections: Vec<ConnectionChange>,
+}
+
+/// A backup that is fit to take the place of what is there.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// The entries to be written.
+    pub entries: Vec<Entry>,
+    /// What they change.
+    pub plan: RestorePlan,
+}
+
+/// Makes the entries that are to be written when a backup is restored. Connections that are not just as
+/// they are now are approved anew, so that flows that were cut since stay dead; if it is not known how they
 /// are, that is all of them. What becomes another is told by events, of which so many are kept.
 ///
 /// # Errors
-/// When the backup is not understood.
+/// When the backup is of another store without that being allowed, or can't be understood.
 pub fn restored(
-    mut backup: Vec<Entry>,
+    backup: Backup,
     before: Option<Before<'_>>,
+    replacing: Replacing,
     principal: &Principal,
     now: Timestamp,
     most_events: usize,
     identifiers: &mut dyn Identifiers,
-) -> Result<Vec<Entry>, StoreError> {
-    for entry in &mut backup {
+) -> Result<Restored, StoreError> {
+    let Backup {
+        header,
+        mut entries,
+    } = backup;
+    replacing.check(&header)?;
+    for entry in &mut entries {
         if !entry.key.starts_with("endpoints/") {
             continue;
         }
@@ -56,30 +149,99 @@ pub fn restored(
         }
         entry.value = object.encode()?;
     }
-    let loaded = interpret(backup.clone())?;
-    let Some(before) = before else {
-        return Ok(backup);
-    };
-    let theirs = loaded.events.last();
-    let theirs = theirs.map_or(0, |(recorded, _)| recorded.event.id);
-    let changes = difference(before.state, &loaded.state);
-    let first = before.last_event.max(theirs) + 1;
-    let mut told = events(before.state, &changes, principal, now, first);
-    for Recorded { event, .. } in &mut told {
-        MESSAGE.clone_into(&mut event.message);
+    let loaded = interpret(entries.clone())?;
+    let nothing = State::default();
+    let state = before.map_or(&nothing, |before| before.state);
+    let changes = difference(state, &loaded.state);
+    let plan = plan(&header, replacing, before.is_some(), state, &changes);
+    if let Some(before) = before {
+        let theirs = loaded.events.last();
+        let theirs = theirs.map_or(0, |(recorded, _)| recorded.event.id);
+        let first = before.last_event.max(theirs) + 1;
+        let mut told = events(before.state, &changes, principal, now, first);
+        for Recorded { event, .. } in &mut told {
+            MESSAGE.clone_into(&mut event.message);
+        }
+        let skip = told.len().saturating_sub(most_events);
+        for recorded in told.iter().skip(skip) {
+            entries.push(Entry {
+                key: keys::event(recorded.event.id),
+                value: serde_json::to_string(recorded)?,
+                revision: 0,
+            });
+        }
     }
-    let skip = told.len().saturating_sub(most_events);
-    for recorded in told.iter().skip(skip) {
-        backup.push(Entry {
-            key: keys::event(recorded.event.id),
-            value: serde_json::to_string(recorded)?,
-            revision: 0,
-        });
-    }
-    Ok(backup)
+    Ok(Restored { entries, plan })
 }
 
-/// What has to be done to one for it to become the other.
+/// Sums up changes of a state.
+fn plan(
+    header: &Header,
+    replacing: Replacing,
+    compared: bool,
+    before: &State,
+    changes: &[Change],
+) -> RestorePlan {
+    let mut kinds: BTreeMap<Kind, KindChanges> = BTreeMap::new();
+    let mut connections = Vec::new();
+    let mut connections_changed = 0;
+    for change in changes {
+        let object = change.object();
+        let kind = object.kind();
+        let counts = kinds.entry(kind).or_insert(KindChanges {
+            kind,
+            created: 0,
+            updated: 0,
+            deleted: 0,
+        });
+        let count = match change {
+            Change::Delete(_) => &mut counts.deleted,
+            Change::Put(_) if before.object(kind, &object.reference()).is_some() => {
+                &mut counts.updated
+            }
+            Change::Put(_) => &mut counts.created,
+        };
+        *count += 1;
+        if let Some(changed) = connection_change(before, change) {
+            connections_changed += 1;
+            if connections.len() < MOST_CONNECTIONS {
+                connections.push(changed);
+            }
+        }
+    }
+    RestorePlan {
+        made_at: header.made_at,
+        foreign: replacing.store.is_some_and(|here| here != header.store),
+        compared,
+        changes: kinds.into_values().collect(),
+        connections_changed,
+        connections,
+    }
+}
+
+fn connection_change(before: &State, change: &Change) -> Option<ConnectionChange> {
+    let object = change.object();
+    let Object::Endpoint(_, record) = object else {
+        return None;
+    };
+    let old = before.endpoints.get(&object.reference());
+    let old = old.map(|old| &old.object.connection);
+    let new = match change {
+        Change::Put(_) => Some(&record.object.connection),
+        Change::Delete(_) => None,
+    };
+    let same = old.zip(new).is_some_and(|(old, new)| {
+        (old.state, old.generation, old.link_id) == (new.state, new.generation, new.link_id)
+    });
+    (!same).then(|| ConnectionChange {
+        endpoint: object.path(),
+        service: record.object.service_identity.reference.to_string(),
+        before: old.map(|connection| connection.state),
+        after: new.map(|connection| connection.state),
+    })
+}
+
+/// Returns the changes by which the one becomes the other.
 fn difference(before: &State, after: &State) -> Vec<Change> {
     let mut changes = Vec::new();
     for old in before.objects() {
@@ -102,29 +264,42 @@ fn difference(before: &State, after: &State) -> Vec<Change> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
     use crate::model::{Decision, RandomIdentifiers, event::Action, operations::tests::World};
 
-    fn backup(state: &State) -> Vec<Entry> {
+    const STORE: Uuid = Uuid::from_u128(7);
+
+    fn backup(state: &State) -> Backup {
         let entry = |object: Object| Entry {
             key: object.key(),
             value: object.encode().unwrap(),
             revision: 5,
         };
-        state.objects().map(entry).collect()
+        let mut entries: Vec<Entry> = state.objects().map(entry).collect();
+        entries.sort_by(|one, other| one.key.cmp(&other.key));
+        let header = Header::new(4, STORE, 1, Timestamp::UNIX_EPOCH);
+        Backup { header, entries }
     }
 
-    fn restore(backup: Vec<Entry>, before: Option<&State>) -> (State, Vec<Recorded>) {
+    fn restore(backup: Backup, before: Option<&State>) -> (State, Vec<Recorded>, RestorePlan) {
         let before = before.map(|state| Before {
             state,
             last_event: 40,
         });
         let principal = Principal::operator("operator", "offline");
         let now = Timestamp::UNIX_EPOCH;
-        let entries = restored(backup, before, &principal, now, 100, &mut RandomIdentifiers);
-        let loaded = interpret(entries.unwrap()).unwrap();
+        let replacing = Replacing {
+            store: Some(STORE),
+            foreign: false,
+        };
+        let identifiers = &mut RandomIdentifiers;
+        let restored = restored(backup, before, replacing, &principal, now, 100, identifiers);
+        let Restored { entries, plan } = restored.unwrap();
+        let loaded = interpret(entries).unwrap();
         let events = loaded.events.into_iter().map(|(event, _)| event);
-        (loaded.state, events.collect())
+        (loaded.state, events.collect(), plan)
     }
 
     fn generation(state: &State) -> u32 {
@@ -147,10 +322,11 @@ mod tests {
     #[test]
     fn what_is_as_it_was_stays_and_nothing_is_told() {
         let world = approved();
-        let (state, events) = restore(backup(&world.state), Some(&world.state));
+        let (state, events, plan) = restore(backup(&world.state), Some(&world.state));
         assert_ne!(generation(&state), 0);
         assert_eq!(generation(&state), generation(&world.state));
         assert_eq!(events, []);
+        assert_eq!((plan.changes, plan.connections), (vec![], vec![]));
     }
 
     #[test]
@@ -161,34 +337,67 @@ mod tests {
         world
             .decide_if_there("provider/shop", "consumer/a", Decision::Reject)
             .unwrap();
-        let (state, events) = restore(old, Some(&world.state));
+        let (state, events, plan) = restore(old, Some(&world.state));
         assert!(![0, before].contains(&generation(&state)));
         let [told] = &events[..] else {
             panic!("{events:?}");
         };
         assert_eq!(told.event.action, Action::Approved);
         assert_eq!((told.event.id, &*told.event.message), (41, MESSAGE));
+        let [connection] = &plan.connections[..] else {
+            panic!("{plan:?}");
+        };
+        assert_eq!(connection.endpoint, "consumer/a");
+        assert_eq!(connection.service, "provider/shop");
+        let states = (connection.before, connection.after);
+        let (rejected, approved) = (ConnectionState::Rejected, ConnectionState::Approved);
+        assert_eq!(states, (Some(rejected), Some(approved)));
     }
 
     #[test]
     fn what_can_not_be_compared_is_all_approved_anew() {
         let world = approved();
-        let (state, events) = restore(backup(&world.state), None);
+        let (state, events, plan) = restore(backup(&world.state), None);
         assert!(![0, generation(&world.state)].contains(&generation(&state)));
         assert_eq!(events, []);
+        assert!(!plan.compared);
     }
 
     #[test]
     fn what_is_not_in_the_backup_is_told_to_be_deleted() {
         let world = approved();
         let old = backup(&World::furnished().state);
-        let (state, events) = restore(old, Some(&world.state));
+        let (state, events, plan) = restore(old, Some(&world.state));
         assert!(state.endpoints.is_empty());
+        let deleted = |kind| KindChanges {
+            kind,
+            created: 0,
+            updated: 0,
+            deleted: 1,
+        };
+        assert_eq!(plan.changes, [deleted(Kind::Endpoint)]);
+        assert_eq!(plan.connections[0].after, None);
         assert!(
             events
                 .iter()
                 .any(|told| told.event.action == Action::Deleted
                     && told.event.object == "consumer/a")
         );
+    }
+
+    #[test]
+    fn the_backup_of_another_store_needs_to_be_meant() {
+        let state = World::furnished().state;
+        let header = backup(&state).header;
+        let other = Some(Uuid::from_u128(8));
+        for (store, foreign, fine) in [
+            (Some(STORE), false, true),
+            (other, false, false),
+            (other, true, true),
+            (None, false, true),
+        ] {
+            let replacing = Replacing { store, foreign };
+            assert_eq!(replacing.check(&header).is_ok(), fine, "{replacing:?}");
+        }
     }
 }

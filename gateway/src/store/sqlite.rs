@@ -1,15 +1,14 @@
 //! The embedded store: one SQLite file, write-ahead log, every commit synced to the disk.
 
-use std::{
-    fs,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
-    path::Path,
-    time::Duration,
+use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
+
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, config::DbConfig, params};
+use uuid::Uuid;
+
+use crate::{
+    files,
+    store::{Entry, Store, StoreError, Write, backup::Header},
 };
-
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
-
-use crate::store::{Entry, Store, StoreError, Write};
 
 /// What brings a store from the schema version that is the script's place to the next one.
 const MIGRATIONS: &[&str] = &[
@@ -34,7 +33,23 @@ const MIGRATIONS: &[&str] = &[
      INSERT INTO numbers_of_networks_differ
      SELECT value ->> '$.number' FROM entry WHERE substr(key, 1, 9) = 'networks/';
      DROP TABLE numbers_of_networks_differ;",
+    // Backups say which store they are of.
+    "CREATE TABLE identity (
+        only_row INTEGER PRIMARY KEY CHECK (only_row = 0),
+        store BLOB NOT NULL CHECK (length(store) = 16)
+    ) STRICT;
+    INSERT INTO identity VALUES (0, randomblob(16));",
 ];
+
+/// The schema version that this program writes.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "checked in the line before"
+)]
+pub(super) const SCHEMA: u32 = {
+    assert!(MIGRATIONS.len() < 1 << 16);
+    MIGRATIONS.len() as u32
+};
 
 /// A store in an SQLite file.
 #[derive(Debug)]
@@ -55,32 +70,26 @@ impl Sqlite {
             error,
         };
         if let Some(folder) = path.parent() {
-            let mut builder = fs::DirBuilder::new();
-            builder
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .map_err(file)?;
+            files::make_private_directory(folder).map_err(file)?;
         }
-        // SQLite would make it readable for everyone.
-        fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(file)?;
-        let database = |error| StoreError::Database {
-            path: shown.clone(),
-            error,
-        };
-        let mut connection = Connection::open(path).map_err(database)?;
+        if !path.exists() {
+            create(path, &shown)?;
+        }
+        let opening = |error| StoreError::opening(&shown, &error);
+        let mut connection = Connection::open(path).map_err(opening)?;
+        harden(&connection).map_err(opening)?;
+        let found = version(&connection, &shown)?;
+        if found == 0 {
+            // Not a store to begin with: it would take all connections away.
+            return Err(StoreError::damaged(&shown, "it is empty"));
+        }
+        check_schema(&connection, found, &shown)?;
         let set_up = |connection: &Connection| {
             connection.busy_timeout(Duration::from_secs(5))?;
             connection.pragma_update(None, "journal_mode", "wal")?;
             connection.pragma_update(None, "synchronous", "full")
         };
-        set_up(&connection).map_err(|error| damaged_or_failed(error, &shown))?;
+        set_up(&connection).map_err(opening)?;
         check(&connection, &shown)?;
         migrate(&mut connection, &shown)?;
         Ok(Self {
@@ -89,81 +98,171 @@ impl Sqlite {
         })
     }
 
-    fn failed(&self, error: rusqlite::Error) -> StoreError {
-        StoreError::Database {
-            path: self.path.clone(),
-            error,
-        }
+    /// Takes over identity and seed of the store that a backup is of, where none is there to be kept.
+    ///
+    /// # Errors
+    /// When the store can't be written.
+    pub fn adopt(&mut self, header: &Header) -> Result<(), StoreError> {
+        let write = || -> rusqlite::Result<()> {
+            let transaction = self.connection.unchecked_transaction()?;
+            let seed = header.seed.cast_signed();
+            transaction.execute("UPDATE meta SET seed = ?1", params![seed])?;
+            let store = header.store.as_bytes();
+            transaction.execute("UPDATE identity SET store = ?1", params![store])?;
+            transaction.commit()
+        };
+        write().map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> StoreError {
+        StoreError::database(&self.path, error)
     }
 }
 
-/// Whether the error says that the file is not what SQLite left there.
-fn damaged_or_failed(error: rusqlite::Error, path: &str) -> StoreError {
-    let code = error.sqlite_error_code();
-    let path = path.to_owned();
-    match code {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Damaged {
-            path,
-            found: error.to_string(),
-        },
-        _ => StoreError::Database { path, error },
+/// Makes a new store under another name, and gives it its own when it is whole: a file that is empty or
+/// begun is always a damaged store.
+fn create(path: &Path, shown: &str) -> Result<(), StoreError> {
+    let file = |error| StoreError::File {
+        path: shown.to_owned(),
+        error,
+    };
+    let new = files::beside(path, ".new");
+    for suffix in ["", "-journal"] {
+        match fs::remove_file(files::beside(&new, suffix)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file(error)),
+            _ => {}
+        }
     }
+    // SQLite would give it the mode that the umask leaves, and gives its mode to the files beside it.
+    fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(file)?;
+    let mut connection =
+        Connection::open(&new).map_err(|error| StoreError::opening(shown, &error))?;
+    migrate(&mut connection, shown)?;
+    drop(connection);
+    fs::rename(&new, path).map_err(file)?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(file)
+}
+
+/// Switches off what a crafted schema could use: functions with side effects, writes to internal tables,
+/// and cells that point outside of their page.
+fn harden(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    connection.pragma_update(None, "cell_size_check", true)
+}
+
+/// Returns the file's schema version.
+fn version(connection: &Connection, path: &str) -> Result<u32, StoreError> {
+    let found: i64 = connection
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .map_err(|error| StoreError::opening(path, &error))?;
+    let found = u32::try_from(found)
+        .map_err(|_| StoreError::damaged(path, "its schema version is negative"))?;
+    if found > SCHEMA {
+        return Err(StoreError::TooNew {
+            path: path.to_owned(),
+            found,
+            known: SCHEMA,
+        });
+    }
+    Ok(found)
+}
+
+/// Refuses a file with other tables than the migrations up to its version make. A view in a table's place
+/// would run whatever it says.
+fn check_schema(connection: &Connection, version: u32, path: &str) -> Result<(), StoreError> {
+    type Part = (String, String, String, Option<String>);
+    let parts = |connection: &Connection| -> rusqlite::Result<Vec<Part>> {
+        let mut statement = connection
+            .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })?;
+        rows.collect()
+    };
+    let failed = |error| StoreError::opening(path, &error);
+    let model = Connection::open_in_memory().map_err(failed)?;
+    for script in &MIGRATIONS[..version as usize] {
+        model.execute_batch(script).map_err(failed)?;
+    }
+    if parts(connection).map_err(failed)? == parts(&model).map_err(failed)? {
+        return Ok(());
+    }
+    Err(StoreError::damaged(
+        path,
+        "its tables are not those of its schema version",
+    ))
 }
 
 /// Looks for damage, before anything is built on what is there.
 fn check(connection: &Connection, path: &str) -> Result<(), StoreError> {
     let found: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|error| damaged_or_failed(error, path))?;
+        .map_err(|error| StoreError::opening(path, &error))?;
     if found == "ok" {
         return Ok(());
     }
-    Err(StoreError::Damaged {
-        path: path.to_owned(),
-        found: found.replace('\n', " "),
-    })
+    Err(StoreError::damaged(path, &found))
 }
 
-/// The entries in a backup.
+/// Brings entries of an older schema up to date, in memory. The tables are made by this program; of the
+/// entries only keys and values come from outside.
 ///
 /// # Errors
-/// When it is damaged, no backup at all, or of a newer program.
-pub fn read_backup(path: &Path) -> Result<Vec<Entry>, StoreError> {
-    // Older ones are brought up to date, so it is opened like the store itself.
-    Sqlite::open(path)?.list("")
+/// When the schema is newer than this program's, or a migration refuses the entries.
+pub(super) fn upgraded(entries: Vec<Entry>, schema: u32) -> Result<Vec<Entry>, StoreError> {
+    const PATH: &str = "the backup";
+    if schema == SCHEMA {
+        return Ok(entries);
+    }
+    if schema > SCHEMA {
+        return Err(StoreError::TooNew {
+            path: PATH.to_owned(),
+            found: schema,
+            known: SCHEMA,
+        });
+    }
+    let failed = |error| StoreError::opening(PATH, &error);
+    let connection = Connection::open_in_memory().map_err(failed)?;
+    for script in &MIGRATIONS[..(schema as usize).max(1)] {
+        connection.execute_batch(script).map_err(failed)?;
+    }
+    connection
+        .pragma_update(None, "user_version", schema.max(1))
+        .map_err(failed)?;
+    let mut store = Sqlite {
+        connection,
+        path: PATH.to_owned(),
+    };
+    store.replace(&entries)?;
+    migrate(&mut store.connection, PATH)?;
+    store.list("")
 }
 
 fn migrate(connection: &mut Connection, path: &str) -> Result<(), StoreError> {
-    let database = |error| StoreError::Database {
-        path: path.to_owned(),
-        error,
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "checked in the line before"
-    )]
-    const KNOWN: u32 = {
-        assert!(MIGRATIONS.len() < 1 << 16);
-        MIGRATIONS.len() as u32
-    };
+    let database = |error| StoreError::opening(path, &error);
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(database)?;
-    let found: u32 = transaction
-        .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(database)?;
-    if found > KNOWN {
-        return Err(StoreError::TooNew {
-            path: path.to_owned(),
-            found,
-            known: KNOWN,
-        });
+    let found = version(&transaction, path)?;
+    if found == SCHEMA {
+        return Ok(());
     }
     for script in &MIGRATIONS[found as usize..] {
         transaction.execute_batch(script).map_err(database)?;
     }
     transaction
-        .pragma_update(None, "user_version", KNOWN)
+        .pragma_update(None, "user_version", SCHEMA)
         .map_err(database)?;
     transaction.commit().map_err(database)
 }
@@ -184,15 +283,12 @@ impl Store for Sqlite {
             })?;
             rows.collect()
         };
-        read().map_err(|error| self.failed(error))
+        read().map_err(|error| self.failed(&error))
     }
 
     fn commit(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
         let path = self.path.clone();
-        let database = |error| StoreError::Database {
-            path: path.clone(),
-            error,
-        };
+        let database = |error| StoreError::database(&path, &error);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -232,10 +328,7 @@ impl Store for Sqlite {
 
     fn replace(&mut self, entries: &[Entry]) -> Result<u64, StoreError> {
         let path = self.path.clone();
-        let database = |error| StoreError::Database {
-            path: path.clone(),
-            error,
-        };
+        let database = |error| StoreError::database(&path, &error);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -259,40 +352,26 @@ impl Store for Sqlite {
         Ok(revision)
     }
 
-    fn backup(&self) -> Result<Vec<u8>, StoreError> {
-        let file = |error| StoreError::File {
-            path: self.path.clone(),
-            error,
-        };
-        // Beside the store, where secrets are at home.
-        let folder = Path::new(&self.path).parent().unwrap_or(Path::new("."));
-        let copy = folder.join(format!(".backup-{}", std::process::id()));
-        let remove = || match fs::remove_file(&copy) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
-        remove().map_err(file)?;
-        let name = copy.display().to_string();
-        let copied = self.connection.execute("VACUUM INTO ?1", params![name]);
-        let content = match copied {
-            Ok(_) => fs::read(&copy).map_err(file),
-            Err(error) => Err(self.failed(error)),
-        };
-        remove().map_err(file)?;
-        content
+    fn identity(&self) -> Result<Uuid, StoreError> {
+        self.connection
+            .query_row("SELECT store FROM identity", [], |row| {
+                row.get::<_, [u8; 16]>(0)
+            })
+            .map(Uuid::from_bytes)
+            .map_err(|error| self.failed(&error))
     }
 
     fn settle(&self) -> Result<(), StoreError> {
         self.connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(|error| self.failed(error))
+            .map_err(|error| self.failed(&error))
     }
 
     fn seed(&self) -> Result<u64, StoreError> {
         self.connection
             .query_row("SELECT seed FROM meta", [], |row| row.get::<_, i64>(0))
             .map(i64::cast_unsigned)
-            .map_err(|error| self.failed(error))
+            .map_err(|error| self.failed(&error))
     }
 }
 
@@ -364,9 +443,24 @@ mod tests {
         assert_eq!(store.list("").unwrap(), []);
     }
 
+    /// Makes a store as a program made it that knew only the first migrations.
+    fn of_schema(version: u32) -> (tempfile::TempDir, Sqlite) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let connection = Connection::open(&path).unwrap();
+        for script in &MIGRATIONS[..version as usize] {
+            connection.execute_batch(script).unwrap();
+        }
+        connection
+            .pragma_update(None, "user_version", version)
+            .unwrap();
+        let path = path.display().to_string();
+        (folder, Sqlite { connection, path })
+    }
+
     #[test]
     fn numbers_of_networks_are_made_to_fit() {
-        let (folder, mut store) = open();
+        let (folder, mut store) = of_schema(2);
         let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
         let writes = [
             ("networks/t/large", u32::MAX),
@@ -375,12 +469,12 @@ mod tests {
         ]
         .map(|(key, number)| put(key, 0, &network(number)));
         store.commit(&writes).unwrap();
-        store
-            .connection
-            .pragma_update(None, "user_version", 2)
-            .unwrap();
+        let old = store.list("").unwrap();
         drop(store);
-        let store = Sqlite::open(&folder.path().join("deep/state.db")).unwrap();
+        let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
+        // The entries of a backup come to the same.
+        let upgraded = upgraded(old, 2).unwrap().into_iter().map(|e| e.value);
+        assert!(upgraded.eq(store.list("").unwrap().into_iter().map(|e| e.value)));
         let values: Vec<_> = store
             .list("")
             .unwrap()
@@ -395,21 +489,17 @@ mod tests {
 
     #[test]
     fn networks_whose_numbers_become_the_same_are_refused() {
-        let (folder, mut store) = open();
+        let (folder, mut store) = of_schema(2);
         let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
         let before = [("networks/t/a", 77), ("networks/t/b", 77 | 1 << 31)]
             .map(|(key, number)| put(key, 0, &network(number)));
         store.commit(&before).unwrap();
-        store
-            .connection
-            .pragma_update(None, "user_version", 2)
-            .unwrap();
         drop(store);
-        let path = folder.path().join("deep/state.db");
+        let path = folder.path().join("state.db");
         // Tried again, it is as it was.
         for _ in 0..2 {
             let refusal = Sqlite::open(&path).unwrap_err().to_string();
-            assert!(refusal.contains("numbers_of_networks_differ"), "{refusal}");
+            assert!(refusal.contains("the store failed"), "{refusal}");
         }
     }
 
@@ -426,5 +516,77 @@ mod tests {
             refusal.to_string().contains("schema version 99"),
             "{refusal}"
         );
+    }
+
+    #[test]
+    fn a_store_keeps_its_identity_and_no_two_have_the_same() {
+        let (folder, store) = open();
+        let identity = store.identity().unwrap();
+        drop(store);
+        let mut store = Sqlite::open(&folder.path().join("deep/state.db")).unwrap();
+        assert_eq!(store.identity().unwrap(), identity);
+        let (_folder, other) = open();
+        assert_ne!(other.identity().unwrap(), identity);
+        let header = Header::new(SCHEMA, other.identity().unwrap(), 9, jiff::Timestamp::now());
+        store.adopt(&header).unwrap();
+        assert_eq!(store.identity().unwrap(), other.identity().unwrap());
+        assert_eq!(store.seed().unwrap(), 9);
+    }
+
+    #[test]
+    fn other_tables_than_those_of_the_schema_are_refused_before_they_are_used() {
+        let crafted = [
+            "CREATE VIEW v AS SELECT 1",
+            "DROP TABLE entry; CREATE VIEW entry AS WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL \
+             SELECT n + 1 FROM r) SELECT n AS key, n AS value, n AS revision FROM r",
+            "CREATE TRIGGER t AFTER INSERT ON entry BEGIN DELETE FROM entry; END",
+            "CREATE INDEX i ON entry (value)",
+            "CREATE VIRTUAL TABLE f USING fts5 (x)",
+            "CREATE TABLE extra (x)",
+            "ALTER TABLE entry ADD COLUMN extra TEXT",
+            "DROP TABLE entry",
+        ];
+        for sql in crafted {
+            let (folder, store) = open();
+            let path = folder.path().join("deep/state.db");
+            drop(store);
+            let connection = Connection::open(&path).unwrap();
+            connection.execute_batch(sql).unwrap();
+            drop(connection);
+            let refusal = Sqlite::open(&path).unwrap_err();
+            assert!(
+                matches!(refusal, StoreError::Damaged { .. }),
+                "{sql}: {refusal}"
+            );
+        }
+    }
+
+    #[test]
+    fn sentences_for_users_hold_no_sql() {
+        let (_folder, mut store) = open();
+        store.connection.execute_batch("DROP TABLE meta").unwrap();
+        for refusal in [
+            store.seed().unwrap_err(),
+            store.commit(&[]).unwrap_err(),
+            store.replace(&[]).unwrap_err(),
+        ] {
+            let text = refusal.to_string();
+            assert_eq!(text, "the store failed: the agent's log has the details");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_a_damaged_store_and_no_new_one() {
+        let (folder, store) = open();
+        drop(store);
+        let path = folder.path().join("deep/state.db");
+        fs::write(&path, "").unwrap();
+        let refusal = Sqlite::open(&path).unwrap_err();
+        assert!(matches!(refusal, StoreError::Damaged { .. }), "{refusal}");
+        assert_eq!(fs::read(&path).unwrap(), b"");
+        // One that was begun and never finished is in nobody's way.
+        fs::remove_file(&path).unwrap();
+        fs::write(folder.path().join("deep/state.db.new"), "begun").unwrap();
+        Sqlite::open(&path).unwrap();
     }
 }

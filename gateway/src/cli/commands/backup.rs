@@ -2,22 +2,49 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Write as _},
+    io::{ErrorKind, IsTerminal as _, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 use jiff::Timestamp;
 
 use crate::{
-    agent::STORE,
-    cli::client::Client,
+    agent::{STORE, backups::unfit},
+    cli::{
+        client::Client,
+        output::{Table, print},
+    },
     config::Config,
+    files,
     lock::Lock,
-    model::{Principal, RandomIdentifiers},
-    store::{self, Before, Entry, Loaded, Sqlite, Store as _, StoreError, restored},
+    model::{ConnectionState, Principal, RandomIdentifiers},
+    store::{
+        self, Backup, Before, Entry, Loaded, Replacing, RestorePlan, Restored, Sqlite, Store as _,
+        StoreError, backup::MOST_BYTES, restored,
+    },
 };
+
+/// What is asked for beside the file.
+#[derive(Args, Clone, Debug)]
+pub(in crate::cli) struct RestoreArguments {
+    /// The file, which `gateway backup` wrote
+    pub(in crate::cli) file: PathBuf,
+    /// Change nothing, only show what would change
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
+    /// The backup may be of another gateway
+    #[arg(long)]
+    foreign: bool,
+    /// Without an agent, which may not even start
+    #[arg(long)]
+    pub(in crate::cli) offline: bool,
+}
 
 /// Writes the whole store to a file that only its owner can read.
 pub(in crate::cli) async fn backup(client: &Client, file: PathBuf) -> Result<()> {
@@ -49,81 +76,248 @@ pub(in crate::cli) async fn backup(client: &Client, file: PathBuf) -> Result<()>
 }
 
 /// Puts a backup in the place of everything, with the agent running.
-pub(in crate::cli) async fn restore(client: &Client, file: &Path) -> Result<()> {
-    let shown = file.display();
-    let content = fs::read(file).with_context(|| format!("could not read {shown}"))?;
-    client.api.restore(content).await?;
-    client.say(&format!("{shown} is restored, and in force"))
+pub(in crate::cli) async fn restore(client: &Client, arguments: &RestoreArguments) -> Result<()> {
+    let RestoreArguments {
+        file,
+        dry_run,
+        yes,
+        foreign,
+        ..
+    } = arguments;
+    let content = read(file)?;
+    let api = &client.api;
+    // Without a plan that somebody reads, one request does.
+    if !yes {
+        let plan = api
+            .restore(Some(true), Some(*foreign), content.clone())
+            .await?;
+        client.show(&plan, shown)?;
+        if *dry_run {
+            return Ok(());
+        }
+        confirm()?;
+    }
+    let plan = api.restore(Some(false), Some(*foreign), content).await?;
+    if *yes {
+        client.show(&plan, shown)?;
+    }
+    client.say(&format!("{} is restored, and in force", file.display()))
 }
 
-/// The same without an agent: the store is put aside, and the backup takes its place.
-pub(in crate::cli) fn restore_offline(config: &Config, file: &Path) -> Result<()> {
-    let _lock = Lock::take(&config.state_dir, &config.bpf_dir)?;
-    let shown = file.display();
+/// Does the same without an agent: the store is put aside, and one made of the backup takes its place.
+pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArguments) -> Result<()> {
+    files::narrow_umask();
+    let _lock = Lock::for_maintenance(&config.state_dir, &config.bpf_dir)?;
+    let shown = arguments.file.display();
     let at = config.state_dir.join(STORE);
-    let new = config.state_dir.join(".restore-offline");
-    fs::copy(file, &new).with_context(|| format!("could not copy {shown}"))?;
-    let known = match prepare(config, &at, &new) {
-        Ok(known) => known,
-        Err(error) => {
-            let _gone = fs::remove_file(&new);
-            bail!("{shown} is no backup: {error}");
-        }
-    };
-    let old = config.state_dir.join("state.db.before-restore");
-    for suffix in ["", "-wal", "-shm"] {
-        let of = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
-        match fs::rename(of(&at), of(&old)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            moved => moved.with_context(|| format!("could not put {} aside", at.display()))?,
-        }
-        match fs::rename(of(&new), of(&at)) {
-            Err(error) if error.kind() == ErrorKind::NotFound && !suffix.is_empty() => {}
-            moved => moved.with_context(|| format!("could not put {shown} in place"))?,
-        }
-    }
-    println!(
-        "{shown} is restored; what was there is {}. Start the agent.",
-        old.display()
-    );
+    files::check_store(&at)?;
+    let backup = store::read_backup(&read(&arguments.file)?).map_err(unfit)?;
+    let exists = at.exists();
+    let prepared = prepare(config, &at, backup, arguments.foreign).map_err(unfit)?;
+    print(&self::shown(&prepared.plan).text())?;
+    let known = prepared.kept.is_some() || !exists;
     if !known {
         println!(
-            "Which connections were ended since the backup is not known, so all that it has as \
-             approved are approved anew: what flows over them now ends when the agent starts."
+            "What is in the store can't be read. Which connections were ended since the backup is not \
+             known, so all that it has as approved are approved anew: what flows over them now ends \
+             when the agent starts."
         );
+    }
+    if arguments.dry_run {
+        return Ok(());
+    }
+    if !arguments.yes {
+        confirm()?;
+    }
+    let new = config.state_dir.join(".restore-offline");
+    let written = write(&new, &prepared);
+    if let Err(error) = written {
+        remove(&new)?;
+        return Err(error);
+    }
+    let old = config.state_dir.join("state.db.before-restore");
+    exchange(&at, &new, &old)?;
+    println!("{shown} is restored. Start the agent.");
+    if exists {
+        println!("The store that was there is {}.", old.display());
     }
     Ok(())
 }
 
-/// Makes the copy of a backup what is to take the store's place. Says whether it is known
-/// what was there.
-fn prepare(config: &Config, at: &Path, new: &Path) -> Result<bool, StoreError> {
-    let backup = store::read_backup(new)?;
-    let read = |there: Sqlite| Ok((there.list("")?, store::load(&there)?));
-    let exists = at.exists();
-    let there: Option<(Vec<Entry>, Loaded)> = exists
+/// A backup that is fit to take the store's place.
+struct Prepared {
+    backup: store::backup::Header,
+    entries: Vec<Entry>,
+    plan: RestorePlan,
+    /// Identity and seed of the store that is there, if it can be read: they stay.
+    kept: Option<store::backup::Header>,
+}
+
+fn prepare(
+    config: &Config,
+    at: &Path,
+    backup: Backup,
+    foreign: bool,
+) -> Result<Prepared, StoreError> {
+    let read = |there: Sqlite| -> Result<(Backup, Loaded), StoreError> {
+        let there = store::back_up(&there, Timestamp::now())?;
+        let loaded = store::interpret(there.entries.clone())?;
+        Ok((there, loaded))
+    };
+    let there = at
+        .exists()
         .then(|| Sqlite::open(at).and_then(read).ok())
         .flatten();
     let before = there.as_ref().map(|(_, loaded)| Before {
         state: &loaded.state,
         last_event: loaded.events.last().map_or(0, |(last, _)| last.event.id),
     });
-    let mut entries = restored(
+    let header = backup.header.clone();
+    let replacing = Replacing {
+        store: there.as_ref().map(|(there, _)| there.header.store),
+        foreign,
+    };
+    let Restored { mut entries, plan } = restored(
         backup,
         before,
+        replacing,
         &Principal::operator("operator", "offline"),
         Timestamp::now(),
         config.events_kept,
         &mut RandomIdentifiers,
     )?;
     // Versions go on from where they were.
-    let revisions = there.iter().flat_map(|(entries, _)| entries);
+    let revisions = there.iter().flat_map(|(there, _)| &there.entries);
     let last = revisions.map(|entry| entry.revision).max();
     for entry in &mut entries {
         entry.revision = entry.revision.max(last.unwrap_or(0));
     }
+    Ok(Prepared {
+        backup: header,
+        entries,
+        plan,
+        kept: there.map(|(there, _)| there.header),
+    })
+}
+
+/// Writes the new store to a file beside the old one.
+fn write(new: &Path, prepared: &Prepared) -> Result<()> {
+    remove(new)?;
     let mut store = Sqlite::open(new)?;
-    store.replace(&entries)?;
+    store.adopt(prepared.kept.as_ref().unwrap_or(&prepared.backup))?;
+    store.replace(&prepared.entries)?;
     store.settle()?;
-    Ok(there.is_some() || !exists)
+    Ok(())
+}
+
+/// Puts the new store in the place of the old one, which gets another name. At no moment there is none.
+fn exchange(at: &Path, new: &Path, old: &Path) -> Result<()> {
+    let shown = at.display();
+    let aside = || format!("could not put {shown} aside");
+    remove(old)?;
+    // A log that is left beside the new store would be taken for its own.
+    for suffix in files::BESIDE {
+        match fs::rename(files::beside(at, suffix), files::beside(old, suffix)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            moved => moved.with_context(aside)?,
+        }
+    }
+    match fs::hard_link(at, old) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        linked => linked.with_context(aside)?,
+    }
+    fs::rename(new, at).with_context(|| format!("could not put the new store at {shown}"))?;
+    let directory = at.parent().unwrap_or(Path::new("."));
+    fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .with_context(|| format!("could not sync {}", directory.display()))
+}
+
+/// Removes a store that may be there, with the files beside it.
+fn remove(path: &Path) -> Result<()> {
+    for suffix in ["", files::BESIDE[0], files::BESIDE[1]] {
+        let path = files::beside(path, suffix);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => {
+                removed.with_context(|| format!("could not remove {}", path.display()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a file that may be anything, up to the size that a backup has at the most.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let shown = path.display();
+    let mut content = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(MOST_BYTES as u64 + 1).read_to_end(&mut content))
+        .with_context(|| format!("could not read {shown}"))?;
+    Ok(content)
+}
+
+/// Asks on the terminal. Where there is none, nobody can have seen what changes.
+fn confirm() -> Result<()> {
+    let input = std::io::stdin();
+    if !input.is_terminal() {
+        bail!(
+            "nothing was changed: a restore asks on a terminal, so give --yes where there is none"
+        );
+    }
+    eprint!("Restore this? [y/N] ");
+    let mut answer = String::new();
+    input
+        .read_line(&mut answer)
+        .context("could not read the answer")?;
+    if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
+        return Ok(());
+    }
+    bail!("nothing was changed")
+}
+
+/// Returns a plan for people.
+fn shown(plan: &RestorePlan) -> Table {
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" };
+    let mut tables = vec![Table::Fields(vec![
+        ("backup of", plan.made_at.to_string()),
+        ("another gateway's", yes_no(plan.foreign).to_owned()),
+    ])];
+    let rows = plan.changes.iter().map(|changes| {
+        vec![
+            changes.kind.plural().to_owned(),
+            changes.created.to_string(),
+            changes.updated.to_string(),
+            changes.deleted.to_string(),
+        ]
+    });
+    let head = vec!["KIND", "CREATED", "UPDATED", "DELETED"];
+    tables.push(Table::Rows(head, rows.collect()));
+    if !plan.connections.is_empty() {
+        let state = |state: Option<ConnectionState>| {
+            state.map_or_else(|| "-".to_owned(), |state| state.to_string())
+        };
+        let mut rows: Vec<Vec<String>> = plan
+            .connections
+            .iter()
+            .map(|change| {
+                let after = match (change.before, change.after) {
+                    (Some(before), Some(after)) if before == after => {
+                        format!("{after} anew: open flows end")
+                    }
+                    (_, after) => state(after),
+                };
+                let (endpoint, service) = (change.endpoint.clone(), change.service.clone());
+                vec![endpoint, service, state(change.before), after]
+            })
+            .collect();
+        let named = plan.connections.len() as u64;
+        if plan.connections_changed > named {
+            let more = plan.connections_changed - named;
+            rows.push(vec![format!("and {more} more")]);
+        }
+        let head = vec!["CONNECTION", "SERVICE", "NOW", "AFTER"];
+        tables.push(Table::Rows(head, rows));
+    }
+    Table::Several(tables)
 }

@@ -1,0 +1,219 @@
+//! Modes and owners of the agent's files and directories: made as narrow as they must be, whatever the
+//! umask says, and refused where another user could read secrets or put something else in their place.
+
+use std::{
+    ffi::OsString,
+    fs::{self, DirBuilder, Metadata, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The files that SQLite keeps beside a store, by what is appended to its name.
+pub const BESIDE: [&str; 2] = ["-wal", "-shm"];
+
+/// Sets the umask of the process, so that what is made without a mode is its owner's alone.
+pub fn narrow_umask() {
+    // SAFETY: sets and returns a number of this process.
+    unsafe { libc::umask(0o077) };
+}
+
+/// Makes a directory that nobody else may enter, if it is not there. One that is there stays as it is.
+///
+/// # Errors
+/// When it can't be made.
+pub fn make_private_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes a directory that everybody may enter and nobody else may write to, if it is not there.
+///
+/// # Errors
+/// When it can't be made.
+pub fn make_open_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o755).create(path)?;
+    // The umask may have taken some of the mode away.
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+/// Refuses a directory that another user may read, write or owns.
+///
+/// # Errors
+/// The remedy.
+pub fn check_private_directory(path: &Path) -> Result<()> {
+    let metadata = look(path)?;
+    check_owner(path, &metadata)?;
+    refuse_mode(path, &metadata, 0o077, "use", "700")
+}
+
+/// Refuses a directory in which another user may put something else in the place of what is there.
+///
+/// # Errors
+/// The remedy.
+pub fn check_open_directory(path: &Path) -> Result<()> {
+    let metadata = look(path)?;
+    check_owner(path, &metadata)?;
+    refuse_mode(path, &metadata, 0o022, "write to", "755")
+}
+
+/// Refuses a store that another user may read, write or owns. One that is not there is fine.
+///
+/// # Errors
+/// The remedy.
+pub fn check_store(path: &Path) -> Result<()> {
+    for suffix in ["", BESIDE[0], BESIDE[1]] {
+        let path = beside(path, suffix);
+        let metadata = match fs::symlink_metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.with_context(|| format!("could not look at {}", path.display()))?,
+        };
+        if !metadata.is_file() {
+            bail!(
+                "{} is no regular file: put the store itself there",
+                path.display()
+            );
+        }
+        check_owner(&path, &metadata)?;
+        refuse_mode(&path, &metadata, 0o077, "use", "600")?;
+    }
+    Ok(())
+}
+
+/// Refuses a private key that every user may read, or that others may write. A group may read it, as is
+/// usual for certificates that several services share.
+///
+/// # Errors
+/// The remedy.
+pub fn check_key(path: &Path) -> Result<()> {
+    let metadata = look(path)?;
+    refuse_mode(path, &metadata, 0o026, "use", "640")
+}
+
+/// Warns a user whose secret other users may read.
+pub fn warn_of_readers(path: &Path) {
+    let shown = path.display();
+    if let Ok(metadata) = fs::metadata(path)
+        && metadata.mode() & 0o077 != 0
+    {
+        eprintln!("gateway: other users can use {shown}, which holds a secret: chmod 600 {shown}");
+    }
+}
+
+/// Returns the path of a file that SQLite keeps beside a store.
+#[must_use]
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+fn look(path: &Path) -> Result<Metadata> {
+    fs::metadata(path).with_context(|| format!("could not look at {}", path.display()))
+}
+
+fn check_owner(path: &Path, metadata: &Metadata) -> Result<()> {
+    // SAFETY: takes nothing, returns a number.
+    let user = unsafe { libc::geteuid() };
+    if metadata.uid() == user {
+        return Ok(());
+    }
+    let shown = path.display();
+    bail!(
+        "user {} owns {shown}, and could change what is in it: chown {user} {shown}",
+        metadata.uid()
+    )
+}
+
+fn refuse_mode(
+    path: &Path,
+    metadata: &Metadata,
+    refused: u32,
+    verb: &str,
+    remedy: &str,
+) -> Result<()> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & refused == 0 {
+        return Ok(());
+    }
+    let shown = path.display();
+    // A directory that is shared on purpose must stay so.
+    if metadata.is_dir() && mode & 0o1000 != 0 {
+        bail!("{shown} is shared by all users (mode {mode:o}): name a directory in it instead");
+    }
+    bail!("other users can {verb} {shown} (mode {mode:o}): chmod {remedy} {shown}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn modes_that_let_others_in_are_refused_with_the_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("deep/state");
+        make_private_directory(&directory).unwrap();
+        assert_eq!(fs::metadata(&directory).unwrap().mode() & 0o7777, 0o700);
+        for mode in [0o755, 0o701, 0o710, 0o770, 0o777] {
+            with_mode(&directory, mode);
+            let refusal = check_private_directory(&directory).unwrap_err().to_string();
+            let remedy = format!("chmod 700 {}", directory.display());
+            assert!(refusal.ends_with(&remedy), "{mode:o}: {refusal}");
+        }
+        for (mode, fine) in [
+            (0o755, true),
+            (0o700, true),
+            (0o775, false),
+            (0o1777, false),
+        ] {
+            with_mode(&directory, mode);
+            assert_eq!(check_open_directory(&directory).is_ok(), fine, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn each_file_of_a_store_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("state.db");
+        check_store(&store).unwrap();
+        for suffix in ["", "-wal", "-shm"] {
+            let file = beside(&store, suffix);
+            fs::write(&file, "").unwrap();
+            with_mode(&file, 0o640);
+            let refusal = check_store(&store).unwrap_err().to_string();
+            let remedy = format!("chmod 600 {}", file.display());
+            assert!(refusal.ends_with(&remedy), "{refusal}");
+            with_mode(&file, 0o600);
+            check_store(&store).unwrap();
+        }
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&store, &link).unwrap();
+        assert!(check_store(&link).is_err());
+    }
+
+    #[test]
+    fn a_key_may_be_read_by_a_group_and_by_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key.pem");
+        fs::write(&key, "").unwrap();
+        for (mode, fine) in [
+            (0o600, true),
+            (0o440, true),
+            (0o640, true),
+            (0o644, false),
+            (0o660, false),
+            (0o602, false),
+        ] {
+            with_mode(&key, mode);
+            assert_eq!(check_key(&key).is_ok(), fine, "{mode:o}");
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The format of backups: lines of JSON that identify and protect themselves.
+//!
+//! ```text
+//! {"format":"gateway-backup","version":1,"schema":4,"store":"…","seed":…,"made_at":"…","entries":2}
+//! ["networks/blue/net","{…}",17]
+//! ["tenants/blue","{…}",16]
+//! {"sha256":"…"}
+//! ```
+//!
+//! The first line says which store the backup is of. The last holds the SHA-256 of all bytes before it.
+//! A backup is untrusted when it is read. It is no database file, so that it can hold no views, triggers
+//! or virtual tables, and reading it takes time and memory in proportion to its length.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::store::{Entry, StoreError};
+
+/// The largest backup that is read, in bytes.
+pub const MOST_BYTES: usize = 1 << 30;
+
+/// The most entries that a backup has: all objects that the data path has room for, and a million events.
+pub const MOST_ENTRIES: u64 = 4_000_000;
+
+/// The largest revision and the largest event number that a backup may hold. Later ones are counted on
+/// from there, and must not overflow.
+pub const MOST_NUMBER: u64 = 1 << 53;
+
+/// The longest key, in bytes: the longest kind and two names.
+const MOST_KEY: usize = 256;
+
+const FORMAT: &str = "gateway-backup";
+const VERSION: u32 = 1;
+
+/// A reason why a file is refused as a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackupError {
+    /// The file has no content.
+    #[error("the backup is empty: give a file that `gateway backup` wrote")]
+    Empty,
+    /// The file is larger than [`MOST_BYTES`], or has more than [`MOST_ENTRIES`].
+    #[error("the backup is too large: it has at most 1 GiB and 4000000 entries")]
+    TooLarge,
+    /// The file is of another kind.
+    #[error("this is no backup of a gateway: give a file that `gateway backup` wrote")]
+    Foreign,
+    /// The format is of a newer program.
+    #[error("a newer program wrote this backup: restore it with that program")]
+    TooNew,
+    /// The content is not what was written: truncated, extended or changed.
+    #[error("the backup is damaged: its content does not match its checksum; use another copy")]
+    Damaged,
+    /// A revision or event number is out of range.
+    #[error(
+        "the backup has a revision or event number above 2^53: it can't be continued from there"
+    )]
+    Number,
+    /// The backup is of another store, and that was not allowed.
+    #[error(
+        "the backup is of another gateway (store {of}, this is {here}): restore it with --foreign if \
+         that is meant"
+    )]
+    OtherStore {
+        /// The store that the backup is of.
+        of: Uuid,
+        /// The store that it was to replace.
+        here: Uuid,
+    },
+}
+
+/// What a backup says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    format: String,
+    version: u32,
+    /// The schema version of the store's entries.
+    pub schema: u32,
+    /// The store's identity.
+    pub store: Uuid,
+    /// The key of the data path's hashes.
+    pub seed: u64,
+    /// The time at which it was made.
+    pub made_at: Timestamp,
+    /// The number of entries.
+    pub entries: u64,
+}
+
+impl Header {
+    /// Describes a backup of a store.
+    #[must_use]
+    pub fn new(schema: u32, store: Uuid, seed: u64, made_at: Timestamp) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            schema,
+            store,
+            seed,
+            made_at,
+            entries: 0,
+        }
+    }
+}
+
+/// A backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// What it says of itself.
+    pub header: Header,
+    /// The store's entries, in the order of their keys.
+    pub entries: Vec<Entry>,
+}
+
+impl Backup {
+    /// Returns the file's content.
+    ///
+    /// # Errors
+    /// Never for strings and numbers; serde's signature demands it.
+    pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let mut header = self.header.clone();
+        header.entries = self.entries.len() as u64;
+        let mut content = serde_json::to_vec(&header)?;
+        content.push(b'\n');
+        for Entry {
+            key,
+            value,
+            revision,
+        } in &self.entries
+        {
+            serde_json::to_writer(&mut content, &(key, value, revision))?;
+            content.push(b'\n');
+        }
+        let trailer = trailer_of(&content);
+        content.extend_from_slice(trailer.as_bytes());
+        content.push(b'\n');
+        Ok(content)
+    }
+
+    /// Reads a file's content. Only the container is looked at, not what the entries mean.
+    ///
+    /// # Errors
+    /// When the content is anything but what [`Self::encode`] makes.
+    pub fn decode(content: &[u8]) -> Result<Self, BackupError> {
+        if content.is_empty() {
+            return Err(BackupError::Empty);
+        }
+        if content.len() > MOST_BYTES {
+            return Err(BackupError::TooLarge);
+        }
+        let header = first_line(content)?;
+        // The checksum comes before anything is built on the content.
+        let body = content.strip_suffix(b"\n").ok_or(BackupError::Damaged)?;
+        let end = body
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .ok_or(BackupError::Damaged)?
+            + 1;
+        let (covered, trailer) = body.split_at(end);
+        if trailer != trailer_of(covered).as_bytes() {
+            return Err(BackupError::Damaged);
+        }
+        if header.entries > MOST_ENTRIES {
+            return Err(BackupError::TooLarge);
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        let lines = covered.split_inclusive(|byte| *byte == b'\n').skip(1);
+        for line in lines {
+            if entries.len() as u64 == header.entries {
+                return Err(BackupError::Damaged);
+            }
+            let (key, value, revision): (String, String, u64) =
+                serde_json::from_slice(line).map_err(|_| BackupError::Damaged)?;
+            // In the keys' order, so that none comes twice.
+            let in_order = entries.last().is_none_or(|last| last.key < key);
+            if key.len() > MOST_KEY || !in_order {
+                return Err(BackupError::Damaged);
+            }
+            if revision > MOST_NUMBER {
+                return Err(BackupError::Number);
+            }
+            entries.push(Entry {
+                key,
+                value,
+                revision,
+            });
+        }
+        if entries.len() as u64 != header.entries {
+            return Err(BackupError::Damaged);
+        }
+        Ok(Self { header, entries })
+    }
+}
+
+/// Reads the header, which tells a backup from other files.
+fn first_line(content: &[u8]) -> Result<Header, BackupError> {
+    /// What every version of the format begins with.
+    #[derive(Deserialize)]
+    struct Start {
+        format: String,
+        version: u32,
+    }
+    const LONGEST: usize = 4_096;
+    let line = content[..content.len().min(LONGEST)]
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let start: Start = serde_json::from_slice(line).map_err(|_| BackupError::Foreign)?;
+    if start.format != FORMAT {
+        return Err(BackupError::Foreign);
+    }
+    if start.version > VERSION {
+        return Err(BackupError::TooNew);
+    }
+    serde_json::from_slice(line).map_err(|_| BackupError::Damaged)
+}
+
+/// Returns the last line, with the SHA-256 of everything before it in hexadecimal digits.
+fn trailer_of(content: &[u8]) -> String {
+    let mut sum = String::with_capacity(64);
+    for byte in digest(&SHA256, content).as_ref() {
+        // Writing to a string does not fail.
+        let _ = write!(sum, "{byte:02x}");
+    }
+    format!("{{\"sha256\":\"{sum}\"}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn backup() -> Backup {
+        let entry = |key: &str, value: &str| Entry {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            revision: 7,
+        };
+        let store = Uuid::from_u128(0x1234);
+        let mut header = Header::new(4, store, u64::MAX, Timestamp::UNIX_EPOCH);
+        header.entries = 2;
+        Backup {
+            header,
+            entries: vec![
+                entry("networks/a/n", "{\"x\":\"\\n\"}"),
+                entry("tenants/a", "{}"),
+            ],
+        }
+    }
+
+    /// Puts a right checksum under a content that was tampered with.
+    fn sealed(lines: &str) -> Vec<u8> {
+        let trailer = trailer_of(lines.as_bytes());
+        format!("{lines}{trailer}\n").into_bytes()
+    }
+
+    /// The lines of a backup without its trailer.
+    fn lines() -> String {
+        let text = String::from_utf8(backup().encode().unwrap()).unwrap();
+        let end = text.trim_end().rfind('\n').unwrap() + 1;
+        text[..end].to_owned()
+    }
+
+    #[test]
+    fn a_backup_is_read_as_it_was_written() {
+        assert_eq!(Backup::decode(&backup().encode().unwrap()), Ok(backup()));
+        assert_eq!(Backup::decode(&sealed(&lines())), Ok(backup()));
+    }
+
+    #[test]
+    fn every_truncation_and_every_flipped_bit_is_refused() {
+        let content = backup().encode().unwrap();
+        for length in 0..content.len() {
+            assert!(
+                Backup::decode(&content[..length]).is_err(),
+                "{length} bytes"
+            );
+        }
+        for place in 0..content.len() {
+            for bit in 0..8 {
+                let mut flipped = content.clone();
+                flipped[place] ^= 1 << bit;
+                assert!(
+                    Backup::decode(&flipped).is_err(),
+                    "bit {bit} of byte {place}"
+                );
+            }
+        }
+        let mut longer = content;
+        longer.extend_from_slice(b"{}\n");
+        assert_eq!(Backup::decode(&longer), Err(BackupError::Damaged));
+    }
+
+    #[test]
+    fn other_files_are_refused_with_the_reason() {
+        for (content, error) in [
+            (&b""[..], BackupError::Empty),
+            (b"SQLite format 3\0", BackupError::Foreign),
+            (b"\0", BackupError::Foreign),
+            (b"{}\n", BackupError::Foreign),
+            (
+                b"{\"format\":\"other\",\"version\":1}\n",
+                BackupError::Foreign,
+            ),
+            (
+                b"{\"format\":\"gateway-backup\",\"version\":2}\n",
+                BackupError::TooNew,
+            ),
+            (
+                b"{\"format\":\"gateway-backup\",\"version\":1}\n",
+                BackupError::Damaged,
+            ),
+        ] {
+            assert_eq!(Backup::decode(content), Err(error), "{content:?}");
+        }
+    }
+
+    #[test]
+    fn tampering_under_a_right_checksum_is_refused() {
+        let lines = lines();
+        let entry = "[\"tenants/a\",\"{}\",7]\n";
+        let key = "k".repeat(MOST_KEY + 1);
+        for (lines, error) in [
+            (lines.replace(entry, ""), BackupError::Damaged),
+            (lines.clone() + entry, BackupError::Damaged),
+            (
+                lines.replace("tenants/a", "networks/a/n"),
+                BackupError::Damaged,
+            ),
+            (lines.replace("tenants/a", "a"), BackupError::Damaged),
+            (lines.replace("tenants/a", &key), BackupError::Damaged),
+            (lines.replace(",7]", ",-1]"), BackupError::Damaged),
+            (
+                lines.replace(",7]", ",9007199254740993]"),
+                BackupError::Number,
+            ),
+            (
+                lines.replace(",7]", ",18446744073709551615]"),
+                BackupError::Number,
+            ),
+            (
+                lines.replace("\"entries\":2", "\"entries\":4000001"),
+                BackupError::TooLarge,
+            ),
+        ] {
+            assert_eq!(Backup::decode(&sealed(&lines)), Err(error), "{lines}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nonsense_is_refused_and_does_not_panic(
+            content in proptest::collection::vec(any::<u8>(), 0..400),
+            cut in 0usize..600,
+        ) {
+            prop_assert!(Backup::decode(&content).is_err());
+            let mut spliced = backup().encode().unwrap();
+            let cut = cut.min(spliced.len());
+            spliced.truncate(cut);
+            spliced.extend_from_slice(&content);
+            let same = spliced == backup().encode().unwrap();
+            prop_assert_eq!(Backup::decode(&spliced).is_ok(), same);
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Failures of the store, as fixed sentences for users. SQLite's own words go to the log only.
+
+use log::error;
+use rusqlite::ErrorCode;
+
+use crate::{
+    model::{invariants::Violation, object::DecodeError},
+    store::backup::BackupError,
+};
+
+/// A failure of the store. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// An entry is not at the expected revision.
+    #[error("{0:?} was changed by somebody else in the meantime")]
+    Conflict(String),
+    /// A newer program wrote the store.
+    #[error(
+        "the store {path} has schema version {found}, this program knows up to {known}: use the \
+         program that wrote it, or a newer one"
+    )]
+    TooNew {
+        /// The file.
+        path: String,
+        /// The schema version of the file.
+        found: u32,
+        /// The newest schema version that this program knows.
+        known: u32,
+    },
+    /// The file is not what SQLite and this program left there.
+    #[error(
+        "the store {path} is damaged: put a backup in its place with `gateway restore --offline \
+         FILE`; what is approved goes on meanwhile"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+    },
+    /// An entry can't be read.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// An entry can be read, and must not be there.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// A value can't be encoded.
+    #[error("an object can't be stored: the agent's log has the details")]
+    Encode,
+    /// The database failed.
+    #[error("the store failed: {0}")]
+    Database(&'static str),
+    /// The file or its directory can't be used.
+    #[error("the store {path} can't be opened: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// The system's error.
+        error: std::io::Error,
+    },
+    /// The backup can't be restored.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(error: serde_json::Error) -> Self {
+        error!("store: encoding failed error={error}");
+        Self::Encode
+    }
+}
+
+impl StoreError {
+    /// Logs SQLite's error, and returns the sentence that stands for it.
+    pub(super) fn database(path: &str, error: &rusqlite::Error) -> Self {
+        error!("store: database failed path={path} error={error}");
+        Self::Database(match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => "the disk is full: make room on it",
+            Some(ErrorCode::ReadOnly) => "its file system is read-only: make it writable",
+            Some(ErrorCode::SystemIoFailure) => "the disk failed: look at the kernel's log",
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "another program holds it: end that program"
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                "it is damaged: restore a backup"
+            }
+            _ => "the agent's log has the details",
+        })
+    }
+
+    /// Tells a damaged file from a database that failed.
+    pub(super) fn opening(path: &str, error: &rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::damaged(path, &error.to_string())
+            }
+            _ => Self::database(path, error),
+        }
+    }
+
+    /// Logs how the file is damaged, and returns the sentence that stands for it.
+    pub(super) fn damaged(path: &str, found: &str) -> Self {
+        let found = found.replace('\n', " ");
+        error!("store: damaged path={path} found={found:?}");
+        Self::Damaged {
+            path: path.to_owned(),
+        }
+    }
+}

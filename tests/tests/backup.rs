@@ -1,0 +1,600 @@
+//! Backups and the agent's files: what is no backup changes nothing, a restore shows what it changes and
+//! asks, crafted backups are refused by a running and by a starting agent, and no other user can read or
+//! replace what the agent keeps.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use gateway::{
+    model::Object,
+    store::{Backup, Entry, keys},
+};
+use serde_json::{Value, json};
+use tests::{
+    agent::{Agent, binary},
+    authority::Authority,
+    namespace::Namespace,
+    process::{Running, fail, run, succeed},
+    site::Site,
+    wait,
+};
+
+/// Runs a restore without an agent.
+fn offline(agent: &Agent, arguments: &str, file: &Path) -> Command {
+    let mut restore = Command::new(binary());
+    for (key, value) in agent.run_command().get_envs() {
+        if let Some(value) = value {
+            restore.env(key, value);
+        }
+    }
+    restore
+        .args(["restore", "--offline"])
+        .args(arguments.split_whitespace())
+        .arg(file);
+    restore
+}
+
+/// A site, and the file and content of its backup.
+struct BackedUp {
+    site: Site,
+    directory: tempfile::TempDir,
+    content: Vec<u8>,
+}
+
+impl BackedUp {
+    fn new() -> Self {
+        let site = Site::new();
+        site.agent.cli("connection approve a/web");
+        site.agent.cli("tenant token create a/t --role viewer");
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("good");
+        site.agent.cli(&format!("backup {}", file.display()));
+        let content = fs::read(&file).expect("the backup");
+        Self {
+            site,
+            directory,
+            content,
+        }
+    }
+
+    fn good(&self) -> PathBuf {
+        self.directory.path().join("good")
+    }
+
+    /// Writes a file beside the backup.
+    fn file(&self, content: &[u8]) -> PathBuf {
+        let file = self.directory.path().join("file");
+        fs::write(&file, content).expect("a file");
+        file
+    }
+
+    /// The backup with its entries changed, under a right checksum.
+    fn crafted(&self, change: impl FnOnce(&mut Vec<Entry>)) -> Vec<u8> {
+        let mut backup = Backup::decode(&self.content).expect("the backup");
+        change(&mut backup.entries);
+        backup.entries.sort_by(|one, other| one.key.cmp(&other.key));
+        backup.encode().expect("a backup")
+    }
+
+    /// Checks that each file is refused by the running agent and without one, and changes nothing.
+    fn all_refused(&mut self, files: &[(&str, Vec<u8>, &str)]) {
+        let before = self.site.agent.cli("export");
+        let tokens = self.site.agent.json("tenant token list");
+        for (what, content, says) in files {
+            let file = self.file(content);
+            let line = format!("restore --yes {}", file.display());
+            let refusal = self.site.agent.refused(&line);
+            assert!(refusal.contains(says), "{what}: {refusal}");
+            assert!(!refusal.contains("SELECT"), "{what}: {refusal}");
+        }
+        assert_eq!(self.site.agent.cli("export"), before);
+        assert_eq!(self.site.agent.json("tenant token list"), tokens);
+        self.site.agent.stop();
+        let store = self.site.agent.state_directory().join("state.db");
+        let bytes = fs::read(&store).expect("the store");
+        for (what, content, says) in files {
+            let file = self.file(content);
+            let refusal = fail(&mut offline(&self.site.agent, "--yes", &file));
+            assert!(refusal.contains(says), "{what}: {refusal}");
+            assert_eq!(fs::read(&store).expect("the store"), bytes, "{what}");
+        }
+        for entry in fs::read_dir(self.site.agent.state_directory()).expect("a directory") {
+            let name = entry.expect("a file").file_name();
+            let name = name.to_string_lossy();
+            let of_store = ["state.db", "state.db-wal", "state.db-shm"].contains(&&*name);
+            assert!(of_store, "{name} is left beside the store");
+        }
+        self.site.agent.restart();
+        assert_eq!(self.site.agent.cli("export"), before);
+        assert_eq!(self.site.agent.json("tenant token list"), tokens);
+    }
+}
+
+#[test]
+fn what_is_no_whole_backup_is_refused_and_changes_nothing() {
+    let mut backed_up = BackedUp::new();
+    let good = backed_up.content.clone();
+    let mut flipped = good.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 1;
+    let mut of_store = Command::new("sqlite3");
+    let sqlite = backed_up.directory.path().join("sqlite");
+    of_store
+        .arg(&sqlite)
+        .arg("CREATE TABLE entry (key, value, revision)");
+    succeed(&mut of_store);
+    let sqlite = fs::read(sqlite).expect("a file");
+    backed_up.all_refused(&[
+        ("nothing", Vec::new(), "the backup is empty"),
+        ("a word", b"nonsense".to_vec(), "this is no backup"),
+        ("a database", sqlite, "this is no backup"),
+        ("half", good[..good.len() / 2].to_vec(), "is damaged"),
+        (
+            "all but a byte",
+            good[..good.len() - 1].to_vec(),
+            "is damaged",
+        ),
+        ("a flipped bit", flipped, "is damaged"),
+        ("two of them", [good.clone(), good].concat(), "is damaged"),
+    ]);
+}
+
+/// Returns a change of one entry's JSON.
+fn edited(key: &str, edit: impl Fn(&mut Value)) -> impl FnOnce(&mut Vec<Entry>) {
+    move |entries| {
+        let entry = entries.iter_mut().find(|entry| entry.key == key);
+        let entry = entry.expect("the entry");
+        let mut value = serde_json::from_str(&entry.value).expect("JSON");
+        edit(&mut value);
+        entry.value = value.to_string();
+    }
+}
+
+/// Returns a change that takes an entry away.
+fn without(key: &str) -> impl FnOnce(&mut Vec<Entry>) {
+    move |entries| entries.retain(|entry| entry.key != key)
+}
+
+/// Returns a change that gives the last event another number.
+fn last_event(id: u64) -> impl FnOnce(&mut Vec<Entry>) {
+    move |entries| {
+        let events = entries.iter_mut().filter(|e| e.key.starts_with("events/"));
+        let entry = events.last().expect("an event");
+        let mut value: Value = serde_json::from_str(&entry.value).expect("JSON");
+        value["id"] = json!(id);
+        entry.key = keys::event(id);
+        entry.value = value.to_string();
+    }
+}
+
+#[test]
+fn crafted_backups_are_refused_and_change_nothing() {
+    let mut backed_up = BackedUp::new();
+    let entries = Backup::decode(&backed_up.content)
+        .expect("the backup")
+        .entries;
+    let object = |key: &str| {
+        let entry = entries.iter().find(|entry| entry.key == key);
+        let entry = entry.expect("the entry");
+        Object::decode(key, &entry.value, 1).expect("an object")
+    };
+    let (a, b, shop) = ("endpoints/a/web", "endpoints/b/web", "services/shop/web");
+    let Object::Endpoint(_, other) = object(b) else {
+        panic!("no endpoint");
+    };
+    let Object::Network(_, network) = object("networks/shop/net") else {
+        panic!("no network");
+    };
+    let connection = other.object.connection;
+    let set = |key, pointer: &'static str, value: Value| {
+        backed_up.crafted(edited(key, move |json| {
+            *json.pointer_mut(pointer).expect("a field") = value.clone();
+        }))
+    };
+    let files = [
+        (
+            "a slot at the end",
+            set(a, "/connection/slot", json!(u32::MAX)),
+            "its slot",
+        ),
+        (
+            "a slot twice",
+            set(a, "/connection/slot", json!(connection.slot)),
+            "its slot",
+        ),
+        (
+            "a link id twice",
+            set(a, "/connection/link_id", json!(connection.link_id)),
+            "its number",
+        ),
+        (
+            "approved and not",
+            set(b, "/connection/generation", json!(7)),
+            "Pending with generation",
+        ),
+        (
+            "not and approved",
+            set(b, "/connection/state", json!("Approved")),
+            "with generation 0",
+        ),
+        (
+            "another service",
+            set(a, "/service_identity/uid", json!(uuid())),
+            "there is no service",
+        ),
+        (
+            "no resource",
+            set(a, "/resource", json!("gone")),
+            "has no resource",
+        ),
+        (
+            "a loopback address",
+            set(a, "/addresses/0", json!("127.0.0.1")),
+            "loopback",
+        ),
+        (
+            "a number twice",
+            set(shop, "/number", json!(network.object.number)),
+            "its number",
+        ),
+        (
+            "an interface twice",
+            set("networks/a/net", "/attachments/0/interface", json!("gw-b")),
+            "its interface",
+        ),
+        (
+            "a large range",
+            set(shop, "/nat_addresses", json!(["fd00::/64"])),
+            "are more than",
+        ),
+        (
+            "no network",
+            backed_up.crafted(without("networks/a/net")),
+            "there is no network",
+        ),
+        (
+            "no service",
+            backed_up.crafted(without(shop)),
+            "there is no service",
+        ),
+        (
+            "no tenant",
+            backed_up.crafted(without("tenants/a")),
+            "there is no tenant",
+        ),
+        (
+            "the last event",
+            backed_up.crafted(last_event(u64::MAX)),
+            "can't be restored",
+        ),
+        (
+            "a late event",
+            backed_up.crafted(last_event((1 << 53) + 1)),
+            "above 2^53",
+        ),
+        (
+            "a late revision",
+            backed_up.crafted(|entries| entries[0].revision = u64::MAX),
+            "above 2^53",
+        ),
+        (
+            "an unknown key",
+            backed_up.crafted(|entries| entries[0].key = "zz/x".to_owned()),
+            "can't be restored",
+        ),
+        (
+            "no JSON",
+            backed_up.crafted(|entries| entries[0].value = "nonsense".to_owned()),
+            "can't be restored",
+        ),
+        (
+            "deep JSON",
+            backed_up.crafted(|entries| entries[0].value = "[".repeat(1 << 20)),
+            "can't be restored",
+        ),
+    ];
+    backed_up.all_refused(&files);
+}
+
+fn uuid() -> String {
+    "00000000-0000-4000-8000-000000000000".to_owned()
+}
+
+/// Runs a command line of an agent on a terminal, and types an answer.
+fn on_a_terminal(agent: &Agent, line: &str, answer: &str) -> Output {
+    let typed = tempfile::NamedTempFile::new().expect("a file");
+    let mut file = typed.as_file();
+    writeln!(file, "{answer}").expect("an answer");
+    let mut command = Command::new("sh");
+    // `script` makes the terminal; what it reads is typed there.
+    command
+        .args(["-c", "script -qec \"$1\" /dev/null < \"$2\"", "sh"])
+        .arg(format!("{} {line}", binary().display()))
+        .arg(typed.path())
+        .env("GATEWAY_SOCKET", agent.socket());
+    run(&mut command, Duration::from_secs(60)).expect("a command that runs")
+}
+
+#[test]
+fn a_restore_shows_what_it_changes_and_asks() {
+    let backed_up = BackedUp::new();
+    let agent = &backed_up.site.agent;
+    let good = backed_up.good().display().to_string();
+    agent.cli("connection reject a/web");
+    agent.cli("tenant create later");
+    let changed = agent.cli("export");
+    // Nobody can have read what changes.
+    let refusal = agent.refused(&format!("restore {good}"));
+    assert!(refusal.contains("give --yes"), "{refusal}");
+    let plan = agent.json(&format!("restore --dry-run {good}"));
+    assert_eq!(plan["foreign"], false);
+    let connections = plan["connections"].as_array().expect("connections");
+    assert_eq!(
+        *connections,
+        [json!({ "endpoint": "a/web", "service": "shop/web",
+            "before": "Rejected", "after": "Approved" })]
+    );
+    let tenants = json!({ "kind": "tenant", "created": 0, "updated": 0, "deleted": 1 });
+    let changes = plan["changes"].as_array().expect("changes");
+    assert!(changes.contains(&tenants), "{plan}");
+    let shown = agent.cli(&format!("restore --dry-run {good}"));
+    assert!(
+        shown.contains("Rejected") && shown.contains("tenants"),
+        "{shown}"
+    );
+    let line = format!("restore {good}");
+    for answer in ["n", "", "nonsense"] {
+        let said = on_a_terminal(agent, &line, answer);
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(!said.status.success(), "{answer:?}: {text}");
+        assert!(text.contains("nothing was changed"), "{answer:?}: {text}");
+    }
+    assert_eq!(agent.cli("export"), changed);
+    let said = on_a_terminal(agent, &line, "y");
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.status.success() && text.contains("Restore this?"),
+        "{text}"
+    );
+    assert_ne!(agent.cli("export"), changed);
+    assert_eq!(
+        agent.json("endpoint show a/web")["status"]["connection"]["state"],
+        "Approved"
+    );
+}
+
+#[test]
+fn a_restore_without_an_agent_asks_too() {
+    let mut backed_up = BackedUp::new();
+    backed_up.site.agent.cli("tenant create later");
+    backed_up.site.agent.stop();
+    let agent = &backed_up.site.agent;
+    let store = agent.state_directory().join("state.db");
+    let bytes = fs::read(&store).expect("the store");
+    let refusal = fail(&mut offline(agent, "", &backed_up.good()));
+    assert!(refusal.contains("give --yes"), "{refusal}");
+    let shown = succeed(&mut offline(agent, "--dry-run", &backed_up.good()));
+    assert!(shown.contains("tenants"), "{shown}");
+    assert_eq!(fs::read(&store).expect("the store"), bytes);
+    succeed(&mut offline(agent, "--yes", &backed_up.good()));
+    backed_up.site.agent.restart();
+    let refusal = backed_up.site.agent.refused("tenant show later");
+    assert!(refusal.contains("there is no tenant later"), "{refusal}");
+    let aside = backed_up
+        .site
+        .agent
+        .state_directory()
+        .join("state.db.before-restore");
+    assert_eq!(
+        fs::metadata(aside).expect("the old store").mode() & 0o777,
+        0o600
+    );
+}
+
+#[test]
+fn the_backup_of_another_gateway_must_be_meant() {
+    let backed_up = BackedUp::new();
+    let good = backed_up.good();
+    let host = Arc::new(Namespace::new("gw"));
+    let mut other = Agent::start(&host);
+    other.cli("tenant create mine");
+    let line = good.display().to_string();
+    let refusal = other.refused(&format!("restore --yes {line}"));
+    assert!(
+        refusal.contains("another gateway") && refusal.contains("--foreign"),
+        "{refusal}"
+    );
+    let plan = other.json(&format!("restore --dry-run --foreign {line}"));
+    assert_eq!(plan["foreign"], true);
+    other.stop();
+    let refusal = fail(&mut offline(&other, "--yes", &good));
+    assert!(refusal.contains("another gateway"), "{refusal}");
+    other.restart();
+    other.cli("tenant show mine");
+    other.cli(&format!("restore --yes --foreign {line}"));
+    other.refused("tenant show mine");
+    // It is still itself: backups of it are its own.
+    let own = backed_up.directory.path().join("own");
+    other.cli(&format!("backup {}", own.display()));
+    other.cli(&format!("restore --yes {}", own.display()));
+    other.stop();
+    succeed(&mut offline(&other, "--yes --foreign", &good));
+    other.restart();
+    other.cli(&format!("restore --yes {}", own.display()));
+    // Where there is no store, the backup's takes its place, identity included.
+    other.stop();
+    fs::remove_dir_all(other.state_directory()).expect("a directory");
+    succeed(&mut offline(&other, "--yes", &good));
+    other.restart();
+    other.cli(&format!("restore --yes {line}"));
+}
+
+/// Starts an agent with a umask that takes nothing away.
+fn with_open_umask(host: &Arc<Namespace>, agent: &Agent) -> Running {
+    let mut command = host.command("sh");
+    command
+        .args(["-c", "umask 0; exec \"$0\" run"])
+        .arg(binary());
+    for (key, value) in agent.run_command().get_envs() {
+        if let Some(value) = value {
+            command.env(key, value);
+        }
+    }
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let running = Running::start(&mut command).expect("the agent");
+    let socket = agent.socket();
+    wait::until_true("the agent", || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
+    running
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).expect("a file").mode() & 0o7777
+}
+
+#[test]
+fn whatever_the_umask_nobody_else_can_use_the_agents_files() {
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::prepare(&host);
+    let _running = with_open_umask(&host, &agent);
+    agent.cli("tenant create a");
+    let secret = agent.json("tenant token create a/t --role viewer")["secret"].to_string();
+    let state = agent.state_directory();
+    assert_eq!(mode(&state), 0o700);
+    let files: Vec<PathBuf> = fs::read_dir(&state)
+        .expect("a directory")
+        .map(|entry| entry.expect("a file").path())
+        .collect();
+    assert!(
+        files.iter().any(|file| file.ends_with("state.db-wal")),
+        "{files:?}"
+    );
+    for file in &files {
+        assert_eq!(mode(file), 0o600, "{}", file.display());
+    }
+    assert_eq!(mode(agent.bpf_directory()), 0o700);
+    let socket = agent.socket();
+    assert_eq!(mode(socket.parent().expect("a directory")), 0o755);
+    assert_eq!(mode(&socket), 0o660);
+    // What the command line writes is as narrow.
+    let directory = tempfile::tempdir().expect("a directory");
+    let (backup, token) = (
+        directory.path().join("backup"),
+        directory.path().join("token"),
+    );
+    for (line, file) in [
+        ("backup", &backup),
+        ("tenant token create a/u --role viewer --to", &token),
+    ] {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "umask 0; exec \"$@\"", "sh"])
+            .arg(binary())
+            .args(line.split_whitespace())
+            .arg(file)
+            .env("GATEWAY_SOCKET", &socket);
+        succeed(&mut command);
+        assert_eq!(mode(file), 0o600, "{}", file.display());
+    }
+    // A backup leaves no copy behind, and holds what is secret only as a hash.
+    assert_eq!(
+        fs::read_dir(&state).expect("a directory").count(),
+        files.len()
+    );
+    let content = fs::read_to_string(&backup).expect("the backup");
+    assert!(!content.contains(secret.trim_matches('"')));
+    let mut other = Command::new("setpriv");
+    other
+        .args(["--reuid", "65534", "--clear-groups", "cat"])
+        .arg(state.join("state.db"));
+    fail(&mut other);
+}
+
+#[test]
+fn an_agent_does_not_start_on_files_that_others_can_use() {
+    let host = Arc::new(Namespace::new("gw"));
+    let mut agent = Agent::start(&host);
+    agent.cli("tenant create a");
+    agent.stop();
+    let state = agent.state_directory();
+    let store = state.join("state.db");
+    let run = agent.socket().parent().expect("a directory").to_owned();
+    let bpf = agent.bpf_directory().to_owned();
+    for (path, bad, good) in [
+        (&state, 0o755, 0o700),
+        (&state, 0o770, 0o700),
+        (&store, 0o644, 0o600),
+        (&store, 0o660, 0o600),
+        (&run, 0o777, 0o755),
+        (&run, 0o775, 0o755),
+        (&bpf, 0o777, 0o755),
+    ] {
+        let set = |mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+        };
+        set(bad);
+        let refusal = fail(&mut agent.run_command());
+        let remedy = format!("chmod {good:o} {}", path.display());
+        assert!(refusal.contains(&remedy), "{bad:o}: {refusal}");
+        set(good);
+    }
+    for path in [&state, &store, &run] {
+        chown(path, Some(65_534), None).expect("an owner");
+        let refusal = fail(&mut agent.run_command());
+        let remedy = format!("chown 0 {}", path.display());
+        assert!(refusal.contains(&remedy), "{refusal}");
+        chown(path, Some(0), None).expect("an owner");
+    }
+    let authority = Authority::new();
+    let signed = authority.sign("localhost");
+    for (key, value) in [
+        ("GATEWAY_LISTEN", "127.0.0.1:0".to_owned()),
+        (
+            "GATEWAY_TLS_CERTIFICATE",
+            signed.certificate.display().to_string(),
+        ),
+        ("GATEWAY_TLS_KEY", signed.key.display().to_string()),
+    ] {
+        agent.settings.insert(key.to_owned(), value);
+    }
+    fs::set_permissions(&signed.key, fs::Permissions::from_mode(0o644)).expect("a mode");
+    let refusal = fail(&mut agent.run_command());
+    let remedy = format!("chmod 640 {}", signed.key.display());
+    assert!(refusal.contains(&remedy), "{refusal}");
+    fs::set_permissions(&signed.key, fs::Permissions::from_mode(0o640)).expect("a mode");
+    agent.restart();
+    agent.cli("tenant show a");
+}
+
+#[test]
+fn a_second_agent_with_the_same_run_directory_is_refused_with_the_first_ones_process() {
+    let host = Arc::new(Namespace::new("gw"));
+    let first = Agent::start(&host);
+    let mut second = Agent::prepare(&host);
+    let run = first
+        .socket()
+        .parent()
+        .expect("a directory")
+        .display()
+        .to_string();
+    second
+        .settings
+        .insert("GATEWAY_RUN_DIR".to_owned(), run.clone());
+    let refusal = fail(&mut second.run_command());
+    let says = format!(
+        "another agent is running with {run} (process {})",
+        first.id()
+    );
+    assert!(refusal.contains(&says), "{refusal}");
+    // The socket is still the first one's.
+    first.cli("tenant create a");
+    first.cli("tenant show a");
+}
