@@ -75,6 +75,11 @@ impl Sqlite {
         if !path.exists() {
             create(path, &shown)?;
         }
+        // SQLite would be content with reading it, and refuse the first change.
+        fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(file)?;
         let opening = |error| StoreError::opening(&shown, &error);
         let mut connection = Connection::open(path).map_err(opening)?;
         harden(&connection).map_err(opening)?;

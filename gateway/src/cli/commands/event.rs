@@ -32,7 +32,12 @@ pub(in crate::cli) enum Command {
         #[arg(long, value_name = "ACTION", value_parser = word::<Action>)]
         action: Option<Action>,
         /// How many at the most
-        #[arg(long, default_value_t = 100, value_name = "N")]
+        #[arg(
+            long,
+            default_value_t = 100,
+            value_name = "N",
+            conflicts_with = "follow"
+        )]
         limit: u64,
     },
 }

@@ -176,6 +176,7 @@ fn flags_that_are_for_another_way_to_run_a_command_are_refused() {
         "restore --offline f --quota-networks 1",
         "status --client-key /x --server https://h",
         "restore f --yes --dry-run",
+        "event list --follow --limit 5",
     ] {
         let words = std::iter::once("gateway").chain(line.split(' '));
         assert!(
