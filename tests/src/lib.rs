@@ -8,6 +8,7 @@ pub mod assembler;
 pub mod authority;
 pub mod capture;
 mod desired;
+pub mod exchange;
 pub mod families;
 pub mod fuzz;
 pub mod general;

@@ -11,6 +11,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use tests::{
+    exchange::ask,
     families::{Families, each},
     namespace::Namespace,
     nginx::Nginx,
@@ -89,14 +90,9 @@ fn datagrams_arrive_whole_in_fragments_too() {
                 let mut question = vec![0x5a; asked];
                 question[..2]
                     .copy_from_slice(&u16::try_from(answered).expect("short").to_be_bytes());
-                let mut buffer = vec![0; 65_536];
-                let length = wait::until("an answer", wait::SOON, || {
-                    socket.send(&question).expect("to send");
-                    socket.recv(&mut buffer).ok()
-                });
-                assert_eq!(length, answered);
+                let answer = ask(&socket, &question, |answer| answer.len() == answered);
                 assert_eq!(
-                    usize::from(u16::from_be_bytes([buffer[0], buffer[1]])),
+                    usize::from(u16::from_be_bytes([answer[0], answer[1]])),
                     asked,
                     "the question arrived whole"
                 );
@@ -228,12 +224,8 @@ fn jumbo_frames_go_through() {
             let socket = connected(endpoint);
             let mut question = vec![0x5a; 8_900];
             question[..2].copy_from_slice(&8_800u16.to_be_bytes());
-            let mut buffer = vec![0; 65_536];
-            let length = wait::until("an answer", wait::SOON, || {
-                socket.send(&question).expect("to send");
-                socket.recv(&mut buffer).ok()
-            });
-            assert_eq!(buffer[2..length], noise(8_804)[2..8_800]);
+            let answer = ask(&socket, &question, |answer| answer.len() == 8_800);
+            assert_eq!(answer[2..], noise(8_804)[2..8_800]);
         });
     });
 }

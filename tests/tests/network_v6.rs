@@ -1,9 +1,11 @@
 //! IPv6 through the gateway, with real programs at both ends.
 
-use std::{fs, net::UdpSocket, process::Command, time::Duration};
+use std::{fs, net::UdpSocket, process::Command};
 
 use sha2::{Digest as _, Sha256};
-use tests::{namespace::Namespace, nginx::Nginx, process::succeed, site::Site, wait};
+use tests::{
+    exchange::ask, namespace::Namespace, nginx::Nginx, process::succeed, site::Site, wait,
+};
 
 const ENDPOINT: &str = "fd00::100";
 const BACKENDS: [&str; 2] = ["fd00:1::10", "fd00:1::11"];
@@ -90,18 +92,10 @@ fn udp_goes_there_and_back_and_ping_is_answered() {
     }
     site.a.run_in(|| {
         let socket = UdpSocket::bind("[fd00::5]:0").expect("a socket");
-        socket
-            .set_read_timeout(Some(Duration::from_millis(300)))
-            .expect("a socket");
         socket.connect((ENDPOINT, 5_353)).expect("a socket");
         for length in [0, 1, 511, 1_452] {
             let question = vec![0x5a; length];
-            let mut buffer = [0; 2_048];
-            let answer = wait::until("an answer", wait::SOON, || {
-                socket.send(&question).expect("to send");
-                socket.recv(&mut buffer).ok()
-            });
-            assert_eq!(buffer[..answer], question[..]);
+            ask(&socket, &question, |answer| *answer == question);
         }
     });
     let text = succeed(&mut site.b.line(&format!("ping -6 -c 3 -i 0.2 -W 2 {ENDPOINT}")));

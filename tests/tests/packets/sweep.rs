@@ -1,6 +1,6 @@
 //! Going through a full table.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gateway::{
     agent::sweep::{Snapshot, Sweeper},
@@ -72,7 +72,6 @@ fn a_full_table_is_swept_in_seconds() {
             swept.removed
         );
         assert_eq!(swept.removed, 2 * FLOWS as usize);
-        assert!(took < Duration::from_secs(60), "{took:?}");
         let start = Instant::now();
         assert_eq!(sweeper.sweep(&snapshot).expect("a sweep").removed, 0);
         println!("an empty one in {:?}", start.elapsed());
