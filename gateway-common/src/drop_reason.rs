@@ -41,7 +41,7 @@ drop_reasons! {
     Fragment = 7, "fragment", "The fragment is too short for its transport header, would overwrite it, or can't be translated.";
     ProtocolUnsupported = 8, "protocol_unsupported", "The packet for one of our addresses is neither TCP, UDP nor an echo request.";
     TtlExpired = 9, "ttl_expired", "The packet's time to live ran out at the gateway.";
-    InvalidSource = 10, "invalid_source", "The source can't be a host: unspecified, loopback, multicast, broadcast, or the destination itself.";
+    InvalidSource = 10, "invalid_source", "The source can't be a host that is talked to through a router: unspecified, loopback, multicast, broadcast, link-local, or the destination itself.";
     ConnectionNotApproved = 11, "connection_not_approved", "The endpoint's connection is not approved by the provider.";
     ConnectionRevoked = 12, "connection_revoked", "The flow was opened under an approval that has been withdrawn since.";
     PortNotOffered = 13, "port_not_offered", "The endpoint's resource offers no such port.";
@@ -66,6 +66,9 @@ drop_reasons! {
     NewFlowRate = 32, "new_flow_rate", "The endpoint opens flows faster than its connection may.";
     PacketRate = 33, "packet_rate", "The endpoint's packets or bits a second exceed its connection's limit.";
     AddressConflict = 34, "address_conflict", "Another station uses an address of ours, or asks for it.";
+    RoutingHeader = 35, "routing_header", "An IPv6 routing header has segments left: its receiver would send the packet on to another address.";
+    Ipv6Options = 36, "ipv6_options", "A hop-by-hop or destination options header of IPv6 holds more than padding, which the gateway does not forward.";
+    MappedAddress = 37, "mapped_address", "An IPv6 packet has an IPv4-mapped address, which no packet may carry.";
 }
 
 impl DropReason {

@@ -33,9 +33,17 @@ pub trait Family: Copy + Debug + Default + Eq + Hash + Ord + 'static {
     fn widen(address: Self::Address) -> IpAddress;
     /// The address, if it is of this family.
     fn narrow(address: IpAddress) -> Option<Self::Address>;
-    /// Whether a packet may come from the source: no host has an unspecified, loopback or group
-    /// address, or talks to itself through us.
-    fn is_host(source: Self::Address, destination: Self::Address) -> bool;
+    /// Returns whether a host can have the address: it is no unspecified, loopback, group, broadcast or
+    /// otherwise reserved one (RFC 1122, section 3.2.1.3; RFC 6890).
+    fn is_unicast(address: Self::Address) -> bool;
+    /// Returns whether the address is good on its own link only (RFC 3927; RFC 4291, section 2.5.6).
+    fn is_link_local(address: Self::Address) -> bool;
+    /// Returns whether a packet to `destination` may come from `source`: no host talks to itself through the
+    /// gateway.
+    #[inline(always)]
+    fn is_host(source: Self::Address, destination: Self::Address) -> bool {
+        Self::is_unicast(source) && source != destination
+    }
     /// Adds an address to a sum.
     fn add(sum: Sum, address: Self::Address) -> Sum;
     /// Adds what replacing one address by another changes.
@@ -150,11 +158,15 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn is_host(source: Be32, destination: Be32) -> bool {
-        let first = source.get() >> 24;
-        // 0/8 "this network", 127/8 loopback, 224/4 multicast, 240/4 reserved with broadcast
-        // (RFC 6890): none is ever a source.
-        first != 0 && first != 127 && first < 224 && source != destination
+    fn is_unicast(address: Be32) -> bool {
+        let first = address.get() >> 24;
+        // 0/8 "this network", 127/8 loopback, 224/4 multicast, 240/4 reserved with broadcast.
+        first != 0 && first != 127 && first < 224
+    }
+
+    #[inline(always)]
+    fn is_link_local(address: Be32) -> bool {
+        address.get() >> 16 == 0xa9fe
     }
 
     #[inline(always)]
@@ -234,13 +246,18 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn is_host(source: IpAddress, destination: IpAddress) -> bool {
-        let [a, b, c, _] = source.words();
+    fn is_unicast(address: IpAddress) -> bool {
+        let [a, b, c, _] = address.words();
         let multicast = a.get() >> 24 == 0xff;
-        // ::/96 holds the unspecified, the loopback and the IPv4-compatible addresses (RFC 4291);
-        // IPv4-mapped ones are never on the wire (RFC 6890).
-        let low = a.raw() == 0 && b.raw() == 0 && (c.raw() == 0 || source.to_v4().is_some());
-        !multicast && !low && source != destination
+        // ::/96 holds the unspecified, the loopback and the IPv4-compatible addresses (RFC 4291, section
+        // 2.5); IPv4-mapped ones are never on the wire.
+        let low = a.raw() == 0 && b.raw() == 0 && (c.raw() == 0 || address.to_v4().is_some());
+        !multicast && !low
+    }
+
+    #[inline(always)]
+    fn is_link_local(address: IpAddress) -> bool {
+        address.words()[0].get() >> 22 == 0xfe80 >> 6
     }
 
     #[inline(always)]
@@ -518,22 +535,75 @@ mod tests {
         text.parse::<core::net::Ipv6Addr>().unwrap().into()
     }
 
+    fn v4(text: &str) -> Be32 {
+        text.parse::<core::net::Ipv4Addr>().unwrap().into()
+    }
+
+    /// Special-purpose addresses (RFC 6890 and its registries): whether they are a host's, and whether they
+    /// stay on their link.
     #[test]
-    fn who_can_be_a_host() {
-        let other = v6("fd00::100");
-        for good in ["fd00::5", "2001:db8::1", "fe80::1", "64:ff9b::a00:5"] {
-            assert!(V6::is_host(v6(good), other), "{good}");
-        }
-        for bad in [
-            "::",
-            "::1",
-            "::10.0.0.5",
-            "::ffff:10.0.0.5",
-            "ff02::1",
-            "fd00::100",
+    fn special_addresses_are_told_apart() {
+        for (text, unicast, link_local) in [
+            ("0.0.0.0", false, false),
+            ("0.255.255.255", false, false),
+            ("1.0.0.0", true, false),
+            ("10.0.0.5", true, false),
+            ("100.64.0.1", true, false),
+            ("126.255.255.255", true, false),
+            ("127.0.0.1", false, false),
+            ("127.255.255.255", false, false),
+            ("128.0.0.0", true, false),
+            ("169.253.255.255", true, false),
+            ("169.254.0.0", true, true),
+            ("169.254.255.255", true, true),
+            ("169.255.0.0", true, false),
+            ("192.0.2.1", true, false),
+            ("198.18.0.1", true, false),
+            ("198.51.100.1", true, false),
+            ("203.0.113.1", true, false),
+            ("223.255.255.255", true, false),
+            ("224.0.0.0", false, false),
+            ("239.255.255.255", false, false),
+            ("240.0.0.0", false, false),
+            ("255.255.255.255", false, false),
         ] {
-            assert!(!V6::is_host(v6(bad), other), "{bad}");
+            let address = v4(text);
+            let told = (V4::is_unicast(address), V4::is_link_local(address));
+            assert_eq!(told, (unicast, link_local), "{text}");
         }
+        for (text, unicast, link_local) in [
+            ("::", false, false),
+            ("::1", false, false),
+            ("::10.0.0.5", false, false),
+            ("::ffff:10.0.0.5", false, false),
+            ("::ffff:0:10.0.0.5", true, false),
+            ("64:ff9b::a00:5", true, false),
+            ("64:ff9b:1::1", true, false),
+            ("2001:db8::1", true, false),
+            ("2002:a00:5::1", true, false),
+            ("fd00::5", true, false),
+            ("fe7f:ffff::1", true, false),
+            ("fe80::", true, true),
+            ("febf:ffff::1", true, true),
+            // Site-local ones are treated as global (RFC 3879, section 4).
+            ("fec0::1", true, false),
+            ("feff::1", true, false),
+            ("ff00::", false, false),
+            ("ff02::1", false, false),
+            ("ffff::1", false, false),
+        ] {
+            let address = v6(text);
+            let told = (V6::is_unicast(address), V6::is_link_local(address));
+            assert_eq!(told, (unicast, link_local), "{text}");
+        }
+    }
+
+    #[test]
+    fn nobody_talks_to_itself() {
+        assert!(V4::is_host(v4("10.0.0.5"), v4("10.0.0.100")));
+        assert!(!V4::is_host(v4("10.0.0.100"), v4("10.0.0.100")));
+        assert!(V6::is_host(v6("fd00::5"), v6("fd00::100")));
+        assert!(!V6::is_host(v6("fd00::100"), v6("fd00::100")));
     }
 
     #[test]

@@ -79,6 +79,96 @@ header! {
         next_header / set_next_header: u8 = 0;
         /// Its length in units of eight bytes, the first not counted.
         length / set_length: u8 = 1;
+        /// Routing header: number of addresses that the packet has yet to go to (RFC 8200, section 4.4).
+        segments_left / set_segments_left: u8 = 3;
+        /// Hop-by-hop and destination options: first two bytes of the options.
+        options_start / set_options_start: Be16 = 2;
+        /// Hop-by-hop and destination options: the four bytes behind these.
+        options_end / set_options_end: Be32 = 4;
+    }
+}
+
+impl Extension {
+    /// Returns whether a header of options holds padding alone, as Pad1 and PadN (RFC 8200, section 4.2).
+    ///
+    /// A header of more than eight bytes does not: padding of more than seven bytes serves no alignment, and
+    /// receivers refuse it (RFC 8504, section 5.3). Neither does padding that is not zero.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_padding(self) -> bool {
+        let options =
+            u64::from(self.options_start().get()) << 32 | u64::from(self.options_end().get());
+        self.length() == 0 && is_padding(options)
+    }
+}
+
+/// Bytes of options in the shortest header.
+const OPTION_BYTES: u32 = 6;
+/// Option type of padding with a length.
+const PAD_N: u64 = 1;
+
+/// Returns whether six bytes, the lower ones of a word in reading order, are Pad1 and PadN options.
+#[inline(always)]
+const fn is_padding(options: u64) -> bool {
+    // The next byte is the uppermost. The data of PadN reads as that many Pad1, so it is looked at for being
+    // zero and then read like them.
+    let mut rest = options << 16;
+    let mut left = OPTION_BYTES;
+    while left > 0 {
+        let kind = rest >> 56;
+        rest <<= 8;
+        left -= 1;
+        if kind == 0 {
+            continue;
+        }
+        if kind != PAD_N || left == 0 {
+            return false;
+        }
+        let length = (rest >> 56) as u32;
+        rest <<= 8;
+        left -= 1;
+        if length > left || (length > 0 && rest >> (64 - 8 * length) != 0) {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_padding;
+
+    #[test]
+    fn options_are_padding_or_not() {
+        for padding in [
+            0x0000_0000_0000,
+            0x0104_0000_0000,
+            0x0102_0000_0100,
+            0x0001_0300_0000,
+            0x0100_0100_0100,
+            0x0000_0000_0100,
+        ] {
+            assert!(is_padding(padding), "{padding:012x}");
+        }
+        for other in [
+            // PadN that is not zero, or longer than the header; half an option.
+            0x0104_0000_0001,
+            0x0105_0000_0000,
+            0x01ff_0000_0000,
+            0x0000_0000_0001,
+            // Router alert, jumbo payload, home address, tunnel encapsulation limit, RPL, unknown ones.
+            0x0502_0000_0100,
+            0xc204_0001_0000,
+            0xc910_2001_0db8,
+            0x0401_0401_0100,
+            0x2304_0000_0000,
+            0x6304_0000_0000,
+            0x1e00_0000_0000,
+            0x0000_0000_8000,
+            0xfe04_0000_0000,
+        ] {
+            assert!(!is_padding(other), "{other:012x}");
+        }
     }
 }
 

@@ -50,7 +50,9 @@ fn possible_source<F: Family, E: Environment>(
     segment: &Segment<F>,
     link: u32,
 ) -> Step<()> {
+    // Link-local addresses stay on their link (RFC 4291, section 2.5.6; RFC 3927, section 2.7).
     if !F::is_host(segment.key.source, segment.key.destination)
+        || F::is_link_local(segment.key.source)
         || Ethernet::at(env, 0).is_none_or(|e| e.source().is_group())
     {
         return Err(Turn::drop(DropReason::InvalidSource, link));

@@ -14,7 +14,7 @@ use crate::{
         admission, attachment,
         established::note,
         forward, limit, next_hop,
-        parse::{L3, Place},
+        parse::{L3, Place, is_on_wire},
         transport::Segment,
     },
 };
@@ -191,6 +191,9 @@ fn carry<F: Family, T: Transport, E: Environment>(
         found = F::flow(env, Table::Established, &key);
     }
     if found.is_none() {
+        if !is_on_wire::<F>(key.source, key.destination) {
+            return Err(Turn::WAY);
+        }
         let segment = Segment::whole(key, T::PROTOCOL, Place::new(l4));
         admission::gate(env, attachment, &segment)?;
         if first {

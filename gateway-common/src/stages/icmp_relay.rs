@@ -16,7 +16,7 @@ use crate::{
         forward::{GROWTH, SMALLEST_MTU_V6, egress},
         icmp_error::checksum_of,
         limit, next_hop,
-        parse::{Fragment, L3, Place, not_ours, own_address},
+        parse::{Fragment, L3, Place, is_on_wire, not_ours, own_address},
         translate::Outer,
         transport::Message,
     },
@@ -60,6 +60,9 @@ pub(super) fn relay<A: Family, E: Environment>(
         return Err(not_ours(attachment, DropReason::NotForUs));
     };
     let link = address.link;
+    if !A::is_host(source, destination) {
+        return Err(Turn::drop(DropReason::InvalidSource, link));
+    }
     let report =
         read::<A, E>(env, attachment, message, destination).map_err(|r| Turn::drop(r, link))?;
     let at = message.at.get();
@@ -114,6 +117,9 @@ fn read<A: Family, E: Environment>(
     let protocol = header.plain_protocol().ok_or(unsupported)?;
     if protocol != protocol::TCP && protocol != protocol::UDP {
         return Err(unsupported);
+    }
+    if !is_on_wire::<A>(header.source(), header.destination()) {
+        return Err(DropReason::MappedAddress);
     }
     // Only who sent the packet is told of it.
     if header.source() != told {

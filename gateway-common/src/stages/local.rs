@@ -3,7 +3,7 @@
 //! section 3.2.2.6; RFC 4443, section 4.2). Neighbour discovery is in [`super::neighbour`].
 
 use crate::{
-    Be32, DropReason, Environment, Family, IpAddress, Step, Turn, V6,
+    Be32, DropReason, Environment, Family, IpAddress, Step, Turn, V4,
     checksum::{self, Sum},
     family::Header as _,
     maps::{Address, AddressKey, Attachment, DatagramKey, NO_LINK, Ports},
@@ -21,10 +21,9 @@ pub(super) fn arp<E: Environment>(env: &mut E, attachment: &Attachment, arp: Arp
     if !arp.is_ethernet_ipv4() {
         return Err(ignored);
     }
-    let sender = IpAddress::from_v4(arp.sender_address());
-    let target = IpAddress::from_v4(arp.target_address());
-    let probe = sender == IpAddress::from_v4(Be32::new(0));
-    let claim = if probe { target } else { sender };
+    let (sender, target) = (arp.sender_address(), arp.target_address());
+    let probe = sender == Be32::new(0);
+    let claim = V4::widen(if probe { target } else { sender });
     claimed(env, attachment, arp.sender_mac(), claim, probe)?;
     if arp.operation() == Arp::REPLY && attachment.flags & Attachment::PASS_NEIGHBOURS != 0 {
         return Err(Turn::PASS);
@@ -32,10 +31,11 @@ pub(super) fn arp<E: Environment>(env: &mut E, attachment: &Attachment, arp: Arp
     if arp.operation() != Arp::REQUEST {
         return Err(ignored);
     }
-    own_address::<V6, E>(env, attachment.network, target).ok_or(ignored)?;
+    own_address::<V4, E>(env, attachment.network, target).ok_or(ignored)?;
     let ethernet = Ethernet::at(env, 0).ok_or(ignored)?;
     // A frame can name two senders. The one that ARP names is the one who asks.
-    if ethernet.source().is_group() || arp.sender_mac().is_group() {
+    let unicast = probe || V4::is_unicast(sender);
+    if ethernet.source().is_group() || arp.sender_mac().is_group() || !unicast {
         return Err(Turn::drop(DropReason::InvalidSource, NO_LINK));
     }
     ethernet.turn_round(attachment.mac.mac());

@@ -3,9 +3,9 @@
 //! never tentative here: it is the gateway's as long as it is configured.
 
 use crate::{
-    Be16, Be32, DropReason, Environment, IpAddress, Step, Turn,
+    Be16, Be32, DropReason, Environment, Family as _, IpAddress, Step, Turn,
     family::{ALL_NODES_MAC, Header as _, V6, pseudo_header},
-    maps::Attachment,
+    maps::{Attachment, NO_LINK},
     packet::{Ethernet, Ipv6, LinkLayerOption, Mac, Neighbour, protocol},
     stages::{
         local::claimed,
@@ -53,6 +53,10 @@ pub(super) fn discovered<E: Environment>(
 ) -> Step<Turn> {
     let (ipv6, length) = (packet.header(env)?, packet.payload);
     let target = message.target();
+    // The table of addresses has those of IPv4 mapped.
+    let Some(target) = V6::narrow(target) else {
+        return Err(Turn::drop(DropReason::MappedAddress, NO_LINK));
+    };
     let station = Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source);
     let probe = ipv6.source() == IpAddress::default();
     if message.type_and_code() == Neighbour::ADVERTISEMENT {
@@ -77,7 +81,8 @@ pub(super) fn discovered<E: Environment>(
         return Err(drop(DropReason::Malformed));
     }
     let asker = ipv6.source();
-    if station.is_group() || asker.words()[0].get() >> 24 == 0xff || asker == target {
+    let unicast = probe || V6::is_unicast(asker);
+    if station.is_group() || !unicast || asker == target {
         return Err(drop(DropReason::InvalidSource));
     }
     // Who has no address yet asks whether he may have this one: all are told that he may not.
@@ -118,7 +123,7 @@ fn advertise<E: Environment>(
     option.set_mac(attachment.mac.mac());
     let [a, b, c] = attachment.mac.mac().words();
     let sum = pseudo_header::<V6>(target, to, protocol::ICMPV6, LENGTH);
-    let sum = <V6 as crate::Family>::add(sum, target)
+    let sum = V6::add(sum, target)
         .be16(Neighbour::ADVERTISEMENT)
         .be32(Be32::new(flags))
         .be16(LinkLayerOption::TARGET)

@@ -119,10 +119,10 @@ pub(super) fn own_address<F: Family, E: Environment>(
     network: u32,
     address: F::Address,
 ) -> Option<Address> {
-    let key = AddressKey {
-        network,
-        address: F::widen(address),
-    };
+    let address = F::widen(address);
+    // Configuration has IPv4 addresses mapped into IPv6. An IPv6 packet that carries one means none of them.
+    F::narrow(address)?;
+    let key = AddressKey { network, address };
     env.address(&key)
         .filter(|address| address.kind != Address::TENTATIVE)
 }
@@ -194,6 +194,14 @@ pub(super) fn frame<E: Environment>(env: &E, attachment: &Attachment) -> Step<Fr
     }
 }
 
+/// Returns whether both addresses are of the family that they came in. IPv4-mapped addresses are of IPv4, so
+/// no packet of IPv6 may carry one (RFC 4291, section 2.5.5.2; RFC 6890, table 20), and tables that hold
+/// addresses of both families must not be searched for it.
+#[inline(always)]
+pub(super) fn is_on_wire<F: Family>(source: F::Address, destination: F::Address) -> bool {
+    F::narrow(F::widen(source)).is_some() && F::narrow(F::widen(destination)).is_some()
+}
+
 /// Whether the frame is for our station.
 #[inline(always)]
 fn is_for_us<E: Environment>(env: &E, attachment: &Attachment) -> bool {
@@ -244,6 +252,9 @@ pub(super) fn ipv6<E: Environment>(env: &mut E, attachment: &Attachment) -> Step
     let to_group = !is_for_us(env, attachment);
     if to_group && !Ethernet::at(env, 0).is_some_and(|e| e.destination().is_ipv6_group()) {
         return Err(not_ours(attachment, DropReason::DestinationMac));
+    }
+    if !is_on_wire::<V6>(header.source(), header.destination()) {
+        return Err(Turn::drop(DropReason::MappedAddress, NO_LINK));
     }
     let payload = header.payload_length().get();
     // The second would be longer than a frame can be; jumbograms (RFC 2675) have no length at all.
@@ -310,16 +321,27 @@ const fn is_extension(protocol: u8) -> bool {
 }
 
 /// Goes behind the extension headers, or behind as many as are walked.
+///
+/// What makes a receiver send the packet on, answer elsewhere or treat it as another one is refused: routing
+/// headers with segments left (RFC 7915, section 5.1; RFC 5095) and options other than padding (RFC 9288,
+/// section 4). Hop-by-hop options come first or not at all (RFC 8200, section 4.1).
 #[inline(always)]
 fn walk<E: Environment>(env: &mut E, packet: &mut Packet<V6>) -> Result<(), DropReason> {
-    for _ in 0..MOST_EXTENSIONS {
+    for place in 0..MOST_EXTENSIONS {
         if !is_extension(packet.protocol) {
             break;
         }
         let extension = Extension::at(env, packet.l4.get()).ok_or(DropReason::Truncated)?;
         let octets = (u16::from(extension.length()) + 1) * 8;
-        if octets > packet.payload {
+        if octets > packet.payload || (place > 0 && packet.protocol == protocol::HOP_BY_HOP) {
             return Err(DropReason::Malformed);
+        }
+        if packet.protocol == protocol::ROUTING {
+            if extension.segments_left() != 0 {
+                return Err(DropReason::RoutingHeader);
+            }
+        } else if !extension.is_padding() {
+            return Err(DropReason::Ipv6Options);
         }
         packet.protocol = extension.next_header();
         packet.l4 = packet.l4.plus(usize::from(octets));

@@ -294,12 +294,12 @@ const ROWS: &[Row] = &[
     ("extension headers are walked, and carried along", |lab| {
         for extensions in [
             vec![extension(60, 8)],
-            vec![extension(0, 8), extension(60, 16)],
+            vec![extension(0, 8), extension(43, 16)],
             vec![
                 extension(0, 8),
                 extension(60, 8),
                 extension(43, 24),
-                extension(60, 40),
+                extension(60, 8),
             ],
         ] {
             lab.reset();
@@ -323,7 +323,7 @@ const ROWS: &[Row] = &[
         "a segment behind extension headers is reset without them",
         |lab| {
             let stray = tcp_v6(CLIENT, WEB).ack(77, 4_711).data(&[0xee; 200]);
-            let stray = stray.with_v6(|ip| ip.extensions = vec![extension(60, 16)]);
+            let stray = stray.with_v6(|ip| ip.extensions = vec![extension(43, 16)]);
             let out = lab.send(Side::A, &stray);
             assert_eq!(out.reset(DropReason::NoFlow).sequence, 4_711);
             assert_eq!(out.frame.len(), 74);
@@ -404,14 +404,7 @@ const ROWS: &[Row] = &[
         }
     }),
     ("sources that no host can have open nothing", |lab| {
-        for source in [
-            "::",
-            "::1",
-            "::10.0.0.5",
-            "::ffff:10.0.0.5",
-            "ff02::1",
-            "fd00::100",
-        ] {
+        for source in ["::", "::1", "::10.0.0.5", "ff02::1", "fd00::100"] {
             let source = (source.parse().expect("an address"), 40_000);
             lab.send(Side::A, &tcp_v6(source, WEB).syn(1))
                 .dropped(DropReason::InvalidSource);

@@ -1,9 +1,11 @@
 //! The packet table: what becomes of each kind of packet. Every row goes through the native stages
 //! and through the program in the kernel, and both must give the same bytes and count the same.
 
+mod addresses;
 mod conflicts;
 mod corpus;
 mod costs;
+mod extensions;
 mod ipv6;
 mod local;
 mod model;
