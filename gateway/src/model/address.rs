@@ -11,52 +11,86 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Problem;
 
+/// Special-purpose addresses that nothing in a network can be given, first and last, and what they are (RFC 6890
+/// and its registries).
+const RESERVED_V4: &[(Ipv4Addr, Ipv4Addr, &str)] = &[
+    block_v4([0, 0, 0, 0], 8, "of \"this network\" (0.0.0.0/8)"),
+    block_v4([127, 0, 0, 0], 8, "a loopback address"),
+    block_v4([169, 254, 0, 0], 16, "a link-local address"),
+    block_v4(
+        [192, 0, 0, 0],
+        24,
+        "an address of IETF protocols (192.0.0.0/24)",
+    ),
+    block_v4([224, 0, 0, 0], 4, "a multicast address"),
+    block_v4([240, 0, 0, 0], 4, "a broadcast or reserved address"),
+];
+
+/// The same of IPv6.
+const RESERVED_V6: &[(Ipv6Addr, Ipv6Addr, &str)] = &[
+    block_v6(0, 96, "unspecified, loopback or IPv4-compatible (::/96)"),
+    block_v6(0xffff << 32, 96, "an IPv4-mapped address"),
+    block_v6(0x100 << 112, 64, "a discard-only address (100::/64)"),
+    block_v6(0xfe80 << 112, 10, "a link-local address"),
+    block_v6(0xff00 << 112, 8, "a multicast address"),
+];
+
+const fn block_v4(
+    start: [u8; 4],
+    bits: u32,
+    what: &'static str,
+) -> (Ipv4Addr, Ipv4Addr, &'static str) {
+    let first = u32::from_be_bytes(start);
+    let last = first | u32::MAX >> bits;
+    (Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last), what)
+}
+
+const fn block_v6(
+    first: u128,
+    bits: u32,
+    what: &'static str,
+) -> (Ipv6Addr, Ipv6Addr, &'static str) {
+    let last = first | u128::MAX >> bits;
+    (Ipv6Addr::from_bits(first), Ipv6Addr::from_bits(last), what)
+}
+
 /// Refuses an address that no host can have.
 ///
 /// # Errors
 /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
 pub fn check_host(field: &str, address: IpAddr) -> Result<(), Problem> {
-    let what = match address {
-        IpAddr::V4(address) => unfit_v4(address),
-        IpAddr::V6(address) => unfit_v6(address),
+    check_hosts(field, AddressRange::one(address))
+}
+
+/// Refuses a range that holds an address that no host can have, at either end or in between.
+///
+/// # Errors
+/// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
+pub fn check_hosts(field: &str, range: AddressRange) -> Result<(), Problem> {
+    let reserved = match range.ends() {
+        (IpAddr::V4(first), IpAddr::V4(last)) => reserved(RESERVED_V4, first, last),
+        (IpAddr::V6(first), IpAddr::V6(last)) => reserved(RESERVED_V6, first, last),
+        // Both ends are of one family, as a range is read.
+        _ => None,
     };
-    match what {
+    match reserved {
         None => Ok(()),
-        Some(what) => Err(Problem::invalid(
+        Some((address, what)) => Err(Problem::invalid(
             field,
             format!("{address} is {what}, which no host of a network can have"),
         )),
     }
 }
 
-fn unfit_v4(address: Ipv4Addr) -> Option<&'static str> {
-    if address.octets()[0] == 0 {
-        Some("of \"this network\" (0.0.0.0/8)")
-    } else if address.is_loopback() {
-        Some("a loopback address")
-    } else if address.is_multicast() {
-        Some("a multicast address")
-    } else if address.octets()[0] >= 240 {
-        Some("a broadcast or reserved address")
-    } else if address.is_link_local() {
-        Some("a link-local address")
-    } else {
-        None
-    }
-}
-
-fn unfit_v6(address: Ipv6Addr) -> Option<&'static str> {
-    if address.is_multicast() {
-        Some("a multicast address")
-    } else if address.is_unicast_link_local() {
-        Some("a link-local address")
-    } else if address.to_ipv4_mapped().is_some() {
-        Some("an IPv4-mapped address")
-    } else if address.segments()[..6] == [0; 6] {
-        Some("unspecified, loopback or IPv4-compatible (::/96)")
-    } else {
-        None
-    }
+/// Returns the first address from `first` to `last` that is reserved, and what it is.
+fn reserved<A: Copy + Ord + Into<IpAddr>>(
+    blocks: &[(A, A, &'static str)],
+    first: A,
+    last: A,
+) -> Option<(IpAddr, &'static str)> {
+    let mut blocks = blocks.iter();
+    let (start, _, what) = blocks.find(|(start, end, _)| first <= *end && *start <= last)?;
+    Some(((*start).max(first).into(), what))
 }
 
 /// Consecutive addresses of one family, written `10.1.0.64/28`, `10.1.0.64-10.1.0.70`, `10.1.0.64` or
@@ -77,6 +111,15 @@ fn number(address: IpAddr) -> u128 {
 }
 
 impl AddressRange {
+    /// Returns the range of one address.
+    #[must_use]
+    pub const fn one(address: IpAddr) -> Self {
+        Self {
+            first: address,
+            last: address,
+        }
+    }
+
     /// Both ends, included.
     #[must_use]
     pub const fn ends(self) -> (IpAddr, IpAddr) {
@@ -239,33 +282,80 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn special_addresses_are_refused_or_taken_by_the_registries() {
         for good in [
+            "1.0.0.0",
             "10.0.0.9",
-            "192.0.2.1",
             "100.64.0.1",
-            "fd00::5",
+            "126.255.255.255",
+            "128.0.0.0",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.16.0.1",
+            "191.255.255.255",
+            "192.0.1.0",
+            "192.0.2.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "223.255.255.255",
+            "::1:0:0",
+            "::ffff:0:10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::1",
+            "100:0:0:1::",
             "2001:db8::1",
+            "2002:a00:1::1",
+            "fd00::5",
+            "fe7f:ffff::1",
+            "fec0::1",
         ] {
-            assert_eq!(check_host("addresses", good.parse().unwrap()), Ok(()));
+            let address = good.parse().unwrap();
+            assert_eq!(check_host("addresses", address), Ok(()), "{good}");
         }
-        for bad in [
-            "0.0.0.0",
-            "0.1.2.3",
-            "127.0.0.1",
-            "224.0.0.5",
-            "255.255.255.255",
-            "169.254.1.1",
-            "::",
-            "::1",
-            "ff02::1",
-            "fe80::1",
-            "::ffff:10.0.0.1",
+        for (bad, says) in [
+            ("0.0.0.0", "this network"),
+            ("0.255.255.255", "this network"),
+            ("127.0.0.1", "loopback"),
+            ("127.255.255.255", "loopback"),
+            ("169.254.0.0", "link-local"),
+            ("169.254.255.255", "link-local"),
+            ("192.0.0.9", "IETF protocols"),
+            ("224.0.0.0", "multicast"),
+            ("239.255.255.255", "multicast"),
+            ("240.0.0.0", "reserved"),
+            ("255.255.255.255", "broadcast"),
+            ("::", "unspecified"),
+            ("::1", "loopback"),
+            ("::10.0.0.1", "IPv4-compatible"),
+            ("::ffff:10.0.0.1", "IPv4-mapped"),
+            ("100::1", "discard-only"),
+            ("fe80::1", "link-local"),
+            ("febf::1", "link-local"),
+            ("ff00::", "multicast"),
+            ("ff02::1", "multicast"),
         ] {
-            assert!(
-                check_host("addresses", bad.parse().unwrap()).is_err(),
-                "{bad}"
-            );
+            let problem = check_host("addresses", bad.parse().unwrap()).unwrap_err();
+            assert!(problem.detail.contains(says), "{bad}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_range_is_judged_between_its_ends_too() {
+        for (text, says) in [
+            ("126.255.255.255-128.0.0.0", "127.0.0.0 is a loopback"),
+            ("10.0.0.0-192.0.0.1", "127.0.0.0 is a loopback"),
+            ("169.253.0.0-169.254.0.7", "169.254.0.0 is a link-local"),
+            ("0.0.0.0/0", "0.0.0.0 is of"),
+            ("fe00::-fec0::", "fe80:: is a link-local"),
+            ("::/0", ":: is unspecified"),
+            ("::fffe:0:0-::1:0:0:0", "IPv4-mapped"),
+        ] {
+            let problem = check_hosts("pool[0]", range(text)).unwrap_err();
+            assert!(problem.detail.contains(says), "{text}: {problem}");
+        }
+        assert_eq!(check_hosts("pool[0]", range("10.0.0.0/8")), Ok(()));
+        assert_eq!(check_hosts("pool[0]", range("fd00::/8")), Ok(()));
     }
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::model::{
     Code, Name, Problem,
-    address::{AddressRange, check_host},
+    address::{AddressRange, check_host, check_hosts},
     record::Labels,
     schema, strict,
 };
@@ -147,15 +147,8 @@ impl NetworkRequest {
         }
         for (place, range) in self.pool.iter().enumerate() {
             let field = format!("pool[{place}]");
-            let (first, last) = range.ends();
-            for end in [first, last] {
-                check_host(&field, end)?;
-                let mut prefixes = self.prefixes.iter();
-                if !self.prefixes.is_empty() && !prefixes.any(|prefix| prefix.contains(&end)) {
-                    let detail = format!("{end} is in none of the network's prefixes");
-                    return Err(Problem::invalid(field, detail));
-                }
-            }
+            check_hosts(&field, *range)?;
+            check_range_within(&field, *range, &self.prefixes)?;
         }
         Ok(())
     }
@@ -201,6 +194,20 @@ fn check_within(field: &str, address: IpAddr, prefixes: &[IpNet]) -> Result<(), 
     Ok(())
 }
 
+/// Refuses a range that is not wholly within one of the prefixes, where there are any.
+fn check_range_within(field: &str, range: AddressRange, prefixes: &[IpNet]) -> Result<(), Problem> {
+    let (first, last) = range.ends();
+    let holds = |prefix: &IpNet| prefix.contains(&first) && prefix.contains(&last);
+    if prefixes.is_empty() || prefixes.iter().any(holds) {
+        return Ok(());
+    }
+    let detail = format!(
+        "{range} is in none of the network's prefixes as a whole: choose other addresses, or add a prefix to \
+         the network"
+    );
+    Err(Problem::invalid(field, detail))
+}
+
 impl Network {
     /// Refuses a stored network that no request makes.
     ///
@@ -219,6 +226,23 @@ impl Network {
             pool: self.pool.clone(),
         };
         request.check()
+    }
+
+    /// Refuses a range for source NAT that is not within the network's prefixes, or that holds an address
+    /// that no host of the network can have, or that a router of it has.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`] or [`Code::InUse`], for the field.
+    pub fn check_sources(&self, field: &str, range: AddressRange) -> Result<(), Problem> {
+        check_range_within(field, range, &self.prefixes)?;
+        let mut reserved = self.reserved();
+        match reserved.find(|(_, address)| range.contains(*address)) {
+            Some((what, address)) => {
+                let detail = format!("{range} holds {address}, {what}");
+                Err(Problem::new(Code::InUse, detail).at(field))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Refuses an address that no host of the network can have, or that a router of it has.

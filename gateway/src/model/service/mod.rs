@@ -24,7 +24,7 @@ pub use tenants::TenantSet;
 
 use crate::model::{
     Name, Problem,
-    address::{AddressRange, check_host},
+    address::{AddressRange, check_hosts},
     record::Labels,
     schema, strict,
 };
@@ -323,9 +323,7 @@ impl ServiceSpec {
         }
         for (place, range) in self.nat_addresses.iter().enumerate() {
             let field = format!("nat_addresses[{place}]");
-            let (first, last) = range.ends();
-            check_host(&field, first)?;
-            check_host(&field, last)?;
+            check_hosts(&field, *range)?;
             if let Some(other) = self.nat_addresses[..place]
                 .iter()
                 .find(|other| other.overlaps(*range))
