@@ -2,6 +2,7 @@
 //! gateway's when it is measured.
 
 use std::{
+    ffi::CStr,
     io,
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
@@ -93,6 +94,8 @@ pub const TAIL_CALL: i32 = 12;
 pub const REDIRECT_MAP: i32 = 51;
 /// `bpf_redirect`.
 pub const REDIRECT: i32 = 23;
+/// `bpf_skb_vlan_push`.
+pub const VLAN_PUSH: i32 = 18;
 
 /// A jump that has not landed yet.
 #[derive(Debug)]
@@ -257,19 +260,41 @@ impl Assembler {
     /// # Panics
     /// When it is too long.
     pub fn finish(&self) -> io::Result<OwnedFd> {
+        load(
+            &self.code(),
+            BPF_PROG_TYPE_XDP,
+            BPF_XDP,
+            BPF_F_XDP_HAS_FRAGS,
+        )
+    }
+
+    /// Ends it and loads it as a classifier of traffic control.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    ///
+    /// # Panics
+    /// When it is too long.
+    pub fn finish_classifier(&self) -> io::Result<OwnedFd> {
+        load(&self.code(), BPF_PROG_TYPE_SCHED_CLS, 0, 0)
+    }
+
+    fn code(&self) -> Vec<u64> {
         let mut code = self.code.clone();
         for jump in &self.to_end {
             let distance = i16::try_from(self.code.len() - jump - 1).expect("a short program");
             code[*jump] |= u64::from(distance.cast_unsigned()) << 16;
         }
         code.push(0x95);
-        load(&code)
+        code
     }
 }
 
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_TEST_RUN: libc::c_int = 10;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
@@ -306,10 +331,10 @@ struct Load {
     attach_type: u32,
 }
 
-fn load(code: &[u64]) -> io::Result<OwnedFd> {
+fn load(code: &[u64], kind: u32, attach_type: u32, flags: u32) -> io::Result<OwnedFd> {
     // The verifier's log of a loop would be longer than any room for it: it is asked for on failure only.
     let mut attributes = Load {
-        kind: BPF_PROG_TYPE_XDP,
+        kind,
         count: u32::try_from(code.len()).expect("a short program"),
         instructions: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
@@ -317,10 +342,10 @@ fn load(code: &[u64]) -> io::Result<OwnedFd> {
         log_size: 0,
         log: 0,
         kernel: 0,
-        flags: BPF_F_XDP_HAS_FRAGS,
+        flags,
         name: [0; 16],
         ifindex: 0,
-        attach_type: BPF_XDP,
+        attach_type,
     };
     match bpf(BPF_PROG_LOAD, &mut attributes) {
         Ok(program) => Ok(descriptor(program)),
@@ -336,6 +361,27 @@ fn load(code: &[u64]) -> io::Result<OwnedFd> {
             Err(io::Error::other(format!("{error}:\n{log}")))
         }
     }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Pin {
+    path: u64,
+    descriptor: u32,
+    flags: u32,
+}
+
+/// Gives a program a name in a bpf file system.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub fn pin(program: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    let mut attributes = Pin {
+        path: path.as_ptr() as u64,
+        descriptor: program.as_raw_fd().cast_unsigned(),
+        flags: 0,
+    };
+    bpf(BPF_OBJ_PIN, &mut attributes).map(|_| ())
 }
 
 /// Kinds of maps.

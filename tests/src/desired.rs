@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use gateway::model::{
-    Change, Context, Decision, Identifiers, Problem, Reference, State,
+    Change, Context, Decision, HostAddresses, Identifiers, Problem, Reference, State,
     operations::{self, Policy},
 };
 use serde_json::{Value, json};
@@ -41,6 +41,7 @@ impl Desired {
             now: "2026-01-01T00:00:00Z".parse().expect("a time"),
             actor: "laboratory",
             identifiers: &mut self.identifiers,
+            host: &HostAddresses::default(),
         };
         let changes = operation(&self.state, &mut context, &Policy::default());
         self.revision += 1;

@@ -25,5 +25,6 @@ pub mod process;
 pub mod random;
 pub mod relay;
 pub mod site;
+pub mod tagger;
 pub mod wait;
 pub mod words;

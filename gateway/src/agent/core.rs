@@ -41,8 +41,8 @@ use crate::{
         scope::Scope,
     },
     model::{
-        Change, Code, Context, Endpoint, Object, Principal, Problem, RandomIdentifiers, Reference,
-        State,
+        Change, Code, Context, Endpoint, HostAddresses, Object, Principal, Problem,
+        RandomIdentifiers, Reference, State,
         authorization::authorize,
         event::{Recorded, events},
         operations::Policy,
@@ -178,6 +178,7 @@ impl Core {
             now,
             actor: &principal.name,
             identifiers: &mut self.identifiers,
+            host: &self.observed.host,
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;
         authorize(&self.state, &changes, principal)?;
@@ -220,7 +221,13 @@ impl Core {
         self.uninspected.extend(services(&changes));
         self.follow(&changes);
         let turned = Turned::of(&changes);
+        let interfaces_moved = changes
+            .iter()
+            .any(|change| matches!(change.object(), Object::Network(..)));
         self.state.apply(changes, revision);
+        if interfaces_moved {
+            self.observed.interfaces_moved(&self.state, &mut self.scope);
+        }
         self.standings.take_in(&self.state, turned);
         self.reconcile().map_err(|error| {
             error!("the kernel did not take a change: {error:#}");
@@ -292,6 +299,19 @@ impl Core {
     pub(super) fn see_interface(&mut self, name: &str, seen: Option<Interface>) {
         self.observed
             .see_interface(name, seen, &self.state, &mut self.scope);
+    }
+
+    /// Takes in which addresses the host has.
+    pub(super) fn see_host(&mut self, seen: HostAddresses) {
+        let concerned = |scope: &Scope| scope.endpoints.len() + scope.services.len();
+        let before = concerned(&self.scope);
+        self.observed.see_host(seen, &self.state, &mut self.scope);
+        let concerned = concerned(&self.scope) - before;
+        if concerned > 0 {
+            warn!(
+                "host: addresses that tenants have came to the host or left it, services and endpoints={concerned}"
+            );
+        }
     }
 
     /// Takes in where a backend is: none if it can't be reached.

@@ -12,8 +12,10 @@ use log::{info, warn};
 use crate::{
     agent::{
         Agent,
+        addresses::host_addresses,
         core::Core,
         sight::Wanted,
+        tags::AllTags,
         ways::{Found, Ways},
     },
     dataplane::{
@@ -32,6 +34,8 @@ pub struct AttachmentState {
     pub mode: Option<AttachMode>,
     /// What is wrong, and what to do about it.
     pub problems: Vec<String>,
+    /// What the agent can't see to itself.
+    pub notes: Vec<String>,
 }
 
 /// What is known of the host, by interface name.
@@ -111,6 +115,8 @@ pub struct Host {
     any_native: bool,
     /// The ways to backends.
     ways: Ways,
+    /// VLAN tags beside packets.
+    tags: AllTags,
 }
 
 impl Agent {
@@ -146,6 +152,9 @@ impl Agent {
         let behind = wanted.backends.values().flatten();
         let names = wanted.links.keys().chain(&wanted.groups).chain(behind);
         let seen = links(&self.netlink, wanted, names).await?;
+        let addresses = host_addresses(&self.netlink, wanted).await?;
+        let features = self.netlink.features();
+        host.tags.bring_in(features, wanted, &seen).await;
         for link in seen.values() {
             if wanted.groups.contains(&link.name) && !link.all_multicast {
                 self.netlink.receive_all_multicast(link.ifindex).await?;
@@ -164,6 +173,9 @@ impl Agent {
         host.largest = self.kernel.largest_packet();
         {
             let mut core = self.core.lock().await;
+            if let Some(addresses) = addresses {
+                core.see_host(addresses);
+            }
             tokio::task::block_in_place(|| host.bring_into_step(&mut core, wanted, &seen, &found))?;
         }
 
@@ -215,6 +227,7 @@ impl Host {
             let link = network.and_then(|_| links.get(name));
             let seen = link
                 .and_then(usable)
+                .filter(|interface| self.tags.are_seen(interface.ifindex))
                 .map(|interface| limited(interface, self.largest));
             if let Some(network) = network
                 && seen.is_some()
@@ -262,6 +275,7 @@ impl Host {
             }
             // Taken off by somebody else, or never put on by this process.
             if usable(link).is_none()
+                || !self.tags.are_seen(link.ifindex)
                 || (self.attached.contains(&link.ifindex) && link.xdp.is_some())
             {
                 continue;
@@ -316,6 +330,8 @@ impl Host {
                 Some(link) => {
                     state.mode = modes.get(name).copied().flatten();
                     state.problems = self.problems(netlink, link, state.mode).await;
+                    let tags = self.tags.of(link.ifindex);
+                    state.notes.extend(tags.and_then(|tags| tags.note.clone()));
                     state.link = Some(link.clone());
                 }
             }
@@ -341,6 +357,8 @@ impl Host {
         if !link.up {
             problems.push(format!("{name} is down: ip link set dev {name} up"));
         }
+        let tags = self.tags.of(link.ifindex);
+        problems.extend(tags.and_then(|tags| tags.problem.clone()));
         if let Some(failure) = self.failed.get(&link.ifindex) {
             problems.push(format!(
                 "the program can't be attached to {name}: {failure}"

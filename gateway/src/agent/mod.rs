@@ -1,6 +1,7 @@
 //! The agent: starts the data path, keeps it in step with the store and the host, and serves the
 //! API. The data path does not need it: killed at any moment, packets go on as before.
 
+mod addresses;
 pub mod backups;
 pub mod core;
 pub mod deliveries;
@@ -14,6 +15,7 @@ pub mod requests;
 pub mod sight;
 pub mod standings;
 pub mod sweep;
+mod tags;
 pub mod ways;
 pub mod webhooks;
 

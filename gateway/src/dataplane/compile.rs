@@ -1,6 +1,8 @@
 //! Desired state into map contents. Pure: a function of the state, of what was observed of the host,
 //! and of the contents as they are, from which places are kept so that nothing moves that need not.
 
+use std::net::IpAddr;
+
 use gateway_common::{
     Be16, IpAddress,
     maps::{
@@ -237,10 +239,14 @@ impl<'a> Compiler<'a> {
     /// What the endpoint's addresses are. One that may be another station's is only watched.
     fn addresses(&mut self, reference: &Reference, endpoint: &Endpoint, value: Address) {
         let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
-        let Some(number) = self.state.networks.get(&network).map(|n| n.object.number) else {
+        let Some(found) = self.state.networks.get(&network) else {
             return;
         };
+        let number = found.object.number;
         for address in &endpoint.addresses {
+            if self.is_hosts(&network, &found.object, *address) {
+                continue;
+            }
             let key = AddressKey {
                 network: number,
                 address: IpAddress::from(*address),
@@ -263,13 +269,22 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Returns whether the host has the address in the network: it stays the host's then.
+    fn is_hosts(&self, reference: &Reference, network: &Network, address: IpAddr) -> bool {
+        let host = &self.observed.host;
+        host.contains(address)
+            && host
+                .conflict(self.state, reference, network, address)
+                .is_some()
+    }
+
     pub(super) fn service(&mut self, reference: &Reference, record: &Record<Service>) {
         let network = Reference::new(reference.tenant.clone(), record.object.spec.network.clone());
         let Some(found) = self.state.networks.get(&network) else {
             return;
         };
         let number = found.object.number;
-        let Some(nat) = self.nat_region(reference, record, number) else {
+        let Some(nat) = self.nat_region(reference, record, (&network, &found.object)) else {
             return;
         };
         for resource in &record.object.spec.resources {
@@ -292,7 +307,7 @@ impl<'a> Compiler<'a> {
         &mut self,
         reference: &Reference,
         record: &Record<Service>,
-        network: u32,
+        (network_reference, network): (&Reference, &Network),
     ) -> Option<NatRegion> {
         let service = record.object.number;
         let mut list: Vec<NatAddress> = record
@@ -301,6 +316,7 @@ impl<'a> Compiler<'a> {
             .nat_addresses
             .iter()
             .flat_map(|range| range.iter())
+            .filter(|address| !self.is_hosts(network_reference, network, *address))
             .map(|address| NatAddress {
                 address: IpAddress::from(address),
                 service,
@@ -335,7 +351,7 @@ impl<'a> Compiler<'a> {
         for (place, address) in (offset..).zip(&list) {
             self.contents.nat_addresses.insert(place, *address);
             let key = AddressKey {
-                network,
+                network: network.number,
                 address: address.address,
             };
             let value = Address {

@@ -9,7 +9,7 @@ use gateway_common::packet::Mac;
 
 use crate::{
     dataplane::scope::Scope,
-    model::{Name, Reference, State, service::Resource},
+    model::{HostAddresses, Name, Reference, State, service::Resource},
 };
 
 /// A backend of a provider's network.
@@ -29,6 +29,8 @@ pub struct Observed {
     pub unhealthy: BTreeSet<CheckedKey>,
     /// Endpoints' addresses, by network, of which it is not known yet that nobody else has them.
     pub tentative: BTreeSet<(Reference, IpAddr)>,
+    /// Addresses that the host has itself.
+    pub host: HostAddresses,
 }
 
 /// An interface.
@@ -52,6 +54,19 @@ pub struct NextHop {
 }
 
 impl Observed {
+    /// Takes in which addresses the host has.
+    pub fn see_host(&mut self, seen: HostAddresses, state: &State, scope: &mut Scope) {
+        let changed = self.host.difference(&seen);
+        self.host = seen;
+        concern(&changed, state, scope);
+    }
+
+    /// Adds to the scope what has an address of the host's. Whether that counts depends on which interface
+    /// is in which network.
+    pub fn interfaces_moved(&self, state: &State, scope: &mut Scope) {
+        concern(&self.host, state, scope);
+    }
+
     /// Whether the backend fails its health checks.
     #[must_use]
     pub fn is_unhealthy(&self, service: &Reference, resource: &Resource, address: IpAddr) -> bool {
@@ -134,6 +149,25 @@ impl Observed {
             let (network, address) = key;
             let endpoint = state.endpoint_of_address(network, *address);
             scope.endpoints.extend(endpoint.cloned());
+        }
+    }
+}
+
+/// Adds to the scope the endpoints and services of all networks that have one of the addresses.
+fn concern(addresses: &HostAddresses, state: &State, scope: &mut Scope) {
+    if addresses.is_empty() {
+        return;
+    }
+    for network in state.networks.keys() {
+        for address in addresses.addresses() {
+            let endpoint = state.endpoint_of_address(network, address);
+            scope.endpoints.extend(endpoint.cloned());
+        }
+    }
+    for (service, record) in &state.services {
+        let mut ranges = record.object.spec.nat_addresses.iter();
+        if ranges.any(|range| addresses.meets(*range)) {
+            scope.services.insert(service.clone());
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod authorization;
 pub mod connection;
 pub mod endpoint;
 pub mod event;
+pub mod host;
 pub mod identity;
 pub mod invariants;
 pub mod manifest;
@@ -29,6 +30,7 @@ pub mod webhook;
 pub use access::{Access, Permission, Principal, Role};
 pub use connection::{Connection, ConnectionState, Decision};
 pub use endpoint::Endpoint;
+pub use host::HostAddresses;
 pub use identity::Identity;
 pub use name::{Name, Reference};
 pub use network::Network;
@@ -53,6 +55,8 @@ pub struct Context<'a> {
     pub actor: &'a str,
     /// Where identifiers come from.
     pub identifiers: &'a mut dyn Identifiers,
+    /// Addresses that the gateway's host has itself.
+    pub host: &'a HostAddresses,
 }
 
 /// A source of identifiers that nobody else uses. Random in the agent, counted in tests.

@@ -28,6 +28,11 @@ impl Features {
         Ok(Self { handle })
     }
 
+    /// Returns a handle to generic netlink.
+    pub(super) fn handle(&self) -> GenetlinkHandle {
+        self.handle.clone()
+    }
+
     /// Whether what is redirected into the interface arrives. None where the kernel can't tell.
     ///
     /// A veth says yes exactly while its far end runs NAPI: that has GRO switched on, or an XDP

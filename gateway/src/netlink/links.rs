@@ -3,7 +3,9 @@
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use gateway_common::packet::Mac;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp, XdpAttached};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
 
 use rtnetlink::LinkUnspec;
 
@@ -16,6 +18,18 @@ pub enum XdpAttachment {
     Native,
     /// By the kernel's generic code.
     Generic,
+}
+
+/// Other end of a veth pair.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FarEnd {
+    /// The interface is no veth.
+    #[default]
+    None,
+    /// In the same network namespace, with this number.
+    Here(u32),
+    /// In another network namespace.
+    Elsewhere,
 }
 
 /// An interface.
@@ -35,6 +49,8 @@ pub struct Link {
     pub all_multicast: bool,
     /// How an XDP program is attached to it, if there is one.
     pub xdp: Option<XdpAttachment>,
+    /// Other end, if it is a veth.
+    pub far_end: FarEnd,
 }
 
 impl Netlink {
@@ -88,7 +104,9 @@ fn read(message: LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
         xdp: None,
+        far_end: FarEnd::None,
     };
+    let (mut is_veth, mut peer, mut elsewhere) = (false, None, false);
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
@@ -105,8 +123,18 @@ fn read(message: LinkMessage) -> Option<Link> {
                     _ => None,
                 });
             }
+            LinkAttribute::Link(index) => peer = Some(index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::LinkInfo(info) => {
+                is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
             _ => {}
         }
     }
+    link.far_end = match peer {
+        Some(index) if is_veth && !elsewhere => FarEnd::Here(index),
+        _ if is_veth => FarEnd::Elsewhere,
+        _ => FarEnd::None,
+    };
     (!link.name.is_empty()).then_some(link)
 }

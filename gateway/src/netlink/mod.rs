@@ -1,19 +1,22 @@
 //! What the kernel says of the host's interfaces, routes and neighbours, and asking it to keep
 //! neighbours known.
 
+mod addresses;
 mod features;
 mod kernel;
 mod links;
 mod neighbours;
+pub mod vlan;
 mod watch;
 
 use std::io;
 
 use rtnetlink::Handle;
 
+pub use addresses::interface_name;
 pub use features::Features;
 pub use kernel::Kernel;
-pub use links::{Link, XdpAttachment};
+pub use links::{FarEnd, Link, XdpAttachment};
 pub use watch::{News, Watch};
 
 /// Connections to the kernel's netlink families.

@@ -49,8 +49,12 @@ pub struct AddressStatus {
     #[schema(value_type = schema::IpAddress)]
     pub address: IpAddr,
     /// `probing`: it is being found out whether another station has it; `in_use`; `conflict`: another
-    /// station has it, so it is not in use; `disputed`: it is in use, and another station claims it.
+    /// station has it, so it is not in use; `disputed`: it is in use, and another station claims it;
+    /// `host`: the gateway's host has it, so it is not in use.
     pub state: String,
+    /// What is wrong with it, and what to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// The other station.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub station: Option<String>,
@@ -126,7 +130,19 @@ pub fn endpoint(
 
 fn addresses(core: &Core, reference: &Reference, endpoint: &Endpoint) -> Vec<AddressStatus> {
     let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
+    let found = core.state.networks.get(&network);
     let addresses = endpoint.addresses.iter().map(|address| {
+        let host = &core.observed().host;
+        let conflict =
+            found.and_then(|found| host.conflict(&core.state, &network, &found.object, *address));
+        if let Some(problem) = conflict {
+            return AddressStatus {
+                address: *address,
+                state: "host".to_owned(),
+                problem: Some(problem),
+                station: None,
+            };
+        }
         let standing = core.detection.standing(&(network.clone(), *address));
         let (state, station) = match standing {
             None | Some(Standing::Probing) => ("probing", None),
@@ -137,6 +153,7 @@ fn addresses(core: &Core, reference: &Reference, endpoint: &Endpoint) -> Vec<Add
         AddressStatus {
             address: *address,
             state: state.to_owned(),
+            problem: None,
             station: station.map(|station| station.to_string()),
         }
     });

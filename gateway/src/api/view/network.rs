@@ -69,6 +69,9 @@ pub struct AttachmentStatus {
     pub xdp_mode: Option<String>,
     /// What is wrong, and what to do about it.
     pub problems: Vec<String>,
+    /// What the agent can't see to itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 view! {
@@ -128,5 +131,6 @@ fn attachment(interface: &str, state: &AttachmentState) -> AttachmentStatus {
             .to_owned()
         }),
         problems: state.problems.clone(),
+        notes: state.notes.clone(),
     }
 }

@@ -23,6 +23,9 @@ pub struct ServiceStatus {
     pub backends: Vec<BackendStatus>,
     /// What its source NAT addresses carry; those that carry nothing left out.
     pub nat_addresses: Vec<NatAddressStatus>,
+    /// What is wrong with its addresses, and what to do about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
     /// How many connections are in each state.
     pub connections: BTreeMap<ConnectionState, usize>,
 }
@@ -109,10 +112,26 @@ pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> 
         status: ServiceStatus {
             alias: record.object.alias.clone(),
             nat_addresses: nat_addresses(core, &network, spec),
+            problems: problems(core, &network, spec),
             backends,
             connections,
         },
     }
+}
+
+/// Returns what is wrong with the service's source NAT addresses: those that the host has are not in use.
+fn problems(core: &Core, reference: &Reference, spec: &ServiceSpec) -> Vec<String> {
+    let host = &core.observed().host;
+    let Some(network) = core.state.networks.get(reference) else {
+        return Vec::new();
+    };
+    let of_hosts = spec
+        .nat_addresses
+        .iter()
+        .flat_map(|range| host.within(*range));
+    of_hosts
+        .filter_map(|address| host.conflict(&core.state, reference, &network.object, address))
+        .collect()
 }
 
 /// What the service's source NAT addresses carry.

@@ -194,6 +194,9 @@ fn addresses(addresses: &[AddressStatus]) -> String {
     let shown = addresses.iter().map(|status| {
         let address = status.address;
         let station = status.station.as_deref().unwrap_or_default();
+        if let Some(problem) = &status.problem {
+            return format!("{address} (not in use: {problem})");
+        }
         match status.state.as_str() {
             "in_use" => address.to_string(),
             "conflict" => format!("{address} (not in use: station {station} has it)"),

@@ -226,5 +226,13 @@ fn details(network: &NetworkView) -> Table {
     if !problems.is_empty() {
         tables.push(Table::Rows(vec!["PROBLEMS"], problems));
     }
+    let attachments = network.status.attachments.iter();
+    let notes: Vec<Vec<String>> = attachments
+        .flat_map(|attachment| &attachment.notes)
+        .map(|note| vec![note.clone()])
+        .collect();
+    if !notes.is_empty() {
+        tables.push(Table::Rows(vec!["NOTES"], notes));
+    }
     Table::Several(tables)
 }

@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use gateway_common::packet::Mac;
+use gateway_common::{maps::AddressKey, packet::Mac};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use crate::{
         observed::{Interface, NextHop, Observed},
         scope::Scope,
     },
-    model::{ConnectionState, Decision, operations::tests::World},
+    model::{ConnectionState, Decision, HostAddresses, operations::tests::World},
 };
 
 fn observed(interfaces: &[(&str, u32)]) -> Observed {
@@ -257,7 +257,7 @@ proptest! {
 
     /// Compiling what a change concerns gives what compiling everything gives.
     #[test]
-    fn a_part_compiled_is_as_good_as_the_whole(steps in proptest::collection::vec(0u8..19, 1..40)) {
+    fn a_part_compiled_is_as_good_as_the_whole(steps in proptest::collection::vec(0u8..22, 1..40)) {
         let mut world = World::furnished();
         let mut compiled = Compiled::default();
         let mut observed = both();
@@ -314,6 +314,23 @@ proptest! {
                     observed.see_next_hop(&key, hop, &world.state, &mut scope);
                     Ok(())
                 }
+                18 => {
+                    let seen = host(&[("10.0.0.101", "veth-c"), ("10.1.0.66", "veth-p")]);
+                    observed.see_host(seen, &world.state, &mut scope);
+                    Ok(())
+                }
+                19 => {
+                    // All of a service's, one that counts nowhere, and one that counts everywhere.
+                    let all = ["10.1.0.80", "10.1.0.81", "10.1.0.82", "10.1.0.83"];
+                    let mut list: Vec<_> = all.iter().map(|address| (*address, "veth-p")).collect();
+                    list.extend([("10.0.0.102", "veth-p"), ("10.1.2.3", "eth0")]);
+                    observed.see_host(host(&list), &world.state, &mut scope);
+                    Ok(())
+                }
+                20 => {
+                    observed.see_host(HostAddresses::default(), &world.state, &mut scope);
+                    Ok(())
+                }
                 _ => {
                     let other = if observed.interfaces.len() == 2 {
                         self::observed(&[("veth-c", 5)])
@@ -339,6 +356,9 @@ proptest! {
             prop_assert_eq!(lacks, []);
             let rest = super::plan(&contents, &whole);
             prop_assert!(rest.is_empty(), "{step}: {rest:?}");
+            for key in contents.addresses.keys() {
+                prop_assert!(!is_hosts(&world, &observed, key), "{step}: {key:?}");
+            }
         }
     }
 
@@ -402,6 +422,26 @@ proptest! {
             prop_assert!(before.is_subset(&allowed), "{before:?} {allowed:?}");
         }
     }
+}
+
+fn host(addresses: &[(&str, &str)]) -> HostAddresses {
+    let pairs = addresses
+        .iter()
+        .map(|(address, name)| (address.parse().unwrap(), (*name).to_owned()));
+    pairs.collect()
+}
+
+/// Whether a key is of an address that the host has in the network.
+fn is_hosts(world: &World, observed: &Observed, key: &AddressKey) -> bool {
+    let mut networks = world.state.networks.iter();
+    let found = networks.find(|(_, record)| record.object.number == key.network);
+    found.is_some_and(|(reference, record)| {
+        let address = key.address.into();
+        let conflict = observed
+            .host
+            .conflict(&world.state, reference, &record.object, address);
+        conflict.is_some()
+    })
 }
 
 /// A service of databases.

@@ -12,7 +12,7 @@ use proptest::{
 
 use super::*;
 use crate::model::{
-    Access, Context, Decision, Reference, Role,
+    Access, Context, Decision, HostAddresses, Reference, Role,
     endpoint::EndpointRequest,
     manifest::{ConnectionEntry, Manifest, Owned},
     operations::{
@@ -209,6 +209,7 @@ impl Run {
             now: Timestamp::UNIX_EPOCH,
             actor: "somebody",
             identifiers: &mut self.identifiers,
+            host: &HostAddresses::default(),
         };
         let (state, policy) = (&self.state, &self.policy);
         let changes = if step.manifest {
@@ -574,6 +575,7 @@ fn a_manifest_does_not_tell_of_connections_that_the_caller_may_not_see() {
             now: Timestamp::UNIX_EPOCH,
             actor: "somebody",
             identifiers: &mut identifiers,
+            host: &HostAddresses::default(),
         };
         let policy = Policy::default();
         apply(

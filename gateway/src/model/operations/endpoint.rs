@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ring::digest::{SHA256, digest};
 
 use crate::model::{
-    Change, Code, Connection, ConnectionState, Context, Endpoint, Kind, Name, Network, Object,
-    Problem, Record, Reference, Service, State,
+    Change, Code, Connection, ConnectionState, Context, Endpoint, HostAddresses, Kind, Name,
+    Network, Object, Problem, Record, Reference, Service, State,
     address::{AddressRange, check_host},
     connection::AUTO_APPROVAL,
     endpoint::{EndpointRequest, ServiceIdentity},
@@ -58,9 +58,15 @@ pub(super) fn create_endpoint_for(
         ));
     };
     let addresses = if request.addresses.is_empty() {
-        allocate(state, &network, &found.object, &reference)?
+        allocate(state, context.host, &network, &found.object, &reference)?
     } else {
-        check_addresses(state, &network, &found.object, &request.addresses)?;
+        check_addresses(
+            state,
+            context.host,
+            &network,
+            &found.object,
+            &request.addresses,
+        )?;
         request.addresses
     };
     let (service, record) = find_service(state, tenant, &request.service, trusted)?;
@@ -204,6 +210,7 @@ fn is_asked_for(there: &Record<Endpoint>, request: &EndpointRequest, labels: &La
 /// told by the endpoint's name: one that is created again is likely to get what it had.
 fn allocate(
     state: &State,
+    host: &HostAddresses,
     reference: &Reference,
     network: &Network,
     endpoint: &Reference,
@@ -227,6 +234,7 @@ fn allocate(
         let is_free = |address: &IpAddr| {
             check_host("", *address).is_ok()
                 && network.check_member("", *address).is_ok()
+                && host.conflict(state, reference, network, *address).is_none()
                 && check_free(state, reference, *address).is_ok()
         };
         let mut candidates = rotated(&pool, start).take(MOST_TRIES);
@@ -267,6 +275,7 @@ fn rotated(pool: &[AddressRange], start: u64) -> impl Iterator<Item = IpAddr> {
 /// One address of each family at the most, which nothing else in the network has.
 fn check_addresses(
     state: &State,
+    host: &HostAddresses,
     network: &Reference,
     found: &Network,
     addresses: &[IpAddr],
@@ -284,6 +293,9 @@ fn check_addresses(
         }
         check_host(&field, *address)?;
         found.check_member(&field, *address)?;
+        if let Some(detail) = host.conflict(state, network, found, *address) {
+            return Err(Problem::new(Code::InUse, detail).at(field));
+        }
         check_free(state, network, *address).map_err(|problem| problem.at(field))?;
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Creating, changing and deleting networks.
 
 use crate::model::{
-    Change, Code, Context, Kind, Name, Network, Object, Problem, Record, Reference, State,
+    Change, Code, Context, HostAddresses, Kind, Name, Network, Object, Problem, Record, Reference,
+    State,
     network::NetworkRequest,
     operations::{Policy, check_quota, refuse_existing, required_name, same_name, tenant_of},
     record::{Labels, checked_labels},
@@ -78,7 +79,7 @@ pub fn update_network(
     request.check()?;
     check_interfaces(state, reference, &request)?;
     let network = network_of(&request, old.object.number);
-    check_users(state, reference, &network)?;
+    check_users(state, context.host, reference, &old.object, &network)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
     let record = old.update(context, labels, network);
     Ok(vec![Change::Put(Object::Network(
@@ -114,13 +115,55 @@ pub fn delete_network(state: &State, reference: &Reference) -> Result<Vec<Change
     ))])
 }
 
-/// What is in the network must be able to stay.
-fn check_users(state: &State, reference: &Reference, network: &Network) -> Result<(), Problem> {
+/// Refuses a change after which something that is in the network could not stay: an endpoint, a backend or a
+/// source NAT address. What the change leaves as it was is not judged again.
+fn check_users(
+    state: &State,
+    host: &HostAddresses,
+    reference: &Reference,
+    old: &Network,
+    network: &Network,
+) -> Result<(), Problem> {
+    let addresses_change = (&old.prefixes, &old.routers) != (&network.prefixes, &network.routers);
+    let interfaces_change = old.attachments != network.attachments;
+    let refused = |field: &str, who: String, detail: &str| {
+        let detail = format!("{who} could not stay: {detail}");
+        Err(Problem::new(Code::HasDependents, detail).at(field))
+    };
     for (address, endpoint) in state.addresses_of_network(reference) {
-        network.check_member("", address).map_err(|problem| {
-            let detail = format!("endpoint {endpoint} could not stay: {}", problem.detail);
-            Problem::new(Code::HasDependents, detail).at("prefixes")
-        })?;
+        let who = || format!("endpoint {endpoint}");
+        if addresses_change && let Err(problem) = network.check_member("", address) {
+            return refused("prefixes", who(), &problem.detail);
+        }
+        let conflict = host.conflict(state, reference, network, address);
+        if let Some(detail) = conflict.filter(|_| interfaces_change) {
+            return refused("attachments", who(), &detail);
+        }
+    }
+    for (service, record) in state.services_of_network(reference) {
+        let spec = &record.object.spec;
+        for range in &spec.nat_addresses {
+            let who = || format!("source NAT of service {service}");
+            if addresses_change && let Err(problem) = network.check_sources("", *range) {
+                return refused("prefixes", who(), &problem.detail);
+            }
+            let conflict = host.conflict_within(state, reference, network, *range);
+            if let Some(detail) = conflict.filter(|_| interfaces_change) {
+                return refused("attachments", who(), &detail);
+            }
+        }
+        for backend in spec.resources.iter().flat_map(|r| &r.backends) {
+            let who = || format!("a backend of service {service}");
+            let mut reserved = network.reserved();
+            let reserved = reserved.find(|(_, address)| *address == backend.address);
+            if let Some((what, address)) = reserved.filter(|_| addresses_change) {
+                return refused("prefixes", who(), &format!("{address} is {what}"));
+            }
+            let conflict = host.conflict(state, reference, network, backend.address);
+            if let Some(detail) = conflict.filter(|_| interfaces_change) {
+                return refused("attachments", who(), &detail);
+            }
+        }
     }
     Ok(())
 }

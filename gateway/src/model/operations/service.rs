@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Change, Code, ConnectionState, Context, Decision, Kind, Name, Object, Problem, Record,
-    Reference, Service, State,
+    Change, Code, ConnectionState, Context, Decision, HostAddresses, Kind, Name, Object, Problem,
+    Record, Reference, Service, State,
     operations::{
         Policy, check_quota, connection::with_state, refuse_existing, required_name, same_name,
         tenant_of,
@@ -47,7 +47,7 @@ pub(super) fn create_service_as(
         }
         refuse_existing(true, Kind::Service, &reference)?;
     }
-    check(state, &reference, &request.spec)?;
+    check(state, context.host, &reference, &request.spec, None)?;
     let has = State::owned(&state.services, tenant).count();
     check_quota(owner, policy, Kind::Service, has)?;
     let number = context
@@ -128,7 +128,8 @@ pub fn update_service(
     let old = find(state, reference)?;
     same_name(request.name.as_ref(), &reference.name)?;
     old.expect_version(request.version)?;
-    check(state, reference, &request.spec)?;
+    let before = Some(&old.object.spec);
+    check(state, context.host, reference, &request.spec, before)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
     for (endpoint, record) in state.endpoints_of_service(reference) {
         let bound = record.object.service_identity.uid == old.meta.uid
@@ -212,7 +213,17 @@ fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Servic
     found.ok_or_else(|| Problem::not_found(Kind::Service, reference))
 }
 
-fn check(state: &State, reference: &Reference, spec: &ServiceSpec) -> Result<(), Problem> {
+/// Refuses addresses that are taken, or can't be taken in the service's network.
+///
+/// What the service had `before` was judged then. The host may have got one of its addresses since: that is not
+/// programmed, and a change of something else must be possible.
+fn check(
+    state: &State,
+    host: &HostAddresses,
+    reference: &Reference,
+    spec: &ServiceSpec,
+    before: Option<&ServiceSpec>,
+) -> Result<(), Problem> {
     let network = Reference::new(reference.tenant.clone(), spec.network.clone());
     let Some(found) = state.networks.get(&network) else {
         return Err(Problem::invalid(
@@ -226,12 +237,15 @@ fn check(state: &State, reference: &Reference, spec: &ServiceSpec) -> Result<(),
         let taken = |what: String| {
             Problem::new(Code::InUse, format!("{range} holds {what}")).at(field.clone())
         };
-        let reserved = found
-            .object
-            .reserved()
-            .find(|(_, address)| range.contains(*address));
-        if let Some((what, address)) = reserved {
-            return Err(taken(format!("{address}, {what}")));
+        let stays = before.is_some_and(|before| {
+            before.network == spec.network && before.nat_addresses.contains(range)
+        });
+        if !stays {
+            found.object.check_sources(&field, *range)?;
+            let conflict = host.conflict_within(state, &network, &found.object, *range);
+            if let Some(detail) = conflict {
+                return Err(Problem::new(Code::InUse, detail).at(field));
+            }
         }
         for (address, endpoint) in state.addresses_of_network(&network) {
             if range.contains(address) {
@@ -262,21 +276,32 @@ fn check(state: &State, reference: &Reference, spec: &ServiceSpec) -> Result<(),
             }
         }
     }
-    check_backends(state, reference, &network, spec)
+    check_backends(state, host, reference, &network, spec, before)
 }
 
 /// A backend can't be an address that the gateway itself answers for in the network.
 fn check_backends(
     state: &State,
+    host: &HostAddresses,
     reference: &Reference,
     network: &Reference,
     spec: &ServiceSpec,
+    before: Option<&ServiceSpec>,
 ) -> Result<(), Problem> {
     for (r, resource) in spec.resources.iter().enumerate() {
         for (b, backend) in resource.backends.iter().enumerate() {
             let field = || format!("resources[{r}].backends[{b}].address");
             let address = backend.address;
             let network_itself = state.networks.get(network);
+            let stays = before.is_some_and(|before| {
+                before.network == spec.network && before.has_backend(address)
+            });
+            // The health checks of a tenant's backend are not to ask the host itself.
+            let conflict = network_itself
+                .and_then(|found| host.conflict(state, network, &found.object, address));
+            if let Some(detail) = conflict.filter(|_| !stays) {
+                return Err(Problem::new(Code::InUse, detail).at(field()));
+            }
             let mut reserved = network_itself.into_iter().flat_map(|n| n.object.reserved());
             if let Some((what, _)) = reserved.find(|(_, reserved)| *reserved == address) {
                 let detail = format!("{address} is {what}, not a server");

@@ -1,12 +1,15 @@
 //! The operations against a small world: what is allowed, what is refused and with which words.
 
+mod host;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    Change, ConnectionState, Context, Decision, Identifiers, endpoint::EndpointRequest,
-    network::NetworkRequest, service::ServiceRequest, tenant::TenantRequest,
+    Change, ConnectionState, Context, Decision, HostAddresses, Identifiers,
+    endpoint::EndpointRequest, network::NetworkRequest, service::ServiceRequest,
+    tenant::TenantRequest,
 };
 
 /// Identifiers that are counted, so that a test's outcome is always the same.
@@ -34,6 +37,7 @@ pub(crate) struct World {
     identifiers: Counted,
     revision: u64,
     policy: Policy,
+    pub(crate) host: HostAddresses,
     /// What the last operation changed, and the state before it.
     pub(crate) last: (State, Vec<Change>),
 }
@@ -61,6 +65,7 @@ impl World {
             now: Timestamp::UNIX_EPOCH,
             actor: "test",
             identifiers: &mut self.identifiers,
+            host: &self.host,
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;
         self.last = (self.state.clone(), changes.clone());
@@ -583,6 +588,17 @@ impl World {
 
     pub(crate) fn delete_service(&mut self, at: &str) -> Outcome {
         self.run(|state, context, _| delete_service(state, context, &reference(at), true))
+    }
+
+    /// Replaces a network's fields, all but its interface by these.
+    fn update_network(&mut self, at: &str, interface: &str, changes: Value) -> Outcome {
+        let mut value = json!({ "attachments": [{ "interface": interface }] });
+        value
+            .as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        let request: NetworkRequest = body(value)?;
+        self.run(|state, context, _| update_network(state, context, &reference(at), request))
     }
 
     pub(crate) fn replace_service(&mut self, at: &str, changes: Value) -> Outcome {

@@ -66,6 +66,7 @@ pub(super) fn details(service: &ServiceView) -> Table {
         ("alias", service.status.alias.clone()),
         ("network", spec.network.to_string()),
         ("source NAT", joined(&spec.nat_addresses)),
+        ("problem", service.status.problems.join("; ")),
         (
             "visible to",
             if spec.visibility == TenantSet::None {

@@ -1,0 +1,116 @@
+//! Addresses that the gateway's host has itself. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use crate::model::{Network, Reference, State, address::AddressRange};
+
+/// Addresses of the host, with the names of the interfaces that have them.
+///
+/// Nothing in a network may take one: the data path would answer for it and keep its packets from the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostAddresses(BTreeMap<IpAddr, BTreeSet<String>>);
+
+impl FromIterator<(IpAddr, String)> for HostAddresses {
+    fn from_iter<I: IntoIterator<Item = (IpAddr, String)>>(addresses: I) -> Self {
+        let mut by_address: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
+        for (address, interface) in addresses {
+            by_address.entry(address).or_default().insert(interface);
+        }
+        Self(by_address)
+    }
+}
+
+impl HostAddresses {
+    /// Returns what is wrong with an address in a network: that the host has it there, and on which of the
+    /// network's interfaces. None where it has not.
+    ///
+    /// An address of an interface of no network counts in all, since the host answers for it wherever it is
+    /// asked. One of an interface of another network does not: address spaces may be the same.
+    #[must_use]
+    pub fn conflict(
+        &self,
+        state: &State,
+        reference: &Reference,
+        network: &Network,
+        address: IpAddr,
+    ) -> Option<String> {
+        let interfaces = self.0.get(&address)?;
+        let is_attached = |name: &&String| {
+            let mut attachments = network.attachments.iter();
+            attachments.any(|attachment| attachment.interface == **name)
+        };
+        if let Some(name) = interfaces.iter().find(is_attached) {
+            return Some(format!(
+                "address {address} is the gateway host's own on {name}: choose another"
+            ));
+        }
+        // Which interface it is concerns nobody in the network.
+        let counts = |name: &String| {
+            state
+                .network_of_interface(name)
+                .is_none_or(|owner| owner == reference)
+        };
+        interfaces
+            .iter()
+            .any(counts)
+            .then(|| format!("address {address} is the gateway host's own: choose another"))
+    }
+
+    /// Returns the same for the first address of a range that the host has.
+    #[must_use]
+    pub fn conflict_within(
+        &self,
+        state: &State,
+        reference: &Reference,
+        network: &Network,
+        range: AddressRange,
+    ) -> Option<String> {
+        let mut addresses = self.within(range);
+        addresses.find_map(|address| self.conflict(state, reference, network, address))
+    }
+
+    /// Returns the addresses of the range that the host has on any interface.
+    pub fn within(&self, range: AddressRange) -> impl Iterator<Item = IpAddr> + '_ {
+        let (first, last) = range.ends();
+        self.0.range(first..=last).map(|(address, _)| *address)
+    }
+
+    /// Returns whether the host has the address on any interface.
+    #[must_use]
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains_key(&address)
+    }
+
+    /// Returns whether the host has any address of the range.
+    #[must_use]
+    pub fn meets(&self, range: AddressRange) -> bool {
+        self.within(range).next().is_some()
+    }
+
+    /// Returns the addresses that only one of the two has, or that other interfaces have.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        let changed = |one: &Self, two: &Self| {
+            let mut changed = one.0.clone();
+            changed.retain(|address, interfaces| two.0.get(address) != Some(interfaces));
+            changed
+        };
+        let mut all = changed(self, other);
+        all.extend(changed(other, self));
+        Self(all)
+    }
+
+    /// Returns whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the addresses, each once.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.0.keys().copied()
+    }
+}

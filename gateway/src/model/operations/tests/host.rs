@@ -1,0 +1,179 @@
+//! Addresses that are the host's, a router's or outside of the network: nothing in the network takes them.
+
+use std::net::IpAddr;
+
+use serde_json::json;
+
+use super::*;
+
+/// A world whose host has an address in the provider's network, one in the consumer's, and one of its own.
+fn with_host() -> World {
+    let mut world = World::furnished();
+    world.host = [
+        ("10.1.0.200", "veth-p"),
+        ("fd00:1::200", "veth-p"),
+        ("10.0.0.200", "veth-c"),
+        ("192.0.2.1", "eth0"),
+    ]
+    .into_iter()
+    .map(|(address, name)| (address.parse().unwrap(), name.to_owned()))
+    .collect();
+    world
+}
+
+#[test]
+fn source_nat_takes_no_address_of_the_host() {
+    let mut world = with_host();
+    for (range, says) in [
+        (
+            "10.1.0.200",
+            "address 10.1.0.200 is the gateway host's own on veth-p: choose another",
+        ),
+        ("10.1.0.192/28", "10.1.0.200"),
+        ("fd00:1::200-fd00:1::20f", "fd00:1::200"),
+        (
+            "192.0.2.0/30",
+            "address 192.0.2.1 is the gateway host's own: choose another",
+        ),
+    ] {
+        let spec = json!({ "nat_addresses": [range, "10.1.0.90", "fd00:1::90"] });
+        let outcome = world.service("provider/other", spec);
+        refused(outcome, Code::InUse, Some("nat_addresses[0]"), says);
+        let spec = json!({ "nat_addresses": ["10.1.0.64/28", range] });
+        let outcome = world.replace_service("provider/shop", spec);
+        refused(outcome, Code::InUse, Some("nat_addresses[1]"), says);
+    }
+    // The consumer's network is another: there the address is anybody's.
+    let spec = json!({ "nat_addresses": ["10.0.0.200/30"] });
+    world.service("provider/other", spec).unwrap();
+}
+
+#[test]
+fn endpoints_and_backends_take_no_address_of_the_host() {
+    let mut world = with_host();
+    for address in ["10.0.0.200", "192.0.2.1"] {
+        let outcome = world.endpoint("consumer/a", address, "provider/shop");
+        let says = format!("address {address} is the gateway host's own");
+        refused(outcome, Code::InUse, Some("addresses[0]"), &says);
+    }
+    world
+        .endpoint("consumer/a", "10.1.0.200", "provider/shop")
+        .unwrap();
+    let spec = json!({ "resources": [{
+        "ports": [{ "port": 443 }],
+        "backends": [{ "address": "10.1.0.200" }],
+    }] });
+    let outcome = world.replace_service("provider/shop", spec);
+    let field = Some("resources[0].backends[0].address");
+    refused(
+        outcome,
+        Code::InUse,
+        field,
+        "10.1.0.200 is the gateway host's own on veth-p",
+    );
+}
+
+#[test]
+fn a_pool_gives_out_no_address_of_the_host() {
+    let mut world = with_host();
+    let pool = json!({ "pool": ["10.0.0.200-10.0.0.201"] });
+    world
+        .update_network("consumer/net", "veth-c", pool)
+        .unwrap();
+    let spec = json!({ "addresses": [], "service": "provider/shop" });
+    world.endpoint_with("consumer/a", spec.clone()).unwrap();
+    let endpoint = &world.state.endpoints[&reference("consumer/a")].object;
+    assert_eq!(
+        endpoint.addresses,
+        ["10.0.0.201".parse::<IpAddr>().unwrap()]
+    );
+    let outcome = world.endpoint_with("consumer/b", spec);
+    refused(
+        outcome,
+        Code::LimitReached,
+        Some("addresses"),
+        "no free IPv4 address",
+    );
+}
+
+#[test]
+fn an_address_that_the_host_gets_later_hinders_no_other_change() {
+    let mut world = with_host();
+    world.host = [("10.1.0.64".parse().unwrap(), "veth-p".to_owned())]
+        .into_iter()
+        .collect();
+    let spec = json!({ "visibility": [] });
+    world.replace_service("provider/shop", spec).unwrap();
+    world
+        .update_network("provider/net", "veth-p", json!({ "mtu": 1_400 }))
+        .unwrap();
+}
+
+#[test]
+fn a_network_moves_to_no_interface_whose_host_address_is_taken() {
+    let mut world = with_host();
+    world
+        .endpoint("consumer/a", "10.0.0.101", "provider/shop")
+        .unwrap();
+    world.host = [("10.0.0.101", "veth-x"), ("10.1.0.64", "veth-y")]
+        .into_iter()
+        .map(|(address, name)| (address.parse().unwrap(), name.to_owned()))
+        .collect();
+    for (network, interface, says) in [
+        (
+            "consumer/net",
+            "veth-x",
+            "endpoint consumer/a could not stay: address 10.0.0.101 is the gateway host's own on veth-x",
+        ),
+        (
+            "provider/net",
+            "veth-y",
+            "source NAT of service provider/shop could not stay: address 10.1.0.64",
+        ),
+    ] {
+        let outcome = world.update_network(network, interface, json!({}));
+        refused(outcome, Code::HasDependents, Some("attachments"), says);
+    }
+}
+
+#[test]
+fn source_nat_is_within_the_networks_prefixes() {
+    let mut world = World::furnished();
+    let prefixes = |list: &[&str]| json!({ "prefixes": list });
+    let outcome = world.update_network("provider/net", "veth-p", prefixes(&["10.9.0.0/24"]));
+    let says = "source NAT of service provider/shop could not stay: 10.1.0.64/28 is in none";
+    refused(outcome, Code::HasDependents, Some("prefixes"), says);
+    let routers = json!({ "routers": ["10.1.0.65"] });
+    let outcome = world.update_network("provider/net", "veth-p", routers);
+    let says = "source NAT of service provider/shop could not stay: 10.1.0.64/28 holds 10.1.0.65, a router";
+    refused(outcome, Code::HasDependents, Some("prefixes"), says);
+    let routers = json!({ "routers": ["10.1.0.10"] });
+    let outcome = world.update_network("provider/net", "veth-p", routers);
+    let says = "a backend of service provider/shop could not stay: 10.1.0.10 is a router";
+    refused(outcome, Code::HasDependents, Some("prefixes"), says);
+
+    let inside = prefixes(&["10.1.0.0/24", "fd00:1::/64"]);
+    world
+        .update_network("provider/net", "veth-p", inside)
+        .unwrap();
+    for (range, says) in [
+        (
+            "10.2.0.0/30",
+            "10.2.0.0/30 is in none of the network's prefixes",
+        ),
+        ("10.1.0.254-10.1.1.1", "is in none"),
+        ("fd00:2::/124", "is in none"),
+    ] {
+        let spec = json!({ "nat_addresses": ["10.1.0.90", range] });
+        let outcome = world.service("provider/other", spec);
+        refused(outcome, Code::Invalid, Some("nat_addresses[1]"), says);
+    }
+    let spec = json!({ "nat_addresses": ["10.1.0.252/30"] });
+    let outcome = world.service("provider/other", spec);
+    refused(
+        outcome,
+        Code::InUse,
+        Some("nat_addresses[0]"),
+        "broadcast address",
+    );
+}

@@ -1,0 +1,78 @@
+//! Addresses of the host.
+
+use std::{ffi::CStr, net::IpAddr};
+
+use anyhow::{Context as _, Result};
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+
+use crate::netlink::Netlink;
+
+impl Netlink {
+    /// Returns the addresses of all interfaces of this network namespace, each with its interface's number.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>> {
+        let messages = self.route.address().get().execute();
+        let messages = messages.try_collect::<Vec<_>>().await;
+        let messages = messages.context("could not list the host's addresses")?;
+        Ok(messages.iter().filter_map(read).collect())
+    }
+}
+
+/// Returns the name of the interface with this number, if it is there.
+#[must_use]
+pub fn interface_name(index: u32) -> Option<String> {
+    let mut buffer = [0; libc::IF_NAMESIZE];
+    // SAFETY: the buffer is as long as the function demands, and it writes a string with its end.
+    let found = unsafe { libc::if_indextoname(index, buffer.as_mut_ptr()) };
+    if found.is_null() {
+        return None;
+    }
+    // SAFETY: what was returned points into the buffer, which holds a string with its end.
+    let name = unsafe { CStr::from_ptr(found) };
+    name.to_str().ok().map(str::to_owned)
+}
+
+/// Returns the address that is the host's. On a point-to-point link there is the far end's as well, under
+/// the name that other links have for their own.
+fn read(message: &AddressMessage) -> Option<(u32, IpAddr)> {
+    let attributes = || message.attributes.iter();
+    let local = attributes().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = || {
+        attributes().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    };
+    Some((message.header.index, local.or_else(address)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_local_address_is_the_hosts() {
+        let (near, far): (IpAddr, IpAddr) =
+            ("10.1.0.1".parse().unwrap(), "10.1.0.2".parse().unwrap());
+        let message = |attributes| {
+            let mut message = AddressMessage::default();
+            message.header.index = 7;
+            message.attributes = attributes;
+            message
+        };
+        let both = message(vec![
+            AddressAttribute::Address(far),
+            AddressAttribute::Local(near),
+        ]);
+        assert_eq!(read(&both), Some((7, near)));
+        let one = message(vec![AddressAttribute::Address(near)]);
+        assert_eq!(read(&one), Some((7, near)));
+        assert_eq!(read(&message(Vec::new())), None);
+    }
+}
