@@ -9,6 +9,8 @@ pub mod config;
 pub mod dataplane;
 pub mod files;
 pub mod lock;
+pub mod log_limit;
+pub mod memory;
 pub mod model;
 pub mod netlink;
 pub mod privileges;

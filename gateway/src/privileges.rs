@@ -13,6 +13,30 @@ pub const KEPT: [Capability; 4] = [
     Capability::CAP_PERFMON,
 ];
 
+/// Raises the limit of open descriptors as far as it may be.
+///
+/// Service managers set 1,024, which is what the listener for tenants alone may hold: without more, a flood of
+/// connections there would keep the operator out of the control socket, too.
+pub fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: both calls read or write the structure, which outlives them.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max.min(MOST_DESCRIPTORS);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if !raised {
+        log::warn!("limits: could not raise the number of open descriptors");
+    }
+}
+
+/// Open descriptors that are enough for all listeners, maps and health checks.
+const MOST_DESCRIPTORS: libc::rlim_t = 65_536;
+
 /// Gives up all capabilities but [`KEPT`], for good, in this thread and those that it makes from now on.
 ///
 /// # Errors

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
-use crate::{auth::Credential, model::identity::Claim};
+use crate::{auth::Credential, log_limit::LogLimit, model::identity::Claim};
 
 /// Keys are read anew at least so often.
 const KEEP: Duration = Duration::from_secs(3_600);
@@ -104,6 +104,8 @@ pub fn outside_client(
 /// All issuers that are trusted.
 pub struct Issuers {
     issuers: HashMap<String, Issuer>,
+    /// The log lines of tokens that were refused: anybody can send one.
+    refusals: LogLimit,
 }
 
 struct Issuer {
@@ -142,7 +144,10 @@ impl Issuers {
             };
             issuers.insert(settings.url.clone(), issuer);
         }
-        Ok(Self { issuers })
+        Ok(Self {
+            issuers,
+            refusals: LogLimit::new(),
+        })
     }
 
     /// What the token says, if it is genuine, for us, and not too old.
@@ -155,7 +160,10 @@ impl Issuers {
         match issuer.verify(token).await {
             Ok(claims) => Some(credential(&issuer.settings.url, &claims)),
             Err(error) => {
-                info!("a token of {} was refused: {error:#}", issuer.settings.url);
+                if let Some(more) = self.refusals.admit() {
+                    let url = &issuer.settings.url;
+                    info!("oidc: refused a token issuer={url} error={error:#}{more}");
+                }
                 None
             }
         }

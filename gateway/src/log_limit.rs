@@ -1,0 +1,71 @@
+//! A limit on log lines whose number others decide.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Time between two lines.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// A kind of log line that is written once a minute at most, with the number of lines that it stands for.
+///
+/// Peers that did not authenticate must not fill the disk, nor push other lines out of the journal.
+#[derive(Debug, Default)]
+pub struct LogLimit(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    written: Option<Instant>,
+    left_out: u64,
+}
+
+impl LogLimit {
+    /// Makes one that has let nothing through yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(Mutex::new(Kept {
+            written: None,
+            left_out: 0,
+        }))
+    }
+
+    /// Returns the end of a line that may be written now: empty, or how many were left out before it.
+    pub fn admit(&self) -> Option<String> {
+        self.admit_at(Instant::now())
+    }
+
+    fn admit_at(&self, now: Instant) -> Option<String> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let recent = |at: Instant| now.duration_since(at) < INTERVAL;
+        if kept.written.is_some_and(recent) {
+            kept.left_out += 1;
+            return None;
+        }
+        kept.written = Some(now);
+        Some(match std::mem::take(&mut kept.left_out) {
+            0 => String::new(),
+            count => format!(" ({count} like it in the minutes before were left out)"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_a_minute_with_a_count() {
+        let limit = LogLimit::new();
+        let start = Instant::now();
+        assert_eq!(limit.admit_at(start), Some(String::new()));
+        for second in 1..60 {
+            assert_eq!(limit.admit_at(start + Duration::from_secs(second)), None);
+        }
+        let line = limit.admit_at(start + Duration::from_secs(60)).unwrap();
+        assert!(line.contains("59 like it"), "{line}");
+        assert_eq!(limit.admit_at(start + Duration::from_secs(61)), None);
+        let line = limit.admit_at(start + Duration::from_secs(200)).unwrap();
+        assert!(line.contains("1 like it"), "{line}");
+    }
+}
