@@ -1,6 +1,8 @@
 //! The agent's configuration: a TOML file, every key of which is also a flag and an environment
 //! variable. Flags win over variables, those over the file, and that over the defaults.
 
+mod api_limits;
+
 use std::{
     fs,
     net::SocketAddr,
@@ -18,6 +20,8 @@ use crate::{
     auth::oidc::IssuerSettings,
     model::operations::{DefaultQuotas, Policy},
 };
+
+pub use api_limits::ApiLimits;
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_FILE: &str = "/etc/gateway/gateway.toml";
@@ -111,6 +115,30 @@ pub struct Settings {
     /// How many events are kept [default: 10000]
     #[arg(long, env = "GATEWAY_EVENTS_KEPT", value_name = "N")]
     pub events_kept: Option<usize>,
+    /// Changes a second that each user of a tenant may ask for, in bursts of four seconds' worth; 0: no
+    /// limit [default: 50]
+    #[arg(long, env = "GATEWAY_CHANGES_PER_SECOND", value_name = "N")]
+    pub changes_per_second: Option<u32>,
+    /// Other requests a second that each user of a tenant may send, in bursts of five seconds' worth; 0: no
+    /// limit [default: 200]
+    #[arg(long, env = "GATEWAY_READS_PER_SECOND", value_name = "N")]
+    pub reads_per_second: Option<u32>,
+    /// Changes a second of all users of a tenant together; 0: no limit [default: 100]
+    #[arg(long, env = "GATEWAY_TENANT_CHANGES_PER_SECOND", value_name = "N")]
+    pub tenant_changes_per_second: Option<u32>,
+    /// Other requests a second of all users of a tenant together; 0: no limit [default: 400]
+    #[arg(long, env = "GATEWAY_TENANT_READS_PER_SECOND", value_name = "N")]
+    pub tenant_reads_per_second: Option<u32>,
+    /// Requests a second without a valid credential from one IPv4 address or IPv6 /64; 0: no limit
+    /// [default: 20]
+    #[arg(long, env = "GATEWAY_UNAUTHENTICATED_PER_SECOND", value_name = "N")]
+    pub unauthenticated_per_second: Option<u32>,
+    /// Event streams that each user of a tenant may have open [default: 8]
+    #[arg(long, env = "GATEWAY_STREAMS_PER_PRINCIPAL", value_name = "N")]
+    pub streams_per_principal: Option<usize>,
+    /// Event streams of all users of a tenant together [default: 32]
+    #[arg(long, env = "GATEWAY_STREAMS_PER_TENANT", value_name = "N")]
+    pub streams_per_tenant: Option<usize>,
     /// Networks of a tenant that has no quota of its own [default: 64]
     #[arg(long, env = "GATEWAY_QUOTA_NETWORKS", value_name = "N")]
     pub quota_networks: Option<u32>,
@@ -155,6 +183,8 @@ pub struct Config {
     pub webhook_networks: Vec<IpNet>,
     /// How many events are kept.
     pub events_kept: usize,
+    /// What callers of the API may ask for.
+    pub api_limits: ApiLimits,
     /// What operations depend on.
     pub policy: Policy,
 }
@@ -204,6 +234,7 @@ impl Config {
                 bail!("{} must be an absolute path", path.display())
             }
         };
+        let api_limits = ApiLimits::from_settings(&settings);
         let defaults = Policy::default();
         let alias_domain = settings.alias_domain.unwrap_or(defaults.alias_domain);
         check_domain(&alias_domain)?;
@@ -265,6 +296,7 @@ impl Config {
             outside_ca: settings.outside_ca,
             webhook_networks: settings.webhook_networks.unwrap_or_default(),
             events_kept,
+            api_limits,
             policy: Policy {
                 alias_domain,
                 default_quotas: DefaultQuotas {
@@ -310,6 +342,19 @@ impl Settings {
             outside_ca: self.outside_ca.or(other.outside_ca),
             webhook_networks: self.webhook_networks.or(other.webhook_networks),
             events_kept: self.events_kept.or(other.events_kept),
+            changes_per_second: self.changes_per_second.or(other.changes_per_second),
+            reads_per_second: self.reads_per_second.or(other.reads_per_second),
+            tenant_changes_per_second: self
+                .tenant_changes_per_second
+                .or(other.tenant_changes_per_second),
+            tenant_reads_per_second: self
+                .tenant_reads_per_second
+                .or(other.tenant_reads_per_second),
+            unauthenticated_per_second: self
+                .unauthenticated_per_second
+                .or(other.unauthenticated_per_second),
+            streams_per_principal: self.streams_per_principal.or(other.streams_per_principal),
+            streams_per_tenant: self.streams_per_tenant.or(other.streams_per_tenant),
             quota_networks: self.quota_networks.or(other.quota_networks),
             quota_services: self.quota_services.or(other.quota_services),
             quota_endpoints: self.quota_endpoints.or(other.quota_endpoints),

@@ -48,6 +48,7 @@ use crate::{
     },
     files,
     lock::Lock,
+    memory,
     netlink::{Kernel, Netlink, Watch},
     privileges,
     store::{self, Sqlite, Store as _},
@@ -110,6 +111,8 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     if unsafe { libc::geteuid() } != 0 {
         bail!("the agent must run as root: it loads a program into the kernel");
     }
+    memory::configure();
+    privileges::raise_descriptor_limit();
     let lock = Lock::for_agent(config)?;
     files::check_store(&config.state_dir.join(STORE))?;
     let socket = api::socket::prepare(&config.socket(), &config.socket_group)?;
@@ -188,15 +191,20 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     tokio::spawn(detect(Arc::clone(&agent), turns));
     tokio::spawn(health::run(Arc::clone(&agent)));
     tokio::spawn(webhooks::run(Arc::clone(&agent), caller));
+    let admission = api::Admission::new(&config.api_limits);
     if let Some(tls) = tls {
-        tokio::spawn(api::tls::serve(tls, Arc::clone(&agent)));
+        tokio::spawn(api::tls::serve(
+            tls,
+            Arc::clone(&agent),
+            Arc::clone(&admission),
+        ));
     }
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
     tokio::select! {
-        served = api::serve(listener, Arc::clone(&agent)) => served?,
+        () = api::socket::serve(listener, Arc::clone(&agent), admission) => {}
         _ = terminate.recv() => info!("told to stop: connections stay as they are"),
         _ = interrupt.recv() => info!("interrupted: connections stay as they are"),
     }

@@ -17,9 +17,6 @@ use crate::{
     },
 };
 
-/// The largest manifest, in bytes.
-pub(super) const MOST_BODY: usize = 64 << 20;
-
 /// How a manifest is applied.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -58,7 +55,7 @@ pub(super) async fn post(
     AgentState(agent): AgentState<Shared>,
     Caller(caller): Caller,
     Parameters(options): Parameters<ApplyOptions>,
-    Body(manifest): Body<Manifest>,
+    Body(manifest, _permit): Body<Manifest>,
 ) -> Answer<Applied> {
     let ApplyOptions {
         dry_run,

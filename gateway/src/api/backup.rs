@@ -16,11 +16,8 @@ use crate::{
         response::{Answer, ChangeProblems, LookProblems, Refusal},
     },
     model::{Code, Problem},
-    store::{RestorePlan, backup::MOST_BYTES, read_backup},
+    store::{RestorePlan, read_backup},
 };
-
-/// The largest backup that is taken, in bytes.
-pub(super) const MOST_BODY: usize = MOST_BYTES;
 
 /// How a backup is restored.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]

@@ -3,45 +3,137 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use axum::{
-    extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State as AgentState},
-    http::{HeaderValue, header, request::Parts},
+    extract::{FromRequestParts, RawPathParams, Request, State as AgentState},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use jiff::Timestamp;
 
 use crate::{
-    api::{Shared, request::name_in_path, response::Refusal, socket, tls},
+    api::{
+        Shared, admission::Admission, listener::Seat, request::name_in_path, response::Refusal,
+        socket, tls,
+    },
     auth::{Bearer, Credential},
     model::{Code, Kind, Name, Permission, Principal, Problem, token::TokenHash},
 };
 
-/// What a request came with.
+/// A credential that a request was sent with, and the peer's address.
 #[derive(Clone, Debug)]
 pub(super) struct Presented {
     pub(super) credential: Credential,
     pub(super) from: String,
 }
 
-/// Finds out who asks; lets nobody through of whom that is not known.
-pub(super) async fn authenticate(
-    AgentState(agent): AgentState<Shared>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let came = Came::of(&request);
-    match presented(&agent, came).await {
-        Ok((presented, principal)) => {
-            let extensions = request.extensions_mut();
-            extensions.insert(Arc::new(principal));
-            extensions.insert(presented);
-            next.run(request).await
+impl Presented {
+    /// Refuses a caller whose credential does not give it the same access any more.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`].
+    pub(super) async fn expect_unchanged(
+        &self,
+        agent: &Shared,
+        caller: &Principal,
+    ) -> Result<(), Problem> {
+        let core = agent.core.lock().await;
+        let now = self
+            .credential
+            .principal(&core.state, Timestamp::now(), &self.from);
+        drop(core);
+        match now {
+            Some(now) if now == *caller => Ok(()),
+            Some(_) => {
+                let detail = "the caller's roles changed while the request was sent: send it again";
+                Err(Problem::new(Code::Unauthenticated, detail))
+            }
+            None => Err(unknown()),
         }
-        Err(problem) => Refusal::from(problem).into_response(),
     }
 }
 
-/// What of a request tells who asks.
+/// State of the middleware that authenticates.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) agent: Shared,
+    pub(super) admission: Arc<Admission>,
+}
+
+/// A mark on responses to requests that were authenticated.
+#[derive(Clone, Copy)]
+struct Authenticated;
+
+/// Authenticates a request, and lets it through if its caller does not send too many.
+pub(super) async fn authenticate(
+    AgentState(gate): AgentState<Gate>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Gate { agent, admission } = gate;
+    let came = Came::of(&request);
+    let seat = came.seat();
+    let (presented, principal) = match presented(&agent, came).await {
+        Ok(found) => found,
+        Err(problem) => return Refusal::from(problem).into_response(),
+    };
+    if let Some(seat) = seat
+        && principal.require_any_role().is_ok()
+    {
+        seat.authenticate();
+    }
+    let path = request.uri().path();
+    let tenant = tenant_in(path);
+    let admitted = admission.request(&principal, request.method(), path, tenant.as_ref());
+    let mut response = match admitted {
+        Err(refusal) => refusal.into_response(),
+        Ok(()) => {
+            let extensions = request.extensions_mut();
+            extensions.insert(Arc::new(principal));
+            extensions.insert(presented);
+            extensions.insert(admission);
+            next.run(request).await
+        }
+    };
+    response.extensions_mut().insert(Authenticated);
+    response
+}
+
+/// Counts requests from the network that were not authenticated. Beyond the limit of their source they are answered
+/// with 429, and the connection is closed.
+pub(super) async fn meter_unauthenticated(
+    AgentState(admission): AgentState<Arc<Admission>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<tls::Peer>();
+    let seat = peer.map(|peer| Arc::clone(&peer.seat));
+    let response = next.run(request).await;
+    let Some(seat) = seat else {
+        return response;
+    };
+    let known = response.extensions().get::<Authenticated>().is_some();
+    let trusted = seat.is_authenticated() && response.status() != StatusCode::UNAUTHORIZED;
+    if known || trusted {
+        return response;
+    }
+    match admission.unauthenticated(seat.source()) {
+        Ok(()) => response,
+        Err(refusal) => {
+            let mut response = refusal.into_response();
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+            response
+        }
+    }
+}
+
+/// Returns the tenant that a path names.
+fn tenant_in(path: &str) -> Option<Name> {
+    let rest = path.strip_prefix("/v1/tenants/")?;
+    rest.split('/').next()?.parse().ok()
+}
+
+/// The parts of a request that its caller is known by.
 enum Came {
     Socket(socket::Peer),
     Tls(tls::Peer, Option<HeaderValue>),
@@ -51,8 +143,8 @@ enum Came {
 impl Came {
     fn of(request: &Request) -> Self {
         let extensions = request.extensions();
-        if let Some(ConnectInfo(peer)) = extensions.get::<ConnectInfo<socket::Peer>>() {
-            return Self::Socket(peer.clone());
+        if let Some(peer) = extensions.get::<socket::Peer>() {
+            return Self::Socket(*peer);
         }
         match extensions.get::<tls::Peer>() {
             Some(peer) => {
@@ -60,6 +152,13 @@ impl Came {
                 Self::Tls(peer.clone(), header.cloned())
             }
             None => Self::Unknown,
+        }
+    }
+
+    fn seat(&self) -> Option<Arc<Seat>> {
+        match self {
+            Self::Tls(peer, _) => Some(Arc::clone(&peer.seat)),
+            Self::Socket(_) | Self::Unknown => None,
         }
     }
 }

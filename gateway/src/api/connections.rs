@@ -198,7 +198,7 @@ macro_rules! decisions {
             AgentState(agent): AgentState<Shared>,
             caller: In<Decisions>,
             PathParts(path): PathParts<(String, String, String)>,
-            Body(request): Body<DecisionRequest>,
+            Body(request, _permit): Body<DecisionRequest>,
         ) -> Answer<ConnectionView> {
             decide(agent, caller, (path.1, path.2), Decision::$decision, request).await
         }

@@ -1,6 +1,9 @@
 //! The routes, and the OpenAPI document that is made of them.
 
-use axum::{Router, extract::DefaultBodyLimit, http::header::CONTENT_TYPE, routing::get};
+use axum::{
+    Extension, Router, body::Bytes, extract::DefaultBodyLimit, http::header::CONTENT_TYPE,
+    routing::get,
+};
 use utoipa::{
     OpenApi,
     openapi::{
@@ -14,8 +17,9 @@ use utoipa_axum::{
 };
 
 use crate::api::{
-    Shared, apply, backup, connections, endpoints, events, flows, identities, networks, response,
-    services, status, tenants, tokens, webhooks,
+    Shared, apply, backup, connections, endpoints, events, flows, identities,
+    limits::{BACKUP_BYTES, BodyClass},
+    networks, response, services, status, tenants, tokens, webhooks,
 };
 
 #[derive(OpenApi)]
@@ -48,10 +52,10 @@ fn base() -> openapi::OpenApi {
 /// The routes for those of whom it is known who they are, and the document about all routes.
 pub(super) fn routes() -> (Router<Shared>, openapi::OpenApi) {
     let (router, document) = OpenApiRouter::with_openapi(base())
-        .routes(routes!(apply::post).layer(DefaultBodyLimit::max(apply::MOST_BODY)))
+        .routes(routes!(apply::post).layer(Extension(BodyClass::Manifest)))
         .routes(routes!(apply::get))
         .routes(routes!(backup::get))
-        .routes(routes!(backup::post).layer(DefaultBodyLimit::max(backup::MOST_BODY)))
+        .routes(routes!(backup::post).layer(DefaultBodyLimit::max(BACKUP_BYTES)))
         .routes(routes!(status::show))
         .routes(routes!(status::caller))
         .routes(routes!(flows::list))
@@ -93,9 +97,10 @@ fn open_only() -> OpenApiRouter<Shared> {
 
 /// The routes for everyone.
 pub(super) fn open_routes(document: &openapi::OpenApi) -> Router<Shared> {
-    let text = document.to_pretty_json().unwrap_or_default();
+    // Shared by all answers: clients that ask for it and do not read must not take a copy each.
+    let text = Bytes::from(document.to_pretty_json().unwrap_or_default());
     let (router, _) = open_only().split_for_parts();
-    let serve = async move || ([(CONTENT_TYPE, "application/json")], text);
+    let serve = async move || ([(CONTENT_TYPE, "application/json")], text.clone());
     router.route("/openapi.json", get(serve))
 }
 

@@ -71,9 +71,9 @@ pub(super) async fn list(
 pub(super) async fn create(
     AgentState(agent): AgentState<Shared>,
     caller: In<Endpoints>,
-    creation: Creation<EndpointRequest>,
+    mut creation: Creation<EndpointRequest>,
 ) -> Created<EndpointView> {
-    let attempt = creation.attempt(&caller.caller);
+    let attempt = creation.attempt();
     let request = creation.request;
     let name = request.name.clone();
     let mut core = agent.core.lock().await;
@@ -120,7 +120,7 @@ pub(super) async fn update(
     AgentState(agent): AgentState<Shared>,
     caller: In<Endpoints>,
     PathParts(path): PathParts<(String, String)>,
-    Body(request): Body<EndpointRequest>,
+    Body(request, _permit): Body<EndpointRequest>,
 ) -> Answer<EndpointView> {
     let reference = &reference_in_path(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
     let mut core = agent.core.lock().await;

@@ -5,7 +5,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Extension, Json,
     extract::State as AgentState,
-    http::HeaderMap,
+    http::{HeaderMap, HeaderValue, header::CONNECTION},
     response::{
         IntoResponse as _, Response,
         sse::{self, KeepAlive, Sse},
@@ -20,6 +20,7 @@ use utoipa::IntoParams;
 use crate::{
     api::{
         Shared,
+        admission::{Admission, Place},
         caller::{Caller, Presented},
         page::{Page, checked_limit},
         request::Parameters,
@@ -31,7 +32,7 @@ use crate::{
     },
 };
 
-/// A stream whose credential is looked at again at least so often.
+/// Longest time between two looks at a stream's credential, in case that the clock was set.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Which events are wanted.
@@ -82,12 +83,14 @@ pub(super) async fn list(
     AgentState(agent): AgentState<Shared>,
     Caller(caller): Caller,
     Extension(presented): Extension<Presented>,
+    Extension(admission): Extension<Arc<Admission>>,
     headers: HeaderMap,
     Parameters(request): Parameters<EventsRequest>,
 ) -> Result<Response, Refusal> {
     let limit = checked_limit(request.limit)?;
     if request.follow {
-        return follow(agent, presented, &headers, request).await;
+        let place = admission.stream(&caller)?;
+        return follow(agent, presented, place, &headers, request).await;
     }
     let core = agent.core.lock().await;
     let found = core.journal.after(request.after.unwrap_or(0));
@@ -121,11 +124,13 @@ struct Follower {
     request: EventsRequest,
     last: u64,
     watch: watch::Receiver<u64>,
+    _place: Place,
 }
 
 async fn follow(
     agent: Shared,
     presented: Presented,
+    place: Place,
     headers: &HeaderMap,
     request: EventsRequest,
 ) -> Result<Response, Refusal> {
@@ -149,48 +154,64 @@ async fn follow(
         request,
         last,
         watch,
+        _place: place,
     };
     let batches = stream::unfold(follower, async |mut follower| {
         let batch = follower.next().await?;
         Some((stream::iter(batch), follower))
     });
     let events = futures_util::StreamExt::flatten(batches);
-    Ok(Sse::new(events)
+    let mut response = Sse::new(events)
         .keep_alive(KeepAlive::default())
-        .into_response())
+        .into_response();
+    // The connection ends with the stream: its place is not kept for a caller that was turned away.
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    Ok(response)
 }
 
 impl Follower {
-    /// The next events; none when the credential counts no more.
+    /// Returns the next events; none once the credential is revoked, has expired, or gives no role any more.
     async fn next(&mut self) -> Option<Vec<Result<sse::Event, Infallible>>> {
         loop {
+            // Whatever is committed from here on wakes the stream again: changes of its credential, too.
             self.watch.mark_unchanged();
-            {
-                let core = self.agent.core.lock().await;
-                let Presented { credential, from } = &self.presented;
-                let principal = credential.principal(&core.state, Timestamp::now(), from)?;
-                let found = core.journal.after(self.last);
-                let batch: Vec<_> = found
-                    .filter_map(|recorded| wanted(&self.request, recorded, &principal))
-                    .take(1_000)
-                    .collect();
-                match batch.last() {
-                    Some(event) => self.last = event.id,
-                    None => self.last = self.last.max(core.journal.last()),
-                }
-                drop(core);
-                if !batch.is_empty() {
-                    let events = batch.iter().filter_map(|event| {
-                        let id = event.id.to_string();
-                        sse::Event::default().id(id).json_data(event).ok().map(Ok)
-                    });
-                    return Some(events.collect());
-                }
+            let (batch, expiry) = self.look().await?;
+            if !batch.is_empty() {
+                let events = batch.iter().filter_map(|event| {
+                    let id = event.id.to_string();
+                    sse::Event::default().id(id).json_data(event).ok().map(Ok)
+                });
+                return Some(events.collect());
             }
-            let changed = tokio::time::timeout(LOOK_AGAIN, self.watch.changed()).await;
+            let left = expiry.map(|end| Duration::try_from(end.duration_since(Timestamp::now())));
+            let wait = match left {
+                Some(Ok(left)) => left.min(LOOK_AGAIN),
+                Some(Err(_)) => Duration::ZERO,
+                None => LOOK_AGAIN,
+            };
+            let changed = tokio::time::timeout(wait, self.watch.changed()).await;
             if matches!(changed, Ok(Err(_))) {
                 return None;
             }
         }
+    }
+
+    /// Returns the events since the last look, and the time at which the credential expires.
+    async fn look(&mut self) -> Option<(Vec<Event>, Option<Timestamp>)> {
+        let core = self.agent.core.lock().await;
+        let Presented { credential, from } = &self.presented;
+        let principal = credential.principal(&core.state, Timestamp::now(), from)?;
+        principal.require_any_role().ok()?;
+        let found = core.journal.after(self.last);
+        let batch: Vec<_> = found
+            .filter_map(|recorded| wanted(&self.request, recorded, &principal))
+            .take(1_000)
+            .collect();
+        match batch.last() {
+            Some(event) => self.last = event.id,
+            None => self.last = self.last.max(core.journal.last()),
+        }
+        Some((batch, credential.expiry(&core.state)))
     }
 }

@@ -55,7 +55,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     AgentState(agent): AgentState<Shared>,
     caller: In<Access>,
-    Body(request): Body<IdentityRequest>,
+    Body(request, _permit): Body<IdentityRequest>,
 ) -> Created<IdentityView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let mut core = agent.core.lock().await;

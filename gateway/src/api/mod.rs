@@ -3,21 +3,26 @@
 
 #![allow(unused_qualifications, reason = "utoipa's macros make them")]
 
+mod admission;
 pub mod apply;
 mod backup;
 mod caller;
 pub mod connections;
+mod decode;
 mod document;
 mod endpoints;
 pub mod events;
 pub mod flows;
 mod identities;
+mod limits;
+mod listener;
 mod networks;
 pub mod page;
 mod request;
 pub mod response;
 pub mod services;
 pub mod socket;
+mod source;
 mod status;
 mod tenants;
 pub mod tls;
@@ -27,43 +32,32 @@ mod webhooks;
 
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
 use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, Uri},
     middleware,
 };
-use tokio::net::UnixListener;
 
 use crate::{
     agent::Agent,
-    api::{response::Refusal, socket::Peer},
+    api::{caller::Gate, response::Refusal},
     model::{Code, Problem},
 };
 
-pub use document::document;
+pub use {admission::Admission, document::document};
 
-/// What handlers share.
+/// State that handlers share.
 type Shared = Arc<Agent>;
 
-/// The largest body, in bytes.
-const MOST_BODY: usize = 1 << 20;
-
-/// Serves the API on the control socket, until the process ends.
-///
-/// # Errors
-/// When the socket fails.
-pub async fn serve(listener: UnixListener, agent: Shared) -> Result<()> {
-    let service = router(agent).into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service)
-        .await
-        .context("the control socket failed")
-}
-
-fn router(agent: Shared) -> Router {
+fn router(agent: Shared, admission: Arc<Admission>) -> Router {
     let (known, document) = document::routes();
-    let authenticate = middleware::from_fn_with_state(Arc::clone(&agent), caller::authenticate);
+    let gate = Gate {
+        agent: Arc::clone(&agent),
+        admission: Arc::clone(&admission),
+    };
+    let authenticate = middleware::from_fn_with_state(gate, caller::authenticate);
+    let meter = middleware::from_fn_with_state(admission, caller::meter_unauthenticated);
     Router::new()
         .merge(known.route_layer(authenticate))
         .merge(document::open_routes(&document))
@@ -75,6 +69,8 @@ fn router(agent: Shared) -> Router {
             let detail = format!("{} does not take {method}", uri.path());
             Refusal::from(Problem::new(Code::MethodNotAllowed, detail))
         })
-        .layer(DefaultBodyLimit::max(MOST_BODY))
+        // JSON bodies are read by `request`, with limits of their own; nothing else may read one by accident.
+        .layer(DefaultBodyLimit::max(0))
+        .layer(meter)
         .with_state(agent)
 }

@@ -65,9 +65,9 @@ pub(super) async fn list(
 pub(super) async fn create(
     AgentState(agent): AgentState<Shared>,
     caller: In<Operate>,
-    creation: Creation<NetworkRequest>,
+    mut creation: Creation<NetworkRequest>,
 ) -> Created<NetworkView> {
-    let attempt = creation.attempt(&caller.caller);
+    let attempt = creation.attempt();
     let request = creation.request;
     let name = request.name.clone();
     let mut core = agent.core.lock().await;
@@ -110,7 +110,7 @@ pub(super) async fn update(
     AgentState(agent): AgentState<Shared>,
     caller: In<Operate>,
     PathParts(path): PathParts<(String, String)>,
-    Body(request): Body<NetworkRequest>,
+    Body(request, _permit): Body<NetworkRequest>,
 ) -> Answer<NetworkView> {
     let reference = &reference_in_path(Kind::Network, caller.tenant.clone(), &path.1)?;
     let mut core = agent.core.lock().await;

@@ -1,56 +1,65 @@
 //! What comes in: bodies, names in paths, the caller.
 
-use std::{fmt::Display, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use axum::{
-    body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
-    http::{header::CONTENT_TYPE, request::Parts},
+    http::{
+        HeaderMap,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+        request::Parts,
+    },
 };
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use crate::{
     agent::requests::Attempt,
-    api::response::Refusal,
+    api::{
+        Shared,
+        admission::{Admission, BodyPermit},
+        caller::Presented,
+        decode::decode,
+        limits::{BodyClass, BodyLimits},
+        response::Refusal,
+    },
     model::{Code, Kind, Name, Principal, Problem, Reference},
 };
 
-/// How long a body may take to come.
+/// Time within which a body must have arrived.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A JSON body.
-pub(super) struct Body<T>(pub(super) T);
+/// A JSON body, decoded. The room that it takes in memory is held until the handler has ended.
+pub(super) struct Body<T>(pub(super) T, pub(super) BodyPermit);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Shared> for Body<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        let bytes = bytes_of(request, state).await?;
-        Ok(Self(read(&bytes)?))
+    async fn from_request(request: Request, agent: &Shared) -> Result<Self, Refusal> {
+        let received = Received::from_request(request, agent).await?;
+        let (request, (), permit) = received.decode(|_| ()).await?;
+        Ok(Self(request, permit))
     }
 }
 
 /// A JSON body that creates something, once if there is an `Idempotency-Key` with it.
 pub(super) struct Creation<T> {
     pub(super) request: T,
-    key: Option<String>,
-    path: String,
-    bytes: Bytes,
+    attempt: Option<Attempt>,
+    _permit: BodyPermit,
 }
 
 impl<T> Creation<T> {
-    /// What to recognise a repetition by.
-    pub(super) fn attempt(&self, caller: &Principal) -> Option<Attempt> {
-        let key = self.key.as_deref()?;
-        Some(Attempt::new(caller, key, &self.path, &self.bytes))
+    /// Returns what a repetition of the request is recognised by.
+    pub(super) fn attempt(&mut self) -> Option<Attempt> {
+        self.attempt.take()
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Creation<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Shared> for Creation<T> {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, agent: &Shared) -> Result<Self, Refusal> {
         let key = match request.headers().get("idempotency-key") {
             None => None,
             Some(value) => {
@@ -64,86 +73,129 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Creation<T> {
             }
         };
         let path = request.uri().path().to_owned();
-        let bytes = bytes_of(request, state).await?;
+        let received = Received::from_request(request, agent).await?;
+        let caller = Arc::clone(&received.caller);
+        let (request, attempt, permit) = received
+            .decode(move |bytes| Some(Attempt::new(&caller, key.as_deref()?, &path, bytes)))
+            .await?;
         Ok(Self {
-            request: read(&bytes)?,
-            key,
-            path,
-            bytes,
+            request,
+            attempt,
+            _permit: permit,
         })
     }
 }
 
-/// The body of a request that says that it is JSON.
-pub(super) async fn bytes_of<S: Send + Sync>(
-    request: Request,
-    state: &S,
-) -> Result<Bytes, Refusal> {
-    let content_type = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok());
+/// A body as it arrived, of a caller who still is what it was when the request began.
+struct Received {
+    bytes: Vec<u8>,
+    limits: BodyLimits,
+    caller: Arc<Principal>,
+    permit: BodyPermit,
+}
+
+impl Received {
+    async fn from_request(request: Request, agent: &Shared) -> Result<Self, Refusal> {
+        let extensions = request.extensions();
+        let admission = extensions.get::<Arc<Admission>>().cloned();
+        let caller = extensions.get::<Arc<Principal>>().cloned();
+        let presented = extensions.get::<Presented>().cloned();
+        let (Some(admission), Some(caller), Some(presented)) = (admission, caller, presented)
+        else {
+            return Err(Problem::new(Code::Internal, "the caller is not known").into());
+        };
+        caller.require_any_role()?;
+        check_json(request.headers())?;
+        let class = extensions.get::<BodyClass>().copied();
+        let limits = BodyLimits::of(class.unwrap_or(BodyClass::Object), &caller);
+        let mut permit = admission.body(&caller);
+        let reading = collect(request, limits.bytes, &mut permit);
+        let bytes = tokio::time::timeout(PATIENCE, reading)
+            .await
+            .map_err(|_| {
+                Problem::new(
+                    Code::Malformed,
+                    "the body took too long to come: send it faster",
+                )
+            })??;
+        // A body may take long. A credential that was revoked meanwhile must not change anything any more.
+        presented.expect_unchanged(agent, &caller).await?;
+        Ok(Self {
+            bytes,
+            limits,
+            caller,
+            permit,
+        })
+    }
+
+    /// Decodes the body, off the async workers if it is large, and has `look` look at its bytes.
+    async fn decode<T: DeserializeOwned + Send + 'static, L: Send + 'static>(
+        self,
+        look: impl FnOnce(&[u8]) -> L + Send + 'static,
+    ) -> Result<(T, L, BodyPermit), Refusal> {
+        let Self {
+            bytes,
+            limits,
+            permit,
+            ..
+        } = self;
+        let large = permit.is_large();
+        let work = move || -> Result<_, Problem> {
+            let value = decode(&bytes, limits.bounds)?;
+            Ok((value, look(&bytes), permit))
+        };
+        if !large {
+            return Ok(work()?);
+        }
+        let decoded = tokio::task::spawn_blocking(work).await;
+        Ok(decoded.map_err(|error| Problem::new(Code::Internal, error.to_string()))??)
+    }
+}
+
+/// Refuses a body that says that it is something else than JSON.
+fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let json = content_type.is_none_or(|content_type| {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         essence.eq_ignore_ascii_case("application/json")
     });
-    if !json {
-        let detail = "the body must be JSON: set Content-Type to application/json";
-        return Err(Problem::new(Code::Malformed, detail).into());
+    if json {
+        return Ok(());
     }
-    let bytes = tokio::time::timeout(PATIENCE, Bytes::from_request(request, state)).await;
-    let bytes =
-        bytes.map_err(|_| Problem::new(Code::Malformed, "the body took too long to come"))?;
-    Ok(bytes.map_err(|rejection| {
-        if rejection.status().as_u16() == 413 {
-            Problem::new(Code::TooLarge, "the body is larger than what is taken here")
-        } else {
-            Problem::new(Code::Malformed, rejection.body_text())
-        }
-    })?)
+    let detail = "the body must be JSON: set Content-Type to application/json";
+    Err(Problem::new(Code::Malformed, detail))
 }
 
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut value: Value = serde_json::from_slice(bytes)
-        .map_err(|error| Problem::new(Code::Malformed, format!("the body is no JSON: {error}")))?;
-    // Every body is an object; serde would take an array of a struct's fields as well.
-    if !value.is_object() {
-        let detail = "the body must be a JSON object: { ... }";
-        return Err(Problem::new(Code::Malformed, detail));
+/// Reads a body. One whose announced length is too large is refused before any of it is read.
+async fn collect(
+    request: Request,
+    limit: usize,
+    permit: &mut BodyPermit,
+) -> Result<Vec<u8>, Refusal> {
+    let too_large = || {
+        let detail = format!("the body is larger than the {limit} bytes that are taken here");
+        Problem::new(Code::TooLarge, detail)
+    };
+    let announced = request.headers().get(CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|announced| announced > limit as u64) {
+        return Err(too_large().into());
     }
-    whole_numbers(&mut value);
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let path = error.path().to_string();
-        let problem = Problem::new(Code::Invalid, error.into_inner().to_string());
-        if matches!(path.as_str(), "." | "?") {
-            problem
-        } else {
-            problem.at(path)
+    let mut stream = request.into_body().into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| {
+            let detail = format!("the body broke off: {error}");
+            Problem::new(Code::Malformed, detail)
+        })?;
+        let size = bytes.len() + chunk.len();
+        if size > limit {
+            return Err(too_large().into());
         }
-    })
-}
-
-/// JSON has one kind of numbers: 7.0 is a whole one.
-fn whole_numbers(value: &mut Value) {
-    const MOST: f64 = 9_007_199_254_740_992.0;
-    match value {
-        Value::Number(number) => {
-            if let Some(float) = number.as_f64().filter(|_| number.is_f64())
-                && float.fract() == 0.0
-                && float.abs() <= MOST
-            {
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    reason = "checked in the lines before"
-                )]
-                let whole = float as i64;
-                *value = whole.into();
-            }
-        }
-        Value::Array(list) => list.iter_mut().for_each(whole_numbers),
-        Value::Object(map) => map.values_mut().for_each(whole_numbers),
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
+        permit.grow(size)?;
+        bytes.extend_from_slice(&chunk);
     }
+    Ok(bytes)
 }
 
 /// Parameters behind the question mark.

@@ -6,7 +6,7 @@ use axum::{
     Json,
     http::{
         HeaderValue, StatusCode,
-        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+        header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::IntoResponse,
 };
@@ -39,11 +39,28 @@ pub struct ProblemDocument {
 
 /// A refusal on its way out.
 #[derive(Debug)]
-pub(super) struct Refusal(Problem);
+pub(super) struct Refusal {
+    problem: Problem,
+    /// Seconds after which another try may be worthwhile.
+    retry_after: Option<u64>,
+}
+
+impl Refusal {
+    /// Makes a refusal that holds for so many seconds.
+    pub(super) const fn later(problem: Problem, seconds: u64) -> Self {
+        Self {
+            problem,
+            retry_after: Some(seconds),
+        }
+    }
+}
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
-        Self(problem)
+        Self {
+            problem,
+            retry_after: None,
+        }
     }
 }
 
@@ -51,10 +68,11 @@ impl From<anyhow::Error> for Refusal {
     fn from(error: anyhow::Error) -> Self {
         log::error!("api: request failed error=\"{error:#}\"");
         // The chain of causes names files and system calls, which are not the caller's business.
-        Self(Problem::new(
+        Problem::new(
             Code::Internal,
             "the gateway failed: the agent's log has the details",
-        ))
+        )
+        .into()
     }
 }
 
@@ -64,7 +82,7 @@ impl IntoResponse for Refusal {
             code,
             detail,
             field,
-        } = self.0;
+        } = self.problem;
         let status =
             StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let document = ProblemDocument {
@@ -81,6 +99,9 @@ impl IntoResponse for Refusal {
             // RFC 6750, section 3.
             let challenge = HeaderValue::from_static("Bearer realm=\"gateway\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -123,19 +144,26 @@ fn problems(codes: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     responses.collect()
 }
 
-const LOOK: [(&str, &str); 6] = [
+const LOOK: [(&str, &str); 7] = [
     ("400", "The request can't be understood"),
     ("401", "Who asks is not known"),
     ("403", "Who asks may not do this"),
     ("404", "There is no such thing, or not for the one who asks"),
     ("422", "A value can't be accepted"),
+    (
+        "429",
+        "Too many requests, or too many event streams; Retry-After says when to try again",
+    ),
     ("500", "The gateway failed"),
 ];
 
 const CHANGE: [(&str, &str); 3] = [
     ("409", "Something that is there does not allow it"),
     ("413", "The body is too large"),
-    ("503", "The store can't be written; nothing was changed"),
+    (
+        "503",
+        "The store can't be written, or too many large requests are under way; nothing was changed",
+    ),
 ];
 
 impl IntoResponses for LookProblems {

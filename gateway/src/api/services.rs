@@ -79,9 +79,9 @@ pub(super) async fn list(
 pub(super) async fn create(
     AgentState(agent): AgentState<Shared>,
     caller: In<Services>,
-    creation: Creation<ServiceRequest>,
+    mut creation: Creation<ServiceRequest>,
 ) -> Created<ServiceView> {
-    let attempt = creation.attempt(&caller.caller);
+    let attempt = creation.attempt();
     let request = creation.request;
     let name = request.name.clone();
     let mut core = agent.core.lock().await;
@@ -124,7 +124,7 @@ pub(super) async fn update(
     AgentState(agent): AgentState<Shared>,
     caller: In<Services>,
     PathParts(path): PathParts<(String, String)>,
-    Body(request): Body<ServiceRequest>,
+    Body(request, _permit): Body<ServiceRequest>,
 ) -> Answer<ServiceView> {
     let reference = &reference_in_path(Kind::Service, caller.tenant.clone(), &path.1)?;
     let mut core = agent.core.lock().await;

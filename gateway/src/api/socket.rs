@@ -8,25 +8,76 @@ use std::{
         net::UnixListener as StdListener,
     },
     path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use axum::{extract::connect_info::Connected, serve::IncomingStream};
-use tokio::net::UnixListener;
+use axum::http::Extensions;
+use log::{debug, warn};
+use tokio::{net::UnixListener, time::sleep};
 
-/// Who is at the other end of the socket: root, or a member of its group.
-#[derive(Clone, Debug)]
-pub struct Peer {
+use crate::{
+    api::{
+        Shared,
+        admission::Admission,
+        listener::{self, Limits, Registry, Timed},
+        router,
+        source::Source,
+    },
+    log_limit::LogLimit,
+};
+
+/// Bounds of the socket's connections. The kernel tells whose they are, so none is without authentication.
+const LIMITS: Limits = Limits {
+    all: 256,
+    of_source: 64,
+    unauthenticated: 256,
+    unauthenticated_of_source: 64,
+};
+
+/// The client at the other end of the socket: root, or a member of its group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
     /// The user's number.
     pub(super) uid: Option<u32>,
 }
 
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred();
-        Self {
-            uid: credentials.ok().map(|credentials| credentials.uid()),
-        }
+/// Serves the API on the control socket, until the process ends.
+pub async fn serve(listener: UnixListener, agent: Shared, admission: Arc<Admission>) {
+    let router = router(agent, admission);
+    let registry = Registry::new(LIMITS);
+    let (failures, refusals) = (LogLimit::new(), LogLimit::new());
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: others must end first.
+                if let Some(more) = failures.admit() {
+                    warn!("socket: could not accept a connection error={error}{more}");
+                }
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let credentials = stream.peer_cred();
+        let uid = credentials.ok().map(|credentials| credentials.uid());
+        let Some(seat) = Registry::admit(&registry, Source::User(uid)) else {
+            if let Some(more) = refusals.admit() {
+                warn!("socket: refused a connection beyond the limits uid={uid:?}{more}");
+            }
+            continue;
+        };
+        seat.authenticate();
+        let router = router.clone();
+        tokio::spawn(async move {
+            let extend = move |extensions: &mut Extensions| {
+                extensions.insert(Peer { uid });
+            };
+            if let Err(error) = listener::serve(Timed::new(stream), &seat, router, extend).await {
+                debug!("socket: {error:#}");
+            }
+        });
     }
 }
 

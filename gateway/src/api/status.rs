@@ -5,7 +5,7 @@ use axum::{Json, extract::State as AgentState, http::StatusCode};
 use crate::api::{
     Shared,
     caller::{Caller, Operator},
-    response::{Answer, LookProblems},
+    response::{Answer, LookProblems, ProblemDocument},
     view::{self, CallerView, StatusView},
 };
 
@@ -34,7 +34,10 @@ pub(super) async fn caller(Caller(caller): Caller) -> Answer<CallerView> {
 /// The agent answers.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "alive", tag = "gateway", security(()),
-    responses((status = 200, body = String, description = "It does")),
+    responses(
+        (status = 200, body = String, description = "It does"),
+        (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "Too many requests without a credential; Retry-After says when to try again"),
+    ),
 )]
 pub(super) async fn alive() -> &'static str {
     "alive\n"
@@ -43,7 +46,11 @@ pub(super) async fn alive() -> &'static str {
 /// The data path holds what it should.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "ready", tag = "gateway", security(()),
-    responses((status = 200, body = String, description = "It does"), (status = 503, body = String, description = "Not yet")),
+    responses(
+        (status = 200, body = String, description = "It does"),
+        (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "Too many requests without a credential; Retry-After says when to try again"),
+        (status = 503, body = String, description = "Not yet"),
+    ),
 )]
 pub(super) async fn ready(AgentState(agent): AgentState<Shared>) -> (StatusCode, &'static str) {
     if agent.core.lock().await.in_step() {

@@ -61,9 +61,9 @@ pub(super) async fn list(
 pub(super) async fn create(
     AgentState(agent): AgentState<Shared>,
     Operator(caller): Operator,
-    creation: Creation<TenantRequest>,
+    mut creation: Creation<TenantRequest>,
 ) -> Created<TenantView> {
-    let attempt = creation.attempt(&caller);
+    let attempt = creation.attempt();
     let name = creation.request.name.clone();
     let mut core = agent.core.lock().await;
     let new = core.change_once(&caller, attempt, |state, context, _| {
@@ -97,7 +97,7 @@ pub(super) async fn show(
 pub(super) async fn update(
     AgentState(agent): AgentState<Shared>,
     caller: In<Operate>,
-    Body(request): Body<TenantRequest>,
+    Body(request, _permit): Body<TenantRequest>,
 ) -> Answer<TenantView> {
     let mut core = agent.core.lock().await;
     core.change(&caller.caller, |state, context, _| {

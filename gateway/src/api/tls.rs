@@ -1,18 +1,9 @@
 //! The listener for tenants: TLS on TCP.
 
-use std::{
-    collections::HashMap,
-    fs,
-    net::{IpAddr, SocketAddr},
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use axum::{Router, body::Body};
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::Router;
 use log::{debug, error, info, warn};
 use rustls::{
     RootCertStore, ServerConfig,
@@ -22,33 +13,44 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
-    sync::{RwLock, Semaphore},
+    sync::RwLock,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
-use tower::ServiceExt as _;
 
 use crate::{
-    api::{Shared, router},
+    api::{
+        Shared,
+        admission::Admission,
+        listener::{self, HEAD_PATIENCE, Limits, Registry, Seat, Timed},
+        router,
+        source::Source,
+    },
     auth::{Credential, certificate},
     config::TlsSettings,
     files,
+    log_limit::LogLimit,
 };
 
-/// How long a client may take for the handshake, and for a request's head.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Connections at the same time; more wait until some have ended.
-const MOST_CONNECTIONS: usize = 1_024;
-/// Of these, from one address: nobody takes all of them.
-const MOST_FROM_ONE: usize = 128;
+/// Bounds of the listener's connections. Half of the places are for clients that have authenticated.
+const LIMITS: Limits = Limits {
+    all: 1_024,
+    of_source: 128,
+    unauthenticated: 512,
+    unauthenticated_of_source: 64,
+};
+/// How long a client may take for the handshake.
+const HANDSHAKE_PATIENCE: Duration = HEAD_PATIENCE;
 
-/// Who is at the other end of a TLS connection.
+/// The client of a TLS connection.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// From where.
+    /// Its address.
     pub(super) address: SocketAddr,
-    /// What its certificate says, if it has one.
+    /// The content of its certificate, if it has one.
     pub(super) credential: Option<Credential>,
+    /// The connection's place.
+    pub(super) seat: Arc<Seat>,
 }
 
 /// The listener, open and with its certificate read.
@@ -78,109 +80,78 @@ impl Listener {
 }
 
 /// Serves the API to tenants, until the process ends.
-pub async fn serve(listener: Listener, agent: Shared) {
+pub async fn serve(listener: Listener, agent: Shared, admission: Arc<Admission>) {
     let Listener {
         listener,
         settings,
         config,
     } = listener;
     tokio::spawn(reload(settings, Arc::clone(&config)));
-    let router = router(agent);
-    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let places = Places::default();
+    let router = router(agent, Arc::clone(&admission));
+    let registry = Registry::new(LIMITS);
+    let (failures, refusals) = (LogLimit::new(), LogLimit::new());
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-            return;
-        };
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of descriptors, most likely: others must end first.
-                warn!("could not accept a connection: {error}");
+                if let Some(more) = failures.admit() {
+                    warn!("tls: could not accept a connection error={error}{more}");
+                }
                 sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
-        let Some(place) = Place::take(&places, address.ip()) else {
-            debug!("{address}: it has {MOST_FROM_ONE} connections already");
+        let source = Source::of_address(address.ip());
+        let seat = match admission.connection(source) {
+            true => Registry::admit(&registry, source),
+            false => None,
+        };
+        let Some(seat) = seat else {
+            if let Some(more) = refusals.admit() {
+                warn!(
+                    "tls: refused a connection beyond the limits peer={}{more}",
+                    address.ip()
+                );
+            }
             continue;
         };
         let acceptor = TlsAcceptor::from(Arc::clone(&*config.read().await));
         let router = router.clone();
         tokio::spawn(async move {
-            if let Err(error) = talk(stream, address, acceptor, router).await {
+            if let Err(error) = talk(stream, address, &seat, acceptor, router).await {
                 debug!("{address}: {error:#}");
             }
-            drop((permit, place));
         });
-    }
-}
-
-/// How many connections there are from each address.
-type Places = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// One of the connections that an address may have; given back when dropped.
-struct Place {
-    places: Places,
-    address: IpAddr,
-}
-
-impl Place {
-    fn take(places: &Places, address: IpAddr) -> Option<Self> {
-        let address = address.to_canonical();
-        let mut counts = places.lock().ok()?;
-        let count = counts.entry(address).or_default();
-        if *count >= MOST_FROM_ONE {
-            return None;
-        }
-        *count += 1;
-        Some(Self {
-            places: Arc::clone(places),
-            address,
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Ok(mut counts) = self.places.lock()
-            && let Some(count) = counts.get_mut(&self.address)
-        {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
     }
 }
 
 async fn talk(
     stream: TcpStream,
     address: SocketAddr,
+    seat: &Arc<Seat>,
     acceptor: TlsAcceptor,
     router: Router,
 ) -> Result<()> {
     stream.set_nodelay(true)?;
-    let stream = timeout(PATIENCE, acceptor.accept(stream))
-        .await
-        .context("the handshake took too long")?
-        .context("the handshake failed")?;
+    let handshake = timeout(HANDSHAKE_PATIENCE, acceptor.accept(Timed::new(stream)));
+    let stream = tokio::select! {
+        stream = handshake => stream
+            .context("the handshake took too long")?
+            .context("the handshake failed")?,
+        () = seat.evicted() => bail!("its place was needed: it did not finish its handshake"),
+    };
     let certificates = stream.get_ref().1.peer_certificates();
     let first = certificates.and_then(<[_]>::first);
     let peer = Peer {
         address,
         credential: first.and_then(|first| certificate::credential(first)),
+        seat: Arc::clone(seat),
     };
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
-        router.clone().oneshot(request.map(Body::new))
-    });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
-        .context("the connection failed")
+    listener::serve(stream, seat, router, move |extensions| {
+        extensions.insert(peer.clone());
+    })
+    .await
 }
 
 /// Reads the files again when the process is told to.

@@ -54,7 +54,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     AgentState(agent): AgentState<Shared>,
     caller: In<Access>,
-    Body(request): Body<TokenRequest>,
+    Body(request, _permit): Body<TokenRequest>,
 ) -> Created<NewTokenView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let text = token::text(RandomIdentifiers.secret());

@@ -54,7 +54,7 @@ pub(super) async fn list(
 pub(super) async fn create(
     AgentState(agent): AgentState<Shared>,
     caller: In<Access>,
-    Body(request): Body<WebhookRequest>,
+    Body(request, _permit): Body<WebhookRequest>,
 ) -> Created<NewWebhookView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let secret = webhook::new_secret(RandomIdentifiers.secret());

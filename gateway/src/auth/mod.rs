@@ -62,6 +62,16 @@ impl<'a> Bearer<'a> {
 }
 
 impl Credential {
+    /// Returns the time at which it expires, if that is known.
+    #[must_use]
+    pub fn expiry(&self, state: &State) -> Option<Timestamp> {
+        match self {
+            Self::Operator { .. } => None,
+            Self::Token(hash) => state.token_of_hash(hash)?.1.object.expires_at,
+            Self::Claims { until, .. } => *until,
+        }
+    }
+
     /// Who that is now; nobody if the token is unknown, has expired or was revoked.
     #[must_use]
     pub fn principal(&self, state: &State, now: Timestamp, from: &str) -> Option<Principal> {

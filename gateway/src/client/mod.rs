@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use reqwest::{Method, Response, header};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -159,7 +159,7 @@ impl Client {
                     .body(bytes);
             }
         }
-        let response = request.send().await.map_err(|error| self.explain(error))?;
+        let response = self.send_patiently(request).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -171,6 +171,25 @@ impl Client {
                 None => bail!("{}", problem.detail),
             },
             Err(_) => bail!("the agent answered {status}, and nothing that can be understood"),
+        }
+    }
+
+    /// Sends a request, again after a while if the agent asks for that and the while is short.
+    async fn send_patiently(&self, request: RequestBuilder) -> Result<Response> {
+        let mut waited = Duration::ZERO;
+        loop {
+            // Without one to send again there is no second try.
+            let again = request.try_clone();
+            let Some(attempt) = again else {
+                return request.send().await.map_err(|error| self.explain(error));
+            };
+            let response = attempt.send().await.map_err(|error| self.explain(error))?;
+            let Some(wait) = wanted_wait(&response).filter(|wait| waited + *wait <= PATIENCE)
+            else {
+                return Ok(response);
+            };
+            waited += wait;
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -270,6 +289,22 @@ impl Client {
             _ => anyhow!("could not talk to the agent on {place}: {deepest}"),
         }
     }
+}
+
+/// How long is waited in all for an agent that asks for patience (`Retry-After`).
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Returns how long the agent asks to wait before the request is sent again. It has done nothing then.
+fn wanted_wait(response: &Response) -> Option<Duration> {
+    let busy = [
+        StatusCode::TOO_MANY_REQUESTS,
+        StatusCode::SERVICE_UNAVAILABLE,
+    ];
+    if !busy.contains(&response.status()) {
+        return None;
+    }
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    seconds.parse().ok().map(Duration::from_secs)
 }
 
 const BROKEN_OFF: &str = "the agent's answer broke off";

@@ -176,6 +176,23 @@ impl Principal {
         Err(Problem::new(Code::Forbidden, detail))
     }
 
+    /// Refuses a principal that has no role in any tenant.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`].
+    pub fn require_any_role(&self) -> Result<(), Problem> {
+        match &self.access {
+            Access::Tenants(roles) if roles.is_empty() => {
+                let detail = format!(
+                    "{} has no role in any tenant: ask a tenant's admin for one",
+                    self.name
+                );
+                Err(Problem::new(Code::Forbidden, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses everyone but the operator.
     ///
     /// # Errors
@@ -252,6 +269,14 @@ mod tests {
             ..principal(Role::Viewer)
         };
         assert!(operator.require_operator().is_ok());
+        assert!(operator.require_any_role().is_ok());
+        assert!(principal(Role::Viewer).require_any_role().is_ok());
+        let nobody = Principal {
+            access: Access::Tenants(BTreeMap::new()),
+            ..principal(Role::Viewer)
+        };
+        let refusal = nobody.require_any_role().unwrap_err();
+        assert_eq!(refusal.code, Code::Forbidden);
         assert!(principal(Role::Admin).require_operator().is_err());
     }
 }

@@ -1,7 +1,14 @@
 //! Many objects in one document: what `apply` takes and `export` gives.
 
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned, de::Error as _};
-use serde_json::{Map, Value};
+use std::{fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{
+        DeserializeSeed, Error as _, IntoDeserializer as _, MapAccess, Visitor,
+        value::MapAccessDeserializer,
+    },
+};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{RefOr, Schema},
@@ -26,26 +33,103 @@ pub struct Owned<T> {
     pub request: T,
 }
 
-// Flattening would let unknown fields through.
-impl<'de, T: DeserializeOwned + Named> Deserialize<'de> for Owned<T> {
+// Flattening would let unknown fields through, and would buffer the whole object.
+impl<'de, T: Deserialize<'de> + Named> Deserialize<'de> for Owned<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut map = Map::deserialize(deserializer)?;
-        let tenant = map
-            .remove("tenant")
-            .ok_or_else(|| D::Error::custom("each needs the tenant that it belongs to: tenant"))?;
-        let tenant = Name::deserialize(tenant).map_err(D::Error::custom)?;
-        let alias = match T::HAS_ALIAS {
-            true => map.remove("alias"),
-            false => None,
+        deserializer.deserialize_map(OwnedVisitor(PhantomData))
+    }
+}
+
+struct OwnedVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de> + Named> Visitor<'de> for OwnedVisitor<T> {
+    type Value = Owned<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Owned<T>, A::Error> {
+        let mut head = Head::default();
+        let rest = Rest {
+            map,
+            head: &mut head,
+            has_alias: T::HAS_ALIAS,
         };
-        let alias = alias.map(String::deserialize).transpose();
-        let alias = alias.map_err(D::Error::custom)?;
-        let request = T::deserialize(Value::Object(map)).map_err(D::Error::custom)?;
-        Ok(Self {
+        let request = T::deserialize(MapAccessDeserializer::new(rest))?;
+        let tenant = head
+            .tenant
+            .ok_or_else(|| A::Error::custom("each needs the tenant that it belongs to: tenant"))?;
+        Ok(Owned {
             tenant,
-            alias,
+            alias: head.alias,
             request,
         })
+    }
+}
+
+/// The members of an [`Owned`] object that are not its request's.
+#[derive(Default)]
+struct Head {
+    tenant: Option<Name>,
+    alias: Option<String>,
+}
+
+/// The name of a member.
+struct FieldName(Box<str>);
+
+impl<'de> Deserialize<'de> for FieldName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+
+        impl Visitor<'_> for NameVisitor {
+            type Value = FieldName;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("the name of a field")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<FieldName, E> {
+                Ok(FieldName(text.into()))
+            }
+        }
+
+        deserializer.deserialize_identifier(NameVisitor)
+    }
+}
+
+/// The members of an [`Owned`] object that are its request's; the others are put into the head as they come.
+struct Rest<'a, A> {
+    map: A,
+    head: &'a mut Head,
+    has_alias: bool,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        while let Some(FieldName(key)) = self.map.next_key()? {
+            match &*key {
+                "tenant" if self.head.tenant.is_some() => {
+                    return Err(A::Error::duplicate_field("tenant"));
+                }
+                "tenant" => self.head.tenant = Some(self.map.next_value()?),
+                "alias" if self.has_alias && self.head.alias.is_some() => {
+                    return Err(A::Error::duplicate_field("alias"));
+                }
+                "alias" if self.has_alias => self.head.alias = Some(self.map.next_value()?),
+                _ => return seed.deserialize((*key).into_deserializer()).map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
+        self.map.next_value_seed(seed)
     }
 }
 

@@ -35,8 +35,12 @@ pub enum Code {
     Forbidden,
     /// The method is not defined for this path.
     MethodNotAllowed,
-    /// The body is larger than 1 MiB.
+    /// The body is larger, or holds more, than is taken there.
     TooLarge,
+    /// The caller sends more than it may: it is to wait.
+    RateLimited,
+    /// The gateway has too many large requests under way: the caller is to wait.
+    Overloaded,
     /// The store can't be written; nothing was changed.
     StoreUnavailable,
     /// The gateway failed; the journal says more.
@@ -61,7 +65,8 @@ impl Code {
             Self::Forbidden => 403,
             Self::MethodNotAllowed => 405,
             Self::TooLarge => 413,
-            Self::StoreUnavailable => 503,
+            Self::RateLimited => 429,
+            Self::StoreUnavailable | Self::Overloaded => 503,
             Self::Internal => 500,
         }
     }
@@ -83,6 +88,8 @@ impl Code {
             Self::Forbidden => "Not allowed",
             Self::MethodNotAllowed => "Method not allowed",
             Self::TooLarge => "The body is too large",
+            Self::RateLimited => "Too many requests",
+            Self::Overloaded => "Too many large requests at once",
             Self::StoreUnavailable => "The store can't be written",
             Self::Internal => "The gateway failed",
         }

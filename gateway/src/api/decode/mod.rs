@@ -1,0 +1,265 @@
+//! Decoding of JSON bodies: straight from bytes into the request's type, with bounds on what a body may hold.
+//!
+//! A body is never turned into a tree of JSON values first. A tree costs up to sixty times the body's size, so a
+//! few megabytes of tiny objects would take all memory before the first unknown field is refused.
+
+mod bounded;
+
+use std::cell::Cell;
+
+use serde::de::DeserializeOwned;
+
+use self::bounded::Bounded;
+use crate::model::{Code, Problem};
+
+/// Bytes of an error's text that are reported. Errors repeat parts of the body, which may be long.
+const REPORTED: usize = 600;
+
+/// Bytes of the longest string or name that is looked at. Fields that take long texts have smaller limits.
+const MOST_TEXT: usize = 64 << 10;
+
+/// Bounds on the content of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// Bytes that what is decoded may take, as far as it can be estimated while it is read.
+    pub(super) memory: usize,
+    /// Elements of each list, and members of each object.
+    pub(super) elements: usize,
+}
+
+/// The measure of what was decoded so far.
+struct Meter {
+    bounds: Bounds,
+    memory: Cell<usize>,
+    excess: Cell<Option<Excess>>,
+}
+
+/// The bound that a body exceeds.
+#[derive(Clone, Copy)]
+enum Excess {
+    Memory,
+    Text,
+    Elements,
+}
+
+/// Decodes a body that holds one JSON object.
+///
+/// # Errors
+/// [`Code::Malformed`] when it is not JSON or not an object, [`Code::TooLarge`] beyond a bound, and
+/// [`Code::Invalid`], with the field, when a value does not fit the type.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], bounds: Bounds) -> Result<T, Problem> {
+    // Every body is an object; a derived `Deserialize` would take an array of a struct's fields as well.
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first.is_some_and(|byte| *byte == b'[') {
+        let detail = "the body must be a JSON object: { ... }";
+        return Err(Problem::new(Code::Malformed, detail));
+    }
+    let meter = Meter {
+        bounds,
+        memory: Cell::new(0),
+        excess: Cell::new(None),
+    };
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let decoded = serde_path_to_error::deserialize(Bounded::new(&mut json, &meter));
+    let value = decoded.map_err(|error| {
+        let path = shortened(error.path().to_string());
+        refusal(error.inner(), &path, &meter)
+    })?;
+    json.end().map_err(|error| refusal(&error, ".", &meter))?;
+    Ok(value)
+}
+
+fn refusal(error: &serde_json::Error, path: &str, meter: &Meter) -> Problem {
+    let elements = meter.bounds.elements;
+    let named = !matches!(path, "." | "?");
+    let problem = match meter.excess.get() {
+        Some(Excess::Memory) => {
+            let detail = "the body holds more objects than fit into one request: split it";
+            return Problem::new(Code::TooLarge, detail);
+        }
+        Some(Excess::Text) => {
+            let detail = format!("a text is longer than {MOST_TEXT} bytes: shorten it");
+            Problem::new(Code::TooLarge, detail)
+        }
+        Some(Excess::Elements) => {
+            let detail = format!(
+                "a list or object holds more than {elements} elements: split the request into several"
+            );
+            Problem::new(Code::TooLarge, detail)
+        }
+        None if error.is_data() => {
+            // The field says where it is; a line and column would say it twice.
+            let position = format!(" at line {} column {}", error.line(), error.column());
+            let text = error.to_string();
+            let text = text.strip_suffix(&position).unwrap_or(&text).to_owned();
+            Problem::new(Code::Invalid, shortened(text))
+        }
+        None => {
+            let text = shortened(error.to_string());
+            return Problem::new(Code::Malformed, format!("the body is no JSON: {text}"));
+        }
+    };
+    if named { problem.at(path) } else { problem }
+}
+
+/// Returns the text, or its beginning if it is long.
+fn shortened(mut text: String) -> String {
+    if text.len() > REPORTED {
+        text.truncate(text.floor_char_boundary(REPORTED));
+        text.push_str("...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::model::{manifest::Manifest, service::ServiceRequest, tenant::TenantRequest};
+
+    const BOUNDS: Bounds = Bounds {
+        memory: 50_000,
+        elements: 100,
+    };
+
+    fn refused<T: DeserializeOwned + std::fmt::Debug>(body: &str) -> Problem {
+        decode::<T>(body.as_bytes(), BOUNDS).unwrap_err()
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_decimals() {
+        #[derive(Debug, Deserialize)]
+        struct Numbers {
+            unsigned: u8,
+            signed: i32,
+            optional: Option<u64>,
+            real: f64,
+            list: Vec<u16>,
+        }
+        let body = r#"{"unsigned": 7.0, "signed": -1e2, "optional": 9007199254740992.0, "real": 2.0, "list": [1.0]}"#;
+        let numbers: Numbers = decode(body.as_bytes(), BOUNDS).unwrap();
+        assert_eq!((numbers.unsigned, numbers.signed), (7, -100));
+        assert_eq!(numbers.optional, Some(9_007_199_254_740_992));
+        assert_eq!((numbers.real, numbers.list), (2.0, vec![1]));
+        for wrong in ["7.5", "256.0", "1e300", "\"7\"", "null"] {
+            let body = format!(
+                r#"{{"unsigned": {wrong}, "signed": 1, "optional": null, "real": 1, "list": []}}"#
+            );
+            let problem = refused::<Numbers>(&body);
+            assert_eq!(problem.code, Code::Invalid, "{wrong}");
+            assert_eq!(problem.field.as_deref(), Some("unsigned"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_field_and_no_position() {
+        let problem = refused::<Manifest>(
+            r#"{"endpoints": [{"tenant": "a", "name": "x", "network": "n", "service": 7}]}"#,
+        );
+        assert_eq!(problem.code, Code::Invalid);
+        assert_eq!(problem.field.as_deref(), Some("endpoints[0].service"));
+        assert!(!problem.detail.contains("column"), "{}", problem.detail);
+        let problem = refused::<TenantRequest>(r#"{"quotas": {"networks": -1}}"#);
+        assert_eq!(problem.field.as_deref(), Some("quotas.networks"));
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for body in [
+            "[]", " [1]", "7", "null", "\"x\"", "", "{", "{} {}", "nonsense",
+        ] {
+            let problem = refused::<TenantRequest>(body);
+            assert!(
+                matches!(problem.code, Code::Malformed | Code::Invalid),
+                "{body}: {problem:?}"
+            );
+        }
+        assert_eq!(refused::<TenantRequest>("[]").code, Code::Malformed);
+        assert_eq!(refused::<TenantRequest>("{} {}").code, Code::Malformed);
+    }
+
+    #[test]
+    fn unknown_and_repeated_fields_are_refused() {
+        for body in [
+            r#"{"tenants": [], "more": 1}"#,
+            r#"{"tenants": [], "tenants": []}"#,
+            r#"{"networks": [{"tenant": "a", "tenant": "a", "name": "n"}]}"#,
+            r#"{"networks": [{"tenant": "a", "name": "n", "alias": "x"}]}"#,
+            r#"{"networks": [{"name": "n"}]}"#,
+            r#"{"services": [{"tenant": "a", "name": "n", "network": "n", "resources": [], "nat_addresses": [], "x": 1}]}"#,
+            r#"{"services": [{"tenant": "a", "name": "n", "name": "n", "network": "n", "resources": [], "nat_addresses": []}]}"#,
+        ] {
+            let problem = refused::<Manifest>(body);
+            assert_eq!(problem.code, Code::Invalid, "{body}: {problem:?}");
+        }
+    }
+
+    #[test]
+    fn an_alias_is_read_of_services_only() {
+        let body = r#"{"services": [{"tenant": "a", "alias": "w.x", "name": "n", "network": "n", "resources": [{"ports": [{"port": 80.0}]}], "nat_addresses": []}]}"#;
+        let manifest: Manifest = decode(body.as_bytes(), BOUNDS).unwrap();
+        assert_eq!(manifest.services[0].alias.as_deref(), Some("w.x"));
+        assert_eq!(manifest.services[0].request.spec.resources.len(), 1);
+    }
+
+    #[test]
+    fn a_list_is_given_up_at_its_bound_and_a_body_at_its_own() {
+        let list = |count: usize| format!(r#"{{"tenants": [{}]}}"#, vec!["{}"; count].join(","));
+        assert!(decode::<Manifest>(list(100).as_bytes(), BOUNDS).is_ok());
+        let problem = refused::<Manifest>(&list(101));
+        assert_eq!(problem.code, Code::TooLarge);
+        assert!(
+            problem.detail.contains("more than 100 elements"),
+            "{problem}"
+        );
+        let labels: Vec<String> = (0..101).map(|n| format!(r#""k{n}": """#)).collect();
+        let body = format!(r#"{{"labels": {{{}}}}}"#, labels.join(","));
+        assert_eq!(refused::<TenantRequest>(&body).code, Code::TooLarge);
+        let labels: Vec<String> = (0..50).map(|n| format!(r#""k{n}": """#)).collect();
+        let tenant = format!(r#"{{"labels": {{{}}}}}"#, labels.join(","));
+        let body = format!(r#"{{"tenants": [{}]}}"#, vec![tenant; 20].join(","));
+        let problem = refused::<Manifest>(&body);
+        assert_eq!(problem.code, Code::TooLarge);
+        assert!(problem.detail.contains("more objects"), "{problem}");
+        // A bound that is met within what serde buffers to flatten it counts as well.
+        let body = format!(
+            r#"{{"network": "n", "nat_addresses": [{}], "resources": []}}"#,
+            vec![r#""10.0.0.1""#; 101].join(",")
+        );
+        assert_eq!(refused::<ServiceRequest>(&body).code, Code::TooLarge);
+    }
+
+    #[test]
+    fn deep_nesting_is_refused() {
+        let body = format!(r#"{{"network": {}"#, "[".repeat(100_000));
+        let problem = refused::<ServiceRequest>(&body);
+        assert!(
+            matches!(problem.code, Code::Malformed | Code::Invalid),
+            "{problem:?}"
+        );
+    }
+
+    #[test]
+    fn a_refusal_repeats_little_of_the_body() {
+        let longest = "x".repeat(MOST_TEXT + 1);
+        let body = format!(r#"{{"name": "{longest}"}}"#);
+        let problem = refused::<TenantRequest>(&body);
+        assert_eq!(problem.code, Code::TooLarge);
+        assert_eq!(problem.field.as_deref(), Some("name"));
+        let long = "x".repeat(MOST_TEXT / 2);
+        for body in [
+            format!(r#"{{"{long}": 1}}"#),
+            format!(r#"{{"name": "{long}"}}"#),
+            format!(r#"{{"labels": {{"{long}": 1}}}}"#),
+        ] {
+            let problem = refused::<TenantRequest>(&body);
+            let field = problem.field.unwrap_or_default();
+            assert!(
+                problem.detail.len() + field.len() < 2_000,
+                "{}",
+                problem.detail.len()
+            );
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The table of what bodies may hold, by route and caller.
+
+use crate::{api::decode::Bounds, model::Principal, store::backup};
+
+/// A class of routes whose bodies are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyClass {
+    /// One object, or a decision about one.
+    Object,
+    /// Many objects: a manifest.
+    Manifest,
+}
+
+/// Limits of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BodyLimits {
+    /// Bytes.
+    pub(super) bytes: usize,
+    /// What may be in it.
+    pub(super) bounds: Bounds,
+}
+
+const OBJECT: BodyLimits = BodyLimits {
+    bytes: 1 << 20,
+    bounds: Bounds {
+        memory: 8 << 20,
+        elements: 10_000,
+    },
+};
+
+/// Room for 10,000 endpoints with their connections.
+const TENANTS_MANIFEST: BodyLimits = BodyLimits {
+    bytes: 4 << 20,
+    bounds: Bounds {
+        memory: 16 << 20,
+        elements: 20_000,
+    },
+};
+
+/// Room for 100,000 endpoints with their connections: some 25 MB of text, and 65 MB decoded.
+const OPERATORS_MANIFEST: BodyLimits = BodyLimits {
+    bytes: 64 << 20,
+    bounds: Bounds {
+        memory: 80 << 20,
+        elements: 250_000,
+    },
+};
+
+/// The largest backup that the operator may restore, in bytes.
+pub(super) const BACKUP_BYTES: usize = backup::MOST_BYTES;
+
+impl BodyLimits {
+    /// Returns the limits of a caller's body.
+    pub(super) fn of(class: BodyClass, caller: &Principal) -> Self {
+        match class {
+            BodyClass::Object => OBJECT,
+            BodyClass::Manifest if caller.is_operator() => OPERATORS_MANIFEST,
+            BodyClass::Manifest => TENANTS_MANIFEST,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        api::decode::decode,
+        model::{Code, Problem, manifest::Manifest},
+    };
+
+    /// Decodes a manifest of so many endpoints, each with its connection.
+    fn decoded(endpoints: usize, limits: BodyLimits) -> Result<usize, Problem> {
+        let endpoint = |number: usize| -> Value {
+            json!({
+                "tenant": "consumer", "name": format!("endpoint-{number}"), "network": "net",
+                "addresses": [format!("10.0.{}.{}", number / 256 % 256, number % 256)],
+                "service": "web.aaaaaaaaaaaaaaaa.privatelink.internal", "resource": "default",
+                "request_message": "",
+            })
+        };
+        let connection = |number: usize| -> Value {
+            json!({ "endpoint": format!("consumer/endpoint-{number}"), "state": "Approved" })
+        };
+        let body = json!({
+            "endpoints": (0..endpoints).map(endpoint).collect::<Vec<_>>(),
+            "connections": (0..endpoints).map(connection).collect::<Vec<_>>(),
+        });
+        let body = body.to_string();
+        assert!(body.len() <= limits.bytes, "{} bytes", body.len());
+        let manifest: Manifest = decode(body.as_bytes(), limits.bounds)?;
+        Ok(manifest.endpoints.len())
+    }
+
+    #[test]
+    fn the_operator_applies_a_hundred_thousand_endpoints_at_once_and_a_tenant_ten_thousand() {
+        assert_eq!(decoded(100_000, OPERATORS_MANIFEST), Ok(100_000));
+        assert_eq!(decoded(10_000, TENANTS_MANIFEST), Ok(10_000));
+        let refusal = decoded(
+            15_000,
+            BodyLimits {
+                bytes: usize::MAX,
+                ..OBJECT
+            },
+        );
+        assert_eq!(refusal.unwrap_err().code, Code::TooLarge);
+    }
+}
