@@ -10,6 +10,7 @@ pub mod capture;
 mod desired;
 pub mod exchange;
 pub mod families;
+pub mod front;
 pub mod fuzz;
 pub mod general;
 pub mod issuer;

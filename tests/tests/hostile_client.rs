@@ -1,0 +1,740 @@
+//! Clients that mean harm: large and slow bodies, connections that are held, streams and requests without end.
+
+use std::{
+    fs, io,
+    io::Write as _,
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustls::ClientConfig;
+use serde_json::{Value, json};
+use tests::{
+    agent::binary,
+    front::{Answer, Front, Tls, address, measure},
+    process::succeed,
+    wait,
+};
+
+const MIB: usize = 1 << 20;
+
+/// Held by each test: they measure latencies and memory, and must not measure one another.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Repeats a part until the whole has about so many bytes.
+fn filled(head: &str, part: impl Fn(usize) -> String, tail: &str, bytes: usize) -> String {
+    let mut text = head.to_owned();
+    let mut number = 0;
+    while text.len() + tail.len() + 64 < bytes {
+        if number > 0 {
+            text.push(',');
+        }
+        text.push_str(&part(number));
+        number += 1;
+    }
+    text.push_str(tail);
+    text
+}
+
+/// Bodies of so many bytes that would take the most memory in one way or another.
+fn worst_bodies(bytes: usize) -> Vec<(&'static str, String)> {
+    let labels = |_| {
+        let labels: Vec<String> = (0..64).map(|n| format!(r#""label{n}":"value""#)).collect();
+        format!(r#"{{"labels":{{{}}}}}"#, labels.join(","))
+    };
+    let plain = |text: &'static str| move |_| text.to_owned();
+    let long = "x".repeat(bytes - 256);
+    vec![
+        (
+            "tiny objects with an unknown key",
+            filled(r#"{"connections":["#, plain(r#"{"":0}"#), "]}", bytes),
+        ),
+        (
+            "tiny objects",
+            filled(r#"{"tenants":["#, plain("{}"), "]}", bytes),
+        ),
+        (
+            "unknown keys",
+            filled("{", |number| format!(r#""k{number}":0"#), "}", bytes),
+        ),
+        ("labels", filled(r#"{"tenants":["#, labels, "]}", bytes)),
+        (
+            "connections",
+            filled(
+                r#"{"connections":["#,
+                |number| format!(r#"{{"endpoint":"a/e{number}","state":"Approved"}}"#),
+                "]}",
+                bytes,
+            ),
+        ),
+        (
+            "lists that are buffered",
+            filled(
+                r#"{"services":[{"tenant":"a","nat_addresses":["#,
+                plain(r#"[[],[],[],[],[]]"#),
+                "]}]}",
+                bytes,
+            ),
+        ),
+        (
+            "a long text",
+            format!(r#"{{"endpoints":[{{"tenant":"a","service":"{long}"}}]}}"#),
+        ),
+        ("a long key", format!(r#"{{"{long}":0}}"#)),
+        ("deep nesting", "[".repeat(bytes / 2)),
+    ]
+}
+
+#[test]
+fn no_body_is_read_of_a_caller_without_a_role() {
+    let _alone = alone();
+    let front = Front::open(&[]);
+    let config = front.config(Some(&front.authority.sign("nobody")));
+    front.host.run_in(move || {
+        let ask = |method: &str, path: &str| {
+            let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+            // The body is announced and never sent: an answer can't have waited for it.
+            client.send_head(method, path, "", 4 * MIB).expect("a head");
+            client.answer().expect("an answer")
+        };
+        for (method, path, status) in [
+            ("POST", "/v1/apply", 403),
+            ("POST", "/v1/restore", 403),
+            ("POST", "/v1/tenants", 403),
+            ("POST", "/v1/tenants/a/endpoints", 404),
+            ("PUT", "/v1/tenants/a/services/web", 404),
+            ("POST", "/v1/tenants/a/tokens", 404),
+        ] {
+            let Answer {
+                status: got, body, ..
+            } = ask(method, path);
+            assert_eq!(got, status, "{method} {path}: {body}");
+        }
+        let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+        let answer = client.ask("GET", "/v1/whoami", "", "").expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+}
+
+#[test]
+fn a_credential_that_is_revoked_while_a_body_is_sent_changes_nothing() {
+    let _alone = alone();
+    let front = Front::open(&[]);
+    let token = front.token("a/slow", "admin");
+    let config = front.config(None);
+    let body = json!({ "name": "late", "role": "admin" }).to_string();
+    let (head, rest) = (body.as_bytes()[..5].to_vec(), body.as_bytes()[5..].to_vec());
+    let length = body.len();
+    let mut client = front.host.run_in(move || {
+        let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+        client
+            .send_head("POST", "/v1/tenants/a/tokens", &token, length)
+            .expect("a head");
+        client.send(&head).expect("a beginning");
+        client
+    });
+    front.agent.cli("tenant token revoke a/slow");
+    client.send(&rest).expect("the rest");
+    let answer = client.answer().expect("an answer");
+    assert_eq!(answer.status, 401, "{answer:?}");
+    let tokens = front.agent.cli("tenant token list a");
+    assert!(!tokens.contains("late"), "{tokens}");
+}
+
+/// Sends the bodies, four at a time, and returns the growth of resident memory at its peak and afterwards, in MiB.
+fn growth(
+    front: &Front,
+    send: impl Fn(&str) -> u16 + Send + Sync + 'static,
+    bytes: usize,
+) -> (u64, u64) {
+    let send = Arc::new(send);
+    let before = front.resident();
+    front.forget_peak();
+    for (what, body) in worst_bodies(bytes) {
+        let body: Arc<str> = body.into();
+        let asking: Vec<_> = (0..4)
+            .map(|_| {
+                let (send, body) = (Arc::clone(&send), Arc::clone(&body));
+                front.host.spawn(move || send(&body))
+            })
+            .collect();
+        for thread in asking {
+            let status = thread.join().expect("an answer");
+            assert!(
+                [400, 404, 403, 413, 422, 429, 503].contains(&status),
+                "{what}: {status}"
+            );
+        }
+        eprintln!("{what}: peak {} MiB, before {before} MiB", front.peak());
+    }
+    let peak = front.peak().saturating_sub(before);
+    // It is given back soon after the last of them.
+    let after = wait::until("memory that is given back", wait::SOON, || {
+        let after = front.resident().saturating_sub(before);
+        (after < 30).then_some(after)
+    });
+    (peak, after)
+}
+
+#[test]
+fn the_worst_bodies_take_little_memory_and_give_it_back() {
+    let _alone = alone();
+    let front = Front::open(&[
+        ("GATEWAY_CHANGES_PER_SECOND", "0"),
+        ("GATEWAY_TENANT_CHANGES_PER_SECOND", "0"),
+        ("GATEWAY_UNAUTHENTICATED_PER_SECOND", "0"),
+    ]);
+    let config = front.config(None);
+    let health = |quiet: Option<Duration>, done: Arc<AtomicBool>| {
+        let config = Arc::clone(&config);
+        let start = Instant::now();
+        front.host.spawn(move || {
+            measure(&config, address(7, 1), "/healthz", "", || match quiet {
+                Some(time) => start.elapsed() > time,
+                None => done.load(Ordering::Relaxed),
+            })
+        })
+    };
+    let quiet = health(Some(Duration::from_secs(4)), Arc::default());
+    let quiet = quiet.join().expect("answers");
+    let done = Arc::new(AtomicBool::new(false));
+    let attacked = health(None, Arc::clone(&done));
+    for role in ["viewer", "admin"] {
+        let token = front.token(&format!("a/{role}"), role);
+        let config = front.config(None);
+        let send = move |body: &str| {
+            let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+            // It may be refused before all of it is sent.
+            let _broken = client.send_request("POST", "/v1/apply", &token, body);
+            client.answer().expect("an answer").status
+        };
+        let (peak, after) = growth(&front, send, 4 * MIB);
+        eprintln!("{role}: grew by {peak} MiB, kept {after} MiB");
+        assert!(peak < 150, "{role}: {peak} MiB");
+    }
+    let socket = front.agent.socket();
+    let send = move |body: &str| {
+        let mut stream = UnixStream::connect(&socket).expect("the socket");
+        let head = format!(
+            "POST /v1/apply HTTP/1.1\r\nhost: gateway\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let _broken = stream
+            .write_all(head.as_bytes())
+            .and_then(|()| stream.write_all(body.as_bytes()));
+        let mut line = String::new();
+        let mut reader = io::BufReader::new(stream);
+        io::BufRead::read_line(&mut reader, &mut line).expect("an answer");
+        line.split(' ')
+            .nth(1)
+            .expect("a status")
+            .parse()
+            .expect("a status")
+    };
+    let (peak, after) = growth(&front, send, 64 * MIB - 1_024);
+    eprintln!("operator: grew by {peak} MiB, kept {after} MiB");
+    // The operator's body alone may take 64 MiB.
+    assert!(peak < 150, "operator: {peak} MiB");
+    done.store(true, Ordering::Relaxed);
+    let attacked = attacked.join().expect("answers");
+    eprintln!(
+        "/healthz before: {}; meanwhile: {}",
+        quiet.shown(),
+        attacked.shown()
+    );
+    attacked.expect_unimpressed(&quiet);
+}
+
+#[test]
+fn neighbours_that_never_read_lock_nobody_out() {
+    let _alone = alone();
+    let front = Front::open(&[]);
+    let token = front.token("b/good", "viewer");
+    let config = front.config(None);
+    let held = {
+        let config = Arc::clone(&config);
+        front.host.run_in(move || {
+            let mut held = Vec::new();
+            for connection in 0..128 {
+                // Eight neighbours in one /64, and others that only connect.
+                for number in 1..=8 {
+                    if connection < 16
+                        && let Ok(mut client) = Tls::connect(&config, address(0, number))
+                    {
+                        let _refused = client.send_request("GET", "/openapi.json", "", "");
+                        held.push((Some(client), None));
+                    }
+                    if let Ok(stream) = TcpStream::connect(address(1 + connection % 6, number)) {
+                        held.push((None, Some(stream)));
+                    }
+                }
+            }
+            held
+        })
+    };
+    assert!(held.len() > 500, "{}", held.len());
+    let connections = front.connections();
+    assert!(
+        connections <= 520,
+        "{connections} connections without authentication"
+    );
+    let start = Instant::now();
+    let answers = front.host.run_in(move || {
+        // Somebody else is served at once, and so is a neighbour.
+        [address(7, 1), address(0, 1)].map(|to| {
+            let mut client = Tls::connect(&config, to).expect("a connection");
+            let answer = client.ask("GET", "/v1/tenants/b", &token, "");
+            answer.expect("an answer").status
+        })
+    });
+    assert_eq!(answers, [200, 200]);
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    // Those that do nothing lose their connections by themselves.
+    wait::until(
+        "the end of idle connections",
+        Duration::from_secs(60),
+        || (front.connections() == 0).then_some(()),
+    );
+    drop(held);
+    // Whatever they did, the log does not tell of each.
+    let lines = front.agent.log().lines().count();
+    assert!(lines < 60, "{lines} lines:\n{}", front.agent.log());
+}
+
+#[test]
+fn idle_users_of_the_control_socket_lock_nobody_out() {
+    let _alone = alone();
+    let front = Front::open(&[]);
+    let socket = front.agent.socket();
+    let run = socket.parent().expect("a directory").to_owned();
+    for (path, mode) in [
+        (run.parent().expect("a directory"), 0o755),
+        (run.as_path(), 0o755),
+        (socket.as_path(), 0o666),
+    ] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+    }
+    let held = thread::spawn(move || {
+        // SAFETY: takes numbers. The system call, unlike the C library's function, concerns this thread only.
+        let changed = unsafe { libc::syscall(libc::SYS_setresuid, 1_000, 1_000, 1_000) };
+        assert_eq!(changed, 0, "another user");
+        let connect = || UnixStream::connect(&socket);
+        (0..400).filter_map(|_| connect().ok()).collect::<Vec<_>>()
+    });
+    let held = held.join().expect("connections");
+    // The operator is served at once.
+    let start = Instant::now();
+    front.agent.cli("tenant list");
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    // Beyond its share the user's connections are closed at once, and in the end all that are idle.
+    let ended = |stream: &UnixStream| {
+        stream.set_nonblocking(true).expect("a mode");
+        !matches!(
+            io::Read::read(&mut &*stream, &mut [0]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock
+        )
+    };
+    let open = held.iter().filter(|stream| !ended(stream)).count();
+    assert!(open <= 64, "{open} connections of one user");
+    wait::until(
+        "the end of idle connections",
+        Duration::from_secs(60),
+        || held.iter().all(ended).then_some(()),
+    );
+}
+
+#[test]
+fn requests_are_kept_to_a_rate_for_each_principal_and_tenant() {
+    let _alone = alone();
+    let front = Front::open(&[
+        ("GATEWAY_CHANGES_PER_SECOND", "2"),
+        ("GATEWAY_READS_PER_SECOND", "4"),
+        ("GATEWAY_TENANT_CHANGES_PER_SECOND", "3"),
+        ("GATEWAY_TENANT_READS_PER_SECOND", "0"),
+        ("GATEWAY_UNAUTHENTICATED_PER_SECOND", "2"),
+    ]);
+    let [one, two] = ["a/one", "a/two"].map(|token| front.token(token, "admin"));
+    let other = front.token("b/other", "admin");
+    let config = front.config(None);
+    let asking = Arc::clone(&config);
+    front.host.run_in(move || {
+        let mut client = Tls::connect(&asking, address(0, 1)).expect("a connection");
+        let mut refused = |method: &str, path: &str, token: &str, most: usize| {
+            let before = Instant::now();
+            let answer = (0..most).find_map(|_| {
+                let answer = client.ask(method, path, token, "{}").expect("an answer");
+                (answer.status == 429).then_some(answer)
+            });
+            (answer, before.elapsed())
+        };
+        // A burst is four seconds' worth: eight changes, refused for another reason or not.
+        let (answer, _) = refused("DELETE", "/v1/tenants/a/tokens/none", &one, 200);
+        let answer = answer.expect("a limit");
+        assert!(answer.head.contains("retry-after: "), "{answer:?}");
+        let problem: Value = serde_json::from_str(&answer.body).expect("a problem");
+        assert_eq!(problem["code"], "rate_limited");
+        // Another user of the tenant has its own, and the tenant's is soon used up, too.
+        let (answer, _) = refused("DELETE", "/v1/tenants/a/tokens/none", &two, 200);
+        assert!(answer.is_some());
+        // Reads are counted apart, and so are other tenants' users.
+        let answer = client
+            .ask("GET", "/v1/tenants/a", &one, "")
+            .expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = client
+            .ask("DELETE", "/v1/tenants/b/tokens/none", &other, "")
+            .expect("an answer");
+        assert_eq!(answer.status, 404, "{answer:?}");
+        // Without a valid credential the network address counts, and the connection is closed.
+        let mut stranger = Tls::connect(&asking, address(1, 1)).expect("a connection");
+        let mut refused = None;
+        for number in 0..200 {
+            let mut neighbour =
+                Tls::connect(&asking, address(1, 1 + number % 8)).expect("a connection");
+            let answer = neighbour
+                .ask("GET", "/v1/whoami", "gwt_unknown", "")
+                .expect("an answer");
+            if answer.status == 429 {
+                neighbour.end().expect("an end");
+                refused = Some(answer);
+                break;
+            }
+            assert_eq!(answer.status, 401, "{answer:?}");
+        }
+        assert!(refused.expect("a limit").head.contains("retry-after: "));
+        // A user at the same address is served.
+        let answer = stranger
+            .ask("GET", "/v1/tenants/b", &other, "")
+            .expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+    // The operator has no limit.
+    for _ in 0..20 {
+        assert_eq!(front.agent.http("DELETE", "/v1/tenants/none", None).0, 404);
+    }
+}
+
+#[test]
+fn the_command_line_waits_where_it_is_told_to() {
+    let _alone = alone();
+    let front = Front::open(&[("GATEWAY_CHANGES_PER_SECOND", "1")]);
+    let file = front.token_file("a/busy", "admin");
+    let token = fs::read_to_string(&file)
+        .expect("a token")
+        .trim()
+        .to_owned();
+    let config = front.config(None);
+    front.host.run_in(move || {
+        let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+        wait::until_true("the limit", || {
+            let answer = client.ask("DELETE", "/v1/tenants/a/tokens/none", &token, "");
+            answer.expect("an answer").status == 429
+        });
+    });
+    let mut command = front.host.command(&binary().display().to_string());
+    command.args(["tenant", "token", "create", "a/more", "--role", "viewer"]);
+    command.args(["--server", "https://127.0.0.1:8443", "--ca"]);
+    command.arg(front.authority.certificate());
+    command.arg("--token-file").arg(file);
+    succeed(&mut command);
+}
+
+#[test]
+fn streams_are_bounded_for_each_principal_and_tenant() {
+    let _alone = alone();
+    let front = Front::open(&[
+        ("GATEWAY_STREAMS_PER_PRINCIPAL", "3"),
+        ("GATEWAY_STREAMS_PER_TENANT", "4"),
+    ]);
+    let [one, two] = ["a/one", "a/two"].map(|token| front.token(token, "viewer"));
+    let other = front.token("b/other", "viewer");
+    let config = front.config(None);
+    front.host.run_in(move || {
+        let follow = |token: &str| {
+            let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+            client
+                .send_request("GET", "/v1/events?follow=true", token, "")
+                .expect("a request");
+            let answer = client.head().expect("an answer");
+            (answer, client)
+        };
+        let mut streams = Vec::new();
+        for (token, status) in [
+            (&one, 200),
+            (&one, 200),
+            (&one, 200),
+            (&one, 429),
+            (&two, 200),
+            (&two, 429),
+            (&other, 200),
+        ] {
+            let (answer, client) = follow(token);
+            assert_eq!(answer.status, status, "{answer:?}");
+            assert_eq!(status == 429, answer.head.contains("retry-after: "));
+            streams.push(client);
+        }
+        // One that ends makes room.
+        streams.truncate(2);
+        wait::until_true("room for another stream", || {
+            let (answer, client) = follow(&one);
+            streams.push(client);
+            answer.status == 200
+        });
+    });
+}
+
+#[test]
+fn a_stream_and_its_connection_end_at_once_with_the_credential() {
+    let _alone = alone();
+    let front = Front::open(&[]);
+    front.agent.cli("tenant identity create a/build --issuer certificate --claim dns --value build --role viewer");
+    let certificate = front.config(Some(&front.authority.sign("build")));
+    let config = front.config(None);
+    let revoked = front.token("a/revoked", "viewer");
+    let follow = |config: &Arc<ClientConfig>, token: &str| {
+        let (config, token) = (Arc::clone(config), token.to_owned());
+        front.host.run_in(move || {
+            let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+            client
+                .send_request("GET", "/v1/events?follow=true", &token, "")
+                .expect("a request");
+            assert_eq!(client.head().expect("an answer").status, 200);
+            client
+        })
+    };
+    let at_once = Duration::from_secs(2) * wait::patience();
+    let mut stream = follow(&config, &revoked);
+    front.agent.cli("tenant token revoke a/revoked");
+    let took = stream.end().expect("an end");
+    assert!(took < at_once, "{took:?} after a revocation");
+    // Without a role there is nothing to follow either.
+    let mut stream = follow(&certificate, "");
+    front.agent.cli("tenant identity delete a/build");
+    let took = stream.end().expect("an end");
+    assert!(took < at_once, "{took:?} after the loss of a role");
+    let to = front.authority.directory().join("short");
+    front.agent.cli(&format!(
+        "tenant token create a/short --role viewer --expires-in 3s --to {}",
+        to.display()
+    ));
+    let created = Instant::now();
+    let short = fs::read_to_string(to).expect("a token").trim().to_owned();
+    let mut stream = follow(&config, &short);
+    stream.end().expect("an end");
+    let took = created.elapsed();
+    assert!(
+        took < Duration::from_secs(3) + at_once,
+        "{took:?} after an expiry"
+    );
+}
+
+/// Attackers, each a thread in the gateway's host, until they are told to stop.
+struct Attack {
+    stop: Arc<AtomicBool>,
+    acts: Arc<AtomicUsize>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Attack {
+    fn new() -> Self {
+        Self {
+            stop: Arc::default(),
+            acts: Arc::default(),
+            threads: Vec::new(),
+        }
+    }
+
+    /// Adds an attacker: `act` is repeated, and may fail.
+    fn add(
+        &mut self,
+        front: &Front,
+        act: impl Fn(usize, &AtomicBool) -> io::Result<()> + Send + 'static,
+    ) {
+        let (stop, acts) = (Arc::clone(&self.stop), Arc::clone(&self.acts));
+        self.threads.push(front.host.spawn(move || {
+            let mut round = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let _refused = act(round, &stop);
+                acts.fetch_add(1, Ordering::Relaxed);
+                round += 1;
+            }
+        }));
+    }
+
+    fn end(self) -> usize {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().expect("an attacker");
+        }
+        self.acts.load(Ordering::Relaxed)
+    }
+}
+
+/// Waits, but not longer than the attack.
+fn pause(time: Duration, stop: &AtomicBool) {
+    let start = Instant::now();
+    while start.elapsed() < time && !stop.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_attack_of_a_minute_slows_no_other_tenant_down() {
+    let _alone = alone();
+    let seconds = std::env::var("GATEWAY_TEST_HOSTILE_SECONDS").ok();
+    let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(60);
+    let front = Front::open(&[]);
+    let hostile = front.token("a/hostile", "viewer");
+    let good = front.token("b/good", "viewer");
+    let config = front.config(None);
+    let measured = |time: Duration| {
+        let (config, good) = (Arc::clone(&config), good.clone());
+        let start = Instant::now();
+        front.host.spawn(move || {
+            measure(&config, address(7, 1), "/v1/tenants/b", &good, || {
+                start.elapsed() > time
+            })
+        })
+    };
+    let quiet = measured(Duration::from_secs(8)).join().expect("answers");
+    front.forget_peak();
+
+    let mut attack = Attack::new();
+    // Clients that ask for a document and never read it, neighbours of one another.
+    let of = Arc::clone(&config);
+    attack.add(&front, move |round, stop| {
+        let mut held = Vec::new();
+        for number in 0..64 {
+            let to = address(u16::from(round % 2 == 0), 1 + number % 8);
+            let mut client = Tls::connect(&of, to)?;
+            client.send_request("GET", "/openapi.json", "", "")?;
+            held.push(client);
+            pause(Duration::from_millis(50), stop);
+        }
+        pause(Duration::from_secs(5), stop);
+        Ok(())
+    });
+    // Clients that write a byte a second: of a head, and of a body.
+    for head in [true, false] {
+        let (of, hostile) = (Arc::clone(&config), hostile.clone());
+        attack.add(&front, move |_, stop| {
+            let mut clients = Vec::new();
+            for number in 0..24 {
+                let mut client = Tls::connect(&of, address(2, 1 + number % 8))?;
+                if !head {
+                    client.send_head("POST", "/v1/apply", &hostile, 4 * MIB)?;
+                }
+                clients.push(client);
+            }
+            for byte in b"GET /healthz HTTP/1.1".iter().cycle().take(40) {
+                pause(Duration::from_secs(1), stop);
+                for client in &mut clients {
+                    let _gone = client.send(&[*byte]);
+                }
+            }
+            Ok(())
+        });
+    }
+    // Large bodies, several at once.
+    let bodies: Arc<Vec<String>> = Arc::new(
+        worst_bodies(4 * MIB)
+            .into_iter()
+            .map(|(_, body)| body)
+            .collect(),
+    );
+    for _ in 0..2 {
+        let (of, hostile, bodies) = (Arc::clone(&config), hostile.clone(), Arc::clone(&bodies));
+        attack.add(&front, move |round, stop| {
+            let mut client = Tls::connect(&of, address(3, 1))?;
+            let body = &bodies[round % bodies.len()];
+            let _broken = client.send_request("POST", "/v1/apply", &hostile, body);
+            let answer = client.answer();
+            pause(Duration::from_millis(100), stop);
+            answer.map(drop)
+        });
+    }
+    // Event streams.
+    let (of, token) = (Arc::clone(&config), hostile.clone());
+    attack.add(&front, move |_, stop| {
+        let mut held = Vec::new();
+        for _ in 0..40 {
+            let mut client = Tls::connect(&of, address(4, 1))?;
+            client.send_request("GET", "/v1/events?follow=true", &token, "")?;
+            held.push(client);
+            pause(Duration::from_millis(50), stop);
+        }
+        Ok(())
+    });
+    // Handshakes, from one network after the other, and requests of nobody.
+    let of = Arc::clone(&config);
+    attack.add(&front, move |round, stop| {
+        let network = u16::try_from(round % 7).expect("a small number");
+        let mut client = Tls::connect(&of, address(network, 2))?;
+        let answer = client.ask("GET", "/v1/tenants/b", "gwt_guess", "");
+        pause(Duration::from_millis(20), stop);
+        answer.map(drop)
+    });
+    // Connections that say nothing.
+    attack.add(&front, move |round, stop| {
+        let mut held = Vec::new();
+        for number in 0..200_usize {
+            let network = u16::try_from((round + number) % 7).expect("a small number");
+            held.push(TcpStream::connect(address(network, 3))?);
+            pause(Duration::from_millis(20), stop);
+        }
+        Ok(())
+    });
+
+    let time = Duration::from_secs(seconds);
+    let watched = measured(time);
+    // Meanwhile new connections of others are taken, too.
+    let newcomers = {
+        let (config, good) = (Arc::clone(&config), good.clone());
+        let start = Instant::now();
+        front.host.spawn(move || {
+            let mut served = 0;
+            while start.elapsed() < time {
+                let mut client = Tls::connect(&config, address(7, 2)).expect("a connection");
+                let answer = client
+                    .ask("GET", "/v1/whoami", &good, "")
+                    .expect("an answer");
+                assert_eq!(answer.status, 200, "{answer:?}");
+                served += 1;
+                thread::sleep(Duration::from_millis(500));
+            }
+            served
+        })
+    };
+    let attacked = watched.join().expect("answers");
+    let served: usize = newcomers.join().expect("answers");
+    let acts = attack.end();
+    let peak = front.peak();
+    let lines = front.agent.log().lines().count();
+    eprintln!(
+        "before: {}; under {acts} attacks: {}; {served} new connections; {peak} MiB at the most; \
+         {lines} lines of log",
+        quiet.shown(),
+        attacked.shown()
+    );
+    assert!(peak < 250, "{peak} MiB");
+    assert!(lines < 200, "{lines} lines:\n{}", front.agent.log());
+    attacked.expect_unimpressed(&quiet);
+}
