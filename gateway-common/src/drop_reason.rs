@@ -47,7 +47,7 @@ drop_reasons! {
     PortNotOffered = 13, "port_not_offered", "The endpoint's resource offers no such port.";
     NoFlow = 14, "no_flow", "The packet belongs to no flow and can't open one.";
     NoBackend = 15, "no_backend", "No backend of the resource can take a flow.";
-    BackendGone = 16, "backend_gone", "The flow's backend was removed from the service.";
+    BackendGone = 16, "backend_gone", "The flow's backend was removed from the service, or failed its health check.";
     SourceNatExhausted = 17, "source_nat_exhausted", "No free source port was found on the service's NAT addresses.";
     FlowTableFull = 18, "flow_table_full", "The table of new flows did not take another entry.";
     ChecksumRepair = 19, "checksum_repair", "A checksum that was offloaded, or is needed in the other family, could not be computed.";

@@ -244,6 +244,7 @@ impl Lab {
             self.observe_backend(backend, true);
         }
         self.observed.tentative.clear();
+        self.observed.unhealthy.clear();
         self.recorded.clear();
         self.reconcile();
         self.forget::<V4>();
@@ -369,6 +370,17 @@ impl Lab {
     /// A backend is found, or lost.
     pub fn reachable(&mut self, backend: Ipv4Addr, reachable: bool) {
         self.observe_backend(backend.into(), reachable);
+        self.reconcile();
+    }
+
+    /// A backend of a service's only resource fails its health check.
+    ///
+    /// # Panics
+    /// Never: literals are names.
+    pub fn unhealthy(&mut self, service: &str, backend: IpAddr) {
+        let service = format!("shop/{service}").parse().expect("a reference");
+        let resource = "default".parse().expect("a name");
+        self.observed.unhealthy.insert((service, resource, backend));
         self.reconcile();
     }
 

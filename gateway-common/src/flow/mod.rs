@@ -71,8 +71,9 @@ pub struct Flow<F: Family> {
     /// To the service: the backend, see [`Flow::set_backend`]. To the consumer: the station that the
     /// flow's first packet came from, see [`Flow::set_station`].
     pub target: [u16; 3],
-    /// To the service: when the flow was opened, in ticks ([`Tick`]). To the consumer: the sequence
-    /// number of the backend's SYN, as loaded ([`FlowRef::sequence`]).
+    /// To the service: when the flow was opened, in ticks ([`Tick`]). To the consumer, while the flow is
+    /// half-open: the sequence number of the backend's SYN, as loaded ([`FlowRef::sequence`]); once it
+    /// is established: the backend's generation ([`Flow::answering_backend`]).
     pub beginning: u32,
     /// When the last packet passed, in ticks.
     pub last_seen: u32,
@@ -88,8 +89,8 @@ pub struct Flow<F: Family> {
     pub direction: u8,
     /// [`Flow::TRANSLATED`], or 0.
     pub flags: u8,
-    /// Fills the last word.
-    pub reserved: u16,
+    /// The backend's slot.
+    pub backend_slot: u16,
 }
 
 /// Bytes of a key beside its two addresses.
@@ -176,6 +177,23 @@ impl<F: Family> Flow<F> {
     pub const fn set_backend(&mut self, slot: u32, generation: u32) {
         const { assert!(MOST_BACKENDS <= 1 << 16) };
         self.target = [slot as u16, generation as u16, (generation >> 16) as u16];
+    }
+
+    /// Returns the backend whose packets an established entry towards the consumer carries: its slot,
+    /// and its generation when the flow was opened.
+    #[inline(always)]
+    #[must_use]
+    pub const fn answering_backend(&self) -> (u32, u32) {
+        (self.backend_slot as u32, self.beginning)
+    }
+
+    /// Sets what [`Flow::answering_backend`] returns. There are no more slots than fit 16 bits.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "slots fit")]
+    pub const fn set_answering_backend(&mut self, (slot, generation): (u32, u32)) {
+        const { assert!(MOST_BACKENDS <= 1 << 16) };
+        self.backend_slot = slot as u16;
+        self.beginning = generation;
     }
 
     /// The station that packets to the consumer go to.
@@ -355,7 +373,7 @@ impl<F: Family> FlowRef<F> {
         sequence.get().wrapping_sub(from.get()) <= size
     }
 
-    /// The sequence number of the backend's SYN, in the entry towards the consumer.
+    /// The sequence number of the backend's SYN, in the entry towards the consumer of a half-open flow.
     #[inline(always)]
     #[must_use]
     pub fn sequence(&self) -> Be32 {
@@ -401,6 +419,8 @@ mod tests {
         let station = Mac::new([2, 3, 4, 5, 6, 7]);
         flow.set_station(station);
         assert_eq!(flow.station().mac(), station);
+        flow.set_answering_backend((65_535, 0x8765_4321));
+        assert_eq!(flow.answering_backend(), (65_535, 0x8765_4321));
     }
 
     #[test]

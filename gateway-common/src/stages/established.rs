@@ -22,8 +22,9 @@ pub(super) fn find<A: Family, T: Family, E: Environment>(
     let Some(flow) = T::flow(env, Table::Established, key) else {
         return Ok(None);
     };
-    if is_revoked(env, &flow) {
-        return revoked(env, segment, key, &flow, Table::Established);
+    // Before anything is noted: what the segment says counts no more.
+    if let Some(reason) = ended(env, key, &flow, Table::Established) {
+        return end(env, segment, key, &flow, Table::Established, reason);
     }
     if let Some(tcp) = segment.tcp(env) {
         if tcp.flags() & (TcpFlags::SYN | TcpFlags::RST) != 0 {
@@ -69,29 +70,61 @@ fn is_believed<F: Family, E: Environment>(
         .is_none_or(|reverse| reverse.accepts(tcp.sequence()))
 }
 
-/// Whether the approval that the flow was opened under has been withdrawn.
+/// Returns why no packet of the flow may pass any more, in either direction; none while they may. The
+/// approval that it was opened under was withdrawn, or its backend was removed or failed its health
+/// check.
 #[inline(always)]
-pub(super) fn is_revoked<F: Family, E: Environment>(env: &E, flow: &FlowRef<F>) -> bool {
-    env.link(flow.fixed().link)
-        .is_none_or(|link| link.generation != flow.fixed().generation)
+pub(super) fn ended<F: Family, E: Environment>(
+    env: &E,
+    key: &FlowKey<F>,
+    flow: &FlowRef<F>,
+    table: Table,
+) -> Option<DropReason> {
+    let fixed = flow.fixed();
+    let revoked = env
+        .link(fixed.link)
+        .is_none_or(|link| link.generation != fixed.generation);
+    if revoked {
+        return Some(DropReason::ConnectionRevoked);
+    }
+    let (slot, generation) = if fixed.direction() == Direction::ToService {
+        fixed.backend()
+    } else if table == Table::Established {
+        fixed.answering_backend()
+    } else {
+        // The flow may be established in this moment: it enters that table before it leaves this one.
+        let to_service = match reverse(env, key, flow, Table::Embryonic) {
+            Some(entry) => Some(entry),
+            None => reverse(env, key, flow, Table::Established),
+        };
+        match to_service {
+            Some(entry) => entry.fixed().backend(),
+            // The consumer's entry was evicted, so nothing tells who may answer.
+            None => return Some(DropReason::NoFlow),
+        }
+    };
+    let left = env
+        .backend(slot)
+        .is_none_or(|backend| backend.generation != generation);
+    left.then_some(DropReason::BackendGone)
 }
 
-/// A segment of a flow whose approval has been withdrawn: it is refused, or, if it could open a
-/// flow, the old one is removed and admission decides.
+/// Refuses a segment of a flow that has [ended], or, if the segment could open a flow, removes the old
+/// one, so that admission decides.
 #[inline(always)]
-pub(super) fn revoked<A: Family, T: Family, E: Environment>(
+pub(super) fn end<A: Family, T: Family, E: Environment>(
     env: &mut E,
     segment: &Segment<A>,
     key: &FlowKey<T>,
     flow: &FlowRef<T>,
     table: Table,
+    reason: DropReason,
 ) -> Step<Option<FlowRef<T>>> {
     if segment.opens(env) && flow.fixed().direction() == Direction::ToService {
         remove(env, key, flow, table);
         return Ok(None);
     }
-    let link = flow.fixed().link;
-    Err(Turn::refuse(DropReason::ConnectionRevoked, link))
+    Err(Turn::refuse(reason, flow.fixed().link))
 }
 
 /// The entry of the other direction, if it is this one's. Not within its callers: an eBPF stack is

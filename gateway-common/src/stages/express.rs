@@ -204,7 +204,7 @@ fn carry<F: Family, T: Transport, E: Environment>(
 
     let fixed = flow.fixed();
     let link = env.link(fixed.link).ok_or(Turn::WAY)?;
-    let hop = next_hop::of(env, &flow).ok_or(Turn::WAY)?;
+    let hop = next_hop::of_established(env, &flow).ok_or(Turn::WAY)?;
     let egress = forward::egress(env, &flow, hop).ok_or(Turn::WAY)?;
     let pseudo = pseudo_header::<F>(key.source, key.destination, T::PROTOCOL, counted);
     if link.generation != fixed.generation

@@ -11,7 +11,7 @@ use crate::{
     maps::Statistic,
     packet::TcpFlags,
     stages::{
-        established::{is_revoked, note, reverse, revoked},
+        established::{end, ended, note, reverse},
         transport::{Segment, Transport},
     },
 };
@@ -28,8 +28,8 @@ pub(super) fn find<A: Family, T: Family, E: Environment>(
     let Some(flow) = T::flow(env, Table::Embryonic, key) else {
         return Ok(None);
     };
-    if is_revoked(env, &flow) {
-        return revoked(env, segment, key, &flow, Table::Embryonic);
+    if let Some(reason) = ended(env, key, &flow, Table::Embryonic) {
+        return end(env, segment, key, &flow, Table::Embryonic, reason);
     }
     if fresh {
         return Ok(Some(flow));
@@ -89,9 +89,17 @@ fn establish<F: Family, E: Environment>(
     reverse: FlowRef<F>,
 ) -> FlowRef<F> {
     let reverse_key = &flow.fixed().reverse_key(key.realm.protocol());
-    // Straight from one table's memory into the other's: an eBPF stack is small. The reverse entry
-    // goes first: it is the reservation of the port.
-    if insert(env, reverse_key, reverse.fixed()).is_err() {
+    // Not on the stack: eBPF's is small.
+    let Some(scratch) = F::scratch(env) else {
+        return flow;
+    };
+    // SAFETY: the memory is this packet's alone until the verdict, and any bytes are an entry.
+    let answers = unsafe { &mut *scratch.as_ptr() };
+    *answers = *reverse.fixed();
+    // Before the entry can be found: no packet is to be judged by the number that it replaces.
+    answers.set_answering_backend(flow.fixed().backend());
+    // The reverse entry goes first: it is the reservation of the port.
+    if insert(env, reverse_key, answers).is_err() {
         return flow;
     }
     if insert(env, key, flow.fixed()).is_err() {

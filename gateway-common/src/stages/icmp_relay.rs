@@ -12,7 +12,7 @@ use crate::{
         Ethernet, Icmp, Ipv4, Ipv6, MacWord, Tcp, TransportChecksum, TransportStart, protocol,
     },
     stages::{
-        established::is_revoked,
+        established::ended,
         forward::{GROWTH, SMALLEST_MTU_V6, egress},
         icmp_error::checksum_of,
         limit, next_hop,
@@ -150,16 +150,16 @@ fn find<T: Family, E: Environment>(
     key: &FlowKey<T>,
     length: u16,
 ) -> Step<Option<Found<T>>> {
-    let flow = match T::flow(env, Table::Established, key) {
-        Some(flow) => Some(flow),
-        None => T::flow(env, Table::Embryonic, key),
-    };
-    let Some(flow) = flow else {
-        return Ok(None);
+    let (flow, table) = match T::flow(env, Table::Established, key) {
+        Some(flow) => (flow, Table::Established),
+        None => match T::flow(env, Table::Embryonic, key) {
+            Some(flow) => (flow, Table::Embryonic),
+            None => return Ok(None),
+        },
     };
     let link = flow.fixed().link;
-    if is_revoked(env, &flow) {
-        return Err(Turn::drop(DropReason::ConnectionRevoked, link));
+    if let Some(reason) = ended(env, key, &flow, table) {
+        return Err(Turn::drop(reason, link));
     }
     let gone = Turn::drop(DropReason::BackendGone, link);
     let hop = next_hop::of(env, &flow).ok_or(gone)?;

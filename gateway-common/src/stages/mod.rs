@@ -287,16 +287,14 @@ fn known<A: Family, T: Family, E: Environment>(
     let mut found = None;
     let passed = before == Turn::MISSED || before == Turn::AGAIN;
     if !passed && let Some(flow) = established::find(env, segment, key)? {
-        let hop = next_hop::find(env, segment, key, &flow, Table::Established)?;
-        found = hop.map(|hop| (flow, hop));
+        found = Some((flow, next_hop::find(env, &flow)?));
     }
     if found.is_none() {
         if before == Turn::WAY {
             admission::gate(env, attachment, segment)?;
         }
         if let Some(flow) = handshake::find(env, segment, key, before == Turn::AGAIN)? {
-            let hop = next_hop::find(env, segment, key, &flow, Table::Embryonic)?;
-            found = hop.map(|hop| (flow, hop));
+            found = Some((flow, next_hop::find(env, &flow)?));
         }
     }
     match found {

@@ -4,9 +4,8 @@
 
 use crate::{
     DropReason, Environment, Family, Step, Turn,
-    flow::{Direction, FlowKey, FlowRef, Table},
+    flow::{Direction, Flow, FlowRef},
     packet::MacWord,
-    stages::{established::remove, transport::Segment},
 };
 
 /// The station a packet is sent to, and the way there.
@@ -18,22 +17,12 @@ pub(super) struct NextHop {
     pub(super) mac: MacWord,
 }
 
-/// The flow's next hop. None if its backend is gone and the segment may open the flow anew: the old
-/// one has been removed then.
+/// Returns the next hop of a flow that has not [ended](super::established::ended).
 #[inline(always)]
-pub(super) fn find<A: Family, T: Family, E: Environment>(
-    env: &mut E,
-    segment: &Segment<A>,
-    key: &FlowKey<T>,
-    flow: &FlowRef<T>,
-    table: Table,
-) -> Step<Option<NextHop>> {
+pub(super) fn find<F: Family, E: Environment>(env: &E, flow: &FlowRef<F>) -> Step<NextHop> {
     let fixed = flow.fixed();
     if fixed.direction() == Direction::ToConsumer {
-        return Ok(Some(NextHop {
-            egress: fixed.egress.into(),
-            mac: fixed.station(),
-        }));
+        return Ok(client(fixed));
     }
     let (slot, generation) = fixed.backend();
     match env.backend(slot) {
@@ -41,30 +30,22 @@ pub(super) fn find<A: Family, T: Family, E: Environment>(
             if backend.reachable == 0 {
                 return Err(Turn::drop(DropReason::NoBackend, fixed.link));
             }
-            Ok(Some(NextHop {
+            Ok(NextHop {
                 egress: backend.egress,
                 mac: backend.mac,
-            }))
+            })
         }
-        _ => {
-            if segment.opens(env) {
-                remove(env, key, flow, table);
-                return Ok(None);
-            }
-            Err(Turn::refuse(DropReason::BackendGone, fixed.link))
-        }
+        // The backend left after the flow was checked.
+        _ => Err(Turn::refuse(DropReason::BackendGone, fixed.link)),
     }
 }
 
-/// The same for what is not a segment of the flow but concerns it: nothing is removed or refused.
+/// Returns the next hop of a flow that has not ended, for what is not a segment of it but concerns it.
 #[inline(always)]
 pub(super) fn of<F: Family, E: Environment>(env: &E, flow: &FlowRef<F>) -> Option<NextHop> {
     let fixed = flow.fixed();
     if fixed.direction() == Direction::ToConsumer {
-        return Some(NextHop {
-            egress: fixed.egress.into(),
-            mac: fixed.station(),
-        });
+        return Some(client(fixed));
     }
     let (slot, generation) = fixed.backend();
     env.backend(slot)
@@ -73,4 +54,29 @@ pub(super) fn of<F: Family, E: Environment>(env: &E, flow: &FlowRef<F>) -> Optio
             egress: backend.egress,
             mac: backend.mac,
         })
+}
+
+/// Returns the next hop of an established flow; none if its backend has left or can't be reached. A
+/// backend that has left is not heard any more either.
+#[inline(always)]
+pub(super) fn of_established<F: Family, E: Environment>(
+    env: &E,
+    flow: &FlowRef<F>,
+) -> Option<NextHop> {
+    let fixed = flow.fixed();
+    if fixed.direction() == Direction::ToConsumer {
+        let (slot, generation) = fixed.answering_backend();
+        let backend = env.backend(slot)?;
+        return (backend.generation == generation).then(|| client(fixed));
+    }
+    of(env, flow)
+}
+
+/// Returns the next hop of packets to the consumer: the neighbour that the first packet came from.
+#[inline(always)]
+fn client<F: Family>(fixed: &Flow<F>) -> NextHop {
+    NextHop {
+        egress: fixed.egress.into(),
+        mac: fixed.station(),
+    }
 }

@@ -4,7 +4,7 @@ use crate::{
     Be16, Be32, DropReason, Environment, Family, Step, Turn,
     environment::InsertError,
     flow::{Direction, Flow, FlowKey, PortPair, Seen, Table},
-    maps::{Attachment, MOST_ATTACHMENTS},
+    maps::{Attachment, MOST_ATTACHMENTS, MOST_BACKENDS},
     packet::{Ethernet, Mac},
     stages::{
         admission::Admitted,
@@ -49,7 +49,7 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
     flow.scale = 0;
     flow.seen = Seen::NONE.0;
     flow.direction = Direction::ToConsumer as u8;
-    flow.reserved = 0;
+    flow.backend_slot = backend_slot(chosen.slot);
     flow.flags = if A::narrow(chosen.backend.address).is_none() {
         Flow::<T>::TRANSLATED
     } else {
@@ -96,6 +96,17 @@ pub(super) fn open<A: Family, T: Family, E: Environment>(
 )]
 const fn slot(slot: u32) -> u16 {
     const { assert!(MOST_ATTACHMENTS <= 1 << 16) };
+    slot as u16
+}
+
+/// Returns a backend's slot as an entry keeps it.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "there are no more than fit"
+)]
+const fn backend_slot(slot: u32) -> u16 {
+    const { assert!(MOST_BACKENDS <= 1 << 16) };
     slot as u16
 }
 

@@ -400,8 +400,9 @@ impl Core {
         if !plan.is_empty() {
             log::debug!("{} writes into the maps", plan.len());
             self.note_leaving(&parts);
+            let ends_flows = !plan.revoke.is_empty() || plan.ends_backends(&self.current);
             self.maps.write(&plan, &mut self.current)?;
-            if !plan.revoke.is_empty() || !self.left_backends.is_empty() {
+            if ends_flows || !self.left_backends.is_empty() {
                 self.cut.notify_one();
             }
         }

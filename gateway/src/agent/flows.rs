@@ -67,7 +67,9 @@ impl Found {
 const TABLES: [Table; 2] = [Table::Established, Table::Embryonic];
 
 impl Core {
-    /// The flows whose connection has this link slot, or all; at most `limit`, in no order.
+    /// Returns the flows that the data path carries, of the connection with this link slot or of all; at
+    /// most `limit`, in no order. Entries of flows that have ended stay for a while, so that their peers'
+    /// packets are answered with the reason, and are left out.
     ///
     /// # Errors
     /// When the kernel does not tell.
@@ -91,10 +93,7 @@ impl Core {
         self.maps
             .for_each_flow(table, |key: &FlowKey<F>, flow: &Flow<F>| {
                 let wanted = slot.is_none_or(|slot| slot == flow.link);
-                if wanted
-                    && flow.direction() == Direction::ToService
-                    && candidates.len() + flows.len() < limit
-                {
+                if wanted && self.carries(flow) && candidates.len() + flows.len() < limit {
                     candidates.push((*key, *flow));
                 }
             })
@@ -105,6 +104,17 @@ impl Core {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether the data path still carries the flow, given its entry towards the service: its connection's
+    /// approval and its backend are those that it was opened with.
+    fn carries<F: Family>(&self, flow: &Flow<F>) -> bool {
+        let standing = self.standings().get(flow.link);
+        let (slot, generation) = flow.backend();
+        let backend = self.contents().backends.get(&slot);
+        flow.direction() == Direction::ToService
+            && standing.is_some_and(|standing| standing.generation == flow.generation)
+            && backend.is_some_and(|found| found.resource != 0 && found.generation == generation)
     }
 
     /// How many flows a table holds, of both families.

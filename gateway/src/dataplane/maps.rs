@@ -268,6 +268,7 @@ impl Maps {
     /// # Errors
     /// When the kernel refuses a write.
     pub fn write(&mut self, plan: &Plan, current: &mut Contents) -> Result<()> {
+        let ends_flows = plan.ends_backends(current);
         for write in &plan.revoke {
             self.write_one(*write, None, current)?;
         }
@@ -284,6 +285,10 @@ impl Maps {
         let dropping = dropping.as_ref();
         for write in plan.grant.iter().chain(&plan.release) {
             self.write_one(*write, dropping, current)?;
+        }
+        // A backend leaves its slot when no table names it any more, so this comes last.
+        if ends_flows {
+            grace_period();
         }
         Ok(())
     }

@@ -60,6 +60,21 @@ impl Plan {
     pub fn len(&self) -> usize {
         self.revoke.len() + self.grant.len() + self.release.len()
     }
+
+    /// Returns whether a backend leaves its slot in `current`, which ends its flows.
+    #[must_use]
+    pub fn ends_backends(&self, current: &Contents) -> bool {
+        self.grant
+            .iter()
+            .chain(&self.release)
+            .any(|write| match write {
+                Write::Backend(slot, new) => current
+                    .backends
+                    .get(slot)
+                    .is_some_and(|old| old.resource != 0 && old.generation != new.generation),
+                _ => false,
+            })
+    }
 }
 
 /// What is in `old` and not in `new`.

@@ -1,5 +1,6 @@
 //! What is the same in both families and both mixes: each row is run for the four of them.
 
+mod backends;
 mod errors;
 mod limits;
 
