@@ -69,6 +69,7 @@ drop_reasons! {
     RoutingHeader = 35, "routing_header", "An IPv6 routing header has segments left: its receiver would send the packet on to another address.";
     Ipv6Options = 36, "ipv6_options", "A hop-by-hop or destination options header of IPv6 holds more than padding, which the gateway does not forward.";
     MappedAddress = 37, "mapped_address", "An IPv6 packet has an IPv4-mapped address, which no packet may carry.";
+    FragmentIdExhausted = 38, "fragment_id_exhausted", "Fragmented datagrams between the same two addresses took every identification that their receiver may still hold fragments of.";
 }
 
 impl DropReason {

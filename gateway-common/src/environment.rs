@@ -7,11 +7,11 @@ use crate::{
     checksum::Sum,
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
     maps::{
-        Address, AddressKey, Attachment, Backend, DatagramKey, Egress, Limits, Link, NatAddress,
-        Port, PortKey, Ports, Statistic, Usage,
+        Address, AddressKey, Attachment, Backend, DatagramKey, Egress, FragmentRecord,
+        Identifications, Limits, Link, NatAddress, Port, PortKey, Statistic, Usage,
     },
     packet::Mac,
-    stages::Part,
+    stages::{Part, Space},
 };
 
 /// Why a flow entry was not inserted.
@@ -109,6 +109,9 @@ pub trait Environment {
     /// Reads the options of a SYN, likewise; see [`stages::syn_options`](crate::stages::syn_options).
     fn syn_options(&mut self, start: u16, length: u16) -> u32;
 
+    /// Allocates an identification, likewise; see [`stages::allocate`](crate::stages::allocate).
+    fn allocate(&self, space: Space, bucket: u32) -> u64;
+
     /// The value itself. In the kernel it comes back as one of which nothing is known but its
     /// type, so that the verifier goes on once and not once for each way it may have come about.
     fn opaque(&mut self, value: u16) -> u16;
@@ -163,14 +166,24 @@ pub trait Environment {
     /// whole stores.
     unsafe fn add(&self, number: NonNull<u64>, amount: u64);
 
+    /// Replaces a number by `new` if it is `current`, in one step. Returns what the number was.
+    ///
+    /// # Safety
+    /// `number` is in bounds of live memory, aligned, and written by nothing but such steps.
+    unsafe fn compare_exchange(&self, number: NonNull<u64>, current: u64, new: u64) -> u64;
+
+    /// Allocation state of identifications, by bucket: shared with other CPUs, so its fields are
+    /// loaded whole and written by [`Environment::compare_exchange`].
+    fn identifications(&self, bucket: u32) -> Option<NonNull<Identifications>>;
+
     /// The ports of a datagram that came in fragments.
-    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<Ports>;
+    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<FragmentRecord>;
     /// The same of IPv6.
-    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<Ports>;
+    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<FragmentRecord>;
     /// Notes them for the fragments that follow. The least recently used makes room.
-    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &Ports);
+    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &FragmentRecord);
     /// The same of IPv6.
-    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &Ports);
+    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &FragmentRecord);
     /// Notes that another station uses an address of ours.
     fn note_conflict(&mut self, key: &AddressKey, station: Mac);
 

@@ -11,7 +11,7 @@ use crate::{
     environment::InsertError,
     flow::{Flow, FlowKey, FlowRef, Table},
     hash::mix,
-    maps::{DatagramKey, Ports},
+    maps::{DatagramKey, FragmentRecord},
     packet::{Front, Ipv4, Ipv6, Mac, protocol},
 };
 
@@ -53,9 +53,9 @@ pub trait Family: Copy + Debug + Default + Eq + Hash + Ord + 'static {
     /// The address as this family's flow table has it: IPv6's holds IPv4-mapped ones too.
     fn in_table(address: IpAddress) -> Option<Self::Address>;
     /// The ports of a datagram that came in fragments.
-    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<Ports>;
+    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord>;
     /// Notes them for the fragments that follow.
-    fn note_fragments<E: Environment>(env: &mut E, key: &DatagramKey<Self>, ports: &Ports);
+    fn note_fragments<E: Environment>(env: &mut E, key: &DatagramKey<Self>, ports: &FragmentRecord);
 
     /// A flow entry.
     fn flow<E: Environment>(env: &E, table: Table, key: &FlowKey<Self>) -> Option<FlowRef<Self>>;
@@ -87,7 +87,8 @@ pub trait Header: Copy {
     /// The header at `offset` of what was checked, or nothing if that ends within it.
     fn within(front: Front, offset: usize) -> Option<Self>;
     /// The IP packet's length in bytes, if the header is one of this version, says a length that can
-    /// be, and has neither options nor a place within a larger packet.
+    /// be, has neither options nor a place within a larger packet, and forbids routers to make
+    /// fragments of it.
     fn ordinary(self) -> Option<u16>;
     /// The protocol behind the header, or the kind of the extension header there.
     fn protocol(self) -> u8;
@@ -108,6 +109,11 @@ pub trait Header: Copy {
     fn payload(self) -> u16;
     /// Replaces both addresses, and updates what checksum the header has.
     fn replace_addresses(self, source: Self::Address, destination: Self::Address);
+    /// Returns whether a router may fragment the packet.
+    fn fragmentable(self) -> bool;
+    /// Replaces the identification and updates what checksum the header has; nothing where the
+    /// identification is in a header of its own.
+    fn set_id(self, id: u32);
     /// Takes one hop away and updates what checksum the header has; `delta` is what this and the
     /// new addresses change in its sum.
     fn age(self, delta: u16);
@@ -190,12 +196,16 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<Ports> {
+    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord> {
         env.fragments_v4(key)
     }
 
     #[inline(always)]
-    fn note_fragments<E: Environment>(env: &mut E, key: &DatagramKey<Self>, ports: &Ports) {
+    fn note_fragments<E: Environment>(
+        env: &mut E,
+        key: &DatagramKey<Self>,
+        ports: &FragmentRecord,
+    ) {
         env.note_fragments_v4(key, ports);
     }
 
@@ -288,12 +298,16 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<Ports> {
+    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord> {
         env.fragments_v6(key)
     }
 
     #[inline(always)]
-    fn note_fragments<E: Environment>(env: &mut E, key: &DatagramKey<Self>, ports: &Ports) {
+    fn note_fragments<E: Environment>(
+        env: &mut E,
+        key: &DatagramKey<Self>,
+        ports: &FragmentRecord,
+    ) {
         env.note_fragments_v6(key, ports);
     }
 
@@ -334,8 +348,9 @@ impl Header for Ipv4 {
 
     #[inline(always)]
     fn ordinary(self) -> Option<u16> {
-        const PART: Be16 = Be16::new(0x3fff);
-        let whole = self.fragment().raw() & PART.raw() == 0;
+        // The reserved bit is left out.
+        const FLAGS: Be16 = Be16::new(0x7fff);
+        let whole = self.fragment().raw() & FLAGS.raw() == Self::DONT_FRAGMENT.raw();
         let length = self.total_length().get();
         (self.version_ihl() == Self::PLAIN && whole && length >= Self::OCTETS).then_some(length)
     }
@@ -395,6 +410,20 @@ impl Header for Ipv4 {
             .replace32(self.destination(), destination);
         self.set_checksum(checksum::update(self.checksum(), delta.fold()));
         self.set_addresses(source, destination);
+    }
+
+    #[inline(always)]
+    fn fragmentable(self) -> bool {
+        self.fragment().raw() & Self::DONT_FRAGMENT.raw() == 0
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the field has 16 bits")]
+    fn set_id(self, id: u32) {
+        let id = Be16::new(id as u16);
+        let delta = Sum::ZERO.replace16(self.identification(), id);
+        self.set_identification(id);
+        self.set_checksum(checksum::update(self.checksum(), delta.fold()));
     }
 
     #[inline(always)]
@@ -499,6 +528,14 @@ impl Header for Ipv6 {
     fn replace_addresses(self, source: IpAddress, destination: IpAddress) {
         self.set_addresses(source, destination);
     }
+
+    #[inline(always)]
+    fn fragmentable(self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn set_id(self, _id: u32) {}
 
     #[inline(always)]
     fn age(self, _delta: u16) {

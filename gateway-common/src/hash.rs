@@ -1,4 +1,4 @@
-//! The keyed hash behind the choice of a backend and of a source NAT port.
+//! The keyed hash behind the choice of a backend, of a source NAT port, and of identifications.
 //!
 //! It must spread well and cost little in eBPF; it need not be cryptographic, but the seed keeps an
 //! outsider from steering flows onto one backend or guessing ports off-path (RFC 6056).

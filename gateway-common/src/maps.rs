@@ -59,11 +59,14 @@ pub mod name {
     pub const LIMITS: &str = "LIMITS";
     /// [`Usage`](super::Usage) by link slot: array.
     pub const USAGE: &str = "USAGE";
-    /// [`Ports`](super::Ports) by [`DatagramKey`](super::DatagramKey) of IPv4: what the later
+    /// [`FragmentRecord`](super::FragmentRecord) by [`DatagramKey`](super::DatagramKey) of IPv4: what the later
     /// fragments of a datagram belong to.
     pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
     /// The same of IPv6.
     pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
+    /// [`Identifications`](super::Identifications) by the hash of the addresses that datagrams leave
+    /// with: array.
+    pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
     /// [`Conflict`](super::Conflict) by [`AddressKey`](super::AddressKey): who else uses an address
     /// of ours.
     pub const CONFLICTS: &str = "CONFLICTS";
@@ -82,6 +85,9 @@ pub const MAGLEV_PLACES: u32 = 1 << 22;
 pub const MOST_BACKENDS: u32 = 65_536;
 /// Places in `NAT_ADDRESSES`.
 pub const MOST_NAT_ADDRESSES: u32 = 65_536;
+
+/// Places in `IDENTIFICATIONS`.
+pub const IDENTIFICATION_BUCKETS: u32 = 65_536;
 
 /// The link slot of packets that concern no endpoint.
 pub const NO_LINK: u32 = u32::MAX;
@@ -358,16 +364,36 @@ const _: () = {
     assert!(size_of::<DatagramKey<V6>>() == 12 + 2 * 16);
 };
 
-/// What only a datagram's first fragment says.
+/// State of a datagram whose first fragment was forwarded or answered: later fragments carry neither
+/// ports nor the identification that the first one left with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Ports {
+pub struct FragmentRecord {
     /// The source port; of an echo request: 0.
     pub source: Be16,
     /// The destination port; of an echo request: 0.
     pub destination: Be16,
     /// When the first fragment came, in ticks.
     pub seen: u32,
+    /// Identification that the fragments leave with, in host byte order.
+    pub id: u32,
+    /// Hash of the network, addresses and protocol that the fragments leave with. The identification
+    /// is unique among datagrams with the same hash only.
+    pub pair: u32,
+}
+
+/// Allocation state of the identifications of datagrams that leave with the same addresses and
+/// protocol, or with ones that share the bucket. Written by all CPUs, by compare and exchange only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Identifications {
+    /// IPv4 fragments: the next number in the lower 16 bits; above them the time up to which numbers
+    /// are spent, in units of 2^21 nanoseconds.
+    pub fragments_v4: u64,
+    /// IPv4 packets that a router may fragment: how many numbers were allocated.
+    pub whole_v4: u64,
+    /// IPv6 fragments: how many numbers were allocated.
+    pub fragments_v6: u64,
 }
 
 /// Another station that uses an address of ours.
@@ -497,14 +523,16 @@ mod tests {
             size_of::<Flow<V6>>(),
             size_of::<Limits>(),
             size_of::<Usage>(),
+            size_of::<FragmentRecord>(),
+            size_of::<Identifications>(),
         ];
         assert_eq!(
             sizes,
             [
-                24, 16, 20, 16, 8, 32, 40, 20, 12, 48, 8, 16, 56, 40, 80, 32, 64
+                24, 16, 20, 16, 8, 32, 40, 20, 12, 48, 8, 16, 56, 40, 80, 32, 64, 16, 24
             ]
         );
-        assert_eq!((DropReason::COUNT, Statistic::COUNT), (38, 9));
+        assert_eq!((DropReason::COUNT, Statistic::COUNT), (39, 9));
     }
 
     use crate::DropReason;

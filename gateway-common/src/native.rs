@@ -14,12 +14,13 @@ use crate::{
     environment::{InsertError, Repeat, Shared, Workspace},
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
     maps::{
-        Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress, Limits, Link,
-        LinkCounters, LinkDropKey, NO_LINK, NatAddress, Port, PortKey, Ports, Statistic, Usage,
+        Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress, FragmentRecord,
+        Identifications, Limits, Link, LinkCounters, LinkDropKey, NO_LINK, NatAddress, Port,
+        PortKey, Statistic, Usage,
     },
     packet::Mac,
     process,
-    stages::{self, Part},
+    stages::{self, Part, Space},
 };
 
 /// What was asked of the environment: what a packet costs beside the instructions of its way.
@@ -164,7 +165,7 @@ pub struct World {
     pub egress: HashMap<u32, Egress>,
     /// Addresses that are answered for.
     pub addresses: HashMap<AddressKey, Address>,
-    /// Ports that resources offer.
+    /// FragmentRecord that resources offer.
     pub ports: HashMap<PortKey, Port>,
     /// Backend slots, by place.
     pub maglev: HashMap<u32, u32>,
@@ -181,11 +182,13 @@ pub struct World {
     /// What connections may use, by link slot.
     pub limits: HashMap<u32, Limits>,
     /// What they use.
-    pub usage: UsageTable,
+    pub usage: SharedTable<Usage>,
     /// Datagrams of IPv4 that came in fragments.
-    pub fragments_v4: HashMap<DatagramKey<V4>, Ports>,
+    pub fragments_v4: HashMap<DatagramKey<V4>, FragmentRecord>,
     /// The same of IPv6.
-    pub fragments_v6: HashMap<DatagramKey<V6>, Ports>,
+    pub fragments_v6: HashMap<DatagramKey<V6>, FragmentRecord>,
+    /// Allocation state of identifications, by bucket.
+    pub identifications: SharedTable<Identifications>,
     /// Stations that use an address of ours.
     pub conflicts: HashMap<AddressKey, Conflict>,
     /// What the environment was asked for.
@@ -226,7 +229,8 @@ impl Default for World {
             flows_v4: FlowTables::default(),
             flows_v6: FlowTables::default(),
             limits: HashMap::new(),
-            usage: UsageTable::default(),
+            usage: SharedTable::default(),
+            identifications: SharedTable::default(),
             calls: Calls::default(),
             fragments_v4: HashMap::new(),
             fragments_v6: HashMap::new(),
@@ -245,39 +249,50 @@ impl Default for World {
     }
 }
 
-/// What connections use, by link slot. Written through shared references, atomically.
-#[derive(Debug, Default)]
-pub struct UsageTable(RefCell<HashMap<u32, Box<UnsafeCell<Usage>>>>);
+/// Values that the data path writes through shared references, atomically, by their place.
+#[derive(Debug)]
+pub struct SharedTable<T>(RefCell<BTreeMap<u32, Box<UnsafeCell<T>>>>);
 
-impl Clone for UsageTable {
+impl<T> Default for SharedTable<T> {
+    fn default() -> Self {
+        Self(RefCell::default())
+    }
+}
+
+impl<T: Copy + Default> Clone for SharedTable<T> {
     fn clone(&self) -> Self {
-        let slots: Vec<u32> = self.0.borrow().keys().copied().collect();
         let copy = Self::default();
-        for slot in slots {
-            copy.set(slot, self.get(slot));
+        for place in self.places() {
+            copy.set(place, self.get(place));
         }
         copy
     }
 }
 
-impl UsageTable {
-    /// What the connection in the slot uses.
+impl<T: Copy + Default> SharedTable<T> {
+    /// The places that were read or written, in their order.
     #[must_use]
-    pub fn get(&self, slot: u32) -> Usage {
+    pub fn places(&self) -> Vec<u32> {
+        self.0.borrow().keys().copied().collect()
+    }
+
+    /// The value at a place.
+    #[must_use]
+    pub fn get(&self, place: u32) -> T {
         // SAFETY: nothing else runs while this copies: the table stays in one thread.
-        unsafe { self.entry(slot).read() }
+        unsafe { self.entry(place).read() }
     }
 
     /// Replaces it.
-    pub fn set(&self, slot: u32, usage: Usage) {
+    pub fn set(&self, place: u32, value: T) {
         // SAFETY: as for `get`.
-        unsafe { self.entry(slot).write(usage) }
+        unsafe { self.entry(place).write(value) }
     }
 
-    /// The entry's place, which stays where it is.
-    fn entry(&self, slot: u32) -> NonNull<Usage> {
+    /// A pointer to the value, which stays where it is.
+    fn entry(&self, place: u32) -> NonNull<T> {
         let mut entries = self.0.borrow_mut();
-        let cell = entries.entry(slot).or_default();
+        let cell = entries.entry(place).or_default();
         // SAFETY: the address of a cell is not null.
         unsafe { NonNull::new_unchecked(cell.get()) }
     }
@@ -438,6 +453,11 @@ impl Environment for Run<'_> {
         stages::syn_options(self, start, length)
     }
 
+    fn allocate(&self, space: Space, bucket: u32) -> u64 {
+        self.world.calls.count("allocation");
+        stages::allocate(self, space, bucket)
+    }
+
     fn opaque(&mut self, value: u16) -> u16 {
         self.world.calls.count("element");
         value
@@ -535,22 +555,38 @@ impl Environment for Run<'_> {
         unsafe { number.write(number.read().wrapping_add(amount)) }
     }
 
-    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<Ports> {
+    unsafe fn compare_exchange(&self, number: NonNull<u64>, current: u64, new: u64) -> u64 {
+        // SAFETY: the caller's promise; this world has one thread.
+        unsafe {
+            let found = number.read();
+            if found == current {
+                number.write(new);
+            }
+            found
+        }
+    }
+
+    fn identifications(&self, bucket: u32) -> Option<NonNull<Identifications>> {
+        self.world.calls.count("element");
+        Some(self.world.identifications.entry(bucket))
+    }
+
+    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<FragmentRecord> {
         self.world.calls.count("lookup");
         self.world.fragments_v4.get(key).copied()
     }
 
-    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<Ports> {
+    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<FragmentRecord> {
         self.world.calls.count("lookup");
         self.world.fragments_v6.get(key).copied()
     }
 
-    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &Ports) {
+    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &FragmentRecord) {
         self.world.calls.count("write");
         self.world.fragments_v4.insert(*key, *ports);
     }
 
-    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &Ports) {
+    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &FragmentRecord) {
         self.world.calls.count("write");
         self.world.fragments_v6.insert(*key, *ports);
     }

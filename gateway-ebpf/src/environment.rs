@@ -16,19 +16,20 @@ use gateway_common::{
     environment::{InsertError, Repeat, Shared, Workspace},
     flow::{Direction, Flow, FlowKey, FlowRef, Table, Tick},
     maps::{
-        Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress, Limits, Link,
-        LinkDropKey, NO_LINK, NatAddress, Port, PortKey, Ports, Statistic, Usage, attachment_index,
+        Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress, FragmentRecord,
+        Identifications, Limits, Link, LinkDropKey, NO_LINK, NatAddress, Port, PortKey, Statistic,
+        Usage, attachment_index,
     },
     packet::Mac,
-    stages::Part,
+    stages::{Part, Space},
 };
 
 use crate::{
     maps::{
         ADDRESSES, ATTACHMENT_OVER, ATTACHMENTS, BACKENDS, CONFLICTS, DROPS, EGRESS, EMBRYONIC_V4,
-        EMBRYONIC_V6, FLOWS_V4, FLOWS_V6, FRAGMENTS_V4, FRAGMENTS_V6, HASH_SEED, LIMITS,
-        LINK_COUNTERS, LINK_DROPS, LINKS, MAGLEV, NAT_ADDRESSES, PORTS, REFUSAL_COST, SCRATCH,
-        SCRATCH_V4, SCRATCH_V6, STATISTICS, USAGE, WORKSPACE,
+        EMBRYONIC_V6, FLOWS_V4, FLOWS_V6, FRAGMENTS_V4, FRAGMENTS_V6, HASH_SEED, IDENTIFICATIONS,
+        LIMITS, LINK_COUNTERS, LINK_DROPS, LINKS, MAGLEV, NAT_ADDRESSES, PORTS, REFUSAL_COST,
+        SCRATCH, SCRATCH_V4, SCRATCH_V6, STATISTICS, USAGE, WORKSPACE,
     },
     parts,
 };
@@ -203,6 +204,11 @@ impl Environment for Xdp {
     }
 
     #[inline(always)]
+    fn allocate(&self, space: Space, bucket: u32) -> u64 {
+        parts::allocate(space as u64, bucket.into())
+    }
+
+    #[inline(always)]
     fn opaque(&mut self, value: u16) -> u16 {
         let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
             return 0;
@@ -349,26 +355,46 @@ impl Environment for Xdp {
     }
 
     #[inline(always)]
-    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<Ports> {
+    unsafe fn compare_exchange(&self, number: NonNull<u64>, current: u64, new: u64) -> u64 {
+        let found;
+        // SAFETY: the caller's promise.
+        unsafe {
+            asm!(
+                "r0 = cmpxchg_64({number} + 0, r0, {new})",
+                number = in(reg) number.as_ptr(),
+                new = in(reg) new,
+                inlateout("r0") current => found,
+            );
+        }
+        found
+    }
+
+    #[inline(always)]
+    fn identifications(&self, bucket: u32) -> Option<NonNull<Identifications>> {
+        IDENTIFICATIONS.get_ptr_mut(bucket).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn fragments_v4(&self, key: &DatagramKey<V4>) -> Option<FragmentRecord> {
         // SAFETY: copied at once; an entry that is evicted meanwhile is another datagram's ports,
         // with which the fragment finds no flow of its own.
         unsafe { FRAGMENTS_V4.get(key).copied() }
     }
 
     #[inline(always)]
-    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<Ports> {
+    fn fragments_v6(&self, key: &DatagramKey<V6>) -> Option<FragmentRecord> {
         // SAFETY: as for IPv4.
         unsafe { FRAGMENTS_V6.get(key).copied() }
     }
 
     #[inline(always)]
-    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &Ports) {
+    fn note_fragments_v4(&mut self, key: &DatagramKey<V4>, ports: &FragmentRecord) {
         // A failure loses the rest of one datagram, which is counted as orphans.
         let _lost = FRAGMENTS_V4.insert(key, ports, 0);
     }
 
     #[inline(always)]
-    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &Ports) {
+    fn note_fragments_v6(&mut self, key: &DatagramKey<V6>, ports: &FragmentRecord) {
         let _lost = FRAGMENTS_V6.insert(key, ports, 0);
     }
 

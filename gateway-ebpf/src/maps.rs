@@ -13,8 +13,9 @@ use gateway_common::{
     flow::{Flow, FlowKey},
     maps::{
         ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress,
-        Limits, Link, LinkCounters, LinkDropKey, MAGLEV_PLACES, MOST_ATTACHMENTS, MOST_BACKENDS,
-        MOST_LINKS, MOST_NAT_ADDRESSES, NatAddress, Port, PortKey, Ports, Statistic, Usage,
+        FragmentRecord, IDENTIFICATION_BUCKETS, Identifications, Limits, Link, LinkCounters,
+        LinkDropKey, MAGLEV_PLACES, MOST_ATTACHMENTS, MOST_BACKENDS, MOST_LINKS,
+        MOST_NAT_ADDRESSES, NatAddress, Port, PortKey, Statistic, Usage,
     },
 };
 
@@ -65,9 +66,14 @@ pub(crate) static LIMITS: Array<Limits> = Array::pinned(MOST_LINKS, 0);
 #[map]
 pub(crate) static USAGE: Array<Usage> = Array::pinned(MOST_LINKS + 1, 0);
 #[map]
-pub(crate) static FRAGMENTS_V4: LruHashMap<DatagramKey<V4>, Ports> = LruHashMap::pinned(16_384, 0);
+pub(crate) static FRAGMENTS_V4: LruHashMap<DatagramKey<V4>, FragmentRecord> =
+    LruHashMap::pinned(16_384, 0);
 #[map]
-pub(crate) static FRAGMENTS_V6: LruHashMap<DatagramKey<V6>, Ports> = LruHashMap::pinned(16_384, 0);
+pub(crate) static FRAGMENTS_V6: LruHashMap<DatagramKey<V6>, FragmentRecord> =
+    LruHashMap::pinned(16_384, 0);
+#[map]
+pub(crate) static IDENTIFICATIONS: Array<Identifications> =
+    Array::pinned(IDENTIFICATION_BUCKETS, 0);
 #[map]
 pub(crate) static CONFLICTS: LruHashMap<AddressKey, Conflict> = LruHashMap::pinned(1_024, 0);
 

@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use aya_log_ebpf::debug;
-use gateway_common::stages::{self, Part};
+use gateway_common::stages::{self, Part, Space};
 
 use crate::{
     environment::Xdp,
@@ -85,6 +85,19 @@ pub(crate) extern "C" fn log_refusal(reason: u64, link: u64) -> u64 {
     let ctx = XdpContext::new(ptr::null_mut());
     debug!(&ctx, "refused, reason {} link slot {}", reason, link);
     0
+}
+
+/// Allocates an identification. No packet is looked at, so there is no context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn allocate(space: u64, bucket: u64) -> u64 {
+    let space = match space {
+        0 => Space::FragmentsV4,
+        1 => Space::WholeV4,
+        _ => Space::FragmentsV6,
+    };
+    let env = Xdp::new(XdpContext::new(ptr::null_mut()));
+    stages::allocate(&env, space, bucket as u32)
 }
 
 /// Reads the options of a SYN.

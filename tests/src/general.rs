@@ -41,11 +41,16 @@ fn left_in(world: &World) -> impl PartialEq + Debug + '_ {
     let (v4, v6) = (&world.flows_v4, &world.flows_v6);
     let used = |slot: &u32| (*slot, world.usage.get(*slot));
     let usage: BTreeMap<_, _> = world.links.keys().map(used).collect();
+    let buckets = world.identifications.places().into_iter();
+    let identifications: BTreeMap<_, _> = buckets
+        .map(|bucket| (bucket, world.identifications.get(bucket)))
+        .collect();
     (
         [&v4.established, &v4.embryonic].map(FlowTable::entries),
         [&v6.established, &v6.embryonic].map(FlowTable::entries),
         (&world.drops, &world.link_drops, &world.link_counters),
         (&world.statistics, &world.conflicts, usage),
         (&world.fragments_v4, &world.fragments_v6),
+        identifications,
     )
 }

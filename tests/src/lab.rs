@@ -25,7 +25,7 @@ use gateway::{
 use gateway_common::{
     Be16, DropReason, V4, V6, Verdict,
     flow::{Direction, Flow, FlowKey, PortPair, Realm, Table},
-    maps::{AddressKey, Conflict, LinkCounters, Statistic, Usage},
+    maps::{AddressKey, Conflict, Identifications, LinkCounters, Statistic, Usage},
     native::{FlowTables, World},
     stages::FIRST_PORT,
 };
@@ -254,6 +254,11 @@ impl Lab {
                 .forget_conflict(key)
                 .expect("a conflict forgotten");
         }
+        for bucket in self.native.identifications.places() {
+            self.maps
+                .set_identifications(bucket, Identifications::default())
+                .expect("identifications written");
+        }
         for slot in self.contents.links.keys() {
             self.maps
                 .set_usage(*slot, Usage::default())
@@ -477,6 +482,18 @@ impl Lab {
         let slot = self.slot(endpoint);
         self.maps.set_usage(slot, usage).expect("usage written");
         self.native.usage.set(slot, usage);
+    }
+
+    /// Sets the allocation state of all identifications that were used so far, in both worlds.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn set_identifications(&mut self, state: Identifications) {
+        for bucket in self.native.identifications.places() {
+            self.native.identifications.set(bucket, state);
+            let written = self.maps.set_identifications(bucket, state);
+            written.expect("identifications written");
+        }
     }
 
     /// What crossed for an endpoint since the beginning, as the native world counts.

@@ -1,8 +1,11 @@
-//! What keeps consumers apart from backends that left, with real sockets at both ends.
+//! What keeps consumers apart from each other, and from backends that left, with real sockets at both
+//! ends.
 
 use std::{
+    collections::BTreeSet,
     io::{ErrorKind, Read as _, Write as _},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,6 +16,8 @@ use std::{
 };
 
 use tests::{
+    namespace::Namespace,
+    packet::{Ipv4, Transport, Udp},
     site::{CLIENT, ENDPOINT, Site},
     wait,
 };
@@ -41,6 +46,104 @@ fn site() -> Site {
     }
     site.wait_for_backends();
     site
+}
+
+/// A consumer's fragments of one datagram without a checksum.
+fn fragments(byte: u8) -> [Vec<u8>; 2] {
+    let [client, endpoint]: [Ipv4Addr; 2] =
+        [CLIENT, ENDPOINT].map(|text| text.parse().expect("an address"));
+    let datagram = Udp {
+        source: 40_000,
+        destination: PORT,
+        checksummed: false,
+        payload: vec![byte; 2_000],
+    };
+    let whole = Ipv4::new(client, endpoint, Transport::Udp(datagram)).bytes(false);
+    let piece = |range: std::ops::Range<usize>, fragment| {
+        let bytes = whole[20..][range].to_vec();
+        let ip = Ipv4::new(client, endpoint, Transport::Other(17, bytes));
+        let ip = Ipv4 {
+            id: 9,
+            fragment,
+            ..ip
+        };
+        ip.bytes(false)
+    };
+    [piece(0..1_400, 0x2000), piece(1_400..2_008, 1_400 / 8)]
+}
+
+/// Sends an IPv4 packet as it is.
+fn send_raw(from: &Namespace, packet: Vec<u8>) {
+    from.run_in(move || {
+        // SAFETY: takes three numbers.
+        let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW) };
+        assert!(socket >= 0, "a raw socket");
+        // SAFETY: a descriptor of nobody else's.
+        let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+        let endpoint: Ipv4Addr = ENDPOINT.parse().expect("an address");
+        let address = libc::sockaddr_in {
+            sin_family: libc::sa_family_t::try_from(libc::AF_INET).expect("small"),
+            sin_port: 0,
+            sin_addr: libc::in_addr {
+                s_addr: u32::from_ne_bytes(endpoint.octets()),
+            },
+            sin_zero: [0; 8],
+        };
+        let length = libc::socklen_t::try_from(size_of_val(&address)).expect("small");
+        // SAFETY: the packet and the address are as long as is said, and live.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                0,
+                (&raw const address).cast(),
+                length,
+            )
+        };
+        assert_eq!(usize::try_from(sent), Ok(packet.len()));
+    });
+}
+
+#[test]
+fn a_server_never_gets_one_consumers_bytes_in_anothers_datagram() {
+    let site = site();
+    let (sender, received) = mpsc::channel();
+    let (ready, listening) = mpsc::channel();
+    // Ends with the test process.
+    site.provider.spawn(move || {
+        let socket = UdpSocket::bind((BACKEND, PORT)).expect("a socket");
+        ready.send(()).expect("the test");
+        let mut buffer = [0; 4_096];
+        while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+            if sender.send((from, buffer[..length].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+    listening.recv().expect("a server");
+    let [[a_head, a_tail], [b_head, b_tail]] = [fragments(b'a'), fragments(b'b')];
+    // Resolves the neighbours, and opens the flows.
+    for namespace in [&site.a, &site.b] {
+        namespace.run_in(|| {
+            let socket = UdpSocket::bind((CLIENT, 40_000)).expect("a socket");
+            socket.send_to(b"x", (ENDPOINT, PORT)).expect("sent");
+        });
+    }
+    let limit = wait::SOON * wait::patience();
+    let next = || received.recv_timeout(limit).expect("a datagram");
+    let sources: BTreeSet<_> = [next(), next()].map(|(from, _)| from.ip()).into();
+    assert_eq!(sources.len(), 1, "the consumers share no address");
+    for _ in 0..3 {
+        send_raw(&site.a, a_head.clone());
+        send_raw(&site.b, b_head.clone());
+        send_raw(&site.b, b_tail.clone());
+        send_raw(&site.a, a_tail.clone());
+        let mut bytes = [next(), next()].map(|(_, bytes)| bytes);
+        bytes.sort();
+        let wanted = [vec![b'a'; 2_000], vec![b'b'; 2_000]];
+        assert!(bytes == wanted, "a datagram of both consumers' bytes");
+    }
 }
 
 /// Counts what a client receives from a server that streams to it, by TCP and UDP. Returns the counts,

@@ -6,9 +6,12 @@ use crate::{
     DropReason, Environment, Family, Step, Turn,
     family::Header as _,
     flow::FlowRef,
-    maps::{Attachment, DatagramKey, Egress, Ports},
+    maps::{Attachment, Egress},
     packet::{Ipv4, Ipv6, protocol},
-    stages::{limit, next_hop::NextHop, rewrite, transport::Segment},
+    stages::{
+        fragment, identification, identification::Identification, limit, next_hop::NextHop,
+        rewrite, transport::Segment,
+    },
 };
 
 /// What an IPv6 header has more bytes than an IPv4 one.
@@ -27,6 +30,8 @@ pub(super) struct Way<'a, T: Family> {
     pub(super) egress: Egress,
     /// The largest segment that a SYN may ask for.
     pub(super) segment_size: u16,
+    /// The identification that it leaves with.
+    pub(super) identification: Identification,
 }
 
 /// The egress towards a flow's next hop, if the flow's network is still behind it: its slot may have
@@ -61,11 +66,13 @@ pub(super) fn forward<A: Family, T: Family, E: Environment>(
         return Err(Turn::expired(link));
     }
     limit::packet(env, link, fixed.direction(), segment.length)?;
+    let identification = identify(env, segment, flow)?;
     let way = Way {
         flow,
         hop,
         egress,
         segment_size: segment_size::<A, E>(env, attachment, segment, most),
+        identification,
     };
     // IPv4's own table has none that are translated.
     if T::ICMP == protocol::ICMPV6 && fixed.translated() {
@@ -76,27 +83,28 @@ pub(super) fn forward<A: Family, T: Family, E: Environment>(
     flow.touch(env.now());
     env.count_crossing(link, fixed.direction(), segment.length);
     if segment.fragment.is_first() {
-        note_parts(env, segment);
+        fragment::note(env, segment, identification);
     }
     Ok(Turn::redirect(hop.egress))
 }
 
-/// Notes whose the fragments are that follow this first one. A function of its own for its stack.
-#[inline(never)]
-fn note_parts<A: Family, E: Environment>(env: &mut E, segment: &Segment<A>) {
-    let key = DatagramKey::<A> {
-        network: segment.key.realm.network(),
-        source: segment.key.source,
-        destination: segment.key.destination,
-        id: segment.fragment.id.raw(),
-        protocol: segment.protocol.into(),
-    };
-    let ports = Ports {
-        source: segment.key.ports.source(),
-        destination: segment.key.ports.destination(),
-        seen: env.now().0,
-    };
-    A::note_fragments(env, &key, &ports);
+/// Returns the identification that the segment leaves with. Nearly all packets keep theirs.
+#[inline(always)]
+fn identify<A: Family, T: Family, E: Environment>(
+    env: &E,
+    segment: &Segment<A>,
+    flow: &FlowRef<T>,
+) -> Step<Identification> {
+    let fixed = flow.fixed();
+    // Whole packets that IPv6 is translated into forbid fragmentation.
+    if !segment.fragment.is_part() && !segment.header(env)?.fragmentable() {
+        return Ok(Identification::KEPT);
+    }
+    let identification = identification::of(env, segment, fixed);
+    match identification.refused() {
+        Some(reason) => Err(Turn::drop(reason, fixed.link)),
+        None => Ok(identification),
+    }
 }
 
 /// The longest packet of this family that fits an interface, once it is what leaves by it.

@@ -6,14 +6,19 @@ use crate::{
     DropReason, Environment, Family, Step, Turn,
     family::Header as _,
     flow::{PortPair, Tick},
-    maps::{Attachment, DatagramKey},
+    maps::{Attachment, DatagramKey, FragmentRecord},
     packet::{Ethernet, Tcp, protocol},
-    stages::parse::{Packet, not_ours, own_address, refuse},
+    stages::{
+        identification::Identification,
+        parse::{Packet, not_ours, own_address, refuse},
+        transport::Segment,
+    },
 };
 
-/// How long the rest of a datagram is waited for, in ticks: a little over the 60 seconds of RFC 8200,
-/// section 4.5.
-const LONGEST_WAIT: u32 = 60;
+/// Time after the first fragment in which later ones are forwarded, in ticks: 32 seconds. Identifications are not
+/// used again for this long and the receiver's reassembly time, so a longer time would allow fewer
+/// datagrams. Linux gives up reassembly after 30 seconds.
+pub(super) const LONGEST_WAIT: u32 = 30;
 
 /// The longest packet that fragments can make.
 const LONGEST_DATAGRAM: u32 = 65_535;
@@ -55,14 +60,58 @@ pub(super) fn follow<F: Family, E: Environment>(
         id: packet.fragment.id.raw(),
         protocol: u32::from(packet.protocol),
     };
-    let ports = F::fragments(env, &key).filter(|p| env.now().since(Tick(p.seen)) <= LONGEST_WAIT);
-    let Some(ports) = ports else {
+    let Some(record) = find(env, &key) else {
         return Err(refuse(env, attachment, packet, DropReason::FragmentOrphan));
     };
     if packet.protocol == F::ICMP {
         return Err(echo(env, attachment, packet)?);
     }
-    Ok(PortPair::new(ports.source, ports.destination))
+    Ok(PortPair::new(record.source, record.destination))
+}
+
+/// Returns the record of a datagram whose first fragment came not too long ago.
+#[inline(always)]
+fn find<F: Family, E: Environment>(env: &E, key: &DatagramKey<F>) -> Option<FragmentRecord> {
+    F::fragments(env, key).filter(|record| env.now().since(Tick(record.seen)) <= LONGEST_WAIT)
+}
+
+/// Returns the key of the datagram that a fragment belongs to.
+#[inline(always)]
+fn datagram<F: Family>(segment: &Segment<F>) -> DatagramKey<F> {
+    DatagramKey {
+        network: segment.key.realm.network(),
+        source: segment.key.source,
+        destination: segment.key.destination,
+        id: segment.fragment.id.raw(),
+        protocol: segment.protocol.into(),
+    }
+}
+
+/// Returns the record of a fragment's datagram.
+#[inline(always)]
+pub(super) fn record<F: Family, E: Environment>(
+    env: &E,
+    segment: &Segment<F>,
+) -> Option<FragmentRecord> {
+    find(env, &datagram(segment))
+}
+
+/// Records a first fragment that was forwarded, for those that follow. A function of its own for its
+/// stack.
+#[inline(never)]
+pub(super) fn note<F: Family, E: Environment>(
+    env: &mut E,
+    segment: &Segment<F>,
+    identification: Identification,
+) {
+    let record = FragmentRecord {
+        source: segment.key.ports.source(),
+        destination: segment.key.ports.destination(),
+        seen: env.now().0,
+        id: identification.id(),
+        pair: identification.pair(),
+    };
+    F::note_fragments(env, &datagram(segment), &record);
 }
 
 /// The rest of an echo request goes back as the rest of the answer.

@@ -15,7 +15,7 @@ use crate::{
         established::ended,
         forward::{GROWTH, SMALLEST_MTU_V6, egress},
         icmp_error::checksum_of,
-        limit, next_hop,
+        identification, limit, next_hop,
         parse::{Fragment, L3, Place, is_on_wire, not_ours, own_address},
         translate::Outer,
         transport::Message,
@@ -222,6 +222,9 @@ fn within<A: Family, T: Family, E: Environment>(
     inner.replace_addresses(destination, source);
     outer.replace_addresses(source, destination);
     outer.age(A::AGED);
+    if outer.fragmentable() {
+        outer.set_id(identification::of_whole(env, fixed, A::ICMP));
+    }
     let icmp = Icmp::at(env, report.at.get()).ok_or(failed)?;
     icmp.set_checksum(Be16::new(0));
     finish::<A, T, E>(

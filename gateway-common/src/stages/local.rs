@@ -6,7 +6,7 @@ use crate::{
     Be32, DropReason, Environment, Family, IpAddress, Step, Turn, V4,
     checksum::{self, Sum},
     family::Header as _,
-    maps::{Address, AddressKey, Attachment, DatagramKey, NO_LINK, Ports},
+    maps::{Address, AddressKey, Attachment, DatagramKey, FragmentRecord, NO_LINK},
     packet::{Arp, Ethernet, Icmp, Mac, protocol},
     stages::{
         parse::{not_ours, own_address},
@@ -112,11 +112,11 @@ pub(super) fn echo<F: Family, E: Environment>(
             id: message.fragment.id.raw(),
             protocol: u32::from(F::ICMP),
         };
-        let ports = Ports {
+        let record = FragmentRecord {
             seen: env.now().0,
-            ..Ports::default()
+            ..FragmentRecord::default()
         };
-        F::note_fragments(env, &key, &ports);
+        F::note_fragments(env, &key, &record);
     }
     Ok(Turn::REPLY)
 }

@@ -15,6 +15,7 @@ mod fragment;
 mod handshake;
 mod icmp_error;
 mod icmp_relay;
+mod identification;
 mod limit;
 mod local;
 mod neighbour;
@@ -40,6 +41,7 @@ use crate::{
     packet::{EtherType, Ethernet, protocol},
 };
 
+pub use identification::{NONE_FREE, Space, allocate};
 pub use options::read as syn_options;
 pub use source_nat::{FIRST_PORT, SOURCE_PORTS};
 

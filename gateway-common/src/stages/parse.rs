@@ -52,6 +52,12 @@ impl Place {
         (self.0 & Self::MASK) as usize
     }
 
+    /// Returns the place so many bytes before.
+    #[inline(always)]
+    pub(super) const fn minus(self, less: usize) -> Self {
+        Self::new(self.get().wrapping_sub(less))
+    }
+
     /// So many bytes further.
     #[inline(always)]
     pub(super) const fn plus(self, more: usize) -> Self {

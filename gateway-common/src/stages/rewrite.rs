@@ -6,12 +6,12 @@
 //! at the receiver; so it is recognised and completed here.
 
 use crate::{
-    Be16, DropReason, Environment, Family, Step, Turn,
+    Be16, Be32, DropReason, Environment, Family, Step, Turn,
     checksum::{self, Sum},
     family::{Header as _, pseudo_header},
     flow::FlowRef,
     maps::Statistic,
-    packet::{Ethernet, TcpFlags},
+    packet::{Ethernet, FragmentHeader, TcpFlags, protocol},
     stages::{
         forward::Way,
         options,
@@ -35,6 +35,17 @@ pub(super) fn rewrite<A: Family, T: Family, E: Environment>(
     let header = segment.header(env)?;
     header.age(fixed.header_delta);
     header.set_addresses(source, destination);
+    if way.identification.is_new() {
+        let id = way.identification.id();
+        if A::ICMP == protocol::ICMP {
+            header.set_id(id);
+        } else {
+            let at = segment.l4.minus(FragmentHeader::LENGTH).get();
+            FragmentHeader::at(env, at)
+                .ok_or(gone)?
+                .set_id(Be32::new(id));
+        }
+    }
     let ethernet = Ethernet::at(env, 0).ok_or(Turn::drop(DropReason::Truncated, fixed.link))?;
     ethernet.set_stations(way.hop.mac, way.egress.mac);
     Ok(())

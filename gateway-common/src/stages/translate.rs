@@ -36,7 +36,10 @@ pub(super) fn segment<A: Family, T: Family, E: Environment>(
         hop_limit: old.hop_limit() - 1,
         protocol: segment.protocol,
         payload: segment.payload,
-        fragment: segment.fragment,
+        fragment: Fragment {
+            id: Be32::new(way.identification.id()),
+            position: segment.fragment.position,
+        },
     };
     let written = if A::ICMP == protocol::ICMP {
         let growth = Ipv6::OCTETS - Ipv4::OCTETS;

@@ -23,8 +23,9 @@ use gateway_common::{
     flow::{Flow, FlowKey, Table, Tick},
     maps::{
         ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress,
-        Limits, Link, LinkCounters, LinkDropKey, MOST_ATTACHMENTS, MOST_BACKENDS, MOST_LINKS,
-        NatAddress, Port, PortKey, Ports, Statistic, Usage, attachment_index, name,
+        FragmentRecord, Identifications, Limits, Link, LinkCounters, LinkDropKey, MOST_ATTACHMENTS,
+        MOST_BACKENDS, MOST_LINKS, NatAddress, Port, PortKey, Statistic, Usage, attachment_index,
+        name,
     },
 };
 
@@ -52,7 +53,7 @@ type HashOf<K, V> = BpfHashMap<MapData, Raw<K>, Raw<V>>;
 pub struct Flows<F: Family> {
     established: HashOf<FlowKey<F>, Flow<F>>,
     embryonic: HashOf<FlowKey<F>, Flow<F>>,
-    fragments: HashOf<DatagramKey<F>, Ports>,
+    fragments: HashOf<DatagramKey<F>, FragmentRecord>,
 }
 
 impl<F: Family> Flows<F> {
@@ -123,6 +124,7 @@ pub struct Maps {
     links: ArrayOf<Link>,
     limits: ArrayOf<Limits>,
     usage: ArrayOf<Usage>,
+    identifications: ArrayOf<Identifications>,
     conflicts: HashOf<AddressKey, Conflict>,
     flows_v4: Flows<V4>,
     flows_v6: Flows<V6>,
@@ -179,6 +181,7 @@ impl Maps {
             links: take(ebpf, name::LINKS)?,
             limits: take(ebpf, name::LIMITS)?,
             usage: take(ebpf, name::USAGE)?,
+            identifications: take(ebpf, name::IDENTIFICATIONS)?,
             conflicts: take(ebpf, name::CONFLICTS)?,
             flows_v4: Flows::take(
                 ebpf,
@@ -453,6 +456,18 @@ impl Maps {
     /// When the kernel refuses.
     pub fn set_usage(&mut self, slot: u32, usage: Usage) -> Result<(), MapError> {
         self.usage.set(slot, Raw(usage), 0)
+    }
+
+    /// Sets the allocation state of the identifications in a bucket.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn set_identifications(
+        &mut self,
+        bucket: u32,
+        state: Identifications,
+    ) -> Result<(), MapError> {
+        self.identifications.set(bucket, Raw(state), 0)
     }
 
     /// Stations that use an address of ours.

@@ -15,7 +15,7 @@ use tests::{
 const WRITTEN: &str = include_str!("costs.txt");
 
 /// What is counted, as the file's columns.
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "part",
     "lookup",
     "element",
@@ -27,6 +27,7 @@ const COLUMNS: [&str; 11] = [
     "sum",
     "SYN options",
     "loop",
+    "allocation",
 ];
 
 /// A table that grows.
