@@ -17,11 +17,6 @@ const RESERVED_V4: &[(Ipv4Addr, Ipv4Addr, &str)] = &[
     block_v4([0, 0, 0, 0], 8, "of \"this network\" (0.0.0.0/8)"),
     block_v4([127, 0, 0, 0], 8, "a loopback address"),
     block_v4([169, 254, 0, 0], 16, "a link-local address"),
-    block_v4(
-        [192, 0, 0, 0],
-        24,
-        "an address of IETF protocols (192.0.0.0/24)",
-    ),
     block_v4([224, 0, 0, 0], 4, "a multicast address"),
     block_v4([240, 0, 0, 0], 4, "a broadcast or reserved address"),
 ];
@@ -30,7 +25,6 @@ const RESERVED_V4: &[(Ipv4Addr, Ipv4Addr, &str)] = &[
 const RESERVED_V6: &[(Ipv6Addr, Ipv6Addr, &str)] = &[
     block_v6(0, 96, "unspecified, loopback or IPv4-compatible (::/96)"),
     block_v6(0xffff << 32, 96, "an IPv4-mapped address"),
-    block_v6(0x100 << 112, 64, "a discard-only address (100::/64)"),
     block_v6(0xfe80 << 112, 10, "a link-local address"),
     block_v6(0xff00 << 112, 8, "a multicast address"),
 ];
@@ -293,6 +287,7 @@ mod tests {
             "169.255.0.0",
             "172.16.0.1",
             "191.255.255.255",
+            "192.0.0.9",
             "192.0.1.0",
             "192.0.2.1",
             "192.168.0.1",
@@ -304,7 +299,7 @@ mod tests {
             "::ffff:0:10.0.0.1",
             "64:ff9b::a00:1",
             "64:ff9b:1::1",
-            "100:0:0:1::",
+            "100::1",
             "2001:db8::1",
             "2002:a00:1::1",
             "fd00::5",
@@ -321,7 +316,6 @@ mod tests {
             ("127.255.255.255", "loopback"),
             ("169.254.0.0", "link-local"),
             ("169.254.255.255", "link-local"),
-            ("192.0.0.9", "IETF protocols"),
             ("224.0.0.0", "multicast"),
             ("239.255.255.255", "multicast"),
             ("240.0.0.0", "reserved"),
@@ -330,7 +324,6 @@ mod tests {
             ("::1", "loopback"),
             ("::10.0.0.1", "IPv4-compatible"),
             ("::ffff:10.0.0.1", "IPv4-mapped"),
-            ("100::1", "discard-only"),
             ("fe80::1", "link-local"),
             ("febf::1", "link-local"),
             ("ff00::", "multicast"),

@@ -148,7 +148,14 @@ impl NetworkRequest {
         for (place, range) in self.pool.iter().enumerate() {
             let field = format!("pool[{place}]");
             check_hosts(&field, *range)?;
-            check_range_within(&field, *range, &self.prefixes)?;
+            let (first, last) = range.ends();
+            for end in [first, last] {
+                let mut prefixes = self.prefixes.iter();
+                if !self.prefixes.is_empty() && !prefixes.any(|prefix| prefix.contains(&end)) {
+                    let detail = format!("{end} is in none of the network's prefixes");
+                    return Err(Problem::invalid(field, detail));
+                }
+            }
         }
         Ok(())
     }
