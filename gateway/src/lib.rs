@@ -13,6 +13,7 @@ pub mod log_limit;
 pub mod memory;
 pub mod model;
 pub mod netlink;
+pub mod outbound;
 pub mod privileges;
 pub mod store;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! Telling webhooks of events: at least once each, in order, again after failures.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -13,13 +14,17 @@ use jiff::Timestamp;
 use log::{info, warn};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use serde::Serialize;
-use tokio::{sync::OnceCell, task::JoinSet, time::sleep};
+use tokio::{
+    sync::OnceCell,
+    task::JoinSet,
+    time::{sleep, sleep_until},
+};
 
 use crate::{
     agent::{Agent, deliveries::Delivery},
-    auth::oidc::outside_client,
     config::Config,
-    model::{Access, Principal, Role, event::Event},
+    model::{Access, Principal, Role, event::Event, webhook::is_permitted_port},
+    outbound::{self, CALL_TIMEOUT, destination::is_permitted, host_addresses::HostAddresses},
 };
 
 /// How long to wait for something to do, where nothing is known to come.
@@ -35,7 +40,53 @@ struct Message<'a> {
     data: &'a Event,
 }
 
-/// Sends to where tenants want it, but not into networks that they might only reach through us.
+/// Time after which a destination that could not be reached is reported, counted from the attempt's start. It is
+/// longer than any attempt, so that the time tells nothing of how far the attempt came.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(6);
+const _: () = assert!(UNREACHABLE_AFTER.as_secs() > CALL_TIMEOUT.as_secs());
+
+/// Reason why an event could not be delivered.
+#[derive(Debug)]
+enum Failure {
+    /// The receiver answered with a status other than success.
+    Status(u16),
+    /// No HTTP answer came, for the reason in the text.
+    Unreachable(String),
+    /// The gateway itself can't send, for the reason in the text.
+    Unable(String),
+}
+
+impl Failure {
+    /// Returns the sentence that the tenant sees.
+    ///
+    /// It is the same for a name without addresses, an address that is refused, a port that is closed or filtered and
+    /// a failed TLS handshake: otherwise tenants could explore by webhooks what only the gateway can see.
+    fn public(&self) -> String {
+        match self {
+            Self::Status(status) => format!("the receiver answered with status {status}"),
+            Self::Unreachable(_) => "the receiver could not be reached: check name, port and \
+                                     certificate, or ask the gateway's operator, whose log has the \
+                                     details"
+                .to_owned(),
+            Self::Unable(_) => {
+                "the gateway can't call webhooks: ask its operator, whose log has the details"
+                    .to_owned()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "answered with status {status}"),
+            Self::Unreachable(detail) => write!(f, "unreachable: {detail}"),
+            Self::Unable(detail) => write!(f, "unable to send: {detail}"),
+        }
+    }
+}
+
+/// Client for webhooks, which refuses destinations that tenants may not have called.
 pub struct Caller {
     /// Made when it is first needed: a host that calls nobody needs no authorities.
     client: OnceCell<reqwest::Client>,
@@ -44,7 +95,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// By the configuration.
+    /// Returns a client as configured.
     ///
     /// # Errors
     /// When the file of authorities can't be read.
@@ -61,12 +112,23 @@ impl Caller {
     }
 
     fn make(&self) -> Result<reqwest::Client> {
-        outside_client(self.authorities.as_deref(), |builder| {
+        outbound::client(self.authorities.as_deref(), |builder| {
             builder.dns_resolver(Arc::new(Resolver(Arc::clone(&self.networks))))
         })
     }
 
-    async fn send(&self, delivery: &Delivery) -> Result<(), String> {
+    /// Makes one attempt at a delivery. An attempt that finds the destination unreachable always takes
+    /// [`UNREACHABLE_AFTER`].
+    async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure> {
+        let start = tokio::time::Instant::now();
+        let outcome = self.send(delivery).await;
+        if matches!(outcome, Err(Failure::Unreachable(_))) {
+            sleep_until(start + UNREACHABLE_AFTER).await;
+        }
+        outcome
+    }
+
+    async fn send(&self, delivery: &Delivery) -> Result<(), Failure> {
         let viewer = Principal {
             name: String::new(),
             from: String::new(),
@@ -75,24 +137,19 @@ impl Caller {
         let Some(event) = delivery.recorded.seen_by(&viewer) else {
             return Ok(());
         };
-        let url = reqwest::Url::parse(&delivery.webhook.url).map_err(|error| error.to_string())?;
-        let literal = url.host_str().unwrap_or_default();
-        let literal = literal.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(address) = literal.parse()
-            && !may_call(address, &self.networks)
-        {
-            return Err(forbidden(literal));
-        }
+        let unable = |error: &dyn fmt::Display| Failure::Unable(error.to_string());
+        let url = reqwest::Url::parse(&delivery.webhook.url).map_err(|error| unable(&error))?;
+        check_destination(&url, &self.networks).map_err(Failure::Unreachable)?;
         let message = Message {
             kind: format!("{}.{}", event.kind, event.action),
             timestamp: event.at,
             data: &event,
         };
-        let body = serde_json::to_string(&message).map_err(|error| error.to_string())?;
+        let body = serde_json::to_string(&message).map_err(|error| unable(&error))?;
         let id = format!("{}-{}", delivery.uid.simple(), event.id);
         let now = Timestamp::now().as_second();
         let client = self.client.get_or_try_init(async || self.make()).await;
-        let client = client.map_err(|error| format!("{error:#}"))?;
+        let client = client.map_err(|error| Failure::Unable(format!("{error:#}")))?;
         let response = client
             .post(url)
             .header("content-type", "application/json")
@@ -105,69 +162,63 @@ impl Caller {
             .body(body)
             .send()
             .await;
+        // The body of the answer is not read; dropping the answer closes the connection.
         match response {
             Ok(response) if response.status().is_success() => Ok(()),
-            Ok(response) => Err(format!("it answered {}", response.status())),
+            Ok(response) => Err(Failure::Status(response.status().as_u16())),
             Err(error) => {
                 let error = anyhow::Error::from(error.without_url());
-                Err(format!("{error:#}"))
+                Err(Failure::Unreachable(format!("{error:#}")))
             }
         }
     }
 }
 
-fn forbidden(address: &str) -> String {
+/// Refuses a URL whose port, or whose literal address, no webhook may have. Names are checked when they are resolved.
+fn check_destination(url: &reqwest::Url, networks: &[IpNet]) -> Result<(), String> {
+    let port = url.port_or_known_default().unwrap_or(0);
+    if !is_permitted_port(port) {
+        return Err(format!("webhooks may not be on port {port}"));
+    }
+    let literal = url.host_str().unwrap_or_default();
+    let literal = literal.trim_start_matches('[').trim_end_matches(']');
+    let Ok(address) = literal.parse() else {
+        return Ok(());
+    };
+    let own = HostAddresses::read().map_err(|error| error.to_string())?;
+    if is_permitted(address, own.contains(address), networks) {
+        return Ok(());
+    }
+    Err(refused(&[address]))
+}
+
+fn refused(addresses: &[IpAddr]) -> String {
+    let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     format!(
-        "{address} is in no network that webhooks may be in: the operator can allow it with \
-         webhook_networks"
+        "no webhook may be at {}: allow the network with webhook_networks, an address of this host by itself",
+        shown.join(", ")
     )
 }
 
-/// Whether webhooks may be there: on the internet, or where the operator allows it.
-fn may_call(address: IpAddr, networks: &[IpNet]) -> bool {
-    let address = address.to_canonical();
-    networks.iter().any(|network| network.contains(&address)) || is_public(address)
-}
-
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, ..] = v4.octets();
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_documentation()
-                || a == 0
-                || a >= 240
-                || (a == 100 && (64..128).contains(&b))
-                || (a == 198 && (18..20).contains(&b))
-                || (a == 192 && b == 0 && v4.octets()[2] == 0))
-        }
-        // Global unicast (RFC 4291), without what leads to IPv4 addresses (RFC 6052, RFC 3056).
-        IpAddr::V6(v6) => {
-            let segments = v6.segments();
-            segments[0] & 0xe000 == 0x2000
-                && segments[0] != 0x2002
-                && segments[..2] != [0x2001, 0]
-                && segments[..2] != [0x2001, 0x0db8]
-        }
-    }
-}
-
-/// Resolves names to addresses that may be called.
+/// Resolver that returns only addresses that webhooks may be at. The connection goes to one of these, so that a name
+/// whose addresses change between check and connection gains nothing.
 struct Resolver(Arc<[IpNet]>);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let networks = Arc::clone(&self.0);
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found
-                .filter(|address| may_call(address.ip(), &networks))
-                .collect();
+            let found: Vec<SocketAddr> =
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let own = HostAddresses::read()?;
+            let permitted = |address: &&SocketAddr| {
+                let address = address.ip();
+                is_permitted(address, own.contains(address), &networks)
+            };
+            let allowed: Vec<SocketAddr> = found.iter().filter(permitted).copied().collect();
             if allowed.is_empty() {
-                return Err(forbidden(name.as_str()).into());
+                let addresses: Vec<IpAddr> = found.iter().map(SocketAddr::ip).collect();
+                return Err(refused(&addresses).into());
             }
             let addresses: Addrs = Box::new(allowed.into_iter());
             Ok(addresses)
@@ -189,7 +240,7 @@ pub async fn run(agent: Arc<Agent>, caller: Caller) {
         for delivery in turn.deliveries {
             let caller = Arc::clone(&caller);
             sending.spawn(async move {
-                let outcome = caller.send(&delivery).await;
+                let outcome = caller.deliver(&delivery).await;
                 (delivery, outcome)
             });
         }
@@ -201,10 +252,10 @@ pub async fn run(agent: Arc<Agent>, caller: Caller) {
                 return;
             },
             Some(Ok((delivery, outcome))) = sending.join_next() => {
-                match &outcome {
-                    Ok(()) => {}
-                    Err(error) => info!("webhook {}: {error}", delivery.reference),
+                if let Err(failure) = &outcome {
+                    info!("webhook: delivery failed webhook={} reason={failure}", delivery.reference);
                 }
+                let outcome = outcome.map_err(|failure| failure.public());
                 let mut core = agent.core.lock().await;
                 if let Err(error) = core.delivered(&delivery, outcome, Instant::now()) {
                     warn!("it could not be put down how far {} is: {error}", delivery.reference);
@@ -220,34 +271,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_the_gateway_can_reach_is_not_called() {
-        let may = |address: &str, networks: &[IpNet]| may_call(address.parse().unwrap(), networks);
-        for public in ["8.8.8.8", "2606:4700::1111"] {
-            assert!(may(public, &[]), "{public}");
-        }
-        for private in [
-            "127.0.0.1",
-            "10.0.0.1",
-            "192.168.1.1",
-            "172.16.0.1",
-            "169.254.169.254",
-            "100.64.0.1",
-            "0.0.0.0",
-            "255.255.255.255",
-            "224.0.0.1",
-            "::1",
-            "::",
-            "fe80::1",
-            "fd00::1",
-            "::ffff:10.0.0.1",
-            "64:ff9b::a00:1",
-            "2002:a00:1::",
-            "ff02::1",
+    fn literal_addresses_and_ports_are_checked_however_they_are_written() {
+        let refused = |url: &str| {
+            let url = reqwest::Url::parse(url).unwrap();
+            check_destination(&url, &[]).is_err()
+        };
+        for url in [
+            "https://127.0.0.1/",
+            "https://127.0.0.1./",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://0177.0.0.1/",
+            "https://[::1]/",
+            "https://[::ffff:127.0.0.1]/",
+            "https://[::ffff:7f00:1]/",
+            "https://10.0.0.1:8443/",
+            "https://8.8.8.8:22/",
+            "http://8.8.8.8:25/",
         ] {
-            assert!(!may(private, &[]), "{private}");
+            assert!(refused(url), "{url}");
         }
-        let allowed = ["10.0.0.0/8".parse().unwrap()];
-        assert!(may("10.0.0.1", &allowed) && may("::ffff:10.0.0.1", &allowed));
-        assert!(!may("127.0.0.1", &allowed));
+        for url in [
+            "https://8.8.8.8/",
+            "http://8.8.8.8:8080/",
+            "https://name.example/",
+        ] {
+            assert!(!refused(url), "{url}");
+        }
+    }
+
+    #[test]
+    fn tenants_see_one_sentence_whatever_kept_the_gateway_from_the_receiver() {
+        let sentence = |detail: &str| Failure::Unreachable(detail.to_owned()).public();
+        assert_eq!(sentence("connection refused"), sentence("no such name"));
+        assert!(!sentence("10.0.0.1 refused").contains("10.0.0.1"));
+        assert_eq!(
+            Failure::Status(503).public(),
+            "the receiver answered with status 503"
+        );
     }
 }

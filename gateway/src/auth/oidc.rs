@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     str::FromStr,
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
-use crate::{auth::Credential, log_limit::LogLimit, model::identity::Claim};
+use crate::{auth::Credential, log_limit::LogLimit, model::identity::Claim, outbound};
 
 /// Keys are read anew at least so often.
 const KEEP: Duration = Duration::from_secs(3_600);
@@ -25,8 +24,6 @@ const KEEP: Duration = Duration::from_secs(3_600);
 const AGAIN: Duration = Duration::from_secs(5);
 /// Keys that can't be read anew are used for so long.
 const STALE: Duration = Duration::from_secs(86_400);
-/// How long an issuer may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest answer of an issuer, in bytes.
 const MOST: usize = 1 << 20;
 
@@ -68,39 +65,6 @@ impl TryFrom<String> for IssuerSettings {
     }
 }
 
-/// An HTTP client for what lies outside: it trusts the system's authorities, and those in the file.
-///
-/// # Errors
-/// When the file can't be read, or there are no authorities at all.
-pub fn outside_client(
-    authorities: Option<&Path>,
-    configure: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
-) -> Result<reqwest::Client> {
-    let builder = || {
-        let builder = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("gateway/", env!("CARGO_PKG_VERSION")));
-        configure(builder)
-    };
-    let Some(path) = authorities else {
-        return builder().build().context(
-            "nobody outside can be called: install the system's certificate authorities, or name \
-             some with outside_ca",
-        );
-    };
-    let shown = path.display();
-    let text = fs::read(path).with_context(|| format!("could not read {shown}"))?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&text)
-        .with_context(|| format!("{shown} holds no certificates"))?;
-    // Where the system has none, these are all there are.
-    builder()
-        .tls_certs_merge(certificates.clone())
-        .build()
-        .or_else(|_| builder().tls_certs_only(certificates).build())
-        .with_context(|| format!("{shown} can't be used"))
-}
-
 /// All issuers that are trusted.
 pub struct Issuers {
     issuers: HashMap<String, Issuer>,
@@ -134,7 +98,7 @@ impl Issuers {
     pub fn new(settings: &[IssuerSettings], authorities: Option<&PathBuf>) -> Result<Self> {
         let mut issuers = HashMap::new();
         for settings in settings {
-            let client = outside_client(authorities.map(PathBuf::as_path), |builder| {
+            let client = outbound::client(authorities.map(PathBuf::as_path), |builder| {
                 builder.https_only(true)
             })?;
             let issuer = Issuer {

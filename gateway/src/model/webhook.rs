@@ -33,7 +33,8 @@ impl std::fmt::Debug for Webhook {
 pub struct WebhookRequest {
     /// The webhook's name.
     pub name: Name,
-    /// Where events are sent: `https://...`, or `http://...` within networks that are trusted.
+    /// Where events are sent: `https://...`, or `http://...` within networks that are trusted. The port is 80, 443 or
+    /// above 1023.
     pub url: String,
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,7 +45,18 @@ pub struct WebhookRequest {
 impl WebhookRequest {
     /// Checks the address.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        check_url(&self.url)
+        check_url(&self.url)?;
+        // Only of new webhooks: one of an earlier version on another port is not called, but no reason not to start.
+        let port = reqwest::Url::parse(&self.url)
+            .ok()
+            .and_then(|url| url.port_or_known_default());
+        if port.is_some_and(is_permitted_port) {
+            return Ok(());
+        }
+        Err(Problem::invalid(
+            "url",
+            format!("{PORTS}: choose another port"),
+        ))
     }
 }
 
@@ -65,6 +77,16 @@ fn check_url(url: &str) -> Result<(), Problem> {
         ),
         Ok(_) => Ok(()),
     }
+}
+
+/// Rule for the ports of webhooks, as the beginning of a sentence.
+const PORTS: &str = "events are sent to port 80, port 443, or a port above 1023";
+
+/// Returns whether a webhook may be on the port: those of HTTP and HTTPS, and those that any user may open. Other
+/// well-known ports (RFC 6335, section 6) belong to protocols that may take the lines of a request for commands.
+#[must_use]
+pub const fn is_permitted_port(port: u16) -> bool {
+    matches!(port, 80 | 443 | 1_024..)
 }
 
 /// The text of a new secret, as Standard Webhooks has it.
@@ -135,8 +157,26 @@ mod tests {
             request.check().is_ok()
         };
         assert!(check("https://example.com/hook?x=1") && check("http://10.0.0.1:8080"));
-        for wrong in ["", "ftp://x", "https://", "https://u:p@x/", "x"] {
+        for wrong in [
+            "",
+            "ftp://x",
+            "https://",
+            "https://u:p@x/",
+            "x",
+            "https://x:22/",
+            "http://x:25/",
+        ] {
             assert!(!check(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ports_of_other_protocols_are_refused() {
+        for port in [80, 443, 1_024, 8_443, 65_535] {
+            assert!(is_permitted_port(port), "{port}");
+        }
+        for port in [0, 1, 22, 25, 53, 79, 81, 179, 444, 1_023] {
+            assert!(!is_permitted_port(port), "{port}");
         }
     }
 }
