@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::{
     agent::detection::Probing,
-    auth::oidc::IssuerSettings,
+    auth::{authorities::ClientAuthorities, oidc::IssuerSettings},
     model::operations::{DefaultQuotas, Policy},
 };
 
@@ -91,6 +91,10 @@ pub struct Settings {
     /// The authorities whose client certificates are accepted, a PEM file; unset: none are
     #[arg(long, env = "GATEWAY_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
+    /// Certificate revocation lists for client certificates, a PEM file; read again on SIGHUP; unset: none are
+    /// looked at
+    #[arg(long, env = "GATEWAY_TLS_CLIENT_CRL", value_name = "FILE")]
+    pub tls_client_crl: Option<PathBuf>,
     /// An OpenID Connect issuer whose tokens are accepted; several are separated by blanks
     #[arg(
         long = "oidc-issuer",
@@ -104,7 +108,7 @@ pub struct Settings {
     #[arg(long, env = "GATEWAY_OUTSIDE_CA", value_name = "FILE")]
     pub outside_ca: Option<PathBuf>,
     /// Networks that webhooks may be in, beside those of the public internet; several are separated
-    /// by blanks [default: none]
+    /// by blanks; an address of this host needs an entry of its own [default: none]
     #[arg(
         long = "webhook-network",
         env = "GATEWAY_WEBHOOK_NETWORKS",
@@ -200,6 +204,8 @@ pub struct TlsSettings {
     pub key: PathBuf,
     /// The file of the authorities whose client certificates are accepted.
     pub client_ca: Option<PathBuf>,
+    /// The file of the revocation lists for client certificates.
+    pub client_crl: Option<PathBuf>,
 }
 
 impl Config {
@@ -252,6 +258,9 @@ impl Config {
                 "address_probe_interval is {probe_interval}: it must be 10 to 10000 milliseconds"
             );
         }
+        if settings.tls_client_crl.is_some() && settings.tls_client_ca.is_none() {
+            bail!("tls_client_crl is of no use without tls_client_ca: name the authorities too");
+        }
         let tls = match (settings.listen, settings.tls_certificate, settings.tls_key) {
             (None, ..) => None,
             (Some(listen), Some(certificate), Some(key)) => Some(TlsSettings {
@@ -259,6 +268,7 @@ impl Config {
                 certificate,
                 key,
                 client_ca: settings.tls_client_ca,
+                client_crl: settings.tls_client_crl,
             }),
             (Some(_), ..) => {
                 bail!(
@@ -305,10 +315,26 @@ impl Config {
                     endpoints: settings.quota_endpoints.unwrap_or(endpoints),
                 },
                 issuers: oidc_issuers.iter().map(|i| i.url.clone()).collect(),
+                // Read from the file when the listener opens.
+                authorities: Vec::new(),
                 most_connections: defaults.most_connections,
             },
             oidc_issuers,
         })
+    }
+
+    /// Reads the authorities whose client certificates are accepted, if there are any.
+    ///
+    /// # Errors
+    /// When a file can't be read, or holds something else.
+    pub fn client_authorities(&self) -> Result<Option<ClientAuthorities>> {
+        let tls = self.tls.as_ref();
+        let Some((path, lists)) =
+            tls.and_then(|tls| Some((tls.client_ca.as_ref()?, tls.client_crl.as_deref())))
+        else {
+            return Ok(None);
+        };
+        ClientAuthorities::read(path, lists).map(Some)
     }
 
     /// The control socket.
@@ -338,6 +364,7 @@ impl Settings {
             tls_certificate: self.tls_certificate.or(other.tls_certificate),
             tls_key: self.tls_key.or(other.tls_key),
             tls_client_ca: self.tls_client_ca.or(other.tls_client_ca),
+            tls_client_crl: self.tls_client_crl.or(other.tls_client_crl),
             oidc_issuers: self.oidc_issuers.or(other.oidc_issuers),
             outside_ca: self.outside_ca.or(other.outside_ca),
             webhook_networks: self.webhook_networks.or(other.webhook_networks),

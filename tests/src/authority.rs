@@ -4,13 +4,18 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
 
 /// An authority, and a directory for what it signs.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    signed: AtomicU64,
     files: tempfile::TempDir,
 }
 
@@ -21,6 +26,8 @@ pub struct Signed {
     pub certificate: PathBuf,
     /// The key's file.
     pub key: PathBuf,
+    /// The certificate's serial number.
+    pub serial: u64,
 }
 
 impl Default for Authority {
@@ -43,7 +50,11 @@ impl Authority {
         let issuer = CertifiedIssuer::self_signed(params, key).expect("a certificate");
         let files = tempfile::tempdir().expect("a directory");
         fs::write(files.path().join("ca.pem"), issuer.pem()).expect("a file");
-        Self { issuer, files }
+        Self {
+            issuer,
+            signed: AtomicU64::new(1),
+            files,
+        }
     }
 
     /// Its certificate's file.
@@ -69,15 +80,44 @@ impl Authority {
         let loopback = SanType::IpAddress("127.0.0.1".parse().expect("an address"));
         let dns = SanType::DnsName(name.try_into().expect("a name"));
         params.subject_alt_names = vec![loopback, dns];
+        let serial = self.signed.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(SerialNumber::from(serial));
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         let signed = Signed {
             certificate: self.files.path().join(format!("{name}.pem")),
             key: self.files.path().join(format!("{name}.key")),
+            serial,
         };
         fs::write(&signed.certificate, certificate.pem()).expect("a file");
         fs::write(&signed.key, key.serialize_pem()).expect("a file");
         fs::set_permissions(&signed.key, fs::Permissions::from_mode(0o600)).expect("a mode");
         signed
+    }
+
+    /// Writes a revocation list that has these certificates; returns its file.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn revoke(&self, certificates: &[&Signed]) -> PathBuf {
+        let revoked = certificates.iter().map(|signed| RevokedCertParams {
+            serial_number: SerialNumber::from(signed.serial),
+            revocation_time: date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2024, 1, 1),
+            next_update: date_time_ymd(2090, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&self.issuer).expect("a list");
+        let path = self.files.path().join("crl.pem");
+        fs::write(&path, list.pem().expect("a list")).expect("a file");
+        path
     }
 }

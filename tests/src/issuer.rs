@@ -2,7 +2,10 @@
 
 use std::{
     fs,
+    net::{TcpListener, TcpStream},
     path::PathBuf,
+    sync::mpsc,
+    thread,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -25,7 +28,7 @@ pub struct Issuer {
     pub url: String,
     root: PathBuf,
     keys: Vec<(String, KeyPair)>,
-    _running: Running,
+    running: Option<Running>,
     _files: tempfile::TempDir,
 }
 
@@ -58,7 +61,7 @@ impl Issuer {
             url,
             root,
             keys: Vec::new(),
-            _running: running,
+            running: Some(running),
             _files: files,
         };
         issuer.rotate("first");
@@ -82,6 +85,43 @@ impl Issuer {
         let set = json!({ "keys": [jwk] }).to_string();
         fs::write(self.root.join("jwks"), set).expect("a file");
         self.keys.push((id.to_owned(), key));
+    }
+
+    /// Stops answering: connections are accepted, and handed over without a word. Waits until the old server is gone.
+    ///
+    /// # Panics
+    /// When the port is not given back.
+    pub fn stall(&mut self, namespace: &Namespace) -> mpsc::Receiver<TcpStream> {
+        // Killed, it would leave its worker behind, with the port.
+        if let Some(mut running) = self.running.take() {
+            running.terminate();
+        }
+        let address = self.url.trim_start_matches("https://").to_owned();
+        let listener = wait::until("the issuer's port", wait::SOON, || {
+            let address = address.clone();
+            namespace.run_in(move || TcpListener::bind(address).ok())
+        });
+        let (sender, accepted) = mpsc::channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if sender.send(stream).is_err() {
+                    return;
+                }
+            }
+        });
+        accepted
+    }
+
+    /// The same claims under another key's name, with a signature that is none.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn forged(&self, key_id: &str, claims: Value) -> String {
+        let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let header = part(json!({ "alg": "ES256", "typ": "JWT", "kid": key_id }));
+        let signature = URL_SAFE_NO_PAD.encode([7; 64]);
+        format!("{header}.{}.{signature}", part(self.claims(claims)))
     }
 
     /// A token of these claims, signed by the key of now. `iss`, `aud` and `exp` are set where the claims

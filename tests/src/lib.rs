@@ -17,6 +17,7 @@ pub mod issuer;
 pub mod lab;
 pub mod namespace;
 pub mod nginx;
+pub mod office;
 pub mod outcome;
 pub mod packet;
 pub mod pass;

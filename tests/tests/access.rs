@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::Stdio,
     sync::Arc,
 };
 
@@ -17,85 +17,11 @@ use tests::{
     issuer::Issuer,
     namespace::Namespace,
     nginx::Nginx,
+    office::{LISTEN, Office, read},
     process::{fail, succeed},
-    site::{BACKENDS, ENDPOINT, Site},
+    site::{BACKENDS, ENDPOINT},
     wait,
 };
-
-const LISTEN: &str = "127.0.0.1:8443";
-
-/// A gateway with a listener for tenants, and what its users need.
-struct Office {
-    site: Site,
-    authority: Authority,
-}
-
-impl Office {
-    fn open(configure: impl FnOnce(&Site, &Authority, &mut Agent)) -> Self {
-        let authority = Authority::new();
-        let mut site = Site::new();
-        site.host.ip("link set lo up");
-        let server = authority.sign("gateway");
-        let mut agent = std::mem::replace(&mut site.agent, Agent::prepare(&site.host));
-        for (key, value) in [
-            ("LISTEN", LISTEN.to_owned()),
-            ("TLS_CERTIFICATE", server.certificate.display().to_string()),
-            ("TLS_KEY", server.key.display().to_string()),
-            (
-                "TLS_CLIENT_CA",
-                authority.certificate().display().to_string(),
-            ),
-            ("OUTSIDE_CA", authority.certificate().display().to_string()),
-        ] {
-            agent.settings.insert(format!("GATEWAY_{key}"), value);
-        }
-        configure(&site, &authority, &mut agent);
-        agent.stop();
-        agent.restart();
-        site.agent = agent;
-        Self { site, authority }
-    }
-
-    /// A token's file.
-    fn token(&self, token: &str, role: &str) -> PathBuf {
-        let path = self.authority.directory().join(token.replace('/', "-"));
-        let to = path.display();
-        self.site.agent.cli(&format!(
-            "tenant token create {token} --role {role} --to {to}"
-        ));
-        path
-    }
-
-    /// The command line, as a tenant runs it.
-    fn remote(&self, token: &PathBuf, line: &str) -> Command {
-        let mut command = self.site.host.command(&binary().display().to_string());
-        command.args(line.split_whitespace());
-        command.args(["--server", &format!("https://{LISTEN}")]);
-        command.arg("--ca").arg(self.authority.certificate());
-        command.arg("--token-file").arg(token);
-        command
-    }
-
-    /// A request over TLS, with what the words for curl say; status and body.
-    fn curl(&self, method: &str, path: &str, words: &[&str]) -> (u16, String) {
-        let mut command = self.site.host.command("curl");
-        command.args(["-sS", "-m", "20", "-X", method, "-w", "\n%{http_code}"]);
-        command.arg("--cacert").arg(self.authority.certificate());
-        command.args(words).arg(format!("https://{LISTEN}{path}"));
-        let output = succeed(&mut command);
-        let (body, status) = output.rsplit_once('\n').expect("a status");
-        (status.parse().expect("a status"), body.to_owned())
-    }
-
-    fn with_token(&self, token: &str, method: &str, path: &str) -> (u16, String) {
-        let header = format!("authorization: Bearer {token}");
-        self.curl(method, path, &["-H", &header])
-    }
-}
-
-fn read(path: &PathBuf) -> String {
-    fs::read_to_string(path).expect("a token").trim().to_owned()
-}
 
 #[test]
 fn two_tenants_and_an_operator_go_through_the_life_of_a_connection() {
@@ -439,7 +365,8 @@ fn users_of_two_identity_systems_meet() {
         "{refusal}"
     );
 
-    let consumer = issuers[0].token(json!({ "groups": ["dev", "ops"], "email": "kim@a.example" }));
+    let consumer =
+        issuers[0].token(json!({ "groups": ["dev", "ops"], "preferred_username": "kim" }));
     let provider = issuers[1].token(json!({ "sub": "boss" }));
     let whoami = |token: &str| {
         let (status, text) = office.with_token(token, "GET", "/v1/whoami");
@@ -449,7 +376,7 @@ fn users_of_two_identity_systems_meet() {
     assert_eq!(whoami(&consumer)["roles"], json!({ "a": "consumer" }));
     assert_eq!(
         whoami(&consumer)["name"],
-        format!("kim@a.example of {first}")
+        format!("oidc:{first}#somebody (kim)")
     );
     assert_eq!(whoami(&provider)["roles"], json!({ "shop": "provider" }));
     // What one system says counts for that system's identities only.
@@ -518,7 +445,10 @@ fn users_of_two_identity_systems_meet() {
 fn a_client_certificate_is_as_good_as_a_token() {
     let office = Office::open(|_, _, _| {});
     let agent = &office.site.agent;
-    agent.cli("tenant identity create a/build --issuer certificate --claim dns --value build --role viewer");
+    agent.cli(&format!(
+        "tenant identity create a/build --issuer certificate --claim dns --value build --role viewer --authority {}",
+        office.authority.certificate().display()
+    ));
     let signed = office.authority.sign("build");
     let words = |signed: &tests::authority::Signed| {
         [
@@ -535,7 +465,10 @@ fn a_client_certificate_is_as_good_as_a_token() {
     };
     assert_eq!(ask(&signed, "/v1/tenants/a").0, 200);
     let (_, text) = ask(&signed, "/v1/whoami");
-    assert!(text.contains("certificate build"), "{text}");
+    assert!(
+        text.contains("certificate sha256:") && text.contains("(build)"),
+        "{text}"
+    );
     assert_eq!(ask(&signed, "/v1/tenants/shop").0, 404);
     assert_eq!(ask(&office.authority.sign("other"), "/v1/tenants/a").0, 404);
     // One that another authority signed does not get as far as asking.

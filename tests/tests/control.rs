@@ -299,11 +299,16 @@ fn a_provider_is_told_of_a_request_at_once_with_a_signature_and_again_after_fail
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        error.contains("in no network that webhooks may be in")
+        error.contains("could not be reached")
     });
+    let log = site.agent.log();
+    assert!(
+        log.contains("allow the network with webhook_networks"),
+        "{log}"
+    );
     site.agent.settings.insert(
         "GATEWAY_WEBHOOK_NETWORKS".to_owned(),
-        "127.0.0.0/8".to_owned(),
+        "127.0.0.1/32".to_owned(),
     );
     site.agent.stop();
     let received = receiver(listener, 2);
@@ -377,6 +382,7 @@ fn a_host_without_certificate_authorities_runs_the_agent_and_says_what_it_lacks(
         let error = listed[0]["status"]["last_error"]
             .as_str()
             .map(str::to_owned);
-        error.is_some_and(|error| error.contains("certificate authorities"))
+        error.is_some_and(|error| error.contains("ask its operator"))
     });
+    assert!(agent.log().contains("certificate authorities"));
 }

@@ -45,6 +45,7 @@ use crate::{
         RandomIdentifiers, Reference, State,
         authorization::authorize,
         event::{Recorded, events},
+        identity::Authority,
         operations::Policy,
     },
     store::{self, Loaded, Once, Store, StoreError},
@@ -460,6 +461,11 @@ impl Core {
     #[must_use]
     pub const fn contents(&self) -> &Contents {
         &self.current
+    }
+
+    /// Takes in which authorities' client certificates are accepted.
+    pub fn set_authorities(&mut self, authorities: Vec<Authority>) {
+        self.policy.authorities = authorities;
     }
 
     /// What operations depend on.

@@ -49,6 +49,7 @@ use crate::{
     files,
     lock::Lock,
     memory,
+    model::identity::Authority,
     netlink::{Kernel, Netlink, Watch},
     privileges,
     store::{self, Sqlite, Store as _},
@@ -178,6 +179,8 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         Some(settings) => Some(api::tls::Listener::open(settings).await?),
         None => None,
     };
+    let authorities = tls.as_ref().map(api::tls::Listener::authorities);
+    accept_authorities(&agent, authorities.unwrap_or_default()).await;
     let Prepared { _lock, socket } = prepared;
     let listener = socket.publish()?;
     info!("ready: {}", config.socket().display());
@@ -213,6 +216,29 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     core.settle();
     std::mem::forget(core);
     Ok(())
+}
+
+/// Takes in which authorities' client certificates are accepted, and warns of identities that nobody can meet.
+async fn accept_authorities(agent: &Agent, authorities: Vec<Authority>) {
+    let mut core = agent.core.lock().await;
+    for (reference, record) in &core.state.identities {
+        let claim = &record.object.claim;
+        if record.object.lacks_authority() {
+            warn!(
+                "identity {reference} names no authority, so no certificate meets it: delete it, \
+                 and create it with --authority"
+            );
+        } else if let Some(authority) = &claim.authority
+            && !authorities.contains(authority)
+        {
+            warn!(
+                "identity {reference} names an authority that tls_client_ca does not hold, so no \
+                 certificate meets it: add the authority with key_sha256={}, or delete the identity",
+                authority.key_sha256
+            );
+        }
+    }
+    core.set_authorities(authorities);
 }
 
 /// Looks at what the kernel tells of, at everything from time to time, and again after a failure.

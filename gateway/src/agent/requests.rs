@@ -24,7 +24,8 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Of somebody, with the key, to do this.
+    /// Returns the attempt of a principal, with the key, to do this. Keys of different principals never meet, however
+    /// the principals call themselves.
     #[must_use]
     pub fn new(principal: &Principal, key: &str, path: &str, body: &[u8]) -> Self {
         let hash = |parts: [&[u8]; 2]| {
@@ -36,7 +37,7 @@ impl Attempt {
             URL_SAFE_NO_PAD.encode(context.finish())
         };
         Self {
-            key: hash([principal.name.as_bytes(), key.as_bytes()]),
+            key: hash([principal.identity.as_bytes(), key.as_bytes()]),
             request: hash([path.as_bytes(), body]),
         }
     }
@@ -157,6 +158,17 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(seconds).unwrap()
+    }
+
+    #[test]
+    fn keys_of_principals_that_are_called_alike_do_not_meet() {
+        let named = |identity: &str| Principal {
+            identity: identity.to_owned(),
+            ..Principal::operator("kim", "socket")
+        };
+        let of = |identity: &str| Attempt::new(&named(identity), "k", "/v1/tenants", b"{}");
+        assert_eq!(of("oidc:https://idp#1"), of("oidc:https://idp#1"));
+        assert_ne!(of("oidc:https://idp#1"), of("oidc:https://idp#2"));
     }
 
     #[test]

@@ -130,6 +130,7 @@ impl Caller {
 
     async fn send(&self, delivery: &Delivery) -> Result<(), Failure> {
         let viewer = Principal {
+            identity: String::new(),
             name: String::new(),
             from: String::new(),
             access: Access::Tenants([(delivery.reference.tenant.clone(), Role::Viewer)].into()),

@@ -200,7 +200,8 @@ async fn presented(agent: &Shared, came: Came) -> Result<(Presented, Principal),
 
 /// The same, whatever is wrong with it.
 fn unknown() -> Problem {
-    let detail = "the token is not valid: it is unknown, has expired, or was revoked";
+    let detail =
+        "the token or certificate is not valid: it is unknown, has expired, or was revoked";
     Problem::new(Code::Unauthenticated, detail)
 }
 

@@ -1,15 +1,12 @@
 //! The listener for tenants: TLS on TCP.
 
-use std::{fs, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use log::{debug, error, info, warn};
-use rustls::{
-    RootCertStore, ServerConfig,
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
-};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::ServerConfig;
+use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use tokio::{
     net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
@@ -26,10 +23,15 @@ use crate::{
         router,
         source::Source,
     },
-    auth::{Credential, certificate},
+    auth::{
+        Credential,
+        authorities::{ClientAuthorities, Trust, read_certificates},
+        certificate::ClientCertificate,
+    },
     config::TlsSettings,
     files,
     log_limit::LogLimit,
+    model::identity::Authority,
 };
 
 /// Bounds of the listener's connections. Half of the places are for clients that have authenticated.
@@ -58,15 +60,25 @@ pub struct Listener {
     listener: TcpListener,
     settings: TlsSettings,
     config: Arc<RwLock<Arc<ServerConfig>>>,
+    /// The authorities of clients; none: no certificates are asked for.
+    trust: Option<Arc<Trust>>,
 }
 
 impl Listener {
+    /// Returns the authorities whose client certificates are accepted.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<Authority> {
+        let trust = self.trust.as_ref();
+        trust.map_or_else(Vec::new, |trust| trust.current().authorities())
+    }
+
     /// Opens it.
     ///
     /// # Errors
     /// When the address is taken, or the files are not what they should be.
     pub async fn open(settings: &TlsSettings) -> Result<Self> {
-        let config = server_config(settings)?;
+        let authorities = client_authorities(settings)?;
+        let config = server_config(settings, authorities.as_deref())?;
         let listener = TcpListener::bind(settings.listen)
             .await
             .with_context(|| format!("could not listen on {}", settings.listen))?;
@@ -75,6 +87,7 @@ impl Listener {
             listener,
             settings: settings.clone(),
             config: Arc::new(RwLock::new(Arc::new(config))),
+            trust: authorities.map(|authorities| Arc::new(Trust::new(authorities))),
         })
     }
 }
@@ -85,8 +98,14 @@ pub async fn serve(listener: Listener, agent: Shared, admission: Arc<Admission>)
         listener,
         settings,
         config,
+        trust,
     } = listener;
-    tokio::spawn(reload(settings, Arc::clone(&config)));
+    tokio::spawn(reload(
+        settings,
+        Arc::clone(&config),
+        trust.clone(),
+        Arc::clone(&agent),
+    ));
     let router = router(agent, Arc::clone(&admission));
     let registry = Registry::new(LIMITS);
     let (failures, refusals) = (LogLimit::new(), LogLimit::new());
@@ -118,8 +137,9 @@ pub async fn serve(listener: Listener, agent: Shared, admission: Arc<Admission>)
         };
         let acceptor = TlsAcceptor::from(Arc::clone(&*config.read().await));
         let router = router.clone();
+        let trust = trust.clone();
         tokio::spawn(async move {
-            if let Err(error) = talk(stream, address, &seat, acceptor, router).await {
+            if let Err(error) = talk(stream, address, &seat, acceptor, router, trust).await {
                 debug!("{address}: {error:#}");
             }
         });
@@ -132,6 +152,7 @@ async fn talk(
     seat: &Arc<Seat>,
     acceptor: TlsAcceptor,
     router: Router,
+    trust: Option<Arc<Trust>>,
 ) -> Result<()> {
     stream.set_nodelay(true)?;
     let handshake = timeout(HANDSHAKE_PATIENCE, acceptor.accept(Timed::new(stream)));
@@ -141,11 +162,13 @@ async fn talk(
             .context("the handshake failed")?,
         () = seat.evicted() => bail!("its place was needed: it did not finish its handshake"),
     };
-    let certificates = stream.get_ref().1.peer_certificates();
-    let first = certificates.and_then(<[_]>::first);
+    let chain = stream.get_ref().1.peer_certificates();
+    let certificate = chain
+        .zip(trust)
+        .and_then(|(chain, trust)| ClientCertificate::new(chain, trust));
     let peer = Peer {
         address,
-        credential: first.and_then(|first| certificate::credential(first)),
+        credential: certificate.map(|certificate| Credential::Certificate(Arc::new(certificate))),
         seat: Arc::clone(seat),
     };
     listener::serve(stream, seat, router, move |extensions| {
@@ -154,16 +177,34 @@ async fn talk(
     .await
 }
 
-/// Reads the files again when the process is told to.
-async fn reload(settings: TlsSettings, config: Arc<RwLock<Arc<ServerConfig>>>) {
+/// Reads the files again when the process is told to. Certificates that clients have shown before are judged by the
+/// new authorities and revocation lists from then on.
+async fn reload(
+    settings: TlsSettings,
+    config: Arc<RwLock<Arc<ServerConfig>>>,
+    trust: Option<Arc<Trust>>,
+    agent: Shared,
+) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => return error!("certificates can't be read again on SIGHUP: {error}"),
     };
     while hangups.recv().await.is_some() {
-        match server_config(&settings) {
-            Ok(new) => {
+        let read = client_authorities(&settings).and_then(|authorities| {
+            let config = server_config(&settings, authorities.as_deref())?;
+            Ok((authorities, config))
+        });
+        match read {
+            Ok((authorities, new)) => {
                 *config.write().await = Arc::new(new);
+                if let Some((trust, authorities)) = trust.as_ref().zip(authorities) {
+                    agent
+                        .core
+                        .lock()
+                        .await
+                        .set_authorities(authorities.authorities());
+                    trust.replace(authorities);
+                }
                 info!("certificate and key were read again");
             }
             Err(error) => error!("the old certificate stays in use: {error:#}"),
@@ -171,16 +212,28 @@ async fn reload(settings: TlsSettings, config: Arc<RwLock<Arc<ServerConfig>>>) {
     }
 }
 
-fn server_config(settings: &TlsSettings) -> Result<ServerConfig> {
+fn client_authorities(settings: &TlsSettings) -> Result<Option<Arc<ClientAuthorities>>> {
+    let Some(path) = &settings.client_ca else {
+        return Ok(None);
+    };
+    let authorities = ClientAuthorities::read(path, settings.client_crl.as_deref())?;
+    authorities.log();
+    Ok(Some(Arc::new(authorities)))
+}
+
+fn server_config(
+    settings: &TlsSettings,
+    authorities: Option<&ClientAuthorities>,
+) -> Result<ServerConfig> {
     let certificates = read_certificates(&settings.certificate)?;
     let shown = settings.key.display();
     files::check_key(&settings.key)?;
     let key = PrivateKeyDer::from_pem_file(&settings.key)
         .with_context(|| format!("could not read the private key {shown}"))?;
     let builder = ServerConfig::builder();
-    let builder = match &settings.client_ca {
+    let builder = match authorities {
         None => builder.with_no_client_auth(),
-        Some(path) => builder.with_client_cert_verifier(client_verifier(path)?),
+        Some(authorities) => builder.with_client_cert_verifier(authorities.verifier()),
     };
     builder
         .with_single_cert(certificates, key)
@@ -188,30 +241,4 @@ fn server_config(settings: &TlsSettings) -> Result<ServerConfig> {
             let certificate = settings.certificate.display();
             format!("certificate {certificate} and key {shown} do not belong together")
         })
-}
-
-/// Certificates are accepted, not demanded: others come with a token.
-fn client_verifier(path: &Path) -> Result<Arc<dyn ClientCertVerifier>> {
-    let mut roots = RootCertStore::empty();
-    for certificate in read_certificates(path)? {
-        roots
-            .add(certificate)
-            .with_context(|| format!("{} holds no authority's certificate", path.display()))?;
-    }
-    WebPkiClientVerifier::builder(Arc::new(roots))
-        .allow_unauthenticated()
-        .build()
-        .with_context(|| format!("{} can't be used", path.display()))
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let shown = path.display();
-    let text = fs::read(path).with_context(|| format!("could not read {shown}"))?;
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
-        .collect::<Result<_, _>>()
-        .with_context(|| format!("{shown} is no PEM file of certificates"))?;
-    if certificates.is_empty() {
-        bail!("{shown} holds no certificate");
-    }
-    Ok(certificates)
 }

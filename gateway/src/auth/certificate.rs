@@ -1,54 +1,200 @@
-//! What a client's certificate says. That it is genuine was found out in the TLS handshake.
+//! Client certificates: the names in them, and the authorities that vouch for these.
 
-use ring::digest::{SHA256, digest};
-use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
-
-use crate::{
-    auth::Credential,
-    model::identity::{CERTIFICATE, Claim},
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-/// The certificate, as claims: its names, and the SHA-256 of it in lower-case hexadecimal digits.
-/// Nothing if it can't be read.
+use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
+use rustls_pki_types::CertificateDer;
+use x509_parser::{
+    certificate::X509Certificate,
+    extensions::{GeneralName, ParsedExtension},
+    prelude::FromDer as _,
+};
+
+use crate::{
+    auth::{authorities::Trust, display::sanitized},
+    model::identity::{Authority, CERTIFICATE, Claim, PINNING_CLAIM},
+};
+
+/// Time after which a chain is verified again though neither authorities nor revocation lists have changed:
+/// certificates above the client's, and the lists, may have expired meanwhile.
+const VERIFY_AFTER: Duration = Duration::from_secs(60);
+/// Longest name in parentheses behind a principal's identity, in characters.
+const MOST_SHOWN: usize = 80;
+
+/// Returns the bytes in lower-case hexadecimal digits.
 #[must_use]
-pub fn credential(certificate: &[u8]) -> Option<Credential> {
-    let (_, parsed) = x509_parser::certificate::X509Certificate::from_der(certificate).ok()?;
-    let mut claims = Vec::new();
-    let mut add = |claim: &str, value: &str| {
-        claims.push(Claim {
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Names in a certificate. Only an authority makes them more than claims of the certificate's maker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Names {
+    /// SHA-256 of the whole certificate, in hexadecimal digits.
+    fingerprint: String,
+    /// Names by the claim that identities know them as.
+    claims: Vec<(&'static str, String)>,
+    /// End of the certificate's validity.
+    until: Timestamp,
+}
+
+impl Names {
+    /// Reads the certificate; returns nothing for one that can't be read.
+    fn read(certificate: &[u8]) -> Option<Self> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let mut claims = Vec::new();
+        for common_name in parsed.subject().iter_common_name() {
+            if let Ok(text) = common_name.as_str() {
+                claims.push(("common_name", text.to_owned()));
+            }
+        }
+        let names = parsed.subject_alternative_name().ok().flatten();
+        for general in names.iter().flat_map(|names| &names.value.general_names) {
+            let (claim, text) = match general {
+                GeneralName::DNSName(text) => ("dns", *text),
+                GeneralName::RFC822Name(text) => ("email", *text),
+                GeneralName::URI(text) => ("uri", *text),
+                _ => continue,
+            };
+            claims.push((claim, text.to_owned()));
+        }
+        let until = parsed.validity().not_after.timestamp();
+        Some(Self {
+            fingerprint: hexadecimal(digest(&SHA256, certificate).as_ref()),
+            claims,
+            until: Timestamp::from_second(until).ok()?,
+        })
+    }
+}
+
+/// Returns whether a certificate restricts the names below it (RFC 5280, section 4.2.1.10), or can't be read.
+fn has_name_constraints(certificate: &[u8]) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return true;
+    };
+    parsed.extensions().iter().any(|extension| {
+        matches!(
+            extension.parsed_extension(),
+            ParsedExtension::NameConstraints(_)
+        )
+    })
+}
+
+/// Certificate that a client has shown, and proved to have the key of, in a TLS handshake.
+///
+/// The authorities are looked at whenever the claims are asked for, so that taking one away, or revoking the
+/// certificate, takes effect on connections that are open too.
+pub struct ClientCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    names: Names,
+    trust: Arc<Trust>,
+    verified: Mutex<Option<Verified>>,
+}
+
+/// Outcome of a verification.
+struct Verified {
+    generation: u64,
+    at: Instant,
+    authorities: Vec<Authority>,
+    /// Whether the common names count as well.
+    with_common_names: bool,
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCertificate")
+            .field("names", &self.names)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientCertificate {
+    /// Reads the chain of a handshake, the client's certificate first. Returns nothing if that can't be read.
+    #[must_use]
+    pub fn new(chain: &[CertificateDer<'_>], trust: Arc<Trust>) -> Option<Self> {
+        let chain: Vec<_> = chain
+            .iter()
+            .map(|certificate| certificate.clone().into_owned())
+            .collect();
+        Some(Self {
+            names: Names::read(chain.first()?)?,
+            chain,
+            trust,
+            verified: Mutex::new(None),
+        })
+    }
+
+    /// Returns the stable name of the principal: no other certificate has it.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        format!("certificate sha256:{}", self.names.fingerprint)
+    }
+
+    /// Returns the name for people: the identity, and behind it a name from the certificate.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let identity = self.identity();
+        let first = self.names.claims.first();
+        let chosen = first.map(|(_, text)| sanitized(text, MOST_SHOWN));
+        match chosen.filter(|name| !name.is_empty()) {
+            Some(chosen) => format!("{identity} ({chosen})"),
+            None => identity,
+        }
+    }
+
+    /// Returns what the certificate says, once for each accepted authority that verifies it; nothing when it has
+    /// expired or no authority does.
+    #[must_use]
+    pub fn claims(&self, now: Timestamp) -> Option<Vec<Claim>> {
+        if self.names.until <= now {
+            return None;
+        }
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let authorities = self.trust.current();
+        let is_recent = verified.as_ref().is_some_and(|verified| {
+            verified.generation == authorities.generation() && verified.at.elapsed() < VERIFY_AFTER
+        });
+        if !is_recent {
+            let vouching = authorities.verifying(&self.chain, now);
+            // Names of the subject alone are not covered by constraints on DNS names, so an authority that was given a
+            // few names could write any name there.
+            let constrained = self.chain.iter().any(|link| has_name_constraints(link))
+                || vouching.iter().any(|anchor| anchor.is_constrained());
+            *verified = Some(Verified {
+                generation: authorities.generation(),
+                at: Instant::now(),
+                authorities: vouching
+                    .into_iter()
+                    .map(|anchor| anchor.authority().clone())
+                    .collect(),
+                with_common_names: !constrained,
+            });
+        }
+        let verified = verified.as_ref()?;
+        if verified.authorities.is_empty() {
+            return None;
+        }
+        let claim = |claim: &str, value: &str, authority: Option<&Authority>| Claim {
             issuer: CERTIFICATE.to_owned(),
             claim: claim.to_owned(),
             value: value.to_owned(),
-        });
-    };
-    let mut name = None;
-    for common_name in parsed.subject().iter_common_name() {
-        if let Ok(text) = common_name.as_str() {
-            add("common_name", text);
-            name.get_or_insert_with(|| text.to_owned());
-        }
-    }
-    let names = parsed.subject_alternative_name().ok().flatten();
-    for general in names.iter().flat_map(|names| &names.value.general_names) {
-        let (claim, text) = match general {
-            GeneralName::DNSName(text) => ("dns", *text),
-            GeneralName::RFC822Name(text) => ("email", *text),
-            GeneralName::URI(text) => ("uri", *text),
-            _ => continue,
+            authority: authority.cloned(),
         };
-        add(claim, text);
-        name.get_or_insert_with(|| text.to_owned());
+        let fingerprint = &self.names.fingerprint;
+        let mut claims = vec![claim(PINNING_CLAIM, fingerprint, None)];
+        for authority in &verified.authorities {
+            claims.push(claim(PINNING_CLAIM, fingerprint, Some(authority)));
+            for (name, value) in &self.names.claims {
+                if *name != "common_name" || verified.with_common_names {
+                    claims.push(claim(name, value, Some(authority)));
+                }
+            }
+        }
+        Some(claims)
     }
-    let fingerprint: String = digest(&SHA256, certificate)
-        .as_ref()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    add("sha256", &fingerprint);
-    let until = parsed.validity().not_after.timestamp();
-    Some(Credential::Claims {
-        name: format!("certificate {}", name.unwrap_or(fingerprint)),
-        claims,
-        until: jiff::Timestamp::from_second(until).ok(),
-    })
 }

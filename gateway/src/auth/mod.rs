@@ -1,21 +1,26 @@
-//! Who asks: from what a request comes with to a [`Principal`].
+//! Authentication: from the credential that a request presents to a [`Principal`].
 
+pub mod authorities;
 pub mod certificate;
+pub mod display;
 pub mod oidc;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 
-use crate::model::{
-    Access, Principal, Role, State,
-    identity::Claim,
-    token::{self, TokenHash},
+use crate::{
+    auth::certificate::ClientCertificate,
+    model::{
+        Access, Name, Principal, Role, State, access,
+        identity::Claim,
+        token::{self, TokenHash},
+    },
 };
 
 /// What a request came with, found to be genuine. What it allows is looked up whenever it matters, so
 /// that taking it away takes effect on streams that are open too.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Credential {
     /// The control socket, which only the operator can open.
     Operator {
@@ -24,15 +29,19 @@ pub enum Credential {
     },
     /// A token of a tenant.
     Token(TokenHash),
-    /// What another system says of somebody.
+    /// A token of an OpenID Connect issuer.
     Claims {
-        /// What they are called.
+        /// The stable name of the principal: issuer and subject.
+        identity: String,
+        /// The name for people, which begins with the identity.
         name: String,
-        /// What is said.
+        /// What the issuer says.
         claims: Vec<Claim>,
-        /// Until when that holds.
-        until: Option<Timestamp>,
+        /// When the token expires.
+        until: Timestamp,
     },
+    /// A client certificate.
+    Certificate(Arc<ClientCertificate>),
 }
 
 /// A bearer token, as it comes.
@@ -75,13 +84,16 @@ impl Credential {
     /// Who that is now; nobody if the token is unknown, has expired or was revoked.
     #[must_use]
     pub fn principal(&self, state: &State, now: Timestamp, from: &str) -> Option<Principal> {
-        let (name, access) = match self {
+        let (identity, name, access) = match self {
             Self::Operator { uid } => {
-                let name = match uid {
-                    Some(uid) => format!("operator (uid {uid})"),
-                    None => "operator".to_owned(),
+                let (identity, name) = match uid {
+                    Some(uid) => (
+                        format!("operator uid {uid}"),
+                        access::operator_name(Some(*uid)),
+                    ),
+                    None => ("operator".to_owned(), access::operator_name(None)),
                 };
-                (name, Access::Operator)
+                (identity, name, Access::Operator)
             }
             Self::Token(hash) => {
                 let (reference, record) = state.token_of_hash(hash)?;
@@ -89,35 +101,50 @@ impl Credential {
                     return None;
                 }
                 let roles = [(reference.tenant.clone(), record.object.role)].into();
-                (format!("token {reference}"), Access::Tenants(roles))
+                // A token that is deleted and created again under the same name is another one.
+                let uid = record.meta.uid;
+                let name = format!("token {reference} (uid {uid})");
+                (format!("token {uid}"), name, Access::Tenants(roles))
             }
             Self::Claims {
+                identity,
                 name,
                 claims,
                 until,
             } => {
-                if until.is_some_and(|end| end <= now) {
+                if *until <= now {
                     return None;
                 }
-                let mut roles: BTreeMap<_, Role> = BTreeMap::new();
-                for claim in claims {
-                    for (reference, record) in state.identities_of_claim(claim) {
-                        let role = record.object.role;
-                        roles
-                            .entry(reference.tenant.clone())
-                            .and_modify(|has| *has = has.and(role))
-                            .or_insert(role);
-                    }
-                }
-                (name.clone(), Access::Tenants(roles))
+                let access = Access::Tenants(roles(state, claims));
+                (identity.clone(), name.clone(), access)
+            }
+            Self::Certificate(certificate) => {
+                let access = Access::Tenants(roles(state, &certificate.claims(now)?));
+                (certificate.identity(), certificate.name(), access)
             }
         };
         Some(Principal {
+            identity,
             name,
             from: from.to_owned(),
             access,
         })
     }
+}
+
+/// Returns the roles that identities give to whoever has the claims: those of all identities that are met.
+fn roles(state: &State, claims: &[Claim]) -> BTreeMap<Name, Role> {
+    let mut roles: BTreeMap<Name, Role> = BTreeMap::new();
+    for claim in claims {
+        for (reference, record) in state.identities_of_claim(claim) {
+            let role = record.object.role;
+            roles
+                .entry(reference.tenant.clone())
+                .and_modify(|has| *has = has.and(role))
+                .or_insert(role);
+        }
+    }
+    roles
 }
 
 #[cfg(test)]
@@ -172,7 +199,9 @@ mod tests {
             credential.principal(&state, time.parse().unwrap(), "192.0.2.1")
         };
         let principal = at("2026-05-31T23:59:59Z", "gwt_x").unwrap();
-        assert_eq!(principal.name, "token a/t");
+        let uid = "00000000-0000-4000-8000-000000000000";
+        assert_eq!(principal.name, format!("token a/t (uid {uid})"));
+        assert_eq!(principal.identity, format!("token {uid}"));
         let roles = [("a".parse().unwrap(), Role::Viewer)].into();
         assert_eq!(principal.access, Access::Tenants(roles));
         assert_eq!(at("2026-06-01T00:00:00Z", "gwt_x"), None);
@@ -186,15 +215,17 @@ mod tests {
             issuer: issuer.to_owned(),
             claim: claim.to_owned(),
             value: value.to_owned(),
+            authority: None,
         };
         let credential = Credential::Claims {
-            name: "someone".to_owned(),
+            identity: "oidc:https://idp#someone".to_owned(),
+            name: "oidc:https://idp#someone".to_owned(),
             claims: vec![
                 claim("https://idp", "groups", "ops"),
                 claim("https://other", "groups", "ops"),
                 claim("https://idp", "dns", "x"),
             ],
-            until: Some("2026-06-01T00:00:00Z".parse().unwrap()),
+            until: "2026-06-01T00:00:00Z".parse().unwrap(),
         };
         let before = "2026-05-01T00:00:00Z".parse().unwrap();
         let principal = credential.principal(&state, before, "x").unwrap();

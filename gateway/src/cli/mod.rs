@@ -15,6 +15,7 @@ pub use output::Format;
 
 use crate::{
     agent, api,
+    auth::authorities::ClientAuthorities,
     cli::{
         client::Client,
         commands::{
@@ -25,6 +26,7 @@ use crate::{
     config::{Config, DEFAULT_SOCKET, Settings},
     dataplane::program,
     files,
+    model::identity::Authority,
 };
 
 /// Private Link Gateway: a provider's service as one private IP address in a consumer's network.
@@ -239,8 +241,16 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
         }
         Command::Config(ConfigCommand::Check { quiet, run }) => {
             let config = Config::load(run.config.as_deref(), run.settings)?;
+            let authorities = config.client_authorities()?;
             if !quiet {
                 println!("{config:#?}");
+                for anchor in authorities.iter().flat_map(ClientAuthorities::anchors) {
+                    let Authority {
+                        subject,
+                        key_sha256,
+                    } = anchor.authority();
+                    println!("client authority: subject={subject:?} key_sha256={key_sha256}");
+                }
             }
             Ok(())
         }

@@ -116,10 +116,33 @@ pub enum Access {
     Tenants(BTreeMap<Name, Role>),
 }
 
-/// Who asks.
+/// Returns the name of the operator in events, by the number of the user who has the control socket open.
+#[must_use]
+pub fn operator_name(uid: Option<u32>) -> String {
+    match uid {
+        Some(uid) => format!("operator (uid {uid})"),
+        None => "operator".to_owned(),
+    }
+}
+
+/// Returns whether the name in a record is the operator's. Records of earlier versions may hold names that their
+/// owners chose, so nothing but the exact form counts.
+#[must_use]
+pub fn is_operator_name(name: &str) -> bool {
+    let uid = name
+        .strip_prefix("operator (uid ")
+        .and_then(|rest| rest.strip_suffix(')'));
+    name == "operator" || uid.is_some_and(|uid| uid.parse::<u32>().is_ok())
+}
+
+/// Caller of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// As records and events show it.
+    /// Stable name that no other principal has, and that nobody can choose: `token UID`, `oidc:ISSUER#SUBJECT`,
+    /// `certificate sha256:FINGERPRINT` or `operator uid N`. Whatever is kept for each principal is kept by this.
+    pub identity: String,
+    /// Name that records and events show. Tokens of the gateway show their owner's name for them and the identity,
+    /// others the identity first.
     pub name: String,
     /// From where: `socket`, or an IP address.
     pub from: String,
@@ -132,6 +155,7 @@ impl Principal {
     #[must_use]
     pub fn operator(name: &str, from: &str) -> Self {
         Self {
+            identity: name.to_owned(),
             name: name.to_owned(),
             from: from.to_owned(),
             access: Access::Operator,
@@ -212,6 +236,7 @@ mod tests {
 
     fn principal(role: Role) -> Principal {
         Principal {
+            identity: "token 1".to_owned(),
             name: "a/token".to_owned(),
             from: "192.0.2.1".to_owned(),
             access: Access::Tenants([("a".parse().unwrap(), role)].into()),
@@ -255,6 +280,23 @@ mod tests {
                 assert_eq!(a.and(b), b.and(a));
             }
             assert_eq!(a.and(a), a);
+        }
+    }
+
+    #[test]
+    fn nobody_but_the_operator_is_taken_for_the_operator_in_records() {
+        assert!(
+            is_operator_name(&operator_name(Some(0))) && is_operator_name(&operator_name(None))
+        );
+        for other in [
+            "operator of https://idp",
+            "operator (uid 0) of https://idp",
+            "operator (uid x)",
+            "operator (uid )",
+            "Operator",
+            "token operator/operator",
+        ] {
+            assert!(!is_operator_name(other), "{other}");
         }
     }
 

@@ -293,6 +293,7 @@ mod tests {
 
     fn principal(access: Access) -> Principal {
         Principal {
+            identity: "token 1".to_owned(),
             name: "token shop/ci".to_owned(),
             from: "192.0.2.1".to_owned(),
             access,

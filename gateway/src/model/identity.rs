@@ -12,6 +12,87 @@ pub const CERTIFICATE: &str = "certificate";
 /// What of a certificate can be named.
 pub const CERTIFICATE_CLAIMS: [&str; 5] = ["common_name", "dns", "email", "uri", "sha256"];
 
+/// Certificate authority, by what RFC 5280, section 6.1.1, takes of a trust anchor: its name and its key. Another
+/// certificate of the same authority, such as a renewed one, is the same authority.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct Authority {
+    /// The subject of the authority's certificate.
+    #[schema(max_length = 500)]
+    pub subject: String,
+    /// The SHA-256 of the authority's SubjectPublicKeyInfo (RFC 5280, section 4.1), 64 lower-case hexadecimal digits.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    pub key_sha256: String,
+}
+
+impl Authority {
+    /// Refuses what no certificate's authority looks like.
+    fn check(&self) -> Result<(), Problem> {
+        let is_hash = self.key_sha256.len() == 64
+            && self
+                .key_sha256
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if is_hash && self.subject.len() <= 2_000 && !self.subject.chars().any(char::is_control) {
+            return Ok(());
+        }
+        Err(Problem::invalid(
+            "authority",
+            "an authority has a subject without control characters, and a key_sha256 of 64 lower-case \
+             hexadecimal digits",
+        ))
+    }
+}
+
+/// Reference of a user to a certificate authority that the gateway accepts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuthorityRequest {
+    /// The subject of the authority's certificate; needed only where several authorities have one key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 500)]
+    pub subject: Option<String>,
+    /// The SHA-256 of the authority's SubjectPublicKeyInfo, 64 lower-case hexadecimal digits.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    pub key_sha256: String,
+}
+
+impl From<Authority> for AuthorityRequest {
+    fn from(authority: Authority) -> Self {
+        Self {
+            subject: Some(authority.subject),
+            key_sha256: authority.key_sha256,
+        }
+    }
+}
+
+impl AuthorityRequest {
+    /// Returns the accepted authority that is meant.
+    fn resolve(&self, accepted: &[Authority]) -> Result<Authority, Problem> {
+        let mut meant = accepted.iter().filter(|authority| {
+            authority.key_sha256 == self.key_sha256
+                && self
+                    .subject
+                    .as_ref()
+                    .is_none_or(|subject| *subject == authority.subject)
+        });
+        match (meant.next(), meant.next()) {
+            (Some(authority), None) => Ok(authority.clone()),
+            (Some(_), Some(_)) => Err(Problem::invalid(
+                "authority",
+                "several authorities have this key: name the subject too",
+            )),
+            (None, _) => Err(Problem::invalid(
+                "authority",
+                "the gateway accepts no certificates of this authority: check key and subject, or ask \
+                 its operator to add the authority to tls_client_ca",
+            )),
+        }
+    }
+}
+
+/// The claim that is the SHA-256 of the certificate itself: no other certificate meets it, whoever issues it.
+pub const PINNING_CLAIM: &str = "sha256";
+
 /// Something that another system says of somebody.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claim {
@@ -21,6 +102,9 @@ pub struct Claim {
     pub claim: String,
     /// What it says.
     pub value: String,
+    /// For a certificate, the authority that issued it; none where the claim pins the certificate itself (`sha256`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Authority>,
 }
 
 impl Claim {
@@ -41,7 +125,7 @@ impl Claim {
                 ));
             }
         }
-        Ok(())
+        self.authority.as_ref().map_or(Ok(()), Authority::check)
     }
 }
 
@@ -70,6 +154,10 @@ pub struct IdentityRequest {
     pub claim: String,
     /// What it must say. A claim that is a list must hold it.
     pub value: String,
+    /// For the issuer `certificate`, the authority that must have issued the certificate. Required unless the claim is
+    /// `sha256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<AuthorityRequest>,
     /// What they are within the tenant.
     pub role: Role,
     /// Labels.
@@ -83,8 +171,12 @@ fn subject() -> String {
 }
 
 impl IdentityRequest {
-    /// Who is meant, if that is somebody whom the gateway can recognise.
-    pub(crate) fn claim(&self, issuers: &[String]) -> Result<Claim, Problem> {
+    /// Returns who is meant, if that is somebody whom the gateway can recognise.
+    pub(crate) fn claim(
+        &self,
+        issuers: &[String],
+        authorities: &[Authority],
+    ) -> Result<Claim, Problem> {
         let is_certificate = self.issuer == CERTIFICATE;
         if !is_certificate && !issuers.contains(&self.issuer) {
             let known = match issuers {
@@ -106,12 +198,105 @@ impl IdentityRequest {
                 ),
             ));
         }
+        let authority = match &self.authority {
+            Some(_) if !is_certificate => {
+                let detail = "only certificates have an authority: leave it out, or write `certificate` as the issuer";
+                return Err(Problem::invalid("authority", detail));
+            }
+            Some(authority) => Some(authority.resolve(authorities)?),
+            None if is_certificate && self.claim != PINNING_CLAIM => {
+                return Err(Problem::invalid(
+                    "authority",
+                    "any accepted authority could issue such a certificate: name the authority that must have \
+                     issued it",
+                ));
+            }
+            None => None,
+        };
         let claim = Claim {
             issuer: self.issuer.clone(),
             claim: self.claim.clone(),
             value: self.value.clone(),
+            authority,
         };
         claim.check()?;
         Ok(claim)
+    }
+}
+
+impl Identity {
+    /// Returns whether no credential can meet the identity any more: a certificate of any authority would have, as
+    /// identities of earlier versions were read, so that one tenant's authority could make another tenant's users.
+    #[must_use]
+    pub fn lacks_authority(&self) -> bool {
+        self.claim.issuer == CERTIFICATE
+            && self.claim.claim != PINNING_CLAIM
+            && self.claim.authority.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn authority(subject: &str, digit: &str) -> Authority {
+        Authority {
+            subject: subject.to_owned(),
+            key_sha256: digit.repeat(64),
+        }
+    }
+
+    fn claim(json: serde_json::Value, accepted: &[Authority]) -> Result<Claim, Problem> {
+        let mut request = serde_json::json!({
+            "name": "x", "issuer": CERTIFICATE, "claim": "dns", "value": "x", "role": "viewer",
+        });
+        let map = request.as_object_mut().unwrap();
+        map.extend(json.as_object().unwrap().clone());
+        let request: IdentityRequest = serde_json::from_value(request).unwrap();
+        request.claim(&["https://idp".to_owned()], accepted)
+    }
+
+    #[test]
+    fn a_certificate_is_recognised_by_its_authority_or_by_itself() {
+        let accepted = [authority("CN=one", "1"), authority("CN=two", "2")];
+        let one = serde_json::json!({ "authority": { "key_sha256": "1".repeat(64) } });
+        let found = claim(one.clone(), &accepted).unwrap();
+        assert_eq!(found.authority, Some(accepted[0].clone()));
+        assert!(claim(serde_json::json!({}), &accepted).is_err());
+        assert!(claim(one.clone(), &accepted[1..]).is_err());
+        assert!(claim(one.clone(), &[]).is_err());
+        let pinned = serde_json::json!({ "claim": "sha256" });
+        assert_eq!(claim(pinned, &[]).unwrap().authority, None);
+        let foreign = serde_json::json!({
+            "issuer": "https://idp", "authority": { "key_sha256": "1".repeat(64) },
+        });
+        assert!(claim(foreign, &accepted).is_err());
+        // One key under two names.
+        let twins = [authority("CN=one", "1"), authority("CN=uno", "1")];
+        assert!(claim(one, &twins).is_err());
+        let named = serde_json::json!({
+            "authority": { "key_sha256": "1".repeat(64), "subject": "CN=uno" },
+        });
+        assert_eq!(
+            claim(named, &twins).unwrap().authority,
+            Some(twins[1].clone())
+        );
+    }
+
+    #[test]
+    fn an_identity_without_an_authority_is_known_to_meet_nobody() {
+        let identity = |issuer: &str, claim: &str, authority: Option<Authority>| Identity {
+            claim: Claim {
+                issuer: issuer.to_owned(),
+                claim: claim.to_owned(),
+                value: "x".to_owned(),
+                authority,
+            },
+            role: Role::Viewer,
+        };
+        assert!(identity(CERTIFICATE, "dns", None).lacks_authority());
+        assert!(!identity(CERTIFICATE, "sha256", None).lacks_authority());
+        assert!(!identity(CERTIFICATE, "dns", Some(authority("CN=one", "1"))).lacks_authority());
+        assert!(!identity("https://idp", "dns", None).lacks_authority());
     }
 }

@@ -342,6 +342,7 @@ fn identity(reference: &Reference, record: &Record<Identity>) -> Owned<IdentityR
         issuer: claim.issuer,
         claim: claim.claim,
         value: claim.value,
+        authority: claim.authority.map(Into::into),
         role,
         labels: Some(record.meta.labels.clone()).filter(|labels| !labels.is_empty()),
     };

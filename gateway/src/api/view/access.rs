@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::{
     agent::core::Core,
-    model::{Identity, Meta, Name, Record, Reference, Role, Token, Webhook},
+    model::{Identity, Meta, Name, Record, Reference, Role, Token, Webhook, identity::Authority},
 };
 
 /// A token.
@@ -69,6 +69,9 @@ pub struct IdentityView {
     pub claim: String,
     /// What it says.
     pub value: String,
+    /// For certificates, the authority that must have issued them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<Authority>,
     /// What they are within the tenant.
     pub role: Role,
 }
@@ -83,6 +86,7 @@ pub fn identity(reference: &Reference, record: &Record<Identity>) -> IdentityVie
         issuer: claim.issuer,
         claim: claim.claim,
         value: claim.value,
+        authority: claim.authority,
         role,
     }
 }

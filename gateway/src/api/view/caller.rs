@@ -10,6 +10,8 @@ use crate::model::{Access, Name, Principal, Role};
 /// Who asks.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CallerView {
+    /// Stable name that no other caller has.
+    pub identity: String,
     /// As records and events show it.
     pub name: String,
     /// From where.
@@ -28,6 +30,7 @@ pub fn caller(principal: &Principal) -> CallerView {
         Access::Tenants(roles) => roles.clone(),
     };
     CallerView {
+        identity: principal.identity.clone(),
         name: principal.name.clone(),
         from: principal.from.clone(),
         operator: principal.is_operator(),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::{
-    Connection, ConnectionState, Endpoint, Name, Principal, Record, Reference,
+    Connection, ConnectionState, Endpoint, Name, Principal, Record, Reference, access,
     connection::AUTO_APPROVAL, schema,
 };
 
@@ -37,7 +37,7 @@ impl ConnectionStatus {
             self.decided_by = self.decided_by.map(|name| {
                 if name == AUTO_APPROVAL {
                     name
-                } else if name.starts_with("operator") {
+                } else if access::is_operator_name(&name) {
                     "operator".to_owned()
                 } else {
                     "the provider".to_owned()

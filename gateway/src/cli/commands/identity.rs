@@ -1,13 +1,19 @@
 //! `gateway tenant identity`.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::{
     api::view::IdentityView,
+    auth::authorities::{authority_of, read_certificates},
     cli::{client::Client, commands::LabelArguments, output::Table},
     client::all,
-    model::{Name, Reference, Role, identity::IdentityRequest},
+    model::{
+        Name, Reference, Role,
+        identity::{AuthorityRequest, IdentityRequest},
+    },
 };
 
 #[derive(Debug, Subcommand)]
@@ -42,6 +48,10 @@ pub(in crate::cli) struct Create {
     /// What it must say, or hold if it is a list
     #[arg(long, value_name = "VALUE")]
     value: String,
+    /// For certificates, the authority that must have issued them: its certificate, a PEM file, or the SHA-256 of its
+    /// SubjectPublicKeyInfo; needed unless the claim is sha256
+    #[arg(long, value_name = "FILE|SHA256", value_parser = authority)]
+    authority: Option<AuthorityRequest>,
     /// What they are within the tenant: viewer, consumer, provider or admin
     #[arg(long, value_name = "ROLE")]
     role: Role,
@@ -57,19 +67,25 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 issuer: arguments.issuer,
                 claim: arguments.claim,
                 value: arguments.value,
+                authority: arguments.authority,
                 role: arguments.role,
                 labels: arguments.labels.labels(),
             };
             let tenant = &arguments.identity.tenant;
             let identity = client.api.create_identity(tenant, &request).await?;
             client.show(&identity, |identity| {
-                Table::Fields(vec![
+                let mut fields = vec![
                     ("identity", reference(identity)),
                     ("issuer", identity.issuer.clone()),
                     ("claim", identity.claim.clone()),
                     ("value", identity.value.clone()),
                     ("role", identity.role.to_string()),
-                ])
+                ];
+                if let Some(authority) = &identity.authority {
+                    fields.push(("authority", authority.subject.clone()));
+                    fields.push(("authority key", authority.key_sha256.clone()));
+                }
+                Table::Fields(fields)
             })
         }
         Command::List { tenant } => {
@@ -84,7 +100,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                         reference(identity),
                         identity.role.to_string(),
                         format!("{}={}", identity.claim, identity.value),
-                        identity.issuer.clone(),
+                        issuer(identity),
                     ]
                 });
                 let head = vec!["IDENTITY", "ROLE", "WHO", "ISSUER"];
@@ -97,6 +113,35 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             client.gone(&format!("identity {identity}"))
         }
     }
+}
+
+/// Returns who vouches for an identity: an issuer, or the authority of a certificate.
+fn issuer(identity: &IdentityView) -> String {
+    match &identity.authority {
+        Some(authority) => format!("{} of {}", identity.issuer, authority.subject),
+        None => identity.issuer.clone(),
+    }
+}
+
+/// Reads an authority: the digits of its key's hash, or the file of its certificate.
+fn authority(text: &str) -> Result<AuthorityRequest, String> {
+    let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash {
+        return Ok(AuthorityRequest {
+            subject: None,
+            key_sha256: text.to_ascii_lowercase(),
+        });
+    }
+    let read = || -> Result<AuthorityRequest> {
+        match &read_certificates(Path::new(text))?[..] {
+            [certificate] => Ok(authority_of(certificate)?.into()),
+            several => bail!(
+                "{text} holds {} certificates: name a file with that of the one authority",
+                several.len()
+            ),
+        }
+    };
+    read().map_err(|error| format!("{error:#}"))
 }
 
 fn reference(identity: &IdentityView) -> String {

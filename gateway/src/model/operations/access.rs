@@ -72,7 +72,7 @@ pub fn create_identity(
     tenant_of(state, tenant)?;
     let reference = Reference::new(tenant.clone(), request.name.clone());
     let identity = Identity {
-        claim: request.claim(&policy.issuers)?,
+        claim: request.claim(&policy.issuers, &policy.authorities)?,
         role: request.role,
     };
     let labels = checked_labels(request.labels, &Labels::new())?;

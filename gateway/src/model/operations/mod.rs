@@ -19,7 +19,10 @@ pub use service::{create_service, delete_service, update_service};
 pub use tenant::{create_tenant, delete_tenant, update_tenant};
 pub use webhook::{create_webhook, delete_webhook};
 
-use crate::model::{Code, Kind, Name, Problem, Record, Reference, State, Tenant, tenant::Quotas};
+use crate::model::{
+    Code, Kind, Name, Problem, Record, Reference, State, Tenant, identity::Authority,
+    tenant::Quotas,
+};
 
 /// What the configuration says that operations depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub struct Policy {
     pub default_quotas: DefaultQuotas,
     /// The OpenID Connect issuers that are trusted.
     pub issuers: Vec<String>,
+    /// Certificate authorities whose client certificates are accepted.
+    pub authorities: Vec<Authority>,
     /// How many connections the data path's arrays have room for.
     pub most_connections: u32,
 }
@@ -61,6 +66,7 @@ impl Default for Policy {
             alias_domain: "privatelink.internal".to_owned(),
             default_quotas: DefaultQuotas::default(),
             issuers: Vec::new(),
+            authorities: Vec::new(),
             most_connections: gateway_common::maps::MOST_LINKS,
         }
     }

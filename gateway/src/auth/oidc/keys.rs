@@ -1,0 +1,234 @@
+//! Cache of an issuer's keys: which look-ups are answered from it, and when the issuer is asked again. Pure.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use jsonwebtoken::{
+    Algorithm, DecodingKey,
+    jwk::{Jwk, JwkSet, PublicKeyUse},
+};
+
+/// Time between two reads of an issuer's keys while all goes well.
+pub(super) const REFRESH_AFTER: Duration = Duration::from_secs(3_600);
+/// Time for which keys that can't be read again stay in use.
+const STALE_AFTER: Duration = Duration::from_secs(86_400);
+/// Shortest time between the end of one read and the next, whatever tokens come.
+const PAUSE: Duration = Duration::from_secs(5);
+/// Time for which a key that the issuer does not have makes nobody ask for it again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+/// Largest number of unknown keys that are remembered.
+const MOST_UNKNOWN: usize = 1_024;
+/// Time after which a read that was begun and never finished counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(60);
+
+/// Keys of an issuer.
+#[derive(Default)]
+pub(super) struct KeyCache {
+    set: Option<(Instant, JwkSet)>,
+    reading_since: Option<Instant>,
+    last_read: Option<Instant>,
+    unknown: HashMap<String, Instant>,
+}
+
+/// Answer of the cache to a look-up.
+pub(super) enum LookUp {
+    /// The key is there.
+    Found(DecodingKey),
+    /// The key is not there, and the issuer is not asked now.
+    Refused,
+    /// The key is not there: the caller must read the keys, and look again.
+    MustRead,
+    /// The key is not there, but the keys are being read: look again afterwards.
+    BeingRead,
+}
+
+impl KeyCache {
+    /// Looks a key up. [`LookUp::MustRead`] counts as the beginning of a read.
+    pub(super) fn look_up(&mut self, id: &str, algorithm: Algorithm, now: Instant) -> LookUp {
+        if let Some(key) = self.find(id, algorithm, now) {
+            return LookUp::Found(key);
+        }
+        let age = |at: Instant| now.saturating_duration_since(at);
+        if self.is_being_read(now) {
+            return LookUp::BeingRead;
+        }
+        let unknown = self.unknown.get(id);
+        if unknown.is_some_and(|at| age(*at) < UNKNOWN_FOR) || !self.begin_read(now) {
+            return LookUp::Refused;
+        }
+        LookUp::MustRead
+    }
+
+    /// Returns the key that is there for the id and the algorithm.
+    pub(super) fn find(&self, id: &str, algorithm: Algorithm, now: Instant) -> Option<DecodingKey> {
+        let (read, set) = self.set.as_ref()?;
+        if now.saturating_duration_since(*read) >= STALE_AFTER {
+            return None;
+        }
+        let jwk = set.find(id).filter(|jwk| fits(jwk, algorithm))?;
+        DecodingKey::from_jwk(jwk).ok()
+    }
+
+    /// Returns whether no keys were ever read.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.set.is_none()
+    }
+
+    fn is_being_read(&self, now: Instant) -> bool {
+        let age = |at: Instant| now.saturating_duration_since(at);
+        self.reading_since.is_some_and(|at| age(at) < LOST_AFTER)
+    }
+
+    /// Notes that a read begins; returns false where one is under way or was made just before.
+    pub(super) fn begin_read(&mut self, now: Instant) -> bool {
+        let paused = self
+            .last_read
+            .is_none_or(|at| now.saturating_duration_since(at) >= PAUSE);
+        if !paused || self.is_being_read(now) {
+            return false;
+        }
+        self.reading_since = Some(now);
+        true
+    }
+
+    /// Takes in the end of a read, with the keys if the issuer told them.
+    pub(super) fn end_read(&mut self, set: Option<JwkSet>, now: Instant) {
+        self.reading_since = None;
+        self.last_read = Some(now);
+        if let Some(set) = set {
+            self.unknown.retain(|id, _| set.find(id).is_none());
+            self.set = Some((now, set));
+        }
+    }
+
+    /// Remembers that the issuer, asked for it, does not have the key. Does nothing while the issuer can't be read.
+    pub(super) fn note_unknown(&mut self, id: &str, now: Instant) {
+        let read_just_now =
+            self.last_read.is_some() && self.set.as_ref().map(|(read, _)| *read) == self.last_read;
+        if !read_just_now {
+            return;
+        }
+        if self.unknown.len() >= MOST_UNKNOWN {
+            self.unknown
+                .retain(|_, at| now.saturating_duration_since(*at) < UNKNOWN_FOR);
+        }
+        if self.unknown.len() < MOST_UNKNOWN {
+            self.unknown.insert(id.to_owned(), now);
+        }
+    }
+}
+
+/// Returns whether the key may verify signatures of the algorithm.
+fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
+    let named = jwk.common.key_algorithm.map(|named| named.to_string());
+    named.is_none_or(|named| named == format!("{algorithm:?}"))
+        && jwk.common.public_key_use != Some(PublicKeyUse::Encryption)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn set(id: &str) -> JwkSet {
+        // The key of RFC 7515, appendix A.3.
+        let jwk = json!({
+            "kty": "EC", "crv": "P-256", "kid": id, "alg": "ES256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+        });
+        serde_json::from_value(json!({ "keys": [jwk] })).unwrap()
+    }
+
+    fn look(cache: &mut KeyCache, id: &str, now: Instant) -> &'static str {
+        match cache.look_up(id, Algorithm::ES256, now) {
+            LookUp::Found(_) => "found",
+            LookUp::Refused => "refused",
+            LookUp::MustRead => "must read",
+            LookUp::BeingRead => "being read",
+        }
+    }
+
+    #[test]
+    fn keys_that_are_there_never_wait_for_a_read() {
+        let start = Instant::now();
+        let mut cache = KeyCache::default();
+        assert_eq!(look(&mut cache, "a", start), "must read");
+        assert_eq!(look(&mut cache, "a", start), "being read");
+        cache.end_read(Some(set("a")), start);
+        assert_eq!(look(&mut cache, "a", start), "found");
+        let later = start + PAUSE;
+        assert_eq!(look(&mut cache, "b", later), "must read");
+        assert_eq!(look(&mut cache, "a", later), "found");
+        assert_eq!(look(&mut cache, "c", later), "being read");
+        // Read long ago, with an issuer that can't be reached: still there, for a day.
+        cache.end_read(None, later);
+        assert_eq!(look(&mut cache, "a", start + STALE_AFTER - PAUSE), "found");
+        assert_eq!(look(&mut cache, "a", start + STALE_AFTER), "must read");
+    }
+
+    #[test]
+    fn unknown_keys_make_the_issuer_be_asked_seldom() {
+        let start = Instant::now();
+        let mut cache = KeyCache::default();
+        assert!(cache.begin_read(start));
+        cache.end_read(Some(set("a")), start);
+        assert_eq!(look(&mut cache, "b", start + PAUSE / 2), "refused");
+        assert_eq!(look(&mut cache, "b", start + PAUSE), "must read");
+        cache.end_read(Some(set("a")), start + PAUSE);
+        cache.note_unknown("b", start + PAUSE);
+        let after = start + PAUSE * 2;
+        assert_eq!(look(&mut cache, "b", after), "refused");
+        assert_eq!(look(&mut cache, "c", after), "must read");
+        // The read for another key brings it.
+        cache.end_read(Some(set("b")), after);
+        assert_eq!(look(&mut cache, "b", after), "found");
+    }
+
+    #[test]
+    fn an_issuer_that_can_not_be_read_makes_no_key_unknown() {
+        let start = Instant::now();
+        let mut cache = KeyCache::default();
+        assert!(cache.begin_read(start));
+        cache.end_read(None, start);
+        cache.note_unknown("a", start);
+        assert_eq!(look(&mut cache, "a", start + PAUSE), "must read");
+    }
+
+    #[test]
+    fn remembered_unknown_keys_are_bounded() {
+        let start = Instant::now();
+        let mut cache = KeyCache::default();
+        cache.end_read(Some(set("a")), start);
+        for number in 0..MOST_UNKNOWN * 2 {
+            cache.note_unknown(&number.to_string(), start);
+        }
+        assert_eq!(cache.unknown.len(), MOST_UNKNOWN);
+        cache.note_unknown("late", start + UNKNOWN_FOR);
+        assert_eq!(cache.unknown.len(), 1);
+    }
+
+    #[test]
+    fn a_read_that_never_ends_is_given_up() {
+        let start = Instant::now();
+        let mut cache = KeyCache::default();
+        assert_eq!(look(&mut cache, "a", start), "must read");
+        assert_eq!(look(&mut cache, "a", start + LOST_AFTER), "must read");
+    }
+
+    #[test]
+    fn a_key_for_another_algorithm_or_for_encryption_does_not_count() {
+        let now = Instant::now();
+        let mut cache = KeyCache::default();
+        cache.end_read(Some(set("a")), now);
+        assert!(cache.find("a", Algorithm::ES256, now).is_some());
+        assert!(cache.find("a", Algorithm::RS256, now).is_none());
+        let mut other = set("a");
+        other.keys[0].common.public_key_use = Some(PublicKeyUse::Encryption);
+        cache.end_read(Some(other), now);
+        assert!(cache.find("a", Algorithm::ES256, now).is_none());
+    }
+}

@@ -1,0 +1,78 @@
+//! Settings of trusted issuers.
+
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+/// Trusted issuer: `URL,audience=AUDIENCE`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct IssuerSettings {
+    /// URL, as the tokens have it in `iss`.
+    pub url: String,
+    /// Audience that the tokens must be for (`aud`).
+    pub audience: String,
+}
+
+impl FromStr for IssuerSettings {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?}: write URL,audience=AUDIENCE");
+        let (url, audience) = text.split_once(",audience=").ok_or_else(wrong)?;
+        let parsed = reqwest::Url::parse(url).map_err(|error| format!("{url:?}: {error}"))?;
+        if parsed.scheme() != "https" {
+            return Err(format!("{url}: an issuer is asked over https:// only"));
+        }
+        // OpenID Connect Discovery 1.0, section 3. Principals are named ISSUER#SUBJECT, so the URL may hold no `#`.
+        let plain = parsed.query().is_none()
+            && parsed.fragment().is_none()
+            && parsed.username().is_empty()
+            && parsed.password().is_none();
+        if !plain {
+            return Err(format!(
+                "{url}: an issuer's URL has no query, fragment or user: leave it out"
+            ));
+        }
+        if audience.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self {
+            url: url.to_owned(),
+            audience: audience.to_owned(),
+        })
+    }
+}
+
+impl TryFrom<String> for IssuerSettings {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_issuer_is_an_https_url_with_an_audience() {
+        let good: IssuerSettings = "https://idp.example.com/realm,audience=gateway"
+            .parse()
+            .unwrap();
+        assert_eq!(good.url, "https://idp.example.com/realm");
+        assert_eq!(good.audience, "gateway");
+        for wrong in [
+            "https://idp.example.com",
+            "http://idp.example.com,audience=x",
+            "idp,audience=x",
+            "https://idp,audience=",
+            "https://idp/#other,audience=x",
+            "https://idp/?x=1,audience=x",
+            "https://user@idp/,audience=x",
+        ] {
+            assert!(wrong.parse::<IssuerSettings>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! Tokens: what can be refused before a key is looked up, and what the claims of a genuine one mean. Pure.
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::{SignedDuration, Timestamp};
+use jsonwebtoken::Algorithm;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    auth::{
+        Credential,
+        display::{encoded, sanitized},
+    },
+    model::identity::Claim,
+};
+
+/// Largest token, in bytes.
+const MOST_BYTES: usize = 16 << 10;
+/// Longest key id, and longest subject, in bytes. OpenID Connect Core 1.0, section 2, has 255 for a subject.
+const MOST_NAME: usize = 255;
+/// Difference between the clocks of issuer and gateway that is tolerated.
+const LEEWAY: SignedDuration = SignedDuration::from_secs(30);
+/// Longest time from now that a token may be valid for.
+const LONGEST_VALIDITY: SignedDuration = SignedDuration::from_hours(366 * 24);
+/// Longest name in parentheses behind a principal's identity, in characters.
+const MOST_SHOWN: usize = 80;
+
+/// Token whose form was checked, and nothing else: signature and claims may be anybody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unverified {
+    /// Issuer that the token says it is of.
+    pub(super) issuer: String,
+    /// Key that it says it is signed with.
+    pub(super) key_id: String,
+    /// Algorithm of the signature.
+    pub(super) algorithm: Algorithm,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: Algorithm,
+    kid: Option<String>,
+    typ: Option<String>,
+    crit: Option<Value>,
+}
+
+impl Unverified {
+    /// Reads the parts of a token that say which key verifies it.
+    ///
+    /// # Errors
+    /// Says why the token can't be one that is accepted: size, form, type (RFC 8725, section 3.11), algorithm, a
+    /// missing key id, or extensions that must be understood (RFC 7515, section 4.1.11).
+    pub(super) fn parse(token: &str) -> Result<Self, &'static str> {
+        if token.len() > MOST_BYTES {
+            return Err("it is too large");
+        }
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err("it has not three parts");
+        };
+        if signature.is_empty() {
+            return Err("it is not signed");
+        }
+        let header = URL_SAFE_NO_PAD.decode(header).ok();
+        let header: Header = header
+            .and_then(|header| serde_json::from_slice(&header).ok())
+            .ok_or("its header has no algorithm that is known, or can't be read")?;
+        // A key that verifies and signs alike would let everyone sign who can verify.
+        let symmetric = matches!(
+            header.alg,
+            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
+        );
+        if symmetric {
+            return Err("it is signed with a shared secret, not with a key pair");
+        }
+        if header.crit.is_some() {
+            return Err("it has extensions that must be understood (crit)");
+        }
+        if !header.typ.as_deref().is_none_or(is_accepted_type) {
+            return Err("its type is neither JWT nor at+jwt");
+        }
+        let key_id = header.kid.ok_or("it does not name its key (kid)")?;
+        if key_id.is_empty() || key_id.len() > MOST_NAME || key_id.chars().any(char::is_control) {
+            return Err("its key id is no text of at most 255 bytes");
+        }
+        let payload = URL_SAFE_NO_PAD.decode(payload).ok();
+        let payload: Map<String, Value> = payload
+            .and_then(|payload| serde_json::from_slice(&payload).ok())
+            .ok_or("its claims can't be read")?;
+        let issuer = payload.get("iss").and_then(Value::as_str);
+        Ok(Self {
+            issuer: issuer
+                .ok_or("it does not name its issuer (iss)")?
+                .to_owned(),
+            key_id,
+            algorithm: header.alg,
+        })
+    }
+}
+
+/// Returns whether a token of the type (`typ`) may be shown to the gateway. Tokens of other types are signed with the
+/// same keys and mean something else, such as a logout.
+fn is_accepted_type(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    let text = text.strip_prefix("application/").unwrap_or(&text);
+    matches!(text, "jwt" | "at+jwt")
+}
+
+/// Returns the credential that the claims of a genuine token amount to.
+///
+/// An `email` claim counts only where `email_verified` is `true`: elsewhere its owner may have chosen it.
+///
+/// # Errors
+/// Says why the token is refused: a time that can't be represented, is past, not yet come or too far ahead, or a
+/// subject that is missing or too long.
+pub(super) fn credential(
+    issuer: &str,
+    token: &Map<String, Value>,
+    now: Timestamp,
+) -> Result<Credential, String> {
+    let until = time(token, "exp")?.ok_or("it has no exp")?;
+    if until <= now {
+        return Err("it has expired".to_owned());
+    }
+    if until.duration_since(now) > LONGEST_VALIDITY {
+        return Err("it is valid for more than 366 days".to_owned());
+    }
+    for claim in ["nbf", "iat"] {
+        if time(token, claim)?.is_some_and(|from| from.duration_since(now) > LEEWAY) {
+            return Err(format!("its {claim} has not come yet"));
+        }
+    }
+    let subject = token.get("sub").and_then(Value::as_str);
+    let subject = subject.ok_or("it has no subject (sub)")?;
+    if subject.is_empty() || subject.len() > MOST_NAME {
+        return Err("its subject (sub) is no text of at most 255 bytes".to_owned());
+    }
+    let email_is_verified = token.get("email_verified") == Some(&Value::Bool(true));
+    let mut claims = Vec::new();
+    let mut add = |claim: &str, value: &str| {
+        claims.push(Claim {
+            issuer: issuer.to_owned(),
+            claim: claim.to_owned(),
+            value: value.to_owned(),
+            authority: None,
+        });
+    };
+    for (claim, value) in token {
+        if claim == "email" && !email_is_verified {
+            continue;
+        }
+        match value {
+            Value::String(text) => add(claim, text),
+            Value::Array(list) => {
+                for text in list.iter().filter_map(Value::as_str) {
+                    add(claim, text);
+                }
+            }
+            _ => {}
+        }
+    }
+    let text = |claim: &str| token.get(claim).and_then(Value::as_str);
+    let chosen = text("preferred_username").or_else(|| text("email").filter(|_| email_is_verified));
+    let chosen = chosen.map(|name| sanitized(name, MOST_SHOWN));
+    let identity = format!("oidc:{issuer}#{}", encoded(subject));
+    let name = match chosen.filter(|name| !name.is_empty()) {
+        Some(chosen) => format!("{identity} ({chosen})"),
+        None => identity.clone(),
+    };
+    Ok(Credential::Claims {
+        identity,
+        name,
+        claims,
+        until,
+    })
+}
+
+/// Returns the time in a claim (NumericDate, RFC 7519, section 2), in whole seconds, rounded down.
+fn time(token: &Map<String, Value>, claim: &str) -> Result<Option<Timestamp>, String> {
+    let wrong = || format!("its {claim} is no time that can be represented");
+    let number = match token.get(claim) {
+        None => return Ok(None),
+        Some(Value::Number(number)) => number,
+        Some(_) => return Err(wrong()),
+    };
+    let seconds = match (number.as_i64(), number.as_f64()) {
+        (Some(seconds), _) => seconds,
+        (None, Some(float)) if float.abs() < 1e15 => {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "the range is checked in the line before"
+            )]
+            let seconds = float.floor() as i64;
+            seconds
+        }
+        _ => return Err(wrong()),
+    };
+    let time = Timestamp::from_second(seconds);
+    time.map(Some).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn parts(header: &Value, payload: &Value) -> String {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        format!("{}.{}.c2ln", part(header), part(payload))
+    }
+
+    fn judged(mut claims: Value) -> Result<Credential, String> {
+        let map = claims.as_object_mut().unwrap();
+        map.entry("sub").or_insert(json!("u1"));
+        map.entry("exp").or_insert(json!(NOW + 600));
+        let now = Timestamp::from_second(NOW).unwrap();
+        credential("https://idp", map, now)
+    }
+
+    fn claims_of(claims: Value) -> Vec<String> {
+        let Ok(Credential::Claims { claims, .. }) = judged(claims) else {
+            panic!("claims");
+        };
+        let shown = claims.iter().map(|c| format!("{}={}", c.claim, c.value));
+        let mut shown: Vec<String> = shown.collect();
+        shown.sort();
+        shown
+    }
+
+    fn name_of(claims: Value) -> (String, String) {
+        let Ok(Credential::Claims { identity, name, .. }) = judged(claims) else {
+            panic!("claims");
+        };
+        (identity, name)
+    }
+
+    #[test]
+    fn garbage_is_refused_before_a_key_is_looked_up() {
+        let payload = json!({ "iss": "https://idp" });
+        let good = json!({ "alg": "ES256", "kid": "k", "typ": "JWT" });
+        let parsed = Unverified::parse(&parts(&good, &payload)).unwrap();
+        assert_eq!((&*parsed.issuer, &*parsed.key_id), ("https://idp", "k"));
+        for (header, payload) in [
+            (json!({ "alg": "none", "kid": "k" }), &payload),
+            (json!({ "alg": "HS256", "kid": "k" }), &payload),
+            (json!({ "alg": "ES257", "kid": "k" }), &payload),
+            (json!({ "kid": "k" }), &payload),
+            (json!({ "alg": "ES256" }), &payload),
+            (json!({ "alg": "ES256", "kid": "" }), &payload),
+            (json!({ "alg": "ES256", "kid": 7 }), &payload),
+            (json!({ "alg": "ES256", "kid": "k\n" }), &payload),
+            (json!({ "alg": "ES256", "kid": "k".repeat(256) }), &payload),
+            (
+                json!({ "alg": "ES256", "kid": "k", "crit": ["x"] }),
+                &payload,
+            ),
+            (
+                json!({ "alg": "ES256", "kid": "k", "typ": "logout+jwt" }),
+                &payload,
+            ),
+            (good.clone(), &json!({})),
+            (good.clone(), &json!({ "iss": 7 })),
+            (
+                good.clone(),
+                &json!({ "iss": "https://idp", "x": "y".repeat(20_000) }),
+            ),
+        ] {
+            let token = parts(&header, payload);
+            assert!(Unverified::parse(&token).is_err(), "{header} {payload}");
+        }
+        let whole = parts(&good, &payload);
+        let (unsigned, _) = whole.rsplit_once('.').unwrap();
+        for token in [
+            "",
+            "a.b.c",
+            unsigned,
+            &format!("{unsigned}."),
+            &format!("{whole}.x"),
+        ] {
+            assert!(Unverified::parse(token).is_err(), "{token}");
+        }
+    }
+
+    #[test]
+    fn types_of_access_and_id_tokens_are_accepted() {
+        for typ in ["JWT", "jwt", "at+jwt", "application/at+jwt", "AT+JWT"] {
+            let header = json!({ "alg": "ES256", "kid": "k", "typ": typ });
+            let token = parts(&header, &json!({ "iss": "https://idp" }));
+            assert!(Unverified::parse(&token).is_ok(), "{typ}");
+        }
+    }
+
+    #[test]
+    fn a_token_ends_at_a_time_that_can_be_represented() {
+        let until = |exp: Value| match judged(json!({ "exp": exp })) {
+            Ok(Credential::Claims { until, .. }) => Some(until.as_second()),
+            _ => None,
+        };
+        assert_eq!(until(json!(NOW + 600)), Some(NOW + 600));
+        assert_eq!(until(json!(1_800_000_600.75)), Some(NOW + 600));
+        assert_eq!(until(json!(1.800_000_6e9)), Some(NOW + 600));
+        for wrong in [
+            json!(1e300),
+            json!(-1e300),
+            json!(1e18),
+            json!(u64::MAX),
+            json!(i64::MAX),
+            json!("1800000600"),
+            json!(null),
+            json!([NOW + 600]),
+            json!(NOW),
+            json!(NOW - 1),
+            json!(0),
+            json!(NOW + 367 * 86_400),
+        ] {
+            assert_eq!(until(wrong.clone()), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_refused_before_its_time_and_for_times_that_are_none() {
+        for claim in ["nbf", "iat"] {
+            let with = |value: Value| judged(json!({ claim: value })).is_ok();
+            assert!(
+                with(json!(NOW)) && with(json!(NOW + 30)) && with(json!(0.5)),
+                "{claim}"
+            );
+            for wrong in [json!(NOW + 31), json!(1e300), json!("0"), json!({})] {
+                assert!(!with(wrong.clone()), "{claim}: {wrong}");
+            }
+        }
+    }
+
+    #[test]
+    fn strings_and_lists_of_strings_are_claims() {
+        let shown = claims_of(json!({ "groups": ["ops", 7, "dev"], "n": { "a": "b" } }));
+        assert_eq!(shown, ["groups=dev", "groups=ops", "sub=u1"]);
+    }
+
+    #[test]
+    fn an_email_address_counts_only_when_the_issuer_has_verified_it() {
+        let with = |verified: Value| {
+            let claims = json!({ "email": "kim@a.example", "email_verified": verified });
+            let shown = name_of(claims.clone()).1.contains("kim");
+            let counts = claims_of(claims).contains(&"email=kim@a.example".to_owned());
+            assert_eq!(shown, counts);
+            counts
+        };
+        assert!(with(json!(true)));
+        assert!(
+            !with(json!(false)) && !with(json!(null)) && !with(json!("true")) && !with(json!(1))
+        );
+    }
+
+    #[test]
+    fn principals_are_named_by_issuer_and_subject_whatever_they_call_themselves() {
+        let plain = name_of(json!({ "sub": "u1" }));
+        assert_eq!(plain.0, "oidc:https://idp#u1");
+        assert_eq!(plain.0, plain.1);
+        let called = name_of(json!({ "sub": "u1", "preferred_username": "kim" }));
+        assert_eq!(called, (plain.0, "oidc:https://idp#u1 (kim)".to_owned()));
+        // A subject that imitates another's name.
+        let liar = name_of(json!({ "sub": "u1 (kim)" }));
+        assert_eq!(liar.1, "oidc:https://idp#u1%20(kim)");
+        let hidden = name_of(json!({ "sub": "u2", "preferred_username": "\u{202e}\u{1b}[2K\n" }));
+        assert_eq!(hidden.1, "oidc:https://idp#u2 ([2K)");
+        for wrong in [json!(""), json!(7), json!("x".repeat(256))] {
+            assert!(judged(json!({ "sub": wrong })).is_err());
+        }
+    }
+}

@@ -1,0 +1,534 @@
+//! Principals: certificates and their authorities, tokens of issuers, and the calls that the agent makes for tenants.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    process::Stdio,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gateway::store::{Sqlite, Store as _, Write};
+use serde_json::{Value, json};
+use tests::{
+    agent::{Agent, binary},
+    authority::{Authority, Signed},
+    issuer::Issuer,
+    namespace::Namespace,
+    office::{LISTEN, Office},
+    process::fail,
+    wait,
+};
+
+/// Opens an office whose clients' certificates may be of a second authority too.
+fn office_of_two(configure: impl FnOnce(&mut Agent, &Authority)) -> (Office, Authority) {
+    let second = Authority::new();
+    let office = Office::open(|_, first, agent| {
+        let both = [first.certificate(), second.certificate()];
+        let both: Vec<String> = both
+            .iter()
+            .map(|path| fs::read_to_string(path).expect("a certificate"))
+            .collect();
+        let path = first.directory().join("clients.pem");
+        fs::write(&path, both.concat()).expect("a file");
+        agent.settings.insert(
+            "GATEWAY_TLS_CLIENT_CA".to_owned(),
+            path.display().to_string(),
+        );
+        configure(agent, first);
+    });
+    (office, second)
+}
+
+fn words(signed: &Signed) -> [String; 4] {
+    [
+        "--cert".to_owned(),
+        signed.certificate.display().to_string(),
+        "--key".to_owned(),
+        signed.key.display().to_string(),
+    ]
+}
+
+fn ask(office: &Office, signed: &Signed, path: &str) -> (u16, String) {
+    let words = words(signed);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    office.curl("GET", path, &words)
+}
+
+fn json_of((status, text): (u16, String)) -> Value {
+    assert_eq!(status, 200, "{text}");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+fn create_identity(agent: &Agent, name: &str, rest: &str) {
+    agent.cli(&format!(
+        "tenant identity create {name} --issuer certificate --role viewer {rest}"
+    ));
+}
+
+fn authority_of(path: &Path) -> String {
+    format!("--authority {}", path.display())
+}
+
+#[test]
+fn a_certificate_of_another_authority_is_not_the_identity_that_it_imitates() {
+    let (office, second) = office_of_two(|_, _| {});
+    let agent = &office.site.agent;
+    let refusal = agent.refused(
+        "tenant identity create a/build --issuer certificate --claim dns --value build --role viewer",
+    );
+    assert!(
+        refusal.contains("name the authority that must have issued it"),
+        "{refusal}"
+    );
+    for (name, claim) in [("a/dns", "dns"), ("a/cn", "common_name")] {
+        let authority = authority_of(&office.authority.certificate());
+        create_identity(
+            agent,
+            name,
+            &format!("--claim {claim} --value build {authority}"),
+        );
+    }
+    let (mine, theirs) = (office.authority.sign("build"), second.sign("build"));
+    assert_eq!(ask(&office, &mine, "/v1/tenants/a").0, 200);
+    assert_eq!(ask(&office, &theirs, "/v1/tenants/a").0, 404);
+    let shown = json_of(ask(&office, &theirs, "/v1/whoami"));
+    assert_eq!(shown["roles"], json!({}));
+
+    // A pinned certificate needs no authority, since nobody can make another with that hash.
+    let identity = shown["identity"].as_str().expect("an identity");
+    let hash = identity.trim_start_matches("certificate sha256:");
+    create_identity(agent, "a/pinned", &format!("--claim sha256 --value {hash}"));
+    assert_eq!(ask(&office, &theirs, "/v1/tenants/a").0, 200);
+    assert_eq!(ask(&office, &second.sign("other"), "/v1/tenants/a").0, 404);
+
+    // An authority can be named by its key's hash, and only one that the gateway accepts.
+    let listed = agent.json("tenant identity list a");
+    let of = |name: &str| {
+        let mut listed = listed.as_array().into_iter().flatten();
+        let found = listed.find(|identity| identity["name"] == name);
+        found.expect("an identity")["authority"].clone()
+    };
+    let key = of("dns")["key_sha256"].clone();
+    let key = key.as_str().expect("a hash");
+    create_identity(
+        agent,
+        "a/hash",
+        &format!("--value other --claim dns --authority {key}"),
+    );
+    assert_eq!(
+        ask(&office, &office.authority.sign("other"), "/v1/tenants/a").0,
+        200
+    );
+    let stranger = Authority::new();
+    let refusal = agent.refused(&format!(
+        "tenant identity create a/x --issuer certificate --claim dns --value x --role viewer {}",
+        authority_of(&stranger.certificate())
+    ));
+    assert!(
+        refusal.contains("accepts no certificates of this authority"),
+        "{refusal}"
+    );
+    // They are in manifests, and logged.
+    assert!(agent.cli("export").contains(key));
+    assert!(agent.log().contains(&format!("key_sha256={key}")));
+}
+
+#[test]
+fn an_identity_that_names_no_authority_meets_nobody_and_a_start_says_so() {
+    let mut office = Office::open(|_, _, _| {});
+    let signed = office.authority.sign("build");
+    office.site.agent.stop();
+    let path = office.site.agent.state_directory().join("state.db");
+    let mut store = Sqlite::open(&path).expect("the store");
+    let value = json!({
+        "name": "old", "uid": "00000000-0000-4000-8000-000000000000",
+        "created_at": "2026-01-01T00:00:00Z", "updated_at": "2026-01-01T00:00:00Z",
+        "issuer": "certificate", "claim": "dns", "value": "build", "role": "admin",
+    });
+    store
+        .commit(&[Write {
+            key: "identities/a/old".to_owned(),
+            expected: 0,
+            value: Some(value.to_string()),
+        }])
+        .expect("a write");
+    drop(store);
+    office.site.agent.restart();
+    assert_eq!(ask(&office, &signed, "/v1/tenants/a").0, 404);
+    let log = office.site.agent.log();
+    assert!(
+        log.contains("identity a/old names no authority, so no certificate meets it"),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_configuration_check_shows_authorities() {
+    let authority = Authority::new();
+    let server = authority.sign("gateway");
+    let host = Arc::new(Namespace::new("gw"));
+    let agent = Agent::prepare(&host);
+    let mut command = agent.command("config check");
+    command
+        .env("GATEWAY_LISTEN", LISTEN)
+        .env("GATEWAY_TLS_CERTIFICATE", &server.certificate)
+        .env("GATEWAY_TLS_KEY", &server.key)
+        .env("GATEWAY_TLS_CLIENT_CA", authority.certificate());
+    let shown = tests::process::succeed(&mut command);
+    assert!(
+        shown.contains("client authority: subject=\"CN=tests\" key_sha256="),
+        "{shown}"
+    );
+    command.env("GATEWAY_TLS_CLIENT_CA", &server.key);
+    let refusal = fail(&mut command);
+    assert!(refusal.contains("holds no certificate"), "{refusal}");
+}
+
+#[test]
+fn a_revoked_certificate_ends_at_a_reload_on_open_streams_too() {
+    let mut office = Office::open(|_, authority, agent| {
+        let list = authority.revoke(&[]).display().to_string();
+        agent
+            .settings
+            .insert("GATEWAY_TLS_CLIENT_CRL".to_owned(), list);
+    });
+    let agent = &office.site.agent;
+    let authority = authority_of(&office.authority.certificate());
+    for name in ["build", "stays"] {
+        create_identity(
+            agent,
+            &format!("a/{name}"),
+            &format!("--claim dns --value {name} {authority}"),
+        );
+    }
+    let (revoked, stays) = (
+        office.authority.sign("build"),
+        office.authority.sign("stays"),
+    );
+    assert_eq!(ask(&office, &revoked, "/v1/tenants/a").0, 200);
+
+    let mut command = office.site.host.command(&binary().display().to_string());
+    command.args(["-o", "json", "event", "list", "--follow"]);
+    command.args(["--server", &format!("https://{LISTEN}"), "--ca"]);
+    command.arg(office.authority.certificate());
+    command
+        .arg("--client-certificate")
+        .arg(&revoked.certificate);
+    command.arg("--client-key").arg(&revoked.key);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("a child");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let (sender, seen) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in lines {
+            let _gone = sender.send(line);
+        }
+    });
+    // It is known to follow when it shows what happens.
+    let mut number = 0;
+    wait::until("an event", Duration::from_secs(20), || {
+        number += 1;
+        agent.cli(&format!(
+            "endpoint create a/e{number} --network net --address 10.0.1.{number} --service shop/web"
+        ));
+        seen.recv_timeout(Duration::from_millis(200)).ok()
+    });
+
+    let _list = office.authority.revoke(&[&revoked]);
+    office.site.agent.hang_up();
+    wait::until("the end of the stream", Duration::from_secs(60), || {
+        reader.is_finished().then_some(())
+    });
+    assert!(child.wait().is_ok());
+    // A handshake with it fails; others' go on.
+    let mut command = office.site.host.command("curl");
+    command.args(["-sS", "-m", "20", "--cacert"]);
+    command.arg(office.authority.certificate());
+    command
+        .args(words(&revoked))
+        .arg(format!("https://{LISTEN}/v1/whoami"));
+    let refusal = fail(&mut command);
+    assert!(refusal.contains("alert"), "{refusal}");
+    assert_eq!(ask(&office, &stays, "/v1/tenants/a").0, 200);
+}
+
+fn office_with_issuer() -> (Office, Issuer) {
+    let mut issuer = None;
+    let office = Office::open(|site, authority, agent| {
+        let started = Issuer::start(&site.host, authority, 8444);
+        let settings = format!("{},audience=gateway", started.url);
+        agent
+            .settings
+            .insert("GATEWAY_OIDC_ISSUERS".to_owned(), settings);
+        issuer = Some(started);
+    });
+    let issuer = issuer.expect("an issuer");
+    office.site.agent.cli(&format!(
+        "tenant identity create a/ops --issuer {} --claim groups --value ops --role admin",
+        issuer.url
+    ));
+    (office, issuer)
+}
+
+#[test]
+fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
+    /// Less than one read of the keys takes when the issuer does not answer.
+    const AT_ONCE: Duration = Duration::from_secs(4);
+    let (office, mut issuer) = office_with_issuer();
+    let known = issuer.token(json!({ "groups": ["ops"] }));
+    assert_eq!(office.with_token(&known, "GET", "/v1/tenants/a").0, 200);
+    let accepted = issuer.stall(&office.site.host);
+    // Garbage makes nobody ask the issuer.
+    let whole = issuer.forged("unknown", json!({}));
+    let (unsigned, _) = whole.rsplit_once('.').expect("three parts");
+    let nameless = {
+        let mut parts = whole.split('.');
+        parts.next();
+        let rest: Vec<&str> = parts.collect();
+        // {"alg":"ES256"}
+        format!("eyJhbGciOiJFUzI1NiJ9.{}", rest.join("."))
+    };
+    for garbage in [unsigned, &format!("{unsigned}."), &nameless, "a.b.c"] {
+        assert_eq!(office.with_token(garbage, "GET", "/v1/whoami").0, 401);
+    }
+    assert!(accepted.try_recv().is_err());
+
+    let office = Arc::new(office);
+    let answered = Arc::new(AtomicUsize::new(0));
+    let unknown: Vec<_> = (0..12)
+        .map(|number| {
+            let token = issuer.forged(&format!("unknown-{number}"), json!({}));
+            let (office, answered) = (Arc::clone(&office), Arc::clone(&answered));
+            std::thread::spawn(move || {
+                assert_eq!(office.with_token(&token, "GET", "/v1/whoami").0, 401);
+                answered.fetch_add(1, Ordering::Relaxed);
+            })
+        })
+        .collect();
+    // A read of the keys is under way when the issuer has a connection.
+    let asked = accepted.recv_timeout(wait::SOON * wait::patience());
+    let _asked = asked.expect("the issuer to be asked");
+    let start = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(office.with_token(&known, "GET", "/v1/tenants/a").0, 200);
+    }
+    let took = start.elapsed();
+    assert!(took < AT_ONCE * wait::patience(), "{took:?}");
+    for thread in unknown {
+        thread.join().expect("an answer");
+    }
+    assert_eq!(answered.load(Ordering::Relaxed), 12);
+    // One read serves all that come meanwhile, and the next comes five seconds after its end at the earliest.
+    let more = accepted.try_iter().count();
+    let room = start.elapsed().as_secs() / 5;
+    assert!(more as u64 <= room, "{more} reads more");
+}
+
+#[test]
+fn a_token_whose_times_are_none_or_whose_type_is_another_is_refused() {
+    let (office, issuer) = office_with_issuer();
+    let status = |claims: Value| {
+        let token = issuer.token(claims);
+        office.with_token(&token, "GET", "/v1/whoami").0
+    };
+    assert_eq!(status(json!({})), 200);
+    for wrong in [
+        json!({ "exp": 1e300 }),
+        json!({ "exp": 1e18 }),
+        json!({ "exp": u64::MAX }),
+        json!({ "exp": 4_000_000_000u64 }),
+        json!({ "exp": "4000000000" }),
+        json!({ "nbf": 1e300 }),
+        json!({ "iat": "now" }),
+        json!({ "sub": 7 }),
+    ] {
+        assert_eq!(status(wrong.clone()), 401, "{wrong}");
+    }
+    // An address that the issuer has not verified is no claim.
+    office.site.agent.cli(&format!(
+        "tenant identity create b/kim --issuer {} --claim email --value kim@b.example --role viewer",
+        issuer.url
+    ));
+    let roles = |verified: Value| {
+        let claims = json!({ "email": "kim@b.example", "email_verified": verified });
+        let token = issuer.token(claims);
+        json_of(office.with_token(&token, "GET", "/v1/whoami"))["roles"].clone()
+    };
+    assert_eq!(roles(json!(true)), json!({ "b": "viewer" }));
+    assert_eq!(roles(json!(false)), json!({}));
+    assert_eq!(roles(json!(null)), json!({}));
+}
+
+#[test]
+fn principals_that_call_themselves_alike_stay_apart() {
+    let (office, issuer) = office_with_issuer();
+    let token = |subject: &str| {
+        issuer.token(json!({ "groups": ["ops"], "sub": subject, "preferred_username": "kim" }))
+    };
+    let (one, two) = (token("u1"), token("u2"));
+    let name = |token: &str| {
+        json_of(office.with_token(token, "GET", "/v1/whoami"))["name"]
+            .as_str()
+            .expect("a name")
+            .to_owned()
+    };
+    assert_eq!(name(&one), format!("oidc:{}#u1 (kim)", issuer.url));
+    assert_eq!(name(&two), format!("oidc:{}#u2 (kim)", issuer.url));
+    // The same key of both is of neither the other's.
+    let create = |token: &str, endpoint: &str, address: &str| {
+        let header = format!("authorization: Bearer {token}");
+        let body = json!({
+            "name": endpoint, "network": "net", "addresses": [address], "service": "shop/web",
+        });
+        let body = body.to_string();
+        let words = [
+            "-H",
+            &header,
+            "-H",
+            "idempotency-key: k",
+            "-H",
+            "content-type: application/json",
+            "-d",
+            &body,
+        ];
+        office.curl("POST", "/v1/tenants/a/endpoints", &words)
+    };
+    let made = create(&one, "first", "10.0.0.71");
+    assert_eq!(made.0, 201, "{}", made.1);
+    let made = create(&two, "second", "10.0.0.72");
+    assert_eq!(made.0, 201, "{}", made.1);
+    let repeated = create(&one, "first", "10.0.0.71");
+    assert_eq!(repeated.0, 200, "{}", repeated.1);
+    let events = office.site.agent.cli("event list");
+    assert!(
+        events.contains("#u1 (kim)") && events.contains("#u2 (kim)"),
+        "{events}"
+    );
+
+    // A token that is created again is another one.
+    let identity = |token: &str| json_of(office.with_token(token, "GET", "/v1/whoami"));
+    let first = tests::office::read(&office.token("a/ci", "viewer"));
+    let before = identity(&first)["identity"].clone();
+    office.site.agent.cli("tenant token revoke a/ci");
+    fs::remove_file(office.authority.directory().join("a-ci")).expect("the old file");
+    let second = tests::office::read(&office.token("a/ci", "viewer"));
+    assert_ne!(identity(&second)["identity"], before);
+}
+
+/// A server that answers every request with 204, and counts.
+fn counting(listener: TcpListener) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut buffer = [0; 4_096];
+            let _read = stream.read(&mut buffer);
+            let _gone = stream.write_all(
+                b"HTTP/1.1 204 Thanks\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            );
+        }
+    });
+    count
+}
+
+#[test]
+fn webhooks_reach_neither_this_host_nor_a_proxy_and_do_not_tell_what_stopped_them() {
+    // Global addresses, in namespaces that lead nowhere else.
+    const OWN: &str = "1.2.3.4";
+    const OTHER: &str = "1.2.3.5";
+    let mut office = Office::open(|site, _, agent| {
+        site.host.ip(&format!("address add {OWN}/24 dev gw-p"));
+        site.provider
+            .ip(&format!("address add {OTHER}/24 dev eth0"));
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
+            agent
+                .settings
+                .insert(name.to_owned(), "http://127.0.0.1:3128".to_owned());
+        }
+    });
+    let bind = |namespace: &Namespace, address: &'static str| {
+        let listener = namespace.run_in(move || TcpListener::bind(address));
+        counting(listener.expect("a listener"))
+    };
+    let proxy = bind(&office.site.host, "127.0.0.1:3128");
+    let own = bind(&office.site.host, "1.2.3.4:8080");
+    let other = bind(&office.site.provider, "1.2.3.5:8080");
+    // A port that is open to something that is no web server.
+    let silent = office
+        .site
+        .provider
+        .run_in(|| TcpListener::bind("1.2.3.5:8081"));
+    let silent = silent.expect("a listener");
+    std::thread::spawn(move || {
+        for mut stream in silent.incoming().flatten() {
+            let _gone = stream.write_all(b"+OK ready\r\n");
+        }
+    });
+    let agent = &office.site.agent;
+    for (name, url) in [
+        ("own", "http://1.2.3.4:8080/"),
+        ("mapped", "http://[::ffff:1.2.3.4]:8080/"),
+        ("name", "http://localhost:8080/"),
+        ("none", "http://nowhere.invalid:8080/"),
+        ("closed", "http://1.2.3.5:8082/"),
+        ("silent", "http://1.2.3.5:8081/"),
+        ("other", "http://1.2.3.5:8080/"),
+    ] {
+        agent.cli(&format!("tenant webhook create a/{name} --url {url}"));
+    }
+    let refusal = agent.refused("tenant webhook create a/ssh --url http://1.2.3.5:22/");
+    assert!(
+        refusal.contains("port 443, or a port above 1023"),
+        "{refusal}"
+    );
+    agent.cli("endpoint create a/told --network net --address 10.0.0.99 --service shop/web");
+    let status = |name: &str| {
+        let listed = agent.json("tenant webhook list a");
+        let mut listed = listed.as_array().cloned().unwrap_or_default().into_iter();
+        let found = listed.find(|webhook| webhook["name"] == name);
+        found.expect("a webhook")["status"].clone()
+    };
+    wait::until_true("the delivery that may be made", || {
+        status("other")["delivered"].as_u64() > Some(0)
+    });
+    let errors: Vec<String> = ["own", "mapped", "name", "none", "closed", "silent"]
+        .into_iter()
+        .map(|name| {
+            wait::until(name, Duration::from_secs(60), || {
+                status(name)["last_error"].as_str().map(str::to_owned)
+            })
+        })
+        .collect();
+    assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
+    assert!(!errors[0].contains("1.2.3"), "{}", errors[0]);
+    assert_eq!(own.load(Ordering::Relaxed), 0, "own address");
+    assert_eq!(proxy.load(Ordering::Relaxed), 0, "proxy");
+    assert!(other.load(Ordering::Relaxed) > 0);
+    // The operator reads why.
+    let log = agent.log();
+    assert!(
+        log.contains("webhook=a/own reason=unreachable: no webhook may be at 1.2.3.4"),
+        "{log}"
+    );
+    // A network of the operator's that happens to hold an own address does not open that.
+    office.site.agent.stop();
+    office.site.agent.settings.insert(
+        "GATEWAY_WEBHOOK_NETWORKS".to_owned(),
+        "1.2.3.0/24".to_owned(),
+    );
+    office.site.agent.restart();
+    let agent = &office.site.agent;
+    wait::until("another attempt", Duration::from_secs(60), || {
+        let listed = agent.json("tenant webhook list a");
+        let listed = listed.as_array().cloned().unwrap_or_default();
+        let own = listed.iter().find(|webhook| webhook["name"] == "own");
+        (own?["status"]["failures"].as_u64()? > 0).then_some(())
+    });
+    assert_eq!(own.load(Ordering::Relaxed), 0, "own address");
+}
