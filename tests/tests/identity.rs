@@ -411,7 +411,7 @@ fn principals_that_call_themselves_alike_stay_apart() {
     assert_eq!(repeated.0, 201, "{}", repeated.1);
     let uid = |text: &str| serde_json::from_str::<Value>(text).expect("JSON")["uid"].clone();
     assert_eq!(uid(&repeated.1), uid(&first.1));
-    let events = office.site.agent.cli("event list");
+    let events = office.site.agent.cli("-o json event list");
     assert!(
         events.contains("#u1 (kim)") && events.contains("#u2 (kim)"),
         "{events}"

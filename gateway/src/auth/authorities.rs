@@ -114,7 +114,7 @@ impl Anchor {
             validity,
             is_constrained,
             has_list,
-            verifier: verifier(&[certificate.clone()], lists)?,
+            verifier: verifier(std::slice::from_ref(&certificate), lists)?,
         })
     }
 

@@ -131,6 +131,7 @@ fn caller(bits: u16) -> Principal {
         })
         .collect();
     Principal {
+        identity: "token 1".to_owned(),
         name: "somebody".to_owned(),
         from: "192.0.2.1".to_owned(),
         access: Access::Tenants(roles),
@@ -511,6 +512,7 @@ fn self_approval(principal: &Principal, state: ConnectionState) -> Result<Vec<Ch
 fn in_tenants(roles: &[(&str, Role)]) -> Principal {
     let roles = roles.iter().map(|(tenant, role)| (name(tenant), *role));
     Principal {
+        identity: "token 1".to_owned(),
         name: "somebody".to_owned(),
         from: "192.0.2.1".to_owned(),
         access: Access::Tenants(roles.collect()),

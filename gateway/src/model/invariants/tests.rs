@@ -58,7 +58,7 @@ fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
             delete_token(state, &format!("{owner}/t{}", number % 3).parse().unwrap())
         }),
         16 => world.run(|state, context, policy| {
-            let request = json!({ "name": "i", "issuer": "certificate", "claim": "dns", "value": "x",
+            let request = json!({ "name": "i", "issuer": "certificate", "claim": "sha256", "value": "x",
                 "role": Role::Admin });
             let request = serde_json::from_value(request).unwrap();
             create_identity(state, context, policy, &owner.parse().unwrap(), request)
