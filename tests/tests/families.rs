@@ -97,8 +97,8 @@ fn datagrams_arrive_whole_in_fragments_too() {
                     "the question arrived whole"
                 );
                 assert_eq!(
-                    buffer[2..length],
-                    noise(u32::try_from(answered).expect("short") + 4)[2..length]
+                    answer[2..],
+                    noise(u32::try_from(answered).expect("short") + 4)[2..answered]
                 );
             }
         });
