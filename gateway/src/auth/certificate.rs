@@ -129,6 +129,12 @@ impl ClientCertificate {
         })
     }
 
+    /// Returns the end of the certificate's validity.
+    #[must_use]
+    pub const fn expiry(&self) -> Timestamp {
+        self.names.until
+    }
+
     /// Returns the stable name of the principal: no other certificate has it.
     #[must_use]
     pub fn identity(&self) -> String {

@@ -77,7 +77,8 @@ impl Credential {
         match self {
             Self::Operator { .. } => None,
             Self::Token(hash) => state.token_of_hash(hash)?.1.object.expires_at,
-            Self::Claims { until, .. } => *until,
+            Self::Certificate(certificate) => Some(certificate.expiry()),
+            Self::Claims { until, .. } => Some(*until),
         }
     }
 

@@ -133,6 +133,7 @@ mod tests {
     fn caller(name: &str, tenant: &str) -> Principal {
         let roles = [(tenant.parse().unwrap(), Role::Viewer)];
         Principal {
+            identity: name.to_owned(),
             name: name.to_owned(),
             from: "192.0.2.1".to_owned(),
             access: Access::Tenants(roles.into()),

@@ -50,15 +50,15 @@ impl Counts {
         };
         let held = &mut *counts.held.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |map: &HashMap<Name, usize>, name: &Name| map.get(name).copied().unwrap_or(0);
-        let has = held.principals.get(&caller.name).copied().unwrap_or(0);
+        let has = held.principals.get(&caller.identity).copied().unwrap_or(0);
         if has >= counts.most_of_principal {
             return None;
         }
         let mut tenants = roles.keys();
         let tenant = tenants.find(|name| of(&held.tenants, name) < counts.most_of_tenant)?;
         *held.tenants.entry(tenant.clone()).or_default() += 1;
-        held.principals.insert(caller.name.clone(), has + 1);
-        place.principal.clone_from(&caller.name);
+        held.principals.insert(caller.identity.clone(), has + 1);
+        place.principal.clone_from(&caller.identity);
         place.tenant = Some(tenant.clone());
         Some(place)
     }
@@ -97,6 +97,7 @@ mod tests {
     fn caller(name: &str, tenants: &[&str]) -> Principal {
         let roles = tenants.iter().map(|t| (t.parse().unwrap(), Role::Viewer));
         Principal {
+            identity: name.to_owned(),
             name: name.to_owned(),
             from: "192.0.2.1".to_owned(),
             access: Access::Tenants(roles.collect()),

@@ -110,7 +110,7 @@ impl Admission {
             (&mut rates.changes, &mut rates.tenant_changes, tokens)
         };
         let what = if reads { "requests" } else { "changes" };
-        own.take(caller.name.clone(), tokens, now)
+        own.take(caller.identity.clone(), tokens, now)
             .map_err(|wait| too_many(&format!("{} sends too many {what}", caller.name), wait))?;
         let mut least: Option<Duration> = None;
         let named = tenant.filter(|tenant| roles.contains_key(*tenant));
