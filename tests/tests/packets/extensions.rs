@@ -253,7 +253,7 @@ const ROWS: &[Row] = &[
             for header in [routing(4, 1), routing(4, 0), padding(DESTINATION)] {
                 lab.send(
                     Side::Provider,
-                    &refusal(&behind(left.clone(), &[header.clone()])),
+                    &refusal(&behind(left.clone(), std::slice::from_ref(&header))),
                 )
                 .dropped(DropReason::IcmpUnsupported);
             }
