@@ -12,7 +12,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tests::{
@@ -214,35 +214,28 @@ fn a_backend_that_was_removed_stops_streaming_to_the_consumer() {
         wait::until_true("a stream", || count.load(Ordering::Relaxed) > 20_000);
     }
     let flows = || site.agent.json("flow list").as_array().cloned();
-    let open = flows().expect("a list");
-    assert!(
-        open.len() == 2 && open.iter().all(|flow| flow["evictable"] == false),
-        "{open:#?}"
-    );
-    let removed = Instant::now();
-    site.agent
-        .cli(&format!("service backend remove shop/web {BACKEND}"));
-    // When the call returns, nothing passes any more but what has left the gateway.
-    assert_eq!(flows(), Some(Vec::new()), "flows are listed");
-    let limit = Duration::from_secs(1) * wait::patience();
-    let error = end.recv_timeout(limit).expect("the TCP client to be told");
-    println!(
-        "the client learned after {:?}: {error:?}",
-        removed.elapsed()
-    );
-    assert_eq!(error, ErrorKind::ConnectionReset);
+    wait::until_true("both flows to be established", || {
+        let open = flows().expect("a list");
+        open.len() == 2 && open.iter().all(|flow| flow["evictable"] == false)
+    });
     let crossed = || {
         let counters = &site.agent.json("endpoint show a/web")["status"]["counters"];
         counters["packets_to_consumer"].as_u64().expect("a number")
     };
+    site.agent
+        .cli(&format!("service backend remove shop/web {BACKEND}"));
+    // When the call returns, no packet passes any more.
+    let last = crossed();
+    assert_eq!(flows(), Some(Vec::new()), "flows are listed");
+    // The agent resets the client's end: it only listens, so no packet of its is refused.
+    let limit = wait::SOON * wait::patience();
+    let error = end.recv_timeout(limit).expect("the TCP client's reset");
+    assert_eq!(error, ErrorKind::ConnectionReset);
     let refused = || site.agent.drops("backend_gone");
-    let (last, before) = (crossed(), refused());
+    let before = refused();
     // The server goes on: its datagrams are refused and counted.
     wait::until_true("the server to send", || refused() > before + 20);
     assert_eq!(crossed(), last, "packets passed after the removal");
-    let udp = counts[1].load(Ordering::Relaxed);
-    wait::until_true("the server to send on", || refused() > before + 40);
-    assert_eq!(counts[1].load(Ordering::Relaxed), udp);
     // The connection's use is given back.
     let used = || site.agent.json("endpoint show a/web")["status"].clone();
     wait::until_true("the flows to be given back", || {
