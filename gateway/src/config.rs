@@ -116,7 +116,8 @@ pub struct Settings {
         value_delimiter = ' '
     )]
     pub webhook_networks: Option<Vec<IpNet>>,
-    /// How many events are kept [default: 10000]
+    /// How many events each ring of a tenant's trail keeps: there is one for each class of events and each
+    /// side that causes them [default: 1000]
     #[arg(long, env = "GATEWAY_EVENTS_KEPT", value_name = "N")]
     pub events_kept: Option<usize>,
     /// Changes a second that each user of a tenant may ask for, in bursts of four seconds' worth; 0: no
@@ -185,7 +186,7 @@ pub struct Config {
     pub outside_ca: Option<PathBuf>,
     /// Networks that webhooks may be in beside the internet.
     pub webhook_networks: Vec<IpNet>,
-    /// How many events are kept.
+    /// How many events each ring of a trail keeps.
     pub events_kept: usize,
     /// What callers of the API may ask for.
     pub api_limits: ApiLimits,
@@ -276,9 +277,9 @@ impl Config {
                 )
             }
         };
-        let events_kept = settings.events_kept.unwrap_or(10_000);
-        if !(100..=1_000_000).contains(&events_kept) {
-            bail!("events_kept is {events_kept}: it must be 100 to 1000000");
+        let events_kept = settings.events_kept.unwrap_or(1_000);
+        if !(100..=100_000).contains(&events_kept) {
+            bail!("events_kept is {events_kept}: it must be 100 to 100000");
         }
         let oidc_issuers = settings.oidc_issuers.unwrap_or_default();
         let DefaultQuotas {

@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::model::text::escaped;
+
 /// The files that SQLite keeps beside a store, by what is appended to its name.
 pub const BESIDE: [&str; 2] = ["-wal", "-shm"];
 
@@ -100,7 +102,16 @@ pub fn warn_of_readers(path: &Path) {
     if let Ok(metadata) = fs::metadata(path)
         && metadata.mode() & 0o077 != 0
     {
-        eprintln!("gateway: other users can use {shown}, which holds a secret: chmod 600 {shown}");
+        let text = format!(
+            "gateway: other users can use {shown}, which holds a secret: chmod 600 {shown}"
+        );
+        #[expect(
+            clippy::print_stderr,
+            reason = "the client warns too, and it is escaped"
+        )]
+        {
+            eprintln!("{}", escaped(&text));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         requests::Requests,
         sight::Sight,
     },
-    model::{Code, Principal, Problem},
+    model::{Code, Principal, Problem, event_id::EventClock},
     store::{self, Backup, Before, Replacing, RestorePlan, Restored, StoreError, restored},
 };
 
@@ -92,7 +92,8 @@ impl Core {
         self.sight = Sight::everything();
         self.uninspected.extend(services_before.into_keys());
         self.uninspected.extend(self.state.services.keys().cloned());
-        self.journal.replace(loaded.events, last);
+        self.journal.replace(loaded.events, &self.state, last);
+        self.event_clock = EventClock::new(self.journal.last());
         self.requests = Requests::new(loaded.requests);
         self.deliveries = Deliveries::new(loaded.cursors);
         self.reconcile().map_err(|error| {

@@ -45,7 +45,9 @@ use crate::{
         RandomIdentifiers, Reference, State,
         authorization::authorize,
         event::{Recorded, events},
+        event_id::{EventClock, EventId},
         identity::Authority,
+        limits,
         operations::Policy,
     },
     store::{self, Loaded, Once, Store, StoreError},
@@ -85,6 +87,8 @@ pub struct Core {
     pub cut: Arc<Notify>,
     /// The events of late.
     pub journal: Journal,
+    /// The clock of events.
+    pub(super) event_clock: EventClock,
     /// How far webhooks have been told.
     pub deliveries: Deliveries,
     pub(super) requests: Requests,
@@ -114,6 +118,7 @@ impl Core {
         maps: Maps,
     ) -> Result<Self> {
         let state = loaded.state;
+        let journal = Journal::new(loaded.events, &state, config.events_kept);
         let current = maps.read()?;
         let mut detection = Detection::new(config.probing);
         detection.adopt(in_use(&state, &current));
@@ -134,7 +139,8 @@ impl Core {
             standings: Standings::default(),
             scope: Scope::default(),
             stale: true,
-            journal: Journal::new(loaded.events, config.events_kept),
+            event_clock: EventClock::new(journal.last()),
+            journal,
             deliveries: Deliveries::new(loaded.cursors),
             requests: Requests::new(loaded.requests),
             store,
@@ -186,8 +192,16 @@ impl Core {
         if changes.is_empty() {
             return Ok(false);
         }
-        let first = self.journal.last() + 1;
-        let events = events(&self.state, &changes, principal, now, first);
+        limits::check_tenants(&self.state, &changes)?;
+        let ticks = self.event_clock.tick();
+        let events = events(
+            &self.state,
+            &changes,
+            principal,
+            now,
+            ticks,
+            &mut self.identifiers,
+        );
         let once = attempt.and_then(|attempt| {
             let object = changes.iter().find_map(|change| match change {
                 Change::Put(object) => Some(object),
@@ -210,12 +224,20 @@ impl Core {
                 change.object().key()
             );
         }
-        self.journal.append(events, revision);
-        if let Some((attempt, once)) = once {
-            self.requests.append(attempt, once, revision);
-        }
         for webhook in deleted_webhooks(&changes) {
             self.deliveries.forgotten(&webhook);
+        }
+        for webhook in self.deliveries.unsaved() {
+            self.deliveries.written(&webhook, revision);
+        }
+        let losses = self.journal.append(events, revision);
+        for change in &changes {
+            if let Change::Delete(Object::Tenant(record)) = change {
+                self.journal.forget_tenant(&record.meta.name);
+            }
+        }
+        if let Some((attempt, once)) = once {
+            self.requests.append(attempt, once, revision);
         }
         self.scope.add_changes(&self.state, &changes);
         self.sight.add_changes(&self.state, &changes);
@@ -229,6 +251,7 @@ impl Core {
         if interfaces_moved {
             self.observed.interfaces_moved(&self.state, &mut self.scope);
         }
+        self.deliveries.lose(&self.state, &losses);
         self.standings.take_in(&self.state, turned);
         self.reconcile().map_err(|error| {
             error!("the kernel did not take a change: {error:#}");
@@ -252,8 +275,13 @@ impl Core {
         if let Some((attempt, once)) = once {
             writes.extend(self.requests.writes(attempt, once)?);
         }
+        let mut unsaved = self.deliveries.unsaved();
         for webhook in deleted_webhooks(changes) {
             writes.extend(self.deliveries.forget(&webhook));
+            unsaved.retain(|other| *other != webhook);
+        }
+        for webhook in unsaved {
+            writes.extend(self.deliveries.write(&webhook));
         }
         self.store.commit(&writes)
     }
@@ -263,6 +291,11 @@ impl Core {
         if let Err(error) = self.store.settle() {
             warn!("the store is left as it is: {error}");
         }
+    }
+
+    /// Returns an identifier that is before all events that are still to come. It tells nothing but the time.
+    pub fn no_event_yet(&mut self) -> EventId {
+        EventId::new(self.event_clock.tick(), 0)
     }
 
     /// What webhooks are to be told now.

@@ -8,10 +8,15 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    agent::journal::Journal,
+    agent::journal::{Journal, Loss},
     api::view::WebhookStatus,
-    model::{Record, Reference, State, Webhook, event::Recorded},
-    store::{Write, keys},
+    model::{
+        Kind, Record, Reference, State, Webhook,
+        event::{Action, Recorded},
+        event_id::EventId,
+        text,
+    },
+    store::{Cursor, Write, keys},
 };
 
 /// The first attempt after a failure comes after so long; each further one after twice as long.
@@ -21,18 +26,36 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
 /// An event that could not be delivered for so long is given up.
 const GIVE_UP: Duration = Duration::from_secs(86_400);
 
+/// The most characters of an error that are kept.
+const MOST_ERROR: usize = 500;
+
+/// Returns whether an event is the creation of the webhook.
+fn is_creation(recorded: &Recorded, webhook: &Reference) -> bool {
+    let event = &recorded.event;
+    event.kind == Kind::Webhook
+        && event.action == Action::Created
+        && event.object == webhook.to_string()
+}
+
 /// How one webhook is.
 #[derive(Clone, Debug)]
 struct Progress {
     /// Which webhook of the name it is.
     uid: Uuid,
-    delivered: u64,
+    /// All events up to here are done with.
+    position: EventId,
+    /// The last event that was delivered, or given up.
+    delivered: Option<EventId>,
+    /// Events that were evicted before they could be delivered, or given up.
+    lost: u64,
     failures: u32,
     last_error: Option<String>,
     failing_since: Option<Instant>,
     /// When it is next tried.
     due: Option<Instant>,
-    under_way: bool,
+    under_way: Option<EventId>,
+    /// The one under way was evicted: if it fails, it is lost.
+    last_chance: bool,
 }
 
 /// All webhooks.
@@ -40,11 +63,13 @@ struct Progress {
 pub struct Deliveries {
     progress: HashMap<Reference, Progress>,
     /// How far the store knows them, with the revision.
-    stored: HashMap<String, (u64, u64)>,
+    stored: HashMap<String, (Cursor, u64)>,
     /// Those that there may be something to tell.
     concerned: BTreeSet<Reference>,
     /// The last event of which it was found out whom it concerns.
-    distributed: u64,
+    distributed: EventId,
+    /// Those whose losses the store does not know.
+    unsaved: BTreeSet<Reference>,
 }
 
 /// Something to be sent.
@@ -72,10 +97,10 @@ pub struct Turn {
 impl Deliveries {
     /// From what the store has.
     #[must_use]
-    pub fn new(stored: Vec<(String, u64, u64)>) -> Self {
+    pub fn new(stored: Vec<(String, Cursor, u64)>) -> Self {
         let stored = stored
             .into_iter()
-            .map(|(webhook, delivered, revision)| (webhook, (delivered, revision)));
+            .map(|(webhook, cursor, revision)| (webhook, (cursor, revision)));
         Self {
             stored: stored.collect(),
             ..Self::default()
@@ -85,15 +110,19 @@ impl Deliveries {
     fn progress(&mut self, reference: &Reference, record: &Record<Webhook>) -> &mut Progress {
         let stored = self.stored.get(&reference.to_string());
         // What is stored may be of an earlier webhook of the name.
-        let delivered = stored.map_or(0, |(delivered, _)| *delivered);
+        let Cursor { delivered, lost } = stored.map_or(Cursor::default(), |(cursor, _)| *cursor);
+        let since = record.object.since;
         let fresh = || Progress {
             uid: record.meta.uid,
-            delivered: delivered.max(record.object.since),
+            position: delivered.unwrap_or_default().max(since),
+            delivered: delivered.filter(|delivered| *delivered > since),
+            lost,
             failures: 0,
             last_error: None,
             failing_since: None,
             due: None,
-            under_way: false,
+            under_way: None,
+            last_chance: false,
         };
         let progress = self.progress.entry(reference.clone()).or_insert_with(fresh);
         if progress.uid != record.meta.uid {
@@ -105,7 +134,7 @@ impl Deliveries {
     /// What is due now. What is returned counts as under way until [`Self::done`] is called.
     pub fn turn(&mut self, state: &State, journal: &Journal, now: Instant) -> Turn {
         for recorded in journal.after(self.distributed) {
-            for tenant in recorded.tenants() {
+            for tenant in recorded.viewers() {
                 let webhooks = State::owned(&state.webhooks, tenant);
                 let webhooks = webhooks.map(|(webhook, _)| webhook.clone());
                 self.concerned.extend(webhooks);
@@ -118,13 +147,16 @@ impl Deliveries {
                 continue;
             };
             let progress = self.progress(&reference, record);
-            if progress.under_way {
+            if progress.under_way.is_some() {
                 continue;
             }
-            let mut pending = journal.after(progress.delivered);
-            let Some(recorded) = pending.find(|recorded| recorded.concerns(&reference.tenant))
-            else {
-                progress.delivered = journal.last().max(progress.delivered);
+            let mut pending = journal.trail_after(&reference.tenant, progress.position);
+            // Its own creation is no news.
+            let found = pending.find(|recorded| !is_creation(recorded, &reference));
+            let found = found.cloned();
+            drop(pending);
+            let Some(recorded) = found else {
+                progress.position = journal.last().max(progress.position);
                 continue;
             };
             if let Some(due) = progress.due.filter(|due| *due > now) {
@@ -132,11 +164,11 @@ impl Deliveries {
                 self.concerned.insert(reference);
                 continue;
             }
-            progress.under_way = true;
+            progress.under_way = Some(recorded.event.id);
             turn.deliveries.push(Delivery {
                 uid: record.meta.uid,
                 webhook: record.object.clone(),
-                recorded: recorded.clone(),
+                recorded,
                 reference,
             });
         }
@@ -151,10 +183,13 @@ impl Deliveries {
         if progress.uid != delivery.uid {
             return false;
         }
-        progress.under_way = false;
+        progress.under_way = None;
+        let last_chance = std::mem::take(&mut progress.last_chance);
         self.concerned.insert(delivery.reference.clone());
+        let id = delivery.recorded.event.id;
         let Err(error) = outcome else {
-            progress.delivered = delivery.recorded.event.id;
+            progress.position = id;
+            progress.delivered = Some(id);
             progress.failures = 0;
             progress.last_error = None;
             progress.failing_since = None;
@@ -164,34 +199,49 @@ impl Deliveries {
         let since = *progress.failing_since.get_or_insert(now);
         let pause = FIRST_PAUSE.saturating_mul(1 << progress.failures.min(16));
         progress.failures += 1;
-        progress.last_error = Some(error);
+        // Some of it may be the other end's words.
+        progress.last_error = Some(text::shown(&error, MOST_ERROR));
         progress.due = Some(now + pause.min(LONGEST_PAUSE));
-        if now.duration_since(since) < GIVE_UP {
+        let given_up = now.duration_since(since) >= GIVE_UP;
+        if !given_up && !last_chance {
             return false;
         }
-        progress.delivered = delivery.recorded.event.id;
-        progress.failing_since = None;
+        progress.position = id;
+        progress.delivered = Some(id);
+        progress.lost += 1;
+        if given_up {
+            progress.failing_since = None;
+        }
         true
     }
 
     /// The write that puts down how far a webhook has been told.
     #[must_use]
     pub fn write(&self, reference: &Reference) -> Option<Write> {
-        let delivered = self.progress.get(reference)?.delivered;
+        let progress = self.progress.get(reference)?;
+        let cursor = Cursor {
+            delivered: progress.delivered,
+            lost: progress.lost,
+        };
         let stored = self.stored.get(&reference.to_string());
         Some(Write {
             key: keys::cursor(reference),
             expected: stored.map_or(0, |(_, revision)| *revision),
-            value: Some(delivered.to_string()),
+            value: Some(serde_json::to_string(&cursor).ok()?),
         })
     }
 
     /// Takes in that the store has it.
     pub fn written(&mut self, reference: &Reference, revision: u64) {
         if let Some(progress) = self.progress.get(reference) {
-            let stored = (progress.delivered, revision);
-            self.stored.insert(reference.to_string(), stored);
+            let cursor = Cursor {
+                delivered: progress.delivered,
+                lost: progress.lost,
+            };
+            self.stored
+                .insert(reference.to_string(), (cursor, revision));
         }
+        self.unsaved.remove(reference);
     }
 
     /// The write that forgets a webhook that is deleted.
@@ -209,6 +259,28 @@ impl Deliveries {
     pub fn forgotten(&mut self, reference: &Reference) {
         self.stored.remove(&reference.to_string());
         self.progress.remove(reference);
+        self.unsaved.remove(reference);
+    }
+
+    /// Counts events that went out of their tenants' trails before webhooks were told of them.
+    pub fn lose(&mut self, state: &State, losses: &[Loss]) {
+        for (tenant, id) in losses {
+            for (reference, record) in State::owned(&state.webhooks, tenant) {
+                let progress = self.progress(reference, record);
+                if progress.under_way == Some(*id) {
+                    progress.last_chance = true;
+                } else if *id > progress.position {
+                    progress.lost += 1;
+                    self.unsaved.insert(reference.clone());
+                }
+            }
+        }
+    }
+
+    /// Returns the webhooks whose losses the store does not know yet.
+    #[must_use]
+    pub fn unsaved(&self) -> Vec<Reference> {
+        self.unsaved.iter().cloned().collect()
     }
 
     /// How sending goes, for users.
@@ -220,8 +292,109 @@ impl Deliveries {
             Some(progress) => WebhookStatus {
                 delivered: progress.delivered,
                 failures: progress.failures,
+                events_lost: progress.lost,
                 last_error: progress.last_error.clone(),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        Context, RandomIdentifiers, event::Event, operations::create_webhook,
+        operations::tests::World,
+    };
+
+    /// A world in which tenant `consumer` has a webhook, and its events.
+    fn world() -> World {
+        let mut world = World::furnished();
+        let mut context = Context {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            actor: "test",
+            identifiers: &mut RandomIdentifiers,
+            host: &crate::model::HostAddresses::default(),
+        };
+        let request = serde_json::from_value(serde_json::json!({
+            "name": "hook", "url": "https://example.com/"
+        }));
+        let tenant = "consumer".parse().unwrap();
+        let since = EventId::new(10 << 12, 0);
+        let changes = create_webhook(
+            &world.state,
+            &mut context,
+            &tenant,
+            request.unwrap(),
+            String::new(),
+            since,
+        );
+        world.state.apply(changes.unwrap(), 99);
+        world
+    }
+
+    fn label_change(number: u64) -> Recorded {
+        Recorded {
+            event: Event {
+                id: EventId::new(number << 12, 0),
+                at: jiff::Timestamp::UNIX_EPOCH,
+                action: Action::Updated,
+                kind: Kind::Endpoint,
+                object: "consumer/e".to_owned(),
+                service: None,
+                link_id: None,
+                message: String::new(),
+                fields: vec!["labels".to_owned()],
+                actor: "somebody".to_owned(),
+                from: "socket".to_owned(),
+            },
+            owner: "consumer".parse().unwrap(),
+            acting: Some("consumer".parse().unwrap()),
+            decided: false,
+        }
+    }
+
+    #[test]
+    fn a_webhook_that_falls_behind_says_how_many_events_it_lost() {
+        let World { state, .. } = world();
+        let reference: Reference = "consumer/hook".parse().unwrap();
+        let record = &state.webhooks[&reference];
+        let mut journal = Journal::new(Vec::new(), &state, 5);
+        let mut deliveries = Deliveries::default();
+        let now = Instant::now();
+        // One of before it was made, which does not count, and the first that it is to be told.
+        for number in [9, 11] {
+            let losses = journal.append(vec![label_change(number)], number);
+            deliveries.lose(&state, &losses);
+        }
+        let under_way = deliveries.turn(&state, &journal, now).deliveries.remove(0);
+        assert_eq!(under_way.recorded.event.id, EventId::new(11 << 12, 0));
+        for number in 12..30 {
+            let losses = journal.append(vec![label_change(number)], number);
+            deliveries.lose(&state, &losses);
+        }
+        // 5 of 11 to 29 are left; 11 is under way still.
+        assert_eq!(deliveries.status(&reference, record).events_lost, 13);
+        assert!(deliveries.done(&under_way, Err("a\u{1b}[2J".to_owned()), now));
+        let status = deliveries.status(&reference, record);
+        assert_eq!(status.events_lost, 14);
+        assert_eq!(status.last_error.as_deref(), Some("a\\u001b[2J"));
+        // A restart does not forget.
+        assert_eq!(deliveries.unsaved(), std::slice::from_ref(&reference));
+        let text = deliveries.write(&reference).unwrap().value.unwrap();
+        let cursor: Cursor = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (cursor.lost, cursor.delivered),
+            (14, Some(EventId::new(11 << 12, 0)))
+        );
+        let later = now + FIRST_PAUSE;
+        let next = deliveries
+            .turn(&state, &journal, later)
+            .deliveries
+            .remove(0);
+        assert_eq!(next.recorded.event.id, EventId::new(25 << 12, 0));
+        // A cursor of an earlier program.
+        let old: Cursor = serde_json::from_str("12").unwrap();
+        assert_eq!(old.delivered, Some(EventId::numbered(12)));
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     model::{
         Name, Reference, State,
         service::{Check, Health, HealthCheck, PortNumber, Protocol, Resource},
+        text,
     },
 };
 
@@ -225,7 +226,8 @@ pub async fn run(agent: Arc<Agent>) {
             timetable.set(key.clone(), now + every);
             under_way.insert(key.clone());
             checks.spawn(async move {
-                let outcome = ask(&task).await.map_err(|error| format!("{error:#}"));
+                let outcome = ask(&task).await;
+                let outcome = outcome.map_err(|error| text::shown(&format!("{error:#}"), 500));
                 (key, task.check, outcome)
             });
         }

@@ -1,26 +1,28 @@
 //! Requests that carry an idempotency key, so that a repeated one is not carried out twice.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use ring::digest::{Context, SHA256};
 
 use crate::{
-    model::{Code, Object, Principal, Problem, State},
+    model::{Code, Name, Object, Principal, Problem, State, ring::Ring},
     store::{Once, StoreError, Write, keys},
 };
 
 /// How long a key is remembered.
 const REMEMBER: SignedDuration = SignedDuration::from_hours(24);
-/// How many are.
-const MOST: usize = 10_000;
+/// How many are remembered for each tenant, and for the operator. The callers of a tenant share them evenly.
+const MOST: usize = 2_000;
 
 /// A request with its key, as hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     key: String,
     request: String,
+    caller: String,
+    is_operator: bool,
 }
 
 impl Attempt {
@@ -28,7 +30,7 @@ impl Attempt {
     /// the principals call themselves.
     #[must_use]
     pub fn new(principal: &Principal, key: &str, path: &str, body: &[u8]) -> Self {
-        let hash = |parts: [&[u8]; 2]| {
+        let hash = |parts: &[&[u8]]| {
             let mut context = Context::new(&SHA256);
             for part in parts {
                 context.update(&(part.len() as u64).to_be_bytes());
@@ -37,8 +39,10 @@ impl Attempt {
             URL_SAFE_NO_PAD.encode(context.finish())
         };
         Self {
-            key: hash([principal.identity.as_bytes(), key.as_bytes()]),
-            request: hash([path.as_bytes(), body]),
+            key: hash(&[principal.identity.as_bytes(), key.as_bytes()]),
+            request: hash(&[path.as_bytes(), body]),
+            caller: hash(&[principal.identity.as_bytes()]),
+            is_operator: principal.is_operator(),
         }
     }
 }
@@ -48,6 +52,10 @@ impl Attempt {
 pub struct Requests {
     by_key: HashMap<String, (Once, u64)>,
     by_time: BTreeSet<(Timestamp, String)>,
+    /// By the tenant in which something was created, and by caller. None: the operator's.
+    by_tenant: HashMap<Option<Name>, Ring<String, (Timestamp, String)>>,
+    /// Entries of the store that are forgotten, with their revisions: the next request removes them.
+    surplus: BTreeMap<String, u64>,
 }
 
 impl Requests {
@@ -92,6 +100,8 @@ impl Requests {
     pub fn remembered(attempt: &Attempt, object: &Object, now: Timestamp) -> Once {
         Once {
             request: attempt.request.clone(),
+            caller: attempt.caller.clone(),
+            tenant: (!attempt.is_operator).then(|| object.tenant().clone()),
             at: now,
             kind: object.kind(),
             reference: object.reference(),
@@ -99,57 +109,81 @@ impl Requests {
         }
     }
 
-    /// The writes that put it into the store, and take out what is forgotten.
+    /// Returns the writes that put it into the store, and remove what is forgotten.
     ///
     /// # Errors
     /// When it can't be written down.
     pub fn writes(&self, attempt: &Attempt, once: &Once) -> Result<Vec<Write>, StoreError> {
         let mut writes = vec![Write {
             key: keys::request(&attempt.key),
-            expected: 0,
+            // One that is forgotten may come again before the store has forgotten it too.
+            expected: self.surplus.get(&attempt.key).copied().unwrap_or(0),
             value: Some(serde_json::to_string(once)?),
         }];
-        for key in self.forgotten(once.at) {
-            writes.push(Write {
-                key: keys::request(key),
-                expected: self.by_key.get(key).map_or(0, |(_, revision)| *revision),
-                value: None,
-            });
-        }
+        let expired = self.expired(once.at).map(|key| {
+            let revision = self.by_key.get(key).map_or(0, |(_, revision)| *revision);
+            (key, revision)
+        });
+        let surplus = self.surplus.iter().map(|(key, revision)| (key, *revision));
+        let forgotten = surplus.filter(|(key, _)| **key != attempt.key);
+        writes.extend(forgotten.chain(expired).map(|(key, revision)| Write {
+            key: keys::request(key),
+            expected: revision,
+            value: None,
+        }));
         Ok(writes)
     }
 
-    /// Takes in what the store has.
+    /// Takes in what the store has, after [`Self::writes`].
     pub fn append(&mut self, attempt: Attempt, once: Once, revision: u64) {
-        let forgotten: Vec<String> = self.forgotten(once.at).cloned().collect();
-        for key in forgotten {
-            if let Some((old, _)) = self.by_key.remove(&key) {
-                self.by_time.remove(&(old.at, key));
-            }
+        let expired: Vec<String> = self.expired(once.at).cloned().collect();
+        for key in expired {
+            self.forget(&key);
         }
+        self.surplus.clear();
         self.insert(attempt.key, once, revision);
     }
 
     fn insert(&mut self, key: String, once: Once, revision: u64) {
+        let ring = self.by_tenant.entry(once.tenant.clone()).or_default();
+        let evicted = ring.insert(once.caller.clone(), (once.at, key.clone()), MOST);
         self.by_time.insert((once.at, key.clone()));
         self.by_key.insert(key, (once, revision));
+        if let Some((_, key)) = evicted
+            && let Some(revision) = self.forget(&key)
+        {
+            self.surplus.insert(key, revision);
+        }
     }
 
-    fn forgotten(&self, now: Timestamp) -> impl Iterator<Item = &String> {
-        let too_many = (self.by_time.len() + 1).saturating_sub(MOST);
+    /// Forgets a key; returns the revision of its entry in the store.
+    fn forget(&mut self, key: &str) -> Option<u64> {
+        let (once, revision) = self.by_key.remove(key)?;
+        let entry = (once.at, key.to_owned());
+        self.by_time.remove(&entry);
+        if let Some(ring) = self.by_tenant.get_mut(&once.tenant) {
+            ring.remove(&once.caller, &entry);
+            if ring.is_empty() {
+                self.by_tenant.remove(&once.tenant);
+            }
+        }
+        Some(revision)
+    }
+
+    /// Returns the keys that are too old to be remembered.
+    fn expired(&self, now: Timestamp) -> impl Iterator<Item = &String> {
         let old = move |at: Timestamp| now.duration_since(at) > REMEMBER;
         self.by_time
             .iter()
-            .enumerate()
-            .take_while(move |(place, (at, _))| *place < too_many || old(*at))
-            .map(|(_, (_, key))| key)
+            .take_while(move |(at, _)| old(*at))
+            .map(|(_, key)| key)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Kind, operations::tests::World};
+    use crate::model::{Access, Kind, Role, operations::tests::World};
 
     fn attempt(key: &str, body: &str) -> Attempt {
         let principal = Principal::operator("operator", "socket");
@@ -198,5 +232,53 @@ mod tests {
         assert_eq!((writes.len(), writes[1].expected), (2, 5));
         requests.append(second, once, 6);
         assert_eq!(requests.is_done(&first, &world.state), Ok(false));
+    }
+
+    #[test]
+    fn one_tenants_keys_push_out_neither_anothers_nor_the_operators() {
+        let world = World::furnished();
+        let object = |reference: &str| {
+            let reference = reference.parse().unwrap();
+            world.state.object(Kind::Tenant, &reference).unwrap()
+        };
+        let of = |tenant: &str, token: &str, key: &str| {
+            let principal = Principal {
+                name: token.to_owned(),
+                from: "192.0.2.1".to_owned(),
+                access: Access::Tenants([(tenant.parse().unwrap(), Role::Consumer)].into()),
+            };
+            Attempt::new(&principal, key, "/v1", b"{}")
+        };
+        let mut requests = Requests::default();
+        let mut remember = |attempt: &Attempt, reference: &str, second: i64| {
+            let once = Requests::remembered(attempt, &object(reference), at(second));
+            let writes = requests.writes(attempt, &once).unwrap();
+            requests.append(attempt.clone(), once, u64::try_from(second).unwrap());
+            writes
+        };
+        let victim = of("provider", "token provider/x", "k");
+        let colleague = of("consumer", "token consumer/quiet", "k");
+        remember(&attempt("k", "{}"), "consumer/consumer", 1);
+        remember(&victim, "provider/provider", 2);
+        remember(&colleague, "consumer/consumer", 3);
+        let most = i64::try_from(MOST).unwrap();
+        let flood = |number: i64| of("consumer", "token consumer/flood", &number.to_string());
+        let mut removed = 0;
+        for number in 0..most + 50 {
+            let writes = remember(&flood(number), "consumer/consumer", 4 + number);
+            removed += writes.iter().filter(|write| write.value.is_none()).count();
+        }
+        for kept in [&attempt("k", "{}"), &victim, &colleague, &flood(most)] {
+            assert_eq!(requests.is_done(kept, &world.state), Ok(true));
+        }
+        let first = flood(0);
+        assert_eq!(requests.is_done(&first, &world.state), Ok(false));
+        assert_eq!((removed, requests.surplus.len()), (50, 1));
+        assert_eq!(requests.by_key.len(), MOST + 2);
+        // What was just forgotten comes again before the store has forgotten it.
+        let again = flood(50);
+        let once = Requests::remembered(&again, &object("consumer/consumer"), at(9_999));
+        let writes = requests.writes(&again, &once).unwrap();
+        assert_eq!((writes.len(), writes[0].expected), (1, 54));
     }
 }

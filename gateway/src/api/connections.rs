@@ -49,6 +49,7 @@ pub struct ConnectionsRequest {
     pub limit: Option<usize>,
     /// Those that come after this one: `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(max_length = 127)]
     pub after: Option<String>,
 }
 

@@ -29,6 +29,7 @@ use crate::{
     model::{
         Kind, Principal, Problem,
         event::{Action, Event, Recorded},
+        event_id::EventId,
     },
 };
 
@@ -40,9 +41,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventsRequest {
-    /// Those after this number; unset: the last ones, or with `follow` those that come.
+    /// Those after the event with this `id`; unset: the last ones, or with `follow` those that come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<u64>,
+    #[param(value_type = Option<String>, format = Uuid, max_length = 36)]
+    pub after: Option<EventId>,
     /// How many at the most; 100 where unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
@@ -93,7 +95,9 @@ pub(super) async fn list(
         return follow(agent, presented, place, &headers, request).await;
     }
     let core = agent.core.lock().await;
-    let found = core.journal.after(request.after.unwrap_or(0));
+    let found = core
+        .journal
+        .seen_by(&caller, request.after.unwrap_or_default());
     let seen = found.filter_map(|recorded| wanted(&request, recorded, &caller));
     let (items, next) = if request.after.is_some() {
         let mut seen = seen.peekable();
@@ -122,8 +126,8 @@ struct Follower {
     agent: Shared,
     presented: Presented,
     request: EventsRequest,
-    last: u64,
-    watch: watch::Receiver<u64>,
+    last: EventId,
+    watch: watch::Receiver<EventId>,
     _place: Place,
 }
 
@@ -141,7 +145,7 @@ async fn follow(
                 .to_str()
                 .ok()
                 .and_then(|text| text.parse().ok())
-                .ok_or_else(|| Problem::invalid("Last-Event-ID", "it must be an event's number"))?,
+                .ok_or_else(|| Problem::invalid("Last-Event-ID", "it must be an event's id"))?,
         ),
     };
     let core = agent.core.lock().await;
@@ -203,7 +207,7 @@ impl Follower {
         let Presented { credential, from } = &self.presented;
         let principal = credential.principal(&core.state, Timestamp::now(), from)?;
         principal.require_any_role().ok()?;
-        let found = core.journal.after(self.last);
+        let found = core.journal.seen_by(&principal, self.last);
         let batch: Vec<_> = found
             .filter_map(|recorded| wanted(&self.request, recorded, &principal))
             .take(1_000)

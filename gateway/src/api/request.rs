@@ -1,6 +1,10 @@
 //! What comes in: bodies, names in paths, the caller.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request},
@@ -12,6 +16,7 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
+use utoipa::{ToSchema, openapi::Components};
 
 use crate::{
     agent::requests::Attempt,
@@ -20,10 +25,11 @@ use crate::{
         admission::{Admission, BodyPermit},
         caller::Presented,
         decode::decode,
+        document,
         limits::{BodyClass, BodyLimits},
         response::Refusal,
     },
-    model::{Code, Kind, Name, Principal, Problem, Reference},
+    model::{Code, Kind, Name, Principal, Problem, Reference, bounds},
 };
 
 /// Time within which a body must have arrived.
@@ -32,7 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A JSON body, decoded. The room that it takes in memory is held until the handler has ended.
 pub(super) struct Body<T>(pub(super) T, pub(super) BodyPermit);
 
-impl<T: DeserializeOwned + Send + 'static> FromRequest<Shared> for Body<T> {
+impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<Shared> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, agent: &Shared) -> Result<Self, Refusal> {
@@ -56,7 +62,7 @@ impl<T> Creation<T> {
     }
 }
 
-impl<T: DeserializeOwned + Send + 'static> FromRequest<Shared> for Creation<T> {
+impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<Shared> for Creation<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, agent: &Shared) -> Result<Self, Refusal> {
@@ -129,7 +135,7 @@ impl Received {
     }
 
     /// Decodes the body, off the async workers if it is large, and has `look` look at its bytes.
-    async fn decode<T: DeserializeOwned + Send + 'static, L: Send + 'static>(
+    async fn decode<T: DeserializeOwned + ToSchema + Send + 'static, L: Send + 'static>(
         self,
         look: impl FnOnce(&[u8]) -> L + Send + 'static,
     ) -> Result<(T, L, BodyPermit), Refusal> {
@@ -141,6 +147,8 @@ impl Received {
         } = self;
         let large = permit.is_large();
         let work = move || -> Result<_, Problem> {
+            let mut json = serde_json::Deserializer::from_slice(&bytes);
+            bounds::check(&COMPONENTS, &T::name(), &mut json)?;
             let value = decode(&bytes, limits.bounds)?;
             Ok((value, look(&bytes), permit))
         };
@@ -165,6 +173,10 @@ fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     let detail = "the body must be JSON: set Content-Type to application/json";
     Err(Problem::new(Code::Malformed, detail))
 }
+
+/// The schemas of all bodies, made once.
+static COMPONENTS: LazyLock<Components> =
+    LazyLock::new(|| document().components.unwrap_or_default());
 
 /// Reads a body. One whose announced length is too large is refused before any of it is read.
 async fn collect(

@@ -16,7 +16,7 @@ use utoipa::{
     openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
 };
 
-use crate::model::{Code, Problem};
+use crate::model::{Code, Problem, text::escaped};
 
 /// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -89,9 +89,10 @@ impl IntoResponse for Refusal {
             kind: "about:blank".to_owned(),
             title: code.title().to_owned(),
             status: status.as_u16(),
-            detail,
+            // It may repeat what was asked for.
+            detail: escaped(&detail).into_owned(),
             code,
-            field,
+            field: field.map(|field| escaped(&field).into_owned()),
         };
         let kind = [(CONTENT_TYPE, "application/problem+json")];
         let mut response = (status, kind, Json(document)).into_response();

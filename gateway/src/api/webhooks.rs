@@ -59,8 +59,7 @@ pub(super) async fn create(
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let secret = webhook::new_secret(RandomIdentifiers.secret());
     let mut core = agent.core.lock().await;
-    // After its own creation.
-    let since = core.journal.last() + 1;
+    let since = core.no_event_yet();
     let new = core.change(&caller.caller, |state, context, _| {
         create_webhook(
             state,

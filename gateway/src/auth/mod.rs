@@ -189,6 +189,7 @@ mod tests {
             objects
                 .iter()
                 .map(|(key, value)| Object::decode(key, value, 1).unwrap()),
+            crate::model::VersionKey::default(),
         )
     }
 

@@ -4,7 +4,10 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::{
-    cli::output::{Format, Table, print, render},
+    cli::{
+        output::{Format, Table, render},
+        terminal::print,
+    },
     client::{self, Target},
     model::Name,
 };

@@ -4,6 +4,7 @@ mod client;
 mod commands;
 mod flags;
 mod output;
+mod terminal;
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -25,7 +26,7 @@ use crate::{
     client::Target,
     config::{Config, DEFAULT_SOCKET, Settings},
     dataplane::program,
-    files,
+    files, logging,
     model::identity::Authority,
 };
 
@@ -204,7 +205,7 @@ pub fn main() -> ExitCode {
     match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("gateway: {error:#}");
+            terminal::notice(&format!("gateway: {error:#}"));
             ExitCode::from(1)
         }
     }
@@ -224,10 +225,7 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
     match command {
         Command::Run(arguments) => {
             let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
-            env_logger::Builder::new()
-                .filter_module("gateway", config.log)
-                .filter_module("aya", config.log.min(log::LevelFilter::Warn))
-                .init();
+            logging::start(config.log);
             files::narrow_umask();
             let prepared = agent::prepare(&config)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -243,13 +241,15 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
             let config = Config::load(run.config.as_deref(), run.settings)?;
             let authorities = config.client_authorities()?;
             if !quiet {
-                println!("{config:#?}");
+                terminal::print(&format!("{config:#?}\n"))?;
                 for anchor in authorities.iter().flat_map(ClientAuthorities::anchors) {
                     let Authority {
                         subject,
                         key_sha256,
                     } = anchor.authority();
-                    println!("client authority: subject={subject:?} key_sha256={key_sha256}");
+                    terminal::print(&format!(
+                        "client authority: subject={subject:?} key_sha256={key_sha256}\n"
+                    ))?;
                 }
             }
             Ok(())
@@ -259,7 +259,7 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
             files::narrow_umask();
             program::unload(&config.state_dir, &config.bpf_dir)
         }
-        Command::Openapi => output::print(&(api::document().to_pretty_json()? + "\n")),
+        Command::Openapi => terminal::print(&(api::document().to_pretty_json()? + "\n")),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "gateway", &mut script);

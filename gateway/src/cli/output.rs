@@ -1,11 +1,11 @@
 //! Showing results: tables for people, JSON and YAML for programs.
 
-use std::io::Write as _;
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, presets::NOTHING};
 use serde::Serialize;
+
+use crate::model::text::{escaped, is_refused};
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,7 +62,10 @@ fn lines(head: &[&str], rows: &[Vec<String>]) -> String {
     if !head.is_empty() {
         table.set_header(head);
     }
-    table.add_rows(rows);
+    // A line feed in a cell would begin a row that nobody wrote.
+    for row in rows {
+        table.add_row(row.iter().map(|cell| escaped(cell).into_owned()));
+    }
     if let Some(first) = table.column_mut(0) {
         first.set_padding((0, 1));
     }
@@ -83,16 +86,18 @@ pub(super) fn render<T: Serialize>(
     Ok(match format {
         Format::Table => table(value).text(),
         Format::Json => serde_json::to_string_pretty(value)? + "\n",
-        Format::Yaml => serde_norway::to_string(value)?,
+        Format::Yaml => yaml(value)?,
     })
 }
 
-/// Prints; a reader that has gone away is no failure.
-pub(super) fn print(text: &str) -> Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("could not print"),
+/// The value as YAML. One whose text would have to be escaped for the terminal is written as JSON, which is
+/// YAML too and in which an escape is the character that it stands for.
+pub(super) fn yaml<T: Serialize>(value: &T) -> Result<String> {
+    let text = serde_norway::to_string(value)?;
+    if text.chars().any(|c| c != '\n' && is_refused(c)) {
+        return Ok(serde_json::to_string_pretty(value)? + "\n");
     }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -112,6 +117,17 @@ mod tests {
             );
         }
         assert_eq!(Table::Rows(vec!["NAME"], vec![]).text(), "none\n");
+    }
+
+    #[test]
+    fn no_cell_breaks_its_row_or_reaches_the_terminal() {
+        let cell = "a\n\u{1b}[1A\u{202e}".to_owned();
+        let text = Table::Rows(vec!["NAME"], vec![vec![cell.clone()]]).text();
+        assert_eq!(text, "NAME\na\\u000a\\u001b[1A\\u202e\n");
+        let yaml = yaml(&std::slice::from_ref(&cell)).unwrap();
+        let printed = crate::model::text::escaped_lines(&yaml);
+        let back: Vec<String> = serde_norway::from_str(&printed).unwrap();
+        assert_eq!(back, [cell]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::{
         response::ProblemDocument,
     },
     files,
+    model::text::escaped,
 };
 
 /// Where the agent is, and what to show it.
@@ -167,8 +168,8 @@ impl Client {
         let bytes = response.bytes().await.unwrap_or_default();
         match serde_json::from_slice::<ProblemDocument>(&bytes) {
             Ok(problem) => match problem.field {
-                Some(field) => bail!("{} (field {field})", problem.detail),
-                None => bail!("{}", problem.detail),
+                Some(field) => bail!("{} (field {})", escaped(&problem.detail), escaped(&field)),
+                None => bail!("{}", escaped(&problem.detail)),
             },
             Err(_) => bail!("the agent answered {status}, and nothing that can be understood"),
         }
@@ -202,9 +203,12 @@ impl Client {
     ) -> Result<T> {
         let response = self.send(method, path, query, body).await?;
         let bytes = response.bytes().await.context(BROKEN_OFF)?;
-        serde_json::from_slice(&bytes).context(
-            "the agent's answer is of another version than this program: use the agent's own",
-        )
+        serde_json::from_slice(&bytes).map_err(|error| {
+            anyhow!(
+                "the agent's answer is of another version than this program: use the agent's own: {}",
+                escaped(&error.to_string())
+            )
+        })
     }
 
     async fn call_without_answer<B: Serialize>(
@@ -258,7 +262,11 @@ impl Client {
             while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = text.drain(..=end).collect();
                 if let Some(data) = line.strip_prefix(b"data:") {
-                    each(serde_json::from_slice(data).context("an event can't be understood")?)?;
+                    let event = serde_json::from_slice(data).map_err(|error| {
+                        let error = error.to_string();
+                        anyhow!("an event can't be understood: {}", escaped(&error))
+                    })?;
+                    each(event)?;
                 }
             }
         }
@@ -271,12 +279,14 @@ impl Client {
         while let Some(source) = deepest.source() {
             deepest = source;
         }
+        let text = deepest.to_string();
+        let text = escaped(&text);
         let kind = deepest
             .downcast_ref::<std::io::Error>()
             .map(std::io::Error::kind);
         let server = self.token.is_some() || self.base.starts_with("https://");
         match kind {
-            _ if server => anyhow!("could not talk to the gateway on {place}: {deepest}"),
+            _ if server => anyhow!("could not talk to the gateway on {place}: {text}"),
             Some(std::io::ErrorKind::NotFound) => {
                 anyhow!("no agent listens on {place}: start it with `gateway run`")
             }
@@ -286,7 +296,7 @@ impl Client {
             Some(std::io::ErrorKind::PermissionDenied) => anyhow!(
                 "{place} may be used by root and members of its group only: you are neither"
             ),
-            _ => anyhow!("could not talk to the agent on {place}: {deepest}"),
+            _ => anyhow!("could not talk to the agent on {place}: {text}"),
         }
     }
 }

@@ -309,7 +309,7 @@ impl Client {
     /// The agent's refusal, or that it can't be reached.
     pub async fn list_events(
         &self,
-        after: Option<u64>,
+        after: Option<&str>,
         limit: Option<u64>,
         kind: Option<&Kind>,
         action: Option<&Action>,

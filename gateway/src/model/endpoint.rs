@@ -55,14 +55,16 @@ pub struct EndpointRequest {
     pub network: Name,
     /// Its private addresses there, one of a family; unset: free ones of the network's pool.
     #[serde(default)]
-    #[schema(value_type = Vec<schema::IpAddress>)]
+    #[schema(value_type = Vec<schema::IpAddress>, max_items = 2)]
     pub addresses: Vec<IpAddr>,
     /// The service: an alias, or `TENANT/NAME` if it is visible.
+    #[schema(max_length = 256)]
     pub service: String,
     /// The resource to be bound to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<Name>,
     /// A message for the provider.
     #[serde(default)]
+    #[schema(max_length = 1000)]
     pub request_message: String,
 }

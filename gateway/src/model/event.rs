@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::{
-    Access, Change, ConnectionState, Endpoint, Kind, Name, Object, Principal, Record, Reference,
-    State,
+    Access, Change, ConnectionState, Endpoint, Identifiers, Kind, Name, Object, Principal, Record,
+    Reference, State,
+    event_id::{EventId, identify},
+    limits, text,
 };
 
 /// What happened to an object.
@@ -48,8 +50,9 @@ impl fmt::Display for Action {
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Its number: later events have higher ones.
-    pub id: u64,
+    /// Its identifier, a UUID of version 7 (RFC 9562): later events have higher ones.
+    #[schema(value_type = String, format = Uuid)]
+    pub id: EventId,
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
@@ -89,6 +92,9 @@ pub struct Recorded {
     /// The tenant that did it; none: the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acting: Option<Name>,
+    /// Whether it is a provider's decision about a connection.
+    #[serde(default)]
+    pub decided: bool,
 }
 
 impl Recorded {
@@ -123,34 +129,29 @@ impl Recorded {
         Some(event)
     }
 
-    /// Whether it concerns the tenant.
-    #[must_use]
-    pub fn concerns(&self, tenant: &Name) -> bool {
-        self.tenants().any(|concerned| concerned == tenant)
-    }
-
-    /// The tenants that it concerns; one may come twice.
-    pub fn tenants(&self) -> impl Iterator<Item = &Name> {
+    /// Returns the tenants whose trails it is part of.
+    pub fn viewers(&self) -> impl Iterator<Item = &Name> {
         let service = self.event.service.as_ref();
+        let other = service.map(|service| &service.tenant);
         [&self.owner]
             .into_iter()
-            .chain(service.map(|service| &service.tenant))
+            .chain(other.filter(|other| **other != self.owner))
     }
 }
 
-/// The events of changes, numbered from `first` on.
+/// Returns the events of changes that are made together, at a time of the events' clock.
 #[must_use]
 pub fn events(
     before: &State,
     changes: &[Change],
     principal: &Principal,
     now: Timestamp,
-    first: u64,
+    ticks: u64,
+    identifiers: &mut dyn Identifiers,
 ) -> Vec<Recorded> {
     let described = changes.iter().map(|change| describe(before, change));
-    (first..)
-        .zip(described)
-        .map(|(id, described)| {
+    let mut events: Vec<Recorded> = described
+        .map(|described| {
             let owner = described.object.tenant().clone();
             let endpoint = match described.object {
                 Object::Endpoint(_, record) => Some(&record.object),
@@ -161,7 +162,7 @@ pub fn events(
             let acting = acting(principal, &owner, other, described.decided);
             Recorded {
                 event: Event {
-                    id,
+                    id: EventId::default(),
                     at: now,
                     action: described.action,
                     kind: described.object.kind(),
@@ -170,14 +171,18 @@ pub fn events(
                     link_id: endpoint.map(|endpoint| endpoint.connection.link_id),
                     message: described.message,
                     fields: described.fields,
-                    actor: principal.name.clone(),
-                    from: principal.from.clone(),
+                    // A name from another system is shown to the other side's people too.
+                    actor: text::shown(&principal.name, limits::ACTOR),
+                    from: text::shown(&principal.from, limits::ACTOR),
                 },
                 owner,
                 acting,
+                decided: described.decided,
             }
         })
-        .collect()
+        .collect();
+    identify(&mut events, ticks, identifiers);
+    events
 }
 
 /// The tenant that did it.
@@ -289,7 +294,7 @@ fn changed_fields(old: &Object, new: &Object) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Decision, Role, operations::tests::World};
+    use crate::model::{Decision, RandomIdentifiers, Role, operations::tests::World};
 
     fn principal(access: Access) -> Principal {
         Principal {
@@ -324,6 +329,7 @@ mod tests {
             &of("provider"),
             Timestamp::UNIX_EPOCH,
             7,
+            &mut RandomIdentifiers,
         );
         events.remove(0)
     }
@@ -332,6 +338,8 @@ mod tests {
     fn a_decision_is_seen_by_both_sides_and_nobody_else() {
         let recorded = decided();
         assert_eq!(recorded.event.action, Action::Approved);
+        assert!(recorded.decided);
+        assert_eq!(recorded.event.id.ticks(), 7);
         assert_eq!(recorded.event.message, "said so");
         let provider = recorded.seen_by(&of("provider")).unwrap();
         assert_eq!(provider.actor, "token shop/ci");
@@ -356,7 +364,7 @@ mod tests {
             panic!("a service");
         };
         record.object.spec.max_connections_per_tenant = Some(3);
-        record.meta.version = 99;
+        record.meta.version = crate::model::Version::stored(99);
         let change = Change::Put(Object::Service(tenant, record));
         let events = events(
             &before,
@@ -364,6 +372,7 @@ mod tests {
             &of("provider"),
             Timestamp::UNIX_EPOCH,
             1,
+            &mut RandomIdentifiers,
         );
         assert_eq!(events[0].event.action, Action::Updated);
         assert_eq!(events[0].event.fields, ["max_connections_per_tenant"]);

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, Problem, access::Role, record::Labels, schema};
+use crate::model::{Name, Problem, access::Role, record::Labels, schema, text};
 
 /// The issuer of those who come with a certificate.
 pub const CERTIFICATE: &str = "certificate";
@@ -146,13 +146,15 @@ pub struct IdentityRequest {
     /// The identity's name.
     pub name: Name,
     /// Who says so: an OpenID Connect issuer's URL, or `certificate`.
+    #[schema(max_length = 2000)]
     pub issuer: String,
     /// What it is about: a claim of the issuer's tokens (`sub`, `groups`, ...); for certificates one of
     /// `common_name`, `dns`, `email`, `uri` and `sha256`.
     #[serde(default = "subject")]
-    #[schema(default = "sub")]
+    #[schema(default = "sub", max_length = 100)]
     pub claim: String,
     /// What it must say. A claim that is a list must hold it.
+    #[schema(max_length = 500)]
     pub value: String,
     /// For the issuer `certificate`, the authority that must have issued the certificate. Required unless the claim is
     /// `sha256`.
@@ -183,7 +185,7 @@ impl IdentityRequest {
                 [] => "none is configured".to_owned(),
                 known => known.join(", "),
             };
-            let shown: String = self.issuer.chars().take(200).collect();
+            let shown = text::shown(&self.issuer, 200);
             return Err(Problem::invalid(
                 "issuer",
                 format!("{shown:?} is not an issuer that the gateway trusts ({known})"),
@@ -198,6 +200,8 @@ impl IdentityRequest {
                 ),
             ));
         }
+        text::check("claim", &self.claim, 100)?;
+        text::check("value", &self.value, 500)?;
         let authority = match &self.authority {
             Some(_) if !is_certificate => {
                 let detail = "only certificates have an authority: leave it out, or write `certificate` as the issuer";

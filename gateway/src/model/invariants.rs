@@ -17,7 +17,7 @@ use crate::model::{
     ConnectionState, Endpoint, Name, Network, Object, Problem, Record, Reference, Service,
     address::{AddressRange, check_host},
     operations::is_alias_of,
-    record::{check_labels, check_text},
+    record::{check_stored_labels, check_stored_text},
 };
 
 /// An object that no sequence of operations makes.
@@ -76,7 +76,7 @@ impl<'a> Seen<'a> {
     fn add(&mut self, object: &'a Object) -> Result<(), Violation> {
         let wrong = |detail: String| Violation::new(object, detail);
         let problem = |problem: Problem| Violation::new(object, problem.detail);
-        check_labels(&object.meta().labels).map_err(problem)?;
+        check_stored_labels(&object.meta().labels).map_err(problem)?;
         once(&mut self.uids, object.meta().uid, "uid").map_err(wrong)?;
         match object {
             Object::Tenant(record) => {
@@ -311,9 +311,9 @@ fn check_endpoint(endpoint: &Endpoint) -> Result<(), Problem> {
     for address in &endpoint.addresses {
         check_host("addresses", *address)?;
     }
-    check_text("service", &endpoint.service)?;
-    check_text("request_message", &endpoint.request_message)?;
-    check_text("reason", &endpoint.connection.reason)
+    check_stored_text("service", &endpoint.service)?;
+    check_stored_text("request_message", &endpoint.request_message)?;
+    check_stored_text("reason", &endpoint.connection.reason)
 }
 
 /// Takes in a value that must not be there yet.

@@ -181,6 +181,7 @@ struct OwnedHead {
 #[expect(dead_code, reason = "it is there for its schema")]
 struct ServiceHead {
     /// Its alias, where it had one elsewhere; for the operator.
+    #[schema(max_length = 256)]
     alias: Option<String>,
 }
 
@@ -235,28 +236,30 @@ pub struct Manifest {
         deserialize_with = "strict::objects",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[schema(max_items = 200_000)]
     pub tenants: Vec<TenantRequest>,
     /// Who, of those that other systems know, acts for tenants.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<OwnedIdentity>)]
+    #[schema(value_type = Vec<OwnedIdentity>, max_items = 200_000)]
     pub identities: Vec<Owned<IdentityRequest>>,
     /// Networks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<OwnedNetwork>)]
+    #[schema(value_type = Vec<OwnedNetwork>, max_items = 200_000)]
     pub networks: Vec<Owned<NetworkRequest>>,
     /// Services.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<OwnedService>)]
+    #[schema(value_type = Vec<OwnedService>, max_items = 200_000)]
     pub services: Vec<Owned<ServiceRequest>>,
     /// Endpoints.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<OwnedEndpoint>)]
+    #[schema(value_type = Vec<OwnedEndpoint>, max_items = 200_000)]
     pub endpoints: Vec<Owned<EndpointRequest>>,
     /// How connections are to stand.
     #[serde(
         deserialize_with = "strict::objects",
         skip_serializing_if = "Vec::is_empty"
     )]
+    #[schema(max_items = 200_000)]
     pub connections: Vec<ConnectionEntry>,
 }
 

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use crate::model::{
     Code, Name, Problem,
     address::{AddressRange, check_host, check_hosts},
+    limits,
     record::Labels,
     schema, strict,
 };
@@ -18,6 +19,7 @@ use crate::model::{
 #[serde(deny_unknown_fields)]
 pub struct Attachment {
     /// The interface's name.
+    #[schema(max_length = 15)]
     pub interface: String,
 }
 
@@ -63,6 +65,7 @@ pub struct NetworkRequest {
     pub labels: Option<Labels>,
     /// Where the gateway meets it.
     #[serde(deserialize_with = "strict::objects")]
+    #[schema(max_items = 64)]
     pub attachments: Vec<Attachment>,
     /// See [`Network::isolated`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,14 +77,15 @@ pub struct NetworkRequest {
     /// Its prefixes: what addresses its hosts have. Set, they rule out addresses that no host there can
     /// have; unset, any is taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::Prefix>)]
+    #[schema(value_type = Vec<schema::Prefix>, max_items = 64)]
     pub prefixes: Vec<IpNet>,
     /// Its routers: no endpoint and no server.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<schema::IpAddress>)]
+    #[schema(value_type = Vec<schema::IpAddress>, max_items = 64)]
     pub routers: Vec<IpAddr>,
     /// Where endpoints get their addresses from that are created without one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 64)]
     pub pool: Vec<AddressRange>,
 }
 
@@ -289,8 +293,10 @@ impl Network {
 /// What Linux takes as an interface's name: 1 to 15 bytes, no slash, space or colon.
 fn check_interface_name(field: &str, name: &str) -> Result<(), Problem> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
-    let valid =
-        (1..=15).contains(&name.len()) && name != "." && name != ".." && name.bytes().all(allowed);
+    let valid = (1..=limits::INTERFACE).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(allowed);
     if valid {
         Ok(())
     } else {

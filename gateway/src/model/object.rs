@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use utoipa::ToSchema;
 
 use crate::model::{
-    Endpoint, Identity, Meta, Name, Network, Record, Reference, Service, Tenant, Token, Webhook,
+    Endpoint, Identity, Meta, Name, Network, Record, Reference, Service, Tenant, Token, Version,
+    Webhook,
 };
 
 /// The kinds of objects.
@@ -83,7 +84,7 @@ pub enum Object {
 /// One thing that an operation changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The object is created (version 0) or takes the place of the version that it carries.
+    /// The object is created (revision 0) or takes the place of the version that it carries.
     Put(Object),
     /// This object is removed.
     Delete(Object),
@@ -194,7 +195,7 @@ impl Object {
 
     /// The version that it carries.
     #[must_use]
-    pub const fn version(&self) -> u64 {
+    pub const fn version(&self) -> Version {
         self.meta().version
     }
 
@@ -234,7 +235,7 @@ impl Object {
     ///
     /// # Errors
     /// When key or value are not what [`Object::key`] and [`Object::encode`] make.
-    pub fn decode(key: &str, value: &str, version: u64) -> Result<Self, DecodeError> {
+    pub fn decode(key: &str, value: &str, revision: u64) -> Result<Self, DecodeError> {
         fn read<T: DeserializeOwned>(key: &str, value: &str) -> Result<T, DecodeError> {
             serde_json::from_str(value).map_err(|error| DecodeError::Value {
                 key: key.to_owned(),
@@ -254,7 +255,7 @@ impl Object {
             ["webhooks", owner, _] => Self::Webhook(tenant(owner)?, read(key, value)?),
             _ => return Err(unknown()),
         };
-        object.meta_mut().version = version;
+        object.meta_mut().version = Version::stored(revision);
         if object.key() == key {
             Ok(object)
         } else {

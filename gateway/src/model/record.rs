@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::model::{Code, Context, Name, Problem, schema};
+use crate::model::{Code, Context, Name, Problem, Version, limits, schema, text};
 
 /// Labels: the user's own notes on an object.
 pub type Labels = BTreeMap<String, String>;
@@ -19,9 +19,10 @@ pub struct Meta {
     pub name: Name,
     /// Its identity: a new one each time an object of the name is created.
     pub uid: Uuid,
-    /// The store's revision when the object was last written. Set by the store.
+    /// The object's version: another number after each change. Opaque, only to be compared for equality.
     #[serde(default)]
-    pub version: u64,
+    #[schema(value_type = u64, maximum = 9_007_199_254_740_991u64)]
+    pub version: Version,
     /// When it was created.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -52,7 +53,7 @@ impl<T> Record<T> {
             meta: Meta {
                 name,
                 uid: context.identifiers.uid(),
-                version: 0,
+                version: Version::default(),
                 created_at: context.now,
                 updated_at: context.now,
                 labels,
@@ -80,7 +81,7 @@ impl<T> Record<T> {
     /// [`Code::VersionConflict`].
     pub fn expect_version(&self, expected: Option<u64>) -> Result<(), Problem> {
         match expected {
-            Some(expected) if expected != self.meta.version => Err(Problem::new(
+            Some(expected) if expected != self.meta.version.shown() => Err(Problem::new(
                 Code::VersionConflict,
                 format!(
                     "{} is at version {}, not {expected}: read it again and repeat the change",
@@ -98,50 +99,74 @@ impl<T> Record<T> {
 /// # Errors
 /// [`Code::Invalid`].
 pub fn check_labels(labels: &Labels) -> Result<(), Problem> {
-    if labels.len() > 64 {
-        return Err(Problem::invalid(
-            "labels",
-            "an object has at most 64 labels",
+    let problem = |detail: String| Err(Problem::invalid("labels", detail));
+    check_stored_labels(labels)?;
+    for (key, value) in labels {
+        text::check("labels", key, limits::LABEL_KEY)?;
+        text::check("labels", value, limits::LABEL_VALUE)?;
+    }
+    let weight = limits::labels_weight(labels);
+    if weight > limits::LABELS_BYTES {
+        return problem(format!(
+            "labels take {weight} bytes together: use at most {}",
+            limits::LABELS_BYTES
         ));
     }
+    Ok(())
+}
+
+/// Refuses labels that no program ever stored. Earlier ones let any characters through, and a store that has
+/// some must still be read.
+///
+/// # Errors
+/// [`Code::Invalid`].
+pub(crate) fn check_stored_labels(labels: &Labels) -> Result<(), Problem> {
+    let problem = |detail: String| Err(Problem::invalid("labels", detail));
+    if labels.len() > limits::LABELS {
+        return problem(format!("an object has at most {} labels", limits::LABELS));
+    }
     for (key, value) in labels {
-        if key.is_empty() || key.len() > 63 || value.len() > 255 {
-            return Err(Problem::invalid(
-                "labels",
-                format!(
-                    "label {:?}: a key has 1 to 63 bytes, a value at most 255",
-                    key.chars().take(80).collect::<String>()
-                ),
+        if !(1..=limits::LABEL_KEY).contains(&key.len()) || value.len() > limits::LABEL_VALUE {
+            let key = text::shown(key, 80);
+            return problem(format!(
+                "label {key:?}: a key has 1 to {} bytes, a value at most {}",
+                limits::LABEL_KEY,
+                limits::LABEL_VALUE
             ));
         }
     }
     Ok(())
 }
 
-/// A labels field that is fit to be stored.
+/// Refuses a stored message that no program ever stored: one that is too long or holds control characters.
+///
+/// # Errors
+/// [`Code::Invalid`], for the field.
+pub(crate) fn check_stored_text(field: &str, text: &str) -> Result<(), Problem> {
+    if text.len() > limits::MESSAGE {
+        let detail = format!("{field} has at most {} bytes", limits::MESSAGE);
+        return Err(Problem::invalid(field, detail));
+    }
+    if text.chars().any(char::is_control) {
+        let detail = format!("{field} must not hold control characters");
+        return Err(Problem::invalid(field, detail));
+    }
+    Ok(())
+}
+
+/// Returns the labels that are asked for, checked; those that the object has where none are given.
 pub(crate) fn checked_labels(labels: Option<Labels>, old: &Labels) -> Result<Labels, Problem> {
-    let labels = labels.unwrap_or_else(|| old.clone());
+    let Some(labels) = labels else {
+        return Ok(old.clone());
+    };
     check_labels(&labels)?;
     Ok(labels)
 }
 
-/// Refuses free text that is too long or holds control characters.
+/// Refuses a message or a reason that is too long, or that holds characters that [`text`] refuses.
 ///
 /// # Errors
 /// [`Code::Invalid`], for the field.
 pub fn check_text(field: &str, text: &str) -> Result<(), Problem> {
-    const LIMIT: usize = 1_000;
-    if text.len() > LIMIT {
-        return Err(Problem::invalid(
-            field,
-            format!("{field} has at most {LIMIT} bytes"),
-        ));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(Problem::invalid(
-            field,
-            format!("{field} must not hold control characters"),
-        ));
-    }
-    Ok(())
+    text::check(field, text, limits::MESSAGE)
 }

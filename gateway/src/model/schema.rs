@@ -13,6 +13,7 @@ use utoipa::{
 use crate::model::{
     Name, Reference,
     address::AddressRange,
+    limits,
     service::{PortNumber, StatusRange, TenantSet},
 };
 
@@ -65,12 +66,13 @@ pub struct Prefix;
 schemas! {
     Labels, "Labels",
         ObjectBuilder::new()
-            .description(Some("At most 64 notes of the user's own"))
+            .description(Some("At most 64 notes of the user's own, of 4096 bytes together"))
+            .max_properties(Some(limits::LABELS))
             .property_names(Some(
-                ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(63)),
+                ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(limits::LABEL_KEY)),
             ))
             .additional_properties(Some(
-                ObjectBuilder::new().schema_type(Type::String).max_length(Some(255)),
+                ObjectBuilder::new().schema_type(Type::String).max_length(Some(limits::LABEL_VALUE)),
             ));
     Prefix, "Prefix",
         text("`10.0.0.0/24` or `fd00::/64`").pattern(Some("^[0-9a-fA-F.:]{2,39}/[0-9]{1,3}$"));
@@ -83,7 +85,7 @@ schemas! {
             .item(of_format(KnownFormat::Ipv4))
             .item(of_format(KnownFormat::Ipv6));
     SocketAddress, "SocketAddress",
-        text("`192.0.2.1:443` or `[2001:db8::1]:443`");
+        text("`192.0.2.1:443` or `[2001:db8::1]:443`").max_length(Some(64));
     AddressRange, "AddressRange",
         text("`10.1.0.64/28`, `10.1.0.64-10.1.0.70`, `10.1.0.64` or `fd00::/124`")
             .pattern(Some("^[0-9a-fA-F.:/-]{2,80}$"));
@@ -103,6 +105,7 @@ schemas! {
         ArrayBuilder::new()
             .items(text("a tenant's name, or `*` alone for every tenant")
                 .pattern(Some(format!("^(\\*|{NAME})$"))))
+            .max_items(Some(limits::TENANTS))
             .description(Some("Tenants by name, or every tenant"));
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use crate::model::{
     Change, Endpoint, Identity, Kind, Name, Network, Object, Record, Reference, Service, Tenant,
-    Token, Webhook, identity::Claim, slots::Slots, token::TokenHash,
+    Token, Version, VersionKey, Webhook, identity::Claim, limits, slots::Slots, token::TokenHash,
 };
 
 /// Everything that users asked for, in memory.
@@ -38,15 +38,21 @@ pub struct State {
     by_ipv6: BTreeMap<Reference, BTreeSet<(Kind, Reference)>>,
     by_token: HashMap<TokenHash, Reference>,
     by_claim: BTreeMap<Claim, BTreeSet<Reference>>,
+    /// How much room each tenant's objects take, by [`limits::weight`].
+    weights: BTreeMap<Name, usize>,
+    version_key: VersionKey,
     slots: Slots,
     numbers: BTreeSet<u32>,
 }
 
 impl State {
-    /// From stored objects.
+    /// Makes the state of stored objects; the key makes the versions that users see.
     #[must_use]
-    pub fn new(objects: impl IntoIterator<Item = Object>) -> Self {
-        let mut state = Self::default();
+    pub fn new(objects: impl IntoIterator<Item = Object>, version_key: VersionKey) -> Self {
+        let mut state = Self {
+            version_key,
+            ..Self::default()
+        };
         for object in objects {
             state.insert(object);
         }
@@ -59,7 +65,7 @@ impl State {
             match change {
                 Change::Put(mut object) => {
                     self.remove(&object);
-                    object.meta_mut().version = revision;
+                    object.meta_mut().version = Version::stored(revision);
                     self.insert(object);
                 }
                 Change::Delete(object) => self.remove(&object),
@@ -233,7 +239,19 @@ impl State {
         self.numbers.contains(&number) || self.by_link_id.contains_key(&number)
     }
 
-    fn insert(&mut self, object: Object) {
+    /// Returns how many bytes of their owner's choice the tenant's objects take.
+    #[must_use]
+    pub fn weight(&self, tenant: &Name) -> usize {
+        self.weights.get(tenant).copied().unwrap_or_default()
+    }
+
+    fn insert(&mut self, mut object: Object) {
+        let meta = object.meta_mut();
+        meta.version = self.version_key.stamp(meta.uid, meta.version.revision());
+        let weight = limits::weight(&object);
+        if weight > 0 {
+            *self.weights.entry(object.tenant().clone()).or_default() += weight;
+        }
         match object {
             Object::Tenant(record) => {
                 self.tenants.insert(record.meta.name.clone(), record);
@@ -310,6 +328,14 @@ impl State {
 
     /// Removes what is there under the object's name.
     fn remove(&mut self, object: &Object) {
+        let old = self.object(object.kind(), &object.reference());
+        let old = old.map_or(0, |old| limits::weight(&old));
+        if let Some(weight) = self.weights.get_mut(object.tenant()) {
+            *weight = weight.saturating_sub(old);
+            if *weight == 0 {
+                self.weights.remove(object.tenant());
+            }
+        }
         match object {
             Object::Tenant(record) => {
                 self.tenants.remove(&record.meta.name);

@@ -5,7 +5,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, Problem, record::Labels, schema};
+use crate::model::{Name, Problem, event_id::EventId, limits, record::Labels, schema, text};
 
 /// A webhook.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,8 +14,8 @@ pub struct Webhook {
     pub url: String,
     /// The key of the signatures; shown once, when it is made.
     pub secret: String,
-    /// The last event before it was made: only later ones are sent.
-    pub since: u64,
+    /// Only events after this one are sent.
+    pub since: EventId,
 }
 
 impl std::fmt::Debug for Webhook {
@@ -35,6 +35,7 @@ pub struct WebhookRequest {
     pub name: Name,
     /// Where events are sent: `https://...`, or `http://...` within networks that are trusted. The port is 80, 443 or
     /// above 1023.
+    #[schema(max_length = 2000)]
     pub url: String,
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -45,6 +46,7 @@ pub struct WebhookRequest {
 impl WebhookRequest {
     /// Checks the address.
     pub(crate) fn check(&self) -> Result<(), Problem> {
+        text::check("url", &self.url, limits::URL)?;
         check_url(&self.url)?;
         // Only of new webhooks: one of an earlier version on another port is not called, but no reason not to start.
         let port = reqwest::Url::parse(&self.url)
@@ -62,10 +64,9 @@ impl WebhookRequest {
 
 /// Refuses addresses that events can't be sent to.
 fn check_url(url: &str) -> Result<(), Problem> {
-    const MOST: usize = 2_000;
     let problem = |text: String| Err(Problem::invalid("url", text));
-    if url.len() > MOST {
-        return problem(format!("url has at most {MOST} bytes"));
+    if url.len() > limits::URL {
+        return problem(format!("url has at most {} bytes", limits::URL));
     }
     match reqwest::Url::parse(url) {
         Err(error) => problem(format!("{url:?} is no URL: {error}")),
@@ -137,7 +138,7 @@ mod tests {
         let webhook = Webhook {
             url: "https://example.com".to_owned(),
             secret: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned(),
-            since: 0,
+            since: EventId::default(),
         };
         let body = "{\"test\": 2432232314}";
         assert_eq!(

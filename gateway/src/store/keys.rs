@@ -1,6 +1,6 @@
 //! The keys of what is stored beside objects.
 
-use crate::model::Reference;
+use crate::model::{Reference, event_id::EventId};
 
 /// Events.
 pub const EVENTS: &str = "events";
@@ -9,10 +9,13 @@ pub const CURSORS: &str = "cursors";
 /// Requests that are not to be carried out twice.
 pub const REQUESTS: &str = "requests";
 
-/// An event's key: its number, so written that keys sort like numbers.
+/// Returns an event's key. Earlier programs wrote numbers.
 #[must_use]
-pub fn event(id: u64) -> String {
-    format!("{EVENTS}/{id:020}")
+pub fn event(id: EventId) -> String {
+    match id.number() {
+        Some(number) => format!("{EVENTS}/{number:020}"),
+        None => format!("{EVENTS}/{id}"),
+    }
 }
 
 /// A webhook's cursor.

@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::model::{
-    Change, Kind, Object, Reference, State, event::Recorded, invariants, object::DecodeError,
+    Change, Kind, Name, Object, Reference, State, VersionKey, event::Recorded, event_id::EventId,
+    invariants, object::DecodeError,
 };
 
 /// A stored value.
@@ -94,9 +95,42 @@ pub struct Loaded {
     /// The events of late, oldest first, and the revisions at which they were written.
     pub events: Vec<(Recorded, u64)>,
     /// How far webhooks have been told, by `TENANT/NAME`, with the revision.
-    pub cursors: Vec<(String, u64, u64)>,
+    pub cursors: Vec<(String, Cursor, u64)>,
     /// Requests that were carried out once, by the hash of their key, with the revision.
     pub requests: Vec<(String, Once, u64)>,
+}
+
+/// How far a webhook has been told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenCursor")]
+pub struct Cursor {
+    /// The last event that was delivered, or given up.
+    pub delivered: Option<EventId>,
+    /// Events that were lost.
+    pub lost: u64,
+}
+
+/// How cursors are written, by earlier programs too.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WrittenCursor {
+    Number(u64),
+    Whole {
+        delivered: Option<EventId>,
+        lost: u64,
+    },
+}
+
+impl From<WrittenCursor> for Cursor {
+    fn from(written: WrittenCursor) -> Self {
+        match written {
+            WrittenCursor::Number(number) => Self {
+                delivered: Some(EventId::numbered(number)),
+                lost: 0,
+            },
+            WrittenCursor::Whole { delivered, lost } => Self { delivered, lost },
+        }
+    }
 }
 
 /// A request with an idempotency key that was carried out.
@@ -104,6 +138,12 @@ pub struct Loaded {
 pub struct Once {
     /// The hash of the request.
     pub request: String,
+    /// The hash of the caller's name.
+    #[serde(default)]
+    pub caller: String,
+    /// The tenant in which the caller created something; none: it is the operator.
+    #[serde(default)]
+    pub tenant: Option<Name>,
     /// When.
     pub at: Timestamp,
     /// What it created.
@@ -132,16 +172,16 @@ pub fn back_up(store: &dyn Store, now: Timestamp) -> Result<Backup, StoreError> 
 pub fn read_backup(content: &[u8]) -> Result<Backup, StoreError> {
     let mut backup = Backup::decode(content)?;
     backup.entries = sqlite::upgraded(backup.entries, backup.header.schema)?;
-    let loaded = interpret(backup.entries.clone())?;
+    let loaded = interpret(backup.entries.clone(), VersionKey::default())?;
     let numbers = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
-    let cursors = loaded.cursors.iter().map(|(_, delivered, _)| *delivered);
+    let cursors = loaded.cursors.iter();
+    let cursors = cursors.filter_map(|(_, cursor, _)| cursor.delivered);
     let webhooks = loaded.state.webhooks.values();
     let since = webhooks.map(|record| record.object.since);
-    if numbers
-        .chain(cursors)
-        .chain(since)
-        .any(|number| number > backup::MOST_NUMBER)
-    {
+    if numbers.chain(cursors).chain(since).any(|id| {
+        let too_high = |number| number > backup::MOST_NUMBER;
+        !id.is_usable() || id.number().is_some_and(too_high)
+    }) {
         return Err(BackupError::Number.into());
     }
     Ok(backup)
@@ -152,14 +192,14 @@ pub fn read_backup(content: &[u8]) -> Result<Backup, StoreError> {
 /// # Errors
 /// When the store can't be read, or holds what this program does not understand.
 pub fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
-    interpret(store.list("")?)
+    interpret(store.list("")?, VersionKey::new(store.seed()?))
 }
 
-/// Returns what entries mean.
+/// Returns what entries mean. The key makes the versions that users see of objects.
 ///
 /// # Errors
 /// When an entry can't be read, or does not hold the [invariants] of a state.
-pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
+pub fn interpret(entries: Vec<Entry>, key: VersionKey) -> Result<Loaded, StoreError> {
     fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DecodeError> {
         serde_json::from_str(&entry.value).map_err(|error| DecodeError::Value {
             key: entry.key.clone(),
@@ -172,8 +212,9 @@ pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
         match entry.key.split_once('/') {
             Some((keys::EVENTS, _)) => {
                 let recorded: Recorded = read(&entry)?;
-                // The number in the value is the one that later events are counted on from.
-                if entry.key != keys::event(recorded.event.id) || recorded.event.id > LAST_EVENT {
+                // The identifier in the value is the one that the clock of events goes on from.
+                let id = recorded.event.id;
+                if entry.key != keys::event(id) || !id.is_usable() {
                     return Err(DecodeError::Key(entry.key).into());
                 }
                 loaded.events.push((recorded, entry.revision));
@@ -192,13 +233,9 @@ pub fn interpret(entries: Vec<Entry>) -> Result<Loaded, StoreError> {
     let objects = decode(&objects)?;
     // Before any index is built on them.
     invariants::check(&objects)?;
-    loaded.state = State::new(objects);
+    loaded.state = State::new(objects, key);
     Ok(loaded)
 }
-
-/// The largest number that an event may have: high enough never to be reached by counting on from
-/// [`backup::MOST_NUMBER`], low enough for the next number not to overflow.
-const LAST_EVENT: u64 = 1 << 62;
 
 /// Fewer objects than this are not worth a thread.
 const MANY: usize = 1_024;
@@ -243,7 +280,7 @@ pub fn writes(changes: &[Change]) -> Result<Vec<Write>, StoreError> {
         };
         writes.push(Write {
             key: object.key(),
-            expected: object.version(),
+            expected: object.version().revision(),
             value,
         });
     }

@@ -8,8 +8,10 @@ use utoipa::ToSchema;
 
 use crate::{
     model::{
-        Change, ConnectionState, Identifiers, Kind, Object, Principal, State,
+        Change, ConnectionState, Identifiers, Kind, Object, Principal, State, VersionKey,
         event::{Recorded, events},
+        event_id::{EventClock, EventId},
+        trail::surviving,
     },
     store::{Backup, BackupError, Entry, StoreError, backup::Header, interpret, keys},
 };
@@ -25,8 +27,8 @@ const MOST_CONNECTIONS: usize = 1_000;
 pub struct Before<'a> {
     /// The objects.
     pub state: &'a State,
-    /// The number of the last event.
-    pub last_event: u64,
+    /// The last event.
+    pub last_event: EventId,
 }
 
 /// The store that a backup is to replace.
@@ -111,7 +113,8 @@ pub struct Restored {
 
 /// Makes the entries that are to be written when a backup is restored. Connections that are not just as
 /// they are now are approved anew, so that flows that were cut since stay dead; if it is not known how they
-/// are, that is all of them. What becomes another is told by events, of which so many are kept.
+/// are, that is all of them. What becomes another is told by events, of which each ring keeps so
+/// many.
 ///
 /// # Errors
 /// When the backup is of another store without that being allowed, or can't be understood.
@@ -149,21 +152,21 @@ pub fn restored(
         }
         entry.value = object.encode()?;
     }
-    let loaded = interpret(entries.clone())?;
+    let loaded = interpret(entries.clone(), VersionKey::default())?;
     let nothing = State::default();
     let state = before.map_or(&nothing, |before| before.state);
     let changes = difference(state, &loaded.state);
     let plan = plan(&header, replacing, before.is_some(), state, &changes);
     if let Some(before) = before {
-        let theirs = loaded.events.last();
-        let theirs = theirs.map_or(0, |(recorded, _)| recorded.event.id);
-        let first = before.last_event.max(theirs) + 1;
-        let mut told = events(before.state, &changes, principal, now, first);
+        let theirs = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
+        let theirs = theirs.max().unwrap_or_default();
+        let ticks = EventClock::new(before.last_event.max(theirs)).tick();
+        let mut told = events(before.state, &changes, principal, now, ticks, identifiers);
         for Recorded { event, .. } in &mut told {
             MESSAGE.clone_into(&mut event.message);
         }
-        let skip = told.len().saturating_sub(most_events);
-        for recorded in told.iter().skip(skip) {
+        let kept = surviving(&told, most_events);
+        for (recorded, _) in told.iter().zip(kept).filter(|(_, kept)| *kept) {
             entries.push(Entry {
                 key: keys::event(recorded.event.id),
                 value: serde_json::to_string(recorded)?,
@@ -286,7 +289,7 @@ mod tests {
     fn restore(backup: Backup, before: Option<&State>) -> (State, Vec<Recorded>, RestorePlan) {
         let before = before.map(|state| Before {
             state,
-            last_event: 40,
+            last_event: EventId::numbered(40),
         });
         let principal = Principal::operator("operator", "offline");
         let now = Timestamp::UNIX_EPOCH;
@@ -297,7 +300,7 @@ mod tests {
         let identifiers = &mut RandomIdentifiers;
         let restored = restored(backup, before, replacing, &principal, now, 100, identifiers);
         let Restored { entries, plan } = restored.unwrap();
-        let loaded = interpret(entries).unwrap();
+        let loaded = interpret(entries, VersionKey::default()).unwrap();
         let events = loaded.events.into_iter().map(|(event, _)| event);
         (loaded.state, events.collect(), plan)
     }
@@ -343,7 +346,8 @@ mod tests {
             panic!("{events:?}");
         };
         assert_eq!(told.event.action, Action::Approved);
-        assert_eq!((told.event.id, &*told.event.message), (41, MESSAGE));
+        assert!(told.event.id > EventId::numbered(40));
+        assert_eq!(told.event.message, MESSAGE);
         let [connection] = &plan.connections[..] else {
             panic!("{plan:?}");
         };

@@ -6,7 +6,10 @@ use utoipa::ToSchema;
 
 use crate::{
     agent::core::Core,
-    model::{Identity, Meta, Name, Record, Reference, Role, Token, Webhook, identity::Authority},
+    model::{
+        Identity, Meta, Name, Record, Reference, Role, Token, Webhook, event_id::EventId,
+        identity::Authority,
+    },
 };
 
 /// A token.
@@ -108,10 +111,16 @@ pub struct WebhookView {
 /// How sending goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WebhookStatus {
-    /// The number of the last event that was taken.
-    pub delivered: u64,
+    /// The last event that was taken, or given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub delivered: Option<EventId>,
     /// Attempts that failed since.
     pub failures: u32,
+    /// Events that were lost: given up after a day, or pushed out of the tenant's trail before they could be
+    /// sent.
+    #[serde(default)]
+    pub events_lost: u64,
     /// Why the last one failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,

@@ -66,6 +66,7 @@ pub struct ConnectionView {
     /// The service that it leads to.
     pub service: Reference,
     /// What to give as `version` with a decision about it.
+    #[schema(maximum = 9_007_199_254_740_991u64)]
     pub version: u64,
     /// The endpoint: its tenant and name.
     pub endpoint: Reference,
@@ -89,7 +90,7 @@ pub struct ConnectionView {
 pub fn connection(reference: &Reference, record: &Record<Endpoint>) -> ConnectionView {
     ConnectionView {
         service: record.object.service_identity.reference.clone(),
-        version: record.meta.version,
+        version: record.meta.version.shown(),
         endpoint: reference.clone(),
         addresses: record.object.addresses.clone(),
         resource: record.object.resource.clone(),

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{IsTerminal as _, Read as _},
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +14,8 @@ use crate::{
     api::apply::Applied,
     cli::{
         client::Client,
-        output::{Format, print},
+        output::{Format, yaml},
+        terminal::{Piece, print, print_pieces},
     },
     model::{
         manifest::Manifest,
@@ -51,9 +52,9 @@ pub(in crate::cli) async fn apply(client: &Client, arguments: Apply) -> Result<(
         .apply(Some(dry_run), Some(prune), Some(force), &manifest)
         .await?;
     match client.format {
-        Format::Table => print(&shown(&applied, dry_run)),
+        Format::Table => print_pieces(&shown(&applied, dry_run)),
         Format::Json => print(&(serde_json::to_string_pretty(&applied)? + "\n")),
-        Format::Yaml => print(&serde_norway::to_string(&applied)?),
+        Format::Yaml => print(&yaml(&applied)?),
     }
 }
 
@@ -61,7 +62,7 @@ pub(in crate::cli) async fn export(client: &Client) -> Result<()> {
     let manifest = client.api.export().await?;
     match client.format {
         // What can be read back, and by people too.
-        Format::Table | Format::Yaml => print(&serde_norway::to_string(&manifest)?),
+        Format::Table | Format::Yaml => print(&yaml(&manifest)?),
         Format::Json => print(&(serde_json::to_string_pretty(&manifest)? + "\n")),
     }
 }
@@ -117,17 +118,10 @@ fn read(path: &Path) -> Result<Manifest> {
     Ok(whole)
 }
 
-/// The difference, for people.
-fn shown(applied: &Applied, dry_run: bool) -> String {
-    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let paint = |colour: u8, text: &str| {
-        if colours {
-            format!("\x1b[{colour}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
-    };
-    let mut text = String::new();
+/// Returns the difference as lines for people.
+fn shown(applied: &Applied, dry_run: bool) -> Vec<Vec<Piece>> {
+    let plain = |text: String| vec![Piece { colour: None, text }];
+    let mut lines = Vec::new();
     let mut counts = [0; 3];
     for Difference {
         fate,
@@ -142,28 +136,28 @@ fn shown(applied: &Applied, dry_run: bool) -> String {
             Fate::Delete => (2, 31, "-"),
         };
         counts[place] += 1;
-        text.push_str(&paint(colour, &format!("{sign} {kind} {object}")));
-        text.push('\n');
+        lines.push(vec![Piece {
+            colour: Some(colour),
+            text: format!("{sign} {kind} {object}"),
+        }]);
         for field in fields {
-            let line = match (&field.old, &field.new) {
+            lines.push(plain(match (&field.old, &field.new) {
                 (Some(old), Some(new)) => format!("    {}: {old} -> {new}", field.field),
                 (None, Some(new)) => format!("    {}: {new}", field.field),
                 (Some(old), None) => format!("    {}: {old} -> (none)", field.field),
                 (None, None) => continue,
-            };
-            text.push_str(&line);
-            text.push('\n');
+            }));
         }
     }
     let [created, updated, deleted] = counts;
-    let summary = match (counts, dry_run) {
-        ([0, 0, 0], _) => "nothing to change\n".to_owned(),
+    lines.push(plain(match (counts, dry_run) {
+        ([0, 0, 0], _) => "nothing to change".to_owned(),
         (_, true) => format!(
-            "would create {created}, change {updated} and delete {deleted}; nothing was changed\n"
+            "would create {created}, change {updated} and delete {deleted}; nothing was changed"
         ),
-        (_, false) => format!("{created} created, {updated} changed, {deleted} deleted\n"),
-    };
-    text + &summary
+        (_, false) => format!("{created} created, {updated} changed, {deleted} deleted"),
+    }));
+    lines
 }
 
 #[cfg(test)]

@@ -15,12 +15,13 @@ use crate::{
     agent::{STORE, backups::unfit},
     cli::{
         client::Client,
-        output::{Table, print},
+        output::Table,
+        terminal::{notice, print},
     },
     config::Config,
     files,
     lock::Lock,
-    model::{ConnectionState, Principal, RandomIdentifiers},
+    model::{ConnectionState, Principal, RandomIdentifiers, VersionKey},
     store::{
         self, Backup, Before, Entry, Loaded, Replacing, RestorePlan, Restored, Sqlite, Store as _,
         StoreError, backup::MOST_BYTES, restored,
@@ -117,11 +118,11 @@ pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArgume
     print(&self::shown(&prepared.plan).text())?;
     let known = prepared.kept.is_some() || !exists;
     if !known {
-        println!(
+        print(
             "What is in the store can't be read. Which connections were ended since the backup is not \
              known, so all that it has as approved are approved anew: what flows over them now ends \
-             when the agent starts."
-        );
+             when the agent starts.\n",
+        )?;
     }
     if arguments.dry_run {
         return Ok(());
@@ -137,9 +138,9 @@ pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArgume
     }
     let old = config.state_dir.join("state.db.before-restore");
     exchange(&at, &new, &old)?;
-    println!("{shown} is restored. Start the agent.");
+    print(&format!("{shown} is restored. Start the agent.\n"))?;
     if exists {
-        println!("The store that was there is {}.", old.display());
+        print(&format!("The store that was there is {}.\n", old.display()))?;
     }
     Ok(())
 }
@@ -161,7 +162,7 @@ fn prepare(
 ) -> Result<Prepared, StoreError> {
     let read = |there: Sqlite| -> Result<(Backup, Loaded), StoreError> {
         let there = store::back_up(&there, Timestamp::now())?;
-        let loaded = store::interpret(there.entries.clone())?;
+        let loaded = store::interpret(there.entries.clone(), VersionKey::default())?;
         Ok((there, loaded))
     };
     let there = at
@@ -170,7 +171,10 @@ fn prepare(
         .flatten();
     let before = there.as_ref().map(|(_, loaded)| Before {
         state: &loaded.state,
-        last_event: loaded.events.last().map_or(0, |(last, _)| last.event.id),
+        last_event: {
+            let ids = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
+            ids.max().unwrap_or_default()
+        },
     });
     let header = backup.header.clone();
     let replacing = Replacing {
@@ -265,7 +269,7 @@ fn confirm() -> Result<()> {
             "nothing was changed: a restore asks on a terminal, so give --yes where there is none"
         );
     }
-    eprint!("Restore this? [y/N] ");
+    notice("Restore this? [y/N]");
     let mut answer = String::new();
     input
         .read_line(&mut answer)

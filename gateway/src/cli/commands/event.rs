@@ -6,12 +6,15 @@ use clap::Subcommand;
 use crate::{
     cli::{
         client::Client,
-        output::{Format, Table, print},
+        output::{Format, Table, yaml},
+        terminal::print,
     },
     client::Query,
     model::{
         Kind,
         event::{Action, Event},
+        event_id::EventId,
+        text::escaped,
     },
 };
 
@@ -22,9 +25,9 @@ pub(in crate::cli) enum Command {
         /// Stay, and show them as they happen
         #[arg(long)]
         follow: bool,
-        /// Only those after this number
-        #[arg(long, value_name = "NUMBER")]
-        after: Option<u64>,
+        /// Only those after the event with this id, which -o json shows
+        #[arg(long, value_name = "ID")]
+        after: Option<EventId>,
         /// Only those about this kind of object
         #[arg(long, value_name = "KIND", value_parser = word::<Kind>)]
         kind: Option<Kind>,
@@ -63,18 +66,27 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         return client
             .api
             .follow_events(&query, |event| match client.format {
-                Format::Table => print(&format!("{}\n", row(&event).join("  ").trim_end())),
+                Format::Table => {
+                    print(&format!("{}\n", escaped(row(&event).join("  ").trim_end())))
+                }
                 Format::Json => print(&format!("{}\n", serde_json::to_string(&event)?)),
-                Format::Yaml => print(&format!("---\n{}", serde_norway::to_string(&event)?)),
+                Format::Yaml => print(&format!("---\n{}", yaml(&event)?)),
             })
             .await;
     }
+    let after = after.map(|after| after.to_string());
     let page = client
         .api
-        .list_events(after, Some(limit), kind.as_ref(), action.as_ref(), None)
+        .list_events(
+            after.as_deref(),
+            Some(limit),
+            kind.as_ref(),
+            action.as_ref(),
+            None,
+        )
         .await?;
     client.show(&page.items, |events| {
-        let head = vec!["ID", "AT", "ACTION", "OBJECT", "BY", "ABOUT"];
+        let head = vec!["AT", "ACTION", "OBJECT", "BY", "ABOUT"];
         Table::Rows(head, events.iter().map(row).collect())
     })
 }
@@ -91,7 +103,6 @@ fn row(event: &Event) -> Vec<String> {
         about.push(format!("{:?}", event.message));
     }
     vec![
-        event.id.to_string(),
         event.at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
         event.action.to_string(),
         format!("{} {}", event.kind, event.object),

@@ -114,7 +114,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             let attachments = fields.attachments();
             let request = NetworkRequest {
                 name: None,
-                version: Some(old.meta.version),
+                version: Some(old.meta.version.shown()),
                 attachments: given(attachments, old.spec.attachments),
                 labels: fields.labels.labels(),
                 isolated: fields.isolated.or(old.spec.isolated),

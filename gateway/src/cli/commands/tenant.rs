@@ -87,7 +87,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             let quotas = old.spec.quotas;
             let request = TenantRequest {
                 name: None,
-                version: Some(old.meta.version),
+                version: Some(old.meta.version.shown()),
                 labels: fields.labels.labels(),
                 quotas: Quotas {
                     networks: fields.networks.or(quotas.networks),

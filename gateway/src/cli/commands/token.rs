@@ -11,6 +11,7 @@ use crate::{
         client::Client,
         commands::LabelArguments,
         output::{Format, Table},
+        terminal::notice,
     },
     client::all,
     model::{Name, Reference, Role, token::TokenRequest},
@@ -142,7 +143,7 @@ async fn create(client: &Client, arguments: Create) -> Result<()> {
         ])
     })?;
     if client.format == Format::Table {
-        eprintln!("The secret is not shown again.");
+        notice("The secret is not shown again.");
     }
     Ok(())
 }

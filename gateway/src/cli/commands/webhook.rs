@@ -9,6 +9,7 @@ use crate::{
         client::Client,
         commands::LabelArguments,
         output::{Format, Table},
+        terminal::notice,
     },
     client::all,
     model::{Name, Reference, webhook::WebhookRequest},
@@ -61,7 +62,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 ])
             })?;
             if client.format == Format::Table {
-                eprintln!("The secret is not shown again.");
+                notice("The secret is not shown again.");
             }
             Ok(())
         }
@@ -77,12 +78,12 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                     vec![
                         reference(webhook),
                         webhook.url.clone(),
-                        status.delivered.to_string(),
                         status.failures.to_string(),
+                        status.events_lost.to_string(),
                         status.last_error.clone().unwrap_or_default(),
                     ]
                 });
-                let head = vec!["WEBHOOK", "URL", "DELIVERED", "FAILURES", "LAST ERROR"];
+                let head = vec!["WEBHOOK", "URL", "FAILURES", "LOST", "LAST ERROR"];
                 Table::Rows(head, rows.collect())
             })
         }

@@ -184,7 +184,7 @@ fn service_request(state: &State, service: usize, auto: u8, label: u8) -> Servic
     };
     spec.auto_approval = match auto {
         0 => TenantSet::None,
-        1 => TenantSet::Some(vec![name("d")]),
+        1 => TenantSet::Some([name("d")].into()),
         _ => TenantSet::Every,
     };
     ServiceRequest {

@@ -67,7 +67,7 @@ fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
             let request = json!({ "name": "w", "url": "https://example.com/x" });
             let request = serde_json::from_value(request).unwrap();
             let secret = crate::model::webhook::new_secret(context.identifiers.secret());
-            create_webhook(state, context, &owner.parse().unwrap(), request, secret, 0)
+            create_webhook(state, context, &owner.parse().unwrap(), request, secret, crate::model::event_id::EventId::default())
         }),
         _ => world.run(|state, _, _| delete_tenant(state, &owner.parse().unwrap())),
     };
@@ -90,11 +90,11 @@ proptest! {
         }
         let objects = objects(&world);
         let read = objects.iter().map(|object| {
-            Object::decode(&object.key(), &object.encode().unwrap(), object.version()).unwrap()
+            Object::decode(&object.key(), &object.encode().unwrap(), object.version().revision()).unwrap()
         });
         let read: Vec<Object> = read.collect();
         prop_assert_eq!(check(&read), Ok(()));
-        let state = State::new(read);
+        let state = State::new(read, crate::model::VersionKey::default());
         prop_assert_eq!(state.free_slot(), world.state.free_slot());
     }
 }
@@ -144,7 +144,7 @@ fn world() -> World {
                 &"consumer".parse().unwrap(),
                 request,
                 secret,
-                0,
+                crate::model::event_id::EventId::default(),
             )
         })
         .unwrap();

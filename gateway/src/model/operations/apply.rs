@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::model::{
     Change, Code, ConnectionState, Context, Decision, Kind, Name, Object, Permission, Principal,
-    Problem, Reference, State,
+    Problem, Reference, State, Version,
     authorization::{authorize, require_visible_connection},
     manifest::{ConnectionEntry, Manifest, Named, Owned},
     operations::{
@@ -110,7 +110,8 @@ pub fn apply(
         ));
         match (before, after) {
             (before, Some(mut after)) => {
-                after.meta_mut().version = before.map_or(0, |before| before.version());
+                after.meta_mut().version =
+                    before.map_or_else(Version::default, |before| before.version());
                 changes.push(Change::Put(after));
             }
             (Some(before), None) => changes.push(Change::Delete(before)),
@@ -180,7 +181,7 @@ struct Work<'a, 'c> {
     policy: &'a Policy,
 }
 
-/// A version that no object of a store has.
+/// A revision that no object of a store has.
 const NOT_STORED: u64 = u64::MAX;
 
 impl Work<'_, '_> {

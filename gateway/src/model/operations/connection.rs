@@ -2,7 +2,7 @@
 
 use crate::model::{
     Change, Code, Connection, ConnectionState, Context, Decision, Endpoint, Kind, Object, Problem,
-    Record, Reference, State, operations::tenant_of, record::check_text,
+    Record, Reference, State, limits, operations::tenant_of, record::check_text, text,
 };
 
 /// The endpoint whose connection has the link id, if it is one of the service.
@@ -74,7 +74,7 @@ pub(super) fn with_state(
         state,
         generation,
         reason,
-        decided_by: Some(context.actor.to_owned()),
+        decided_by: Some(text::shown(context.actor, limits::ACTOR)),
         decided_at: Some(context.now),
         ..record.object.connection
     };

@@ -10,9 +10,11 @@ use crate::model::{
     address::{AddressRange, check_host},
     connection::AUTO_APPROVAL,
     endpoint::{EndpointRequest, ServiceIdentity},
+    limits,
     operations::{Policy, check_quota, refuse_existing, required_name, same_name, tenant_of},
     record::{Labels, check_text, checked_labels},
     service::default_resource,
+    text,
 };
 
 /// Creates an endpoint, and with it the request for a connection.
@@ -43,6 +45,14 @@ pub(super) fn create_endpoint_for(
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
     check_text("request_message", &request.request_message)?;
+    text::check("service", &request.service, limits::SERVICE_NAME)?;
+    if request.addresses.len() > limits::ENDPOINT_ADDRESSES {
+        let detail = format!(
+            "an endpoint has at most {} addresses, one of each family",
+            limits::ENDPOINT_ADDRESSES
+        );
+        return Err(Problem::invalid("addresses", detail));
+    }
     let labels = checked_labels(request.labels.clone(), &Labels::new())?;
     if let Some(there) = state.endpoints.get(&reference) {
         if is_asked_for(there, &request, &labels) {

@@ -39,6 +39,7 @@ pub(super) fn create_service_as(
     let owner = tenant_of(state, tenant)?;
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
+    request.spec.check_size()?;
     request.spec.check()?;
     let labels = checked_labels(request.labels, &Labels::new())?;
     if let Some(there) = state.services.get(&reference) {
@@ -128,6 +129,7 @@ pub fn update_service(
     let old = find(state, reference)?;
     same_name(request.name.as_ref(), &reference.name)?;
     old.expect_version(request.version)?;
+    request.spec.check_size()?;
     let before = Some(&old.object.spec);
     check(state, context.host, reference, &request.spec, before)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;

@@ -2,6 +2,7 @@
 
 use crate::model::{
     Change, Code, Context, Kind, Name, Object, Problem, Record, Reference, State, Webhook,
+    event_id::EventId,
     operations::{refuse_existing, tenant_of},
     record::{Labels, checked_labels},
     webhook::WebhookRequest,
@@ -10,7 +11,7 @@ use crate::model::{
 /// The most webhooks that a tenant has.
 const MOST: usize = 16;
 
-/// Creates a webhook, which is told of events after number `since`.
+/// Creates a webhook, which is told of events after `since`.
 ///
 /// # Errors
 /// There is no such tenant, the name is taken, or the address is none.
@@ -20,7 +21,7 @@ pub fn create_webhook(
     tenant: &Name,
     request: WebhookRequest,
     secret: String,
-    since: u64,
+    since: EventId,
 ) -> Result<Vec<Change>, Problem> {
     tenant_of(state, tenant)?;
     let reference = Reference::new(tenant.clone(), request.name.clone());

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::Problem;
+use crate::model::{Problem, text};
 
 /// What is asked of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -105,6 +105,7 @@ pub struct HealthCheck {
     /// So many that fail make it unhealthy.
     pub unhealthy_threshold: u32,
     /// What is asked for by HTTP.
+    #[schema(max_length = 1024)]
     pub path: String,
     /// What the answer must be.
     pub expected_status: StatusRange,
@@ -163,8 +164,8 @@ impl HealthCheck {
             return Err(problem(
                 "path",
                 format!(
-                    "{:?} is no path of a URL: it begins with / and has no spaces",
-                    self.path
+                    "{:?} is no path of a URL: it begins with /, has no spaces and at most 1024 bytes",
+                    text::shown(&self.path, 80)
                 ),
             ));
         }

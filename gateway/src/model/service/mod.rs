@@ -25,6 +25,7 @@ pub use tenants::TenantSet;
 use crate::model::{
     Name, Problem,
     address::{AddressRange, check_hosts},
+    limits as size_limits,
     record::Labels,
     schema, strict,
 };
@@ -164,8 +165,10 @@ pub struct ServiceSpec {
     pub network: Name,
     /// What can be connected to.
     #[serde(deserialize_with = "strict::objects")]
+    #[schema(max_items = 256)]
     pub resources: Vec<Resource>,
     /// From where consumers appear in the provider's network.
+    #[schema(max_items = 1024)]
     pub nat_addresses: Vec<AddressRange>,
     /// Who may see it.
     #[serde(default)]
@@ -304,6 +307,37 @@ impl ServiceSpec {
         self.timeouts.check()?;
         self.limits().check()?;
         self.health_check.check()
+    }
+
+    /// Refuses lists that are too long. To be asked before [`Self::check`], which compares their entries with
+    /// one another; of what is stored already it is not asked, or an earlier program's store could not be
+    /// read.
+    pub(crate) fn check_size(&self) -> Result<(), Problem> {
+        for (field, set) in [
+            ("visibility", &self.visibility),
+            ("auto_approval", &self.auto_approval),
+            ("denied", &self.denied),
+        ] {
+            if set.len() > size_limits::TENANTS {
+                let detail = format!("{field} names at most {} tenants", size_limits::TENANTS);
+                return Err(Problem::invalid(field, detail));
+            }
+        }
+        let most = usize::try_from(MOST_NAT_ADDRESSES).unwrap_or(usize::MAX);
+        if self.nat_addresses.len() > most {
+            let detail = format!("a service has at most {most} source NAT addresses");
+            return Err(Problem::invalid("nat_addresses", detail));
+        }
+        let weight = size_limits::service_weight(self);
+        if weight > size_limits::SERVICE_BYTES {
+            let detail = format!(
+                "resources and lists of tenants take about {weight} bytes together: use at most {}, \
+                 or make several services",
+                size_limits::SERVICE_BYTES
+            );
+            return Err(Problem::invalid("resources", detail));
+        }
+        Ok(())
     }
 
     fn check_nat_addresses(&self) -> Result<(), Problem> {

@@ -21,9 +21,11 @@ pub struct Resource {
     pub name: Name,
     /// What it offers.
     #[serde(deserialize_with = "strict::objects")]
+    #[schema(max_items = 1024)]
     pub ports: Vec<Port>,
     /// Who serves it.
     #[serde(default, deserialize_with = "strict::objects")]
+    #[schema(max_items = 256)]
     pub backends: Vec<Backend>,
 }
 

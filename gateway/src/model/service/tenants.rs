@@ -1,12 +1,13 @@
 //! Sets of tenants.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Name;
 
-/// Tenants by name, or all: a list, in which `*` stands alone.
+/// Tenants by name, or all: a list, in which `*` stands alone. A tenant is looked up, not searched for:
+/// every consumer's request asks these sets of services that others fill.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub enum TenantSet {
@@ -14,7 +15,7 @@ pub enum TenantSet {
     #[default]
     None,
     /// Those named.
-    Some(Vec<Name>),
+    Some(BTreeSet<Name>),
     /// Every tenant.
     Every,
 }
@@ -31,6 +32,32 @@ impl TenantSet {
     }
 }
 
+impl TenantSet {
+    /// Returns how many tenants are named.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::None | Self::Every => 0,
+            Self::Some(names) => names.len(),
+        }
+    }
+
+    /// Returns whether no tenant is named.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns roughly how many bytes of JSON the names take.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::None | Self::Every => 0,
+            Self::Some(names) => names.iter().map(|name| name.as_str().len() + 3).sum(),
+        }
+    }
+}
+
 impl TryFrom<Vec<String>> for TenantSet {
     type Error = String;
 
@@ -42,7 +69,8 @@ impl TryFrom<Vec<String>> for TenantSet {
                 Err("\"*\" stands for every tenant and must be alone in the list".to_owned())
             }
             _ => {
-                let names: Result<Vec<Name>, _> = list.iter().map(|name| name.parse()).collect();
+                let names: Result<BTreeSet<Name>, _> =
+                    list.iter().map(|name| name.parse()).collect();
                 names.map(Self::Some).map_err(|error| error.to_string())
             }
         }

@@ -192,7 +192,7 @@ async fn change(
     edit(&mut spec)?;
     let request = ServiceRequest {
         name: None,
-        version: Some(old.meta.version),
+        version: Some(old.meta.version.shown()),
         labels,
         spec,
     };

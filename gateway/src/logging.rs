@@ -1,0 +1,53 @@
+//! The agent's log: one line a record, on standard error.
+
+use std::io::Write as _;
+
+use log::{LevelFilter, Record};
+
+use crate::model::text::escaped;
+
+/// Starts the logger for the whole process. Records are written as `[TIME LEVEL MODULE] MESSAGE`; controls
+/// and other characters that would forge a line or reach a reader's terminal are escaped, whatever message
+/// they are in.
+pub fn start(level: LevelFilter) {
+    env_logger::Builder::new()
+        .filter_module("gateway", level)
+        .filter_module("aya", level.min(LevelFilter::Warn))
+        .format(|buffer, record| {
+            let at = buffer.timestamp();
+            writeln!(buffer, "[{at} {}", line(record))
+        })
+        .init();
+}
+
+/// Returns a record as text, but for the time.
+fn line(record: &Record<'_>) -> String {
+    let (level, target) = (record.level(), record.target());
+    let message = record.args().to_string();
+    format!("{level:<5} {target}] {}", escaped(&message))
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level;
+
+    use super::*;
+
+    #[test]
+    fn no_message_forges_a_line_or_reaches_the_terminal() {
+        let mut record = Record::builder();
+        record.level(Level::Info).target("gateway::agent");
+        let shown = line(
+            &record
+                .args(format_args!(
+                    "{}",
+                    "a\n[2026 INFO  x] b\u{1b}[2J\u{9b}2J\u{202e}"
+                ))
+                .build(),
+        );
+        assert_eq!(
+            shown,
+            "INFO  gateway::agent] a\\u000a[2026 INFO  x] b\\u001b[2J\\u009b2J\\u202e"
+        );
+    }
+}
