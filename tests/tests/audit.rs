@@ -155,7 +155,7 @@ fn a_flood_of_label_changes_erases_no_other_trail_webhook_event_or_idempotency_k
         "/v1/tenants/b/endpoints",
         Some(endpoint.to_string()),
     );
-    assert_eq!(desk.send(&victim, &[create.clone()])[0].0, 201);
+    assert_eq!(desk.send(&victim, std::slice::from_ref(&create))[0].0, 201);
     let events = "/v1/events?limit=1000";
     let before = desk.get(&victim, events);
     let operators = agent
