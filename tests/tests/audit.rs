@@ -141,7 +141,7 @@ fn a_flood_of_label_changes_erases_no_other_trail_webhook_event_or_idempotency_k
     // It can't be told anything, so its events stay undelivered.
     for webhook in ["b/hook", "a/hook"] {
         agent.cli(&format!(
-            "tenant webhook create {webhook} --url http://127.0.0.1:9/"
+            "tenant webhook create {webhook} --url http://127.0.0.1:9999/"
         ));
     }
     let victim = desk.token("b/victim", "consumer");

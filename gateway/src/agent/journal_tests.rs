@@ -50,6 +50,7 @@ fn of(tenants: &[&str]) -> Principal {
     let roles = tenants.iter().map(|tenant| (name(tenant), Role::Viewer));
     Principal {
         name: "p".to_owned(),
+        identity: "p".to_owned(),
         from: String::new(),
         access: Access::Tenants(roles.collect()),
     }

@@ -244,6 +244,7 @@ mod tests {
         let of = |tenant: &str, token: &str, key: &str| {
             let principal = Principal {
                 name: token.to_owned(),
+                identity: token.to_owned(),
                 from: "192.0.2.1".to_owned(),
                 access: Access::Tenants([(tenant.parse().unwrap(), Role::Consumer)].into()),
             };
