@@ -13,7 +13,7 @@ use std::{
 };
 
 use gateway::{
-    model::Object,
+    model::{Object, event_id::EventId},
     store::{Backup, Entry, keys},
 };
 use serde_json::{Value, json};
@@ -162,8 +162,8 @@ fn without(key: &str) -> impl FnOnce(&mut Vec<Entry>) {
     move |entries| entries.retain(|entry| entry.key != key)
 }
 
-/// Returns a change that gives the last event another number.
-fn last_event(id: u64) -> impl FnOnce(&mut Vec<Entry>) {
+/// Returns a change that gives the last event another identifier.
+fn last_event(id: EventId) -> impl FnOnce(&mut Vec<Entry>) {
     move |entries| {
         let events = entries.iter_mut().filter(|e| e.key.starts_with("events/"));
         let entry = events.last().expect("an event");
@@ -185,6 +185,10 @@ fn crafted_backups_are_refused_and_change_nothing() {
         let entry = entry.expect("the entry");
         Object::decode(key, &entry.value, 1).expect("an object")
     };
+    // After this one there is none.
+    let latest = "ffffffff-ffff-7fff-bfff-ffffffffffff"
+        .parse()
+        .expect("an id");
     let (a, b, shop) = ("endpoints/a/web", "endpoints/b/web", "services/shop/web");
     let Object::Endpoint(_, other) = object(b) else {
         panic!("no endpoint");
@@ -271,12 +275,12 @@ fn crafted_backups_are_refused_and_change_nothing() {
         ),
         (
             "the last event",
-            backed_up.crafted(last_event(u64::MAX)),
+            backed_up.crafted(last_event(latest)),
             "can't be restored",
         ),
         (
             "a late event",
-            backed_up.crafted(last_event((1 << 53) + 1)),
+            backed_up.crafted(last_event(EventId::numbered((1 << 53) + 1))),
             "above 2^53",
         ),
         (
