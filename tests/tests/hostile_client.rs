@@ -378,21 +378,20 @@ fn requests_are_kept_to_a_rate_for_each_principal_and_tenant() {
     front.host.run_in(move || {
         let mut client = Tls::connect(&asking, address(0, 1)).expect("a connection");
         let mut refused = |method: &str, path: &str, token: &str, most: usize| {
-            let before = Instant::now();
-            let answer = (0..most).find_map(|_| {
-                let answer = client.ask(method, path, token, "{}").expect("an answer");
+            (0..most).find_map(|_| {
+                // Without a body: a connection may be closed whose body nobody reads.
+                let answer = client.ask(method, path, token, "").expect("an answer");
                 (answer.status == 429).then_some(answer)
-            });
-            (answer, before.elapsed())
+            })
         };
         // A burst is four seconds' worth: eight changes, refused for another reason or not.
-        let (answer, _) = refused("DELETE", "/v1/tenants/a/tokens/none", &one, 200);
+        let answer = refused("DELETE", "/v1/tenants/a/tokens/none", &one, 200);
         let answer = answer.expect("a limit");
         assert!(answer.head.contains("retry-after: "), "{answer:?}");
         let problem: Value = serde_json::from_str(&answer.body).expect("a problem");
         assert_eq!(problem["code"], "rate_limited");
         // Another user of the tenant has its own, and the tenant's is soon used up, too.
-        let (answer, _) = refused("DELETE", "/v1/tenants/a/tokens/none", &two, 200);
+        let answer = refused("DELETE", "/v1/tenants/a/tokens/none", &two, 200);
         assert!(answer.is_some());
         // Reads are counted apart, and so are other tenants' users.
         let answer = client
