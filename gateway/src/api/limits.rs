@@ -39,9 +39,9 @@ const TENANTS_MANIFEST: BodyLimits = BodyLimits {
 
 /// Room for 100,000 endpoints with their connections: some 25 MB of text, and 65 MB decoded.
 const OPERATORS_MANIFEST: BodyLimits = BodyLimits {
-    bytes: 64 << 20,
+    bytes: 48 << 20,
     bounds: Bounds {
-        memory: 80 << 20,
+        memory: 72 << 20,
         elements: 250_000,
     },
 };

@@ -18,7 +18,7 @@ const MOST_AT_ONCE: usize = 6;
 /// Of these, by one principal and by one tenant.
 const MOST_OF_ONE: usize = 2;
 /// Bytes of large bodies at the same time, in units: the operator's largest, and some of tenants beside it.
-const MOST_UNITS: u32 = 80 << 10;
+const MOST_UNITS: u32 = 60 << 10;
 /// Bytes of a unit.
 const UNIT: usize = 1 << 10;
 /// Time until another try is worthwhile.
@@ -161,11 +161,11 @@ mod tests {
         let bodies = Bodies::new();
         let operator = Principal::operator("operator", "socket");
         let mut first = BodyPermit::new(Arc::clone(&bodies), &operator);
-        assert!(first.grow(32 << 20).is_ok() && first.grow(64 << 20).is_ok());
+        assert!(first.grow(32 << 20).is_ok() && first.grow(48 << 20).is_ok());
         let mut second = BodyPermit::new(Arc::clone(&bodies), &operator);
-        assert!(second.grow(16 << 20).is_ok());
-        assert!(second.grow((16 << 20) + 1).is_err());
+        assert!(second.grow(12 << 20).is_ok());
+        assert!(second.grow((12 << 20) + 1).is_err());
         drop(first);
-        assert!(second.grow(64 << 20).is_ok());
+        assert!(second.grow(48 << 20).is_ok());
     }
 }
