@@ -27,7 +27,8 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    /// Refuses a caller whose credential does not give it the same access any more.
+    /// Refuses a caller whose credential does not give it all of the same access any more. Roles that were added
+    /// meanwhile do not matter: any tenant can give a role to anybody.
     ///
     /// # Errors
     /// [`Code::Unauthenticated`].
@@ -36,15 +37,16 @@ impl Presented {
         agent: &Shared,
         caller: &Principal,
     ) -> Result<(), Problem> {
+        self.credential.prepare(Timestamp::now());
         let core = agent.core.lock().await;
         let now = self
             .credential
             .principal(&core.state, Timestamp::now(), &self.from);
         drop(core);
         match now {
-            Some(now) if now == *caller => Ok(()),
+            Some(now) if now.includes(caller) => Ok(()),
             Some(_) => {
-                let detail = "the caller's roles changed while the request was sent: send it again";
+                let detail = "the caller lost a role while the request was sent: send it again";
                 Err(Problem::new(Code::Unauthenticated, detail))
             }
             None => Err(unknown()),
@@ -191,6 +193,7 @@ async fn presented(agent: &Shared, came: Came) -> Result<(Presented, Principal),
         }
         Came::Unknown => return Err(Problem::new(Code::Internal, "it is not known who asks")),
     };
+    credential.prepare(Timestamp::now());
     let core = agent.core.lock().await;
     let principal = credential.principal(&core.state, Timestamp::now(), &from);
     let principal = principal.ok_or_else(unknown)?;

@@ -203,8 +203,9 @@ impl Follower {
 
     /// Returns the events since the last look, and the time at which the credential expires.
     async fn look(&mut self) -> Option<(Vec<Event>, Option<Timestamp>)> {
-        let core = self.agent.core.lock().await;
         let Presented { credential, from } = &self.presented;
+        credential.prepare(Timestamp::now());
+        let core = self.agent.core.lock().await;
         let principal = credential.principal(&core.state, Timestamp::now(), from)?;
         principal.require_any_role().ok()?;
         let found = core.journal.seen_by(&principal, self.last);

@@ -15,8 +15,12 @@ use jiff::Timestamp;
 use log::{info, warn};
 use ring::digest::{SHA256, digest};
 use rustls::{
-    RootCertStore,
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use rustls_pki_types::{
     CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject as _,
@@ -181,7 +185,65 @@ fn verifier(
         .enforce_revocation_expiration()
         .allow_unauthenticated()
         .build()?;
-    Ok(verifier)
+    Ok(Arc::new(ShortChains(verifier)))
+}
+
+/// Intermediate certificates that a client may send. Path building tries them in every order, so a client
+/// that sends many of its own making would occupy a processor for seconds.
+const MAX_INTERMEDIATES: usize = 3;
+
+/// Verifier that refuses long chains before it builds a path.
+#[derive(Debug)]
+struct ShortChains(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for ShortChains {
+    fn offer_client_auth(&self) -> bool {
+        self.0.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        if intermediates.len() > MAX_INTERMEDIATES {
+            return Err(rustls::CertificateError::ApplicationVerificationFailure.into());
+        }
+        self.0.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
 }
 
 /// All authorities whose client certificates are accepted.

@@ -82,6 +82,14 @@ impl Credential {
         }
     }
 
+    /// Does the part of [`Self::principal`] that takes long and needs no state, and remembers it: a certificate's
+    /// chain is verified. Call it before the state is locked.
+    pub fn prepare(&self, now: Timestamp) {
+        if let Self::Certificate(certificate) = self {
+            let _remembered = certificate.claims(now);
+        }
+    }
+
     /// Who that is now; nobody if the token is unknown, has expired or was revoked.
     #[must_use]
     pub fn principal(&self, state: &State, now: Timestamp, from: &str) -> Option<Principal> {

@@ -162,6 +162,19 @@ impl Principal {
         }
     }
 
+    /// Returns whether this principal is the earlier one, and may still do all that it might.
+    #[must_use]
+    pub fn includes(&self, earlier: &Self) -> bool {
+        let access = match (&self.access, &earlier.access) {
+            (Access::Operator, Access::Operator) => true,
+            (Access::Tenants(now), Access::Tenants(then)) => then
+                .iter()
+                .all(|(tenant, role)| now.get(tenant).is_some_and(|now| now.and(*role) == *now)),
+            _ => false,
+        };
+        access && self.identity == earlier.identity
+    }
+
     /// Whether it is the operator.
     #[must_use]
     pub fn is_operator(&self) -> bool {
@@ -260,6 +273,43 @@ mod tests {
                 }
             }
             assert_eq!(role.to_string().parse(), Ok(role));
+        }
+    }
+
+    #[test]
+    fn a_principal_that_gains_a_role_is_still_the_same_and_one_that_loses_it_is_not() {
+        let of = |roles: &[(&str, Role)]| {
+            let roles = roles
+                .iter()
+                .map(|(tenant, role)| (tenant.parse().unwrap(), *role));
+            Principal {
+                access: Access::Tenants(roles.collect()),
+                ..principal(Role::Viewer)
+            }
+        };
+        let earlier = of(&[("a", Role::Provider)]);
+        for more in [
+            of(&[("a", Role::Provider)]),
+            of(&[("a", Role::Admin)]),
+            of(&[("a", Role::Provider), ("b", Role::Viewer)]),
+        ] {
+            assert!(more.includes(&earlier), "{more:?}");
+        }
+        for less in [
+            of(&[]),
+            of(&[("a", Role::Viewer)]),
+            of(&[("a", Role::Consumer)]),
+            of(&[("b", Role::Provider)]),
+            Principal {
+                identity: "another".to_owned(),
+                ..of(&[("a", Role::Provider)])
+            },
+            Principal {
+                access: Access::Operator,
+                ..of(&[])
+            },
+        ] {
+            assert!(!less.includes(&earlier), "{less:?}");
         }
     }
 

@@ -28,24 +28,33 @@ pub fn authorize(before: &State, changes: &[Change], principal: &Principal) -> R
     }
     for change in changes {
         for Requirement { tenant, permission } in requirements(before, changes, change) {
-            let object = change.object();
-            if permission == Permission::Decisions && !principal.sees(tenant) {
-                return Err(not_the_provider(object));
+            match permission {
+                Permission::Decisions => {
+                    require_provider(principal, tenant, &change.object().reference())?;
+                }
+                _ => principal.require(tenant, permission)?,
             }
-            principal.require(tenant, permission)?;
         }
     }
     Ok(())
 }
 
-/// Refuses a decision of somebody who has no role in the provider's tenant. The provider is not named: a
-/// consumer that knows a service by its alias does not know whose it is.
-fn not_the_provider(object: &Object) -> Problem {
-    let detail = format!(
-        "the connection of {} is decided by the service's provider",
-        object.path()
-    );
-    Problem::new(Code::Forbidden, detail)
+/// Refuses a decision about an endpoint's connection of somebody who may not take it. To somebody without a role
+/// in the provider's tenant the provider is not named: a consumer that knows a service by its alias does not know
+/// whose it is.
+///
+/// # Errors
+/// [`Code::Forbidden`].
+pub fn require_provider(
+    principal: &Principal,
+    provider: &Name,
+    endpoint: &Reference,
+) -> Result<(), Problem> {
+    if principal.sees(provider) {
+        return principal.require(provider, Permission::Decisions);
+    }
+    let detail = format!("the connection of {endpoint} is decided by the service's provider");
+    Err(Problem::new(Code::Forbidden, detail))
 }
 
 /// Returns the permissions that a change needs, one for each tenant concerned.

@@ -243,3 +243,29 @@ fn an_authority_that_is_taken_away_vouches_no_more() {
     trust.replace(Arc::new(files.read()));
     assert_eq!(certificate.claims(Timestamp::now()), None);
 }
+
+#[test]
+fn a_chain_of_many_certificates_is_not_looked_at() {
+    let one = root("one");
+    let authorities = Files::new(&[&one, &root("two")]).read();
+    let own = client(&one, "x");
+    // Self-made authorities of the issuer's name: path building would try each below each other.
+    let chain = |count: usize| {
+        let mut chain = vec![own.clone()];
+        chain.extend((0..count).map(|_| der(&root("one"))));
+        chain
+    };
+    assert_eq!(
+        subjects(&authorities, &chain(MAX_INTERMEDIATES)),
+        ["CN=one"]
+    );
+    assert!(subjects(&authorities, &chain(MAX_INTERMEDIATES + 1)).is_empty());
+    let now = UnixTime::now();
+    let long = chain(40);
+    let start = std::time::Instant::now();
+    let verified = authorities
+        .verifier()
+        .verify_client_cert(&long[0], &long[1..], now);
+    assert!(verified.is_err());
+    assert!(start.elapsed() < Duration::from_millis(500));
+}

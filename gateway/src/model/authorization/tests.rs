@@ -608,3 +608,61 @@ fn a_manifest_does_not_tell_of_connections_that_the_caller_may_not_see() {
     // The provider sees the requests to its own services.
     assert!(ask("c/e2", ConnectionState::Rejected).is_ok());
 }
+
+#[test]
+fn a_decision_about_an_own_endpoint_does_not_tell_whose_the_service_is() {
+    let mut start = world();
+    start.decide("p/open", "c/e1", Decision::Remove).unwrap();
+    let consumer = in_tenants(&[("c", Role::Admin)]);
+    // The connection has ended, and the service has gone: other refusals would name both.
+    start.state.services.remove(&reference("p/open"));
+    let manifest = Manifest {
+        connections: vec![ConnectionEntry {
+            endpoint: reference("c/e1"),
+            state: ConnectionState::Approved,
+            reason: String::new(),
+        }],
+        ..Manifest::default()
+    };
+    let problem = applied(&start.state, &consumer, &manifest, Options::default()).unwrap_err();
+    assert_eq!(problem.code, Code::Forbidden);
+    assert!(!problem.detail.contains("p/open"), "{problem}");
+}
+
+#[test]
+fn pruning_leaves_tenants_alone_that_the_manifest_does_not_speak_of() {
+    let start = world();
+    // Somebody gave the caller a role that it did not ask for.
+    let caller = in_tenants(&[("c", Role::Admin), ("q", Role::Viewer)]);
+    let own = Manifest::of(&start.state, |tenant| *tenant == name("c"));
+    let mut less = own.clone();
+    less.endpoints
+        .retain(|entry| entry.request.name != Some(name("e1")));
+    less.connections
+        .retain(|entry| entry.endpoint != reference("c/e1"));
+    let prune = Options {
+        prune: true,
+        force: true,
+    };
+    let changes = applied(&start.state, &caller, &less, prune).unwrap();
+    let deleted: Vec<String> = changes.iter().map(|c| c.object().path()).collect();
+    assert_eq!(deleted, ["c/e1"]);
+}
+
+fn applied(
+    state: &State,
+    principal: &Principal,
+    manifest: &Manifest,
+    options: Options,
+) -> Result<Vec<Change>, Problem> {
+    let mut identifiers = Counted::default();
+    identifiers.skip(10_000);
+    let mut context = Context {
+        now: Timestamp::UNIX_EPOCH,
+        actor: "somebody",
+        host: &HostAddresses::default(),
+        identifiers: &mut identifiers,
+    };
+    let policy = Policy::default();
+    apply(state, &mut context, &policy, principal, manifest, options).map(|(changes, _)| changes)
+}

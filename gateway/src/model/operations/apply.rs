@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 use crate::model::{
     Change, Code, ConnectionState, Context, Decision, Kind, Name, Object, Permission, Principal,
     Problem, Reference, State, Version,
-    authorization::{authorize, require_visible_connection},
+    authorization::{authorize, require_provider, require_visible_connection},
+    limits,
     manifest::{ConnectionEntry, Manifest, Named, Owned},
     operations::{
         self, Policy, connection::with_state, create_identity, create_network, create_tenant,
@@ -121,6 +122,7 @@ pub fn apply(
     // Here as well as where changes are committed: a dry run commits none, and its answer must be that of
     // the real one.
     authorize(state, &changes, principal)?;
+    limits::check_tenants(state, &changes)?;
     Ok((changes, differences))
 }
 
@@ -217,7 +219,16 @@ impl Work<'_, '_> {
         principal: &Principal,
         force: bool,
     ) -> Result<(), Problem> {
-        let everything = Manifest::of(&self.now, |tenant| principal.sees(tenant));
+        // Anybody can be given a role in a tenant of somebody else's. Of such a tenant nothing is deleted unless
+        // the manifest speaks of it.
+        let mut spoken_of: HashSet<Name> = HashSet::new();
+        for kind in KINDS {
+            let references = manifest.references(kind).into_iter();
+            spoken_of.extend(references.map(|reference| reference.tenant));
+        }
+        let everything = Manifest::of(&self.now, |tenant| {
+            principal.is_operator() || (principal.sees(tenant) && spoken_of.contains(tenant))
+        });
         // Before its endpoints are gone: who loses what was approved must be meant.
         let named: HashSet<Reference> = manifest.references(Kind::Service).into_iter().collect();
         for reference in everything.references(Kind::Service) {
@@ -322,9 +333,19 @@ impl Work<'_, '_> {
                     let detail = format!("its alias is {alias}, and can't be changed");
                     return Err(Problem::invalid("alias", detail));
                 }
+                let labels = request.labels.as_ref();
+                if there.object.spec == request.spec
+                    && labels.is_none_or(|labels| *labels == there.meta.labels)
+                {
+                    there.expect_version(request.version)?;
+                    return Ok(Vec::new());
+                }
+                // Before the service is compared with all others in its network, which takes time.
+                principal.require(&entry.tenant, Permission::Services)?;
                 update_service(&self.now, self.context, reference, request)
             }
             None => {
+                principal.require(&entry.tenant, Permission::Services)?;
                 if entry.alias.is_some() {
                     // Whoever could choose an alias could take that of a service that was deleted.
                     principal.require_operator()?;
@@ -353,6 +374,8 @@ impl Work<'_, '_> {
             let changes = if self.now.endpoints.contains_key(&reference) {
                 update_endpoint(&self.now, self.context, &reference, request)
             } else {
+                // Before a free address is looked for, which takes time.
+                principal.require(&entry.tenant, Permission::Endpoints)?;
                 let trusted = principal.is_operator();
                 let (tenant, policy) = (&entry.tenant, self.policy);
                 let created =
@@ -368,7 +391,7 @@ impl Work<'_, '_> {
             self.take(Self::at(Kind::Endpoint, &reference.to_string(), changes)?);
         }
         for (reference, entry) in connections {
-            let changes = self.decide(entry);
+            let changes = self.decide(entry, principal);
             self.take(Self::at(Kind::Endpoint, &reference.to_string(), changes)?);
         }
         Ok(())
@@ -397,7 +420,11 @@ impl Work<'_, '_> {
         changes
     }
 
-    fn decide(&mut self, wanted: &ConnectionEntry) -> Result<Vec<Change>, Problem> {
+    fn decide(
+        &mut self,
+        wanted: &ConnectionEntry,
+        principal: &Principal,
+    ) -> Result<Vec<Change>, Problem> {
         check_text("reason", &wanted.reason)?;
         let found = self.now.endpoints.get(&wanted.endpoint);
         let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, &wanted.endpoint))?;
@@ -418,6 +445,8 @@ impl Work<'_, '_> {
             }
         };
         let service = record.object.service_identity.reference.clone();
+        // Other refusals name the service, and with it its provider.
+        require_provider(principal, &service.tenant, &wanted.endpoint)?;
         let (link_id, reason) = (connection.link_id, wanted.reason.clone());
         operations::decide(&self.now, self.context, &service, link_id, decision, reason)
     }
