@@ -61,6 +61,10 @@ pub struct Settings {
     /// not to start [default: false]
     #[arg(long, env = "GATEWAY_END_FLOWS", value_name = "BOOL")]
     pub end_flows: Option<bool>,
+    /// Attach interfaces though VLAN tags beside their packets are not seen: for drivers that always take tags
+    /// out of packets, where no tagged frame can arrive [default: false]
+    #[arg(long, env = "GATEWAY_ACCEPT_UNSEEN_VLAN_TAGS", value_name = "BOOL")]
+    pub accept_unseen_vlan_tags: Option<bool>,
     /// How often idle flows are looked for, in seconds [default: 5]
     #[arg(long, env = "GATEWAY_SWEEP_INTERVAL", value_name = "SECONDS")]
     pub sweep_interval: Option<u64>,
@@ -172,6 +176,8 @@ pub struct Config {
     pub log_packets: bool,
     /// Whether flows in maps of an older layout may end.
     pub end_flows: bool,
+    /// Whether interfaces are attached though VLAN tags beside their packets are not seen.
+    pub accept_unseen_vlan_tags: bool,
     /// How often idle flows are looked for, in seconds.
     pub sweep_interval: u64,
     /// How many refusals an endpoint is sent a second; 0: all.
@@ -297,6 +303,7 @@ impl Config {
             log: settings.log.unwrap_or(log::LevelFilter::Info),
             log_packets: settings.log_packets.unwrap_or(false),
             end_flows: settings.end_flows.unwrap_or(false),
+            accept_unseen_vlan_tags: settings.accept_unseen_vlan_tags.unwrap_or(false),
             sweep_interval,
             probing: Probing {
                 probes,
@@ -357,6 +364,9 @@ impl Settings {
             log: self.log.or(other.log),
             log_packets: self.log_packets.or(other.log_packets),
             end_flows: self.end_flows.or(other.end_flows),
+            accept_unseen_vlan_tags: self
+                .accept_unseen_vlan_tags
+                .or(other.accept_unseen_vlan_tags),
             sweep_interval: self.sweep_interval.or(other.sweep_interval),
             refusals_per_second: self.refusals_per_second.or(other.refusals_per_second),
             address_probes: self.address_probes.or(other.address_probes),

@@ -209,7 +209,6 @@ impl Lab {
             seed: SEED,
             refusals_per_second,
             log_packets: false,
-            end_flows: false,
         };
         let (mut program, maps) = Program::load(bpf.path(), parameters).expect("the program");
         let mut ifindexes = BTreeMap::new();

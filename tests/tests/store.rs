@@ -557,12 +557,18 @@ fn flows_of_an_older_layout_end_only_where_that_is_said_and_a_newer_one_is_left_
     assert!(refusal.contains("a newer program made them"), "{refusal}");
     fs::remove_dir(&newer).expect("a directory");
     fs::rename(of(version), of(version - 1)).expect("a directory");
+    // The store is not even opened: the program of before could not go on with one that was brought up to date.
+    let store = site.agent.state_directory().join("state.db");
+    let aside = store.with_extension("aside");
+    fs::rename(&store, &aside).expect("the store");
     let refusal = fail(&mut site.agent.run_command());
     assert!(
         refusal.contains("flow entries can't be taken over")
             && refusal.contains("--end-flows true"),
         "{refusal}"
     );
+    assert!(!store.exists(), "a store was made");
+    fs::rename(&aside, &store).expect("the store");
     site.agent
         .settings
         .insert("GATEWAY_END_FLOWS".to_owned(), "true".to_owned());

@@ -119,6 +119,16 @@ pub struct Host {
     tags: AllTags,
 }
 
+impl Host {
+    /// Returns a host that was not looked at yet.
+    pub(super) fn new(accept_unseen_vlan_tags: bool) -> Self {
+        Self {
+            tags: AllTags::new(accept_unseen_vlan_tags),
+            ..Self::default()
+        }
+    }
+}
+
 impl Agent {
     /// Looks at what is to be looked at of the host, brings the program onto the interfaces that need
     /// it, and the maps into step. It is gone through with, whether or not the caller waits for it.
@@ -274,8 +284,15 @@ impl Host {
                 continue;
             }
             // Taken off by somebody else, or never put on by this process.
+            let may_attach = self.tags.are_seen(link.ifindex);
+            if !may_attach && link.xdp.is_some() {
+                // The program of an earlier agent would go on by itself, with maps that nobody updates any more.
+                info!("detaching from {name}");
+                self.attached.remove(&link.ifindex);
+                core.program.detach(link.ifindex)?;
+            }
             if usable(link).is_none()
-                || !self.tags.are_seen(link.ifindex)
+                || !may_attach
                 || (self.attached.contains(&link.ifindex) && link.xdp.is_some())
             {
                 continue;

@@ -130,12 +130,13 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
 /// When it can't start; the message says what to do.
 pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let kernel = Kernel::running()?;
+    // Before the store is brought up to date: the program of before must be able to go on if this one may not.
+    program::check_other_layouts(&config.bpf_dir, config.end_flows)?;
     let store = Sqlite::open(&config.state_dir.join(STORE))?;
     let parameters = Parameters {
         seed: store.seed()?,
         refusals_per_second: config.refusals_per_second,
         log_packets: config.log_packets,
-        end_flows: config.end_flows,
     };
     // The one takes the kernel some time, the other this process.
     let bpf_dir = config.bpf_dir.clone();
@@ -164,7 +165,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let core = Core::new(loaded, Box::new(store), &config, program, maps)?;
     let agent = Arc::new(Agent {
         core: Mutex::new(core),
-        host: Mutex::new(Host::default()),
+        host: Mutex::new(Host::new(config.accept_unseen_vlan_tags)),
         netlink,
         kernel,
         sender: Sender::open().context("could not open a socket for frames")?,

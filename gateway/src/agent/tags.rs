@@ -12,9 +12,21 @@ use crate::{
 
 /// Results of the search for networks' interfaces, by the interface's number.
 #[derive(Debug, Default)]
-pub(super) struct AllTags(BTreeMap<u32, Tags>);
+pub(super) struct AllTags {
+    found: BTreeMap<u32, Tags>,
+    /// The operator accepts that tags are not seen: a problem is a note.
+    accept: bool,
+}
 
 impl AllTags {
+    /// Returns no results yet. With `accept` the operator accepts that tags are not seen.
+    pub(super) const fn new(accept: bool) -> Self {
+        Self {
+            found: BTreeMap::new(),
+            accept,
+        }
+    }
+
     /// Brings tags into the packets of the interfaces of networks that are looked at.
     pub(super) async fn bring_in(
         &mut self,
@@ -23,19 +35,23 @@ impl AllTags {
         links: &BTreeMap<String, Link>,
     ) {
         if wanted.everything {
-            self.0.clear();
+            self.found.clear();
         }
         for (name, network) in &wanted.links {
             let Some(link) = links.get(name) else {
                 continue;
             };
             if network.is_some() && link.mac.is_some() {
-                self.0.insert(link.ifindex, bring_in(features, link).await);
+                let mut tags = bring_in(features, link).await;
+                if self.accept {
+                    tags.accept();
+                }
+                self.found.insert(link.ifindex, tags);
                 continue;
             }
-            self.0.remove(&link.ifindex);
+            self.found.remove(&link.ifindex);
             // Somebody may have switched on what is off for an interface at whose far end this one is.
-            let mut others = self.0.values_mut();
+            let mut others = self.found.values_mut();
             let Some(tags) = others.find(|tags| tags.far_end == Some(link.ifindex)) else {
                 continue;
             };
@@ -44,6 +60,9 @@ impl AllTags {
             } else {
                 warn!("tags: far end {name} leaves them beside packets");
                 tags.problem = Some(beside(name));
+                if self.accept {
+                    tags.accept();
+                }
             }
         }
     }
@@ -56,7 +75,7 @@ impl AllTags {
 
     /// Returns the result for an interface, if it was looked at.
     pub(super) fn of(&self, ifindex: u32) -> Option<&Tags> {
-        self.0.get(&ifindex)
+        self.found.get(&ifindex)
     }
 }
 
@@ -79,6 +98,15 @@ pub(super) struct Tags {
     pub(super) far_end: Option<u32>,
 }
 
+impl Tags {
+    /// Makes the problem a note.
+    fn accept(&mut self) {
+        if let Some(problem) = self.problem.take() {
+            self.note = Some(problem);
+        }
+    }
+}
+
 /// Switches off what keeps an interface's tags beside its packets, at the interface itself and at a veth's far
 /// end, and returns what could not be switched off.
 async fn bring_in(features: &Features, link: &Link) -> Tags {
@@ -89,7 +117,8 @@ async fn bring_in(features: &Features, link: &Link) -> Tags {
         Ok(false) => {
             tags.problem = Some(format!(
                 "{name} takes VLAN tags out of packets, so that frames of another VLAN would look untagged: \
-                 ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off"
+                 ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off; if its driver does not allow that, and \
+                 no tagged frame can arrive, set accept_unseen_vlan_tags"
             ));
         }
         Err(error) => {
@@ -99,6 +128,12 @@ async fn bring_in(features: &Features, link: &Link) -> Tags {
         }
     }
     match link.far_end {
+        FarEnd::None if link.is_stacked => {
+            tags.note = Some(format!(
+                "VLAN tags are taken out of the packets of {name} by the interfaces below it, and are not seen: \
+                 see to it that no tagged frame reaches it"
+            ));
+        }
         FarEnd::None => {}
         FarEnd::Elsewhere => {
             tags.note = Some(format!(

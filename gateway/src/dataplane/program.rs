@@ -60,8 +60,6 @@ pub struct Parameters {
     pub seed: u64,
     /// How many packets that go no further are answered, for each connection; 0: all of them.
     pub refusals_per_second: u32,
-    /// Whether flows in maps of an older layout may end.
-    pub end_flows: bool,
     /// Whether it logs what it drops: for looking into a problem, not for production.
     pub log_packets: bool,
 }
@@ -87,7 +85,6 @@ impl Program {
         make_directory(&maps_directory)?;
         let links = directory.join("links");
         make_directory(&links)?;
-        check_other_layouts(directory, parameters.end_flows)?;
 
         // aya_log's levels: 0 is off, 4 is debug.
         let level: u8 = if parameters.log_packets { 4 } else { 0 };
@@ -304,7 +301,10 @@ fn make_directory(path: &Path) -> Result<()> {
 
 /// Refuses to go back behind a newer program, and to end flows that nobody said may end: those in maps of
 /// an older layout can't be taken over.
-fn check_other_layouts(directory: &Path, end_flows: bool) -> Result<()> {
+///
+/// # Errors
+/// When flows may not end, or a newer program made the maps.
+pub fn check_other_layouts(directory: &Path, end_flows: bool) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();

@@ -51,6 +51,8 @@ pub struct Link {
     pub xdp: Option<XdpAttachment>,
     /// Other end, if it is a veth.
     pub far_end: FarEnd,
+    /// Whether it receives through other interfaces: a bridge, a bond, a macvlan.
+    pub is_stacked: bool,
 }
 
 impl Netlink {
@@ -94,6 +96,21 @@ impl Netlink {
     }
 }
 
+/// Returns whether interfaces of the kind receive through others.
+fn is_stacked(info: &LinkInfo) -> bool {
+    match info {
+        LinkInfo::Kind(
+            InfoKind::Bridge
+            | InfoKind::Bond
+            | InfoKind::MacVlan
+            | InfoKind::MacVtap
+            | InfoKind::IpVlan,
+        ) => true,
+        LinkInfo::Kind(InfoKind::Other(kind)) => kind == "team",
+        _ => false,
+    }
+}
+
 /// None for one without a name, which the kernel does not send.
 fn read(message: LinkMessage) -> Option<Link> {
     let mut link = Link {
@@ -105,6 +122,7 @@ fn read(message: LinkMessage) -> Option<Link> {
         all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
         xdp: None,
         far_end: FarEnd::None,
+        is_stacked: false,
     };
     let (mut is_veth, mut peer, mut elsewhere) = (false, None, false);
     for attribute in message.attributes {
@@ -127,6 +145,7 @@ fn read(message: LinkMessage) -> Option<Link> {
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::LinkInfo(info) => {
                 is_veth = info.contains(&LinkInfo::Kind(InfoKind::Veth));
+                link.is_stacked = info.iter().any(is_stacked);
             }
             _ => {}
         }

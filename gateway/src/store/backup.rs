@@ -43,11 +43,19 @@ pub enum BackupError {
     #[error("the backup is empty: give a file that `gateway backup` wrote")]
     Empty,
     /// The file is larger than [`MOST_BYTES`], or has more than [`MOST_ENTRIES`].
-    #[error("the backup is too large: it has at most 1 GiB and 4000000 entries")]
+    #[error(
+        "the backup is too large: it has at most 1 GiB and 4000000 entries; lower events_kept before the next"
+    )]
     TooLarge,
     /// The file is of another kind.
     #[error("this is no backup of a gateway: give a file that `gateway backup` wrote")]
     Foreign,
+    /// The file is of a version that wrote SQLite files.
+    #[error(
+        "a version before 0.1.0 wrote this backup: stop the agent, put it in place as state.db in the state \
+         directory, with mode 0600, and start the agent"
+    )]
+    Sqlite,
     /// The format is of a newer program.
     #[error("a newer program wrote this backup: restore it with that program")]
     TooNew,
@@ -137,6 +145,10 @@ impl Backup {
         let trailer = trailer_of(&content);
         content.extend_from_slice(trailer.as_bytes());
         content.push(b'\n');
+        // What can't be restored is no backup, and is found out now.
+        if header.entries > MOST_ENTRIES || content.len() > MOST_BYTES {
+            return Err(BackupError::TooLarge.into());
+        }
         Ok(content)
     }
 
@@ -208,6 +220,9 @@ fn first_line(content: &[u8]) -> Result<Header, BackupError> {
         .split(|byte| *byte == b'\n')
         .next()
         .unwrap_or_default();
+    if content.starts_with(b"SQLite format 3\0") {
+        return Err(BackupError::Sqlite);
+    }
     let start: Start = serde_json::from_slice(line).map_err(|_| BackupError::Foreign)?;
     if start.format != FORMAT {
         return Err(BackupError::Foreign);
@@ -299,7 +314,7 @@ mod tests {
     fn other_files_are_refused_with_the_reason() {
         for (content, error) in [
             (&b""[..], BackupError::Empty),
-            (b"SQLite format 3\0", BackupError::Foreign),
+            (b"SQLite format 3\0", BackupError::Sqlite),
             (b"\0", BackupError::Foreign),
             (b"{}\n", BackupError::Foreign),
             (
