@@ -676,7 +676,10 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
     );
     agent.cli("connection remove a/more");
     let refusal = approve_itself("more", "10.0.0.160");
-    assert!(refusal.contains("Disconnected"), "{refusal}");
+    assert!(
+        refusal.contains("is decided by the service's provider"),
+        "{refusal}"
+    );
     assert_eq!(
         agent.json("endpoint show a/more")["status"]["connection"]["state"],
         "Disconnected"

@@ -134,7 +134,7 @@ fn what_is_no_whole_backup_is_refused_and_changes_nothing() {
     backed_up.all_refused(&[
         ("nothing", Vec::new(), "the backup is empty"),
         ("a word", b"nonsense".to_vec(), "this is no backup"),
-        ("a database", sqlite, "this is no backup"),
+        ("a database", sqlite, "put it in place as state.db"),
         ("half", good[..good.len() / 2].to_vec(), "is damaged"),
         (
             "all but a byte",
