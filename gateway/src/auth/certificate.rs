@@ -32,6 +32,9 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Names of a certificate that are looked at. More would make every request of the client slow for others.
+const MAX_NAMES: usize = 64;
+
 /// Names in a certificate. Only an authority makes them more than claims of the certificate's maker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Names {
@@ -63,6 +66,7 @@ impl Names {
             };
             claims.push((claim, text.to_owned()));
         }
+        claims.truncate(MAX_NAMES);
         let until = parsed.validity().not_after.timestamp();
         Some(Self {
             fingerprint: hexadecimal(digest(&SHA256, certificate).as_ref()),

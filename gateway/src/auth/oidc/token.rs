@@ -16,6 +16,9 @@ use crate::{
 
 /// Largest token, in bytes.
 const MOST_BYTES: usize = 16 << 10;
+/// Claims of a token that are looked at, counting each member of a list. More would make every request of the
+/// caller slow for others, since identities are looked up while the state is locked.
+const MAX_CLAIMS: usize = 256;
 /// Longest key id, and longest subject, in bytes. OpenID Connect Core 1.0, section 2, has 255 for a subject.
 const MOST_NAME: usize = 255;
 /// Difference between the clocks of issuer and gateway that is tolerated.
@@ -140,6 +143,9 @@ pub(super) fn credential(
     let email_is_verified = token.get("email_verified") == Some(&Value::Bool(true));
     let mut claims = Vec::new();
     let mut add = |claim: &str, value: &str| {
+        if claims.len() == MAX_CLAIMS {
+            return;
+        }
         claims.push(Claim {
             issuer: issuer.to_owned(),
             claim: claim.to_owned(),
@@ -372,5 +378,11 @@ mod tests {
         for wrong in [json!(""), json!(7), json!("x".repeat(256))] {
             assert!(judged(json!({ "sub": wrong })).is_err());
         }
+    }
+
+    #[test]
+    fn so_many_claims_are_looked_at_and_no_more() {
+        let groups: Vec<String> = (0..1_000).map(|number| format!("g{number}")).collect();
+        assert_eq!(claims_of(json!({ "groups": groups })).len(), MAX_CLAIMS);
     }
 }

@@ -165,10 +165,18 @@ fn prepare(
         let loaded = store::interpret(there.entries.clone(), VersionKey::default())?;
         Ok((there, loaded))
     };
-    let there = at
-        .exists()
-        .then(|| Sqlite::open(at).and_then(read).ok())
-        .flatten();
+    let there = match at.exists().then(|| Sqlite::open(at).and_then(read)) {
+        None => None,
+        Some(Ok(there)) => Some(there),
+        // What can't be read can't be compared. Any other failure, such as a full disk, may pass.
+        Some(Err(
+            StoreError::Damaged { .. }
+            | StoreError::Decode(_)
+            | StoreError::Violation(_)
+            | StoreError::TooNew { .. },
+        )) => None,
+        Some(Err(error)) => return Err(error),
+    };
     let before = there.as_ref().map(|(_, loaded)| Before {
         state: &loaded.state,
         last_event: {
