@@ -255,6 +255,13 @@ fn a_connection_that_waits_for_approval_carries_nothing() {
     // curl's code for a connection that was refused; 28 says that it timed out.
     assert!(refusal.contains("curl: (7)"), "{refusal}");
     assert!(site.agent.drops("connection_not_approved") > 0);
+    let counters = &site.agent.json("endpoint show a/web")["status"]["counters"];
+    let dropped = counters["drops"]["connection_not_approved"].as_u64();
+    assert!(dropped > Some(0), "{counters}");
+    // Each reason takes a system call, so that lists leave them out.
+    let counters = &site.agent.json("endpoint list a")[0]["status"]["counters"];
+    assert_eq!(counters["flows_opened"], 0, "{counters}");
+    assert!(counters["drops"].is_null(), "{counters}");
     site.agent.cli("connection approve a/web");
     succeed(&mut curl(&site.a, &format!("http://{ENDPOINT}/name")));
     // b waits still.

@@ -2,7 +2,8 @@
 //! carried out.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
     time::Instant,
 };
@@ -82,7 +83,7 @@ pub struct Core {
     /// Services of which it is to be looked anew what is to be checked.
     pub(super) uninspected: BTreeSet<Reference>,
     /// What source NAT addresses carry, by network number and address.
-    pub nat_use: HashMap<(u32, IpAddress), NatUse>,
+    pub nat_use: BTreeMap<(u32, IpAddr), NatUse>,
     /// Told when flows may have been cut.
     pub cut: Arc<Notify>,
     /// The events of late.
@@ -126,7 +127,7 @@ impl Core {
             detection,
             healths: Healths::new(),
             uninspected: state.services.keys().cloned().collect(),
-            nat_use: HashMap::new(),
+            nat_use: BTreeMap::new(),
             cut: Arc::new(Notify::new()),
             left_backends: HashMap::new(),
             state,

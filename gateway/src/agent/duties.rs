@@ -47,8 +47,9 @@ impl Core {
             }
         }
         for (place, used) in &swept.nat {
-            let before = self.nat_use.get(place).copied().unwrap_or_default();
-            let address = IpAddr::from(place.1);
+            let (network, address) = (place.0, IpAddr::from(place.1));
+            let before = self.nat_use.get(&(network, address));
+            let before = before.copied().unwrap_or_default();
             if is_scarce(*used) && !is_scarce(before) {
                 warn!(
                     "source NAT address {address} has {} of {} ports in use towards one server: \
@@ -59,7 +60,10 @@ impl Core {
                 info!("source NAT address {address} has enough free ports again");
             }
         }
-        self.nat_use = swept.nat;
+        let used = swept.nat.into_iter();
+        self.nat_use = used
+            .map(|((network, address), used)| ((network, IpAddr::from(address)), used))
+            .collect();
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::{
         page::{Page, PageRequest},
         request::{Body, Creation, Parameters, PathParts, reference_in_path},
         response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
-        view::{self, EndpointView},
+        view::{self, CounterDetail, EndpointView},
     },
     model::{
         Kind, Name, Principal, Problem, Reference, State,
@@ -25,17 +25,18 @@ fn view_of(
     core: &Core,
     caller: &Principal,
     reference: &Reference,
+    detail: CounterDetail,
 ) -> Result<EndpointView, Refusal> {
     let found = core.state.endpoints.get(reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))?;
-    Ok(view::endpoint(core, caller, reference, record)?)
+    Ok(view::endpoint(core, caller, reference, record, detail)?)
 }
 
 /// List a tenant's endpoints.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/endpoints", operation_id = "list_endpoints", tag = "endpoint",
     params(("tenant" = Name, Path, description = "The owner"), PageRequest),
-    responses((status = 200, body = Page<EndpointView>, description = "The endpoints, by name"), LookProblems),
+    responses((status = 200, body = Page<EndpointView>, description = "The endpoints, by name, without the drops of each reason"), LookProblems),
 )]
 pub(super) async fn list(
     AgentState(agent): AgentState<Shared>,
@@ -49,7 +50,7 @@ pub(super) async fn list(
     let page = page.of(
         State::owned(&core.state.endpoints, &caller.tenant).map(|(reference, _)| reference),
         |reference| reference.name.clone(),
-        |reference| view_of(&core, &caller.caller, reference),
+        |reference| view_of(&core, &caller.caller, reference, CounterDetail::Totals),
     )?;
     Ok(Json(page))
 }
@@ -90,7 +91,10 @@ pub(super) async fn create(
         agent.look().await?;
     }
     let core = agent.core.lock().await;
-    Ok(created(new, view_of(&core, &caller.caller, reference)?))
+    Ok(created(
+        new,
+        view_of(&core, &caller.caller, reference, CounterDetail::Drops)?,
+    ))
 }
 
 /// Show an endpoint.
@@ -106,7 +110,12 @@ pub(super) async fn show(
 ) -> Answer<EndpointView> {
     let reference = &reference_in_path(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
     let core = agent.core.lock().await;
-    Ok(Json(view_of(&core, &caller.caller, reference)?))
+    Ok(Json(view_of(
+        &core,
+        &caller.caller,
+        reference,
+        CounterDetail::Drops,
+    )?))
 }
 
 /// Change an endpoint's labels: what it is bound to never changes.
@@ -127,7 +136,12 @@ pub(super) async fn update(
     core.change(&caller.caller, |state, context, _| {
         update_endpoint(state, context, reference, request)
     })?;
-    Ok(Json(view_of(&core, &caller.caller, reference)?))
+    Ok(Json(view_of(
+        &core,
+        &caller.caller,
+        reference,
+        CounterDetail::Drops,
+    )?))
 }
 
 /// Delete an endpoint; its connection is gone from both sides.

@@ -519,11 +519,18 @@ impl Maps {
         Ok(drops)
     }
 
-    /// The same for one connection.
+    /// Returns the packets of one connection that were dropped, by reason; those that never happened left out.
+    ///
+    /// `counters` are the connection's, from [`Self::link_counters`]: they count the packets of a connection
+    /// that is not approved. Each other reason takes one system call.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn link_drops(&self, slot: u32) -> Result<BTreeMap<DropReason, u64>, MapError> {
+    pub fn link_drops(
+        &self,
+        slot: u32,
+        counters: &LinkCounters,
+    ) -> Result<BTreeMap<DropReason, u64>, MapError> {
         let mut drops = BTreeMap::new();
         for reason in DropReason::ALL {
             let key = LinkDropKey {
@@ -538,9 +545,8 @@ impl Maps {
                 Err(error) => return Err(error),
             }
         }
-        let not_approved = self.link_counters(slot)?.not_approved;
-        if not_approved > 0 {
-            drops.insert(DropReason::ConnectionNotApproved, not_approved);
+        if counters.not_approved > 0 {
+            drops.insert(DropReason::ConnectionNotApproved, counters.not_approved);
         }
         Ok(drops)
     }

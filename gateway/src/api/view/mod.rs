@@ -16,7 +16,9 @@ pub use access::{
 };
 pub use caller::{CallerView, caller};
 pub use connection::{ConnectionStatus, ConnectionView, connection};
-pub use endpoint::{AddressStatus, Counters, EndpointSpec, EndpointStatus, EndpointView, endpoint};
+pub use endpoint::{
+    AddressStatus, CounterDetail, Counters, EndpointSpec, EndpointStatus, EndpointView, endpoint,
+};
 pub use flow::{FlowView, flow};
 pub use network::{AttachmentStatus, NetworkSpec, NetworkStatus, NetworkView, network};
 pub use service::{BackendStatus, NatAddressStatus, ServiceStatus, ServiceView, service};

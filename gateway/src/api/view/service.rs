@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use gateway_common::{IpAddress, stages::SOURCE_PORTS};
+use gateway_common::stages::SOURCE_PORTS;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -134,22 +134,23 @@ fn problems(core: &Core, reference: &Reference, spec: &ServiceSpec) -> Vec<Strin
         .collect()
 }
 
-/// What the service's source NAT addresses carry.
+/// Returns the use of the service's source NAT addresses. Only addresses that carry flows are visited, since a list
+/// of services can have a million of them.
 fn nat_addresses(core: &Core, network: &Reference, spec: &ServiceSpec) -> Vec<NatAddressStatus> {
     let Some(number) = core.state.networks.get(network).map(|n| n.object.number) else {
         return Vec::new();
     };
-    let addresses = spec.nat_addresses.iter().flat_map(|range| range.iter());
-    addresses
-        .filter_map(|address| {
-            let used = core.nat_use.get(&(number, IpAddress::from(address)))?;
-            Some(NatAddressStatus {
-                address,
-                flows: used.flows,
-                ports_used: used.ports,
-                ports_free: u64::from(SOURCE_PORTS).saturating_sub(used.ports),
-                scarce: is_scarce(*used),
-            })
+    let in_use = spec.nat_addresses.iter().flat_map(|range| {
+        let (first, last) = range.ends();
+        core.nat_use.range((number, first)..=(number, last))
+    });
+    in_use
+        .map(|((_, address), used)| NatAddressStatus {
+            address: *address,
+            flows: used.flows,
+            ports_used: used.ports,
+            ports_free: u64::from(SOURCE_PORTS).saturating_sub(used.ports),
+            scarce: is_scarce(*used),
         })
         .collect()
 }

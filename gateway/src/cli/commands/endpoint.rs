@@ -137,6 +137,7 @@ fn details(endpoint: &EndpointView) -> Table {
     let drops = counters
         .drops
         .iter()
+        .flatten()
         .map(|(reason, count)| format!("{count} {reason}"));
     Table::Fields(vec![
         ("endpoint", endpoint.reference()),
