@@ -9,7 +9,7 @@ use gateway_common::packet::Mac;
 
 use crate::{
     dataplane::scope::Scope,
-    model::{HostAddresses, Name, Reference, State, service::Resource},
+    model::{HostAddresses, Name, Reference, State, address::AddressRange, service::Resource},
 };
 
 /// A backend of a provider's network.
@@ -113,11 +113,11 @@ impl Observed {
             None => self.next_hops.remove(key),
         };
         let (network, address) = key;
-        for (service, record) in state.services_of_network(network) {
-            if record.object.spec.has_backend(*address) {
-                scope.services.insert(service.clone());
-            }
-        }
+        let occupancy = state.occupancy(network);
+        let services = occupancy.backends(AddressRange::one(*address));
+        scope
+            .services
+            .extend(services.map(|(_, service)| service.clone()));
     }
 
     /// Takes in whether a backend fails its health checks.

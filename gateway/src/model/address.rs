@@ -138,6 +138,14 @@ impl AddressRange {
         }
     }
 
+    /// Returns how many addresses of the range come after one that it holds; the largest number where there are
+    /// more than that.
+    #[must_use]
+    pub fn count_after(self, address: IpAddr) -> u64 {
+        let more = number(self.last).saturating_sub(number(address));
+        u64::try_from(more).unwrap_or(u64::MAX)
+    }
+
     /// All of them.
     pub fn iter(self) -> impl Iterator<Item = IpAddr> {
         let (first, last) = (number(self.first), number(self.last));

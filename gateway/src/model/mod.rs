@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod name;
 pub mod network;
 pub mod object;
+pub mod occupancy;
 pub mod operations;
 pub mod problem;
 pub mod record;

@@ -7,7 +7,12 @@ use std::{
 
 use crate::model::{
     Change, Endpoint, Identity, Kind, Name, Network, Object, Record, Reference, Service, Tenant,
-    Token, Version, VersionKey, Webhook, identity::Claim, limits, slots::Slots, token::TokenHash,
+    Token, Version, VersionKey, Webhook,
+    identity::Claim,
+    limits,
+    occupancy::{self, Occupancy},
+    slots::Slots,
+    token::TokenHash,
 };
 
 /// Everything that users asked for, in memory.
@@ -31,7 +36,8 @@ pub struct State {
     by_interface: HashMap<String, Reference>,
     by_alias: HashMap<String, Reference>,
     by_link_id: HashMap<u32, Reference>,
-    by_address: HashMap<(Reference, IpAddr), Reference>,
+    /// Addresses that are taken, by network; networks without any left out.
+    occupancy: BTreeMap<Reference, Occupancy>,
     by_service: BTreeMap<Reference, BTreeSet<Reference>>,
     by_network: BTreeMap<Reference, BTreeSet<(Kind, Reference)>>,
     /// Those of a network that have IPv6 addresses in it.
@@ -135,10 +141,16 @@ impl State {
         self.by_link_id.get(&link_id)
     }
 
+    /// Returns the index of the addresses that endpoints, backends and source NAT take in the network.
+    #[must_use]
+    pub fn occupancy(&self, network: &Reference) -> &Occupancy {
+        self.occupancy.get(network).unwrap_or(&occupancy::EMPTY)
+    }
+
     /// The endpoint with this address in the network.
     #[must_use]
     pub fn endpoint_of_address(&self, network: &Reference, address: IpAddr) -> Option<&Reference> {
-        self.by_address.get(&(network.clone(), address))
+        self.occupancy(network).endpoint(address)
     }
 
     /// The endpoints connected to the service.
@@ -162,6 +174,7 @@ impl State {
         let users = self.users_of_network(network);
         users
             .take_while(|(kind, _)| *kind == Kind::Service)
+            .inspect(|_| occupancy::count_visit())
             .filter_map(|(_, reference)| self.services.get_key_value(reference))
     }
 
@@ -272,6 +285,8 @@ impl State {
                     .insert(service.alias.clone(), reference.clone());
                 let network =
                     Reference::new(reference.tenant.clone(), service.spec.network.clone());
+                let occupancy = self.occupancy.entry(network.clone()).or_default();
+                occupancy.insert_service(&reference, &service.spec);
                 let user = (Kind::Service, reference.clone());
                 if service.spec.has_ipv6() {
                     let users = self.by_ipv6.entry(network.clone()).or_default();
@@ -286,10 +301,8 @@ impl State {
                 let reference = Reference::new(tenant, record.meta.name.clone());
                 let endpoint = &record.object;
                 let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
-                for address in &endpoint.addresses {
-                    let key = (network.clone(), *address);
-                    self.by_address.insert(key, reference.clone());
-                }
+                let occupancy = self.occupancy.entry(network.clone()).or_default();
+                occupancy.insert_endpoint(&reference, &endpoint.addresses);
                 let user = (Kind::Endpoint, reference.clone());
                 if endpoint.addresses.iter().any(IpAddr::is_ipv6) {
                     let users = self.by_ipv6.entry(network.clone()).or_default();
@@ -326,6 +339,16 @@ impl State {
         }
     }
 
+    /// Removes entries of the network's index of addresses, and the index with its last entry.
+    fn vacate(&mut self, network: &Reference, remove: impl FnOnce(&mut Occupancy)) {
+        if let Some(occupancy) = self.occupancy.get_mut(network) {
+            remove(occupancy);
+            if occupancy.is_empty() {
+                self.occupancy.remove(network);
+            }
+        }
+    }
+
     /// Removes what is there under the object's name.
     fn remove(&mut self, object: &Object) {
         let old = self.object(object.kind(), &object.reference());
@@ -353,7 +376,9 @@ impl State {
                 let reference = Reference::new(tenant.clone(), record.meta.name.clone());
                 if let Some(old) = self.services.remove(&reference) {
                     self.by_alias.remove(&old.object.alias);
-                    let network = Reference::new(tenant.clone(), old.object.spec.network);
+                    let spec = &old.object.spec;
+                    let network = Reference::new(tenant.clone(), spec.network.clone());
+                    self.vacate(&network, |taken| taken.remove_service(&reference, spec));
                     let user = (Kind::Service, reference);
                     remove_member(&mut self.by_network, &network, &user);
                     remove_member(&mut self.by_ipv6, &network, &user);
@@ -368,9 +393,7 @@ impl State {
                 if let Some(old) = self.endpoints.remove(&reference) {
                     let endpoint = old.object;
                     let network = Reference::new(tenant.clone(), endpoint.network);
-                    for address in &endpoint.addresses {
-                        self.by_address.remove(&(network.clone(), *address));
-                    }
+                    self.vacate(&network, |taken| taken.remove_endpoint(&endpoint.addresses));
                     let user = (Kind::Endpoint, reference.clone());
                     remove_member(&mut self.by_network, &network, &user);
                     remove_member(&mut self.by_ipv6, &network, &user);

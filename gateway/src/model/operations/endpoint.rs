@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use ring::digest::{SHA256, digest};
-
 use crate::model::{
     Change, Code, Connection, ConnectionState, Context, Endpoint, HostAddresses, Kind, Name,
     Network, Object, Problem, Record, Reference, Service, State,
@@ -11,7 +9,10 @@ use crate::model::{
     connection::AUTO_APPROVAL,
     endpoint::{EndpointRequest, ServiceIdentity},
     limits,
-    operations::{Policy, check_quota, refuse_existing, required_name, same_name, tenant_of},
+    operations::{
+        Policy, allocation::allocate, check_quota, refuse_existing, required_name, same_name,
+        tenant_of,
+    },
     record::{Labels, check_text, checked_labels},
     service::default_resource,
     text,
@@ -216,72 +217,6 @@ fn is_asked_for(there: &Record<Endpoint>, request: &EndpointRequest, labels: &La
         && endpoint.connection.state != ConnectionState::Disconnected
 }
 
-/// Free addresses of the network's pool, one of each family that is in it. Where the search begins is
-/// told by the endpoint's name: one that is created again is likely to get what it had.
-fn allocate(
-    state: &State,
-    host: &HostAddresses,
-    reference: &Reference,
-    network: &Network,
-    endpoint: &Reference,
-) -> Result<Vec<IpAddr>, Problem> {
-    if network.pool.is_empty() {
-        return Err(Problem::invalid(
-            "addresses",
-            format!("an endpoint needs an address, since network {reference} has no pool of them"),
-        ));
-    }
-    let mut addresses = Vec::new();
-    for v4 in [true, false] {
-        let of_family = |range: &&AddressRange| range.ends().0.is_ipv4() == v4;
-        let pool: Vec<AddressRange> = network.pool.iter().filter(of_family).copied().collect();
-        if pool.is_empty() {
-            continue;
-        }
-        let start = digest(&SHA256, endpoint.to_string().as_bytes());
-        let start = start.as_ref().iter().take(8);
-        let start = start.fold(0u64, |number, byte| number << 8 | u64::from(*byte));
-        let is_free = |address: &IpAddr| {
-            check_host("", *address).is_ok()
-                && network.check_member("", *address).is_ok()
-                && host.conflict(state, reference, network, *address).is_none()
-                && check_free(state, reference, *address).is_ok()
-        };
-        let mut candidates = rotated(&pool, start).take(MOST_TRIES);
-        let found = candidates.find(is_free).ok_or_else(|| {
-            let family = if v4 { "IPv4" } else { "IPv6" };
-            Problem::new(
-                Code::LimitReached,
-                format!("the pool of network {reference} has no free {family} address"),
-            )
-            .at("addresses")
-        })?;
-        addresses.push(found);
-    }
-    Ok(addresses)
-}
-
-/// As many addresses of a pool are tried. More are only taken where nearly all are.
-const MOST_TRIES: usize = 1 << 20;
-
-/// All addresses of the ranges, from the one at the place on, and then from the first.
-fn rotated(pool: &[AddressRange], start: u64) -> impl Iterator<Item = IpAddr> {
-    let count = pool.iter().map(|range| range.count());
-    let count = count.fold(0u64, u64::saturating_add);
-    let start = start % count.max(1);
-    (0..count).map(move |step| {
-        let mut place = u64::try_from((u128::from(start) + u128::from(step)) % u128::from(count))
-            .unwrap_or_default();
-        for range in pool {
-            if place < range.count() {
-                return range.nth(place);
-            }
-            place -= range.count();
-        }
-        pool[0].ends().0
-    })
-}
-
 /// One address of each family at the most, which nothing else in the network has.
 fn check_addresses(
     state: &State,
@@ -311,30 +246,26 @@ fn check_addresses(
     Ok(())
 }
 
-fn check_free(state: &State, network: &Reference, address: IpAddr) -> Result<(), Problem> {
+/// Refuses an address that an endpoint, a backend or source NAT of the network has.
+pub(super) fn check_free(
+    state: &State,
+    network: &Reference,
+    address: IpAddr,
+) -> Result<(), Problem> {
     let taken =
         |what: String| Problem::new(Code::InUse, format!("{address} is {what} in {network}"));
-    if let Some(other) = state.endpoint_of_address(network, address) {
+    let occupancy = state.occupancy(network);
+    if let Some(other) = occupancy.endpoint(address) {
         return Err(taken(format!("the address of endpoint {other}")));
     }
-    for (service, record) in state.services_of_network(network) {
-        let spec = &record.object.spec;
-        if spec
-            .nat_addresses
-            .iter()
-            .any(|range| range.contains(address))
-        {
-            return Err(taken(format!("a source NAT address of service {service}")));
-        }
-        let mut backends = spec
-            .resources
-            .iter()
-            .flat_map(|resource| &resource.backends);
-        if backends.any(|backend| backend.address == address) {
-            return Err(taken(format!("a backend of service {service}")));
-        }
+    if let Some((_, service)) = occupancy.nat_range(address) {
+        return Err(taken(format!("a source NAT address of service {service}")));
     }
-    Ok(())
+    let mut backends = occupancy.backends(AddressRange::one(address));
+    match backends.next() {
+        Some((_, service)) => Err(taken(format!("a backend of service {service}"))),
+        None => Ok(()),
+    }
 }
 
 /// The service that is meant, by alias or reference. One that is not visible to the tenant does not

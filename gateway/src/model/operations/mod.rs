@@ -1,6 +1,7 @@
 //! What can be done: one function an operation, from the state and a request to the changes.
 
 mod access;
+mod allocation;
 mod apply;
 mod connection;
 mod endpoint;

@@ -1,10 +1,14 @@
 //! Creating, changing and deleting services.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::IpAddr,
+};
 
 use crate::model::{
     Change, Code, ConnectionState, Context, Decision, HostAddresses, Kind, Name, Object, Problem,
     Record, Reference, Service, State,
+    address::AddressRange,
     operations::{
         Policy, check_quota, connection::with_state, refuse_existing, required_name, same_name,
         tenant_of,
@@ -133,10 +137,11 @@ pub fn update_service(
     let before = Some(&old.object.spec);
     check(state, context.host, reference, &request.spec, before)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
+    let resources: HashSet<&Name> = request.spec.resources.iter().map(|r| &r.name).collect();
     for (endpoint, record) in state.endpoints_of_service(reference) {
         let bound = record.object.service_identity.uid == old.meta.uid
             && record.object.connection.state != ConnectionState::Disconnected;
-        if bound && request.spec.resource(&record.object.resource).is_none() {
+        if bound && !resources.contains(&record.object.resource) {
             return Err(Problem::new(
                 Code::HasDependents,
                 format!(
@@ -234,48 +239,36 @@ fn check(
         ));
     };
     spec.check()?;
+    let occupancy = state.occupancy(&network);
+    let before = before.filter(|before| before.network == spec.network);
+    let ranges_before: HashSet<&AddressRange> = before
+        .into_iter()
+        .flat_map(|before| &before.nat_addresses)
+        .collect();
     for (place, range) in spec.nat_addresses.iter().enumerate() {
         let field = format!("nat_addresses[{place}]");
         let taken = |what: String| {
             Problem::new(Code::InUse, format!("{range} holds {what}")).at(field.clone())
         };
-        let stays = before.is_some_and(|before| {
-            before.network == spec.network && before.nat_addresses.contains(range)
-        });
-        if !stays {
+        if !ranges_before.contains(range) {
             found.object.check_sources(&field, *range)?;
             let conflict = host.conflict_within(state, &network, &found.object, *range);
             if let Some(detail) = conflict {
                 return Err(Problem::new(Code::InUse, detail).at(field));
             }
         }
-        for (address, endpoint) in state.addresses_of_network(&network) {
-            if range.contains(address) {
-                return Err(taken(format!("{address}, which is endpoint {endpoint}")));
-            }
+        if let Some((address, endpoint)) = occupancy.endpoint_within(*range) {
+            return Err(taken(format!("{address}, which is endpoint {endpoint}")));
         }
-        for (other, record) in state.services_of_network(&network) {
-            if other == reference {
-                continue;
-            }
-            let ranges = &record.object.spec.nat_addresses;
-            if let Some(theirs) = ranges.iter().find(|theirs| theirs.overlaps(*range)) {
-                return Err(taken(format!(
-                    "source NAT addresses of service {other} ({theirs})"
-                )));
-            }
-            let mut backends = record
-                .object
-                .spec
-                .resources
-                .iter()
-                .flat_map(|r| &r.backends);
-            if let Some(backend) = backends.find(|backend| range.contains(backend.address)) {
-                return Err(taken(format!(
-                    "{}, a backend of service {other}",
-                    backend.address
-                )));
-            }
+        let mut ranges = occupancy.nat_ranges(*range);
+        if let Some((theirs, other)) = ranges.find(|(_, other)| *other != reference) {
+            return Err(taken(format!(
+                "source NAT addresses of service {other} ({theirs})"
+            )));
+        }
+        let mut backends = occupancy.backends(*range);
+        if let Some((address, other)) = backends.find(|(_, other)| *other != reference) {
+            return Err(taken(format!("{address}, a backend of service {other}")));
         }
     }
     check_backends(state, host, reference, &network, spec, before)
@@ -290,41 +283,40 @@ fn check_backends(
     spec: &ServiceSpec,
     before: Option<&ServiceSpec>,
 ) -> Result<(), Problem> {
+    let Some(found) = state.networks.get(network) else {
+        return Ok(());
+    };
+    let occupancy = state.occupancy(network);
+    let reserved: Vec<(&str, IpAddr)> = found.object.reserved().collect();
+    let before: HashSet<IpAddr> = before
+        .into_iter()
+        .flat_map(|before| &before.resources)
+        .flat_map(|resource| &resource.backends)
+        .map(|backend| backend.address)
+        .collect();
     for (r, resource) in spec.resources.iter().enumerate() {
         for (b, backend) in resource.backends.iter().enumerate() {
             let field = || format!("resources[{r}].backends[{b}].address");
+            let in_use = |detail: String| Err(Problem::new(Code::InUse, detail).at(field()));
             let address = backend.address;
-            let network_itself = state.networks.get(network);
-            let stays = before.is_some_and(|before| {
-                before.network == spec.network && before.has_backend(address)
-            });
             // The health checks of a tenant's backend are not to ask the host itself.
-            let conflict = network_itself
-                .and_then(|found| host.conflict(state, network, &found.object, address));
-            if let Some(detail) = conflict.filter(|_| !stays) {
-                return Err(Problem::new(Code::InUse, detail).at(field()));
+            let conflict = host.conflict(state, network, &found.object, address);
+            if let Some(detail) = conflict.filter(|_| !before.contains(&address)) {
+                return in_use(detail);
             }
-            let mut reserved = network_itself.into_iter().flat_map(|n| n.object.reserved());
-            if let Some((what, _)) = reserved.find(|(_, reserved)| *reserved == address) {
-                let detail = format!("{address} is {what}, not a server");
-                return Err(Problem::new(Code::InUse, detail).at(field()));
+            if let Some((what, _)) = reserved.iter().find(|(_, reserved)| *reserved == address) {
+                return in_use(format!("{address} is {what}, not a server"));
             }
-            if let Some(endpoint) = state.endpoint_of_address(network, address) {
-                return Err(Problem::new(
-                    Code::InUse,
-                    format!("{address} is endpoint {endpoint} in this network, not a server"),
-                )
-                .at(field()));
+            if let Some(endpoint) = occupancy.endpoint(address) {
+                return in_use(format!(
+                    "{address} is endpoint {endpoint} in this network, not a server"
+                ));
             }
-            for (other, record) in state.services_of_network(network) {
-                let ranges = &record.object.spec.nat_addresses;
-                if other != reference && ranges.iter().any(|range| range.contains(address)) {
-                    return Err(Problem::new(
-                        Code::InUse,
-                        format!("{address} is a source NAT address of service {other}"),
-                    )
-                    .at(field()));
-                }
+            let holder = occupancy.nat_range(address);
+            if let Some((_, other)) = holder.filter(|(_, other)| *other != reference) {
+                return in_use(format!(
+                    "{address} is a source NAT address of service {other}"
+                ));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The operations against a small world: what is allowed, what is refused and with which words.
 
 mod host;
+mod occupancy;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

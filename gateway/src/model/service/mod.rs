@@ -7,7 +7,10 @@ mod port;
 mod resource;
 mod tenants;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::{
@@ -252,13 +255,6 @@ impl ServiceSpec {
         ranges.any(|range| range.ends().0.is_ipv6())
     }
 
-    /// Whether a resource has this backend.
-    #[must_use]
-    pub fn has_backend(&self, address: IpAddr) -> bool {
-        let mut backends = self.resources.iter().flat_map(|r| &r.backends);
-        backends.any(|backend| backend.address == address)
-    }
-
     /// What each connection may use.
     #[must_use]
     pub const fn limits(&self) -> ConnectionLimits {
@@ -290,12 +286,10 @@ impl ServiceSpec {
                 format!("a service has 1 to {MOST_RESOURCES} resources"),
             ));
         }
+        let mut names = HashSet::new();
         for (place, resource) in self.resources.iter().enumerate() {
             let field = format!("resources[{place}]");
-            if self.resources[..place]
-                .iter()
-                .any(|other| other.name == resource.name)
-            {
+            if !names.insert(&resource.name) {
                 return Err(Problem::invalid(
                     format!("{field}.name"),
                     format!("resource {} is named twice", resource.name),
@@ -355,34 +349,31 @@ impl ServiceSpec {
                 format!("{count} source NAT addresses are more than {MOST_NAT_ADDRESSES}"),
             ));
         }
+        let backends = self.resources.iter().flat_map(|r| &r.backends);
+        let backends: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
+        // By the last address: an overlapping range is the first one that ends in this one or later.
+        let mut ranges: BTreeMap<IpAddr, AddressRange> = BTreeMap::new();
         for (place, range) in self.nat_addresses.iter().enumerate() {
             let field = format!("nat_addresses[{place}]");
             check_hosts(&field, *range)?;
-            if let Some(other) = self.nat_addresses[..place]
-                .iter()
-                .find(|other| other.overlaps(*range))
-            {
+            let (first, last) = range.ends();
+            let next = ranges.range(first..).next();
+            if let Some((_, other)) = next.filter(|(_, other)| other.overlaps(*range)) {
                 return Err(Problem::invalid(field, format!("{range} overlaps {other}")));
             }
-            for backend in self
-                .resources
-                .iter()
-                .flat_map(|resource| &resource.backends)
-            {
-                if range.contains(backend.address) {
-                    return Err(Problem::invalid(
-                        field,
-                        format!("{range} holds the backend {}", backend.address),
-                    ));
-                }
+            if let Some(backend) = backends.range(first..=last).next() {
+                let detail = format!("{range} holds the backend {backend}");
+                return Err(Problem::invalid(field, detail));
             }
+            ranges.insert(last, *range);
         }
+        let has_source = [false, true].map(|v4| {
+            let mut ranges = self.nat_addresses.iter();
+            ranges.any(|range| range.ends().0.is_ipv4() == v4)
+        });
         for (r, resource) in self.resources.iter().enumerate() {
             for (b, backend) in resource.backends.iter().enumerate() {
-                let mut ranges = self.nat_addresses.iter();
-                let same =
-                    |range: &AddressRange| range.ends().0.is_ipv4() == backend.address.is_ipv4();
-                if !ranges.any(same) {
+                if !has_source[usize::from(backend.address.is_ipv4())] {
                     return Err(Problem::invalid(
                         format!("resources[{r}].backends[{b}].address"),
                         format!(

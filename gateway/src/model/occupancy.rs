@@ -1,0 +1,140 @@
+//! Addresses of one network that endpoints, backends and source NAT take.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crate::model::{Name, Reference, address::AddressRange, service::ServiceSpec};
+
+/// Index of the addresses that objects of one network take, so that a conflict is found by look-ups rather than
+/// by a scan of all services.
+///
+/// Source NAT ranges of one network are disjoint: the operations and the invariants refuse others. So the last
+/// range that starts at or before an address is the only one that can hold it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    endpoints: BTreeMap<IpAddr, Reference>,
+    /// Sorted by address first. The services share their reference, since a network can have very many backends.
+    backends: BTreeSet<(IpAddr, Arc<Reference>)>,
+    /// By the first address.
+    nat: BTreeMap<IpAddr, (AddressRange, Arc<Reference>)>,
+}
+
+/// Index of a network in which nothing takes an address.
+pub(super) static EMPTY: Occupancy = Occupancy {
+    endpoints: BTreeMap::new(),
+    backends: BTreeSet::new(),
+    nat: BTreeMap::new(),
+};
+
+impl Occupancy {
+    /// Returns the endpoint with the address.
+    #[must_use]
+    pub fn endpoint(&self, address: IpAddr) -> Option<&Reference> {
+        count_visit();
+        self.endpoints.get(&address)
+    }
+
+    /// Returns the lowest address of an endpoint in the range, and the endpoint.
+    #[must_use]
+    pub fn endpoint_within(&self, range: AddressRange) -> Option<(IpAddr, &Reference)> {
+        count_visit();
+        let (first, last) = range.ends();
+        let mut found = self.endpoints.range(first..=last);
+        found.next().map(|(address, endpoint)| (*address, endpoint))
+    }
+
+    /// Returns the source NAT range that holds the address, and its service.
+    #[must_use]
+    pub fn nat_range(&self, address: IpAddr) -> Option<(AddressRange, &Reference)> {
+        self.nat_ranges(AddressRange::one(address)).next()
+    }
+
+    /// Returns the source NAT ranges that overlap the range, with their services, from the highest down.
+    pub fn nat_ranges(
+        &self,
+        range: AddressRange,
+    ) -> impl Iterator<Item = (AddressRange, &Reference)> {
+        self.nat
+            .range(..=range.ends().1)
+            .rev()
+            .inspect(|_| count_visit())
+            .take_while(move |(_, (found, _))| found.overlaps(range))
+            .map(|(_, (found, service))| (*found, &**service))
+    }
+
+    /// Returns the services that have a backend in the range, with its address, in ascending order.
+    pub fn backends(&self, range: AddressRange) -> impl Iterator<Item = (IpAddr, &Reference)> {
+        let (first, last) = range.ends();
+        let lowest = Reference::new(Name::lowest(), Name::lowest());
+        self.backends
+            .range((first, Arc::new(lowest))..)
+            .inspect(|_| count_visit())
+            .take_while(move |(address, _)| *address <= last)
+            .map(|(address, service)| (*address, &**service))
+    }
+
+    /// Returns whether nothing takes an address.
+    pub(super) fn is_empty(&self) -> bool {
+        self.endpoints.is_empty() && self.backends.is_empty() && self.nat.is_empty()
+    }
+
+    pub(super) fn insert_service(&mut self, service: &Reference, spec: &ServiceSpec) {
+        let service = Arc::new(service.clone());
+        for range in &spec.nat_addresses {
+            let old = self.nat.insert(range.ends().0, (*range, service.clone()));
+            debug_assert!(old.is_none(), "source NAT ranges of {service} overlap");
+        }
+        let backends = spec.resources.iter().flat_map(|r| &r.backends);
+        self.backends
+            .extend(backends.map(|backend| (backend.address, service.clone())));
+    }
+
+    pub(super) fn remove_service(&mut self, service: &Reference, spec: &ServiceSpec) {
+        for range in &spec.nat_addresses {
+            self.nat.remove(&range.ends().0);
+        }
+        let service = Arc::new(service.clone());
+        for backend in spec.resources.iter().flat_map(|r| &r.backends) {
+            self.backends.remove(&(backend.address, service.clone()));
+        }
+    }
+
+    pub(super) fn insert_endpoint(&mut self, endpoint: &Reference, addresses: &[IpAddr]) {
+        let entries = addresses.iter().map(|address| (*address, endpoint.clone()));
+        self.endpoints.extend(entries);
+    }
+
+    pub(super) fn remove_endpoint(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            self.endpoints.remove(address);
+        }
+    }
+}
+
+/// Counts an entry of an index that was visited, for tests of how the cost of an operation grows.
+#[cfg(not(test))]
+pub(super) const fn count_visit() {}
+
+#[cfg(test)]
+pub(super) fn count_visit() {
+    visits::COUNT.with(|count| count.set(count.get() + 1));
+}
+
+#[cfg(test)]
+pub(crate) mod visits {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static COUNT: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Returns how many entries of indexes this thread visited during the call.
+    pub(crate) fn during<T>(call: impl FnOnce() -> T) -> (T, u64) {
+        let before = COUNT.get();
+        let value = call();
+        (value, COUNT.get() - before)
+    }
+}

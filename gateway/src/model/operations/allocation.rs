@@ -1,0 +1,119 @@
+//! Allocation of addresses from the pool of a network.
+
+use std::net::IpAddr;
+
+use ring::digest::{SHA256, digest};
+
+use crate::model::{
+    Code, HostAddresses, Network, Problem, Reference, State,
+    address::{AddressRange, check_host},
+    occupancy::Occupancy,
+    operations::endpoint::check_free,
+};
+
+/// Returns free addresses of the network's pool, one of each family that is in it.
+///
+/// The search begins at a place that depends on the endpoint's name, so that an endpoint that is created again is
+/// likely to get the address that it had.
+///
+/// # Errors
+/// The network has no pool, or no free address was found in it.
+pub(super) fn allocate(
+    state: &State,
+    host: &HostAddresses,
+    reference: &Reference,
+    network: &Network,
+    endpoint: &Reference,
+) -> Result<Vec<IpAddr>, Problem> {
+    if network.pool.is_empty() {
+        return Err(Problem::invalid(
+            "addresses",
+            format!("an endpoint needs an address, since network {reference} has no pool of them"),
+        ));
+    }
+    let mut addresses = Vec::new();
+    for v4 in [true, false] {
+        let of_family = |range: &&AddressRange| range.ends().0.is_ipv4() == v4;
+        let pool: Vec<AddressRange> = network.pool.iter().filter(of_family).copied().collect();
+        if pool.is_empty() {
+            continue;
+        }
+        let start = digest(&SHA256, endpoint.to_string().as_bytes());
+        let start = start.as_ref().iter().take(8);
+        let start = start.fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+        let is_free = |address: IpAddr| {
+            check_host("", address).is_ok()
+                && network.check_member("", address).is_ok()
+                && host.conflict(state, reference, network, address).is_none()
+                && check_free(state, reference, address).is_ok()
+        };
+        let occupancy = state.occupancy(reference);
+        let found = search(&pool, start, occupancy, is_free).map_err(|exhausted| {
+            let family = if v4 { "IPv4" } else { "IPv6" };
+            let none = format!("the pool of network {reference} has no free {family} address");
+            let detail = match exhausted {
+                Exhausted::Pool => none,
+                Exhausted::Tries => format!(
+                    "{none} among the {MOST_TRIES} that were tried: choose an address, or make the pool larger"
+                ),
+            };
+            Problem::new(Code::LimitReached, detail).at("addresses")
+        })?;
+        addresses.push(found);
+    }
+    Ok(addresses)
+}
+
+/// The most addresses of a pool that are tried, since all other operations wait meanwhile.
+const MOST_TRIES: usize = 1 << 16;
+
+/// Reasons why a search finds no free address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exhausted {
+    /// No address of the pool is free.
+    Pool,
+    /// As many addresses as may be tried were taken.
+    Tries,
+}
+
+/// Returns the first free address of the pool from the place `start` on, counted modulo the size of the pool.
+///
+/// A source NAT range takes one try, whatever its size.
+fn search(
+    pool: &[AddressRange],
+    start: u64,
+    occupancy: &Occupancy,
+    is_free: impl Fn(IpAddr) -> bool,
+) -> Result<IpAddr, Exhausted> {
+    let count = pool.iter().map(|range| range.count());
+    let count = count.fold(0u64, u64::saturating_add);
+    let start = start % count.max(1);
+    let (mut step, mut tries) = (0u64, 0);
+    while step < count {
+        if tries == MOST_TRIES {
+            return Err(Exhausted::Tries);
+        }
+        tries += 1;
+        let (range, address) = nth(pool, start, step, count);
+        let passed = match occupancy.nat_range(address) {
+            Some((taken, _)) => taken.count_after(address).min(range.count_after(address)),
+            None if is_free(address) => return Ok(address),
+            None => 0,
+        };
+        step = step.saturating_add(passed).saturating_add(1);
+    }
+    Err(Exhausted::Pool)
+}
+
+/// Returns the address of the pool at the place `start` plus `step`, modulo `count`, and the range that it is of.
+fn nth(pool: &[AddressRange], start: u64, step: u64, count: u64) -> (AddressRange, IpAddr) {
+    let place = (u128::from(start) + u128::from(step)) % u128::from(count);
+    let mut place = u64::try_from(place).unwrap_or_default();
+    for range in pool {
+        if place < range.count() {
+            return (*range, range.nth(place));
+        }
+        place -= range.count();
+    }
+    (pool[0], pool[0].ends().0)
+}
