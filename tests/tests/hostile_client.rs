@@ -316,6 +316,85 @@ fn neighbours_that_never_read_lock_nobody_out() {
 }
 
 #[test]
+fn one_token_cannot_take_all_connections_nor_keep_them_when_it_is_revoked() {
+    let _alone = alone();
+    let front = Front::open(&[
+        ("GATEWAY_READS_PER_SECOND", "0"),
+        ("GATEWAY_TENANT_READS_PER_SECOND", "0"),
+        ("GATEWAY_UNAUTHENTICATED_PER_SECOND", "0"),
+    ]);
+    let hostile = front.token("a/hostile", "viewer");
+    let good = front.token("b/good", "viewer");
+    let config = front.config(None);
+    let (opened, stop) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
+    // Each attacker has a /64 of its own. It keeps its connections alive, and opens another for each that it loses.
+    let attackers: Vec<_> = (0..8)
+        .map(|network| {
+            let (config, hostile) = (Arc::clone(&config), hostile.clone());
+            let (opened, stop) = (Arc::clone(&opened), Arc::clone(&stop));
+            front.host.spawn(move || {
+                let alive = |client: &mut Tls| {
+                    let answer = client.ask("GET", "/v1/whoami", &hostile, "");
+                    answer.is_ok_and(|answer| answer.status == 200)
+                };
+                let mut held = Vec::new();
+                let mut tried = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    for _ in 0..16 {
+                        if held.len() < 128
+                            && let Ok(mut client) = Tls::connect(&config, address(network, 1))
+                            && alive(&mut client)
+                        {
+                            held.push(client);
+                        }
+                        tried += 1;
+                    }
+                    held.retain_mut(alive);
+                    if tried == 128 {
+                        opened.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                held
+            })
+        })
+        .collect();
+    wait::until("the attack", Duration::from_secs(120), || {
+        (opened.load(Ordering::Relaxed) == 8).then_some(())
+    });
+    let victim = Arc::clone(&config);
+    let took = front.host.run_in(move || {
+        let start = Instant::now();
+        let to = "127.0.0.1:8443".parse().expect("an address");
+        let mut client = Tls::connect(&victim, to).expect("a connection");
+        let answer = client.ask("GET", "/v1/tenants/b", &good, "");
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        start.elapsed()
+    });
+    assert!(took < Duration::from_secs(5) * wait::patience(), "{took:?}");
+    stop.store(true, Ordering::Relaxed);
+    let held = attackers.into_iter();
+    let held: Vec<Tls> = held
+        .flat_map(|thread| thread.join().expect("an attacker"))
+        .collect();
+    assert!(held.len() >= 128, "{} connections", held.len());
+    front.agent.cli("tenant token revoke a/hostile");
+    let closed = held.into_iter().filter_map(|mut client| {
+        // One may have been evicted meanwhile.
+        let answer = client.ask("GET", "/v1/whoami", &hostile, "").ok()?;
+        assert_eq!(answer.status, 401, "{answer:?}");
+        assert!(answer.head.contains("connection: close"), "{answer:?}");
+        client.end().expect("an end");
+        Some(())
+    });
+    assert!(closed.count() >= 64);
+    wait::until_true("the end of all connections", || front.connections() == 0);
+}
+
+#[test]
 fn idle_users_of_the_control_socket_lock_nobody_out() {
     let _alone = alone();
     let front = Front::open(&[]);

@@ -1,6 +1,6 @@
 //! Who asks, and whether it may: found out before a request's body is read.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{marker::PhantomData, sync::Arc, time::Instant};
 
 use axum::{
     extract::{FromRequestParts, RawPathParams, Request, State as AgentState},
@@ -81,7 +81,7 @@ pub(super) async fn authenticate(
     if let Some(seat) = seat
         && principal.require_any_role().is_ok()
     {
-        seat.authenticate();
+        seat.authenticate(&principal);
     }
     let path = request.uri().path();
     let tenant = tenant_in(path);
@@ -102,6 +102,9 @@ pub(super) async fn authenticate(
 
 /// Counts requests from the network that were not authenticated. Beyond the limit of their source they are answered
 /// with 429, and the connection is closed.
+///
+/// A connection on which a request was authenticated and a later one is answered with 401 is closed, too: its credential
+/// was revoked or has expired. It loses its share at once.
 pub(super) async fn meter_unauthenticated(
     AgentState(admission): AgentState<Arc<Admission>>,
     request: Request,
@@ -114,19 +117,30 @@ pub(super) async fn meter_unauthenticated(
         return response;
     };
     let known = response.extensions().get::<Authenticated>().is_some();
-    let trusted = seat.is_authenticated() && response.status() != StatusCode::UNAUTHORIZED;
-    if known || trusted {
+    let response = if response.status() == StatusCode::UNAUTHORIZED && seat.was_authenticated() {
+        seat.revoke();
+        closing(response)
+    } else {
+        response
+    };
+    if known {
+        return response;
+    }
+    seat.revoke_if_stale(Instant::now());
+    if seat.is_authenticated() {
         return response;
     }
     match admission.unauthenticated(seat.source()) {
         Ok(()) => response,
-        Err(refusal) => {
-            let mut response = refusal.into_response();
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-            response
-        }
+        Err(refusal) => closing(refusal.into_response()),
     }
+}
+
+/// Adds `Connection: close`.
+fn closing(mut response: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 /// Returns the tenant that a path names.

@@ -26,12 +26,16 @@ use crate::{
         source::Source,
     },
     log_limit::LogLimit,
+    model::Principal,
 };
 
 /// Bounds of the socket's connections. The kernel tells whose they are, so none is without authentication.
 const LIMITS: Limits = Limits {
     all: 256,
     of_source: 64,
+    authenticated: 256,
+    authenticated_of_principal: 64,
+    authenticated_of_tenant: 64,
     unauthenticated: 256,
     unauthenticated_of_source: 64,
 };
@@ -68,7 +72,7 @@ pub async fn serve(listener: UnixListener, agent: Shared, admission: Arc<Admissi
             }
             continue;
         };
-        seat.authenticate();
+        seat.authenticate(&Principal::operator("operator", "socket"));
         let router = router.clone();
         tokio::spawn(async move {
             let extend = move |extensions: &mut Extensions| {

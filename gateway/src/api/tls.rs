@@ -34,10 +34,14 @@ use crate::{
     model::identity::Authority,
 };
 
-/// Bounds of the listener's connections. Half of the places are for clients that have authenticated.
+/// Bounds of the listener's connections. A quarter of the places is never held by authenticated clients, so that others
+/// can always come in.
 const LIMITS: Limits = Limits {
     all: 1_024,
     of_source: 128,
+    authenticated: 768,
+    authenticated_of_principal: 64,
+    authenticated_of_tenant: 128,
     unauthenticated: 512,
     unauthenticated_of_source: 64,
 };

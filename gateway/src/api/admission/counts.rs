@@ -9,7 +9,7 @@ use crate::model::{Access, Name, Principal};
 
 /// Places that principals and tenants hold, with a bound for each. The operator has none.
 #[derive(Debug)]
-pub(super) struct Counts {
+pub(in crate::api) struct Counts {
     most_of_principal: usize,
     most_of_tenant: usize,
     held: Mutex<Held>,
@@ -30,7 +30,7 @@ pub(in crate::api) struct Place {
 }
 
 impl Counts {
-    pub(super) fn new(most_of_principal: usize, most_of_tenant: usize) -> Arc<Self> {
+    pub(in crate::api) fn new(most_of_principal: usize, most_of_tenant: usize) -> Arc<Self> {
         Arc::new(Self {
             most_of_principal,
             most_of_tenant,
@@ -39,7 +39,7 @@ impl Counts {
     }
 
     /// Takes a place for the principal and for one of its tenants that has room.
-    pub(super) fn take(counts: &Arc<Self>, caller: &Principal) -> Option<Place> {
+    pub(in crate::api) fn take(counts: &Arc<Self>, caller: &Principal) -> Option<Place> {
         let mut place = Place {
             counts: Arc::clone(counts),
             principal: String::new(),

@@ -18,7 +18,6 @@ use axum::http::Method;
 
 use self::{
     bodies::Bodies,
-    counts::Counts,
     rate::{Buckets, Rate},
 };
 use crate::{
@@ -27,7 +26,10 @@ use crate::{
     model::{Access, Code, Name, Principal, Problem},
 };
 
-pub(super) use self::{bodies::BodyPermit, counts::Place};
+pub(super) use self::{
+    bodies::BodyPermit,
+    counts::{Counts, Place},
+};
 
 /// A burst of changes, in seconds of their rate.
 const CHANGE_BURST: u32 = 4;

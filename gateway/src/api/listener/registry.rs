@@ -3,6 +3,10 @@
 //! A newcomer is never queued. Where a bound is reached that connections without authentication share, the oldest of
 //! them gives its place up, of the source that has most: whoever holds many connections and does not authenticate
 //! loses them to others that arrive, and can't keep anybody out.
+//!
+//! A connection is authenticated only while its principal and tenant have a share left ([`Counts`]), and while fewer
+//! than [`Limits::authenticated`] are. Beyond that it is served, and can be evicted like one without authentication.
+//! One credential, or a few tenants together, can therefore not take all places.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,11 +14,21 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-use crate::api::source::Source;
+use crate::{
+    api::{
+        admission::{Counts, Place},
+        source::Source,
+    },
+    model::Principal,
+};
+
+/// Time after which an authenticated connection that sends only requests without a credential loses its share.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +37,12 @@ pub(in crate::api) struct Limits {
     pub(in crate::api) all: usize,
     /// Connections of one source.
     pub(in crate::api) of_source: usize,
+    /// Authenticated connections. The rest stays open to newcomers.
+    pub(in crate::api) authenticated: usize,
+    /// Authenticated connections of one principal.
+    pub(in crate::api) authenticated_of_principal: usize,
+    /// Authenticated connections of the principals of one tenant.
+    pub(in crate::api) authenticated_of_tenant: usize,
     /// Connections that did not authenticate.
     pub(in crate::api) unauthenticated: usize,
     /// Connections of one source that did not authenticate.
@@ -33,6 +53,7 @@ pub(in crate::api) struct Limits {
 #[derive(Debug)]
 pub(in crate::api) struct Registry {
     limits: Limits,
+    shares: Arc<Counts>,
     table: Mutex<Table>,
 }
 
@@ -59,13 +80,28 @@ pub(in crate::api) struct Seat {
     source: Source,
     number: u64,
     evicted: Arc<Notify>,
-    authenticated: AtomicBool,
+    /// Locked before the registry's table.
+    share: Mutex<Option<Share>>,
+    /// Set by the first request that was authenticated, and kept.
+    was_authenticated: AtomicBool,
+}
+
+/// The share that an authenticated connection holds.
+#[derive(Debug)]
+struct Share {
+    _place: Place,
+    /// Time of the last authenticated request.
+    last: Instant,
 }
 
 impl Registry {
     pub(in crate::api) fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
+            shares: Counts::new(
+                limits.authenticated_of_principal,
+                limits.authenticated_of_tenant,
+            ),
             table: Mutex::default(),
         })
     }
@@ -102,7 +138,8 @@ impl Registry {
             source,
             number,
             evicted,
-            authenticated: AtomicBool::new(false),
+            share: Mutex::default(),
+            was_authenticated: AtomicBool::new(false),
         }))
     }
 }
@@ -139,25 +176,72 @@ impl Table {
 }
 
 impl Seat {
-    /// Notes that a request on the connection was authenticated.
-    pub(in crate::api) fn authenticate(&self) {
-        if self.authenticated.swap(true, Ordering::AcqRel) {
+    fn share(&self) -> MutexGuard<'_, Option<Share>> {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a request on the connection was authenticated. The connection can't be evicted from then on, if the
+    /// caller and its tenant have a share left.
+    pub(in crate::api) fn authenticate(&self, caller: &Principal) {
+        self.was_authenticated.store(true, Ordering::Release);
+        let mut share = self.share();
+        if let Some(share) = &mut *share {
+            share.last = Instant::now();
             return;
         }
+        let Some(place) = Counts::take(&self.registry.shares, caller) else {
+            return;
+        };
         let table = &mut *self.registry.table();
+        if table.all - table.unauthenticated >= self.registry.limits.authenticated {
+            return;
+        }
+        // A connection that was evicted at this moment has no entry any more, and gets no share.
         if let Some(held) = table.sources.get_mut(&self.source)
             && held.unauthenticated.remove(&self.number).is_some()
         {
             table.unauthenticated -= 1;
-        } else {
-            // It was evicted in the same moment, and has no place any more that it could give back.
-            self.authenticated.store(false, Ordering::Release);
+            *share = Some(Share {
+                _place: place,
+                last: Instant::now(),
+            });
         }
     }
 
-    /// Says whether a request on the connection was authenticated.
+    /// Releases the connection's share: it can be evicted from then on.
+    pub(in crate::api) fn revoke(&self) {
+        self.release(&mut self.share());
+    }
+
+    /// Releases the connection's share if no request on it was authenticated for [`FRESH`].
+    pub(in crate::api) fn revoke_if_stale(&self, now: Instant) {
+        let mut share = self.share();
+        let stale = |share: &Share| now.saturating_duration_since(share.last) >= FRESH;
+        if share.as_ref().is_some_and(stale) {
+            self.release(&mut share);
+        }
+    }
+
+    fn release(&self, share: &mut Option<Share>) {
+        if share.take().is_none() {
+            return;
+        }
+        let table = &mut *self.registry.table();
+        if let Some(held) = table.sources.get_mut(&self.source) {
+            let evicted = Arc::clone(&self.evicted);
+            held.unauthenticated.insert(self.number, evicted);
+            table.unauthenticated += 1;
+        }
+    }
+
+    /// Says whether the connection holds a share of an authenticated caller.
     pub(in crate::api) fn is_authenticated(&self) -> bool {
-        self.authenticated.load(Ordering::Acquire)
+        self.share().is_some()
+    }
+
+    /// Says whether any request on the connection was ever authenticated.
+    pub(in crate::api) fn was_authenticated(&self) -> bool {
+        self.was_authenticated.load(Ordering::Acquire)
     }
 
     /// Ends when another connection needs the place.
@@ -172,13 +256,15 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        let share = self.share.get_mut();
+        let authenticated = share.unwrap_or_else(PoisonError::into_inner).is_some();
         let table = &mut *self.registry.table();
         let Some(held) = table.sources.get_mut(&self.source) else {
             return;
         };
         if held.unauthenticated.remove(&self.number).is_some() {
             table.unauthenticated -= 1;
-        } else if !*self.authenticated.get_mut() {
+        } else if !authenticated {
             // Evicted: the place was given back then.
             return;
         }
@@ -193,13 +279,30 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Access, Role};
 
     const LIMITS: Limits = Limits {
         all: 8,
         of_source: 4,
+        authenticated: 7,
+        authenticated_of_principal: 4,
+        authenticated_of_tenant: 5,
         unauthenticated: 5,
         unauthenticated_of_source: 3,
     };
+
+    fn operator() -> Principal {
+        Principal::operator("operator", "socket")
+    }
+
+    fn caller(name: &str, tenant: &str) -> Principal {
+        Principal {
+            identity: name.to_owned(),
+            name: name.to_owned(),
+            from: "192.0.2.1".to_owned(),
+            access: Access::Tenants([(tenant.parse().unwrap(), Role::Viewer)].into()),
+        }
+    }
 
     fn source(last: u8) -> Source {
         Source::of_address([192, 0, 2, last].into())
@@ -229,32 +332,75 @@ mod tests {
         let newcomer = Registry::admit(&registry, source(3)).unwrap();
         assert!(is_evicted(&greedy[0]));
         assert!(!greedy[1..].iter().any(|seat| is_evicted(seat)));
-        newcomer.authenticate();
+        newcomer.authenticate(&operator());
         assert_eq!(registry.table().unauthenticated, 4);
     }
 
     #[test]
-    fn connections_that_authenticated_are_never_evicted() {
+    fn connections_with_a_share_are_never_evicted_and_leave_room_for_newcomers() {
         let registry = Registry::new(LIMITS);
         let mut seats = Vec::new();
         for number in 0..8 {
             let seat = Registry::admit(&registry, source(number)).unwrap();
-            seat.authenticate();
+            seat.authenticate(&operator());
             seats.push(seat);
         }
-        // All places are taken by those who may have them.
-        assert!(Registry::admit(&registry, source(9)).is_none());
-        assert!(!seats.iter().any(|seat| is_evicted(seat)));
-        seats.pop();
-        assert!(Registry::admit(&registry, source(9)).is_some());
-        let full: Vec<_> = (0..3)
-            .map_while(|_| {
-                let seat = Registry::admit(&registry, source(0))?;
-                seat.authenticate();
-                Some(seat)
-            })
-            .collect();
-        assert_eq!(full.len(), 1, "eight in all");
+        // The eighth is beyond what may be authenticated, and gives its place up.
+        let newcomer = Registry::admit(&registry, source(9)).unwrap();
+        assert!(is_evicted(&seats[7]) && !seats[..7].iter().any(|seat| is_evicted(seat)));
+        newcomer.authenticate(&operator());
+        assert!(!newcomer.is_authenticated() && newcomer.was_authenticated());
+        seats.remove(0);
+        newcomer.authenticate(&operator());
+        assert!(newcomer.is_authenticated());
+    }
+
+    #[test]
+    fn a_principal_and_a_tenant_have_so_many_connections_that_cannot_be_evicted() {
+        let registry = Registry::new(LIMITS);
+        let seat = |number: u8, caller: &Principal| {
+            let seat = Registry::admit(&registry, source(number)).unwrap();
+            seat.authenticate(caller);
+            seat
+        };
+        let one = caller("one", "a");
+        let seats: Vec<_> = (0..5).map(|number| seat(number, &one)).collect();
+        assert!(seats[..4].iter().all(|seat| seat.is_authenticated()));
+        assert!(!seats[4].is_authenticated());
+        let two = caller("two", "a");
+        let more = [seat(5, &two), seat(6, &two)];
+        assert!(more[0].is_authenticated() && !more[1].is_authenticated());
+        let other = seat(7, &caller("other", "b"));
+        assert!(other.is_authenticated());
+    }
+
+    #[test]
+    fn a_connection_whose_credential_was_revoked_can_be_evicted_and_frees_its_share() {
+        let registry = Registry::new(LIMITS);
+        let one = caller("one", "a");
+        let seats = [0, 1, 2, 3].map(|number| {
+            let seat = Registry::admit(&registry, source(number)).unwrap();
+            seat.authenticate(&one);
+            seat
+        });
+        seats[0].revoke();
+        seats[0].revoke();
+        assert!(!seats[0].is_authenticated() && seats[0].was_authenticated());
+        assert_eq!(registry.table().unauthenticated, 1);
+        let fifth = Registry::admit(&registry, source(4)).unwrap();
+        fifth.authenticate(&one);
+        assert!(fifth.is_authenticated());
+        let now = Instant::now();
+        fifth.revoke_if_stale(now);
+        assert!(fifth.is_authenticated());
+        fifth.revoke_if_stale(now + FRESH + Duration::from_secs(1));
+        assert!(!fifth.is_authenticated());
+        drop((seats, fifth));
+        let table = registry.table();
+        assert_eq!(
+            (table.all, table.unauthenticated, table.sources.len()),
+            (0, 0, 0)
+        );
     }
 
     #[test]
@@ -264,7 +410,7 @@ mod tests {
             .filter_map(|n| Registry::admit(&registry, source(n % 3)))
             .collect();
         // A connection that is evicted while it authenticates.
-        seats.iter().for_each(|seat| seat.authenticate());
+        seats.iter().for_each(|seat| seat.authenticate(&operator()));
         seats.clear();
         let table = registry.table();
         assert_eq!(
