@@ -395,6 +395,54 @@ fn one_token_cannot_take_all_connections_nor_keep_them_when_it_is_revoked() {
 }
 
 #[test]
+fn large_bodies_that_stall_are_refused_and_keep_no_place() {
+    let _alone = alone();
+    let front = Front::open(&[]);
+    for tenant in ["c", "d"] {
+        front.agent.cli(&format!("tenant create {tenant}"));
+    }
+    let tokens = ["a/one", "b/one", "c/one"].map(|token| front.token(token, "admin"));
+    let good = front.token("d/good", "admin");
+    let config = front.config(None);
+    let large = filled(r#"{"tenants":["#, |_| "{}".to_owned(), "]}", 100 << 10);
+    let stalled: Vec<Tls> = {
+        let (config, large) = (Arc::clone(&config), large.clone());
+        front.host.run_in(move || {
+            let stall = |token: &String| {
+                let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+                client
+                    .send_head("POST", "/v1/apply", token, MIB)
+                    .expect("a head");
+                client
+                    .send(&large.as_bytes()[..(64 << 10) + 1])
+                    .expect("a beginning");
+                client
+            };
+            tokens
+                .iter()
+                .flat_map(|token| [stall(token), stall(token)])
+                .collect()
+        })
+    };
+    let (status, answer) = front.agent.http("POST", "/v1/apply", Some(&large));
+    assert!(
+        ![429, 503].contains(&status),
+        "the operator: {status} {answer}"
+    );
+    for mut client in stalled {
+        let answer = client.answer().expect("an answer");
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(answer.body.contains("too slowly"), "{answer:?}");
+    }
+    let status = front.host.run_in(move || {
+        let mut client = Tls::connect(&config, address(1, 1)).expect("a connection");
+        let answer = client.ask("POST", "/v1/apply", &good, &large);
+        answer.expect("an answer").status
+    });
+    assert!(![429, 503].contains(&status), "{status}");
+}
+
+#[test]
 fn idle_users_of_the_control_socket_lock_nobody_out() {
     let _alone = alone();
     let front = Front::open(&[]);

@@ -16,6 +16,7 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout_at;
 use utoipa::{ToSchema, openapi::Components};
 
 use crate::{
@@ -195,7 +196,20 @@ async fn collect(
     }
     let mut stream = request.into_body().into_data_stream();
     let mut bytes = Vec::new();
-    while let Some(chunk) = stream.next().await {
+    loop {
+        let next = match permit.deadline(bytes.len()) {
+            None => stream.next().await,
+            Some(deadline) => timeout_at(deadline.into(), stream.next())
+                .await
+                .map_err(|_| {
+                    let detail =
+                        "the body arrives too slowly: send large ones at 16 KiB a second or more";
+                    Problem::new(Code::Malformed, detail)
+                })?,
+        };
+        let Some(chunk) = next else {
+            return Ok(bytes);
+        };
         let chunk = chunk.map_err(|error| {
             let detail = format!("the body broke off: {error}");
             Problem::new(Code::Malformed, detail)
@@ -207,7 +221,6 @@ async fn collect(
         permit.grow(size)?;
         bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
 }
 
 /// Parameters behind the question mark.

@@ -1,6 +1,9 @@
 //! The memory that large bodies may take, all together.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -13,30 +16,52 @@ use crate::{
 
 /// Bodies up to this size are not counted: connections are, and each has one body at a time.
 pub(in crate::api) const SMALL: usize = 64 << 10;
-/// Large bodies that are read, decoded or applied at the same time.
+/// Large bodies that are read, decoded or applied at the same time: of tenants, and of the operator besides.
 const MOST_AT_ONCE: usize = 6;
 /// Of these, by one principal and by one tenant.
 const MOST_OF_ONE: usize = 2;
-/// Bytes of large bodies at the same time, in units: the operator's largest, and some of tenants beside it.
-const MOST_UNITS: u32 = 60 << 10;
+/// Bytes of tenants' large bodies at the same time, in units: as many of the largest as there are places.
+const TENANTS_UNITS: usize = 24 << 10;
+/// Bytes of the operator's large bodies at the same time, in units: the largest.
+const OPERATORS_UNITS: usize = 48 << 10;
 /// Bytes of a unit.
 const UNIT: usize = 1 << 10;
 /// Time until another try is worthwhile.
 const LATER: Duration = Duration::from_secs(1);
+/// Bytes a second at which a body must arrive once it is large.
+const LEAST_RATE: usize = 16 << 10;
+/// Time for which a large body may fall behind [`LEAST_RATE`].
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Room for large bodies.
+/// Room for large bodies. The operator's is separate: tenants can't use it up.
 #[derive(Debug)]
 pub(super) struct Bodies {
+    tenants: Pool,
+    operator: Pool,
+    shares: Arc<Counts>,
+}
+
+/// Room for a number of bodies with a number of bytes.
+#[derive(Debug)]
+struct Pool {
     places: Arc<Semaphore>,
     units: Arc<Semaphore>,
-    shares: Arc<Counts>,
+}
+
+impl Pool {
+    fn new(units: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(MOST_AT_ONCE)),
+            units: Arc::new(Semaphore::new(units)),
+        }
+    }
 }
 
 impl Bodies {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            places: Arc::new(Semaphore::new(MOST_AT_ONCE)),
-            units: Arc::new(Semaphore::new(MOST_UNITS as usize)),
+            tenants: Pool::new(TENANTS_UNITS),
+            operator: Pool::new(OPERATORS_UNITS),
             shares: Counts::new(MOST_OF_ONE, MOST_OF_ONE),
         })
     }
@@ -54,6 +79,8 @@ pub(in crate::api) struct BodyPermit {
 #[derive(Debug)]
 struct Large {
     units: OwnedSemaphorePermit,
+    /// Time at which the body became large, and its size then.
+    since: (Instant, usize),
     _place: OwnedSemaphorePermit,
     _share: Place,
 }
@@ -82,9 +109,14 @@ impl BodyPermit {
                 "the gateway handles as many large requests as it can: try again in a second";
             Refusal::later(Problem::new(Code::Overloaded, detail), LATER.as_secs())
         };
+        let pool = if self.caller.is_operator() {
+            &self.bodies.operator
+        } else {
+            &self.bodies.tenants
+        };
         let units = |count: usize| {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            Arc::clone(&self.bodies.units)
+            Arc::clone(&pool.units)
                 .try_acquire_many_owned(count)
                 .map_err(|_| busy())
         };
@@ -101,14 +133,24 @@ impl BodyPermit {
                           after the other";
             Refusal::later(Problem::new(Code::RateLimited, detail), LATER.as_secs())
         })?;
-        let place = Arc::clone(&self.bodies.places);
+        let place = Arc::clone(&pool.places);
         let place = place.try_acquire_owned().map_err(|_| busy())?;
         self.large = Some(Large {
             units: units(wanted)?,
+            since: (Instant::now(), size),
             _place: place,
             _share: share,
         });
         Ok(())
+    }
+
+    /// Returns the time by which more of a body must have arrived of which `size` bytes have; none if it is small. A
+    /// large body holds room that others need, and must not stall.
+    pub(in crate::api) fn deadline(&self, size: usize) -> Option<Instant> {
+        let (since, first) = self.large.as_ref()?.since;
+        let bytes = u32::try_from(size.saturating_sub(first)).unwrap_or(u32::MAX);
+        let rate = u32::try_from(LEAST_RATE).unwrap_or(u32::MAX);
+        Some(since + GRACE + Duration::from_secs(1) * bytes / rate)
     }
 
     /// Says whether the body is large.
@@ -161,11 +203,46 @@ mod tests {
         let bodies = Bodies::new();
         let operator = Principal::operator("operator", "socket");
         let mut first = BodyPermit::new(Arc::clone(&bodies), &operator);
-        assert!(first.grow(32 << 20).is_ok() && first.grow(48 << 20).is_ok());
+        assert!(first.grow(32 << 20).is_ok() && first.grow(36 << 20).is_ok());
         let mut second = BodyPermit::new(Arc::clone(&bodies), &operator);
         assert!(second.grow(12 << 20).is_ok());
         assert!(second.grow((12 << 20) + 1).is_err());
         drop(first);
         assert!(second.grow(48 << 20).is_ok());
+    }
+
+    #[test]
+    fn tenants_that_use_all_their_room_leave_the_operators() {
+        let bodies = Bodies::new();
+        let hold = |tenant: &str| {
+            let mut permit = BodyPermit::new(Arc::clone(&bodies), &caller(tenant, tenant));
+            permit.grow(4 << 20).map(|()| permit)
+        };
+        let held: Vec<_> = ["a", "a", "b", "b", "c", "c"]
+            .into_iter()
+            .filter_map(|tenant| hold(tenant).ok())
+            .collect();
+        assert_eq!(held.len(), MOST_AT_ONCE);
+        assert!(hold("d").is_err());
+        let operator = Principal::operator("operator", "socket");
+        let mut permit = BodyPermit::new(Arc::clone(&bodies), &operator);
+        assert!(permit.grow(48 << 20).is_ok());
+        // The operator's bodies take nothing from tenants either.
+        drop(held);
+        assert!(hold("d").is_ok());
+    }
+
+    #[test]
+    fn a_large_body_must_arrive_at_the_least_rate_and_a_small_one_need_not() {
+        let bodies = Bodies::new();
+        let mut permit = BodyPermit::new(bodies, &caller("one", "a"));
+        permit.grow(SMALL).unwrap();
+        assert_eq!(permit.deadline(SMALL), None);
+        let before = Instant::now();
+        permit.grow(SMALL + 1).unwrap();
+        let deadline = permit.deadline(SMALL + 1).unwrap();
+        assert!(deadline >= before + GRACE && deadline <= Instant::now() + GRACE);
+        let later = permit.deadline(SMALL + 1 + 3 * LEAST_RATE).unwrap();
+        assert_eq!(later - deadline, Duration::from_secs(3));
     }
 }
