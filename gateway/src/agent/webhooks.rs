@@ -23,8 +23,11 @@ use tokio::{
 use crate::{
     agent::{Agent, deliveries::Delivery},
     config::Config,
-    model::{Access, Principal, Role, event::Event, webhook::is_permitted_port},
-    outbound::{self, CALL_TIMEOUT, destination::is_permitted, host_addresses::HostAddresses},
+    model::{self, Access, Principal, Role, event::Event, webhook::is_permitted_port},
+    outbound::{
+        self, CALL_TIMEOUT, destination::is_permitted, host_addresses::HostAddresses,
+        names::Lookups,
+    },
 };
 
 /// How long to wait for something to do, where nothing is known to come.
@@ -44,6 +47,11 @@ struct Message<'a> {
 /// longer than any attempt, so that the time tells nothing of how far the attempt came.
 const UNREACHABLE_AFTER: Duration = Duration::from_secs(6);
 const _: () = assert!(UNREACHABLE_AFTER.as_secs() > CALL_TIMEOUT.as_secs());
+
+tokio::task_local! {
+    /// Tenant whose webhook the current task calls. The resolver is given only a host name.
+    static TENANT: model::Name;
+}
 
 /// Reason why an event could not be delivered.
 #[derive(Debug)]
@@ -113,7 +121,10 @@ impl Caller {
 
     fn make(&self) -> Result<reqwest::Client> {
         outbound::client(self.authorities.as_deref(), |builder| {
-            builder.dns_resolver(Arc::new(Resolver(Arc::clone(&self.networks))))
+            builder.dns_resolver(Arc::new(Resolver {
+                networks: Arc::clone(&self.networks),
+                lookups: Arc::default(),
+            }))
         })
     }
 
@@ -151,7 +162,7 @@ impl Caller {
         let now = Timestamp::now().as_second();
         let client = self.client.get_or_try_init(async || self.make()).await;
         let client = client.map_err(|error| Failure::Unable(format!("{error:#}")))?;
-        let response = client
+        let sending = client
             .post(url)
             .header("content-type", "application/json")
             .header("webhook-id", &id)
@@ -161,8 +172,9 @@ impl Caller {
                 delivery.webhook.signature(&id, now, &body),
             )
             .body(body)
-            .send()
-            .await;
+            .send();
+        let tenant = delivery.reference.tenant.clone();
+        let response = TENANT.scope(tenant, sending).await;
         // The body of the answer is not read; dropping the answer closes the connection.
         match response {
             Ok(response) if response.status().is_success() => Ok(()),
@@ -203,14 +215,19 @@ fn refused(addresses: &[IpAddr]) -> String {
 
 /// Resolver that returns only addresses that webhooks may be at. The connection goes to one of these, so that a name
 /// whose addresses change between check and connection gains nothing.
-struct Resolver(Arc<[IpNet]>);
+struct Resolver {
+    networks: Arc<[IpNet]>,
+    lookups: Arc<Lookups>,
+}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let networks = Arc::clone(&self.0);
+        let networks = Arc::clone(&self.networks);
+        let lookups = Arc::clone(&self.lookups);
+        let tenant = TENANT.try_with(Clone::clone).ok();
         Box::pin(async move {
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let host = name.as_str().to_owned();
+            let found = lookups.resolve(tenant.as_ref(), host).await?;
             let own = HostAddresses::read()?;
             let permitted = |address: &&SocketAddr| {
                 let address = address.ip();
@@ -310,5 +327,34 @@ mod tests {
             Failure::Status(503).public(),
             "the receiver answered with status 503"
         );
+    }
+
+    /// Resolver that notes the tenant for which it is asked, and finds nothing.
+    struct Noting(std::sync::Mutex<Vec<Option<model::Name>>>);
+
+    impl Resolve for Noting {
+        fn resolve(&self, _: Name) -> Resolving {
+            let tenant = TENANT.try_with(Clone::clone).ok();
+            self.0.lock().unwrap().push(tenant);
+            Box::pin(async { Err("no such name".into()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn the_resolver_knows_the_tenant_whose_webhook_is_called() {
+        // Another test may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let resolver = Arc::new(Noting(std::sync::Mutex::default()));
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .pool_max_idle_per_host(0)
+            .dns_resolver(Arc::clone(&resolver))
+            .build()
+            .unwrap();
+        let tenant: model::Name = "a".parse().unwrap();
+        let sending = client.post("http://receiver.example/").send();
+        assert!(TENANT.scope(tenant.clone(), sending).await.is_err());
+        assert_eq!(*resolver.0.lock().unwrap(), [Some(tenant)]);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod destination;
 pub mod host_addresses;
+pub mod names;
 
 use std::{fs, path::Path, time::Duration};
 
