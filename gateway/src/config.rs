@@ -176,7 +176,7 @@ pub struct Config {
     pub log_packets: bool,
     /// Whether flows in maps of an older layout may end.
     pub end_flows: bool,
-    /// Whether interfaces are attached though VLAN tags beside their packets are not seen.
+    /// True if interfaces are attached though VLAN tags beside their packets are not seen.
     pub accept_unseen_vlan_tags: bool,
     /// How often idle flows are looked for, in seconds.
     pub sweep_interval: u64,

@@ -328,7 +328,7 @@ const fn is_extension(protocol: u8) -> bool {
 
 /// Goes behind the extension headers, or behind as many as are walked.
 ///
-/// What makes a receiver send the packet on, answer elsewhere or treat it as another one is refused: routing
+/// A header that makes a receiver send the packet on, answer elsewhere or treat it as another one is refused: routing
 /// headers with segments left (RFC 7915, section 5.1; RFC 5095) and options other than padding (RFC 9288,
 /// section 4). Hop-by-hop options come first or not at all (RFC 8200, section 4.1).
 #[inline(always)]

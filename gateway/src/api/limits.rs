@@ -16,7 +16,7 @@ pub(super) enum BodyClass {
 pub(super) struct BodyLimits {
     /// Bytes.
     pub(super) bytes: usize,
-    /// What may be in it.
+    /// Bounds of the decoded content.
     pub(super) bounds: Bounds,
 }
 

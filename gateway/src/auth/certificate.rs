@@ -105,7 +105,7 @@ struct Verified {
     generation: u64,
     at: Instant,
     authorities: Vec<Authority>,
-    /// Whether the common names count as well.
+    /// True if the common names count as well.
     with_common_names: bool,
 }
 

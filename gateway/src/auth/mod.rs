@@ -35,7 +35,7 @@ pub enum Credential {
         identity: String,
         /// The name for people, which begins with the identity.
         name: String,
-        /// What the issuer says.
+        /// Claims of the issuer.
         claims: Vec<Claim>,
         /// When the token expires.
         until: Timestamp,

@@ -82,7 +82,7 @@ enum Command {
         restore: backup::RestoreArguments,
         #[command(flatten)]
         kept: KeptArguments,
-        /// How many events are kept [default: 10000]
+        /// Events that each ring of an audit trail keeps [default: 1000]
         #[arg(long, env = "GATEWAY_EVENTS_KEPT", value_name = "N", help_heading = OFFLINE)]
         events_kept: Option<usize>,
     },

@@ -51,7 +51,7 @@ pub struct Link {
     pub xdp: Option<XdpAttachment>,
     /// Other end, if it is a veth.
     pub far_end: FarEnd,
-    /// Whether it receives through other interfaces: a bridge, a bond, a macvlan.
+    /// True if the interface receives through others: a bridge, a bond, a macvlan.
     pub is_stacked: bool,
 }
 

@@ -428,7 +428,7 @@ fn judge(before: &State, after: &State, principal: &Principal) -> Result<(), Tes
     Ok(())
 }
 
-/// How many sequences are tried.
+/// Number of sequences that are tried.
 const CASES: u32 = 100_000;
 
 /// Runs part of the sequences, always the same ones; a test for each part uses all processors.
