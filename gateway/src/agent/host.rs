@@ -287,8 +287,10 @@ impl Host {
             let may_attach = self.tags.are_seen(link.ifindex);
             if !may_attach && link.xdp.is_some() {
                 // The program of an earlier agent would go on by itself, with maps that nobody updates any more.
-                info!("detaching from {name}");
-                self.attached.remove(&link.ifindex);
+                // Somebody else's program stays, so this may come again: it is not worth a line each time.
+                if self.attached.remove(&link.ifindex) {
+                    info!("host: detached interface={name} reason=vlan_tags_unseen");
+                }
                 core.program.detach(link.ifindex)?;
             }
             if usable(link).is_none()

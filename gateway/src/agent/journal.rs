@@ -1,4 +1,4 @@
-//! The events of late: kept in the store, with bounds, and here for those who ask.
+//! The event log: recent events, kept in the store within bounds and in memory for readers.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,7 +25,7 @@ struct Kept {
     recorded: Arc<Recorded>,
     /// The store's revision at which it was written.
     revision: u64,
-    /// How many trails it is in.
+    /// Number of trails that hold the event.
     trails: usize,
 }
 

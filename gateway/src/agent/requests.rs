@@ -13,7 +13,7 @@ use crate::{
 
 /// How long a key is remembered.
 const REMEMBER: SignedDuration = SignedDuration::from_hours(24);
-/// How many are remembered for each tenant, and for the operator. The callers of a tenant share them evenly.
+/// Keys that are remembered for each tenant, and for the operator. The callers of a tenant share them evenly.
 const MOST: usize = 2_000;
 
 /// A request with its key, as hashes.

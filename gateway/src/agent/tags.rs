@@ -92,7 +92,7 @@ fn beside(far_end: &str) -> String {
 pub(super) struct Tags {
     /// Why the interface can't be attached, and what to do about it.
     pub(super) problem: Option<String>,
-    /// Something that the agent can't see to itself.
+    /// Remark about tags that the agent can't bring into packets itself.
     pub(super) note: Option<String>,
     /// Number of a veth's far end in the same network namespace.
     pub(super) far_end: Option<u32>,

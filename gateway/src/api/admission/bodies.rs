@@ -18,7 +18,7 @@ use crate::{
 pub(in crate::api) const SMALL: usize = 64 << 10;
 /// Large bodies that are read, decoded or applied at the same time: of tenants, and of the operator besides.
 const MOST_AT_ONCE: usize = 6;
-/// Of these, by one principal and by one tenant.
+/// Large bodies of one principal, and of one tenant, at the same time.
 const MOST_OF_ONE: usize = 2;
 /// Bytes of tenants' large bodies at the same time, in units: as many of the largest as there are places.
 const TENANTS_UNITS: usize = 24 << 10;

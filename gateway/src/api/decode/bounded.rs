@@ -1,6 +1,6 @@
 //! A deserializer that measures what passes through it, and takes a decimal without a fraction for an integer.
 //!
-//! What a decoded body takes is estimated from what is asked for: the size of each list's elements, of each map's
+//! The memory of a decoded body is estimated from what is asked for: the size of each list's elements, of each map's
 //! keys and values, and the text of each string. Names of fields, and structures themselves, are part of what holds
 //! them.
 
