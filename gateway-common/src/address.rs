@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::Be32;
+use crate::byte_order::Be32;
 
 /// An address of either family, as four words in network byte order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_families_go_in_and_out() {
+    fn addresses_of_both_families_round_trip() {
         for text in [
             "10.0.0.5",
             "255.255.255.255",

@@ -3,7 +3,7 @@
 //! One's complement addition does not depend on the byte order, so all of this works on words as
 //! they were loaded, without a swap.
 
-use crate::{Be16, Be32};
+use crate::byte_order::{Be16, Be32};
 
 /// A one's complement sum that has not been folded yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,28 +28,28 @@ impl Sum {
     /// Adds another sum, which was taken over an even number of bytes before this one's.
     #[inline(always)]
     #[must_use]
-    pub const fn add(self, other: Self) -> Self {
+    pub const fn add_sum(self, other: Self) -> Self {
         Self(self.0 + other.0)
     }
 
     /// Adds a 16-bit word as loaded.
     #[inline(always)]
     #[must_use]
-    pub const fn word(self, raw: u16) -> Self {
+    pub const fn add_word(self, raw: u16) -> Self {
         Self(self.0 + raw as u64)
     }
 
     /// Adds a 16-bit field.
     #[inline(always)]
     #[must_use]
-    pub const fn be16(self, value: Be16) -> Self {
-        self.word(value.raw())
+    pub const fn add_be16(self, value: Be16) -> Self {
+        self.add_word(value.raw())
     }
 
     /// Adds both words of a 32-bit field.
     #[inline(always)]
     #[must_use]
-    pub const fn be32(self, value: Be32) -> Self {
+    pub const fn add_be32(self, value: Be32) -> Self {
         Self(self.0 + value.raw() as u64)
     }
 
@@ -57,14 +57,14 @@ impl Sum {
     #[inline(always)]
     #[must_use]
     pub const fn replace16(self, old: Be16, new: Be16) -> Self {
-        self.word(!old.raw()).be16(new)
+        self.add_word(!old.raw()).add_be16(new)
     }
 
     /// Adds what replacing one 32-bit field by another changes.
     #[inline(always)]
     #[must_use]
     pub const fn replace32(self, old: Be32, new: Be32) -> Self {
-        Self(self.0 + !old.raw() as u64).be32(new)
+        Self(self.0 + !old.raw() as u64).add_be32(new)
     }
 
     /// Folds to 16 bits, carries added back in.
@@ -84,7 +84,7 @@ impl Sum {
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits before")]
-    pub const fn fold_few(self) -> u16 {
+    pub const fn fold_short(self) -> u16 {
         let mut sum = self.0;
         sum = (sum & 0xffff) + (sum >> 16);
         sum = (sum & 0xffff) + (sum >> 16);
@@ -143,10 +143,10 @@ pub fn sum_bytes(bytes: &[u8]) -> Sum {
     let mut sum = Sum::ZERO;
     let mut chunks = bytes.chunks_exact(2);
     for chunk in &mut chunks {
-        sum = sum.word(u16::from_ne_bytes([chunk[0], chunk[1]]));
+        sum = sum.add_word(u16::from_ne_bytes([chunk[0], chunk[1]]));
     }
     if let [last] = chunks.remainder() {
-        sum = sum.word(u16::from_ne_bytes([*last, 0]));
+        sum = sum.add_word(u16::from_ne_bytes([*last, 0]));
     }
     sum
 }
@@ -158,15 +158,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_words_fold_to_the_same() {
-        let most = (1 << 47) - 1;
-        let edges = [0, 0xffff, 0x1_ffff, u64::from(u32::MAX) * 10, most];
+    fn fold_short_equals_fold() {
+        let max_sum = (1 << 47) - 1;
+        let edges = [0, 0xffff, 0x1_ffff, u64::from(u32::MAX) * 10, max_sum];
         for sum in edges.map(Sum) {
-            assert_eq!(sum.fold_few(), sum.fold(), "{sum:?}");
+            assert_eq!(sum.fold_short(), sum.fold(), "{sum:?}");
         }
-        let grow = |sum: &u64| Some(sum * 17 / 16 + 12_345).filter(|sum| *sum < most);
+        let grow = |sum: &u64| Some(sum * 17 / 16 + 12_345).filter(|sum| *sum < max_sum);
         for sum in std::iter::successors(Some(1), grow).map(Sum) {
-            assert_eq!(sum.fold_few(), sum.fold(), "{sum:?}");
+            assert_eq!(sum.fold_short(), sum.fold(), "{sum:?}");
         }
     }
 

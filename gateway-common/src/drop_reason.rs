@@ -31,45 +31,45 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    NotForUs = 0, "not_for_us", "An isolated attachment received a packet for an address that is none of its endpoints'.";
-    DestinationMac = 1, "destination_mac", "The frame was sent to another station, or to a group, though the address in it needs ours.";
-    Truncated = 2, "truncated", "The frame ends before the headers that it announces.";
-    Malformed = 3, "malformed", "A header contradicts itself: version, header length or total length.";
-    EtherTypeUnsupported = 4, "ether_type_unsupported", "An isolated attachment received a frame that is neither IPv4, IPv6 nor ARP.";
-    VlanTagged = 5, "vlan_tagged", "A VLAN-tagged frame arrived at an untagged attachment.";
-    Ipv4Options = 6, "ipv4_options", "The IPv4 header carries options, which the gateway does not forward.";
-    Fragment = 7, "fragment", "The fragment is too short for its transport header, would overwrite it, or can't be translated.";
-    ProtocolUnsupported = 8, "protocol_unsupported", "The packet for one of our addresses is neither TCP, UDP nor an echo request.";
-    TtlExpired = 9, "ttl_expired", "The packet's time to live ran out at the gateway.";
-    InvalidSource = 10, "invalid_source", "The source can't be a host that is talked to through a router: unspecified, loopback, multicast, broadcast, link-local, or the destination itself.";
-    ConnectionNotApproved = 11, "connection_not_approved", "The endpoint's connection is not approved by the provider.";
-    ConnectionRevoked = 12, "connection_revoked", "The flow was opened under an approval that has been withdrawn since.";
-    PortNotOffered = 13, "port_not_offered", "The endpoint's resource offers no such port.";
-    NoFlow = 14, "no_flow", "The packet belongs to no flow and can't open one.";
+    NoSuchEndpoint = 0, "no_such_endpoint", "Packet received on an isolated network for an address that is neither an endpoint's nor used for SNAT.";
+    DestinationMac = 1, "destination_mac", "Packet received on an isolated network with a destination MAC address that is not the gateway's, or is multicast where unicast is required.";
+    Truncated = 2, "truncated", "Frame is shorter than its headers state.";
+    Malformed = 3, "malformed", "Header fields contradict each other, for example version, header length and total length.";
+    EtherTypeUnsupported = 4, "ether_type_unsupported", "Frame received on an isolated network is neither IPv4, IPv6 nor ARP.";
+    VlanTagged = 5, "vlan_tagged", "VLAN-tagged frame received on an isolated network, whose attachments are untagged.";
+    Ipv4Options = 6, "ipv4_options", "IPv4 header carries options, which the gateway does not forward.";
+    Fragment = 7, "fragment", "Fragment is too short for its L4 header, would overwrite it, or can't be translated between address families.";
+    ProtocolUnsupported = 8, "protocol_unsupported", "Packet to a local address is neither TCP, UDP nor ICMP.";
+    TtlExpired = 9, "ttl_expired", "TTL or hop limit reached zero at the gateway.";
+    MartianSource = 10, "martian_source", "Source address is unspecified, loopback, multicast, broadcast, reserved, link-local or equal to the destination, or the source MAC address is multicast (RFC 1812).";
+    ConnectionNotApproved = 11, "connection_not_approved", "Connection of the endpoint is not approved by the provider.";
+    ConnectionRevoked = 12, "connection_revoked", "Flow was opened under an approval that has since been revoked.";
+    PortNotOffered = 13, "port_not_offered", "Resource of the endpoint does not offer this port.";
+    NoFlow = 14, "no_flow", "Packet matches no flow and can't open one.";
     NoBackend = 15, "no_backend", "No backend of the resource can take a flow.";
-    BackendGone = 16, "backend_gone", "The flow's backend was removed from the service, or failed its health check.";
-    SourceNatExhausted = 17, "source_nat_exhausted", "No free source port was found on the service's NAT addresses.";
-    FlowTableFull = 18, "flow_table_full", "The table of new flows did not take another entry.";
-    ChecksumRepair = 19, "checksum_repair", "A checksum that was offloaded, or is needed in the other family, could not be computed.";
-    EgressGone = 20, "egress_gone", "The interface towards the other network is gone, down, or belongs to another network now.";
-    PacketTooBig = 21, "packet_too_big", "The packet is larger than the MTU of the interface it has to leave by.";
-    IcmpUnsupported = 22, "icmp_unsupported", "An ICMP message came to one of our addresses that is neither an echo request nor an error about a flow's packet.";
-    Inconsistent = 23, "inconsistent", "The configuration changed while the packet was being looked at; the sender's next try finds it whole.";
-    ArpIgnored = 24, "arp_ignored", "An isolated attachment received ARP or neighbour discovery that asks for none of our addresses.";
-    ReplyFailed = 25, "reply_failed", "The kernel did not let the packet be cut down to the answer to it.";
-    FamilyMismatch = 26, "family_mismatch", "The service has no source NAT address of the backend's family.";
-    ExtensionHeaders = 27, "extension_headers", "The IPv6 packet has more extension headers than are walked, or one that hides what is behind it.";
-    FragmentOrphan = 28, "fragment_orphan", "A later fragment came without its first, or too long after it.";
-    ChecksumWrong = 29, "checksum_wrong", "An ICMP error's checksum, or that of the IPv4 header in it, is wrong.";
-    ResetOutOfWindow = 30, "reset_out_of_window", "A TCP reset's sequence number is outside of the window: its receiver would not believe it.";
-    FlowLimit = 31, "flow_limit", "The endpoint has as many flows as its connection may have.";
-    NewFlowRate = 32, "new_flow_rate", "The endpoint opens flows faster than its connection may.";
-    PacketRate = 33, "packet_rate", "The endpoint's packets or bits a second exceed its connection's limit.";
-    AddressConflict = 34, "address_conflict", "Another station uses an address of ours, or asks for it.";
-    RoutingHeader = 35, "routing_header", "An IPv6 routing header has segments left: its receiver would send the packet on to another address.";
-    Ipv6Options = 36, "ipv6_options", "A hop-by-hop or destination options header of IPv6 holds more than padding, which the gateway does not forward.";
-    MappedAddress = 37, "mapped_address", "An IPv6 packet has an IPv4-mapped address, which no packet may carry.";
-    FragmentIdExhausted = 38, "fragment_id_exhausted", "Fragmented datagrams between the same two addresses took every identification that their receiver may still hold fragments of.";
+    BackendRemoved = 16, "backend_removed", "Backend of the flow was removed from the service, or failed its health check.";
+    SourceNatExhausted = 17, "source_nat_exhausted", "No free source port was found on the service's SNAT addresses.";
+    FlowTableFull = 18, "flow_table_full", "Half-open flow table did not accept another entry.";
+    ChecksumOffloadFailed = 19, "checksum_offload_failed", "Checksum that was left to offload, or that the other address family requires, could not be computed.";
+    EgressUnavailable = 20, "egress_unavailable", "Egress interface is missing, is down, or belongs to another network now.";
+    PacketTooBig = 21, "packet_too_big", "Packet exceeds the MTU of the egress interface or its network.";
+    IcmpUnsupported = 22, "icmp_unsupported", "ICMP message to a local address is neither an echo request nor an error about a packet of a flow.";
+    ConfigRace = 23, "config_race", "Configuration changed while the packet was processed: a retransmission succeeds.";
+    UnknownNeighbourTarget = 24, "unknown_neighbour_target", "ARP or neighbour discovery message received on an isolated network asks for no local address.";
+    BufferAdjustFailed = 25, "buffer_adjust_failed", "Kernel refused to resize the packet buffer.";
+    FamilyMismatch = 26, "family_mismatch", "Service has no SNAT address of the backend's address family.";
+    ExtensionHeaders = 27, "extension_headers", "IPv6 packet has more extension headers than the gateway parses, or one that hides the headers behind it.";
+    FragmentOrphan = 28, "fragment_orphan", "Later fragment arrived before its first fragment, or too long after it.";
+    ChecksumWrong = 29, "checksum_wrong", "Checksum of an ICMP error, or of the IPv4 header embedded in it, is wrong.";
+    ResetOutOfWindow = 30, "reset_out_of_window", "TCP reset has a sequence number outside of the receive window, so its receiver would ignore it (RFC 5961).";
+    FlowLimit = 31, "flow_limit", "Endpoint has as many flows as its connection may have.";
+    NewFlowRate = 32, "new_flow_rate", "Endpoint opens flows faster than its connection may.";
+    PacketRate = 33, "packet_rate", "Endpoint exceeds its connection's limit of packets or bits a second.";
+    AddressConflict = 34, "address_conflict", "Another host claims a local address, or probes for one that the gateway is still probing (RFC 5227, RFC 4862).";
+    RoutingHeader = 35, "routing_header", "IPv6 routing header has segments left, so the receiver would send the packet on to another address.";
+    Ipv6Options = 36, "ipv6_options", "IPv6 hop-by-hop or destination options header holds more than padding, which the gateway does not forward.";
+    MappedAddress = 37, "mapped_address", "IPv6 packet carries an IPv4-mapped address, which must not appear on the wire (RFC 4291).";
+    FragmentIdExhausted = 38, "fragment_id_exhausted", "Fragmented datagrams between the same two addresses used every identification whose fragments the receiver may still hold (RFC 6864).";
 }
 
 impl DropReason {
@@ -103,23 +103,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_places_in_the_list() {
-        for (place, reason) in (0u32..).zip(DropReason::ALL) {
-            assert_eq!(*reason as u32, place, "{reason:?}");
-            assert_eq!(DropReason::from_number(place), Some(*reason));
+    fn numbers_are_indices_of_all() {
+        for (index, reason) in (0u32..).zip(DropReason::ALL) {
+            assert_eq!(*reason as u32, index, "{reason:?}");
+            assert_eq!(DropReason::from_number(index), Some(*reason));
         }
         assert_eq!(DropReason::from_number(u32::MAX), None);
     }
 
     #[test]
-    fn names_differ() {
+    fn names_are_unique() {
         let names: std::collections::HashSet<_> =
             DropReason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!(names.len(), DropReason::COUNT);
     }
 
     #[test]
-    fn the_manual_explains_each() {
+    fn operation_manual_describes_each_reason() {
         let manual = include_str!("../../docs/operation.md");
         for reason in DropReason::ALL {
             let row = format!("| `{}` | {} |", reason.name(), reason.description());

@@ -5,14 +5,14 @@ use core::{fmt::Debug, hash::Hash, ptr::NonNull};
 use bytemuck::Pod;
 
 use crate::{
-    Be16, Be32, Environment,
     address::IpAddress,
+    byte_order::{Be16, Be32},
     checksum::{self, Sum, TTL_DECREMENT},
-    environment::InsertError,
     flow::{Flow, FlowKey, FlowRef, Table},
     hash::mix,
     maps::{DatagramKey, FragmentRecord},
-    packet::{Front, Ipv4, Ipv6, Mac, protocol},
+    packet::{Ipv4, Ipv6, LinearData, Mac, protocol},
+    platform::{InsertError, Platform},
 };
 
 /// An address family.
@@ -25,54 +25,58 @@ pub trait Family: Copy + Debug + Default + Eq + Hash + Ord + 'static {
     const ICMP: u8;
     /// The longest ICMP error, its IP header included, in bytes (RFC 1812, section 4.3.2.3; RFC
     /// 4443, section 2.4).
-    const LONGEST_ERROR: u16;
+    const MAX_ICMP_ERROR_LEN: u16;
     /// What one hop less adds to the sum of a header.
-    const AGED: u16;
+    const TTL_DECREMENT_DELTA: u16;
 
     /// The address as configuration is keyed by it.
-    fn widen(address: Self::Address) -> IpAddress;
+    fn to_mapped(address: Self::Address) -> IpAddress;
     /// The address, if it is of this family.
-    fn narrow(address: IpAddress) -> Option<Self::Address>;
+    fn from_mapped(address: IpAddress) -> Option<Self::Address>;
     /// Returns whether a host can have the address: it is no unspecified, loopback, group, broadcast or
     /// otherwise reserved one (RFC 1122, section 3.2.1.3; RFC 6890).
     fn is_unicast(address: Self::Address) -> bool;
     /// Returns whether the address is good on its own link only (RFC 3927; RFC 4291, section 2.5.6).
     fn is_link_local(address: Self::Address) -> bool;
-    /// Returns whether a packet to `destination` may come from `source`: no host talks to itself through the
-    /// gateway.
+    /// Returns whether no packet to `destination` can come from `source` (RFC 1812, section 5.3.7): the
+    /// source is not unicast, or is the destination itself.
     #[inline(always)]
-    fn is_host(source: Self::Address, destination: Self::Address) -> bool {
-        Self::is_unicast(source) && source != destination
+    fn is_martian(source: Self::Address, destination: Self::Address) -> bool {
+        !Self::is_unicast(source) || source == destination
     }
     /// Adds an address to a sum.
-    fn add(sum: Sum, address: Self::Address) -> Sum;
+    fn add_to_sum(sum: Sum, address: Self::Address) -> Sum;
     /// Adds what replacing one address by another changes.
-    fn replace(sum: Sum, old: Self::Address, new: Self::Address) -> Sum;
+    fn replace_in_sum(sum: Sum, old: Self::Address, new: Self::Address) -> Sum;
     /// Mixes an address into a hash.
-    fn mix(hash: u64, address: Self::Address) -> u64;
+    fn mix_into_hash(hash: u64, address: Self::Address) -> u64;
     /// The address as this family's flow table has it: IPv6's holds IPv4-mapped ones too.
-    fn in_table(address: IpAddress) -> Option<Self::Address>;
+    fn to_table_addr(address: IpAddress) -> Option<Self::Address>;
     /// The ports of a datagram that came in fragments.
-    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord>;
+    fn fragment_record<E: Platform>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord>;
     /// Notes them for the fragments that follow.
-    fn note_fragments<E: Environment>(env: &mut E, key: &DatagramKey<Self>, ports: &FragmentRecord);
+    fn record_fragment<E: Platform>(env: &mut E, key: &DatagramKey<Self>, record: &FragmentRecord);
 
     /// A flow entry.
-    fn flow<E: Environment>(env: &E, table: Table, key: &FlowKey<Self>) -> Option<FlowRef<Self>>;
+    fn lookup_flow<E: Platform>(
+        env: &E,
+        table: Table,
+        key: &FlowKey<Self>,
+    ) -> Option<FlowRef<Self>>;
     /// Inserts a flow entry under a key that must not exist yet in that table.
     ///
     /// # Errors
     /// [`InsertError`], nothing having changed.
-    fn insert_flow<E: Environment>(
+    fn insert_flow<E: Platform>(
         env: &mut E,
         table: Table,
         key: &FlowKey<Self>,
         flow: &Flow<Self>,
     ) -> Result<(), InsertError>;
     /// Memory to build a flow entry in, this packet's alone. What is in it is left from before.
-    fn scratch<E: Environment>(env: &mut E) -> Option<NonNull<Flow<Self>>>;
+    fn flow_scratch<E: Platform>(env: &mut E) -> Option<NonNull<Flow<Self>>>;
     /// Removes a flow entry, if it is there.
-    fn remove_flow<E: Environment>(env: &mut E, table: Table, key: &FlowKey<Self>);
+    fn remove_flow<E: Platform>(env: &mut E, table: Table, key: &FlowKey<Self>);
 }
 
 /// A header of a family: what rewriting needs of it.
@@ -80,16 +84,16 @@ pub trait Header: Copy {
     /// The family's addresses.
     type Address;
     /// The header's length, without options and extensions.
-    const OCTETS: u16;
+    const LEN_U16: u16;
 
     /// The header at `offset`, or nothing if the packet ends within it.
-    fn at<E: Environment>(env: &E, offset: usize) -> Option<Self>;
+    fn at<E: Platform>(env: &E, offset: usize) -> Option<Self>;
     /// The header at `offset` of what was checked, or nothing if that ends within it.
-    fn within(front: Front, offset: usize) -> Option<Self>;
+    fn within(linear: LinearData, offset: usize) -> Option<Self>;
     /// The IP packet's length in bytes, if the header is one of this version, says a length that can
     /// be, has neither options nor a place within a larger packet, and forbids routers to make
     /// fragments of it.
-    fn ordinary(self) -> Option<u16>;
+    fn fast_path_len(self) -> Option<u16>;
     /// The protocol behind the header, or the kind of the extension header there.
     fn protocol(self) -> u8;
     /// The source address.
@@ -104,23 +108,23 @@ pub trait Header: Copy {
     fn traffic_class(self) -> u8;
     /// The protocol behind a header that has no options, extension headers or fragments; none for
     /// others.
-    fn plain_protocol(self) -> Option<u8>;
+    fn protocol_without_options(self) -> Option<u8>;
     /// The length of what is behind the header, in bytes.
-    fn payload(self) -> u16;
+    fn payload_len(self) -> u16;
     /// Replaces both addresses, and updates what checksum the header has.
-    fn replace_addresses(self, source: Self::Address, destination: Self::Address);
+    fn update_addresses(self, source: Self::Address, destination: Self::Address);
     /// Returns whether a router may fragment the packet.
-    fn fragmentable(self) -> bool;
+    fn is_fragmentable(self) -> bool;
     /// Replaces the identification and updates what checksum the header has; nothing where the
     /// identification is in a header of its own.
     fn set_id(self, id: u32);
     /// Takes one hop away and updates what checksum the header has; `delta` is what this and the
     /// new addresses change in its sum.
-    fn age(self, delta: u16);
+    fn decrement_ttl(self, delta: u16);
     /// Gives the packet the hop limit that the gateway's own packets have.
-    fn renew(self);
+    fn reset_hop_limit(self);
     /// Writes a header anew, for a packet of the gateway's own with so many bytes behind it.
-    fn write(self, source: Self::Address, destination: Self::Address, protocol: u8, payload: u16);
+    fn emit(self, source: Self::Address, destination: Self::Address, protocol: u8, payload: u16);
 }
 
 /// The sum over the pseudo header of TCP, UDP and ICMPv6 (RFC 9293, section 3.1; RFC 8200, section
@@ -133,9 +137,9 @@ pub fn pseudo_header<F: Family>(
     protocol: u8,
     length: u16,
 ) -> Sum {
-    F::add(F::add(Sum::ZERO, source), destination)
-        .be16(Be16::new(u16::from(protocol)))
-        .be16(Be16::new(length))
+    F::add_to_sum(F::add_to_sum(Sum::ZERO, source), destination)
+        .add_be16(Be16::new(u16::from(protocol)))
+        .add_be16(Be16::new(length))
 }
 
 /// IPv4.
@@ -150,24 +154,24 @@ impl Family for V4 {
     type Address = Be32;
     type Header = Ipv4;
     const ICMP: u8 = protocol::ICMP;
-    const LONGEST_ERROR: u16 = 576;
-    const AGED: u16 = TTL_DECREMENT;
+    const MAX_ICMP_ERROR_LEN: u16 = 576;
+    const TTL_DECREMENT_DELTA: u16 = TTL_DECREMENT;
 
     #[inline(always)]
-    fn widen(address: Be32) -> IpAddress {
+    fn to_mapped(address: Be32) -> IpAddress {
         IpAddress::from_v4(address)
     }
 
     #[inline(always)]
-    fn narrow(address: IpAddress) -> Option<Be32> {
+    fn from_mapped(address: IpAddress) -> Option<Be32> {
         address.to_v4()
     }
 
     #[inline(always)]
     fn is_unicast(address: Be32) -> bool {
-        let first = address.get() >> 24;
+        let first_octet = address.get() >> 24;
         // 0/8 "this network", 127/8 loopback, 224/4 multicast, 240/4 reserved with broadcast.
-        first != 0 && first != 127 && first < 224
+        first_octet != 0 && first_octet != 127 && first_octet < 224
     }
 
     #[inline(always)]
@@ -176,46 +180,46 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn add(sum: Sum, address: Be32) -> Sum {
-        sum.be32(address)
+    fn add_to_sum(sum: Sum, address: Be32) -> Sum {
+        sum.add_be32(address)
     }
 
     #[inline(always)]
-    fn replace(sum: Sum, old: Be32, new: Be32) -> Sum {
+    fn replace_in_sum(sum: Sum, old: Be32, new: Be32) -> Sum {
         sum.replace32(old, new)
     }
 
     #[inline(always)]
-    fn mix(hash: u64, address: Be32) -> u64 {
+    fn mix_into_hash(hash: u64, address: Be32) -> u64 {
         mix(hash, u64::from(address.raw()))
     }
 
     #[inline(always)]
-    fn in_table(address: IpAddress) -> Option<Be32> {
+    fn to_table_addr(address: IpAddress) -> Option<Be32> {
         address.to_v4()
     }
 
     #[inline(always)]
-    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord> {
-        env.fragments_v4(key)
+    fn fragment_record<E: Platform>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord> {
+        env.fragment_record_v4(key)
     }
 
     #[inline(always)]
-    fn note_fragments<E: Environment>(
-        env: &mut E,
-        key: &DatagramKey<Self>,
-        ports: &FragmentRecord,
-    ) {
-        env.note_fragments_v4(key, ports);
+    fn record_fragment<E: Platform>(env: &mut E, key: &DatagramKey<Self>, record: &FragmentRecord) {
+        env.record_fragment_v4(key, record);
     }
 
     #[inline(always)]
-    fn flow<E: Environment>(env: &E, table: Table, key: &FlowKey<Self>) -> Option<FlowRef<Self>> {
-        env.flow_v4(table, key)
+    fn lookup_flow<E: Platform>(
+        env: &E,
+        table: Table,
+        key: &FlowKey<Self>,
+    ) -> Option<FlowRef<Self>> {
+        env.lookup_flow_v4(table, key)
     }
 
     #[inline(always)]
-    fn insert_flow<E: Environment>(
+    fn insert_flow<E: Platform>(
         env: &mut E,
         table: Table,
         key: &FlowKey<Self>,
@@ -225,12 +229,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn scratch<E: Environment>(env: &mut E) -> Option<NonNull<Flow<Self>>> {
-        env.scratch_v4()
+    fn flow_scratch<E: Platform>(env: &mut E) -> Option<NonNull<Flow<Self>>> {
+        env.flow_scratch_v4()
     }
 
     #[inline(always)]
-    fn remove_flow<E: Environment>(env: &mut E, table: Table, key: &FlowKey<Self>) {
+    fn remove_flow<E: Platform>(env: &mut E, table: Table, key: &FlowKey<Self>) {
         env.remove_flow_v4(table, key);
     }
 }
@@ -239,16 +243,16 @@ impl Family for V6 {
     type Address = IpAddress;
     type Header = Ipv6;
     const ICMP: u8 = protocol::ICMPV6;
-    const LONGEST_ERROR: u16 = 1_280;
-    const AGED: u16 = 0;
+    const MAX_ICMP_ERROR_LEN: u16 = 1_280;
+    const TTL_DECREMENT_DELTA: u16 = 0;
 
     #[inline(always)]
-    fn widen(address: IpAddress) -> IpAddress {
+    fn to_mapped(address: IpAddress) -> IpAddress {
         address
     }
 
     #[inline(always)]
-    fn narrow(address: IpAddress) -> Option<IpAddress> {
+    fn from_mapped(address: IpAddress) -> Option<IpAddress> {
         match address.to_v4() {
             Some(_) => None,
             None => Some(address),
@@ -261,8 +265,9 @@ impl Family for V6 {
         let multicast = a.get() >> 24 == 0xff;
         // ::/96 holds the unspecified, the loopback and the IPv4-compatible addresses (RFC 4291, section
         // 2.5); IPv4-mapped ones are never on the wire.
-        let low = a.raw() == 0 && b.raw() == 0 && (c.raw() == 0 || address.to_v4().is_some());
-        !multicast && !low
+        let is_low_range =
+            a.raw() == 0 && b.raw() == 0 && (c.raw() == 0 || address.to_v4().is_some());
+        !multicast && !is_low_range
     }
 
     #[inline(always)]
@@ -271,13 +276,13 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn add(sum: Sum, address: IpAddress) -> Sum {
+    fn add_to_sum(sum: Sum, address: IpAddress) -> Sum {
         let [a, b, c, d] = address.words();
-        sum.be32(a).be32(b).be32(c).be32(d)
+        sum.add_be32(a).add_be32(b).add_be32(c).add_be32(d)
     }
 
     #[inline(always)]
-    fn replace(sum: Sum, old: IpAddress, new: IpAddress) -> Sum {
+    fn replace_in_sum(sum: Sum, old: IpAddress, new: IpAddress) -> Sum {
         let ([a, b, c, d], [e, f, g, h]) = (old.words(), new.words());
         sum.replace32(a, e)
             .replace32(b, f)
@@ -286,38 +291,38 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn mix(hash: u64, address: IpAddress) -> u64 {
+    fn mix_into_hash(hash: u64, address: IpAddress) -> u64 {
         let pair = |high: Be32, low: Be32| u64::from(high.raw()) << 32 | u64::from(low.raw());
         let [a, b, c, d] = address.words();
         mix(mix(hash, pair(a, b)), pair(c, d))
     }
 
     #[inline(always)]
-    fn in_table(address: IpAddress) -> Option<IpAddress> {
+    fn to_table_addr(address: IpAddress) -> Option<IpAddress> {
         Some(address)
     }
 
     #[inline(always)]
-    fn fragments<E: Environment>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord> {
-        env.fragments_v6(key)
+    fn fragment_record<E: Platform>(env: &E, key: &DatagramKey<Self>) -> Option<FragmentRecord> {
+        env.fragment_record_v6(key)
     }
 
     #[inline(always)]
-    fn note_fragments<E: Environment>(
-        env: &mut E,
-        key: &DatagramKey<Self>,
-        ports: &FragmentRecord,
-    ) {
-        env.note_fragments_v6(key, ports);
+    fn record_fragment<E: Platform>(env: &mut E, key: &DatagramKey<Self>, record: &FragmentRecord) {
+        env.record_fragment_v6(key, record);
     }
 
     #[inline(always)]
-    fn flow<E: Environment>(env: &E, table: Table, key: &FlowKey<Self>) -> Option<FlowRef<Self>> {
-        env.flow_v6(table, key)
+    fn lookup_flow<E: Platform>(
+        env: &E,
+        table: Table,
+        key: &FlowKey<Self>,
+    ) -> Option<FlowRef<Self>> {
+        env.lookup_flow_v6(table, key)
     }
 
     #[inline(always)]
-    fn insert_flow<E: Environment>(
+    fn insert_flow<E: Platform>(
         env: &mut E,
         table: Table,
         key: &FlowKey<Self>,
@@ -327,32 +332,36 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn scratch<E: Environment>(env: &mut E) -> Option<NonNull<Flow<Self>>> {
-        env.scratch_v6()
+    fn flow_scratch<E: Platform>(env: &mut E) -> Option<NonNull<Flow<Self>>> {
+        env.flow_scratch_v6()
     }
 
     #[inline(always)]
-    fn remove_flow<E: Environment>(env: &mut E, table: Table, key: &FlowKey<Self>) {
+    fn remove_flow<E: Platform>(env: &mut E, table: Table, key: &FlowKey<Self>) {
         env.remove_flow_v6(table, key);
     }
 }
 
 impl Header for Ipv4 {
     type Address = Be32;
-    const OCTETS: u16 = Self::OCTETS;
+    const LEN_U16: u16 = Self::LEN_U16;
 
     #[inline(always)]
-    fn within(front: Front, offset: usize) -> Option<Self> {
-        Self::within(front, offset)
+    fn within(linear: LinearData, offset: usize) -> Option<Self> {
+        Self::within(linear, offset)
     }
 
     #[inline(always)]
-    fn ordinary(self) -> Option<u16> {
+    fn fast_path_len(self) -> Option<u16> {
         // The reserved bit is left out.
         const FLAGS: Be16 = Be16::new(0x7fff);
-        let whole = self.fragment().raw() & FLAGS.raw() == Self::DONT_FRAGMENT.raw();
+        let is_unfragmented =
+            self.flags_and_offset().raw() & FLAGS.raw() == Self::DONT_FRAGMENT.raw();
         let length = self.total_length().get();
-        (self.version_ihl() == Self::PLAIN && whole && length >= Self::OCTETS).then_some(length)
+        (self.version_ihl() == Self::VERSION_IHL_NO_OPTIONS
+            && is_unfragmented
+            && length >= Self::LEN_U16)
+            .then_some(length)
     }
 
     #[inline(always)]
@@ -361,7 +370,7 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn at<E: Environment>(env: &E, offset: usize) -> Option<Self> {
+    fn at<E: Platform>(env: &E, offset: usize) -> Option<Self> {
         Self::at(env, offset)
     }
 
@@ -392,19 +401,20 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn plain_protocol(self) -> Option<u8> {
+    fn protocol_without_options(self) -> Option<u8> {
         // The first fragment of a datagram has its ports too.
-        let later = self.fragment().get() & 0x1fff != 0;
-        (self.version_ihl() == Self::PLAIN && !later).then(|| self.protocol())
+        let is_later_fragment = self.flags_and_offset().get() & 0x1fff != 0;
+        (self.version_ihl() == Self::VERSION_IHL_NO_OPTIONS && !is_later_fragment)
+            .then(|| self.protocol())
     }
 
     #[inline(always)]
-    fn payload(self) -> u16 {
-        self.total_length().get().saturating_sub(Self::OCTETS)
+    fn payload_len(self) -> u16 {
+        self.total_length().get().saturating_sub(Self::LEN_U16)
     }
 
     #[inline(always)]
-    fn replace_addresses(self, source: Be32, destination: Be32) {
+    fn update_addresses(self, source: Be32, destination: Be32) {
         let delta = Sum::ZERO
             .replace32(self.source(), source)
             .replace32(self.destination(), destination);
@@ -413,8 +423,8 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn fragmentable(self) -> bool {
-        self.fragment().raw() & Self::DONT_FRAGMENT.raw() == 0
+    fn is_fragmentable(self) -> bool {
+        self.flags_and_offset().raw() & Self::DONT_FRAGMENT.raw() == 0
     }
 
     #[inline(always)]
@@ -427,13 +437,13 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn age(self, delta: u16) {
+    fn decrement_ttl(self, delta: u16) {
         self.set_ttl(self.ttl() - 1);
         self.set_checksum(checksum::update(self.checksum(), delta));
     }
 
     #[inline(always)]
-    fn renew(self) {
+    fn reset_hop_limit(self) {
         let word = |ttl| Be16::from_raw(u16::from_ne_bytes([ttl, 0]));
         let delta = Sum::ZERO.replace16(word(self.ttl()), word(Self::DEFAULT_TTL));
         self.set_ttl(Self::DEFAULT_TTL);
@@ -441,41 +451,44 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn write(self, source: Be32, destination: Be32, protocol: u8, payload: u16) {
-        let length = Be16::new(Self::OCTETS + payload);
-        self.set_version_ihl(Self::PLAIN);
+    fn emit(self, source: Be32, destination: Be32, protocol: u8, payload: u16) {
+        let length = Be16::new(Self::LEN_U16 + payload);
+        self.set_version_ihl(Self::VERSION_IHL_NO_OPTIONS);
         self.set_tos(0);
         self.set_total_length(length);
         self.set_identification(Be16::new(0));
-        self.set_fragment(Self::DONT_FRAGMENT);
+        self.set_flags_and_offset(Self::DONT_FRAGMENT);
         self.set_ttl(Self::DEFAULT_TTL);
         self.set_protocol(protocol);
         self.set_addresses(source, destination);
         let sum = Sum::ZERO
-            .be16(Be16::new(u16::from_be_bytes([Self::PLAIN, 0])))
-            .be16(length)
-            .be16(Self::DONT_FRAGMENT)
-            .be16(Be16::new(u16::from_be_bytes([Self::DEFAULT_TTL, protocol])))
-            .be32(source)
-            .be32(destination);
+            .add_be16(Be16::new(u16::from_be_bytes([
+                Self::VERSION_IHL_NO_OPTIONS,
+                0,
+            ])))
+            .add_be16(length)
+            .add_be16(Self::DONT_FRAGMENT)
+            .add_be16(Be16::new(u16::from_be_bytes([Self::DEFAULT_TTL, protocol])))
+            .add_be32(source)
+            .add_be32(destination);
         self.set_checksum(sum.checksum());
     }
 }
 
 impl Header for Ipv6 {
     type Address = IpAddress;
-    const OCTETS: u16 = Self::OCTETS;
+    const LEN_U16: u16 = Self::LEN_U16;
 
     #[inline(always)]
-    fn within(front: Front, offset: usize) -> Option<Self> {
-        Self::within(front, offset)
+    fn within(linear: LinearData, offset: usize) -> Option<Self> {
+        Self::within(linear, offset)
     }
 
     #[inline(always)]
-    fn ordinary(self) -> Option<u16> {
+    fn fast_path_len(self) -> Option<u16> {
         let payload = self.payload_length().get();
-        let possible = payload != 0 && payload <= u16::MAX - Self::OCTETS;
-        (self.is_version_6() && possible).then(|| payload + Self::OCTETS)
+        let is_valid_length = payload != 0 && payload <= u16::MAX - Self::LEN_U16;
+        (self.is_version_6() && is_valid_length).then(|| payload + Self::LEN_U16)
     }
 
     #[inline(always)]
@@ -484,7 +497,7 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn at<E: Environment>(env: &E, offset: usize) -> Option<Self> {
+    fn at<E: Platform>(env: &E, offset: usize) -> Option<Self> {
         Self::at(env, offset)
     }
 
@@ -500,7 +513,7 @@ impl Header for Ipv6 {
 
     #[inline(always)]
     fn set_addresses(self, source: IpAddress, destination: IpAddress) {
-        self.set_both(source, destination);
+        self.set_both_addresses(source, destination);
     }
 
     #[inline(always)]
@@ -515,22 +528,22 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn plain_protocol(self) -> Option<u8> {
+    fn protocol_without_options(self) -> Option<u8> {
         self.is_version_6().then(|| self.next_header())
     }
 
     #[inline(always)]
-    fn payload(self) -> u16 {
+    fn payload_len(self) -> u16 {
         self.payload_length().get()
     }
 
     #[inline(always)]
-    fn replace_addresses(self, source: IpAddress, destination: IpAddress) {
+    fn update_addresses(self, source: IpAddress, destination: IpAddress) {
         self.set_addresses(source, destination);
     }
 
     #[inline(always)]
-    fn fragmentable(self) -> bool {
+    fn is_fragmentable(self) -> bool {
         false
     }
 
@@ -538,18 +551,18 @@ impl Header for Ipv6 {
     fn set_id(self, _id: u32) {}
 
     #[inline(always)]
-    fn age(self, _delta: u16) {
+    fn decrement_ttl(self, _delta: u16) {
         self.set_hop_limit(self.hop_limit() - 1);
     }
 
     #[inline(always)]
-    fn renew(self) {
+    fn reset_hop_limit(self) {
         self.set_hop_limit(Self::DEFAULT_HOP_LIMIT);
     }
 
     #[inline(always)]
-    fn write(self, source: IpAddress, destination: IpAddress, protocol: u8, payload: u16) {
-        self.set_version_and_flow(Self::PLAIN);
+    fn emit(self, source: IpAddress, destination: IpAddress, protocol: u8, payload: u16) {
+        self.set_version_and_flow(Self::VERSION_6);
         self.set_payload_length(Be16::new(payload));
         self.set_next_header(protocol);
         self.set_hop_limit(Self::DEFAULT_HOP_LIMIT);
@@ -579,7 +592,7 @@ mod tests {
     /// Special-purpose addresses (RFC 6890 and its registries): whether they are a host's, and whether they
     /// stay on their link.
     #[test]
-    fn special_addresses_are_told_apart() {
+    fn special_purpose_addresses_are_classified() {
         for (text, unicast, link_local) in [
             ("0.0.0.0", false, false),
             ("0.255.255.255", false, false),
@@ -605,8 +618,8 @@ mod tests {
             ("255.255.255.255", false, false),
         ] {
             let address = v4(text);
-            let told = (V4::is_unicast(address), V4::is_link_local(address));
-            assert_eq!(told, (unicast, link_local), "{text}");
+            let actual = (V4::is_unicast(address), V4::is_link_local(address));
+            assert_eq!(actual, (unicast, link_local), "{text}");
         }
         for (text, unicast, link_local) in [
             ("::", false, false),
@@ -630,25 +643,25 @@ mod tests {
             ("ffff::1", false, false),
         ] {
             let address = v6(text);
-            let told = (V6::is_unicast(address), V6::is_link_local(address));
-            assert_eq!(told, (unicast, link_local), "{text}");
+            let actual = (V6::is_unicast(address), V6::is_link_local(address));
+            assert_eq!(actual, (unicast, link_local), "{text}");
         }
     }
 
     #[test]
-    fn nobody_talks_to_itself() {
-        assert!(V4::is_host(v4("10.0.0.5"), v4("10.0.0.100")));
-        assert!(!V4::is_host(v4("10.0.0.100"), v4("10.0.0.100")));
-        assert!(V6::is_host(v6("fd00::5"), v6("fd00::100")));
-        assert!(!V6::is_host(v6("fd00::100"), v6("fd00::100")));
+    fn equal_source_and_destination_is_martian() {
+        assert!(!V4::is_martian(v4("10.0.0.5"), v4("10.0.0.100")));
+        assert!(V4::is_martian(v4("10.0.0.100"), v4("10.0.0.100")));
+        assert!(!V6::is_martian(v6("fd00::5"), v6("fd00::100")));
+        assert!(V6::is_martian(v6("fd00::100"), v6("fd00::100")));
     }
 
     #[test]
     fn replacing_an_address_is_removing_one_and_adding_the_other() {
         let (old, new) = (v6("fd00::5"), v6("2001:db8:1:2:3:4:5:6"));
-        let before = V6::add(Sum::ZERO.word(0x1234), old).checksum();
-        let after = V6::add(Sum::ZERO.word(0x1234), new).checksum();
-        let delta = V6::replace(Sum::ZERO, old, new).fold();
+        let before = V6::add_to_sum(Sum::ZERO.add_word(0x1234), old).checksum();
+        let after = V6::add_to_sum(Sum::ZERO.add_word(0x1234), new).checksum();
+        let delta = V6::replace_in_sum(Sum::ZERO, old, new).fold();
         assert_eq!(checksum::update(before, delta), after);
     }
 }

@@ -7,27 +7,27 @@
 //! One direction of dependence: `packet` and `flow` know bytes and values, `stages` know those and
 //! the environment, the environment knows the layouts in [`maps`]. Nothing points back.
 
-#![cfg_attr(not(any(test, feature = "native")), no_std)]
+#![cfg_attr(not(any(test, feature = "sim")), no_std)]
 
 pub mod address;
 pub mod byte_order;
 pub mod checksum;
 pub mod drop_reason;
-pub mod environment;
 pub mod family;
 pub mod flow;
 pub mod hash;
 pub mod maps;
-#[cfg(any(test, feature = "native"))]
-pub mod native;
 pub mod packet;
-pub mod stages;
+pub mod pipeline;
+pub mod platform;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod verdict;
 
 pub use address::IpAddress;
 pub use byte_order::{Be16, Be32};
 pub use drop_reason::DropReason;
-pub use environment::Environment;
 pub use family::{Family, V4, V6};
-pub use stages::process;
-pub use verdict::{Next, Step, Turn, Verdict};
+pub use pipeline::process;
+pub use platform::Platform;
+pub use verdict::{Exit, ExitKind, StageResult, Verdict};

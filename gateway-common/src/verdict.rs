@@ -13,9 +13,9 @@ pub enum Verdict {
     /// The packet was turned into the gateway's own answer (ARP, echo): out the way it came.
     Reply,
     /// The packet was turned into a TCP reset: out the way it came, counted like a drop.
-    Reset(DropReason, u32),
+    TcpReset(DropReason, u32),
     /// The packet was turned into an ICMP error: out the way it came, counted like a drop.
-    Error(DropReason, u32),
+    IcmpError(DropReason, u32),
     /// Rewritten; out through the attachment in this slot of the device map.
     Redirect(u32),
 }
@@ -26,95 +26,95 @@ pub enum Verdict {
 /// A word, since the kernel's verifier lets no value be copied that has a part unset, and the compiler
 /// copies values of several parts in whichever way it likes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn(u64);
+pub struct Exit(u64);
 
 /// A stage's result: go on with a value, or end the way.
-pub type Step<T> = Result<T, Turn>;
+pub type StageResult<T> = Result<T, Exit>;
 
 /// What a [`Turn`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum ExitKind {
     /// Decided.
     Done(Verdict),
     /// Its sender is to be told that it was refused, for this reason; with the link slot.
-    Refuse(DropReason, u32),
+    Reject(DropReason, u32),
     /// Its sender is to be told that packets may be no longer than this; with the link slot.
-    TooBig(u16, u32),
+    PacketTooBig(u16, u32),
     /// Its sender is to be told that its time to live ran out; with the link slot.
-    Expired(u32),
+    TtlExceeded(u32),
     /// No flow of its family has it: one between the families may.
-    Translate,
+    Nat46,
     /// It belongs to no flow: it may open one.
-    Open,
+    OpenFlow,
     /// It is an ICMP error about another packet.
-    Relay,
+    IcmpRelated,
     /// A flow was opened for it: it is one of a known flow now.
-    Again,
+    Reprocess,
     /// It goes the general way, from the start: the express way is not for it, or its flow was established
     /// meanwhile.
-    Way,
+    SlowPath,
     /// No established flow has it, but one could be opened for it, or is being opened.
-    Missed,
+    NoEstablishedFlow,
 }
 
-impl Turn {
+impl Exit {
     /// Untouched, to the host.
-    pub const PASS: Self = Self::new(Next::Done(Verdict::Pass));
+    pub const PASS: Self = Self::new(ExitKind::Done(Verdict::Pass));
     /// Turned into an answer.
-    pub const REPLY: Self = Self::new(Next::Done(Verdict::Reply));
+    pub const REPLY: Self = Self::new(ExitKind::Done(Verdict::Reply));
     /// See [`Next::Translate`].
-    pub const TRANSLATE: Self = Self::new(Next::Translate);
+    pub const NAT46: Self = Self::new(ExitKind::Nat46);
     /// See [`Next::Open`].
-    pub const OPEN: Self = Self::new(Next::Open);
+    pub const OPEN_FLOW: Self = Self::new(ExitKind::OpenFlow);
     /// See [`Next::Relay`].
-    pub const RELAY: Self = Self::new(Next::Relay);
+    pub const ICMP_RELATED: Self = Self::new(ExitKind::IcmpRelated);
     /// See [`Next::Again`].
-    pub const AGAIN: Self = Self::new(Next::Again);
+    pub const REPROCESS: Self = Self::new(ExitKind::Reprocess);
 
     /// See [`Next::Way`].
-    pub const WAY: Self = Self::new(Next::Way);
+    pub const SLOW_PATH: Self = Self::new(ExitKind::SlowPath);
     /// See [`Next::Missed`].
-    pub const MISSED: Self = Self::new(Next::Missed);
+    pub const NO_ESTABLISHED_FLOW: Self = Self::new(ExitKind::NoEstablishedFlow);
 
     /// Dropped in silence.
     #[inline(always)]
     #[must_use]
-    pub const fn drop(reason: DropReason, link: u32) -> Self {
-        Self(1 | (reason as u64) << 8 | (link as u64) << 32)
+    pub const fn drop(reason: DropReason, connection_slot: u32) -> Self {
+        Self(1 | (reason as u64) << 8 | (connection_slot as u64) << 32)
     }
 
     /// See [`Next::Refuse`].
     #[inline(always)]
     #[must_use]
-    pub const fn refuse(reason: DropReason, link: u32) -> Self {
-        Self(6 | (reason as u64) << 8 | (link as u64) << 32)
+    pub const fn reject(reason: DropReason, connection_slot: u32) -> Self {
+        Self(6 | (reason as u64) << 8 | (connection_slot as u64) << 32)
     }
 
     /// See [`Next::TooBig`].
     #[inline(always)]
     #[must_use]
-    pub const fn too_big(most: u16, link: u32) -> Self {
-        Self(7 | (most as u64) << 16 | (link as u64) << 32)
+    pub const fn packet_too_big(max_len: u16, connection_slot: u32) -> Self {
+        Self(7 | (max_len as u64) << 16 | (connection_slot as u64) << 32)
     }
 
     /// See [`Next::Expired`].
     #[inline(always)]
     #[must_use]
-    pub const fn expired(link: u32) -> Self {
-        Self(8 | (link as u64) << 32)
+    pub const fn ttl_exceeded(connection_slot: u32) -> Self {
+        Self(8 | (connection_slot as u64) << 32)
     }
 
     /// Out through the attachment in this slot.
     #[inline(always)]
     #[must_use]
-    pub const fn redirect(slot: u32) -> Self {
-        Self(4 | (slot as u64) << 32)
+    pub const fn redirect(egress_slot: u32) -> Self {
+        Self(4 | (egress_slot as u64) << 32)
     }
 
     /// The slot of the attachment that it leads out by, if it does.
     #[inline(always)]
     #[must_use]
-    pub const fn redirects(self) -> Option<u32> {
+    pub const fn redirect_slot(self) -> Option<u32> {
         if self.0 & 0xff == 4 {
             Some((self.0 >> 32) as u32)
         } else {
@@ -125,27 +125,31 @@ impl Turn {
     /// In one word.
     #[inline(always)]
     #[must_use]
-    pub const fn new(next: Next) -> Self {
-        match next {
-            Next::Done(Verdict::Pass) => Self(0),
-            Next::Done(Verdict::Drop(reason, link)) => Self::drop(reason, link),
-            Next::Done(Verdict::Reply) => Self(2),
-            Next::Done(Verdict::Reset(reason, link)) => {
-                Self(3 | (reason as u64) << 8 | (link as u64) << 32)
+    pub const fn new(kind: ExitKind) -> Self {
+        match kind {
+            ExitKind::Done(Verdict::Pass) => Self(0),
+            ExitKind::Done(Verdict::Drop(reason, connection_slot)) => {
+                Self::drop(reason, connection_slot)
             }
-            Next::Done(Verdict::Redirect(slot)) => Self::redirect(slot),
-            Next::Done(Verdict::Error(reason, link)) => {
-                Self(5 | (reason as u64) << 8 | (link as u64) << 32)
+            ExitKind::Done(Verdict::Reply) => Self(2),
+            ExitKind::Done(Verdict::TcpReset(reason, connection_slot)) => {
+                Self(3 | (reason as u64) << 8 | (connection_slot as u64) << 32)
             }
-            Next::Refuse(reason, link) => Self::refuse(reason, link),
-            Next::TooBig(most, link) => Self::too_big(most, link),
-            Next::Expired(link) => Self::expired(link),
-            Next::Translate => Self(9),
-            Next::Open => Self(10),
-            Next::Relay => Self(11),
-            Next::Again => Self(12),
-            Next::Way => Self(13),
-            Next::Missed => Self(14),
+            ExitKind::Done(Verdict::Redirect(slot)) => Self::redirect(slot),
+            ExitKind::Done(Verdict::IcmpError(reason, connection_slot)) => {
+                Self(5 | (reason as u64) << 8 | (connection_slot as u64) << 32)
+            }
+            ExitKind::Reject(reason, connection_slot) => Self::reject(reason, connection_slot),
+            ExitKind::PacketTooBig(max_len, connection_slot) => {
+                Self::packet_too_big(max_len, connection_slot)
+            }
+            ExitKind::TtlExceeded(connection_slot) => Self::ttl_exceeded(connection_slot),
+            ExitKind::Nat46 => Self(9),
+            ExitKind::OpenFlow => Self(10),
+            ExitKind::IcmpRelated => Self(11),
+            ExitKind::Reprocess => Self(12),
+            ExitKind::SlowPath => Self(13),
+            ExitKind::NoEstablishedFlow => Self(14),
         }
     }
 
@@ -153,25 +157,25 @@ impl Turn {
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "parts of it are wanted")]
-    pub const fn next(self) -> Next {
-        let (more, slot) = ((self.0 >> 16) as u16, (self.0 >> 32) as u32);
+    pub const fn kind(self) -> ExitKind {
+        let (max_len, slot) = ((self.0 >> 16) as u16, (self.0 >> 32) as u32);
         let reason = DropReason::from_byte((self.0 >> 8) as u8);
         match self.0 & 0xff {
-            0 => Next::Done(Verdict::Pass),
-            1 => Next::Done(Verdict::Drop(reason, slot)),
-            2 => Next::Done(Verdict::Reply),
-            3 => Next::Done(Verdict::Reset(reason, slot)),
-            5 => Next::Done(Verdict::Error(reason, slot)),
-            6 => Next::Refuse(reason, slot),
-            7 => Next::TooBig(more, slot),
-            8 => Next::Expired(slot),
-            9 => Next::Translate,
-            10 => Next::Open,
-            11 => Next::Relay,
-            12 => Next::Again,
-            13 => Next::Way,
-            14 => Next::Missed,
-            _ => Next::Done(Verdict::Redirect(slot)),
+            0 => ExitKind::Done(Verdict::Pass),
+            1 => ExitKind::Done(Verdict::Drop(reason, slot)),
+            2 => ExitKind::Done(Verdict::Reply),
+            3 => ExitKind::Done(Verdict::TcpReset(reason, slot)),
+            5 => ExitKind::Done(Verdict::IcmpError(reason, slot)),
+            6 => ExitKind::Reject(reason, slot),
+            7 => ExitKind::PacketTooBig(max_len, slot),
+            8 => ExitKind::TtlExceeded(slot),
+            9 => ExitKind::Nat46,
+            10 => ExitKind::OpenFlow,
+            11 => ExitKind::IcmpRelated,
+            12 => ExitKind::Reprocess,
+            13 => ExitKind::SlowPath,
+            14 => ExitKind::NoEstablishedFlow,
+            _ => ExitKind::Done(Verdict::Redirect(slot)),
         }
     }
 
@@ -195,33 +199,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_holds_each_turn() {
-        let mut turns = vec![
-            Next::Done(Verdict::Pass),
-            Next::Done(Verdict::Reply),
-            Next::Done(Verdict::Redirect(7)),
-            Next::TooBig(1_480, 9),
-            Next::Expired(3),
-            Next::Translate,
-            Next::Open,
-            Next::Relay,
-            Next::Again,
-            Next::Way,
-            Next::Missed,
+    fn exits_round_trip_through_bits() {
+        let mut kinds = vec![
+            ExitKind::Done(Verdict::Pass),
+            ExitKind::Done(Verdict::Reply),
+            ExitKind::Done(Verdict::Redirect(7)),
+            ExitKind::PacketTooBig(1_480, 9),
+            ExitKind::TtlExceeded(3),
+            ExitKind::Nat46,
+            ExitKind::OpenFlow,
+            ExitKind::IcmpRelated,
+            ExitKind::Reprocess,
+            ExitKind::SlowPath,
+            ExitKind::NoEstablishedFlow,
         ];
         for reason in DropReason::ALL {
-            turns.push(Next::Done(Verdict::Drop(*reason, u32::MAX)));
-            turns.push(Next::Done(Verdict::Reset(*reason, 65_535)));
-            turns.push(Next::Done(Verdict::Error(*reason, 0)));
-            turns.push(Next::Refuse(*reason, 12));
+            kinds.push(ExitKind::Done(Verdict::Drop(*reason, u32::MAX)));
+            kinds.push(ExitKind::Done(Verdict::TcpReset(*reason, 65_535)));
+            kinds.push(ExitKind::Done(Verdict::IcmpError(*reason, 0)));
+            kinds.push(ExitKind::Reject(*reason, 12));
         }
-        for next in turns {
-            let turn = Turn::new(next);
-            assert_eq!(turn.next(), next);
-            let slot = turn.redirects();
+        for kind in kinds {
+            let exit = Exit::new(kind);
+            assert_eq!(exit.kind(), kind);
+            let slot = exit.redirect_slot();
             assert_eq!(
                 slot.is_some(),
-                matches!(next, Next::Done(Verdict::Redirect(_)))
+                matches!(kind, ExitKind::Done(Verdict::Redirect(_)))
             );
         }
     }

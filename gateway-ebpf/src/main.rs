@@ -7,30 +7,32 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-mod environment;
+mod context;
 mod maps;
-mod parts;
+mod platform;
+mod subprograms;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use environment::Xdp;
-use gateway_common::{DropReason, Environment as _, Verdict, maps::NO_LINK, process};
+use context::Xdp;
+use gateway_common::{DropReason, Platform as _, Verdict, maps::NO_CONNECTION, process};
 
 /// Handles one packet.
 #[xdp(frags)]
-fn gateway(ctx: XdpContext) -> u32 {
+fn plgw(ctx: XdpContext) -> u32 {
     let mut env = Xdp::new(ctx);
     match process(&mut env) {
         Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Reply => send_back(&mut env),
-        Verdict::Reset(reason, link) | Verdict::Error(reason, link) => {
-            parts::log_refusal(reason as u64, link.into());
-            send_back(&mut env)
+        Verdict::Reply => redirect_back(&mut env),
+        Verdict::TcpReset(reason, connection_slot)
+        | Verdict::IcmpError(reason, connection_slot) => {
+            subprograms::log_reject(reason as u64, connection_slot.into());
+            redirect_back(&mut env)
         }
-        Verdict::Drop(reason, link) => {
-            parts::log_drop(reason as u64, link.into());
+        Verdict::Drop(reason, connection_slot) => {
+            subprograms::log_drop(reason as u64, connection_slot.into());
             xdp_action::XDP_DROP
         }
-        Verdict::Redirect(slot) => send(&mut env, slot),
+        Verdict::Redirect(slot) => redirect(&mut env, slot),
     }
 }
 
@@ -39,19 +41,19 @@ fn gateway(ctx: XdpContext) -> u32 {
 /// Not by `XDP_TX`: a veth whose far end has no XDP program of its own leaves such packets lying
 /// (`veth_xdp_flush` in drivers/net/veth.c wakes the receiver only if it has one).
 #[inline(always)]
-fn send_back(env: &mut Xdp) -> u32 {
+fn redirect_back(env: &mut Xdp) -> u32 {
     // Looked up once more: only the gateway's own answers pay for it. No slot has the other number.
     let slot = env
         .attachment()
         .map_or(u32::MAX, |attachment| attachment.slot);
-    send(env, slot)
+    redirect(env, slot)
 }
 
 /// Sends the packet out through an attachment.
 #[inline(always)]
-fn send(env: &mut Xdp, slot: u32) -> u32 {
-    maps::DEVICES.redirect(slot, 0).unwrap_or_else(|_| {
-        env.count_drop(DropReason::EgressGone, NO_LINK);
+fn redirect(env: &mut Xdp, slot: u32) -> u32 {
+    maps::TX_PORTS.redirect(slot, 0).unwrap_or_else(|_| {
+        env.count_drop(DropReason::EgressUnavailable, NO_CONNECTION);
         xdp_action::XDP_DROP
     })
 }

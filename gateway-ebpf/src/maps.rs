@@ -9,38 +9,39 @@ use aya_ebpf::{
 };
 use gateway_common::{
     DropReason, V4, V6,
-    environment::Workspace,
     flow::{Flow, FlowKey},
     maps::{
-        ATTACHMENT_PLACES, Address, AddressKey, Attachment, Backend, Conflict, DatagramKey, Egress,
-        FragmentRecord, IDENTIFICATION_BUCKETS, Identifications, Limits, Link, LinkCounters,
-        LinkDropKey, MAGLEV_PLACES, MOST_ATTACHMENTS, MOST_BACKENDS, MOST_LINKS,
-        MOST_NAT_ADDRESSES, NatAddress, Port, PortKey, Statistic, Usage,
+        ATTACHMENT_BUCKETS, AddressConflict, AddressKey, Attachment, Backend, Connection,
+        ConnectionCounters, ConnectionDropKey, ConnectionUsage, DatagramKey, Egress,
+        FragmentRecord, IDENTIFICATION_BUCKETS, IdentificationState, Limits, LocalAddress,
+        MAX_ATTACHMENTS, MAX_BACKENDS, MAX_CONNECTIONS, MAX_MAGLEV_ENTRIES, MAX_NAT_ADDRESSES,
+        NatAddress, Port, PortKey, Statistic,
     },
+    platform::Scratch,
 };
 
 #[map]
-pub(crate) static ATTACHMENTS: Array<Attachment> = Array::pinned(ATTACHMENT_PLACES, 0);
+pub(crate) static ATTACHMENTS: Array<Attachment> = Array::pinned(ATTACHMENT_BUCKETS, 0);
 #[map]
-pub(crate) static ATTACHMENT_OVER: HashMap<u32, Attachment> =
+pub(crate) static ATTACH_OVERFLOW: HashMap<u32, Attachment> =
     HashMap::pinned(1024, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static EGRESS: Array<Egress> = Array::pinned(MOST_ATTACHMENTS, 0);
+pub(crate) static EGRESS: Array<Egress> = Array::pinned(MAX_ATTACHMENTS, 0);
 #[map]
-pub(crate) static DEVICES: DevMap = DevMap::pinned(MOST_ATTACHMENTS, 0);
+pub(crate) static TX_PORTS: DevMap = DevMap::pinned(MAX_ATTACHMENTS, 0);
 #[map]
-pub(crate) static ADDRESSES: HashMap<AddressKey, Address> =
+pub(crate) static ADDRESSES: HashMap<AddressKey, LocalAddress> =
     HashMap::pinned(1 << 18, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::pinned(1 << 17, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static MAGLEV: Array<u32> = Array::pinned(MAGLEV_PLACES, 0);
+pub(crate) static MAGLEV: Array<u32> = Array::pinned(MAX_MAGLEV_ENTRIES, 0);
 #[map]
-pub(crate) static BACKENDS: Array<Backend> = Array::pinned(MOST_BACKENDS, 0);
+pub(crate) static BACKENDS: Array<Backend> = Array::pinned(MAX_BACKENDS, 0);
 #[map]
-pub(crate) static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(MOST_NAT_ADDRESSES, 0);
+pub(crate) static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(MAX_NAT_ADDRESSES, 0);
 #[map]
-pub(crate) static LINKS: Array<Link> = Array::pinned(MOST_LINKS, 0);
+pub(crate) static CONNECTIONS: Array<Connection> = Array::pinned(MAX_CONNECTIONS, 0);
 #[map]
 pub(crate) static FLOWS_V4: HashMap<FlowKey<V4>, Flow<V4>> =
     HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
@@ -48,23 +49,24 @@ pub(crate) static FLOWS_V4: HashMap<FlowKey<V4>, Flow<V4>> =
 pub(crate) static FLOWS_V6: HashMap<FlowKey<V6>, Flow<V6>> =
     HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static EMBRYONIC_V4: LruHashMap<FlowKey<V4>, Flow<V4>> = LruHashMap::pinned(1 << 17, 0);
+pub(crate) static HALF_OPEN_V4: LruHashMap<FlowKey<V4>, Flow<V4>> = LruHashMap::pinned(1 << 17, 0);
 #[map]
-pub(crate) static EMBRYONIC_V6: LruHashMap<FlowKey<V6>, Flow<V6>> = LruHashMap::pinned(1 << 17, 0);
+pub(crate) static HALF_OPEN_V6: LruHashMap<FlowKey<V6>, Flow<V6>> = LruHashMap::pinned(1 << 17, 0);
 #[map]
 pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUNT as u32, 0);
 #[map]
-pub(crate) static LINK_DROPS: PerCpuHashMap<LinkDropKey, u64> =
+pub(crate) static CONN_DROPS: PerCpuHashMap<ConnectionDropKey, u64> =
     PerCpuHashMap::pinned(65_536, BPF_F_NO_PREALLOC);
 #[map]
-pub(crate) static LINK_COUNTERS: PerCpuArray<LinkCounters> = PerCpuArray::pinned(MOST_LINKS, 0);
+pub(crate) static CONN_COUNTERS: PerCpuArray<ConnectionCounters> =
+    PerCpuArray::pinned(MAX_CONNECTIONS, 0);
 #[map]
 pub(crate) static STATISTICS: PerCpuArray<u64> = PerCpuArray::pinned(Statistic::COUNT as u32, 0);
 
 #[map]
-pub(crate) static LIMITS: Array<Limits> = Array::pinned(MOST_LINKS, 0);
+pub(crate) static LIMITS: Array<Limits> = Array::pinned(MAX_CONNECTIONS, 0);
 #[map]
-pub(crate) static USAGE: Array<Usage> = Array::pinned(MOST_LINKS + 1, 0);
+pub(crate) static CONN_USAGE: Array<ConnectionUsage> = Array::pinned(MAX_CONNECTIONS + 1, 0);
 #[map]
 pub(crate) static FRAGMENTS_V4: LruHashMap<DatagramKey<V4>, FragmentRecord> =
     LruHashMap::pinned(16_384, 0);
@@ -72,27 +74,28 @@ pub(crate) static FRAGMENTS_V4: LruHashMap<DatagramKey<V4>, FragmentRecord> =
 pub(crate) static FRAGMENTS_V6: LruHashMap<DatagramKey<V6>, FragmentRecord> =
     LruHashMap::pinned(16_384, 0);
 #[map]
-pub(crate) static IDENTIFICATIONS: Array<Identifications> =
+pub(crate) static IDENTIFICATIONS: Array<IdentificationState> =
     Array::pinned(IDENTIFICATION_BUCKETS, 0);
 #[map]
-pub(crate) static CONFLICTS: LruHashMap<AddressKey, Conflict> = LruHashMap::pinned(1_024, 0);
+pub(crate) static CONFLICTS: LruHashMap<AddressKey, AddressConflict> = LruHashMap::pinned(1_024, 0);
 
 /// How many bytes are summed at a time: what `bpf_csum_diff` takes on the oldest kernel.
-pub(crate) const CHUNK: usize = 512;
+pub(crate) const CSUM_CHUNK_LEN: usize = 512;
 
 /// Where packet bytes are copied to for summing; the last four may be padding.
 #[map]
-pub(crate) static SCRATCH: PerCpuArray<[u8; CHUNK + 4]> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static CSUM_BUFFER: PerCpuArray<[u8; CSUM_CHUNK_LEN + 4]> =
+    PerCpuArray::with_max_entries(1, 0);
 
 /// Where flow entries are built before they are inserted: the stack is too small for them.
 #[map]
-pub(crate) static SCRATCH_V4: PerCpuArray<Flow<V4>> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static FLOW_SCRATCH_V4: PerCpuArray<Flow<V4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
-pub(crate) static SCRATCH_V6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static FLOW_SCRATCH_V6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where other things are, for the same reason.
 #[map]
-pub(crate) static WORKSPACE: PerCpuArray<Workspace> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// The key of the hashes that choose backends and ports; set when the program is loaded.
 #[unsafe(no_mangle)]
@@ -100,4 +103,4 @@ pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
 
 /// Nanoseconds that a refusal costs; set when the program is loaded.
 #[unsafe(no_mangle)]
-pub(crate) static REFUSAL_COST: Global<u64> = Global::new(0);
+pub(crate) static REJECT_COST: Global<u64> = Global::new(0);

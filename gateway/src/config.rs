@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::{
-    agent::detection::Probing,
+    address_conflict::Probing,
     auth::{authorities::ClientAuthorities, oidc::IssuerSettings},
     model::operations::{DefaultQuotas, Policy},
 };
@@ -24,138 +24,134 @@ use crate::{
 pub use api_limits::ApiLimits;
 
 /// Where the configuration is looked for when no file is named.
-pub const DEFAULT_FILE: &str = "/etc/gateway/gateway.toml";
+pub const DEFAULT_FILE: &str = "/etc/plgw/plgw.toml";
 
 /// The control socket's name within the run directory.
-pub const SOCKET: &str = "gateway.sock";
+pub const SOCKET_FILE: &str = "plgw.sock";
 
 /// The control socket when nothing else is configured.
-pub const DEFAULT_SOCKET: &str = "/run/gateway/gateway.sock";
+pub const DEFAULT_SOCKET: &str = "/run/plgw/plgw.sock";
 
 /// The keys, as flags, variables and in the file.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where the store is [default: /var/lib/gateway]
-    #[arg(long, env = "GATEWAY_STATE_DIR", value_name = "DIR")]
+    /// Where the store is [default: /var/lib/plgw]
+    #[arg(long, env = "PLGW_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Where the control socket is [default: /run/gateway]
-    #[arg(long, env = "GATEWAY_RUN_DIR", value_name = "DIR")]
+    /// Where the control socket is [default: /run/plgw]
+    #[arg(long, env = "PLGW_RUN_DIR", value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
-    /// Where program and maps are pinned, on a bpf file system [default: /sys/fs/bpf/gateway]
-    #[arg(long, env = "GATEWAY_BPF_DIR", value_name = "DIR")]
+    /// Where program and maps are pinned, on a bpf file system [default: /sys/fs/bpf/plgw]
+    #[arg(long, env = "PLGW_BPF_DIR", value_name = "DIR")]
     pub bpf_dir: Option<PathBuf>,
-    /// The group that may use the control socket, if it exists [default: gateway]
-    #[arg(long, env = "GATEWAY_SOCKET_GROUP", value_name = "GROUP")]
+    /// The group that may use the control socket, if it exists [default: plgw]
+    #[arg(long, env = "PLGW_SOCKET_GROUP", value_name = "GROUP")]
     pub socket_group: Option<String>,
     /// The last part of every alias [default: privatelink.internal]
-    #[arg(long, env = "GATEWAY_ALIAS_DOMAIN", value_name = "DOMAIN")]
+    #[arg(long, env = "PLGW_ALIAS_DOMAIN", value_name = "DOMAIN")]
     pub alias_domain: Option<String>,
     /// What is logged: error, warn, info, debug or trace [default: info]
-    #[arg(long, env = "GATEWAY_LOG", value_name = "LEVEL")]
+    #[arg(long, env = "PLGW_LOG", value_name = "LEVEL")]
     pub log: Option<log::LevelFilter>,
     /// Log each packet that is dropped or reset, to find out why [default: false]
-    #[arg(long, env = "GATEWAY_LOG_PACKETS", value_name = "BOOL")]
+    #[arg(long, env = "PLGW_LOG_PACKETS", value_name = "BOOL")]
     pub log_packets: Option<bool>,
     /// End flows that an older program left in maps whose layout this one can't take over, rather than
     /// not to start [default: false]
-    #[arg(long, env = "GATEWAY_END_FLOWS", value_name = "BOOL")]
-    pub end_flows: Option<bool>,
+    #[arg(long, env = "PLGW_DISCARD_INCOMPATIBLE_FLOWS", value_name = "BOOL")]
+    pub discard_incompatible_flows: Option<bool>,
     /// Attach interfaces though VLAN tags beside their packets are not seen: for drivers that always take tags
     /// out of packets, where no tagged frame can arrive [default: false]
-    #[arg(long, env = "GATEWAY_ACCEPT_UNSEEN_VLAN_TAGS", value_name = "BOOL")]
+    #[arg(long, env = "PLGW_ACCEPT_UNSEEN_VLAN_TAGS", value_name = "BOOL")]
     pub accept_unseen_vlan_tags: Option<bool>,
     /// How often idle flows are looked for, in seconds [default: 5]
-    #[arg(long, env = "GATEWAY_SWEEP_INTERVAL", value_name = "SECONDS")]
-    pub sweep_interval: Option<u64>,
+    #[arg(long, env = "PLGW_FLOW_GC_INTERVAL", value_name = "SECONDS")]
+    pub flow_gc_interval: Option<u64>,
     /// How many refusals (TCP resets, ICMP errors) an endpoint is sent a second; 0: all
     /// [default: 1000]
-    #[arg(long, env = "GATEWAY_REFUSALS_PER_SECOND", value_name = "N")]
-    pub refusals_per_second: Option<u32>,
+    #[arg(long, env = "PLGW_REJECTS_PER_SECOND", value_name = "N")]
+    pub rejects_per_second: Option<u32>,
     /// How often it is asked whether an endpoint's address is free before it is taken; 0: never
     /// [default: 3]
-    #[arg(long, env = "GATEWAY_ADDRESS_PROBES", value_name = "N")]
+    #[arg(long, env = "PLGW_ADDRESS_PROBES", value_name = "N")]
     pub address_probes: Option<u32>,
     /// Time between two of these probes, and after the last, in milliseconds [default: 200]
-    #[arg(
-        long,
-        env = "GATEWAY_ADDRESS_PROBE_INTERVAL",
-        value_name = "MILLISECONDS"
-    )]
+    #[arg(long, env = "PLGW_ADDRESS_PROBE_INTERVAL", value_name = "MILLISECONDS")]
     pub address_probe_interval: Option<u64>,
     /// Where tenants can reach the API, over TLS: address and port; unset: nowhere
-    #[arg(long, env = "GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "PLGW_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
     /// The certificate chain of that listener, a PEM file; read again on SIGHUP
-    #[arg(long, env = "GATEWAY_TLS_CERTIFICATE", value_name = "FILE")]
+    #[arg(long, env = "PLGW_TLS_CERTIFICATE", value_name = "FILE")]
     pub tls_certificate: Option<PathBuf>,
     /// The certificate's private key, a PEM file
-    #[arg(long, env = "GATEWAY_TLS_KEY", value_name = "FILE")]
+    #[arg(long, env = "PLGW_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// The authorities whose client certificates are accepted, a PEM file; unset: none are
-    #[arg(long, env = "GATEWAY_TLS_CLIENT_CA", value_name = "FILE")]
+    #[arg(long, env = "PLGW_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
     /// Certificate revocation lists for client certificates, a PEM file; read again on SIGHUP; unset: none are
     /// looked at
-    #[arg(long, env = "GATEWAY_TLS_CLIENT_CRL", value_name = "FILE")]
+    #[arg(long, env = "PLGW_TLS_CLIENT_CRL", value_name = "FILE")]
     pub tls_client_crl: Option<PathBuf>,
     /// An OpenID Connect issuer whose tokens are accepted; several are separated by blanks
     #[arg(
         long = "oidc-issuer",
-        env = "GATEWAY_OIDC_ISSUERS",
+        env = "PLGW_OIDC_ISSUERS",
         value_name = "URL,audience=AUDIENCE",
         value_delimiter = ' '
     )]
     pub oidc_issuers: Option<Vec<IssuerSettings>>,
     /// Authorities that are trusted beside the system's when issuers and webhooks are called, a PEM
     /// file
-    #[arg(long, env = "GATEWAY_OUTSIDE_CA", value_name = "FILE")]
-    pub outside_ca: Option<PathBuf>,
+    #[arg(long, env = "PLGW_OUTBOUND_CA", value_name = "FILE")]
+    pub outbound_ca: Option<PathBuf>,
     /// Networks that webhooks may be in, beside those of the public internet; several are separated
     /// by blanks; an address of this host needs an entry of its own [default: none]
     #[arg(
         long = "webhook-network",
-        env = "GATEWAY_WEBHOOK_NETWORKS",
+        env = "PLGW_WEBHOOK_NETWORKS",
         value_name = "CIDR",
         value_delimiter = ' '
     )]
     pub webhook_networks: Option<Vec<IpNet>>,
     /// How many events each ring of a tenant's trail keeps: there is one for each class of events and each
     /// side that causes them [default: 1000]
-    #[arg(long, env = "GATEWAY_EVENTS_KEPT", value_name = "N")]
-    pub events_kept: Option<usize>,
+    #[arg(long, env = "PLGW_EVENT_RETENTION", value_name = "N")]
+    pub event_retention: Option<usize>,
     /// Changes a second that each user of a tenant may ask for, in bursts of four seconds' worth; 0: no
     /// limit [default: 50]
-    #[arg(long, env = "GATEWAY_CHANGES_PER_SECOND", value_name = "N")]
+    #[arg(long, env = "PLGW_CHANGES_PER_SECOND", value_name = "N")]
     pub changes_per_second: Option<u32>,
     /// Other requests a second that each user of a tenant may send, in bursts of five seconds' worth; 0: no
     /// limit [default: 200]
-    #[arg(long, env = "GATEWAY_READS_PER_SECOND", value_name = "N")]
+    #[arg(long, env = "PLGW_READS_PER_SECOND", value_name = "N")]
     pub reads_per_second: Option<u32>,
     /// Changes a second of all users of a tenant together; 0: no limit [default: 100]
-    #[arg(long, env = "GATEWAY_TENANT_CHANGES_PER_SECOND", value_name = "N")]
+    #[arg(long, env = "PLGW_TENANT_CHANGES_PER_SECOND", value_name = "N")]
     pub tenant_changes_per_second: Option<u32>,
     /// Other requests a second of all users of a tenant together; 0: no limit [default: 400]
-    #[arg(long, env = "GATEWAY_TENANT_READS_PER_SECOND", value_name = "N")]
+    #[arg(long, env = "PLGW_TENANT_READS_PER_SECOND", value_name = "N")]
     pub tenant_reads_per_second: Option<u32>,
     /// Requests a second without a valid credential from one IPv4 address or IPv6 /64; 0: no limit
     /// [default: 20]
-    #[arg(long, env = "GATEWAY_UNAUTHENTICATED_PER_SECOND", value_name = "N")]
+    #[arg(long, env = "PLGW_UNAUTHENTICATED_PER_SECOND", value_name = "N")]
     pub unauthenticated_per_second: Option<u32>,
     /// Event streams that each user of a tenant may have open [default: 8]
-    #[arg(long, env = "GATEWAY_STREAMS_PER_PRINCIPAL", value_name = "N")]
+    #[arg(long, env = "PLGW_STREAMS_PER_PRINCIPAL", value_name = "N")]
     pub streams_per_principal: Option<usize>,
     /// Event streams of all users of a tenant together [default: 32]
-    #[arg(long, env = "GATEWAY_STREAMS_PER_TENANT", value_name = "N")]
+    #[arg(long, env = "PLGW_STREAMS_PER_TENANT", value_name = "N")]
     pub streams_per_tenant: Option<usize>,
     /// Networks of a tenant that has no quota of its own [default: 64]
-    #[arg(long, env = "GATEWAY_QUOTA_NETWORKS", value_name = "N")]
+    #[arg(long, env = "PLGW_QUOTA_NETWORKS", value_name = "N")]
     pub quota_networks: Option<u32>,
     /// Services of a tenant that has no quota of its own [default: 256]
-    #[arg(long, env = "GATEWAY_QUOTA_SERVICES", value_name = "N")]
+    #[arg(long, env = "PLGW_QUOTA_SERVICES", value_name = "N")]
     pub quota_services: Option<u32>,
     /// Endpoints of a tenant that has no quota of its own [default: 1024]
-    #[arg(long, env = "GATEWAY_QUOTA_ENDPOINTS", value_name = "N")]
+    #[arg(long, env = "PLGW_QUOTA_ENDPOINTS", value_name = "N")]
     pub quota_endpoints: Option<u32>,
 }
 
@@ -175,13 +171,13 @@ pub struct Config {
     /// Whether each packet dropped is logged.
     pub log_packets: bool,
     /// Whether flows in maps of an older layout may end.
-    pub end_flows: bool,
+    pub discard_incompatible_flows: bool,
     /// True if interfaces are attached though VLAN tags beside their packets are not seen.
     pub accept_unseen_vlan_tags: bool,
     /// How often idle flows are looked for, in seconds.
-    pub sweep_interval: u64,
+    pub flow_gc_interval: u64,
     /// How many refusals an endpoint is sent a second; 0: all.
-    pub refusals_per_second: u32,
+    pub rejects_per_second: u32,
     /// How endpoints' addresses are probed before they are taken.
     pub probing: Probing,
     /// How the API is offered over TLS; none: it is not.
@@ -189,11 +185,11 @@ pub struct Config {
     /// OpenID Connect issuers that are trusted.
     pub oidc_issuers: Vec<IssuerSettings>,
     /// Authorities that are trusted beside the system's when issuers and webhooks are called.
-    pub outside_ca: Option<PathBuf>,
+    pub outbound_ca: Option<PathBuf>,
     /// Networks that webhooks may be in beside the internet.
     pub webhook_networks: Vec<IpNet>,
     /// How many events each ring of a trail keeps.
-    pub events_kept: usize,
+    pub event_retention: usize,
     /// What callers of the API may ask for.
     pub api_limits: ApiLimits,
     /// What operations depend on.
@@ -235,7 +231,7 @@ impl Config {
         };
         let file: Settings = toml::from_str(&text)
             .with_context(|| format!("the configuration {} is wrong", path.display()))?;
-        Self::from_settings(flags.over(file))
+        Self::from_settings(flags.with_fallback(file))
     }
 
     fn from_settings(settings: Settings) -> Result<Self> {
@@ -251,9 +247,9 @@ impl Config {
         let defaults = Policy::default();
         let alias_domain = settings.alias_domain.unwrap_or(defaults.alias_domain);
         check_domain(&alias_domain)?;
-        let sweep_interval = settings.sweep_interval.unwrap_or(5);
-        if !(1..=3_600).contains(&sweep_interval) {
-            bail!("sweep_interval is {sweep_interval}: it must be 1 to 3600 seconds");
+        let flow_gc_interval = settings.flow_gc_interval.unwrap_or(5);
+        if !(1..=3_600).contains(&flow_gc_interval) {
+            bail!("flow_gc_interval is {flow_gc_interval}: it must be 1 to 3600 seconds");
         }
         let probes = settings.address_probes.unwrap_or(3);
         if probes > 100 {
@@ -283,9 +279,9 @@ impl Config {
                 )
             }
         };
-        let events_kept = settings.events_kept.unwrap_or(1_000);
-        if !(100..=100_000).contains(&events_kept) {
-            bail!("events_kept is {events_kept}: it must be 100 to 100000");
+        let event_retention = settings.event_retention.unwrap_or(1_000);
+        if !(100..=100_000).contains(&event_retention) {
+            bail!("event_retention is {event_retention}: it must be 100 to 100000");
         }
         let oidc_issuers = settings.oidc_issuers.unwrap_or_default();
         let DefaultQuotas {
@@ -294,26 +290,24 @@ impl Config {
             endpoints,
         } = defaults.default_quotas;
         Ok(Self {
-            state_dir: directory(settings.state_dir, "/var/lib/gateway")?,
-            run_dir: directory(settings.run_dir, "/run/gateway")?,
-            bpf_dir: directory(settings.bpf_dir, "/sys/fs/bpf/gateway")?,
-            socket_group: settings
-                .socket_group
-                .unwrap_or_else(|| "gateway".to_owned()),
+            state_dir: directory(settings.state_dir, "/var/lib/plgw")?,
+            run_dir: directory(settings.run_dir, "/run/plgw")?,
+            bpf_dir: directory(settings.bpf_dir, "/sys/fs/bpf/plgw")?,
+            socket_group: settings.socket_group.unwrap_or_else(|| "plgw".to_owned()),
             log: settings.log.unwrap_or(log::LevelFilter::Info),
             log_packets: settings.log_packets.unwrap_or(false),
-            end_flows: settings.end_flows.unwrap_or(false),
+            discard_incompatible_flows: settings.discard_incompatible_flows.unwrap_or(false),
             accept_unseen_vlan_tags: settings.accept_unseen_vlan_tags.unwrap_or(false),
-            sweep_interval,
+            flow_gc_interval: flow_gc_interval,
             probing: Probing {
                 probes,
                 interval: Duration::from_millis(probe_interval),
             },
-            refusals_per_second: settings.refusals_per_second.unwrap_or(1_000),
+            rejects_per_second: settings.rejects_per_second.unwrap_or(1_000),
             tls,
-            outside_ca: settings.outside_ca,
+            outbound_ca: settings.outbound_ca,
             webhook_networks: settings.webhook_networks.unwrap_or_default(),
-            events_kept,
+            event_retention,
             api_limits,
             policy: Policy {
                 alias_domain,
@@ -325,7 +319,7 @@ impl Config {
                 issuers: oidc_issuers.iter().map(|i| i.url.clone()).collect(),
                 // Read from the file when the listener opens.
                 authorities: Vec::new(),
-                most_connections: defaults.most_connections,
+                max_connections: defaults.max_connections,
             },
             oidc_issuers,
         })
@@ -348,13 +342,13 @@ impl Config {
     /// The control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.run_dir.join(SOCKET)
+        self.run_dir.join(SOCKET_FILE)
     }
 }
 
 impl Settings {
     /// These, and the others where these say nothing.
-    fn over(self, other: Self) -> Self {
+    fn with_fallback(self, other: Self) -> Self {
         Self {
             state_dir: self.state_dir.or(other.state_dir),
             run_dir: self.run_dir.or(other.run_dir),
@@ -363,12 +357,14 @@ impl Settings {
             alias_domain: self.alias_domain.or(other.alias_domain),
             log: self.log.or(other.log),
             log_packets: self.log_packets.or(other.log_packets),
-            end_flows: self.end_flows.or(other.end_flows),
+            discard_incompatible_flows: self
+                .discard_incompatible_flows
+                .or(other.discard_incompatible_flows),
             accept_unseen_vlan_tags: self
                 .accept_unseen_vlan_tags
                 .or(other.accept_unseen_vlan_tags),
-            sweep_interval: self.sweep_interval.or(other.sweep_interval),
-            refusals_per_second: self.refusals_per_second.or(other.refusals_per_second),
+            flow_gc_interval: self.flow_gc_interval.or(other.flow_gc_interval),
+            rejects_per_second: self.rejects_per_second.or(other.rejects_per_second),
             address_probes: self.address_probes.or(other.address_probes),
             address_probe_interval: self.address_probe_interval.or(other.address_probe_interval),
             listen: self.listen.or(other.listen),
@@ -377,9 +373,9 @@ impl Settings {
             tls_client_ca: self.tls_client_ca.or(other.tls_client_ca),
             tls_client_crl: self.tls_client_crl.or(other.tls_client_crl),
             oidc_issuers: self.oidc_issuers.or(other.oidc_issuers),
-            outside_ca: self.outside_ca.or(other.outside_ca),
+            outbound_ca: self.outbound_ca.or(other.outbound_ca),
             webhook_networks: self.webhook_networks.or(other.webhook_networks),
-            events_kept: self.events_kept.or(other.events_kept),
+            event_retention: self.event_retention.or(other.event_retention),
             changes_per_second: self.changes_per_second.or(other.changes_per_second),
             reads_per_second: self.reads_per_second.or(other.reads_per_second),
             tenant_changes_per_second: self
@@ -422,7 +418,7 @@ mod tests {
 
     fn load(text: &str, flags: Settings) -> Result<Config> {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("gateway.toml");
+        let path = folder.path().join("plgw.toml");
         fs::write(&path, text).unwrap();
         Config::load(Some(&path), flags)
     }
@@ -452,7 +448,7 @@ mod tests {
             ("state_dir = 'x'", "absolute path"),
             ("log = 'loud'", "line 1"),
             ("alias_domain = 'a b'", "not a domain name"),
-            ("sweep_interval = 0", "1 to 3600"),
+            ("flow_gc_interval = 0", "1 to 3600"),
         ] {
             let refusal = format!("{:#}", load(text, Settings::default()).unwrap_err());
             assert!(refusal.contains(says), "{text}: {refusal}");

@@ -14,10 +14,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::model::text::escaped;
 
 /// The files that SQLite keeps beside a store, by what is appended to its name.
-pub const BESIDE: [&str; 2] = ["-wal", "-shm"];
+pub const SQLITE_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
 
 /// Sets the umask of the process, so that what is made without a mode is its owner's alone.
-pub fn narrow_umask() {
+pub fn restrict_umask() {
     // SAFETY: sets and returns a number of this process.
     unsafe { libc::umask(0o077) };
 }
@@ -48,7 +48,7 @@ pub fn make_open_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The remedy.
 pub fn check_private_directory(path: &Path) -> Result<()> {
-    let metadata = look(path)?;
+    let metadata = read_metadata(path)?;
     check_owner(path, &metadata)?;
     refuse_mode(path, &metadata, 0o077, "use", "700")
 }
@@ -58,7 +58,7 @@ pub fn check_private_directory(path: &Path) -> Result<()> {
 /// # Errors
 /// The remedy.
 pub fn check_open_directory(path: &Path) -> Result<()> {
-    let metadata = look(path)?;
+    let metadata = read_metadata(path)?;
     check_owner(path, &metadata)?;
     refuse_mode(path, &metadata, 0o022, "write to", "755")
 }
@@ -68,8 +68,8 @@ pub fn check_open_directory(path: &Path) -> Result<()> {
 /// # Errors
 /// The remedy.
 pub fn check_store(path: &Path) -> Result<()> {
-    for suffix in ["", BESIDE[0], BESIDE[1]] {
-        let path = beside(path, suffix);
+    for suffix in ["", SQLITE_SUFFIXES[0], SQLITE_SUFFIXES[1]] {
+        let path = with_suffix(path, suffix);
         let metadata = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other.with_context(|| format!("could not look at {}", path.display()))?,
@@ -92,19 +92,18 @@ pub fn check_store(path: &Path) -> Result<()> {
 /// # Errors
 /// The remedy.
 pub fn check_key(path: &Path) -> Result<()> {
-    let metadata = look(path)?;
+    let metadata = read_metadata(path)?;
     refuse_mode(path, &metadata, 0o026, "use", "640")
 }
 
 /// Warns a user whose secret other users may read.
-pub fn warn_of_readers(path: &Path) {
+pub fn warn_if_readable_by_others(path: &Path) {
     let shown = path.display();
     if let Ok(metadata) = fs::metadata(path)
         && metadata.mode() & 0o077 != 0
     {
-        let text = format!(
-            "gateway: other users can use {shown}, which holds a secret: chmod 600 {shown}"
-        );
+        let text =
+            format!("plgw: other users can use {shown}, which holds a secret: chmod 600 {shown}");
         #[expect(
             clippy::print_stderr,
             reason = "the client warns too, and it is escaped"
@@ -117,13 +116,13 @@ pub fn warn_of_readers(path: &Path) {
 
 /// Returns the path of a file that SQLite keeps beside a store.
 #[must_use]
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
 }
 
-fn look(path: &Path) -> Result<Metadata> {
+fn read_metadata(path: &Path) -> Result<Metadata> {
     fs::metadata(path).with_context(|| format!("could not look at {}", path.display()))
 }
 
@@ -168,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn modes_that_let_others_in_are_refused_with_the_remedy() {
+    fn permissive_modes_are_rejected_with_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("deep/state");
         make_private_directory(&directory).unwrap();
@@ -191,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn each_file_of_a_store_is_looked_at() {
+    fn every_store_file_is_checked() {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("state.db");
         check_store(&store).unwrap();
         for suffix in ["", "-wal", "-shm"] {
-            let file = beside(&store, suffix);
+            let file = with_suffix(&store, suffix);
             fs::write(&file, "").unwrap();
             with_mode(&file, 0o640);
             let refusal = check_store(&store).unwrap_err().to_string();
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_may_be_read_by_a_group_and_by_nobody_else() {
+    fn private_key_may_be_group_readable_only() {
         let folder = tempfile::tempdir().unwrap();
         let key = folder.path().join("key.pem");
         fs::write(&key, "").unwrap();

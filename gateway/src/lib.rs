@@ -3,14 +3,20 @@
 // Everything that is printed goes through `cli::terminal`, which escapes it.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod address_conflict;
 pub mod agent;
 pub mod api;
 pub mod auth;
+pub mod bpf;
+pub mod capabilities;
 pub mod cli;
 pub mod client;
+pub mod compile;
 pub mod config;
-pub mod dataplane;
+pub mod events;
 pub mod files;
+pub mod host;
+pub mod inject;
 pub mod lock;
 pub mod log_limit;
 pub mod logging;
@@ -18,6 +24,4 @@ pub mod memory;
 pub mod model;
 pub mod netlink;
 pub mod outbound;
-pub mod privileges;
 pub mod store;
-pub mod wire;

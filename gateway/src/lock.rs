@@ -13,7 +13,7 @@ use crate::{config::Config, files};
 /// Locks on the directories of an agent, for as long as the value lives.
 #[derive(Debug)]
 pub struct Lock {
-    _held: Vec<File>,
+    _files: Vec<File>,
 }
 
 impl Lock {
@@ -25,9 +25,9 @@ impl Lock {
     pub fn for_agent(config: &Config) -> Result<Self> {
         let mut lock = Self::for_maintenance(&config.state_dir, &config.bpf_dir)?;
         let run_dir = &config.run_dir;
-        made(run_dir, files::make_open_directory)?;
+        create_directory(run_dir, files::make_open_directory)?;
         files::check_open_directory(run_dir)?;
-        lock._held.push(take(run_dir)?);
+        lock._files.push(lock_directory(run_dir)?);
         Ok(lock)
     }
 
@@ -37,28 +37,28 @@ impl Lock {
     /// As for an agent.
     pub fn for_maintenance(state_dir: &Path, bpf_dir: &Path) -> Result<Self> {
         for directory in [state_dir, bpf_dir] {
-            made(directory, files::make_private_directory)?;
+            create_directory(directory, files::make_private_directory)?;
         }
         files::check_private_directory(state_dir)?;
         // What is pinned there is protected by modes of its own.
         files::check_open_directory(bpf_dir)?;
         Ok(Self {
-            _held: vec![take(state_dir)?, take(bpf_dir)?],
+            _files: vec![lock_directory(state_dir)?, lock_directory(bpf_dir)?],
         })
     }
 }
 
-fn made(directory: &Path, make: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
+fn create_directory(directory: &Path, make: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
     make(directory).with_context(|| format!("could not make the directory {}", directory.display()))
 }
 
-fn take(directory: &Path) -> Result<File> {
+fn lock_directory(directory: &Path) -> Result<File> {
     let shown = directory.display();
     let file = File::open(directory).with_context(|| format!("could not open {shown}"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
-            let holder = match holder(&file) {
+            let holder = match lock_holder(&file) {
                 Some(process) => format!(" (process {process})"),
                 None => String::new(),
             };
@@ -74,22 +74,22 @@ fn take(directory: &Path) -> Result<File> {
 }
 
 /// Returns the process that holds the lock, if the kernel tells.
-fn holder(file: &File) -> Option<u32> {
+fn lock_holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let (major, minor) = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
-    holder_in(
+    parse_lock_holder(
         &locks,
         &format!("{major:02x}:{minor:02x}:{}", metadata.ino()),
     )
 }
 
 /// Finds the process in the text of `/proc/locks` (proc_locks(5)).
-fn holder_in(locks: &str, inode: &str) -> Option<u32> {
+fn parse_lock_holder(locks: &str, inode: &str) -> Option<u32> {
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         match fields[..] {
-            [_, "FLOCK", _, _, process, of, ..] if of == inode => process.parse().ok(),
+            [_, "FLOCK", _, _, process, file_id, ..] if file_id == inode => process.parse().ok(),
             _ => None,
         }
     })
@@ -102,7 +102,7 @@ mod tests {
 
     fn config(folder: &Path, names: [&str; 3]) -> Config {
         let [state, bpf, run] = names.map(|name| Some(folder.join(name)));
-        let file = folder.join("gateway.toml");
+        let file = folder.join("plgw.toml");
         fs::write(&file, "").unwrap();
         let settings = Settings {
             state_dir: state,
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_is_refused_with_the_holder_and_the_next_is_not() {
+    fn lock_is_exclusive_and_released_on_drop() {
         let folder = tempfile::tempdir().unwrap();
         let config = |names| config(folder.path(), names);
         let first = Lock::for_agent(&config(["state", "bpf", "run"])).unwrap();
@@ -136,13 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_is_found_by_device_and_inode() {
+    fn lock_holder_is_found_by_device_and_inode() {
         let locks = "1: POSIX  ADVISORY  WRITE 7 fe:01:99 0 EOF\n\
                      2: FLOCK  ADVISORY  WRITE 8 fe:01:9 0 EOF\n\
                      2: -> FLOCK  ADVISORY  WRITE 9 fe:01:99 0 EOF\n\
                      3: FLOCK  ADVISORY  WRITE 10 fe:01:99 0 EOF\n";
-        assert_eq!(holder_in(locks, "fe:01:99"), Some(10));
-        assert_eq!(holder_in(locks, "fe:02:99"), None);
-        assert_eq!(holder_in("", "fe:01:99"), None);
+        assert_eq!(parse_lock_holder(locks, "fe:01:99"), Some(10));
+        assert_eq!(parse_lock_holder(locks, "fe:02:99"), None);
+        assert_eq!(parse_lock_holder("", "fe:01:99"), None);
     }
 }

@@ -12,21 +12,21 @@ const INTERVAL: Duration = Duration::from_secs(60);
 ///
 /// Peers that did not authenticate must not fill the disk, nor push other lines out of the journal.
 #[derive(Debug, Default)]
-pub struct LogLimit(Mutex<Kept>);
+pub struct LogLimit(Mutex<LogLimitState>);
 
 #[derive(Debug, Default)]
-struct Kept {
-    written: Option<Instant>,
-    left_out: u64,
+struct LogLimitState {
+    last_written: Option<Instant>,
+    suppressed: u64,
 }
 
 impl LogLimit {
     /// Makes one that has let nothing through yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self(Mutex::new(Kept {
-            written: None,
-            left_out: 0,
+        Self(Mutex::new(LogLimitState {
+            last_written: None,
+            suppressed: 0,
         }))
     }
 
@@ -36,14 +36,14 @@ impl LogLimit {
     }
 
     fn admit_at(&self, now: Instant) -> Option<String> {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let recent = |at: Instant| now.duration_since(at) < INTERVAL;
-        if kept.written.is_some_and(recent) {
-            kept.left_out += 1;
+        if state.last_written.is_some_and(recent) {
+            state.suppressed += 1;
             return None;
         }
-        kept.written = Some(now);
-        Some(match std::mem::take(&mut kept.left_out) {
+        state.last_written = Some(now);
+        Some(match std::mem::take(&mut state.suppressed) {
             0 => String::new(),
             count => format!(" ({count} like it in the minutes before were left out)"),
         })
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_a_minute_with_a_count() {
+    fn one_line_a_minute_with_the_suppressed_count() {
         let limit = LogLimit::new();
         let start = Instant::now();
         assert_eq!(limit.admit_at(start), Some(String::new()));

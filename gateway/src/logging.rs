@@ -9,19 +9,19 @@ use crate::model::text::escaped;
 /// Starts the logger for the whole process. Records are written as `[TIME LEVEL MODULE] MESSAGE`; controls
 /// and other characters that would forge a line or reach a reader's terminal are escaped, whatever message
 /// they are in.
-pub fn start(level: LevelFilter) {
+pub fn init(level: LevelFilter) {
     env_logger::Builder::new()
         .filter_module("gateway", level)
         .filter_module("aya", level.min(LevelFilter::Warn))
         .format(|buffer, record| {
             let at = buffer.timestamp();
-            writeln!(buffer, "[{at} {}", line(record))
+            writeln!(buffer, "[{at} {}", format_record(record))
         })
         .init();
 }
 
 /// Returns a record as text, but for the time.
-fn line(record: &Record<'_>) -> String {
+fn format_record(record: &Record<'_>) -> String {
     let (level, target) = (record.level(), record.target());
     let message = record.args().to_string();
     format!("{level:<5} {target}] {}", escaped(&message))
@@ -34,10 +34,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_message_forges_a_line_or_reaches_the_terminal() {
+    fn control_characters_in_messages_are_escaped() {
         let mut record = Record::builder();
         record.level(Level::Info).target("gateway::agent");
-        let shown = line(
+        let shown = format_record(
             &record
                 .args(format_args!(
                     "{}",

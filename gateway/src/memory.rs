@@ -11,21 +11,21 @@ use std::{
 };
 
 /// Requests that end within this time are followed by one return of memory.
-const GATHER: Duration = Duration::from_millis(200);
+const DEBOUNCE: Duration = Duration::from_millis(200);
 
-static PENDING: AtomicBool = AtomicBool::new(false);
+static TRIM_PENDING: AtomicBool = AtomicBool::new(false);
 
 /// Has large allocations mapped by themselves, so that they go back to the system when they are freed, and bounds the
 /// number of arenas. To be called before threads are started.
 #[cfg(target_env = "gnu")]
 pub fn configure() {
     /// Bytes from which on an allocation is mapped by itself, and that an arena keeps at its end.
-    const LARGE: libc::c_int = 256 << 10;
-    const ARENAS: libc::c_int = 4;
+    const MMAP_THRESHOLD: libc::c_int = 256 << 10;
+    const MAX_ARENAS: libc::c_int = 4;
     for (parameter, value) in [
-        (libc::M_MMAP_THRESHOLD, LARGE),
-        (libc::M_TRIM_THRESHOLD, LARGE),
-        (libc::M_ARENA_MAX, ARENAS),
+        (libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD),
+        (libc::M_TRIM_THRESHOLD, MMAP_THRESHOLD),
+        (libc::M_ARENA_MAX, MAX_ARENAS),
     ] {
         // SAFETY: takes numbers; no other thread allocates yet.
         if unsafe { libc::mallopt(parameter, value) } == 0 {
@@ -41,22 +41,22 @@ pub fn configure() {
 pub fn configure() {}
 
 /// Gives freed memory back to the system soon, off the async workers.
-pub fn give_back_soon() {
+pub fn trim_soon() {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
         return;
     };
-    if PENDING.swap(true, Ordering::AcqRel) {
+    if TRIM_PENDING.swap(true, Ordering::AcqRel) {
         return;
     }
     runtime.spawn(async {
-        tokio::time::sleep(GATHER).await;
-        PENDING.store(false, Ordering::Release);
-        let _ended = tokio::task::spawn_blocking(give_back).await;
+        tokio::time::sleep(DEBOUNCE).await;
+        TRIM_PENDING.store(false, Ordering::Release);
+        let _ended = tokio::task::spawn_blocking(trim).await;
     });
 }
 
 #[cfg(target_env = "gnu")]
-fn give_back() {
+fn trim() {
     // SAFETY: may be called at any time, by any thread; it only releases pages that hold no allocation.
     unsafe {
         libc::malloc_trim(0);
@@ -64,4 +64,4 @@ fn give_back() {
 }
 
 #[cfg(not(target_env = "gnu"))]
-fn give_back() {}
+fn trim() {}

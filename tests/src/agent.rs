@@ -12,17 +12,17 @@ use serde_json::Value;
 
 use crate::{
     namespace::{BpfDirectory, Namespace},
-    process::{Running, fail, succeed},
+    process::{BackgroundProcess, fail, succeed},
     wait,
 };
 
-/// The program: what `GATEWAY_BIN` names, or what cargo built beside the tests.
+/// The program: what `PLGW_BIN` names, or what cargo built beside the tests.
 ///
 /// # Panics
 /// When it is not there.
 #[must_use]
 pub fn binary() -> PathBuf {
-    let path = env::var_os("GATEWAY_BIN")
+    let path = env::var_os("PLGW_BIN")
         .map(PathBuf::from)
         .unwrap_or_else(|| {
             let test = env::current_exe().expect("this program's path");
@@ -30,7 +30,7 @@ pub fn binary() -> PathBuf {
                 .parent()
                 .and_then(Path::parent)
                 .expect("cargo's directories");
-            target.join("gateway")
+            target.join("plgw")
         });
     assert!(
         path.exists(),
@@ -45,7 +45,7 @@ pub fn binary() -> PathBuf {
 pub struct Agent {
     /// Settings, as variables; those that are not here are the harness's.
     pub settings: BTreeMap<String, String>,
-    running: Option<Running>,
+    running: Option<BackgroundProcess>,
     host: Host,
     bpf: BpfDirectory,
     files: tempfile::TempDir,
@@ -88,12 +88,12 @@ impl Agent {
         let mut command = self.host.command(&binary().display().to_string());
         command
             .arg("run")
-            .env("GATEWAY_STATE_DIR", self.files.path().join("state"))
-            .env("GATEWAY_RUN_DIR", self.files.path().join("run"))
-            .env("GATEWAY_BPF_DIR", self.bpf.path())
-            .env("GATEWAY_SWEEP_INTERVAL", "1")
+            .env("PLGW_STATE_DIR", self.files.path().join("state"))
+            .env("PLGW_RUN_DIR", self.files.path().join("run"))
+            .env("PLGW_BPF_DIR", self.bpf.path())
+            .env("PLGW_SWEEP_INTERVAL", "1")
             // Addresses are taken at once; who tests the probes sets this.
-            .env("GATEWAY_ADDRESS_PROBES", "0")
+            .env("PLGW_ADDRESS_PROBES", "0")
             .envs(&self.settings);
         command
     }
@@ -111,7 +111,7 @@ impl Agent {
         let log = log.expect("a log");
         let mut command = self.run_command();
         command.stdout(Stdio::null()).stderr(log);
-        let mut running = Running::start(&mut command).expect("the agent");
+        let mut running = BackgroundProcess::start(&mut command).expect("the agent");
         let socket = self.socket();
         wait::until_true("the agent", || {
             assert!(!running.ended(), "the agent ended:\n{}", self.log());
@@ -140,14 +140,14 @@ impl Agent {
     /// # Panics
     /// When it does not run.
     #[must_use]
-    pub fn id(&self) -> u32 {
-        self.running.as_ref().expect("a running agent").id()
+    pub fn pid(&self) -> u32 {
+        self.running.as_ref().expect("a running agent").pid()
     }
 
     /// Tells it to read its certificates again.
-    pub fn hang_up(&mut self) {
+    pub fn send_sighup(&mut self) {
         if let Some(running) = &self.running {
-            let id = nix::unistd::Pid::from_raw(running.id().cast_signed());
+            let id = nix::unistd::Pid::from_raw(running.pid().cast_signed());
             let _gone = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGHUP);
         }
     }
@@ -167,7 +167,7 @@ impl Agent {
     /// Its control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.files.path().join("run/gateway.sock")
+        self.files.path().join("run/plgw.sock")
     }
 
     fn log_path(&self) -> PathBuf {
@@ -182,11 +182,11 @@ impl Agent {
 
     /// A command line, given as one line, its words separated by blanks.
     #[must_use]
-    pub fn command(&self, line: &str) -> Command {
+    pub fn cli_command(&self, line: &str) -> Command {
         let mut command = Command::new(binary());
         command
             .args(line.split_whitespace())
-            .env("GATEWAY_SOCKET", self.socket());
+            .env("PLGW_SOCKET", self.socket());
         command
     }
 
@@ -196,7 +196,7 @@ impl Agent {
     /// When it fails.
     #[track_caller]
     pub fn cli(&self, line: &str) -> String {
-        succeed(&mut self.command(line))
+        succeed(&mut self.cli_command(line))
     }
 
     /// Runs a command line that must be refused; returns the sentence.
@@ -204,8 +204,8 @@ impl Agent {
     /// # Panics
     /// When it succeeds.
     #[track_caller]
-    pub fn refused(&self, line: &str) -> String {
-        fail(&mut self.command(line))
+    pub fn cli_error(&self, line: &str) -> String {
+        fail(&mut self.cli_command(line))
     }
 
     /// Runs a command line and reads its JSON.
@@ -236,7 +236,7 @@ impl Agent {
                 "--unix-socket",
             ])
             .arg(self.socket())
-            .arg(format!("http://gateway{path}"));
+            .arg(format!("http://plgw{path}"));
         let file = tempfile::NamedTempFile::new().expect("a file");
         if let Some(body) = body {
             fs::write(file.path(), body).expect("a file");
@@ -250,7 +250,7 @@ impl Agent {
 
     /// How many packets were dropped for a reason.
     #[must_use]
-    pub fn drops(&self, reason: &str) -> u64 {
+    pub fn drop_count(&self, reason: &str) -> u64 {
         self.json("status")["drops"][reason].as_u64().unwrap_or(0)
     }
 }

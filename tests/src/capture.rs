@@ -9,14 +9,14 @@ use std::{
 
 use crate::{
     namespace::Namespace,
-    pass,
-    process::{Running, run, succeed},
+    xdp_pass,
+    process::{BackgroundProcess, run, succeed},
     wait,
 };
 
 /// Display filter of tshark for packets with a wrong checksum or a header that can't be read. 0xffff is as
 /// good as 0 in a TCP checksum, and Linux sends it.
-const BAD: &str = "ip.checksum.status == 0 || (tcp.checksum.status == 0 && tcp.checksum != 0xffff) || udp.checksum.status == 0 \
+const MALFORMED_FILTER: &str = "ip.checksum.status == 0 || (tcp.checksum.status == 0 && tcp.checksum != 0xffff) || udp.checksum.status == 0 \
                    || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 || _ws.malformed \
                    || _ws.expert.message contains \"Bogus\" || _ws.expert.message contains \"exceeds\"";
 
@@ -24,7 +24,7 @@ const BAD: &str = "ip.checksum.status == 0 || (tcp.checksum.status == 0 && tcp.c
 ///
 /// Everything above TCP and UDP is left out. tshark picks dissectors of the layers above by port number, and
 /// source NAT takes any port: a dissector that is picked by chance calls foreign bytes malformed.
-const DISSECTED: [&str; 10] = [
+const DISSECTED_PROTOCOLS: [&str; 10] = [
     "frame",
     "eth",
     "ethertype",
@@ -39,12 +39,12 @@ const DISSECTED: [&str; 10] = [
 const DISSECTED_PREFIXES: [&str; 4] = ["ip.options.", "ipv6.", "tcp.options.", "_ws."];
 
 /// How long tshark may read.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TSHARK_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// A capture under way at a station's end of its link.
 #[derive(Debug)]
 pub struct Capture {
-    running: Running,
+    running: BackgroundProcess,
     namespace: String,
     files: tempfile::TempDir,
     _pass: OwnedFd,
@@ -61,8 +61,8 @@ impl Capture {
     pub fn start(namespace: &Namespace) -> Self {
         // With the program the link takes redirected frames also without GRO, which would merge
         // segments before they are recorded.
-        let pass = namespace.run_in(|| pass::attach("eth0").expect("a program"));
-        succeed(&mut namespace.line("ethtool -K eth0 tx off tso off gso off gro off"));
+        let pass = namespace.run_in(|| xdp_pass::attach("eth0").expect("a program"));
+        succeed(&mut namespace.command_line("ethtool -K eth0 tx off tso off gso off gro off"));
         let files = tempfile::tempdir().expect("a directory");
         let path = files.path().join("capture");
         let mut command = namespace.command("tcpdump");
@@ -71,7 +71,7 @@ impl Capture {
             .args(["-i", "eth0", "-U", "-B", "65536", "-Z", "root", "-w"])
             .arg(&path)
             .stderr(Stdio::null());
-        let running = Running::start(&mut command).expect("tcpdump");
+        let running = BackgroundProcess::start(&mut command).expect("tcpdump");
         wait::until_true("tcpdump", || {
             std::fs::metadata(&path).is_ok_and(|file| file.len() >= 24)
         });
@@ -79,7 +79,7 @@ impl Capture {
             running,
             namespace: namespace.name().to_owned(),
             files,
-            _pass: pass,
+            _pass: xdp_pass,
         }
     }
 
@@ -88,11 +88,11 @@ impl Capture {
     /// # Panics
     /// When something is wrong, or there is less.
     #[track_caller]
-    pub fn finish(mut self, least: u64) {
+    pub fn expect_clean(mut self, min_packets: u64) {
         self.running.terminate();
         let length = std::fs::metadata(self.path()).expect("a capture").len();
-        assert!(length >= least, "only {length} bytes at {}", self.namespace);
-        let bad = wrong_packets(&self.path());
+        assert!(length >= min_packets, "only {length} bytes at {}", self.namespace);
+        let bad = malformed_packets(&self.path());
         let first: Vec<&str> = bad.lines().take(10).collect();
         assert!(first.is_empty(), "at {}: {first:#?}", self.namespace);
     }
@@ -108,7 +108,7 @@ impl Capture {
 /// When tshark fails.
 #[must_use]
 #[track_caller]
-pub fn wrong_packets(capture: &Path) -> String {
+pub fn malformed_packets(capture: &Path) -> String {
     let settings = settings();
     let mut command = tshark(settings.path());
     for option in ["ip", "tcp", "udp"] {
@@ -116,10 +116,10 @@ pub fn wrong_packets(capture: &Path) -> String {
     }
     command
         .args(["-o", "tcp.desegment_tcp_streams:FALSE"])
-        .args(["-n", "-Y", BAD, "-r"])
+        .args(["-n", "-Y", MALFORMED_FILTER, "-r"])
         .arg(capture);
     // It takes its time on a busy machine.
-    let output = run(&mut command, PATIENCE * wait::patience()).expect("tshark");
+    let output = run(&mut command, TSHARK_TIMEOUT * wait::timeout_factor()).expect("tshark");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -141,7 +141,7 @@ fn settings() -> tempfile::TempDir {
     let mut command = tshark(directory.path());
     let listed = run(
         command.args(["-G", "protocols"]),
-        PATIENCE * wait::patience(),
+        TSHARK_TIMEOUT * wait::timeout_factor(),
     );
     let listed = listed.expect("tshark");
     assert!(listed.status.success(), "{listed:?}");
@@ -157,7 +157,7 @@ fn settings() -> tempfile::TempDir {
 }
 
 fn is_dissected(name: &str) -> bool {
-    DISSECTED.contains(&name)
+    DISSECTED_PROTOCOLS.contains(&name)
         || DISSECTED_PREFIXES
             .iter()
             .any(|prefix| name.starts_with(prefix))
@@ -168,13 +168,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::words::{tcp, udp};
+    use crate::packet_builders::{tcp, udp};
 
-    const HERE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
-    const THERE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+    const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
+    const DESTINATION: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 
     /// Writes frames as a capture file of the classic format, link type Ethernet.
-    fn written(frames: &[Vec<u8>]) -> tempfile::NamedTempFile {
+    fn pcap_file(frames: &[Vec<u8>]) -> tempfile::NamedTempFile {
         let mut bytes = Vec::new();
         for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 1] {
             bytes.extend(word.to_ne_bytes());
@@ -191,8 +191,8 @@ mod tests {
         file
     }
 
-    fn wrong(frames: &[Vec<u8>]) -> usize {
-        wrong_packets(written(frames).path()).lines().count()
+    fn malformed_count(frames: &[Vec<u8>]) -> usize {
+        malformed_packets(pcap_file(frames).path()).lines().count()
     }
 
     /// Ports of protocols that tshark knows: FTP, DNS, NetBIOS, LDAP, BGP, Kerberos, GTP, VXLAN, DoIP.
@@ -203,20 +203,20 @@ mod tests {
         let mut frames = Vec::new();
         for port in ports {
             for (source, destination) in [(port, 80), (40_000, port)] {
-                let (from, to) = ((HERE, source), (THERE, destination));
+                let (from, to) = ((SOURCE, source), (DESTINATION, destination));
                 frames.push(tcp(from, to).ack(1, 1).data(&payload).bytes(false));
                 frames.push(udp(from, to, &payload).bytes(false));
             }
         }
-        assert_eq!(wrong_packets(written(&frames).path()), "");
+        assert_eq!(malformed_packets(pcap_file(&frames).path()), "");
     }
 
     #[test]
     fn wrong_checksums_and_headers_are_found() {
-        let segment = tcp((HERE, 40_000), (THERE, 80)).ack(1, 1).data(b"data");
+        let segment = tcp((SOURCE, 40_000), (DESTINATION, 80)).ack(1, 1).data(b"data");
         let segment = segment.bytes(false);
-        let datagram = udp((HERE, 40_000), (THERE, 53), b"data").bytes(false);
-        assert_eq!(wrong(&[segment.clone(), datagram.clone()]), 0);
+        let datagram = udp((SOURCE, 40_000), (DESTINATION, 53), b"data").bytes(false);
+        assert_eq!(malformed_count(&[segment.clone(), datagram.clone()]), 0);
         let with = |frame: &[u8], at: usize, value: u8| {
             let mut frame = frame.to_vec();
             frame[at] = value;
@@ -231,8 +231,8 @@ mod tests {
             ("header length of TCP", with(&segment, 46, 0x10)),
             ("length of UDP", with(&datagram, 39, 4)),
         ] {
-            assert_eq!(wrong(&[segment.clone(), frame]), 1, "{what}");
+            assert_eq!(malformed_count(&[segment.clone(), frame]), 1, "{what}");
         }
-        assert_eq!(wrong(&[datagram[..38].to_vec()]), 1, "header cut off");
+        assert_eq!(malformed_count(&[datagram[..38].to_vec()]), 1, "header cut off");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use crate::site::Site;
+use crate::topology::Testbed;
 
 /// What the consumer's side speaks, and what the provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl Families {
     /// # Panics
     /// When it can't be made.
     #[must_use]
-    pub fn site(self) -> Site {
-        let site = Site::bare();
+    pub fn testbed(self) -> Testbed {
+        let site = Testbed::unconfigured();
         site.host.enable_ipv6("gw-p", &[]);
         site.a.enable_ipv6("eth0", &["fd00::5"]);
         site.provider.enable_ipv6("eth0", &["fd00:1::10"]);
@@ -96,14 +96,14 @@ impl Families {
 ///
 /// # Panics
 /// When the test does for one of them.
-pub fn each(test: impl Fn(Families, &Site) + Send + Sync) {
+pub fn for_each_family_pair(test: impl Fn(Families, &Testbed) + Send + Sync) {
     let mut failed = Vec::new();
     thread::scope(|scope| {
         let test = &test;
         let runs = Families::ALL.map(|families| {
             (
                 families,
-                scope.spawn(move || test(families, &families.site())),
+                scope.spawn(move || test(families, &families.testbed())),
             )
         });
         for (families, run) in runs {

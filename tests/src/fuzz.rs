@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use gateway::dataplane::contents::Contents;
-use gateway_common::{Verdict, native::World};
+use gateway::dataplane::map_snapshot::MapSnapshot;
+use gateway_common::{Verdict, sim::SimMaps};
 
 use crate::{
-    general,
-    lab::{SEED, Side, configuration},
+    differential::{SEED, Side, configuration},
+    fast_path_oracle,
     packet::Packet,
 };
 
 /// The longest frame of a sequence, in bytes.
-pub const LONGEST: usize = 2_048;
+pub const MAX_FRAME_LEN: usize = 2_048;
 
 /// The frames of a sequence, and where they come in.
 #[must_use]
@@ -28,7 +28,7 @@ pub fn frames(mut data: &[u8]) -> Vec<(Side, &[u8])> {
         frames.push((Side::ALL[usize::from(*side) % 4], frame));
         data = others;
     }
-    frames.retain(|(_, frame)| (15..=LONGEST).contains(&frame.len()));
+    frames.retain(|(_, frame)| (15..=MAX_FRAME_LEN).contains(&frame.len()));
     frames
 }
 
@@ -46,9 +46,9 @@ pub fn record(side: Side, frame: &[u8]) -> Vec<u8> {
 }
 
 /// The configuration's world, with nothing in its tables.
-fn world(contents: &Contents) -> World {
-    World {
-        seed: SEED,
+fn world(contents: &MapSnapshot) -> SimMaps {
+    SimMaps {
+        hash_seed: SEED,
         attachments: copy(&contents.attachments),
         egress: copy(&contents.egress),
         addresses: contents.addresses.iter().map(|(k, v)| (*k, *v)).collect(),
@@ -56,9 +56,9 @@ fn world(contents: &Contents) -> World {
         maglev: copy(&contents.maglev),
         backends: copy(&contents.backends),
         nat_addresses: copy(&contents.nat_addresses),
-        links: copy(&contents.links),
+        connections: copy(&contents.connections),
         limits: copy(&contents.limits),
-        ..World::default()
+        ..SimMaps::default()
     }
 }
 
@@ -72,7 +72,7 @@ fn copy<T: Copy>(map: &BTreeMap<u32, T>) -> std::collections::HashMap<u32, T> {
 /// When something does not hold that must.
 pub fn run(data: &[u8]) -> usize {
     thread_local! {
-        static CONTENTS: Contents = configuration();
+        static CONTENTS: MapSnapshot = configuration();
     }
     CONTENTS.with(|contents| {
         let mut world = world(contents);
@@ -84,14 +84,14 @@ pub fn run(data: &[u8]) -> usize {
     })
 }
 
-fn check(contents: &Contents, world: &mut World, side: Side, frame: &[u8]) {
+fn check(contents: &MapSnapshot, world: &mut SimMaps, side: Side, frame: &[u8]) {
     let ifindex = side as u32 + 1;
-    let counted = |world: &World| world.drops.values().sum::<u64>();
+    let counted = |world: &SimMaps| world.drops.values().sum::<u64>();
     let before = counted(world);
-    let (verdict, after) = general::process(world, ifindex, frame);
+    let (verdict, after) = fast_path_oracle::process(world, ifindex, frame);
     let drops = counted(world) - before;
     let wanted = match verdict {
-        Verdict::Drop(..) | Verdict::Reset(..) | Verdict::Error(..) => 1,
+        Verdict::Drop(..) | Verdict::TcpReset(..) | Verdict::IcmpError(..) => 1,
         Verdict::Pass | Verdict::Reply | Verdict::Redirect(_) => 0,
     };
     assert_eq!(drops, wanted, "{verdict:?} is counted {drops} times");
@@ -110,8 +110,8 @@ fn check(contents: &Contents, world: &mut World, side: Side, frame: &[u8]) {
             sound(&verdict, frame, &after);
         }
         // They are the gateway's own: whatever came in.
-        Verdict::Reset(..) | Verdict::Error(..) => {
-            Packet::read(&after)
+        Verdict::TcpReset(..) | Verdict::IcmpError(..) => {
+            Packet::parse(&after)
                 .unwrap_or_else(|error| panic!("{verdict:?}: {error}: {after:02x?}"));
         }
         Verdict::Reply | Verdict::Drop(..) => {}
@@ -125,8 +125,8 @@ fn check(contents: &Contents, world: &mut World, side: Side, frame: &[u8]) {
 
 /// What came in with its checksums right leaves with its checksums right.
 fn sound(verdict: &Verdict, frame: &[u8], after: &[u8]) {
-    if Packet::read(frame).is_ok()
-        && let Err(error) = Packet::read(after)
+    if Packet::parse(frame).is_ok()
+        && let Err(error) = Packet::parse(after)
     {
         panic!("{verdict:?}: {error}\n{frame:02x?}\n{after:02x?}");
     }

@@ -16,11 +16,11 @@ use crate::process::succeed;
 /// How all names begin; the process id follows, so that two runs do not meet.
 const PREFIX: &str = "plgt";
 
-static COUNT: AtomicU32 = AtomicU32::new(0);
+static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 
 /// A number that no other test of this process has had.
 pub fn unique() -> u32 {
-    COUNT.fetch_add(1, Ordering::Relaxed)
+    NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
 
 /// A network namespace.
@@ -86,10 +86,10 @@ impl Namespace {
 
     /// A command given as one line, its words separated by blanks.
     #[must_use]
-    pub fn line(&self, line: &str) -> Command {
-        let mut words = line.split_whitespace();
-        let mut command = self.command(words.next().unwrap_or_default());
-        command.args(words);
+    pub fn command_line(&self, line: &str) -> Command {
+        let mut arguments = line.split_whitespace();
+        let mut command = self.command(arguments.next().unwrap_or_default());
+        command.args(arguments);
         command
     }
 
@@ -98,8 +98,8 @@ impl Namespace {
     /// # Panics
     /// When it fails.
     #[track_caller]
-    pub fn ip(&self, words: &str) -> String {
-        succeed(&mut self.line(&format!("ip {words}")))
+    pub fn ip(&self, arguments: &str) -> String {
+        succeed(&mut self.command_line(&format!("ip {arguments}")))
     }
 
     /// Runs a function in a thread of its own that is in the namespace.
@@ -145,14 +145,14 @@ impl Namespace {
     }
 
     /// The same, with the far end's name.
-    pub fn connect_as(&self, interface: &str, other: &Self, far: &str) {
+    pub fn connect_as(&self, interface: &str, other: &Self, peer_interface: &str) {
         let there = other.name();
         self.ip(&format!(
-            "link add name {interface} type veth peer name {far} netns {there}"
+            "link add name {interface} type veth peer name {peer_interface} netns {there}"
         ));
         self.ip(&format!("link set dev {interface} up"));
-        other.ip(&format!("link set dev {far} up"));
-        succeed(&mut other.line(&format!("ethtool -K {far} gro on")));
+        other.ip(&format!("link set dev {peer_interface} up"));
+        succeed(&mut other.command_line(&format!("ethtool -K {peer_interface} gro on")));
     }
 }
 
@@ -175,7 +175,7 @@ fn remove_leftovers() {
     };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if is_left_over(&name) {
+        if is_leftover(&name) {
             let _raced = Command::new("ip").args(["netns", "delete", &name]).status();
         }
     }
@@ -183,13 +183,13 @@ fn remove_leftovers() {
         return;
     };
     for entry in entries.flatten() {
-        if is_left_over(&entry.file_name().to_string_lossy()) {
+        if is_leftover(&entry.file_name().to_string_lossy()) {
             let _raced = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-fn is_left_over(name: &str) -> bool {
+fn is_leftover(name: &str) -> bool {
     let id = name
         .strip_prefix(PREFIX)
         .and_then(|rest| rest.split('-').next());

@@ -8,14 +8,14 @@ use std::{
 
 use crate::{
     namespace::Namespace,
-    process::{Running, succeed},
+    process::{BackgroundProcess, succeed},
     wait,
 };
 
 /// nginx, in a namespace, on one address.
 #[derive(Debug)]
 pub struct Nginx {
-    _running: Running,
+    _running: BackgroundProcess,
     files: tempfile::TempDir,
 }
 
@@ -43,7 +43,7 @@ impl Nginx {
         };
         let question = format!("ss -Hltn src {socket}:80");
         wait::until_true("nginx to listen", || {
-            !succeed(&mut namespace.line(&question)).is_empty()
+            !succeed(&mut namespace.command_line(&question)).is_empty()
         });
         nginx
     }
@@ -59,7 +59,7 @@ impl Nginx {
     /// # Panics
     /// When there is no log.
     #[must_use]
-    pub fn clients(&self) -> Vec<String> {
+    pub fn client_addresses(&self) -> Vec<String> {
         let log = fs::read_to_string(self.files.path().join("access.log")).expect("a log");
         let clients = log.lines().filter_map(|line| line.split(' ').next());
         clients.map(str::to_owned).collect()
@@ -67,7 +67,7 @@ impl Nginx {
 }
 
 /// Runs nginx with its files in the directory, and one server of which this is the configuration.
-pub(crate) fn run(namespace: &Namespace, directory: &Path, server: &str) -> Running {
+pub(crate) fn run(namespace: &Namespace, directory: &Path, server: &str) -> BackgroundProcess {
     let configuration = directory.join("nginx.conf");
     let text = format!(
         "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
@@ -87,5 +87,5 @@ pub(crate) fn run(namespace: &Namespace, directory: &Path, server: &str) -> Runn
         .arg("-c")
         .arg(&configuration);
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    Running::start(&mut command).expect("nginx")
+    BackgroundProcess::start(&mut command).expect("nginx")
 }

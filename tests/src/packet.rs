@@ -270,10 +270,10 @@ impl Ipv4 {
                 if fold(sum(body, packet.pseudo(6, body.len()))) != 0xffff {
                     return Err("the TCP checksum is wrong".to_owned());
                 }
-                Transport::Tcp(Tcp::read(body).ok_or("the TCP header is broken")?)
+                Transport::Tcp(Tcp::parse(body).ok_or("the TCP header is broken")?)
             }
             17 => {
-                let udp = Udp::read(body).ok_or("the UDP header is broken")?;
+                let udp = Udp::parse(body).ok_or("the UDP header is broken")?;
                 let datagram = datagram(body);
                 if udp.checksummed
                     && fold(sum(datagram, packet.pseudo(17, datagram.len()))) != 0xffff
@@ -307,7 +307,7 @@ impl Ipv6 {
         }
     }
 
-    fn pseudo(&self, protocol: u8, length: usize) -> u64 {
+    fn pseudo_header_sum(&self, protocol: u8, length: usize) -> u64 {
         let start = sum(&self.source.octets(), u64::from(protocol));
         sum(&self.destination.octets(), start) + u64::from(short(length))
     }
@@ -326,7 +326,7 @@ impl Ipv6 {
             Transport::Other(protocol, body) => (*protocol, body.clone(), None),
         };
         if let Some(at) = checksum_at {
-            let pseudo = self.pseudo(protocol, body.len());
+            let pseudo = self.pseudo_header_sum(protocol, body.len());
             let mut value = if offloaded {
                 fold(pseudo)
             } else {
@@ -358,7 +358,7 @@ impl Ipv6 {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() < 40 || bytes[0] >> 4 != 6 {
             return Err(format!(
                 "no IPv6 header: {:02x?}",
@@ -370,7 +370,7 @@ impl Ipv6 {
             .get(40..length)
             .ok_or("the payload length is beyond the frame")?;
         let address = |at: usize| -> Ipv6Addr {
-            let octets: [u8; 16] = std::array::from_fn(|place| bytes[at + place]);
+            let octets: [u8; 16] = std::array::from_fn(|index| bytes[at + index]);
             octets.into()
         };
         let mut packet = Self {
@@ -382,14 +382,14 @@ impl Ipv6 {
         };
         let whole = |protocol| {
             let body = if protocol == 17 { datagram(body) } else { body };
-            fold(sum(body, packet.pseudo(protocol, body.len()))) == 0xffff
+            fold(sum(body, packet.pseudo_header_sum(protocol, body.len()))) == 0xffff
         };
         packet.transport = match bytes[6] {
             6 if !whole(6) => return Err("the TCP checksum is wrong".to_owned()),
             17 if !whole(17) => return Err("the UDP checksum is wrong".to_owned()),
             58 if !whole(58) => return Err("the ICMPv6 checksum is wrong".to_owned()),
-            6 => Transport::Tcp(Tcp::read(body).ok_or("the TCP header is broken")?),
-            17 => Transport::Udp(Udp::read(body).ok_or("the UDP header is broken")?),
+            6 => Transport::Tcp(Tcp::parse(body).ok_or("the TCP header is broken")?),
+            17 => Transport::Udp(Udp::parse(body).ok_or("the UDP header is broken")?),
             58 if body.len() >= 4 => Transport::Icmp(body[0], body[1], body[4..].to_vec()),
             _ => packet.transport,
         };
@@ -413,7 +413,7 @@ impl Tcp {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8]) -> Option<Self> {
         let fixed = bytes.get(..20)?;
         let header = usize::from(fixed[12] >> 4) * 4;
         let word = |at: usize| {
@@ -443,7 +443,7 @@ impl Udp {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8]) -> Option<Self> {
         let fixed = bytes.get(..8)?;
         let length = usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
         Some(Self {
@@ -485,16 +485,16 @@ impl Packet {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let head = bytes.get(..14).ok_or("no Ethernet header")?;
-        let mac = |at: usize| -> Mac { std::array::from_fn(|place| head[at + place]) };
+        let mac = |at: usize| -> Mac { std::array::from_fn(|index| head[at + index]) };
         let ether_type = u16::from_be_bytes([head[12], head[13]]);
         let body = &bytes[14..];
         let content = match ether_type {
             0x0800 => Content::Ipv4(Ipv4::read(body)?),
-            0x86dd => Content::Ipv6(Ipv6::read(body)?),
+            0x86dd => Content::Ipv6(Ipv6::parse(body)?),
             0x0806 if body.len() >= 28 => {
-                let mac = |at: usize| -> Mac { std::array::from_fn(|place| body[at + place]) };
+                let mac = |at: usize| -> Mac { std::array::from_fn(|index| body[at + index]) };
                 let address =
                     |at: usize| Ipv4Addr::new(body[at], body[at + 1], body[at + 2], body[at + 3]);
                 Content::Arp(Arp {
@@ -564,20 +564,20 @@ mod tests {
         let mut bytes = bytes;
         let checksum = !fold(sum(&bytes[14..34], 0));
         bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
-        let packet = Packet::read(&bytes).unwrap();
+        let packet = Packet::parse(&bytes).unwrap();
         assert_eq!(packet.bytes(false), bytes);
         bytes[44] ^= 1;
-        assert!(Packet::read(&bytes).is_ok(), "no checksum, no complaint");
+        assert!(Packet::parse(&bytes).is_ok(), "no checksum, no complaint");
         bytes[30] ^= 1;
         assert!(
-            Packet::read(&bytes)
+            Packet::parse(&bytes)
                 .unwrap_err()
                 .contains("IPv4 header's checksum")
         );
     }
 
     #[test]
-    fn checksums_are_checked() {
+    fn wrong_checksums_are_rejected() {
         let tcp = Tcp {
             source: 1,
             destination: 2,

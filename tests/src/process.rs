@@ -13,12 +13,12 @@ use crate::wait;
 
 /// A program in the background; killed when dropped.
 #[derive(Debug)]
-pub struct Running {
+pub struct BackgroundProcess {
     child: Child,
     what: String,
 }
 
-impl Running {
+impl BackgroundProcess {
     /// Starts a command.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl Running {
 
     /// Its process id.
     #[must_use]
-    pub fn id(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
@@ -43,7 +43,7 @@ impl Running {
     /// # Panics
     /// When the system does not tell.
     #[must_use]
-    pub fn ended(&mut self) -> bool {
+    pub fn has_exited(&mut self) -> bool {
         self.child.try_wait().expect("a child's state").is_some()
     }
 
@@ -62,11 +62,11 @@ impl Running {
         let id = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         let _gone = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM);
         let what = format!("the end of {}", self.what);
-        wait::until_true(&what, || self.ended());
+        wait::until_true(&what, || self.has_exited());
     }
 }
 
-impl Drop for Running {
+impl Drop for BackgroundProcess {
     fn drop(&mut self) {
         self.kill();
     }

@@ -12,7 +12,7 @@ impl Random {
     }
 
     /// The next one, of 64 bits.
-    pub const fn word(&mut self) -> u64 {
+    pub const fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -24,24 +24,24 @@ impl Random {
     /// # Panics
     /// When `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.word() >> 33).expect("31 bits") % end
+        usize::try_from(self.next_u64() >> 33).expect("31 bits") % end
     }
 
     /// A byte.
     pub const fn byte(&mut self) -> u8 {
-        self.word().to_be_bytes()[0]
+        self.next_u64().to_be_bytes()[0]
     }
 
     /// One of these.
     ///
     /// # Panics
     /// When there are none.
-    pub fn of<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
         &list[self.below(list.len())]
     }
 
     /// Whether the case has come that comes once in so many.
-    pub fn chance(&mut self, of: usize) -> bool {
+    pub fn one_in(&mut self, of: usize) -> bool {
         self.below(of) == 0
     }
 }

@@ -6,12 +6,12 @@ use std::{
 };
 
 /// How long a condition may take that should come at once.
-pub const SOON: Duration = Duration::from_secs(15);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// By how much longer everything takes here: `GATEWAY_TEST_PATIENCE`, for emulated machines.
+/// By how much longer everything takes here: `PLGW_TEST_PATIENCE`, for emulated machines.
 #[must_use]
-pub fn patience() -> u32 {
-    let given = std::env::var("GATEWAY_TEST_PATIENCE").ok();
+pub fn timeout_factor() -> u32 {
+    let given = std::env::var("PLGW_TEST_PATIENCE").ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
@@ -22,7 +22,7 @@ pub fn patience() -> u32 {
 #[track_caller]
 pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
-    let deadline = deadline * patience();
+    let deadline = deadline * timeout_factor();
     loop {
         if let Some(value) = condition() {
             return value;
@@ -38,5 +38,5 @@ pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> O
 /// As [`until`].
 #[track_caller]
 pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
-    until(what, SOON, || condition().then_some(()));
+    until(what, DEFAULT_TIMEOUT, || condition().then_some(()));
 }

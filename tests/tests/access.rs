@@ -13,34 +13,34 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tests::{
     agent::{Agent, binary},
-    authority::Authority,
-    issuer::Issuer,
     namespace::Namespace,
     nginx::Nginx,
-    office::{LISTEN, Office, read},
+    oidc_provider::OidcProvider,
     process::{fail, succeed},
     site::{BACKENDS, ENDPOINT},
+    test_ca::TestCa,
+    topologyfixture::{LISTEN, TlsFixture, read_token},
     wait,
 };
 
 #[test]
 fn two_tenants_and_an_operator_go_through_the_life_of_a_connection() {
-    let office = Office::open(|_, _, _| {});
-    let agent = &office.site.agent;
-    office.site.wait_for_backends();
-    let _servers = BACKENDS.map(|address| Nginx::start(&office.site.provider, address));
+    let office = TlsFixture::start(|_, _, _| {});
+    let agent = &office.testbed.agent;
+    office.testbed.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&office.testbed.provider, address));
     agent.cli("endpoint delete a/web");
-    let consumer = office.token("a/ci", "consumer");
-    let provider = office.token("shop/desk", "provider");
-    let stranger = office.token("b/ci", "admin");
+    let consumer = office.create_token_file("a/ci", "consumer");
+    let provider = office.create_token_file("shop/desk", "provider");
+    let stranger = office.create_token_file("b/ci", "admin");
     let alias = agent.json("service show shop/web")["status"]["alias"].clone();
     let alias = alias.as_str().expect("an alias");
-    let ask = |token: &PathBuf, line: &str| succeed(&mut office.remote(token, line));
+    let ask = |token: &PathBuf, line: &str| succeed(&mut office.remote_cli(token, line));
     let fetch = || {
         let mut curl = office
-            .site
+            .testbed
             .a
-            .line(&format!("curl -sS -m 3 http://{ENDPOINT}/name"));
+            .command_line(&format!("curl -sS -m 3 http://{ENDPOINT}/name"));
         curl.output().expect("curl").status.success()
     };
 
@@ -57,14 +57,14 @@ fn two_tenants_and_an_operator_go_through_the_life_of_a_connection() {
     assert!(list.contains("a/new") && list.contains("hello"), "{list}");
 
     // Nobody else decides, nor sees it.
-    let refusal = fail(&mut office.remote(&consumer, "connection approve a/new"));
+    let refusal = fail(&mut office.remote_cli(&consumer, "connection approve a/new"));
     assert!(
         refusal.contains("no connection of an endpoint a/new"),
         "{refusal}"
     );
-    let refusal = fail(&mut office.remote(&stranger, "endpoint show a/new"));
+    let refusal = fail(&mut office.remote_cli(&stranger, "endpoint show a/new"));
     assert!(refusal.contains("there is no tenant a"), "{refusal}");
-    let refusal = fail(&mut office.remote(&provider, "endpoint delete a/new"));
+    let refusal = fail(&mut office.remote_cli(&provider, "endpoint delete a/new"));
     assert!(refusal.contains("there is no tenant a"), "{refusal}");
 
     // Approval, revocation, approval again, and the end.
@@ -83,7 +83,7 @@ fn two_tenants_and_an_operator_go_through_the_life_of_a_connection() {
     assert!(fetch());
     ask(&provider, "connection remove a/new");
     assert!(!fetch());
-    let refusal = fail(&mut office.remote(&provider, "connection approve a/new"));
+    let refusal = fail(&mut office.remote_cli(&provider, "connection approve a/new"));
     assert!(refusal.contains("Disconnected"), "{refusal}");
     ask(&consumer, "endpoint delete a/new");
 
@@ -113,7 +113,7 @@ fn two_tenants_and_an_operator_go_through_the_life_of_a_connection() {
 }
 
 /// What each operation needs of a tenant's user: the table that this test holds the program to.
-fn needed(operation: &str) -> &'static str {
+fn required_permission(operation: &str) -> &'static str {
     match operation {
         "alive" | "ready" => "nothing",
         "show_caller" | "list_events" | "list_tenants" | "list_connections" | "apply"
@@ -145,7 +145,7 @@ fn needed(operation: &str) -> &'static str {
     }
 }
 
-fn may(role: &str, needed: &str) -> bool {
+fn has_permission(role: &str, needed: &str) -> bool {
     match needed {
         "nothing" => true,
         "anyone" => role != "nobody",
@@ -160,9 +160,14 @@ fn may(role: &str, needed: &str) -> bool {
 
 #[test]
 fn every_route_times_every_role() {
-    let office = Office::open(|_, _, _| {});
+    let office = TlsFixture::start(|_, _, _| {});
     let roles = ["viewer", "consumer", "provider", "admin"];
-    let tokens = roles.map(|role| (role, read(&office.token(&format!("a/{role}"), role))));
+    let tokens = roles.map(|role| {
+        (
+            role,
+            read_token(&office.create_token_file(&format!("a/{role}"), role)),
+        )
+    });
     let (status, document) = office.curl("GET", "/openapi.json", &[]);
     assert_eq!(status, 200);
     let document: Value = serde_json::from_str(&document).expect("JSON");
@@ -171,7 +176,7 @@ fn every_route_times_every_role() {
         for (method, operation) in item.as_object().expect("operations") {
             let method = method.to_uppercase();
             let id = operation["operationId"].as_str().expect("an id");
-            let needed = needed(id);
+            let needed = required_permission(id);
             let in_tenant = |tenant: &str| {
                 path.replace("{tenant}", tenant)
                     .replace("{name}", "nothing")
@@ -185,15 +190,15 @@ fn every_route_times_every_role() {
             };
             let mut ask = |token: Option<&str>, tenant: &str| -> (u16, Value) {
                 let header = format!("authorization: Bearer {}", token.unwrap_or_default());
-                let mut words = body.to_vec();
+                let mut arguments = body.to_vec();
                 if token.is_some() {
-                    words.extend(["-H", &header]);
+                    arguments.extend(["-H", &header]);
                 }
                 asked += 1;
-                let (status, text) = office.curl(&method, &in_tenant(tenant), &words);
+                let (status, text) = office.curl(&method, &in_tenant(tenant), &arguments);
                 (status, serde_json::from_str(&text).unwrap_or(Value::Null))
             };
-            let open = may("nobody", needed);
+            let open = has_permission("nobody", needed);
             assert_eq!(ask(None, "a").0 != 401, open, "{id} of nobody");
             assert_eq!(
                 ask(Some("gwt_unknown"), "a").0 != 401,
@@ -202,7 +207,7 @@ fn every_route_times_every_role() {
             );
             for (role, token) in &tokens {
                 let (status, answer) = ask(Some(token), "a");
-                if may(role, needed) {
+                if has_permission(role, needed) {
                     assert!(
                         ![401, 403].contains(&status),
                         "{id} of {role}: {status} {answer}"
@@ -233,21 +238,21 @@ fn every_route_times_every_role() {
     }
     assert!(asked > 300, "{asked}");
     // The operator may do all of it, but only on the socket.
-    assert_eq!(office.site.agent.http("GET", "/v1/status", None).0, 200);
+    assert_eq!(office.testbed.agent.http("GET", "/v1/status", None).0, 200);
 }
 
 #[test]
 fn a_service_that_is_not_visible_does_not_exist_whatever_it_is_called() {
-    let office = Office::open(|_, _, _| {});
-    let agent = &office.site.agent;
+    let office = TlsFixture::start(|_, _, _| {});
+    let agent = &office.testbed.agent;
     agent.cli("service update shop/web --visibility b");
     let alias = agent.json("service show shop/web")["status"]["alias"].clone();
-    let token = read(&office.token("a/t", "admin"));
+    let token = read_token(&office.create_token_file("a/t", "admin"));
     let create = |service: &str| {
         let body = json!({ "name": "x", "network": "net", "addresses": ["10.0.0.77"], "service": service });
         let header = format!("authorization: Bearer {token}");
         let body = body.to_string();
-        let words = [
+        let arguments = [
             "-H",
             &header,
             "-H",
@@ -255,7 +260,7 @@ fn a_service_that_is_not_visible_does_not_exist_whatever_it_is_called() {
             "-d",
             &body,
         ];
-        let (status, text) = office.curl("POST", "/v1/tenants/a/endpoints", &words);
+        let (status, text) = office.curl("POST", "/v1/tenants/a/endpoints", &arguments);
         (status, text.replace(service, "SERVICE"))
     };
     let never = create("never/was");
@@ -271,13 +276,13 @@ fn a_service_that_is_not_visible_does_not_exist_whatever_it_is_called() {
 
 #[test]
 fn a_token_that_is_revoked_or_expired_counts_no_more_on_open_streams_too() {
-    let office = Office::open(|_, _, _| {});
-    let agent = &office.site.agent;
-    let path = office.token("a/stream", "viewer");
-    let token = read(&path);
-    assert_eq!(office.with_token(&token, "GET", "/v1/tenants/a").0, 200);
+    let office = TlsFixture::start(|_, _, _| {});
+    let agent = &office.testbed.agent;
+    let path = office.create_token_file("a/stream", "viewer");
+    let token = read_token(&path);
+    assert_eq!(office.get_with_token(&token, "GET", "/v1/tenants/a").0, 200);
 
-    let mut command = office.remote(&path, "-o json event list --follow");
+    let mut command = office.remote_cli(&path, "-o json event list --follow");
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -306,7 +311,7 @@ fn a_token_that_is_revoked_or_expired_counts_no_more_on_open_streams_too() {
     );
 
     agent.cli("tenant token revoke a/stream");
-    let (status, refusal) = office.with_token(&token, "GET", "/v1/tenants/a");
+    let (status, refusal) = office.get_with_token(&token, "GET", "/v1/tenants/a");
     assert_eq!(status, 401, "{refusal}");
     // The stream ends, and what happens afterwards is not on it.
     agent.cli("endpoint create a/late --network net --address 10.0.0.120 --service shop/web");
@@ -315,15 +320,15 @@ fn a_token_that_is_revoked_or_expired_counts_no_more_on_open_streams_too() {
     assert!(!rest.iter().any(|line| line.contains("a/late")), "{rest:?}");
     assert!(child.wait().expect("its end").success());
 
-    let short = office.authority.directory().join("short");
+    let short = office.ca.directory().join("short");
     agent.cli(&format!(
         "tenant token create a/short --role viewer --expires-in 2s --to {}",
         short.display()
     ));
-    let short = read(&short);
-    assert_eq!(office.with_token(&short, "GET", "/v1/tenants/a").0, 200);
+    let short = read_token(&short);
+    assert_eq!(office.get_with_token(&short, "GET", "/v1/tenants/a").0, 200);
     wait::until_true("the token's end", || {
-        office.with_token(&short, "GET", "/v1/tenants/a").0 == 401
+        office.get_with_token(&short, "GET", "/v1/tenants/a").0 == 401
     });
     // Nowhere is a secret kept or shown.
     let listed = agent.cli("tenant token list -o json");
@@ -339,18 +344,18 @@ fn a_token_that_is_revoked_or_expired_counts_no_more_on_open_streams_too() {
 #[test]
 fn users_of_two_identity_systems_meet() {
     let mut issuers = Vec::new();
-    let office = Office::open(|site, authority, agent| {
-        issuers.push(Issuer::start(&site.host, authority, 8444));
-        issuers.push(Issuer::start(&site.host, authority, 8445));
+    let office = TlsFixture::start(|site, ca, agent| {
+        issuers.push(OidcProvider::start(&site.host, ca, 8444));
+        issuers.push(OidcProvider::start(&site.host, ca, 8445));
         let settings = format!(
             "{},audience=gateway {},audience=gateway",
             issuers[0].url, issuers[1].url
         );
         agent
             .settings
-            .insert("GATEWAY_OIDC_ISSUERS".to_owned(), settings);
+            .insert("PLGW_OIDC_ISSUERS".to_owned(), settings);
     });
-    let agent = &office.site.agent;
+    let agent = &office.testbed.agent;
     let [first, second] = [&issuers[0].url, &issuers[1].url];
     agent.cli(&format!(
         "tenant identity create a/ops --issuer {first} --claim groups --value ops --role consumer"
@@ -359,17 +364,17 @@ fn users_of_two_identity_systems_meet() {
         "tenant identity create shop/boss --issuer {second} --value boss --role provider"
     ));
     let refusal = agent
-        .refused("tenant identity create a/x --issuer https://elsewhere --value x --role viewer");
+        .cli_error("tenant identity create a/x --issuer https://elsewhere --value x --role viewer");
     assert!(
         refusal.contains("not an issuer that the gateway trusts"),
         "{refusal}"
     );
 
     let consumer =
-        issuers[0].token(json!({ "groups": ["dev", "ops"], "preferred_username": "kim" }));
-    let provider = issuers[1].token(json!({ "sub": "boss" }));
+        issuers[0].sign_token(json!({ "groups": ["dev", "ops"], "preferred_username": "kim" }));
+    let provider = issuers[1].sign_token(json!({ "sub": "boss" }));
     let whoami = |token: &str| {
-        let (status, text) = office.with_token(token, "GET", "/v1/whoami");
+        let (status, text) = office.get_with_token(token, "GET", "/v1/whoami");
         assert_eq!(status, 200, "{text}");
         serde_json::from_str::<Value>(&text).expect("JSON")
     };
@@ -380,20 +385,23 @@ fn users_of_two_identity_systems_meet() {
     );
     assert_eq!(whoami(&provider)["roles"], json!({ "shop": "provider" }));
     // What one system says counts for that system's identities only.
-    let liar = issuers[0].token(json!({ "sub": "boss" }));
+    let liar = issuers[0].sign_token(json!({ "sub": "boss" }));
     assert_eq!(whoami(&liar)["roles"], json!({}));
-    assert_eq!(office.with_token(&liar, "GET", "/v1/tenants/shop").0, 404);
+    assert_eq!(
+        office.get_with_token(&liar, "GET", "/v1/tenants/shop").0,
+        404
+    );
 
     // What is not genuine, not for us, or too old.
     let none = {
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let claims = issuers[0].claims(json!({ "groups": ["ops"] }));
+        let claims = issuers[0].with_default_claims(json!({ "groups": ["ops"] }));
         format!("{}.{}.", part(json!({ "alg": "none" })), part(claims))
     };
     let secret = {
         let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
         let key = jsonwebtoken::EncodingKey::from_secret(b"public");
-        let claims = issuers[0].claims(json!({ "groups": ["ops"] }));
+        let claims = issuers[0].with_default_claims(json!({ "groups": ["ops"] }));
         jsonwebtoken::encode(&header, &claims, &key).expect("a token")
     };
     let mut forged = consumer.clone();
@@ -401,41 +409,41 @@ fn users_of_two_identity_systems_meet() {
     for (what, token) in [
         (
             "audience",
-            issuers[0].token(json!({ "aud": "others", "groups": ["ops"] })),
+            issuers[0].sign_token(json!({ "aud": "others", "groups": ["ops"] })),
         ),
         (
             "expiry",
-            issuers[0].token(json!({ "exp": 1_000_000_000, "groups": ["ops"] })),
+            issuers[0].sign_token(json!({ "exp": 1_000_000_000, "groups": ["ops"] })),
         ),
         (
             "not yet",
-            issuers[0].token(json!({ "nbf": 4_000_000_000u64, "groups": ["ops"] })),
+            issuers[0].sign_token(json!({ "nbf": 4_000_000_000u64, "groups": ["ops"] })),
         ),
         (
             "other's key",
-            issuers[1].token(json!({ "iss": first, "groups": ["ops"] })),
+            issuers[1].sign_token(json!({ "iss": first, "groups": ["ops"] })),
         ),
         (
             "issuer",
-            issuers[0].token(json!({ "iss": "https://elsewhere", "groups": ["ops"] })),
+            issuers[0].sign_token(json!({ "iss": "https://elsewhere", "groups": ["ops"] })),
         ),
         ("unsigned", none),
         ("symmetric", secret),
         ("forged", forged),
         ("no token", "a.b.c".to_owned()),
     ] {
-        let (status, text) = office.with_token(&token, "GET", "/v1/whoami");
+        let (status, text) = office.get_with_token(&token, "GET", "/v1/whoami");
         assert_eq!(status, 401, "{what}: {text}");
     }
 
     // Another key, and the old one is worth nothing.
-    issuers[0].rotate("second");
-    let rotated = issuers[0].token(json!({ "groups": ["ops"] }));
+    issuers[0].rotate_key("second");
+    let rotated = issuers[0].sign_token(json!({ "groups": ["ops"] }));
     wait::until_true("the new key to be known", || {
-        office.with_token(&rotated, "GET", "/v1/whoami").0 == 200
+        office.get_with_token(&rotated, "GET", "/v1/whoami").0 == 200
     });
-    let old = issuers[0].token_by(0, json!({ "groups": ["ops"] }));
-    assert_eq!(office.with_token(&old, "GET", "/v1/whoami").0, 401);
+    let old = issuers[0].sign_token_with_key(0, json!({ "groups": ["ops"] }));
+    assert_eq!(office.get_with_token(&old, "GET", "/v1/whoami").0, 401);
     // Taking the identity away takes effect at once.
     agent.cli("tenant identity delete a/ops");
     assert_eq!(whoami(&rotated)["roles"], json!({}));
@@ -443,14 +451,14 @@ fn users_of_two_identity_systems_meet() {
 
 #[test]
 fn a_client_certificate_is_as_good_as_a_token() {
-    let office = Office::open(|_, _, _| {});
-    let agent = &office.site.agent;
+    let office = TlsFixture::start(|_, _, _| {});
+    let agent = &office.testbed.agent;
     agent.cli(&format!(
         "tenant identity create a/build --issuer certificate --claim dns --value build --role viewer --authority {}",
-        office.authority.certificate().display()
+        office.ca.certificate().display()
     ));
-    let signed = office.authority.sign("build");
-    let words = |signed: &tests::authority::Signed| {
+    let signed = office.ca.issue("build");
+    let certificate_arguments = |signed: &tests::test_ca::IssuedCertificate| {
         [
             "--cert".to_owned(),
             signed.certificate.display().to_string(),
@@ -458,8 +466,8 @@ fn a_client_certificate_is_as_good_as_a_token() {
             signed.key.display().to_string(),
         ]
     };
-    let ask = |signed: &tests::authority::Signed, path: &str| {
-        let words = words(signed);
+    let ask = |signed: &tests::test_ca::IssuedCertificate, path: &str| {
+        let words = certificate_arguments(signed);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         office.curl("GET", path, &words)
     };
@@ -470,22 +478,22 @@ fn a_client_certificate_is_as_good_as_a_token() {
         "{text}"
     );
     assert_eq!(ask(&signed, "/v1/tenants/shop").0, 404);
-    assert_eq!(ask(&office.authority.sign("other"), "/v1/tenants/a").0, 404);
+    assert_eq!(ask(&office.ca.issue("other"), "/v1/tenants/a").0, 404);
     // One that another authority signed does not get as far as asking.
-    let strangers = Authority::new();
-    let foreign = strangers.sign("build");
-    let mut command = office.site.host.command("curl");
+    let strangers = TestCa::new();
+    let foreign = strangers.issue("build");
+    let mut command = office.testbed.host.command("curl");
     command.args(["-sS", "-m", "20"]);
-    command.arg("--cacert").arg(office.authority.certificate());
+    command.arg("--cacert").arg(office.ca.certificate());
     command
-        .args(words(&foreign))
+        .args(certificate_arguments(&foreign))
         .arg(format!("https://{LISTEN}/v1/whoami"));
     let refusal = fail(&mut command);
     assert!(refusal.contains("alert"), "{refusal}");
     // The command line shows one as well.
-    let mut command = office.site.host.command(&binary().display().to_string());
+    let mut command = office.testbed.host.command(&binary().display().to_string());
     command.args(["whoami", "--server", &format!("https://{LISTEN}"), "--ca"]);
-    command.arg(office.authority.certificate());
+    command.arg(office.ca.certificate());
     command.arg("--client-certificate").arg(&signed.certificate);
     command.arg("--client-key").arg(&signed.key);
     let shown = succeed(&mut command);
@@ -494,34 +502,34 @@ fn a_client_certificate_is_as_good_as_a_token() {
 
 #[test]
 fn a_new_certificate_is_taken_up_without_a_restart() {
-    let mut office = Office::open(|_, _, _| {});
-    let subject = |office: &Office| {
-        let mut curl = office.site.host.command("curl");
+    let mut office = TlsFixture::start(|_, _, _| {});
+    let subject = |office: &TlsFixture| {
+        let mut curl = office.testbed.host.command("curl");
         curl.args(["-sSv", "-m", "20", "--cacert"]);
-        curl.arg(office.authority.certificate());
+        curl.arg(office.ca.certificate());
         curl.arg(format!("https://{LISTEN}/healthz"));
         let output = curl.output().expect("curl");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     assert!(subject(&office).contains("CN=gateway"));
-    let old = office.authority.directory().join("gateway.pem");
+    let old = office.ca.directory().join("gateway.pem");
     // A file that is none leaves the old one in use.
     let good = fs::read(&old).expect("a file");
     fs::write(&old, "nonsense").expect("a file");
-    office.site.agent.hang_up();
+    office.testbed.agent.send_sighup();
     wait::until_true("the refusal", || {
         office
-            .site
+            .testbed
             .agent
             .log()
             .contains("the old certificate stays in use")
     });
     assert!(subject(&office).contains("CN=gateway"));
     fs::write(&old, good).expect("a file");
-    let new = office.authority.sign("renewed");
+    let new = office.ca.issue("renewed");
     fs::copy(&new.certificate, &old).expect("a copy");
-    fs::copy(&new.key, office.authority.directory().join("gateway.key")).expect("a copy");
-    office.site.agent.hang_up();
+    fs::copy(&new.key, office.ca.directory().join("gateway.key")).expect("a copy");
+    office.testbed.agent.send_sighup();
     wait::until_true("the new certificate", || {
         subject(&office).contains("CN=renewed")
     });
@@ -529,9 +537,9 @@ fn a_new_certificate_is_taken_up_without_a_restart() {
 
 #[test]
 fn slow_and_broken_clients_hold_nobody_up() {
-    let office = Office::open(|_, _, _| {});
+    let office = TlsFixture::start(|_, _, _| {});
     // Connections that say nothing, and some that say nonsense.
-    let held = office.site.host.run_in(|| {
+    let held = office.testbed.host.run_in(|| {
         let mut held = Vec::new();
         for number in 0..300 {
             let mut stream = std::net::TcpStream::connect(LISTEN).expect("a connection");
@@ -550,9 +558,9 @@ fn slow_and_broken_clients_hold_nobody_up() {
     assert_eq!(office.curl("GET", "/healthz", &words).0, 200);
     drop(held);
     wait::until_true("room for the first address again", || {
-        let mut curl = office.site.host.command("curl");
+        let mut curl = office.testbed.host.command("curl");
         curl.args(["-sS", "-m", "5", "--cacert"])
-            .arg(office.authority.certificate());
+            .arg(office.ca.certificate());
         let output = curl.arg(format!("https://{LISTEN}/healthz")).output();
         output.is_ok_and(|output| output.status.success())
     });
@@ -563,24 +571,24 @@ fn a_listener_without_a_certificate_is_refused() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::prepare(&host);
     let mut command = agent.run_command();
-    command.env("GATEWAY_LISTEN", LISTEN);
+    command.env("PLGW_LISTEN", LISTEN);
     let refusal = fail(&mut command);
     assert!(
         refusal.contains("needs tls_certificate and tls_key"),
         "{refusal}"
     );
     let mut command = agent.run_command();
-    command.env("GATEWAY_LISTEN", LISTEN);
-    command.env("GATEWAY_TLS_CERTIFICATE", "/nowhere.pem");
-    command.env("GATEWAY_TLS_KEY", "/nowhere.key");
+    command.env("PLGW_LISTEN", LISTEN);
+    command.env("PLGW_TLS_CERTIFICATE", "/nowhere.pem");
+    command.env("PLGW_TLS_KEY", "/nowhere.key");
     let refusal = fail(&mut command);
     assert!(refusal.contains("could not read /nowhere.pem"), "{refusal}");
 }
 
 #[test]
 fn the_agent_gives_up_what_it_does_not_need() {
-    let office = Office::open(|_, _, _| {});
-    let status = fs::read_to_string(format!("/proc/{}/status", office.site.agent.id()));
+    let office = TlsFixture::start(|_, _, _| {});
+    let status = fs::read_to_string(format!("/proc/{}/status", office.testbed.agent.pid()));
     let status = status.expect("its status");
     let field = |name: &str| {
         let mut lines = status.lines();
@@ -600,7 +608,8 @@ fn the_agent_gives_up_what_it_does_not_need() {
     }
     assert_eq!(field("NoNewPrivs"), "1");
     // All of its threads.
-    let threads = fs::read_dir(format!("/proc/{}/task", office.site.agent.id())).expect("threads");
+    let threads =
+        fs::read_dir(format!("/proc/{}/task", office.testbed.agent.pid())).expect("threads");
     for thread in threads.flatten() {
         let status = fs::read_to_string(thread.path().join("status")).expect("a status");
         let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -608,23 +617,23 @@ fn the_agent_gives_up_what_it_does_not_need() {
         assert_eq!(has & !kept, 0, "{thread:?}: {has:x}");
     }
     // What is secret is in no list of processes, and in no answer.
-    let line = fs::read(format!("/proc/{}/cmdline", office.site.agent.id())).expect("a line");
+    let line = fs::read(format!("/proc/{}/cmdline", office.testbed.agent.pid())).expect("a line");
     assert!(!String::from_utf8_lossy(&line).contains("gwt_"));
 }
 
 #[test]
 fn a_tenant_applies_what_is_its_own_and_learns_nothing_of_others() {
-    let office = Office::open(|_, _, _| {});
-    let admin = office.token("a/admin", "admin");
-    let viewer = office.token("a/viewer", "viewer");
+    let office = TlsFixture::start(|_, _, _| {});
+    let admin = office.create_token_file("a/admin", "admin");
+    let viewer = office.create_token_file("a/viewer", "viewer");
     let directory = tempfile::tempdir().expect("a directory");
     let apply = |token: &PathBuf, text: &str| {
         let path = directory.path().join("m.yaml");
         fs::write(&path, text).expect("a file");
-        office.remote(token, &format!("apply -f {}", path.display()))
+        office.remote_cli(token, &format!("apply -f {}", path.display()))
     };
     // Its own part, as it is.
-    let own = succeed(&mut office.remote(&admin, "export"));
+    let own = succeed(&mut office.remote_cli(&admin, "export"));
     assert!(
         own.contains("name: a\n") && !own.contains("shop/web\n  alias") && !own.contains("gw-p"),
         "{own}"
@@ -668,10 +677,10 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
         refusal.contains("is decided by the service's provider"),
         "{refusal}"
     );
-    let agent = &office.site.agent;
+    let agent = &office.testbed.agent;
     assert!(
         agent
-            .refused("endpoint show a/another")
+            .cli_error("endpoint show a/another")
             .contains("there is no")
     );
     agent.cli("connection remove a/more");
@@ -688,10 +697,10 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
 
 #[test]
 fn a_dry_run_tells_nothing_of_endpoints_that_the_caller_may_not_see() {
-    let office = Office::open(|_, _, _| {});
+    let office = TlsFixture::start(|_, _, _| {});
     // One that waits, one that is approved, one that does not exist, of tenants with and without endpoints.
-    office.site.agent.cli("connection approve b/web");
-    let token = office.token("a/viewer", "viewer");
+    office.testbed.agent.cli("connection approve b/web");
+    let token = office.create_token_file("a/viewer", "viewer");
     let directory = tempfile::tempdir().expect("a directory");
     let stranger = "b/web";
     for state in ["Pending", "Approved", "Rejected", "Disconnected"] {
@@ -700,7 +709,7 @@ fn a_dry_run_tells_nothing_of_endpoints_that_the_caller_may_not_see() {
             let text = format!("connections: [{{endpoint: {endpoint}, state: {state}}}]");
             fs::write(&path, text).expect("a file");
             let line = format!("apply --dry-run -f {}", path.display());
-            fail(&mut office.remote(&token, &line)).replace(endpoint, "ENDPOINT")
+            fail(&mut office.remote_cli(&token, &line)).replace(endpoint, "ENDPOINT")
         };
         let exists = ask(stranger);
         assert!(exists.contains("there is no endpoint"), "{exists}");

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::{
     agent::Agent,
     namespace::Namespace,
-    site::{ENDPOINT, Site},
+    topology::{ENDPOINT, Testbed},
 };
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ fn problem(text: &str) -> Value {
 
 #[test]
 fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
-    let site = Site::new();
+    let site = Testbed::new();
     let endpoint = |address: &str| {
         json!({ "name": "new", "network": "net", "addresses": [address], "service": "shop/web" })
             .to_string()
@@ -23,7 +23,7 @@ fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
     let long = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
     let tenants = "/v1/tenants";
     let endpoints = "/v1/tenants/a/endpoints";
-    for (method, path, body, status, code, field, words) in [
+    for (method, path, body, status, code, field, detail) in [
         (
             "GET",
             "/v1/nothing",
@@ -239,7 +239,7 @@ fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
             "{method} {path}: {text}"
         );
         let detail = document["detail"].as_str().unwrap_or("");
-        assert!(detail.contains(words), "{method} {path}: {text}");
+        assert!(detail.contains(detail), "{method} {path}: {text}");
         assert!(!document["title"].as_str().unwrap_or("").is_empty());
     }
     // None of it changed anything.
@@ -317,7 +317,7 @@ fn a_write_for_an_old_version_is_refused() {
 
 #[test]
 fn the_connections_states_are_those_of_the_book() {
-    let site = Site::new();
+    let site = Testbed::new();
     let state = || {
         site.agent.json("endpoint show a/web")["status"]["connection"]["state"]
             .as_str()
@@ -339,16 +339,16 @@ fn the_connections_states_are_those_of_the_book() {
     assert_eq!(connection["reason"], "because");
     assert_eq!(connection["decided_by"], "operator (uid 0)");
     for verb in ["approve", "reject", "remove"] {
-        let text = site.agent.refused(&format!("connection {verb} a/web"));
+        let text = site.agent.cli_error(&format!("connection {verb} a/web"));
         assert!(text.contains("Disconnected is final"), "{text}");
     }
     site.agent.cli("connection approve b/web");
     assert!(
         site.agent
-            .refused("connection approve b/web")
+            .cli_error("connection approve b/web")
             .contains("Approved can't be approved")
     );
-    let text = site.agent.refused("service delete shop/web");
+    let text = site.agent.cli_error("service delete shop/web");
     assert!(
         text.contains("1 approved connections") && text.contains("force"),
         "{text}"
@@ -370,7 +370,7 @@ fn the_connections_states_are_those_of_the_book() {
 
 #[test]
 fn a_service_gets_further_resources_and_keeps_those_that_endpoints_are_bound_to() {
-    let site = Site::new();
+    let site = Testbed::new();
     let agent = &site.agent;
     let shown = agent.cli("service resource add shop/web sql --port 5432 --backend 10.1.0.20");
     assert!(
@@ -380,7 +380,7 @@ fn a_service_gets_further_resources_and_keeps_those_that_endpoints_are_bound_to(
     agent.cli(
         "endpoint create a/sql --network net --address 10.0.0.150 --service shop/web --resource sql",
     );
-    let refusal = agent.refused("service resource remove shop/web sql");
+    let refusal = agent.cli_error("service resource remove shop/web sql");
     assert!(refusal.contains("sql"), "{refusal}");
     agent.cli("service resource update shop/web sql --port 5433:5432 --port 5434");
     let spec = &agent.json("service show shop/web");
@@ -395,8 +395,8 @@ fn a_service_gets_further_resources_and_keeps_those_that_endpoints_are_bound_to(
 
 #[test]
 fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
-    let site = Site::new();
-    for (line, words) in [
+    let site = Testbed::new();
+    for (line, expected) in [
         ("tenant create a --networks 3", "tenant a exists already"),
         ("tenant delete nobody", "there is no tenant nobody"),
         ("network show a/none", "there is no network a/none"),
@@ -435,14 +435,14 @@ fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
         ),
     ] {
         let output = tests::process::run(
-            &mut site.agent.command(line),
+            &mut site.agent.cli_command(line),
             std::time::Duration::from_secs(20),
         )
         .expect("the command line");
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{line}: {text}");
         assert!(
-            text.starts_with("gateway: ") && text.contains(words),
+            text.starts_with("plgw: ") && text.contains(expected),
             "{line}: {text}"
         );
         assert_eq!(text.lines().count(), 1, "{line}: {text}");
@@ -456,7 +456,7 @@ fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
         "service create shop/x --network net --port 0 --nat 10.1.2.0/30",
     ] {
         let output = tests::process::run(
-            &mut site.agent.command(line),
+            &mut site.agent.cli_command(line),
             std::time::Duration::from_secs(20),
         )
         .expect("the command line");
@@ -466,7 +466,7 @@ fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
 
 #[test]
 fn tables_fit_a_hundred_columns_and_json_and_yaml_are_whole() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     site.agent.cli("network create a/out --interface not-there");
     for line in [
         "tenant list",
@@ -519,7 +519,7 @@ fn the_socket_is_for_root_and_its_group() {
 
 #[test]
 fn what_a_consumer_sees_does_not_tell_where_the_service_is() {
-    let site = Site::new();
+    let site = Testbed::new();
     let text = site.agent.cli("-o json endpoint show a/web");
     for secret in ["10.1.0.", "gw-p"] {
         assert!(!text.contains(secret), "{secret}: {text}");

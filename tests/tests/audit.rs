@@ -12,57 +12,60 @@ use std::{
 use serde_json::{Map, Value, json};
 use tests::{
     agent::{Agent, binary},
-    authority::Authority,
     process::succeed,
-    site::Site,
+    site::Testbed,
+    topology_ca::TestCa,
     wait,
 };
 
 const LISTEN: &str = "127.0.0.1:8443";
 
 /// A gateway that tenants reach over TLS, with small rings.
-struct Desk {
-    site: Site,
-    authority: Authority,
+struct AuditFixture {
+    testbed: Testbed,
+    authority: TestCa,
 }
 
 /// The room of each ring.
-const KEPT: usize = 100;
+const EVENT_RETENTION: usize = 100;
 
-impl Desk {
-    fn open() -> Self {
-        let authority = Authority::new();
-        let mut site = Site::new();
+impl AuditFixture {
+    fn start() -> Self {
+        let ca = TestCa::new();
+        let mut site = Testbed::new();
         site.host.ip("link set lo up");
-        let server = authority.sign("gateway");
+        let server = ca.issue("gateway");
         for (key, value) in [
             ("LISTEN", LISTEN.to_owned()),
             ("TLS_CERTIFICATE", server.certificate.display().to_string()),
             ("TLS_KEY", server.key.display().to_string()),
-            ("EVENTS_KEPT", KEPT.to_string()),
+            ("EVENTS_KEPT", EVENT_RETENTION.to_string()),
             // The flood is to arrive whole.
             ("CHANGES_PER_SECOND", "0".to_owned()),
             ("TENANT_CHANGES_PER_SECOND", "0".to_owned()),
         ] {
-            site.agent.settings.insert(format!("GATEWAY_{key}"), value);
+            site.agent.settings.insert(format!("PLGW_{key}"), value);
         }
         site.agent.stop();
         site.agent.restart();
-        Self { site, authority }
+        Self {
+            testbed: site,
+            authority: ca,
+        }
     }
 
     /// Returns the text of a new token.
     fn token(&self, token: &str, role: &str) -> String {
         let line = format!("tenant token create {token} --role {role}");
-        let made = self.site.agent.json(&line);
+        let made = self.testbed.agent.json(&line);
         made["secret"].as_str().expect("a secret").to_owned()
     }
 
     /// Sends requests over one connection; returns the answers, each with its status.
     fn send(&self, token: &str, requests: &[(&str, &str, Option<String>)]) -> Vec<(u16, String)> {
         let mut config = String::new();
-        for (place, (method, path, body)) in requests.iter().enumerate() {
-            if place > 0 {
+        for (index, (method, path, body)) in requests.iter().enumerate() {
+            if index > 0 {
                 config.push_str("next\n");
             }
             config.push_str(&format!(
@@ -80,7 +83,7 @@ impl Desk {
         }
         let file = self.authority.directory().join("requests");
         fs::write(&file, config).expect("a file");
-        let mut command = self.site.host.command("curl");
+        let mut command = self.testbed.host.command("curl");
         let output = succeed(command.arg("-K").arg(&file));
         let mut answers = Vec::new();
         let mut body = String::new();
@@ -136,8 +139,8 @@ fn ids(list: &Value) -> Vec<String> {
 
 #[test]
 fn a_flood_of_label_changes_erases_no_other_trail_webhook_event_or_idempotency_key() {
-    let mut desk = Desk::open();
-    let agent = &desk.site.agent;
+    let mut desk = AuditFixture::start();
+    let agent = &desk.testbed.agent;
     // It can't be told anything, so its events stay undelivered.
     for webhook in ["b/hook", "a/hook"] {
         agent.cli(&format!(
@@ -165,7 +168,7 @@ fn a_flood_of_label_changes_erases_no_other_trail_webhook_event_or_idempotency_k
         .clone();
     assert!(ids(&before).len() > 3, "{before}");
 
-    desk.flood(&hostile, "a/web", 4 * KEPT);
+    desk.flood(&hostile, "a/web", 4 * EVENT_RETENTION);
 
     assert_eq!(desk.get(&victim, events), before);
     // What the operator did, and what the hostile tenant did of more weight, is there too.
@@ -174,37 +177,37 @@ fn a_flood_of_label_changes_erases_no_other_trail_webhook_event_or_idempotency_k
     for event in &operators {
         assert!(after.contains(event), "{event}");
     }
-    assert_eq!(after.len(), operators.len() + KEPT);
+    assert_eq!(after.len(), operators.len() + EVENT_RETENTION);
     let own = desk.get(&hostile, events);
     let labels = own["items"].as_array().expect("items").iter();
     assert_eq!(
         labels
             .filter(|event| event["fields"] == json!(["labels"]))
             .count(),
-        KEPT
+        EVENT_RETENTION
     );
     // The repeated request gets the answer that it got: one that is forgotten gets 200, as all is there.
     assert_eq!(desk.send(&victim, &[create])[0].0, 201);
     let status = |webhook: &str| {
         let tenant = webhook.split('/').next().expect("a tenant");
         let list = desk
-            .site
+            .testbed
             .agent
             .json(&format!("tenant webhook list {tenant}"));
         list[0]["status"].clone()
     };
     assert_eq!(status("b/hook")["events_lost"], 0);
     let lost = status("a/hook")["events_lost"].as_u64();
-    assert!(lost >= Some(3 * KEPT as u64 - 1), "{lost:?}");
+    assert!(lost >= Some(3 * EVENT_RETENTION as u64 - 1), "{lost:?}");
     // All of it is so after a restart.
-    desk.site.agent.stop();
-    desk.site.agent.restart();
+    desk.testbed.agent.stop();
+    desk.testbed.agent.restart();
     assert_eq!(desk.get(&victim, events), before);
 }
 
 #[test]
 fn a_trail_is_followed_and_resumed_by_identifiers_that_tell_nothing_but_the_time() {
-    let desk = Desk::open();
+    let desk = AuditFixture::start();
     let own = desk.token("b/own", "consumer");
     let other = desk.token("a/other", "consumer");
     let endpoint = |name: &str, address: &str| json!({ "name": name, "network": "net", "addresses": [address], "service": "shop/web" });
@@ -279,9 +282,9 @@ fn hostile_server(path: &PathBuf, status: &'static str, body: String) {
 /// within a value.
 const HOSTILE: &str = "x\u{1b}[2J\u{9b}31m\u{202e}\u{200b}\nforged";
 
-fn assert_harmless(output: &[u8]) {
+fn assert_no_control_characters(output: &[u8]) {
     let text = String::from_utf8(output.to_vec()).expect("UTF-8");
-    let bad = |c: char| c != '\n' && gateway::model::text::is_refused(c);
+    let bad = |c: char| c != '\n' && gateway::model::text::is_forbidden(c);
     assert!(!text.chars().any(bad), "{text:?}");
     assert!(
         !text.lines().any(|line| line.starts_with("forged")),
@@ -348,7 +351,7 @@ fn a_hostile_servers_answers_do_not_reach_the_terminal() {
             let output = command.output().expect("the command line");
             let whole = [&output.stdout[..], &output.stderr].concat();
             assert!(!whole.is_empty(), "{line}");
-            assert_harmless(&whole);
+            assert_no_control_characters(&whole);
             // Escaped, nothing is lost.
             if format != "table" && answer == tenant {
                 let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
@@ -371,7 +374,7 @@ fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
 
 /// Makes a body for each bounded or free part of a schema that breaks just that one rule; with the words
 /// that the refusal has.
-fn breaches(
+fn violations(
     document: &Value,
     schema: &Value,
     wrap: &dyn Fn(Value) -> Value,
@@ -418,11 +421,11 @@ fn breaches(
     }
     for several in ["oneOf", "anyOf", "allOf"] {
         for one in schema[several].as_array().into_iter().flatten() {
-            breaches(document, one, wrap, found);
+            violations(document, one, wrap, found);
         }
     }
     if schema["items"].is_object() {
-        breaches(
+        violations(
             document,
             &schema["items"],
             &|value| wrap(json!([value])),
@@ -430,7 +433,7 @@ fn breaches(
         );
     }
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        breaches(
+        violations(
             document,
             property,
             &|value| wrap(json!({ name: value })),
@@ -439,7 +442,7 @@ fn breaches(
     }
     if schema["additionalProperties"].is_object() {
         let inner = &schema["additionalProperties"];
-        breaches(
+        violations(
             document,
             inner,
             &|value| wrap(json!({ "key": value })),
@@ -450,7 +453,7 @@ fn breaches(
 
 #[test]
 fn one_more_than_every_limit_and_every_kind_of_invisible_character_is_refused() {
-    let site = Site::new();
+    let site = Testbed::new();
     let agent = &site.agent;
     let document: Value =
         serde_json::from_str(&agent.http("GET", "/openapi.json", None).1).expect("JSON");
@@ -466,19 +469,19 @@ fn one_more_than_every_limit_and_every_kind_of_invisible_character_is_refused() 
                 .replace("{name}", "web")
                 .replace("{link_id}", "7");
             let mut bodies = Vec::new();
-            breaches(&document, schema, &|value| value, &mut bodies);
-            for (body, words) in bodies {
+            violations(&document, schema, &|value| value, &mut bodies);
+            for (body, expected) in bodies {
                 let text = body.to_string();
                 let (status, answer) = agent.http(&method.to_uppercase(), &path, Some(&text));
                 assert_eq!(status, 422, "{method} {path} {text:.200}: {answer}");
                 let problem: Value = serde_json::from_str(&answer).expect("JSON");
                 let detail = problem["detail"].as_str().expect("a sentence");
                 assert!(
-                    detail.contains(&words),
+                    detail.contains(&expected),
                     "{method} {path} {text:.200}: {answer}"
                 );
                 assert!(problem["field"].is_string(), "{answer}");
-                assert_harmless(answer.as_bytes());
+                assert_no_control_characters(answer.as_bytes());
                 *tried.entry(path.clone()).or_default() += 1;
             }
         }
@@ -491,7 +494,7 @@ fn one_more_than_every_limit_and_every_kind_of_invisible_character_is_refused() 
 
 #[test]
 fn a_tenant_can_not_fill_the_gateway_with_services() {
-    let site = Site::new();
+    let site = Testbed::new();
     let agent: &Agent = &site.agent;
     let names = |prefix: &str| -> Vec<String> {
         (0..512)
@@ -536,7 +539,7 @@ fn a_tenant_can_not_fill_the_gateway_with_services() {
         agent.http("GET", "/readyz", None).0 == 200
     });
     let mut text = String::new();
-    let mut listed = agent.command("service list shop");
+    let mut listed = agent.cli_command("service list shop");
     let mut child = listed.stdout(Stdio::piped()).spawn().expect("a command");
     child
         .stdout

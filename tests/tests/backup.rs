@@ -19,10 +19,10 @@ use gateway::{
 use serde_json::{Value, json};
 use tests::{
     agent::{Agent, binary},
-    authority::Authority,
     namespace::Namespace,
-    process::{Running, fail, run, succeed},
-    site::Site,
+    process::{BackgroundProcess, fail, run, succeed},
+    site::Testbed,
+    topology_ca::TestCa,
     wait,
 };
 
@@ -42,15 +42,15 @@ fn offline(agent: &Agent, arguments: &str, file: &Path) -> Command {
 }
 
 /// A site, and the file and content of its backup.
-struct BackedUp {
-    site: Site,
+struct BackupFixture {
+    testbed: Testbed,
     directory: tempfile::TempDir,
     content: Vec<u8>,
 }
 
-impl BackedUp {
+impl BackupFixture {
     fn new() -> Self {
-        let site = Site::new();
+        let site = Testbed::new();
         site.agent.cli("connection approve a/web");
         site.agent.cli("tenant token create a/t --role viewer");
         let directory = tempfile::tempdir().expect("a directory");
@@ -58,13 +58,13 @@ impl BackedUp {
         site.agent.cli(&format!("backup {}", file.display()));
         let content = fs::read(&file).expect("the backup");
         Self {
-            site,
+            testbed: site,
             directory,
             content,
         }
     }
 
-    fn good(&self) -> PathBuf {
+    fn valid_backup(&self) -> PathBuf {
         self.directory.path().join("good")
     }
 
@@ -76,7 +76,7 @@ impl BackedUp {
     }
 
     /// The backup with its entries changed, under a right checksum.
-    fn crafted(&self, change: impl FnOnce(&mut Vec<Entry>)) -> Vec<u8> {
+    fn craft(&self, change: impl FnOnce(&mut Vec<Entry>)) -> Vec<u8> {
         let mut backup = Backup::decode(&self.content).expect("the backup");
         change(&mut backup.entries);
         backup.entries.sort_by(|one, other| one.key.cmp(&other.key));
@@ -84,42 +84,42 @@ impl BackedUp {
     }
 
     /// Checks that each file is refused by the running agent and without one, and changes nothing.
-    fn all_refused(&mut self, files: &[(&str, Vec<u8>, &str)]) {
-        let before = self.site.agent.cli("export");
-        let tokens = self.site.agent.json("tenant token list");
+    fn expect_all_refused(&mut self, files: &[(&str, Vec<u8>, &str)]) {
+        let before = self.testbed.agent.cli("export");
+        let tokens = self.testbed.agent.json("tenant token list");
         for (what, content, says) in files {
             let file = self.file(content);
             let line = format!("restore --yes {}", file.display());
-            let refusal = self.site.agent.refused(&line);
+            let refusal = self.testbed.agent.cli_error(&line);
             assert!(refusal.contains(says), "{what}: {refusal}");
             assert!(!refusal.contains("SELECT"), "{what}: {refusal}");
         }
-        assert_eq!(self.site.agent.cli("export"), before);
-        assert_eq!(self.site.agent.json("tenant token list"), tokens);
-        self.site.agent.stop();
-        let store = self.site.agent.state_directory().join("state.db");
+        assert_eq!(self.testbed.agent.cli("export"), before);
+        assert_eq!(self.testbed.agent.json("tenant token list"), tokens);
+        self.testbed.agent.stop();
+        let store = self.testbed.agent.state_directory().join("state.db");
         let bytes = fs::read(&store).expect("the store");
         for (what, content, says) in files {
             let file = self.file(content);
-            let refusal = fail(&mut offline(&self.site.agent, "--yes", &file));
+            let refusal = fail(&mut offline(&self.testbed.agent, "--yes", &file));
             assert!(refusal.contains(says), "{what}: {refusal}");
             assert_eq!(fs::read(&store).expect("the store"), bytes, "{what}");
         }
-        for entry in fs::read_dir(self.site.agent.state_directory()).expect("a directory") {
+        for entry in fs::read_dir(self.testbed.agent.state_directory()).expect("a directory") {
             let name = entry.expect("a file").file_name();
             let name = name.to_string_lossy();
             let of_store = ["state.db", "state.db-wal", "state.db-shm"].contains(&&*name);
             assert!(of_store, "{name} is left beside the store");
         }
-        self.site.agent.restart();
-        assert_eq!(self.site.agent.cli("export"), before);
-        assert_eq!(self.site.agent.json("tenant token list"), tokens);
+        self.testbed.agent.restart();
+        assert_eq!(self.testbed.agent.cli("export"), before);
+        assert_eq!(self.testbed.agent.json("tenant token list"), tokens);
     }
 }
 
 #[test]
 fn what_is_no_whole_backup_is_refused_and_changes_nothing() {
-    let mut backed_up = BackedUp::new();
+    let mut backed_up = BackupFixture::new();
     let good = backed_up.content.clone();
     let mut flipped = good.clone();
     let middle = flipped.len() / 2;
@@ -131,7 +131,7 @@ fn what_is_no_whole_backup_is_refused_and_changes_nothing() {
         .arg("CREATE TABLE entry (key, value, revision)");
     succeed(&mut of_store);
     let sqlite = fs::read(sqlite).expect("a file");
-    backed_up.all_refused(&[
+    backed_up.expect_all_refused(&[
         ("nothing", Vec::new(), "the backup is empty"),
         ("a word", b"nonsense".to_vec(), "this is no backup"),
         ("a database", sqlite, "put it in place as state.db"),
@@ -147,7 +147,7 @@ fn what_is_no_whole_backup_is_refused_and_changes_nothing() {
 }
 
 /// Returns a change of one entry's JSON.
-fn edited(key: &str, edit: impl Fn(&mut Value)) -> impl FnOnce(&mut Vec<Entry>) {
+fn edit_entry(key: &str, edit: impl Fn(&mut Value)) -> impl FnOnce(&mut Vec<Entry>) {
     move |entries| {
         let entry = entries.iter_mut().find(|entry| entry.key == key);
         let entry = entry.expect("the entry");
@@ -158,12 +158,12 @@ fn edited(key: &str, edit: impl Fn(&mut Value)) -> impl FnOnce(&mut Vec<Entry>) 
 }
 
 /// Returns a change that takes an entry away.
-fn without(key: &str) -> impl FnOnce(&mut Vec<Entry>) {
+fn remove_entry(key: &str) -> impl FnOnce(&mut Vec<Entry>) {
     move |entries| entries.retain(|entry| entry.key != key)
 }
 
 /// Returns a change that gives the last event another identifier.
-fn last_event(id: EventId) -> impl FnOnce(&mut Vec<Entry>) {
+fn set_last_event(id: EventId) -> impl FnOnce(&mut Vec<Entry>) {
     move |entries| {
         let events = entries.iter_mut().filter(|e| e.key.starts_with("events/"));
         let entry = events.last().expect("an event");
@@ -176,7 +176,7 @@ fn last_event(id: EventId) -> impl FnOnce(&mut Vec<Entry>) {
 
 #[test]
 fn crafted_backups_are_refused_and_change_nothing() {
-    let mut backed_up = BackedUp::new();
+    let mut backed_up = BackupFixture::new();
     let entries = Backup::decode(&backed_up.content)
         .expect("the backup")
         .entries;
@@ -198,7 +198,7 @@ fn crafted_backups_are_refused_and_change_nothing() {
     };
     let connection = other.object.connection;
     let set = |key, pointer: &'static str, value: Value| {
-        backed_up.crafted(edited(key, move |json| {
+        backed_up.craft(edit_entry(key, move |json| {
             *json.pointer_mut(pointer).expect("a field") = value.clone();
         }))
     };
@@ -260,51 +260,51 @@ fn crafted_backups_are_refused_and_change_nothing() {
         ),
         (
             "no network",
-            backed_up.crafted(without("networks/a/net")),
+            backed_up.craft(remove_entry("networks/a/net")),
             "there is no network",
         ),
         (
             "no service",
-            backed_up.crafted(without(shop)),
+            backed_up.craft(remove_entry(shop)),
             "there is no service",
         ),
         (
             "no tenant",
-            backed_up.crafted(without("tenants/a")),
+            backed_up.craft(remove_entry("tenants/a")),
             "there is no tenant",
         ),
         (
             "the last event",
-            backed_up.crafted(last_event(latest)),
+            backed_up.craft(set_last_event(latest)),
             "can't be restored",
         ),
         (
             "a late event",
-            backed_up.crafted(last_event(EventId::numbered((1 << 53) + 1))),
+            backed_up.craft(set_last_event(EventId::from_number((1 << 53) + 1))),
             "above 2^53",
         ),
         (
             "a late revision",
-            backed_up.crafted(|entries| entries[0].revision = u64::MAX),
+            backed_up.craft(|entries| entries[0].revision = u64::MAX),
             "above 2^53",
         ),
         (
             "an unknown key",
-            backed_up.crafted(|entries| entries[0].key = "zz/x".to_owned()),
+            backed_up.craft(|entries| entries[0].key = "zz/x".to_owned()),
             "can't be restored",
         ),
         (
             "no JSON",
-            backed_up.crafted(|entries| entries[0].value = "nonsense".to_owned()),
+            backed_up.craft(|entries| entries[0].value = "nonsense".to_owned()),
             "can't be restored",
         ),
         (
             "deep JSON",
-            backed_up.crafted(|entries| entries[0].value = "[".repeat(1 << 20)),
+            backed_up.craft(|entries| entries[0].value = "[".repeat(1 << 20)),
             "can't be restored",
         ),
     ];
-    backed_up.all_refused(&files);
+    backed_up.expect_all_refused(&files);
 }
 
 fn uuid() -> String {
@@ -312,7 +312,7 @@ fn uuid() -> String {
 }
 
 /// Runs a command line of an agent on a terminal, and types an answer.
-fn on_a_terminal(agent: &Agent, line: &str, answer: &str) -> Output {
+fn run_on_terminal(agent: &Agent, line: &str, answer: &str) -> Output {
     let typed = tempfile::NamedTempFile::new().expect("a file");
     let mut file = typed.as_file();
     writeln!(file, "{answer}").expect("an answer");
@@ -322,20 +322,20 @@ fn on_a_terminal(agent: &Agent, line: &str, answer: &str) -> Output {
         .args(["-c", "script -qec \"$1\" /dev/null < \"$2\"", "sh"])
         .arg(format!("{} {line}", binary().display()))
         .arg(typed.path())
-        .env("GATEWAY_SOCKET", agent.socket());
+        .env("PLGW_SOCKET", agent.socket());
     run(&mut command, Duration::from_secs(60)).expect("a command that runs")
 }
 
 #[test]
 fn a_restore_shows_what_it_changes_and_asks() {
-    let backed_up = BackedUp::new();
-    let agent = &backed_up.site.agent;
-    let good = backed_up.good().display().to_string();
+    let backed_up = BackupFixture::new();
+    let agent = &backed_up.testbed.agent;
+    let good = backed_up.valid_backup().display().to_string();
     agent.cli("connection reject a/web");
     agent.cli("tenant create later");
     let changed = agent.cli("export");
     // Nobody can have read what changes.
-    let refusal = agent.refused(&format!("restore {good}"));
+    let refusal = agent.cli_error(&format!("restore {good}"));
     assert!(refusal.contains("give --yes"), "{refusal}");
     let plan = agent.json(&format!("restore --dry-run {good}"));
     assert_eq!(plan["foreign"], false);
@@ -355,13 +355,13 @@ fn a_restore_shows_what_it_changes_and_asks() {
     );
     let line = format!("restore {good}");
     for answer in ["n", "", "nonsense"] {
-        let said = on_a_terminal(agent, &line, answer);
+        let said = run_on_terminal(agent, &line, answer);
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
         assert!(!said.status.success(), "{answer:?}: {text}");
         assert!(text.contains("nothing was changed"), "{answer:?}: {text}");
     }
     assert_eq!(agent.cli("export"), changed);
-    let said = on_a_terminal(agent, &line, "y");
+    let said = run_on_terminal(agent, &line, "y");
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     assert!(
         said.status.success() && text.contains("Restore this?"),
@@ -376,23 +376,23 @@ fn a_restore_shows_what_it_changes_and_asks() {
 
 #[test]
 fn a_restore_without_an_agent_asks_too() {
-    let mut backed_up = BackedUp::new();
-    backed_up.site.agent.cli("tenant create later");
-    backed_up.site.agent.stop();
-    let agent = &backed_up.site.agent;
+    let mut backed_up = BackupFixture::new();
+    backed_up.testbed.agent.cli("tenant create later");
+    backed_up.testbed.agent.stop();
+    let agent = &backed_up.testbed.agent;
     let store = agent.state_directory().join("state.db");
     let bytes = fs::read(&store).expect("the store");
-    let refusal = fail(&mut offline(agent, "", &backed_up.good()));
+    let refusal = fail(&mut offline(agent, "", &backed_up.valid_backup()));
     assert!(refusal.contains("give --yes"), "{refusal}");
-    let shown = succeed(&mut offline(agent, "--dry-run", &backed_up.good()));
+    let shown = succeed(&mut offline(agent, "--dry-run", &backed_up.valid_backup()));
     assert!(shown.contains("tenants"), "{shown}");
     assert_eq!(fs::read(&store).expect("the store"), bytes);
-    succeed(&mut offline(agent, "--yes", &backed_up.good()));
-    backed_up.site.agent.restart();
-    let refusal = backed_up.site.agent.refused("tenant show later");
+    succeed(&mut offline(agent, "--yes", &backed_up.valid_backup()));
+    backed_up.testbed.agent.restart();
+    let refusal = backed_up.testbed.agent.cli_error("tenant show later");
     assert!(refusal.contains("there is no tenant later"), "{refusal}");
     let aside = backed_up
-        .site
+        .testbed
         .agent
         .state_directory()
         .join("state.db.before-restore");
@@ -404,13 +404,13 @@ fn a_restore_without_an_agent_asks_too() {
 
 #[test]
 fn the_backup_of_another_gateway_must_be_meant() {
-    let backed_up = BackedUp::new();
-    let good = backed_up.good();
+    let backed_up = BackupFixture::new();
+    let good = backed_up.valid_backup();
     let host = Arc::new(Namespace::new("gw"));
     let mut other = Agent::start(&host);
     other.cli("tenant create mine");
     let line = good.display().to_string();
-    let refusal = other.refused(&format!("restore --yes {line}"));
+    let refusal = other.cli_error(&format!("restore --yes {line}"));
     assert!(
         refusal.contains("another gateway") && refusal.contains("--foreign"),
         "{refusal}"
@@ -423,7 +423,7 @@ fn the_backup_of_another_gateway_must_be_meant() {
     other.restart();
     other.cli("tenant show mine");
     other.cli(&format!("restore --yes --foreign {line}"));
-    other.refused("tenant show mine");
+    other.cli_error("tenant show mine");
     // It is still itself: backups of it are its own.
     let own = backed_up.directory.path().join("own");
     other.cli(&format!("backup {}", own.display()));
@@ -441,7 +441,7 @@ fn the_backup_of_another_gateway_must_be_meant() {
 }
 
 /// Starts an agent with a umask that takes nothing away.
-fn with_open_umask(host: &Arc<Namespace>, agent: &Agent) -> Running {
+fn start_with_open_umask(host: &Arc<Namespace>, agent: &Agent) -> BackgroundProcess {
     let mut command = host.command("sh");
     command
         .args(["-c", "umask 0; exec \"$0\" run"])
@@ -452,7 +452,7 @@ fn with_open_umask(host: &Arc<Namespace>, agent: &Agent) -> Running {
         }
     }
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let running = Running::start(&mut command).expect("the agent");
+    let running = BackgroundProcess::start(&mut command).expect("the agent");
     let socket = agent.socket();
     wait::until_true("the agent", || {
         std::os::unix::net::UnixStream::connect(&socket).is_ok()
@@ -468,7 +468,7 @@ fn mode(path: &Path) -> u32 {
 fn whatever_the_umask_nobody_else_can_use_the_agents_files() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::prepare(&host);
-    let _running = with_open_umask(&host, &agent);
+    let _running = start_with_open_umask(&host, &agent);
     agent.cli("tenant create a");
     let secret = agent.json("tenant token create a/t --role viewer")["secret"].to_string();
     let state = agent.state_directory();
@@ -504,7 +504,7 @@ fn whatever_the_umask_nobody_else_can_use_the_agents_files() {
             .arg(binary())
             .args(line.split_whitespace())
             .arg(file)
-            .env("GATEWAY_SOCKET", &socket);
+            .env("PLGW_SOCKET", &socket);
         succeed(&mut command);
         assert_eq!(mode(file), 0o600, "{}", file.display());
     }
@@ -557,15 +557,15 @@ fn an_agent_does_not_start_on_files_that_others_can_use() {
         assert!(refusal.contains(&remedy), "{refusal}");
         chown(path, Some(0), None).expect("an owner");
     }
-    let authority = Authority::new();
-    let signed = authority.sign("localhost");
+    let ca = TestCa::new();
+    let signed = ca.issue("localhost");
     for (key, value) in [
-        ("GATEWAY_LISTEN", "127.0.0.1:0".to_owned()),
+        ("PLGW_LISTEN", "127.0.0.1:0".to_owned()),
         (
-            "GATEWAY_TLS_CERTIFICATE",
+            "PLGW_TLS_CERTIFICATE",
             signed.certificate.display().to_string(),
         ),
-        ("GATEWAY_TLS_KEY", signed.key.display().to_string()),
+        ("PLGW_TLS_KEY", signed.key.display().to_string()),
     ] {
         agent.settings.insert(key.to_owned(), value);
     }
@@ -591,11 +591,11 @@ fn a_second_agent_with_the_same_run_directory_is_refused_with_the_first_ones_pro
         .to_string();
     second
         .settings
-        .insert("GATEWAY_RUN_DIR".to_owned(), run.clone());
+        .insert("PLGW_RUN_DIR".to_owned(), run.clone());
     let refusal = fail(&mut second.run_command());
     let says = format!(
         "another agent is running with {run} (process {})",
-        first.id()
+        first.pid()
     );
     assert!(refusal.contains(&says), "{refusal}");
     // The socket is still the first one's.

@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use tests::{agent::Agent, families::Families, process::succeed, site::Site, wait};
+use tests::{agent::Agent, families::Families, process::succeed, topology::Testbed, wait};
 
 /// A site of the family whose agent probes addresses before it takes them.
-fn site(families: Families) -> Site {
-    let mut site = families.site();
+fn testbed(families: Families) -> Testbed {
+    let mut site = families.testbed();
     site.agent.cli("endpoint delete a/web");
     site.agent.stop();
     site.agent.settings = BTreeMap::from([
-        ("GATEWAY_ADDRESS_PROBES".to_owned(), "3".to_owned()),
-        (
-            "GATEWAY_ADDRESS_PROBE_INTERVAL".to_owned(),
-            "100".to_owned(),
-        ),
+        ("PLGW_ADDRESS_PROBES".to_owned(), "3".to_owned()),
+        ("PLGW_ADDRESS_PROBE_INTERVAL".to_owned(), "100".to_owned()),
     ]);
     site.agent.restart();
     site.wait_for_backends();
@@ -37,20 +34,20 @@ fn wait_for_state(agent: &Agent, state: &str) {
 }
 
 /// The hardware address of the consumer's station.
-fn station(site: &Site) -> String {
+fn client_mac(site: &Testbed) -> String {
     let link = site.a.ip("-o link show dev eth0");
-    let mut words = link.split_whitespace();
-    words
+    let mut fields = link.split_whitespace();
+    fields
         .by_ref()
         .find(|word| *word == "link/ether")
         .expect("an Ethernet interface");
-    words.next().expect("an address").to_owned()
+    fields.next().expect("an address").to_owned()
 }
 
 #[test]
 fn an_address_that_another_station_has_is_not_taken() {
     for families in [Families::V4ToV4, Families::V6ToV6] {
-        let site = site(families);
+        let site = testbed(families);
         let bits = if families == Families::V4ToV4 { 24 } else { 64 };
         let nodad = if bits == 64 { "nodad" } else { "" };
         let address = families.endpoint();
@@ -60,7 +57,7 @@ fn an_address_that_another_station_has_is_not_taken() {
         wait_for_state(&site.agent, "conflict");
         let shown = site.agent.cli("endpoint show a/web");
         assert!(
-            shown.contains(&format!("station {} has it", station(&site))),
+            shown.contains(&format!("station {} has it", client_mac(&site))),
             "{shown}"
         );
         assert!(site.agent.log().contains("is in use by station"));
@@ -73,20 +70,20 @@ fn an_address_that_another_station_has_is_not_taken() {
 #[test]
 fn a_free_one_is_taken_after_the_probes_and_announced() {
     for families in [Families::V4ToV4, Families::V6ToV6] {
-        let site = site(families);
+        let site = testbed(families);
         let sniffer = if families == Families::V4ToV4 {
             "arp"
         } else {
             "icmp6"
         };
         let capture = tempfile::NamedTempFile::new().expect("a file");
-        let mut tcpdump = site.a.line(&format!(
+        let mut tcpdump = site.a.command_line(&format!(
             "tcpdump -n -l -i eth0 --immediate-mode -Z root {sniffer}"
         ));
         tcpdump
             .stdout(capture.reopen().expect("a file"))
             .stderr(std::process::Stdio::piped());
-        let _tcpdump = tests::process::Running::start(&mut tcpdump).expect("tcpdump");
+        let _tcpdump = tests::process::BackgroundProcess::start(&mut tcpdump).expect("tcpdump");
         let read = || std::fs::read_to_string(capture.path()).expect("a file");
         // It records from the moment on that it shows what is sent.
         wait::until_true("tcpdump", || {
@@ -95,8 +92,10 @@ fn a_free_one_is_taken_after_the_probes_and_announced() {
             } else {
                 "ping -6 -c 1 -W 1 fd00::77"
             };
-            let _unanswered =
-                tests::process::run(&mut site.a.line(other), std::time::Duration::from_secs(5));
+            let _unanswered = tests::process::run(
+                &mut site.a.command_line(other),
+                std::time::Duration::from_secs(5),
+            );
             !read().is_empty()
         });
         create(&site.agent, families);
@@ -119,30 +118,34 @@ fn a_free_one_is_taken_after_the_probes_and_announced() {
             };
             text.matches(&probe).count() == 3 && text.contains(&announcement)
         });
-        succeed(&mut site.a.line(&format!("ping -c 1 -W 2 {address}")));
+        succeed(&mut site.a.command_line(&format!("ping -c 1 -W 2 {address}")));
     }
 }
 
 #[test]
 fn an_address_in_use_is_defended_and_the_dispute_is_shown() {
     let families = Families::V4ToV4;
-    let site = site(families);
+    let site = testbed(families);
     create(&site.agent, families);
     wait_for_state(&site.agent, "in_use");
     let address = families.endpoint();
     site.a.ip(&format!("address add {address}/24 dev eth0"));
-    succeed(&mut site.a.line(&format!("arping -c 1 -U -I eth0 {address}")));
+    succeed(
+        &mut site
+            .a
+            .command_line(&format!("arping -c 1 -U -I eth0 {address}")),
+    );
     wait_for_state(&site.agent, "disputed");
     let shown = site.agent.cli("endpoint show a/web");
     assert!(shown.contains("claims it too"), "{shown}");
     site.a.ip(&format!("address del {address}/24 dev eth0"));
-    succeed(&mut site.a.line(&format!("ping -c 1 -W 2 {address}")));
+    succeed(&mut site.a.command_line(&format!("ping -c 1 -W 2 {address}")));
 }
 
 #[test]
 fn a_restarted_agent_does_not_ask_again_for_what_it_has() {
     let families = Families::V4ToV4;
-    let mut site = site(families);
+    let mut site = testbed(families);
     create(&site.agent, families);
     wait_for_state(&site.agent, "in_use");
     site.agent.kill();
@@ -152,14 +155,14 @@ fn a_restarted_agent_does_not_ask_again_for_what_it_has() {
     succeed(
         &mut site
             .a
-            .line(&format!("ping -c 1 -W 2 {}", families.endpoint())),
+            .command_line(&format!("ping -c 1 -W 2 {}", families.endpoint())),
     );
 }
 
 #[test]
 fn two_interfaces_into_one_network_are_no_conflict() {
     let families = Families::V4ToV4;
-    let site = site(families);
+    let site = testbed(families);
     // A switch, with the consumer's station and both interfaces of the gateway at it.
     site.a.ip("link add name br0 type bridge");
     site.a.ip("link set dev br0 up");

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tests::{
     agent::Agent,
     process::{fail, succeed},
-    site::{ENDPOINT, Site},
+    topology::{ENDPOINT, Testbed},
     wait,
 };
 
@@ -23,7 +23,7 @@ fn export(agent: &Agent) -> String {
 
 #[test]
 fn what_is_exported_makes_the_same_again() {
-    let site = Site::new();
+    let site = Testbed::new();
     let agent = &site.agent;
     agent.cli("network update a/net --prefix 10.0.0.0/16 --pool 10.0.0.0/24 --label floor=3");
     agent
@@ -52,15 +52,15 @@ fn what_is_exported_makes_the_same_again() {
     let little = directory.path().join("little.yaml");
     fs::write(&little, "tenants: [{name: only}]\n").expect("a file");
     let little = little.display();
-    let refusal = agent.refused(&format!("apply -f {little} --prune"));
+    let refusal = agent.cli_error(&format!("apply -f {little} --prune"));
     assert!(refusal.contains("approved connections"), "{refusal}");
     assert_eq!(export(agent), whole);
-    let told = agent.cli(&format!("apply -f {little} --prune --force --dry-run"));
+    let output = agent.cli(&format!("apply -f {little} --prune --force --dry-run"));
     assert!(
-        told.contains("- service shop/web") && told.contains("+ tenant only"),
-        "{told}"
+        output.contains("- service shop/web") && output.contains("+ tenant only"),
+        "{output}"
     );
-    assert!(told.ends_with("nothing was changed\n"), "{told}");
+    assert!(output.ends_with("nothing was changed\n"), "{output}");
     assert_eq!(export(agent), whole);
     agent.cli(&format!("apply -f {little} --prune --force"));
     assert_eq!(agent.json("tenant list").as_array().map(Vec::len), Some(1));
@@ -77,28 +77,28 @@ fn what_is_exported_makes_the_same_again() {
         .collect();
     assert_eq!(states, ["Approved", "Rejected", "Pending"]);
     site.wait_for_backends();
-    let _server = tests::nginx::Nginx::start(&site.provider, tests::site::BACKENDS[0]);
+    let _server = tests::nginx::Nginx::start(&site.provider, tests::topology::BACKENDS[0]);
     agent.cli(&format!(
         "service backend remove shop/web {}",
-        tests::site::BACKENDS[1]
+        tests::topology::BACKENDS[1]
     ));
     let fetched = succeed(
         &mut site
             .a
-            .line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
+            .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
-    assert_eq!(fetched.trim(), tests::site::BACKENDS[0]);
+    assert_eq!(fetched.trim(), tests::topology::BACKENDS[0]);
 }
 
 #[test]
 fn a_manifest_is_applied_whole_or_not_at_all_and_the_difference_can_be_read() {
-    let site = Site::new();
+    let site = Testbed::new();
     let agent = &site.agent;
     let directory = tempfile::tempdir().expect("a directory");
     let apply = |text: &str, more: &str| {
         let path = directory.path().join("m.yaml");
         fs::write(&path, text).expect("a file");
-        agent.command(&format!("apply -f {} {more}", path.display()))
+        agent.cli_command(&format!("apply -f {} {more}", path.display()))
     };
     let before = export(agent);
     let good_then_bad = "
@@ -125,18 +125,21 @@ endpoints:
     );
     let change = before.replace("  visibility:\n  - '*'", "  visibility:\n  - a");
     assert_ne!(change, before, "the export reads differently:\n{before}");
-    let told = succeed(&mut apply(&change, "--dry-run"));
+    let output = succeed(&mut apply(&change, "--dry-run"));
     assert!(
-        told.contains("~ service shop/web\n    visibility[0]: * -> a\n"),
-        "{told}"
+        output.contains("~ service shop/web\n    visibility[0]: * -> a\n"),
+        "{output}"
     );
     assert!(
-        told.contains("would create 0, change 1 and delete 0"),
-        "{told}"
+        output.contains("would create 0, change 1 and delete 0"),
+        "{output}"
     );
     assert_eq!(export(agent), before);
-    let told = succeed(&mut apply(&change, ""));
-    assert!(told.contains("0 created, 1 changed, 0 deleted"), "{told}");
+    let output = succeed(&mut apply(&change, ""));
+    assert!(
+        output.contains("0 created, 1 changed, 0 deleted"),
+        "{output}"
+    );
     assert_eq!(succeed(&mut apply(&change, "")), "nothing to change\n");
     let fixed = "endpoints: [{tenant: a, name: web, network: net, addresses: [10.0.0.99], service: shop/web}]";
     let refusal = fail(&mut apply(fixed, ""));
@@ -146,7 +149,7 @@ endpoints:
 
 #[test]
 fn a_repeated_request_is_carried_out_once() {
-    let mut site = Site::new();
+    let mut site = Testbed::new();
     let agent = &site.agent;
     agent.cli("network update a/net --pool 10.0.0.0/24");
     let body = json!({ "name": "once", "network": "net", "service": "shop/web" });
@@ -164,7 +167,7 @@ fn a_repeated_request_is_carried_out_once() {
             "-d",
             &body.to_string(),
         ]);
-        command.arg("http://gateway/v1/tenants/a/endpoints");
+        command.arg("http://plgw/v1/tenants/a/endpoints");
         let output = succeed(&mut command);
         let (text, status) = output.rsplit_once('\n').expect("a status");
         let value: Value = serde_json::from_str(text).expect("JSON");
@@ -204,7 +207,7 @@ fn a_repeated_request_is_carried_out_once() {
 
 #[test]
 fn of_decisions_at_the_same_moment_one_wins() {
-    let site = Site::new();
+    let site = Testbed::new();
     let agent = &site.agent;
     let link = agent.json("endpoint show a/web")["status"]["connection"]["link_id"].clone();
     let list = agent.json("connection list shop/web");
@@ -236,7 +239,10 @@ fn of_decisions_at_the_same_moment_one_wins() {
 }
 
 /// A server for webhooks that refuses the first attempts, and hands over what it gets.
-fn receiver(listener: TcpListener, refusals: usize) -> mpsc::Receiver<(Vec<String>, String)> {
+fn webhook_receiver(
+    listener: TcpListener,
+    failures: usize,
+) -> mpsc::Receiver<(Vec<String>, String)> {
     let (sender, received) = mpsc::channel();
     std::thread::spawn(move || {
         for (number, stream) in listener.incoming().flatten().enumerate() {
@@ -259,7 +265,7 @@ fn receiver(listener: TcpListener, refusals: usize) -> mpsc::Receiver<(Vec<Strin
                 .unwrap_or(0);
             let mut body = vec![0; length];
             reader.read_exact(&mut body).expect("a body");
-            let answer = if number < refusals {
+            let answer = if number < failures {
                 "503 Later"
             } else {
                 "204 Thanks"
@@ -267,7 +273,7 @@ fn receiver(listener: TcpListener, refusals: usize) -> mpsc::Receiver<(Vec<Strin
             let text =
                 format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
             let _gone = reader.get_mut().write_all(text.as_bytes());
-            if number >= refusals {
+            if number >= failures {
                 let text = String::from_utf8(body).expect("text");
                 if sender.send((headers, text)).is_err() {
                     return;
@@ -280,7 +286,7 @@ fn receiver(listener: TcpListener, refusals: usize) -> mpsc::Receiver<(Vec<Strin
 
 #[test]
 fn a_provider_is_told_of_a_request_at_once_with_a_signature_and_again_after_failures() {
-    let mut site = Site::new();
+    let mut site = Testbed::new();
     site.host.ip("link set lo up");
     let listener = site
         .host
@@ -308,11 +314,11 @@ fn a_provider_is_told_of_a_request_at_once_with_a_signature_and_again_after_fail
         "{log}"
     );
     site.agent.settings.insert(
-        "GATEWAY_WEBHOOK_NETWORKS".to_owned(),
+        "PLGW_WEBHOOK_NETWORKS".to_owned(),
         "127.0.0.1/32".to_owned(),
     );
     site.agent.stop();
-    let received = receiver(listener, 2);
+    let received = webhook_receiver(listener, 2);
     site.agent.restart();
     let agent = &site.agent;
     agent.cli("endpoint create b/late --network net --address 10.0.0.131 --service shop/web --message please");
@@ -365,7 +371,7 @@ fn a_provider_is_told_of_a_request_at_once_with_a_signature_and_again_after_fail
 
 #[test]
 fn a_host_without_certificate_authorities_runs_the_agent_and_says_what_it_lacks() {
-    let mut site = Site::bare();
+    let mut site = Testbed::unconfigured();
     site.agent.stop();
     for (key, value) in [
         ("SSL_CERT_FILE", "/dev/null"),

@@ -11,29 +11,29 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use tests::{
-    exchange::ask,
-    families::{Families, each},
+    families::{Families, for_each_family_pair},
     namespace::Namespace,
     nginx::Nginx,
     process::{run, succeed},
+    udp_client::request_until_accepted,
     wait,
 };
 
 /// Bytes that don't repeat, the same each time.
-fn noise(length: u32) -> Vec<u8> {
+fn random_bytes(length: u32) -> Vec<u8> {
     let word = |number: u32| number.wrapping_mul(0x9e37_79b9).to_le_bytes();
     (0..length / 4).flat_map(word).collect()
 }
 
-fn curl(namespace: &Namespace, words: &str) -> Command {
-    namespace.line(&format!("curl -sSf -m 60 {words}"))
+fn curl(namespace: &Namespace, arguments: &str) -> Command {
+    namespace.command_line(&format!("curl -sSf -m 60 {arguments}"))
 }
 
 #[test]
 fn large_bodies_arrive_whole_both_ways() {
-    each(|families, site| {
+    for_each_family_pair(|families, site| {
         let server = Nginx::start(&site.provider, &families.backend().to_string());
-        let content = noise(20_000_000);
+        let content = random_bytes(20_000_000);
         fs::write(server.root().join("large"), &content).expect("a file");
         let file = tempfile::NamedTempFile::new().expect("a file");
         let path = file.path().display();
@@ -53,7 +53,7 @@ fn large_bodies_arrive_whole_both_ways() {
         let endpoint = SocketAddr::new(families.endpoint(), 7_000);
         let sent = content.clone();
         site.a.run_in(move || {
-            let mut stream = wait::until("a listener", wait::SOON, || {
+            let mut stream = wait::until("a listener", wait::DEFAULT_TIMEOUT, || {
                 TcpStream::connect(endpoint).ok()
             });
             stream.write_all(&sent).expect("an upload");
@@ -71,7 +71,7 @@ fn answer_by_udp(provider: &Namespace, address: SocketAddr) {
         let mut buffer = [0; 65_536];
         while let Ok((length, from)) = socket.recv_from(&mut buffer) {
             let wanted = u16::from_be_bytes([buffer[0], buffer[1]]);
-            let mut answer = noise(u32::from(wanted) + 4);
+            let mut answer = random_bytes(u32::from(wanted) + 4);
             answer.truncate(usize::from(wanted));
             answer[..2].copy_from_slice(&u16::try_from(length).expect("short").to_be_bytes());
             let _client_gone = socket.send_to(&answer, from);
@@ -81,7 +81,7 @@ fn answer_by_udp(provider: &Namespace, address: SocketAddr) {
 
 #[test]
 fn datagrams_arrive_whole_in_fragments_too() {
-    each(|families, site| {
+    for_each_family_pair(|families, site| {
         answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
         let endpoint = SocketAddr::new(families.endpoint(), 5_353);
         site.a.run_in(move || {
@@ -90,7 +90,8 @@ fn datagrams_arrive_whole_in_fragments_too() {
                 let mut question = vec![0x5a; asked];
                 question[..2]
                     .copy_from_slice(&u16::try_from(answered).expect("short").to_be_bytes());
-                let answer = ask(&socket, &question, |answer| answer.len() == answered);
+                let answer =
+                    request_until_accepted(&socket, &question, |answer| answer.len() == answered);
                 assert_eq!(
                     usize::from(u16::from_be_bytes([answer[0], answer[1]])),
                     asked,
@@ -98,7 +99,7 @@ fn datagrams_arrive_whole_in_fragments_too() {
                 );
                 assert_eq!(
                     answer[2..],
-                    noise(u32::try_from(answered).expect("short") + 4)[2..answered]
+                    random_bytes(u32::try_from(answered).expect("short") + 4)[2..answered]
                 );
             }
         });
@@ -107,7 +108,7 @@ fn datagrams_arrive_whole_in_fragments_too() {
 
 #[test]
 fn a_port_that_the_server_refuses_is_refused_at_once() {
-    each(|families, site| {
+    for_each_family_pair(|families, site| {
         let endpoint = SocketAddr::new(families.endpoint(), 9);
         site.a.run_in(move || {
             let refused = TcpStream::connect(endpoint).expect_err("nobody listens");
@@ -128,9 +129,9 @@ fn a_port_that_the_server_refuses_is_refused_at_once() {
 
 #[test]
 fn a_smaller_mtu_on_the_way_is_found() {
-    each(|families, site| {
+    for_each_family_pair(|families, site| {
         let server = Nginx::start(&site.provider, &families.backend().to_string());
-        let content = noise(2_000_000);
+        let content = random_bytes(2_000_000);
         fs::write(server.root().join("large"), &content).expect("a file");
         // Less than the stations' interfaces have, so that only the gateway can tell them.
         site.agent.cli("network update shop/net --mtu 1400");
@@ -143,8 +144,8 @@ fn a_smaller_mtu_on_the_way_is_found() {
         assert!(fs::read(&file).expect("a file") == content);
         let out = site
             .a
-            .line(&format!("tracepath -n -m 3 {}", families.endpoint()));
-        let text = trace(out);
+            .command_line(&format!("tracepath -n -m 3 {}", families.endpoint()));
+        let text = run_traceroute(out);
         let growth = match families {
             Families::V4ToV4 | Families::V6ToV6 => 1_400,
             Families::V4ToV6 => 1_380,
@@ -169,16 +170,16 @@ fn connected(endpoint: SocketAddr) -> UdpSocket {
     socket
 }
 
-fn trace(mut command: Command) -> String {
+fn run_traceroute(mut command: Command) -> String {
     let output = run(&mut command, Duration::from_secs(60)).expect("tracepath");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
 fn ping_is_answered_in_fragments_too() {
-    each(|families, site| {
+    for_each_family_pair(|families, site| {
         for size in [56, 1_400, 4_000] {
-            let text = succeed(&mut site.a.line(&format!(
+            let text = succeed(&mut site.a.command_line(&format!(
                 "ping -c 3 -i 0.2 -W 2 -s {size} {}",
                 families.endpoint()
             )));
@@ -189,19 +190,19 @@ fn ping_is_answered_in_fragments_too() {
 
 #[test]
 fn jumbo_frames_go_through() {
-    each(|families, site| {
+    for_each_family_pair(|families, site| {
         for interface in ["gw-a", "gw-p"] {
             site.host.ip(&format!("link set dev {interface} mtu 9000"));
         }
-        for station in [&site.a, &site.provider] {
-            station.ip("link set dev eth0 mtu 9000");
+        for namespace in [&site.a, &site.provider] {
+            namespace.ip("link set dev eth0 mtu 9000");
         }
         wait::until_true("the MTU to be known", || {
             let network = site.agent.json("network show shop/net");
             network["status"]["attachments"][0]["mtu"] == 9_000
         });
         let server = Nginx::start(&site.provider, &families.backend().to_string());
-        let content = noise(20_000_000);
+        let content = random_bytes(20_000_000);
         fs::write(server.root().join("large"), &content).expect("a file");
         let file = tempfile::NamedTempFile::new().expect("a file");
         let url = families.url("large");
@@ -215,7 +216,7 @@ fn jumbo_frames_go_through() {
         let text = succeed(
             &mut site
                 .a
-                .line(&format!("ping -c 3 -i 0.2 -W 2 -M do -s 8900 {endpoint}")),
+                .command_line(&format!("ping -c 3 -i 0.2 -W 2 -M do -s 8900 {endpoint}")),
         );
         assert!(text.contains("3 received"), "{text}");
         answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
@@ -224,8 +225,8 @@ fn jumbo_frames_go_through() {
             let socket = connected(endpoint);
             let mut question = vec![0x5a; 8_900];
             question[..2].copy_from_slice(&8_800u16.to_be_bytes());
-            let answer = ask(&socket, &question, |answer| answer.len() == 8_800);
-            assert_eq!(answer[2..], noise(8_804)[2..8_800]);
+            let answer = request_until_accepted(&socket, &question, |answer| answer.len() == 8_800);
+            assert_eq!(answer[2..], random_bytes(8_804)[2..8_800]);
         });
     });
 }

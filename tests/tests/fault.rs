@@ -20,7 +20,7 @@ use tests::{
     agent::{Agent, binary},
     namespace::Namespace,
     process::{fail, succeed},
-    site::{BACKENDS, ENDPOINT, Site},
+    topology::{BACKENDS, ENDPOINT, Testbed},
     wait,
 };
 
@@ -44,13 +44,13 @@ fn echo(provider: &Namespace) {
 }
 
 /// A client that sends and checks what comes back, for as long as it lives.
-struct Conversation {
-    turns: Arc<AtomicU64>,
+struct EchoSession {
+    round_trips: Arc<AtomicU64>,
     failed: Arc<AtomicU64>,
     _thread: thread::JoinHandle<()>,
 }
 
-impl Conversation {
+impl EchoSession {
     fn start(consumer: &Namespace) -> Self {
         let (turns, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (counted, ended) = (Arc::clone(&turns), Arc::clone(&failed));
@@ -74,7 +74,7 @@ impl Conversation {
             }
         });
         Self {
-            turns,
+            round_trips: turns,
             failed,
             _thread: thread,
         }
@@ -82,21 +82,21 @@ impl Conversation {
 
     /// Waits until it has gone on for a while.
     #[track_caller]
-    fn goes_on(&self) {
-        let start = self.turns.load(Ordering::Relaxed);
+    fn expect_progress(&self) {
+        let start = self.round_trips.load(Ordering::Relaxed);
         wait::until_true("the conversation to go on", || {
             assert_eq!(
                 self.failed.load(Ordering::Relaxed),
                 0,
                 "the conversation broke off"
             );
-            self.turns.load(Ordering::Relaxed) > start + 100
+            self.round_trips.load(Ordering::Relaxed) > start + 100
         });
     }
 }
 
 /// What can't change while the agent is away.
-fn picture(agent: &Agent) -> [String; 5] {
+fn state_snapshot(agent: &Agent) -> [String; 5] {
     [
         agent.cli("tenant list"),
         agent.cli("network list"),
@@ -120,20 +120,20 @@ fn flows(agent: &Agent) -> String {
 
 #[test]
 fn a_killed_agent_disturbs_nobody_and_comes_back_to_the_same() {
-    let mut site = Site::approved();
+    let mut site = Testbed::with_approved_connections();
     echo(&site.provider);
-    let old = Conversation::start(&site.a);
-    old.goes_on();
-    let before = picture(&site.agent);
+    let old = EchoSession::start(&site.a);
+    old.expect_progress();
+    let before = state_snapshot(&site.agent);
     site.agent.kill();
-    old.goes_on();
+    old.expect_progress();
     // New connections are opened without it.
-    let new = Conversation::start(&site.b);
-    new.goes_on();
+    let new = EchoSession::start(&site.b);
+    new.expect_progress();
     site.agent.restart();
-    old.goes_on();
-    new.goes_on();
-    let after = picture(&site.agent);
+    old.expect_progress();
+    new.expect_progress();
+    let after = state_snapshot(&site.agent);
     assert_eq!(before[..4], after[..4]);
     assert!(
         after[4].starts_with(&before[4]) || after[4].ends_with(&before[4]),
@@ -141,21 +141,21 @@ fn a_killed_agent_disturbs_nobody_and_comes_back_to_the_same() {
     );
     // Told to stop, it leaves things as they are as well.
     site.agent.stop();
-    old.goes_on();
+    old.expect_progress();
     site.agent.restart();
-    old.goes_on();
+    old.expect_progress();
     site.agent.cli("connection reject a/web");
     wait::until_true("the conversation to be cut", || {
         old.failed.load(Ordering::Relaxed) == 1
     });
-    new.goes_on();
+    new.expect_progress();
 }
 
 #[test]
 fn killed_at_any_moment_the_store_and_the_kernel_agree_afterwards() {
-    let mut site = Site::approved();
+    let mut site = Testbed::with_approved_connections();
     echo(&site.provider);
-    let paying = Conversation::start(&site.b);
+    let paying = EchoSession::start(&site.b);
     for round in 0..8u64 {
         let socket = site.agent.socket();
         let worker = thread::spawn(move || {
@@ -163,7 +163,7 @@ fn killed_at_any_moment_the_store_and_the_kernel_agree_afterwards() {
                 let mut command = Command::new(binary());
                 command
                     .args(["connection", verb, "a/web"])
-                    .env("GATEWAY_SOCKET", &socket);
+                    .env("PLGW_SOCKET", &socket);
                 command.stdout(Stdio::null()).stderr(Stdio::null());
                 // It fails as soon as the agent is gone, which ends the round.
                 if !command.status().is_ok_and(|status| status.success()) {
@@ -183,7 +183,7 @@ fn killed_at_any_moment_the_store_and_the_kernel_agree_afterwards() {
         let state = site.agent.json("endpoint show a/web")["status"]["connection"]["state"].clone();
         let mut curl = site
             .a
-            .line(&format!("curl -sS -m 2 -o /dev/null telnet://{ENDPOINT}:7"));
+            .command_line(&format!("curl -sS -m 2 -o /dev/null telnet://{ENDPOINT}:7"));
         let answer = fail(curl.stdin(Stdio::null()));
         let refused = answer.contains("Failed to connect") || answer.contains("Couldn't connect");
         assert_eq!(refused, state != "Approved", "{state}: {answer}");
@@ -192,13 +192,13 @@ fn killed_at_any_moment_the_store_and_the_kernel_agree_afterwards() {
             site.agent.cli("connection approve a/web");
         }
         assert_eq!(site.agent.json("status")["in_step"], true);
-        paying.goes_on();
+        paying.expect_progress();
     }
 }
 
 #[test]
 fn a_second_agent_is_refused_and_the_first_goes_on() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let refusal = fail(&mut site.agent.run_command());
     assert!(refusal.contains("another agent is running"), "{refusal}");
     let refusal = fail(
@@ -214,44 +214,48 @@ fn a_second_agent_is_refused_and_the_first_goes_on() {
 
 #[test]
 fn an_interface_that_vanishes_is_reported_and_used_again_when_it_returns() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     echo(&site.provider);
-    let paying = Conversation::start(&site.b);
-    paying.goes_on();
+    let paying = EchoSession::start(&site.b);
+    paying.expect_progress();
     site.host.ip("link delete dev gw-a");
     let attachment = || site.agent.json("network show a/net")["status"]["attachments"][0].clone();
     wait::until_true("the loss to be seen", || attachment()["state"] == "missing");
     let status = site.agent.cli("status");
     assert!(status.contains("there is no interface gw-a"), "{status}");
-    paying.goes_on();
+    paying.expect_progress();
     site.host.connect("gw-a", &site.a);
     site.a.ip("address add 10.0.0.5/24 dev eth0");
     wait::until_true("its return to be seen", || {
         attachment()["xdp_mode"] == "native"
     });
-    Conversation::start(&site.a).goes_on();
-    paying.goes_on();
+    EchoSession::start(&site.a).expect_progress();
+    paying.expect_progress();
 }
 
 #[test]
 fn an_interface_that_goes_down_is_reported_with_what_to_do() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     site.host.ip("link set dev gw-p down");
     wait::until_true("it to be seen", || {
         site.agent.cli("status").contains("gw-p is down")
     });
-    let refusal = fail(&mut site.a.line(&format!("curl -sS -m 5 http://{ENDPOINT}:7/")));
+    let refusal = fail(
+        &mut site
+            .a
+            .command_line(&format!("curl -sS -m 5 http://{ENDPOINT}:7/")),
+    );
     assert!(refusal.contains("connect"), "{refusal}");
-    assert!(site.agent.drops("no_backend") > 0);
+    assert!(site.agent.drop_count("no_backend") > 0);
     site.host.ip("link set dev gw-p up");
     site.wait_for_backends();
 }
 
 #[test]
 fn a_backend_that_moves_to_another_station_is_followed() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     echo(&site.provider);
-    Conversation::start(&site.a).goes_on();
+    EchoSession::start(&site.a).expect_progress();
     site.provider
         .ip("link set dev eth0 address 02:00:00:00:99:99");
     for address in BACKENDS {
@@ -259,27 +263,27 @@ fn a_backend_that_moves_to_another_station_is_followed() {
         succeed(
             &mut site
                 .provider
-                .line(&format!("arping -q -c 1 -U -I eth0 {address}")),
+                .command_line(&format!("arping -q -c 1 -U -I eth0 {address}")),
         );
     }
     wait::until_true("the new station to be known", || {
         let text = site.host.ip("neighbour show dev gw-p");
         text.matches("02:00:00:00:99:99").count() == 2
     });
-    Conversation::start(&site.a).goes_on();
+    EchoSession::start(&site.a).expect_progress();
 }
 
 #[test]
 fn a_far_end_that_takes_no_redirected_frames_is_reported() {
-    let site = Site::approved();
-    succeed(&mut site.a.line("ethtool -K eth0 gro off"));
+    let site = Testbed::with_approved_connections();
+    succeed(&mut site.a.command_line("ethtool -K eth0 gro off"));
     // The kernel tells nobody of that; any change makes the agent look.
     site.host.ip("link set dev gw-a alias looked-at");
     wait::until_true("it to be reported", || {
         let text = site.agent.cli("-o json network show a/net");
         text.contains("what is forwarded into gw-a is lost") && text.contains("gro on")
     });
-    succeed(&mut site.a.line("ethtool -K eth0 gro on"));
+    succeed(&mut site.a.command_line("ethtool -K eth0 gro on"));
     site.host.ip("link set dev gw-a alias again");
     wait::until_true("it to be right again", || {
         site.agent.json("network show a/net")["status"]["attachments"][0]["problems"]
@@ -308,7 +312,7 @@ fn an_interface_without_native_xdp_is_used_and_reported() {
 
 #[test]
 fn another_xdp_program_is_not_pushed_aside() {
-    let site = Site::bare();
+    let site = Testbed::unconfigured();
     let other = Agent::start(&site.host);
     for agent in [&site.agent, &other] {
         agent.cli("tenant create t");
@@ -323,16 +327,16 @@ fn another_xdp_program_is_not_pushed_aside() {
 
 #[test]
 fn unloading_ends_traffic_and_leaves_nothing_in_the_kernel() {
-    let mut site = Site::approved();
+    let mut site = Testbed::with_approved_connections();
     echo(&site.provider);
-    let conversation = Conversation::start(&site.a);
-    conversation.goes_on();
-    let unload = |site: &Site| {
+    let conversation = EchoSession::start(&site.a);
+    conversation.expect_progress();
+    let unload = |site: &Testbed| {
         let mut command = site.host.command(&binary().display().to_string());
         command
             .arg("unload")
-            .env("GATEWAY_STATE_DIR", site.agent.state_directory());
-        command.env("GATEWAY_BPF_DIR", site.agent.bpf_directory());
+            .env("PLGW_STATE_DIR", site.agent.state_directory());
+        command.env("PLGW_BPF_DIR", site.agent.bpf_directory());
         command
     };
     let refusal = fail(&mut unload(&site));
@@ -349,12 +353,12 @@ fn unloading_ends_traffic_and_leaves_nothing_in_the_kernel() {
     // What was configured is there still.
     site.agent.restart();
     site.wait_for_backends();
-    Conversation::start(&site.b).goes_on();
+    EchoSession::start(&site.b).expect_progress();
 }
 
 #[test]
 fn an_idle_flow_is_forgotten() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     echo(&site.provider);
     site.agent
         .cli("service update shop/web --tcp-transitory-timeout 5");
@@ -375,14 +379,14 @@ fn an_idle_flow_is_forgotten() {
 fn what_keeps_the_agent_from_starting_is_said() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::prepare(&host);
-    let says = |change: &dyn Fn(&mut Command), words: &str| {
+    let says = |change: &dyn Fn(&mut Command), expected: &str| {
         let mut command = agent.run_command();
         change(&mut command);
         let text = fail(&mut command);
-        assert!(text.contains(words), "{words:?} is not in: {text}");
+        assert!(text.contains(expected), "{expected:?} is not in: {text}");
         // The log, which goes to the same place, may say more before.
         let last = text.trim_end().lines().last().unwrap_or_default();
-        assert!(last.starts_with("gateway: "), "{text}");
+        assert!(last.starts_with("plgw: "), "{text}");
     };
     let elsewhere = tempfile::tempdir().expect("a directory");
     says(
@@ -399,9 +403,9 @@ fn what_keeps_the_agent_from_starting_is_said() {
     );
     says(
         &|command| {
-            command.arg("--config").arg("/nowhere/gateway.toml");
+            command.arg("--config").arg("/nowhere/plgw.toml");
         },
-        "could not read the configuration /nowhere/gateway.toml",
+        "could not read the configuration /nowhere/plgw.toml",
     );
     says(
         &|command| {
@@ -433,7 +437,7 @@ fn what_keeps_the_agent_from_starting_is_said() {
 #[test]
 fn without_root_the_agent_says_so() {
     let files = tempfile::tempdir().expect("a directory");
-    let copy = files.path().join("gateway");
+    let copy = files.path().join("plgw");
     fs::copy(binary(), &copy).expect("a copy that everyone may run");
     std::os::unix::fs::chown(files.path(), Some(65_534), None).expect("a directory of nobody's");
     let mut command = Command::new(&copy);
@@ -445,15 +449,15 @@ fn without_root_the_agent_says_so() {
 #[test]
 fn without_an_agent_the_command_line_says_so() {
     let mut command = Command::new(binary());
-    command.args(["tenant", "list", "--socket", "/nowhere/gateway.sock"]);
+    command.args(["tenant", "list", "--socket", "/nowhere/plgw.sock"]);
     let text = fail(&mut command);
     assert!(
-        text.contains("no agent listens on /nowhere/gateway.sock"),
+        text.contains("no agent listens on /nowhere/plgw.sock"),
         "{text}"
     );
-    let mut site = Site::bare();
+    let mut site = Testbed::unconfigured();
     site.agent.kill();
-    let text = site.agent.refused("tenant list");
+    let text = site.agent.cli_error("tenant list");
     assert!(text.contains("is gone: start it with"), "{text}");
     // The socket that it left does not keep the next one from starting.
     site.agent.restart();

@@ -7,7 +7,7 @@ use std::{
 
 use tests::{
     namespace::Namespace,
-    site::{ENDPOINT, Site},
+    topology::{ENDPOINT, Testbed},
     wait,
 };
 
@@ -41,15 +41,15 @@ fn address(text: &str) -> IpAddr {
 
 /// Demands that the agent refuses the command with these words.
 #[track_caller]
-fn refused(site: &Site, line: &str, words: &str) {
-    let said = site.agent.refused(line);
+fn expect_cli_error(site: &Testbed, line: &str, expected: &str) {
+    let said = site.agent.cli_error(line);
     let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(said.contains(words), "{said}");
+    assert!(said.contains(expected), "{said}");
 }
 
 #[test]
 fn no_tenant_takes_an_address_of_the_host() {
-    let mut site = Site::approved();
+    let mut site = Testbed::with_approved_connections();
     site.host.ip("address add 10.1.0.1/24 dev gw-p");
     site.host.ip("address add 10.0.0.1/24 dev gw-a");
     site.host.ip("address add 192.0.2.1/32 dev lo");
@@ -58,22 +58,22 @@ fn no_tenant_takes_an_address_of_the_host() {
     site.agent.restart();
     serve(&site.host);
     wait_for_host(&site.provider, address("10.1.0.1"));
-    refused(
+    expect_cli_error(
         &site,
         "service update shop/web --nat 10.1.0.0/30",
         "address 10.1.0.1 is the gateway host's own on gw-p: choose another",
     );
-    refused(
+    expect_cli_error(
         &site,
         "endpoint create a/own --network net --address 10.0.0.1 --service shop/web",
         "address 10.0.0.1 is the gateway host's own on gw-a: choose another",
     );
-    refused(
+    expect_cli_error(
         &site,
         "endpoint create b/own --network net --address 192.0.2.1 --service shop/web",
         "address 192.0.2.1 is the gateway host's own: choose another",
     );
-    refused(
+    expect_cli_error(
         &site,
         "service backend add shop/web 10.1.0.1",
         "address 10.1.0.1 is the gateway host's own on gw-p: choose another",
@@ -86,7 +86,7 @@ fn no_tenant_takes_an_address_of_the_host() {
 
 #[test]
 fn the_host_keeps_an_address_that_it_gets_later() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     serve(&site.host);
     // A source NAT address, and the consumer's endpoint.
     site.host.ip("address add 10.1.0.70/24 dev gw-p");
@@ -105,15 +105,15 @@ fn the_host_keeps_an_address_that_it_gets_later() {
     assert_eq!(status["state"], "host");
     let shown = site.agent.cli("endpoint show a/web");
     let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
-    let words = format!("address {ENDPOINT} is the gateway host's own on gw-a: choose another");
-    assert!(shown.contains(&words), "{shown}");
+    let expected = format!("address {ENDPOINT} is the gateway host's own on gw-a: choose another");
+    assert!(shown.contains(&expected), "{shown}");
     // The other consumer's endpoint of the same address goes on, from the other source NAT addresses.
     let server = tests::nginx::Nginx::start(&site.provider, "10.1.0.10");
     let other = tests::nginx::Nginx::start(&site.provider, "10.1.0.11");
     tests::process::succeed(
         &mut site
             .b
-            .line(&format!("curl -sSf -m 10 http://{ENDPOINT}/name")),
+            .command_line(&format!("curl -sSf -m 10 http://{ENDPOINT}/name")),
     );
     drop((server, other));
     // When the host gives them up, they are the tenants' again.

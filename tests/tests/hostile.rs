@@ -8,28 +8,28 @@ use std::{
     },
 };
 
-use gateway::wire::Sender;
+use gateway::inject::PacketSocket;
 use tests::{
-    lab::tcp,
+    differential::tcp,
     nginx::Nginx,
     packet::Mac,
     process::succeed,
-    site::{BACKENDS, CLIENT, ENDPOINT, Site},
+    topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
     wait,
 };
 
 /// The hardware address of the gateway's interface.
-fn mac(site: &Site, interface: &str) -> String {
+fn interface_mac(site: &Testbed, interface: &str) -> String {
     let text = site.host.ip(&format!("-o link show dev {interface}"));
-    let mut words = text.split_whitespace();
-    words
+    let mut fields = text.split_whitespace();
+    fields
         .by_ref()
         .find(|word| *word == "link/ether")
         .expect("an Ethernet interface");
-    words.next().expect("an address").to_owned()
+    fields.next().expect("an address").to_owned()
 }
 
-fn octets(mac: &str) -> Mac {
+fn parse_mac(mac: &str) -> Mac {
     let mut octets = [0; 6];
     for (octet, text) in octets.iter_mut().zip(mac.split(':')) {
         *octet = u8::from_str_radix(text, 16).expect("a hardware address");
@@ -39,7 +39,7 @@ fn octets(mac: &str) -> Mac {
 
 /// A SYN whose source is the number's; no two are alike. What that changes in the checksums is taken
 /// back elsewhere: in the IP header's identification, and in the sequence number.
-fn patched(frame: &mut [u8], number: u32) {
+fn patch_source(frame: &mut [u8], number: u32) {
     let high = 11 << 8 | u16::try_from(number >> 16).expect("24 bits");
     let low = u16::try_from(number & 0xffff).expect("16 bits");
     let sum = u32::from(high) + u32::from(low);
@@ -54,7 +54,7 @@ fn patched(frame: &mut [u8], number: u32) {
 #[test]
 fn a_transfer_survives_a_flood_of_a_million_sources() {
     const SOURCES: u32 = 1_000_000;
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let content = vec![0x5a; 100_000_000];
     for server in &servers {
@@ -63,7 +63,7 @@ fn a_transfer_survives_a_flood_of_a_million_sources() {
     let client = (CLIENT.parse().expect("an address"), 40_000);
     let endpoint = (ENDPOINT.parse().expect("an address"), 80);
     let mut template = tcp(client, endpoint).syn(0);
-    template.to = octets(&mac(&site, "gw-a"));
+    template.to = parse_mac(&interface_mac(&site, "gw-a"));
     // A source, identification and sequence number of all zeros, for the checksums.
     let template = template.with(|ip| {
         ip.source = std::net::Ipv4Addr::UNSPECIFIED;
@@ -77,11 +77,11 @@ fn a_transfer_survives_a_flood_of_a_million_sources() {
     let flood = {
         let (over, sent) = (Arc::clone(&over), Arc::clone(&sent));
         site.a.spawn(move || {
-            let sender = Sender::open().expect("a socket");
+            let sender = PacketSocket::open().expect("a socket");
             let ifindex = nix::net::if_::if_nametoindex("eth0").expect("an interface");
             let mut number = 0;
             while number < SOURCES || !over.load(Ordering::Relaxed) {
-                patched(&mut frame, number % (1 << 24));
+                patch_source(&mut frame, number % (1 << 24));
                 // The queue may be full for a moment.
                 if sender.send(ifindex, &frame).is_ok() {
                     number += 1;
@@ -94,7 +94,7 @@ fn a_transfer_survives_a_flood_of_a_million_sources() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     let path = file.path().display();
     // Through the other consumer's endpoint, to the very same service.
-    let mut download = site.b.line(&format!(
+    let mut download = site.b.command_line(&format!(
         "curl -sSf -m 100 --limit-rate 20M -o {path} http://{ENDPOINT}/large"
     ));
     let output = tests::process::run(&mut download, std::time::Duration::from_secs(120))
@@ -117,7 +117,7 @@ fn a_transfer_survives_a_flood_of_a_million_sources() {
 
 #[test]
 fn nothing_that_scapy_makes_up_is_forwarded_and_every_frame_is_counted() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     site.a.enable_ipv6("eth0", &["fd00::5"]);
     site.host.enable_ipv6("gw-p", &[]);
     site.provider.enable_ipv6("eth0", &["fd00:1::10"]);
@@ -142,7 +142,7 @@ fn nothing_that_scapy_makes_up_is_forwarded_and_every_frame_is_counted() {
         )
     };
     // A moment without any packet shows that: the stations repeat themselves at shorter intervals.
-    let before = wait::until("the network to be quiet", wait::SOON, || {
+    let before = wait::until("the network to be quiet", wait::DEFAULT_TIMEOUT, || {
         let before = total();
         std::thread::sleep(std::time::Duration::from_millis(500));
         (before == total()).then_some(before)
@@ -150,10 +150,10 @@ fn nothing_that_scapy_makes_up_is_forwarded_and_every_frame_is_counted() {
     // Debian's own, which its package of Scapy is for.
     let mut scapy = site.a.command("/usr/bin/python3");
     scapy.args(["-c", include_str!("nonsense.py"), "eth0"]);
-    scapy.args([&mac(&site, "gw-a"), ENDPOINT, "fd00::100"]);
+    scapy.args([&interface_mac(&site, "gw-a"), ENDPOINT, "fd00::100"]);
     let sent: u64 = succeed(&mut scapy).trim().parse().expect("a number");
     assert!(sent > 400, "{sent}");
-    let after = wait::until("every frame to be counted", wait::SOON, || {
+    let after = wait::until("every frame to be counted", wait::DEFAULT_TIMEOUT, || {
         Some(total()).filter(|now| now.0 - before.0 >= sent)
     });
     assert_eq!(after.1, before.1, "something was forwarded");
@@ -170,6 +170,6 @@ fn nothing_that_scapy_makes_up_is_forwarded_and_every_frame_is_counted() {
     succeed(
         &mut site
             .a
-            .line(&format!("curl -sSf -m 10 http://{ENDPOINT}/name")),
+            .command_line(&format!("curl -sSf -m 10 http://{ENDPOINT}/name")),
     );
 }

@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tests::{
     agent::binary,
-    front::{Answer, Front, Tls, address, measure},
+    api_fixture::{ApiFixture, HttpResponse, TlsClient, address, measure_latencies},
     process::succeed,
     wait,
 };
@@ -25,14 +25,14 @@ use tests::{
 const MIB: usize = 1 << 20;
 
 /// Held by each test: they measure latencies and memory, and must not measure one another.
-static ALONE: Mutex<()> = Mutex::new(());
+static SERIAL: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+fn run_serially() -> MutexGuard<'static, ()> {
+    SERIAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Repeats a part until the whole has about so many bytes.
-fn filled(head: &str, part: impl Fn(usize) -> String, tail: &str, bytes: usize) -> String {
+fn fill_body(head: &str, part: impl Fn(usize) -> String, tail: &str, bytes: usize) -> String {
     let mut text = head.to_owned();
     let mut number = 0;
     while text.len() + tail.len() + 64 < bytes {
@@ -47,7 +47,7 @@ fn filled(head: &str, part: impl Fn(usize) -> String, tail: &str, bytes: usize) 
 }
 
 /// Bodies of so many bytes that would take the most memory in one way or another.
-fn worst_bodies(bytes: usize) -> Vec<(&'static str, String)> {
+fn worst_case_bodies(bytes: usize) -> Vec<(&'static str, String)> {
     let labels = |_| {
         let labels: Vec<String> = (0..64).map(|n| format!(r#""label{n}":"value""#)).collect();
         format!(r#"{{"labels":{{{}}}}}"#, labels.join(","))
@@ -57,20 +57,20 @@ fn worst_bodies(bytes: usize) -> Vec<(&'static str, String)> {
     vec![
         (
             "tiny objects with an unknown key",
-            filled(r#"{"connections":["#, plain(r#"{"":0}"#), "]}", bytes),
+            fill_body(r#"{"connections":["#, plain(r#"{"":0}"#), "]}", bytes),
         ),
         (
             "tiny objects",
-            filled(r#"{"tenants":["#, plain("{}"), "]}", bytes),
+            fill_body(r#"{"tenants":["#, plain("{}"), "]}", bytes),
         ),
         (
             "unknown keys",
-            filled("{", |number| format!(r#""k{number}":0"#), "}", bytes),
+            fill_body("{", |number| format!(r#""k{number}":0"#), "}", bytes),
         ),
-        ("labels", filled(r#"{"tenants":["#, labels, "]}", bytes)),
+        ("labels", fill_body(r#"{"tenants":["#, labels, "]}", bytes)),
         (
             "connections",
-            filled(
+            fill_body(
                 r#"{"connections":["#,
                 |number| format!(r#"{{"endpoint":"a/e{number}","state":"Approved"}}"#),
                 "]}",
@@ -79,7 +79,7 @@ fn worst_bodies(bytes: usize) -> Vec<(&'static str, String)> {
         ),
         (
             "lists that are buffered",
-            filled(
+            fill_body(
                 r#"{"services":[{"tenant":"a","nat_addresses":["#,
                 plain(r#"[[],[],[],[],[]]"#),
                 "]}]}",
@@ -97,15 +97,15 @@ fn worst_bodies(bytes: usize) -> Vec<(&'static str, String)> {
 
 #[test]
 fn no_body_is_read_of_a_caller_without_a_role() {
-    let _alone = alone();
-    let front = Front::open(&[]);
-    let config = front.config(Some(&front.authority.sign("nobody")));
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[]);
+    let config = front.tls_config(Some(&front.ca.issue("nobody")));
     front.host.run_in(move || {
         let ask = |method: &str, path: &str| {
-            let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+            let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
             // The body is announced and never sent: an answer can't have waited for it.
             client.send_head(method, path, "", 4 * MIB).expect("a head");
-            client.answer().expect("an answer")
+            client.read_response().expect("an answer")
         };
         for (method, path, status) in [
             ("POST", "/v1/apply", 403),
@@ -115,28 +115,30 @@ fn no_body_is_read_of_a_caller_without_a_role() {
             ("PUT", "/v1/tenants/a/services/web", 404),
             ("POST", "/v1/tenants/a/tokens", 404),
         ] {
-            let Answer {
+            let HttpResponse {
                 status: got, body, ..
             } = ask(method, path);
             assert_eq!(got, status, "{method} {path}: {body}");
         }
-        let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
-        let answer = client.ask("GET", "/v1/whoami", "", "").expect("an answer");
+        let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
+        let answer = client
+            .request("GET", "/v1/whoami", "", "")
+            .expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
     });
 }
 
 #[test]
 fn a_credential_that_is_revoked_while_a_body_is_sent_changes_nothing() {
-    let _alone = alone();
-    let front = Front::open(&[]);
-    let token = front.token("a/slow", "admin");
-    let config = front.config(None);
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[]);
+    let token = front.create_token("a/slow", "admin");
+    let config = front.tls_config(None);
     let body = json!({ "name": "late", "role": "admin" }).to_string();
     let (head, rest) = (body.as_bytes()[..5].to_vec(), body.as_bytes()[5..].to_vec());
     let length = body.len();
     let mut client = front.host.run_in(move || {
-        let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+        let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
         client
             .send_head("POST", "/v1/tenants/a/tokens", &token, length)
             .expect("a head");
@@ -145,22 +147,22 @@ fn a_credential_that_is_revoked_while_a_body_is_sent_changes_nothing() {
     });
     front.agent.cli("tenant token revoke a/slow");
     client.send(&rest).expect("the rest");
-    let answer = client.answer().expect("an answer");
+    let answer = client.read_response().expect("an answer");
     assert_eq!(answer.status, 401, "{answer:?}");
     let tokens = front.agent.cli("tenant token list a");
     assert!(!tokens.contains("late"), "{tokens}");
 }
 
 /// Sends the bodies, four at a time, and returns the growth of resident memory at its peak and afterwards, in MiB.
-fn growth(
-    front: &Front,
+fn memory_growth(
+    front: &ApiFixture,
     send: impl Fn(&str) -> u16 + Send + Sync + 'static,
     bytes: usize,
 ) -> (u64, u64) {
     let send = Arc::new(send);
-    let before = front.resident();
-    front.forget_peak();
-    for (what, body) in worst_bodies(bytes) {
+    let before = front.resident_memory();
+    front.reset_peak_memory();
+    for (what, body) in worst_case_bodies(bytes) {
         let body: Arc<str> = body.into();
         let asking: Vec<_> = (0..4)
             .map(|_| {
@@ -175,12 +177,15 @@ fn growth(
                 "{what}: {status}"
             );
         }
-        eprintln!("{what}: peak {} MiB, before {before} MiB", front.peak());
+        eprintln!(
+            "{what}: peak {} MiB, before {before} MiB",
+            front.peak_memory()
+        );
     }
-    let peak = front.peak().saturating_sub(before);
+    let peak =DEFAULT_TIMEOUTnt.peak_memory().saturating_sub(before);
     // It is given back soon after the last of them.
     let after = wait::until("memory that is given back", wait::SOON, || {
-        let after = front.resident().saturating_sub(before);
+        let after = front.resident_memory().saturating_sub(before);
         (after < 30).then_some(after)
     });
     (peak, after)
@@ -188,18 +193,18 @@ fn growth(
 
 #[test]
 fn the_worst_bodies_take_little_memory_and_give_it_back() {
-    let _alone = alone();
-    let front = Front::open(&[
-        ("GATEWAY_CHANGES_PER_SECOND", "0"),
-        ("GATEWAY_TENANT_CHANGES_PER_SECOND", "0"),
-        ("GATEWAY_UNAUTHENTICATED_PER_SECOND", "0"),
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[
+        ("PLGW_CHANGES_PER_SECOND", "0"),
+        ("PLGW_TENANT_CHANGES_PER_SECOND", "0"),
+        ("PLGW_UNAUTHENTICATED_PER_SECOND", "0"),
     ]);
-    let config = front.config(None);
+    let config = front.tls_config(None);
     let health = |quiet: Option<Duration>, done: Arc<AtomicBool>| {
         let config = Arc::clone(&config);
         let start = Instant::now();
         front.host.spawn(move || {
-            measure(&config, address(7, 1), "/healthz", "", || match quiet {
+            measure_latencies(&config, address(7, 1), "/healthz", "", || match quiet {
                 Some(time) => start.elapsed() > time,
                 None => done.load(Ordering::Relaxed),
             })
@@ -210,15 +215,15 @@ fn the_worst_bodies_take_little_memory_and_give_it_back() {
     let done = Arc::new(AtomicBool::new(false));
     let attacked = health(None, Arc::clone(&done));
     for role in ["viewer", "admin"] {
-        let token = front.token(&format!("a/{role}"), role);
-        let config = front.config(None);
+        let token = front.create_token(&format!("a/{role}"), role);
+        let config = front.tls_config(None);
         let send = move |body: &str| {
-            let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+            let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
             // It may be refused before all of it is sent.
             let _broken = client.send_request("POST", "/v1/apply", &token, body);
-            client.answer().expect("an answer").status
+            client.read_response().expect("an answer").status
         };
-        let (peak, after) = growth(&front, send, 4 * MIB);
+        let (peak, after) = memory_growth(&front, send, 4 * MIB);
         eprintln!("{role}: grew by {peak} MiB, kept {after} MiB");
         assert!(peak < 150, "{role}: {peak} MiB");
     }
@@ -241,7 +246,7 @@ fn the_worst_bodies_take_little_memory_and_give_it_back() {
             .parse()
             .expect("a status")
     };
-    let (peak, after) = growth(&front, send, 48 * MIB - 1_024);
+    let (peak, after) = memory_growth(&front, send, 48 * MIB - 1_024);
     eprintln!("operator: grew by {peak} MiB, kept {after} MiB");
     // The operator's body alone may take 48 MiB, and 72 MiB decoded.
     assert!(peak < 150, "operator: {peak} MiB");
@@ -249,18 +254,18 @@ fn the_worst_bodies_take_little_memory_and_give_it_back() {
     let attacked = attacked.join().expect("answers");
     eprintln!(
         "/healthz before: {}; meanwhile: {}",
-        quiet.shown(),
-        attacked.shown()
+        quiet.summary(),
+        attacked.summary()
     );
-    attacked.expect_unimpressed(&quiet);
+    attacked.expect_low_latency(&quiet);
 }
 
 #[test]
 fn neighbours_that_never_read_lock_nobody_out() {
-    let _alone = alone();
-    let front = Front::open(&[]);
-    let token = front.token("b/good", "viewer");
-    let config = front.config(None);
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[]);
+    let token = front.create_token("b/good", "viewer");
+    let config = front.tls_config(None);
     let held = {
         let config = Arc::clone(&config);
         front.host.run_in(move || {
@@ -269,7 +274,7 @@ fn neighbours_that_never_read_lock_nobody_out() {
                 // Eight neighbours in one /64, and others that only connect.
                 for number in 1..=8 {
                     if connection < 16
-                        && let Ok(mut client) = Tls::connect(&config, address(0, number))
+                        && let Ok(mut client) = TlsClient::connect(&config, address(0, number))
                     {
                         let _refused = client.send_request("GET", "/openapi.json", "", "");
                         held.push((Some(client), None));
@@ -283,7 +288,7 @@ fn neighbours_that_never_read_lock_nobody_out() {
         })
     };
     assert!(held.len() > 500, "{}", held.len());
-    let connections = front.connections();
+    let connections = front.open_connections();
     assert!(
         connections <= 520,
         "{connections} connections without authentication"
@@ -292,8 +297,8 @@ fn neighbours_that_never_read_lock_nobody_out() {
     let answers = front.host.run_in(move || {
         // Somebody else is served at once, and so is a neighbour.
         [address(7, 1), address(0, 1)].map(|to| {
-            let mut client = Tls::connect(&config, to).expect("a connection");
-            let answer = client.ask("GET", "/v1/tenants/b", &token, "");
+            let mut client = TlsClient::connect(&config, to).expect("a connection");
+            let answer = client.request("GET", "/v1/tenants/b", &token, "");
             answer.expect("an answer").status
         })
     });
@@ -307,7 +312,7 @@ fn neighbours_that_never_read_lock_nobody_out() {
     wait::until(
         "the end of idle connections",
         Duration::from_secs(60),
-        || (front.connections() == 0).then_some(()),
+        || (front.open_connections() == 0).then_some(()),
     );
     drop(held);
     // Whatever they did, the log does not tell of each.
@@ -317,15 +322,15 @@ fn neighbours_that_never_read_lock_nobody_out() {
 
 #[test]
 fn one_token_cannot_take_all_connections_nor_keep_them_when_it_is_revoked() {
-    let _alone = alone();
-    let front = Front::open(&[
-        ("GATEWAY_READS_PER_SECOND", "0"),
-        ("GATEWAY_TENANT_READS_PER_SECOND", "0"),
-        ("GATEWAY_UNAUTHENTICATED_PER_SECOND", "0"),
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[
+        ("PLGW_READS_PER_SECOND", "0"),
+        ("PLGW_TENANT_READS_PER_SECOND", "0"),
+        ("PLGW_UNAUTHENTICATED_PER_SECOND", "0"),
     ]);
-    let hostile = front.token("a/hostile", "viewer");
-    let good = front.token("b/good", "viewer");
-    let config = front.config(None);
+    let hostile = front.create_token("a/hostile", "viewer");
+    let good = front.create_token("b/good", "viewer");
+    let config = front.tls_config(None);
     let (opened, stop) = (
         Arc::new(AtomicUsize::new(0)),
         Arc::new(AtomicBool::new(false)),
@@ -336,8 +341,8 @@ fn one_token_cannot_take_all_connections_nor_keep_them_when_it_is_revoked() {
             let (config, hostile) = (Arc::clone(&config), hostile.clone());
             let (opened, stop) = (Arc::clone(&opened), Arc::clone(&stop));
             front.host.spawn(move || {
-                let alive = |client: &mut Tls| {
-                    let answer = client.ask("GET", "/v1/whoami", &hostile, "");
+                let alive = |client: &mut TlsClient| {
+                    let answer = client.request("GET", "/v1/whoami", &hostile, "");
                     answer.is_ok_and(|answer| answer.status == 200)
                 };
                 let mut held = Vec::new();
@@ -345,7 +350,7 @@ fn one_token_cannot_take_all_connections_nor_keep_them_when_it_is_revoked() {
                 while !stop.load(Ordering::Relaxed) {
                     for _ in 0..16 {
                         if held.len() < 128
-                            && let Ok(mut client) = Tls::connect(&config, address(network, 1))
+                            && let Ok(mut client) = TlsClient::connect(&config, address(network, 1))
                             && alive(&mut client)
                         {
                             held.push(client);
@@ -368,48 +373,53 @@ fn one_token_cannot_take_all_connections_nor_keep_them_when_it_is_revoked() {
     let took = front.host.run_in(move || {
         let start = Instant::now();
         let to = "127.0.0.1:8443".parse().expect("an address");
-        let mut client = Tls::connect(&victim, to).expect("a connection");
-        let answer = client.ask("GET", "/v1/tenants/b", &good, "");
+        let mut client = TlsClient::connect(&victim, to).expect("a connection");
+        let answer = client.request("GET", "/v1/tenants/b", &good, "");
         let answer = answer.expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
         start.elapsed()
     });
-    assert!(took < Duration::from_secs(5) * wait::patience(), "{took:?}");
+    assert!(
+        took < Duration::from_secs(5) * wait::timeout_factor(),
+        "{took:?}"
+    );
     stop.store(true, Ordering::Relaxed);
     let held = attackers.into_iter();
-    let held: Vec<Tls> = held
+    let held: Vec<TlsClient> = held
         .flat_map(|thread| thread.join().expect("an attacker"))
         .collect();
     assert!(held.len() >= 128, "{} connections", held.len());
     front.agent.cli("tenant token revoke a/hostile");
     let closed = held.into_iter().filter_map(|mut client| {
         // One may have been evicted meanwhile.
-        let answer = client.ask("GET", "/v1/whoami", &hostile, "").ok()?;
+        let answer = client.request("GET", "/v1/whoami", &hostile, "").ok()?;
         assert_eq!(answer.status, 401, "{answer:?}");
         assert!(answer.head.contains("connection: close"), "{answer:?}");
-        client.end().expect("an end");
+        client.wait_for_close().expect("an end");
         Some(())
     });
     assert!(closed.count() >= 64);
-    wait::until_true("the end of all connections", || front.connections() == 0);
+    wait::until_true("the end of all connections", || {
+        front.open_connections() == 0
+    });
 }
 
 #[test]
 fn large_bodies_that_stall_are_refused_and_keep_no_place() {
-    let _alone = alone();
-    let front = Front::open(&[]);
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[]);
     for tenant in ["c", "d"] {
         front.agent.cli(&format!("tenant create {tenant}"));
     }
-    let tokens = ["a/one", "b/one", "c/one"].map(|token| front.token(token, "admin"));
-    let good = front.token("d/good", "admin");
-    let config = front.config(None);
-    let large = filled(r#"{"tenants":["#, |_| "{}".to_owned(), "]}", 100 << 10);
-    let stalled: Vec<Tls> = {
+    let tokens = ["a/one", "b/one", "c/one"].map(|token| front.create_token(token, "admin"));
+    let good = front.create_token("d/good", "admin");
+    let config = front.tls_config(None);
+    let large = fill_body(r#"{"tenants":["#, |_| "{}".to_owned(), "]}", 100 << 10);
+    let stalled: Vec<TlsClient> = {
         let (config, large) = (Arc::clone(&config), large.clone());
         front.host.run_in(move || {
             let stall = |token: &String| {
-                let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+                let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
                 client
                     .send_head("POST", "/v1/apply", token, MIB)
                     .expect("a head");
@@ -430,13 +440,13 @@ fn large_bodies_that_stall_are_refused_and_keep_no_place() {
         "the operator: {status} {answer}"
     );
     for mut client in stalled {
-        let answer = client.answer().expect("an answer");
+        let answer = client.read_response().expect("an answer");
         assert_eq!(answer.status, 400, "{answer:?}");
         assert!(answer.body.contains("too slowly"), "{answer:?}");
     }
     let status = front.host.run_in(move || {
-        let mut client = Tls::connect(&config, address(1, 1)).expect("a connection");
-        let answer = client.ask("POST", "/v1/apply", &good, &large);
+        let mut client = TlsClient::connect(&config, address(1, 1)).expect("a connection");
+        let answer = client.request("POST", "/v1/apply", &good, &large);
         answer.expect("an answer").status
     });
     assert!(![429, 503].contains(&status), "{status}");
@@ -444,8 +454,8 @@ fn large_bodies_that_stall_are_refused_and_keep_no_place() {
 
 #[test]
 fn idle_users_of_the_control_socket_lock_nobody_out() {
-    let _alone = alone();
-    let front = Front::open(&[]);
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[]);
     let socket = front.agent.socket();
     let run = socket.parent().expect("a directory").to_owned();
     for (path, mode) in [
@@ -490,24 +500,24 @@ fn idle_users_of_the_control_socket_lock_nobody_out() {
 
 #[test]
 fn requests_are_kept_to_a_rate_for_each_principal_and_tenant() {
-    let _alone = alone();
-    let front = Front::open(&[
-        ("GATEWAY_CHANGES_PER_SECOND", "2"),
-        ("GATEWAY_READS_PER_SECOND", "4"),
-        ("GATEWAY_TENANT_CHANGES_PER_SECOND", "3"),
-        ("GATEWAY_TENANT_READS_PER_SECOND", "0"),
-        ("GATEWAY_UNAUTHENTICATED_PER_SECOND", "2"),
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[
+        ("PLGW_CHANGES_PER_SECOND", "2"),
+        ("PLGW_READS_PER_SECOND", "4"),
+        ("PLGW_TENANT_CHANGES_PER_SECOND", "3"),
+        ("PLGW_TENANT_READS_PER_SECOND", "0"),
+        ("PLGW_UNAUTHENTICATED_PER_SECOND", "2"),
     ]);
-    let [one, two] = ["a/one", "a/two"].map(|token| front.token(token, "admin"));
-    let other = front.token("b/other", "admin");
-    let config = front.config(None);
+    let [one, two] = ["a/one", "a/two"].map(|token| front.create_token(token, "admin"));
+    let other = front.create_token("b/other", "admin");
+    let config = front.tls_config(None);
     let asking = Arc::clone(&config);
     front.host.run_in(move || {
-        let mut client = Tls::connect(&asking, address(0, 1)).expect("a connection");
-        let mut refused = |method: &str, path: &str, token: &str, most: usize| {
-            (0..most).find_map(|_| {
+        let mut client = TlsClient::connect(&asking, address(0, 1)).expect("a connection");
+        let mut refused = |method: &str, path: &str, token: &str, max_requests: usize| {
+            (0..max_requests).find_map(|_| {
                 // Without a body: a connection may be closed whose body nobody reads.
-                let answer = client.ask(method, path, token, "").expect("an answer");
+                let answer = client.request(method, path, token, "").expect("an answer");
                 (answer.status == 429).then_some(answer)
             })
         };
@@ -522,24 +532,24 @@ fn requests_are_kept_to_a_rate_for_each_principal_and_tenant() {
         assert!(answer.is_some());
         // Reads are counted apart, and so are other tenants' users.
         let answer = client
-            .ask("GET", "/v1/tenants/a", &one, "")
+            .request("GET", "/v1/tenants/a", &one, "")
             .expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
         let answer = client
-            .ask("DELETE", "/v1/tenants/b/tokens/none", &other, "")
+            .request("DELETE", "/v1/tenants/b/tokens/none", &other, "")
             .expect("an answer");
         assert_eq!(answer.status, 404, "{answer:?}");
         // Without a valid credential the network address counts, and the connection is closed.
-        let mut stranger = Tls::connect(&asking, address(1, 1)).expect("a connection");
+        let mut stranger = TlsClient::connect(&asking, address(1, 1)).expect("a connection");
         let mut refused = None;
         for number in 0..200 {
             let mut neighbour =
-                Tls::connect(&asking, address(1, 1 + number % 8)).expect("a connection");
+                TlsClient::connect(&asking, address(1, 1 + number % 8)).expect("a connection");
             let answer = neighbour
-                .ask("GET", "/v1/whoami", "gwt_unknown", "")
+                .request("GET", "/v1/whoami", "gwt_unknown", "")
                 .expect("an answer");
             if answer.status == 429 {
-                neighbour.end().expect("an end");
+                neighbour.wait_for_close().expect("an end");
                 refused = Some(answer);
                 break;
             }
@@ -548,7 +558,7 @@ fn requests_are_kept_to_a_rate_for_each_principal_and_tenant() {
         assert!(refused.expect("a limit").head.contains("retry-after: "));
         // A user at the same address is served.
         let answer = stranger
-            .ask("GET", "/v1/tenants/b", &other, "")
+            .request("GET", "/v1/tenants/b", &other, "")
             .expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
     });
@@ -560,46 +570,46 @@ fn requests_are_kept_to_a_rate_for_each_principal_and_tenant() {
 
 #[test]
 fn the_command_line_waits_where_it_is_told_to() {
-    let _alone = alone();
-    let front = Front::open(&[("GATEWAY_CHANGES_PER_SECOND", "1")]);
-    let file = front.token_file("a/busy", "admin");
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[("PLGW_CHANGES_PER_SECOND", "1")]);
+    let file = front.create_token_file("a/busy", "admin");
     let token = fs::read_to_string(&file)
         .expect("a token")
         .trim()
         .to_owned();
-    let config = front.config(None);
+    let config = front.tls_config(None);
     front.host.run_in(move || {
-        let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+        let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
         wait::until_true("the limit", || {
-            let answer = client.ask("DELETE", "/v1/tenants/a/tokens/none", &token, "");
+            let answer = client.request("DELETE", "/v1/tenants/a/tokens/none", &token, "");
             answer.expect("an answer").status == 429
         });
     });
     let mut command = front.host.command(&binary().display().to_string());
     command.args(["tenant", "token", "create", "a/more", "--role", "viewer"]);
     command.args(["--server", "https://127.0.0.1:8443", "--ca"]);
-    command.arg(front.authority.certificate());
+    command.arg(front.ca.certificate());
     command.arg("--token-file").arg(file);
     succeed(&mut command);
 }
 
 #[test]
 fn streams_are_bounded_for_each_principal_and_tenant() {
-    let _alone = alone();
-    let front = Front::open(&[
-        ("GATEWAY_STREAMS_PER_PRINCIPAL", "3"),
-        ("GATEWAY_STREAMS_PER_TENANT", "4"),
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[
+        ("PLGW_STREAMS_PER_PRINCIPAL", "3"),
+        ("PLGW_STREAMS_PER_TENANT", "4"),
     ]);
-    let [one, two] = ["a/one", "a/two"].map(|token| front.token(token, "viewer"));
-    let other = front.token("b/other", "viewer");
-    let config = front.config(None);
+    let [one, two] = ["a/one", "a/two"].map(|token| front.create_token(token, "viewer"));
+    let other = front.create_token("b/other", "viewer");
+    let config = front.tls_config(None);
     front.host.run_in(move || {
         let follow = |token: &str| {
-            let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+            let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
             client
                 .send_request("GET", "/v1/events?follow=true", token, "")
                 .expect("a request");
-            let answer = client.head().expect("an answer");
+            let answer = client.read_response_head().expect("an answer");
             (answer, client)
         };
         let mut streams = Vec::new();
@@ -629,39 +639,39 @@ fn streams_are_bounded_for_each_principal_and_tenant() {
 
 #[test]
 fn a_stream_and_its_connection_end_at_once_with_the_credential() {
-    let _alone = alone();
-    let front = Front::open(&[]);
-    let authority = front.authority.certificate();
+    let _alone = run_serially();
+    let front = ApiFixture::start(&[]);
+    let ca = front.ca.certificate();
     front.agent.cli(&format!(
         "tenant identity create a/build --issuer certificate --claim dns --value build --authority {} \
          --role viewer",
-        authority.display()
+        ca.display()
     ));
-    let certificate = front.config(Some(&front.authority.sign("build")));
-    let config = front.config(None);
-    let revoked = front.token("a/revoked", "viewer");
+    let certificate = front.tls_config(Some(&front.ca.issue("build")));
+    let config = front.tls_config(None);
+    let revoked = front.create_token("a/revoked", "viewer");
     let follow = |config: &Arc<ClientConfig>, token: &str| {
         let (config, token) = (Arc::clone(config), token.to_owned());
         front.host.run_in(move || {
-            let mut client = Tls::connect(&config, address(0, 1)).expect("a connection");
+            let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
             client
                 .send_request("GET", "/v1/events?follow=true", &token, "")
                 .expect("a request");
-            assert_eq!(client.head().expect("an answer").status, 200);
+            assert_eq!(client.read_response_head().expect("an answer").status, 200);
             client
         })
     };
-    let at_once = Duration::from_secs(2) * wait::patience();
+    let at_once = Duration::from_secs(2) * wait::timeout_factor();
     let mut stream = follow(&config, &revoked);
     front.agent.cli("tenant token revoke a/revoked");
-    let took = stream.end().expect("an end");
+    let took = stream.wait_for_close().expect("an end");
     assert!(took < at_once, "{took:?} after a revocation");
     // Without a role there is nothing to follow either.
     let mut stream = follow(&certificate, "");
     front.agent.cli("tenant identity delete a/build");
-    let took = stream.end().expect("an end");
+    let took = stream.wait_for_close().expect("an end");
     assert!(took < at_once, "{took:?} after the loss of a role");
-    let to = front.authority.directory().join("short");
+    let to = front.ca.directory().join("short");
     front.agent.cli(&format!(
         "tenant token create a/short --role viewer --expires-in 3s --to {}",
         to.display()
@@ -669,7 +679,7 @@ fn a_stream_and_its_connection_end_at_once_with_the_credential() {
     let created = Instant::now();
     let short = fs::read_to_string(to).expect("a token").trim().to_owned();
     let mut stream = follow(&config, &short);
-    stream.end().expect("an end");
+    stream.wait_for_close().expect("an end");
     let took = created.elapsed();
     assert!(
         took < Duration::from_secs(3) + at_once,
@@ -696,7 +706,7 @@ impl Attack {
     /// Adds an attacker: `act` is repeated, and may fail.
     fn add(
         &mut self,
-        front: &Front,
+        front: &ApiFixture,
         act: impl Fn(usize, &AtomicBool) -> io::Result<()> + Send + 'static,
     ) {
         let (stop, acts) = (Arc::clone(&self.stop), Arc::clone(&self.acts));
@@ -710,7 +720,7 @@ impl Attack {
         }));
     }
 
-    fn end(self) -> usize {
+    fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().expect("an attacker");
@@ -720,7 +730,7 @@ impl Attack {
 }
 
 /// Waits, but not longer than the attack.
-fn pause(time: Duration, stop: &AtomicBool) {
+fn sleep_unless_stopped(time: Duration, stop: &AtomicBool) {
     let start = Instant::now();
     while start.elapsed() < time && !stop.load(Ordering::Relaxed) {
         thread::sleep(Duration::from_millis(20));
@@ -729,24 +739,24 @@ fn pause(time: Duration, stop: &AtomicBool) {
 
 #[test]
 fn an_attack_of_a_minute_slows_no_other_tenant_down() {
-    let _alone = alone();
-    let seconds = std::env::var("GATEWAY_TEST_HOSTILE_SECONDS").ok();
+    let _alone = run_serially();
+    let seconds = std::env::var("PLGW_TEST_HOSTILE_SECONDS").ok();
     let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(60);
-    let front = Front::open(&[]);
-    let hostile = front.token("a/hostile", "viewer");
-    let good = front.token("b/good", "viewer");
-    let config = front.config(None);
+    let front = ApiFixture::start(&[]);
+    let hostile = front.create_token("a/hostile", "viewer");
+    let good = front.create_token("b/good", "viewer");
+    let config = front.tls_config(None);
     let measured = |time: Duration| {
         let (config, good) = (Arc::clone(&config), good.clone());
         let start = Instant::now();
         front.host.spawn(move || {
-            measure(&config, address(7, 1), "/v1/tenants/b", &good, || {
+            measure_latencies(&config, address(7, 1), "/v1/tenants/b", &good, || {
                 start.elapsed() > time
             })
         })
     };
     let quiet = measured(Duration::from_secs(8)).join().expect("answers");
-    front.forget_peak();
+    front.reset_peak_memory();
 
     let mut attack = Attack::new();
     // Clients that ask for a document and never read it, neighbours of one another.
@@ -755,12 +765,12 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
         let mut held = Vec::new();
         for number in 0..64 {
             let to = address(u16::from(round % 2 == 0), 1 + number % 8);
-            let mut client = Tls::connect(&of, to)?;
+            let mut client = TlsClient::connect(&of, to)?;
             client.send_request("GET", "/openapi.json", "", "")?;
             held.push(client);
-            pause(Duration::from_millis(50), stop);
+            sleep_unless_stopped(Duration::from_millis(50), stop);
         }
-        pause(Duration::from_secs(5), stop);
+        sleep_unless_stopped(Duration::from_secs(5), stop);
         Ok(())
     });
     // Clients that write a byte a second: of a head, and of a body.
@@ -769,14 +779,14 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
         attack.add(&front, move |_, stop| {
             let mut clients = Vec::new();
             for number in 0..24 {
-                let mut client = Tls::connect(&of, address(2, 1 + number % 8))?;
+                let mut client = TlsClient::connect(&of, address(2, 1 + number % 8))?;
                 if !head {
                     client.send_head("POST", "/v1/apply", &hostile, 4 * MIB)?;
                 }
                 clients.push(client);
             }
             for byte in b"GET /healthz HTTP/1.1".iter().cycle().take(40) {
-                pause(Duration::from_secs(1), stop);
+                sleep_unless_stopped(Duration::from_secs(1), stop);
                 for client in &mut clients {
                     let _gone = client.send(&[*byte]);
                 }
@@ -786,7 +796,7 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
     }
     // Large bodies, several at once.
     let bodies: Arc<Vec<String>> = Arc::new(
-        worst_bodies(4 * MIB)
+        worst_case_bodies(4 * MIB)
             .into_iter()
             .map(|(_, body)| body)
             .collect(),
@@ -794,11 +804,11 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
     for _ in 0..2 {
         let (of, hostile, bodies) = (Arc::clone(&config), hostile.clone(), Arc::clone(&bodies));
         attack.add(&front, move |round, stop| {
-            let mut client = Tls::connect(&of, address(3, 1))?;
+            let mut client = TlsClient::connect(&of, address(3, 1))?;
             let body = &bodies[round % bodies.len()];
             let _broken = client.send_request("POST", "/v1/apply", &hostile, body);
-            let answer = client.answer();
-            pause(Duration::from_millis(100), stop);
+            let answer = client.read_response();
+            sleep_unless_stopped(Duration::from_millis(100), stop);
             answer.map(drop)
         });
     }
@@ -807,10 +817,10 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
     attack.add(&front, move |_, stop| {
         let mut held = Vec::new();
         for _ in 0..40 {
-            let mut client = Tls::connect(&of, address(4, 1))?;
+            let mut client = TlsClient::connect(&of, address(4, 1))?;
             client.send_request("GET", "/v1/events?follow=true", &token, "")?;
             held.push(client);
-            pause(Duration::from_millis(50), stop);
+            sleep_unless_stopped(Duration::from_millis(50), stop);
         }
         Ok(())
     });
@@ -818,9 +828,9 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
     let of = Arc::clone(&config);
     attack.add(&front, move |round, stop| {
         let network = u16::try_from(round % 7).expect("a small number");
-        let mut client = Tls::connect(&of, address(network, 2))?;
-        let answer = client.ask("GET", "/v1/tenants/b", "gwt_guess", "");
-        pause(Duration::from_millis(20), stop);
+        let mut client = TlsClient::connect(&of, address(network, 2))?;
+        let answer = client.request("GET", "/v1/tenants/b", "gwt_guess", "");
+        sleep_unless_stopped(Duration::from_millis(20), stop);
         answer.map(drop)
     });
     // Connections that say nothing.
@@ -829,7 +839,7 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
         for number in 0..200_usize {
             let network = u16::try_from((round + number) % 7).expect("a small number");
             held.push(TcpStream::connect(address(network, 3))?);
-            pause(Duration::from_millis(20), stop);
+            sleep_unless_stopped(Duration::from_millis(20), stop);
         }
         Ok(())
     });
@@ -843,9 +853,9 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
         front.host.spawn(move || {
             let mut served = 0;
             while start.elapsed() < time {
-                let mut client = Tls::connect(&config, address(7, 2)).expect("a connection");
+                let mut client = TlsClient::connect(&config, address(7, 2)).expect("a connection");
                 let answer = client
-                    .ask("GET", "/v1/whoami", &good, "")
+                    .request("GET", "/v1/whoami", &good, "")
                     .expect("an answer");
                 assert_eq!(answer.status, 200, "{answer:?}");
                 served += 1;
@@ -856,16 +866,16 @@ fn an_attack_of_a_minute_slows_no_other_tenant_down() {
     };
     let attacked = watched.join().expect("answers");
     let served: usize = newcomers.join().expect("answers");
-    let acts = attack.end();
-    let peak = front.peak();
+    let acts = attack.stop();
+    let peak = front.peak_memory();
     let lines = front.agent.log().lines().count();
     eprintln!(
         "before: {}; under {acts} attacks: {}; {served} new connections; {peak} MiB at the most; \
          {lines} lines of log",
-        quiet.shown(),
-        attacked.shown()
+        quiet.summary(),
+        attacked.summary()
     );
     assert!(peak < 250, "{peak} MiB");
     assert!(lines < 200, "{lines} lines:\n{}", front.agent.log());
-    attacked.expect_unimpressed(&quiet);
+    attacked.expect_low_latency(&quiet);
 }

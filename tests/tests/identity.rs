@@ -17,35 +17,34 @@ use gateway::store::{Sqlite, Store as _, Write};
 use serde_json::{Value, json};
 use tests::{
     agent::{Agent, binary},
-    authority::{Authority, Signed},
-    issuer::Issuer,
     namespace::Namespace,
-    office::{LISTEN, Office},
+    oidc_provider::OidcProvider,
     process::fail,
+    test_ca::{IssuedCertificate, TestCa},
+    tls_fixture::{LISTEN, TlsFixture},
     wait,
 };
 
 /// Opens an office whose clients' certificates may be of a second authority too.
-fn office_of_two(configure: impl FnOnce(&mut Agent, &Authority)) -> (Office, Authority) {
-    let second = Authority::new();
-    let office = Office::open(|_, first, agent| {
-        let both = [first.certificate(), second.certificate()];
-        let both: Vec<String> = both
+fn fixture_with_two_cas(configure: impl FnOnce(&mut Agent, &TestCa)) -> (TlsFixture, TestCa) {
+    let second = TestCa::new();
+    let office = TlsFixture::start(|_, first, agent| {
+        let certificates = [first.certificate(), second.certificate()];
+        let both: Vec<String> = certificates
             .iter()
             .map(|path| fs::read_to_string(path).expect("a certificate"))
             .collect();
         let path = first.directory().join("clients.pem");
         fs::write(&path, both.concat()).expect("a file");
-        agent.settings.insert(
-            "GATEWAY_TLS_CLIENT_CA".to_owned(),
-            path.display().to_string(),
-        );
+        agent
+            .settings
+            .insert("PLGW_TLS_CLIENT_CA".to_owned(), path.display().to_string());
         configure(agent, first);
     });
     (office, second)
 }
 
-fn words(signed: &Signed) -> [String; 4] {
+fn curl_arguments(signed: &IssuedCertificate) -> [String; 4] {
     [
         "--cert".to_owned(),
         signed.certificate.display().to_string(),
@@ -54,10 +53,14 @@ fn words(signed: &Signed) -> [String; 4] {
     ]
 }
 
-fn ask(office: &Office, signed: &Signed, path: &str) -> (u16, String) {
-    let words = words(signed);
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    office.curl("GET", path, &words)
+fn request_with_certificate(
+    office: &TlsFixture,
+    signed: &IssuedCertificate,
+    path: &str,
+) -> (u16, String) {
+    let arguments = curl_arguments(signed);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    office.curl("GET", path, &arguments)
 }
 
 fn json_of((status, text): (u16, String)) -> Value {
@@ -71,15 +74,15 @@ fn create_identity(agent: &Agent, name: &str, rest: &str) {
     ));
 }
 
-fn authority_of(path: &Path) -> String {
+fn ca_option(path: &Path) -> String {
     format!("--authority {}", path.display())
 }
 
 #[test]
 fn a_certificate_of_another_authority_is_not_the_identity_that_it_imitates() {
-    let (office, second) = office_of_two(|_, _| {});
-    let agent = &office.site.agent;
-    let refusal = agent.refused(
+    let (office, second) = fixture_with_two_cas(|_, _| {});
+    let agent = &office.testbed.agent;
+    let refusal = agent.cli_error(
         "tenant identity create a/build --issuer certificate --claim dns --value build --role viewer",
     );
     assert!(
@@ -87,25 +90,33 @@ fn a_certificate_of_another_authority_is_not_the_identity_that_it_imitates() {
         "{refusal}"
     );
     for (name, claim) in [("a/dns", "dns"), ("a/cn", "common_name")] {
-        let authority = authority_of(&office.authority.certificate());
-        create_identity(
-            agent,
-            name,
-            &format!("--claim {claim} --value build {authority}"),
-        );
+        let ca = ca_option(&office.ca.certificate());
+        create_identity(agent, name, &format!("--claim {claim} --value build {ca}"));
     }
-    let (mine, theirs) = (office.authority.sign("build"), second.sign("build"));
-    assert_eq!(ask(&office, &mine, "/v1/tenants/a").0, 200);
-    assert_eq!(ask(&office, &theirs, "/v1/tenants/a").0, 404);
-    let shown = json_of(ask(&office, &theirs, "/v1/whoami"));
+    let (trusted, foreign) = (office.ca.issue("build"), second.issue("build"));
+    assert_eq!(
+        request_with_certificate(&office, &trusted, "/v1/tenants/a").0,
+        200
+    );
+    assert_eq!(
+        request_with_certificate(&office, &foreign, "/v1/tenants/a").0,
+        404
+    );
+    let shown = json_of(request_with_certificate(&office, &foreign, "/v1/whoami"));
     assert_eq!(shown["roles"], json!({}));
 
     // A pinned certificate needs no authority, since nobody can make another with that hash.
     let identity = shown["identity"].as_str().expect("an identity");
     let hash = identity.trim_start_matches("certificate sha256:");
     create_identity(agent, "a/pinned", &format!("--claim sha256 --value {hash}"));
-    assert_eq!(ask(&office, &theirs, "/v1/tenants/a").0, 200);
-    assert_eq!(ask(&office, &second.sign("other"), "/v1/tenants/a").0, 404);
+    assert_eq!(
+        request_with_certificate(&office, &foreign, "/v1/tenants/a").0,
+        200
+    );
+    assert_eq!(
+        request_with_certificate(&office, &second.issue("other"), "/v1/tenants/a").0,
+        404
+    );
 
     // An authority can be named by its key's hash, and only one that the gateway accepts.
     let listed = agent.json("tenant identity list a");
@@ -122,13 +133,13 @@ fn a_certificate_of_another_authority_is_not_the_identity_that_it_imitates() {
         &format!("--value other --claim dns --authority {key}"),
     );
     assert_eq!(
-        ask(&office, &office.authority.sign("other"), "/v1/tenants/a").0,
+        request_with_certificate(&office, &office.ca.issue("other"), "/v1/tenants/a").0,
         200
     );
-    let stranger = Authority::new();
-    let refusal = agent.refused(&format!(
+    let stranger = TestCa::new();
+    let refusal = agent.cli_error(&format!(
         "tenant identity create a/x --issuer certificate --claim dns --value x --role viewer {}",
-        authority_of(&stranger.certificate())
+        ca_option(&stranger.certificate())
     ));
     assert!(
         refusal.contains("accepts no certificates of this authority"),
@@ -141,10 +152,10 @@ fn a_certificate_of_another_authority_is_not_the_identity_that_it_imitates() {
 
 #[test]
 fn an_identity_that_names_no_authority_meets_nobody_and_a_start_says_so() {
-    let mut office = Office::open(|_, _, _| {});
-    let signed = office.authority.sign("build");
-    office.site.agent.stop();
-    let path = office.site.agent.state_directory().join("state.db");
+    let mut office = TlsFixture::start(|_, _, _| {});
+    let signed = office.ca.issue("build");
+    office.testbed.agent.stop();
+    let path = office.testbed.agent.state_directory().join("state.db");
     let mut store = Sqlite::open(&path).expect("the store");
     let value = json!({
         "name": "old", "uid": "00000000-0000-4000-8000-000000000000",
@@ -159,9 +170,12 @@ fn an_identity_that_names_no_authority_meets_nobody_and_a_start_says_so() {
         }])
         .expect("a write");
     drop(store);
-    office.site.agent.restart();
-    assert_eq!(ask(&office, &signed, "/v1/tenants/a").0, 404);
-    let log = office.site.agent.log();
+    office.testbed.agent.restart();
+    assert_eq!(
+        request_with_certificate(&office, &signed, "/v1/tenants/a").0,
+        404
+    );
+    let log = office.testbed.agent.log();
     assert!(
         log.contains("identity a/old names no authority, so no certificate meets it"),
         "{log}"
@@ -170,53 +184,53 @@ fn an_identity_that_names_no_authority_meets_nobody_and_a_start_says_so() {
 
 #[test]
 fn the_configuration_check_shows_authorities() {
-    let authority = Authority::new();
-    let server = authority.sign("gateway");
+    let ca = TestCa::new();
+    let server = ca.issue("gateway");
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::prepare(&host);
-    let mut command = agent.command("config check");
+    let mut command = agent.cli_command("config check");
     command
-        .env("GATEWAY_LISTEN", LISTEN)
-        .env("GATEWAY_TLS_CERTIFICATE", &server.certificate)
-        .env("GATEWAY_TLS_KEY", &server.key)
-        .env("GATEWAY_TLS_CLIENT_CA", authority.certificate());
+        .env("PLGW_LISTEN", LISTEN)
+        .env("PLGW_TLS_CERTIFICATE", &server.certificate)
+        .env("PLGW_TLS_KEY", &server.key)
+        .env("PLGW_TLS_CLIENT_CA", ca.certificate());
     let shown = tests::process::succeed(&mut command);
     assert!(
         shown.contains("client authority: subject=\"CN=tests\" key_sha256="),
         "{shown}"
     );
-    command.env("GATEWAY_TLS_CLIENT_CA", &server.key);
+    command.env("PLGW_TLS_CLIENT_CA", &server.key);
     let refusal = fail(&mut command);
     assert!(refusal.contains("holds no certificate"), "{refusal}");
 }
 
 #[test]
 fn a_revoked_certificate_ends_at_a_reload_on_open_streams_too() {
-    let mut office = Office::open(|_, authority, agent| {
-        let list = authority.revoke(&[]).display().to_string();
+    let mut office = TlsFixture::start(|_, ca, agent| {
+        let list = ca.write_crl(&[]).display().to_string();
         agent
             .settings
-            .insert("GATEWAY_TLS_CLIENT_CRL".to_owned(), list);
+            .insert("PLGW_TLS_CLIENT_CRL".to_owned(), list);
     });
-    let agent = &office.site.agent;
-    let authority = authority_of(&office.authority.certificate());
+    let agent = &office.testbed.agent;
+    let ca = ca_option(&office.ca.certificate());
     for name in ["build", "stays"] {
         create_identity(
             agent,
             &format!("a/{name}"),
-            &format!("--claim dns --value {name} {authority}"),
+            &format!("--claim dns --value {name} {ca}"),
         );
     }
-    let (revoked, stays) = (
-        office.authority.sign("build"),
-        office.authority.sign("stays"),
+    let (revoked, stays) = (office.ca.issue("build"), office.ca.issue("stays"));
+    assert_eq!(
+        request_with_certificate(&office, &revoked, "/v1/tenants/a").0,
+        200
     );
-    assert_eq!(ask(&office, &revoked, "/v1/tenants/a").0, 200);
 
-    let mut command = office.site.host.command(&binary().display().to_string());
+    let mut command = office.testbed.host.command(&binary().display().to_string());
     command.args(["-o", "json", "event", "list", "--follow"]);
     command.args(["--server", &format!("https://{LISTEN}"), "--ca"]);
-    command.arg(office.authority.certificate());
+    command.arg(office.ca.certificate());
     command
         .arg("--client-certificate")
         .arg(&revoked.certificate);
@@ -239,36 +253,39 @@ fn a_revoked_certificate_ends_at_a_reload_on_open_streams_too() {
         seen.recv_timeout(Duration::from_millis(200)).ok().map(drop)
     });
 
-    let _list = office.authority.revoke(&[&revoked]);
-    office.site.agent.hang_up();
+    let _list = office.ca.write_crl(&[&revoked]);
+    office.testbed.agent.send_sighup();
     wait::until("the end of the stream", Duration::from_secs(60), || {
         reader.is_finished().then_some(())
     });
     child.wait().expect("the end of the command line");
     // A handshake with it fails; others' go on.
-    let mut command = office.site.host.command("curl");
+    let mut command = office.testbed.host.command("curl");
     command.args(["-sS", "-m", "20", "--cacert"]);
-    command.arg(office.authority.certificate());
+    command.arg(office.ca.certificate());
     command
-        .args(words(&revoked))
+        .args(curl_arguments(&revoked))
         .arg(format!("https://{LISTEN}/v1/whoami"));
     let refusal = fail(&mut command);
     assert!(refusal.contains("alert"), "{refusal}");
-    assert_eq!(ask(&office, &stays, "/v1/tenants/a").0, 200);
+    assert_eq!(
+        request_with_certificate(&office, &stays, "/v1/tenants/a").0,
+        200
+    );
 }
 
-fn office_with_issuer() -> (Office, Issuer) {
+fn fixture_with_oidc_provider() -> (TlsFixture, OidcProvider) {
     let mut issuer = None;
-    let office = Office::open(|site, authority, agent| {
-        let started = Issuer::start(&site.host, authority, 8444);
+    let office = TlsFixture::start(|site, ca, agent| {
+        let started = OidcProvider::start(&site.host, ca, 8444);
         let settings = format!("{},audience=gateway", started.url);
         agent
             .settings
-            .insert("GATEWAY_OIDC_ISSUERS".to_owned(), settings);
+            .insert("PLGW_OIDC_ISSUERS".to_owned(), settings);
         issuer = Some(started);
     });
     let issuer = issuer.expect("an issuer");
-    office.site.agent.cli(&format!(
+    office.testbed.agent.cli(&format!(
         "tenant identity create a/ops --issuer {} --claim groups --value ops --role admin",
         issuer.url
     ));
@@ -279,12 +296,12 @@ fn office_with_issuer() -> (Office, Issuer) {
 fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
     /// Less than one read of the keys takes when the issuer does not answer.
     const AT_ONCE: Duration = Duration::from_secs(4);
-    let (office, mut issuer) = office_with_issuer();
-    let known = issuer.token(json!({ "groups": ["ops"] }));
-    assert_eq!(office.with_token(&known, "GET", "/v1/tenants/a").0, 200);
-    let accepted = issuer.stall(&office.site.host);
+    let (office, mut issuer) = fixture_with_oidc_provider();
+    let known = issuer.sign_token(json!({ "groups": ["ops"] }));
+    assert_eq!(office.get_with_token(&known, "GET", "/v1/tenants/a").0, 200);
+    let accepted = issuer.stop_answering(&office.testbed.host);
     // Garbage makes nobody ask the issuer.
-    let whole = issuer.forged("unknown", json!({}));
+    let whole = issuer.forge_token("unknown", json!({}));
     let (unsigned, _) = whole.rsplit_once('.').expect("three parts");
     let nameless = {
         let mut parts = whole.split('.');
@@ -294,17 +311,17 @@ fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
         format!("eyJhbGciOiJFUzI1NiJ9.{}", rest.join("."))
     };
     for garbage in [unsigned, &format!("{unsigned}."), &nameless, "a.b.c"] {
-        assert_eq!(office.with_token(garbage, "GET", "/v1/whoami").0, 401);
+        assert_eq!(office.get_with_token(garbage, "GET", "/v1DEFAULT_TIMEOUTami").0, 401);
     }
     assert!(accepted.try_recv().is_err());
 
     let office = Arc::new(office);
     let answered = Arc::new(AtomicUsize::new(0));
     let ask_unknown = |number: usize| {
-        let token = issuer.forged(&format!("unknown-{number}"), json!({}));
+        let token = issuer.forge_token(&format!("unknown-{number}"), json!({}));
         let (office, answered) = (Arc::clone(&office), Arc::clone(&answered));
         std::thread::spawn(move || {
-            assert_eq!(office.with_token(&token, "GET", "/v1/whoami").0, 401);
+            assert_eq!(office.get_with_token(&token, "GET", "/v1/whoami").0, 401);
             answered.fetch_add(1, Ordering::Relaxed);
         })
     };
@@ -319,10 +336,10 @@ fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
     unknown.extend((first..first + 12).map(ask_unknown));
     let start = Instant::now();
     for _ in 0..3 {
-        assert_eq!(office.with_token(&known, "GET", "/v1/tenants/a").0, 200);
+        assert_eq!(office.get_with_token(&known, "GET", "/v1/tenants/a").0, 200);
     }
     let took = start.elapsed();
-    assert!(took < AT_ONCE * wait::patience(), "{took:?}");
+    assert!(took < AT_ONCE * wait::timeout_factor(), "{took:?}");
     let count = unknown.len();
     for thread in unknown {
         thread.join().expect("an answer");
@@ -336,10 +353,10 @@ fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
 
 #[test]
 fn a_token_whose_times_are_none_or_whose_type_is_another_is_refused() {
-    let (office, issuer) = office_with_issuer();
+    let (office, issuer) = fixture_with_oidc_provider();
     let status = |claims: Value| {
-        let token = issuer.token(claims);
-        office.with_token(&token, "GET", "/v1/whoami").0
+        let token = issuer.sign_token(claims);
+        office.get_with_token(&token, "GET", "/v1/whoami").0
     };
     assert_eq!(status(json!({})), 200);
     for wrong in [
@@ -355,14 +372,14 @@ fn a_token_whose_times_are_none_or_whose_type_is_another_is_refused() {
         assert_eq!(status(wrong.clone()), 401, "{wrong}");
     }
     // An address that the issuer has not verified is no claim.
-    office.site.agent.cli(&format!(
+    office.testbed.agent.cli(&format!(
         "tenant identity create b/kim --issuer {} --claim email --value kim@b.example --role viewer",
         issuer.url
     ));
     let roles = |verified: Value| {
         let claims = json!({ "email": "kim@b.example", "email_verified": verified });
-        let token = issuer.token(claims);
-        json_of(office.with_token(&token, "GET", "/v1/whoami"))["roles"].clone()
+        let token = issuer.sign_token(claims);
+        json_of(office.get_with_token(&token, "GET", "/v1/whoami"))["roles"].clone()
     };
     assert_eq!(roles(json!(true)), json!({ "b": "viewer" }));
     assert_eq!(roles(json!(false)), json!({}));
@@ -371,13 +388,13 @@ fn a_token_whose_times_are_none_or_whose_type_is_another_is_refused() {
 
 #[test]
 fn principals_that_call_themselves_alike_stay_apart() {
-    let (office, issuer) = office_with_issuer();
+    let (office, issuer) = fixture_with_oidc_provider();
     let token = |subject: &str| {
-        issuer.token(json!({ "groups": ["ops"], "sub": subject, "preferred_username": "kim" }))
+        issuer.sign_token(json!({ "groups": ["ops"], "sub": subject, "preferred_username": "kim" }))
     };
     let (one, two) = (token("u1"), token("u2"));
     let name = |token: &str| {
-        json_of(office.with_token(token, "GET", "/v1/whoami"))["name"]
+        json_of(office.get_with_token(token, "GET", "/v1/whoami"))["name"]
             .as_str()
             .expect("a name")
             .to_owned()
@@ -391,7 +408,7 @@ fn principals_that_call_themselves_alike_stay_apart() {
             "name": endpoint, "network": "net", "addresses": [address], "service": "shop/web",
         });
         let body = body.to_string();
-        let words = [
+        let arguments = [
             "-H",
             &header,
             "-H",
@@ -401,7 +418,7 @@ fn principals_that_call_themselves_alike_stay_apart() {
             "-d",
             &body,
         ];
-        office.curl("POST", "/v1/tenants/a/endpoints", &words)
+        office.curl("POST", "/v1/tenants/a/endpoints", &arguments)
     };
     let first = create(&one, "first", "10.0.0.71");
     assert_eq!(first.0, 201, "{}", first.1);
@@ -411,24 +428,24 @@ fn principals_that_call_themselves_alike_stay_apart() {
     assert_eq!(repeated.0, 201, "{}", repeated.1);
     let uid = |text: &str| serde_json::from_str::<Value>(text).expect("JSON")["uid"].clone();
     assert_eq!(uid(&repeated.1), uid(&first.1));
-    let events = office.site.agent.cli("-o json event list");
+    let events = office.testbed.agent.cli("-o json event list");
     assert!(
         events.contains("#u1 (kim)") && events.contains("#u2 (kim)"),
         "{events}"
     );
 
     // A token that is created again is another one.
-    let identity = |token: &str| json_of(office.with_token(token, "GET", "/v1/whoami"));
-    let first = tests::office::read(&office.token("a/ci", "viewer"));
+    let identity = |token: &str| json_of(office.get_with_token(token, "GET", "/v1/whoami"));
+    let first = tests::tls_fixture::read_token(&office.create_token_file("a/ci", "viewer"));
     let before = identity(&first)["identity"].clone();
-    office.site.agent.cli("tenant token revoke a/ci");
-    fs::remove_file(office.authority.directory().join("a-ci")).expect("the old file");
-    let second = tests::office::read(&office.token("a/ci", "viewer"));
+    office.testbed.agent.cli("tenant token revoke a/ci");
+    fs::remove_file(office.ca.directory().join("a-ci")).expect("the old file");
+    let second = tests::tls_fixture::read_token(&office.create_token_file("a/ci", "viewer"));
     assert_ne!(identity(&second)["identity"], before);
 }
 
 /// A server that answers every request with 204, and counts.
-fn counting(listener: TcpListener) -> Arc<AtomicUsize> {
+fn count_connections(listener: TcpListener) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
     std::thread::spawn(move || {
@@ -449,7 +466,7 @@ fn webhooks_reach_neither_this_host_nor_a_proxy_and_do_not_tell_what_stopped_the
     // Global addresses, in namespaces that lead nowhere else.
     const OWN: &str = "1.2.3.4";
     const OTHER: &str = "1.2.3.5";
-    let mut office = Office::open(|site, _, agent| {
+    let mut office = TlsFixture::start(|site, _, agent| {
         site.host.ip(&format!("address add {OWN}/24 dev gw-p"));
         site.provider
             .ip(&format!("address add {OTHER}/24 dev eth0"));
@@ -461,14 +478,14 @@ fn webhooks_reach_neither_this_host_nor_a_proxy_and_do_not_tell_what_stopped_the
     });
     let bind = |namespace: &Namespace, address: &'static str| {
         let listener = namespace.run_in(move || TcpListener::bind(address));
-        counting(listener.expect("a listener"))
+        count_connections(listener.expect("a listener"))
     };
-    let proxy = bind(&office.site.host, "127.0.0.1:3128");
-    let own = bind(&office.site.host, "1.2.3.4:8080");
-    let other = bind(&office.site.provider, "1.2.3.5:8080");
+    let proxy = bind(&office.testbed.host, "127.0.0.1:3128");
+    let own = bind(&office.testbed.host, "1.2.3.4:8080");
+    let other = bind(&office.testbed.provider, "1.2.3.5:8080");
     // A port that is open to something that is no web server.
     let silent = office
-        .site
+        .testbed
         .provider
         .run_in(|| TcpListener::bind("1.2.3.5:8081"));
     let silent = silent.expect("a listener");
@@ -477,7 +494,7 @@ fn webhooks_reach_neither_this_host_nor_a_proxy_and_do_not_tell_what_stopped_the
             let _gone = stream.write_all(b"+OK ready\r\n");
         }
     });
-    let agent = &office.site.agent;
+    let agent = &office.testbed.agent;
     for (name, url) in [
         ("own", "http://1.2.3.4:8080/"),
         ("mapped", "http://[::ffff:1.2.3.4]:8080/"),
@@ -489,7 +506,7 @@ fn webhooks_reach_neither_this_host_nor_a_proxy_and_do_not_tell_what_stopped_the
     ] {
         agent.cli(&format!("tenant webhook create a/{name} --url {url}"));
     }
-    let refusal = agent.refused("tenant webhook create a/ssh --url http://1.2.3.5:22/");
+    let refusal = agent.cli_error("tenant webhook create a/ssh --url http://1.2.3.5:22/");
     assert!(
         refusal.contains("port 443, or a port above 1023"),
         "{refusal}"
@@ -524,13 +541,14 @@ fn webhooks_reach_neither_this_host_nor_a_proxy_and_do_not_tell_what_stopped_the
         "{log}"
     );
     // A network of the operator's that happens to hold an own address does not open that.
-    office.site.agent.stop();
-    office.site.agent.settings.insert(
-        "GATEWAY_WEBHOOK_NETWORKS".to_owned(),
-        "1.2.3.0/24".to_owned(),
-    );
-    office.site.agent.restart();
-    let agent = &office.site.agent;
+    office.testbed.agent.stop();
+    office
+        .testbed
+        .agent
+        .settings
+        .insert("PLGW_WEBHOOK_NETWORKS".to_owned(), "1.2.3.0/24".to_owned());
+    office.testbed.agent.restart();
+    let agent = &office.testbed.agent;
     wait::until("another attempt", Duration::from_secs(60), || {
         let listed = agent.json("tenant webhook list a");
         let listed = listed.as_array().cloned().unwrap_or_default();

@@ -18,7 +18,7 @@ use std::{
 use tests::{
     namespace::Namespace,
     packet::{Ipv4, Transport, Udp},
-    site::{CLIENT, ENDPOINT, Site},
+    topology::{CLIENT, ENDPOINT, Testbed},
     wait,
 };
 
@@ -27,8 +27,8 @@ const BACKEND: &str = "10.1.0.10";
 const PORT: u16 = 7_000;
 
 /// A site whose two consumers appear from one address, towards one backend.
-fn site() -> Site {
-    let site = Site::bare();
+fn testbed() -> Testbed {
+    let site = Testbed::unconfigured();
     for (tenant, interface) in [("a", "gw-a"), ("b", "gw-b"), ("shop", "gw-p")] {
         site.agent.cli(&format!("tenant create {tenant}"));
         site.agent.cli(&format!(
@@ -107,7 +107,7 @@ fn send_raw(from: &Namespace, packet: Vec<u8>) {
 
 #[test]
 fn a_server_never_gets_one_consumers_bytes_in_anothers_datagram() {
-    let site = site();
+    let site = testbed();
     let (sender, received) = mpsc::channel();
     let (ready, listening) = mpsc::channel();
     // Ends with the test process.
@@ -130,7 +130,7 @@ fn a_server_never_gets_one_consumers_bytes_in_anothers_datagram() {
             socket.send_to(b"x", (ENDPOINT, PORT)).expect("sent");
         });
     }
-    let limit = wait::SOON * wait::patience();
+    let limit = wait::DEFAULT_TIMEOUT * wait::timeout_factor();
     let next = || received.recv_timeout(limit).expect("a datagram");
     let sources: BTreeSet<_> = [next(), next()].map(|(from, _)| from.ip()).into();
     assert_eq!(sources.len(), 1, "the consumers share no address");
@@ -148,7 +148,7 @@ fn a_server_never_gets_one_consumers_bytes_in_anothers_datagram() {
 
 /// Counts what a client receives from a server that streams to it, by TCP and UDP. Returns the counts,
 /// and how the TCP stream ended.
-fn stream(site: &Site) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKind>) {
+fn start_stream(site: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKind>) {
     let counts: [Arc<AtomicU64>; 2] = Default::default();
     let (ended, end) = mpsc::channel();
     let (ready, listening) = mpsc::channel();
@@ -208,8 +208,8 @@ fn stream(site: &Site) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKind>) {
 
 #[test]
 fn a_backend_that_was_removed_stops_streaming_to_the_consumer() {
-    let site = site();
-    let (counts, end) = stream(&site);
+    let site = testbed();
+    let (counts, end) = start_stream(&site);
     for count in &counts {
         wait::until_true("a stream", || count.load(Ordering::Relaxed) > 20_000);
     }
@@ -228,10 +228,10 @@ fn a_backend_that_was_removed_stops_streaming_to_the_consumer() {
     let last = crossed();
     assert_eq!(flows(), Some(Vec::new()), "flows are listed");
     // The agent resets the client's end: it only listens, so no packet of its is refused.
-    let limit = wait::SOON * wait::patience();
+    let limit = wait::DEFAULT_TIMEOUT * wait::timeout_factor();
     let error = end.recv_timeout(limit).expect("the TCP client's reset");
     assert_eq!(error, ErrorKind::ConnectionReset);
-    let refused = || site.agent.drops("backend_gone");
+    let refused = || site.agent.drop_count("backend_gone");
     let before = refused();
     // The server goes on: its datagrams are refused and counted.
     wait::until_true("the server to send", || refused() > before + 20);

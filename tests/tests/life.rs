@@ -9,36 +9,36 @@ use std::{
 };
 
 use tests::{
-    families::{Families, each},
+    families::{Families, for_each_family_pair},
     nginx::Nginx,
     process::{fail, succeed},
-    site::Site,
+    topology::Testbed,
     wait,
 };
 
 /// How long a cut may take to be told. Machines are busy; it takes milliseconds.
-const SOON: Duration = Duration::from_secs(5);
+const RESET_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How an end that only reads, and never sends, learned that its connection is over.
-type Outcome = Result<usize, ErrorKind>;
+type ReadResult = Result<usize, ErrorKind>;
 
 /// A connection that both ends only listen on, and the ends' outcomes.
-struct Silent {
-    client: JoinHandle<Outcome>,
-    server: JoinHandle<Outcome>,
+struct IdleConnection {
+    client: JoinHandle<ReadResult>,
+    server: JoinHandle<ReadResult>,
 }
 
 /// Reads until something happens; gives up after half a minute, which no test waits for.
-fn read_on(mut stream: &TcpStream) -> Outcome {
+fn read_until_end(mut stream: &TcpStream) -> ReadResult {
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
         .expect("a stream");
     stream.read(&mut [0; 16]).map_err(|error| error.kind())
 }
 
-impl Silent {
+impl IdleConnection {
     /// Opens it; some bytes go both ways first.
-    fn open(families: Families, site: &Site, port: u16) -> Self {
+    fn open(families: Families, site: &Testbed, port: u16) -> Self {
         let address = SocketAddr::new(families.backend(), port);
         let (listens, listening) = mpsc::channel();
         let (opened, open) = mpsc::channel();
@@ -49,7 +49,7 @@ impl Silent {
             let mut question = [0; 1_000];
             stream.read_exact(&mut question).expect("a question");
             stream.write_all(&question).expect("to answer");
-            read_on(&stream)
+            read_until_end(&stream)
         });
         listening.recv().expect("a listener");
         let endpoint = SocketAddr::new(families.endpoint(), port);
@@ -58,7 +58,7 @@ impl Silent {
             stream.write_all(&[7; 1_000]).expect("to ask");
             stream.read_exact(&mut [0; 1_000]).expect("an answer");
             opened.send(()).expect("a test");
-            read_on(&stream)
+            read_until_end(&stream)
         });
         open.recv().expect("an open connection");
         Self { client, server }
@@ -66,61 +66,64 @@ impl Silent {
 
     /// Both ends were reset, so soon after this moment.
     #[track_caller]
-    fn was_reset(self, since: Instant, within: Duration) {
+    fn expect_reset(self, since: Instant, within: Duration) {
         for (end, outcome) in [("client", self.client), ("server", self.server)] {
             let outcome = outcome.join().expect("an end");
             assert_eq!(outcome, Err(ErrorKind::ConnectionReset), "the {end}");
-            assert!(since.elapsed() < within * wait::patience(), "the {end}");
+            assert!(
+                since.elapsed() < within * wait::timeout_factor(),
+                "the {end}"
+            );
         }
     }
 }
 
 #[test]
 fn both_ends_of_a_silent_connection_learn_of_its_revocation() {
-    each(|families, site| {
-        let silent = Silent::open(families, site, 7_101);
+    for_each_family_pair(|families, site| {
+        let silent = IdleConnection::open(families, site, 7_101);
         let cut = Instant::now();
         site.agent.cli("connection reject a/web --reason over");
-        silent.was_reset(cut, SOON);
+        silent.expect_reset(cut, RESET_TIMEOUT);
     });
 }
 
 #[test]
 fn both_ends_learn_of_the_endpoints_deletion() {
-    let site = Families::V4ToV4.site();
-    let silent = Silent::open(Families::V4ToV4, &site, 7_102);
+    let site = Families::V4ToV4.testbed();
+    let silent = IdleConnection::open(Families::V4ToV4, &site, 7_102);
     let cut = Instant::now();
     site.agent.cli("endpoint delete a/web");
-    silent.was_reset(cut, SOON);
+    silent.expect_reset(cut, RESET_TIMEOUT);
 }
 
 #[test]
 fn both_ends_learn_that_they_were_idle_for_too_long() {
-    each(|families, site| {
+    for_each_family_pair(|families, site| {
         site.agent
             .cli("service update shop/web --tcp-established-timeout 5");
-        let silent = Silent::open(families, site, 7_103);
+        let silent = IdleConnection::open(families, site, 7_103);
         // Five seconds, a tick, and a sweep.
-        silent.was_reset(Instant::now(), Duration::from_secs(15));
+        silent.expect_reset(Instant::now(), Duration::from_secs(15));
         assert!(!site.agent.cli("flow list").contains("7103"));
     });
 }
 
 #[test]
 fn both_ends_learn_that_the_backend_was_removed() {
-    each(|families, site| {
-        let silent = Silent::open(families, site, 7_104);
+    for_each_family_pair(|families, site| {
+        let silent = IdleConnection::open(families, site, 7_104);
         let cut = Instant::now();
         let backend = families.backend();
         site.agent
             .cli(&format!("service backend remove shop/web {backend}"));
-        silent.was_reset(cut, SOON);
+        silent.expect_reset(cut, RESET_TIMEOUT);
     });
 }
 
 /// Waits until the service's backend is in this state.
 #[track_caller]
-fn wait_for_health(site: &Site, healthy: bool) {
+fn wait_for_health(site: &Testbed, healthy: bool) {
     wait::until_true(&format!("the backend's health to be {healthy}"), || {
         let service = site.agent.json("service show shop/web");
         service["status"]["backends"][0]["healthy"] == healthy
@@ -129,7 +132,7 @@ fn wait_for_health(site: &Site, healthy: bool) {
 
 #[test]
 fn a_backend_that_fails_its_checks_gets_no_flows_until_it_is_well() {
-    each(|families, site| {
+    for_each_family_pair(|families, site| {
         // The host asks by itself, so it needs an address in the provider's network.
         site.host.ip("address add 10.1.0.1/24 dev gw-p");
         site.host.ip("address add fd00:1::1/64 dev gw-p nodad");
@@ -141,23 +144,23 @@ fn a_backend_that_fails_its_checks_gets_no_flows_until_it_is_well() {
         );
         wait_for_health(site, true);
         let url = families.url("name");
-        let curl = || site.a.line(&format!("curl -sSf -m 5 {url}"));
+        let curl = || site.a.command_line(&format!("curl -sSf -m 5 {url}"));
         succeed(&mut curl());
-        let silent = Silent::open(families, site, 7_105);
+        let silent = IdleConnection::open(families, site, 7_105);
 
         std::fs::remove_file(server.root().join("name")).expect("a file removed");
         let cut = Instant::now();
         wait_for_health(site, false);
-        silent.was_reset(cut, SOON);
+        silent.expect_reset(cut, RESET_TIMEOUT);
         let refused = fail(&mut curl());
         assert!(
             refused.contains("Could not connect") || refused.contains("Failed to connect"),
             "{refused}"
         );
-        let shown = site.agent.cli("service show shop/web");
+        let output = site.agent.cli("service show shop/web");
         assert!(
-            shown.contains("unhealthy: status 404 instead of 200"),
-            "{shown}"
+            output.contains("unhealthy: status 404 instead of 200"),
+            "{output}"
         );
 
         std::fs::write(server.root().join("name"), "well\n").expect("a file");
@@ -169,9 +172,9 @@ fn a_backend_that_fails_its_checks_gets_no_flows_until_it_is_well() {
 #[test]
 fn a_port_that_nobody_listens_on_fails_a_tcp_check_and_flows_may_go_on() {
     let families = Families::V4ToV4;
-    let site = families.site();
+    let site = families.testbed();
     site.host.ip("address add 10.1.0.1/24 dev gw-p");
-    let silent = Silent::open(families, &site, 7_106);
+    let silent = IdleConnection::open(families, &site, 7_106);
     site.agent.cli(
         "service update shop/web --health-check tcp --health-port 9 --health-interval 1 \
          --unhealthy-threshold 1",
@@ -195,12 +198,12 @@ fn a_port_that_nobody_listens_on_fails_a_tcp_check_and_flows_may_go_on() {
 #[test]
 fn https_checks_ask_over_tls() {
     let families = Families::V6ToV4;
-    let site = families.site();
+    let site = families.testbed();
     site.host.ip("address add 10.1.0.1/24 dev gw-p");
     let files = tempfile::tempdir().expect("a directory");
     let path = |name: &str| files.path().join(name).display().to_string();
     let (key, certificate) = (path("key"), path("certificate"));
-    succeed(&mut site.provider.line(&format!(
+    succeed(&mut site.provider.command_line(&format!(
         "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=server -keyout {key} -out \
          {certificate}"
     )));
@@ -210,13 +213,13 @@ fn https_checks_ask_over_tls() {
     );
     wait_for_health(&site, false);
     let backend = families.backend();
-    let mut server = site.provider.line(&format!(
+    let mut server = site.provider.command_line(&format!(
         "openssl s_server -accept {backend}:4443 -key {key} -cert {certificate} -www -quiet"
     ));
     server
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null());
-    let server = tests::process::Running::start(&mut server).expect("a server");
+    let server = tests::process::BackgroundProcess::start(&mut server).expect("a server");
     wait_for_health(&site, true);
     drop(server);
     wait_for_health(&site, false);
@@ -224,8 +227,8 @@ fn https_checks_ask_over_tls() {
 
 #[test]
 fn what_source_nat_carries_is_shown() {
-    each(|families, site| {
-        let silent = Silent::open(families, site, 7_107);
+    for_each_family_pair(|families, site| {
+        let silent = IdleConnection::open(families, site, 7_107);
         wait::until_true("the flow to be counted", || {
             let service = site.agent.json("service show shop/web");
             let nat = &service["status"]["nat_addresses"][0];
@@ -236,12 +239,12 @@ fn what_source_nat_carries_is_shown() {
         });
         let endpoint = site.agent.json("endpoint show a/web");
         assert_eq!(endpoint["status"]["flows"], 1);
-        let shown = site.agent.cli("service show shop/web");
+        let output = site.agent.cli("service show shop/web");
         assert!(
-            shown.contains("SOURCE NAT") && shown.contains("64511"),
-            "{shown}"
+            output.contains("SOURCE NAT") && output.contains("64511"),
+            "{output}"
         );
         site.agent.cli("connection reject a/web");
-        silent.was_reset(Instant::now(), SOON);
+        silent.expect_reset(Instant::now(), RESET_TIMEOUT);
     });
 }

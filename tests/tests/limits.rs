@@ -12,32 +12,32 @@ use std::{
 
 use serde_json::Value;
 use tests::{
-    process::{Running, succeed},
-    site::{BACKENDS, ENDPOINT, Site},
+    process::{BackgroundProcess, succeed},
+    topology::{BACKENDS, ENDPOINT, Testbed},
     wait,
 };
 
 /// Rate below which no limit of these tests lets a stream fall, in Mbit/s. Far below the limits, since iperf3
 /// sends in bursts on a busy machine and what is beyond the limit then is lost. What a limit lets through
 /// exactly is tested with a clock that is set (`packets/paths/limits.rs`).
-const SOME: f64 = 1.0;
+const LOW_LIMIT: f64 = 1.0;
 /// Rate above all limits of these tests, in Mbit/s.
-const MORE: f64 = 11.5;
+const HIGH_LIMIT: f64 = 11.5;
 
 /// What arrives of a stream of datagrams of 50 Mbit/s, in Mbit/s, by iperf3's receiver.
-fn throughput(site: &Site, consumer: &tests::namespace::Namespace, port: u16) -> f64 {
+fn throughput(site: &Testbed, consumer: &tests::namespace::Namespace, port: u16) -> f64 {
     let servers = BACKENDS.map(|address| {
         let mut server = site
             .provider
-            .line(&format!("iperf3 -s -1 -B {address} -p {port}"));
+            .command_line(&format!("iperf3 -s -1 -B {address} -p {port}"));
         server.stdout(Stdio::null()).stderr(Stdio::null());
-        Running::start(&mut server).expect("a server")
+        BackgroundProcess::start(&mut server).expect("a server")
     });
     wait::until_true("iperf3", || {
-        let sockets = succeed(&mut site.provider.line("ss -Hlnt"));
+        let sockets = succeed(&mut site.provider.command_line("ss -Hlnt"));
         sockets.matches(&format!(":{port} ")).count() == 2
     });
-    let text = succeed(&mut consumer.line(&format!(
+    let text = succeed(&mut consumer.command_line(&format!(
         "iperf3 -J -u -b 50M -l 1200 -t 3 -c {ENDPOINT} -p {port}"
     )));
     drop(servers);
@@ -48,31 +48,31 @@ fn throughput(site: &Site, consumer: &tests::namespace::Namespace, port: u16) ->
 
 #[test]
 fn bits_and_packets_are_kept_to_their_rate() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     // Both the control connection and the answers are on one server, so that one is asked.
     site.agent
         .cli("service update shop/web --session-affinity client-address --bit-rate 10000000");
     let kept = throughput(&site, &site.a, 5_301);
-    assert!((SOME..MORE).contains(&kept), "{kept} Mbit/s of 10");
+    assert!((LOW_LIMIT..HIGH_LIMIT).contains(&kept), "{kept} Mbit/s of 10");
     site.agent
         .cli("service update shop/web --bit-rate 0 --packet-rate 1000");
     // A thousand packets of 1,228 bytes, of which 1,200 are counted by iperf3.
     let kept = throughput(&site, &site.a, 5_302);
-    assert!((SOME..MORE).contains(&kept), "{kept} Mbit/s of 9.6");
+    assert!((LOW_LIMIT..HIGH_LIMIT).contains(&kept), "{kept} Mbit/s of 9.6");
     let drops = site.agent.json("endpoint show a/web")["status"]["counters"]["drops"].clone();
     assert!(drops["packet_rate"].as_u64() > Some(0), "{drops}");
     let other = site.agent.json("endpoint show b/web")["status"]["counters"]["drops"].clone();
     assert!(other["packet_rate"].is_null(), "{other}");
     site.agent.cli("service update shop/web --packet-rate 0");
     let free = throughput(&site, &site.a, 5_303);
-    assert!(free > MORE, "{free} Mbit/s without a limit");
+    assert!(free > HIGH_LIMIT, "{free} Mbit/s without a limit");
 }
 
 #[test]
 fn new_flows_are_kept_to_their_rate() {
     const SENT: usize = 400;
     const RATE: u64 = 50;
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let received = Arc::new(AtomicU64::new(0));
     for address in BACKENDS {
         let received = Arc::clone(&received);
@@ -107,16 +107,16 @@ fn new_flows_are_kept_to_their_rate() {
     });
     let received = received.load(Ordering::Relaxed);
     // A second's worth at once, and what the time brings that sending took.
-    let most = RATE + RATE * (u64::try_from(took.as_millis()).expect("short") + 999) / 1_000;
+    let max_flows = RATE + RATE * (u64::try_from(took.as_millis()).expect("short") + 999) / 1_000;
     assert!(
-        (RATE..=most).contains(&received) && received + dropped == SENT as u64,
+        (RATE..=max_flows).contains(&received) && received + dropped == SENT as u64,
         "{received} received and {dropped} dropped in {took:?}"
     );
 }
 
 #[test]
 fn flows_beyond_the_limit_wait_until_there_is_room() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     for address in BACKENDS {
         site.provider.spawn(move || {
             let listener = std::net::TcpListener::bind((address, 7_200)).expect("a listener");

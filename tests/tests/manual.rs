@@ -23,18 +23,18 @@ fn sources() -> String {
 
 #[test]
 fn the_tests_that_nat_md_names_exist() {
-    check("nat.md", 40);
+    check_document("nat.md", 40);
 }
 
 #[test]
 fn the_tests_that_security_md_names_exist() {
-    check("security.md", 60);
+    check_document("security.md", 60);
 }
 
 /// Checks that every test in the last column of a document's tables exists, and that there are at least so
 /// many.
 #[track_caller]
-fn check(document: &str, least: usize) {
+fn check_document(document: &str, min_names: usize) {
     let manual = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../docs")
         .join(document);
@@ -63,5 +63,5 @@ fn check(document: &str, least: usize) {
             names += 1;
         }
     }
-    assert!(names >= least, "{names} names");
+    assert!(names >= min_names, "{names} names");
 }

@@ -10,22 +10,22 @@ use std::{
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tests::{
-    exchange::ask,
     namespace::Namespace,
     nginx::Nginx,
-    process::{Running, fail, run, succeed},
-    site::{BACKENDS, CLIENT, ENDPOINT, Site},
+    process::{BackgroundProcess, fail, run, succeed},
+    site::{BACKENDS, CLIENT, ENDPOINT, Testbed},
+    topologyclient::request_until_accepted,
     wait,
 };
 
-fn curl(namespace: &Namespace, words: &str) -> Command {
-    let mut command = namespace.line(&format!("curl -sS -m 60 {words}"));
+fn curl(namespace: &Namespace, arguments: &str) -> Command {
+    let mut command = namespace.command_line(&format!("curl -sS -m 60 {arguments}"));
     command.stdin(Stdio::null());
     command
 }
 
 /// Bytes that don't repeat, the same each time.
-fn noise(length: usize) -> Vec<u8> {
+fn random_bytes(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -38,7 +38,7 @@ fn noise(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn is_nat(address: &str) -> bool {
+fn is_snat_address(address: &str) -> bool {
     let last = address
         .strip_prefix("10.1.0.")
         .and_then(|last| last.parse::<u8>().ok());
@@ -48,7 +48,7 @@ fn is_nat(address: &str) -> bool {
 /// A counter of the namespace's TCP/IP stack.
 fn stack_counter(namespace: &Namespace, name: &str) -> u64 {
     let text = succeed(
-        &mut namespace.line("cat /proc/thread-self/net/netstat /proc/thread-self/net/snmp"),
+        &mut namespace.command_line("cat /proc/thread-self/net/netstat /proc/thread-self/net/snmp"),
     );
     let lines: Vec<Vec<&str>> = text
         .lines()
@@ -56,9 +56,9 @@ fn stack_counter(namespace: &Namespace, name: &str) -> u64 {
         .collect();
     for pair in lines.chunks(2) {
         if let [names, values] = pair
-            && let Some(place) = names.iter().position(|found| *found == name)
+            && let Some(index) = names.iter().position(|found| *found == name)
         {
-            return values[place].parse().expect("a number");
+            return values[index].parse().expect("a number");
         }
     }
     panic!("no counter {name}");
@@ -66,9 +66,9 @@ fn stack_counter(namespace: &Namespace, name: &str) -> u64 {
 
 #[test]
 fn a_large_file_arrives_whole_at_both_consumers_at_once() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
-    let content = noise(100_000_000);
+    let content = random_bytes(100_000_000);
     for server in &servers {
         fs::write(server.root().join("large"), &content).expect("a file");
     }
@@ -78,7 +78,7 @@ fn a_large_file_arrives_whole_at_both_consumers_at_once() {
         let path = files.path().join(name);
         let mut command = curl(namespace, &format!("http://{ENDPOINT}/large -f -o"));
         command.arg(&path);
-        (Running::start(&mut command).expect("curl"), path)
+        (BackgroundProcess::start(&mut command).expect("curl"), path)
     };
     // Both clients have the same address and, as likely as not, the same port.
     let downloads = [download(&site.a, "a"), download(&site.b, "b")];
@@ -89,10 +89,13 @@ fn a_large_file_arrives_whole_at_both_consumers_at_once() {
         let got: [u8; 32] = Sha256::digest(fs::read(&path).expect("what was downloaded")).into();
         assert_eq!(got, wanted, "{} differs", path.display());
     }
-    let mut clients: Vec<String> = servers.iter().flat_map(Nginx::clients).collect();
+    let mut clients: Vec<String> = servers.iter().flat_map(Nginx::client_addresses).collect();
     clients.sort();
     clients.dedup();
-    assert!(clients.iter().all(|client| is_nat(client)), "{clients:?}");
+    assert!(
+        clients.iter().all(|client| is_snat_address(client)),
+        "{clients:?}"
+    );
     // Two consumers may have the same one, by different ports.
     assert!(
         clients.len() <= 2,
@@ -109,9 +112,9 @@ fn a_large_file_arrives_whole_at_both_consumers_at_once() {
 
 #[test]
 fn a_large_upload_arrives_whole() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let files = tempfile::tempdir().expect("a directory");
-    let content = noise(50_000_000);
+    let content = random_bytes(50_000_000);
     let (source, target) = (files.path().join("source"), files.path().join("target"));
     fs::write(&source, &content).expect("a file");
     let path = target.clone();
@@ -121,7 +124,7 @@ fn a_large_upload_arrives_whole() {
         for listener in [&listener, &other] {
             listener.set_nonblocking(true).expect("a listener");
         }
-        let (mut stream, _) = wait::until("a client", wait::SOON, || {
+        let (mut stream, _) = wait::until("a client", wait::DEFAULT_TIMEOUT, || {
             listener.accept().ok().or_else(|| other.accept().ok())
         });
         stream.set_nonblocking(false).expect("a stream");
@@ -129,7 +132,7 @@ fn a_large_upload_arrives_whole() {
         std::io::copy(&mut stream, &mut file).expect("an upload")
     });
     let sent = site.a.spawn(move || {
-        let mut stream = wait::until("a listener", wait::SOON, || {
+        let mut stream = wait::until("a listener", wait::DEFAULT_TIMEOUT, || {
             std::net::TcpStream::connect((ENDPOINT, 7_000)).ok()
         });
         let mut file = fs::File::open(source).expect("a file");
@@ -145,7 +148,7 @@ fn a_large_upload_arrives_whole() {
 
 #[test]
 fn requests_spread_over_the_backends() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let mut names = std::collections::BTreeMap::new();
     for _ in 0..40 {
@@ -157,7 +160,7 @@ fn requests_spread_over_the_backends() {
 
 #[test]
 fn udp_goes_there_and_back() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     for address in BACKENDS {
         // Ends with the test process; it only answers.
         site.provider.spawn(move || {
@@ -173,8 +176,8 @@ fn udp_goes_there_and_back() {
             let socket = UdpSocket::bind((CLIENT, 0)).expect("a socket");
             socket.connect((ENDPOINT, 5_353)).expect("a socket");
             for length in [0, 1, 2, 511, 1_024, 1_471, 1_472] {
-                let question = noise(length);
-                ask(&socket, &question, |answer| *answer == question);
+                let question = random_bytes(length);
+                request_until_accepted(&socket, &question, |answer| *answer == question);
             }
         });
     }
@@ -190,7 +193,7 @@ fn udp_goes_there_and_back() {
 
 /// A capture of what comes in at an interface.
 struct Capture {
-    running: Running,
+    running: BackgroundProcess,
     file: tempfile::NamedTempFile,
 }
 
@@ -202,11 +205,11 @@ impl Capture {
             "tcpdump -i {interface} -Q in --immediate-mode -U -n -Z root -w {} {filter}",
             file.path().display()
         );
-        let mut command = namespace.line(&line);
+        let mut command = namespace.command_line(&line);
         command
             .stderr(log.reopen().expect("a file"))
             .stdout(Stdio::null());
-        let running = Running::start(&mut command).expect("tcpdump");
+        let running = BackgroundProcess::start(&mut command).expect("tcpdump");
         wait::until_true("tcpdump to listen", || {
             fs::read_to_string(log.path()).is_ok_and(|text| text.contains("listening on"))
         });
@@ -224,7 +227,7 @@ impl Capture {
 
 #[test]
 fn the_provider_sees_source_nat_addresses_only_and_no_bad_checksum() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let mut capture = Capture::start(&site.provider, "eth0", "tcp");
     for namespace in [&site.a, &site.b] {
@@ -240,7 +243,10 @@ fn the_provider_sees_source_nat_addresses_only_and_no_bad_checksum() {
         .filter(|address| address.starts_with("10."))
         .collect();
     assert!(sources.len() > 100, "{text}");
-    assert!(sources.iter().all(|source| is_nat(source)), "{sources:?}");
+    assert!(
+        sources.iter().all(|source| is_snat_address(source)),
+        "{sources:?}"
+    );
     for bad in ["incorrect", "bad cksum", "bad length", "bad hdr"] {
         assert!(!text.contains(bad), "{bad}:\n{text}");
     }
@@ -248,13 +254,13 @@ fn the_provider_sees_source_nat_addresses_only_and_no_bad_checksum() {
 
 #[test]
 fn a_connection_that_waits_for_approval_carries_nothing() {
-    let site = Site::new();
+    let site = Testbed::new();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let mut capture = Capture::start(&site.provider, "eth0", "not arp");
     let refusal = fail(&mut curl(&site.a, &format!("http://{ENDPOINT}/name")));
     // curl's code for a connection that was refused; 28 says that it timed out.
     assert!(refusal.contains("curl: (7)"), "{refusal}");
-    assert!(site.agent.drops("connection_not_approved") > 0);
+    assert!(site.agent.drop_count("connection_not_approved") > 0);
     let counters = &site.agent.json("endpoint show a/web")["status"]["counters"];
     let dropped = counters["drops"]["connection_not_approved"].as_u64();
     assert!(dropped > Some(0), "{counters}");
@@ -276,14 +282,16 @@ fn a_connection_that_waits_for_approval_carries_nothing() {
 
 #[test]
 fn iperf3_runs_and_ends_when_the_connection_is_rejected() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| {
-        let mut server = site.provider.line(&format!("iperf3 -s -B {address}"));
+        let mut server = site
+            .provider
+            .command_line(&format!("iperf3 -s -B {address}"));
         server.stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Running::start(&mut server).expect("iperf3");
+        let server = BackgroundProcess::start(&mut server).expect("iperf3");
         wait::until_true("iperf3 to listen", || {
             let line = format!("ss -Hltn src {address}:5201");
-            !succeed(&mut site.provider.line(&line)).is_empty()
+            !succeed(&mut site.provider.command_line(&line)).is_empty()
         });
         server
     });
@@ -292,7 +300,9 @@ fn iperf3_runs_and_ends_when_the_connection_is_rejected() {
     site.agent
         .cli(&format!("service backend drain shop/web {}", BACKENDS[1]));
     let before = site.agent.json("status")["drops"].clone();
-    let mut command = site.a.line(&format!("iperf3 -J -t 3 -c {ENDPOINT}"));
+    let mut command = site
+        .a
+        .command_line(&format!("iperf3 -J -t 3 -c {ENDPOINT}"));
     let report = run(&mut command, Duration::from_secs(30)).expect("iperf3");
     let report: Value = serde_json::from_slice(&report.stdout).expect("a report");
     let rate = report["end"]["sum_received"]["bits_per_second"]
@@ -305,9 +315,9 @@ fn iperf3_runs_and_ends_when_the_connection_is_rejected() {
         "packets were lost in the gateway"
     );
 
-    let mut client = site.a.line(&format!("iperf3 -t 60 -c {ENDPOINT}"));
+    let mut client = site.a.command_line(&format!("iperf3 -t 60 -c {ENDPOINT}"));
     client.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut client = Running::start(&mut client).expect("iperf3");
+    let mut client = BackgroundProcess::start(&mut client).expect("iperf3");
     let crossed = || {
         site.agent.json("endpoint show a/web")["status"]["counters"]["bytes_to_service"]
             .as_u64()
@@ -319,12 +329,12 @@ fn iperf3_runs_and_ends_when_the_connection_is_rejected() {
     let cut = crossed();
     wait::until_true("iperf3 to die", || client.ended());
     assert_eq!(crossed(), cut, "packets passed after the rejection");
-    assert!(site.agent.drops("connection_revoked") > 0);
+    assert!(site.agent.drop_count("connection_revoked") > 0);
 }
 
 #[test]
 fn a_consumer_reaches_its_resource_and_nothing_else() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let _server = Nginx::start(&site.provider, BACKENDS[0]);
     // The host has addresses in both networks, and something that listens there.
     site.host.ip("address add 10.0.0.1/24 dev gw-a");
@@ -353,16 +363,18 @@ fn a_consumer_reaches_its_resource_and_nothing_else() {
         ("a source NAT address", "10.1.0.64"),
         ("somebody else", "10.9.9.9"),
     ] {
-        let before = site.agent.drops("not_for_us");
-        let mut command = site.a.line(&format!("curl -sS -m 1 http://{address}/name"));
+        let before = site.agent.drop_count("not_for_us");
+        let mut command = site
+            .a
+            .command_line(&format!("curl -sS -m 1 http://{address}/name"));
         fail(&mut command);
         assert!(
-            site.agent.drops("not_for_us") > before,
+            site.agent.drop_count("not_for_us") > before,
             "{what} at {address}"
         );
     }
     // The provider does reach the host: its network is not isolated.
-    let mut command = site.provider.line("curl -sS -m 5 http://10.1.0.1/");
+    let mut command = site.provider.command_line("curl -sS -m 5 http://10.1.0.1/");
     let answer = fail(&mut command);
     assert!(
         answer.contains("Empty reply") || answer.contains("reset"),
@@ -372,7 +384,7 @@ fn a_consumer_reaches_its_resource_and_nothing_else() {
 
 #[test]
 fn a_client_behind_a_router_is_answered_through_it() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let client = Namespace::new("far");
     site.a.connect_as("lan", &client, "eth0");
@@ -395,14 +407,18 @@ fn a_client_behind_a_router_is_answered_through_it() {
 
 #[test]
 fn ping_is_answered() {
-    let site = Site::new();
-    let text = succeed(&mut site.a.line(&format!("ping -c 3 -i 0.2 -W 2 {ENDPOINT}")));
+    let site = Testbed::new();
+    let text = succeed(
+        &mut site
+            .a
+            .command_line(&format!("ping -c 3 -i 0.2 -W 2 {ENDPOINT}")),
+    );
     assert!(text.contains("3 received"), "{text}");
 }
 
 #[test]
 fn a_thousand_short_connections_without_a_failure() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let url = format!("http://{ENDPOINT}/name?[1-1000]");
     let mut command = site.a.command("curl");
@@ -417,13 +433,13 @@ fn a_thousand_short_connections_without_a_failure() {
     ]);
     let text = succeed(&mut command);
     assert_eq!(text.lines().count(), 1_000);
-    assert_eq!(site.agent.drops("source_nat_exhausted"), 0);
+    assert_eq!(site.agent.drop_count("source_nat_exhausted"), 0);
 }
 
 #[test]
 fn a_service_in_the_consumers_own_network_is_reached() {
     // Hairpinning (RFC 4787, REQ-9): client and server are neighbours, and still meet by the endpoint.
-    let site = Site::bare();
+    let site = Testbed::unconfigured();
     site.agent.cli("tenant create a");
     site.agent.cli("network create a/net --interface gw-a");
     site.a.ip("address add 10.0.0.20/24 dev eth0");
@@ -438,13 +454,13 @@ fn a_service_in_the_consumers_own_network_is_reached() {
         service["status"]["backends"][0]["reachable"] == true
     });
     let server = Nginx::start(&site.a, "10.0.0.20");
-    fs::write(server.root().join("large"), noise(5_000_000)).expect("a file");
+    fs::write(server.root().join("large"), random_bytes(5_000_000)).expect("a file");
     let length = succeed(&mut curl(
         &site.a,
         "-o /dev/null -w %{size_download} http://10.0.0.100/large",
     ));
     assert_eq!(length, "5000000");
-    let clients = server.clients();
+    let clients = server.client_addresses();
     assert!(
         clients.iter().all(|client| client.starts_with("10.0.0.")
             && client != CLIENT

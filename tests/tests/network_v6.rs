@@ -4,7 +4,8 @@ use std::{fs, net::UdpSocket, process::Command};
 
 use sha2::{Digest as _, Sha256};
 use tests::{
-    exchange::ask, namespace::Namespace, nginx::Nginx, process::succeed, site::Site, wait,
+    namespace::Namespace, nginx::Nginx, process::succeed, site::Testbed,
+    udp_client::requetopologyntil_accepted, wait,
 };
 
 const ENDPOINT: &str = "fd00::100";
@@ -12,8 +13,8 @@ const BACKENDS: [&str; 2] = ["fd00:1::10", "fd00:1::11"];
 
 /// The usual site, with an IPv6 service beside the other, approved for both consumers, who both are
 /// fd00::5.
-fn site() -> Site {
-    let site = Site::new();
+fn testbed() -> Testbed {
+    let site = Testbed::new();
     site.host.enable_ipv6("gw-p", &[]);
     for consumer in [&site.a, &site.b] {
         consumer.enable_ipv6("eth0", &["fd00::5"]);
@@ -41,12 +42,12 @@ fn site() -> Site {
 }
 
 fn curl(namespace: &Namespace, path: &str) -> Command {
-    namespace.line(&format!("curl -sSf -m 60 http://[{ENDPOINT}]/{path}"))
+    namespace.command_line(&format!("curl -sSf -m 60 http://[{ENDPOINT}]/{path}"))
 }
 
 #[test]
 fn large_files_arrive_whole_and_requests_spread_over_the_backends() {
-    let site = site();
+    let site = testbed();
     let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let word = |number: u32| number.wrapping_mul(0x9e37_79b9).to_le_bytes();
     let content: Vec<u8> = (0..5_000_000).flat_map(word).collect();
@@ -65,7 +66,7 @@ fn large_files_arrive_whole_and_requests_spread_over_the_backends() {
         names.insert(succeed(&mut curl(&site.a, "name")));
     }
     assert_eq!(names.len(), 2, "{names:?}");
-    let clients: Vec<String> = servers.iter().flat_map(Nginx::clients).collect();
+    let clients: Vec<String> = servers.iter().flat_map(Nginx::client_addresses).collect();
     assert!(
         clients.iter().all(|client| client.starts_with("fd00:1::4")),
         "{clients:?}"
@@ -79,7 +80,7 @@ fn large_files_arrive_whole_and_requests_spread_over_the_backends() {
 
 #[test]
 fn udp_goes_there_and_back_and_ping_is_answered() {
-    let site = site();
+    let site = testbed();
     for address in BACKENDS {
         // Ends with the test process; it only answers.
         site.provider.spawn(move || {
@@ -95,16 +96,20 @@ fn udp_goes_there_and_back_and_ping_is_answered() {
         socket.connect((ENDPOINT, 5_353)).expect("a socket");
         for length in [0, 1, 511, 1_452] {
             let question = vec![0x5a; length];
-            ask(&socket, &question, |answer| *answer == question);
+            request_until_accepted(&socket, &question, |answer| *answer == question);
         }
     });
-    let text = succeed(&mut site.b.line(&format!("ping -6 -c 3 -i 0.2 -W 2 {ENDPOINT}")));
+    let text = succeed(
+        &mut site
+            .b
+            .command_line(&format!("ping -6 -c 3 -i 0.2 -W 2 {ENDPOINT}")),
+    );
     assert!(text.contains("3 received"), "{text}");
 }
 
 #[test]
 fn an_address_that_is_an_endpoints_fails_duplicate_address_detection() {
-    let site = site();
+    let site = testbed();
     site.a.ip(&format!("address add {ENDPOINT}/64 dev eth0"));
     wait::until_true("the duplicate to be found", || {
         site.a.ip("-6 address show dev eth0").contains("dadfailed")

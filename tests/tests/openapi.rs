@@ -3,7 +3,7 @@
 use std::{env, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tests::{agent::Agent, namespace::Namespace, process::run, relay};
+use tests::{agent::Agent, namespace::Namespace, process::run, unix_proxy};
 
 /// Where set-up puts schemathesis.
 fn schemathesis() -> PathBuf {
@@ -27,7 +27,7 @@ fn the_api_is_what_its_document_says() {
     // Whatever it makes up, nothing outside is called.
     agent
         .settings
-        .insert("GATEWAY_LOG".to_owned(), "warn".to_owned());
+        .insert("PLGW_LOG".to_owned(), "warn".to_owned());
     agent.restart();
     // Something to find.
     agent.cli("tenant create a");
@@ -35,8 +35,8 @@ fn the_api_is_what_its_document_says() {
     agent.cli("service create a/web --network net --port 80 --backend 10.0.0.200 --nat 10.0.0.210 --visibility * --auto-approval *");
     agent.cli("endpoint create a/web --network net --service a/web");
     let socket = agent.socket();
-    let port = host.run_in(move || relay::listen(&socket));
-    let seconds = env::var("GATEWAY_TEST_SCHEMATHESIS_SECONDS").unwrap_or_else(|_| "45".to_owned());
+    let port = host.run_in(move || unix_proxy::listen(&socket));
+    let seconds = env::var("PLGW_TEST_SCHEMATHESIS_SECONDS").unwrap_or_else(|_| "45".to_owned());
     let mut command = host.command(&schemathesis().display().to_string());
     let directory = tempfile::tempdir().expect("a directory");
     command.current_dir(directory.path());

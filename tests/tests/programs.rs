@@ -12,38 +12,38 @@ use std::{
 
 use tests::{
     capture::Capture,
-    families::{Families, each},
+    families::{Families, for_each_family_pair},
     namespace::Namespace,
     nginx::Nginx,
-    process::{Running, run, succeed},
-    site::Site,
+    process::{BackgroundProcess, run, succeed},
+    topology::Testbed,
     wait,
 };
 
 /// Held by a test while it runs: each has work enough for the machine.
-static ALONE: Mutex<()> = Mutex::new(());
+static SERIAL: Mutex<()> = Mutex::new(());
 
 /// Starts a server of the provider's, and waits until it listens.
-fn serve(provider: &Namespace, mut command: Command, listens: &str) -> Running {
+fn serve(provider: &Namespace, mut command: Command, listens: &str) -> BackgroundProcess {
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let running = Running::start(&mut command).expect("a server");
+    let running = BackgroundProcess::start(&mut command).expect("a server");
     wait::until_true(listens, || {
-        let sockets = succeed(&mut provider.line("ss -Hlntu"));
+        let sockets = succeed(&mut provider.command_line("ss -Hlntu"));
         sockets.contains(listens)
     });
     running
 }
 
 /// Redis, asked by its own benchmark.
-fn redis(families: Families, site: &Site) {
+fn redis(families: Families, site: &Testbed) {
     let (backend, endpoint) = (families.backend(), families.endpoint());
     let line = format!("redis-server --bind {backend} --port 6379 --protected-mode no --save");
-    let mut command = site.provider.line(&line);
+    let mut command = site.provider.command_line(&line);
     // Nothing is kept on the disk.
     command.arg("");
     let _server = serve(&site.provider, command, ":6379");
     let line = format!("redis-benchmark -h {endpoint} -q -n 1000 -c 20 -t ping_inline,set,get");
-    let text = succeed(&mut site.a.line(&line));
+    let text = succeed(&mut site.a.command_line(&line));
     for command in ["PING_INLINE", "SET", "GET"] {
         let rate = format!("{command}: ");
         assert!(
@@ -54,30 +54,30 @@ fn redis(families: Families, site: &Site) {
 }
 
 /// Answers of DNS that fit one packet, and that come in fragments.
-fn dns(families: Families, site: &Site) {
+fn dns(families: Families, site: &Testbed) {
     let (backend, endpoint) = (families.backend(), families.endpoint());
-    let words: Vec<String> = (0..14).map(|n| format!("{n:0>250}")).collect();
+    let txt_strings: Vec<String> = (0..14).map(|n| format!("{n:0>250}")).collect();
     let mut server = site.provider.command("dnsmasq");
     server
         .args(["-k", "-C", "/dev/null", "-p", "5300", "-z", "-R", "-h"])
         .args(["-u", "root", "--pid-file=", "--edns-packet-max=4096"])
         .args(["-a", &backend.to_string(), "--txt-record=small.test,one"])
-        .arg(format!("--txt-record=big.test,{}", words.join(",")));
+        .arg(format!("--txt-record=big.test,{}", txt_strings.join(",")));
     let _server = serve(&site.provider, server, ":5300");
-    for (name, wanted) in [("small", 1), ("big", words.len())] {
+    for (name, wanted) in [("small", 1), ("big", txt_strings.len())] {
         let question = format!(
             "dig @{endpoint} -p 5300 +bufsize=4096 +ignore +notcp +short +tries=5 TXT {name}.test"
         );
-        let text = succeed(&mut site.a.line(&question));
+        let text = succeed(&mut site.a.command_line(&question));
         assert_eq!(text.matches(" \"").count() + 1, wanted, "{name}: {text}");
     }
 }
 
-fn iperf(families: Families, site: &Site) {
+fn iperf(families: Families, site: &Testbed) {
     let (backend, endpoint) = (families.backend(), families.endpoint());
     let server = site
         .provider
-        .line(&format!("iperf3 -s -B {backend} -p 5201"));
+        .command_line(&format!("iperf3 -s -B {backend} -p 5201"));
     let _server = serve(&site.provider, server, ":5201");
     for more in [
         "-t 1",
@@ -85,7 +85,11 @@ fn iperf(families: Families, site: &Site) {
         "-t 1 -u -b 20M -l 1200",
         "-t 1 -u -b 20M -l 1200 -R",
     ] {
-        let text = succeed(&mut site.a.line(&format!("iperf3 -J -c {endpoint} {more}")));
+        let text = succeed(
+            &mut site
+                .a
+                .command_line(&format!("iperf3 -J -c {endpoint} {more}")),
+        );
         let result: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let end = &result["end"];
         let bytes = end["sum_received"]["bytes"]
@@ -97,13 +101,17 @@ fn iperf(families: Families, site: &Site) {
 
 #[test]
 fn redis_dns_iperf_curl_and_ping_with_nothing_wrong_on_the_wire() {
-    let _alone = ALONE.lock();
-    each(|families, site| {
+    let _alone = SERIAL.lock();
+    for_each_family_pair(|families, site| {
         let captures = [&site.a, &site.provider].map(Capture::start);
         let server = Nginx::start(&site.provider, &families.backend().to_string());
         std::fs::write(server.root().join("file"), vec![7; 300_000]).expect("a file");
         let url = families.url("file");
-        succeed(&mut site.a.line(&format!("curl -sSf -m 30 -o /dev/null {url}")));
+        succeed(
+            &mut site
+                .a
+                .command_line(&format!("curl -sSf -m 30 -o /dev/null {url}")),
+        );
         redis(families, site);
         dns(families, site);
         iperf(families, site);
@@ -111,15 +119,17 @@ fn redis_dns_iperf_curl_and_ping_with_nothing_wrong_on_the_wire() {
         succeed(
             &mut site
                 .a
-                .line(&format!("ping -c 2 -i 0.2 -W 2 -s 3000 {endpoint}")),
+                .command_line(&format!("ping -c 2 -i 0.2 -W 2 -s 3000 {endpoint}")),
         );
         // Refused by the server, by the gateway for its port, and by tracepath's hop limit.
         let _refused = run(
-            &mut site.a.line(&format!("tracepath -n -m 2 {endpoint}")),
+            &mut site
+                .a
+                .command_line(&format!("tracepath -n -m 2 {endpoint}")),
             Duration::from_secs(30),
         );
         for capture in captures {
-            capture.finish(4_000_000);
+            capture.expect_clean(4_000_000);
         }
         assert!(!site.agent.log().contains("ERROR"), "{}", site.agent.log());
     });
@@ -144,8 +154,8 @@ fn answer_shortly(provider: &Namespace, address: SocketAddr) {
 fn ten_thousand_short_connections_without_a_failure() {
     const THREADS: u32 = 4;
     const EACH: u32 = 2_500;
-    let _alone = ALONE.lock();
-    each(|families, site| {
+    let _alone = SERIAL.lock();
+    for_each_family_pair(|families, site| {
         answer_shortly(&site.provider, SocketAddr::new(families.backend(), 7_007));
         let endpoint = SocketAddr::new(families.endpoint(), 7_007);
         let clients: Vec<thread::JoinHandle<u32>> = (0..THREADS)

@@ -11,21 +11,21 @@ use std::{
 };
 
 use gateway::store::{self, Store as _};
-use gateway_common::maps::{Address, AddressKey};
+use gateway_common::maps::{LocalAddress, AddressKey};
 use tests::{
     agent::{Agent, binary},
     namespace::Namespace,
     nginx::Nginx,
-    power::{Trace, Unsynced},
-    process::{Running, fail, succeed},
-    site::{BACKENDS, ENDPOINT, Site},
+    crash_consistency::{SyscallTrace, UnsyncedWrites},
+    process::{BackgroundProcess, fail, succeed},
+    topology::{BACKENDS, ENDPOINT, Testbed},
     wait,
 };
 
 /// A small file system of its own; gone with this.
-struct Disk(tempfile::TempDir);
+struct SizedFilesystem(tempfile::TempDir);
 
-impl Disk {
+impl SizedFilesystem {
     fn new(kilobytes: u32) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut mount = Command::new("mount");
@@ -35,29 +35,29 @@ impl Disk {
     }
 }
 
-impl Drop for Disk {
+impl Drop for SizedFilesystem {
     fn drop(&mut self) {
         let _gone = Command::new("umount").arg("-l").arg(self.0.path()).status();
     }
 }
 
 /// A site whose store is on a disk of its own.
-fn site_on(disk: &Disk) -> Site {
-    let mut site = Site::bare();
+fn testbed_on(disk: &SizedFilesystem) -> Testbed {
+    let mut site = Testbed::unconfigured();
     let state = disk.0.path().join("state").display().to_string();
     site.agent.stop();
     site.agent
         .settings
-        .insert("GATEWAY_STATE_DIR".to_owned(), state);
+        .insert("PLGW_STATE_DIR".to_owned(), state);
     site.agent.restart();
-    site.furnish();
+    site.configure();
     site
 }
 
 #[test]
 fn a_full_disk_refuses_changes_and_nothing_else() {
-    let disk = Disk::new(600);
-    let site = site_on(&disk);
+    let disk = SizedFilesystem::new(600);
+    let site = testbed_on(&disk);
     let agent = &site.agent;
     site.wait_for_backends();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
@@ -70,7 +70,7 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
     let mut made = Vec::new();
     for number in 0..200 {
         let label = "x".repeat(250);
-        let mut command = agent.command(&format!(
+        let mut command = agent.cli_command(&format!(
             "tenant create t{number} --label a={label} --label b={label}"
         ));
         let output = command.output().expect("an answer");
@@ -99,7 +99,7 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
     succeed(
         &mut site
             .a
-            .line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
+            .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
     fs::remove_file(&filler).expect("a file");
     for tenant in &made {
@@ -109,8 +109,8 @@ fn a_full_disk_refuses_changes_and_nothing_else() {
 }
 
 /// Has the kernel refuse a call of a running agent's on its store, until dropped.
-fn refuse(agent: &Agent, call: &str, error: &str) -> Running {
-    let id = agent.id().to_string();
+fn inject_error(agent: &Agent, call: &str, error: &str) -> BackgroundProcess {
+    let id = agent.pid().to_string();
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o", "/dev/null", "-p", &id]);
     command.args(["-e", &format!("inject={call}:error={error}")]);
@@ -118,7 +118,7 @@ fn refuse(agent: &Agent, call: &str, error: &str) -> Running {
         command.arg("-P").arg(agent.state_directory().join(file));
     }
     command.stderr(Stdio::null());
-    let running = Running::start(&mut command).expect("strace");
+    let running = BackgroundProcess::start(&mut command).expect("strace");
     wait::until_true("strace to hold all threads", || {
         let tasks = fs::read_dir(format!("/proc/{id}/task")).expect("threads");
         tasks.flatten().all(|task| {
@@ -131,7 +131,7 @@ fn refuse(agent: &Agent, call: &str, error: &str) -> Running {
 
 #[test]
 fn a_disk_that_fails_refuses_changes_and_nothing_is_there_by_half() {
-    let mut site = Site::new();
+    let mut site = Testbed::new();
     site.agent.cli("connection approve a/web");
     let before = site.agent.cli("export");
     for (call, error) in [
@@ -140,8 +140,8 @@ fn a_disk_that_fails_refuses_changes_and_nothing_is_there_by_half() {
         ("pwrite64", "ENOSPC"),
         ("fsync", "EIO"),
     ] {
-        let mut failing = refuse(&site.agent, call, error);
-        let refusal = site.agent.refused("connection reject a/web");
+        let mut failing = inject_error(&site.agent, call, error);
+        let refusal = site.agent.cli_error("connection reject a/web");
         assert!(
             refusal.contains("nothing was changed"),
             "{call} {error}: {refusal}"
@@ -167,8 +167,8 @@ fn a_disk_that_fails_refuses_changes_and_nothing_is_there_by_half() {
 
 #[test]
 fn a_file_system_that_is_read_only_is_said_at_the_start() {
-    let disk = Disk::new(4_096);
-    let mut site = site_on(&disk);
+    let disk = SizedFilesystem::new(4_096);
+    let mut site = testbed_on(&disk);
     site.agent.stop();
     let mut mount = Command::new("mount");
     succeed(mount.args(["-o", "remount,ro"]).arg(disk.0.path()));
@@ -178,7 +178,7 @@ fn a_file_system_that_is_read_only_is_said_at_the_start() {
 
 #[test]
 fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
-    let mut site = Site::new();
+    let mut site = Testbed::new();
     site.wait_for_backends();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     site.agent.cli("connection approve a/web");
@@ -191,7 +191,7 @@ fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
         std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
         0o600
     );
-    let refusal = site.agent.refused(&format!("backup {}", backup.display()));
+    let refusal = site.agent.cli_error(&format!("backup {}", backup.display()));
     assert!(refusal.contains("could not make the file"), "{refusal}");
     let whole = site.agent.cli("export");
     site.agent.stop();
@@ -212,7 +212,7 @@ fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
         let refusal = fail(&mut site.agent.run_command());
         assert!(refusal.contains("is damaged") && refusal.contains("gateway restore"), "{what}: {refusal}");
         // What is approved goes on.
-        succeed(&mut site.a.line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")));
+        succeed(&mut site.a.command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")));
     }
     let restore = offline_restore(&site.agent);
     let nonsense = directory.path().join("nonsense");
@@ -252,7 +252,7 @@ fn offline_restore(agent: &Agent) -> impl Fn(&Path) -> Command + use<> {
 }
 
 /// The events that say that a backup was restored: what happened, and to what.
-fn restored(agent: &Agent) -> Vec<String> {
+fn restored_events(agent: &Agent) -> Vec<String> {
     let events = agent.json("event list");
     let events = events.as_array().expect("events").iter();
     let restored = events.filter(|event| event["message"] == "a backup was restored");
@@ -263,7 +263,7 @@ fn restored(agent: &Agent) -> Vec<String> {
 
 #[test]
 fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut() {
-    let mut site = Site::new();
+    let mut site = Testbed::new();
     let agent = &site.agent;
     site.wait_for_backends();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
@@ -287,30 +287,30 @@ fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut(
     succeed(
         &mut site
             .a
-            .line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
+            .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
-    let told = restored(agent);
+    let events = restored_events(agent);
     for expected in ["approved a/web", "deleted later", "deleted b/later"] {
-        assert!(told.iter().any(|told| told == expected), "{told:?}");
+        assert!(events.iter().any(|told| told == expected), "{events:?}");
     }
     // Nothing gets a version, nor an event a number, that was there before.
     agent.cli("tenant create later");
     assert_ne!(agent.json("tenant show later")["version"].as_u64(), version);
     assert!(last_id(&agent.json("event list")) > before);
-    let refusal = agent.refused("restore /etc/hostname");
+    let refusal = agent.cli_error("restore /etc/hostname");
     assert!(refusal.contains("this is no backup"), "{refusal}");
     assert_eq!(agent.json("status")["in_step"], true);
 
     // The same without an agent, where the store can be read.
-    let known = restored(agent).len();
+    let known = restored_events(agent).len();
     agent.cli("connection reject a/web");
     site.agent.stop();
     let said = succeed(&mut offline_restore(&site.agent)(&backup));
     assert!(!said.contains("is not known"), "{said}");
     site.agent.restart();
     assert_eq!(site.agent.cli("export"), whole);
-    let told = restored(&site.agent);
-    assert!(told.len() < known && told.iter().any(|told| told == "approved a/web"));
+    let events = restored_events(&site.agent);
+    assert!(events.len() < known && events.iter().any(|told| told == "approved a/web"));
     let last = site.agent.json("event list");
     let last = last.as_array().and_then(|list| list.last());
     assert_eq!(last.expect("an event")["from"], "offline");
@@ -342,7 +342,7 @@ fn a_power_cut_at_any_write_leaves_a_whole_store() {
         }
     }
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut running = Running::start(&mut command).expect("strace");
+    let mut running = BackgroundProcess::start(&mut command).expect("strace");
     let socket = agent.socket();
     wait::until_true("the agent", || {
         std::os::unix::net::UnixStream::connect(&socket).is_ok()
@@ -365,12 +365,12 @@ fn a_power_cut_at_any_write_leaves_a_whole_store() {
         succeed(Command::new("kill").arg(child));
     }
     wait::until_true("the agent's end", || running.ended());
-    let trace = Trace::read(&traced).with_file("state.db", new);
+    let trace = SyscallTrace::read(&traced).with_file("state.db", new);
     assert!(trace.moments() > 200, "{}", trace.moments());
     let mut reached = 0;
     for moment in 0..trace.moments() {
-        let mut least = None;
-        for unsynced in Unsynced::ALL {
+        let mut oldest = None;
+        for unsynced in UnsyncedWrites::ALL {
             let disk = tempfile::tempdir().expect("a directory");
             trace.cut(moment, unsynced, disk.path());
             let what = format!("{unsynced:?} after {moment} steps");
@@ -381,7 +381,7 @@ fn a_power_cut_at_any_write_leaves_a_whole_store() {
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             let key = gateway::model::VersionKey::default();
             let loaded =
-                store::interpret(entries, key).unwrap_or_else(|error| panic!("{what}: {error}"));
+                store::decode_entries(entries, key).unwrap_or_else(|error| panic!("{what}: {error}"));
             // The events tell what must be there: no change is there by half.
             let mut wanted = BTreeSet::new();
             for (recorded, _) in &loaded.events {
@@ -406,12 +406,12 @@ fn a_power_cut_at_any_write_leaves_a_whole_store() {
             assert_eq!(there, wanted, "{what}");
             // What was synced is there, whatever became of the rest.
             let last = loaded.events.len();
-            let least = *least.get_or_insert(last);
+            let oldest = *oldest.get_or_insert(last);
             assert!(
-                last >= least && least >= reached,
+                last >= oldest && oldest >= reached,
                 "{what}: {last} events, {reached} were synced"
             );
-            if unsynced == Unsynced::Lost {
+            if unsynced == UnsyncedWrites::Lost {
                 reached = last;
             }
         }
@@ -427,8 +427,8 @@ fn approved_in_the_kernel(agent: &Agent) -> BTreeSet<String> {
     let mut approved = BTreeSet::new();
     gateway::dataplane::syscalls::for_each(
         std::os::fd::AsFd::as_fd(data.fd()),
-        |key: &AddressKey, value: &Address| {
-            if value.approved() {
+        |key: &AddressKey, value: &LocalAddress| {
+            if value.is_approved() {
                 approved.insert(std::net::IpAddr::from(key.address).to_string());
             }
         },
@@ -437,12 +437,12 @@ fn approved_in_the_kernel(agent: &Agent) -> BTreeSet<String> {
     approved
 }
 
-/// By hand: `GATEWAY_TEST_KILLS=1000 cargo xtask test random_kills`.
+/// By hand: `PLGW_TEST_KILLS=1000 cargo xtask test random_kills`.
 #[test]
 fn random_kills_during_a_random_workload_leave_store_and_kernel_agreed() {
     let kills: u32 =
-        env::var("GATEWAY_TEST_KILLS").map_or(8, |text| text.parse().expect("a number"));
-    let mut site = Site::new();
+        env::var("PLGW_TEST_KILLS").map_or(8, |text| text.parse().expect("a number"));
+    let mut site = Testbed::new();
     site.agent.cli("service update shop/web --auto-approval *");
     let mut random = 0x2545_f491_4f6c_dd1du64;
     let mut next = move |below: u64| {
@@ -455,7 +455,7 @@ fn random_kills_during_a_random_workload_leave_store_and_kernel_agreed() {
     for round in 0..kills {
         let socket = site.agent.socket();
         let seed = next(1 << 30);
-        let worker = thread::spawn(move || work(&socket, seed));
+        let worker = thread::spawn(move || run_random_workload(&socket, seed));
         // At no particular moment: this is what is random here.
         thread::sleep(std::time::Duration::from_micros(next(60_000)));
         site.agent.kill();
@@ -497,7 +497,7 @@ fn random_kills_during_a_random_workload_leave_store_and_kernel_agreed() {
 }
 
 /// Creates and deletes endpoints until the agent is gone; what was done, the last without an answer.
-fn work(socket: &Path, seed: u64) -> Vec<(String, bool)> {
+fn run_random_workload(socket: &Path, seed: u64) -> Vec<(String, bool)> {
     let mut done: Vec<(String, bool)> = Vec::new();
     let mut state = seed | 1;
     loop {
@@ -522,7 +522,7 @@ fn work(socket: &Path, seed: u64) -> Vec<(String, bool)> {
         let mut command = Command::new(binary());
         command
             .args(line.split_whitespace())
-            .env("GATEWAY_SOCKET", socket);
+            .env("PLGW_SOCKET", socket);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let answered = command.status().is_ok_and(|status| status.success());
         done.push((name, !exists));
@@ -534,7 +534,7 @@ fn work(socket: &Path, seed: u64) -> Vec<(String, bool)> {
 
 #[test]
 fn flows_of_an_older_layout_end_only_where_that_is_said_and_a_newer_one_is_left_alone() {
-    let mut site = Site::new();
+    let mut site = Testbed::new();
     site.wait_for_backends();
     let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     site.agent.cli("connection approve a/web");
@@ -543,7 +543,7 @@ fn flows_of_an_older_layout_end_only_where_that_is_said_and_a_newer_one_is_left_
     }
     let mut curl = site.a.command("curl");
     curl.args(["-sS", "--limit-rate", "1k", "-o", "/dev/null"]);
-    let _held = Running::start(curl.arg(format!("http://{ENDPOINT}/large"))).expect("curl");
+    let _held = BackgroundProcess::start(curl.arg(format!("http://{ENDPOINT}/large"))).expect("curl");
     wait::until_true("an open flow", || {
         site.agent.json("status")["established_flows"].as_u64() > Some(0)
     });
@@ -571,13 +571,13 @@ fn flows_of_an_older_layout_end_only_where_that_is_said_and_a_newer_one_is_left_
     fs::rename(&aside, &store).expect("the store");
     site.agent
         .settings
-        .insert("GATEWAY_END_FLOWS".to_owned(), "true".to_owned());
+        .insert("PLGW_END_FLOWS".to_owned(), "true".to_owned());
     site.agent.restart();
     assert!(site.agent.log().contains("flow entries end now"));
     assert!(!of(version - 1).exists());
     succeed(
         &mut site
             .a
-            .line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
+            .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
 }

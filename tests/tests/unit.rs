@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use tests::{
     agent::binary,
-    process::{Running, succeed},
+    process::{BackgroundProcess, succeed},
     wait,
 };
 
@@ -37,12 +37,12 @@ exec /lib/systemd/systemd --system --unit=multi-user.target --show-status=false 
 
 /// A systemd that runs the unit.
 struct Systemd {
-    outer: Running,
+    outer: BackgroundProcess,
     _units: tempfile::TempDir,
 }
 
 /// Whether a systemd can run here: it needs control groups.
-fn possible() -> bool {
+fn is_available() -> bool {
     let groups = Path::new("/sys/fs/cgroup");
     groups.join("cgroup.controllers").exists() || groups.join("systemd").exists()
 }
@@ -61,11 +61,11 @@ impl Systemd {
                 "[Unit]\nDefaultDependencies=no\n",
             );
         }
-        let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/gateway.service");
+        let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/plgw.service");
         let unit = fs::read_to_string(unit).expect("the unit");
         // Where the unit's sandbox does not hide it, wherever it was built.
-        let unit = unit.replace("/usr/bin/gateway", "/run/program");
-        write("gateway.service", &unit);
+        let unit = unit.replace("/usr/bin/plgw", "/run/program");
+        write("plgw.service", &unit);
         let mut command = Command::new("unshare");
         command
             .args(["--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup"])
@@ -73,7 +73,7 @@ impl Systemd {
             .args(["sh", "-e", "-c", BEGIN, "sh"])
             .arg(units.path())
             .arg(binary());
-        let outer = Running::start(&mut command).expect("systemd");
+        let outer = BackgroundProcess::start(&mut command).expect("systemd");
         let systemd = Self {
             outer,
             _units: units,
@@ -88,15 +88,17 @@ impl Systemd {
     }
 
     /// The first process of its namespace.
-    fn first(&self) -> Option<u32> {
-        let outer = self.outer.id();
+    fn init_pid(&self) -> Option<u32> {
+        let outer = self.outer.pid();
         let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
         children.split_whitespace().next()?.parse().ok()
     }
 
     /// A command where it runs.
     fn command(&self, program: &str) -> Command {
-        let first = self.first().map_or_else(String::new, |id| id.to_string());
+        let first = self
+            .init_pid()
+            .map_or_else(String::new, |id| id.to_string());
         let mut command = Command::new("nsenter");
         command.args(["-a", "-t", &first, program]);
         command
@@ -109,7 +111,7 @@ impl Systemd {
     /// What the unit's property is.
     fn property(&self, name: &str) -> String {
         let property = format!("--property={name}");
-        let shown = self.systemctl(&["show", "gateway.service", &property, "--value"]);
+        let shown = self.systemctl(&["show", "plgw.service", &property, "--value"]);
         shown.trim().to_owned()
     }
 
@@ -131,7 +133,7 @@ impl Systemd {
 
 #[test]
 fn the_agent_does_its_work_in_the_units_sandbox() {
-    if !possible() {
+    if !is_available() {
         eprintln!("NOT RUN: this machine has no control groups, so no systemd can run the unit");
         return;
     }
@@ -144,7 +146,7 @@ fn the_agent_does_its_work_in_the_units_sandbox() {
         let words: Vec<&str> = line.split(' ').collect();
         succeed(systemd.command(words[0]).args(&words[1..]));
     }
-    systemd.systemctl(&["start", "gateway.service"]);
+    systemd.systemctl(&["start", "plgw.service"]);
     systemd.wait_until_ready();
     systemd.cli("tenant create a");
     systemd.cli("network create a/net --interface c");
@@ -158,10 +160,10 @@ fn the_agent_does_its_work_in_the_units_sandbox() {
     systemd.cli("backup /var/lib/backup");
 
     // Read again, started again, and ended by force: it comes back by itself.
-    systemd.systemctl(&["reload", "gateway.service"]);
-    systemd.systemctl(&["restart", "gateway.service"]);
+    systemd.systemctl(&["reload", "plgw.service"]);
+    systemd.systemctl(&["restart", "plgw.service"]);
     systemd.wait_until_ready();
-    systemd.systemctl(&["kill", "--signal=KILL", "gateway.service"]);
+    systemd.systemctl(&["kill", "--signal=KILL", "plgw.service"]);
     wait::until_true("a restart", || systemd.property("NRestarts") == "1");
     systemd.wait_until_ready();
     let status = systemd.cli("status -o json");

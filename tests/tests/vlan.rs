@@ -4,22 +4,22 @@ use tests::{
     agent::Agent,
     namespace::Namespace,
     process::{run, succeed},
-    site::{ENDPOINT, Site},
-    tagger, wait,
+    topology::{ENDPOINT, Testbed},
+    vlan_tagger, wait,
 };
 
 /// Demands that the endpoint answers the station's ARP request, or that it does not.
 #[track_caller]
-fn answers(station: &Namespace, interface: &str, expected: bool) {
-    let mut arping = station.line(&format!("arping -c 1 -w 2 -I {interface} {ENDPOINT}"));
-    let output = run(&mut arping, wait::SOON * wait::patience()).expect("arping");
+fn expect_arp_answer(client: &Namespace, interface: &str, expected: bool) {
+    let mut arping = client.command_line(&format!("arping -c 1 -w 2 -I {interface} {ENDPOINT}"));
+    let output = run(&mut arping, wait::DEFAULT_TIMEOUT * wait::timeout_factor()).expect("arping");
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.success(), expected, "{text}");
 }
 
 /// Offloads of VLAN tags that are on.
 fn offloads(namespace: &Namespace, interface: &str) -> Vec<String> {
-    let text = succeed(&mut namespace.line(&format!("ethtool -k {interface}")));
+    let text = succeed(&mut namespace.command_line(&format!("ethtool -k {interface}")));
     let on = text
         .lines()
         .filter(|line| line.contains("vlan") && line.contains(": on"));
@@ -28,24 +28,24 @@ fn offloads(namespace: &Namespace, interface: &str) -> Vec<String> {
         .collect()
 }
 
-fn tagged(agent: &Agent) -> u64 {
-    agent.drops("vlan_tagged")
+fn vlan_tagged_drops(agent: &Agent) -> u64 {
+    agent.drop_count("vlan_tagged")
 }
 
 #[test]
 fn a_bridge_of_the_host_leaves_no_tag_beside_packets() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     // Station, bridge and attachment: both ends of the attachment's veth are the host's.
-    let station = Namespace::new("s");
-    site.host.connect("port", &station);
-    station.ip("address add 10.0.0.5/24 dev eth0");
+    let client = Namespace::new("s");
+    site.host.connect("port", &client);
+    client.ip("address add 10.0.0.5/24 dev eth0");
     site.host.ip("link add name gw-v type veth peer name far");
     site.host.ip("link add name br0 type bridge");
     for interface in ["gw-v", "far", "br0"] {
         site.host.ip(&format!("link set dev {interface} up"));
     }
     // The far end takes what is redirected.
-    succeed(&mut site.host.line("ethtool -K far gro on"));
+    succeed(&mut site.host.command_line("ethtool -K far gro on"));
     for port in ["far", "port"] {
         site.host.ip(&format!("link set dev {port} master br0"));
     }
@@ -66,41 +66,41 @@ fn a_bridge_of_the_host_leaves_no_tag_beside_packets() {
         offloads(&site.host, "far"),
         ["rx-vlan-offload", "rx-vlan-stag-hw-parse"]
     );
-    answers(&station, "eth0", true);
+    expect_arp_answer(&client, "eth0", true);
 
-    tagger::tag(&site.host, "far", 100).expect("a tagged port");
-    let before = tagged(&site.agent);
-    answers(&station, "eth0", false);
-    assert!(tagged(&site.agent) > before);
+    vlan_tagger::push_vlan_tags(&site.host, "far", 100).expect("a tagged port");
+    let before = vlan_tagged_drops(&site.agent);
+    expect_arp_answer(&client, "eth0", false);
+    assert!(vlan_tagged_drops(&site.agent) > before);
 
     // Nobody switches it on again unnoticed.
-    succeed(&mut site.host.line("ethtool -K far txvlan on"));
+    succeed(&mut site.host.command_line("ethtool -K far txvlan on"));
     wait::until_true("the far end's offload to be off", || {
         !offloads(&site.host, "far").contains(&"tx-vlan-offload".to_owned())
     });
-    let before = tagged(&site.agent);
-    answers(&station, "eth0", false);
-    assert!(tagged(&site.agent) > before);
+    let before = vlan_tagged_drops(&site.agent);
+    expect_arp_answer(&client, "eth0", false);
+    assert!(vlan_tagged_drops(&site.agent) > before);
 }
 
 #[test]
 fn what_the_agent_cannot_reach_it_says() {
-    let site = Site::approved();
+    let site = Testbed::with_approved_connections();
     let network = site.agent.json("network show a/net");
     let note = network["status"]["attachments"][0]["notes"][0].as_str();
     let note = note.expect("a note");
     let remedy = "ethtool -K FAR_END txvlan off tx-vlan-stag-hw-insert off";
     assert!(note.contains("gw-a") && note.contains(remedy), "{note}");
     assert!(site.agent.cli("network show a/net").contains("NOTES"));
-    tagger::tag(&site.a, "eth0", 100).expect("a tagged port");
+    vlan_tagger::push_vlan_tags(&site.a, "eth0", 100).expect("a tagged port");
     // That the tag is beside the packet, and what comes of it.
-    answers(&site.a, "eth0", true);
+    expect_arp_answer(&site.a, "eth0", true);
     succeed(
         &mut site
             .a
-            .line("ethtool -K eth0 txvlan off tx-vlan-stag-hw-insert off"),
+            .command_line("ethtool -K eth0 txvlan off tx-vlan-stag-hw-insert off"),
     );
-    let before = tagged(&site.agent);
-    answers(&site.a, "eth0", false);
-    assert!(tagged(&site.agent) > before);
+    let before = vlan_tagged_drops(&site.agent);
+    expect_arp_answer(&site.a, "eth0", false);
+    assert!(vlan_tagged_drops(&site.agent) > before);
 }

@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ebpf::on_path;
+use xtask::ebpf::find_in_path;
 
 use crate::{
-    run::{capture, is_root, shown, step},
-    topology::{self, Background, GATEWAY, files, on, wait},
+    run::{capture, display_command, is_root, print_step},
+    topology::{self, Background, GATEWAY, command_in, files_directory, wait},
 };
 
 const PICTURE: &str = "
@@ -43,20 +43,20 @@ pub(crate) fn demo(binary: &Path, keep: bool) -> Result<()> {
             "the demo needs root: it loads a program into the kernel and makes network namespaces"
         );
     }
-    if topology::stands() {
+    if topology::exists() {
         bail!("an earlier demo is standing: remove it with `cargo xtask demo --remove`");
     }
-    let outcome = topology::build().and_then(|()| show(binary));
+    let outcome = topology::build().and_then(|()| run_demo(binary));
     if keep && outcome.is_ok() {
         explain_how_to_enter(binary);
         return Ok(());
     }
     if let Err(error) = &outcome
-        && let Ok(log) = fs::read_to_string(files().join("agent.log"))
+        && let Ok(log) = fs::read_to_string(files_directory().join("agent.log"))
     {
         eprintln!("\nThe agent's log:\n{log}\n{error:#}");
     }
-    step("cleaning up");
+    print_step("cleaning up");
     topology::remove()?;
     outcome?;
     println!(
@@ -82,39 +82,39 @@ impl Gateway<'_> {
         let mut command = Command::new(self.binary);
         command
             .args(line.split(' '))
-            .env("GATEWAY_SOCKET", files().join("run/gateway.sock"));
+            .env("PLGW_SOCKET", files_directory().join("run/plgw.sock"));
         command
     }
 
     /// Runs a command line, shows it and what it prints.
     fn run(&self, line: &str) -> Result<String> {
         let mut command = self.command(line);
-        println!("\n$ gateway {}", quoted(line));
+        println!("\n$ plgw {}", shell_quote(line));
         let (succeeded, text) = capture(&mut command)?;
         print!("{text}");
         if !succeeded {
-            bail!("`gateway {line}` failed");
+            bail!("`plgw {line}` failed");
         }
         Ok(text)
     }
 }
 
-fn quoted(line: &str) -> String {
-    let words = line.split(' ').map(|word| {
+fn shell_quote(line: &str) -> String {
+    let arguments = line.split(' ').map(|word| {
         if word.contains('*') {
             format!("'{word}'")
         } else {
             word.to_owned()
         }
     });
-    words.collect::<Vec<_>>().join(" ")
+    arguments.collect::<Vec<_>>().join(" ")
 }
 
 /// Runs a command in a host, shows it and what it prints.
 fn run_on(host: &str, line: &str) -> Result<(bool, String)> {
-    let mut command = on(host);
+    let mut command = command_in(host);
     command.args(line.split(' '));
-    println!("\n$ {}", shown(&command));
+    println!("\n$ {}", display_command(&command));
     let (succeeded, text) = capture(&mut command)?;
     print!("{text}");
     Ok((succeeded, text))
@@ -124,13 +124,13 @@ fn curl(host: &str) -> Result<(bool, String)> {
     run_on(host, &format!("curl -sS -m 5 {URL}"))
 }
 
-fn show(binary: &Path) -> Result<()> {
+fn run_demo(binary: &Path) -> Result<()> {
     println!("{PICTURE}");
     let gateway = Gateway { binary };
-    servers()?;
-    agent(binary, &gateway)?;
+    start_servers()?;
+    start_agent(binary, &gateway)?;
 
-    step("the operator makes three tenants and says which interface leads to whose network");
+    print_step("the operator makes three tenants and says which interface leads to whose network");
     for tenant in ["blue", "green", "shop"] {
         gateway.run(&format!("tenant create {tenant}"))?;
         gateway.run(&format!(
@@ -138,7 +138,7 @@ fn show(binary: &Path) -> Result<()> {
         ))?;
     }
 
-    step("the provider offers its web servers as a service");
+    print_step("the provider offers its web servers as a service");
     gateway.run(
         "service create shop/web --network net --port 80 --backend 10.1.0.10 --backend 10.1.0.11 \
          --nat 10.1.0.64/28 --visibility *",
@@ -153,7 +153,7 @@ fn show(binary: &Path) -> Result<()> {
         .find(|word| word.ends_with(".privatelink.internal"))
         .context("the service has no alias")?;
 
-    step("the consumers ask for it: blue by the alias it was handed, green by name");
+    print_step("the consumers ask for it: blue by the alias it was handed, green by name");
     gateway.run(&format!(
         "endpoint create blue/web --network net --address 10.0.0.100 --service {alias} \
          --message for-the-blue-team"
@@ -168,13 +168,13 @@ fn show(binary: &Path) -> Result<()> {
         })?;
     }
 
-    step("nothing flows before the provider has agreed");
+    print_step("nothing flows before the provider has agreed");
     let (succeeded, _) = curl("plg-blue")?;
     if succeeded {
         bail!("a request got through that nobody had approved");
     }
 
-    step("the provider looks at the requests and approves them");
+    print_step("the provider looks at the requests and approves them");
     let list = gateway.run("connection list shop/web")?;
     if list.matches("Pending").count() != 2 {
         bail!("two requests should be pending");
@@ -182,14 +182,16 @@ fn show(binary: &Path) -> Result<()> {
     gateway.run("connection approve blue/web --reason welcome")?;
     gateway.run("connection approve green/web --reason welcome")?;
 
-    step("both consumers reach the service, though both are 10.0.0.5; the backends take turns");
+    print_step(
+        "both consumers reach the service, though both are 10.0.0.5; the backends take turns",
+    );
     let mut seen = std::collections::BTreeSet::new();
     for host in ["plg-blue", "plg-green"] {
         for turn in 0..20 {
             let (succeeded, text) = if turn < 3 {
                 curl(host)?
             } else {
-                capture(on(host).args(["curl", "-sS", "-m", "5", URL]))?
+                capture(command_in(host).args(["curl", "-sS", "-m", "5", URL]))?
             };
             if !succeeded {
                 bail!("a request failed that was approved: {text}");
@@ -206,8 +208,8 @@ fn show(binary: &Path) -> Result<()> {
     }
     gateway.run("flow list --limit 6")?;
 
-    step("the provider withdraws its approval in the midst of a download");
-    let mut download = on("plg-blue");
+    print_step("the provider withdraws its approval in the midst of a download");
+    let mut download = command_in("plg-blue");
     download.args([
         "curl",
         "-sS",
@@ -217,7 +219,7 @@ fn show(binary: &Path) -> Result<()> {
         "/dev/null",
         "http://10.0.0.100/endless",
     ]);
-    println!("\n$ {} &", shown(&download));
+    println!("\n$ {} &", display_command(&download));
     let mut download = Background::start(download.stderr(Stdio::null()))?;
     wait("the download to begin", SOON, || {
         let (_, text) = capture(&mut gateway.command("flow list --endpoint blue/web"))?;
@@ -225,7 +227,7 @@ fn show(binary: &Path) -> Result<()> {
     })?;
     gateway.run("connection reject blue/web --reason contract-ended")?;
     // Not by itself: the file would take minutes, and curl is told to wait.
-    wait("the download to break off", SOON, || download.ended())?;
+    wait("the download to break off", SOON, || download.has_exited())?;
     println!("\n(the download broke off: both ends were sent a reset)");
     let (succeeded, _) = curl("plg-blue")?;
     if succeeded {
@@ -241,12 +243,12 @@ fn show(binary: &Path) -> Result<()> {
 }
 
 /// Two web servers in the provider's network.
-fn servers() -> Result<()> {
-    step("starting two web servers in the provider's network");
+fn start_servers() -> Result<()> {
+    print_step("starting two web servers in the provider's network");
     for (name, address) in [("one", "10.1.0.10"), ("two", "10.1.0.11")] {
-        let mut command = on("plg-shop");
-        if on_path("nginx").is_some() {
-            let directory = files().join(name);
+        let mut command = command_in("plg-shop");
+        if find_in_path("nginx").is_some() {
+            let directory = files_directory().join(name);
             fs::create_dir_all(directory.join("root"))?;
             fs::write(
                 directory.join("root/index.html"),
@@ -283,31 +285,31 @@ fn servers() -> Result<()> {
         Background::start(&mut command)?;
         wait("a web server", SOON, || {
             let url = format!("http://{address}/");
-            Ok(capture(on("plg-shop").args(["curl", "-sf", "-m", "1", &url]))?.0)
+            Ok(capture(command_in("plg-shop").args(["curl", "-sf", "-m", "1", &url]))?.0)
         })?;
     }
     Ok(())
 }
 
 /// The agent, on the gateway's host.
-fn agent(binary: &Path, gateway: &Gateway<'_>) -> Result<()> {
-    step("starting the agent on the gateway's host");
-    let log = fs::File::create(files().join("agent.log"))?;
+fn start_agent(binary: &Path, gateway: &Gateway<'_>) -> Result<()> {
+    print_step("starting the agent on the gateway's host");
+    let log = fs::File::create(files_directory().join("agent.log"))?;
     // Not `ip netns exec`: that would hide the bpf file system.
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net=/run/netns/{GATEWAY}"))
         .arg(binary)
         .arg("run");
-    println!("\n# gateway run &");
+    println!("\n# plgw run &");
     command
-        .env("GATEWAY_STATE_DIR", files().join("state"))
-        .env("GATEWAY_RUN_DIR", files().join("run"))
-        .env("GATEWAY_BPF_DIR", topology::bpf_directory())
+        .env("PLGW_STATE_DIR", files_directory().join("state"))
+        .env("PLGW_RUN_DIR", files_directory().join("run"))
+        .env("PLGW_BPF_DIR", topology::bpf_directory())
         .stderr(log);
     let mut agent = Background::start(&mut command)?;
     wait("the agent", SOON, || {
-        if agent.ended()? {
+        if agent.has_exited()? {
             bail!("the agent ended");
         }
         Ok(capture(&mut gateway.command("status"))?.0)
@@ -319,7 +321,7 @@ fn explain_how_to_enter(binary: &Path) {
         "
 It is left standing. To play with it:
 
-  export GATEWAY_SOCKET={socket}
+  export PLGW_SOCKET={socket}
   {binary} status
   {binary} connection approve blue/web
   ip netns exec plg-blue curl {URL}
@@ -329,8 +331,8 @@ It is left standing. To play with it:
 And to remove it:
 
   cargo xtask demo --remove",
-        socket = files().join("run/gateway.sock").display(),
+        socket = files_directory().join("run/plgw.sock").display(),
         binary = binary.display(),
-        log = files().join("agent.log").display(),
+        log = files_directory().join("agent.log").display(),
     );
 }

@@ -105,12 +105,12 @@ fn has_source(sysroot: &Path) -> bool {
 /// Where `bpf-linker` is.
 #[must_use]
 pub fn bpf_linker() -> Option<PathBuf> {
-    on_path("bpf-linker")
+    find_in_path("bpf-linker")
 }
 
 /// Where a program is: on the search path, where cargo installs them, or where only root looks.
 #[must_use]
-pub fn on_path(program: &str) -> Option<PathBuf> {
+pub fn find_in_path(program: &str) -> Option<PathBuf> {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
         let home = env::var_os("HOME")?;
         Some(PathBuf::from(home).join(".cargo"))

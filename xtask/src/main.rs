@@ -1,13 +1,13 @@
 //! `cargo xtask`: set-up, build, demo and tests.
 
 mod demo;
-mod kernel;
+mod vm;
 mod run;
-mod scale;
-mod serve;
+mod bench_control_plane;
+mod demo_server;
 mod setup;
 mod topology;
-mod witness;
+mod reachability_probe;
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
-use run::{is_root, run, step};
+use run::{is_root, print_step, run};
 
 /// Set-up, build, demo and tests of the private link gateway.
 #[derive(Parser)]
@@ -60,7 +60,7 @@ enum Task {
     /// Measure what packets cost and what the control plane does: figures, and a picture of them
     Bench {
         #[command(subcommand)]
-        what: Option<Bench>,
+        benchmark: Option<Bench>,
         /// Measure the control plane with so many tenants, each with a service and ten endpoints
         #[arg(long, default_value_t = 10_000)]
         tenants: u32,
@@ -101,11 +101,14 @@ fn main() -> ExitCode {
             .and_then(|()| build(false))
             .and_then(|binary| demo::demo(&binary, keep)),
         Task::Test { filter } => setup::setup().and_then(|()| test(filter.as_deref())),
-        Task::TestKernel => setup::setup().and_then(|()| kernel::test()),
+        Task::TestKernel => setup::setup().and_then(|()| vm::test()),
         Task::Lint => lint(),
-        Task::Bench { what, tenants } => setup::setup().and_then(|()| bench(what, tenants)),
-        Task::Openapi => build(false).and_then(|binary| openapi(&binary)),
-        Task::Serve { address, name } => serve::serve(address, &name),
+        Task::Bench {
+            benchmark: what,
+            tenants,
+        } => setup::setup().and_then(|()| bench(what, tenants)),
+        Task::Openapi => build(false).and_then(|binary| write_openapi(&binary)),
+        Task::Serve { address, name } => demo_server::serve_name(address, &name),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,7 +136,7 @@ fn cargo() -> Result<Command> {
 
 /// Builds the gateway and says where it is.
 fn build(release: bool) -> Result<PathBuf> {
-    step("building the gateway and its XDP program");
+    print_step("building the gateway and its XDP program");
     let mut command = cargo()?;
     // All there is: with the features of one package alone, tests and benchmark would build everything
     // anew.
@@ -146,7 +149,7 @@ fn build(release: bool) -> Result<PathBuf> {
         std::env::var_os("CARGO_TARGET_DIR").map_or(workspace()?.join("target"), PathBuf::from);
     Ok(target
         .join(if release { "release" } else { "debug" })
-        .join("gateway"))
+        .join("plgw"))
 }
 
 /// Every layer of tests: pure ones beside the code, packets, networks, faults.
@@ -157,41 +160,41 @@ fn test(filter: Option<&str>) -> Result<()> {
         );
     }
     let binary = build(false)?;
-    step("running the tests");
+    print_step("running the tests");
     let mut command = cargo()?;
     command
         .args(["test", "--locked", "--no-fail-fast"])
-        .env("GATEWAY_BIN", binary);
+        .env("PLGW_BIN", binary);
     command.args(filter);
     run(&mut command)
 }
 
 /// Measures, in one run.
-fn bench(what: Option<Bench>, tenants: u32) -> Result<()> {
-    match what {
-        Some(Bench::Packets) => packets(&build(true)?),
+fn bench(benchmark: Option<Bench>, tenants: u32) -> Result<()> {
+    match benchmark {
+        Some(Bench::Packets) => bench_packets(&build(true)?),
         Some(Bench::Scale { tenants, binary }) => {
             let binary = binary.map_or_else(|| build(true), Ok)?;
-            scale::bench(&binary, tenants)
+            bench_control_plane::measure_all(&binary, tenants)
         }
         None => {
             let binary = build(true)?;
-            packets(&binary)?;
-            scale::bench(&binary, tenants)
+            bench_packets(&binary)?;
+            bench_control_plane::measure_all(&binary, tenants)
         }
     }
 }
 
 /// The data path's benchmark.
-fn packets(binary: &Path) -> Result<()> {
+fn bench_packets(binary: &Path) -> Result<()> {
     setup::bench_programs()?;
-    step("measuring the data path");
+    print_step("measuring the data path");
     let output = workspace()?.join("target").join("bench");
     let mut command = cargo()?;
     command
         .args(["bench", "--locked", "--bench", "gateway", "--", "--output"])
         .arg(output)
-        .env("GATEWAY_BIN", binary);
+        .env("PLGW_BIN", binary);
     run(&mut command)
 }
 
@@ -199,23 +202,23 @@ fn packets(binary: &Path) -> Result<()> {
 const DOCUMENT: &str = "docs/openapi.json";
 
 /// The document as the program makes it, and the client that is made of that.
-fn openapi(binary: &Path) -> Result<()> {
-    step("writing the OpenAPI document, and the client");
+fn write_openapi(binary: &Path) -> Result<()> {
+    print_step("writing the OpenAPI document, and the client");
     let output = Command::new(binary).arg("openapi").output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr));
     }
     let document = String::from_utf8(output.stdout)?;
     let client = workspace()?.join("gateway/src/client/operations.rs");
-    fs::write(&client, xtask::client::generate(&document)?)?;
+    fs::write(&client, xtask::codegen_client::generate(&document)?)?;
     fs::write(workspace()?.join(DOCUMENT), document)?;
     run(cargo()?.args(["fmt", "--package", "gateway"]))
 }
 
 fn lint() -> Result<()> {
-    step("checking the format");
+    print_step("checking the format");
     run(cargo()?.args(["fmt", "--check"]))?;
-    step("checking with clippy");
+    print_step("checking with clippy");
     run(cargo()?.args([
         "clippy",
         "--locked",
@@ -224,11 +227,11 @@ fn lint() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
-    step("checking the XDP program");
+    print_step("checking the XDP program");
     let target = workspace()?.join("target").join("ebpf");
     run(&mut xtask::ebpf::cargo(&workspace()?, &target, "check")?)?;
-    if xtask::ebpf::on_path("cargo-deny").is_some() {
-        step("checking licences and sources");
+    if xtask::ebpf::find_in_path("cargo-deny").is_some() {
+        print_step("checking licences and sources");
         run(cargo()?.args(["deny", "check", "licenses", "bans", "sources"]))?;
     } else {
         println!(

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 /// Says what comes next.
-pub(crate) fn step(what: &str) {
+pub(crate) fn print_step(what: &str) {
     println!("==> {what}");
 }
 
@@ -13,7 +13,7 @@ pub(crate) fn step(what: &str) {
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
-        .with_context(|| format!("could not run {}", shown(command)))?;
+        .with_context(|| format!("could not run {}", display_command(command)))?;
     if !status.success() {
         bail!("{} failed: {status}", shown(command));
     }
@@ -25,14 +25,14 @@ pub(crate) fn capture(command: &mut Command) -> Result<(bool, String)> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("could not run {}", shown(command)))?;
+        .with_context(|| format!("could not run {}", display_command(command)))?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     Ok((output.status.success(), text))
 }
 
 /// Runs a command silently that must succeed.
-pub(crate) fn quietly(command: &mut Command) -> Result<String> {
+pub(crate) fn run_silently(command: &mut Command) -> Result<String> {
     let (succeeded, text) = capture(command)?;
     if !succeeded {
         bail!("{} failed:\n{text}", shown(command));
@@ -41,9 +41,9 @@ pub(crate) fn quietly(command: &mut Command) -> Result<String> {
 }
 
 /// The command as a person would type it.
-pub(crate) fn shown(command: &Command) -> String {
-    let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words: Vec<String> = words
+pub(crate) fn display_command(command: &Command) -> String {
+    let arguments = std::iter::once(command.get_program()).chain(command.get_args());
+    let arguments: Vec<String> = arguments
         .map(|word| {
             let word = word.to_string_lossy();
             if word.is_empty() || word.contains([' ', '*', '?', '\'', '&', '{', '}']) {
@@ -53,7 +53,7 @@ pub(crate) fn shown(command: &Command) -> String {
             }
         })
         .collect();
-    words.join(" ")
+    arguments.join(" ")
 }
 
 /// Whether this process is root's.

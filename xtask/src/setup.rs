@@ -3,10 +3,10 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
-use xtask::ebpf::{Toolchain, bpf_linker, on_path};
+use xtask::ebpf::{Toolchain, bpf_linker, find_in_path};
 
 use crate::{
-    run::{is_root, quietly, run, step},
+    run::{is_root, print_step, run, run_silently},
     workspace,
 };
 
@@ -68,7 +68,7 @@ pub(crate) fn kernel_programs() -> Result<()> {
 fn install_missing(programs: &[(&str, &'static str)]) -> Result<()> {
     let missing: Vec<&str> = programs
         .iter()
-        .filter(|(program, _)| on_path(program).is_none())
+        .filter(|(program, _)| find_in_path(program).is_none())
         .map(|(_, package)| *package)
         .collect();
     if missing.is_empty() {
@@ -90,7 +90,7 @@ const LINKER_VERSION: &str = "0.13.0";
 pub(crate) fn setup() -> Result<()> {
     let missing: Vec<&(&str, &str)> = PROGRAMS
         .iter()
-        .filter(|(program, _)| on_path(program).is_none())
+        .filter(|(program, _)| find_in_path(program).is_none())
         .collect();
     let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
@@ -113,7 +113,7 @@ pub(crate) fn setup() -> Result<()> {
 
 /// Installs packages of the distribution.
 fn install(packages: &[&str]) -> Result<()> {
-    if on_path("apt-get").is_none() {
+    if find_in_path("apt-get").is_none() {
         bail!(
             "this machine has no apt-get, so install by hand what brings these: {}. For the XDP \
              program: `rustup toolchain install nightly --component rust-src`",
@@ -130,9 +130,9 @@ fn install(packages: &[&str]) -> Result<()> {
             packages.join(" ")
         );
     }
-    step(&format!("installing packages: {}", packages.join(" ")));
-    quietly(Command::new("apt-get").args(["update", "-q"]))?;
-    quietly(
+    print_step(&format!("installing packages: {}", packages.join(" ")));
+    run_silently(Command::new("apt-get").args(["update", "-q"]))?;
+    run_silently(
         Command::new("apt-get")
             .env("DEBIAN_FRONTEND", "noninteractive")
             .args(["install", "-y", "-q", "--no-install-recommends"])
@@ -154,10 +154,10 @@ fn install_linker(toolchain: &Toolchain) -> Result<()> {
         "pkg-config".to_owned(),
     ];
     let packages: Vec<&str> = libraries.iter().map(String::as_str).collect();
-    if !Path::new(&prefix).join("lib/libPolly.a").exists() || on_path("pkg-config").is_none() {
+    if !Path::new(&prefix).join("lib/libPolly.a").exists() || find_in_path("pkg-config").is_none() {
         install(&packages)?;
     }
-    step(&format!(
+    print_step(&format!(
         "building bpf-linker {LINKER_VERSION} for LLVM {llvm} (a minute or two)"
     ));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -181,13 +181,13 @@ fn schemathesis() -> Result<()> {
     {
         return Ok(());
     }
-    step(&format!("installing schemathesis {SCHEMATHESIS}"));
-    let environment = || quietly(Command::new("python3").args(["-m", "venv"]).arg(&at));
+    print_step(&format!("installing schemathesis {SCHEMATHESIS}"));
+    let environment = || run_silently(Command::new("python3").args(["-m", "venv"]).arg(&at));
     if environment().is_err() {
         install(&["python3-venv"])?;
         environment()?;
     }
-    quietly(
+    run_silently(
         Command::new(at.join("bin/pip"))
             .args(["install", "--quiet"])
             .arg(format!("schemathesis=={SCHEMATHESIS}")),
@@ -208,7 +208,7 @@ fn mount_bpf() -> Result<()> {
     if !is_root() {
         bail!("as root, run: mount -t bpf bpf {AT}");
     }
-    step("mounting the bpf file system");
-    quietly(Command::new("mount").args(["-t", "bpf", "bpf", AT]))?;
+    print_step("mounting the bpf file system");
+    run_silently(Command::new("mount").args(["-t", "bpf", "bpf", AT]))?;
     Ok(())
 }

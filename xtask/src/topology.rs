@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{capture, quietly};
+use crate::run::{capture, run_silently};
 
 /// The gateway's host.
 pub(crate) const GATEWAY: &str = "plg-gateway";
@@ -18,7 +18,7 @@ pub(crate) const GATEWAY: &str = "plg-gateway";
 pub(crate) const HOSTS: [&str; 3] = ["plg-blue", "plg-green", "plg-shop"];
 
 /// Where the demo keeps its files.
-pub(crate) fn files() -> PathBuf {
+pub(crate) fn files_directory() -> PathBuf {
     std::env::temp_dir().join("plg-demo")
 }
 
@@ -28,18 +28,18 @@ pub(crate) fn bpf_directory() -> PathBuf {
 }
 
 /// A command in a host.
-pub(crate) fn on(host: &str) -> Command {
+pub(crate) fn command_in(host: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", host]);
     command
 }
 
-fn ip(words: &str) -> Result<()> {
-    quietly(Command::new("ip").args(words.split(' '))).map(drop)
+fn ip(arguments: &str) -> Result<()> {
+    run_silently(Command::new("ip").args(arguments.split(' '))).map(drop)
 }
 
 /// Whether an earlier demo stands.
-pub(crate) fn stands() -> bool {
+pub(crate) fn exists() -> bool {
     [GATEWAY]
         .iter()
         .chain(&HOSTS)
@@ -48,7 +48,7 @@ pub(crate) fn stands() -> bool {
 
 /// Makes the hosts and the cables.
 pub(crate) fn build() -> Result<()> {
-    fs::create_dir_all(files()).context("could not make the demo's directory")?;
+    fs::create_dir_all(files_directory()).context("could not make the demo's directory")?;
     for host in [GATEWAY].iter().chain(&HOSTS) {
         ip(&format!("netns add {host}"))?;
         ip(&format!("-n {host} link set dev lo up"))?;
@@ -67,7 +67,7 @@ pub(crate) fn build() -> Result<()> {
             ip(&format!("-n {host} address add {address} dev eth0"))?;
         }
         // A veth drops redirected frames unless its far end runs NAPI.
-        quietly(on(host).args(["ethtool", "-K", "eth0", "gro", "on"]))?;
+        run_silently(command_in(host).args(["ethtool", "-K", "eth0", "gro", "on"]))?;
     }
     Ok(())
 }
@@ -88,7 +88,7 @@ pub(crate) fn remove() -> Result<()> {
         }
         ip(&format!("netns delete {host}"))?;
     }
-    for directory in [bpf_directory(), files()] {
+    for directory in [bpf_directory(), files_directory()] {
         if directory.exists() {
             fs::remove_dir_all(&directory)
                 .with_context(|| format!("could not remove {}", directory.display()))?;
@@ -110,7 +110,7 @@ impl Background {
     }
 
     /// Whether it has ended.
-    pub(crate) fn ended(&mut self) -> Result<bool> {
+    pub(crate) fn has_exited(&mut self) -> Result<bool> {
         Ok(self.0.try_wait()?.is_some())
     }
 }

@@ -3,9 +3,9 @@
 
 /// Flags seen in one direction of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Seen(pub u8);
+pub struct TcpFlagsSeen(pub u8);
 
-impl Seen {
+impl TcpFlagsSeen {
     /// Nothing yet.
     pub const NONE: Self = Self(0);
     /// A FIN.
@@ -29,7 +29,7 @@ impl Seen {
     /// Both together.
     #[inline(always)]
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
@@ -37,7 +37,7 @@ impl Seen {
     /// a reset shows that an earlier reset was not believed (RFC 6146, state TRANS).
     #[inline(always)]
     #[must_use]
-    pub const fn after(self, flags: u8) -> Self {
+    pub const fn with_segment(self, flags: u8) -> Self {
         let seen = self.0 | (flags & Self::ALL);
         if flags & Self::RST.0 == 0 {
             Self(seen & !Self::RST.0)
@@ -67,16 +67,16 @@ pub enum TcpState {
 impl TcpState {
     /// The state, from what was seen towards the service and towards the consumer.
     #[must_use]
-    pub const fn of(to_service: Seen, to_consumer: Seen) -> Self {
-        if to_service.has(Seen::RST) || to_consumer.has(Seen::RST) {
+    pub const fn from_flags_seen(to_service: TcpFlagsSeen, to_consumer: TcpFlagsSeen) -> Self {
+        if to_service.has(TcpFlagsSeen::RST) || to_consumer.has(TcpFlagsSeen::RST) {
             Self::Reset
-        } else if to_service.has(Seen::FIN) && to_consumer.has(Seen::FIN) {
+        } else if to_service.has(TcpFlagsSeen::FIN) && to_consumer.has(TcpFlagsSeen::FIN) {
             Self::Closed
-        } else if to_service.has(Seen::FIN) || to_consumer.has(Seen::FIN) {
+        } else if to_service.has(TcpFlagsSeen::FIN) || to_consumer.has(TcpFlagsSeen::FIN) {
             Self::HalfClosed
         } else if to_consumer.0 == 0 {
             Self::SynSent
-        } else if to_service.has(Seen::ACK) && to_consumer.has(Seen::ACK) {
+        } else if to_service.has(TcpFlagsSeen::ACK) && to_consumer.has(TcpFlagsSeen::ACK) {
             Self::Established
         } else {
             Self::SynReceived
@@ -85,7 +85,7 @@ impl TcpState {
 
     /// Whether the same addresses and ports may open a new connection.
     #[must_use]
-    pub const fn over(self) -> bool {
+    pub const fn is_closed(self) -> bool {
         matches!(self, Self::Closed | Self::Reset)
     }
 
@@ -113,8 +113,8 @@ mod tests {
     const RST: u8 = 4;
 
     /// (towards the service?, flags) one after the other, and the state after each.
-    fn play(segments: &[(bool, u8)]) -> Vec<TcpState> {
-        let (mut to_service, mut to_consumer) = (Seen::NONE, Seen::NONE);
+    fn states_after(segments: &[(bool, u8)]) -> Vec<TcpState> {
+        let (mut to_service, mut to_consumer) = (TcpFlagsSeen::NONE, TcpFlagsSeen::NONE);
         segments
             .iter()
             .map(|(forward, flags)| {
@@ -123,17 +123,17 @@ mod tests {
                 } else {
                     &mut to_consumer
                 };
-                *seen = seen.after(*flags);
-                TcpState::of(to_service, to_consumer)
+                *seen = seen.with_segment(*flags);
+                TcpState::from_flags_seen(to_service, to_consumer)
             })
             .collect()
     }
 
     #[test]
-    fn a_whole_connection() {
+    fn connection_from_syn_to_close() {
         use TcpState::*;
         assert_eq!(
-            play(&[
+            states_after(&[
                 (true, SYN),
                 (false, SYN | ACK),
                 (true, ACK),
@@ -157,17 +157,17 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_one() {
+    fn connection_reset_by_backend() {
         assert_eq!(
-            play(&[(true, SYN), (false, RST | ACK)]),
+            states_after(&[(true, SYN), (false, RST | ACK)]),
             [TcpState::SynSent, TcpState::Reset]
         );
     }
 
     #[test]
-    fn a_reset_that_nobody_believed() {
+    fn segment_after_reset_reestablishes() {
         assert_eq!(
-            play(&[
+            states_after(&[
                 (true, SYN),
                 (false, SYN | ACK),
                 (true, ACK),
@@ -179,9 +179,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_end_is_over() {
-        assert!(TcpState::Closed.over() && TcpState::Reset.over());
-        assert!(!TcpState::Established.over() && !TcpState::HalfClosed.over());
-        assert!(!TcpState::SynSent.over() && !TcpState::SynReceived.over());
+    fn only_closed_and_reset_are_closed() {
+        assert!(TcpState::Closed.is_closed() && TcpState::Reset.is_closed());
+        assert!(!TcpState::Established.is_closed() && !TcpState::HalfClosed.is_closed());
+        assert!(!TcpState::SynSent.is_closed() && !TcpState::SynReceived.is_closed());
     }
 }

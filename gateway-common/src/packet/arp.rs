@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use network_types::arp::ArpHdr;
 
 use crate::{
-    Be16, Be32,
+    byte_order::{Be16, Be32},
     packet::{EtherType, Mac, header},
 };
 
@@ -48,12 +48,12 @@ impl Arp {
 
     /// Makes a request the answer to it, in the name of `own`.
     #[inline(always)]
-    pub fn answer(self, own: Mac) {
-        let asked = self.target_address();
+    pub fn turn_into_reply(self, gateway_mac: Mac) {
+        let requested_address = self.target_address();
         self.set_operation(Self::REPLY);
         self.set_target_mac(self.sender_mac());
         self.set_target_address(self.sender_address());
-        self.set_sender_mac(own);
-        self.set_sender_address(asked);
+        self.set_sender_mac(gateway_mac);
+        self.set_sender_address(requested_address);
     }
 }

@@ -5,7 +5,7 @@ use core::mem::offset_of;
 use bytemuck::{Pod, Zeroable};
 use network_types::eth::EthHdr;
 
-use crate::{Be16, packet::header};
+use crate::{byte_order::Be16, packet::header};
 
 /// A hardware address, as three words so that it is compared and copied in three steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -53,14 +53,14 @@ impl Mac {
     /// Whether it is the group address of an IPv6 multicast address (RFC 2464, section 7).
     #[inline(always)]
     #[must_use]
-    pub const fn is_ipv6_group(self) -> bool {
+    pub const fn is_ipv6_multicast(self) -> bool {
         self.0[0] == 0x3333
     }
 
     /// Whether it names a group of stations, the broadcast address included.
     #[inline(always)]
     #[must_use]
-    pub const fn is_group(self) -> bool {
+    pub const fn is_multicast(self) -> bool {
         self.0[0].to_ne_bytes()[0] & 1 != 0
     }
 }
@@ -69,9 +69,9 @@ impl Mac {
 /// Its bytes are the lower six, the first one lowest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
-pub struct MacWord(u64);
+pub struct PackedMac(u64);
 
-impl MacWord {
+impl PackedMac {
     const BITS: u32 = 48;
 
     /// From three words, as loaded.
@@ -95,21 +95,21 @@ impl MacWord {
     }
 }
 
-impl From<Mac> for MacWord {
+impl From<Mac> for PackedMac {
     #[inline(always)]
     fn from(mac: Mac) -> Self {
         Self::from_words(mac.words())
     }
 }
 
-impl From<MacWord> for Mac {
+impl From<PackedMac> for Mac {
     #[inline(always)]
-    fn from(word: MacWord) -> Self {
+    fn from(word: PackedMac) -> Self {
         word.mac()
     }
 }
 
-impl core::fmt::Display for MacWord {
+impl core::fmt::Display for PackedMac {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         self.mac().fmt(f)
     }
@@ -140,9 +140,9 @@ header! {
         /// The station it is from.
         source / set_source: Mac = offset_of!(EthHdr, src_addr);
         /// The first eight bytes: the destination, and two bytes of the source.
-        first / set_first: u64 = 0;
+        first_word / set_first_word: u64 = 0;
         /// The other four bytes of the source.
-        rest / set_rest: u32 = size_of::<u64>();
+        source_rest / set_source_rest: u32 = size_of::<u64>();
         /// See [`EtherType`].
         ether_type / set_ether_type: Be16 = offset_of!(EthHdr, ether_type);
     }
@@ -152,25 +152,25 @@ impl Ethernet {
     /// Whether the frame is for this station.
     #[inline(always)]
     #[must_use]
-    pub fn is_for(self, station: MacWord) -> bool {
+    pub fn is_addressed_to(self, mac: PackedMac) -> bool {
         // What is not of the address is shifted out.
-        const OTHER: u32 = u64::BITS - MacWord::BITS;
-        u64::from_le(self.first()) << OTHER == station.0 << OTHER
+        const UNUSED_BITS: u32 = u64::BITS - PackedMac::BITS;
+        u64::from_le(self.first_word()) << UNUSED_BITS == mac.0 << UNUSED_BITS
     }
 
     /// Sets both addresses.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the rest is wanted")]
-    pub fn set_stations(self, destination: MacWord, source: MacWord) {
-        self.set_first((destination.0 | source.0 << MacWord::BITS).to_le());
-        self.set_rest(((source.0 >> 16) as u32).to_le());
+    pub fn set_macs(self, destination: PackedMac, source: PackedMac) {
+        self.set_first_word((destination.0 | source.0 << PackedMac::BITS).to_le());
+        self.set_source_rest(((source.0 >> 16) as u32).to_le());
     }
 
     /// Sends the frame back where it came from, in the name of `own`.
     #[inline(always)]
-    pub fn turn_round(self, own: Mac) {
+    pub fn swap_macs(self, gateway_mac: Mac) {
         self.set_destination(self.source());
-        self.set_source(own);
+        self.set_source(gateway_mac);
     }
 }
 
@@ -179,10 +179,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_holds_the_bytes() {
+    fn packed_mac_round_trips() {
         let mac = Mac::new([2, 3, 4, 5, 6, 0xf7]);
-        assert_eq!(MacWord::from(mac), MacWord(0xf706_0504_0302));
-        assert_eq!(MacWord::from(mac).mac(), mac);
-        assert_eq!(MacWord::from(mac).to_string(), "02:03:04:05:06:f7");
+        assert_eq!(PackedMac::from(mac), PackedMac(0xf706_0504_0302));
+        assert_eq!(PackedMac::from(mac).mac(), mac);
+        assert_eq!(PackedMac::from(mac).to_string(), "02:03:04:05:06:f7");
     }
 }

@@ -4,7 +4,10 @@ use core::mem::offset_of;
 
 use network_types::icmp::Icmpv4Hdr;
 
-use crate::{Be16, Be32, flow::PortPair, packet::header};
+use crate::{
+    byte_order::{Be16, Be32},
+    packet::{PortPair, header},
+};
 
 header! {
     /// The first eight bytes of an ICMP message.
@@ -48,35 +51,35 @@ impl Icmp {
 
 /// Types and codes of errors.
 #[derive(Clone, Copy, Debug)]
-pub struct IcmpError;
+pub struct IcmpErrorType;
 
-impl IcmpError {
+impl IcmpErrorType {
     /// Host unreachable.
-    pub const HOST: Be16 = Be16::new(0x0301);
+    pub const HOST_UNREACHABLE: Be16 = Be16::new(0x0301);
     /// Port unreachable.
-    pub const PORT: Be16 = Be16::new(0x0303);
+    pub const PORT_UNREACHABLE: Be16 = Be16::new(0x0303);
     /// Fragmentation needed.
-    pub const TOO_BIG: Be16 = Be16::new(0x0304);
+    pub const FRAGMENTATION_NEEDED: Be16 = Be16::new(0x0304);
     /// Communication administratively prohibited (RFC 1812, section 5.2.7.1).
-    pub const PROHIBITED: Be16 = Be16::new(0x030d);
+    pub const ADMIN_PROHIBITED: Be16 = Be16::new(0x030d);
     /// Time to live exceeded in transit.
-    pub const EXPIRED: Be16 = Be16::new(0x0b00);
+    pub const TIME_EXCEEDED: Be16 = Be16::new(0x0b00);
     /// ICMPv6: address unreachable.
-    pub const HOST_V6: Be16 = Be16::new(0x0103);
+    pub const ADDRESS_UNREACHABLE_V6: Be16 = Be16::new(0x0103);
     /// ICMPv6: port unreachable.
-    pub const PORT_V6: Be16 = Be16::new(0x0104);
+    pub const PORT_UNREACHABLE_V6: Be16 = Be16::new(0x0104);
     /// ICMPv6: packet too big.
-    pub const TOO_BIG_V6: Be16 = Be16::new(0x0200);
+    pub const PACKET_TOO_BIG_V6: Be16 = Be16::new(0x0200);
     /// ICMPv6: communication administratively prohibited.
-    pub const PROHIBITED_V6: Be16 = Be16::new(0x0101);
+    pub const ADMIN_PROHIBITED_V6: Be16 = Be16::new(0x0101);
     /// ICMPv6: hop limit exceeded in transit.
-    pub const EXPIRED_V6: Be16 = Be16::new(0x0300);
+    pub const TIME_EXCEEDED_V6: Be16 = Be16::new(0x0300);
 }
 
 header! {
     /// The first eight bytes of a transport header: what an ICMP error has of it at the least (RFC
     /// 792).
-    TransportStart, 8, {
+    EmbeddedL4Header, 8, {
         /// Both ports: the source's first.
         ports / set_ports: PortPair = 0;
         /// Of UDP: the checksum.
@@ -86,7 +89,7 @@ header! {
 
 header! {
     /// As much of a TCP header as has its checksum.
-    TransportChecksum, 18, {
+    EmbeddedTcpChecksum, 18, {
         /// TCP's checksum.
         checksum / set_checksum: Be16 = 16;
     }

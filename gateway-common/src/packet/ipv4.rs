@@ -4,7 +4,10 @@ use core::mem::offset_of;
 
 use network_types::ip::Ipv4Hdr;
 
-use crate::{Be16, Be32, packet::header};
+use crate::{
+    byte_order::{Be16, Be32},
+    packet::header,
+};
 
 header! {
     /// An IPv4 header without options.
@@ -18,7 +21,7 @@ header! {
         /// The identification of fragments.
         identification / set_identification: Be16 = offset_of!(Ipv4Hdr, id);
         /// Flags and fragment offset.
-        fragment / set_fragment: Be16 = offset_of!(Ipv4Hdr, frags);
+        flags_and_offset / set_flags_and_offset: Be16 = offset_of!(Ipv4Hdr, frags);
         /// Time to live.
         ttl / set_ttl: u8 = offset_of!(Ipv4Hdr, ttl);
         /// See [`protocol`](crate::packet::protocol).
@@ -34,7 +37,7 @@ header! {
 
 impl Ipv4 {
     /// Version 4, five words of header.
-    pub const PLAIN: u8 = 0x45;
+    pub const VERSION_IHL_NO_OPTIONS: u8 = 0x45;
     /// The don't-fragment flag.
     pub const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
     /// The time to live of what the gateway itself sends (RFC 1700).
@@ -44,8 +47,8 @@ impl Ipv4 {
     /// 1 added while more follow. 0 is no fragment.
     #[inline(always)]
     #[must_use]
-    pub fn position(self) -> u16 {
-        let word = self.fragment().get();
+    pub fn fragment_position(self) -> u16 {
+        let word = self.flags_and_offset().get();
         (word & 0x1fff) << 3 | (word >> 13 & 1)
     }
 }

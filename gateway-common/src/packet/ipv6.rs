@@ -4,7 +4,11 @@ use core::mem::offset_of;
 
 use network_types::ip::Ipv6Hdr;
 
-use crate::{Be16, Be32, address::IpAddress, packet::header};
+use crate::{
+    address::IpAddress,
+    byte_order::{Be16, Be32},
+    packet::header,
+};
 
 /// The offset of the payload length, behind version, traffic class and flow label.
 const PAYLOAD_LENGTH: usize = size_of::<u32>();
@@ -47,7 +51,7 @@ impl Ipv6 {
     /// Sets both addresses, word by word: for the whole, the compiler calls a function that copies
     /// byte by byte, since it does not know that packets and tables are apart.
     #[inline(always)]
-    pub fn set_both(self, source: IpAddress, destination: IpAddress) {
+    pub fn set_both_addresses(self, source: IpAddress, destination: IpAddress) {
         let ([a, b, c, d], [e, f, g, h]) = (source.words(), destination.words());
         self.set_word_0(a);
         self.set_word_1(b);
@@ -60,7 +64,7 @@ impl Ipv6 {
     }
 
     /// Version 6, no traffic class, no flow label.
-    pub const PLAIN: Be32 = Be32::new(6 << 28);
+    pub const VERSION_6: Be32 = Be32::new(6 << 28);
     /// The hop limit of what the gateway itself sends.
     pub const DEFAULT_HOP_LIMIT: u8 = 64;
 
@@ -74,7 +78,7 @@ impl Ipv6 {
 
 header! {
     /// The start of an extension header that has a length: hop-by-hop, routing, destination options.
-    Extension, 8, {
+    ExtensionHeader, 8, {
         /// What comes behind it.
         next_header / set_next_header: u8 = 0;
         /// Its length in units of eight bytes, the first not counted.
@@ -88,7 +92,7 @@ header! {
     }
 }
 
-impl Extension {
+impl ExtensionHeader {
     /// Returns whether a header of options holds padding alone, as Pad1 and PadN (RFC 8200, section 4.2).
     ///
     /// A header of more than eight bytes does not: padding of more than seven bytes serves no alignment, and
@@ -103,7 +107,7 @@ impl Extension {
 }
 
 /// Bytes of options in the shortest header.
-const OPTION_BYTES: u32 = 6;
+const OPTIONS_LEN: u32 = 6;
 /// Option type of padding with a length.
 const PAD_N: u64 = 1;
 
@@ -112,26 +116,40 @@ const PAD_N: u64 = 1;
 const fn is_padding(options: u64) -> bool {
     // The next byte is the uppermost. The data of PadN reads as that many Pad1, so it is looked at for being
     // zero and then read like them.
-    let mut rest = options << 16;
-    let mut left = OPTION_BYTES;
-    while left > 0 {
-        let kind = rest >> 56;
-        rest <<= 8;
-        left -= 1;
-        if kind == 0 {
+    let mut unread = options << 16;
+    let mut remaining = OPTIONS_LEN;
+    while remaining > 0 {
+        let option_type = unread >> 56;
+        unread <<= 8;
+        remaining -= 1;
+        if option_type == 0 {
             continue;
         }
-        if kind != PAD_N || left == 0 {
+        if option_type != PAD_N || remaining == 0 {
             return false;
         }
-        let length = (rest >> 56) as u32;
-        rest <<= 8;
-        left -= 1;
-        if length > left || (length > 0 && rest >> (64 - 8 * length) != 0) {
+        let length = (unread >> 56) as u32;
+        unread <<= 8;
+        remaining -= 1;
+        if length > remaining || (length > 0 && unread >> (64 - 8 * length) != 0) {
             return false;
         }
     }
     true
+}
+
+header! {
+    /// The fragment header (RFC 8200, section 4.5).
+    FragmentHeader, 8, {
+        /// What comes behind it.
+        next_header / set_next_header: u8 = 0;
+        /// Always 0.
+        reserved / set_reserved: u8 = 1;
+        /// The offset in units of eight bytes, times eight; 1 is added while more fragments follow.
+        position / set_position: Be16 = 2;
+        /// The datagram's identification.
+        id / set_id: Be32 = 4;
+    }
 }
 
 #[cfg(test)]
@@ -169,19 +187,5 @@ mod tests {
         ] {
             assert!(!is_padding(other), "{other:012x}");
         }
-    }
-}
-
-header! {
-    /// The fragment header (RFC 8200, section 4.5).
-    FragmentHeader, 8, {
-        /// What comes behind it.
-        next_header / set_next_header: u8 = 0;
-        /// Always 0.
-        reserved / set_reserved: u8 = 1;
-        /// The offset in units of eight bytes, times eight; 1 is added while more fragments follow.
-        position / set_position: Be16 = 2;
-        /// The datagram's identification.
-        id / set_id: Be32 = 4;
     }
 }

@@ -9,6 +9,7 @@ mod icmp;
 mod ipv4;
 mod ipv6;
 mod ndp;
+mod ports;
 mod tcp;
 mod udp;
 
@@ -17,15 +18,16 @@ use core::ptr::NonNull;
 use bytemuck::Pod;
 
 pub use arp::Arp;
-pub use ethernet::{EtherType, Ethernet, Mac, MacWord};
-pub use icmp::{Icmp, IcmpError, TransportChecksum, TransportStart};
+pub use ethernet::{EtherType, Ethernet, Mac, PackedMac};
+pub use icmp::{EmbeddedL4Header, EmbeddedTcpChecksum, Icmp, IcmpErrorType};
 pub use ipv4::Ipv4;
-pub use ipv6::{Extension, FragmentHeader, Ipv6};
-pub use ndp::{LinkLayerOption, Neighbour};
-pub use tcp::{Tcp, TcpFlags, TcpOption, TcpSegmentSize};
+pub use ipv6::{ExtensionHeader, FragmentHeader, Ipv6};
+pub use ndp::{LinkLayerOption, NeighbourMessage};
+pub use ports::PortPair;
+pub use tcp::{Tcp, TcpFlags, TcpMssOption, TcpOption};
 pub use udp::Udp;
 
-use crate::Environment;
+use crate::platform::Platform;
 
 /// The IP protocol numbers that the data path knows.
 pub mod protocol {
@@ -53,13 +55,13 @@ pub mod protocol {
 ///
 /// Valid until the packet's length changes ([`Environment::resize`], [`Environment::shift`]) or the environment goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Window(NonNull<u8>);
+pub struct PacketSlice(NonNull<u8>);
 
-impl Window {
+impl PacketSlice {
     /// The `length` bytes at `offset`, or nothing if the packet ends before.
     #[inline(always)]
-    pub fn at<E: Environment>(env: &E, offset: usize, length: usize) -> Option<Self> {
-        env.packet(offset, length).map(Self)
+    pub fn at<E: Platform>(env: &E, offset: usize, length: usize) -> Option<Self> {
+        env.packet_ptr(offset, length).map(Self)
     }
 
     /// Loads the field at `offset` of the window.
@@ -100,32 +102,32 @@ impl Window {
 
 /// The first bytes of a frame, whose length was checked once for all headers in them.
 #[derive(Clone, Copy, Debug)]
-pub struct Front {
+pub struct LinearData {
     start: NonNull<u8>,
     length: usize,
 }
 
-impl Front {
+impl LinearData {
     /// The first `length` bytes; nothing if the frame's first buffer ends before.
     #[inline(always)]
-    pub fn at<E: Environment>(env: &E, length: usize) -> Option<Self> {
-        let start = env.packet(0, length)?;
+    pub fn at<E: Platform>(env: &E, length: usize) -> Option<Self> {
+        let start = env.packet_ptr(0, length)?;
         Some(Self { start, length })
     }
 
     /// The `length` bytes at `offset`, if they are within. Where both are constants this costs nothing.
     #[inline(always)]
-    fn window(self, offset: usize, length: usize) -> Option<Window> {
+    fn slice(self, offset: usize, length: usize) -> Option<PacketSlice> {
         if offset + length > self.length {
             return None;
         }
         // SAFETY: within the bytes that were checked, so not null either.
-        Some(Window(unsafe { self.start.add(offset) }))
+        Some(PacketSlice(unsafe { self.start.add(offset) }))
     }
 }
 
 /// Whether a field lies within a header.
-const fn fits(offset: usize, size: usize, length: usize) -> bool {
+const fn field_fits(offset: usize, size: usize, length: usize) -> bool {
     offset + size <= length
 }
 
@@ -139,30 +141,30 @@ macro_rules! header {
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug)]
-        pub struct $name($crate::packet::Window);
+        pub struct $name($crate::packet::PacketSlice);
 
         impl $name {
             /// The fixed part's length, in bytes.
-            pub const LENGTH: usize = $length;
+            pub const LEN: usize = $length;
 
             /// The same, as length fields count it.
             #[expect(clippy::cast_possible_truncation, reason = "headers are short")]
-            pub const OCTETS: u16 = {
-                assert!(Self::LENGTH <= u16::MAX as usize);
-                Self::LENGTH as u16
+            pub const LEN_U16: u16 = {
+                assert!(Self::LEN <= u16::MAX as usize);
+                Self::LEN as u16
             };
 
             /// The header at `offset`, or nothing if the packet ends within it.
             #[inline(always)]
-            pub fn at<E: $crate::Environment>(env: &E, offset: usize) -> Option<Self> {
-                $crate::packet::Window::at(env, offset, Self::LENGTH).map(Self)
+            pub fn at<E: $crate::Platform>(env: &E, offset: usize) -> Option<Self> {
+                $crate::packet::PacketSlice::at(env, offset, Self::LEN).map(Self)
             }
 
             /// The header at `offset` of what was checked, or nothing if that ends within it.
             #[inline(always)]
             #[must_use]
-            pub fn within(front: $crate::packet::Front, offset: usize) -> Option<Self> {
-                front.window(offset, Self::LENGTH).map(Self)
+            pub fn within(linear: $crate::packet::LinearData, offset: usize) -> Option<Self> {
+                linear.slice(offset, Self::LEN).map(Self)
             }
 
             $(
@@ -170,7 +172,7 @@ macro_rules! header {
                 #[inline(always)]
                 #[must_use]
                 pub fn $get(self) -> $type {
-                    const { assert!($crate::packet::fits($offset, size_of::<$type>(), $length)) };
+                    const { assert!($crate::packet::field_fits($offset, size_of::<$type>(), $length)) };
                     // SAFETY: within the header, by the assertion above.
                     unsafe { self.0.load($offset) }
                 }
@@ -178,7 +180,7 @@ macro_rules! header {
                 #[doc = concat!("Stores what [`", stringify!($get), "`](Self::", stringify!($get), ") loads.")]
                 #[inline(always)]
                 pub fn $set(self, value: $type) {
-                    const { assert!($crate::packet::fits($offset, size_of::<$type>(), $length)) };
+                    const { assert!($crate::packet::field_fits($offset, size_of::<$type>(), $length)) };
                     // SAFETY: within the header, by the assertion above.
                     unsafe { self.0.store($offset, value) }
                 }

@@ -1,14 +1,14 @@
 //! Neighbour discovery messages (RFC 4861).
 
 use crate::{
-    Be16, Be32,
     address::IpAddress,
+    byte_order::{Be16, Be32},
     packet::{Mac, header},
 };
 
 header! {
     /// A neighbour solicitation or advertisement, without options.
-    Neighbour, 24, {
+    NeighbourMessage, 24, {
         /// The message's type, and its code in the byte behind it.
         type_and_code / set_type_and_code: Be16 = 0;
         /// The checksum over pseudo header and message.
@@ -20,7 +20,7 @@ header! {
     }
 }
 
-impl Neighbour {
+impl NeighbourMessage {
     /// Type 135, code 0.
     pub const SOLICITATION: Be16 = Be16::new(135 << 8);
     /// Type 136, code 0.

@@ -4,7 +4,10 @@ use core::mem::offset_of;
 
 use network_types::tcp::TcpHdr;
 
-use crate::{Be16, Be32, flow::PortPair, packet::header};
+use crate::{
+    byte_order::{Be16, Be32},
+    packet::{PortPair, header},
+};
 
 /// The offset of the byte with the data offset, and of the byte with the flags behind it.
 const DATA_OFFSET: usize = offset_of!(TcpHdr, ack_seq) + size_of::<u32>();
@@ -59,9 +62,9 @@ impl Tcp {
     /// Whether this opens a connection: a SYN, and none of ACK, RST and FIN.
     #[inline(always)]
     #[must_use]
-    pub fn opens(self) -> bool {
-        const DECISIVE: u8 = TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN;
-        self.flags() & DECISIVE == TcpFlags::SYN
+    pub fn is_initial_syn(self) -> bool {
+        const MASK: u8 = TcpFlags::SYN | TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN;
+        self.flags() & MASK == TcpFlags::SYN
     }
 }
 
@@ -80,7 +83,7 @@ header! {
 
 header! {
     /// The option of the maximum segment size. Byte by byte: it may lie at an odd place.
-    TcpSegmentSize, 4, {
+    TcpMssOption, 4, {
         /// The upper half.
         high / set_high: u8 = 2;
         /// The lower half.
@@ -88,7 +91,7 @@ header! {
     }
 }
 
-impl TcpSegmentSize {
+impl TcpMssOption {
     /// The size, in bytes.
     #[inline(always)]
     #[must_use]

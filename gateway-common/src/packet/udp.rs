@@ -4,7 +4,10 @@ use core::mem::offset_of;
 
 use network_types::udp::UdpHdr;
 
-use crate::{Be16, flow::PortPair, packet::header};
+use crate::{
+    byte_order::Be16,
+    packet::{PortPair, header},
+};
 
 header! {
     /// A UDP header.

@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use log::{error, info};
 
 use crate::{
-    agent::{
-        core::{Core, refusal},
-        deliveries::Deliveries,
-        requests::Requests,
-        sight::Sight,
+    agent::controller::{Controller, store_problem},
+    events::{idempotency::IdempotencyCache, webhook_queue::WebhookQueue},
+    host::dirty_set::HostDirtySet,
+    model::{Principal, Problem, ProblemCode, event_id::EventClock},
+    store::{
+        self, Backup, Baseline, PreparedRestore, RestorePlan, RestoreTarget, StoreError,
+        prepare_restore,
     },
-    model::{Code, Principal, Problem, event_id::EventClock},
-    store::{self, Backup, Before, Replacing, RestorePlan, Restored, StoreError, restored},
 };
 
 /// How a backup is restored.
@@ -24,25 +24,25 @@ pub struct RestoreOptions {
 }
 
 /// Returns the refusal of a backup that can't be restored.
-pub fn unfit(error: StoreError) -> Problem {
+pub fn restore_problem(error: StoreError) -> Problem {
     match error {
         error @ (StoreError::Backup(_) | StoreError::TooNew { .. }) => {
-            Problem::new(Code::Invalid, error.to_string())
+            Problem::new(ProblemCode::Invalid, error.to_string())
         }
         error => Problem::new(
-            Code::Invalid,
+            ProblemCode::Invalid,
             format!("this backup can't be restored: {error}"),
         ),
     }
 }
 
-impl Core {
+impl Controller {
     /// Returns the whole store as a backup.
     ///
     /// # Errors
     /// When the store can't be read.
     pub fn backup(&self) -> Result<Backup, Problem> {
-        store::back_up(&*self.store, Timestamp::now()).map_err(refusal)
+        store::back_up(&*self.store, Timestamp::now()).map_err(store_problem)
     }
 
     /// Puts a backup in the place of everything; see [`restored`]. Returns what that changes.
@@ -57,49 +57,50 @@ impl Core {
     ) -> Result<RestorePlan, Problem> {
         // A backup replaces objects of every tenant, networks included.
         principal.require_operator()?;
-        let last = self.journal.last();
-        let before = Before {
+        let last = self.event_log.last();
+        let before = Baseline {
             state: &self.state,
             last_event: last,
         };
-        let replacing = Replacing {
-            store: Some(self.store.identity().map_err(refusal)?),
-            foreign: options.foreign,
+        let replacing = RestoreTarget {
+            store: Some(self.store.identity().map_err(store_problem)?),
+            accept_foreign: options.foreign,
         };
-        let Restored { entries, plan } = restored(
+        let PreparedRestore { entries, plan } = prepare_restore(
             backup,
             Some(before),
             replacing,
             principal,
             Timestamp::now(),
-            self.journal.most(),
+            self.event_log.ring_capacity(),
             &mut self.identifiers,
         )
-        .map_err(unfit)?;
+        .map_err(restore_problem)?;
         if options.dry_run {
             return Ok(plan);
         }
-        self.store.replace(&entries).map_err(refusal)?;
+        self.store.replace(&entries).map_err(store_problem)?;
         let Principal { name, from, .. } = principal;
         info!(
             "backup: restored entries={} actor={name:?} from={from}",
             entries.len()
         );
-        let loaded = store::load(&*self.store).map_err(refusal)?;
+        let loaded = store::load(&*self.store).map_err(store_problem)?;
         let services_before = std::mem::take(&mut self.state.services);
         self.state = loaded.state;
-        self.stale = true;
-        self.sight = Sight::everything();
-        self.uninspected.extend(services_before.into_keys());
-        self.uninspected.extend(self.state.services.keys().cloned());
-        self.journal.replace(loaded.events, &self.state, last);
-        self.event_clock = EventClock::new(self.journal.last());
-        self.requests = Requests::new(loaded.requests);
-        self.deliveries = Deliveries::new(loaded.cursors);
+        self.needs_full_resync = true;
+        self.host_dirty = HostDirtySet::resync_all();
+        self.services_to_recheck.extend(services_before.into_keys());
+        self.services_to_recheck
+            .extend(self.state.services.keys().cloned());
+        self.event_log.replace(loaded.events, &self.state, last);
+        self.event_clock = EventClock::new(self.event_log.last());
+        self.idempotency = IdempotencyCache::new(loaded.idempotency_records);
+        self.webhook_queue = WebhookQueue::new(loaded.cursors);
         self.reconcile().map_err(|error| {
             error!("backup: not in the kernel yet error=\"{error:#}\"");
             Problem::new(
-                Code::Internal,
+                ProblemCode::Internal,
                 "the backup is restored, but the kernel did not take it, and it is being tried \
                  again: the agent's log has the details",
             )

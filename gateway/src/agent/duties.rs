@@ -4,37 +4,37 @@
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use anyhow::{Context as _, Result};
-use gateway_common::{maps::AddressKey, packet::Mac, stages::SOURCE_PORTS};
+use gateway_common::{maps::AddressKey, packet::Mac, pipeline::SOURCE_PORT_COUNT};
 use log::{info, warn};
 
 use crate::{
+    address_conflict::{Action, ClaimStatus, NetworkAddress},
     agent::{
-        core::Core,
-        detection::{Action, Key, Standing},
-        sweep::{NatUse, Snapshot, Swept},
+        controller::Controller,
+        tasks::flow_gc::{GcReport, GcSnapshot, SnatUsage},
     },
+    inject::frames,
     model::Reference,
-    wire::frames,
 };
 
 /// From this share of a source NAT address's ports on its users are warned, in percent.
-const WARN_AT: u64 = 80;
+const SCARCE_PORTS_PERCENT: u64 = 80;
 
 /// Whether so many ports in use are a reason for a warning.
 #[must_use]
-pub const fn is_scarce(used: NatUse) -> bool {
-    used.ports * 100 >= SOURCE_PORTS as u64 * WARN_AT
+pub const fn are_snat_ports_scarce(used: SnatUsage) -> bool {
+    used.ports * 100 >= SOURCE_PORT_COUNT as u64 * SCARCE_PORTS_PERCENT
 }
 
-impl Core {
+impl Controller {
     /// Takes in what was found when the flows were gone through.
-    pub(super) fn account(&mut self, snapshot: &Snapshot, swept: Swept) -> Result<()> {
-        if !swept.again {
-            self.forget_backends(snapshot.left());
+    pub(super) fn account_usage(&mut self, snapshot: &GcSnapshot, report: GcReport) -> Result<()> {
+        if !report.needs_recheck {
+            self.drop_departed(snapshot.departed_backends());
         }
-        for slot in snapshot.slots(&swept) {
-            let before = snapshot.flows(slot);
-            let counted = swept.flows.get(&slot).copied().unwrap_or(0);
+        for slot in snapshot.slots_with_flows(&report) {
+            let before = snapshot.flow_count(slot);
+            let counted = report.flows.get(&slot).copied().unwrap_or(0);
             if counted == before {
                 continue;
             }
@@ -46,30 +46,30 @@ impl Core {
                 self.maps.set_usage(slot, usage)?;
             }
         }
-        for (place, used) in &swept.nat {
-            let (network, address) = (place.0, IpAddr::from(place.1));
-            let before = self.nat_use.get(&(network, address));
+        for (key, used) in &report.snat {
+            let (network, address) = (key.0, IpAddr::from(key.1));
+            let before = self.snat_usage.get(&(network, address));
             let before = before.copied().unwrap_or_default();
-            if is_scarce(*used) && !is_scarce(before) {
+            if are_snat_ports_scarce(*used) && !are_snat_ports_scarce(before) {
                 warn!(
                     "source NAT address {address} has {} of {} ports in use towards one server: \
                      give its service more addresses",
-                    used.ports, SOURCE_PORTS
+                    used.ports, SOURCE_PORT_COUNT
                 );
-            } else if is_scarce(before) && !is_scarce(*used) {
+            } else if are_snat_ports_scarce(before) && !are_snat_ports_scarce(*used) {
                 info!("source NAT address {address} has enough free ports again");
             }
         }
-        let used = swept.nat.into_iter();
-        self.nat_use = used
+        let used = report.snat.into_iter();
+        self.snat_usage = used
             .map(|((network, address), used)| ((network, IpAddr::from(address)), used))
             .collect();
         Ok(())
     }
 
     /// Looks after endpoints' addresses; returned are the frames to be sent, and the interfaces.
-    pub(super) fn detect(&mut self, now: Instant) -> Result<Vec<(u32, Vec<u8>)>> {
-        self.take_in_conflicts(now)?;
+    pub(super) fn step_conflict_detection(&mut self, now: Instant) -> Result<Vec<(u32, Vec<u8>)>> {
+        self.read_conflicts(now)?;
         let (state, observed) = (&self.state, &self.observed);
         let reachable = |network: &Reference| {
             state.networks.get(network).is_some_and(|record| {
@@ -77,7 +77,7 @@ impl Core {
                 attachments.any(|a| observed.interfaces.contains_key(&a.interface))
             })
         };
-        let actions = self.detection.step(now, reachable);
+        let actions = self.conflict_detector.step(now, reachable);
         self.reconcile()?;
         let mut sent = Vec::new();
         for action in actions {
@@ -101,7 +101,7 @@ impl Core {
     }
 
     /// Takes in which stations the data path has seen using addresses of ours.
-    fn take_in_conflicts(&mut self, now: Instant) -> Result<()> {
+    fn read_conflicts(&mut self, now: Instant) -> Result<()> {
         let conflicts = self
             .maps
             .conflicts()
@@ -116,32 +116,32 @@ impl Core {
             .map(|(reference, record)| (record.object.number, reference.clone()))
             .collect();
         for (key, conflict) in conflicts {
-            self.maps.forget_conflict(&key)?;
+            self.maps.delete_conflict(&key)?;
             let AddressKey { network, address } = key;
             if let Some(network) = names.get(&network) {
-                self.contend((network.clone(), address.into()), conflict.mac, now);
+                self.report_conflict((network.clone(), address.into()), conflict.mac, now);
             }
         }
         Ok(())
     }
 
-    fn contend(&mut self, key: Key, station: Mac, now: Instant) {
+    fn report_conflict(&mut self, key: NetworkAddress, mac: Mac, now: Instant) {
         // Our own probe, come round by another interface into the same network.
         let mut interfaces = self.observed().interfaces.values();
-        if interfaces.any(|interface| interface.mac == station) {
+        if interfaces.any(|interface| interface.mac == mac) {
             return;
         }
-        let before = self.detection.standing(&key);
-        self.detection.rival(&key, station, now);
+        let before = self.conflict_detector.status(&key);
+        self.conflict_detector.on_conflict(&key, mac, now);
         let (network, address) = &key;
-        match self.detection.standing(&key) {
+        match self.conflict_detector.status(&key) {
             after if after == before => {}
-            Some(Standing::Conflict(_)) => warn!(
-                "{address} in {network} is in use by station {station}, so its endpoint is not \
+            Some(ClaimStatus::Conflict(_)) => warn!(
+                "{address} in {network} is in use by station {mac}, so its endpoint is not \
                  reachable: take another address, or take that one off the station"
             ),
-            Some(Standing::Disputed(_)) => warn!(
-                "station {station} claims {address} in {network}, which is an endpoint's: it is \
+            Some(ClaimStatus::Disputed(_)) => warn!(
+                "station {mac} claims {address} in {network}, which is an endpoint's: it is \
                  defended"
             ),
             _ => {}
@@ -154,12 +154,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scarce_is_four_of_five() {
-        let used = |ports| NatUse {
+    fn snat_ports_are_scarce_from_eighty_percent() {
+        let used = |ports| SnatUsage {
             flows: ports,
             ports,
         };
-        assert!(!is_scarce(used(0)) && !is_scarce(used(51_609)));
-        assert!(is_scarce(used(51_610)) && is_scarce(used(64_512)));
+        assert!(!are_snat_ports_scarce(used(0)) && !are_snat_ports_scarce(used(51_609)));
+        assert!(are_snat_ports_scarce(used(51_610)) && are_snat_ports_scarce(used(64_512)));
     }
 }

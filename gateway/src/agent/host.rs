@@ -10,17 +10,14 @@ use anyhow::Result;
 use log::{info, warn};
 
 use crate::{
-    agent::{
-        Agent,
-        addresses::host_addresses,
-        core::Core,
-        sight::Wanted,
-        tags::AllTags,
-        ways::{Found, Ways},
-    },
-    dataplane::{
-        observed::{BackendKey, Interface},
-        program::AttachMode,
+    agent::{Agent, controller::Controller},
+    bpf::loader::AttachMode,
+    compile::observed::{BackendKey, Interface},
+    host::{
+        addresses::scan_host_addresses,
+        dirty_set::ScanPlan,
+        next_hops::{NextHopResolver, NextHopResult},
+        vlan_tags::VlanTagVisibility,
     },
     netlink::{Link, Netlink, XdpAttachment},
 };
@@ -48,21 +45,21 @@ pub struct HostStatus {
 }
 
 /// What was found out about interfaces.
-struct Described {
+struct InterfaceScan {
     /// Whether there are no others.
-    everything: bool,
+    is_full: bool,
     /// None for one that is no network's any more.
     states: BTreeMap<String, Option<AttachmentState>>,
 }
 
 impl HostStatus {
     /// Takes in what was found out, and logs what has become wrong, and what is right again.
-    fn take_in(&mut self, described: Described, found: BTreeMap<BackendKey, Found>) {
-        if described.everything {
+    fn update(&mut self, scan: InterfaceScan, next_hops: BTreeMap<BackendKey, NextHopResult>) {
+        if scan.is_full {
             self.attachments
-                .retain(|name, _| described.states.contains_key(name));
+                .retain(|name, _| scan.states.contains_key(name));
         }
-        for (name, state) in described.states {
+        for (name, state) in scan.states {
             let Some(state) = state else {
                 self.attachments.remove(&name);
                 continue;
@@ -80,21 +77,21 @@ impl HostStatus {
             }
             self.attachments.insert(name, state);
         }
-        for (key, found) in found {
+        for (key, result) in next_hops {
             let (network, address) = &key;
-            match found {
-                Found::Missing(reason) => {
+            match result {
+                NextHopResult::Unreachable(reason) => {
                     if !self.unreachable.contains_key(&key) {
                         warn!("backend {address} in {network} can't be reached: {reason}");
                     }
                     self.unreachable.insert(key, reason);
                 }
-                Found::Hop(_) => {
+                NextHopResult::Resolved(_) => {
                     if self.unreachable.remove(&key).is_some() {
                         info!("backend {address} in {network} can be reached");
                     }
                 }
-                Found::Gone => {
+                NextHopResult::Unused => {
                     self.unreachable.remove(&key);
                 }
             }
@@ -108,22 +105,22 @@ pub struct Host {
     /// Interfaces that this process has attached its program to.
     attached: BTreeSet<u32>,
     /// Why attaching failed.
-    failed: BTreeMap<u32, String>,
+    attach_errors: BTreeMap<u32, String>,
     /// The largest packet that the kernel forwards, where it sets a limit.
-    largest: Option<u32>,
+    max_packet_len: Option<u32>,
     /// Whether any driver runs the program itself.
     any_native: bool,
     /// The ways to backends.
-    ways: Ways,
+    next_hops: NextHopResolver,
     /// VLAN tags beside packets.
-    tags: AllTags,
+    vlan_tags: VlanTagVisibility,
 }
 
 impl Host {
     /// Returns a host that was not looked at yet.
     pub(super) fn new(accept_unseen_vlan_tags: bool) -> Self {
         Self {
-            tags: AllTags::new(accept_unseen_vlan_tags),
+            vlan_tags: VlanTagVisibility::new(accept_unseen_vlan_tags),
             ..Self::default()
         }
     }
@@ -135,78 +132,84 @@ impl Agent {
     ///
     /// # Errors
     /// When the kernel does not tell, or does not take what has to be written. It is tried again then.
-    pub async fn look(self: &Arc<Self>) -> Result<()> {
+    pub async fn refresh_host(self: &Arc<Self>) -> Result<()> {
         let agent = Arc::clone(self);
-        tokio::spawn(async move { agent.look_now().await }).await?
+        tokio::spawn(async move { agent.refresh_host_locked().await }).await?
     }
 
-    async fn look_now(&self) -> Result<()> {
+    async fn refresh_host_locked(&self) -> Result<()> {
         let mut host = self.host.lock().await;
-        let (sight, wanted) = {
-            let mut core = self.core.lock().await;
-            let sight = std::mem::take(&mut core.sight);
-            if sight.is_empty() && core.in_step() {
+        let (dirty, plan) = {
+            let mut controller = self.controller.lock().await;
+            let dirty = std::mem::take(&mut controller.host_dirty);
+            if dirty.is_empty() && controller.in_sync() {
                 return Ok(());
             }
-            let wanted = Wanted::of(&sight, &core.state, &host.ways);
-            (sight, wanted)
+            let plan = ScanPlan::from_dirty_set(&dirty, &controller.state, &host.next_hops);
+            (dirty, plan)
         };
-        let looked = self.look_at(&mut host, &wanted).await;
-        if looked.is_err() {
-            self.core.lock().await.sight.add(sight);
+        let result = self.scan(&mut host, &plan).await;
+        if result.is_err() {
+            self.controller.lock().await.host_dirty.merge(dirty);
         }
-        looked
+        result
     }
 
-    async fn look_at(&self, host: &mut Host, wanted: &Wanted) -> Result<()> {
-        let behind = wanted.backends.values().flatten();
-        let names = wanted.links.keys().chain(&wanted.groups).chain(behind);
-        let seen = links(&self.netlink, wanted, names).await?;
-        let addresses = host_addresses(&self.netlink, wanted).await?;
+    async fn scan(&self, host: &mut Host, plan: &ScanPlan) -> Result<()> {
+        let backend_interfaces = plan.backends.values().flatten();
+        let names = plan
+            .links
+            .keys()
+            .chain(&plan.multicast_interfaces)
+            .chain(backend_interfaces);
+        let links = list_links(&self.netlink, plan, names).await?;
+        let addresses = scan_host_addresses(&self.netlink, plan).await?;
         let features = self.netlink.features();
-        host.tags.bring_in(features, wanted, &seen).await;
-        for link in seen.values() {
-            if wanted.groups.contains(&link.name) && !link.all_multicast {
+        host.vlan_tags
+            .disable_offloads(features, plan, &links)
+            .await;
+        for link in links.values() {
+            if plan.multicast_interfaces.contains(&link.name) && !link.all_multicast {
                 self.netlink.receive_all_multicast(link.ifindex).await?;
             }
         }
-        let Wanted {
-            everything,
-            backends,
-            ..
-        } = wanted;
-        let ways = &mut host.ways;
-        let found = ways
-            .look(&self.netlink, backends, *everything, &seen)
+        let ScanPlan {
+            is_full, backends, ..
+        } = plan;
+        let next_hops = &mut host.next_hops;
+        let results = next_hops
+            .resolve(&self.netlink, backends, *is_full, &links)
             .await?;
 
-        host.largest = self.kernel.largest_packet();
+        host.max_packet_len = self.kernel.max_packet_len();
         {
-            let mut core = self.core.lock().await;
+            let mut controller = self.controller.lock().await;
             if let Some(addresses) = addresses {
-                core.see_host(addresses);
+                controller.observe_host_addresses(addresses);
             }
-            tokio::task::block_in_place(|| host.bring_into_step(&mut core, wanted, &seen, &found))?;
+            tokio::task::block_in_place(|| {
+                host.sync_data_path(&mut controller, plan, &links, &results)
+            })?;
         }
 
         // How it is attached is known only now. Nobody has to wait until all of it is described.
-        let seen = links(&self.netlink, wanted, wanted.links.keys()).await?;
-        let states = host.describe(&self.netlink, wanted, &seen).await;
-        self.core.lock().await.host.take_in(states, found);
+        let links = list_links(&self.netlink, plan, plan.links.keys()).await?;
+        let states = host.scan_interfaces(&self.netlink, plan, &links).await;
+        self.controller.lock().await.host.update(states, results);
         Ok(())
     }
 }
 
 /// The interfaces of these names, as far as they are there; all that are wanted, if that is everything.
-async fn links<'a>(
+async fn list_links<'a>(
     netlink: &Netlink,
-    wanted: &Wanted,
+    plan: &ScanPlan,
     names: impl Iterator<Item = &'a String>,
 ) -> Result<BTreeMap<String, Link>> {
     let mut links = BTreeMap::new();
-    if wanted.everything {
+    if plan.is_full {
         let all = netlink.links().await?.into_iter();
-        let all = all.filter(|link| wanted.links.contains_key(&link.name));
+        let all = all.filter(|link| plan.links.contains_key(&link.name));
         links.extend(all.map(|link| (link.name.clone(), link)));
         return Ok(links);
     }
@@ -221,107 +224,108 @@ async fn links<'a>(
 impl Host {
     /// First the maps, then the program onto new interfaces: where the program runs, it finds its
     /// network's rules in force.
-    fn bring_into_step(
+    fn sync_data_path(
         &mut self,
-        core: &mut Core,
-        wanted: &Wanted,
+        controller: &mut Controller,
+        plan: &ScanPlan,
         links: &BTreeMap<String, Link>,
-        found: &BTreeMap<BackendKey, Found>,
+        results: &BTreeMap<BackendKey, NextHopResult>,
     ) -> Result<()> {
-        let mut names: BTreeSet<String> = wanted.links.keys().cloned().collect();
-        if wanted.everything {
-            names.extend(core.observed().interfaces.keys().cloned());
+        let mut names: BTreeSet<String> = plan.links.keys().cloned().collect();
+        if plan.is_full {
+            names.extend(controller.observed().interfaces.keys().cloned());
         }
         for name in &names {
-            let network = wanted.links.get(name).and_then(Option::as_ref);
+            let network = plan.links.get(name).and_then(Option::as_ref);
             let link = network.and_then(|_| links.get(name));
-            let seen = link
-                .and_then(usable)
-                .filter(|interface| self.tags.are_seen(interface.ifindex))
-                .map(|interface| limited(interface, self.largest));
+            let interface = link
+                .and_then(usable_interface)
+                .filter(|interface| self.vlan_tags.are_tags_visible(interface.ifindex))
+                .map(|interface| limit_mtu(interface, self.max_packet_len));
             if let Some(network) = network
-                && seen.is_some()
-                && !core.observed().interfaces.contains_key(name)
+                && interface.is_some()
+                && !controller.observed().interfaces.contains_key(name)
             {
                 // Whoever was asking for its addresses meanwhile has forgotten them.
-                core.detection.announce_again(network);
+                controller.conflict_detector.reannounce(network);
             }
-            core.see_interface(name, seen);
+            controller.observe_interface(name, interface);
         }
-        for (key, found) in found {
-            let hop = match found {
-                Found::Hop(hop) => Some(hop.clone()),
-                Found::Missing(_) | Found::Gone => None,
+        for (key, result) in results {
+            let hop = match result {
+                NextHopResult::Resolved(hop) => Some(hop.clone()),
+                NextHopResult::Unreachable(_) | NextHopResult::Unused => None,
             };
-            core.see_next_hop(key, hop);
+            controller.observe_next_hop(key, hop);
         }
-        core.reconcile()?;
-        self.attach(core, wanted, links)
+        controller.reconcile()?;
+        self.attach(controller, plan, links)
     }
 
     /// Puts the program onto the interfaces of networks, and takes it off others.
     fn attach(
         &mut self,
-        core: &mut Core,
-        wanted: &Wanted,
+        controller: &mut Controller,
+        plan: &ScanPlan,
         links: &BTreeMap<String, Link>,
     ) -> Result<()> {
-        if wanted.everything {
+        if plan.is_full {
             let present: BTreeSet<u32> = links.values().map(|link| link.ifindex).collect();
             self.attached.retain(|ifindex| present.contains(ifindex));
-            self.failed.clear();
-            core.program.detach_others(&present)?;
+            self.attach_errors.clear();
+            controller.program.detach_except(&present)?;
         }
-        for (name, network) in &wanted.links {
+        for (name, network) in &plan.links {
             let Some(link) = links.get(name) else {
                 continue;
             };
             if network.is_none() {
                 if self.attached.remove(&link.ifindex) {
                     info!("detaching from {name}");
-                    core.program.detach(link.ifindex)?;
+                    controller.program.detach(link.ifindex)?;
                 }
                 continue;
             }
             // Taken off by somebody else, or never put on by this process.
-            let may_attach = self.tags.are_seen(link.ifindex);
+            let may_attach = self.vlan_tags.are_tags_visible(link.ifindex);
             if !may_attach && link.xdp.is_some() {
                 // The program of an earlier agent would go on by itself, with maps that nobody updates any more.
                 // Somebody else's program stays, so this may come again: it is not worth a line each time.
                 if self.attached.remove(&link.ifindex) {
                     info!("host: detached interface={name} reason=vlan_tags_unseen");
                 }
-                core.program.detach(link.ifindex)?;
+                controller.program.detach(link.ifindex)?;
             }
-            if usable(link).is_none()
+            if usable_interface(link).is_none()
                 || !may_attach
                 || (self.attached.contains(&link.ifindex) && link.xdp.is_some())
             {
                 continue;
             }
-            match core.program.attach(link.ifindex) {
+            match controller.program.attach(link.ifindex) {
                 Ok(()) => {
-                    self.failed.remove(&link.ifindex);
+                    self.attach_errors.remove(&link.ifindex);
                     self.attached.insert(link.ifindex);
                 }
                 Err(error) => {
                     self.attached.remove(&link.ifindex);
-                    self.failed.insert(link.ifindex, format!("{error:#}"));
-                    core.see_interface(name, None);
+                    self.attach_errors
+                        .insert(link.ifindex, format!("{error:#}"));
+                    controller.observe_interface(name, None);
                 }
             }
         }
-        core.reconcile()
+        controller.reconcile()
     }
 
     /// How things stand with each interface, and what is wrong with it; none for one that is no
     /// network's any more.
-    async fn describe(
+    async fn scan_interfaces(
         &mut self,
         netlink: &Netlink,
-        wanted: &Wanted,
+        plan: &ScanPlan,
         links: &BTreeMap<String, Link>,
-    ) -> Described {
+    ) -> InterfaceScan {
         let mut modes = BTreeMap::new();
         for (name, link) in links {
             let mode = match link.xdp {
@@ -333,9 +337,9 @@ impl Host {
             modes.insert(name, mode);
         }
         let any_native = modes.values().any(|mode| *mode == Some(AttachMode::Native));
-        self.any_native = any_native || (self.any_native && !wanted.everything);
+        self.any_native = any_native || (self.any_native && !plan.is_full);
         let mut states = BTreeMap::new();
-        for (name, network) in &wanted.links {
+        for (name, network) in &plan.links {
             if network.is_none() {
                 states.insert(name.clone(), None);
                 continue;
@@ -348,21 +352,21 @@ impl Host {
                 )),
                 Some(link) => {
                     state.mode = modes.get(name).copied().flatten();
-                    state.problems = self.problems(netlink, link, state.mode).await;
-                    let tags = self.tags.of(link.ifindex);
+                    state.problems = self.find_problems(netlink, link, state.mode).await;
+                    let tags = self.vlan_tags.get(link.ifindex);
                     state.notes.extend(tags.and_then(|tags| tags.note.clone()));
                     state.link = Some(link.clone());
                 }
             }
             states.insert(name.clone(), Some(state));
         }
-        Described {
-            everything: wanted.everything,
+        InterfaceScan {
+            is_full: plan.is_full,
             states,
         }
     }
 
-    async fn problems(
+    async fn find_problems(
         &self,
         netlink: &Netlink,
         link: &Link,
@@ -376,9 +380,9 @@ impl Host {
         if !link.up {
             problems.push(format!("{name} is down: ip link set dev {name} up"));
         }
-        let tags = self.tags.of(link.ifindex);
+        let tags = self.vlan_tags.get(link.ifindex);
         problems.extend(tags.and_then(|tags| tags.problem.clone()));
-        if let Some(failure) = self.failed.get(&link.ifindex) {
+        if let Some(failure) = self.attach_errors.get(&link.ifindex) {
             problems.push(format!(
                 "the program can't be attached to {name}: {failure}"
             ));
@@ -389,14 +393,15 @@ impl Host {
                  native XDP"
             ));
         }
-        if let Some(largest) = self.largest.filter(|largest| link.mtu > *largest) {
+        if let Some(max_packet_len) = self.max_packet_len.filter(|largest| link.mtu > *largest) {
             problems.push(format!(
-                "{name} has an MTU of {}, and this kernel forwards packets of {largest} bytes at the \
+                "{name} has an MTU of {}, and this kernel forwards packets of {max_packet_len} bytes at the \
                  most: senders of larger ones are told so (Linux 6.3 forwards them)",
                 link.mtu
             ));
         }
-        if self.any_native && netlink.features().takes_redirects(link.ifindex).await == Some(false)
+        if self.any_native
+            && netlink.features().accepts_redirects(link.ifindex).await == Some(false)
         {
             problems.push(format!(
                 "what is forwarded into {name} is lost: its driver takes no redirected frames. If \
@@ -408,7 +413,7 @@ impl Host {
 }
 
 /// The interface, if it can carry packets.
-fn usable(link: &Link) -> Option<Interface> {
+fn usable_interface(link: &Link) -> Option<Interface> {
     Some(Interface {
         ifindex: link.ifindex,
         mac: link.mac.filter(|_| link.up)?,
@@ -417,9 +422,9 @@ fn usable(link: &Link) -> Option<Interface> {
 }
 
 /// The interface, with packets no longer than the kernel forwards.
-fn limited(interface: Interface, largest: Option<u32>) -> Interface {
+fn limit_mtu(interface: Interface, max_packet_len: Option<u32>) -> Interface {
     Interface {
-        mtu: largest.map_or(interface.mtu, |largest| interface.mtu.min(largest)),
+        mtu: max_packet_len.map_or(interface.mtu, |largest| interface.mtu.min(largest)),
         ..interface
     }
 }

@@ -1,23 +1,13 @@
 //! The agent: starts the data path, keeps it in step with the store and the host, and serves the
 //! API. The data path does not need it: killed at any moment, packets go on as before.
 
-mod addresses;
 pub mod backups;
-pub mod core;
-pub mod deliveries;
-pub mod detection;
+pub mod connection_index;
+pub mod controller;
 pub mod duties;
-pub mod flows;
-pub mod health;
+pub mod flow_list;
 pub mod host;
-pub mod journal;
-pub mod requests;
-pub mod sight;
-pub mod standings;
-pub mod sweep;
-mod tags;
-pub mod ways;
-pub mod webhooks;
+pub mod tasks;
 
 use std::{
     sync::Arc,
@@ -34,63 +24,63 @@ use tokio::{
 
 use crate::{
     agent::{
-        core::Core,
+        controller::Controller,
         host::Host,
-        sight::Sight,
-        sweep::{Snapshot, Sweeper},
+        tasks::flow_gc::{FlowGc, GcSnapshot},
     },
     api,
     auth::oidc::Issuers,
-    config::Config,
-    dataplane::{
+    bpf::{
         flow_tables::FlowTables,
-        program::{self, Parameters, Program},
+        loader::{self, LoadParameters, Program},
     },
+    capabilities,
+    config::Config,
     files,
+    host::dirty_set::HostDirtySet,
+    inject::PacketSocket,
     lock::Lock,
     memory,
     model::identity::Authority,
-    netlink::{Kernel, Netlink, Watch},
-    privileges,
+    netlink::{Kernel, Netlink, NetlinkMonitor},
     store::{self, Sqlite, Store as _},
-    wire::Sender,
 };
 
 /// The store's file within the state directory.
-pub const STORE: &str = "state.db";
+pub const STORE_FILE: &str = "state.db";
 
 /// After the host has been looked at, changes are gathered for so long before it is looked at again.
-const GATHER: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// A little more than a tick of the data path's clock.
-const A_TICK: Duration = Duration::from_millis(1_100);
+const FLOW_RECHECK_DELAY: Duration = Duration::from_millis(1_100);
 
 /// Conflicts over addresses are looked for at least so often.
-const LONGEST_TURN: Duration = Duration::from_millis(500);
+const MAX_PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// What the kernel has not told of, since it had too much to tell, is seen after so long.
-const LOOK_AT_ALL: Duration = Duration::from_secs(60);
+const FULL_RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long to wait before something that failed is tried again.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The running agent, shared by its tasks and the API.
 pub struct Agent {
     /// State, store and maps.
-    pub core: Mutex<Core>,
+    pub controller: Mutex<Controller>,
     /// Only one looks at the host at a time.
     host: Mutex<Host>,
     netlink: Netlink,
     kernel: Kernel,
-    sender: Sender,
+    packet_socket: PacketSocket,
     /// Who is trusted to say who asks.
     pub issuers: Issuers,
 }
 
 impl Agent {
     /// Sends a frame. One that is lost is no worse than one that the network loses.
-    fn send(&self, ifindex: u32, frame: &[u8]) {
-        if let Err(error) = self.sender.send(ifindex, frame) {
+    fn send_frame(&self, ifindex: u32, frame: &[u8]) {
+        if let Err(error) = self.packet_socket.send(ifindex, frame) {
             debug!("interface {ifindex} did not take a frame: {error}");
         }
     }
@@ -99,7 +89,7 @@ impl Agent {
 /// What the agent has in hand that takes more rights than it keeps.
 pub struct Prepared {
     _lock: Lock,
-    socket: api::socket::Prepared,
+    socket: api::socket::PreparedSocket,
 }
 
 /// Takes the locks and makes the control socket, and then gives up what of root's rights is not needed.
@@ -113,11 +103,11 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
         bail!("the agent must run as root: it loads a program into the kernel");
     }
     memory::configure();
-    privileges::raise_descriptor_limit();
+    capabilities::raise_descriptor_limit();
     let lock = Lock::for_agent(config)?;
-    files::check_store(&config.state_dir.join(STORE))?;
+    files::check_store(&config.state_dir.join(STORE_FILE))?;
     let socket = api::socket::prepare(&config.socket(), &config.socket_group)?;
-    privileges::give_up()?;
+    capabilities::drop_capabilities()?;
     Ok(Prepared {
         _lock: lock,
         socket,
@@ -131,11 +121,11 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
 pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let kernel = Kernel::running()?;
     // Before the store is brought up to date: the program of before must be able to go on if this one may not.
-    program::check_other_layouts(&config.bpf_dir, config.end_flows)?;
-    let store = Sqlite::open(&config.state_dir.join(STORE))?;
-    let parameters = Parameters {
+    loader::check_other_layouts(&config.bpf_dir, config.discard_incompatible_flows)?;
+    let store = Sqlite::open(&config.state_dir.join(STORE_FILE))?;
+    let parameters = LoadParameters {
         seed: store.seed()?,
-        refusals_per_second: config.refusals_per_second,
+        rejects_per_second: config.rejects_per_second,
         log_packets: config.log_packets,
     };
     // The one takes the kernel some time, the other this process.
@@ -144,11 +134,11 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let loaded = tokio::task::block_in_place(|| store::load(&store));
     let (mut program, maps) = loading.await?.context("could not start the data path")?;
     let loaded = loaded.context(
-        "the store can't be used: put a backup in its place with `gateway restore --offline FILE`; \
+        "the store can't be used: put a backup in its place with `plgw restore --offline FILE`; \
          what is approved goes on meanwhile",
     )?;
     if config.log_packets {
-        log_packets(program.logger()?)?;
+        spawn_packet_log(program.logger()?)?;
     }
     let info = program.info()?;
     info!(
@@ -160,22 +150,22 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
             .unwrap_or_default()
     );
     let netlink = Netlink::connect().context("could not talk to the kernel by netlink")?;
-    let watch = Watch::begin().context("could not watch the host's interfaces")?;
-    let sweeper = Sweeper::new(FlowTables::new(&maps)?);
-    let core = Core::new(loaded, Box::new(store), &config, program, maps)?;
+    let watch = NetlinkMonitor::start().context("could not watch the host's interfaces")?;
+    let flow_gc = FlowGc::new(FlowTables::new(&maps)?);
+    let controller = Controller::new(loaded, Box::new(store), &config, program, maps)?;
     let agent = Arc::new(Agent {
-        core: Mutex::new(core),
+        controller: Mutex::new(controller),
         host: Mutex::new(Host::new(config.accept_unseen_vlan_tags)),
         netlink,
         kernel,
-        sender: Sender::open().context("could not open a socket for frames")?,
-        issuers: Issuers::new(&config.oidc_issuers, config.outside_ca.as_ref())?,
+        packet_socket: PacketSocket::open().context("could not open a socket for frames")?,
+        issuers: Issuers::new(&config.oidc_issuers, config.outbound_ca.as_ref())?,
     });
     // What the store says is in force before the first request is taken.
-    agent.look().await?;
-    program::remove_other_layouts(&config.bpf_dir)?;
+    agent.refresh_host().await?;
+    loader::remove_other_layouts(&config.bpf_dir)?;
 
-    let caller = webhooks::Caller::new(&config)?;
+    let sender = tasks::webhook_sender::WebhookSender::new(&config)?;
     let tls = match &config.tls {
         Some(settings) => Some(api::tls::Listener::open(settings).await?),
         None => None,
@@ -185,16 +175,16 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let Prepared { _lock, socket } = prepared;
     let listener = socket.publish()?;
     info!("ready: {}", config.socket().display());
-    tokio::spawn(keep_in_step(Arc::clone(&agent), watch));
-    tokio::spawn(sweep(
+    tokio::spawn(host_sync_loop(Arc::clone(&agent), watch));
+    tokio::spawn(flow_gc_loop(
         Arc::clone(&agent),
-        sweeper,
-        Duration::from_secs(config.sweep_interval),
+        flow_gc,
+        Duration::from_secs(config.flow_gc_interval),
     ));
-    let turns = config.probing.interval.min(LONGEST_TURN);
-    tokio::spawn(detect(Arc::clone(&agent), turns));
-    tokio::spawn(health::run(Arc::clone(&agent)));
-    tokio::spawn(webhooks::run(Arc::clone(&agent), caller));
+    let probe_interval = config.probing.interval.min(MAX_PROBE_INTERVAL);
+    tokio::spawn(address_conflict_loop(Arc::clone(&agent), probe_interval));
+    tokio::spawn(tasks::health_check::run(Arc::clone(&agent)));
+    tokio::spawn(tasks::webhook_sender::run(Arc::clone(&agent), sender));
     let admission = api::Admission::new(&config.api_limits);
     if let Some(tls) = tls {
         tokio::spawn(api::tls::serve(
@@ -213,16 +203,16 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         _ = interrupt.recv() => info!("interrupted: connections stay as they are"),
     }
     // A change that is under way is finished; no other begins.
-    let core = agent.core.lock().await;
-    core.settle();
-    std::mem::forget(core);
+    let controller = agent.controller.lock().await;
+    controller.checkpoint();
+    std::mem::forget(controller);
     Ok(())
 }
 
 /// Takes in which authorities' client certificates are accepted, and warns of identities that nobody can meet.
 async fn accept_authorities(agent: &Agent, authorities: Vec<Authority>) {
-    let mut core = agent.core.lock().await;
-    for (reference, record) in &core.state.identities {
+    let mut controller = agent.controller.lock().await;
+    for (reference, record) in &controller.state.identities {
         let claim = &record.object.claim;
         if record.object.lacks_authority() {
             warn!(
@@ -239,93 +229,99 @@ async fn accept_authorities(agent: &Agent, authorities: Vec<Authority>) {
             );
         }
     }
-    core.set_authorities(authorities);
+    controller.set_authorities(authorities);
 }
 
 /// Looks at what the kernel tells of, at everything from time to time, and again after a failure.
-async fn keep_in_step(agent: Arc<Agent>, watch: Watch) {
-    let mut all = interval_at(tokio::time::Instant::now() + LOOK_AT_ALL, LOOK_AT_ALL);
-    all.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn host_sync_loop(agent: Arc<Agent>, watch: NetlinkMonitor) {
+    let mut full_resync = interval_at(
+        tokio::time::Instant::now() + FULL_RESYNC_INTERVAL,
+        FULL_RESYNC_INTERVAL,
+    );
+    full_resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let again = {
-            let core = agent.core.lock().await;
-            !core.in_step() || !core.sight.is_empty()
+        let needs_retry = {
+            let controller = agent.controller.lock().await;
+            !controller.in_sync() || !controller.host_dirty.is_empty()
         };
         tokio::select! {
-            news = watch.news() => {
-                let core = &mut *agent.core.lock().await;
-                core.sight.add_news(news, &core.observed);
+            events = watch.recv() => {
+                let controller = &mut *agent.controller.lock().await;
+                controller.host_dirty.add_events(events, &controller.observed);
             }
-            _ = all.tick() => agent.core.lock().await.sight = Sight::everything(),
-            () = sleep(RETRY), if again => {}
+            _ = full_resync.tick() => agent.controller.lock().await.host_dirty = HostDirtySet::resync_all(),
+            () = sleep(RETRY_INTERVAL), if needs_retry => {}
         }
-        if let Err(error) = agent.look().await {
+        if let Err(error) = agent.refresh_host().await {
             warn!("could not bring the data path into step with the host: {error:#}");
         }
-        sleep(GATHER).await;
+        sleep(DEBOUNCE).await;
     }
 }
 
 /// Removes idle flows from time to time, and tells both ends of flows that were cut at once.
-async fn sweep(agent: Arc<Agent>, mut sweeper: Sweeper, every: Duration) {
-    let cut = Arc::clone(&agent.core.lock().await.cut);
-    let mut turns = interval(every);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn flow_gc_loop(agent: Arc<Agent>, mut flow_gc: FlowGc, every: Duration) {
+    let flows_revoked = Arc::clone(&agent.controller.lock().await.flows_revoked);
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = turns.tick() => {}
-            () = cut.notified() => {}
+            _ = ticks.tick() => {}
+            () = flows_revoked.notified() => {}
         }
-        let mut snapshot = Snapshot::of(&*agent.core.lock().await);
-        let swept = tokio::task::block_in_place(|| sweeper.count_and_sweep(&mut snapshot));
-        let swept = match swept {
-            Ok(swept) => swept,
+        let mut snapshot = GcSnapshot::from_controller(&*agent.controller.lock().await);
+        let result = tokio::task::block_in_place(|| flow_gc.count_and_collect(&mut snapshot));
+        let report = match result {
+            Ok(report) => report,
             Err(error) => {
                 warn!("could not go through the flows: {error:#}");
                 continue;
             }
         };
-        if swept.removed > 0 {
-            debug!("{} entries of idle flows removed", swept.removed);
+        if report.removed > 0 {
+            debug!("{} entries of idle flows removed", report.removed);
         }
-        if !swept.endings.is_empty() {
+        if !report.terminations.is_empty() {
             info!(
                 "telling {} ends of connections that are over",
-                swept.endings.len()
+                report.terminations.len()
             );
         }
         tokio::task::block_in_place(|| {
             // First all resets, so that the answers to the questions are not behind others' resets.
-            for (ifindex, ending) in &swept.endings {
-                agent.send(*ifindex, &ending.reset());
+            for (ifindex, termination) in &report.terminations {
+                agent.send_frame(*ifindex, &termination.reset());
             }
-            for (ifindex, ending) in &swept.endings {
-                agent.send(*ifindex, &ending.question());
+            for (ifindex, termination) in &report.terminations {
+                agent.send_frame(*ifindex, &termination.challenge_ack_probe());
             }
         });
-        if swept.again {
-            let cut = Arc::clone(&cut);
+        if report.needs_recheck {
+            let flows_revoked = Arc::clone(&flows_revoked);
             tokio::spawn(async move {
-                sleep(A_TICK).await;
-                cut.notify_one();
+                sleep(FLOW_RECHECK_DELAY).await;
+                flows_revoked.notify_one();
             });
         }
-        let mut core = agent.core.lock().await;
-        if let Err(error) = tokio::task::block_in_place(|| core.account(&snapshot, swept)) {
+        let mut controller = agent.controller.lock().await;
+        if let Err(error) =
+            tokio::task::block_in_place(|| controller.account_usage(&snapshot, report))
+        {
             warn!("could not correct what connections use: {error:#}");
         }
     }
 }
 
 /// Finds out whether endpoints' addresses are free, and tells their networks of them.
-async fn detect(agent: Arc<Agent>, every: Duration) {
-    let mut turns = interval(every);
-    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+async fn address_conflict_loop(agent: Arc<Agent>, every: Duration) {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        turns.tick().await;
+        ticks.tick().await;
         let frames = {
-            let mut core = agent.core.lock().await;
-            match tokio::task::block_in_place(|| core.detect(Instant::now())) {
+            let mut controller = agent.controller.lock().await;
+            match tokio::task::block_in_place(|| controller.step_conflict_detection(Instant::now()))
+            {
                 Ok(frames) => frames,
                 Err(error) => {
                     warn!("could not look after endpoints' addresses: {error:#}");
@@ -334,13 +330,13 @@ async fn detect(agent: Arc<Agent>, every: Duration) {
             }
         };
         for (ifindex, frame) in frames {
-            agent.send(ifindex, &frame);
+            agent.send_frame(ifindex, &frame);
         }
     }
 }
 
 /// Forwards what the program logs.
-fn log_packets(logger: aya_log::EbpfLogger<&'static dyn log::Log>) -> Result<()> {
+fn spawn_packet_log(logger: aya_log::EbpfLogger<&'static dyn log::Log>) -> Result<()> {
     // SAFETY: the logger owns its ring buffer's descriptor and gives out that same one until it is
     // dropped.
     let mut logger = unsafe { tokio::io::unix::AsyncFd::register(logger) }?;

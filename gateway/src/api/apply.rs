@@ -6,14 +6,14 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     api::{
-        Shared,
+        AppState,
         caller::Caller,
-        request::{Body, Parameters},
-        response::{Answer, ChangeProblems, LookProblems},
+        request::{JsonBody, QueryParameters},
+        response::{ApiResult, ReadErrors, WriteErrors},
     },
     model::{
         manifest::Manifest,
-        operations::{Difference, Options, apply, export},
+        operations::{ApplyOptions, ObjectDiff, apply, export},
     },
 };
 
@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct ApplyOptions {
+pub struct ApplyParameters {
     /// Nothing is changed; only the difference is told.
     #[serde(default)]
     #[param(default = false)]
@@ -41,41 +41,41 @@ pub struct ApplyOptions {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Applied {
     /// What was changed, or would be.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<ObjectDiff>,
 }
 
 /// Bring objects to what a manifest says: all of it, or nothing.
 #[utoipa::path(
     post, path = "/v1/apply", operation_id = "apply", tag = "manifest",
-    params(ApplyOptions),
+    params(ApplyParameters),
     request_body = Manifest,
-    responses((status = 200, body = Applied, description = "What was changed, or would be"), ChangeProblems),
+    responses((status = 200, body = Applied, description = "What was changed, or would be"), WriteErrors),
 )]
 pub(super) async fn post(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     Caller(caller): Caller,
-    Parameters(options): Parameters<ApplyOptions>,
-    Body(manifest, _permit): Body<Manifest>,
-) -> Answer<Applied> {
-    let ApplyOptions {
+    QueryParameters(options): QueryParameters<ApplyParameters>,
+    JsonBody(manifest, _permit): JsonBody<Manifest>,
+) -> ApiResult<Applied> {
+    let ApplyParameters {
         dry_run,
         prune,
         force,
     } = options;
-    let options = Options { prune, force };
+    let options = ApplyOptions { prune, force };
     let mut differences = Vec::new();
-    let mut core = agent.core.lock().await;
+    let mut controller = agent.controller.lock().await;
     let changed = tokio::task::block_in_place(|| {
-        core.change(&caller, |state, context, policy| {
+        controller.change(&caller, |state, context, policy| {
             let (changes, found) = apply(state, context, policy, &caller, &manifest, options)?;
             differences = found;
             Ok(if dry_run { Vec::new() } else { changes })
         })
     })?;
-    drop(core);
+    drop(controller);
     if changed {
         // The host has to be looked at before what was asked for can be in force.
-        agent.look().await?;
+        agent.refresh_host().await?;
     }
     Ok(Json(Applied { differences }))
 }
@@ -83,12 +83,12 @@ pub(super) async fn post(
 /// Write down everything that the caller sees, but for what has secrets.
 #[utoipa::path(
     get, path = "/v1/export", operation_id = "export", tag = "manifest",
-    responses((status = 200, body = Manifest, description = "All of it, as a manifest"), LookProblems),
+    responses((status = 200, body = Manifest, description = "All of it, as a manifest"), ReadErrors),
 )]
 pub(super) async fn get(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     Caller(caller): Caller,
-) -> Answer<Manifest> {
-    let core = agent.core.lock().await;
-    Ok(Json(export(&core.state, &caller)))
+) -> ApiResult<Manifest> {
+    let controller = agent.controller.lock().await;
+    Ok(Json(export(&controller.state, &caller)))
 }

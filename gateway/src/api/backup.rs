@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use crate::{
-    agent::backups::{self, unfit},
+    agent::backups::{self, restore_problem},
     api::{
-        Shared,
+        AppState,
         caller::Operator,
-        request::Parameters,
-        response::{Answer, ChangeProblems, LookProblems, Refusal},
+        request::QueryParameters,
+        response::{ApiError, ApiResult, ReadErrors, WriteErrors},
     },
-    model::{Code, Problem},
+    model::{Problem, ProblemCode},
     store::{RestorePlan, read_backup},
 };
 
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RestoreOptions {
+pub(super) struct RestoreParameters {
     /// Nothing is changed; only what would change is told.
     #[serde(default)]
     #[param(default = false)]
@@ -37,18 +37,18 @@ pub(super) struct RestoreOptions {
 /// The whole store, secrets included, as it is at one moment.
 #[utoipa::path(
     get, path = "/v1/backup", operation_id = "backup", tag = "backup",
-    responses((status = 200, description = "A backup, with its checksum", body = Vec<u8>, content_type = "application/octet-stream"), LookProblems),
+    responses((status = 200, description = "A backup, with its checksum", body = Vec<u8>, content_type = "application/octet-stream"), ReadErrors),
 )]
 pub(super) async fn get(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     _operator: Operator,
-) -> Result<impl IntoResponse, Refusal> {
-    let core = agent.core.lock().await;
-    let backup = tokio::task::block_in_place(|| core.backup())?;
-    drop(core);
+) -> Result<impl IntoResponse, ApiError> {
+    let controller = agent.controller.lock().await;
+    let backup = tokio::task::block_in_place(|| controller.backup())?;
+    drop(controller);
     let content = tokio::task::block_in_place(|| backup.encode()).map_err(|error| {
         let text = format!("the backup can't be made: {error}");
-        Problem::new(Code::Internal, text)
+        Problem::new(ProblemCode::Internal, text)
     })?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], content))
 }
@@ -56,26 +56,26 @@ pub(super) async fn get(
 /// Put what is in a backup in the place of everything.
 #[utoipa::path(
     post, path = "/v1/restore", operation_id = "restore", tag = "backup",
-    params(RestoreOptions),
+    params(RestoreParameters),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 200, body = RestorePlan, description = "What was changed, and is in force; or what would be changed"), ChangeProblems),
+    responses((status = 200, body = RestorePlan, description = "What was changed, and is in force; or what would be changed"), WriteErrors),
 )]
 pub(super) async fn post(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     Operator(caller): Operator,
-    Parameters(options): Parameters<RestoreOptions>,
+    QueryParameters(options): QueryParameters<RestoreParameters>,
     body: Bytes,
-) -> Answer<RestorePlan> {
+) -> ApiResult<RestorePlan> {
     // Reading and judging a large backup takes time: others are served meanwhile.
-    let backup = tokio::task::block_in_place(|| read_backup(&body).map_err(unfit))?;
+    let backup = tokio::task::block_in_place(|| read_backup(&body).map_err(restore_problem))?;
     drop(body);
-    let RestoreOptions { dry_run, foreign } = options;
+    let RestoreParameters { dry_run, foreign } = options;
     let options = backups::RestoreOptions { dry_run, foreign };
-    let mut core = agent.core.lock().await;
-    let plan = tokio::task::block_in_place(|| core.restore(&caller, backup, options))?;
-    drop(core);
+    let mut controller = agent.controller.lock().await;
+    let plan = tokio::task::block_in_place(|| controller.restore(&caller, backup, options))?;
+    drop(controller);
     if !dry_run {
-        agent.look().await?;
+        agent.refresh_host().await?;
     }
     Ok(Json(plan))
 }

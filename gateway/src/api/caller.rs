@@ -12,21 +12,21 @@ use jiff::Timestamp;
 
 use crate::{
     api::{
-        Shared, admission::Admission, listener::Seat, request::name_in_path, response::Refusal,
-        socket, tls,
+        AppState, admission::Admission, listener::RegisteredConnection, request::parse_path_name,
+        response::ApiError, socket, tls,
     },
     auth::{Bearer, Credential},
-    model::{Code, Kind, Name, Permission, Principal, Problem, token::TokenHash},
+    model::{Kind, Name, Permission, Principal, Problem, ProblemCode, token::TokenHash},
 };
 
 /// A credential that a request was sent with, and the peer's address.
 #[derive(Clone, Debug)]
-pub(super) struct Presented {
+pub(super) struct CallerCredential {
     pub(super) credential: Credential,
     pub(super) from: String,
 }
 
-impl Presented {
+impl CallerCredential {
     /// Refuses a caller whose credential does not give it all of the same access any more. Roles that were added
     /// meanwhile do not matter: any tenant can give a role to anybody.
     ///
@@ -34,69 +34,69 @@ impl Presented {
     /// [`Code::Unauthenticated`].
     pub(super) async fn expect_unchanged(
         &self,
-        agent: &Shared,
+        agent: &AppState,
         caller: &Principal,
     ) -> Result<(), Problem> {
-        self.credential.prepare(Timestamp::now());
-        let core = agent.core.lock().await;
+        self.credential.verify_in_advance(Timestamp::now());
+        let controller = agent.controller.lock().await;
         let now = self
             .credential
-            .principal(&core.state, Timestamp::now(), &self.from);
-        drop(core);
+            .principal(&controller.state, Timestamp::now(), &self.from);
+        drop(controller);
         match now {
             Some(now) if now.includes(caller) => Ok(()),
             Some(_) => {
                 let detail = "the caller lost a role while the request was sent: send it again";
-                Err(Problem::new(Code::Unauthenticated, detail))
+                Err(Problem::new(ProblemCode::Unauthenticated, detail))
             }
-            None => Err(unknown()),
+            None => Err(invalid_credential()),
         }
     }
 }
 
 /// State of the middleware that authenticates.
 #[derive(Clone)]
-pub(super) struct Gate {
-    pub(super) agent: Shared,
+pub(super) struct AuthenticationState {
+    pub(super) agent: AppState,
     pub(super) admission: Arc<Admission>,
 }
 
 /// A mark on responses to requests that were authenticated.
 #[derive(Clone, Copy)]
-struct Authenticated;
+struct AuthenticatedMarker;
 
 /// Authenticates a request, and lets it through if its caller does not send too many.
 pub(super) async fn authenticate(
-    AgentState(gate): AgentState<Gate>,
+    AgentState(gate): AgentState<AuthenticationState>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let Gate { agent, admission } = gate;
-    let came = Came::of(&request);
-    let seat = came.seat();
-    let (presented, principal) = match presented(&agent, came).await {
+    let AuthenticationState { agent, admission } = gate;
+    let connection = ClientConnection::from_request(&request);
+    let registration = connection.registration();
+    let (credential, principal) = match authenticate_client(&agent, connection).await {
         Ok(found) => found,
-        Err(problem) => return Refusal::from(problem).into_response(),
+        Err(problem) => return ApiError::from(problem).into_response(),
     };
-    if let Some(seat) = seat
+    if let Some(registration) = registration
         && principal.require_any_role().is_ok()
     {
-        seat.authenticate(&principal);
+        registration.authenticate(&principal);
     }
     let path = request.uri().path();
-    let tenant = tenant_in(path);
-    let admitted = admission.request(&principal, request.method(), path, tenant.as_ref());
+    let tenant = tenant_from_path(path);
+    let admitted = admission.check_request(&principal, request.method(), path, tenant.as_ref());
     let mut response = match admitted {
         Err(refusal) => refusal.into_response(),
         Ok(()) => {
             let extensions = request.extensions_mut();
             extensions.insert(Arc::new(principal));
-            extensions.insert(presented);
+            extensions.insert(credential);
             extensions.insert(admission);
             next.run(request).await
         }
     };
-    response.extensions_mut().insert(Authenticated);
+    response.extensions_mut().insert(AuthenticatedMarker);
     response
 }
 
@@ -111,53 +111,54 @@ pub(super) async fn meter_unauthenticated(
     next: Next,
 ) -> Response {
     let peer = request.extensions().get::<tls::Peer>();
-    let seat = peer.map(|peer| Arc::clone(&peer.seat));
+    let registration = peer.map(|peer| Arc::clone(&peer.registration));
     let response = next.run(request).await;
-    let Some(seat) = seat else {
+    let Some(registration) = registration else {
         return response;
     };
-    let known = response.extensions().get::<Authenticated>().is_some();
-    let response = if response.status() == StatusCode::UNAUTHORIZED && seat.was_authenticated() {
-        seat.revoke();
-        closing(response)
-    } else {
-        response
-    };
+    let known = response.extensions().get::<AuthenticatedMarker>().is_some();
+    let response =
+        if response.status() == StatusCode::UNAUTHORIZED && registration.was_authenticated() {
+            registration.revoke();
+            with_connection_close(response)
+        } else {
+            response
+        };
     if known {
         return response;
     }
-    seat.revoke_if_stale(Instant::now());
-    if seat.is_authenticated() {
+    registration.revoke_if_stale(Instant::now());
+    if registration.is_authenticated() {
         return response;
     }
-    match admission.unauthenticated(seat.source()) {
+    match admission.charge_unauthenticated(registration.source()) {
         Ok(()) => response,
-        Err(refusal) => closing(refusal.into_response()),
+        Err(refusal) => with_connection_close(refusal.into_response()),
     }
 }
 
 /// Adds `Connection: close`.
-fn closing(mut response: Response) -> Response {
+fn with_connection_close(mut response: Response) -> Response {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
     response
 }
 
 /// Returns the tenant that a path names.
-fn tenant_in(path: &str) -> Option<Name> {
-    let rest = path.strip_prefix("/v1/tenants/")?;
-    rest.split('/').next()?.parse().ok()
+fn tenant_from_path(path: &str) -> Option<Name> {
+    let suffix = path.strip_prefix("/v1/tenants/")?;
+    suffix.split('/').next()?.parse().ok()
 }
 
 /// The parts of a request that its caller is known by.
-enum Came {
+enum ClientConnection {
     Socket(socket::Peer),
     Tls(tls::Peer, Option<HeaderValue>),
     Unknown,
 }
 
-impl Came {
-    fn of(request: &Request) -> Self {
+impl ClientConnection {
+    fn from_request(request: &Request) -> Self {
         let extensions = request.extensions();
         if let Some(peer) = extensions.get::<socket::Peer>() {
             return Self::Socket(*peer);
@@ -171,68 +172,80 @@ impl Came {
         }
     }
 
-    fn seat(&self) -> Option<Arc<Seat>> {
+    fn registration(&self) -> Option<Arc<RegisteredConnection>> {
         match self {
-            Self::Tls(peer, _) => Some(Arc::clone(&peer.seat)),
+            Self::Tls(peer, _) => Some(Arc::clone(&peer.registration)),
             Self::Socket(_) | Self::Unknown => None,
         }
     }
 }
 
-async fn presented(agent: &Shared, came: Came) -> Result<(Presented, Principal), Problem> {
-    let (credential, from) = match came {
-        Came::Socket(peer) => (Credential::Operator { uid: peer.uid }, "socket".to_owned()),
-        Came::Tls(peer, header) => {
+async fn authenticate_client(
+    agent: &AppState,
+    connection: ClientConnection,
+) -> Result<(CallerCredential, Principal), Problem> {
+    let (credential, from) = match connection {
+        ClientConnection::Socket(peer) => {
+            (Credential::Operator { uid: peer.uid }, "socket".to_owned())
+        }
+        ClientConnection::Tls(peer, header) => {
             let from = peer.address.ip().to_canonical().to_string();
             let bearer = header.as_ref().map(|value| {
                 let text = value.to_str().ok();
-                text.and_then(Bearer::of)
+                text.and_then(Bearer::from_header)
             });
             let credential = match bearer {
                 None => peer.credential.ok_or_else(|| {
                     let detail =
                         "say who you are: Authorization: Bearer TOKEN, or a client certificate";
-                    Problem::new(Code::Unauthenticated, detail)
+                    Problem::new(ProblemCode::Unauthenticated, detail)
                 })?,
-                Some(Some(Bearer::Token(text))) => Credential::Token(TokenHash::of(text)),
-                Some(Some(Bearer::Foreign(text))) => {
-                    agent.issuers.verify(text).await.ok_or_else(unknown)?
-                }
+                Some(Some(Bearer::Token(text))) => Credential::Token(TokenHash::from_text(text)),
+                Some(Some(Bearer::Jwt(text))) => agent
+                    .issuers
+                    .verify(text)
+                    .await
+                    .ok_or_else(invalid_credential)?,
                 Some(None) => {
                     let detail = "the Authorization header must read: Bearer TOKEN";
-                    return Err(Problem::new(Code::Unauthenticated, detail));
+                    return Err(Problem::new(ProblemCode::Unauthenticated, detail));
                 }
             };
             (credential, from)
         }
-        Came::Unknown => return Err(Problem::new(Code::Internal, "it is not known who asks")),
+        ClientConnection::Unknown => {
+            return Err(Problem::new(
+                ProblemCode::Internal,
+                "it is not known who asks",
+            ));
+        }
     };
-    credential.prepare(Timestamp::now());
-    let core = agent.core.lock().await;
-    let principal = credential.principal(&core.state, Timestamp::now(), &from);
-    let principal = principal.ok_or_else(unknown)?;
-    drop(core);
-    Ok((Presented { credential, from }, principal))
+    credential.verify_in_advance(Timestamp::now());
+    let controller = agent.controller.lock().await;
+    let principal = credential.principal(&controller.state, Timestamp::now(), &from);
+    let principal = principal.ok_or_else(invalid_credential)?;
+    drop(controller);
+    Ok((CallerCredential { credential, from }, principal))
 }
 
 /// The same, whatever is wrong with it.
-fn unknown() -> Problem {
+fn invalid_credential() -> Problem {
     let detail =
         "the token or certificate is not valid: it is unknown, has expired, or was revoked";
-    Problem::new(Code::Unauthenticated, detail)
+    Problem::new(ProblemCode::Unauthenticated, detail)
 }
 
 /// Who asks.
 pub(super) struct Caller(pub(super) Arc<Principal>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let principal = parts.extensions.get::<Arc<Principal>>().cloned();
         principal
             .map(Self)
-            .ok_or_else(|| Problem::new(Code::Internal, "it is not known who asks").into())
+            .ok_or_else(|| Problem::new(ProblemCode::Internal, "it is not known who asks").into())
     }
 }
 
@@ -240,9 +253,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 pub(super) struct Operator(pub(super) Arc<Principal>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Operator {
-    type Rejection = Refusal;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Caller(principal) = Caller::from_request_parts(parts, state).await?;
         principal.require_operator()?;
         Ok(Self(principal))
@@ -250,22 +263,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Operator {
 }
 
 /// Something that a route demands of who asks.
-pub(super) trait Demand {
+pub(super) trait RequiredPermission {
     /// What it is.
     const PERMISSION: Permission;
 }
 
-macro_rules! demands {
+macro_rules! permissions {
     ($($(#[$doc:meta])* $name:ident)*) => {$(
         $(#[$doc])*
         pub(super) struct $name;
-        impl Demand for $name {
+        impl RequiredPermission for $name {
             const PERMISSION: Permission = Permission::$name;
         }
     )*};
 }
 
-demands! {
+permissions! {
     /// See [`Permission::Read`].
     Read
     /// See [`Permission::Endpoints`].
@@ -274,34 +287,34 @@ demands! {
     Services
     /// See [`Permission::Decisions`].
     Decisions
-    /// See [`Permission::Operate`].
-    Operate
-    /// See [`Permission::Access`].
-    Access
+    /// See [`Permission::ManageGateway`].
+    ManageGateway
+    /// See [`Permission::ManageCredentials`].
+    ManageCredentials
 }
 
 /// The tenant in the path, in which who asks has the permission.
-pub(super) struct In<D> {
+pub(super) struct Authorized<D> {
     pub(super) caller: Arc<Principal>,
     pub(super) tenant: Name,
-    demand: PhantomData<D>,
+    permission: PhantomData<D>,
 }
 
-impl<S: Send + Sync, D: Demand> FromRequestParts<S> for In<D> {
-    type Rejection = Refusal;
+impl<S: Send + Sync, D: RequiredPermission> FromRequestParts<S> for Authorized<D> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let Caller(caller) = Caller::from_request_parts(parts, state).await?;
         let path = RawPathParams::from_request_parts(parts, state)
             .await
-            .map_err(|rejection| Problem::new(Code::Malformed, rejection.body_text()))?;
+            .map_err(|rejection| Problem::new(ProblemCode::Malformed, rejection.body_text()))?;
         let tenant = path.iter().find(|(name, _)| *name == "tenant");
-        let tenant = name_in_path(Kind::Tenant, tenant.map_or("", |(_, value)| value))?;
+        let tenant = parse_path_name(Kind::Tenant, tenant.map_or("", |(_, value)| value))?;
         caller.require(&tenant, D::PERMISSION)?;
         Ok(Self {
             caller,
             tenant,
-            demand: PhantomData,
+            permission: PhantomData,
         })
     }
 }

@@ -6,17 +6,17 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     api::{
-        Shared,
-        caller::{Caller, Decisions, In, Read},
+        AppState,
+        caller::{Authorized, Caller, Decisions, Read},
         page::{Page, PageRequest},
-        request::{Body, Parameters, PathParts, reference_in_path},
-        response::{Answer, ChangeProblems, LookProblems, Refusal},
+        request::{JsonBody, PathParameters, QueryParameters, parse_path_reference},
+        response::{ApiError, ApiResult, ReadErrors, WriteErrors},
         view::{self, ConnectionView},
     },
     model::{
-        Access, Code, ConnectionState, Decision, Endpoint, Kind, Name, Problem, Record, Reference,
-        State,
-        operations::{self, visible_connection},
+        Access, ConnectionState, Decision, Endpoint, Kind, Name, Problem, ProblemCode, Record,
+        Reference, State,
+        operations::{self, find_connection},
     },
 };
 
@@ -53,13 +53,13 @@ pub struct ConnectionsRequest {
     pub after: Option<String>,
 }
 
-type Found<'a> = (&'a Reference, &'a Record<Endpoint>);
+type EndpointEntry<'a> = (&'a Reference, &'a Record<Endpoint>);
 
-fn page_of<'a>(
+fn paginate<'a>(
     page: &PageRequest,
-    connections: impl Iterator<Item = Found<'a>>,
-) -> Result<Page<ConnectionView>, Refusal> {
-    page.of(
+    connections: impl Iterator<Item = EndpointEntry<'a>>,
+) -> Result<Page<ConnectionView>, ApiError> {
+    page.paginate(
         connections,
         |(endpoint, _)| (*endpoint).clone(),
         |(endpoint, record)| Ok(view::connection(endpoint, record)),
@@ -76,45 +76,45 @@ fn is_connected(state: &State, endpoint: &Endpoint) -> bool {
 #[utoipa::path(
     get, path = "/v1/connections", operation_id = "list_connections", tag = "connection",
     params(ConnectionsRequest),
-    responses((status = 200, body = Page<ConnectionView>, description = "The connections, by endpoint"), LookProblems),
+    responses((status = 200, body = Page<ConnectionView>, description = "The connections, by endpoint"), ReadErrors),
 )]
 pub(super) async fn list_all(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     Caller(caller): Caller,
-    Parameters(request): Parameters<ConnectionsRequest>,
-) -> Answer<Page<ConnectionView>> {
+    QueryParameters(request): QueryParameters<ConnectionsRequest>,
+) -> ApiResult<Page<ConnectionView>> {
     let page = PageRequest {
         limit: request.limit,
         after: request.after,
     };
-    let core = agent.core.lock().await;
-    let state = &core.state;
-    let wanted = |record: &Record<Endpoint>| {
+    let controller = agent.controller.lock().await;
+    let state = &controller.state;
+    let matches = |record: &Record<Endpoint>| {
         let endpoint = &record.object;
         request
             .state
             .is_none_or(|state| state == endpoint.connection.state)
-            && caller.sees(&endpoint.service_identity.reference.tenant)
+            && caller.can_see(&endpoint.service_identity.reference.tenant)
             && is_connected(state, endpoint)
     };
     let page = match (&request.endpoint, &caller.access) {
         (Some(endpoint), _) => {
             let found = state.endpoints.get_key_value(endpoint).into_iter();
-            page_of(&page, found.filter(|(_, record)| wanted(record)))?
+            paginate(&page, found.filter(|(_, record)| matches(record)))?
         }
         (None, Access::Operator) => {
             let all = state.endpoints.iter();
-            page_of(&page, all.filter(|(_, record)| wanted(record)))?
+            paginate(&page, all.filter(|(_, record)| matches(record)))?
         }
         (None, Access::Tenants(roles)) => {
             let services = roles
                 .keys()
-                .flat_map(|tenant| State::owned(&state.services, tenant));
+                .flat_map(|tenant| State::owned_by(&state.services, tenant));
             let connections = services.flat_map(|(service, _)| state.endpoints_of_service(service));
-            let mut found: Vec<Found<'_>> =
-                connections.filter(|(_, record)| wanted(record)).collect();
+            let mut found: Vec<EndpointEntry<'_>> =
+                connections.filter(|(_, record)| matches(record)).collect();
             found.sort_by_key(|(endpoint, _)| *endpoint);
-            page_of(&page, found.into_iter())?
+            paginate(&page, found.into_iter())?
         }
     };
     Ok(Json(page))
@@ -124,28 +124,33 @@ pub(super) async fn list_all(
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/services/{name}/connections", operation_id = "list_service_connections", tag = "connection",
     params(("tenant" = Name, Path, description = "The service's owner"), ("name" = Name, Path, description = "The service"), PageRequest),
-    responses((status = 200, body = Page<ConnectionView>, description = "The connections, by endpoint"), LookProblems),
+    responses((status = 200, body = Page<ConnectionView>, description = "The connections, by endpoint"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    PathParts(path): PathParts<(String, String)>,
-    Parameters(page): Parameters<PageRequest>,
-) -> Answer<Page<ConnectionView>> {
-    let service = reference_in_path(Kind::Service, caller.tenant, &path.1)?;
-    let core = agent.core.lock().await;
-    if !core.state.services.contains_key(&service) {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    PathParameters(path): PathParameters<(String, String)>,
+    QueryParameters(page): QueryParameters<PageRequest>,
+) -> ApiResult<Page<ConnectionView>> {
+    let service = parse_path_reference(Kind::Service, caller.tenant, &path.1)?;
+    let controller = agent.controller.lock().await;
+    if !controller.state.services.contains_key(&service) {
         return Err(Problem::not_found(Kind::Service, &service).into());
     }
-    let connections = core.state.endpoints_of_service(&service);
-    let connected = connections.filter(|(_, record)| is_connected(&core.state, &record.object));
-    Ok(Json(page_of(&page, connected)?))
+    let connections = controller.state.endpoints_of_service(&service);
+    let connected =
+        connections.filter(|(_, record)| is_connected(&controller.state, &record.object));
+    Ok(Json(paginate(&page, connected)?))
 }
 
-fn link_id(text: &str) -> Result<u32, Refusal> {
+fn parse_link_id(text: &str) -> Result<u32, ApiError> {
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(40).collect();
-        Problem::new(Code::NotFound, format!("there is no connection {shown}")).into()
+        Problem::new(
+            ProblemCode::NotFound,
+            format!("there is no connection {shown}"),
+        )
+        .into()
     })
 }
 
@@ -153,36 +158,36 @@ fn link_id(text: &str) -> Result<u32, Refusal> {
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/services/{name}/connections/{link_id}", operation_id = "show_connection", tag = "connection",
     params(("tenant" = Name, Path, description = "The service's owner"), ("name" = Name, Path, description = "The service"), ("link_id" = u32, Path, description = "The connection's number")),
-    responses((status = 200, body = ConnectionView, description = "The connection"), LookProblems),
+    responses((status = 200, body = ConnectionView, description = "The connection"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    PathParts(path): PathParts<(String, String, String)>,
-) -> Answer<ConnectionView> {
-    let service = reference_in_path(Kind::Service, caller.tenant, &path.1)?;
-    let link = link_id(&path.2)?;
-    let core = agent.core.lock().await;
-    let (endpoint, record) = visible_connection(&core.state, &service, link)?;
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    PathParameters(path): PathParameters<(String, String, String)>,
+) -> ApiResult<ConnectionView> {
+    let service = parse_path_reference(Kind::Service, caller.tenant, &path.1)?;
+    let link = parse_link_id(&path.2)?;
+    let controller = agent.controller.lock().await;
+    let (endpoint, record) = find_connection(&controller.state, &service, link)?;
     Ok(Json(view::connection(endpoint, record)))
 }
 
 async fn decide(
-    agent: Shared,
-    caller: In<Decisions>,
+    agent: AppState,
+    caller: Authorized<Decisions>,
     (name, link): (String, String),
     decision: Decision,
     request: DecisionRequest,
-) -> Answer<ConnectionView> {
-    let service = reference_in_path(Kind::Service, caller.tenant, &name)?;
-    let link = link_id(&link)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, context, _| {
-        let (_, record) = visible_connection(state, &service, link)?;
+) -> ApiResult<ConnectionView> {
+    let service = parse_path_reference(Kind::Service, caller.tenant, &name)?;
+    let link = parse_link_id(&link)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, context, _| {
+        let (_, record) = find_connection(state, &service, link)?;
         record.expect_version(request.version)?;
         operations::decide(state, context, &service, link, decision, request.reason)
     })?;
-    let (endpoint, record) = visible_connection(&core.state, &service, link)?;
+    let (endpoint, record) = find_connection(&controller.state, &service, link)?;
     Ok(Json(view::connection(endpoint, record)))
 }
 
@@ -193,14 +198,14 @@ macro_rules! decisions {
             post, path = $path, operation_id = $id, tag = "connection",
             params(("tenant" = Name, Path, description = "The service's owner"), ("name" = Name, Path, description = "The service"), ("link_id" = u32, Path, description = "The connection's number")),
             request_body = DecisionRequest,
-            responses((status = 200, body = ConnectionView, description = "The connection as it is now"), ChangeProblems),
+            responses((status = 200, body = ConnectionView, description = "The connection as it is now"), WriteErrors),
         )]
         pub(super) async fn $name(
-            AgentState(agent): AgentState<Shared>,
-            caller: In<Decisions>,
-            PathParts(path): PathParts<(String, String, String)>,
-            Body(request, _permit): Body<DecisionRequest>,
-        ) -> Answer<ConnectionView> {
+            AgentState(agent): AgentState<AppState>,
+            caller: Authorized<Decisions>,
+            PathParameters(path): PathParameters<(String, String, String)>,
+            JsonBody(request, _permit): JsonBody<DecisionRequest>,
+        ) -> ApiResult<ConnectionView> {
             decide(agent, caller, (path.1, path.2), Decision::$decision, request).await
         }
     )*};

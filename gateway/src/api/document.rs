@@ -17,8 +17,8 @@ use utoipa_axum::{
 };
 
 use crate::api::{
-    Shared, apply, backup, connections, endpoints, events, flows, identities,
-    limits::{BACKUP_BYTES, BodyClass},
+    AppState, apply, backup, connections, endpoints, events, flows, identities,
+    limits::{BodyClass, MAX_BACKUP_BYTES},
     networks, response, services, status, tenants, tokens, webhooks,
 };
 
@@ -33,14 +33,14 @@ use crate::api::{
     components(schemas(response::ProblemDocument)),
     security(("token" = []))
 )]
-struct Base;
+struct BaseDocument;
 
-fn base() -> openapi::OpenApi {
-    let mut base = Base::openapi();
+fn base_document() -> openapi::OpenApi {
+    let mut base = BaseDocument::openapi();
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "A token of the gateway's (`gateway tenant token create`), or one of an OpenID Connect \
+            "A token of the gateway's (`plgw tenant token create`), or one of an OpenID Connect \
              issuer that it trusts. On the control socket nothing is needed.",
         ));
     base.components
@@ -50,12 +50,12 @@ fn base() -> openapi::OpenApi {
 }
 
 /// The routes for those of whom it is known who they are, and the document about all routes.
-pub(super) fn routes() -> (Router<Shared>, openapi::OpenApi) {
-    let (router, document) = OpenApiRouter::with_openapi(base())
+pub(super) fn routes() -> (Router<AppState>, openapi::OpenApi) {
+    let (router, document) = OpenApiRouter::with_openapi(base_document())
         .routes(routes!(apply::post).layer(Extension(BodyClass::Manifest)))
         .routes(routes!(apply::get))
         .routes(routes!(backup::get))
-        .routes(routes!(backup::post).layer(DefaultBodyLimit::max(BACKUP_BYTES)))
+        .routes(routes!(backup::post).layer(DefaultBodyLimit::max(MAX_BACKUP_BYTES)))
         .routes(routes!(status::show))
         .routes(routes!(status::caller))
         .routes(routes!(flows::list))
@@ -85,21 +85,21 @@ pub(super) fn routes() -> (Router<Shared>, openapi::OpenApi) {
             endpoints::delete
         ))
         .split_for_parts();
-    let (_, open) = open_only().split_for_parts();
+    let (_, open) = unauthenticated_router().split_for_parts();
     (router, document.merge_from(open))
 }
 
-fn open_only() -> OpenApiRouter<Shared> {
+fn unauthenticated_router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(status::alive))
         .routes(routes!(status::ready))
 }
 
 /// The routes for everyone.
-pub(super) fn open_routes(document: &openapi::OpenApi) -> Router<Shared> {
-    // Shared by all answers: clients that ask for it and do not read must not take a copy each.
+pub(super) fn unauthenticated_routes(document: &openapi::OpenApi) -> Router<AppState> {
+    // AppState by all answers: clients that ask for it and do not read must not take a copy each.
     let text = Bytes::from(document.to_pretty_json().unwrap_or_default());
-    let (router, _) = open_only().split_for_parts();
+    let (router, _) = unauthenticated_router().split_for_parts();
     let serve = async move || ([(CONTENT_TYPE, "application/json")], text.clone());
     router.route("/openapi.json", get(serve))
 }

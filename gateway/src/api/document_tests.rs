@@ -200,7 +200,7 @@ fn one_more_than_each_limit_is_refused_and_the_limit_is_not() {
                     );
                     let larger = wrap(make(key, limit + 1));
                     let problem = bounds::check(&components, &name, larger).unwrap_err();
-                    assert_eq!(problem.code, crate::model::Code::Invalid);
+                    assert_eq!(problem.code, crate::model::ProblemCode::Invalid);
                     assert!(
                         problem.detail.contains(&format!("at most {limit}")),
                         "{problem}"

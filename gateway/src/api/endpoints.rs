@@ -5,13 +5,15 @@ use std::net::IpAddr;
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::{
-    agent::core::Core,
+    agent::controller::Controller,
     api::{
-        Shared,
-        caller::{Endpoints, In, Read},
+        AppState,
+        caller::{Authorized, Endpoints, Read},
         page::{Page, PageRequest},
-        request::{Body, Creation, Parameters, PathParts, reference_in_path},
-        response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
+        request::{
+            IdempotentJson, JsonBody, PathParameters, QueryParameters, parse_path_reference,
+        },
+        response::{ApiError, ApiResult, CreateResult, ReadErrors, WriteErrors, create_response},
         view::{self, CounterDetail, EndpointView},
     },
     model::{
@@ -21,36 +23,46 @@ use crate::{
     },
 };
 
-fn view_of(
-    core: &Core,
+fn build_view(
+    controller: &Controller,
     caller: &Principal,
     reference: &Reference,
     detail: CounterDetail,
-) -> Result<EndpointView, Refusal> {
-    let found = core.state.endpoints.get(reference);
+) -> Result<EndpointView, ApiError> {
+    let found = controller.state.endpoints.get(reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))?;
-    Ok(view::endpoint(core, caller, reference, record, detail)?)
+    Ok(view::endpoint(
+        controller, caller, reference, record, detail,
+    )?)
 }
 
 /// List a tenant's endpoints.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/endpoints", operation_id = "list_endpoints", tag = "endpoint",
     params(("tenant" = Name, Path, description = "The owner"), PageRequest),
-    responses((status = 200, body = Page<EndpointView>, description = "The endpoints, by name, without the drops of each reason"), LookProblems),
+    responses((status = 200, body = Page<EndpointView>, description = "The endpoints, by name, without the drops of each reason"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    Parameters(page): Parameters<PageRequest>,
-) -> Answer<Page<EndpointView>> {
-    let core = agent.core.lock().await;
-    if !core.state.tenants.contains_key(&caller.tenant) {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    QueryParameters(page): QueryParameters<PageRequest>,
+) -> ApiResult<Page<EndpointView>> {
+    let controller = agent.controller.lock().await;
+    if !controller.state.tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
-    let page = page.of(
-        State::owned(&core.state.endpoints, &caller.tenant).map(|(reference, _)| reference),
+    let page = page.paginate(
+        State::owned_by(&controller.state.endpoints, &caller.tenant)
+            .map(|(reference, _)| reference),
         |reference| reference.name.clone(),
-        |reference| view_of(&core, &caller.caller, reference, CounterDetail::Totals),
+        |reference| {
+            build_view(
+                &controller,
+                &caller.caller,
+                reference,
+                CounterDetail::Totals,
+            )
+        },
     )?;
     Ok(Json(page))
 }
@@ -66,34 +78,36 @@ pub(super) async fn list(
     responses(
         (status = 201, body = EndpointView, description = "It was created"),
         (status = 200, body = EndpointView, description = "It was there already, just so"),
-        ChangeProblems,
+        WriteErrors,
     ),
 )]
 pub(super) async fn create(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Endpoints>,
-    mut creation: Creation<EndpointRequest>,
-) -> Created<EndpointView> {
-    let attempt = creation.attempt();
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Endpoints>,
+    mut creation: IdempotentJson<EndpointRequest>,
+) -> CreateResult<EndpointView> {
+    let idempotency_key = creation.take_idempotency_key();
     let request = creation.request;
     let name = request.name.clone();
-    let mut core = agent.core.lock().await;
-    let new = core.change_once(&caller.caller, attempt, |state, context, policy| {
-        create_endpoint(state, context, policy, &caller.tenant, request)
-    })?;
+    let mut controller = agent.controller.lock().await;
+    let new = controller.change_idempotent(
+        &caller.caller,
+        idempotency_key,
+        |state, context, policy| create_endpoint(state, context, policy, &caller.tenant, request),
+    )?;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     let reference = &Reference::new(caller.tenant.clone(), name);
-    let created_now = core.state.endpoints.get(reference);
+    let created_now = controller.state.endpoints.get(reference);
     let ipv6 = created_now.is_some_and(|new| new.object.addresses.iter().any(IpAddr::is_ipv6));
-    drop(core);
+    drop(controller);
     if new && ipv6 {
         // Its network's interfaces must receive what is for the address's group.
-        agent.look().await?;
+        agent.refresh_host().await?;
     }
-    let core = agent.core.lock().await;
-    Ok(created(
+    let controller = agent.controller.lock().await;
+    Ok(create_response(
         new,
-        view_of(&core, &caller.caller, reference, CounterDetail::Drops)?,
+        build_view(&controller, &caller.caller, reference, CounterDetail::Drops)?,
     ))
 }
 
@@ -101,17 +115,17 @@ pub(super) async fn create(
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/endpoints/{name}", operation_id = "show_endpoint", tag = "endpoint",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 200, body = EndpointView, description = "The endpoint"), LookProblems),
+    responses((status = 200, body = EndpointView, description = "The endpoint"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Answer<EndpointView> {
-    let reference = &reference_in_path(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
-    let core = agent.core.lock().await;
-    Ok(Json(view_of(
-        &core,
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> ApiResult<EndpointView> {
+    let reference = &parse_path_reference(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
+    let controller = agent.controller.lock().await;
+    Ok(Json(build_view(
+        &controller,
         &caller.caller,
         reference,
         CounterDetail::Drops,
@@ -123,21 +137,21 @@ pub(super) async fn show(
     put, path = "/v1/tenants/{tenant}/endpoints/{name}", operation_id = "update_endpoint", tag = "endpoint",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
     request_body = EndpointRequest,
-    responses((status = 200, body = EndpointView, description = "The endpoint as it is now"), ChangeProblems),
+    responses((status = 200, body = EndpointView, description = "The endpoint as it is now"), WriteErrors),
 )]
 pub(super) async fn update(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Endpoints>,
-    PathParts(path): PathParts<(String, String)>,
-    Body(request, _permit): Body<EndpointRequest>,
-) -> Answer<EndpointView> {
-    let reference = &reference_in_path(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, context, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Endpoints>,
+    PathParameters(path): PathParameters<(String, String)>,
+    JsonBody(request, _permit): JsonBody<EndpointRequest>,
+) -> ApiResult<EndpointView> {
+    let reference = &parse_path_reference(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, context, _| {
         update_endpoint(state, context, reference, request)
     })?;
-    Ok(Json(view_of(
-        &core,
+    Ok(Json(build_view(
+        &controller,
         &caller.caller,
         reference,
         CounterDetail::Drops,
@@ -148,16 +162,16 @@ pub(super) async fn update(
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/endpoints/{name}", operation_id = "delete_endpoint", tag = "endpoint",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), ChangeProblems),
+    responses((status = 204, description = "It is gone"), WriteErrors),
 )]
 pub(super) async fn delete(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Endpoints>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Result<StatusCode, Refusal> {
-    let reference = &reference_in_path(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, _, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Endpoints>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reference = &parse_path_reference(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, _, _| {
         delete_endpoint(state, reference)
     })?;
     Ok(StatusCode::NO_CONTENT)

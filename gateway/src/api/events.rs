@@ -19,22 +19,22 @@ use utoipa::IntoParams;
 
 use crate::{
     api::{
-        Shared,
-        admission::{Admission, Place},
-        caller::{Caller, Presented},
+        AppState,
+        admission::{Admission, ConcurrencyPermit},
+        caller::{Caller, CallerCredential},
         page::{Page, checked_limit},
-        request::Parameters,
-        response::{LookProblems, Refusal},
+        request::QueryParameters,
+        response::{ApiError, ReadErrors},
     },
     model::{
         Kind, Principal, Problem,
-        event::{Action, Event, Recorded},
+        event::{Action, Event, StoredEvent},
         event_id::EventId,
     },
 };
 
 /// Longest time between two looks at a stream's credential, in case that the clock was set.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Which events are wanted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
@@ -62,7 +62,7 @@ pub struct EventsRequest {
 }
 
 impl EventsRequest {
-    fn wants(&self, recorded: &Recorded) -> bool {
+    fn matches(&self, recorded: &StoredEvent) -> bool {
         let event = &recorded.event;
         self.kind.is_none_or(|kind| kind == event.kind)
             && self.action.is_none_or(|action| action == event.action)
@@ -78,27 +78,27 @@ impl EventsRequest {
             (Page<Event> = "application/json"),
             (String = "text/event-stream"),
         )),
-        LookProblems,
+        ReadErrors,
     ),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     Caller(caller): Caller,
-    Extension(presented): Extension<Presented>,
+    Extension(caller_credential): Extension<CallerCredential>,
     Extension(admission): Extension<Arc<Admission>>,
     headers: HeaderMap,
-    Parameters(request): Parameters<EventsRequest>,
-) -> Result<Response, Refusal> {
+    QueryParameters(request): QueryParameters<EventsRequest>,
+) -> Result<Response, ApiError> {
     let limit = checked_limit(request.limit)?;
     if request.follow {
-        let place = admission.stream(&caller)?;
-        return follow(agent, presented, place, &headers, request).await;
+        let permit = admission.acquire_stream(&caller)?;
+        return follow(agent, caller_credential, permit, &headers, request).await;
     }
-    let core = agent.core.lock().await;
-    let found = core
-        .journal
-        .seen_by(&caller, request.after.unwrap_or_default());
-    let seen = found.filter_map(|recorded| wanted(&request, recorded, &caller));
+    let controller = agent.controller.lock().await;
+    let found = controller
+        .event_log
+        .events_visible_to(&caller, request.after.unwrap_or_default());
+    let seen = found.filter_map(|recorded| select_event(&request, recorded, &caller));
     let (items, next) = if request.after.is_some() {
         let mut seen = seen.peekable();
         let items: Vec<Event> = seen.by_ref().take(limit).collect();
@@ -114,30 +114,34 @@ pub(super) async fn list(
     Ok(Json(Page { items, next }).into_response())
 }
 
-fn wanted(request: &EventsRequest, recorded: &Recorded, principal: &Principal) -> Option<Event> {
-    if request.wants(recorded) {
-        recorded.seen_by(principal)
+fn select_event(
+    request: &EventsRequest,
+    recorded: &StoredEvent,
+    principal: &Principal,
+) -> Option<Event> {
+    if request.matches(recorded) {
+        recorded.redacted_for(principal)
     } else {
         None
     }
 }
 
-struct Follower {
-    agent: Shared,
-    presented: Presented,
+struct EventFollower {
+    agent: AppState,
+    caller_credential: CallerCredential,
     request: EventsRequest,
     last: EventId,
     watch: watch::Receiver<EventId>,
-    _place: Place,
+    _permit: ConcurrencyPermit,
 }
 
 async fn follow(
-    agent: Shared,
-    presented: Presented,
-    place: Place,
+    agent: AppState,
+    caller_credential: CallerCredential,
+    permit: ConcurrencyPermit,
     headers: &HeaderMap,
     request: EventsRequest,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let resumed = match headers.get("last-event-id") {
         None => None,
         Some(value) => Some(
@@ -148,17 +152,19 @@ async fn follow(
                 .ok_or_else(|| Problem::invalid("Last-Event-ID", "it must be an event's id"))?,
         ),
     };
-    let core = agent.core.lock().await;
-    let last = resumed.or(request.after).unwrap_or(core.journal.last());
-    let watch = core.journal.watch();
-    drop(core);
-    let follower = Follower {
+    let controller = agent.controller.lock().await;
+    let last = resumed
+        .or(request.after)
+        .unwrap_or(controller.event_log.last());
+    let watch = controller.event_log.subscribe();
+    drop(controller);
+    let follower = EventFollower {
         agent: Arc::clone(&agent),
-        presented,
+        caller_credential,
         request,
         last,
         watch,
-        _place: place,
+        _permit: permit,
     };
     let batches = stream::unfold(follower, async |mut follower| {
         let batch = follower.next().await?;
@@ -174,13 +180,13 @@ async fn follow(
     Ok(response)
 }
 
-impl Follower {
+impl EventFollower {
     /// Returns the next events; none once the credential is revoked, has expired, or gives no role any more.
     async fn next(&mut self) -> Option<Vec<Result<sse::Event, Infallible>>> {
         loop {
             // Whatever is committed from here on wakes the stream again: changes of its credential, too.
             self.watch.mark_unchanged();
-            let (batch, expiry) = self.look().await?;
+            let (batch, expiry) = self.poll_events().await?;
             if !batch.is_empty() {
                 let events = batch.iter().filter_map(|event| {
                     let id = event.id.to_string();
@@ -188,11 +194,12 @@ impl Follower {
                 });
                 return Some(events.collect());
             }
-            let left = expiry.map(|end| Duration::try_from(end.duration_since(Timestamp::now())));
-            let wait = match left {
-                Some(Ok(left)) => left.min(LOOK_AGAIN),
+            let remaining =
+                expiry.map(|end| Duration::try_from(end.duration_since(Timestamp::now())));
+            let wait = match remaining {
+                Some(Ok(left)) => left.min(RECHECK_INTERVAL),
                 Some(Err(_)) => Duration::ZERO,
-                None => LOOK_AGAIN,
+                None => RECHECK_INTERVAL,
             };
             let changed = tokio::time::timeout(wait, self.watch.changed()).await;
             if matches!(changed, Ok(Err(_))) {
@@ -202,21 +209,23 @@ impl Follower {
     }
 
     /// Returns the events since the last look, and the time at which the credential expires.
-    async fn look(&mut self) -> Option<(Vec<Event>, Option<Timestamp>)> {
-        let Presented { credential, from } = &self.presented;
-        credential.prepare(Timestamp::now());
-        let core = self.agent.core.lock().await;
-        let principal = credential.principal(&core.state, Timestamp::now(), from)?;
+    async fn poll_events(&mut self) -> Option<(Vec<Event>, Option<Timestamp>)> {
+        let CallerCredential { credential, from } = &self.caller_credential;
+        credential.verify_in_advance(Timestamp::now());
+        let controller = self.agent.controller.lock().await;
+        let principal = credential.principal(&controller.state, Timestamp::now(), from)?;
         principal.require_any_role().ok()?;
-        let found = core.journal.seen_by(&principal, self.last);
+        let found = controller
+            .event_log
+            .events_visible_to(&principal, self.last);
         let batch: Vec<_> = found
-            .filter_map(|recorded| wanted(&self.request, recorded, &principal))
+            .filter_map(|recorded| select_event(&self.request, recorded, &principal))
             .take(1_000)
             .collect();
         match batch.last() {
             Some(event) => self.last = event.id,
-            None => self.last = self.last.max(core.journal.last()),
+            None => self.last = self.last.max(controller.event_log.last()),
         }
-        Some((batch, credential.expiry(&core.state)))
+        Some((batch, credential.expiry(&controller.state)))
     }
 }

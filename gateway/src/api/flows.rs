@@ -6,11 +6,11 @@ use utoipa::IntoParams;
 
 use crate::{
     api::{
-        Shared,
+        AppState,
         caller::Caller,
         page::{Page, checked_limit},
-        request::Parameters,
-        response::{Answer, LookProblems},
+        request::QueryParameters,
+        response::{ApiResult, ReadErrors},
         view::{self, FlowView},
     },
     model::{Kind, Permission, Problem, Reference},
@@ -34,31 +34,31 @@ pub struct FlowsRequest {
 #[utoipa::path(
     get, path = "/v1/flows", operation_id = "list_flows", tag = "flow",
     params(FlowsRequest),
-    responses((status = 200, body = Page<FlowView>, description = "Flows, by client"), LookProblems),
+    responses((status = 200, body = Page<FlowView>, description = "Flows, by client"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     Caller(caller): Caller,
-    Parameters(request): Parameters<FlowsRequest>,
-) -> Answer<Page<FlowView>> {
+    QueryParameters(request): QueryParameters<FlowsRequest>,
+) -> ApiResult<Page<FlowView>> {
     let limit = checked_limit(request.limit)?;
     match &request.endpoint {
         None => caller.require_operator()?,
         Some(endpoint) => caller.require(&endpoint.tenant, Permission::Read)?,
     }
-    let core = agent.core.lock().await;
+    let controller = agent.controller.lock().await;
     let slot = match &request.endpoint {
         None => None,
         Some(reference) => {
-            let found = core.state.endpoints.get(reference);
+            let found = controller.state.endpoints.get(reference);
             let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))?;
             Some(record.object.connection.slot)
         }
     };
-    let flows = tokio::task::block_in_place(|| core.flows(slot, limit))?;
+    let flows = tokio::task::block_in_place(|| controller.list_flows(slot, limit))?;
     let mut items: Vec<FlowView> = flows
         .iter()
-        .map(|found| view::flow(&core, &caller, found))
+        .map(|found| view::flow(&controller, &caller, found))
         .collect();
     items.sort_by_key(|flow| flow.client);
     Ok(Json(Page { items, next: None }))

@@ -4,11 +4,11 @@ use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::{
     api::{
-        Shared,
-        caller::{Access, In, Read},
+        AppState,
+        caller::{Authorized, ManageCredentials, Read},
         page::{Page, PageRequest},
-        request::{Body, Parameters, PathParts, reference_in_path},
-        response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
+        request::{JsonBody, PathParameters, QueryParameters, parse_path_reference},
+        response::{ApiError, ApiResult, CreateResult, ReadErrors, WriteErrors, create_response},
         view::{self, IdentityView},
     },
     model::{
@@ -22,19 +22,19 @@ use crate::{
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/identities", operation_id = "list_identities", tag = "identity",
     params(("tenant" = Name, Path, description = "The owner"), PageRequest),
-    responses((status = 200, body = Page<IdentityView>, description = "The identities, by name"), LookProblems),
+    responses((status = 200, body = Page<IdentityView>, description = "The identities, by name"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    Parameters(page): Parameters<PageRequest>,
-) -> Answer<Page<IdentityView>> {
-    let core = agent.core.lock().await;
-    if !core.state.tenants.contains_key(&caller.tenant) {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    QueryParameters(page): QueryParameters<PageRequest>,
+) -> ApiResult<Page<IdentityView>> {
+    let controller = agent.controller.lock().await;
+    if !controller.state.tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
-    let page = page.of(
-        State::owned(&core.state.identities, &caller.tenant),
+    let page = page.paginate(
+        State::owned_by(&controller.state.identities, &caller.tenant),
         |(reference, _)| reference.name.clone(),
         |(reference, record)| Ok(view::identity(reference, record)),
     )?;
@@ -49,38 +49,38 @@ pub(super) async fn list(
     responses(
         (status = 201, body = IdentityView, description = "It was created"),
         (status = 200, body = IdentityView, description = "It was there already, just so"),
-        ChangeProblems,
+        WriteErrors,
     ),
 )]
 pub(super) async fn create(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Access>,
-    Body(request, _permit): Body<IdentityRequest>,
-) -> Created<IdentityView> {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageCredentials>,
+    JsonBody(request, _permit): JsonBody<IdentityRequest>,
+) -> CreateResult<IdentityView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
-    let mut core = agent.core.lock().await;
-    let new = core.change(&caller.caller, |state, context, policy| {
+    let mut controller = agent.controller.lock().await;
+    let new = controller.change(&caller.caller, |state, context, policy| {
         create_identity(state, context, policy, &caller.tenant, request)
     })?;
-    let found = core.state.identities.get(&reference);
+    let found = controller.state.identities.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Identity, &reference))?;
-    Ok(created(new, view::identity(&reference, record)))
+    Ok(create_response(new, view::identity(&reference, record)))
 }
 
 /// Show an identity.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/identities/{name}", operation_id = "show_identity", tag = "identity",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 200, body = IdentityView, description = "The identity"), LookProblems),
+    responses((status = 200, body = IdentityView, description = "The identity"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Answer<IdentityView> {
-    let reference = reference_in_path(Kind::Identity, caller.tenant.clone(), &path.1)?;
-    let core = agent.core.lock().await;
-    let found = core.state.identities.get(&reference);
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> ApiResult<IdentityView> {
+    let reference = parse_path_reference(Kind::Identity, caller.tenant.clone(), &path.1)?;
+    let controller = agent.controller.lock().await;
+    let found = controller.state.identities.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Identity, &reference))?;
     Ok(Json(view::identity(&reference, record)))
 }
@@ -89,16 +89,16 @@ pub(super) async fn show(
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/identities/{name}", operation_id = "delete_identity", tag = "identity",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), ChangeProblems),
+    responses((status = 204, description = "It is gone"), WriteErrors),
 )]
 pub(super) async fn delete(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Access>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Result<StatusCode, Refusal> {
-    let reference = reference_in_path(Kind::Identity, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, _, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageCredentials>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reference = parse_path_reference(Kind::Identity, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, _, _| {
         delete_identity(state, &reference)
     })?;
     Ok(StatusCode::NO_CONTENT)

@@ -1,6 +1,6 @@
 //! The table of what bodies may hold, by route and caller.
 
-use crate::{api::decode::Bounds, model::Principal, store::backup};
+use crate::{api::decode::DecodeBounds, model::Principal, store::backup};
 
 /// A class of routes whose bodies are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,45 +17,45 @@ pub(super) struct BodyLimits {
     /// Bytes.
     pub(super) bytes: usize,
     /// Bounds of the decoded content.
-    pub(super) bounds: Bounds,
+    pub(super) bounds: DecodeBounds,
 }
 
-const OBJECT: BodyLimits = BodyLimits {
+const OBJECT_LIMITS: BodyLimits = BodyLimits {
     bytes: 1 << 20,
-    bounds: Bounds {
+    bounds: DecodeBounds {
         memory: 8 << 20,
         elements: 10_000,
     },
 };
 
 /// Room for 10,000 endpoints with their connections.
-const TENANTS_MANIFEST: BodyLimits = BodyLimits {
+const TENANT_MANIFEST_LIMITS: BodyLimits = BodyLimits {
     bytes: 4 << 20,
-    bounds: Bounds {
+    bounds: DecodeBounds {
         memory: 16 << 20,
         elements: 20_000,
     },
 };
 
 /// Room for 100,000 endpoints with their connections: some 25 MB of text, and 65 MB decoded.
-const OPERATORS_MANIFEST: BodyLimits = BodyLimits {
+const OPERATOR_MANIFEST_LIMITS: BodyLimits = BodyLimits {
     bytes: 48 << 20,
-    bounds: Bounds {
+    bounds: DecodeBounds {
         memory: 72 << 20,
         elements: 250_000,
     },
 };
 
 /// The largest backup that the operator may restore, in bytes.
-pub(super) const BACKUP_BYTES: usize = backup::MOST_BYTES;
+pub(super) const MAX_BACKUP_BYTES: usize = backup::MAX_BYTES;
 
 impl BodyLimits {
     /// Returns the limits of a caller's body.
-    pub(super) fn of(class: BodyClass, caller: &Principal) -> Self {
+    pub(super) fn for_caller(class: BodyClass, caller: &Principal) -> Self {
         match class {
-            BodyClass::Object => OBJECT,
-            BodyClass::Manifest if caller.is_operator() => OPERATORS_MANIFEST,
-            BodyClass::Manifest => TENANTS_MANIFEST,
+            BodyClass::Object => OBJECT_LIMITS,
+            BodyClass::Manifest if caller.is_operator() => OPERATOR_MANIFEST_LIMITS,
+            BodyClass::Manifest => TENANT_MANIFEST_LIMITS,
         }
     }
 }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
     use crate::{
         api::decode::decode,
-        model::{Code, Problem, manifest::Manifest},
+        model::{Problem, ProblemCode, manifest::Manifest},
     };
 
     /// Decodes a manifest of so many endpoints, each with its connection.
@@ -95,15 +95,15 @@ mod tests {
 
     #[test]
     fn the_operator_applies_a_hundred_thousand_endpoints_at_once_and_a_tenant_ten_thousand() {
-        assert_eq!(decoded(100_000, OPERATORS_MANIFEST), Ok(100_000));
-        assert_eq!(decoded(10_000, TENANTS_MANIFEST), Ok(10_000));
+        assert_eq!(decoded(100_000, OPERATOR_MANIFEST_LIMITS), Ok(100_000));
+        assert_eq!(decoded(10_000, TENANT_MANIFEST_LIMITS), Ok(10_000));
         let refusal = decoded(
             15_000,
             BodyLimits {
                 bytes: usize::MAX,
-                ..OBJECT
+                ..OBJECT_LIMITS
             },
         );
-        assert_eq!(refusal.unwrap_err().code, Code::TooLarge);
+        assert_eq!(refusal.unwrap_err().code, ProblemCode::TooLarge);
     }
 }

@@ -41,18 +41,18 @@ use axum::{
 
 use crate::{
     agent::Agent,
-    api::{caller::Gate, response::Refusal},
-    model::{Code, Problem},
+    api::{caller::AuthenticationState, response::ApiError},
+    model::{Problem, ProblemCode},
 };
 
 pub use {admission::Admission, document::document};
 
 /// State that handlers share.
-type Shared = Arc<Agent>;
+type AppState = Arc<Agent>;
 
-fn router(agent: Shared, admission: Arc<Admission>) -> Router {
+fn router(agent: AppState, admission: Arc<Admission>) -> Router {
     let (known, document) = document::routes();
-    let gate = Gate {
+    let gate = AuthenticationState {
         agent: Arc::clone(&agent),
         admission: Arc::clone(&admission),
     };
@@ -60,14 +60,14 @@ fn router(agent: Shared, admission: Arc<Admission>) -> Router {
     let meter = middleware::from_fn_with_state(admission, caller::meter_unauthenticated);
     Router::new()
         .merge(known.route_layer(authenticate))
-        .merge(document::open_routes(&document))
+        .merge(document::unauthenticated_routes(&document))
         .fallback(async |uri: Uri| {
             let detail = format!("there is nothing at {}", uri.path());
-            Refusal::from(Problem::new(Code::NotFound, detail))
+            ApiError::from(Problem::new(ProblemCode::NotFound, detail))
         })
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             let detail = format!("{} does not take {method}", uri.path());
-            Refusal::from(Problem::new(Code::MethodNotAllowed, detail))
+            ApiError::from(Problem::new(ProblemCode::MethodNotAllowed, detail))
         })
         // JSON bodies are read by `request`, with limits of their own; nothing else may read one by accident.
         .layer(DefaultBodyLimit::max(0))

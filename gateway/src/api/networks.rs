@@ -3,13 +3,15 @@
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::{
-    agent::core::Core,
+    agent::controller::Controller,
     api::{
-        Shared,
-        caller::{In, Operate, Read},
+        AppState,
+        caller::{Authorized, ManageGateway, Read},
         page::{Page, PageRequest},
-        request::{Body, Creation, Parameters, PathParts, reference_in_path},
-        response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
+        request::{
+            IdempotentJson, JsonBody, PathParameters, QueryParameters, parse_path_reference,
+        },
+        response::{ApiError, ApiResult, CreateResult, ReadErrors, WriteErrors, create_response},
         view::{self, NetworkView},
     },
     model::{
@@ -19,31 +21,31 @@ use crate::{
     },
 };
 
-fn view_of(core: &Core, reference: &Reference) -> Result<NetworkView, Refusal> {
-    let found = core.state.networks.get(reference);
+fn build_view(controller: &Controller, reference: &Reference) -> Result<NetworkView, ApiError> {
+    let found = controller.state.networks.get(reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Network, reference))?;
-    Ok(view::network(core, reference, record))
+    Ok(view::network(controller, reference, record))
 }
 
 /// List a tenant's networks.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/networks", operation_id = "list_networks", tag = "network",
     params(("tenant" = Name, Path, description = "The owner"), PageRequest),
-    responses((status = 200, body = Page<NetworkView>, description = "The networks, by name"), LookProblems),
+    responses((status = 200, body = Page<NetworkView>, description = "The networks, by name"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    Parameters(page): Parameters<PageRequest>,
-) -> Answer<Page<NetworkView>> {
-    let core = agent.core.lock().await;
-    if !core.state.tenants.contains_key(&caller.tenant) {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    QueryParameters(page): QueryParameters<PageRequest>,
+) -> ApiResult<Page<NetworkView>> {
+    let controller = agent.controller.lock().await;
+    if !controller.state.tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
-    let page = page.of(
-        State::owned(&core.state.networks, &caller.tenant).map(|(reference, _)| reference),
+    let page = page.paginate(
+        State::owned_by(&controller.state.networks, &caller.tenant).map(|(reference, _)| reference),
         |reference| reference.name.clone(),
-        |reference| view_of(&core, reference),
+        |reference| build_view(&controller, reference),
     )?;
     Ok(Json(page))
 }
@@ -59,44 +61,46 @@ pub(super) async fn list(
     responses(
         (status = 201, body = NetworkView, description = "It was created"),
         (status = 200, body = NetworkView, description = "It was there already, just so"),
-        ChangeProblems,
+        WriteErrors,
     ),
 )]
 pub(super) async fn create(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Operate>,
-    mut creation: Creation<NetworkRequest>,
-) -> Created<NetworkView> {
-    let attempt = creation.attempt();
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageGateway>,
+    mut creation: IdempotentJson<NetworkRequest>,
+) -> CreateResult<NetworkView> {
+    let idempotency_key = creation.take_idempotency_key();
     let request = creation.request;
     let name = request.name.clone();
-    let mut core = agent.core.lock().await;
-    let new = core.change_once(&caller.caller, attempt, |state, context, policy| {
-        create_network(state, context, policy, &caller.tenant, request)
-    })?;
-    drop(core);
+    let mut controller = agent.controller.lock().await;
+    let new = controller.change_idempotent(
+        &caller.caller,
+        idempotency_key,
+        |state, context, policy| create_network(state, context, policy, &caller.tenant, request),
+    )?;
+    drop(controller);
     // The host has to be looked at before what was asked for can be in force.
-    agent.look().await?;
-    let core = agent.core.lock().await;
+    agent.refresh_host().await?;
+    let controller = agent.controller.lock().await;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     let reference = &Reference::new(caller.tenant.clone(), name);
-    Ok(created(new, view_of(&core, reference)?))
+    Ok(create_response(new, build_view(&controller, reference)?))
 }
 
 /// Show a network.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/networks/{name}", operation_id = "show_network", tag = "network",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 200, body = NetworkView, description = "The network"), LookProblems),
+    responses((status = 200, body = NetworkView, description = "The network"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Answer<NetworkView> {
-    let reference = &reference_in_path(Kind::Network, caller.tenant.clone(), &path.1)?;
-    let core = agent.core.lock().await;
-    Ok(Json(view_of(&core, reference)?))
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> ApiResult<NetworkView> {
+    let reference = &parse_path_reference(Kind::Network, caller.tenant.clone(), &path.1)?;
+    let controller = agent.controller.lock().await;
+    Ok(Json(build_view(&controller, reference)?))
 }
 
 /// Change a network.
@@ -104,43 +108,43 @@ pub(super) async fn show(
     put, path = "/v1/tenants/{tenant}/networks/{name}", operation_id = "update_network", tag = "network",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
     request_body = NetworkRequest,
-    responses((status = 200, body = NetworkView, description = "The network as it is now"), ChangeProblems),
+    responses((status = 200, body = NetworkView, description = "The network as it is now"), WriteErrors),
 )]
 pub(super) async fn update(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Operate>,
-    PathParts(path): PathParts<(String, String)>,
-    Body(request, _permit): Body<NetworkRequest>,
-) -> Answer<NetworkView> {
-    let reference = &reference_in_path(Kind::Network, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, context, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageGateway>,
+    PathParameters(path): PathParameters<(String, String)>,
+    JsonBody(request, _permit): JsonBody<NetworkRequest>,
+) -> ApiResult<NetworkView> {
+    let reference = &parse_path_reference(Kind::Network, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, context, _| {
         update_network(state, context, reference, request)
     })?;
-    drop(core);
+    drop(controller);
     // The host has to be looked at before what was asked for can be in force.
-    agent.look().await?;
-    let core = agent.core.lock().await;
-    Ok(Json(view_of(&core, reference)?))
+    agent.refresh_host().await?;
+    let controller = agent.controller.lock().await;
+    Ok(Json(build_view(&controller, reference)?))
 }
 
 /// Delete a network that nothing is in.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/networks/{name}", operation_id = "delete_network", tag = "network",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), ChangeProblems),
+    responses((status = 204, description = "It is gone"), WriteErrors),
 )]
 pub(super) async fn delete(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Operate>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Result<StatusCode, Refusal> {
-    let reference = &reference_in_path(Kind::Network, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, _, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageGateway>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reference = &parse_path_reference(Kind::Network, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, _, _| {
         delete_network(state, reference)
     })?;
-    drop(core);
-    agent.look().await?;
+    drop(controller);
+    agent.refresh_host().await?;
     Ok(StatusCode::NO_CONTENT)
 }

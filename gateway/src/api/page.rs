@@ -5,7 +5,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::{api::response::Refusal, model::Problem};
+use crate::{api::response::ApiError, model::Problem};
 
 /// Which page is wanted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
@@ -33,7 +33,7 @@ pub struct Page<T> {
 }
 
 /// The most items on a page.
-pub const MOST_ITEMS: usize = 1_000;
+pub const MAX_ITEMS: usize = 1_000;
 
 /// How many items are wanted.
 ///
@@ -41,22 +41,22 @@ pub const MOST_ITEMS: usize = 1_000;
 /// None, or more than a page has.
 pub(super) fn checked_limit(limit: Option<usize>) -> Result<usize, Problem> {
     let limit = limit.unwrap_or(100);
-    if (1..=MOST_ITEMS).contains(&limit) {
+    if (1..=MAX_ITEMS).contains(&limit) {
         Ok(limit)
     } else {
-        let detail = format!("limit must be 1 to {MOST_ITEMS}");
+        let detail = format!("limit must be 1 to {MAX_ITEMS}");
         Err(Problem::invalid("limit", detail))
     }
 }
 
 impl PageRequest {
     /// The page of a list that is in the order of its keys.
-    pub(super) fn of<T, K: Ord + ToString + FromStr, V>(
+    pub(super) fn paginate<T, K: Ord + ToString + FromStr, V>(
         &self,
         list: impl Iterator<Item = T>,
         key: impl Fn(&T) -> K,
-        view: impl Fn(T) -> Result<V, Refusal>,
-    ) -> Result<Page<V>, Refusal> {
+        view: impl Fn(T) -> Result<V, ApiError>,
+    ) -> Result<Page<V>, ApiError> {
         let limit = checked_limit(self.limit)?;
         let after = match &self.after {
             None => None,
@@ -65,20 +65,20 @@ impl PageRequest {
                 Problem::invalid("after", detail)
             })?),
         };
-        let mut rest = list
+        let mut items_after = list
             .skip_while(|item| after.as_ref().is_some_and(|after| key(item) <= *after))
             .peekable();
         let mut items = Vec::new();
         let mut last = None;
         while items.len() < limit
-            && let Some(item) = rest.next()
+            && let Some(item) = items_after.next()
         {
             last = Some(key(&item).to_string());
             items.push(view(item)?);
         }
         Ok(Page {
             items,
-            next: last.filter(|_| rest.peek().is_some()),
+            next: last.filter(|_| items_after.peek().is_some()),
         })
     }
 }
@@ -98,7 +98,7 @@ mod tests {
                 after,
             };
             let page = request
-                .of(list.iter(), |item| (*item).clone(), |item| Ok(item.clone()))
+                .paginate(list.iter(), |item| (*item).clone(), |item| Ok(item.clone()))
                 .unwrap();
             assert!(page.items.len() <= 3);
             seen.extend(page.items);
@@ -113,7 +113,7 @@ mod tests {
             after: None,
         };
         assert!(
-            none.of(list.iter(), |item| (*item).clone(), |item| Ok(item.clone()))
+            none.paginate(list.iter(), |item| (*item).clone(), |item| Ok(item.clone()))
                 .is_err()
         );
     }

@@ -20,59 +20,59 @@ use tokio::time::timeout_at;
 use utoipa::{ToSchema, openapi::Components};
 
 use crate::{
-    agent::requests::Attempt,
     api::{
-        Shared,
+        AppState,
         admission::{Admission, BodyPermit},
-        caller::Presented,
+        caller::CallerCredential,
         decode::decode,
         document,
         limits::{BodyClass, BodyLimits},
-        response::Refusal,
+        response::ApiError,
     },
-    model::{Code, Kind, Name, Principal, Problem, Reference, bounds},
+    events::idempotency::IdempotencyKey,
+    model::{Kind, Name, Principal, Problem, ProblemCode, Reference, bounds},
 };
 
 /// Time within which a body must have arrived.
-const PATIENCE: Duration = Duration::from_secs(30);
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body, decoded. The room that it takes in memory is held until the handler has ended.
-pub(super) struct Body<T>(pub(super) T, pub(super) BodyPermit);
+pub(super) struct JsonBody<T>(pub(super) T, pub(super) BodyPermit);
 
-impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<Shared> for Body<T> {
-    type Rejection = Refusal;
+impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<AppState> for JsonBody<T> {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, agent: &Shared) -> Result<Self, Refusal> {
-        let received = Received::from_request(request, agent).await?;
+    async fn from_request(request: Request, agent: &AppState) -> Result<Self, ApiError> {
+        let received = ReceivedBody::from_request(request, agent).await?;
         let (request, (), permit) = received.decode(|_| ()).await?;
         Ok(Self(request, permit))
     }
 }
 
 /// A JSON body that creates something, once if there is an `Idempotency-Key` with it.
-pub(super) struct Creation<T> {
+pub(super) struct IdempotentJson<T> {
     pub(super) request: T,
-    attempt: Option<Attempt>,
+    idempotency_key: Option<IdempotencyKey>,
     _permit: BodyPermit,
 }
 
-impl<T> Creation<T> {
+impl<T> IdempotentJson<T> {
     /// Returns what a repetition of the request is recognised by.
-    pub(super) fn attempt(&mut self) -> Option<Attempt> {
-        self.attempt.take()
+    pub(super) fn take_idempotency_key(&mut self) -> Option<IdempotencyKey> {
+        self.idempotency_key.take()
     }
 }
 
-impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<Shared> for Creation<T> {
-    type Rejection = Refusal;
+impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<AppState> for IdempotentJson<T> {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, agent: &Shared) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, agent: &AppState) -> Result<Self, ApiError> {
         let key = match request.headers().get("idempotency-key") {
             None => None,
             Some(value) => {
                 let text = value.to_str().ok();
-                let fit = text.filter(|text| (1..=255).contains(&text.len()));
-                let text = fit.ok_or_else(|| {
+                let valid = text.filter(|text| (1..=255).contains(&text.len()));
+                let text = valid.ok_or_else(|| {
                     let detail = "an Idempotency-Key has 1 to 255 characters of ASCII";
                     Problem::invalid("Idempotency-Key", detail)
                 })?;
@@ -80,53 +80,53 @@ impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<Shared> for Cr
             }
         };
         let path = request.uri().path().to_owned();
-        let received = Received::from_request(request, agent).await?;
+        let received = ReceivedBody::from_request(request, agent).await?;
         let caller = Arc::clone(&received.caller);
-        let (request, attempt, permit) = received
-            .decode(move |bytes| Some(Attempt::new(&caller, key.as_deref()?, &path, bytes)))
+        let (request, idempotency_key, permit) = received
+            .decode(move |bytes| Some(IdempotencyKey::new(&caller, key.as_deref()?, &path, bytes)))
             .await?;
         Ok(Self {
             request,
-            attempt,
+            idempotency_key,
             _permit: permit,
         })
     }
 }
 
 /// A body as it arrived, of a caller who still is what it was when the request began.
-struct Received {
+struct ReceivedBody {
     bytes: Vec<u8>,
     limits: BodyLimits,
     caller: Arc<Principal>,
     permit: BodyPermit,
 }
 
-impl Received {
-    async fn from_request(request: Request, agent: &Shared) -> Result<Self, Refusal> {
+impl ReceivedBody {
+    async fn from_request(request: Request, agent: &AppState) -> Result<Self, ApiError> {
         let extensions = request.extensions();
         let admission = extensions.get::<Arc<Admission>>().cloned();
         let caller = extensions.get::<Arc<Principal>>().cloned();
-        let presented = extensions.get::<Presented>().cloned();
-        let (Some(admission), Some(caller), Some(presented)) = (admission, caller, presented)
+        let credential = extensions.get::<CallerCredential>().cloned();
+        let (Some(admission), Some(caller), Some(credential)) = (admission, caller, credential)
         else {
-            return Err(Problem::new(Code::Internal, "the caller is not known").into());
+            return Err(Problem::new(ProblemCode::Internal, "the caller is not known").into());
         };
         caller.require_any_role()?;
         check_json(request.headers())?;
         let class = extensions.get::<BodyClass>().copied();
-        let limits = BodyLimits::of(class.unwrap_or(BodyClass::Object), &caller);
-        let mut permit = admission.body(&caller);
-        let reading = collect(request, limits.bytes, &mut permit);
-        let bytes = tokio::time::timeout(PATIENCE, reading)
+        let limits = BodyLimits::for_caller(class.unwrap_or(BodyClass::Object), &caller);
+        let mut permit = admission.body_permit(&caller);
+        let reading = read_body(request, limits.bytes, &mut permit);
+        let bytes = tokio::time::timeout(BODY_TIMEOUT, reading)
             .await
             .map_err(|_| {
                 Problem::new(
-                    Code::Malformed,
+                    ProblemCode::Malformed,
                     "the body took too long to come: send it faster",
                 )
             })??;
         // A body may take long. A credential that was revoked meanwhile must not change anything any more.
-        presented.expect_unchanged(agent, &caller).await?;
+        credential.expect_unchanged(agent, &caller).await?;
         Ok(Self {
             bytes,
             limits,
@@ -138,26 +138,26 @@ impl Received {
     /// Decodes the body, off the async workers if it is large, and has `look` look at its bytes.
     async fn decode<T: DeserializeOwned + ToSchema + Send + 'static, L: Send + 'static>(
         self,
-        look: impl FnOnce(&[u8]) -> L + Send + 'static,
-    ) -> Result<(T, L, BodyPermit), Refusal> {
+        inspect: impl FnOnce(&[u8]) -> L + Send + 'static,
+    ) -> Result<(T, L, BodyPermit), ApiError> {
         let Self {
             bytes,
             limits,
             permit,
             ..
         } = self;
-        let large = permit.is_large();
-        let work = move || -> Result<_, Problem> {
+        let is_large = permit.is_large();
+        let decode_body = move || -> Result<_, Problem> {
             let mut json = serde_json::Deserializer::from_slice(&bytes);
             bounds::check(&COMPONENTS, &T::name(), &mut json)?;
             let value = decode(&bytes, limits.bounds)?;
-            Ok((value, look(&bytes), permit))
+            Ok((value, inspect(&bytes), permit))
         };
-        if !large {
-            return Ok(work()?);
+        if !is_large {
+            return Ok(decode_body()?);
         }
-        let decoded = tokio::task::spawn_blocking(work).await;
-        Ok(decoded.map_err(|error| Problem::new(Code::Internal, error.to_string()))??)
+        let decoded = tokio::task::spawn_blocking(decode_body).await;
+        Ok(decoded.map_err(|error| Problem::new(ProblemCode::Internal, error.to_string()))??)
     }
 }
 
@@ -172,7 +172,7 @@ fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
         return Ok(());
     }
     let detail = "the body must be JSON: set Content-Type to application/json";
-    Err(Problem::new(Code::Malformed, detail))
+    Err(Problem::new(ProblemCode::Malformed, detail))
 }
 
 /// The schemas of all bodies, made once.
@@ -180,14 +180,14 @@ static COMPONENTS: LazyLock<Components> =
     LazyLock::new(|| document().components.unwrap_or_default());
 
 /// Reads a body. One whose announced length is too large is refused before any of it is read.
-async fn collect(
+async fn read_body(
     request: Request,
     limit: usize,
     permit: &mut BodyPermit,
-) -> Result<Vec<u8>, Refusal> {
+) -> Result<Vec<u8>, ApiError> {
     let too_large = || {
         let detail = format!("the body is larger than the {limit} bytes that are taken here");
-        Problem::new(Code::TooLarge, detail)
+        Problem::new(ProblemCode::TooLarge, detail)
     };
     let announced = request.headers().get(CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -204,7 +204,7 @@ async fn collect(
                 .map_err(|_| {
                     let detail =
                         "the body arrives too slowly: send large ones at 16 KiB a second or more";
-                    Problem::new(Code::Malformed, detail)
+                    Problem::new(ProblemCode::Malformed, detail)
                 })?,
         };
         let Some(chunk) = next else {
@@ -212,47 +212,51 @@ async fn collect(
         };
         let chunk = chunk.map_err(|error| {
             let detail = format!("the body broke off: {error}");
-            Problem::new(Code::Malformed, detail)
+            Problem::new(ProblemCode::Malformed, detail)
         })?;
         let size = bytes.len() + chunk.len();
         if size > limit {
             return Err(too_large().into());
         }
-        permit.grow(size)?;
+        permit.reserve(size)?;
         bytes.extend_from_slice(&chunk);
     }
 }
 
 /// Parameters behind the question mark.
-pub(super) struct Parameters<T>(pub(super) T);
+pub(super) struct QueryParameters<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
-    type Rejection = Refusal;
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameters<T> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Query::from_request_parts(parts, state).await {
             Ok(Query(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Problem::new(Code::Malformed, rejection.body_text()).into()),
+            Err(rejection) => {
+                Err(Problem::new(ProblemCode::Malformed, rejection.body_text()).into())
+            }
         }
     }
 }
 
 /// The parts of the path that stand for something.
-pub(super) struct PathParts<T>(pub(super) T);
+pub(super) struct PathParameters<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathParts<T> {
-    type Rejection = Refusal;
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathParameters<T> {
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match Path::from_request_parts(parts, state).await {
             Ok(Path(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Problem::new(Code::Malformed, rejection.body_text()).into()),
+            Err(rejection) => {
+                Err(Problem::new(ProblemCode::Malformed, rejection.body_text()).into())
+            }
         }
     }
 }
 
 /// A name in a path. What is no name is the name of nothing.
-pub(super) fn name_in_path(kind: Kind, text: &str) -> Result<Name, Problem> {
+pub(super) fn parse_path_name(kind: Kind, text: &str) -> Result<Name, Problem> {
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(80).collect();
         Problem::not_found(kind, &shown)
@@ -260,7 +264,7 @@ pub(super) fn name_in_path(kind: Kind, text: &str) -> Result<Name, Problem> {
 }
 
 /// The name in a path, of something that the tenant has.
-pub(super) fn reference_in_path(
+pub(super) fn parse_path_reference(
     kind: Kind,
     tenant: Name,
     name: &(impl AsRef<str> + Display),

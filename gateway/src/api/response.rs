@@ -16,7 +16,7 @@ use utoipa::{
     openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
 };
 
-use crate::model::{Code, Problem, text::escaped};
+use crate::model::{Problem, ProblemCode, text::escaped};
 
 /// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -31,7 +31,7 @@ pub struct ProblemDocument {
     /// What was wrong here, and what to do.
     pub detail: String,
     /// What kind of problem it is; stable.
-    pub code: Code,
+    pub code: ProblemCode,
     /// The field at fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
@@ -39,15 +39,15 @@ pub struct ProblemDocument {
 
 /// A refusal on its way out.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ApiError {
     problem: Problem,
     /// Seconds after which another try may be worthwhile.
     retry_after: Option<u64>,
 }
 
-impl Refusal {
+impl ApiError {
     /// Makes a refusal that holds for so many seconds.
-    pub(super) const fn later(problem: Problem, seconds: u64) -> Self {
+    pub(super) const fn with_retry_after(problem: Problem, seconds: u64) -> Self {
         Self {
             problem,
             retry_after: Some(seconds),
@@ -55,7 +55,7 @@ impl Refusal {
     }
 }
 
-impl From<Problem> for Refusal {
+impl From<Problem> for ApiError {
     fn from(problem: Problem) -> Self {
         Self {
             problem,
@@ -64,19 +64,19 @@ impl From<Problem> for Refusal {
     }
 }
 
-impl From<anyhow::Error> for Refusal {
+impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> Self {
         log::error!("api: request failed error=\"{error:#}\"");
         // The chain of causes names files and system calls, which are not the caller's business.
         Problem::new(
-            Code::Internal,
+            ProblemCode::Internal,
             "the gateway failed: the agent's log has the details",
         )
         .into()
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> axum::response::Response {
         let Problem {
             code,
@@ -96,7 +96,7 @@ impl IntoResponse for Refusal {
         };
         let kind = [(CONTENT_TYPE, "application/problem+json")];
         let mut response = (status, kind, Json(document)).into_response();
-        if code == Code::Unauthenticated {
+        if code == ProblemCode::Unauthenticated {
             // RFC 6750, section 3.
             let challenge = HeaderValue::from_static("Bearer realm=\"gateway\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
@@ -109,13 +109,13 @@ impl IntoResponse for Refusal {
 }
 
 /// What a handler returns.
-pub(super) type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type ApiResult<T> = Result<Json<T>, ApiError>;
 
 /// What one that creates something returns.
-pub(super) type Created<T> = Result<(StatusCode, Json<T>), Refusal>;
+pub(super) type CreateResult<T> = Result<(StatusCode, Json<T>), ApiError>;
 
 /// Says that something was created, or that it was there already, just so.
-pub(super) fn created<T>(new: bool, view: T) -> (StatusCode, Json<T>) {
+pub(super) fn create_response<T>(new: bool, view: T) -> (StatusCode, Json<T>) {
     let status = if new {
         StatusCode::CREATED
     } else {
@@ -125,12 +125,12 @@ pub(super) fn created<T>(new: bool, view: T) -> (StatusCode, Json<T>) {
 }
 
 /// The refusals that requests which only look can meet.
-pub(super) struct LookProblems;
+pub(super) struct ReadErrors;
 
 /// The refusals that requests which change something can meet.
-pub(super) struct ChangeProblems;
+pub(super) struct WriteErrors;
 
-fn problems(codes: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+fn problem_responses(codes: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     let document = || {
         ContentBuilder::new()
             .schema(Some(Ref::from_schema_name("ProblemDocument")))
@@ -145,7 +145,7 @@ fn problems(codes: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
     responses.collect()
 }
 
-const LOOK: [(&str, &str); 7] = [
+const READ_ERRORS: [(&str, &str); 7] = [
     ("400", "The request can't be understood"),
     ("401", "Who asks is not known"),
     ("403", "Who asks may not do this"),
@@ -158,7 +158,7 @@ const LOOK: [(&str, &str); 7] = [
     ("500", "The gateway failed"),
 ];
 
-const CHANGE: [(&str, &str); 3] = [
+const WRITE_ERRORS: [(&str, &str); 3] = [
     ("409", "Something that is there does not allow it"),
     ("413", "The body is too large"),
     (
@@ -167,16 +167,16 @@ const CHANGE: [(&str, &str); 3] = [
     ),
 ];
 
-impl IntoResponses for LookProblems {
+impl IntoResponses for ReadErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        problems(&LOOK)
+        problem_responses(&READ_ERRORS)
     }
 }
 
-impl IntoResponses for ChangeProblems {
+impl IntoResponses for WriteErrors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let mut all = problems(&LOOK);
-        all.extend(problems(&CHANGE));
+        let mut all = problem_responses(&READ_ERRORS);
+        all.extend(problem_responses(&WRITE_ERRORS));
         all
     }
 }

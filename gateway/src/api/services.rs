@@ -6,13 +6,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use crate::{
-    agent::core::Core,
+    agent::controller::Controller,
     api::{
-        Shared,
-        caller::{In, Read, Services},
+        AppState,
+        caller::{Authorized, Read, Services},
         page::{Page, PageRequest},
-        request::{Body, Creation, Parameters, PathParts, reference_in_path},
-        response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
+        request::{
+            IdempotentJson, JsonBody, PathParameters, QueryParameters, parse_path_reference,
+        },
+        response::{ApiError, ApiResult, CreateResult, ReadErrors, WriteErrors, create_response},
         view::{self, ServiceView},
     },
     model::{
@@ -26,38 +28,38 @@ use crate::{
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-pub struct DeleteService {
+pub struct DeleteServiceParameters {
     /// Even though connections are approved: they are cut.
     #[serde(default)]
     #[param(default = false)]
     pub force: bool,
 }
 
-fn view_of(core: &Core, reference: &Reference) -> Result<ServiceView, Refusal> {
-    let found = core.state.services.get(reference);
+fn build_view(controller: &Controller, reference: &Reference) -> Result<ServiceView, ApiError> {
+    let found = controller.state.services.get(reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Service, reference))?;
-    Ok(view::service(core, reference, record))
+    Ok(view::service(controller, reference, record))
 }
 
 /// List a tenant's services.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/services", operation_id = "list_services", tag = "service",
     params(("tenant" = Name, Path, description = "The owner"), PageRequest),
-    responses((status = 200, body = Page<ServiceView>, description = "The services, by name"), LookProblems),
+    responses((status = 200, body = Page<ServiceView>, description = "The services, by name"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    Parameters(page): Parameters<PageRequest>,
-) -> Answer<Page<ServiceView>> {
-    let core = agent.core.lock().await;
-    if !core.state.tenants.contains_key(&caller.tenant) {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    QueryParameters(page): QueryParameters<PageRequest>,
+) -> ApiResult<Page<ServiceView>> {
+    let controller = agent.controller.lock().await;
+    if !controller.state.tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
-    let page = page.of(
-        State::owned(&core.state.services, &caller.tenant).map(|(reference, _)| reference),
+    let page = page.paginate(
+        State::owned_by(&controller.state.services, &caller.tenant).map(|(reference, _)| reference),
         |reference| reference.name.clone(),
-        |reference| view_of(&core, reference),
+        |reference| build_view(&controller, reference),
     )?;
     Ok(Json(page))
 }
@@ -73,44 +75,46 @@ pub(super) async fn list(
     responses(
         (status = 201, body = ServiceView, description = "It was created"),
         (status = 200, body = ServiceView, description = "It was there already, just so"),
-        ChangeProblems,
+        WriteErrors,
     ),
 )]
 pub(super) async fn create(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Services>,
-    mut creation: Creation<ServiceRequest>,
-) -> Created<ServiceView> {
-    let attempt = creation.attempt();
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Services>,
+    mut creation: IdempotentJson<ServiceRequest>,
+) -> CreateResult<ServiceView> {
+    let idempotency_key = creation.take_idempotency_key();
     let request = creation.request;
     let name = request.name.clone();
-    let mut core = agent.core.lock().await;
-    let new = core.change_once(&caller.caller, attempt, |state, context, policy| {
-        create_service(state, context, policy, &caller.tenant, request)
-    })?;
-    drop(core);
+    let mut controller = agent.controller.lock().await;
+    let new = controller.change_idempotent(
+        &caller.caller,
+        idempotency_key,
+        |state, context, policy| create_service(state, context, policy, &caller.tenant, request),
+    )?;
+    drop(controller);
     // The host has to be looked at before what was asked for can be in force.
-    agent.look().await?;
-    let core = agent.core.lock().await;
+    agent.refresh_host().await?;
+    let controller = agent.controller.lock().await;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     let reference = &Reference::new(caller.tenant.clone(), name);
-    Ok(created(new, view_of(&core, reference)?))
+    Ok(create_response(new, build_view(&controller, reference)?))
 }
 
 /// Show a service.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/services/{name}", operation_id = "show_service", tag = "service",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 200, body = ServiceView, description = "The service"), LookProblems),
+    responses((status = 200, body = ServiceView, description = "The service"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Answer<ServiceView> {
-    let reference = &reference_in_path(Kind::Service, caller.tenant.clone(), &path.1)?;
-    let core = agent.core.lock().await;
-    Ok(Json(view_of(&core, reference)?))
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> ApiResult<ServiceView> {
+    let reference = &parse_path_reference(Kind::Service, caller.tenant.clone(), &path.1)?;
+    let controller = agent.controller.lock().await;
+    Ok(Json(build_view(&controller, reference)?))
 }
 
 /// Change a service.
@@ -118,44 +122,44 @@ pub(super) async fn show(
     put, path = "/v1/tenants/{tenant}/services/{name}", operation_id = "update_service", tag = "service",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
     request_body = ServiceRequest,
-    responses((status = 200, body = ServiceView, description = "The service as it is now"), ChangeProblems),
+    responses((status = 200, body = ServiceView, description = "The service as it is now"), WriteErrors),
 )]
 pub(super) async fn update(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Services>,
-    PathParts(path): PathParts<(String, String)>,
-    Body(request, _permit): Body<ServiceRequest>,
-) -> Answer<ServiceView> {
-    let reference = &reference_in_path(Kind::Service, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, context, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Services>,
+    PathParameters(path): PathParameters<(String, String)>,
+    JsonBody(request, _permit): JsonBody<ServiceRequest>,
+) -> ApiResult<ServiceView> {
+    let reference = &parse_path_reference(Kind::Service, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, context, _| {
         update_service(state, context, reference, request)
     })?;
-    drop(core);
+    drop(controller);
     // The host has to be looked at before what was asked for can be in force.
-    agent.look().await?;
-    let core = agent.core.lock().await;
-    Ok(Json(view_of(&core, reference)?))
+    agent.refresh_host().await?;
+    let controller = agent.controller.lock().await;
+    Ok(Json(build_view(&controller, reference)?))
 }
 
 /// Delete a service; its connections are Disconnected.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/services/{name}", operation_id = "delete_service", tag = "service",
-    params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name"), DeleteService),
-    responses((status = 204, description = "It is gone"), ChangeProblems),
+    params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name"), DeleteServiceParameters),
+    responses((status = 204, description = "It is gone"), WriteErrors),
 )]
 pub(super) async fn delete(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Services>,
-    PathParts(path): PathParts<(String, String)>,
-    Parameters(options): Parameters<DeleteService>,
-) -> Result<StatusCode, Refusal> {
-    let reference = &reference_in_path(Kind::Service, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, context, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Services>,
+    PathParameters(path): PathParameters<(String, String)>,
+    QueryParameters(options): QueryParameters<DeleteServiceParameters>,
+) -> Result<StatusCode, ApiError> {
+    let reference = &parse_path_reference(Kind::Service, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, context, _| {
         delete_service(state, context, reference, options.force)
     })?;
-    drop(core);
-    agent.look().await?;
+    drop(controller);
+    agent.refresh_host().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -19,25 +19,25 @@ use tokio::{net::UnixListener, time::sleep};
 
 use crate::{
     api::{
-        Shared,
+        AppState,
         admission::Admission,
-        listener::{self, Limits, Registry, Timed},
+        listener::{self, ConnectionRegistry, ListenerLimits, WriteTimeoutStream},
         router,
-        source::Source,
+        source::ClientSource,
     },
     log_limit::LogLimit,
     model::Principal,
 };
 
 /// Bounds of the socket's connections. The kernel tells whose they are, so none is without authentication.
-const LIMITS: Limits = Limits {
-    all: 256,
-    of_source: 64,
+const LIMITS: ListenerLimits = ListenerLimits {
+    total: 256,
+    per_source: 64,
     authenticated: 256,
-    authenticated_of_principal: 64,
-    authenticated_of_tenant: 64,
+    authenticated_per_principal: 64,
+    authenticated_per_tenant: 64,
     unauthenticated: 256,
-    unauthenticated_of_source: 64,
+    unauthenticated_per_source: 64,
 };
 
 /// The client at the other end of the socket: root, or a member of its group.
@@ -48,9 +48,9 @@ pub(super) struct Peer {
 }
 
 /// Serves the API on the control socket, until the process ends.
-pub async fn serve(listener: UnixListener, agent: Shared, admission: Arc<Admission>) {
+pub async fn serve(listener: UnixListener, agent: AppState, admission: Arc<Admission>) {
     let router = router(agent, admission);
-    let registry = Registry::new(LIMITS);
+    let registry = ConnectionRegistry::new(LIMITS);
     let (failures, refusals) = (LogLimit::new(), LogLimit::new());
     loop {
         let stream = match listener.accept().await {
@@ -66,19 +66,27 @@ pub async fn serve(listener: UnixListener, agent: Shared, admission: Arc<Admissi
         };
         let credentials = stream.peer_cred();
         let uid = credentials.ok().map(|credentials| credentials.uid());
-        let Some(seat) = Registry::admit(&registry, Source::User(uid)) else {
+        let Some(registration) = ConnectionRegistry::register(&registry, ClientSource::User(uid))
+        else {
             if let Some(more) = refusals.admit() {
                 warn!("socket: refused a connection beyond the limits uid={uid:?}{more}");
             }
             continue;
         };
-        seat.authenticate(&Principal::operator("operator", "socket"));
+        registration.authenticate(&Principal::operator("operator", "socket"));
         let router = router.clone();
         tokio::spawn(async move {
             let extend = move |extensions: &mut Extensions| {
                 extensions.insert(Peer { uid });
             };
-            if let Err(error) = listener::serve(Timed::new(stream), &seat, router, extend).await {
+            if let Err(error) = listener::serve(
+                WriteTimeoutStream::new(stream),
+                &registration,
+                router,
+                extend,
+            )
+            .await
+            {
                 debug!("socket: {error:#}");
             }
         });
@@ -87,9 +95,9 @@ pub async fn serve(listener: UnixListener, agent: Shared, admission: Arc<Admissi
 
 /// A socket that is ready, but not where clients look for it yet.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedSocket {
     listener: StdListener,
-    hidden: PathBuf,
+    staging_path: PathBuf,
     path: PathBuf,
 }
 
@@ -98,7 +106,7 @@ pub struct Prepared {
 ///
 /// # Errors
 /// When it can't be made.
-pub fn prepare(path: &Path, group: &str) -> Result<Prepared> {
+pub fn prepare(path: &Path, group: &str) -> Result<PreparedSocket> {
     let hidden = path.with_extension("sock.new");
     let shown = hidden.display();
     match fs::remove_file(&hidden) {
@@ -120,21 +128,21 @@ pub fn prepare(path: &Path, group: &str) -> Result<Prepared> {
     }
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("could not set the mode of {shown}"))?;
-    Ok(Prepared {
+    Ok(PreparedSocket {
         listener,
-        hidden,
+        staging_path: hidden,
         path: path.to_owned(),
     })
 }
 
-impl Prepared {
+impl PreparedSocket {
     /// Puts it where clients look for it, in place of one that an earlier agent left.
     ///
     /// # Errors
     /// When it can't be put there.
     pub fn publish(self) -> Result<UnixListener> {
         let shown = self.path.display();
-        fs::rename(&self.hidden, &self.path)
+        fs::rename(&self.staging_path, &self.path)
             .with_context(|| format!("could not put the socket at {shown}"))?;
         self.listener.set_nonblocking(true)?;
         UnixListener::from_std(self.listener)

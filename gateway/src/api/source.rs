@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 /// A party at the other end of connections, as far as it can be told before it authenticates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Source {
+pub(super) enum ClientSource {
     /// A network address: one IPv4 address, or an IPv6 /64. A single subscriber or host is given a whole /64
     /// (RFC 6177, RFC 7934), so that its addresses can't be told apart from one another.
     Network(IpAddr),
@@ -12,9 +12,9 @@ pub(super) enum Source {
     User(Option<u32>),
 }
 
-impl Source {
+impl ClientSource {
     /// Returns the source of a peer's address. IPv4-mapped addresses are IPv4 addresses.
-    pub(super) fn of_address(address: IpAddr) -> Self {
+    pub(super) fn from_address(address: IpAddr) -> Self {
         Self::Network(match address.to_canonical() {
             IpAddr::V4(address) => address.into(),
             IpAddr::V6(address) => {
@@ -31,10 +31,10 @@ mod tests {
 
     #[test]
     fn neighbours_in_one_v6_network_are_one_source() {
-        let of = |text: &str| Source::of_address(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:1"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        let source = |text: &str| ClientSource::from_address(text.parse().unwrap());
+        assert_eq!(source("2001:db8::1"), source("2001:db8::ffff:0:1"));
+        assert_ne!(source("2001:db8::1"), source("2001:db8:0:1::1"));
+        assert_ne!(source("192.0.2.1"), source("192.0.2.2"));
+        assert_eq!(source("::ffff:192.0.2.1"), source("192.0.2.1"));
     }
 }

@@ -3,31 +3,33 @@
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::api::{
-    Shared,
+    AppState,
     caller::{Caller, Operator},
-    response::{Answer, LookProblems, ProblemDocument},
+    response::{ApiResult, ProblemDocument, ReadErrors},
     view::{self, CallerView, StatusView},
 };
 
 /// How the gateway is.
 #[utoipa::path(
     get, path = "/v1/status", operation_id = "show_status", tag = "gateway",
-    responses((status = 200, body = StatusView, description = "How it is"), LookProblems),
+    responses((status = 200, body = StatusView, description = "How it is"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     _operator: Operator,
-) -> Answer<StatusView> {
-    let core = agent.core.lock().await;
-    Ok(Json(tokio::task::block_in_place(|| view::status(&core))?))
+) -> ApiResult<StatusView> {
+    let controller = agent.controller.lock().await;
+    Ok(Json(tokio::task::block_in_place(|| {
+        view::status(&controller)
+    })?))
 }
 
 /// Who the gateway takes the caller for, and what the caller may do.
 #[utoipa::path(
     get, path = "/v1/whoami", operation_id = "show_caller", tag = "gateway",
-    responses((status = 200, body = CallerView, description = "Who asks"), LookProblems),
+    responses((status = 200, body = CallerView, description = "Who asks"), ReadErrors),
 )]
-pub(super) async fn caller(Caller(caller): Caller) -> Answer<CallerView> {
+pub(super) async fn caller(Caller(caller): Caller) -> ApiResult<CallerView> {
     Ok(Json(view::caller(&caller)))
 }
 
@@ -52,8 +54,8 @@ pub(super) async fn alive() -> &'static str {
         (status = 503, body = String, description = "Not yet"),
     ),
 )]
-pub(super) async fn ready(AgentState(agent): AgentState<Shared>) -> (StatusCode, &'static str) {
-    if agent.core.lock().await.in_step() {
+pub(super) async fn ready(AgentState(agent): AgentState<AppState>) -> (StatusCode, &'static str) {
+    if agent.controller.lock().await.in_sync() {
         (StatusCode::OK, "ready\n")
     } else {
         (

@@ -4,11 +4,11 @@ use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::{
     api::{
-        Shared,
-        caller::{Caller, In, Operate, Operator, Read},
+        AppState,
+        caller::{Authorized, Caller, ManageGateway, Operator, Read},
         page::{Page, PageRequest},
-        request::{Body, Creation, Parameters, PathParts, name_in_path},
-        response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
+        request::{IdempotentJson, JsonBody, PathParameters, QueryParameters, parse_path_name},
+        response::{ApiError, ApiResult, CreateResult, ReadErrors, WriteErrors, create_response},
         view::{self, TenantView},
     },
     model::{
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-fn view_of(state: &State, name: &Name) -> Result<TenantView, Problem> {
+fn build_view(state: &State, name: &Name) -> Result<TenantView, Problem> {
     let record = state
         .tenants
         .get(name)
@@ -30,19 +30,19 @@ fn view_of(state: &State, name: &Name) -> Result<TenantView, Problem> {
 #[utoipa::path(
     get, path = "/v1/tenants", operation_id = "list_tenants", tag = "tenant",
     params(PageRequest),
-    responses((status = 200, body = Page<TenantView>, description = "The tenants, by name"), LookProblems),
+    responses((status = 200, body = Page<TenantView>, description = "The tenants, by name"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     Caller(caller): Caller,
-    Parameters(page): Parameters<PageRequest>,
-) -> Answer<Page<TenantView>> {
-    let core = agent.core.lock().await;
-    let tenants = core.state.tenants.values();
-    let view = page.of(
-        tenants.filter(|record| caller.sees(&record.meta.name)),
+    QueryParameters(page): QueryParameters<PageRequest>,
+) -> ApiResult<Page<TenantView>> {
+    let controller = agent.controller.lock().await;
+    let tenants = controller.state.tenants.values();
+    let view = page.paginate(
+        tenants.filter(|record| caller.can_see(&record.meta.name)),
         |record| record.meta.name.clone(),
-        |record| Ok(view::tenant(&core.state, record)),
+        |record| Ok(view::tenant(&controller.state, record)),
     )?;
     Ok(Json(view))
 }
@@ -55,36 +55,36 @@ pub(super) async fn list(
     responses(
         (status = 201, body = TenantView, description = "It was created"),
         (status = 200, body = TenantView, description = "It was there already, just so"),
-        ChangeProblems,
+        WriteErrors,
     ),
 )]
 pub(super) async fn create(
-    AgentState(agent): AgentState<Shared>,
+    AgentState(agent): AgentState<AppState>,
     Operator(caller): Operator,
-    mut creation: Creation<TenantRequest>,
-) -> Created<TenantView> {
-    let attempt = creation.attempt();
+    mut creation: IdempotentJson<TenantRequest>,
+) -> CreateResult<TenantView> {
+    let idempotency_key = creation.take_idempotency_key();
     let name = creation.request.name.clone();
-    let mut core = agent.core.lock().await;
-    let new = core.change_once(&caller, attempt, |state, context, _| {
+    let mut controller = agent.controller.lock().await;
+    let new = controller.change_idempotent(&caller, idempotency_key, |state, context, _| {
         create_tenant(state, context, creation.request)
     })?;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
-    Ok(created(new, view_of(&core.state, &name)?))
+    Ok(create_response(new, build_view(&controller.state, &name)?))
 }
 
 /// Show a tenant.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}", operation_id = "show_tenant", tag = "tenant",
     params(("tenant" = Name, Path, description = "Its name")),
-    responses((status = 200, body = TenantView, description = "The tenant"), LookProblems),
+    responses((status = 200, body = TenantView, description = "The tenant"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-) -> Answer<TenantView> {
-    let core = agent.core.lock().await;
-    Ok(Json(view_of(&core.state, &caller.tenant)?))
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+) -> ApiResult<TenantView> {
+    let controller = agent.controller.lock().await;
+    Ok(Json(build_view(&controller.state, &caller.tenant)?))
 }
 
 /// Change a tenant's quotas and labels.
@@ -92,33 +92,33 @@ pub(super) async fn show(
     put, path = "/v1/tenants/{tenant}", operation_id = "update_tenant", tag = "tenant",
     params(("tenant" = Name, Path, description = "Its name")),
     request_body = TenantRequest,
-    responses((status = 200, body = TenantView, description = "The tenant as it is now"), ChangeProblems),
+    responses((status = 200, body = TenantView, description = "The tenant as it is now"), WriteErrors),
 )]
 pub(super) async fn update(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Operate>,
-    Body(request, _permit): Body<TenantRequest>,
-) -> Answer<TenantView> {
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, context, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageGateway>,
+    JsonBody(request, _permit): JsonBody<TenantRequest>,
+) -> ApiResult<TenantView> {
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, context, _| {
         update_tenant(state, context, &caller.tenant, request)
     })?;
-    Ok(Json(view_of(&core.state, &caller.tenant)?))
+    Ok(Json(build_view(&controller.state, &caller.tenant)?))
 }
 
 /// Delete a tenant that owns nothing.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}", operation_id = "delete_tenant", tag = "tenant",
     params(("tenant" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), ChangeProblems),
+    responses((status = 204, description = "It is gone"), WriteErrors),
 )]
 pub(super) async fn delete(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Operate>,
-    PathParts(name): PathParts<String>,
-) -> Result<StatusCode, Refusal> {
-    let name = name_in_path(Kind::Tenant, &name)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, _, _| delete_tenant(state, &name))?;
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageGateway>,
+    PathParameters(name): PathParameters<String>,
+) -> Result<StatusCode, ApiError> {
+    let name = parse_path_name(Kind::Tenant, &name)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, _, _| delete_tenant(state, &name))?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -17,15 +17,18 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     api::{
-        Shared,
+        AppState,
         admission::Admission,
-        listener::{self, HEAD_PATIENCE, Limits, Registry, Seat, Timed},
+        listener::{
+            self, ConnectionRegistry, HEADER_TIMEOUT, ListenerLimits, RegisteredConnection,
+            WriteTimeoutStream,
+        },
         router,
-        source::Source,
+        source::ClientSource,
     },
     auth::{
         Credential,
-        authorities::{ClientAuthorities, Trust, read_certificates},
+        authorities::{ClientAuthorities, ClientTrustStore, read_certificates},
         certificate::ClientCertificate,
     },
     config::TlsSettings,
@@ -36,17 +39,17 @@ use crate::{
 
 /// Bounds of the listener's connections. A quarter of the places is never held by authenticated clients, so that others
 /// can always come in.
-const LIMITS: Limits = Limits {
-    all: 1_024,
-    of_source: 128,
+const LIMITS: ListenerLimits = ListenerLimits {
+    total: 1_024,
+    per_source: 128,
     authenticated: 768,
-    authenticated_of_principal: 64,
-    authenticated_of_tenant: 128,
+    authenticated_per_principal: 64,
+    authenticated_per_tenant: 128,
     unauthenticated: 512,
-    unauthenticated_of_source: 64,
+    unauthenticated_per_source: 64,
 };
 /// How long a client may take for the handshake.
-const HANDSHAKE_PATIENCE: Duration = HEAD_PATIENCE;
+const HANDSHAKE_TIMEOUT: Duration = HEADER_TIMEOUT;
 
 /// The client of a TLS connection.
 #[derive(Clone, Debug)]
@@ -56,7 +59,7 @@ pub(super) struct Peer {
     /// The content of its certificate, if it has one.
     pub(super) credential: Option<Credential>,
     /// The connection's place.
-    pub(super) seat: Arc<Seat>,
+    pub(super) registration: Arc<RegisteredConnection>,
 }
 
 /// The listener, open and with its certificate read.
@@ -65,7 +68,7 @@ pub struct Listener {
     settings: TlsSettings,
     config: Arc<RwLock<Arc<ServerConfig>>>,
     /// The authorities of clients; none: no certificates are asked for.
-    trust: Option<Arc<Trust>>,
+    trust: Option<Arc<ClientTrustStore>>,
 }
 
 impl Listener {
@@ -91,27 +94,27 @@ impl Listener {
             listener,
             settings: settings.clone(),
             config: Arc::new(RwLock::new(Arc::new(config))),
-            trust: authorities.map(|authorities| Arc::new(Trust::new(authorities))),
+            trust: authorities.map(|authorities| Arc::new(ClientTrustStore::new(authorities))),
         })
     }
 }
 
 /// Serves the API to tenants, until the process ends.
-pub async fn serve(listener: Listener, agent: Shared, admission: Arc<Admission>) {
+pub async fn serve(listener: Listener, agent: AppState, admission: Arc<Admission>) {
     let Listener {
         listener,
         settings,
         config,
         trust,
     } = listener;
-    tokio::spawn(reload(
+    tokio::spawn(reload_on_hangup(
         settings,
         Arc::clone(&config),
         trust.clone(),
         Arc::clone(&agent),
     ));
     let router = router(agent, Arc::clone(&admission));
-    let registry = Registry::new(LIMITS);
+    let registry = ConnectionRegistry::new(LIMITS);
     let (failures, refusals) = (LogLimit::new(), LogLimit::new());
     loop {
         let (stream, address) = match listener.accept().await {
@@ -125,12 +128,12 @@ pub async fn serve(listener: Listener, agent: Shared, admission: Arc<Admission>)
                 continue;
             }
         };
-        let source = Source::of_address(address.ip());
-        let seat = match admission.connection(source) {
-            true => Registry::admit(&registry, source),
+        let source = ClientSource::from_address(address.ip());
+        let registration = match admission.check_connection(source) {
+            true => ConnectionRegistry::register(&registry, source),
             false => None,
         };
-        let Some(seat) = seat else {
+        let Some(registration) = registration else {
             if let Some(more) = refusals.admit() {
                 warn!(
                     "tls: refused a connection beyond the limits peer={}{more}",
@@ -143,28 +146,33 @@ pub async fn serve(listener: Listener, agent: Shared, admission: Arc<Admission>)
         let router = router.clone();
         let trust = trust.clone();
         tokio::spawn(async move {
-            if let Err(error) = talk(stream, address, &seat, acceptor, router, trust).await {
+            if let Err(error) =
+                serve_connection(stream, address, &registration, acceptor, router, trust).await
+            {
                 debug!("{address}: {error:#}");
             }
         });
     }
 }
 
-async fn talk(
+async fn serve_connection(
     stream: TcpStream,
     address: SocketAddr,
-    seat: &Arc<Seat>,
+    registration: &Arc<RegisteredConnection>,
     acceptor: TlsAcceptor,
     router: Router,
-    trust: Option<Arc<Trust>>,
+    trust: Option<Arc<ClientTrustStore>>,
 ) -> Result<()> {
     stream.set_nodelay(true)?;
-    let handshake = timeout(HANDSHAKE_PATIENCE, acceptor.accept(Timed::new(stream)));
+    let handshake = timeout(
+        HANDSHAKE_TIMEOUT,
+        acceptor.accept(WriteTimeoutStream::new(stream)),
+    );
     let stream = tokio::select! {
         stream = handshake => stream
             .context("the handshake took too long")?
             .context("the handshake failed")?,
-        () = seat.evicted() => bail!("its place was needed: it did not finish its handshake"),
+        () = registration.wait_evicted() => bail!("its place was needed: it did not finish its handshake"),
     };
     let chain = stream.get_ref().1.peer_certificates();
     let certificate = chain
@@ -173,9 +181,9 @@ async fn talk(
     let peer = Peer {
         address,
         credential: certificate.map(|certificate| Credential::Certificate(Arc::new(certificate))),
-        seat: Arc::clone(seat),
+        registration: Arc::clone(registration),
     };
-    listener::serve(stream, seat, router, move |extensions| {
+    listener::serve(stream, registration, router, move |extensions| {
         extensions.insert(peer.clone());
     })
     .await
@@ -183,11 +191,11 @@ async fn talk(
 
 /// Reads the files again when the process is told to. Certificates that clients have shown before are judged by the
 /// new authorities and revocation lists from then on.
-async fn reload(
+async fn reload_on_hangup(
     settings: TlsSettings,
     config: Arc<RwLock<Arc<ServerConfig>>>,
-    trust: Option<Arc<Trust>>,
-    agent: Shared,
+    trust: Option<Arc<ClientTrustStore>>,
+    agent: AppState,
 ) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
@@ -203,7 +211,7 @@ async fn reload(
                 *config.write().await = Arc::new(new);
                 if let Some((trust, authorities)) = trust.as_ref().zip(authorities) {
                     agent
-                        .core
+                        .controller
                         .lock()
                         .await
                         .set_authorities(authorities.authorities());
@@ -221,7 +229,7 @@ fn client_authorities(settings: &TlsSettings) -> Result<Option<Arc<ClientAuthori
         return Ok(None);
     };
     let authorities = ClientAuthorities::read(path, settings.client_crl.as_deref())?;
-    authorities.log();
+    authorities.log_anchors();
     Ok(Some(Arc::new(authorities)))
 }
 

@@ -4,11 +4,11 @@ use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::{
     api::{
-        Shared,
-        caller::{Access, In, Read},
+        AppState,
+        caller::{Authorized, ManageCredentials, Read},
         page::{Page, PageRequest},
-        request::{Body, Parameters, PathParts, reference_in_path},
-        response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
+        request::{JsonBody, PathParameters, QueryParameters, parse_path_reference},
+        response::{ApiError, ApiResult, CreateResult, ReadErrors, WriteErrors, create_response},
         view::{self, NewTokenView, TokenView},
     },
     model::{
@@ -22,19 +22,19 @@ use crate::{
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/tokens", operation_id = "list_tokens", tag = "token",
     params(("tenant" = Name, Path, description = "The owner"), PageRequest),
-    responses((status = 200, body = Page<TokenView>, description = "The tokens, by name"), LookProblems),
+    responses((status = 200, body = Page<TokenView>, description = "The tokens, by name"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    Parameters(page): Parameters<PageRequest>,
-) -> Answer<Page<TokenView>> {
-    let core = agent.core.lock().await;
-    if !core.state.tenants.contains_key(&caller.tenant) {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    QueryParameters(page): QueryParameters<PageRequest>,
+) -> ApiResult<Page<TokenView>> {
+    let controller = agent.controller.lock().await;
+    if !controller.state.tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
-    let page = page.of(
-        State::owned(&core.state.tokens, &caller.tenant),
+    let page = page.paginate(
+        State::owned_by(&controller.state.tokens, &caller.tenant),
         |(reference, _)| reference.name.clone(),
         |(reference, record)| Ok(view::token(reference, record)),
     )?;
@@ -48,39 +48,42 @@ pub(super) async fn list(
     request_body = TokenRequest,
     responses(
         (status = 201, body = NewTokenView, description = "It was created"),
-        ChangeProblems,
+        WriteErrors,
     ),
 )]
 pub(super) async fn create(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Access>,
-    Body(request, _permit): Body<TokenRequest>,
-) -> Created<NewTokenView> {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageCredentials>,
+    JsonBody(request, _permit): JsonBody<TokenRequest>,
+) -> CreateResult<NewTokenView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
-    let text = token::text(RandomIdentifiers.secret());
-    let mut core = agent.core.lock().await;
-    let new = core.change(&caller.caller, |state, context, _| {
+    let text = token::token_text(RandomIdentifiers.secret());
+    let mut controller = agent.controller.lock().await;
+    let new = controller.change(&caller.caller, |state, context, _| {
         create_token(state, context, &caller.tenant, request, &text)
     })?;
-    let found = core.state.tokens.get(&reference);
+    let found = controller.state.tokens.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Token, &reference))?;
-    Ok(created(new, view::new_token(&reference, record, text)))
+    Ok(create_response(
+        new,
+        view::new_token(&reference, record, text),
+    ))
 }
 
 /// Show a token.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/tokens/{name}", operation_id = "show_token", tag = "token",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 200, body = TokenView, description = "The token"), LookProblems),
+    responses((status = 200, body = TokenView, description = "The token"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Answer<TokenView> {
-    let reference = reference_in_path(Kind::Token, caller.tenant.clone(), &path.1)?;
-    let core = agent.core.lock().await;
-    let found = core.state.tokens.get(&reference);
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> ApiResult<TokenView> {
+    let reference = parse_path_reference(Kind::Token, caller.tenant.clone(), &path.1)?;
+    let controller = agent.controller.lock().await;
+    let found = controller.state.tokens.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Token, &reference))?;
     Ok(Json(view::token(&reference, record)))
 }
@@ -89,16 +92,16 @@ pub(super) async fn show(
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/tokens/{name}", operation_id = "delete_token", tag = "token",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), ChangeProblems),
+    responses((status = 204, description = "It is gone"), WriteErrors),
 )]
 pub(super) async fn delete(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Access>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Result<StatusCode, Refusal> {
-    let reference = reference_in_path(Kind::Token, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, _, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageCredentials>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reference = parse_path_reference(Kind::Token, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, _, _| {
         delete_token(state, &reference)
     })?;
     Ok(StatusCode::NO_CONTENT)

@@ -4,11 +4,11 @@ use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::{
     api::{
-        Shared,
-        caller::{Access, In, Read},
+        AppState,
+        caller::{Authorized, ManageCredentials, Read},
         page::{Page, PageRequest},
-        request::{Body, Parameters, PathParts, reference_in_path},
-        response::{Answer, ChangeProblems, Created, LookProblems, Refusal, created},
+        request::{JsonBody, PathParameters, QueryParameters, parse_path_reference},
+        response::{ApiError, ApiResult, CreateResult, ReadErrors, WriteErrors, create_response},
         view::{self, NewWebhookView, WebhookView},
     },
     model::{
@@ -22,21 +22,21 @@ use crate::{
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/webhooks", operation_id = "list_webhooks", tag = "webhook",
     params(("tenant" = Name, Path, description = "The owner"), PageRequest),
-    responses((status = 200, body = Page<WebhookView>, description = "The webhooks, by name"), LookProblems),
+    responses((status = 200, body = Page<WebhookView>, description = "The webhooks, by name"), ReadErrors),
 )]
 pub(super) async fn list(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    Parameters(page): Parameters<PageRequest>,
-) -> Answer<Page<WebhookView>> {
-    let core = agent.core.lock().await;
-    if !core.state.tenants.contains_key(&caller.tenant) {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    QueryParameters(page): QueryParameters<PageRequest>,
+) -> ApiResult<Page<WebhookView>> {
+    let controller = agent.controller.lock().await;
+    if !controller.state.tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
-    let page = page.of(
-        State::owned(&core.state.webhooks, &caller.tenant),
+    let page = page.paginate(
+        State::owned_by(&controller.state.webhooks, &caller.tenant),
         |(reference, _)| reference.name.clone(),
-        |(reference, record)| Ok(view::webhook(&core, reference, record)),
+        |(reference, record)| Ok(view::webhook(&controller, reference, record)),
     )?;
     Ok(Json(page))
 }
@@ -48,19 +48,19 @@ pub(super) async fn list(
     request_body = WebhookRequest,
     responses(
         (status = 201, body = NewWebhookView, description = "It was created"),
-        ChangeProblems,
+        WriteErrors,
     ),
 )]
 pub(super) async fn create(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Access>,
-    Body(request, _permit): Body<WebhookRequest>,
-) -> Created<NewWebhookView> {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageCredentials>,
+    JsonBody(request, _permit): JsonBody<WebhookRequest>,
+) -> CreateResult<NewWebhookView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let secret = webhook::new_secret(RandomIdentifiers.secret());
-    let mut core = agent.core.lock().await;
-    let since = core.no_event_yet();
-    let new = core.change(&caller.caller, |state, context, _| {
+    let mut controller = agent.controller.lock().await;
+    let since = controller.event_boundary();
+    let new = controller.change(&caller.caller, |state, context, _| {
         create_webhook(
             state,
             context,
@@ -70,11 +70,11 @@ pub(super) async fn create(
             since,
         )
     })?;
-    let found = core.state.webhooks.get(&reference);
+    let found = controller.state.webhooks.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Webhook, &reference))?;
-    Ok(created(
+    Ok(create_response(
         new,
-        view::new_webhook(&core, &reference, record, secret),
+        view::new_webhook(&controller, &reference, record, secret),
     ))
 }
 
@@ -82,34 +82,34 @@ pub(super) async fn create(
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/webhooks/{name}", operation_id = "show_webhook", tag = "webhook",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 200, body = WebhookView, description = "The webhook"), LookProblems),
+    responses((status = 200, body = WebhookView, description = "The webhook"), ReadErrors),
 )]
 pub(super) async fn show(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Read>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Answer<WebhookView> {
-    let reference = reference_in_path(Kind::Webhook, caller.tenant.clone(), &path.1)?;
-    let core = agent.core.lock().await;
-    let found = core.state.webhooks.get(&reference);
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Read>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> ApiResult<WebhookView> {
+    let reference = parse_path_reference(Kind::Webhook, caller.tenant.clone(), &path.1)?;
+    let controller = agent.controller.lock().await;
+    let found = controller.state.webhooks.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Webhook, &reference))?;
-    Ok(Json(view::webhook(&core, &reference, record)))
+    Ok(Json(view::webhook(&controller, &reference, record)))
 }
 
 /// Delete a webhook.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/webhooks/{name}", operation_id = "delete_webhook", tag = "webhook",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), ChangeProblems),
+    responses((status = 204, description = "It is gone"), WriteErrors),
 )]
 pub(super) async fn delete(
-    AgentState(agent): AgentState<Shared>,
-    caller: In<Access>,
-    PathParts(path): PathParts<(String, String)>,
-) -> Result<StatusCode, Refusal> {
-    let reference = reference_in_path(Kind::Webhook, caller.tenant.clone(), &path.1)?;
-    let mut core = agent.core.lock().await;
-    core.change(&caller.caller, |state, _, _| {
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<ManageCredentials>,
+    PathParameters(path): PathParameters<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    let reference = parse_path_reference(Kind::Webhook, caller.tenant.clone(), &path.1)?;
+    let mut controller = agent.controller.lock().await;
+    controller.change(&caller.caller, |state, _, _| {
         delete_webhook(state, &reference)
     })?;
     Ok(StatusCode::NO_CONTENT)

@@ -36,17 +36,17 @@ use crate::{
 };
 
 /// Longest subject of an authority, in characters.
-const MOST_SUBJECT: usize = 400;
+const MAX_SUBJECT: usize = 400;
 
 /// Returns the authority of a certificate.
 ///
 /// # Errors
 /// When the certificate can't be read.
-pub fn authority_of(certificate: &CertificateDer<'_>) -> Result<Authority> {
+pub fn authority_from_certificate(certificate: &CertificateDer<'_>) -> Result<Authority> {
     let (_, parsed) = X509Certificate::from_der(certificate)?;
     let key = digest(&SHA256, parsed.public_key().raw);
     Ok(Authority {
-        subject: sanitized(&parsed.subject().to_string(), MOST_SUBJECT),
+        subject: sanitized(&parsed.subject().to_string(), MAX_SUBJECT),
         key_sha256: hexadecimal(key.as_ref()),
     })
 }
@@ -67,7 +67,7 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(certificates)
 }
 
-fn read_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>> {
+fn read_revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>> {
     let shown = path.display();
     let text = fs::read(path).with_context(|| format!("could not read {shown}"))?;
     let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&text)
@@ -81,22 +81,22 @@ fn read_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>>
 
 /// Trust anchor: one certificate of the file of authorities.
 #[derive(Debug)]
-pub struct Anchor {
+pub struct TrustAnchor {
     authority: Authority,
     /// Seconds since 1970 from which, and until which, the anchor's certificate is valid.
     validity: (i64, i64),
     is_constrained: bool,
-    has_list: bool,
+    has_revocation_list: bool,
     /// Verifies against this anchor alone.
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
-impl Anchor {
+impl TrustAnchor {
     fn new(
         certificate: CertificateDer<'static>,
         lists: &[CertificateRevocationListDer<'static>],
     ) -> Result<Self> {
-        let authority = authority_of(&certificate)?;
+        let authority = authority_from_certificate(&certificate)?;
         let (_, parsed) = X509Certificate::from_der(&certificate)?;
         let validity = parsed.validity();
         let validity = (
@@ -117,8 +117,8 @@ impl Anchor {
             authority,
             validity,
             is_constrained,
-            has_list,
-            verifier: verifier(std::slice::from_ref(&certificate), lists)?,
+            has_revocation_list: has_list,
+            verifier: build_verifier(std::slice::from_ref(&certificate), lists)?,
         })
     }
 
@@ -136,8 +136,8 @@ impl Anchor {
 
     /// Returns whether a revocation list of the authority itself is there.
     #[must_use]
-    pub const fn has_list(&self) -> bool {
-        self.has_list
+    pub const fn has_revocation_list(&self) -> bool {
+        self.has_revocation_list
     }
 
     /// Returns the end of the validity of the anchor's certificate.
@@ -169,7 +169,7 @@ impl Anchor {
 ///
 /// Certificates of an authority whose revocation list is not in the file are not looked for in any. A list that is
 /// past its next update (RFC 5280, section 5.1.2.5) makes all certificates of its authority be refused.
-fn verifier(
+fn build_verifier(
     certificates: &[CertificateDer<'static>],
     lists: &[CertificateRevocationListDer<'static>],
 ) -> Result<Arc<dyn ClientCertVerifier>> {
@@ -185,7 +185,7 @@ fn verifier(
         .enforce_revocation_expiration()
         .allow_unauthenticated()
         .build()?;
-    Ok(Arc::new(ShortChains(verifier)))
+    Ok(Arc::new(ChainLengthVerifier(verifier)))
 }
 
 /// Intermediate certificates that a client may send. Path building tries them in every order, so a client
@@ -194,9 +194,9 @@ const MAX_INTERMEDIATES: usize = 3;
 
 /// Verifier that refuses long chains before it builds a path.
 #[derive(Debug)]
-struct ShortChains(Arc<dyn ClientCertVerifier>);
+struct ChainLengthVerifier(Arc<dyn ClientCertVerifier>);
 
-impl ClientCertVerifier for ShortChains {
+impl ClientCertVerifier for ChainLengthVerifier {
     fn offer_client_auth(&self) -> bool {
         self.0.offer_client_auth()
     }
@@ -251,7 +251,7 @@ impl ClientCertVerifier for ShortChains {
 pub struct ClientAuthorities {
     /// Different for different contents that were read by this process.
     generation: u64,
-    anchors: Vec<Anchor>,
+    anchors: Vec<TrustAnchor>,
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
@@ -263,16 +263,19 @@ impl ClientAuthorities {
     pub fn read(authorities: &Path, lists: Option<&Path>) -> Result<Self> {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
         let certificates = read_certificates(authorities)?;
-        let lists = lists.map(read_lists).transpose()?.unwrap_or_default();
+        let lists = lists
+            .map(read_revocation_lists)
+            .transpose()?
+            .unwrap_or_default();
         let shown = authorities.display();
         let anchors = certificates.iter().map(|certificate| {
-            Anchor::new(certificate.clone(), &lists)
+            TrustAnchor::new(certificate.clone(), &lists)
                 .with_context(|| format!("{shown} holds no authority's certificate"))
         });
         Ok(Self {
             generation: GENERATION.fetch_add(1, Ordering::Relaxed),
             anchors: anchors.collect::<Result<_>>()?,
-            verifier: verifier(&certificates, &lists)
+            verifier: build_verifier(&certificates, &lists)
                 .with_context(|| format!("{shown} can't be used"))?,
         })
     }
@@ -285,7 +288,7 @@ impl ClientAuthorities {
 
     /// Returns the trust anchors, in the file's order.
     #[must_use]
-    pub fn anchors(&self) -> &[Anchor] {
+    pub fn anchors(&self) -> &[TrustAnchor] {
         &self.anchors
     }
 
@@ -310,12 +313,16 @@ impl ClientAuthorities {
     /// Returns the anchors that the chain leads to, each authority once. A certificate that several authorities have
     /// signed the issuer of leads to each of them.
     #[must_use]
-    pub fn verifying(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Vec<&Anchor> {
-        let mut found: Vec<&Anchor> = Vec::new();
+    pub fn anchors_for_chain(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Vec<&TrustAnchor> {
+        let mut found: Vec<&TrustAnchor> = Vec::new();
         for anchor in &self.anchors {
             let is_new = !found
                 .iter()
-                .any(|there| there.authority == anchor.authority);
+                .any(|other| other.authority == anchor.authority);
             if is_new && anchor.verifies(chain, now) {
                 found.push(anchor);
             }
@@ -324,7 +331,7 @@ impl ClientAuthorities {
     }
 
     /// Logs which authorities are accepted.
-    pub fn log(&self) {
+    pub fn log_anchors(&self) {
         let now = Timestamp::now();
         for anchor in &self.anchors {
             let Authority {
@@ -333,7 +340,7 @@ impl ClientAuthorities {
             } = &anchor.authority;
             let until = anchor.valid_until();
             let shown = until.map(|until| until.to_string()).unwrap_or_default();
-            let revocation = if anchor.has_list {
+            let revocation = if anchor.has_revocation_list {
                 "checked"
             } else {
                 "unchecked"
@@ -354,9 +361,9 @@ impl ClientAuthorities {
 
 /// The authorities that are accepted now. Replaced when the files are read again.
 #[derive(Debug)]
-pub struct Trust(RwLock<Arc<ClientAuthorities>>);
+pub struct ClientTrustStore(RwLock<Arc<ClientAuthorities>>);
 
-impl Trust {
+impl ClientTrustStore {
     /// Begins with these authorities.
     #[must_use]
     pub fn new(authorities: Arc<ClientAuthorities>) -> Self {

@@ -16,15 +16,15 @@ use x509_parser::{
 };
 
 use crate::{
-    auth::{authorities::Trust, display::sanitized},
+    auth::{authorities::ClientTrustStore, display::sanitized},
     model::identity::{Authority, CERTIFICATE, Claim, PINNING_CLAIM},
 };
 
 /// Time after which a chain is verified again though neither authorities nor revocation lists have changed:
 /// certificates above the client's, and the lists, may have expired meanwhile.
-const VERIFY_AFTER: Duration = Duration::from_secs(60);
+const REVERIFY_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest name in parentheses behind a principal's identity, in characters.
-const MOST_SHOWN: usize = 80;
+const MAX_DISPLAY_NAME: usize = 80;
 
 /// Returns the bytes in lower-case hexadecimal digits.
 #[must_use]
@@ -37,16 +37,16 @@ const MAX_NAMES: usize = 64;
 
 /// Names in a certificate. Only an authority makes them more than claims of the certificate's maker.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Names {
+struct CertificateNames {
     /// SHA-256 of the whole certificate, in hexadecimal digits.
     fingerprint: String,
     /// Names by the claim that identities know them as.
     claims: Vec<(&'static str, String)>,
     /// End of the certificate's validity.
-    until: Timestamp,
+    expires_at: Timestamp,
 }
 
-impl Names {
+impl CertificateNames {
     /// Reads the certificate; returns nothing for one that can't be read.
     fn read(certificate: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
@@ -71,7 +71,7 @@ impl Names {
         Some(Self {
             fingerprint: hexadecimal(digest(&SHA256, certificate).as_ref()),
             claims,
-            until: Timestamp::from_second(until).ok()?,
+            expires_at: Timestamp::from_second(until).ok()?,
         })
     }
 }
@@ -95,18 +95,18 @@ fn has_name_constraints(certificate: &[u8]) -> bool {
 /// certificate, takes effect on connections that are open too.
 pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
-    names: Names,
-    trust: Arc<Trust>,
-    verified: Mutex<Option<Verified>>,
+    names: CertificateNames,
+    trust: Arc<ClientTrustStore>,
+    verified: Mutex<Option<VerificationCache>>,
 }
 
 /// Outcome of a verification.
-struct Verified {
+struct VerificationCache {
     generation: u64,
-    at: Instant,
+    verified_at: Instant,
     authorities: Vec<Authority>,
     /// True if the common names count as well.
-    with_common_names: bool,
+    accepts_common_names: bool,
 }
 
 impl fmt::Debug for ClientCertificate {
@@ -120,13 +120,13 @@ impl fmt::Debug for ClientCertificate {
 impl ClientCertificate {
     /// Reads the chain of a handshake, the client's certificate first. Returns nothing if that can't be read.
     #[must_use]
-    pub fn new(chain: &[CertificateDer<'_>], trust: Arc<Trust>) -> Option<Self> {
+    pub fn new(chain: &[CertificateDer<'_>], trust: Arc<ClientTrustStore>) -> Option<Self> {
         let chain: Vec<_> = chain
             .iter()
             .map(|certificate| certificate.clone().into_owned())
             .collect();
         Some(Self {
-            names: Names::read(chain.first()?)?,
+            names: CertificateNames::read(chain.first()?)?,
             chain,
             trust,
             verified: Mutex::new(None),
@@ -136,7 +136,7 @@ impl ClientCertificate {
     /// Returns the end of the certificate's validity.
     #[must_use]
     pub const fn expiry(&self) -> Timestamp {
-        self.names.until
+        self.names.expires_at
     }
 
     /// Returns the stable name of the principal: no other certificate has it.
@@ -150,7 +150,7 @@ impl ClientCertificate {
     pub fn name(&self) -> String {
         let identity = self.identity();
         let first = self.names.claims.first();
-        let chosen = first.map(|(_, text)| sanitized(text, MOST_SHOWN));
+        let chosen = first.map(|(_, text)| sanitized(text, MAX_DISPLAY_NAME));
         match chosen.filter(|name| !name.is_empty()) {
             Some(chosen) => format!("{identity} ({chosen})"),
             None => identity,
@@ -161,28 +161,29 @@ impl ClientCertificate {
     /// expired or no authority does.
     #[must_use]
     pub fn claims(&self, now: Timestamp) -> Option<Vec<Claim>> {
-        if self.names.until <= now {
+        if self.names.expires_at <= now {
             return None;
         }
         let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         let authorities = self.trust.current();
         let is_recent = verified.as_ref().is_some_and(|verified| {
-            verified.generation == authorities.generation() && verified.at.elapsed() < VERIFY_AFTER
+            verified.generation == authorities.generation()
+                && verified.verified_at.elapsed() < REVERIFY_INTERVAL
         });
         if !is_recent {
-            let vouching = authorities.verifying(&self.chain, now);
+            let anchors = authorities.anchors_for_chain(&self.chain, now);
             // Names of the subject alone are not covered by constraints on DNS names, so an authority that was given a
             // few names could write any name there.
             let constrained = self.chain.iter().any(|link| has_name_constraints(link))
-                || vouching.iter().any(|anchor| anchor.is_constrained());
-            *verified = Some(Verified {
+                || anchors.iter().any(|anchor| anchor.is_constrained());
+            *verified = Some(VerificationCache {
                 generation: authorities.generation(),
-                at: Instant::now(),
-                authorities: vouching
+                verified_at: Instant::now(),
+                authorities: anchors
                     .into_iter()
                     .map(|anchor| anchor.authority().clone())
                     .collect(),
-                with_common_names: !constrained,
+                accepts_common_names: !constrained,
             });
         }
         let verified = verified.as_ref()?;
@@ -200,7 +201,7 @@ impl ClientCertificate {
         for authority in &verified.authorities {
             claims.push(claim(PINNING_CLAIM, fingerprint, Some(authority)));
             for (name, value) in &self.names.claims {
-                if *name != "common_name" || verified.with_common_names {
+                if *name != "common_name" || verified.accepts_common_names {
                     claims.push(claim(name, value, Some(authority)));
                 }
             }

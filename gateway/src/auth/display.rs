@@ -2,8 +2,8 @@
 
 /// Returns the text without characters that could hide, reorder or break other text, cut to `most` characters.
 #[must_use]
-pub fn sanitized(text: &str, most: usize) -> String {
-    text.chars().filter(|c| !is_unsafe(*c)).take(most).collect()
+pub fn sanitized(text: &str, max: usize) -> String {
+    text.chars().filter(|c| !is_unsafe(*c)).take(max).collect()
 }
 
 /// Returns whether a character is a control, a bidirectional control (UAX 9), invisible, a line separator, or has no

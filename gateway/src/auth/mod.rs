@@ -38,7 +38,7 @@ pub enum Credential {
         /// Claims of the issuer.
         claims: Vec<Claim>,
         /// When the token expires.
-        until: Timestamp,
+        expires_at: Timestamp,
     },
     /// A client certificate.
     Certificate(Arc<ClientCertificate>),
@@ -50,13 +50,13 @@ pub enum Bearer<'a> {
     /// One of the gateway's own.
     Token(&'a str),
     /// Another system's.
-    Foreign(&'a str),
+    Jwt(&'a str),
 }
 
 impl<'a> Bearer<'a> {
     /// Of the value of an `Authorization` header (RFC 6750, section 2.1).
     #[must_use]
-    pub fn of(header: &'a str) -> Option<Self> {
+    pub fn from_header(header: &'a str) -> Option<Self> {
         let (scheme, text) = header.split_once(' ')?;
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
@@ -65,7 +65,7 @@ impl<'a> Bearer<'a> {
         Some(if text.starts_with(token::PREFIX) {
             Self::Token(text)
         } else {
-            Self::Foreign(text)
+            Self::Jwt(text)
         })
     }
 }
@@ -76,15 +76,17 @@ impl Credential {
     pub fn expiry(&self, state: &State) -> Option<Timestamp> {
         match self {
             Self::Operator { .. } => None,
-            Self::Token(hash) => state.token_of_hash(hash)?.1.object.expires_at,
+            Self::Token(hash) => state.token_by_hash(hash)?.1.object.expires_at,
             Self::Certificate(certificate) => Some(certificate.expiry()),
-            Self::Claims { until, .. } => Some(*until),
+            Self::Claims {
+                expires_at: until, ..
+            } => Some(*until),
         }
     }
 
     /// Does the part of [`Self::principal`] that takes long and needs no state, and remembers it: a certificate's
     /// chain is verified. Call it before the state is locked.
-    pub fn prepare(&self, now: Timestamp) {
+    pub fn verify_in_advance(&self, now: Timestamp) {
         if let Self::Certificate(certificate) = self {
             let _remembered = certificate.claims(now);
         }
@@ -105,7 +107,7 @@ impl Credential {
                 (identity, name, Access::Operator)
             }
             Self::Token(hash) => {
-                let (reference, record) = state.token_of_hash(hash)?;
+                let (reference, record) = state.token_by_hash(hash)?;
                 if !record.object.is_valid(now) {
                     return None;
                 }
@@ -119,7 +121,7 @@ impl Credential {
                 identity,
                 name,
                 claims,
-                until,
+                expires_at: until,
             } => {
                 if *until <= now {
                     return None;
@@ -145,11 +147,11 @@ impl Credential {
 fn roles(state: &State, claims: &[Claim]) -> BTreeMap<Name, Role> {
     let mut roles: BTreeMap<Name, Role> = BTreeMap::new();
     for claim in claims {
-        for (reference, record) in state.identities_of_claim(claim) {
+        for (reference, record) in state.identities_by_claim(claim) {
             let role = record.object.role;
             roles
                 .entry(reference.tenant.clone())
-                .and_modify(|has| *has = has.and(role))
+                .and_modify(|has| *has = has.union(role))
                 .or_insert(role);
         }
     }
@@ -179,7 +181,7 @@ mod tests {
                 "tokens/a/t",
                 meta(
                     "t",
-                    json!({ "role": "viewer", "expires_at": "2026-06-01T00:00:00Z", "hash": TokenHash::of("gwt_x") }),
+                    json!({ "role": "viewer", "expires_at": "2026-06-01T00:00:00Z", "hash": TokenHash::from_text("gwt_x") }),
                 ),
             ),
             ("identities/a/ops", meta("ops", identity("consumer"))),
@@ -205,7 +207,7 @@ mod tests {
     fn a_token_counts_until_it_expires() {
         let state = state();
         let at = |time: &str, text: &str| {
-            let credential = Credential::Token(TokenHash::of(text));
+            let credential = Credential::Token(TokenHash::from_text(text));
             credential.principal(&state, time.parse().unwrap(), "192.0.2.1")
         };
         let principal = at("2026-05-31T23:59:59Z", "gwt_x").unwrap();
@@ -235,7 +237,7 @@ mod tests {
                 claim("https://other", "groups", "ops"),
                 claim("https://idp", "dns", "x"),
             ],
-            until: "2026-06-01T00:00:00Z".parse().unwrap(),
+            expires_at: "2026-06-01T00:00:00Z".parse().unwrap(),
         };
         let before = "2026-05-01T00:00:00Z".parse().unwrap();
         let principal = credential.principal(&state, before, "x").unwrap();
@@ -250,9 +252,15 @@ mod tests {
 
     #[test]
     fn bearers() {
-        assert_eq!(Bearer::of("Bearer gwt_a"), Some(Bearer::Token("gwt_a")));
-        assert_eq!(Bearer::of("bearer  a.b.c"), Some(Bearer::Foreign("a.b.c")));
-        assert_eq!(Bearer::of("Basic gwt_a"), None);
-        assert_eq!(Bearer::of("gwt_a"), None);
+        assert_eq!(
+            Bearer::from_header("Bearer gwt_a"),
+            Some(Bearer::Token("gwt_a"))
+        );
+        assert_eq!(
+            Bearer::from_header("bearer  a.b.c"),
+            Some(Bearer::Jwt("a.b.c"))
+        );
+        assert_eq!(Bearer::from_header("Basic gwt_a"), None);
+        assert_eq!(Bearer::from_header("gwt_a"), None);
     }
 }

@@ -13,12 +13,12 @@ use crate::{
 };
 
 /// The agent, and how to show what it says.
-pub(super) struct Client {
+pub(super) struct CliContext {
     pub(super) api: client::Client,
     pub(super) format: Format,
 }
 
-impl Client {
+impl CliContext {
     pub(super) fn new(target: &Target, format: Format) -> Result<Self> {
         Ok(Self {
             api: client::Client::new(target)?,
@@ -27,12 +27,12 @@ impl Client {
     }
 
     /// Says that something is gone.
-    pub(super) fn gone(&self, what: &str) -> Result<()> {
-        self.say(&format!("{what} deleted"))
+    pub(super) fn print_deleted(&self, what: &str) -> Result<()> {
+        self.print_message(&format!("{what} deleted"))
     }
 
     /// Says something, to people only.
-    pub(super) fn say(&self, what: &str) -> Result<()> {
+    pub(super) fn print_message(&self, what: &str) -> Result<()> {
         if self.format == Format::Table {
             print(&format!("{what}\n"))?;
         }
@@ -40,7 +40,7 @@ impl Client {
     }
 
     /// What there is in one tenant, or in all that the caller sees.
-    pub(super) async fn of_tenants<T>(
+    pub(super) async fn list_across_tenants<T>(
         &self,
         only: Option<Name>,
         mut list: impl AsyncFnMut(&client::Client, &Name) -> Result<Vec<T>>,
@@ -48,8 +48,9 @@ impl Client {
         let tenants = match only {
             Some(only) => vec![only],
             None => {
-                let tenants =
-                    client::all(async |limit, after| self.api.list_tenants(limit, after).await);
+                let tenants = client::collect_pages(async |limit, after| {
+                    self.api.list_tenants(limit, after).await
+                });
                 let tenants = tenants.await?.into_iter();
                 tenants.map(|tenant| tenant.meta.name).collect()
             }

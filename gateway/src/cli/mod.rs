@@ -1,4 +1,4 @@
-//! The command line: `gateway run` is the agent, everything else talks to it.
+//! The command line: `plgw run` is the agent, everything else talks to it.
 
 mod client;
 mod commands;
@@ -17,22 +17,22 @@ pub use output::Format;
 use crate::{
     agent, api,
     auth::authorities::ClientAuthorities,
+    bpf::loader,
     cli::{
-        client::Client,
+        client::CliContext,
         commands::{
             apply, backup, connection, endpoint, event, flow, network, service, status, tenant,
         },
     },
     client::Target,
     config::{Config, DEFAULT_SOCKET, Settings},
-    dataplane::program,
     files, logging,
     model::identity::Authority,
 };
 
 /// Private Link Gateway: a provider's service as one private IP address in a consumer's network.
 #[derive(Debug, Parser)]
-#[command(name = "gateway", version, propagate_version = true)]
+#[command(name = "plgw", version, propagate_version = true)]
 pub struct Cli {
     #[command(flatten)]
     options: Options,
@@ -48,7 +48,7 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Detach from all interfaces and forget all flows; traffic through the gateway stops
-    Unload(KeptArguments),
+    Unload(StateDirArguments),
     /// Owners of networks, services and endpoints
     #[command(subcommand)]
     Tenant(tenant::Command),
@@ -68,7 +68,7 @@ enum Command {
     #[command(subcommand)]
     Flow(flow::Command),
     /// Bring many objects to what a file says: all of it, or nothing
-    Apply(apply::Apply),
+    Apply(apply::ApplyArguments),
     /// Write down everything as such a file; secrets are only in a backup
     Export,
     /// Write the whole store to a file, secrets included; the agent goes on
@@ -81,10 +81,10 @@ enum Command {
         #[command(flatten)]
         restore: backup::RestoreArguments,
         #[command(flatten)]
-        kept: KeptArguments,
+        state_dirs: StateDirArguments,
         /// Events that each ring of an audit trail keeps [default: 1000]
-        #[arg(long, env = "GATEWAY_EVENTS_KEPT", value_name = "N", help_heading = OFFLINE)]
-        events_kept: Option<usize>,
+        #[arg(long, env = "PLGW_EVENT_RETENTION", value_name = "N", help_heading = OFFLINE)]
+        event_retention: Option<usize>,
     },
     /// What was changed, and by whom
     #[command(subcommand)]
@@ -107,22 +107,22 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// The agent's control socket
-    #[arg(long, global = true, env = "GATEWAY_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    #[arg(long, global = true, env = "PLGW_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
     /// The gateway's URL, to talk to it over TLS instead: https://HOST:PORT
-    #[arg(long, global = true, env = "GATEWAY_SERVER", value_name = "URL", help_heading = REMOTE)]
+    #[arg(long, global = true, env = "PLGW_SERVER", value_name = "URL", help_heading = REMOTE)]
     server: Option<String>,
     /// The file that holds the token to show there
-    #[arg(long, global = true, env = "GATEWAY_TOKEN_FILE", value_name = "FILE", help_heading = REMOTE)]
+    #[arg(long, global = true, env = "PLGW_TOKEN_FILE", value_name = "FILE", help_heading = REMOTE)]
     token_file: Option<PathBuf>,
     /// The authorities that vouch for the server, a PEM file [default: the system's]
-    #[arg(long, global = true, env = "GATEWAY_CA", value_name = "FILE", help_heading = REMOTE)]
+    #[arg(long, global = true, env = "PLGW_CA", value_name = "FILE", help_heading = REMOTE)]
     ca: Option<PathBuf>,
     /// A client certificate to show there, a PEM file
-    #[arg(long, global = true, env = "GATEWAY_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key", help_heading = REMOTE)]
+    #[arg(long, global = true, env = "PLGW_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key", help_heading = REMOTE)]
     client_certificate: Option<PathBuf>,
     /// Its private key, a PEM file
-    #[arg(long, global = true, env = "GATEWAY_CLIENT_KEY", value_name = "FILE", requires = "client_certificate", help_heading = REMOTE)]
+    #[arg(long, global = true, env = "PLGW_CLIENT_KEY", value_name = "FILE", requires = "client_certificate", help_heading = REMOTE)]
     client_key: Option<PathBuf>,
     /// How results are shown
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
@@ -149,8 +149,8 @@ impl Options {
 #[derive(Debug, Args)]
 struct RunArguments {
     /// The configuration file; it need not exist if it is the default one
-    /// [default: /etc/gateway/gateway.toml]
-    #[arg(long, env = "GATEWAY_CONFIG", value_name = "FILE")]
+    /// [default: /etc/plgw/plgw.toml]
+    #[arg(long, env = "PLGW_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
@@ -159,25 +159,25 @@ struct RunArguments {
 /// What of the agent's configuration says where it keeps things.
 #[derive(Debug, Args)]
 #[command(next_help_heading = OFFLINE)]
-struct KeptArguments {
+struct StateDirArguments {
     /// The configuration file; it need not exist if it is the default one
-    /// [default: /etc/gateway/gateway.toml]
-    #[arg(long, env = "GATEWAY_CONFIG", value_name = "FILE")]
+    /// [default: /etc/plgw/plgw.toml]
+    #[arg(long, env = "PLGW_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the store is [default: /var/lib/gateway]
-    #[arg(long, env = "GATEWAY_STATE_DIR", value_name = "DIR")]
+    /// Where the store is [default: /var/lib/plgw]
+    #[arg(long, env = "PLGW_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Where program and maps are pinned, on a bpf file system [default: /sys/fs/bpf/gateway]
-    #[arg(long, env = "GATEWAY_BPF_DIR", value_name = "DIR")]
+    /// Where program and maps are pinned, on a bpf file system [default: /sys/fs/bpf/plgw]
+    #[arg(long, env = "PLGW_BPF_DIR", value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
 }
 
-impl KeptArguments {
-    fn load(self, events_kept: Option<usize>) -> Result<Config> {
+impl StateDirArguments {
+    fn load(self, event_retention: Option<usize>) -> Result<Config> {
         let settings = Settings {
             state_dir: self.state_dir,
             bpf_dir: self.bpf_dir,
-            events_kept,
+            event_retention,
             ..Settings::default()
         };
         Config::load(self.config.as_deref(), settings)
@@ -205,7 +205,7 @@ pub fn main() -> ExitCode {
     match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::notice(&format!("gateway: {error:#}"));
+            terminal::notice(&format!("plgw: {error:#}"));
             ExitCode::from(1)
         }
     }
@@ -214,7 +214,7 @@ pub fn main() -> ExitCode {
 fn run(matches: &ArgMatches) -> Result<()> {
     flags::check(matches)?;
     let mut cli = Cli::from_arg_matches(matches)?;
-    if flags::given(matches, "socket") {
+    if flags::is_given(matches, "socket") {
         // A flag wins over a server that the environment names.
         cli.options.server = None;
     }
@@ -225,17 +225,17 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
     match command {
         Command::Run(arguments) => {
             let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
-            logging::start(config.log);
-            files::narrow_umask();
+            logging::init(config.log);
+            files::restrict_umask();
             let prepared = agent::prepare(&config)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(4)
                 .enable_all()
                 .build()?;
-            let ended = runtime.block_on(agent::run(config, prepared));
+            let result = runtime.block_on(agent::run(config, prepared));
             // The process ends now; tasks that are under way need not be shut down one by one.
             std::mem::forget(runtime);
-            ended
+            result
         }
         Command::Config(ConfigCommand::Check { quiet, run }) => {
             let config = Config::load(run.config.as_deref(), run.settings)?;
@@ -256,58 +256,65 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
         }
         Command::Unload(arguments) => {
             let config = arguments.load(None)?;
-            files::narrow_umask();
-            program::unload(&config.state_dir, &config.bpf_dir)
+            files::restrict_umask();
+            loader::unload(&config.state_dir, &config.bpf_dir)
         }
         Command::Openapi => terminal::print(&(api::document().to_pretty_json()? + "\n")),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "gateway", &mut script);
+            clap_complete::generate(shell, &mut Cli::command(), "plgw", &mut script);
             std::io::stdout().write_all(&script)?;
             Ok(())
         }
         Command::Tenant(command) => {
-            talk(options, async |client| tenant::run(client, command).await)
+            run_with_client(options, async |client| tenant::run(client, command).await)
         }
         Command::Network(command) => {
-            talk(options, async |client| network::run(client, command).await)
+            run_with_client(options, async |client| network::run(client, command).await)
         }
         Command::Service(command) => {
-            talk(options, async |client| service::run(client, command).await)
+            run_with_client(options, async |client| service::run(client, command).await)
         }
         Command::Endpoint(command) => {
-            talk(options, async |client| endpoint::run(client, command).await)
+            run_with_client(options, async |client| endpoint::run(client, command).await)
         }
-        Command::Connection(command) => talk(options, async |client| {
+        Command::Connection(command) => run_with_client(options, async |client| {
             connection::run(client, command).await
         }),
-        Command::Flow(command) => talk(options, async |client| flow::run(client, command).await),
-        Command::Apply(arguments) => talk(options, async |client| {
+        Command::Flow(command) => {
+            run_with_client(options, async |client| flow::run(client, command).await)
+        }
+        Command::Apply(arguments) => run_with_client(options, async |client| {
             apply::apply(client, arguments).await
         }),
-        Command::Export => talk(options, async |client| apply::export(client).await),
+        Command::Export => run_with_client(options, async |client| apply::export(client).await),
         Command::Backup { file } => {
-            talk(options, async |client| backup::backup(client, file).await)
+            run_with_client(options, async |client| backup::backup(client, file).await)
         }
         Command::Restore {
             restore,
-            kept,
-            events_kept,
+            state_dirs: kept,
+            event_retention: events_kept,
         } if restore.offline => backup::restore_offline(&kept.load(events_kept)?, &restore),
-        Command::Restore { restore, .. } => talk(options, async |client| {
+        Command::Restore { restore, .. } => run_with_client(options, async |client| {
             backup::restore(client, &restore).await
         }),
-        Command::Event(command) => talk(options, async |client| event::run(client, command).await),
-        Command::Whoami => talk(options, async |client| status::whoami(client).await),
-        Command::Status => talk(options, async |client| status::run(client).await),
+        Command::Event(command) => {
+            run_with_client(options, async |client| event::run(client, command).await)
+        }
+        Command::Whoami => run_with_client(options, async |client| status::whoami(client).await),
+        Command::Status => run_with_client(options, async |client| status::run(client).await),
     }
 }
 
 /// Runs a command that talks to the agent.
-fn talk(options: Options, command: impl AsyncFnOnce(&Client) -> Result<()>) -> Result<()> {
+fn run_with_client(
+    options: Options,
+    command: impl AsyncFnOnce(&CliContext) -> Result<()>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let client = Client::new(&options.clone().target(), options.output)?;
+    let client = CliContext::new(&options.clone().target(), options.output)?;
     runtime.block_on(command(&client))
 }

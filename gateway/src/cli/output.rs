@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, presets::NOTHING};
 use serde::Serialize;
 
-use crate::model::text::{escaped, is_refused};
+use crate::model::text::{escaped, is_forbidden};
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,7 +19,7 @@ pub enum Format {
 }
 
 /// The width that a table has at the most, in columns.
-const WIDTH: u16 = 100;
+const MAX_WIDTH: u16 = 100;
 
 /// A table, or a list of fields with their values.
 #[derive(Clone, Debug)]
@@ -33,34 +33,34 @@ pub(super) enum Table {
 }
 
 impl Table {
-    pub(super) fn text(&self) -> String {
+    pub(super) fn render(&self) -> String {
         match self {
             Self::Rows(_, rows) if rows.is_empty() => "none\n".to_owned(),
-            Self::Rows(head, rows) => lines(head, rows),
+            Self::Rows(head, rows) => render_rows(head, rows),
             Self::Fields(fields) => {
                 let rows: Vec<Vec<String>> = fields
                     .iter()
                     .filter(|(_, value)| !value.is_empty())
                     .map(|(name, value)| vec![format!("{name}:"), value.clone()])
                     .collect();
-                lines(&[], &rows)
+                render_rows(&[], &rows)
             }
             Self::Several(tables) => {
-                let texts: Vec<String> = tables.iter().map(Self::text).collect();
+                let texts: Vec<String> = tables.iter().map(Self::render).collect();
                 texts.join("\n")
             }
         }
     }
 }
 
-fn lines(head: &[&str], rows: &[Vec<String>]) -> String {
+fn render_rows(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut table = comfy_table::Table::new();
     table
         .load_style(NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(WIDTH);
-    if !head.is_empty() {
-        table.set_header(head);
+        .set_width(MAX_WIDTH);
+    if !header.is_empty() {
+        table.set_header(header);
     }
     // A line feed in a cell would begin a row that nobody wrote.
     for row in rows {
@@ -84,7 +84,7 @@ pub(super) fn render<T: Serialize>(
     table: impl FnOnce(&T) -> Table,
 ) -> Result<String> {
     Ok(match format {
-        Format::Table => table(value).text(),
+        Format::Table => table(value).render(),
         Format::Json => serde_json::to_string_pretty(value)? + "\n",
         Format::Yaml => yaml(value)?,
     })
@@ -94,7 +94,7 @@ pub(super) fn render<T: Serialize>(
 /// YAML too and in which an escape is the character that it stands for.
 pub(super) fn yaml<T: Serialize>(value: &T) -> Result<String> {
     let text = serde_norway::to_string(value)?;
-    if text.chars().any(|c| c != '\n' && is_refused(c)) {
+    if text.chars().any(|c| c != '\n' && is_forbidden(c)) {
         return Ok(serde_json::to_string_pretty(value)? + "\n");
     }
     Ok(text)
@@ -108,7 +108,7 @@ mod tests {
     fn a_table_fits_and_has_no_trailing_blanks() {
         let long = "a very long sentence that says what is wrong ".repeat(8);
         let table = Table::Rows(vec!["NAME", "PROBLEM"], vec![vec!["one".to_owned(), long]]);
-        let text = table.text();
+        let text = table.render();
         assert!(text.starts_with("NAME  PROBLEM\n"), "{text}");
         for line in text.lines() {
             assert!(
@@ -116,13 +116,13 @@ mod tests {
                 "{line:?}"
             );
         }
-        assert_eq!(Table::Rows(vec!["NAME"], vec![]).text(), "none\n");
+        assert_eq!(Table::Rows(vec!["NAME"], vec![]).render(), "none\n");
     }
 
     #[test]
     fn no_cell_breaks_its_row_or_reaches_the_terminal() {
         let cell = "a\n\u{1b}[1A\u{202e}".to_owned();
-        let text = Table::Rows(vec!["NAME"], vec![vec![cell.clone()]]).text();
+        let text = Table::Rows(vec!["NAME"], vec![vec![cell.clone()]]).render();
         assert_eq!(text, "NAME\na\\u000a\\u001b[1A\\u202e\n");
         let yaml = yaml(&std::slice::from_ref(&cell)).unwrap();
         let printed = crate::model::text::escaped_lines(&yaml);
@@ -133,6 +133,6 @@ mod tests {
     #[test]
     fn empty_fields_are_left_out() {
         let fields = Table::Fields(vec![("name", "x".to_owned()), ("reason", String::new())]);
-        assert_eq!(fields.text(), "name:  x\n");
+        assert_eq!(fields.render(), "name:  x\n");
     }
 }

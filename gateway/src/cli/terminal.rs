@@ -15,7 +15,7 @@ use crate::model::text::{escaped, escaped_lines};
 
 /// Text that is shown in a colour where the output is a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
+pub(super) struct StyledText {
     /// The foreground colour's number (ECMA-48, SGR 30 to 37); none for the usual one.
     pub(super) colour: Option<u8>,
     /// Text of one line, not escaped yet.
@@ -34,24 +34,24 @@ pub(super) fn print(text: &str) -> Result<()> {
 ///
 /// # Errors
 /// When standard output can't be written.
-pub(super) fn print_pieces(lines: &[Vec<Piece>]) -> Result<()> {
+pub(super) fn print_pieces(lines: &[Vec<StyledText>]) -> Result<()> {
     let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     write(&painted(lines, coloured))
 }
 
-fn painted(lines: &[Vec<Piece>], coloured: bool) -> String {
-    let mut whole = String::new();
+fn painted(lines: &[Vec<StyledText>], coloured: bool) -> String {
+    let mut output = String::new();
     for line in lines {
-        for Piece { colour, text } in line {
+        for StyledText { colour, text } in line {
             let text = escaped(text);
             match colour.filter(|_| coloured) {
-                Some(colour) => whole.push_str(&format!("\x1b[{colour}m{text}\x1b[0m")),
-                None => whole.push_str(&text),
+                Some(colour) => output.push_str(&format!("\x1b[{colour}m{text}\x1b[0m")),
+                None => output.push_str(&text),
             }
         }
-        whole.push('\n');
+        output.push('\n');
     }
-    whole
+    output
 }
 
 fn write(text: &str) -> Result<()> {
@@ -73,11 +73,11 @@ mod tests {
     #[test]
     fn only_own_colours_reach_the_terminal() {
         let lines = [vec![
-            Piece {
+            StyledText {
                 colour: Some(31),
                 text: "- a\u{1b}[2J".to_owned(),
             },
-            Piece {
+            StyledText {
                 colour: None,
                 text: " b\n\u{202e}".to_owned(),
             },

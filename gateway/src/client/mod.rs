@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     api::{
-        page::{MOST_ITEMS, Page},
+        page::{MAX_ITEMS, Page},
         response::ProblemDocument,
     },
     files,
@@ -47,14 +47,14 @@ pub struct Client {
     base: String,
     token: Option<header::HeaderValue>,
     /// What to call it in messages.
-    place: String,
+    display_target: String,
 }
 
 /// What a request carries.
 #[derive(Debug)]
 enum Body<'a, T> {
     /// Nothing.
-    Nothing,
+    Empty,
     /// JSON.
     Json(&'a T),
     /// Bytes.
@@ -62,7 +62,7 @@ enum Body<'a, T> {
 }
 
 /// No body, of the type that none needs.
-const NOTHING: Body<'static, ()> = Body::Nothing;
+const EMPTY_BODY: Body<'static, ()> = Body::Empty;
 
 /// What stands behind the question mark.
 #[derive(Clone, Debug, Default)]
@@ -86,7 +86,7 @@ impl Client {
     /// When a file can't be read or is not what it should be.
     pub fn new(target: &Target) -> Result<Self> {
         let builder = reqwest::Client::builder();
-        let (builder, base, token, place) = match target {
+        let (builder, base, token, display_target) = match target {
             Target::Socket(path) => (
                 builder
                     .unix_socket(path.as_path())
@@ -94,7 +94,7 @@ impl Client {
                     // missed.
                     .tls_certs_only([]),
                 // Nobody reads the host's name: the socket says where it goes.
-                "http://gateway".to_owned(),
+                "http://plgw".to_owned(),
                 None,
                 path.display().to_string(),
             ),
@@ -110,19 +110,19 @@ impl Client {
                 }
                 let mut builder = builder.connect_timeout(Duration::from_secs(10));
                 if let Some(path) = ca {
-                    builder = builder.tls_certs_only(authorities(path)?);
+                    builder = builder.tls_certs_only(read_authorities(path)?);
                 }
                 if let Some((certificate, key)) = certificate {
                     let mut text = read(certificate)?;
                     text.extend(read(key)?);
-                    files::warn_of_readers(key);
+                    files::warn_if_readable_by_others(key);
                     let identity = reqwest::Identity::from_pem(&text).with_context(|| {
                         let (certificate, key) = (certificate.display(), key.display());
                         format!("{certificate} and {key} are no certificate and its key")
                     })?;
                     builder = builder.identity(identity);
                 }
-                let token = token_file.as_deref().map(bearer).transpose()?;
+                let token = token_file.as_deref().map(read_bearer).transpose()?;
                 (builder, base.clone(), token, base)
             }
         };
@@ -132,7 +132,7 @@ impl Client {
                 .context("could not set up the connection to the agent")?,
             base,
             token,
-            place,
+            display_target,
         })
     }
 
@@ -152,7 +152,7 @@ impl Client {
             request = request.header(header::AUTHORIZATION, token.clone());
         }
         match body {
-            Body::Nothing => {}
+            Body::Empty => {}
             Body::Json(value) => request = request.json(value),
             Body::Bytes(bytes) => {
                 request = request
@@ -160,7 +160,7 @@ impl Client {
                     .body(bytes);
             }
         }
-        let response = self.send_patiently(request).await?;
+        let response = self.send_with_retries(request).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -176,16 +176,16 @@ impl Client {
     }
 
     /// Sends a request, again after a while if the agent asks for that and the while is short.
-    async fn send_patiently(&self, request: RequestBuilder) -> Result<Response> {
+    async fn send_with_retries(&self, request: RequestBuilder) -> Result<Response> {
         let mut waited = Duration::ZERO;
         loop {
             // Without one to send again there is no second try.
-            let again = request.try_clone();
-            let Some(attempt) = again else {
+            let copy = request.try_clone();
+            let Some(attempt) = copy else {
                 return request.send().await.map_err(|error| self.explain(error));
             };
             let response = attempt.send().await.map_err(|error| self.explain(error))?;
-            let Some(wait) = wanted_wait(&response).filter(|wait| waited + *wait <= PATIENCE)
+            let Some(wait) = retry_after(&response).filter(|wait| waited + *wait <= MAX_RETRY_WAIT)
             else {
                 return Ok(response);
             };
@@ -202,7 +202,7 @@ impl Client {
         body: Body<'_, B>,
     ) -> Result<T> {
         let response = self.send(method, path, query, body).await?;
-        let bytes = response.bytes().await.context(BROKEN_OFF)?;
+        let bytes = response.bytes().await.context(RESPONSE_TRUNCATED)?;
         serde_json::from_slice(&bytes).map_err(|error| {
             anyhow!(
                 "the agent's answer is of another version than this program: use the agent's own: {}",
@@ -229,7 +229,7 @@ impl Client {
         body: Body<'_, B>,
     ) -> Result<String> {
         let response = self.send(method, path, query, body).await?;
-        response.text().await.context(BROKEN_OFF)
+        response.text().await.context(RESPONSE_TRUNCATED)
     }
 
     async fn call_for_bytes<B: Serialize>(
@@ -240,7 +240,7 @@ impl Client {
         body: Body<'_, B>,
     ) -> Result<Vec<u8>> {
         let response = self.send(method, path, query, body).await?;
-        Ok(response.bytes().await.context(BROKEN_OFF)?.to_vec())
+        Ok(response.bytes().await.context(RESPONSE_TRUNCATED)?.to_vec())
     }
 
     /// Events as they happen, each handed over as it comes, until the agent ends the stream.
@@ -254,10 +254,10 @@ impl Client {
     ) -> Result<()> {
         let query = query.clone().with("follow", Some(true));
         let mut response = self
-            .send(Method::GET, "/v1/events", &query, NOTHING)
+            .send(Method::GET, "/v1/events", &query, EMPTY_BODY)
             .await?;
         let mut text = Vec::new();
-        while let Some(chunk) = response.chunk().await.context(BROKEN_OFF)? {
+        while let Some(chunk) = response.chunk().await.context(RESPONSE_TRUNCATED)? {
             text.extend_from_slice(&chunk);
             while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = text.drain(..=end).collect();
@@ -274,7 +274,7 @@ impl Client {
     }
 
     fn explain(&self, error: reqwest::Error) -> anyhow::Error {
-        let place = &self.place;
+        let target = &self.display_target;
         let mut deepest: &dyn std::error::Error = &error;
         while let Some(source) = deepest.source() {
             deepest = source;
@@ -286,26 +286,26 @@ impl Client {
             .map(std::io::Error::kind);
         let server = self.token.is_some() || self.base.starts_with("https://");
         match kind {
-            _ if server => anyhow!("could not talk to the gateway on {place}: {text}"),
+            _ if server => anyhow!("could not talk to the gateway on {target}: {text}"),
             Some(std::io::ErrorKind::NotFound) => {
-                anyhow!("no agent listens on {place}: start it with `gateway run`")
+                anyhow!("no agent listens on {target}: start it with `plgw run`")
             }
             Some(std::io::ErrorKind::ConnectionRefused) => {
-                anyhow!("the agent that listened on {place} is gone: start it with `gateway run`")
+                anyhow!("the agent that listened on {target} is gone: start it with `plgw run`")
             }
             Some(std::io::ErrorKind::PermissionDenied) => anyhow!(
-                "{place} may be used by root and members of its group only: you are neither"
+                "{target} may be used by root and members of its group only: you are neither"
             ),
-            _ => anyhow!("could not talk to the agent on {place}: {text}"),
+            _ => anyhow!("could not talk to the agent on {target}: {text}"),
         }
     }
 }
 
 /// How long is waited in all for an agent that asks for patience (`Retry-After`).
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_RETRY_WAIT: Duration = Duration::from_secs(30);
 
 /// Returns how long the agent asks to wait before the request is sent again. It has done nothing then.
-fn wanted_wait(response: &Response) -> Option<Duration> {
+fn retry_after(response: &Response) -> Option<Duration> {
     let busy = [
         StatusCode::TOO_MANY_REQUESTS,
         StatusCode::SERVICE_UNAVAILABLE,
@@ -317,19 +317,19 @@ fn wanted_wait(response: &Response) -> Option<Duration> {
     seconds.parse().ok().map(Duration::from_secs)
 }
 
-const BROKEN_OFF: &str = "the agent's answer broke off";
+const RESPONSE_TRUNCATED: &str = "the agent's answer broke off";
 
 /// All pages of a list, of which `page` gets the one after what it is given.
 ///
 /// # Errors
 /// As for getting a page.
-pub async fn all<T>(
+pub async fn collect_pages<T>(
     mut page: impl AsyncFnMut(Option<u64>, Option<&str>) -> Result<Page<T>>,
 ) -> Result<Vec<T>> {
     let mut items = Vec::new();
     let mut after = None;
     loop {
-        let next = page(Some(MOST_ITEMS as u64), after.as_deref()).await?;
+        let next = page(Some(MAX_ITEMS as u64), after.as_deref()).await?;
         items.extend(next.items);
         after = next.next;
         if after.is_none() {
@@ -342,15 +342,15 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("could not read {}", path.display()))
 }
 
-fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>> {
+fn read_authorities(path: &Path) -> Result<Vec<reqwest::Certificate>> {
     reqwest::Certificate::from_pem_bundle(&read(path)?)
         .with_context(|| format!("{} holds no certificates", path.display()))
 }
 
 /// The header that shows the token in the file.
-fn bearer(path: &Path) -> Result<header::HeaderValue> {
+fn read_bearer(path: &Path) -> Result<header::HeaderValue> {
     let text = String::from_utf8(read(path)?).ok();
-    files::warn_of_readers(path);
+    files::warn_if_readable_by_others(path);
     let token = text.as_deref().map(str::trim).unwrap_or_default();
     let value = header::HeaderValue::from_str(&format!("Bearer {token}")).ok();
     let mut value = value

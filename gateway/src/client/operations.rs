@@ -3,7 +3,7 @@
 use anyhow::Result;
 use reqwest::Method;
 
-use crate::client::{Body, Client, NOTHING, Query, types::*};
+use crate::client::{Body, Client, EMPTY_BODY, Query, types::*};
 
 impl Client {
     /// The agent answers.
@@ -13,7 +13,8 @@ impl Client {
     pub async fn alive(&self) -> Result<String> {
         let path = "/healthz";
         let query = Query::default();
-        self.call_for_text(Method::GET, path, &query, NOTHING).await
+        self.call_for_text(Method::GET, path, &query, EMPTY_BODY)
+            .await
     }
 
     /// Bring objects to what a manifest says: all of it, or nothing.
@@ -61,7 +62,7 @@ impl Client {
     pub async fn backup(&self) -> Result<Vec<u8>> {
         let path = "/v1/backup";
         let query = Query::default();
-        self.call_for_bytes(Method::GET, path, &query, NOTHING)
+        self.call_for_bytes(Method::GET, path, &query, EMPTY_BODY)
             .await
     }
 
@@ -176,7 +177,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/endpoints/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
+        self.call_without_answer(Method::DELETE, path, &query, EMPTY_BODY)
             .await
     }
 
@@ -188,7 +189,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/identities/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
+        self.call_without_answer(Method::DELETE, path, &query, EMPTY_BODY)
             .await
     }
 
@@ -200,7 +201,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/networks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
+        self.call_without_answer(Method::DELETE, path, &query, EMPTY_BODY)
             .await
     }
 
@@ -217,7 +218,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}");
         let path = path.as_str();
         let query = Query::default().with("force", force);
-        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
+        self.call_without_answer(Method::DELETE, path, &query, EMPTY_BODY)
             .await
     }
 
@@ -229,7 +230,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
+        self.call_without_answer(Method::DELETE, path, &query, EMPTY_BODY)
             .await
     }
 
@@ -241,7 +242,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/tokens/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
+        self.call_without_answer(Method::DELETE, path, &query, EMPTY_BODY)
             .await
     }
 
@@ -253,7 +254,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/webhooks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call_without_answer(Method::DELETE, path, &query, NOTHING)
+        self.call_without_answer(Method::DELETE, path, &query, EMPTY_BODY)
             .await
     }
 
@@ -264,7 +265,7 @@ impl Client {
     pub async fn export(&self) -> Result<Manifest> {
         let path = "/v1/export";
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List the connections to all services in which the caller has a role.
@@ -284,7 +285,7 @@ impl Client {
             .with("state", state)
             .with("limit", limit)
             .with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List a tenant's endpoints.
@@ -300,7 +301,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/endpoints");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List or follow the events that the caller may see.
@@ -322,7 +323,7 @@ impl Client {
             .with("kind", kind)
             .with("action", action)
             .with("follow", follow);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List flows. They come and go, so there are no further pages: a larger limit shows more.
@@ -338,7 +339,7 @@ impl Client {
         let query = Query::default()
             .with("endpoint", endpoint)
             .with("limit", limit);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List a tenant's identities.
@@ -354,7 +355,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/identities");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List a tenant's networks.
@@ -370,7 +371,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/networks");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List the connections to a service.
@@ -387,7 +388,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}/connections");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List a tenant's services.
@@ -403,7 +404,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List the tenants in which the caller has a role; all for the operator.
@@ -417,7 +418,7 @@ impl Client {
     ) -> Result<Page<TenantView>> {
         let path = "/v1/tenants";
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List a tenant's tokens.
@@ -433,7 +434,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/tokens");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// List a tenant's webhooks.
@@ -449,7 +450,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/webhooks");
         let path = path.as_str();
         let query = Query::default().with("limit", limit).with("after", after);
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// The data path holds what it should.
@@ -459,7 +460,8 @@ impl Client {
     pub async fn ready(&self) -> Result<String> {
         let path = "/readyz";
         let query = Query::default();
-        self.call_for_text(Method::GET, path, &query, NOTHING).await
+        self.call_for_text(Method::GET, path, &query, EMPTY_BODY)
+            .await
     }
 
     /// Refuse a connection, or cut it off; it can be approved later.
@@ -523,7 +525,7 @@ impl Client {
     pub async fn show_caller(&self) -> Result<CallerView> {
         let path = "/v1/whoami";
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Show a connection.
@@ -539,7 +541,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}/connections/{link_id}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Show an endpoint.
@@ -550,7 +552,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/endpoints/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Show an identity.
@@ -561,7 +563,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/identities/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Show a network.
@@ -572,7 +574,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/networks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Show a service.
@@ -583,7 +585,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/services/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// How the gateway is.
@@ -593,7 +595,7 @@ impl Client {
     pub async fn show_status(&self) -> Result<StatusView> {
         let path = "/v1/status";
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Show a tenant.
@@ -604,7 +606,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Show a token.
@@ -615,7 +617,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/tokens/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Show a webhook.
@@ -626,7 +628,7 @@ impl Client {
         let path = format!("/v1/tenants/{tenant}/webhooks/{name}");
         let path = path.as_str();
         let query = Query::default();
-        self.call(Method::GET, path, &query, NOTHING).await
+        self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
     /// Change an endpoint's labels: what it is bound to never changes.

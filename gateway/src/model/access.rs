@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Code, Name, Problem};
+use crate::model::{Name, Problem, ProblemCode};
 
 /// What somebody is within a tenant.
 #[derive(
@@ -36,14 +36,14 @@ impl Role {
             Permission::Services | Permission::Decisions => {
                 matches!(self, Self::Provider | Self::Admin)
             }
-            Permission::Access => matches!(self, Self::Admin),
-            Permission::Operate => false,
+            Permission::ManageCredentials => matches!(self, Self::Admin),
+            Permission::ManageGateway => false,
         }
     }
 
     /// The least that includes the permissions of both.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         match (self, other) {
             (Self::Viewer, role) | (role, Self::Viewer) => role,
             (Self::Consumer, Self::Consumer) => Self::Consumer,
@@ -88,9 +88,9 @@ pub enum Permission {
     /// To decide about the connections to a tenant's services.
     Decisions,
     /// To say who may act for a tenant.
-    Access,
+    ManageCredentials,
     /// To look after the gateway itself: tenants, quotas, and which interfaces are whose network.
-    Operate,
+    ManageGateway,
 }
 
 impl Permission {
@@ -101,8 +101,8 @@ impl Permission {
             Self::Endpoints => "change its endpoints",
             Self::Services => "change its services",
             Self::Decisions => "decide about the connections to its services",
-            Self::Access => "say who may act for it",
-            Self::Operate => "do what only the gateway's operator may",
+            Self::ManageCredentials => "say who may act for it",
+            Self::ManageGateway => "do what only the gateway's operator may",
         }
     }
 }
@@ -169,7 +169,7 @@ impl Principal {
             (Access::Operator, Access::Operator) => true,
             (Access::Tenants(now), Access::Tenants(then)) => then
                 .iter()
-                .all(|(tenant, role)| now.get(tenant).is_some_and(|now| now.and(*role) == *now)),
+                .all(|(tenant, role)| now.get(tenant).is_some_and(|now| now.union(*role) == *now)),
             _ => false,
         };
         access && self.identity == earlier.identity
@@ -183,7 +183,7 @@ impl Principal {
 
     /// Whether the tenant exists for it.
     #[must_use]
-    pub fn sees(&self, tenant: &Name) -> bool {
+    pub fn can_see(&self, tenant: &Name) -> bool {
         match &self.access {
             Access::Operator => true,
             Access::Tenants(roles) => roles.contains_key(tenant),
@@ -210,7 +210,7 @@ impl Principal {
             self.name,
             permission.purpose()
         );
-        Err(Problem::new(Code::Forbidden, detail))
+        Err(Problem::new(ProblemCode::Forbidden, detail))
     }
 
     /// Refuses a principal that has no role in any tenant.
@@ -224,7 +224,7 @@ impl Principal {
                     "{} has no role in any tenant: ask a tenant's admin for one",
                     self.name
                 );
-                Err(Problem::new(Code::Forbidden, detail))
+                Err(Problem::new(ProblemCode::Forbidden, detail))
             }
             _ => Ok(()),
         }
@@ -238,8 +238,12 @@ impl Principal {
         if self.is_operator() {
             return Ok(());
         }
-        let detail = format!("{} may not {}", self.name, Permission::Operate.purpose());
-        Err(Problem::new(Code::Forbidden, detail))
+        let detail = format!(
+            "{} may not {}",
+            self.name,
+            Permission::ManageGateway.purpose()
+        );
+        Err(Problem::new(ProblemCode::Forbidden, detail))
     }
 }
 
@@ -263,13 +267,23 @@ mod tests {
             (Role::Viewer, &[Read][..]),
             (Role::Consumer, &[Read, Endpoints]),
             (Role::Provider, &[Read, Services, Decisions]),
-            (Role::Admin, &[Read, Endpoints, Services, Decisions, Access]),
+            (
+                Role::Admin,
+                &[Read, Endpoints, Services, Decisions, ManageCredentials],
+            ),
         ] {
-            for permission in [Read, Endpoints, Services, Decisions, Access, Operate] {
+            for permission in [
+                Read,
+                Endpoints,
+                Services,
+                Decisions,
+                ManageCredentials,
+                ManageGateway,
+            ] {
                 let given = principal(role).require(&"a".parse().unwrap(), permission);
                 assert_eq!(given.is_ok(), allowed.contains(&permission), "{role}");
                 if let Err(problem) = given {
-                    assert_eq!(problem.code, Code::Forbidden);
+                    assert_eq!(problem.code, ProblemCode::Forbidden);
                 }
             }
             assert_eq!(role.to_string().parse(), Ok(role));
@@ -278,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_principal_that_gains_a_role_is_still_the_same_and_one_that_loses_it_is_not() {
-        let of = |roles: &[(&str, Role)]| {
+        let principal_with = |roles: &[(&str, Role)]| {
             let roles = roles
                 .iter()
                 .map(|(tenant, role)| (tenant.parse().unwrap(), *role));
@@ -287,26 +301,26 @@ mod tests {
                 ..principal(Role::Viewer)
             }
         };
-        let earlier = of(&[("a", Role::Provider)]);
+        let earlier = principal_with(&[("a", Role::Provider)]);
         for more in [
-            of(&[("a", Role::Provider)]),
-            of(&[("a", Role::Admin)]),
-            of(&[("a", Role::Provider), ("b", Role::Viewer)]),
+            principal_with(&[("a", Role::Provider)]),
+            principal_with(&[("a", Role::Admin)]),
+            principal_with(&[("a", Role::Provider), ("b", Role::Viewer)]),
         ] {
             assert!(more.includes(&earlier), "{more:?}");
         }
         for less in [
-            of(&[]),
-            of(&[("a", Role::Viewer)]),
-            of(&[("a", Role::Consumer)]),
-            of(&[("b", Role::Provider)]),
+            principal_with(&[]),
+            principal_with(&[("a", Role::Viewer)]),
+            principal_with(&[("a", Role::Consumer)]),
+            principal_with(&[("b", Role::Provider)]),
             Principal {
                 identity: "another".to_owned(),
-                ..of(&[("a", Role::Provider)])
+                ..principal_with(&[("a", Role::Provider)])
             },
             Principal {
                 access: Access::Operator,
-                ..of(&[])
+                ..principal_with(&[])
             },
         ] {
             assert!(!less.includes(&earlier), "{less:?}");
@@ -314,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_add_up() {
+    fn roles_combine() {
         for a in Role::ALL {
             for b in Role::ALL {
                 for permission in [
@@ -322,14 +336,14 @@ mod tests {
                     Permission::Endpoints,
                     Permission::Services,
                     Permission::Decisions,
-                    Permission::Access,
+                    Permission::ManageCredentials,
                 ] {
                     let either = a.allows(permission) || b.allows(permission);
-                    assert!(a.and(b).allows(permission) || !either, "{a} {b}");
+                    assert!(a.union(b).allows(permission) || !either, "{a} {b}");
                 }
-                assert_eq!(a.and(b), b.and(a));
+                assert_eq!(a.union(b), b.union(a));
             }
-            assert_eq!(a.and(a), a);
+            assert_eq!(a.union(a), a);
         }
     }
 
@@ -368,7 +382,7 @@ mod tests {
             ..principal(Role::Viewer)
         };
         let refusal = nobody.require_any_role().unwrap_err();
-        assert_eq!(refusal.code, Code::Forbidden);
+        assert_eq!(refusal.code, ProblemCode::Forbidden);
         assert!(principal(Role::Admin).require_operator().is_err());
     }
 }

@@ -129,8 +129,8 @@ impl AddressRange {
 
     /// The address at the place, counted from 0; the last one for all places behind.
     #[must_use]
-    pub fn nth(self, place: u64) -> IpAddr {
-        let number = number(self.first).saturating_add(u128::from(place));
+    pub fn nth(self, index: u64) -> IpAddr {
+        let number = number(self.first).saturating_add(u128::from(index));
         let number = number.min(self::number(self.last));
         match self.first {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(u32::try_from(number).unwrap_or(u32::MAX))),

@@ -3,11 +3,11 @@
 //!
 //! The decision depends on the difference between the object before and after the change, not on the
 //! request: a manifest that creates an endpoint and approves its connection needs what an approval needs.
-//! A difference that no rule names needs [`Permission::Operate`], which no role of a tenant includes.
+//! A difference that no rule names needs [`Permission::ManageGateway`], which no role of a tenant includes.
 
 use crate::model::{
-    Change, Code, Connection, ConnectionState, Endpoint, Kind, Name, Object, Permission, Principal,
-    Problem, Record, Reference, State, connection::AUTO_APPROVAL,
+    Change, Connection, ConnectionState, Endpoint, Kind, Name, Object, Permission, Principal,
+    Problem, ProblemCode, Record, Reference, State, connection::AUTO_APPROVAL,
 };
 
 /// Permission that one change needs in one tenant.
@@ -50,11 +50,11 @@ pub fn require_provider(
     provider: &Name,
     endpoint: &Reference,
 ) -> Result<(), Problem> {
-    if principal.sees(provider) {
+    if principal.can_see(provider) {
         return principal.require(provider, Permission::Decisions);
     }
     let detail = format!("the connection of {endpoint} is decided by the service's provider");
-    Err(Problem::new(Code::Forbidden, detail))
+    Err(Problem::new(ProblemCode::Forbidden, detail))
 }
 
 /// Returns the permissions that a change needs, one for each tenant concerned.
@@ -64,37 +64,37 @@ fn requirements<'a>(
     change: &'a Change,
 ) -> Vec<Requirement<'a>> {
     let object = change.object();
-    let owner = |permission| {
+    let require_of_owner = |permission| {
         vec![Requirement {
             tenant: object.tenant(),
             permission,
         }]
     };
     match (change, object) {
-        (_, Object::Tenant(_) | Object::Network(..)) => owner(Permission::Operate),
+        (_, Object::Tenant(_) | Object::Network(..)) => require_of_owner(Permission::ManageGateway),
         (_, Object::Token(..) | Object::Identity(..) | Object::Webhook(..)) => {
-            owner(Permission::Access)
+            require_of_owner(Permission::ManageCredentials)
         }
-        (Change::Delete(_), Object::Service(..)) => owner(Permission::Services),
-        (Change::Delete(_), Object::Endpoint(..)) => owner(Permission::Endpoints),
+        (Change::Delete(_), Object::Service(..)) => require_of_owner(Permission::Services),
+        (Change::Delete(_), Object::Endpoint(..)) => require_of_owner(Permission::Endpoints),
         (Change::Put(_), Object::Service(_, new)) => {
             let old = before.services.get(&object.reference());
-            let same = old.is_none_or(|old| {
+            let keeps_identity = old.is_none_or(|old| {
                 old.meta.uid != new.meta.uid
                     || (&old.object.alias, old.object.number)
                         == (&new.object.alias, new.object.number)
             });
-            owner(if same {
+            require_of_owner(if keeps_identity {
                 Permission::Services
             } else {
-                Permission::Operate
+                Permission::ManageGateway
             })
         }
         (Change::Put(_), Object::Endpoint(tenant, new)) => {
             let old = before.endpoints.get(&object.reference());
             let old = old.filter(|old| old.meta.uid == new.meta.uid);
             let provider = &new.object.service_identity.reference.tenant;
-            endpoint(old, new, || {
+            endpoint_permissions(old, new, || {
                 is_initial(before, changes, tenant, &new.object)
             })
             .into_iter()
@@ -112,7 +112,7 @@ fn requirements<'a>(
 
 /// Returns the permissions that the difference between two versions of an endpoint needs; `old` is none
 /// for one that is created.
-fn endpoint(
+fn endpoint_permissions(
     old: Option<&Record<Endpoint>>,
     new: &Record<Endpoint>,
     is_initial: impl FnOnce() -> bool,
@@ -144,7 +144,7 @@ fn endpoint(
     // Nobody else changes anything: what was approved stays what it was.
     expected.meta.version = new.meta.version;
     if expected != *new {
-        permissions.push(Permission::Operate);
+        permissions.push(Permission::ManageGateway);
     }
     permissions
 }
@@ -175,7 +175,7 @@ fn is_initial(before: &State, changes: &[Change], tenant: &Name, endpoint: &Endp
             connection.decided_by.as_deref() == Some(AUTO_APPROVAL)
                 && service.is_some_and(|service| {
                     service.meta.uid == endpoint.service_identity.uid
-                        && service.object.spec.approves_at_once(tenant)
+                        && service.object.spec.auto_approves(tenant)
                 })
         }
         ConnectionState::Rejected | ConnectionState::Disconnected => false,
@@ -192,11 +192,10 @@ pub fn require_visible_connection(
     endpoint: &Reference,
     principal: &Principal,
 ) -> Result<(), Problem> {
-    let visible = principal.sees(&endpoint.tenant)
-        || state
-            .endpoints
-            .get(endpoint)
-            .is_some_and(|record| principal.sees(&record.object.service_identity.reference.tenant));
+    let visible = principal.can_see(&endpoint.tenant)
+        || state.endpoints.get(endpoint).is_some_and(|record| {
+            principal.can_see(&record.object.service_identity.reference.tenant)
+        });
     if visible {
         return Ok(());
     }

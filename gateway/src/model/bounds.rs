@@ -32,11 +32,11 @@ pub fn check<'de, D: Deserializer<'de>>(
     if let Some(schema) = components.schemas.get(name) {
         resolve(components, schema, &mut schemas);
     }
-    let walk = Walk {
+    let walk = SchemaWalker {
         components,
         schemas,
         path: Path::Root,
-        found: &found,
+        problem: &found,
     };
     // Other errors are those of decoding.
     let _parsed = walk.deserialize(document);
@@ -89,20 +89,20 @@ impl fmt::Display for Path<'_> {
             Self::Root => Ok(()),
             Self::Field(Path::Root, name) => f.write_str(name),
             Self::Field(parent, name) => write!(f, "{parent}.{name}"),
-            Self::Element(parent, place) => write!(f, "{parent}[{place}]"),
+            Self::Element(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }
 }
 
 /// A value that is gone through, with the schemas that it may be of.
-struct Walk<'a> {
+struct SchemaWalker<'a> {
     components: &'a Components,
     schemas: Vec<&'a Schema>,
     path: Path<'a>,
-    found: &'a RefCell<Option<Problem>>,
+    problem: &'a RefCell<Option<Problem>>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> SchemaWalker<'a> {
     fn objects(&self) -> impl Iterator<Item = &'a Object> + '_ {
         self.schemas.iter().filter_map(|schema| match schema {
             Schema::Object(schema) => Some(schema),
@@ -117,36 +117,36 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn refuse<E: serde::de::Error>(&self, problem: Problem) -> E {
-        self.found.replace(Some(problem));
+    fn reject<E: serde::de::Error>(&self, problem: Problem) -> E {
+        self.problem.replace(Some(problem));
         E::custom("refused")
     }
 
     /// Refuses more than the limit.
-    fn at_most<E: serde::de::Error>(
+    fn check_count<E: serde::de::Error>(
         &self,
         count: usize,
         what: &str,
-        most: Option<usize>,
+        max: Option<usize>,
     ) -> Result<(), E> {
-        match most {
-            Some(most) if count > most => {
-                let path = text::shown(&self.path.to_string(), 200);
-                let detail = format!("{path} has more {what} than allowed: use at most {most}");
-                Err(self.refuse(Problem::invalid(path, detail)))
+        match max {
+            Some(max) if count > max => {
+                let path = text::truncated(&self.path.to_string(), 200);
+                let detail = format!("{path} has more {what} than allowed: use at most {max}");
+                Err(self.reject(Problem::invalid(path, detail)))
             }
             _ => Ok(()),
         }
     }
 
-    fn characters<E: serde::de::Error>(&self, text: &str) -> Result<(), E> {
+    fn check_characters<E: serde::de::Error>(&self, text: &str) -> Result<(), E> {
         let named = || match self.path.to_string() {
             path if path.is_empty() => "body".to_owned(),
             path => path,
         };
-        if text.chars().any(text::is_refused) {
+        if text.chars().any(text::is_forbidden) {
             let checked = text::check(&named(), text, usize::MAX);
-            return checked.map_err(|problem| self.refuse(problem));
+            return checked.map_err(|problem| self.reject(problem));
         }
         Ok(())
     }
@@ -173,7 +173,7 @@ fn is_map(schema: &Object) -> bool {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
+impl<'de> DeserializeSeed<'de> for SchemaWalker<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -181,7 +181,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_> {
+impl<'de> Visitor<'de> for SchemaWalker<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -210,15 +210,15 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
         let limits = self.objects().filter(|schema| is_text(schema));
-        let most = largest(limits.map(|schema| schema.max_length));
-        if most.is_some_and(|most| text.len() > most) {
-            self.at_most(text.chars().count(), "characters", most)?;
+        let max = largest(limits.map(|schema| schema.max_length));
+        if max.is_some_and(|most| text.len() > most) {
+            self.check_count(text.chars().count(), "characters", max)?;
         }
-        self.characters(text)
+        self.check_characters(text)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let most = largest(self.arrays().map(|schema| schema.max_items));
+        let max = largest(self.arrays().map(|schema| schema.max_items));
         let mut schemas = Vec::new();
         for schema in self.arrays() {
             if let ArrayItems::RefOrSchema(items) = &schema.items {
@@ -227,17 +227,17 @@ impl<'de> Visitor<'de> for Walk<'_> {
         }
         let mut count = 0;
         loop {
-            let element = Walk {
+            let element = SchemaWalker {
                 components: self.components,
                 schemas: schemas.clone(),
                 path: Path::Element(&self.path, count),
-                found: self.found,
+                problem: self.problem,
             };
             // One too many is refused for that, whatever it is.
-            if most == Some(count) {
+            if max == Some(count) {
                 let more = list.next_element::<serde::de::IgnoredAny>()?;
                 return match more {
-                    Some(_) => self.at_most(count + 1, "items", most),
+                    Some(_) => self.check_count(count + 1, "items", max),
                     None => Ok(()),
                 };
             }
@@ -250,12 +250,12 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let maps: Vec<&Object> = self.objects().filter(|schema| is_map(schema)).collect();
-        let most = largest(maps.iter().map(|schema| schema.max_properties));
+        let max = largest(maps.iter().map(|schema| schema.max_properties));
         let mut count = 0;
         while let Some(key) = map.next_key::<String>()? {
             count += 1;
-            self.at_most::<A::Error>(count, "entries", most)?;
-            self.characters::<A::Error>(&key)?;
+            self.check_count::<A::Error>(count, "entries", max)?;
+            self.check_characters::<A::Error>(&key)?;
             let mut schemas = Vec::new();
             let mut is_field = false;
             for schema in &maps {
@@ -266,12 +266,12 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 }
                 if let Some(Schema::Object(names)) = schema.property_names.as_deref() {
                     let length = key.chars().count();
-                    self.at_most::<A::Error>(length, "characters in a key", names.max_length)?;
+                    self.check_count::<A::Error>(length, "characters in a key", names.max_length)?;
                 }
-                if let Some(AdditionalProperties::RefOr(rest)) =
+                if let Some(AdditionalProperties::RefOr(values)) =
                     schema.additional_properties.as_deref()
                 {
-                    resolve(self.components, rest, &mut schemas);
+                    resolve(self.components, values, &mut schemas);
                 }
             }
             // A key that is no field's name is the user's own, and not repeated.
@@ -279,11 +279,11 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 (true, _) | (false, Path::Root) => Path::Field(&self.path, &key),
                 (false, path) => **path,
             };
-            map.next_value_seed(Walk {
+            map.next_value_seed(SchemaWalker {
                 components: self.components,
                 schemas,
                 path,
-                found: self.found,
+                problem: self.problem,
             })?;
         }
         Ok(())

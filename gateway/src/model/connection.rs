@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Code, Problem};
+use crate::model::{Problem, ProblemCode};
 
 /// Where a connection stands.
 #[derive(
@@ -67,7 +67,7 @@ impl Decision {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Approve, Self::Reject, Self::Remove];
 
-    const fn done(self) -> &'static str {
+    const fn past_participle(self) -> &'static str {
         match self {
             Self::Approve => "approved",
             Self::Reject => "rejected",
@@ -81,7 +81,7 @@ impl ConnectionState {
     ///
     /// # Errors
     /// [`Code::WrongState`] for every move that is not defined.
-    pub fn after(self, decision: Decision) -> Result<Self, Problem> {
+    pub fn apply_decision(self, decision: Decision) -> Result<Self, Problem> {
         match (self, decision) {
             (Self::Pending | Self::Rejected, Decision::Approve) => Ok(Self::Approved),
             (Self::Pending | Self::Approved, Decision::Reject) => Ok(Self::Rejected),
@@ -89,10 +89,10 @@ impl ConnectionState {
                 Ok(Self::Disconnected)
             }
             _ => Err(Problem::new(
-                Code::WrongState,
+                ProblemCode::WrongState,
                 format!(
                     "a connection that is {self} can't be {}{}",
-                    decision.done(),
+                    decision.past_participle(),
                     match self {
                         Self::Disconnected =>
                             ": Disconnected is final, the consumer can only delete its endpoint",
@@ -154,10 +154,10 @@ mod tests {
                     .iter()
                     .find(|(state, by, _)| (*state, *by) == (from, decision))
                     .map(|(_, _, to)| *to);
-                match (from.after(decision), expected) {
+                match (from.apply_decision(decision), expected) {
                     (Ok(to), Some(expected)) => assert_eq!(to, expected),
                     (Err(problem), None) => {
-                        assert_eq!(problem.code, Code::WrongState);
+                        assert_eq!(problem.code, ProblemCode::WrongState);
                         assert!(problem.detail.contains(&from.to_string()), "{problem}");
                     }
                     (given, expected) => panic!("{from} {decision:?}: {given:?}, {expected:?}"),

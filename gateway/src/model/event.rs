@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::model::{
     Access, Change, ConnectionState, Endpoint, Identifiers, Kind, Name, Object, Principal, Record,
     Reference, State,
-    event_id::{EventId, identify},
+    event_id::{EventId, assign_ids},
     limits, text,
 };
 
@@ -83,7 +83,7 @@ pub struct Event {
 
 /// An event as it is kept: with who may see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recorded {
+pub struct StoredEvent {
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
@@ -97,10 +97,10 @@ pub struct Recorded {
     pub decided: bool,
 }
 
-impl Recorded {
+impl StoredEvent {
     /// The event, as somebody may see it.
     #[must_use]
-    pub fn seen_by(&self, principal: &Principal) -> Option<Event> {
+    pub fn redacted_for(&self, principal: &Principal) -> Option<Event> {
         let Access::Tenants(roles) = &principal.access else {
             return Some(self.event.clone());
         };
@@ -141,16 +141,16 @@ impl Recorded {
 
 /// Returns the events of changes that are made together, at a time of the events' clock.
 #[must_use]
-pub fn events(
+pub fn events_for_changes(
     before: &State,
     changes: &[Change],
     principal: &Principal,
     now: Timestamp,
     ticks: u64,
     identifiers: &mut dyn Identifiers,
-) -> Vec<Recorded> {
+) -> Vec<StoredEvent> {
     let described = changes.iter().map(|change| describe(before, change));
-    let mut events: Vec<Recorded> = described
+    let mut events: Vec<StoredEvent> = described
         .map(|described| {
             let owner = described.object.tenant().clone();
             let endpoint = match described.object {
@@ -159,8 +159,8 @@ pub fn events(
             };
             let service = endpoint.map(|endpoint| endpoint.service_identity.reference.clone());
             let other = service.as_ref().map(|service| &service.tenant);
-            let acting = acting(principal, &owner, other, described.decided);
-            Recorded {
+            let acting = acting_tenant(principal, &owner, other, described.decided);
+            StoredEvent {
                 event: Event {
                     id: EventId::default(),
                     at: now,
@@ -172,8 +172,8 @@ pub fn events(
                     message: described.message,
                     fields: described.fields,
                     // A name from another system is shown to the other side's people too.
-                    actor: text::shown(&principal.name, limits::ACTOR),
-                    from: text::shown(&principal.from, limits::ACTOR),
+                    actor: text::truncated(&principal.name, limits::MAX_ACTOR),
+                    from: text::truncated(&principal.from, limits::MAX_ACTOR),
                 },
                 owner,
                 acting,
@@ -181,12 +181,12 @@ pub fn events(
             }
         })
         .collect();
-    identify(&mut events, ticks, identifiers);
+    assign_ids(&mut events, ticks, identifiers);
     events
 }
 
 /// The tenant that did it.
-fn acting(
+fn acting_tenant(
     principal: &Principal,
     owner: &Name,
     other: Option<&Name>,
@@ -201,12 +201,12 @@ fn acting(
         Access::Operator => None,
         Access::Tenants(_) => {
             let mut sides = sides.into_iter().flatten();
-            sides.find(|side| principal.sees(side)).cloned()
+            sides.find(|side| principal.can_see(side)).cloned()
         }
     }
 }
 
-struct Described<'a> {
+struct EventDescription<'a> {
     object: &'a Object,
     action: Action,
     /// It is the provider's doing.
@@ -215,9 +215,9 @@ struct Described<'a> {
     fields: Vec<String>,
 }
 
-fn describe<'a>(before: &State, change: &'a Change) -> Described<'a> {
+fn describe<'a>(before: &State, change: &'a Change) -> EventDescription<'a> {
     let object = change.object();
-    let plain = |action| Described {
+    let plain = |action| EventDescription {
         object,
         action,
         decided: false,
@@ -229,25 +229,25 @@ fn describe<'a>(before: &State, change: &'a Change) -> Described<'a> {
     }
     if let Object::Endpoint(_, record) = object {
         let old = before.endpoints.get(&object.reference());
-        return Described {
+        return EventDescription {
             object,
-            ..endpoint(old, record, plain(Action::Updated))
+            ..describe_endpoint(old, record, plain(Action::Updated))
         };
     }
     match before.object(object.kind(), &object.reference()) {
         None => plain(Action::Created),
-        Some(old) => Described {
+        Some(old) => EventDescription {
             fields: changed_fields(&old, object),
             ..plain(Action::Updated)
         },
     }
 }
 
-fn endpoint<'a>(
+fn describe_endpoint<'a>(
     old: Option<&Record<Endpoint>>,
     new: &Record<Endpoint>,
-    plain: Described<'a>,
-) -> Described<'a> {
+    plain: EventDescription<'a>,
+) -> EventDescription<'a> {
     let connection = &new.object.connection;
     let action = match connection.state {
         ConnectionState::Pending => Action::Requested,
@@ -256,18 +256,18 @@ fn endpoint<'a>(
         ConnectionState::Disconnected => Action::Disconnected,
     };
     match old {
-        None => Described {
+        None => EventDescription {
             action,
             message: new.object.request_message.clone(),
             ..plain
         },
-        Some(old) if old.object.connection.state != connection.state => Described {
+        Some(old) if old.object.connection.state != connection.state => EventDescription {
             action,
             decided: true,
             message: connection.reason.clone(),
             ..plain
         },
-        Some(_) => Described {
+        Some(_) => EventDescription {
             fields: vec!["labels".to_owned()],
             ..plain
         },
@@ -305,14 +305,14 @@ mod tests {
         }
     }
 
-    fn of(tenant: &str) -> Principal {
+    fn tenant_admin(tenant: &str) -> Principal {
         principal(Access::Tenants(
             [(tenant.parse().unwrap(), Role::Admin)].into(),
         ))
     }
 
     /// The events of a decision of the provider's.
-    fn decided() -> Recorded {
+    fn decided() -> StoredEvent {
         let mut world = World::furnished();
         world
             .endpoint("consumer/db", "10.0.0.100", "provider/shop")
@@ -323,10 +323,10 @@ mod tests {
             .unwrap();
         let record = world.state.endpoints[&"consumer/db".parse().unwrap()].clone();
         let change = Change::Put(Object::Endpoint("consumer".parse().unwrap(), record));
-        let mut events = events(
+        let mut events = events_for_changes(
             &before,
             &[change],
-            &of("provider"),
+            &tenant_admin("provider"),
             Timestamp::UNIX_EPOCH,
             7,
             &mut RandomIdentifiers,
@@ -341,14 +341,14 @@ mod tests {
         assert!(recorded.decided);
         assert_eq!(recorded.event.id.ticks(), 7);
         assert_eq!(recorded.event.message, "said so");
-        let provider = recorded.seen_by(&of("provider")).unwrap();
+        let provider = recorded.redacted_for(&tenant_admin("provider")).unwrap();
         assert_eq!(provider.actor, "token shop/ci");
         assert!(provider.service.is_some());
-        let consumer = recorded.seen_by(&of("consumer")).unwrap();
+        let consumer = recorded.redacted_for(&tenant_admin("consumer")).unwrap();
         assert_eq!((&*consumer.actor, &*consumer.from), ("the other side", ""));
         assert_eq!(consumer.service, None);
-        assert_eq!(recorded.seen_by(&of("b")), None);
-        let operator = recorded.seen_by(&principal(Access::Operator)).unwrap();
+        assert_eq!(recorded.redacted_for(&tenant_admin("b")), None);
+        let operator = recorded.redacted_for(&principal(Access::Operator)).unwrap();
         assert_eq!(operator, recorded.event);
     }
 
@@ -364,12 +364,12 @@ mod tests {
             panic!("a service");
         };
         record.object.spec.max_connections_per_tenant = Some(3);
-        record.meta.version = crate::model::Version::stored(99);
+        record.meta.version = crate::model::Version::from_revision(99);
         let change = Change::Put(Object::Service(tenant, record));
-        let events = events(
+        let events = events_for_changes(
             &before,
             &[change],
-            &of("provider"),
+            &tenant_admin("provider"),
             Timestamp::UNIX_EPOCH,
             1,
             &mut RandomIdentifiers,

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::{Builder, Uuid, Variant};
 
-use crate::model::{Identifiers, Name, event::Recorded};
+use crate::model::{Identifiers, Name, event::StoredEvent};
 
 /// An event's identifier: a UUID of version 7 (RFC 9562, section 5.7). Later events have higher ones, and
 /// all that one tells is the time, which the event has anyway. A counter would tell a tenant how much
@@ -27,26 +27,28 @@ pub struct InvalidEventId;
 
 /// Ticks of a millisecond: what the twelve bits behind the milliseconds hold (RFC 9562, section 6.2,
 /// method 3).
-const TICKS: u64 = 1 << 12;
+const TICKS_PER_MILLISECOND: u64 = 1 << 12;
 
 /// The latest time that an event may be of: the year 2200.
-const LATEST: u64 = 7_258_118_400_000 * TICKS;
+const MAX_TICKS: u64 = 7_258_118_400_000 * TICKS_PER_MILLISECOND;
 
 impl EventId {
     /// Makes an identifier of a time, in ticks, and random bits, of which 62 are used.
     #[must_use]
     pub fn new(ticks: u64, random: u128) -> Self {
         let mut bytes = [0; 10];
-        let [high, low] = u16::try_from(ticks % TICKS).unwrap_or(0).to_be_bytes();
+        let [high, low] = u16::try_from(ticks % TICKS_PER_MILLISECOND)
+            .unwrap_or(0)
+            .to_be_bytes();
         bytes[0] = high;
         bytes[1] = low;
         bytes[2..].copy_from_slice(&random.to_be_bytes()[..8]);
-        Self(Builder::from_unix_timestamp_millis(ticks / TICKS, &bytes).into_uuid())
+        Self(Builder::from_unix_timestamp_millis(ticks / TICKS_PER_MILLISECOND, &bytes).into_uuid())
     }
 
     /// Returns the identifier of the event that an earlier program numbered so. It is before every other.
     #[must_use]
-    pub const fn numbered(number: u64) -> Self {
+    pub const fn from_number(number: u64) -> Self {
         Self(Uuid::from_u128(number as u128))
     }
 
@@ -61,7 +63,7 @@ impl EventId {
     #[must_use]
     pub fn is_usable(self) -> bool {
         let is_v7 = self.0.get_version_num() == 7 && self.0.get_variant() == Variant::RFC4122;
-        self.number().is_some() || (is_v7 && self.ticks() <= LATEST)
+        self.number().is_some() || (is_v7 && self.ticks() <= MAX_TICKS)
     }
 
     /// Returns the time in it, in ticks.
@@ -94,13 +96,13 @@ impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum SerializedEventId {
             Number(u64),
             Text(String),
         }
-        match Written::deserialize(deserializer)? {
-            Written::Number(number) => Ok(Self::numbered(number)),
-            Written::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        match SerializedEventId::deserialize(deserializer)? {
+            SerializedEventId::Number(number) => Ok(Self::from_number(number)),
+            SerializedEventId::Text(text) => text.parse().map_err(serde::de::Error::custom),
         }
     }
 }
@@ -110,9 +112,9 @@ impl<'de> Deserialize<'de> for EventId {
 /// events others cause.
 #[derive(Debug)]
 pub struct EventClock {
-    start: u64,
-    since: Instant,
-    last: u64,
+    start_ticks: u64,
+    started_at: Instant,
+    last_ticks: u64,
 }
 
 impl EventClock {
@@ -120,50 +122,53 @@ impl EventClock {
     #[must_use]
     pub fn new(last: EventId) -> Self {
         Self {
-            start: ticks_now().max(last.ticks() + 1),
-            since: Instant::now(),
-            last: last.ticks(),
+            start_ticks: ticks_now().max(last.ticks() + 1),
+            started_at: Instant::now(),
+            last_ticks: last.ticks(),
         }
     }
 
     /// Returns the time in ticks, different each time.
-    pub fn tick(&mut self) -> u64 {
-        let elapsed = self.start.saturating_add(ticks_of(self.since.elapsed()));
-        self.last = ticks_now().max(elapsed).max(self.last + 1);
-        self.last
+    pub fn next_ticks(&mut self) -> u64 {
+        let elapsed = self
+            .start_ticks
+            .saturating_add(duration_to_ticks(self.started_at.elapsed()));
+        self.last_ticks = ticks_now().max(elapsed).max(self.last_ticks + 1);
+        self.last_ticks
     }
 }
 
-fn ticks_of(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos() * u128::from(TICKS) / 1_000_000).unwrap_or(u64::MAX)
+fn duration_to_ticks(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos() * u128::from(TICKS_PER_MILLISECOND) / 1_000_000)
+        .unwrap_or(u64::MAX)
 }
 
 fn ticks_now() -> u64 {
     let nanoseconds = Timestamp::now().as_nanosecond().max(0);
     let nanoseconds = u128::try_from(nanoseconds).unwrap_or(0);
-    u64::try_from(nanoseconds * u128::from(TICKS) / 1_000_000).unwrap_or(u64::MAX)
+    u64::try_from(nanoseconds * u128::from(TICKS_PER_MILLISECOND) / 1_000_000).unwrap_or(u64::MAX)
 }
 
 /// Gives the events of one change identifiers of one time. Those that the same tenants see keep their order;
 /// how many there are that a tenant does not see can't be told from those that it sees, as all are random.
-pub fn identify(events: &mut [Recorded], ticks: u64, identifiers: &mut dyn Identifiers) {
+pub fn assign_ids(events: &mut [StoredEvent], ticks: u64, identifiers: &mut dyn Identifiers) {
     let mut groups: BTreeMap<(Name, Option<Name>), Vec<usize>> = BTreeMap::new();
-    for (place, recorded) in events.iter().enumerate() {
+    for (index, recorded) in events.iter().enumerate() {
         let service = recorded.event.service.as_ref();
-        let seen_by = (
+        let viewers = (
             recorded.owner.clone(),
             service.map(|service| service.tenant.clone()),
         );
-        groups.entry(seen_by).or_default().push(place);
+        groups.entry(viewers).or_default().push(index);
     }
-    for places in groups.into_values() {
-        let mut ids: Vec<EventId> = places
+    for indices in groups.into_values() {
+        let mut ids: Vec<EventId> = indices
             .iter()
             .map(|_| EventId::new(ticks, identifiers.bits()))
             .collect();
         ids.sort_unstable();
-        for (place, id) in places.into_iter().zip(ids) {
-            events[place].event.id = id;
+        for (index, id) in indices.into_iter().zip(ids) {
+            events[index].event.id = id;
         }
     }
 }
@@ -174,17 +179,17 @@ mod tests {
 
     #[test]
     fn identifiers_are_uuids_in_the_order_of_time() {
-        let early = EventId::new(1_700_000_000_000 * TICKS + 5, u128::MAX);
-        let late = EventId::new(1_700_000_000_000 * TICKS + 6, 0);
-        assert!(early < late && EventId::numbered(u64::MAX) < early);
+        let early = EventId::new(1_700_000_000_000 * TICKS_PER_MILLISECOND + 5, u128::MAX);
+        let late = EventId::new(1_700_000_000_000 * TICKS_PER_MILLISECOND + 6, 0);
+        assert!(early < late && EventId::from_number(u64::MAX) < early);
         assert_eq!(early.0.get_version_num(), 7);
-        assert_eq!(early.ticks(), 1_700_000_000_000 * TICKS + 5);
-        assert!(early.is_usable() && EventId::numbered(7).is_usable());
-        assert!(!EventId::new(LATEST + 1, 0).is_usable());
+        assert_eq!(early.ticks(), 1_700_000_000_000 * TICKS_PER_MILLISECOND + 5);
+        assert!(early.is_usable() && EventId::from_number(7).is_usable());
+        assert!(!EventId::new(MAX_TICKS + 1, 0).is_usable());
         assert!(!EventId(Uuid::max()).is_usable());
         assert_eq!(early.to_string().parse(), Ok(early));
         assert_eq!(
-            (early.number(), EventId::numbered(7).number()),
+            (early.number(), EventId::from_number(7).number()),
             (None, Some(7))
         );
     }
@@ -192,18 +197,18 @@ mod tests {
     #[test]
     fn numbers_of_earlier_programs_are_read() {
         let read = |text: &str| serde_json::from_str::<EventId>(text).ok();
-        assert_eq!(read("12"), Some(EventId::numbered(12)));
-        let new = EventId::new(TICKS, 1);
+        assert_eq!(read("12"), Some(EventId::from_number(12)));
+        let new = EventId::new(TICKS_PER_MILLISECOND, 1);
         assert_eq!(read(&format!("\"{new}\"")), Some(new));
         assert_eq!(read("\"x\""), None);
     }
 
     #[test]
     fn a_clock_behind_the_last_event_goes_on_from_there_by_itself() {
-        let ahead = EventId::new(ticks_now() + 3_600_000 * TICKS, 0);
+        let ahead = EventId::new(ticks_now() + 3_600_000 * TICKS_PER_MILLISECOND, 0);
         let mut clock = EventClock::new(ahead);
-        let first = clock.tick();
+        let first = clock.next_ticks();
         assert!(first > ahead.ticks());
-        assert!(clock.tick() > first);
+        assert!(clock.next_ticks() > first);
     }
 }

@@ -50,7 +50,7 @@ impl HostAddresses {
         // Which interface it is concerns nobody in the network.
         let counts = |name: &String| {
             state
-                .network_of_interface(name)
+                .network_by_interface(name)
                 .is_none_or(|owner| owner == reference)
         };
         interfaces
@@ -61,19 +61,19 @@ impl HostAddresses {
 
     /// Returns the same for the first address of a range that the host has.
     #[must_use]
-    pub fn conflict_within(
+    pub fn range_conflict(
         &self,
         state: &State,
         reference: &Reference,
         network: &Network,
         range: AddressRange,
     ) -> Option<String> {
-        let mut addresses = self.within(range);
+        let mut addresses = self.addresses_in(range);
         addresses.find_map(|address| self.conflict(state, reference, network, address))
     }
 
     /// Returns the addresses of the range that the host has on any interface.
-    pub fn within(&self, range: AddressRange) -> impl Iterator<Item = IpAddr> + '_ {
+    pub fn addresses_in(&self, range: AddressRange) -> impl Iterator<Item = IpAddr> + '_ {
         let (first, last) = range.ends();
         self.0.range(first..=last).map(|(address, _)| *address)
     }
@@ -86,8 +86,8 @@ impl HostAddresses {
 
     /// Returns whether the host has any address of the range.
     #[must_use]
-    pub fn meets(&self, range: AddressRange) -> bool {
-        self.within(range).next().is_some()
+    pub fn has_address_in(&self, range: AddressRange) -> bool {
+        self.addresses_in(range).next().is_some()
     }
 
     /// Returns the addresses that only one of the two has, or that other interfaces have.

@@ -68,14 +68,14 @@ impl From<Authority> for AuthorityRequest {
 impl AuthorityRequest {
     /// Returns the accepted authority that is meant.
     fn resolve(&self, accepted: &[Authority]) -> Result<Authority, Problem> {
-        let mut meant = accepted.iter().filter(|authority| {
+        let mut matching = accepted.iter().filter(|authority| {
             authority.key_sha256 == self.key_sha256
                 && self
                     .subject
                     .as_ref()
                     .is_none_or(|subject| *subject == authority.subject)
         });
-        match (meant.next(), meant.next()) {
+        match (matching.next(), matching.next()) {
             (Some(authority), None) => Ok(authority.clone()),
             (Some(_), Some(_)) => Err(Problem::invalid(
                 "authority",
@@ -113,15 +113,15 @@ impl Claim {
     /// # Errors
     /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        for (field, text, most) in [
+        for (field, text, max) in [
             ("issuer", &self.issuer, 2_000),
             ("claim", &self.claim, 100),
             ("value", &self.value, 500),
         ] {
-            if text.is_empty() || text.len() > most || text.chars().any(char::is_control) {
+            if text.is_empty() || text.len() > max || text.chars().any(char::is_control) {
                 return Err(Problem::invalid(
                     field,
-                    format!("{field} has 1 to {most} bytes and no control characters"),
+                    format!("{field} has 1 to {max} bytes and no control characters"),
                 ));
             }
         }
@@ -185,7 +185,7 @@ impl IdentityRequest {
                 [] => "none is configured".to_owned(),
                 known => known.join(", "),
             };
-            let shown = text::shown(&self.issuer, 200);
+            let shown = text::truncated(&self.issuer, 200);
             return Err(Problem::invalid(
                 "issuer",
                 format!("{shown:?} is not an issuer that the gateway trusts ({known})"),

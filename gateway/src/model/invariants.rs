@@ -10,13 +10,13 @@ use std::{
     net::IpAddr,
 };
 
-use gateway_common::{flow::Realm, maps::MOST_LINKS};
+use gateway_common::{flow::NetworkProto, maps::MAX_CONNECTIONS};
 use uuid::Uuid;
 
 use crate::model::{
     ConnectionState, Endpoint, Name, Network, Object, Problem, Record, Reference, Service,
     address::{AddressRange, check_host},
-    operations::is_alias_of,
+    operations::is_alias_for,
     record::{check_stored_labels, check_stored_text},
 };
 
@@ -45,7 +45,7 @@ impl Violation {
 /// # Errors
 /// The first invariant that does not hold.
 pub fn check(objects: &[Object]) -> Result<(), Violation> {
-    let mut seen = Seen::default();
+    let mut seen = SeenValues::default();
     for object in objects {
         seen.add(object)?;
     }
@@ -54,12 +54,12 @@ pub fn check(objects: &[Object]) -> Result<(), Violation> {
         seen.check_references(object)?;
         add_member(object, &mut members);
     }
-    members.values_mut().try_for_each(Members::check)
+    members.values_mut().try_for_each(NetworkMembers::check)
 }
 
 /// What must be unique, and what others refer to.
 #[derive(Default)]
-struct Seen<'a> {
+struct SeenValues<'a> {
     uids: HashSet<Uuid>,
     numbers: HashSet<u32>,
     slots: HashSet<u32>,
@@ -71,13 +71,13 @@ struct Seen<'a> {
     services: HashMap<Reference, &'a Record<Service>>,
 }
 
-impl<'a> Seen<'a> {
+impl<'a> SeenValues<'a> {
     /// Checks an object by itself, and against those before it.
     fn add(&mut self, object: &'a Object) -> Result<(), Violation> {
-        let wrong = |detail: String| Violation::new(object, detail);
+        let violation = |detail: String| Violation::new(object, detail);
         let problem = |problem: Problem| Violation::new(object, problem.detail);
         check_stored_labels(&object.meta().labels).map_err(problem)?;
-        once(&mut self.uids, object.meta().uid, "uid").map_err(wrong)?;
+        insert_unique(&mut self.uids, object.meta().uid, "uid").map_err(violation)?;
         match object {
             Object::Tenant(record) => {
                 self.tenants.insert(&record.meta.name);
@@ -85,21 +85,21 @@ impl<'a> Seen<'a> {
             Object::Network(_, record) => {
                 let network = &record.object;
                 network.check().map_err(problem)?;
-                if network.number > Realm::MOST {
-                    let most = Realm::MOST;
-                    return Err(wrong(format!(
-                        "its number {} is above {most}",
+                if network.number > NetworkProto::MAX_NETWORK {
+                    let max = NetworkProto::MAX_NETWORK;
+                    return Err(violation(format!(
+                        "its number {} is above {max}",
                         network.number
                     )));
                 }
-                self.number(network.number).map_err(wrong)?;
+                self.add_number(network.number).map_err(violation)?;
                 for attachment in &network.attachments {
-                    once(
+                    insert_unique(
                         &mut self.interfaces,
                         attachment.interface.as_str(),
                         "interface",
                     )
-                    .map_err(wrong)?;
+                    .map_err(violation)?;
                 }
                 self.networks.insert(object.reference(), network);
             }
@@ -107,15 +107,15 @@ impl<'a> Seen<'a> {
             Object::Endpoint(_, record) => {
                 check_endpoint(&record.object).map_err(problem)?;
                 let connection = &record.object.connection;
-                self.number(connection.link_id).map_err(wrong)?;
-                if connection.slot >= MOST_LINKS {
-                    return Err(wrong(format!("its slot is {}", connection.slot)));
+                self.add_number(connection.link_id).map_err(violation)?;
+                if connection.slot >= MAX_CONNECTIONS {
+                    return Err(violation(format!("its slot is {}", connection.slot)));
                 }
-                once(&mut self.slots, connection.slot, "slot").map_err(wrong)?;
+                insert_unique(&mut self.slots, connection.slot, "slot").map_err(violation)?;
                 let approved = connection.state == ConnectionState::Approved;
                 if approved != (connection.generation != 0) {
                     let (state, generation) = (connection.state, connection.generation);
-                    return Err(wrong(format!(
+                    return Err(violation(format!(
                         "its connection is {state} with generation {generation}"
                     )));
                 }
@@ -123,9 +123,9 @@ impl<'a> Seen<'a> {
             Object::Token(_, record) => {
                 let hash = &record.object.hash;
                 if !hash.is_well_formed() {
-                    return Err(wrong("its hash is none".to_owned()));
+                    return Err(violation("its hash is none".to_owned()));
                 }
-                once(&mut self.hashes, hash.as_str(), "hash").map_err(wrong)?;
+                insert_unique(&mut self.hashes, hash.as_str(), "hash").map_err(violation)?;
             }
             Object::Identity(_, record) => record.object.claim.check().map_err(problem)?,
             Object::Webhook(_, record) => record.object.check().map_err(problem)?,
@@ -138,49 +138,51 @@ impl<'a> Seen<'a> {
         object: &Object,
         record: &'a Record<Service>,
     ) -> Result<(), Violation> {
-        let wrong = |detail: String| Violation::new(object, detail);
+        let violation = |detail: String| Violation::new(object, detail);
         let service = &record.object;
         service
             .spec
             .check()
-            .map_err(|problem| wrong(problem.detail))?;
-        self.number(service.number).map_err(wrong)?;
+            .map_err(|problem| violation(problem.detail))?;
+        self.add_number(service.number).map_err(violation)?;
         for number in service.resource_numbers.values() {
-            self.number(*number).map_err(wrong)?;
+            self.add_number(*number).map_err(violation)?;
         }
         let resources: HashSet<&Name> = service.spec.resources.iter().map(|r| &r.name).collect();
         let numbered = service.resource_numbers.keys();
         if resources != numbered.collect() {
-            return Err(wrong("its resources are not those with numbers".to_owned()));
+            return Err(violation(
+                "its resources are not those with numbers".to_owned(),
+            ));
         }
-        if !is_alias_of(&record.meta.name, &service.alias) {
+        if !is_alias_for(&record.meta.name, &service.alias) {
             let shown: String = service.alias.chars().take(100).collect();
-            return Err(wrong(format!("its alias is {shown:?}")));
+            return Err(violation(format!("its alias is {shown:?}")));
         }
-        once(&mut self.aliases, service.alias.as_str(), "alias").map_err(wrong)?;
+        insert_unique(&mut self.aliases, service.alias.as_str(), "alias").map_err(violation)?;
         self.services.insert(object.reference(), record);
         Ok(())
     }
 
     /// Takes in a number of a network, service, resource or connection.
-    fn number(&mut self, number: u32) -> Result<(), String> {
+    fn add_number(&mut self, number: u32) -> Result<(), String> {
         if number == 0 {
             return Err("a number of it is 0".to_owned());
         }
-        once(&mut self.numbers, number, "number")
+        insert_unique(&mut self.numbers, number, "number")
     }
 
     /// Checks that what the object refers to is there.
     fn check_references(&self, object: &Object) -> Result<(), Violation> {
-        let wrong = |detail: String| Violation::new(object, detail);
+        let violation = |detail: String| Violation::new(object, detail);
         let tenant = object.tenant();
         if !self.tenants.contains(tenant) {
-            return Err(wrong(format!("there is no tenant {tenant}")));
+            return Err(violation(format!("there is no tenant {tenant}")));
         }
         let network = |name: &Name| {
             let reference = Reference::new(tenant.clone(), name.clone());
             let found = self.networks.get(&reference);
-            found.ok_or_else(|| wrong(format!("there is no network {reference}")))
+            found.ok_or_else(|| violation(format!("there is no network {reference}")))
         };
         match object {
             Object::Service(_, record) => network(&record.object.spec.network).map(drop),
@@ -190,9 +192,9 @@ impl<'a> Seen<'a> {
                 for address in &endpoint.addresses {
                     network
                         .check_member("addresses", *address)
-                        .map_err(|problem| wrong(problem.detail))?;
+                        .map_err(|problem| violation(problem.detail))?;
                 }
-                self.check_service(endpoint).map_err(wrong)
+                self.check_service(endpoint).map_err(violation)
             }
             _ => Ok(()),
         }
@@ -221,7 +223,7 @@ impl<'a> Seen<'a> {
 }
 
 /// Notes which addresses of its network the object takes.
-fn add_member<'a>(object: &'a Object, members: &mut BTreeMap<Reference, Members<'a>>) {
+fn add_member<'a>(object: &'a Object, members: &mut BTreeMap<Reference, NetworkMembers<'a>>) {
     match object {
         Object::Service(_, record) => {
             let spec = &record.object.spec;
@@ -248,16 +250,16 @@ fn add_member<'a>(object: &'a Object, members: &mut BTreeMap<Reference, Members<
 
 /// The addresses of one network that objects take, with the objects.
 #[derive(Default)]
-struct Members<'a> {
+struct NetworkMembers<'a> {
     endpoints: Vec<(IpAddr, &'a Object)>,
     ranges: Vec<(AddressRange, &'a Object)>,
     backends: HashMap<IpAddr, &'a Object>,
 }
 
-impl Members<'_> {
+impl NetworkMembers<'_> {
     /// Checks that no address serves two purposes. Several services may have the same backend.
     fn check(&mut self) -> Result<(), Violation> {
-        let taken = |object: &Object, address: &dyn fmt::Display, other: &Object| {
+        let conflict = |object: &Object, address: &dyn fmt::Display, other: &Object| {
             Violation::new(
                 object,
                 format!("{address} is an address of {} too", other.key()),
@@ -268,12 +270,12 @@ impl Members<'_> {
             if let [(first, one), (second, other)] = pair
                 && first.overlaps(*second)
             {
-                return Err(taken(other, second, one));
+                return Err(conflict(other, second, one));
             }
         }
         for (address, backend) in &self.backends {
-            if let Some(service) = self.range_of(*address) {
-                return Err(taken(service, address, backend));
+            if let Some(service) = self.range_containing(*address) {
+                return Err(conflict(service, address, backend));
             }
         }
         let mut addresses = HashMap::new();
@@ -281,16 +283,16 @@ impl Members<'_> {
             let other = addresses.insert(*address, *endpoint);
             let other = other
                 .or_else(|| self.backends.get(address).copied())
-                .or_else(|| self.range_of(*address));
+                .or_else(|| self.range_containing(*address));
             if let Some(other) = other {
-                return Err(taken(endpoint, address, other));
+                return Err(conflict(endpoint, address, other));
             }
         }
         Ok(())
     }
 
     /// Returns the service that has the address for source NAT. The ranges must be sorted and disjoint.
-    fn range_of(&self, address: IpAddr) -> Option<&Object> {
+    fn range_containing(&self, address: IpAddr) -> Option<&Object> {
         let after = self
             .ranges
             .partition_point(|(range, _)| range.ends().0 <= address);
@@ -317,7 +319,7 @@ fn check_endpoint(endpoint: &Endpoint) -> Result<(), Problem> {
 }
 
 /// Takes in a value that must not be there yet.
-fn once<T: Copy + Eq + Hash + fmt::Display>(
+fn insert_unique<T: Copy + Eq + Hash + fmt::Display>(
     set: &mut HashSet<T>,
     value: T,
     what: &str,

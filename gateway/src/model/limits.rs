@@ -4,39 +4,39 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Change, Code, Kind, Name, Object, Problem, State, record::Labels, service::ServiceSpec,
+    Change, Kind, Name, Object, Problem, ProblemCode, State, record::Labels, service::ServiceSpec,
 };
 
 /// Labels of an object.
-pub const LABELS: usize = 64;
+pub const MAX_LABELS: usize = 64;
 /// Bytes of a label's key.
-pub const LABEL_KEY: usize = 63;
+pub const MAX_LABEL_KEY: usize = 63;
 /// Bytes of a label's value.
-pub const LABEL_VALUE: usize = 255;
+pub const MAX_LABEL_VALUE: usize = 255;
 /// Bytes of all keys and values of an object's labels.
-pub const LABELS_BYTES: usize = 4_096;
+pub const MAX_LABELS_BYTES: usize = 4_096;
 /// Bytes of a message or a reason.
-pub const MESSAGE: usize = 1_000;
+pub const MAX_MESSAGE: usize = 1_000;
 /// Characters of a caller's name in events and decisions.
-pub const ACTOR: usize = 300;
+pub const MAX_ACTOR: usize = 300;
 /// Bytes of a URL.
-pub const URL: usize = 2_000;
+pub const MAX_URL: usize = 2_000;
 /// Bytes of a service as an endpoint's user names it: `TENANT/NAME`, or an alias.
-pub const SERVICE_NAME: usize = 256;
+pub const MAX_SERVICE_NAME: usize = 256;
 /// Addresses of an endpoint, one of each family.
-pub const ENDPOINT_ADDRESSES: usize = 2;
+pub const MAX_ENDPOINT_ADDRESSES: usize = 2;
 /// Bytes of an interface's name (`IFNAMSIZ` without its end).
-pub const INTERFACE: usize = 15;
+pub const MAX_INTERFACE_NAME: usize = 15;
 /// Tenants in each of a service's lists.
-pub const TENANTS: usize = 512;
+pub const MAX_TENANTS: usize = 512;
 /// Bytes that a service takes, estimated: see [`service_weight`].
-pub const SERVICE_BYTES: usize = 128 << 10;
+pub const MAX_SERVICE_BYTES: usize = 128 << 10;
 /// Bytes that the labels, messages and services of a tenant take together.
-pub const TENANT_BYTES: usize = 16 << 20;
+pub const MAX_TENANT_BYTES: usize = 16 << 20;
 
 /// Returns roughly how many bytes labels take.
 #[must_use]
-pub fn labels_weight(labels: &Labels) -> usize {
+pub fn labels_size(labels: &Labels) -> usize {
     labels
         .iter()
         .map(|(key, value)| key.len() + value.len())
@@ -45,11 +45,11 @@ pub fn labels_weight(labels: &Labels) -> usize {
 
 /// Returns roughly how many bytes of JSON a service's lists take.
 #[must_use]
-pub fn service_weight(spec: &ServiceSpec) -> usize {
+pub fn service_size(spec: &ServiceSpec) -> usize {
     /// Bytes of a port, a backend and an address range as JSON.
     const ENTRY: usize = 48;
     let tenants = [&spec.visibility, &spec.auto_approval, &spec.denied];
-    let tenants: usize = tenants.into_iter().map(|set| set.weight()).sum();
+    let tenants: usize = tenants.into_iter().map(|set| set.stored_size()).sum();
     let resources = spec.resources.iter().map(|resource| {
         let entries = 1 + resource.ports.len() + resource.backends.len();
         resource.name.as_str().len() + entries * ENTRY
@@ -60,9 +60,9 @@ pub fn service_weight(spec: &ServiceSpec) -> usize {
 /// Returns roughly how many bytes of its owner's choice an object takes. What others write into it, such as
 /// a provider's reason in a consumer's endpoint, is left out: nobody uses up another's share.
 #[must_use]
-pub fn weight(object: &Object) -> usize {
-    let own = match object {
-        Object::Service(_, record) => service_weight(&record.object.spec),
+pub fn object_size(object: &Object) -> usize {
+    let size = match object {
+        Object::Service(_, record) => service_size(&record.object.spec),
         Object::Endpoint(_, record) => {
             record.object.request_message.len() + record.object.service.len()
         }
@@ -73,7 +73,7 @@ pub fn weight(object: &Object) -> usize {
         Object::Webhook(_, record) => record.object.url.len(),
         Object::Tenant(_) | Object::Network(..) | Object::Token(..) => 0,
     };
-    own + labels_weight(&object.meta().labels)
+    size + labels_size(&object.meta().labels)
 }
 
 /// Refuses changes after which a tenant takes more room than it may. A tenant that takes too much already,
@@ -89,21 +89,21 @@ pub fn check_tenants(state: &State, changes: &[Change]) -> Result<(), Problem> {
         if matches!(object.kind(), Kind::Tenant | Kind::Network) {
             continue;
         }
-        let before = state.object(object.kind(), &object.reference());
+        let old = state.object(object.kind(), &object.reference());
         let (grown, shrunk) = sizes.entry(object.tenant()).or_default();
-        *shrunk += before.as_ref().map_or(0, weight);
+        *shrunk += old.as_ref().map_or(0, object_size);
         if let Change::Put(object) = change {
-            *grown += weight(object);
+            *grown += object_size(object);
         }
     }
     for (tenant, (grown, shrunk)) in sizes {
-        let size = (state.weight(tenant) + grown).saturating_sub(shrunk);
-        if grown > shrunk && size > TENANT_BYTES {
+        let size = (state.tenant_size(tenant) + grown).saturating_sub(shrunk);
+        if grown > shrunk && size > MAX_TENANT_BYTES {
             let detail = format!(
                 "labels, messages and services of tenant {tenant} would take {size} bytes of at most \
-                 {TENANT_BYTES}: delete or shorten some first"
+                 {MAX_TENANT_BYTES}: delete or shorten some first"
             );
-            return Err(Problem::new(Code::LimitReached, detail));
+            return Err(Problem::new(ProblemCode::LimitReached, detail));
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::model::{
 
 /// An object of a tenant.
 #[derive(Clone, Debug, Serialize)]
-pub struct Owned<T> {
+pub struct ManifestEntry<T> {
     /// The owner.
     pub tenant: Name,
     /// For a service: its alias. Unset, a new service gets one.
@@ -34,43 +34,43 @@ pub struct Owned<T> {
 }
 
 // Flattening would let unknown fields through, and would buffer the whole object.
-impl<'de, T: Deserialize<'de> + Named> Deserialize<'de> for Owned<T> {
+impl<'de, T: Deserialize<'de> + NamedRequest> Deserialize<'de> for ManifestEntry<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(OwnedVisitor(PhantomData))
+        deserializer.deserialize_map(ManifestEntryVisitor(PhantomData))
     }
 }
 
-struct OwnedVisitor<T>(PhantomData<T>);
+struct ManifestEntryVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de> + Named> Visitor<'de> for OwnedVisitor<T> {
-    type Value = Owned<T>;
+impl<'de, T: Deserialize<'de> + NamedRequest> Visitor<'de> for ManifestEntryVisitor<T> {
+    type Value = ManifestEntry<T>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Owned<T>, A::Error> {
-        let mut head = Head::default();
-        let rest = Rest {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ManifestEntry<T>, A::Error> {
+        let mut fields = EntryFields::default();
+        let request_fields = RequestMapAccess {
             map,
-            head: &mut head,
+            fields: &mut fields,
             has_alias: T::HAS_ALIAS,
         };
-        let request = T::deserialize(MapAccessDeserializer::new(rest))?;
-        let tenant = head
+        let request = T::deserialize(MapAccessDeserializer::new(request_fields))?;
+        let tenant = fields
             .tenant
             .ok_or_else(|| A::Error::custom("each needs the tenant that it belongs to: tenant"))?;
-        Ok(Owned {
+        Ok(ManifestEntry {
             tenant,
-            alias: head.alias,
+            alias: fields.alias,
             request,
         })
     }
 }
 
-/// The members of an [`Owned`] object that are not its request's.
+/// The members of an [`ManifestEntry`] object that are not its request's.
 #[derive(Default)]
-struct Head {
+struct EntryFields {
     tenant: Option<Name>,
     alias: Option<String>,
 }
@@ -98,14 +98,14 @@ impl<'de> Deserialize<'de> for FieldName {
     }
 }
 
-/// The members of an [`Owned`] object that are its request's; the others are put into the head as they come.
-struct Rest<'a, A> {
+/// The members of an [`ManifestEntry`] object that are its request's; the others are put into the head as they come.
+struct RequestMapAccess<'a, A> {
     map: A,
-    head: &'a mut Head,
+    fields: &'a mut EntryFields,
     has_alias: bool,
 }
 
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for RequestMapAccess<'_, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(
@@ -114,14 +114,14 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
     ) -> Result<Option<K::Value>, A::Error> {
         while let Some(FieldName(key)) = self.map.next_key()? {
             match &*key {
-                "tenant" if self.head.tenant.is_some() => {
+                "tenant" if self.fields.tenant.is_some() => {
                     return Err(A::Error::duplicate_field("tenant"));
                 }
-                "tenant" => self.head.tenant = Some(self.map.next_value()?),
-                "alias" if self.has_alias && self.head.alias.is_some() => {
+                "tenant" => self.fields.tenant = Some(self.map.next_value()?),
+                "alias" if self.has_alias && self.fields.alias.is_some() => {
                     return Err(A::Error::duplicate_field("alias"));
                 }
-                "alias" if self.has_alias => self.head.alias = Some(self.map.next_value()?),
+                "alias" if self.has_alias => self.fields.alias = Some(self.map.next_value()?),
                 _ => return seed.deserialize((*key).into_deserializer()).map(Some),
             }
         }
@@ -134,7 +134,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Rest<'_, A> {
 }
 
 /// A request that says what it is about.
-pub trait Named {
+pub trait NamedRequest {
     /// Whether what is asked for can have an alias.
     const HAS_ALIAS: bool = false;
     /// The object's name.
@@ -143,7 +143,7 @@ pub trait Named {
 
 macro_rules! named {
     ($($type:ty, $alias:literal, $request:ident => $name:expr;)*) => {$(
-        impl Named for $type {
+        impl NamedRequest for $type {
             const HAS_ALIAS: bool = $alias;
             fn name(&self) -> Option<&Name> {
                 let $request = self;
@@ -160,7 +160,7 @@ named! {
     IdentityRequest, false, request => Some(&request.name);
 }
 
-impl<T: Named> Owned<T> {
+impl<T: NamedRequest> ManifestEntry<T> {
     /// Owner and name, if it has one.
     pub fn reference(&self) -> Option<Reference> {
         let name = self.request.name()?;
@@ -168,10 +168,10 @@ impl<T: Named> Owned<T> {
     }
 }
 
-/// The fields that an [`Owned`] object has beside its request's.
+/// The fields that an [`ManifestEntry`] object has beside its request's.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it is there for its schema")]
-struct OwnedHead {
+struct ManifestEntryCommonFields {
     /// The owner.
     tenant: Name,
 }
@@ -179,38 +179,38 @@ struct OwnedHead {
 /// And a service.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it is there for its schema")]
-struct ServiceHead {
+struct ServiceEntryFields {
     /// Its alias, where it had one elsewhere; for the operator.
     #[schema(max_length = 256)]
     alias: Option<String>,
 }
 
-macro_rules! owned_schemas {
+macro_rules! manifest_entry_schemas {
     ($($name:ident, $request:ty $(, $more:ty)*;)*) => {$(
         /// The schema of an owned request.
         struct $name;
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
-                let parts = [OwnedHead::schema(), <$request>::schema() $(, <$more>::schema())*];
+                let parts = [ManifestEntryCommonFields::schema(), <$request>::schema() $(, <$more>::schema())*];
                 schema::merged(parts, "An object of a tenant.")
             }
         }
 
         impl ToSchema for $name {
             fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-                OwnedHead::schemas(schemas);
+                ManifestEntryCommonFields::schemas(schemas);
                 <$request>::schemas(schemas);
             }
         }
     )*};
 }
 
-owned_schemas! {
-    OwnedIdentity, IdentityRequest;
-    OwnedNetwork, NetworkRequest;
-    OwnedService, ServiceRequest, ServiceHead;
-    OwnedEndpoint, EndpointRequest;
+manifest_entry_schemas! {
+    IdentityEntry, IdentityRequest;
+    NetworkEntry, NetworkRequest;
+    ServiceEntry, ServiceRequest, ServiceEntryFields;
+    EndpointEntry, EndpointRequest;
 }
 
 /// How a connection is to stand.
@@ -240,20 +240,20 @@ pub struct Manifest {
     pub tenants: Vec<TenantRequest>,
     /// Who, of those that other systems know, acts for tenants.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<OwnedIdentity>, max_items = 200_000)]
-    pub identities: Vec<Owned<IdentityRequest>>,
+    #[schema(value_type = Vec<IdentityEntry>, max_items = 200_000)]
+    pub identities: Vec<ManifestEntry<IdentityRequest>>,
     /// Networks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<OwnedNetwork>, max_items = 200_000)]
-    pub networks: Vec<Owned<NetworkRequest>>,
+    #[schema(value_type = Vec<NetworkEntry>, max_items = 200_000)]
+    pub networks: Vec<ManifestEntry<NetworkRequest>>,
     /// Services.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<OwnedService>, max_items = 200_000)]
-    pub services: Vec<Owned<ServiceRequest>>,
+    #[schema(value_type = Vec<ServiceEntry>, max_items = 200_000)]
+    pub services: Vec<ManifestEntry<ServiceRequest>>,
     /// Endpoints.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<OwnedEndpoint>, max_items = 200_000)]
-    pub endpoints: Vec<Owned<EndpointRequest>>,
+    #[schema(value_type = Vec<EndpointEntry>, max_items = 200_000)]
+    pub endpoints: Vec<ManifestEntry<EndpointRequest>>,
     /// How connections are to stand.
     #[serde(
         deserialize_with = "strict::objects",
@@ -267,23 +267,23 @@ impl Manifest {
     /// Everything in the state that belongs to tenants that are seen, but for what has secrets, and for
     /// connections that are Disconnected: those can only be deleted.
     #[must_use]
-    pub fn of(state: &State, sees: impl Fn(&Name) -> bool) -> Self {
+    pub fn from_state(state: &State, sees: impl Fn(&Name) -> bool) -> Self {
         let mut manifest = Self::default();
         for (name, record) in state.tenants.iter().filter(|(name, _)| sees(name)) {
             manifest.tenants.push(tenant(name, record));
-            let identities = State::owned(&state.identities, name);
+            let identities = State::owned_by(&state.identities, name);
             manifest
                 .identities
                 .extend(identities.map(|(reference, record)| identity(reference, record)));
-            let networks = State::owned(&state.networks, name);
+            let networks = State::owned_by(&state.networks, name);
             manifest
                 .networks
                 .extend(networks.map(|(reference, record)| network(reference, record)));
-            let services = State::owned(&state.services, name);
+            let services = State::owned_by(&state.services, name);
             manifest
                 .services
                 .extend(services.map(|(reference, record)| service(reference, record)));
-            for (reference, record) in State::owned(&state.endpoints, name) {
+            for (reference, record) in State::owned_by(&state.endpoints, name) {
                 let connection = &record.object.connection;
                 if connection.state == ConnectionState::Disconnected {
                     continue;
@@ -302,8 +302,8 @@ impl Manifest {
     /// What of a kind it names.
     #[must_use]
     pub fn references(&self, kind: Kind) -> Vec<Reference> {
-        fn of<T: Named>(list: &[Owned<T>]) -> Vec<Reference> {
-            list.iter().filter_map(Owned::reference).collect()
+        fn collect_references<T: NamedRequest>(list: &[ManifestEntry<T>]) -> Vec<Reference> {
+            list.iter().filter_map(ManifestEntry::reference).collect()
         }
         match kind {
             Kind::Tenant => {
@@ -312,10 +312,10 @@ impl Manifest {
                     .map(|name| Reference::new(name.clone(), name))
                     .collect()
             }
-            Kind::Identity => of(&self.identities),
-            Kind::Network => of(&self.networks),
-            Kind::Service => of(&self.services),
-            Kind::Endpoint => of(&self.endpoints),
+            Kind::Identity => collect_references(&self.identities),
+            Kind::Network => collect_references(&self.networks),
+            Kind::Service => collect_references(&self.services),
+            Kind::Endpoint => collect_references(&self.endpoints),
             Kind::Token | Kind::Webhook => Vec::new(),
         }
     }
@@ -330,15 +330,15 @@ fn tenant(name: &Name, record: &Record<Tenant>) -> TenantRequest {
     }
 }
 
-fn owned<T>(reference: &Reference, request: T) -> Owned<T> {
-    Owned {
+fn manifest_entry<T>(reference: &Reference, request: T) -> ManifestEntry<T> {
+    ManifestEntry {
         tenant: reference.tenant.clone(),
         alias: None,
         request,
     }
 }
 
-fn identity(reference: &Reference, record: &Record<Identity>) -> Owned<IdentityRequest> {
+fn identity(reference: &Reference, record: &Record<Identity>) -> ManifestEntry<IdentityRequest> {
     let Identity { claim, role } = record.object.clone();
     let request = IdentityRequest {
         name: reference.name.clone(),
@@ -349,10 +349,10 @@ fn identity(reference: &Reference, record: &Record<Identity>) -> Owned<IdentityR
         role,
         labels: Some(record.meta.labels.clone()).filter(|labels| !labels.is_empty()),
     };
-    owned(reference, request)
+    manifest_entry(reference, request)
 }
 
-fn network(reference: &Reference, record: &Record<Network>) -> Owned<NetworkRequest> {
+fn network(reference: &Reference, record: &Record<Network>) -> ManifestEntry<NetworkRequest> {
     let Network {
         attachments,
         isolated,
@@ -373,23 +373,23 @@ fn network(reference: &Reference, record: &Record<Network>) -> Owned<NetworkRequ
         routers,
         pool,
     };
-    owned(reference, request)
+    manifest_entry(reference, request)
 }
 
-fn service(reference: &Reference, record: &Record<Service>) -> Owned<ServiceRequest> {
+fn service(reference: &Reference, record: &Record<Service>) -> ManifestEntry<ServiceRequest> {
     let request = ServiceRequest {
         name: Some(reference.name.clone()),
         version: None,
         labels: Some(record.meta.labels.clone()).filter(|labels| !labels.is_empty()),
         spec: record.object.spec.clone(),
     };
-    Owned {
+    ManifestEntry {
         alias: Some(record.object.alias.clone()),
-        ..owned(reference, request)
+        ..manifest_entry(reference, request)
     }
 }
 
-fn endpoint(reference: &Reference, record: &Record<Endpoint>) -> Owned<EndpointRequest> {
+fn endpoint(reference: &Reference, record: &Record<Endpoint>) -> ManifestEntry<EndpointRequest> {
     let endpoint = record.object.clone();
     let request = EndpointRequest {
         name: Some(reference.name.clone()),
@@ -401,5 +401,5 @@ fn endpoint(reference: &Reference, record: &Record<Endpoint>) -> Owned<EndpointR
         resource: Some(endpoint.resource),
         request_message: endpoint.request_message,
     };
-    owned(reference, request)
+    manifest_entry(reference, request)
 }

@@ -10,6 +10,8 @@ pub mod connection;
 pub mod endpoint;
 pub mod event;
 pub mod event_id;
+pub mod event_retention;
+pub mod eviction_index;
 pub mod host;
 pub mod identity;
 pub mod invariants;
@@ -22,16 +24,14 @@ pub mod occupancy;
 pub mod operations;
 pub mod problem;
 pub mod record;
-pub mod ring;
 pub mod schema;
 pub mod service;
-pub mod slots;
+pub mod slot_allocator;
 pub mod state;
 mod strict;
 pub mod tenant;
 pub mod text;
 pub mod token;
-pub mod trail;
 pub mod version;
 pub mod webhook;
 
@@ -43,7 +43,7 @@ pub use identity::Identity;
 pub use name::{Name, Reference};
 pub use network::Network;
 pub use object::{Change, Kind, Object};
-pub use problem::{Code, Problem};
+pub use problem::{Problem, ProblemCode};
 pub use record::{Meta, Record};
 pub use service::Service;
 pub use state::State;
@@ -52,12 +52,12 @@ pub use token::Token;
 pub use version::{Version, VersionKey};
 pub use webhook::Webhook;
 
-use gateway_common::flow::Realm;
+use gateway_common::flow::NetworkProto;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 /// What an operation needs besides the state: the time, who asks, and fresh identifiers.
-pub struct Context<'a> {
+pub struct OpContext<'a> {
     /// Now.
     pub now: Timestamp,
     /// Who asks, as the records show it.
@@ -86,11 +86,11 @@ pub trait Identifiers {
     /// A number of 31 bits ([`Realm::MOST`]) that is not 0 and not one of those taken. Random rather than
     /// counted, so that two gateways that share a store need no common counter, and a number that was
     /// given up is not met again in old flow entries.
-    fn number(&mut self, taken: &dyn Fn(u32) -> bool) -> u32 {
+    fn number(&mut self, is_taken: &dyn Fn(u32) -> bool) -> u32 {
         loop {
             for word in bytemuck::cast::<u128, [u32; 4]>(self.bits()) {
-                let number = word & Realm::MOST;
-                if number != 0 && !taken(number) {
+                let number = word & NetworkProto::MAX_NETWORK;
+                if number != 0 && !is_taken(number) {
                     return number;
                 }
             }

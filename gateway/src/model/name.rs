@@ -22,7 +22,7 @@ pub struct InvalidName {
 
 impl Name {
     /// The name that no other sorts before.
-    pub(crate) fn lowest() -> Self {
+    pub(crate) fn min() -> Self {
         Self(SmolStr::new_static("a"))
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::{
-    Code, Name, Problem,
+    Name, Problem, ProblemCode,
     address::{AddressRange, check_host, check_hosts},
     limits,
     record::Labels,
@@ -90,7 +90,7 @@ pub struct NetworkRequest {
 }
 
 /// The smallest MTU that IPv4 asks of a link (RFC 791).
-const SMALLEST_MTU: u16 = 68;
+const MIN_MTU: u16 = 68;
 
 impl NetworkRequest {
     /// Checks the fields that can be judged alone.
@@ -102,8 +102,8 @@ impl NetworkRequest {
             ));
         }
         let mut interfaces = HashSet::new();
-        for (place, attachment) in self.attachments.iter().enumerate() {
-            let field = format!("attachments[{place}].interface");
+        for (index, attachment) in self.attachments.iter().enumerate() {
+            let field = format!("attachments[{index}].interface");
             check_interface_name(&field, &attachment.interface)?;
             if !interfaces.insert(&attachment.interface) {
                 return Err(Problem::invalid(
@@ -114,11 +114,11 @@ impl NetworkRequest {
         }
         self.check_addresses()?;
         if let Some(mtu) = self.mtu
-            && mtu < SMALLEST_MTU
+            && mtu < MIN_MTU
         {
             return Err(Problem::invalid(
                 "mtu",
-                format!("an MTU of {mtu} is below {SMALLEST_MTU}, the least that IPv4 allows"),
+                format!("an MTU of {mtu} is below {MIN_MTU}, the least that IPv4 allows"),
             ));
         }
         Ok(())
@@ -130,27 +130,27 @@ impl NetworkRequest {
             ("routers", self.routers.len()),
             ("pool", self.pool.len()),
         ] {
-            if count > MOST_RANGES {
-                let detail = format!("a network has at most {MOST_RANGES} {field}");
+            if count > MAX_RANGES {
+                let detail = format!("a network has at most {MAX_RANGES} {field}");
                 return Err(Problem::invalid(field, detail));
             }
         }
-        for (place, prefix) in self.prefixes.iter().enumerate() {
+        for (index, prefix) in self.prefixes.iter().enumerate() {
             if *prefix != prefix.trunc() {
                 let detail = format!(
                     "{prefix} has bits set behind its length: {}",
                     prefix.trunc()
                 );
-                return Err(Problem::invalid(format!("prefixes[{place}]"), detail));
+                return Err(Problem::invalid(format!("prefixes[{index}]"), detail));
             }
         }
-        for (place, router) in self.routers.iter().enumerate() {
-            let field = format!("routers[{place}]");
+        for (index, router) in self.routers.iter().enumerate() {
+            let field = format!("routers[{index}]");
             check_host(&field, *router)?;
             check_within(&field, *router, &self.prefixes)?;
         }
-        for (place, range) in self.pool.iter().enumerate() {
-            let field = format!("pool[{place}]");
+        for (index, range) in self.pool.iter().enumerate() {
+            let field = format!("pool[{index}]");
             check_hosts(&field, *range)?;
             let (first, last) = range.ends();
             for end in [first, last] {
@@ -166,25 +166,25 @@ impl NetworkRequest {
 }
 
 /// The most prefixes, routers, and ranges of a pool.
-const MOST_RANGES: usize = 64;
+const MAX_RANGES: usize = 64;
 
 /// Refuses an address that no host of a network with these prefixes can have: one outside, the network's
 /// own, and the broadcast address (RFC 1122, section 3.2.1.3; but RFC 3021). IPv6 has none of these, but
 /// the routers' anycast address (RFC 4291, section 2.6.1).
 fn check_within(field: &str, address: IpAddr, prefixes: &[IpNet]) -> Result<(), Problem> {
-    let mut same = prefixes
+    let mut same_family = prefixes
         .iter()
         .filter(|prefix| prefix.network().is_ipv4() == address.is_ipv4())
         .peekable();
     let invalid = |text: String| Err(Problem::invalid(field, text));
-    if same.peek().is_none() {
+    if same_family.peek().is_none() {
         return if prefixes.is_empty() {
             Ok(())
         } else {
             invalid(format!("{address} is in none of the network's prefixes"))
         };
     }
-    let Some(prefix) = same.find(|prefix| prefix.contains(&address)) else {
+    let Some(prefix) = same_family.find(|prefix| prefix.contains(&address)) else {
         return invalid(format!("{address} is in none of the network's prefixes"));
     };
     // Two hosts of a point-to-point link, or one alone.
@@ -244,13 +244,13 @@ impl Network {
     ///
     /// # Errors
     /// [`Code::Invalid`] or [`Code::InUse`], for the field.
-    pub fn check_sources(&self, field: &str, range: AddressRange) -> Result<(), Problem> {
+    pub fn check_nat_range(&self, field: &str, range: AddressRange) -> Result<(), Problem> {
         check_range_within(field, range, &self.prefixes)?;
-        let mut reserved = self.reserved();
+        let mut reserved = self.reserved_addresses();
         match reserved.find(|(_, address)| range.contains(*address)) {
             Some((what, address)) => {
                 let detail = format!("{range} holds {address}, {what}");
-                Err(Problem::new(Code::InUse, detail).at(field))
+                Err(Problem::new(ProblemCode::InUse, detail).at(field))
             }
             None => Ok(()),
         }
@@ -264,24 +264,24 @@ impl Network {
         check_within(field, address, &self.prefixes)?;
         if self.routers.contains(&address) {
             let detail = format!("{address} is a router of the network");
-            return Err(Problem::new(Code::InUse, detail).at(field));
+            return Err(Problem::new(ProblemCode::InUse, detail).at(field));
         }
         Ok(())
     }
 
     /// The addresses that neither servers nor source NAT can have, and what they are.
-    pub fn reserved(&self) -> impl Iterator<Item = (&'static str, IpAddr)> {
+    pub fn reserved_addresses(&self) -> impl Iterator<Item = (&'static str, IpAddr)> {
         let routers = self
             .routers
             .iter()
             .map(|router| ("a router of the network", *router));
-        let wide = |prefix: &&IpNet| prefix.max_prefix_len() - prefix.prefix_len() >= 2;
-        let own = self
+        let has_broadcast = |prefix: &&IpNet| prefix.max_prefix_len() - prefix.prefix_len() >= 2;
+        let network_addresses = self
             .prefixes
             .iter()
-            .filter(wide)
+            .filter(has_broadcast)
             .filter(|prefix| prefix.network().is_ipv4());
-        routers.chain(own.flat_map(|prefix| {
+        routers.chain(network_addresses.flat_map(|prefix| {
             [
                 ("the address of the network itself", prefix.network()),
                 ("the network's broadcast address", prefix.broadcast()),
@@ -293,7 +293,7 @@ impl Network {
 /// What Linux takes as an interface's name: 1 to 15 bytes, no slash, space or colon.
 fn check_interface_name(field: &str, name: &str) -> Result<(), Problem> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
-    let valid = (1..=limits::INTERFACE).contains(&name.len())
+    let valid = (1..=limits::MAX_INTERFACE_NAME).contains(&name.len())
         && name != "."
         && name != ".."
         && name.bytes().all(allowed);

@@ -255,7 +255,7 @@ impl Object {
             ["webhooks", owner, _] => Self::Webhook(tenant(owner)?, read(key, value)?),
             _ => return Err(unknown()),
         };
-        object.meta_mut().version = Version::stored(revision);
+        object.meta_mut().version = Version::from_revision(revision);
         if object.key() == key {
             Ok(object)
         } else {

@@ -32,14 +32,14 @@ pub(super) static EMPTY: Occupancy = Occupancy {
 impl Occupancy {
     /// Returns the endpoint with the address.
     #[must_use]
-    pub fn endpoint(&self, address: IpAddr) -> Option<&Reference> {
+    pub fn endpoint_at(&self, address: IpAddr) -> Option<&Reference> {
         count_visit();
         self.endpoints.get(&address)
     }
 
     /// Returns the lowest address of an endpoint in the range, and the endpoint.
     #[must_use]
-    pub fn endpoint_within(&self, range: AddressRange) -> Option<(IpAddr, &Reference)> {
+    pub fn endpoint_in(&self, range: AddressRange) -> Option<(IpAddr, &Reference)> {
         count_visit();
         let (first, last) = range.ends();
         let mut found = self.endpoints.range(first..=last);
@@ -48,12 +48,12 @@ impl Occupancy {
 
     /// Returns the source NAT range that holds the address, and its service.
     #[must_use]
-    pub fn nat_range(&self, address: IpAddr) -> Option<(AddressRange, &Reference)> {
-        self.nat_ranges(AddressRange::one(address)).next()
+    pub fn nat_range_at(&self, address: IpAddr) -> Option<(AddressRange, &Reference)> {
+        self.nat_ranges_in(AddressRange::one(address)).next()
     }
 
     /// Returns the source NAT ranges that overlap the range, with their services, from the highest down.
-    pub fn nat_ranges(
+    pub fn nat_ranges_in(
         &self,
         range: AddressRange,
     ) -> impl Iterator<Item = (AddressRange, &Reference)> {
@@ -66,9 +66,9 @@ impl Occupancy {
     }
 
     /// Returns the services that have a backend in the range, with its address, in ascending order.
-    pub fn backends(&self, range: AddressRange) -> impl Iterator<Item = (IpAddr, &Reference)> {
+    pub fn backends_in(&self, range: AddressRange) -> impl Iterator<Item = (IpAddr, &Reference)> {
         let (first, last) = range.ends();
-        let lowest = Reference::new(Name::lowest(), Name::lowest());
+        let lowest = Reference::new(Name::min(), Name::min());
         self.backends
             .range((first, Arc::new(lowest))..)
             .inspect(|_| count_visit())

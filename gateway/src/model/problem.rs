@@ -10,7 +10,7 @@ use crate::model::{Kind, Name};
 /// What kind of refusal it is. Stable: programs may depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Code {
+pub enum ProblemCode {
     /// The request can't be understood.
     Malformed,
     /// A field's value can't be accepted.
@@ -47,7 +47,7 @@ pub enum Code {
     Internal,
 }
 
-impl Code {
+impl ProblemCode {
     /// The HTTP status that goes with it.
     #[must_use]
     pub const fn status(self) -> u16 {
@@ -101,7 +101,7 @@ impl Code {
 #[error("{detail}")]
 pub struct Problem {
     /// What kind.
-    pub code: Code,
+    pub code: ProblemCode,
     /// One sentence for the person who asked.
     pub detail: String,
     /// The field at fault, as a path in the request: `resources[0].ports`.
@@ -111,7 +111,7 @@ pub struct Problem {
 impl Problem {
     /// A refusal that concerns no field.
     #[must_use]
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self {
             code,
             detail: detail.into(),
@@ -122,13 +122,13 @@ impl Problem {
     /// A value that can't be accepted.
     #[must_use]
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self::new(Code::Invalid, detail).at(field)
+        Self::new(ProblemCode::Invalid, detail).at(field)
     }
 
     /// There is no such object. The same bytes, whether it never was or may not be seen.
     #[must_use]
     pub fn not_found(kind: Kind, name: &impl fmt::Display) -> Self {
-        Self::new(Code::NotFound, format!("there is no {kind} {name}"))
+        Self::new(ProblemCode::NotFound, format!("there is no {kind} {name}"))
     }
 
     /// There is no such tenant.

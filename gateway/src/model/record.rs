@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::model::{Code, Context, Name, Problem, Version, limits, schema, text};
+use crate::model::{Name, OpContext, Problem, ProblemCode, Version, limits, schema, text};
 
 /// Labels: the user's own notes on an object.
 pub type Labels = BTreeMap<String, String>;
@@ -48,7 +48,7 @@ pub struct Record<T> {
 
 impl<T> Record<T> {
     /// A new object.
-    pub fn create(context: &mut Context<'_>, name: Name, labels: Labels, object: T) -> Self {
+    pub fn create(context: &mut OpContext<'_>, name: Name, labels: Labels, object: T) -> Self {
         Self {
             meta: Meta {
                 name,
@@ -64,7 +64,7 @@ impl<T> Record<T> {
 
     /// The object with other fields.
     #[must_use]
-    pub fn update(&self, context: &Context<'_>, labels: Labels, object: T) -> Self {
+    pub fn update(&self, context: &OpContext<'_>, labels: Labels, object: T) -> Self {
         Self {
             meta: Meta {
                 updated_at: context.now,
@@ -81,8 +81,8 @@ impl<T> Record<T> {
     /// [`Code::VersionConflict`].
     pub fn expect_version(&self, expected: Option<u64>) -> Result<(), Problem> {
         match expected {
-            Some(expected) if expected != self.meta.version.shown() => Err(Problem::new(
-                Code::VersionConflict,
+            Some(expected) if expected != self.meta.version.public_value() => Err(Problem::new(
+                ProblemCode::VersionConflict,
                 format!(
                     "{} is at version {}, not {expected}: read it again and repeat the change",
                     self.meta.name, self.meta.version
@@ -102,14 +102,14 @@ pub fn check_labels(labels: &Labels) -> Result<(), Problem> {
     let problem = |detail: String| Err(Problem::invalid("labels", detail));
     check_stored_labels(labels)?;
     for (key, value) in labels {
-        text::check("labels", key, limits::LABEL_KEY)?;
-        text::check("labels", value, limits::LABEL_VALUE)?;
+        text::check("labels", key, limits::MAX_LABEL_KEY)?;
+        text::check("labels", value, limits::MAX_LABEL_VALUE)?;
     }
-    let weight = limits::labels_weight(labels);
-    if weight > limits::LABELS_BYTES {
+    let weight = limits::labels_size(labels);
+    if weight > limits::MAX_LABELS_BYTES {
         return problem(format!(
             "labels take {weight} bytes together: use at most {}",
-            limits::LABELS_BYTES
+            limits::MAX_LABELS_BYTES
         ));
     }
     Ok(())
@@ -122,16 +122,21 @@ pub fn check_labels(labels: &Labels) -> Result<(), Problem> {
 /// [`Code::Invalid`].
 pub(crate) fn check_stored_labels(labels: &Labels) -> Result<(), Problem> {
     let problem = |detail: String| Err(Problem::invalid("labels", detail));
-    if labels.len() > limits::LABELS {
-        return problem(format!("an object has at most {} labels", limits::LABELS));
+    if labels.len() > limits::MAX_LABELS {
+        return problem(format!(
+            "an object has at most {} labels",
+            limits::MAX_LABELS
+        ));
     }
     for (key, value) in labels {
-        if !(1..=limits::LABEL_KEY).contains(&key.len()) || value.len() > limits::LABEL_VALUE {
-            let key = text::shown(key, 80);
+        if !(1..=limits::MAX_LABEL_KEY).contains(&key.len())
+            || value.len() > limits::MAX_LABEL_VALUE
+        {
+            let key = text::truncated(key, 80);
             return problem(format!(
                 "label {key:?}: a key has 1 to {} bytes, a value at most {}",
-                limits::LABEL_KEY,
-                limits::LABEL_VALUE
+                limits::MAX_LABEL_KEY,
+                limits::MAX_LABEL_VALUE
             ));
         }
     }
@@ -143,8 +148,8 @@ pub(crate) fn check_stored_labels(labels: &Labels) -> Result<(), Problem> {
 /// # Errors
 /// [`Code::Invalid`], for the field.
 pub(crate) fn check_stored_text(field: &str, text: &str) -> Result<(), Problem> {
-    if text.len() > limits::MESSAGE {
-        let detail = format!("{field} has at most {} bytes", limits::MESSAGE);
+    if text.len() > limits::MAX_MESSAGE {
+        let detail = format!("{field} has at most {} bytes", limits::MAX_MESSAGE);
         return Err(Problem::invalid(field, detail));
     }
     if text.chars().any(char::is_control) {
@@ -168,5 +173,5 @@ pub(crate) fn checked_labels(labels: Option<Labels>, old: &Labels) -> Result<Lab
 /// # Errors
 /// [`Code::Invalid`], for the field.
 pub fn check_text(field: &str, text: &str) -> Result<(), Problem> {
-    text::check(field, text, limits::MESSAGE)
+    text::check(field, text, limits::MAX_MESSAGE)
 }

@@ -17,7 +17,7 @@ use crate::model::{
     service::{PortNumber, StatusRange, TenantSet},
 };
 
-const NAME: &str = "[a-z][a-z0-9-]{0,62}";
+const NAME_PATTERN: &str = "[a-z][a-z0-9-]{0,62}";
 
 fn text(description: &str) -> ObjectBuilder {
     ObjectBuilder::new()
@@ -25,7 +25,7 @@ fn text(description: &str) -> ObjectBuilder {
         .description(Some(description))
 }
 
-fn of_format(format: KnownFormat) -> Object {
+fn format_schema(format: KnownFormat) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .format(Some(SchemaFormat::KnownFormat(format)))
@@ -67,23 +67,23 @@ schemas! {
     Labels, "Labels",
         ObjectBuilder::new()
             .description(Some("At most 64 notes of the user's own, of 4096 bytes together"))
-            .max_properties(Some(limits::LABELS))
+            .max_properties(Some(limits::MAX_LABELS))
             .property_names(Some(
-                ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(limits::LABEL_KEY)),
+                ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(limits::MAX_LABEL_KEY)),
             ))
             .additional_properties(Some(
-                ObjectBuilder::new().schema_type(Type::String).max_length(Some(limits::LABEL_VALUE)),
+                ObjectBuilder::new().schema_type(Type::String).max_length(Some(limits::MAX_LABEL_VALUE)),
             ));
     Prefix, "Prefix",
         text("`10.0.0.0/24` or `fd00::/64`").pattern(Some("^[0-9a-fA-F.:]{2,39}/[0-9]{1,3}$"));
     Name, "Name",
-        text("1 to 63 of `a-z 0-9 -`, starting with a letter").pattern(Some(format!("^{NAME}$")));
+        text("1 to 63 of `a-z 0-9 -`, starting with a letter").pattern(Some(format!("^{NAME_PATTERN}$")));
     Reference, "Reference",
-        text("`TENANT/NAME`").pattern(Some(format!("^{NAME}/{NAME}$")));
+        text("`TENANT/NAME`").pattern(Some(format!("^{NAME_PATTERN}/{NAME_PATTERN}$")));
     IpAddress, "IpAddress",
         OneOfBuilder::new()
-            .item(of_format(KnownFormat::Ipv4))
-            .item(of_format(KnownFormat::Ipv6));
+            .item(format_schema(KnownFormat::Ipv4))
+            .item(format_schema(KnownFormat::Ipv6));
     SocketAddress, "SocketAddress",
         text("`192.0.2.1:443` or `[2001:db8::1]:443`").max_length(Some(64));
     AddressRange, "AddressRange",
@@ -104,8 +104,8 @@ schemas! {
     TenantSet, "TenantSet",
         ArrayBuilder::new()
             .items(text("a tenant's name, or `*` alone for every tenant")
-                .pattern(Some(format!("^(\\*|{NAME})$"))))
-            .max_items(Some(limits::TENANTS))
+                .pattern(Some(format!("^(\\*|{NAME_PATTERN})$"))))
+            .max_items(Some(limits::MAX_TENANTS))
             .description(Some("Tenants by name, or every tenant"));
 }
 
@@ -114,15 +114,15 @@ pub(crate) fn merged(
     parts: impl IntoIterator<Item = RefOr<Schema>>,
     description: &str,
 ) -> RefOr<Schema> {
-    let mut whole = ObjectBuilder::new()
+    let mut merged = ObjectBuilder::new()
         .description(Some(description))
         .additional_properties(Some(AdditionalProperties::FreeForm(false)))
         .build();
     for part in parts {
         if let RefOr::T(Schema::Object(part)) = part {
-            whole.properties.extend(part.properties);
-            whole.required.extend(part.required);
+            merged.properties.extend(part.properties);
+            merged.required.extend(part.required);
         }
     }
-    whole.into()
+    merged.into()
 }

@@ -11,7 +11,7 @@ use crate::model::{
     identity::Claim,
     limits,
     occupancy::{self, Occupancy},
-    slots::Slots,
+    slot_allocator::SlotAllocator,
     token::TokenHash,
 };
 
@@ -45,9 +45,9 @@ pub struct State {
     by_token: HashMap<TokenHash, Reference>,
     by_claim: BTreeMap<Claim, BTreeSet<Reference>>,
     /// How much room each tenant's objects take, by [`limits::weight`].
-    weights: BTreeMap<Name, usize>,
+    tenant_sizes: BTreeMap<Name, usize>,
     version_key: VersionKey,
-    slots: Slots,
+    slots: SlotAllocator,
     numbers: BTreeSet<u32>,
 }
 
@@ -71,7 +71,7 @@ impl State {
             match change {
                 Change::Put(mut object) => {
                     self.remove(&object);
-                    object.meta_mut().version = Version::stored(revision);
+                    object.meta_mut().version = Version::from_revision(revision);
                     self.insert(object);
                 }
                 Change::Delete(object) => self.remove(&object),
@@ -81,7 +81,7 @@ impl State {
 
     /// All objects, kind by kind.
     pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
-        fn of<'a, T: Clone>(
+        fn objects_in<'a, T: Clone>(
             objects: &'a BTreeMap<Reference, Record<T>>,
             object: impl Fn(Name, Record<T>) -> Object + 'a,
         ) -> impl Iterator<Item = Object> + 'a {
@@ -90,18 +90,18 @@ impl State {
         }
         let tenants = self.tenants.values().cloned().map(Object::Tenant);
         tenants
-            .chain(of(&self.networks, Object::Network))
-            .chain(of(&self.services, Object::Service))
-            .chain(of(&self.endpoints, Object::Endpoint))
-            .chain(of(&self.tokens, Object::Token))
-            .chain(of(&self.identities, Object::Identity))
-            .chain(of(&self.webhooks, Object::Webhook))
+            .chain(objects_in(&self.networks, Object::Network))
+            .chain(objects_in(&self.services, Object::Service))
+            .chain(objects_in(&self.endpoints, Object::Endpoint))
+            .chain(objects_in(&self.tokens, Object::Token))
+            .chain(objects_in(&self.identities, Object::Identity))
+            .chain(objects_in(&self.webhooks, Object::Webhook))
     }
 
     /// The object of the kind and reference; a tenant's reference has its name twice.
     #[must_use]
     pub fn object(&self, kind: Kind, reference: &Reference) -> Option<Object> {
-        fn found<T: Clone>(
+        fn object_in<T: Clone>(
             objects: &BTreeMap<Reference, Record<T>>,
             reference: &Reference,
             object: impl Fn(Name, Record<T>) -> Object,
@@ -114,30 +114,30 @@ impl State {
                 let record = self.tenants.get(&reference.tenant)?;
                 Some(Object::Tenant(record.clone()))
             }
-            Kind::Network => found(&self.networks, reference, Object::Network),
-            Kind::Service => found(&self.services, reference, Object::Service),
-            Kind::Endpoint => found(&self.endpoints, reference, Object::Endpoint),
-            Kind::Token => found(&self.tokens, reference, Object::Token),
-            Kind::Identity => found(&self.identities, reference, Object::Identity),
-            Kind::Webhook => found(&self.webhooks, reference, Object::Webhook),
+            Kind::Network => object_in(&self.networks, reference, Object::Network),
+            Kind::Service => object_in(&self.services, reference, Object::Service),
+            Kind::Endpoint => object_in(&self.endpoints, reference, Object::Endpoint),
+            Kind::Token => object_in(&self.tokens, reference, Object::Token),
+            Kind::Identity => object_in(&self.identities, reference, Object::Identity),
+            Kind::Webhook => object_in(&self.webhooks, reference, Object::Webhook),
         }
     }
 
     /// The network that the interface is attached to.
     #[must_use]
-    pub fn network_of_interface(&self, interface: &str) -> Option<&Reference> {
+    pub fn network_by_interface(&self, interface: &str) -> Option<&Reference> {
         self.by_interface.get(interface)
     }
 
     /// The service with this alias.
     #[must_use]
-    pub fn service_of_alias(&self, alias: &str) -> Option<&Reference> {
+    pub fn service_by_alias(&self, alias: &str) -> Option<&Reference> {
         self.by_alias.get(alias)
     }
 
     /// The endpoint whose connection has this number.
     #[must_use]
-    pub fn endpoint_of_link(&self, link_id: u32) -> Option<&Reference> {
+    pub fn endpoint_by_link_id(&self, link_id: u32) -> Option<&Reference> {
         self.by_link_id.get(&link_id)
     }
 
@@ -149,8 +149,8 @@ impl State {
 
     /// The endpoint with this address in the network.
     #[must_use]
-    pub fn endpoint_of_address(&self, network: &Reference, address: IpAddr) -> Option<&Reference> {
-        self.occupancy(network).endpoint(address)
+    pub fn endpoint_by_address(&self, network: &Reference, address: IpAddr) -> Option<&Reference> {
+        self.occupancy(network).endpoint_at(address)
     }
 
     /// The endpoints connected to the service.
@@ -215,11 +215,11 @@ impl State {
     }
 
     /// The objects of one kind that belong to the tenant.
-    pub fn owned<'a, T>(
+    pub fn owned_by<'a, T>(
         objects: &'a BTreeMap<Reference, T>,
         tenant: &'a Name,
     ) -> impl Iterator<Item = (&'a Reference, &'a T)> {
-        let first = Reference::new(tenant.clone(), Name::lowest());
+        let first = Reference::new(tenant.clone(), Name::min());
         objects
             .range(first..)
             .take_while(move |(reference, _)| reference.tenant == *tenant)
@@ -227,12 +227,12 @@ impl State {
 
     /// The token that is recognised by the hash.
     #[must_use]
-    pub fn token_of_hash(&self, hash: &TokenHash) -> Option<(&Reference, &Record<Token>)> {
+    pub fn token_by_hash(&self, hash: &TokenHash) -> Option<(&Reference, &Record<Token>)> {
         self.tokens.get_key_value(self.by_token.get(hash)?)
     }
 
     /// The identities that are meant by the claim.
-    pub fn identities_of_claim(
+    pub fn identities_by_claim(
         &self,
         claim: &Claim,
     ) -> impl Iterator<Item = (&Reference, &Record<Identity>)> {
@@ -254,16 +254,21 @@ impl State {
 
     /// Returns how many bytes of their owner's choice the tenant's objects take.
     #[must_use]
-    pub fn weight(&self, tenant: &Name) -> usize {
-        self.weights.get(tenant).copied().unwrap_or_default()
+    pub fn tenant_size(&self, tenant: &Name) -> usize {
+        self.tenant_sizes.get(tenant).copied().unwrap_or_default()
     }
 
     fn insert(&mut self, mut object: Object) {
         let meta = object.meta_mut();
-        meta.version = self.version_key.stamp(meta.uid, meta.version.revision());
-        let weight = limits::weight(&object);
+        meta.version = self
+            .version_key
+            .derive_version(meta.uid, meta.version.revision());
+        let weight = limits::object_size(&object);
         if weight > 0 {
-            *self.weights.entry(object.tenant().clone()).or_default() += weight;
+            *self
+                .tenant_sizes
+                .entry(object.tenant().clone())
+                .or_default() += weight;
         }
         match object {
             Object::Tenant(record) => {
@@ -316,7 +321,7 @@ impl State {
                     .insert(reference.clone());
                 self.by_link_id
                     .insert(endpoint.connection.link_id, reference.clone());
-                self.slots.take(endpoint.connection.slot);
+                self.slots.reserve(endpoint.connection.slot);
                 self.endpoints.insert(reference, record);
             }
             Object::Token(tenant, record) => {
@@ -340,7 +345,7 @@ impl State {
     }
 
     /// Removes entries of the network's index of addresses, and the index with its last entry.
-    fn vacate(&mut self, network: &Reference, remove: impl FnOnce(&mut Occupancy)) {
+    fn remove_occupancy(&mut self, network: &Reference, remove: impl FnOnce(&mut Occupancy)) {
         if let Some(occupancy) = self.occupancy.get_mut(network) {
             remove(occupancy);
             if occupancy.is_empty() {
@@ -352,11 +357,11 @@ impl State {
     /// Removes what is there under the object's name.
     fn remove(&mut self, object: &Object) {
         let old = self.object(object.kind(), &object.reference());
-        let old = old.map_or(0, |old| limits::weight(&old));
-        if let Some(weight) = self.weights.get_mut(object.tenant()) {
+        let old = old.map_or(0, |old| limits::object_size(&old));
+        if let Some(weight) = self.tenant_sizes.get_mut(object.tenant()) {
             *weight = weight.saturating_sub(old);
             if *weight == 0 {
-                self.weights.remove(object.tenant());
+                self.tenant_sizes.remove(object.tenant());
             }
         }
         match object {
@@ -378,7 +383,9 @@ impl State {
                     self.by_alias.remove(&old.object.alias);
                     let spec = &old.object.spec;
                     let network = Reference::new(tenant.clone(), spec.network.clone());
-                    self.vacate(&network, |taken| taken.remove_service(&reference, spec));
+                    self.remove_occupancy(&network, |occupancy| {
+                        occupancy.remove_service(&reference, spec)
+                    });
                     let user = (Kind::Service, reference);
                     remove_member(&mut self.by_network, &network, &user);
                     remove_member(&mut self.by_ipv6, &network, &user);
@@ -393,14 +400,16 @@ impl State {
                 if let Some(old) = self.endpoints.remove(&reference) {
                     let endpoint = old.object;
                     let network = Reference::new(tenant.clone(), endpoint.network);
-                    self.vacate(&network, |taken| taken.remove_endpoint(&endpoint.addresses));
+                    self.remove_occupancy(&network, |occupancy| {
+                        occupancy.remove_endpoint(&endpoint.addresses)
+                    });
                     let user = (Kind::Endpoint, reference.clone());
                     remove_member(&mut self.by_network, &network, &user);
                     remove_member(&mut self.by_ipv6, &network, &user);
                     let service = endpoint.service_identity.reference;
                     remove_member(&mut self.by_service, &service, &reference);
                     self.by_link_id.remove(&endpoint.connection.link_id);
-                    self.slots.give_back(endpoint.connection.slot);
+                    self.slots.release(endpoint.connection.slot);
                 }
             }
             Object::Token(..) => {

@@ -7,9 +7,9 @@ use serde::{
     de::{DeserializeSeed, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-struct Object<T>(PhantomData<T>);
+struct StrictObject<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for StrictObject<T> {
     type Value = T;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,7 +21,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for StrictObject<T> {
     type Value = T;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<T, D::Error> {
@@ -29,9 +29,9 @@ impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Object<T> {
     }
 }
 
-struct Objects<T>(PhantomData<T>);
+struct StrictObjects<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Objects<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for StrictObjects<T> {
     type Value = Vec<T>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,7 +40,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Objects<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut objects = Vec::new();
-        while let Some(object) = list.next_element_seed(Object(PhantomData))? {
+        while let Some(object) = list.next_element_seed(StrictObject(PhantomData))? {
             objects.push(object);
         }
         Ok(objects)
@@ -54,7 +54,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Objects<T> {
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
-    Object(PhantomData).deserialize(deserializer)
+    StrictObject(PhantomData).deserialize(deserializer)
 }
 
 /// Reads a list of objects.
@@ -64,7 +64,7 @@ pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 pub(crate) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
-    deserializer.deserialize_seq(Objects(PhantomData))
+    deserializer.deserialize_seq(StrictObjects(PhantomData))
 }
 
 #[cfg(test)]

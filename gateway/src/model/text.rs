@@ -11,7 +11,7 @@ use std::{borrow::Cow, fmt::Write as _};
 use crate::model::Problem;
 
 /// Code points that are refused, both ends included, in ascending order.
-const REFUSED: [(u32, u32); 35] = [
+const FORBIDDEN_CHARACTERS: [(u32, u32); 35] = [
     // C0 and C1 controls.
     (0x0000, 0x001f),
     (0x007f, 0x009f),
@@ -63,13 +63,15 @@ const REFUSED: [(u32, u32); 35] = [
 
 /// Returns whether text of users must not hold the character.
 #[must_use]
-pub fn is_refused(character: char) -> bool {
+pub fn is_forbidden(character: char) -> bool {
     let code = u32::from(character);
     if (0x20..0x7f).contains(&code) {
         return false;
     }
-    let place = REFUSED.partition_point(|(_, last)| *last < code);
-    REFUSED.get(place).is_some_and(|(first, _)| *first <= code)
+    let index = FORBIDDEN_CHARACTERS.partition_point(|(_, last)| *last < code);
+    FORBIDDEN_CHARACTERS
+        .get(index)
+        .is_some_and(|(first, _)| *first <= code)
 }
 
 /// Refuses text that is longer than `most` bytes of UTF-8, or that holds a character that can't be seen or
@@ -77,16 +79,16 @@ pub fn is_refused(character: char) -> bool {
 ///
 /// # Errors
 /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
-pub fn check(field: &str, text: &str, most: usize) -> Result<(), Problem> {
-    if text.len() > most {
-        let detail = format!("{field} has {} bytes: use at most {most}", text.len());
+pub fn check(field: &str, text: &str, max: usize) -> Result<(), Problem> {
+    if text.len() > max {
+        let detail = format!("{field} has {} bytes: use at most {max}", text.len());
         return Err(Problem::invalid(field, detail));
     }
     check_characters(field, text)
 }
 
 fn check_characters(field: &str, text: &str) -> Result<(), Problem> {
-    let Some(character) = text.chars().find(|character| is_refused(*character)) else {
+    let Some(character) = text.chars().find(|character| is_forbidden(*character)) else {
         return Ok(());
     };
     let detail = format!(
@@ -101,22 +103,24 @@ fn check_characters(field: &str, text: &str) -> Result<(), Problem> {
 /// Returns text of one line in which every refused character is written as JSON escapes it: `\u202e`.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    escape(text, is_refused)
+    escape(text, is_forbidden)
 }
 
 /// Returns text of several lines with its refused characters escaped; line feeds stay.
 #[must_use]
 pub fn escaped_lines(text: &str) -> Cow<'_, str> {
-    escape(text, |character| character != '\n' && is_refused(character))
+    escape(text, |character| {
+        character != '\n' && is_forbidden(character)
+    })
 }
 
-fn escape(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {
-    let Some(first) = text.find(&wanted) else {
+fn escape(text: &str, must_escape: impl Fn(char) -> bool) -> Cow<'_, str> {
+    let Some(first) = text.find(&must_escape) else {
         return Cow::Borrowed(text);
     };
     let mut escaped = text[..first].to_owned();
     for character in text[first..].chars() {
-        if wanted(character) {
+        if must_escape(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
                 // Writing to a string does not fail.
                 let _ = write!(escaped, "\\u{unit:04x}");
@@ -130,8 +134,8 @@ fn escape(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {
 
 /// Returns the first `most` characters of text from elsewhere, escaped: fit to be stored, logged or shown.
 #[must_use]
-pub fn shown(text: &str, most: usize) -> String {
-    let start: String = text.chars().take(most).collect();
+pub fn truncated(text: &str, max: usize) -> String {
+    let start: String = text.chars().take(max).collect();
     escaped(&start).into_owned()
 }
 
@@ -141,7 +145,7 @@ mod tests {
 
     #[test]
     fn ranges_are_in_order_and_apart() {
-        for pair in REFUSED.windows(2) {
+        for pair in FORBIDDEN_CHARACTERS.windows(2) {
             assert!(pair[0].0 <= pair[0].1 && pair[0].1 < pair[1].0, "{pair:x?}");
         }
     }
@@ -196,6 +200,6 @@ mod tests {
         assert_eq!(escaped_lines("a\nb\u{202e}"), "a\nb\\u202e");
         let text = format!("\"{}\"", escaped("\u{e0041}"));
         assert_eq!(serde_json::from_str::<String>(&text).unwrap(), "\u{e0041}");
-        assert_eq!(shown("abcdef", 3), "abc");
+        assert_eq!(truncated("abcdef", 3), "abc");
     }
 }

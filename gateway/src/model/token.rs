@@ -39,7 +39,7 @@ pub struct TokenHash(String);
 impl TokenHash {
     /// Of a token's text.
     #[must_use]
-    pub fn of(text: &str) -> Self {
+    pub fn from_text(text: &str) -> Self {
         Self(URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes())))
     }
 
@@ -60,7 +60,7 @@ impl TokenHash {
 
 /// The text of a token with this secret.
 #[must_use]
-pub fn text(secret: [u8; 32]) -> String {
+pub fn token_text(secret: [u8; 32]) -> String {
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret))
 }
 
@@ -90,9 +90,9 @@ mod tests {
     fn a_hash_is_sha_256() {
         // RFC 6234's test vector for "abc".
         assert_eq!(
-            TokenHash::of("abc").0,
+            TokenHash::from_text("abc").0,
             "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0"
         );
-        assert_eq!(text([0; 32]).len(), PREFIX.len() + 43);
+        assert_eq!(token_text([0; 32]).len(), PREFIX.len() + 43);
     }
 }

@@ -14,22 +14,25 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
     revision: u64,
-    shown: u64,
+    public_value: u64,
 }
 
 /// The bits of a version that are shown: what a JSON number holds exactly everywhere (RFC 7493, section
 /// 2.2).
-const SHOWN_BITS: u32 = 53;
+const PUBLIC_BITS: u32 = 53;
 
 /// The largest number that is shown.
-pub const MOST_SHOWN: u64 = (1 << SHOWN_BITS) - 1;
+pub const MAX_PUBLIC: u64 = (1 << PUBLIC_BITS) - 1;
 
 impl Version {
     /// Makes the version of an entry that the store has at this revision. Users see it as 0 until
     /// [`VersionKey::stamp`] has made the number that they see.
     #[must_use]
-    pub const fn stored(revision: u64) -> Self {
-        Self { revision, shown: 0 }
+    pub const fn from_revision(revision: u64) -> Self {
+        Self {
+            revision,
+            public_value: 0,
+        }
     }
 
     /// Returns the store's revision: for the store only.
@@ -40,28 +43,31 @@ impl Version {
 
     /// Returns the number that users see.
     #[must_use]
-    pub const fn shown(self) -> u64 {
-        self.shown
+    pub const fn public_value(self) -> u64 {
+        self.public_value
     }
 }
 
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shown.fmt(f)
+        self.public_value.fmt(f)
     }
 }
 
 // The revision is the store's own, and never leaves it in an object.
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.shown.serialize(serializer)
+        self.public_value.serialize(serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Version {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let shown = u64::deserialize(deserializer)?;
-        Ok(Self { revision: 0, shown })
+        Ok(Self {
+            revision: 0,
+            public_value: shown,
+        })
     }
 }
 
@@ -93,7 +99,7 @@ impl VersionKey {
     /// Returns the version of the object that the store has at this revision. Never 0, which is the version
     /// of what is not stored.
     #[must_use]
-    pub fn stamp(&self, uid: Uuid, revision: u64) -> Version {
+    pub fn derive_version(&self, uid: Uuid, revision: u64) -> Version {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(uid.as_bytes());
         context.update(&revision.to_be_bytes());
@@ -102,7 +108,7 @@ impl VersionKey {
         let word = start.fold(0u64, |word, byte| word << 8 | u64::from(*byte));
         Version {
             revision,
-            shown: (word >> (u64::BITS - SHOWN_BITS)).max(1),
+            public_value: (word >> (u64::BITS - PUBLIC_BITS)).max(1),
         }
     }
 }
@@ -115,32 +121,39 @@ mod tests {
     fn what_is_shown_tells_nothing_of_the_revision() {
         let key = VersionKey::new(7);
         let uid = Uuid::from_u128(1);
-        let versions: Vec<Version> = (1..=1_000).map(|at| key.stamp(uid, at)).collect();
+        let versions: Vec<Version> = (1..=1_000).map(|at| key.derive_version(uid, at)).collect();
         // Neither the order nor the distance of two shows: a fair coin is heads in 500 of 1,000 throws,
         // with a standard deviation of 16.
         let rises = versions
             .windows(2)
-            .filter(|pair| pair[0].shown < pair[1].shown);
+            .filter(|pair| pair[0].public_value < pair[1].public_value);
         let rises = rises.count();
         assert!((400..600).contains(&rises), "{rises}");
-        assert!(versions.iter().all(|version| version.shown <= MOST_SHOWN));
-        assert_eq!(key.stamp(uid, 5), key.stamp(uid, 5));
+        assert!(
+            versions
+                .iter()
+                .all(|version| version.public_value <= MAX_PUBLIC)
+        );
+        assert_eq!(key.derive_version(uid, 5), key.derive_version(uid, 5));
         assert_ne!(
-            key.stamp(uid, 5).shown,
-            key.stamp(Uuid::from_u128(2), 5).shown
+            key.derive_version(uid, 5).public_value,
+            key.derive_version(Uuid::from_u128(2), 5).public_value
         );
         assert_ne!(
-            key.stamp(uid, 5).shown,
-            VersionKey::new(8).stamp(uid, 5).shown
+            key.derive_version(uid, 5).public_value,
+            VersionKey::new(8).derive_version(uid, 5).public_value
         );
     }
 
     #[test]
     fn only_what_is_shown_is_written() {
-        let version = VersionKey::new(7).stamp(Uuid::from_u128(1), 5);
+        let version = VersionKey::new(7).derive_version(Uuid::from_u128(1), 5);
         let text = serde_json::to_string(&version).unwrap();
-        assert_eq!(text, version.shown.to_string());
+        assert_eq!(text, version.public_value.to_string());
         let read: Version = serde_json::from_str(&text).unwrap();
-        assert_eq!((read.revision, read.shown), (0, version.shown));
+        assert_eq!(
+            (read.revision, read.public_value),
+            (0, version.public_value)
+        );
     }
 }

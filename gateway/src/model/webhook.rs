@@ -46,7 +46,7 @@ pub struct WebhookRequest {
 impl WebhookRequest {
     /// Checks the address.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        text::check("url", &self.url, limits::URL)?;
+        text::check("url", &self.url, limits::MAX_URL)?;
         check_url(&self.url)?;
         // Only of new webhooks: one of an earlier version on another port is not called, but no reason not to start.
         let port = reqwest::Url::parse(&self.url)
@@ -57,7 +57,7 @@ impl WebhookRequest {
         }
         Err(Problem::invalid(
             "url",
-            format!("{PORTS}: choose another port"),
+            format!("{PERMITTED_PORTS}: choose another port"),
         ))
     }
 }
@@ -65,8 +65,8 @@ impl WebhookRequest {
 /// Refuses addresses that events can't be sent to.
 fn check_url(url: &str) -> Result<(), Problem> {
     let problem = |text: String| Err(Problem::invalid("url", text));
-    if url.len() > limits::URL {
-        return problem(format!("url has at most {} bytes", limits::URL));
+    if url.len() > limits::MAX_URL {
+        return problem(format!("url has at most {} bytes", limits::MAX_URL));
     }
     match reqwest::Url::parse(url) {
         Err(error) => problem(format!("{url:?} is no URL: {error}")),
@@ -81,7 +81,7 @@ fn check_url(url: &str) -> Result<(), Problem> {
 }
 
 /// Rule for the ports of webhooks, as the beginning of a sentence.
-const PORTS: &str = "events are sent to port 80, port 443, or a port above 1023";
+const PERMITTED_PORTS: &str = "events are sent to port 80, port 443, or a port above 1023";
 
 /// Returns whether a webhook may be on the port: those of HTTP and HTTPS, and those that any user may open. Other
 /// well-known ports (RFC 6335, section 6) belong to protocols that may take the lines of a request for commands.
@@ -106,11 +106,11 @@ impl Webhook {
     /// # Errors
     /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        const SHORTEST: usize = 16;
+        const MIN_KEY_BYTES: usize = 16;
         check_url(&self.url)?;
         let key = self.secret.strip_prefix(SECRET_PREFIX);
         let key = key.and_then(|text| STANDARD.decode(text).ok());
-        if key.is_none_or(|key| key.len() < SHORTEST) {
+        if key.is_none_or(|key| key.len() < MIN_KEY_BYTES) {
             return Err(Problem::invalid("secret", "its secret holds no key"));
         }
         Ok(())

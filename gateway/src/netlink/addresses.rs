@@ -17,7 +17,7 @@ impl Netlink {
         let messages = self.route.address().get().execute();
         let messages = messages.try_collect::<Vec<_>>().await;
         let messages = messages.context("could not list the host's addresses")?;
-        Ok(messages.iter().filter_map(read).collect())
+        Ok(messages.iter().filter_map(parse_address).collect())
     }
 }
 
@@ -37,7 +37,7 @@ pub fn interface_name(index: u32) -> Option<String> {
 
 /// Returns the address that is the host's. On a point-to-point link there is the far end's as well, under
 /// the name that other links have for their own.
-fn read(message: &AddressMessage) -> Option<(u32, IpAddr)> {
+fn parse_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     let attributes = || message.attributes.iter();
     let local = attributes().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_local_address_is_the_hosts() {
+    fn local_attribute_wins_over_the_peer_address() {
         let (near, far): (IpAddr, IpAddr) =
             ("10.1.0.1".parse().unwrap(), "10.1.0.2".parse().unwrap());
         let message = |attributes| {
@@ -70,9 +70,9 @@ mod tests {
             AddressAttribute::Address(far),
             AddressAttribute::Local(near),
         ]);
-        assert_eq!(read(&both), Some((7, near)));
+        assert_eq!(parse_address(&both), Some((7, near)));
         let one = message(vec![AddressAttribute::Address(near)]);
-        assert_eq!(read(&one), Some((7, near)));
-        assert_eq!(read(&message(Vec::new())), None);
+        assert_eq!(parse_address(&one), Some((7, near)));
+        assert_eq!(parse_address(&message(Vec::new())), None);
     }
 }

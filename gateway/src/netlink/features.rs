@@ -17,11 +17,11 @@ const NETDEV_XDP_ACT_NDO_XMIT: u64 = 1 << 2;
 
 /// A connection to the family.
 #[derive(Clone, Debug)]
-pub struct Features {
+pub struct DeviceFeatures {
     handle: GenetlinkHandle,
 }
 
-impl Features {
+impl DeviceFeatures {
     pub(super) fn connect() -> io::Result<Self> {
         let (connection, handle, _) = genetlink::new_connection()?;
         tokio::spawn(connection);
@@ -37,8 +37,8 @@ impl Features {
     ///
     /// A veth says yes exactly while its far end runs NAPI: that has GRO switched on, or an XDP
     /// program. Otherwise the kernel drops such frames without a trace.
-    pub async fn takes_redirects(&self, ifindex: u32) -> Option<bool> {
-        let device = Device {
+    pub async fn accepts_redirects(&self, ifindex: u32) -> Option<bool> {
+        let device = NetdevMessage {
             ifindex,
             xdp_features: None,
         };
@@ -58,12 +58,12 @@ impl Features {
 
 /// A message about one interface.
 #[derive(Clone, Copy, Debug)]
-struct Device {
+struct NetdevMessage {
     ifindex: u32,
     xdp_features: Option<u64>,
 }
 
-impl GenlFamily for Device {
+impl GenlFamily for NetdevMessage {
     fn family_name() -> &'static str {
         "netdev"
     }
@@ -77,23 +77,23 @@ impl GenlFamily for Device {
     }
 }
 
-impl Device {
-    fn question(&self) -> DefaultNla {
+impl NetdevMessage {
+    fn ifindex_attribute(&self) -> DefaultNla {
         DefaultNla::new(NETDEV_A_DEV_IFINDEX, self.ifindex.to_ne_bytes().to_vec())
     }
 }
 
-impl Emitable for Device {
+impl Emitable for NetdevMessage {
     fn buffer_len(&self) -> usize {
-        self.question().buffer_len()
+        self.ifindex_attribute().buffer_len()
     }
 
     fn emit(&self, buffer: &mut [u8]) {
-        self.question().emit(buffer);
+        self.ifindex_attribute().emit(buffer);
     }
 }
 
-impl ParseableParametrized<[u8], GenlHeader> for Device {
+impl ParseableParametrized<[u8], GenlHeader> for NetdevMessage {
     fn parse_with_param(buffer: &[u8], _: GenlHeader) -> Result<Self, DecodeError> {
         let mut device = Self {
             ifindex: 0,

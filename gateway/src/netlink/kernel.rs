@@ -3,14 +3,14 @@
 use anyhow::{Context as _, Result, bail};
 
 /// The oldest kernel that the program loads on and is tested on.
-const LEAST: (u32, u32) = (6, 1);
+const MIN_VERSION: (u32, u32) = (6, 1);
 
 /// Since this one frames of several buffers are redirected.
-const REDIRECTS_JUMBO: (u32, u32) = (6, 3);
+const JUMBO_REDIRECT_VERSION: (u32, u32) = (6, 3);
 
 /// The largest packet that is sure to lie in one buffer, in bytes: a page, less headroom and what the
 /// kernel keeps behind a frame.
-const ONE_BUFFER: u32 = 3_498;
+const MAX_LINEAR_PACKET_LEN: u32 = 3_498;
 
 /// The kernel's release, as far as it matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +26,10 @@ impl Kernel {
     pub fn running() -> Result<Self> {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
             .context("could not read the kernel's release")?;
-        Self::of(release.trim())
+        Self::from_release(release.trim())
     }
 
-    fn of(release: &str) -> Result<Self> {
+    fn from_release(release: &str) -> Result<Self> {
         let mut numbers = release
             .split(|c: char| !c.is_ascii_digit())
             .map_while(|number| number.parse().ok());
@@ -37,11 +37,11 @@ impl Kernel {
             bail!("the kernel's release {release:?} is not understood");
         };
         let version = (major, minor);
-        if version < LEAST {
+        if version < MIN_VERSION {
             bail!(
                 "this is Linux {release}, and {}.{} or newer is needed: boot a newer kernel",
-                LEAST.0,
-                LEAST.1
+                MIN_VERSION.0,
+                MIN_VERSION.1
             );
         }
         Ok(Self { version })
@@ -49,8 +49,8 @@ impl Kernel {
 
     /// The largest packet that can be forwarded, where the kernel sets a limit.
     #[must_use]
-    pub fn largest_packet(self) -> Option<u32> {
-        (self.version < REDIRECTS_JUMBO).then_some(ONE_BUFFER)
+    pub fn max_packet_len(self) -> Option<u32> {
+        (self.version < JUMBO_REDIRECT_VERSION).then_some(MAX_LINEAR_PACKET_LEN)
     }
 }
 
@@ -59,18 +59,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases() {
+    fn kernel_releases_are_parsed() {
         for (release, limit) in [
-            ("6.1.0-56-cloud-amd64", Some(ONE_BUFFER)),
-            ("6.2.16", Some(ONE_BUFFER)),
+            ("6.1.0-56-cloud-amd64", Some(MAX_LINEAR_PACKET_LEN)),
+            ("6.2.16", Some(MAX_LINEAR_PACKET_LEN)),
             ("6.3.0", None),
             ("6.18.5-custom+", None),
             ("7.0-rc1", None),
         ] {
-            assert_eq!(Kernel::of(release).unwrap().largest_packet(), limit);
+            assert_eq!(
+                Kernel::from_release(release).unwrap().max_packet_len(),
+                limit
+            );
         }
-        let refusal = Kernel::of("5.15.0-91-generic").unwrap_err().to_string();
+        let refusal = Kernel::from_release("5.15.0-91-generic")
+            .unwrap_err()
+            .to_string();
         assert!(refusal.contains("5.15.0-91-generic") && refusal.contains("6.1 or newer"));
-        assert!(Kernel::of("plan9").is_err() && Kernel::of("").is_err());
+        assert!(Kernel::from_release("plan9").is_err() && Kernel::from_release("").is_err());
     }
 }

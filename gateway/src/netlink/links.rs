@@ -22,14 +22,14 @@ pub enum XdpAttachment {
 
 /// Other end of a veth pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FarEnd {
+pub enum VethPeer {
     /// The interface is no veth.
     #[default]
     None,
     /// In the same network namespace, with this number.
-    Here(u32),
+    SameNamespace(u32),
     /// In another network namespace.
-    Elsewhere,
+    OtherNamespace,
 }
 
 /// An interface.
@@ -50,7 +50,7 @@ pub struct Link {
     /// How an XDP program is attached to it, if there is one.
     pub xdp: Option<XdpAttachment>,
     /// Other end, if it is a veth.
-    pub far_end: FarEnd,
+    pub peer: VethPeer,
     /// True if the interface receives through others: a bridge, a bond, a macvlan.
     pub is_stacked: bool,
 }
@@ -63,7 +63,7 @@ impl Netlink {
     pub async fn links(&self) -> Result<Vec<Link>> {
         let messages = self.route.link().get().execute().try_collect::<Vec<_>>();
         let messages = messages.await.context("could not list the interfaces")?;
-        Ok(messages.into_iter().filter_map(read).collect())
+        Ok(messages.into_iter().filter_map(parse_link).collect())
     }
 
     /// The interface of this name, if there is one.
@@ -73,7 +73,7 @@ impl Netlink {
     pub async fn link(&self, name: &str) -> Result<Option<Link>> {
         let request = self.route.link().get().match_name(name.to_owned());
         match request.execute().try_next().await {
-            Ok(message) => Ok(message.and_then(read)),
+            Ok(message) => Ok(message.and_then(parse_link)),
             Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => {
                 Ok(None)
             }
@@ -112,7 +112,7 @@ fn is_stacked(info: &LinkInfo) -> bool {
 }
 
 /// None for one without a name, which the kernel does not send.
-fn read(message: LinkMessage) -> Option<Link> {
+fn parse_link(message: LinkMessage) -> Option<Link> {
     let mut link = Link {
         name: String::new(),
         ifindex: message.header.index,
@@ -121,7 +121,7 @@ fn read(message: LinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
         xdp: None,
-        far_end: FarEnd::None,
+        peer: VethPeer::None,
         is_stacked: false,
     };
     let (mut is_veth, mut peer, mut elsewhere) = (false, None, false);
@@ -150,10 +150,10 @@ fn read(message: LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    link.far_end = match peer {
-        Some(index) if is_veth && !elsewhere => FarEnd::Here(index),
-        _ if is_veth => FarEnd::Elsewhere,
-        _ => FarEnd::None,
+    link.peer = match peer {
+        Some(index) if is_veth && !elsewhere => VethPeer::SameNamespace(index),
+        _ if is_veth => VethPeer::OtherNamespace,
+        _ => VethPeer::None,
     };
     (!link.name.is_empty()).then_some(link)
 }

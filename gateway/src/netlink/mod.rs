@@ -5,25 +5,25 @@ mod addresses;
 mod features;
 mod kernel;
 mod links;
+mod monitor;
 mod neighbours;
-pub mod vlan;
-mod watch;
+pub mod vlan_offload;
 
 use std::io;
 
 use rtnetlink::Handle;
 
 pub use addresses::interface_name;
-pub use features::Features;
+pub use features::DeviceFeatures;
 pub use kernel::Kernel;
-pub use links::{FarEnd, Link, XdpAttachment};
-pub use watch::{News, Watch};
+pub use links::{Link, VethPeer, XdpAttachment};
+pub use monitor::{HostEvents, NetlinkMonitor};
 
 /// Connections to the kernel's netlink families.
 #[derive(Clone, Debug)]
 pub struct Netlink {
     route: Handle,
-    features: Features,
+    features: DeviceFeatures,
 }
 
 impl Netlink {
@@ -36,13 +36,13 @@ impl Netlink {
         tokio::spawn(connection);
         Ok(Self {
             route,
-            features: Features::connect()?,
+            features: DeviceFeatures::connect()?,
         })
     }
 
     /// What drivers can do for XDP.
     #[must_use]
-    pub const fn features(&self) -> &Features {
+    pub const fn features(&self) -> &DeviceFeatures {
         &self.features
     }
 }

@@ -38,7 +38,7 @@ impl Netlink {
     }
 
     /// Whether the kernel would send packets for the address out by the interface of itself.
-    pub async fn routes_by(&self, ifindex: u32, address: IpAddr) -> bool {
+    pub async fn routes_through(&self, ifindex: u32, address: IpAddr) -> bool {
         let Ok(message) = route_to(address) else {
             return false;
         };
@@ -78,8 +78,8 @@ impl Netlink {
     }
 
     /// Takes that back. One that is gone already, with its interface, is no failure.
-    pub async fn forget_neighbour(&self, ifindex: u32, address: IpAddr) {
-        let message = station(ifindex, address);
+    pub async fn delete_neighbour(&self, ifindex: u32, address: IpAddr) {
+        let message = neighbour_message(ifindex, address);
         if let Err(error) = self.route.neighbours().del(message).execute().await {
             log::debug!("neighbour {address} on interface {ifindex} was gone already: {error}");
         }
@@ -90,16 +90,16 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses.
     pub async fn neighbour(&self, ifindex: u32, address: IpAddr) -> Result<Option<Mac>> {
-        let question = RouteNetlinkMessage::GetNeighbour(station(ifindex, address));
-        let mut question = NetlinkMessage::from(question);
-        question.header.flags = NLM_F_REQUEST;
-        let mut answers = self.route.clone().request(question)?;
+        let message = RouteNetlinkMessage::GetNeighbour(neighbour_message(ifindex, address));
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST;
+        let mut answers = self.route.clone().request(request)?;
         let Some(answer) = answers.next().await else {
             return Ok(None);
         };
         match answer.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
-                Ok(read(message).map(|(_, mac)| mac))
+                Ok(parse_neighbour(message).map(|(_, mac)| mac))
             }
             NetlinkPayload::Error(error)
                 if [-libc::ENOENT, -libc::ENODEV].contains(&error.raw_code()) =>
@@ -124,14 +124,14 @@ impl Netlink {
             let request = self.route.neighbours().get().set_address_family(family);
             let messages = request.execute().try_collect::<Vec<_>>();
             let messages = messages.await.context("could not list the neighbours")?;
-            known.extend(messages.into_iter().filter_map(read));
+            known.extend(messages.into_iter().filter_map(parse_neighbour));
         }
         Ok(known)
     }
 }
 
 /// A message about a station.
-fn station(ifindex: u32, address: IpAddr) -> NeighbourMessage {
+fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     let (family, destination) = match address {
         IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
@@ -151,7 +151,7 @@ fn route_to(address: IpAddr) -> Result<RouteMessageBuilder<IpAddr>> {
 }
 
 /// The entry, if it says where its station is.
-fn read(message: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
+fn parse_neighbour(message: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
     let valid = matches!(
         message.header.state,
         NeighbourState::Reachable

@@ -45,21 +45,21 @@ pub fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => !NOT_GLOBAL_V4
             .iter()
-            .any(|(network, length)| holds_v4(*network, *length, v4)),
+            .any(|(network, length)| contains_v4(*network, *length, v4)),
         IpAddr::V6(v6) => {
-            holds_v6(GLOBAL_V6.0, GLOBAL_V6.1, v6)
+            contains_v6(GLOBAL_V6.0, GLOBAL_V6.1, v6)
                 && !NOT_GLOBAL_V6
                     .iter()
-                    .any(|(network, length)| holds_v6(*network, *length, v6))
+                    .any(|(network, length)| contains_v6(*network, *length, v6))
         }
     }
 }
 
-fn holds_v4(network: Ipv4Addr, length: u8, address: Ipv4Addr) -> bool {
+fn contains_v4(network: Ipv4Addr, length: u8, address: Ipv4Addr) -> bool {
     Ipv4Net::new(network, length).is_ok_and(|network| network.contains(&address))
 }
 
-fn holds_v6(network: Ipv6Addr, length: u8, address: Ipv6Addr) -> bool {
+fn contains_v6(network: Ipv6Addr, length: u8, address: Ipv6Addr) -> bool {
     Ipv6Net::new(network, length).is_ok_and(|network| network.contains(&address))
 }
 
@@ -69,10 +69,10 @@ fn holds_v6(network: Ipv6Addr, length: u8, address: Ipv6Addr) -> bool {
 /// taken for the host itself. Such an address is refused although it is global or lies in an allowed network, unless
 /// the operator allows exactly this address (a prefix of 32 or 128 bits).
 #[must_use]
-pub fn is_permitted(address: IpAddr, own: bool, networks: &[IpNet]) -> bool {
+pub fn is_permitted(address: IpAddr, is_host_address: bool, networks: &[IpNet]) -> bool {
     let address = address.to_canonical();
     let mut holding = networks.iter().filter(|network| network.contains(&address));
-    if own {
+    if is_host_address {
         return holding.any(|network| network.prefix_len() == network.max_prefix_len());
     }
     holding.next().is_some() || is_global(address)
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_this_host_need_an_entry_of_their_own() {
+    fn host_addresses_need_an_exact_entry() {
         assert!(!permitted("8.8.8.8", true, &[]));
         assert!(!permitted("::ffff:8.8.8.8", true, &[]));
         assert!(!permitted("2606:4700::1111", true, &["2606:4700::/32"]));

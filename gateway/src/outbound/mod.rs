@@ -1,8 +1,8 @@
 //! Calls that leave the host: to webhooks and to OpenID Connect issuers.
 
 pub mod destination;
-pub mod host_addresses;
-pub mod names;
+pub mod dns;
+pub mod interface_addresses;
 
 use std::{fs, path::Path, time::Duration};
 
@@ -29,13 +29,13 @@ pub fn client(
             .timeout(CALL_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
-            .user_agent(concat!("gateway/", env!("CARGO_PKG_VERSION")));
+            .user_agent(concat!("plgw/", env!("CARGO_PKG_VERSION")));
         configure(builder)
     };
     let Some(path) = authorities else {
         return builder().build().context(
             "nobody outside can be called: install the system's certificate authorities, or name \
-             some with outside_ca",
+             some with outbound_ca",
         );
     };
     let shown = path.display();

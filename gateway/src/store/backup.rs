@@ -1,7 +1,7 @@
 //! The format of backups: lines of JSON that identify and protect themselves.
 //!
 //! ```text
-//! {"format":"gateway-backup","version":1,"schema":4,"store":"…","seed":…,"made_at":"…","entries":2}
+//! {"format":"plgw-backup","version":1,"schema":4,"store":"…","seed":…,"made_at":"…","entries":2}
 //! ["networks/blue/net","{…}",17]
 //! ["tenants/blue","{…}",16]
 //! {"sha256":"…"}
@@ -21,26 +21,26 @@ use uuid::Uuid;
 use crate::store::{Entry, StoreError};
 
 /// The largest backup that is read, in bytes.
-pub const MOST_BYTES: usize = 1 << 30;
+pub const MAX_BYTES: usize = 1 << 30;
 
 /// The most entries that a backup has: all objects that the data path has room for, and a million events.
-pub const MOST_ENTRIES: u64 = 4_000_000;
+pub const MAX_ENTRIES: u64 = 4_000_000;
 
 /// The largest revision and the largest event number that a backup may hold. Later ones are counted on
 /// from there, and must not overflow.
-pub const MOST_NUMBER: u64 = 1 << 53;
+pub const MAX_NUMBER: u64 = 1 << 53;
 
 /// The longest key, in bytes: the longest kind and two names.
-const MOST_KEY: usize = 256;
+const MAX_KEY: usize = 256;
 
-const FORMAT: &str = "gateway-backup";
-const VERSION: u32 = 1;
+const FORMAT: &str = "plgw-backup";
+const FORMAT_VERSION: u32 = 1;
 
 /// A reason why a file is refused as a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {
     /// The file has no content.
-    #[error("the backup is empty: give a file that `gateway backup` wrote")]
+    #[error("the backup is empty: give a file that `plgw backup` wrote")]
     Empty,
     /// The file is larger than [`MOST_BYTES`], or has more than [`MOST_ENTRIES`].
     #[error(
@@ -48,8 +48,8 @@ pub enum BackupError {
     )]
     TooLarge,
     /// The file is of another kind.
-    #[error("this is no backup of a gateway: give a file that `gateway backup` wrote")]
-    Foreign,
+    #[error("this is no backup of a gateway: give a file that `plgw backup` wrote")]
+    NotABackup,
     /// The file is of a version that wrote SQLite files.
     #[error(
         "a version before 0.1.0 wrote this backup: stop the agent, put it in place as state.db in the state \
@@ -66,17 +66,17 @@ pub enum BackupError {
     #[error(
         "the backup has a revision or event number above 2^53: it can't be continued from there"
     )]
-    Number,
+    NumberTooLarge,
     /// The backup is of another store, and that was not allowed.
     #[error(
-        "the backup is of another gateway (store {of}, this is {here}): restore it with --foreign if \
+        "the backup is of another gateway (store {backup_store}, this is {current_store}): restore it with --foreign if \
          that is meant"
     )]
     OtherStore {
         /// The store that the backup is of.
-        of: Uuid,
+        backup_store: Uuid,
         /// The store that it was to replace.
-        here: Uuid,
+        current_store: Uuid,
     },
 }
 
@@ -93,7 +93,7 @@ pub struct Header {
     /// The key of the data path's hashes.
     pub seed: u64,
     /// The time at which it was made.
-    pub made_at: Timestamp,
+    pub created_at: Timestamp,
     /// The number of entries.
     pub entries: u64,
 }
@@ -101,14 +101,14 @@ pub struct Header {
 impl Header {
     /// Describes a backup of a store.
     #[must_use]
-    pub fn new(schema: u32, store: Uuid, seed: u64, made_at: Timestamp) -> Self {
+    pub fn new(schema: u32, store: Uuid, seed: u64, created_at: Timestamp) -> Self {
         Self {
             format: FORMAT.to_owned(),
-            version: VERSION,
+            version: FORMAT_VERSION,
             schema,
             store,
             seed,
-            made_at,
+            created_at,
             entries: 0,
         }
     }
@@ -142,11 +142,11 @@ impl Backup {
             serde_json::to_writer(&mut content, &(key, value, revision))?;
             content.push(b'\n');
         }
-        let trailer = trailer_of(&content);
+        let trailer = compute_trailer(&content);
         content.extend_from_slice(trailer.as_bytes());
         content.push(b'\n');
         // What can't be restored is no backup, and is found out now.
-        if header.entries > MOST_ENTRIES || content.len() > MOST_BYTES {
+        if header.entries > MAX_ENTRIES || content.len() > MAX_BYTES {
             return Err(BackupError::TooLarge.into());
         }
         Ok(content)
@@ -160,10 +160,10 @@ impl Backup {
         if content.is_empty() {
             return Err(BackupError::Empty);
         }
-        if content.len() > MOST_BYTES {
+        if content.len() > MAX_BYTES {
             return Err(BackupError::TooLarge);
         }
-        let header = first_line(content)?;
+        let header = decode_header(content)?;
         // The checksum comes before anything is built on the content.
         let body = content.strip_suffix(b"\n").ok_or(BackupError::Damaged)?;
         let end = body
@@ -172,10 +172,10 @@ impl Backup {
             .ok_or(BackupError::Damaged)?
             + 1;
         let (covered, trailer) = body.split_at(end);
-        if trailer != trailer_of(covered).as_bytes() {
+        if trailer != compute_trailer(covered).as_bytes() {
             return Err(BackupError::Damaged);
         }
-        if header.entries > MOST_ENTRIES {
+        if header.entries > MAX_ENTRIES {
             return Err(BackupError::TooLarge);
         }
         let mut entries: Vec<Entry> = Vec::new();
@@ -188,11 +188,11 @@ impl Backup {
                 serde_json::from_slice(line).map_err(|_| BackupError::Damaged)?;
             // In the keys' order, so that none comes twice.
             let in_order = entries.last().is_none_or(|last| last.key < key);
-            if key.len() > MOST_KEY || !in_order {
+            if key.len() > MAX_KEY || !in_order {
                 return Err(BackupError::Damaged);
             }
-            if revision > MOST_NUMBER {
-                return Err(BackupError::Number);
+            if revision > MAX_NUMBER {
+                return Err(BackupError::NumberTooLarge);
             }
             entries.push(Entry {
                 key,
@@ -208,33 +208,33 @@ impl Backup {
 }
 
 /// Reads the header, which tells a backup from other files.
-fn first_line(content: &[u8]) -> Result<Header, BackupError> {
+fn decode_header(content: &[u8]) -> Result<Header, BackupError> {
     /// What every version of the format begins with.
     #[derive(Deserialize)]
-    struct Start {
+    struct FormatHeader {
         format: String,
         version: u32,
     }
-    const LONGEST: usize = 4_096;
-    let line = content[..content.len().min(LONGEST)]
+    const MAX_HEADER: usize = 4_096;
+    let line = content[..content.len().min(MAX_HEADER)]
         .split(|byte| *byte == b'\n')
         .next()
         .unwrap_or_default();
     if content.starts_with(b"SQLite format 3\0") {
         return Err(BackupError::Sqlite);
     }
-    let start: Start = serde_json::from_slice(line).map_err(|_| BackupError::Foreign)?;
+    let start: FormatHeader = serde_json::from_slice(line).map_err(|_| BackupError::NotABackup)?;
     if start.format != FORMAT {
-        return Err(BackupError::Foreign);
+        return Err(BackupError::NotABackup);
     }
-    if start.version > VERSION {
+    if start.version > FORMAT_VERSION {
         return Err(BackupError::TooNew);
     }
     serde_json::from_slice(line).map_err(|_| BackupError::Damaged)
 }
 
 /// Returns the last line, with the SHA-256 of everything before it in hexadecimal digits.
-fn trailer_of(content: &[u8]) -> String {
+fn compute_trailer(content: &[u8]) -> String {
     let mut sum = String::with_capacity(64);
     for byte in digest(&SHA256, content).as_ref() {
         // Writing to a string does not fail.
@@ -268,8 +268,8 @@ mod tests {
     }
 
     /// Puts a right checksum under a content that was tampered with.
-    fn sealed(lines: &str) -> Vec<u8> {
-        let trailer = trailer_of(lines.as_bytes());
+    fn with_trailer(lines: &str) -> Vec<u8> {
+        let trailer = compute_trailer(lines.as_bytes());
         format!("{lines}{trailer}\n").into_bytes()
     }
 
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_backup_is_read_as_it_was_written() {
         assert_eq!(Backup::decode(&backup().encode().unwrap()), Ok(backup()));
-        assert_eq!(Backup::decode(&sealed(&lines())), Ok(backup()));
+        assert_eq!(Backup::decode(&with_trailer(&lines())), Ok(backup()));
     }
 
     #[test]
@@ -295,13 +295,13 @@ mod tests {
                 "{length} bytes"
             );
         }
-        for place in 0..content.len() {
+        for index in 0..content.len() {
             for bit in 0..8 {
                 let mut flipped = content.clone();
-                flipped[place] ^= 1 << bit;
+                flipped[index] ^= 1 << bit;
                 assert!(
                     Backup::decode(&flipped).is_err(),
-                    "bit {bit} of byte {place}"
+                    "bit {bit} of byte {index}"
                 );
             }
         }
@@ -315,18 +315,18 @@ mod tests {
         for (content, error) in [
             (&b""[..], BackupError::Empty),
             (b"SQLite format 3\0", BackupError::Sqlite),
-            (b"\0", BackupError::Foreign),
-            (b"{}\n", BackupError::Foreign),
+            (b"\0", BackupError::NotABackup),
+            (b"{}\n", BackupError::NotABackup),
             (
                 b"{\"format\":\"other\",\"version\":1}\n",
-                BackupError::Foreign,
+                BackupError::NotABackup,
             ),
             (
-                b"{\"format\":\"gateway-backup\",\"version\":2}\n",
+                b"{\"format\":\"plgw-backup\",\"version\":2}\n",
                 BackupError::TooNew,
             ),
             (
-                b"{\"format\":\"gateway-backup\",\"version\":1}\n",
+                b"{\"format\":\"plgw-backup\",\"version\":1}\n",
                 BackupError::Damaged,
             ),
         ] {
@@ -338,7 +338,7 @@ mod tests {
     fn tampering_under_a_right_checksum_is_refused() {
         let lines = lines();
         let entry = "[\"tenants/a\",\"{}\",7]\n";
-        let key = "k".repeat(MOST_KEY + 1);
+        let key = "k".repeat(MAX_KEY + 1);
         for (lines, error) in [
             (lines.replace(entry, ""), BackupError::Damaged),
             (lines.clone() + entry, BackupError::Damaged),
@@ -351,18 +351,18 @@ mod tests {
             (lines.replace(",7]", ",-1]"), BackupError::Damaged),
             (
                 lines.replace(",7]", ",9007199254740993]"),
-                BackupError::Number,
+                BackupError::NumberTooLarge,
             ),
             (
                 lines.replace(",7]", ",18446744073709551615]"),
-                BackupError::Number,
+                BackupError::NumberTooLarge,
             ),
             (
                 lines.replace("\"entries\":2", "\"entries\":4000001"),
                 BackupError::TooLarge,
             ),
         ] {
-            assert_eq!(Backup::decode(&sealed(&lines)), Err(error), "{lines}");
+            assert_eq!(Backup::decode(&with_trailer(&lines)), Err(error), "{lines}");
         }
     }
 

@@ -29,7 +29,7 @@ pub enum StoreError {
     },
     /// The file is not what SQLite and this program left there.
     #[error(
-        "the store {path} is damaged: put a backup in its place with `gateway restore --offline \
+        "the store {path} is damaged: put a backup in its place with `plgw restore --offline \
          FILE`; what is approved goes on meanwhile"
     )]
     Damaged {
@@ -70,7 +70,7 @@ impl From<serde_json::Error> for StoreError {
 
 impl StoreError {
     /// Logs SQLite's error, and returns the sentence that stands for it.
-    pub(super) fn database(path: &str, error: &rusqlite::Error) -> Self {
+    pub(super) fn from_database_error(path: &str, error: &rusqlite::Error) -> Self {
         error!("store: database failed path={path} error={error}");
         Self::Database(match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull) => "the disk is full: make room on it",
@@ -87,12 +87,12 @@ impl StoreError {
     }
 
     /// Tells a damaged file from a database that failed.
-    pub(super) fn opening(path: &str, error: &rusqlite::Error) -> Self {
+    pub(super) fn from_open_error(path: &str, error: &rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::damaged(path, &error.to_string())
             }
-            _ => Self::database(path, error),
+            _ => Self::from_database_error(path, error),
         }
     }
 

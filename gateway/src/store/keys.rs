@@ -7,7 +7,7 @@ pub const EVENTS: &str = "events";
 /// How far webhooks have been told.
 pub const CURSORS: &str = "cursors";
 /// Requests that are not to be carried out twice.
-pub const REQUESTS: &str = "requests";
+pub const IDEMPOTENCY: &str = "requests";
 
 /// Returns an event's key. Earlier programs wrote numbers.
 #[must_use]
@@ -26,6 +26,6 @@ pub fn cursor(webhook: &Reference) -> String {
 
 /// A request, by the hash of its key.
 #[must_use]
-pub fn request(hash: &str) -> String {
-    format!("{REQUESTS}/{hash}")
+pub fn idempotency(hash: &str) -> String {
+    format!("{IDEMPOTENCY}/{hash}")
 }

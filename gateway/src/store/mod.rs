@@ -12,7 +12,8 @@ mod sqlite;
 pub use backup::{Backup, BackupError};
 pub use error::StoreError;
 pub use restore::{
-    Before, ConnectionChange, KindChanges, Replacing, RestorePlan, Restored, restored,
+    Baseline, ConnectionChange, KindChanges, PreparedRestore, RestorePlan, RestoreTarget,
+    prepare_restore,
 };
 pub use sqlite::Sqlite;
 
@@ -21,8 +22,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::model::{
-    Change, Kind, Name, Object, Reference, State, VersionKey, event::Recorded, event_id::EventId,
-    invariants, object::DecodeError,
+    Change, Kind, Name, Object, Reference, State, VersionKey, event::StoredEvent,
+    event_id::EventId, invariants, object::DecodeError,
 };
 
 /// A stored value.
@@ -77,7 +78,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// When the store can't be written.
-    fn settle(&self) -> Result<(), StoreError>;
+    fn checkpoint(&self) -> Result<(), StoreError>;
 
     /// A secret that was made with the store: the key of the data path's hashes, the same for every
     /// gateway that shares the store.
@@ -89,20 +90,20 @@ pub trait Store: Send {
 
 /// What a store holds.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub struct StoreContents {
     /// What users asked for.
     pub state: State,
     /// The events of late, oldest first, and the revisions at which they were written.
-    pub events: Vec<(Recorded, u64)>,
+    pub events: Vec<(StoredEvent, u64)>,
     /// How far webhooks have been told, by `TENANT/NAME`, with the revision.
     pub cursors: Vec<(String, Cursor, u64)>,
     /// Requests that were carried out once, by the hash of their key, with the revision.
-    pub requests: Vec<(String, Once, u64)>,
+    pub idempotency_records: Vec<(String, IdempotencyRecord, u64)>,
 }
 
 /// How far a webhook has been told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "WrittenCursor")]
+#[serde(from = "SerializedCursor")]
 pub struct Cursor {
     /// The last event that was delivered, or given up.
     pub delivered: Option<EventId>,
@@ -113,29 +114,29 @@ pub struct Cursor {
 /// How cursors are written, by earlier programs too.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum WrittenCursor {
+enum SerializedCursor {
     Number(u64),
-    Whole {
+    Full {
         delivered: Option<EventId>,
         lost: u64,
     },
 }
 
-impl From<WrittenCursor> for Cursor {
-    fn from(written: WrittenCursor) -> Self {
-        match written {
-            WrittenCursor::Number(number) => Self {
-                delivered: Some(EventId::numbered(number)),
+impl From<SerializedCursor> for Cursor {
+    fn from(serialized: SerializedCursor) -> Self {
+        match serialized {
+            SerializedCursor::Number(number) => Self {
+                delivered: Some(EventId::from_number(number)),
                 lost: 0,
             },
-            WrittenCursor::Whole { delivered, lost } => Self { delivered, lost },
+            SerializedCursor::Full { delivered, lost } => Self { delivered, lost },
         }
     }
 }
 
 /// A request with an idempotency key that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Once {
+pub struct IdempotencyRecord {
     /// The hash of the request.
     pub request: String,
     /// The hash of the caller's name.
@@ -171,18 +172,21 @@ pub fn back_up(store: &dyn Store, now: Timestamp) -> Result<Backup, StoreError> 
 /// When it can't be restored, whatever is there.
 pub fn read_backup(content: &[u8]) -> Result<Backup, StoreError> {
     let mut backup = Backup::decode(content)?;
-    backup.entries = sqlite::upgraded(backup.entries, backup.header.schema)?;
-    let loaded = interpret(backup.entries.clone(), VersionKey::default())?;
-    let numbers = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
-    let cursors = loaded.cursors.iter();
+    backup.entries = sqlite::upgrade_entries(backup.entries, backup.header.schema)?;
+    let contents = decode_entries(backup.entries.clone(), VersionKey::default())?;
+    let numbers = contents
+        .events
+        .iter()
+        .map(|(recorded, _)| recorded.event.id);
+    let cursors = contents.cursors.iter();
     let cursors = cursors.filter_map(|(_, cursor, _)| cursor.delivered);
-    let webhooks = loaded.state.webhooks.values();
+    let webhooks = contents.state.webhooks.values();
     let since = webhooks.map(|record| record.object.since);
     if numbers.chain(cursors).chain(since).any(|id| {
-        let too_high = |number| number > backup::MOST_NUMBER;
+        let too_high = |number| number > backup::MAX_NUMBER;
         !id.is_usable() || id.number().is_some_and(too_high)
     }) {
-        return Err(BackupError::Number.into());
+        return Err(BackupError::NumberTooLarge.into());
     }
     Ok(backup)
 }
@@ -191,57 +195,57 @@ pub fn read_backup(content: &[u8]) -> Result<Backup, StoreError> {
 ///
 /// # Errors
 /// When the store can't be read, or holds what this program does not understand.
-pub fn load(store: &dyn Store) -> Result<Loaded, StoreError> {
-    interpret(store.list("")?, VersionKey::new(store.seed()?))
+pub fn load(store: &dyn Store) -> Result<StoreContents, StoreError> {
+    decode_entries(store.list("")?, VersionKey::new(store.seed()?))
 }
 
 /// Returns what entries mean. The key makes the versions that users see of objects.
 ///
 /// # Errors
 /// When an entry can't be read, or does not hold the [invariants] of a state.
-pub fn interpret(entries: Vec<Entry>, key: VersionKey) -> Result<Loaded, StoreError> {
+pub fn decode_entries(entries: Vec<Entry>, key: VersionKey) -> Result<StoreContents, StoreError> {
     fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DecodeError> {
         serde_json::from_str(&entry.value).map_err(|error| DecodeError::Value {
             key: entry.key.clone(),
             error,
         })
     }
-    let mut loaded = Loaded::default();
+    let mut contents = StoreContents::default();
     let mut objects = Vec::with_capacity(entries.len());
     for entry in entries {
         match entry.key.split_once('/') {
             Some((keys::EVENTS, _)) => {
-                let recorded: Recorded = read(&entry)?;
+                let recorded: StoredEvent = read(&entry)?;
                 // The identifier in the value is the one that the clock of events goes on from.
                 let id = recorded.event.id;
                 if entry.key != keys::event(id) || !id.is_usable() {
                     return Err(DecodeError::Key(entry.key).into());
                 }
-                loaded.events.push((recorded, entry.revision));
+                contents.events.push((recorded, entry.revision));
             }
             Some((keys::CURSORS, webhook)) => {
                 let cursor = (webhook.to_owned(), read(&entry)?, entry.revision);
-                loaded.cursors.push(cursor);
+                contents.cursors.push(cursor);
             }
-            Some((keys::REQUESTS, hash)) => {
+            Some((keys::IDEMPOTENCY, hash)) => {
                 let request = (hash.to_owned(), read(&entry)?, entry.revision);
-                loaded.requests.push(request);
+                contents.idempotency_records.push(request);
             }
             _ => objects.push(entry),
         }
     }
-    let objects = decode(&objects)?;
+    let objects = decode_objects(&objects)?;
     // Before any index is built on them.
     invariants::check(&objects)?;
-    loaded.state = State::new(objects, key);
-    Ok(loaded)
+    contents.state = State::new(objects, key);
+    Ok(contents)
 }
 
 /// Fewer objects than this are not worth a thread.
-const MANY: usize = 1_024;
+const MIN_ENTRIES_PER_THREAD: usize = 1_024;
 
 /// The objects that entries hold, read on all processors: they are the most of what a start takes.
-fn decode(entries: &[Entry]) -> Result<Vec<Object>, DecodeError> {
+fn decode_objects(entries: &[Entry]) -> Result<Vec<Object>, DecodeError> {
     let decode = |entries: &[Entry]| -> Result<Vec<Object>, DecodeError> {
         entries
             .iter()
@@ -249,7 +253,10 @@ fn decode(entries: &[Entry]) -> Result<Vec<Object>, DecodeError> {
             .collect()
     };
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let each = entries.len().div_ceil(processors).max(MANY);
+    let each = entries
+        .len()
+        .div_ceil(processors)
+        .max(MIN_ENTRIES_PER_THREAD);
     std::thread::scope(|scope| {
         let parts: Vec<_> = entries
             .chunks(each)
@@ -271,7 +278,7 @@ fn decode(entries: &[Entry]) -> Result<Vec<Object>, DecodeError> {
 ///
 /// # Errors
 /// When an object can't be written down.
-pub fn writes(changes: &[Change]) -> Result<Vec<Write>, StoreError> {
+pub fn writes_for_changes(changes: &[Change]) -> Result<Vec<Write>, StoreError> {
     let mut writes = Vec::with_capacity(changes.len());
     for change in changes {
         let (object, value) = match change {

@@ -9,22 +9,22 @@ use utoipa::ToSchema;
 use crate::{
     model::{
         Change, ConnectionState, Identifiers, Kind, Object, Principal, State, VersionKey,
-        event::{Recorded, events},
+        event::{StoredEvent, events_for_changes},
         event_id::{EventClock, EventId},
-        trail::surviving,
+        event_retention::select_retained,
     },
-    store::{Backup, BackupError, Entry, StoreError, backup::Header, interpret, keys},
+    store::{Backup, BackupError, Entry, StoreError, backup::Header, decode_entries, keys},
 };
 
 /// The message of the events that a restore makes.
-const MESSAGE: &str = "a backup was restored";
+const EVENT_MESSAGE: &str = "a backup was restored";
 
 /// The most connections that a plan names; it counts all of them.
-const MOST_CONNECTIONS: usize = 1_000;
+const MAX_CONNECTIONS: usize = 1_000;
 
 /// What is there, if that can be known.
 #[derive(Clone, Copy, Debug)]
-pub struct Before<'a> {
+pub struct Baseline<'a> {
     /// The objects.
     pub state: &'a State,
     /// The last event.
@@ -33,24 +33,26 @@ pub struct Before<'a> {
 
 /// The store that a backup is to replace.
 #[derive(Clone, Copy, Debug)]
-pub struct Replacing {
+pub struct RestoreTarget {
     /// Its identity, if that can be known.
     pub store: Option<uuid::Uuid>,
     /// Whether the backup may be of another store.
-    pub foreign: bool,
+    pub accept_foreign: bool,
 }
 
-impl Replacing {
+impl RestoreTarget {
     /// Refuses the backup of another store, unless that is allowed.
     ///
     /// # Errors
     /// [`BackupError::OtherStore`].
-    pub fn check(self, header: &Header) -> Result<(), BackupError> {
+    pub fn check_store(self, header: &Header) -> Result<(), BackupError> {
         match self.store {
-            Some(here) if here != header.store && !self.foreign => Err(BackupError::OtherStore {
-                of: header.store,
-                here,
-            }),
+            Some(current_store) if current_store != header.store && !self.accept_foreign => {
+                Err(BackupError::OtherStore {
+                    backup_store: header.store,
+                    current_store,
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -89,7 +91,7 @@ pub struct ConnectionChange {
 pub struct RestorePlan {
     /// The time at which the backup was made.
     #[schema(value_type = String, format = DateTime)]
-    pub made_at: Timestamp,
+    pub created_at: Timestamp,
     /// Whether the backup is of another gateway.
     pub foreign: bool,
     /// Whether what is there could be compared. If not, all that the backup has counts as created.
@@ -104,7 +106,7 @@ pub struct RestorePlan {
 
 /// A backup that is fit to take the place of what is there.
 #[derive(Clone, Debug)]
-pub struct Restored {
+pub struct PreparedRestore {
     /// The entries to be written.
     pub entries: Vec<Entry>,
     /// What they change.
@@ -118,55 +120,56 @@ pub struct Restored {
 ///
 /// # Errors
 /// When the backup is of another store without that being allowed, or can't be understood.
-pub fn restored(
+pub fn prepare_restore(
     backup: Backup,
-    before: Option<Before<'_>>,
-    replacing: Replacing,
+    baseline: Option<Baseline<'_>>,
+    replacing: RestoreTarget,
     principal: &Principal,
     now: Timestamp,
-    most_events: usize,
+    max_events: usize,
     identifiers: &mut dyn Identifiers,
-) -> Result<Restored, StoreError> {
+) -> Result<PreparedRestore, StoreError> {
     let Backup {
         header,
         mut entries,
     } = backup;
-    replacing.check(&header)?;
+    replacing.check_store(&header)?;
     for entry in &mut entries {
         if !entry.key.starts_with("endpoints/") {
             continue;
         }
         let mut object = Object::decode(&entry.key, &entry.value, entry.revision)?;
         let reference = object.reference();
-        let current = before.and_then(|before| before.state.endpoints.get(&reference));
+        let current = baseline.and_then(|before| before.state.endpoints.get(&reference));
         if let Object::Endpoint(_, record) = &mut object {
-            let then = &mut record.object.connection;
-            let stayed = current.is_some_and(|now| {
+            let connection = &mut record.object.connection;
+            let is_unchanged = current.is_some_and(|now| {
                 let now = &now.object.connection;
-                (now.link_id, now.generation) == (then.link_id, then.generation)
+                (now.link_id, now.generation) == (connection.link_id, connection.generation)
             });
-            if then.generation != 0 && !stayed {
-                let before = then.generation;
-                then.generation = identifiers.number(&|number| number == before);
+            if connection.generation != 0 && !is_unchanged {
+                let old_generation = connection.generation;
+                connection.generation = identifiers.number(&|number| number == old_generation);
             }
         }
         entry.value = object.encode()?;
     }
-    let loaded = interpret(entries.clone(), VersionKey::default())?;
+    let loaded = decode_entries(entries.clone(), VersionKey::default())?;
     let nothing = State::default();
-    let state = before.map_or(&nothing, |before| before.state);
-    let changes = difference(state, &loaded.state);
-    let plan = plan(&header, replacing, before.is_some(), state, &changes);
-    if let Some(before) = before {
-        let theirs = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
-        let theirs = theirs.max().unwrap_or_default();
-        let ticks = EventClock::new(before.last_event.max(theirs)).tick();
-        let mut told = events(before.state, &changes, principal, now, ticks, identifiers);
-        for Recorded { event, .. } in &mut told {
-            MESSAGE.clone_into(&mut event.message);
+    let state = baseline.map_or(&nothing, |before| before.state);
+    let changes = diff_states(state, &loaded.state);
+    let plan = build_plan(&header, replacing, baseline.is_some(), state, &changes);
+    if let Some(baseline) = baseline {
+        let backup_ids = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
+        let last_backup_id = backup_ids.max().unwrap_or_default();
+        let ticks = EventClock::new(baseline.last_event.max(last_backup_id)).next_ticks();
+        let mut new_events =
+            events_for_changes(baseline.state, &changes, principal, now, ticks, identifiers);
+        for StoredEvent { event, .. } in &mut new_events {
+            EVENT_MESSAGE.clone_into(&mut event.message);
         }
-        let kept = surviving(&told, most_events);
-        for (recorded, _) in told.iter().zip(kept).filter(|(_, kept)| *kept) {
+        let retained = select_retained(&new_events, max_events);
+        for (recorded, _) in new_events.iter().zip(retained).filter(|(_, kept)| *kept) {
             entries.push(Entry {
                 key: keys::event(recorded.event.id),
                 value: serde_json::to_string(recorded)?,
@@ -174,13 +177,13 @@ pub fn restored(
             });
         }
     }
-    Ok(Restored { entries, plan })
+    Ok(PreparedRestore { entries, plan })
 }
 
 /// Sums up changes of a state.
-fn plan(
+fn build_plan(
     header: &Header,
-    replacing: Replacing,
+    replacing: RestoreTarget,
     compared: bool,
     before: &State,
     changes: &[Change],
@@ -207,14 +210,16 @@ fn plan(
         *count += 1;
         if let Some(changed) = connection_change(before, change) {
             connections_changed += 1;
-            if connections.len() < MOST_CONNECTIONS {
+            if connections.len() < MAX_CONNECTIONS {
                 connections.push(changed);
             }
         }
     }
     RestorePlan {
-        made_at: header.made_at,
-        foreign: replacing.store.is_some_and(|here| here != header.store),
+        created_at: header.created_at,
+        foreign: replacing
+            .store
+            .is_some_and(|current_store| current_store != header.store),
         compared,
         changes: kinds.into_values().collect(),
         connections_changed,
@@ -245,7 +250,7 @@ fn connection_change(before: &State, change: &Change) -> Option<ConnectionChange
 }
 
 /// Returns the changes by which the one becomes the other.
-fn difference(before: &State, after: &State) -> Vec<Change> {
+fn diff_states(before: &State, after: &State) -> Vec<Change> {
     let mut changes = Vec::new();
     for old in before.objects() {
         if after.object(old.kind(), &old.reference()).is_none() {
@@ -286,21 +291,22 @@ mod tests {
         Backup { header, entries }
     }
 
-    fn restore(backup: Backup, before: Option<&State>) -> (State, Vec<Recorded>, RestorePlan) {
-        let before = before.map(|state| Before {
+    fn restore(backup: Backup, before: Option<&State>) -> (State, Vec<StoredEvent>, RestorePlan) {
+        let before = before.map(|state| Baseline {
             state,
-            last_event: EventId::numbered(40),
+            last_event: EventId::from_number(40),
         });
         let principal = Principal::operator("operator", "offline");
         let now = Timestamp::UNIX_EPOCH;
-        let replacing = Replacing {
+        let replacing = RestoreTarget {
             store: Some(STORE),
-            foreign: false,
+            accept_foreign: false,
         };
         let identifiers = &mut RandomIdentifiers;
-        let restored = restored(backup, before, replacing, &principal, now, 100, identifiers);
-        let Restored { entries, plan } = restored.unwrap();
-        let loaded = interpret(entries, VersionKey::default()).unwrap();
+        let restored =
+            prepare_restore(backup, before, replacing, &principal, now, 100, identifiers);
+        let PreparedRestore { entries, plan } = restored.unwrap();
+        let loaded = decode_entries(entries, VersionKey::default()).unwrap();
         let events = loaded.events.into_iter().map(|(event, _)| event);
         (loaded.state, events.collect(), plan)
     }
@@ -342,12 +348,12 @@ mod tests {
             .unwrap();
         let (state, events, plan) = restore(old, Some(&world.state));
         assert!(![0, before].contains(&generation(&state)));
-        let [told] = &events[..] else {
+        let [stored] = &events[..] else {
             panic!("{events:?}");
         };
-        assert_eq!(told.event.action, Action::Approved);
-        assert!(told.event.id > EventId::numbered(40));
-        assert_eq!(told.event.message, MESSAGE);
+        assert_eq!(stored.event.action, Action::Approved);
+        assert!(stored.event.id > EventId::from_number(40));
+        assert_eq!(stored.event.message, EVENT_MESSAGE);
         let [connection] = &plan.connections[..] else {
             panic!("{plan:?}");
         };
@@ -384,8 +390,8 @@ mod tests {
         assert!(
             events
                 .iter()
-                .any(|told| told.event.action == Action::Deleted
-                    && told.event.object == "consumer/a")
+                .any(|stored| stored.event.action == Action::Deleted
+                    && stored.event.object == "consumer/a")
         );
     }
 
@@ -400,8 +406,15 @@ mod tests {
             (other, true, true),
             (None, false, true),
         ] {
-            let replacing = Replacing { store, foreign };
-            assert_eq!(replacing.check(&header).is_ok(), fine, "{replacing:?}");
+            let replacing = RestoreTarget {
+                store,
+                accept_foreign: foreign,
+            };
+            assert_eq!(
+                replacing.check_store(&header).is_ok(),
+                fine,
+                "{replacing:?}"
+            );
         }
     }
 }

@@ -83,10 +83,10 @@ impl Sqlite {
             .write(true)
             .open(path)
             .map_err(file)?;
-        let opening = |error| StoreError::opening(&shown, &error);
+        let opening = |error| StoreError::from_open_error(&shown, &error);
         let mut connection = Connection::open(path).map_err(opening)?;
         harden(&connection).map_err(opening)?;
-        let found = version(&connection, &shown)?;
+        let found = schema_version(&connection, &shown)?;
         if found == 0 {
             // Not a store to begin with: it would take all connections away.
             return Err(StoreError::damaged(&shown, "it is empty"));
@@ -98,7 +98,7 @@ impl Sqlite {
             connection.pragma_update(None, "synchronous", "full")
         };
         set_up(&connection).map_err(opening)?;
-        check(&connection, &shown)?;
+        check_integrity(&connection, &shown)?;
         migrate(&mut connection, &shown)?;
         Ok(Self {
             connection,
@@ -110,7 +110,7 @@ impl Sqlite {
     ///
     /// # Errors
     /// When the store can't be written.
-    pub fn adopt(&mut self, header: &Header) -> Result<(), StoreError> {
+    pub fn adopt_identity(&mut self, header: &Header) -> Result<(), StoreError> {
         let write = || -> rusqlite::Result<()> {
             let transaction = self.connection.unchecked_transaction()?;
             let seed = header.seed.cast_signed();
@@ -119,11 +119,11 @@ impl Sqlite {
             transaction.execute("UPDATE identity SET store = ?1", params![store])?;
             transaction.commit()
         };
-        write().map_err(|error| self.failed(&error))
+        write().map_err(|error| self.database_error(&error))
     }
 
-    fn failed(&self, error: &rusqlite::Error) -> StoreError {
-        StoreError::database(&self.path, error)
+    fn database_error(&self, error: &rusqlite::Error) -> StoreError {
+        StoreError::from_database_error(&self.path, error)
     }
 }
 
@@ -134,9 +134,9 @@ fn create(path: &Path, shown: &str) -> Result<(), StoreError> {
         path: shown.to_owned(),
         error,
     };
-    let new = files::beside(path, ".new");
+    let new = files::with_suffix(path, ".new");
     for suffix in ["", "-journal"] {
-        match fs::remove_file(files::beside(&new, suffix)) {
+        match fs::remove_file(files::with_suffix(&new, suffix)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(file(error)),
             _ => {}
         }
@@ -149,7 +149,7 @@ fn create(path: &Path, shown: &str) -> Result<(), StoreError> {
         .open(&new)
         .map_err(file)?;
     let mut connection =
-        Connection::open(&new).map_err(|error| StoreError::opening(shown, &error))?;
+        Connection::open(&new).map_err(|error| StoreError::from_open_error(shown, &error))?;
     migrate(&mut connection, shown)?;
     drop(connection);
     fs::rename(&new, path).map_err(file)?;
@@ -170,10 +170,10 @@ fn harden(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Returns the file's schema version.
-fn version(connection: &Connection, path: &str) -> Result<u32, StoreError> {
+fn schema_version(connection: &Connection, path: &str) -> Result<u32, StoreError> {
     let found: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
-        .map_err(|error| StoreError::opening(path, &error))?;
+        .map_err(|error| StoreError::from_open_error(path, &error))?;
     let found = u32::try_from(found)
         .map_err(|_| StoreError::damaged(path, "its schema version is negative"))?;
     if found > SCHEMA {
@@ -189,8 +189,8 @@ fn version(connection: &Connection, path: &str) -> Result<u32, StoreError> {
 /// Refuses a file with other tables than the migrations up to its version make. A view in a table's place
 /// would run whatever it says.
 fn check_schema(connection: &Connection, version: u32, path: &str) -> Result<(), StoreError> {
-    type Part = (String, String, String, Option<String>);
-    let parts = |connection: &Connection| -> rusqlite::Result<Vec<Part>> {
+    type SchemaObject = (String, String, String, Option<String>);
+    let parts = |connection: &Connection| -> rusqlite::Result<Vec<SchemaObject>> {
         let mut statement = connection
             .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")?;
         let rows = statement.query_map([], |row| {
@@ -198,7 +198,7 @@ fn check_schema(connection: &Connection, version: u32, path: &str) -> Result<(),
         })?;
         rows.collect()
     };
-    let failed = |error| StoreError::opening(path, &error);
+    let failed = |error| StoreError::from_open_error(path, &error);
     let model = Connection::open_in_memory().map_err(failed)?;
     for script in &MIGRATIONS[..version as usize] {
         model.execute_batch(script).map_err(failed)?;
@@ -213,10 +213,10 @@ fn check_schema(connection: &Connection, version: u32, path: &str) -> Result<(),
 }
 
 /// Looks for damage, before anything is built on what is there.
-fn check(connection: &Connection, path: &str) -> Result<(), StoreError> {
+fn check_integrity(connection: &Connection, path: &str) -> Result<(), StoreError> {
     let found: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-        .map_err(|error| StoreError::opening(path, &error))?;
+        .map_err(|error| StoreError::from_open_error(path, &error))?;
     if found == "ok" {
         return Ok(());
     }
@@ -228,7 +228,7 @@ fn check(connection: &Connection, path: &str) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// When the schema is newer than this program's, or a migration refuses the entries.
-pub(super) fn upgraded(entries: Vec<Entry>, schema: u32) -> Result<Vec<Entry>, StoreError> {
+pub(super) fn upgrade_entries(entries: Vec<Entry>, schema: u32) -> Result<Vec<Entry>, StoreError> {
     const PATH: &str = "the backup";
     if schema == SCHEMA {
         return Ok(entries);
@@ -240,7 +240,7 @@ pub(super) fn upgraded(entries: Vec<Entry>, schema: u32) -> Result<Vec<Entry>, S
             known: SCHEMA,
         });
     }
-    let failed = |error| StoreError::opening(PATH, &error);
+    let failed = |error| StoreError::from_open_error(PATH, &error);
     let connection = Connection::open_in_memory().map_err(failed)?;
     for script in &MIGRATIONS[..(schema as usize).max(1)] {
         connection.execute_batch(script).map_err(failed)?;
@@ -258,11 +258,11 @@ pub(super) fn upgraded(entries: Vec<Entry>, schema: u32) -> Result<Vec<Entry>, S
 }
 
 fn migrate(connection: &mut Connection, path: &str) -> Result<(), StoreError> {
-    let database = |error| StoreError::opening(path, &error);
+    let database = |error| StoreError::from_open_error(path, &error);
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(database)?;
-    let found = version(&transaction, path)?;
+    let found = schema_version(&transaction, path)?;
     if found == SCHEMA {
         return Ok(());
     }
@@ -291,12 +291,12 @@ impl Store for Sqlite {
             })?;
             rows.collect()
         };
-        read().map_err(|error| self.failed(&error))
+        read().map_err(|error| self.database_error(&error))
     }
 
     fn commit(&mut self, writes: &[Write]) -> Result<u64, StoreError> {
         let path = self.path.clone();
-        let database = |error| StoreError::database(&path, &error);
+        let database = |error| StoreError::from_database_error(&path, &error);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -336,7 +336,7 @@ impl Store for Sqlite {
 
     fn replace(&mut self, entries: &[Entry]) -> Result<u64, StoreError> {
         let path = self.path.clone();
-        let database = |error| StoreError::database(&path, &error);
+        let database = |error| StoreError::from_database_error(&path, &error);
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -345,8 +345,8 @@ impl Store for Sqlite {
             let last: u64 =
                 transaction.query_row("SELECT revision FROM meta", [], |row| row.get(0))?;
             // No object gets a version that it had before with another content.
-            let theirs = entries.iter().map(|entry| entry.revision).max();
-            let revision = last.max(theirs.unwrap_or(0)) + 1;
+            let last_revision = entries.iter().map(|entry| entry.revision).max();
+            let revision = last.max(last_revision.unwrap_or(0)) + 1;
             transaction.execute("DELETE FROM entry", [])?;
             let mut insert = transaction.prepare_cached("INSERT INTO entry VALUES (?1, ?2, ?3)")?;
             for entry in entries {
@@ -366,20 +366,20 @@ impl Store for Sqlite {
                 row.get::<_, [u8; 16]>(0)
             })
             .map(Uuid::from_bytes)
-            .map_err(|error| self.failed(&error))
+            .map_err(|error| self.database_error(&error))
     }
 
-    fn settle(&self) -> Result<(), StoreError> {
+    fn checkpoint(&self) -> Result<(), StoreError> {
         self.connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(|error| self.failed(&error))
+            .map_err(|error| self.database_error(&error))
     }
 
     fn seed(&self) -> Result<u64, StoreError> {
         self.connection
             .query_row("SELECT seed FROM meta", [], |row| row.get::<_, i64>(0))
             .map(i64::cast_unsigned)
-            .map_err(|error| self.failed(&error))
+            .map_err(|error| self.database_error(&error))
     }
 }
 
@@ -452,7 +452,7 @@ mod tests {
     }
 
     /// Makes a store as a program made it that knew only the first migrations.
-    fn of_schema(version: u32) -> (tempfile::TempDir, Sqlite) {
+    fn store_with_schema(version: u32) -> (tempfile::TempDir, Sqlite) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         let connection = Connection::open(&path).unwrap();
@@ -468,7 +468,7 @@ mod tests {
 
     #[test]
     fn numbers_of_networks_are_made_to_fit() {
-        let (folder, mut store) = of_schema(2);
+        let (folder, mut store) = store_with_schema(2);
         let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
         let writes = [
             ("networks/t/large", u32::MAX),
@@ -481,7 +481,10 @@ mod tests {
         drop(store);
         let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
         // The entries of a backup come to the same.
-        let upgraded = upgraded(old, 2).unwrap().into_iter().map(|e| e.value);
+        let upgraded = upgrade_entries(old, 2)
+            .unwrap()
+            .into_iter()
+            .map(|e| e.value);
         assert!(upgraded.eq(store.list("").unwrap().into_iter().map(|e| e.value)));
         let values: Vec<_> = store
             .list("")
@@ -497,7 +500,7 @@ mod tests {
 
     #[test]
     fn networks_whose_numbers_become_the_same_are_refused() {
-        let (folder, mut store) = of_schema(2);
+        let (folder, mut store) = store_with_schema(2);
         let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
         let before = [("networks/t/a", 77), ("networks/t/b", 77 | 1 << 31)]
             .map(|(key, number)| put(key, 0, &network(number)));
@@ -536,7 +539,7 @@ mod tests {
         let (_folder, other) = open();
         assert_ne!(other.identity().unwrap(), identity);
         let header = Header::new(SCHEMA, other.identity().unwrap(), 9, jiff::Timestamp::now());
-        store.adopt(&header).unwrap();
+        store.adopt_identity(&header).unwrap();
         assert_eq!(store.identity().unwrap(), other.identity().unwrap());
         assert_eq!(store.seed().unwrap(), 9);
     }

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use gateway::dataplane::maglev::{Candidate, table};
+use gateway::dataplane::maglev::{Candidate, build_table};
 use serde::Serialize;
 
 /// One size.
@@ -20,8 +20,8 @@ pub(crate) struct Table {
     build_ms: f64,
     /// The share of the backend with the most places, and of the one with the fewest, against an even
     /// one.
-    most: f64,
-    fewest: f64,
+    max_share: f64,
+    min_share: f64,
     /// The part of places that change when a backend goes, and what must change: its own.
     moved: f64,
     its_own: f64,
@@ -34,7 +34,7 @@ impl Table {
             self.backends.to_string(),
             self.places.to_string(),
             format!("{:.2} ms", self.build_ms),
-            format!("{:.3} .. {:.3}", self.fewest, self.most),
+            format!("{:.3} .. {:.3}", self.min_share, self.max_share),
             format!(
                 "{:.2} % ({:.2} % its own)",
                 self.moved * 100.0,
@@ -62,7 +62,7 @@ fn measure_one(backends: usize) -> Table {
     let mut built = Vec::new();
     for _ in 0..5 {
         let begin = Instant::now();
-        built = table(&candidates);
+        built = build_table(&candidates);
         build_ms = build_ms.min(begin.elapsed().as_secs_f64() * 1e3);
     }
     let mut shares = vec![0usize; backends];
@@ -71,18 +71,18 @@ fn measure_one(backends: usize) -> Table {
     }
     let even = built.len() as f64 / backends as f64;
     // Without the last one: the others keep their numbers.
-    let without = table(&candidates[..backends - 1]);
+    let without = build_table(&candidates[..backends - 1]);
     let compared = built.len().min(without.len());
     let same_size = built.len() == without.len();
     let moved = (0..compared)
-        .filter(|place| built[*place] != without[*place])
+        .filter(|index| built[*index] != without[*index])
         .count();
     Table {
         backends,
         places: built.len(),
         build_ms,
-        most: shares.iter().max().map_or(0.0, |most| *most as f64 / even),
-        fewest: shares
+        max_share: shares.iter().max().map_or(0.0, |max| *max as f64 / even),
+        min_share: shares
             .iter()
             .min()
             .map_or(0.0, |fewest| *fewest as f64 / even),

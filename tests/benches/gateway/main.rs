@@ -1,6 +1,6 @@
 //! What the gateway costs, measured: `cargo xtask bench`.
 
-mod contenders;
+mod baselines;
 mod maglev;
 mod memory;
 mod packets;
@@ -51,7 +51,7 @@ fn main() {
         let json = serde_json::to_string_pretty(&report).expect("figures");
         fs::create_dir_all(&directory).expect("a directory");
         fs::write(directory.join("results.json"), json).expect("a file");
-        fs::write(directory.join("packets.svg"), report.picture()).expect("a file");
+        fs::write(directory.join("packets.svg"), report.svg()).expect("a file");
         println!("{} has the figures, and a picture", directory.display());
     }
 }

@@ -10,7 +10,7 @@ use gateway_common::{
     maps::name,
 };
 use serde::Serialize;
-use tests::lab::{Lab, with_lab};
+use tests::differential::{DifferentialHarness, with_lab};
 
 /// So many entries are made.
 const ENTRIES: u32 = 500_000;
@@ -27,21 +27,21 @@ pub(crate) struct Memory {
 /// Measures it, by what the kernel has less afterwards.
 pub(crate) fn measure() -> Memory {
     with_lab(|lab| Memory {
-        ipv4: of_family::<FlowKey<V4>, Flow<V4>>(lab, name::FLOWS_V4).expect("flows"),
-        ipv6: of_family::<FlowKey<V6>, Flow<V6>>(lab, name::FLOWS_V6).expect("flows"),
+        ipv4: measure_family::<FlowKey<V4>, Flow<V4>>(lab, name::FLOWS_V4).expect("flows"),
+        ipv6: measure_family::<FlowKey<V6>, Flow<V6>>(lab, name::FLOWS_V6).expect("flows"),
     })
 }
 
-fn of_family<K: Pod, V: Pod>(lab: &Lab, table: &str) -> io::Result<f64> {
+fn measure_family<K: Pod, V: Pod>(lab: &DifferentialHarness, table: &str) -> io::Result<f64> {
     let table = lab.map(table);
     let mut key = vec![0u8; size_of::<K>()];
     let value = V::zeroed();
-    let before = settled()?;
+    let before = slab_bytes_when_stable()?;
     for number in 0..ENTRIES {
         key[..4].copy_from_slice(&number.to_ne_bytes());
         syscalls::update(table.as_fd(), bytemuck::from_bytes::<K>(&key), &value)?;
     }
-    let used = slabs()? - before;
+    let used = slab_bytes()? - before;
     for number in 0..ENTRIES {
         key[..4].copy_from_slice(&number.to_ne_bytes());
         syscalls::delete(table.as_fd(), bytemuck::from_bytes::<K>(&key))?;
@@ -50,11 +50,11 @@ fn of_family<K: Pod, V: Pod>(lab: &Lab, table: &str) -> io::Result<f64> {
 }
 
 /// The same, once what was freed before has been given back, which takes a while.
-fn settled() -> io::Result<f64> {
-    let mut last = slabs()?;
+fn slab_bytes_when_stable() -> io::Result<f64> {
+    let mut last = slab_bytes()?;
     loop {
         thread::sleep(Duration::from_millis(700));
-        let now = slabs()?;
+        let now = slab_bytes()?;
         if (now - last).abs() < 1e6 {
             return Ok(now);
         }
@@ -63,9 +63,9 @@ fn settled() -> io::Result<f64> {
 }
 
 /// Bytes that the kernel has in slabs for good.
-fn slabs() -> io::Result<f64> {
-    let shown = fs::read_to_string("/proc/meminfo")?;
-    let line = shown
+fn slab_bytes() -> io::Result<f64> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let line = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("SUnreclaim:"));
     let kilobytes = line

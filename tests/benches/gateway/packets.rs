@@ -14,16 +14,16 @@ use gateway_common::{
     maps::name,
 };
 use serde::Serialize;
-use tests::lab::{
-    BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT, ENDPOINT_V6, HTTPS, Lab, PENDING,
-    Side, icmp, tcp, tcp_v6, udp, who_has, with_lab_refusing,
+use tests::differential::{
+    BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT, ENDPOINT_V6,
+    HTTPS, PENDING, Side, icmp, tcp, tcp_v6, udp, who_has, with_lab_refusing,
 };
 
-use tests::{assembler::run, packet::Packet};
+use tests::{bpf_asm::run, packet::Packet};
 
 use crate::{
-    contenders::pin,
-    wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, headers_v4, nothing, varied},
+    baselines::pin_to_cpu,
+    wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, headers_v4, pass_program, varied},
 };
 
 /// `XDP_ABORTED`.
@@ -60,7 +60,7 @@ struct Case {
     vary: Vary,
     expected: u32,
     /// How many runs at a time, if flows are made that have to be forgotten then.
-    most: Option<u32>,
+    max_packets: Option<u32>,
     /// Its sender is told, but not so often: what is measured is a packet of a flood.
     refused: bool,
 }
@@ -85,16 +85,17 @@ const MANY: u32 = 1 << 17;
 const MOST: u32 = 1 << 19;
 
 /// Measures all ways, or those with a word in their name, in one run.
-pub(crate) fn measure(rounds: Option<u32>, only: Option<String>) -> Vec<Cost> {
+pub(crate) fn measure(rounds: Option<u32>, case_filter: Option<String>) -> Vec<Cost> {
     with_lab_refusing(1, move |lab| {
         let rounds = rounds.unwrap_or(ROUNDS);
-        let mut costs = few_flows(lab, rounds, only.as_deref()).expect("the measurement");
-        if only.is_some() {
+        let mut costs =
+            measure_few_flows(lab, rounds, case_filter.as_deref()).expect("the measurement");
+        if case_filter.is_some() {
             return costs;
         }
-        costs.extend(two_processors(lab, rounds).expect("the measurement"));
+        costs.extend(measure_two_cpus(lab, rounds).expect("the measurement"));
         for flows in [MANY, MOST] {
-            costs.extend(many_flows(lab, rounds, flows).expect("the measurement"));
+            costs.extend(measure_many_flows(lab, rounds, flows).expect("the measurement"));
         }
         costs
     })
@@ -108,7 +109,11 @@ fn padded(mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-fn few_flows(lab: &mut Lab, rounds: u32, only: Option<&str>) -> io::Result<Vec<Cost>> {
+fn measure_few_flows(
+    lab: &mut DifferentialHarness,
+    rounds: u32,
+    only: Option<&str>,
+) -> io::Result<Vec<Cost>> {
     let payload = &[b'x'; 26];
     let connection = lab.connect(40_000);
     let to_service = connection.from_client().data(payload).bytes(false);
@@ -152,13 +157,13 @@ fn few_flows(lab: &mut Lab, rounds: u32, only: Option<&str>) -> io::Result<Vec<C
         frame: padded(frame.to_vec()),
         vary: Vary::Nothing,
         expected,
-        most: None,
+        max_packets: None,
         refused: false,
     };
     let gateway = Program::Gateway;
     let mut new_flow = case("new flow, TCP", gateway, Side::B, &syn, REDIRECT);
     new_flow.vary = Vary::Always;
-    new_flow.most = Some(NEW_FLOWS);
+    new_flow.max_packets = Some(NEW_FLOWS);
     let mut denied = case("denied", gateway, Side::B, &unapproved, DROP);
     denied.refused = true;
     let mut cases = vec![
@@ -211,7 +216,11 @@ fn few_flows(lab: &mut Lab, rounds: u32, only: Option<&str>) -> io::Result<Vec<C
 }
 
 /// One of many flows, each time another.
-fn many_flows(lab: &mut Lab, rounds: u32, flows: u32) -> io::Result<Vec<Cost>> {
+fn measure_many_flows(
+    lab: &mut DifferentialHarness,
+    rounds: u32,
+    flows: u32,
+) -> io::Result<Vec<Cost>> {
     let frame = lab
         .connect(40_000)
         .from_client()
@@ -241,7 +250,7 @@ fn many_flows(lab: &mut Lab, rounds: u32, flows: u32) -> io::Result<Vec<Cost>> {
         frame: padded(frame.clone()),
         vary: Vary::Flows(flows),
         expected: REDIRECT,
-        most: None,
+        max_packets: None,
         refused: false,
     };
     let [of_gateway, of_bare] = match flows {
@@ -264,9 +273,9 @@ fn many_flows(lab: &mut Lab, rounds: u32, flows: u32) -> io::Result<Vec<Cost>> {
 }
 
 /// An established packet where two processors have packets at once: of a flow each, and of the same.
-fn two_processors(lab: &mut Lab, rounds: u32) -> io::Result<Vec<Cost>> {
-    let nothing = nothing()?;
-    let of_flow = |lab: &mut Lab, port| {
+fn measure_two_cpus(lab: &mut DifferentialHarness, rounds: u32) -> io::Result<Vec<Cost>> {
+    let nothing = pass_program()?;
+    let of_flow = |lab: &mut DifferentialHarness, port| {
         let connection = lab.connect(port);
         padded(connection.from_client().data(&[b'x'; 26]).bytes(false))
     };
@@ -282,7 +291,7 @@ fn two_processors(lab: &mut Lab, rounds: u32) -> io::Result<Vec<Cost>> {
                 let (frame, begin) = (&frames[*flow], &begin);
                 let wrapper = wrapper(frame)?;
                 running.push(scope.spawn(move || {
-                    pin(processor);
+                    pin_to_cpu(processor);
                     let wrapped = wrapper.calling(target)?;
                     begin.wait();
                     run(wrapped, ifindex, frame, REPEAT * 4).map(|(_, took)| took)
@@ -315,10 +324,14 @@ fn two_processors(lab: &mut Lab, rounds: u32) -> io::Result<Vec<Cost>> {
     Ok(costs)
 }
 
-fn run_cases(lab: &mut Lab, cases: Vec<Case>, rounds: u32) -> io::Result<Vec<Cost>> {
-    let nothing = nothing()?;
+fn run_cases(
+    lab: &mut DifferentialHarness,
+    cases: Vec<Case>,
+    rounds: u32,
+) -> io::Result<Vec<Cost>> {
+    let nothing = pass_program()?;
     let network = |side| lab.contents().attachments[&lab.ifindex(side)].network;
-    let devices = lab.map(name::DEVICES);
+    let devices = lab.map(name::TX_PORTS);
     let headers = headers_v4()?;
     let bare: [OwnedFd; 2] = [
         bare_v4(
@@ -351,12 +364,12 @@ fn run_cases(lab: &mut Lab, cases: Vec<Case>, rounds: u32) -> io::Result<Vec<Cos
                 Program::BareV6 => bare[1].as_fd(),
                 Program::Headers => headers.as_fd(),
             };
-            let repeat = case.most.unwrap_or(REPEAT);
+            let repeat = case.max_packets.unwrap_or(REPEAT);
             let ifindex = lab.ifindex(case.side);
             let wrapped = one.wrapper.calling(nothing.as_fd())?;
             let (_, empty) = run(wrapped, ifindex, &case.frame, repeat)?;
             while case.refused && run(program, ifindex, &case.frame, 1)?.0 != DROP {}
-            let before = decided(lab);
+            let before = verdict_counters(lab);
             let wrapped = one.wrapper.calling(program)?;
             let (result, took) = run(wrapped, ifindex, &case.frame, repeat)?;
             if case.refused && result == ABORTED {
@@ -365,12 +378,12 @@ fn run_cases(lab: &mut Lab, cases: Vec<Case>, rounds: u32) -> io::Result<Vec<Cos
             }
             assert_eq!(result, case.expected, "{}", case.name);
             if case.program == Program::Gateway {
-                let counted = decided(lab)[result as usize] - before[result as usize];
+                let counted = verdict_counters(lab)[result as usize] - before[result as usize];
                 assert_eq!(counted, u64::from(repeat), "{}", case.name);
             }
             one.best = one.best.min(took);
             one.best_nothing = one.best_nothing.min(empty);
-            if case.most.is_some() {
+            if case.max_packets.is_some() {
                 lab.forget_opening();
             }
         }
@@ -385,15 +398,15 @@ fn run_cases(lab: &mut Lab, cases: Vec<Case>, rounds: u32) -> io::Result<Vec<Cos
 }
 
 /// How many packets have been dropped, passed and sent, at the places of XDP's results.
-fn decided(lab: &Lab) -> [u64; 5] {
+fn verdict_counters(lab: &DifferentialHarness) -> [u64; 5] {
     use gateway_common::maps::Statistic;
     let mut decided = [0; 5];
     let drops = lab.maps().drops().expect("the counters");
     decided[DROP as usize] = drops.values().sum();
     for (statistic, count) in lab.maps().statistics().expect("the counters") {
         match statistic {
-            Statistic::Passed => decided[PASS as usize] += count,
-            Statistic::Forwarded | Statistic::Replied => decided[REDIRECT as usize] += count,
+            Statistic::PassedToHost => decided[PASS as usize] += count,
+            Statistic::Forwarded | Statistic::LocalReplies => decided[REDIRECT as usize] += count,
             _ => {}
         }
     }

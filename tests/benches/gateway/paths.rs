@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::{
-    contenders::{Contender, gateway, haproxy, nftables, wire},
-    traffic::{Arrivals, Mix},
+    baselines::{Forwarder, gateway, haproxy, nftables, wire},
+    traffic::{Mix, Pacing},
 };
 
 /// Packets of known flows that are sent in a round.
@@ -50,22 +50,22 @@ impl Figures {
 pub(crate) fn measure() -> Vec<Figures> {
     let mut all = Vec::new();
     for make in [wire, nftables, gateway, haproxy] {
-        let contender = make();
-        eprintln!("==> {}", contender.name);
-        all.push(of(&contender));
+        let forwarder = make();
+        eprintln!("==> {}", forwarder.name);
+        all.push(measure_forwarder(&forwarder));
     }
     // Half of what the slower one can do.
     let packets = all.iter().filter_map(|figures| figures.packets);
     let half = packets.fold(f64::INFINITY, f64::min) / 2.0;
     for (make, name) in [
-        (wire as fn() -> Contender, "wire"),
+        (wire as fn() -> Forwarder, "wire"),
         (nftables, "nftables"),
         (gateway, "gateway"),
     ] {
         eprintln!("==> times of {name}");
         let contender = make();
-        let [bursts, alone] =
-            [Arrivals::Bursts, Arrivals::Alone].map(|arrivals| contender.times(arrivals, half));
+        let [bursts, alone] = [Pacing::Bursts, Pacing::Single]
+            .map(|arrivals| contender.measure_latencies(arrivals, half));
         let figures = all.iter_mut().find(|figures| figures.name == name);
         let figures = figures.expect("it was measured");
         figures.microseconds = Some(bursts);
@@ -74,25 +74,26 @@ pub(crate) fn measure() -> Vec<Figures> {
     all
 }
 
-fn of(contender: &Contender) -> Figures {
+fn measure_forwarder(forwarder: &Forwarder) -> Figures {
     let mut figures = Figures {
-        name: contender.name,
+        name: forwarder.name,
         ..Figures::default()
     };
-    if contender.name != "haproxy" {
-        let known = contender.packets(Mix::Known, PACKETS, ROUNDS);
+    if forwarder.name != "haproxy" {
+        let known = forwarder.measure_packet_rate(Mix::Known, PACKETS, ROUNDS);
         figures.packets = Some(known.per_second);
         figures.lost = known.lost;
     }
-    if contender.name == "wire" {
+    if forwarder.name == "wire" {
         return figures;
     }
-    let asked = contender.connections(u64::from(SECONDS));
-    figures.connections = Some(asked.per_second);
-    figures.failed = asked.failed;
-    if contender.name != "haproxy" {
-        figures.throughput = Some([1, 4].map(|streams| contender.throughput(streams, SECONDS)));
-        let new = contender.packets(Mix::New, NEW, 1);
+    let connections = forwarder.measure_connections(u64::from(SECONDS));
+    figures.connections = Some(connections.per_second);
+    figures.failed = connections.failed;
+    if forwarder.name != "haproxy" {
+        figures.throughput =
+            Some([1, 4].map(|streams| forwarder.measure_throughput(streams, SECONDS)));
+        let new = forwarder.measure_packet_rate(Mix::New, NEW, 1);
         figures.new_flows = Some(new.per_second);
         figures.lost += new.lost;
     }

@@ -14,7 +14,7 @@ pub(crate) struct Report {
     paths: Vec<Figures>,
     memory_of_a_flow: Memory,
     maglev: Vec<Table>,
-    targets: Vec<Target>,
+    targets: Vec<TargetResult>,
 }
 
 /// Where it was measured.
@@ -26,7 +26,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn this() -> Self {
+    fn current() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let processors = read("/proc/cpuinfo");
         let model = processors.lines().find_map(|line| {
@@ -43,16 +43,16 @@ impl Machine {
 
 /// What it should be, and what it is.
 #[derive(Clone, Debug, Serialize)]
-struct Target {
-    what: &'static str,
-    is: f64,
-    should: Should,
+struct TargetResult {
+    name: &'static str,
+    measured: f64,
+    target: Target,
     met: bool,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Should {
+enum Target {
     AtMost(f64),
     AtLeast(f64),
 }
@@ -66,14 +66,14 @@ impl Report {
         maglev: Vec<Table>,
     ) -> Self {
         let mut report = Self {
-            machine: Machine::this(),
+            machine: Machine::current(),
             packets,
             paths,
             memory_of_a_flow,
             maglev,
             targets: Vec::new(),
         };
-        report.targets = report.judge();
+        report.targets = report.evaluate_targets();
         report
     }
 
@@ -84,20 +84,20 @@ impl Report {
             .map_or(f64::NAN, |cost| cost.nanoseconds)
     }
 
-    fn judge(&self) -> Vec<Target> {
+    fn evaluate_targets(&self) -> Vec<TargetResult> {
         let of = |one, other| self.cost(one) / self.cost(other);
         let of_path = |name: &str| self.paths.iter().find(|path| path.name == name);
         let beside = |value: &dyn Fn(&Figures) -> Option<f64>| {
-            let ours = of_path("gateway").and_then(value).unwrap_or(f64::NAN);
-            let theirs = of_path("nftables").and_then(value).unwrap_or(f64::NAN);
-            ours / theirs
+            let gateway = of_path("gateway").and_then(value).unwrap_or(f64::NAN);
+            let nftables = of_path("nftables").and_then(value).unwrap_or(f64::NAN);
+            gateway / nftables
         };
         let wire = of_path("wire").cloned().unwrap_or_default();
         let targets = [
             (
                 "established, against the bare program, one flow in the cache",
                 of("established, TCP", "bare program, IPv4"),
-                Should::AtMost(1.25),
+                Target::AtMost(1.25),
             ),
             (
                 "the same, one of 131,072 flows",
@@ -105,32 +105,32 @@ impl Report {
                     "established, 1 of 131,072 flows",
                     "bare program, 1 of 131,072 flows",
                 ),
-                Should::AtMost(1.25),
+                Target::AtMost(1.25),
             ),
             (
                 "what is not ours, against reading its headers",
                 of("not ours, isolated", "headers read, and no more"),
-                Should::AtMost(1.1),
+                Target::AtMost(1.1),
             ),
             (
                 "IPv6 against IPv4",
                 of("established, TCP over IPv6", "established, TCP"),
-                Should::AtMost(1.25),
+                Target::AtMost(1.25),
             ),
             (
                 "one of 524,288 flows against the only one",
                 of("established, 1 of 524,288 flows", "established, TCP"),
-                Should::AtMost(1.5),
+                Target::AtMost(1.5),
             ),
             (
                 "the bare program's part in that",
                 of("bare program, 1 of 524,288 flows", "bare program, IPv4"),
-                Should::AtMost(1.5),
+                Target::AtMost(1.5),
             ),
             (
                 "a new flow against an established packet of the only flow",
                 of("new flow, TCP", "established, TCP"),
-                Should::AtMost(8.0),
+                Target::AtMost(8.0),
             ),
             (
                 "524,288 flows against 131,072",
@@ -138,56 +138,56 @@ impl Report {
                     "established, 1 of 524,288 flows",
                     "established, 1 of 131,072 flows",
                 ),
-                Should::AtMost(1.5),
+                Target::AtMost(1.5),
             ),
             (
                 "a new flow against an established packet of many flows",
                 of("new flow, TCP", "established, 1 of 131,072 flows"),
-                Should::AtMost(8.0),
+                Target::AtMost(8.0),
             ),
             (
                 "a denied packet against an established one",
                 of("denied", "established, TCP"),
-                Should::AtMost(1.0),
+                Target::AtMost(1.0),
             ),
             (
                 "packets a second against nftables",
                 beside(&|path| path.packets),
-                Should::AtLeast(4.0),
+                Target::AtLeast(4.0),
             ),
             (
                 "the same, without what the path itself takes",
                 1.0 / beside(&|path| path.net_of(&wire)),
-                Should::AtLeast(4.0),
+                Target::AtLeast(4.0),
             ),
             (
                 "new flows a second against nftables",
                 beside(&|path| path.new_flows),
-                Should::AtLeast(3.0),
+                Target::AtLeast(3.0),
             ),
             (
                 "99 of 100 packets' time against nftables, in bursts",
                 beside(&|path| path.microseconds.map(|times| times[1])),
-                Should::AtMost(0.5),
+                Target::AtMost(0.5),
             ),
             (
                 "the same, packets one by one",
                 beside(&|path| path.microseconds_alone.map(|times| times[1])),
-                Should::AtMost(0.5),
+                Target::AtMost(0.5),
             ),
             (
                 "bytes of a flow's two entries, IPv4",
                 self.memory_of_a_flow.ipv4,
-                Should::AtMost(320.0),
+                Target::AtMost(320.0),
             ),
         ];
-        let judge = |(what, is, should)| Target {
-            what,
-            is,
-            should,
+        let judge = |(what, is, should)| TargetResult {
+            name: what,
+            measured: is,
+            target: should,
             met: match should {
-                Should::AtMost(most) => is <= most,
-                Should::AtLeast(least) => is >= least,
+                Target::AtMost(bound) => is <= bound,
+                Target::AtLeast(least) => is >= least,
             },
         };
         targets.map(judge).to_vec()
@@ -222,8 +222,8 @@ impl Report {
                 path.name.to_owned(),
                 millions(path.packets),
                 millions(path.new_flows),
-                times(path.microseconds),
-                times(path.microseconds_alone),
+                format_latencies(path.microseconds),
+                format_latencies(path.microseconds_alone),
                 cell(
                     path.connections
                         .map(|rate| format!("{rate:.0} ({} failed)", path.failed)),
@@ -258,14 +258,14 @@ impl Report {
             "A flow takes {ipv4:.0} bytes of kernel memory, {ipv6:.0} by IPv6.\n"
         );
         let rows = self.targets.iter().map(|target| {
-            let should = match target.should {
-                Should::AtMost(most) => format!("at most {most}"),
-                Should::AtLeast(least) => format!("at least {least}"),
+            let should = match target.target {
+                Target::AtMost(bound) => format!("at most {bound}"),
+                Target::AtLeast(least) => format!("at least {least}"),
             };
             let met = if target.met { "met" } else { "NOT MET" };
             vec![
-                target.what.to_owned(),
-                format!("{:.2}", target.is),
+                target.name.to_owned(),
+                format!("{:.2}", target.measured),
                 should,
                 met.to_owned(),
             ]
@@ -279,15 +279,15 @@ impl Report {
     }
 
     /// What a packet costs, drawn.
-    pub(crate) fn picture(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         const ROW: usize = 22;
         const LEFT: f64 = 260.0;
         const WIDTH: f64 = 420.0;
         let height = (self.packets.len() + 1) * ROW + 24;
-        let most = self.packets.iter().map(|cost| cost.nanoseconds);
-        let most = most.fold(1.0, f64::max);
+        let max_cost = self.packets.iter().map(|cost| cost.nanoseconds);
+        let max_cost = max_cost.fold(1.0, f64::max);
         // The dear ones are fifty times the cheap ones.
-        let length = |cost: f64| WIDTH * (1.0 + cost.max(0.0)).ln() / (1.0 + most).ln();
+        let length = |cost: f64| WIDTH * (1.0 + cost.max(0.0)).ln() / (1.0 + max_cost).ln();
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" \
              font-family=\"sans-serif\" font-size=\"13\">\n\
@@ -321,7 +321,7 @@ impl Report {
     }
 }
 
-fn times(of: Option<[f64; 3]>) -> String {
+fn format_latencies(of: Option<[f64; 3]>) -> String {
     cell(of.map(|[half, most, nearly]| format!("{half:.1} / {most:.1} / {nearly:.1} us")))
 }
 

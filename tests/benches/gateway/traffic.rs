@@ -9,9 +9,9 @@ use std::{
 
 use gateway::dataplane::syscalls;
 
-use tests::assembler::{
-    Assembler, Comparison, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, REDIRECT,
-    TIME, Width, attach, map, send,
+use tests::bpf_asm::{
+    Assembler, Comparison, KTIME_GET_NS, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R8,
+    R9, REDIRECT, Width, attach, create_map, send_live_frames,
 };
 
 /// `XDP_DROP`.
@@ -51,9 +51,9 @@ pub(crate) enum Clock {
 
 /// How packets come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Arrivals {
+pub(crate) enum Pacing {
     /// One by one, each when the one before is through.
-    Alone,
+    Single,
     /// [`BURST`] at once, as network cards hand them over.
     Bursts,
 }
@@ -69,7 +69,7 @@ pub(crate) struct Stream {
     /// Whether they carry the time.
     pub(crate) clock: Clock,
     /// How they come, and how many a second; as many as can be if this is not said.
-    pub(crate) pace: Option<(Arrivals, f64)>,
+    pub(crate) pace: Option<(Pacing, f64)>,
 }
 
 impl Stream {
@@ -77,8 +77,8 @@ impl Stream {
     const fn batch(self) -> u32 {
         match self.pace {
             None => 64,
-            Some((Arrivals::Bursts, _)) => BURST,
-            Some((Arrivals::Alone, _)) => 1,
+            Some((Pacing::Bursts, _)) => BURST,
+            Some((Pacing::Single, _)) => 1,
         }
     }
 }
@@ -102,7 +102,7 @@ impl Generator {
     pub(crate) fn new(frame: &[u8], stream: Stream, ifindex: u32) -> io::Result<Self> {
         let Stream { mix, clock, pace } = stream;
         // How many were sent, and when the next are due.
-        let state = map(MapKind::Array, 16, 1)?;
+        let state = create_map(MapKind::Array, 16, 1)?;
         let mut code = Assembler::default();
         code.load(Width::Word, R7, R1, 0)
             .load(Width::Word, R3, R1, 4)
@@ -133,7 +133,7 @@ impl Generator {
             code.load(Width::Double, R9, R1, 8)
                 .number(Operation::Move, R8, 0);
             let again = code.here();
-            code.number(Operation::Add, R8, 1).call(TIME);
+            code.number(Operation::Add, R8, 1).call(KTIME_GET_NS);
             let due = code.skip_if_register(Comparison::Greater, R0, R9);
             code.back_if(again, Comparison::NotEqual, R8, MOST_READINGS)
                 .land(due)
@@ -165,7 +165,7 @@ impl Generator {
             .store(Width::Half, R7, 18, R6);
         }
         if clock == Clock::On {
-            code.call(TIME).store(Width::Double, R7, STAMP, R0);
+            code.call(KTIME_GET_NS).store(Width::Double, R7, STAMP, R0);
         }
         code.number(Operation::Move, R1, ifindex.cast_signed())
             .number(Operation::Move, R2, 0)
@@ -184,12 +184,12 @@ impl Generator {
     /// When the kernel refuses.
     pub(crate) fn send(&self, packets: u32) -> io::Result<()> {
         let batch = self.stream.batch();
-        send(self.program.as_fd(), &self.frame, packets, batch)
+        send_live_frames(self.program.as_fd(), &self.frame, packets, batch)
     }
 }
 
 /// Begins a program: anything but UDP over IPv4 goes on into the host. The frame is in `R7`.
-fn for_udp() -> Assembler {
+fn udp_frames_only() -> Assembler {
     let mut code = Assembler::default();
     code.load(Width::Word, R7, R1, 0)
         .load(Width::Word, R3, R1, 4)
@@ -209,7 +209,7 @@ fn for_udp() -> Assembler {
 /// # Errors
 /// When the kernel refuses.
 pub(crate) fn reflect(ifindex: u32) -> io::Result<OwnedFd> {
-    let mut code = for_udp();
+    let mut code = udp_frames_only();
     for (one, other, width) in [
         (0, 6, Width::Word),
         (4, 10, Width::Half),
@@ -247,14 +247,14 @@ impl Counter {
     /// # Errors
     /// When the kernel refuses.
     pub(crate) fn new(ifindex: u32, clock: Clock) -> io::Result<Self> {
-        let counted = map(MapKind::Array, 8, 1)?;
-        let times = map(MapKind::Array, 8 * BUCKETS, 1)?;
-        let mut code = for_udp();
+        let counted = create_map(MapKind::Array, 8, 1)?;
+        let times = create_map(MapKind::Array, 8 * BUCKETS, 1)?;
+        let mut code = udp_frames_only();
         code.element(R1, counted.as_fd())
             .number(Operation::Move, R4, 1)
             .add_to(R1, R4);
         if clock == Clock::On {
-            code.call(TIME)
+            code.call(KTIME_GET_NS)
                 .load(Width::Double, R5, R7, STAMP)
                 .register(Operation::Subtract, R0, R5)
                 .number(Operation::ShiftRight, R0, COARSE)
@@ -287,7 +287,7 @@ impl Counter {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn settled(&self) -> io::Result<u64> {
+    pub(crate) fn wait_until_stable(&self) -> io::Result<u64> {
         let mut last = self.counted()?;
         loop {
             std::thread::sleep(Duration::from_millis(20));
@@ -303,7 +303,10 @@ impl Counter {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(crate) fn times<const N: usize>(&self, of_thousand: [u64; N]) -> io::Result<[f64; N]> {
+    pub(crate) fn latency_percentiles<const N: usize>(
+        &self,
+        of_thousand: [u64; N],
+    ) -> io::Result<[f64; N]> {
         let buckets: [[u64; 1 << 12]; BUCKETS as usize >> 12] =
             syscalls::lookup(self.times.as_fd(), &0u32)?.unwrap_or_else(bytemuck::Zeroable::zeroed);
         let buckets = buckets.as_flattened();
@@ -326,11 +329,11 @@ impl Counter {
 /// # Errors
 /// When the kernel refuses.
 pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io::Result<Rate> {
-    let before = counter.settled()?;
+    let before = counter.wait_until_stable()?;
     let begin = Instant::now();
     generator.send(packets)?;
     let took = begin.elapsed();
-    let arrived = counter.settled()? - before;
+    let arrived = counter.wait_until_stable()? - before;
     Ok(Rate {
         per_second: arrived as f64 / took.as_secs_f64(),
         lost: u64::from(packets).saturating_sub(arrived),
@@ -341,8 +344,8 @@ pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io
 ///
 /// # Errors
 /// When the kernel refuses.
-pub(crate) fn wire(from: u32, to: u32) -> io::Result<OwnedFd> {
-    let program = for_udp()
+pub(crate) fn redirect_between(from: u32, to: u32) -> io::Result<OwnedFd> {
+    let program = udp_frames_only()
         .number(Operation::Move, R1, to.cast_signed())
         .number(Operation::Move, R2, 0)
         .call(REDIRECT)

@@ -9,13 +9,13 @@ use std::{
 
 use gateway::dataplane::syscalls;
 use gateway_common::{
-    flow::{FlowKey, Realm},
+    flow::{FlowKey, NetworkProto},
     {V4, V6},
 };
 
-use tests::assembler::{
-    Assembler, Comparison, LOOKUP, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R10,
-    REDIRECT_MAP, TAIL_CALL, Width, map,
+use tests::bpf_asm::{
+    Assembler, Comparison, MAP_LOOKUP_ELEM, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7,
+    R10, REDIRECT_MAP, TAIL_CALL, Width, create_map,
 };
 
 /// `XDP_PASS`.
@@ -62,8 +62,8 @@ impl Wrapper {
     /// # Errors
     /// When the kernel refuses it.
     pub(crate) fn new(frame: &[u8], restored: usize, vary: Vary) -> io::Result<Self> {
-        let targets = map(MapKind::Programs, 4, 1)?;
-        let counter = map(MapKind::Array, 8, 1)?;
+        let targets = create_map(MapKind::Programs, 4, 1)?;
+        let counter = create_map(MapKind::Array, 8, 1)?;
         let offset = |bytes: usize| i16::try_from(bytes).expect("within a header");
         let mut code = Assembler::default();
         code.register(Operation::Move, R6, R1)
@@ -130,7 +130,7 @@ impl Wrapper {
 ///
 /// # Errors
 /// When the kernel refuses it.
-pub(crate) fn nothing() -> io::Result<OwnedFd> {
+pub(crate) fn pass_program() -> io::Result<OwnedFd> {
     Assembler::default()
         .number(Operation::Move, R0, PASS.cast_signed())
         .finish()
@@ -160,9 +160,9 @@ fn read_v4() -> Assembler {
         .end_if(Comparison::NotEqual, R4, 0x45)
         .load(Width::Byte, R4, R7, 23)
         .end_if(Comparison::NotEqual, R4, 6);
-    for (place, offset) in [(4, 26), (8, 30), (12, 34)] {
+    for (key_offset, offset) in [(4, 26), (8, 30), (12, 34)] {
         code.load(Width::Word, R5, R7, offset)
-            .store(Width::Word, R10, KEY_V4 + place, R5);
+            .store(Width::Word, R10, KEY_V4 + key_offset, R5);
     }
     code
 }
@@ -224,12 +224,12 @@ fn end(
     flows: BorrowedFd<'_>,
     devices: BorrowedFd<'_>,
 ) -> io::Result<OwnedFd> {
-    code.wide(R5, Realm::new(network, 6).word().into())
+    code.wide(R5, NetworkProto::new(network, 6).to_bits().into())
         .store(Width::Word, R10, key, R5)
         .map(R1, flows)
         .register(Operation::Move, R2, R10)
         .number(Operation::Add, R2, key.into())
-        .call(LOOKUP)
+        .call(MAP_LOOKUP_ELEM)
         .end_if(Comparison::Equal, R0, 0)
         .load(Width::Double, R5, R0, 0)
         .store(Width::Double, R7, 0, R5)

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use tests::{fuzz, lab::with_lab};
+use tests::{differential::with_lab, fuzz};
 
 #[test]
 fn both_worlds_agree_about_the_corpus() {

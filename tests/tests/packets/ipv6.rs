@@ -5,9 +5,10 @@ use std::net::Ipv6Addr;
 use gateway::model::Decision;
 use gateway_common::{DropReason, flow::Table};
 use tests::{
-    lab::{
-        BACKEND_MAC, BACKENDS_V6, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT_V6, HTTPS, Lab, NAT_V6,
-        PENDING_V6, ROUTER_MAC, Side, SocketV6, icmp_v6, solicitation, tcp_v6, udp_v6,
+    differential::{
+        BACKEND_MAC, BACKENDS_V6, CLIENT_MAC, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT_V6,
+        HTTPS, NAT_V6, PENDING_V6, ROUTER_MAC, Side, SocketV6, icmp_v6, solicitation, tcp_v6,
+        udp_v6,
     },
     packet::{
         Content, Ipv6, Packet, Transport,
@@ -15,7 +16,7 @@ use tests::{
     },
 };
 
-use crate::{Row, run};
+use crate::{Case, run_cases};
 
 const CLIENT: SocketV6 = (CLIENT_V6, 40_000);
 const WEB: SocketV6 = (ENDPOINT_V6, HTTPS);
@@ -24,7 +25,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// An open connection: as what the client appears, and who answers.
 #[track_caller]
-fn connect(lab: &mut Lab) -> (SocketV6, SocketV6) {
+fn connect(lab: &mut DifferentialHarness) -> (SocketV6, SocketV6) {
     let syn = lab.send(Side::A, &tcp_v6(CLIENT, WEB).syn(1_000));
     let (nat, backend) = syn.forwarded(Side::Provider).sockets_v6();
     let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
@@ -45,7 +46,7 @@ fn advertisement(answer: &Packet) -> (Ipv6Addr, u8, Ipv6Addr) {
             transport: Transport::Icmp(136, 0, rest),
             ..
         }) => {
-            let octets: [u8; 16] = std::array::from_fn(|place| rest[4 + place]);
+            let octets: [u8; 16] = std::array::from_fn(|index| rest[4 + index]);
             let target = Ipv6Addr::from(octets);
             assert_eq!(*source, target);
             assert_eq!(rest[20..22], [2, 1]);
@@ -56,13 +57,13 @@ fn advertisement(answer: &Packet) -> (Ipv6Addr, u8, Ipv6Addr) {
     }
 }
 
-fn extension(number: u8, octets: usize) -> (u8, Vec<u8>) {
+fn extension_header(number: u8, octets: usize) -> (u8, Vec<u8>) {
     let mut bytes = vec![0; octets];
     bytes[1] = u8::try_from(octets / 8 - 1).expect("a length");
     (number, bytes)
 }
 
-const ROWS: &[Row] = &[
+const ROWS: &[Case] = &[
     (
         "a neighbour solicitation for an endpoint is answered",
         |lab| {
@@ -94,14 +95,16 @@ const ROWS: &[Row] = &[
         |lab| {
             let question = solicitation(NAT_V6, BACKENDS_V6[0]);
             lab.send(Side::Provider, &question).replied();
-            lab.send(Side::A, &question).dropped(DropReason::ArpIgnored);
+            lab.send(Side::A, &question)
+                .dropped(DropReason::UnknownNeighbourTarget);
         },
     ),
     (
         "one for another address is dropped, or passed where the network is not isolated",
         |lab| {
             let question = solicitation("fd00::200".parse().expect("an address"), CLIENT_V6);
-            lab.send(Side::A, &question).dropped(DropReason::ArpIgnored);
+            lab.send(Side::A, &question)
+                .dropped(DropReason::UnknownNeighbourTarget);
             lab.send(Side::Provider, &question).passed(&question);
         },
     ),
@@ -117,11 +120,11 @@ const ROWS: &[Row] = &[
         |lab| {
             for source in [ALL_NODES, ENDPOINT_V6] {
                 lab.send(Side::A, &solicitation(ENDPOINT_V6, source))
-                    .dropped(DropReason::InvalidSource);
+                    .dropped(DropReason::MartianSource);
             }
             let question = solicitation(ENDPOINT_V6, CLIENT_V6).from([0x33, 0x33, 0, 0, 0, 1]);
             lab.send(Side::A, &question)
-                .dropped(DropReason::InvalidSource);
+                .dropped(DropReason::MartianSource);
         },
     ),
     (
@@ -175,7 +178,7 @@ const ROWS: &[Row] = &[
     ("a handshake, data both ways, and the end", |lab| {
         let (nat, backend) = connect(lab);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
         );
         let there = tcp_v6(CLIENT, WEB).ack(1_001, 5_001).data(b"question");
@@ -195,7 +198,7 @@ const ROWS: &[Row] = &[
         lab.send(Side::A, &tcp_v6(CLIENT, WEB).syn(9))
             .forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
         );
     }),
@@ -280,7 +283,7 @@ const ROWS: &[Row] = &[
         assert_eq!(out.sockets_v6(), (NAME_SERVER, CLIENT));
         lab.send(Side::A, &question).forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
         );
     }),
@@ -293,13 +296,13 @@ const ROWS: &[Row] = &[
     ),
     ("extension headers are walked, and carried along", |lab| {
         for extensions in [
-            vec![extension(60, 8)],
-            vec![extension(0, 8), extension(43, 16)],
+            vec![extension_header(60, 8)],
+            vec![extension_header(0, 8), extension_header(43, 16)],
             vec![
-                extension(0, 8),
-                extension(60, 8),
-                extension(43, 24),
-                extension(60, 8),
+                extension_header(0, 8),
+                extension_header(60, 8),
+                extension_header(43, 24),
+                extension_header(60, 8),
             ],
         ] {
             lab.reset();
@@ -313,7 +316,8 @@ const ROWS: &[Row] = &[
                 Transport::Other(_, body) => {
                     let mut plain = out.ipv6().clone();
                     plain.transport = Transport::Other(6, body[bytes..].to_vec());
-                    Ipv6::read(&plain.bytes(false)).expect("a TCP segment with the right checksum");
+                    Ipv6::parse(&plain.bytes(false))
+                        .expect("a TCP segment with the right checksum");
                 }
                 other => panic!("{other:?}"),
             }
@@ -323,14 +327,14 @@ const ROWS: &[Row] = &[
         "a segment behind extension headers is reset without them",
         |lab| {
             let stray = tcp_v6(CLIENT, WEB).ack(77, 4_711).data(&[0xee; 200]);
-            let stray = stray.with_v6(|ip| ip.extensions = vec![extension(43, 16)]);
+            let stray = stray.with_v6(|ip| ip.extensions = vec![extension_header(43, 16)]);
             let out = lab.send(Side::A, &stray);
             assert_eq!(out.reset(DropReason::NoFlow).sequence, 4_711);
             assert_eq!(out.frame.len(), 74);
         },
     ),
     ("a fifth extension header is counted", |lab| {
-        let extensions = vec![extension(60, 8); 5];
+        let extensions = vec![extension_header(60, 8); 5];
         let syn = tcp_v6(CLIENT, WEB)
             .syn(1)
             .with_v6(|ip| ip.extensions = extensions);
@@ -340,7 +344,7 @@ const ROWS: &[Row] = &[
     (
         "an extension header that is longer than the packet is malformed",
         |lab| {
-            let mut long = extension(60, 8);
+            let mut long = extension_header(60, 8);
             long.1[1] = 200;
             let syn = tcp_v6(CLIENT, WEB)
                 .syn(1)
@@ -352,8 +356,8 @@ const ROWS: &[Row] = &[
         "an atomic fragment goes its way, behind other extension headers too (RFC 6946)",
         |lab| {
             for extensions in [
-                vec![extension(44, 8)],
-                vec![extension(60, 8), extension(44, 8)],
+                vec![extension_header(44, 8)],
+                vec![extension_header(60, 8), extension_header(44, 8)],
             ] {
                 let syn = tcp_v6(CLIENT, WEB)
                     .syn(1)
@@ -394,12 +398,12 @@ const ROWS: &[Row] = &[
     }),
     ("a frame to another station is dropped", |lab| {
         let mut syn = tcp_v6(CLIENT, WEB).syn(1);
-        for station in [
+        for mac in [
             [2, 9, 9, 9, 9, 9],
             [0x33, 0x33, 0, 0, 0, 1],
             [0x33, 0x33, 0xff, 0, 1, 0],
         ] {
-            syn.to = station;
+            syn.to = mac;
             lab.send(Side::A, &syn).dropped(DropReason::DestinationMac);
         }
     }),
@@ -407,7 +411,7 @@ const ROWS: &[Row] = &[
         for source in ["::", "::1", "::10.0.0.5", "ff02::1", "fd00::100"] {
             let source = (source.parse().expect("an address"), 40_000);
             lab.send(Side::A, &tcp_v6(source, WEB).syn(1))
-                .dropped(DropReason::InvalidSource);
+                .dropped(DropReason::MartianSource);
         }
     }),
     (
@@ -418,7 +422,7 @@ const ROWS: &[Row] = &[
                 .send(Side::A, &syn)
                 .reset(DropReason::ConnectionNotApproved);
             assert_eq!((reset.flags, reset.acknowledgement), (RST | ACK, 1_001));
-            assert_eq!(lab.flows(Table::Embryonic), 0);
+            assert_eq!(lab.flows(Table::HalfOpen), 0);
         },
     ),
     ("a port that is not offered is refused", |lab| {
@@ -434,7 +438,7 @@ const ROWS: &[Row] = &[
                 "fd00::1".parse().expect("an address"),
             ] {
                 lab.send(Side::A, &tcp_v6(CLIENT, (address, 8_443)).syn(1))
-                    .dropped(DropReason::NotForUs);
+                    .dropped(DropReason::NoSuchEndpoint);
             }
         },
     ),
@@ -459,12 +463,12 @@ const ROWS: &[Row] = &[
             lab.send(Side::A, &syn).forwarded(Side::Provider);
             lab.evict(side);
             lab.send(Side::A, &syn).forwarded(Side::Provider);
-            assert_eq!(lab.flows(Table::Embryonic), 1);
+            assert_eq!(lab.flows(Table::HalfOpen), 1);
         }
     }),
 ];
 
 #[test]
 fn ipv6_has_what_ipv4_has() {
-    run(ROWS);
+    run_cases(ROWS);
 }

@@ -1,21 +1,21 @@
 //! The packet table: what becomes of each kind of packet. Every row goes through the native stages
 //! and through the program in the kernel, and both must give the same bytes and count the same.
 
-mod addresses;
-mod conflicts;
+mod special_addresses;
+mod address_conflict;
 mod corpus;
-mod costs;
-mod extensions;
+mod helper_call_budget;
+mod extension_headers;
 mod ipv6;
-mod local;
-mod model;
+mod local_replies;
+mod invariants;
 mod nat;
-mod nonsense;
+mod malformed;
 mod parsing;
 mod paths;
-mod refusals;
+mod reject;
 mod revocation;
-mod sweep;
+mod flow_gc;
 mod tcp;
 mod udp;
 mod verifier;
@@ -23,19 +23,19 @@ mod verifier;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tests::{
-    lab::{Lab, with_lab},
-    path::Path,
+    differential::{DifferentialHarness, with_lab},
+    scenario::Scenario,
 };
 
 /// One row: what it shows, and how.
-type Row = (&'static str, fn(&mut Lab));
+type Case = (&'static str, fn(&mut DifferentialHarness));
 
 /// One row for a path: what it shows, and how.
-type PathRow = (&'static str, fn(&mut Lab, Path));
+type ScenarioCase = (&'static str, fn(&mut DifferentialHarness, Scenario));
 
 /// Keeps the frames of a row as a file in the directory that `RECORD_CORPUS` names: what the fuzzer
 /// begins with.
-fn keep(recorded: &[u8]) {
+fn record_corpus(recorded: &[u8]) {
     let Some(directory) = std::env::var_os("RECORD_CORPUS") else {
         return;
     };
@@ -47,22 +47,22 @@ fn keep(recorded: &[u8]) {
 }
 
 /// Runs rows for both families and both mixes.
-fn run_paths(rows: &'static [PathRow]) {
+fn run_scenarios(cases: &'static [ScenarioCase]) {
     let failed = with_lab(move |lab| {
         let mut failed = Vec::new();
-        for path in Path::ALL {
-            for (name, row) in rows {
+        for scenario in Scenario::ALL {
+            for (name, row) in cases {
                 lab.reset();
-                let outcome = catch_unwind(AssertUnwindSafe(|| row(lab, path)));
-                keep(lab.recorded());
+                let outcome = catch_unwind(AssertUnwindSafe(|| row(lab, scenario)));
+                record_corpus(lab.recorded());
                 if outcome.is_err() {
-                    failed.push(format!("{}: {name}", path.name));
+                    failed.push(format!("{}: {name}", scenario.name));
                 }
             }
         }
         failed
     });
-    let count = rows.len() * Path::ALL.len();
+    let count = cases.len() * Scenario::ALL.len();
     assert!(
         failed.is_empty(),
         "{} of {count} rows failed: {failed:#?}",
@@ -72,13 +72,13 @@ fn run_paths(rows: &'static [PathRow]) {
 }
 
 /// Runs all rows, each in a laboratory as new, and names those that fail.
-fn run(rows: &'static [Row]) {
+fn run_cases(cases: &'static [Case]) {
     let failed = with_lab(move |lab| {
         let mut failed = Vec::new();
-        for (name, row) in rows {
+        for (name, row) in cases {
             lab.reset();
             let outcome = catch_unwind(AssertUnwindSafe(|| row(lab)));
-            keep(lab.recorded());
+            record_corpus(lab.recorded());
             if outcome.is_err() {
                 failed.push(*name);
             }
@@ -89,7 +89,7 @@ fn run(rows: &'static [Row]) {
         failed.is_empty(),
         "{} of {} rows failed: {failed:#?}",
         failed.len(),
-        rows.len()
+        cases.len()
     );
-    println!("{} rows", rows.len());
+    println!("{} rows", cases.len());
 }

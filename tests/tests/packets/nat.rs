@@ -4,17 +4,17 @@ use std::collections::{HashMap, HashSet};
 
 use gateway_common::{DropReason, Verdict, flow::Table};
 use serde_json::json;
-use tests::lab::{BACKEND_MAC, CLIENT, ENDPOINT, EVERY, HTTPS, Side, tcp, udp};
+use tests::differential::{BACKEND_MAC, CLIENT, ENDPOINT, ALL_PORTS_ENDPOINT, HTTPS, Side, tcp, udp};
 
-use crate::{Row, run};
+use crate::{Case, run_cases};
 
-const ROWS: &[Row] = &[
+const ROWS: &[Case] = &[
     (
         "a client's socket keeps its source towards every server (RFC 4787, REQ-1)",
         |lab| {
             let mut sources = HashSet::new();
             for port in [53, 80, 443, 8_080, 50_000] {
-                let out = lab.send(Side::A, &udp((CLIENT, 40_000), (EVERY, port), b"x"));
+                let out = lab.send(Side::A, &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, port), b"x"));
                 let (source, _) = out.forwarded(Side::Provider).sockets();
                 sources.insert(source);
             }
@@ -58,7 +58,7 @@ const ROWS: &[Row] = &[
             let taken = lab.occupy("every", 95);
             assert!(taken > 61_000, "{taken}");
             for port in 10_000..10_500 {
-                let out = lab.send_native(Side::A, &udp((CLIENT, port), (EVERY, 53), b"x"));
+                let out = lab.send_native(Side::A, &udp((CLIENT, port), (ALL_PORTS_ENDPOINT, 53), b"x"));
                 assert!(matches!(out, Verdict::Redirect(_)), "{out:?} at {port}");
             }
         },
@@ -67,13 +67,13 @@ const ROWS: &[Row] = &[
         "with every port taken the new flow is dropped, and counted",
         |lab| {
             lab.occupy("every", 100);
-            let out = lab.send_native(Side::A, &udp((CLIENT, 40_000), (EVERY, 53), b"x"));
+            let out = lab.send_native(Side::A, &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 53), b"x"));
             assert!(
                 matches!(out, Verdict::Drop(DropReason::SourceNatExhausted, _)),
                 "{out:?}"
             );
             // Another server's ports are others.
-            let out = lab.send_native(Side::A, &udp((CLIENT, 40_000), (EVERY, 54), b"x"));
+            let out = lab.send_native(Side::A, &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 54), b"x"));
             assert!(matches!(out, Verdict::Redirect(_)), "{out:?}");
         },
     ),
@@ -150,10 +150,10 @@ const ROWS: &[Row] = &[
         for client in 1..120 {
             for port in [1_111, 2_222, 3_333, 4_444, 5_555] {
                 let client = ([10, 0, 0, client].into(), port);
-                if client.0 == EVERY {
+                if client.0 == ALL_PORTS_ENDPOINT {
                     continue;
                 }
-                let out = lab.send(Side::A, &udp(client, (EVERY, 7), b"x"));
+                let out = lab.send(Side::A, &udp(client, (ALL_PORTS_ENDPOINT, 7), b"x"));
                 let (nat, _) = out.forwarded(Side::Provider).sockets();
                 assert!(taken.insert(nat), "{nat:?} twice");
             }
@@ -164,14 +164,14 @@ const ROWS: &[Row] = &[
         |lab| {
             let flow = lab.connect(40_000);
             // In the kernel the least recently used makes room instead, so this is the native's alone.
-            lab.native().flows_v4.embryonic.capacity = 0;
+            lab.native().flows_v4.half_open.capacity = 0;
             let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
             let verdict = lab.send_native(Side::A, &syn);
             assert!(
                 matches!(verdict, Verdict::Drop(DropReason::FlowTableFull, _)),
                 "{verdict:?}"
             );
-            lab.native().flows_v4.embryonic.capacity = 1 << 20;
+            lab.native().flows_v4.half_open.capacity = 1 << 20;
             lab.send(Side::A, &flow.from_client())
                 .forwarded(Side::Provider);
             assert_eq!(lab.flows(Table::Established), 1);
@@ -181,5 +181,5 @@ const ROWS: &[Row] = &[
 
 #[test]
 fn sources_and_backends_are_chosen() {
-    run(ROWS);
+    run_cases(ROWS);
 }

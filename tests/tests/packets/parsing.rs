@@ -4,11 +4,13 @@ use std::net::Ipv4Addr;
 
 use gateway_common::DropReason;
 use tests::{
-    lab::{BACKEND_MAC, BACKENDS, CLIENT, CLIENT_MAC, DNS, ENDPOINT, HTTPS, Side, tcp, udp},
+    differential::{
+        BACKEND_MAC, BACKENDS, CLIENT, CLIENT_MAC, DNS, ENDPOINT, HTTPS, Side, tcp, udp,
+    },
     packet::{Content, Ipv4, Packet, Transport},
 };
 
-use crate::{Row, run};
+use crate::{Case, run_cases};
 
 const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
 const WEB: (Ipv4Addr, u16) = (ENDPOINT, HTTPS);
@@ -17,7 +19,7 @@ fn syn() -> Packet {
     tcp(CLIENT_SOCKET, WEB).syn(1)
 }
 
-fn other(ether_type: u16) -> Packet {
+fn frame_with_ether_type(ether_type: u16) -> Packet {
     Packet {
         to: Side::A.mac(),
         from: CLIENT_MAC,
@@ -25,7 +27,7 @@ fn other(ether_type: u16) -> Packet {
     }
 }
 
-const ROWS: &[Row] = &[
+const ROWS: &[Case] = &[
     ("an interface that is no attachment is left alone", |lab| {
         lab.send(Side::Host, &syn()).passed(&syn());
     }),
@@ -75,18 +77,18 @@ const ROWS: &[Row] = &[
         },
     ),
     ("IPv6 is dropped where the network is isolated", |lab| {
-        lab.send(Side::A, &other(0x86dd))
+        lab.send(Side::A, &frame_with_ether_type(0x86dd))
             .dropped(DropReason::Malformed);
     }),
     ("IPv6 passes where it is not", |lab| {
-        let frame = other(0x86dd).at(Side::Provider);
+        let frame = frame_with_ether_type(0x86dd).at(Side::Provider);
         lab.send(Side::Provider, &frame).passed(&frame);
     }),
     (
         "a VLAN-tagged frame on an untagged attachment is counted, not misread",
         |lab| {
             for tag in [0x8100, 0x88a8] {
-                lab.send(Side::A, &other(tag))
+                lab.send(Side::A, &frame_with_ether_type(tag))
                     .dropped(DropReason::VlanTagged);
             }
         },
@@ -95,15 +97,15 @@ const ROWS: &[Row] = &[
         "an unknown EtherType is dropped where the network is isolated",
         |lab| {
             for ether_type in [0x0000, 0x0806 + 1, 0x8847, 0x88cc, 0xffff] {
-                lab.send(Side::A, &other(ether_type))
+                lab.send(Side::A, &frame_with_ether_type(ether_type))
                     .dropped(DropReason::EtherTypeUnsupported);
             }
         },
     ),
     ("a frame to another station is dropped", |lab| {
-        for station in [[2, 9, 9, 9, 9, 9], [0xff; 6], [1, 0, 94, 0, 0, 251]] {
+        for mac in [[2, 9, 9, 9, 9, 9], [0xff; 6], [1, 0, 94, 0, 0, 251]] {
             let mut frame = syn();
-            frame.to = station;
+            frame.to = mac;
             lab.send(Side::A, &frame)
                 .dropped(DropReason::DestinationMac);
         }
@@ -147,9 +149,9 @@ const ROWS: &[Row] = &[
         },
     ),
     ("a TCP data offset below five words is malformed", |lab| {
-        for words in [0, 1, 4] {
+        for header_words in [0, 1, 4] {
             let mut frame = syn().bytes(false);
-            frame[46] = words << 4;
+            frame[46] = header_words << 4;
             lab.send_bytes(Side::A, &frame)
                 .dropped(DropReason::Malformed);
         }
@@ -207,5 +209,5 @@ const ROWS: &[Row] = &[
 
 #[test]
 fn frames_are_told_apart() {
-    run(ROWS);
+    run_cases(ROWS);
 }

@@ -2,11 +2,11 @@
 
 use gateway::model::Decision;
 use gateway_common::{DropReason, flow::Table};
-use tests::lab::{BACKEND_MAC, CLIENT, DNS, ENDPOINT, HTTPS, Side, tcp, udp};
+use tests::differential::{BACKEND_MAC, CLIENT, DNS, ENDPOINT, HTTPS, Side, tcp, udp};
 
-use crate::{Row, run};
+use crate::{Case, run_cases};
 
-const ROWS: &[Row] = &[
+const ROWS: &[Case] = &[
     ("an open TCP connection is reset, to both sides", |lab| {
         let flow = lab.connect(40_000);
         lab.decide("a/web", Decision::Reject);
@@ -73,7 +73,7 @@ const ROWS: &[Row] = &[
             lab.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9))
                 .forwarded(Side::Provider);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
             );
         },
@@ -97,12 +97,12 @@ const ROWS: &[Row] = &[
             lab.send(Side::Provider, &flow.from_backend())
                 .reset(DropReason::ConnectionRevoked);
             let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
-            lab.send(Side::A, &syn).dropped(DropReason::NotForUs);
+            lab.send(Side::A, &syn).dropped(DropReason::NoSuchEndpoint);
         },
     ),
 ];
 
 #[test]
-fn revocation_is_immediate() {
-    run(ROWS);
+fn revocation_takes_effect_immediately() {
+    run_cases(ROWS);
 }

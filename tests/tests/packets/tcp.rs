@@ -1,17 +1,17 @@
 //! TCP: opening, carrying, closing.
 
-use gateway_common::{DropReason, Next, Turn, flow::Table, stages::Part};
+use gateway_common::{DropReason, Exit, ExitKind, flow::Table, stages::Subprogram};
 use tests::{
-    lab::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, HTTPS, ROUTER_MAC, Side, tcp},
+    differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, HTTPS, ROUTER_MAC, Side, tcp},
     packet::{
         Packet,
         flag::{ACK, FIN, PSH, RST, SYN},
     },
 };
 
-use crate::{Row, run};
+use crate::{Case, run_cases};
 
-const ROWS: &[Row] = &[
+const ROWS: &[Case] = &[
     (
         "a SYN goes to a backend, from source NAT, one hop older",
         |lab| {
@@ -19,7 +19,7 @@ const ROWS: &[Row] = &[
             let out = out.forwarded(Side::Provider).from_nat().to_backend(8443);
             assert_eq!(out.ipv4().ttl, 63);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
             );
         },
@@ -29,7 +29,7 @@ const ROWS: &[Row] = &[
         let first = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
         let second = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
         assert_eq!(first, second);
-        assert_eq!(lab.flows(Table::Embryonic), 1);
+        assert_eq!(lab.flows(Table::HalfOpen), 1);
     }),
     (
         "the answer goes back to the client's station, from the endpoint",
@@ -42,7 +42,7 @@ const ROWS: &[Row] = &[
                 .between((ENDPOINT, HTTPS), (CLIENT, 40_000))
                 .station(CLIENT_MAC);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
             );
         },
@@ -52,7 +52,7 @@ const ROWS: &[Row] = &[
         |lab| {
             lab.connect(40_000);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (0, 1)
             );
         },
@@ -68,7 +68,7 @@ const ROWS: &[Row] = &[
         lab.send(Side::A, &client.ack(2, 9))
             .forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
         );
     }),
@@ -78,7 +78,7 @@ const ROWS: &[Row] = &[
         lab.send(Side::A, &client.ack(2, 1))
             .forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
         );
     }),
@@ -215,7 +215,7 @@ const ROWS: &[Row] = &[
                 .forwarded(Side::Provider)
                 .between(flow.nat, flow.backend);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
             );
         },
@@ -229,7 +229,7 @@ const ROWS: &[Row] = &[
                 .forwarded(Side::Provider)
                 .between(flow.nat, flow.backend);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (0, 1)
             );
         },
@@ -243,7 +243,7 @@ const ROWS: &[Row] = &[
             let again = tcp(flow.client, flow.endpoint).syn(90_000);
             lab.send(Side::A, &again).forwarded(Side::Provider);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
             );
         },
@@ -255,7 +255,7 @@ const ROWS: &[Row] = &[
         let again = tcp(flow.client, flow.endpoint).syn(90_000);
         lab.send(Side::A, &again).forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
         );
     }),
@@ -273,7 +273,7 @@ const ROWS: &[Row] = &[
                 lab.send(Side::A, &syn).forwarded(Side::Provider);
                 lab.evict(side);
                 lab.send(Side::A, &syn).forwarded(Side::Provider);
-                assert_eq!(lab.flows(Table::Embryonic), 1);
+                assert_eq!(lab.flows(Table::HalfOpen), 1);
             }
         },
     ),
@@ -298,7 +298,7 @@ const ROWS: &[Row] = &[
                 .forwarded(Side::Provider)
                 .sockets();
             assert_eq!(first, again, "the choice is a function of the tuple");
-            assert_eq!(lab.flows(Table::Embryonic), 1);
+            assert_eq!(lab.flows(Table::HalfOpen), 1);
         },
     ),
     (
@@ -312,16 +312,19 @@ const ROWS: &[Row] = &[
             let mut open = |packet: &Packet| {
                 let frame = packet.bytes(false);
                 lab.native()
-                    .part(Part::OpenV4, Turn::OPEN, ifindex, &frame)
-                    .next()
+                    .run_subprogram(Subprogram::OpenFlowV4, Exit::OPEN_FLOW, ifindex, &frame)
+                    .kind()
             };
-            assert_eq!(open(&segment), Next::Way);
-            assert!(matches!(open(&stray), Next::Refuse(DropReason::NoFlow, _)));
+            assert_eq!(open(&segment), ExitKind::SlowPath);
+            assert!(matches!(
+                open(&stray),
+                ExitKind::Reject(DropReason::NoFlow, _)
+            ));
         },
     ),
 ];
 
 #[test]
 fn tcp_is_carried() {
-    run(ROWS);
+    run_cases(ROWS);
 }

@@ -4,16 +4,16 @@ use std::net::Ipv4Addr;
 
 use gateway_common::{DropReason, flow::Table};
 use tests::{
-    lab::{BACKEND_MAC, CLIENT, CLIENT_MAC, DNS, ENDPOINT, EVERY, Side, udp},
+    differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, DNS, ENDPOINT, ALL_PORTS_ENDPOINT, Side, udp},
     packet::Transport,
 };
 
-use crate::{Row, run};
+use crate::{Case, run_cases};
 
 const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
 const NAME_SERVER: (Ipv4Addr, u16) = (ENDPOINT, DNS);
 
-const ROWS: &[Row] = &[
+const ROWS: &[Case] = &[
     ("a datagram goes to a backend, from source NAT", |lab| {
         let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         out.forwarded(Side::Provider)
@@ -21,7 +21,7 @@ const ROWS: &[Row] = &[
             .to_backend(DNS)
             .station(BACKEND_MAC);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
         );
     }),
@@ -36,7 +36,7 @@ const ROWS: &[Row] = &[
         .between(NAME_SERVER, CLIENT_SOCKET)
         .station(CLIENT_MAC);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
         );
     }),
@@ -54,7 +54,7 @@ const ROWS: &[Row] = &[
             .forwarded(Side::Provider)
             .between(nat, backend);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
         );
         lab.send(
@@ -71,7 +71,7 @@ const ROWS: &[Row] = &[
                 lab.send(Side::A, &question).forwarded(Side::Provider);
             }
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
             );
         },
@@ -125,7 +125,7 @@ const ROWS: &[Row] = &[
     ),
     ("where every port is offered, the port is kept", |lab| {
         for port in [1, 53, 4_500, 65_535] {
-            let out = lab.send(Side::A, &udp(CLIENT_SOCKET, (EVERY, port), b"x"));
+            let out = lab.send(Side::A, &udp(CLIENT_SOCKET, (ALL_PORTS_ENDPOINT, port), b"x"));
             let (_, (_, found)) = out.forwarded(Side::Provider).sockets();
             assert_eq!(found, port);
         }
@@ -150,6 +150,6 @@ const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn udp_is_carried() {
-    run(ROWS);
+fn udp_flows_are_forwarded() {
+    run_cases(ROWS);
 }

@@ -7,62 +7,65 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::counts::{Counts, Place};
+use super::concurrency::{ConcurrencyLimiter, ConcurrencyPermit};
 use crate::{
-    api::response::Refusal,
+    api::response::ApiError,
     memory,
-    model::{Code, Principal, Problem},
+    model::{Principal, Problem, ProblemCode},
 };
 
 /// Bodies up to this size are not counted: connections are, and each has one body at a time.
-pub(in crate::api) const SMALL: usize = 64 << 10;
+pub(in crate::api) const MAX_SMALL_BODY: usize = 64 << 10;
 /// Large bodies that are read, decoded or applied at the same time: of tenants, and of the operator besides.
-const MOST_AT_ONCE: usize = 6;
+const MAX_LARGE_BODIES: usize = 6;
 /// Large bodies of one principal, and of one tenant, at the same time.
-const MOST_OF_ONE: usize = 2;
+const MAX_LARGE_BODIES_PER_CALLER: usize = 2;
 /// Bytes of tenants' large bodies at the same time, in units: as many of the largest as there are places.
-const TENANTS_UNITS: usize = 24 << 10;
+const TENANT_UNITS: usize = 24 << 10;
 /// Bytes of the operator's large bodies at the same time, in units: the largest.
-const OPERATORS_UNITS: usize = 48 << 10;
+const OPERATOR_UNITS: usize = 48 << 10;
 /// Bytes of a unit.
-const UNIT: usize = 1 << 10;
+const UNIT_BYTES: usize = 1 << 10;
 /// Time until another try is worthwhile.
-const LATER: Duration = Duration::from_secs(1);
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Bytes a second at which a body must arrive once it is large.
-const LEAST_RATE: usize = 16 << 10;
+const MIN_RATE: usize = 16 << 10;
 /// Time for which a large body may fall behind [`LEAST_RATE`].
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 /// Room for large bodies. The operator's is separate: tenants can't use it up.
 #[derive(Debug)]
-pub(super) struct Bodies {
-    tenants: Pool,
-    operator: Pool,
-    shares: Arc<Counts>,
+pub(super) struct BodyBudget {
+    tenants: BodyPool,
+    operator: BodyPool,
+    per_caller: Arc<ConcurrencyLimiter>,
 }
 
 /// Room for a number of bodies with a number of bytes.
 #[derive(Debug)]
-struct Pool {
-    places: Arc<Semaphore>,
+struct BodyPool {
+    slots: Arc<Semaphore>,
     units: Arc<Semaphore>,
 }
 
-impl Pool {
+impl BodyPool {
     fn new(units: usize) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(MOST_AT_ONCE)),
+            slots: Arc::new(Semaphore::new(MAX_LARGE_BODIES)),
             units: Arc::new(Semaphore::new(units)),
         }
     }
 }
 
-impl Bodies {
+impl BodyBudget {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            tenants: Pool::new(TENANTS_UNITS),
-            operator: Pool::new(OPERATORS_UNITS),
-            shares: Counts::new(MOST_OF_ONE, MOST_OF_ONE),
+            tenants: BodyPool::new(TENANT_UNITS),
+            operator: BodyPool::new(OPERATOR_UNITS),
+            per_caller: ConcurrencyLimiter::new(
+                MAX_LARGE_BODIES_PER_CALLER,
+                MAX_LARGE_BODIES_PER_CALLER,
+            ),
         })
     }
 }
@@ -70,23 +73,23 @@ impl Bodies {
 /// The room that one body takes, until it is dropped: held while the body is read, decoded and carried out.
 #[derive(Debug)]
 pub(in crate::api) struct BodyPermit {
-    bodies: Arc<Bodies>,
+    bodies: Arc<BodyBudget>,
     caller: Principal,
     /// What a large body holds; nothing for a small one.
-    large: Option<Large>,
+    large: Option<LargeBody>,
 }
 
 #[derive(Debug)]
-struct Large {
+struct LargeBody {
     units: OwnedSemaphorePermit,
     /// Time at which the body became large, and its size then.
-    since: (Instant, usize),
-    _place: OwnedSemaphorePermit,
-    _share: Place,
+    started_at: (Instant, usize),
+    _slot: OwnedSemaphorePermit,
+    _caller_permit: ConcurrencyPermit,
 }
 
 impl BodyPermit {
-    pub(super) fn new(bodies: Arc<Bodies>, caller: &Principal) -> Self {
+    pub(super) fn new(bodies: Arc<BodyBudget>, caller: &Principal) -> Self {
         Self {
             bodies,
             caller: caller.clone(),
@@ -100,14 +103,17 @@ impl BodyPermit {
     /// # Errors
     /// [`Code::RateLimited`] when the caller or its tenant has too many large bodies under way,
     /// [`Code::Overloaded`] when all have.
-    pub(in crate::api) fn grow(&mut self, size: usize) -> Result<(), Refusal> {
-        if size <= SMALL {
+    pub(in crate::api) fn reserve(&mut self, size: usize) -> Result<(), ApiError> {
+        if size <= MAX_SMALL_BODY {
             return Ok(());
         }
-        let busy = || {
+        let overloaded = || {
             let detail =
                 "the gateway handles as many large requests as it can: try again in a second";
-            Refusal::later(Problem::new(Code::Overloaded, detail), LATER.as_secs())
+            ApiError::with_retry_after(
+                Problem::new(ProblemCode::Overloaded, detail),
+                RETRY_AFTER.as_secs(),
+            )
         };
         let pool = if self.caller.is_operator() {
             &self.bodies.operator
@@ -118,28 +124,28 @@ impl BodyPermit {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             Arc::clone(&pool.units)
                 .try_acquire_many_owned(count)
-                .map_err(|_| busy())
+                .map_err(|_| overloaded())
         };
-        let wanted = size.div_ceil(UNIT);
+        let wanted_units = size.div_ceil(UNIT_BYTES);
         if let Some(large) = &mut self.large {
             let has = large.units.num_permits();
-            if wanted > has {
-                large.units.merge(units(wanted - has)?);
+            if wanted_units > has {
+                large.units.merge(units(wanted_units - has)?);
             }
             return Ok(());
         }
-        let share = Counts::take(&self.bodies.shares, &self.caller).ok_or_else(|| {
+        let caller_permit = ConcurrencyLimiter::acquire(&self.bodies.per_caller, &self.caller).ok_or_else(|| {
             let detail = "too many large requests are under way for this caller or its tenant: send them one \
                           after the other";
-            Refusal::later(Problem::new(Code::RateLimited, detail), LATER.as_secs())
+            ApiError::with_retry_after(Problem::new(ProblemCode::RateLimited, detail), RETRY_AFTER.as_secs())
         })?;
-        let place = Arc::clone(&pool.places);
-        let place = place.try_acquire_owned().map_err(|_| busy())?;
-        self.large = Some(Large {
-            units: units(wanted)?,
-            since: (Instant::now(), size),
-            _place: place,
-            _share: share,
+        let slot = Arc::clone(&pool.slots);
+        let slot = slot.try_acquire_owned().map_err(|_| overloaded())?;
+        self.large = Some(LargeBody {
+            units: units(wanted_units)?,
+            started_at: (Instant::now(), size),
+            _slot: slot,
+            _caller_permit: caller_permit,
         });
         Ok(())
     }
@@ -147,10 +153,10 @@ impl BodyPermit {
     /// Returns the time by which more of a body must have arrived of which `size` bytes have; none if it is small. A
     /// large body holds room that others need, and must not stall.
     pub(in crate::api) fn deadline(&self, size: usize) -> Option<Instant> {
-        let (since, first) = self.large.as_ref()?.since;
+        let (since, first) = self.large.as_ref()?.started_at;
         let bytes = u32::try_from(size.saturating_sub(first)).unwrap_or(u32::MAX);
-        let rate = u32::try_from(LEAST_RATE).unwrap_or(u32::MAX);
-        Some(since + GRACE + Duration::from_secs(1) * bytes / rate)
+        let rate = u32::try_from(MIN_RATE).unwrap_or(u32::MAX);
+        Some(since + GRACE_PERIOD + Duration::from_secs(1) * bytes / rate)
     }
 
     /// Says whether the body is large.
@@ -162,7 +168,7 @@ impl BodyPermit {
 impl Drop for BodyPermit {
     fn drop(&mut self) {
         if self.large.is_some() {
-            memory::give_back_soon();
+            memory::trim_soon();
         }
     }
 }
@@ -184,65 +190,71 @@ mod tests {
 
     #[test]
     fn a_tenant_has_two_large_bodies_at_once_and_small_ones_are_free() {
-        let bodies = Bodies::new();
+        let bodies = BodyBudget::new();
         let mut permits: Vec<BodyPermit> = ["one", "two", "three"]
             .map(|name| BodyPermit::new(Arc::clone(&bodies), &caller(name, "a")))
             .into();
-        assert!(permits.iter_mut().all(|permit| permit.grow(SMALL).is_ok()));
-        assert!(permits[0].grow(SMALL + 1).is_ok() && permits[1].grow(1 << 20).is_ok());
-        assert!(permits[2].grow(SMALL + 1).is_err());
+        assert!(
+            permits
+                .iter_mut()
+                .all(|permit| permit.reserve(MAX_SMALL_BODY).is_ok())
+        );
+        assert!(
+            permits[0].reserve(MAX_SMALL_BODY + 1).is_ok() && permits[1].reserve(1 << 20).is_ok()
+        );
+        assert!(permits[2].reserve(MAX_SMALL_BODY + 1).is_err());
         let mut other = BodyPermit::new(Arc::clone(&bodies), &caller("four", "b"));
-        assert!(other.grow(1 << 20).is_ok());
+        assert!(other.reserve(1 << 20).is_ok());
         permits.truncate(1);
         let mut third = BodyPermit::new(Arc::clone(&bodies), &caller("three", "a"));
-        assert!(third.grow(1 << 20).is_ok());
+        assert!(third.reserve(1 << 20).is_ok());
     }
 
     #[test]
     fn all_bodies_together_are_bounded() {
-        let bodies = Bodies::new();
+        let bodies = BodyBudget::new();
         let operator = Principal::operator("operator", "socket");
         let mut first = BodyPermit::new(Arc::clone(&bodies), &operator);
-        assert!(first.grow(32 << 20).is_ok() && first.grow(36 << 20).is_ok());
+        assert!(first.reserve(32 << 20).is_ok() && first.reserve(36 << 20).is_ok());
         let mut second = BodyPermit::new(Arc::clone(&bodies), &operator);
-        assert!(second.grow(12 << 20).is_ok());
-        assert!(second.grow((12 << 20) + 1).is_err());
+        assert!(second.reserve(12 << 20).is_ok());
+        assert!(second.reserve((12 << 20) + 1).is_err());
         drop(first);
-        assert!(second.grow(48 << 20).is_ok());
+        assert!(second.reserve(48 << 20).is_ok());
     }
 
     #[test]
     fn tenants_that_use_all_their_room_leave_the_operators() {
-        let bodies = Bodies::new();
+        let bodies = BodyBudget::new();
         let hold = |tenant: &str| {
             let mut permit = BodyPermit::new(Arc::clone(&bodies), &caller(tenant, tenant));
-            permit.grow(4 << 20).map(|()| permit)
+            permit.reserve(4 << 20).map(|()| permit)
         };
-        let held: Vec<_> = ["a", "a", "b", "b", "c", "c"]
+        let permits: Vec<_> = ["a", "a", "b", "b", "c", "c"]
             .into_iter()
             .filter_map(|tenant| hold(tenant).ok())
             .collect();
-        assert_eq!(held.len(), MOST_AT_ONCE);
+        assert_eq!(permits.len(), MAX_LARGE_BODIES);
         assert!(hold("d").is_err());
         let operator = Principal::operator("operator", "socket");
         let mut permit = BodyPermit::new(Arc::clone(&bodies), &operator);
-        assert!(permit.grow(48 << 20).is_ok());
+        assert!(permit.reserve(48 << 20).is_ok());
         // The operator's bodies take nothing from tenants either.
-        drop(held);
+        drop(permits);
         assert!(hold("d").is_ok());
     }
 
     #[test]
     fn a_large_body_must_arrive_at_the_least_rate_and_a_small_one_need_not() {
-        let bodies = Bodies::new();
+        let bodies = BodyBudget::new();
         let mut permit = BodyPermit::new(bodies, &caller("one", "a"));
-        permit.grow(SMALL).unwrap();
-        assert_eq!(permit.deadline(SMALL), None);
+        permit.reserve(MAX_SMALL_BODY).unwrap();
+        assert_eq!(permit.deadline(MAX_SMALL_BODY), None);
         let before = Instant::now();
-        permit.grow(SMALL + 1).unwrap();
-        let deadline = permit.deadline(SMALL + 1).unwrap();
-        assert!(deadline >= before + GRACE && deadline <= Instant::now() + GRACE);
-        let later = permit.deadline(SMALL + 1 + 3 * LEAST_RATE).unwrap();
+        permit.reserve(MAX_SMALL_BODY + 1).unwrap();
+        let deadline = permit.deadline(MAX_SMALL_BODY + 1).unwrap();
+        assert!(deadline >= before + GRACE_PERIOD && deadline <= Instant::now() + GRACE_PERIOD);
+        let later = permit.deadline(MAX_SMALL_BODY + 1 + 3 * MIN_RATE).unwrap();
         assert_eq!(later - deadline, Duration::from_secs(3));
     }
 }

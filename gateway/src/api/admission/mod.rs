@@ -6,8 +6,8 @@
 //! the users of others refused.
 
 mod bodies;
-mod counts;
-mod rate;
+mod concurrency;
+mod rate_limit;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -17,18 +17,18 @@ use std::{
 use axum::http::Method;
 
 use self::{
-    bodies::Bodies,
-    rate::{Buckets, Rate},
+    bodies::BodyBudget,
+    rate_limit::{Rate, TokenBuckets},
 };
 use crate::{
-    api::{response::Refusal, source::Source},
+    api::{response::ApiError, source::ClientSource},
     config::ApiLimits,
-    model::{Access, Code, Name, Principal, Problem},
+    model::{Access, Name, Principal, Problem, ProblemCode},
 };
 
 pub(super) use self::{
     bodies::BodyPermit,
-    counts::{Counts, Place},
+    concurrency::{ConcurrencyLimiter, ConcurrencyPermit},
 };
 
 /// A burst of changes, in seconds of their rate.
@@ -39,7 +39,7 @@ const READ_BURST: u32 = 5;
 const MANIFEST_COST: u32 = 10;
 
 /// New connections a second of one source, and a burst of them. Each costs a TLS handshake.
-const CONNECTIONS: Rate = Rate {
+const CONNECTION_RATE: Rate = Rate {
     per_second: 100,
     burst: 400,
 };
@@ -48,18 +48,18 @@ const CONNECTIONS: Rate = Rate {
 #[derive(Debug)]
 pub struct Admission {
     rates: Mutex<Rates>,
-    bodies: Arc<Bodies>,
-    streams: Arc<Counts>,
+    bodies: Arc<BodyBudget>,
+    streams: Arc<ConcurrencyLimiter>,
 }
 
 #[derive(Debug)]
 struct Rates {
-    changes: Buckets<String>,
-    reads: Buckets<String>,
-    tenant_changes: Buckets<Name>,
-    tenant_reads: Buckets<Name>,
-    unauthenticated: Buckets<Source>,
-    connections: Buckets<Source>,
+    changes: TokenBuckets<String>,
+    reads: TokenBuckets<String>,
+    tenant_changes: TokenBuckets<Name>,
+    tenant_reads: TokenBuckets<Name>,
+    unauthenticated: TokenBuckets<ClientSource>,
+    connections: TokenBuckets<ClientSource>,
 }
 
 impl Admission {
@@ -72,15 +72,24 @@ impl Admission {
         };
         Arc::new(Self {
             rates: Mutex::new(Rates {
-                changes: Buckets::new(rate(limits.changes_per_second, CHANGE_BURST)),
-                reads: Buckets::new(rate(limits.reads_per_second, READ_BURST)),
-                tenant_changes: Buckets::new(rate(limits.tenant_changes_per_second, CHANGE_BURST)),
-                tenant_reads: Buckets::new(rate(limits.tenant_reads_per_second, READ_BURST)),
-                unauthenticated: Buckets::new(rate(limits.unauthenticated_per_second, READ_BURST)),
-                connections: Buckets::new(CONNECTIONS),
+                changes: TokenBuckets::new(rate(limits.changes_per_second, CHANGE_BURST)),
+                reads: TokenBuckets::new(rate(limits.reads_per_second, READ_BURST)),
+                tenant_changes: TokenBuckets::new(rate(
+                    limits.tenant_changes_per_second,
+                    CHANGE_BURST,
+                )),
+                tenant_reads: TokenBuckets::new(rate(limits.tenant_reads_per_second, READ_BURST)),
+                unauthenticated: TokenBuckets::new(rate(
+                    limits.unauthenticated_per_second,
+                    READ_BURST,
+                )),
+                connections: TokenBuckets::new(CONNECTION_RATE),
             }),
-            bodies: Bodies::new(),
-            streams: Counts::new(limits.streams_per_principal, limits.streams_per_tenant),
+            bodies: BodyBudget::new(),
+            streams: ConcurrencyLimiter::new(
+                limits.streams_per_principal,
+                limits.streams_per_tenant,
+            ),
         })
     }
 
@@ -88,20 +97,20 @@ impl Admission {
     ///
     /// # Errors
     /// [`Code::RateLimited`], with the time to wait.
-    pub(super) fn request(
+    pub(super) fn check_request(
         &self,
         caller: &Principal,
         method: &Method,
         path: &str,
         tenant: Option<&Name>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ApiError> {
         let Access::Tenants(roles) = &caller.access else {
             return Ok(());
         };
         let now = Instant::now();
         let rates = &mut *self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let reads = method == Method::GET || method == Method::HEAD;
-        let (own, of_tenants, tokens) = if reads {
+        let (caller_buckets, tenant_buckets, tokens) = if reads {
             (&mut rates.reads, &mut rates.tenant_reads, 1)
         } else {
             let tokens = if path == "/v1/apply" {
@@ -112,20 +121,25 @@ impl Admission {
             (&mut rates.changes, &mut rates.tenant_changes, tokens)
         };
         let what = if reads { "requests" } else { "changes" };
-        own.take(caller.identity.clone(), tokens, now)
-            .map_err(|wait| too_many(&format!("{} sends too many {what}", caller.name), wait))?;
-        let mut least: Option<Duration> = None;
+        caller_buckets
+            .charge(caller.identity.clone(), tokens, now)
+            .map_err(|wait| {
+                rate_limited(&format!("{} sends too many {what}", caller.name), wait)
+            })?;
+        let mut shortest_wait: Option<Duration> = None;
         let named = tenant.filter(|tenant| roles.contains_key(*tenant));
         let candidates = roles.keys().filter(|name| named.is_none_or(|n| n == *name));
         for tenant in candidates {
-            match of_tenants.take(tenant.clone(), tokens, now) {
+            match tenant_buckets.charge(tenant.clone(), tokens, now) {
                 Ok(()) => return Ok(()),
-                Err(wait) => least = Some(least.map_or(wait, |least| least.min(wait))),
+                Err(wait) => {
+                    shortest_wait = Some(shortest_wait.map_or(wait, |least| least.min(wait)))
+                }
             }
         }
-        match least {
+        match shortest_wait {
             None => Ok(()),
-            Some(wait) => Err(too_many(
+            Some(wait) => Err(rate_limited(
                 &format!("its tenant's users send too many {what}"),
                 wait,
             )),
@@ -136,13 +150,13 @@ impl Admission {
     ///
     /// # Errors
     /// [`Code::RateLimited`] when its source sends too many of them.
-    pub(super) fn unauthenticated(&self, source: Source) -> Result<(), Refusal> {
+    pub(super) fn charge_unauthenticated(&self, source: ClientSource) -> Result<(), ApiError> {
         let rates = &mut *self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates
             .unauthenticated
-            .take(source, 1, Instant::now())
+            .charge(source, 1, Instant::now())
             .map_err(|wait| {
-                too_many(
+                rate_limited(
                     "this address sends too many requests without a valid credential",
                     wait,
                 )
@@ -150,13 +164,13 @@ impl Admission {
     }
 
     /// Counts a new connection; says whether its source may have it.
-    pub(super) fn connection(&self, source: Source) -> bool {
+    pub(super) fn check_connection(&self, source: ClientSource) -> bool {
         let rates = &mut *self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        rates.connections.take(source, 1, Instant::now()).is_ok()
+        rates.connections.charge(source, 1, Instant::now()).is_ok()
     }
 
     /// Begins to admit a body. It holds nothing yet.
-    pub(super) fn body(&self, caller: &Principal) -> BodyPermit {
+    pub(super) fn body_permit(&self, caller: &Principal) -> BodyPermit {
         BodyPermit::new(Arc::clone(&self.bodies), caller)
     }
 
@@ -164,16 +178,16 @@ impl Admission {
     ///
     /// # Errors
     /// [`Code::RateLimited`].
-    pub(super) fn stream(&self, caller: &Principal) -> Result<Place, Refusal> {
-        Counts::take(&self.streams, caller).ok_or_else(|| {
+    pub(super) fn acquire_stream(&self, caller: &Principal) -> Result<ConcurrencyPermit, ApiError> {
+        ConcurrencyLimiter::acquire(&self.streams, caller).ok_or_else(|| {
             let wait = Duration::from_secs(10);
-            too_many("too many event streams are open: end one of them", wait)
+            rate_limited("too many event streams are open: end one of them", wait)
         })
     }
 }
 
-fn too_many(what: &str, wait: Duration) -> Refusal {
+fn rate_limited(what: &str, wait: Duration) -> ApiError {
     let seconds = wait.as_secs() + 1;
     let detail = format!("{what}: try again after {seconds} s");
-    Refusal::later(Problem::new(Code::RateLimited, detail), seconds)
+    ApiError::with_retry_after(Problem::new(ProblemCode::RateLimited, detail), seconds)
 }

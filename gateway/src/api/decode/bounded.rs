@@ -11,22 +11,22 @@ use serde::{
     de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor},
 };
 
-use super::{Excess, MOST_TEXT, Meter};
+use super::{DecodeMeter, ExceededBound, MAX_TEXT};
 
 /// The largest integer up to which a double represents every integer.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// The largest key that is taken for the name of a field, in bytes; those of maps are strings.
-const FIELD_NAME: usize = 16;
+const MAX_FIELD_NAME_SIZE: usize = 16;
 
 /// The least that a string takes on the heap, and what is kept of each allocation, in bytes.
-const LEAST_STRING: usize = 24;
-const ALLOCATION: usize = 8;
+const MIN_STRING_COST: usize = 24;
+const ALLOCATION_COST: usize = 8;
 
 /// A part of a deserialization (deserializer, visitor, seed or access) with the measure that it adds to.
 pub(super) struct Bounded<'m, T> {
     inner: T,
-    meter: &'m Meter,
+    meter: &'m DecodeMeter,
     /// Elements that an access has handed out.
     elements: usize,
     /// Whether text is the name of a field, which is not kept; and of an access, whether its last key was one.
@@ -34,7 +34,7 @@ pub(super) struct Bounded<'m, T> {
 }
 
 impl<'m, T> Bounded<'m, T> {
-    pub(super) const fn new(inner: T, meter: &'m Meter) -> Self {
+    pub(super) const fn new(inner: T, meter: &'m DecodeMeter) -> Self {
         Self {
             inner,
             meter,
@@ -51,19 +51,19 @@ impl<'m, T> Bounded<'m, T> {
     fn count_element<E: Error>(&mut self) -> Result<(), E> {
         self.elements += 1;
         if self.elements > self.meter.bounds.elements {
-            self.meter.excess.set(Some(Excess::Elements));
+            self.meter.exceeded.set(Some(ExceededBound::Elements));
             return Err(E::custom("too many elements"));
         }
         Ok(())
     }
 }
 
-impl Meter {
+impl DecodeMeter {
     fn charge<E: Error>(&self, bytes: usize) -> Result<(), E> {
         let memory = self.memory.get().saturating_add(bytes);
         self.memory.set(memory);
         if memory > self.bounds.memory {
-            self.excess.set(Some(Excess::Memory));
+            self.exceeded.set(Some(ExceededBound::Memory));
             return Err(E::custom("too much"));
         }
         Ok(())
@@ -73,14 +73,15 @@ impl Meter {
 impl<V> Bounded<'_, V> {
     fn charge_text<E: Error>(&self, length: usize) -> Result<(), E> {
         // Errors repeat text, several times over.
-        if length > MOST_TEXT {
-            self.meter.excess.set(Some(Excess::Text));
+        if length > MAX_TEXT {
+            self.meter.exceeded.set(Some(ExceededBound::Text));
             return Err(E::custom("too long"));
         }
         if self.is_field {
             return Ok(());
         }
-        self.meter.charge(length.max(LEAST_STRING) + ALLOCATION)
+        self.meter
+            .charge(length.max(MIN_STRING_COST) + ALLOCATION_COST)
     }
 }
 
@@ -191,17 +192,17 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Bounded<'_, V> {
 
     // JSON has one kind of numbers (RFC 8259, section 6): 7.0 is the integer 7.
     fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
-        if value.fract() != 0.0 || value.abs() > EXACT {
+        if value.fract() != 0.0 || value.abs() > MAX_EXACT_INTEGER {
             return self.inner.visit_f64(value);
         }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "checked in the lines before"
         )]
-        let whole = value as i64;
-        match u64::try_from(whole) {
+        let integer = value as i64;
+        match u64::try_from(integer) {
             Ok(whole) => self.inner.visit_u64(whole),
-            Err(_) => self.inner.visit_i64(whole),
+            Err(_) => self.inner.visit_i64(integer),
         }
     }
 
@@ -283,7 +284,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Bounded<'_, A> {
         let key = self.inner.next_key_seed(seed)?;
         if key.is_some() {
             self.count_element()?;
-            self.is_field = size_of::<S::Value>() <= FIELD_NAME;
+            self.is_field = size_of::<S::Value>() <= MAX_FIELD_NAME_SIZE;
             if !self.is_field {
                 self.meter.charge(size_of::<S::Value>())?;
             }

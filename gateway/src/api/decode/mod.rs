@@ -10,17 +10,17 @@ use std::cell::Cell;
 use serde::de::DeserializeOwned;
 
 use self::bounded::Bounded;
-use crate::model::{Code, Problem};
+use crate::model::{Problem, ProblemCode};
 
 /// Bytes of an error's text that are reported. Errors repeat parts of the body, which may be long.
-const REPORTED: usize = 600;
+const MAX_ERROR_TEXT: usize = 600;
 
 /// Bytes of the longest string or name that is looked at. Fields that take long texts have smaller limits.
-const MOST_TEXT: usize = 64 << 10;
+const MAX_TEXT: usize = 64 << 10;
 
 /// Bounds on the content of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub(super) struct DecodeBounds {
     /// Bytes that what is decoded may take, as far as it can be estimated while it is read.
     pub(super) memory: usize,
     /// Elements of each list, and members of each object.
@@ -28,15 +28,15 @@ pub(super) struct Bounds {
 }
 
 /// The measure of what was decoded so far.
-struct Meter {
-    bounds: Bounds,
+struct DecodeMeter {
+    bounds: DecodeBounds,
     memory: Cell<usize>,
-    excess: Cell<Option<Excess>>,
+    exceeded: Cell<Option<ExceededBound>>,
 }
 
 /// The bound that a body exceeds.
 #[derive(Clone, Copy)]
-enum Excess {
+enum ExceededBound {
     Memory,
     Text,
     Elements,
@@ -47,65 +47,72 @@ enum Excess {
 /// # Errors
 /// [`Code::Malformed`] when it is not JSON or not an object, [`Code::TooLarge`] beyond a bound, and
 /// [`Code::Invalid`], with the field, when a value does not fit the type.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], bounds: Bounds) -> Result<T, Problem> {
+pub(super) fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    bounds: DecodeBounds,
+) -> Result<T, Problem> {
     // Every body is an object; a derived `Deserialize` would take an array of a struct's fields as well.
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first.is_some_and(|byte| *byte == b'[') {
         let detail = "the body must be a JSON object: { ... }";
-        return Err(Problem::new(Code::Malformed, detail));
+        return Err(Problem::new(ProblemCode::Malformed, detail));
     }
-    let meter = Meter {
+    let meter = DecodeMeter {
         bounds,
         memory: Cell::new(0),
-        excess: Cell::new(None),
+        exceeded: Cell::new(None),
     };
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let decoded = serde_path_to_error::deserialize(Bounded::new(&mut json, &meter));
     let value = decoded.map_err(|error| {
-        let path = shortened(error.path().to_string());
-        refusal(error.inner(), &path, &meter)
+        let path = truncated(error.path().to_string());
+        decode_problem(error.inner(), &path, &meter)
     })?;
-    json.end().map_err(|error| refusal(&error, ".", &meter))?;
+    json.end()
+        .map_err(|error| decode_problem(&error, ".", &meter))?;
     Ok(value)
 }
 
-fn refusal(error: &serde_json::Error, path: &str, meter: &Meter) -> Problem {
+fn decode_problem(error: &serde_json::Error, path: &str, meter: &DecodeMeter) -> Problem {
     let elements = meter.bounds.elements;
     let named = !matches!(path, "." | "?");
-    let problem = match meter.excess.get() {
-        Some(Excess::Memory) => {
+    let problem = match meter.exceeded.get() {
+        Some(ExceededBound::Memory) => {
             let detail = "the body holds more objects than fit into one request: split it";
-            return Problem::new(Code::TooLarge, detail);
+            return Problem::new(ProblemCode::TooLarge, detail);
         }
-        Some(Excess::Text) => {
-            let detail = format!("a text is longer than {MOST_TEXT} bytes: shorten it");
-            Problem::new(Code::TooLarge, detail)
+        Some(ExceededBound::Text) => {
+            let detail = format!("a text is longer than {MAX_TEXT} bytes: shorten it");
+            Problem::new(ProblemCode::TooLarge, detail)
         }
-        Some(Excess::Elements) => {
+        Some(ExceededBound::Elements) => {
             let detail = format!(
                 "a list or object holds more than {elements} elements: split the request into several"
             );
-            Problem::new(Code::TooLarge, detail)
+            Problem::new(ProblemCode::TooLarge, detail)
         }
         None if error.is_data() => {
             // The field says where it is; a line and column would say it twice.
             let position = format!(" at line {} column {}", error.line(), error.column());
             let text = error.to_string();
             let text = text.strip_suffix(&position).unwrap_or(&text).to_owned();
-            Problem::new(Code::Invalid, shortened(text))
+            Problem::new(ProblemCode::Invalid, truncated(text))
         }
         None => {
-            let text = shortened(error.to_string());
-            return Problem::new(Code::Malformed, format!("the body is no JSON: {text}"));
+            let text = truncated(error.to_string());
+            return Problem::new(
+                ProblemCode::Malformed,
+                format!("the body is no JSON: {text}"),
+            );
         }
     };
     if named { problem.at(path) } else { problem }
 }
 
 /// Returns the text, or its beginning if it is long.
-fn shortened(mut text: String) -> String {
-    if text.len() > REPORTED {
-        text.truncate(text.floor_char_boundary(REPORTED));
+fn truncated(mut text: String) -> String {
+    if text.len() > MAX_ERROR_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_ERROR_TEXT));
         text.push_str("...");
     }
     text
@@ -118,7 +125,7 @@ mod tests {
     use super::*;
     use crate::model::{manifest::Manifest, service::ServiceRequest, tenant::TenantRequest};
 
-    const BOUNDS: Bounds = Bounds {
+    const BOUNDS: DecodeBounds = DecodeBounds {
         memory: 50_000,
         elements: 100,
     };
@@ -147,7 +154,7 @@ mod tests {
                 r#"{{"unsigned": {wrong}, "signed": 1, "optional": null, "real": 1, "list": []}}"#
             );
             let problem = refused::<Numbers>(&body);
-            assert_eq!(problem.code, Code::Invalid, "{wrong}");
+            assert_eq!(problem.code, ProblemCode::Invalid, "{wrong}");
             assert_eq!(problem.field.as_deref(), Some("unsigned"), "{wrong}");
         }
     }
@@ -157,7 +164,7 @@ mod tests {
         let problem = refused::<Manifest>(
             r#"{"endpoints": [{"tenant": "a", "name": "x", "network": "n", "service": 7}]}"#,
         );
-        assert_eq!(problem.code, Code::Invalid);
+        assert_eq!(problem.code, ProblemCode::Invalid);
         assert_eq!(problem.field.as_deref(), Some("endpoints[0].service"));
         assert!(!problem.detail.contains("column"), "{}", problem.detail);
         let problem = refused::<TenantRequest>(r#"{"quotas": {"networks": -1}}"#);
@@ -171,12 +178,15 @@ mod tests {
         ] {
             let problem = refused::<TenantRequest>(body);
             assert!(
-                matches!(problem.code, Code::Malformed | Code::Invalid),
+                matches!(problem.code, ProblemCode::Malformed | ProblemCode::Invalid),
                 "{body}: {problem:?}"
             );
         }
-        assert_eq!(refused::<TenantRequest>("[]").code, Code::Malformed);
-        assert_eq!(refused::<TenantRequest>("{} {}").code, Code::Malformed);
+        assert_eq!(refused::<TenantRequest>("[]").code, ProblemCode::Malformed);
+        assert_eq!(
+            refused::<TenantRequest>("{} {}").code,
+            ProblemCode::Malformed
+        );
     }
 
     #[test]
@@ -191,7 +201,7 @@ mod tests {
             r#"{"services": [{"tenant": "a", "name": "n", "name": "n", "network": "n", "resources": [], "nat_addresses": []}]}"#,
         ] {
             let problem = refused::<Manifest>(body);
-            assert_eq!(problem.code, Code::Invalid, "{body}: {problem:?}");
+            assert_eq!(problem.code, ProblemCode::Invalid, "{body}: {problem:?}");
         }
     }
 
@@ -208,26 +218,26 @@ mod tests {
         let list = |count: usize| format!(r#"{{"tenants": [{}]}}"#, vec!["{}"; count].join(","));
         assert!(decode::<Manifest>(list(100).as_bytes(), BOUNDS).is_ok());
         let problem = refused::<Manifest>(&list(101));
-        assert_eq!(problem.code, Code::TooLarge);
+        assert_eq!(problem.code, ProblemCode::TooLarge);
         assert!(
             problem.detail.contains("more than 100 elements"),
             "{problem}"
         );
         let labels: Vec<String> = (0..101).map(|n| format!(r#""k{n}": """#)).collect();
         let body = format!(r#"{{"labels": {{{}}}}}"#, labels.join(","));
-        assert_eq!(refused::<TenantRequest>(&body).code, Code::TooLarge);
+        assert_eq!(refused::<TenantRequest>(&body).code, ProblemCode::TooLarge);
         let labels: Vec<String> = (0..50).map(|n| format!(r#""k{n}": """#)).collect();
         let tenant = format!(r#"{{"labels": {{{}}}}}"#, labels.join(","));
         let body = format!(r#"{{"tenants": [{}]}}"#, vec![tenant; 20].join(","));
         let problem = refused::<Manifest>(&body);
-        assert_eq!(problem.code, Code::TooLarge);
+        assert_eq!(problem.code, ProblemCode::TooLarge);
         assert!(problem.detail.contains("more objects"), "{problem}");
         // A bound that is met within what serde buffers to flatten it counts as well.
         let body = format!(
             r#"{{"network": "n", "nat_addresses": [{}], "resources": []}}"#,
             vec![r#""10.0.0.1""#; 101].join(",")
         );
-        assert_eq!(refused::<ServiceRequest>(&body).code, Code::TooLarge);
+        assert_eq!(refused::<ServiceRequest>(&body).code, ProblemCode::TooLarge);
     }
 
     #[test]
@@ -235,19 +245,19 @@ mod tests {
         let body = format!(r#"{{"network": {}"#, "[".repeat(100_000));
         let problem = refused::<ServiceRequest>(&body);
         assert!(
-            matches!(problem.code, Code::Malformed | Code::Invalid),
+            matches!(problem.code, ProblemCode::Malformed | ProblemCode::Invalid),
             "{problem:?}"
         );
     }
 
     #[test]
     fn a_refusal_repeats_little_of_the_body() {
-        let longest = "x".repeat(MOST_TEXT + 1);
+        let longest = "x".repeat(MAX_TEXT + 1);
         let body = format!(r#"{{"name": "{longest}"}}"#);
         let problem = refused::<TenantRequest>(&body);
-        assert_eq!(problem.code, Code::TooLarge);
+        assert_eq!(problem.code, ProblemCode::TooLarge);
         assert_eq!(problem.field.as_deref(), Some("name"));
-        let long = "x".repeat(MOST_TEXT / 2);
+        let long = "x".repeat(MAX_TEXT / 2);
         for body in [
             format!(r#"{{"{long}": 1}}"#),
             format!(r#"{{"name": "{long}"}}"#),

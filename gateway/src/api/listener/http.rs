@@ -12,14 +12,14 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use super::Seat;
+use super::RegisteredConnection;
 
 /// How long a client may take for a request's head, and between two requests.
-pub(in crate::api) const HEAD_PATIENCE: Duration = Duration::from_secs(10);
+pub(in crate::api) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes that are buffered of a connection, each way. A head must fit.
-const BUFFER: usize = 64 << 10;
+const MAX_BUFFER: usize = 64 << 10;
 /// How long what a client still sends is read when its connection is closed.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves requests until the connection ends, by the client, by a time-out, or because its place is needed.
 ///
@@ -27,7 +27,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// When the connection failed.
 pub(in crate::api) async fn serve<T>(
     stream: T,
-    seat: &Seat,
+    registration: &RegisteredConnection,
     router: Router,
     extend: impl Fn(&mut Extensions),
 ) -> Result<()>
@@ -40,17 +40,17 @@ where
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_PATIENCE)
-        .max_buf_size(BUFFER)
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(stream), service)
         .without_shutdown();
     let parts = tokio::select! {
         parts = connection => parts.context("the connection failed")?,
-        () = seat.evicted() => anyhow::bail!("its place was needed: it did not authenticate"),
+        () = registration.wait_evicted() => anyhow::bail!("its place was needed: it did not authenticate"),
     };
     let stream = parts.io.into_inner();
     // The outcome is the client's affair: the answers are out.
-    let _late = timeout(LINGER, linger(stream)).await;
+    let _late = timeout(LINGER_TIMEOUT, linger(stream)).await;
     Ok(())
 }
 
@@ -58,7 +58,7 @@ where
 /// take an answer from the client that it has not read yet: the refusal of a body, for one.
 async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
     stream.shutdown().await?;
-    let mut rest = [0; 4_096];
-    while stream.read(&mut rest).await? > 0 {}
+    let mut discarded = [0; 4_096];
+    while stream.read(&mut discarded).await? > 0 {}
     Ok(())
 }

@@ -2,10 +2,10 @@
 
 mod http;
 mod registry;
-mod transport;
+mod write_timeout;
 
 pub(super) use self::{
-    http::{HEAD_PATIENCE, serve},
-    registry::{Limits, Registry, Seat},
-    transport::Timed,
+    http::{HEADER_TIMEOUT, serve},
+    registry::{ConnectionRegistry, ListenerLimits, RegisteredConnection},
+    write_timeout::WriteTimeoutStream,
 };

@@ -21,222 +21,231 @@ use tokio::sync::Notify;
 
 use crate::{
     api::{
-        admission::{Counts, Place},
-        source::Source,
+        admission::{ConcurrencyLimiter, ConcurrencyPermit},
+        source::ClientSource,
     },
     model::Principal,
 };
 
 /// Time after which an authenticated connection that sends only requests without a credential loses its share.
-const FRESH: Duration = Duration::from_secs(60);
+const AUTHENTICATION_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Bounds of a listener.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::api) struct Limits {
+pub(in crate::api) struct ListenerLimits {
     /// Connections.
-    pub(in crate::api) all: usize,
+    pub(in crate::api) total: usize,
     /// Connections of one source.
-    pub(in crate::api) of_source: usize,
+    pub(in crate::api) per_source: usize,
     /// Authenticated connections. The rest stays open to newcomers.
     pub(in crate::api) authenticated: usize,
     /// Authenticated connections of one principal.
-    pub(in crate::api) authenticated_of_principal: usize,
+    pub(in crate::api) authenticated_per_principal: usize,
     /// Authenticated connections of the principals of one tenant.
-    pub(in crate::api) authenticated_of_tenant: usize,
+    pub(in crate::api) authenticated_per_tenant: usize,
     /// Connections that did not authenticate.
     pub(in crate::api) unauthenticated: usize,
     /// Connections of one source that did not authenticate.
-    pub(in crate::api) unauthenticated_of_source: usize,
+    pub(in crate::api) unauthenticated_per_source: usize,
 }
 
 /// The connections of a listener.
 #[derive(Debug)]
-pub(in crate::api) struct Registry {
-    limits: Limits,
-    shares: Arc<Counts>,
-    table: Mutex<Table>,
+pub(in crate::api) struct ConnectionRegistry {
+    limits: ListenerLimits,
+    authenticated_limiter: Arc<ConcurrencyLimiter>,
+    table: Mutex<ConnectionTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
-    next: u64,
-    all: usize,
+struct ConnectionTable {
+    last_number: u64,
+    total: usize,
     unauthenticated: usize,
-    sources: HashMap<Source, Held>,
+    sources: HashMap<ClientSource, SourceConnections>,
 }
 
 /// The connections of one source.
 #[derive(Debug, Default)]
-struct Held {
-    all: usize,
+struct SourceConnections {
+    total: usize,
     /// Those that did not authenticate, oldest first.
     unauthenticated: BTreeMap<u64, Arc<Notify>>,
 }
 
 /// The place of one connection; given back when dropped.
 #[derive(Debug)]
-pub(in crate::api) struct Seat {
-    registry: Arc<Registry>,
-    source: Source,
+pub(in crate::api) struct RegisteredConnection {
+    registry: Arc<ConnectionRegistry>,
+    source: ClientSource,
     number: u64,
     evicted: Arc<Notify>,
     /// Locked before the registry's table.
-    share: Mutex<Option<Share>>,
+    permit: Mutex<Option<AuthenticatedPermit>>,
     /// Set by the first request that was authenticated, and kept.
     was_authenticated: AtomicBool,
 }
 
 /// The share that an authenticated connection holds.
 #[derive(Debug)]
-struct Share {
-    _place: Place,
+struct AuthenticatedPermit {
+    _permit: ConcurrencyPermit,
     /// Time of the last authenticated request.
-    last: Instant,
+    last_authenticated: Instant,
 }
 
-impl Registry {
-    pub(in crate::api) fn new(limits: Limits) -> Arc<Self> {
+impl ConnectionRegistry {
+    pub(in crate::api) fn new(limits: ListenerLimits) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            shares: Counts::new(
-                limits.authenticated_of_principal,
-                limits.authenticated_of_tenant,
+            authenticated_limiter: ConcurrencyLimiter::new(
+                limits.authenticated_per_principal,
+                limits.authenticated_per_tenant,
             ),
             table: Mutex::default(),
         })
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a new connection a place, if there is one or can be made one.
-    pub(in crate::api) fn admit(registry: &Arc<Self>, source: Source) -> Option<Arc<Seat>> {
+    pub(in crate::api) fn register(
+        registry: &Arc<Self>,
+        source: ClientSource,
+    ) -> Option<Arc<RegisteredConnection>> {
         let limits = registry.limits;
         let table = &mut *registry.table();
-        let held = table.sources.get(&source);
+        let connections = table.sources.get(&source);
         let (of_source, unauthenticated) =
-            held.map_or((0, 0), |held| (held.all, held.unauthenticated.len()));
-        if of_source >= limits.of_source || unauthenticated >= limits.unauthenticated_of_source {
+            connections.map_or((0, 0), |held| (held.total, held.unauthenticated.len()));
+        if of_source >= limits.per_source || unauthenticated >= limits.unauthenticated_per_source {
             if !table.evict(source) {
                 return None;
             }
-        } else if table.all >= limits.all || table.unauthenticated >= limits.unauthenticated {
-            let fullest = table.fullest()?;
+        } else if table.total >= limits.total || table.unauthenticated >= limits.unauthenticated {
+            let fullest = table.fullest_source()?;
             table.evict(fullest);
         }
-        table.next += 1;
-        table.all += 1;
+        table.last_number += 1;
+        table.total += 1;
         table.unauthenticated += 1;
-        let number = table.next;
+        let number = table.last_number;
         let evicted = Arc::new(Notify::new());
-        let held = table.sources.entry(source).or_default();
-        held.all += 1;
-        held.unauthenticated.insert(number, Arc::clone(&evicted));
-        Some(Arc::new(Seat {
+        let connections = table.sources.entry(source).or_default();
+        connections.total += 1;
+        connections
+            .unauthenticated
+            .insert(number, Arc::clone(&evicted));
+        Some(Arc::new(RegisteredConnection {
             registry: Arc::clone(registry),
             source,
             number,
             evicted,
-            share: Mutex::default(),
+            permit: Mutex::default(),
             was_authenticated: AtomicBool::new(false),
         }))
     }
 }
 
-impl Table {
+impl ConnectionTable {
     /// Returns the source with most connections that did not authenticate.
-    fn fullest(&self) -> Option<Source> {
+    fn fullest_source(&self) -> Option<ClientSource> {
         let some = self
             .sources
             .iter()
-            .filter(|(_, held)| !held.unauthenticated.is_empty());
-        let most = some.max_by_key(|(source, held)| (held.unauthenticated.len(), **source));
-        most.map(|(source, _)| *source)
+            .filter(|(_, connections)| !connections.unauthenticated.is_empty());
+        let fullest = some.max_by_key(|(source, held)| (held.unauthenticated.len(), **source));
+        fullest.map(|(source, _)| *source)
     }
 
     /// Ends the oldest connection of the source that did not authenticate. Its place is free from now on, although
     /// its task may take a moment to end.
-    fn evict(&mut self, source: Source) -> bool {
-        let Some(held) = self.sources.get_mut(&source) else {
+    fn evict(&mut self, source: ClientSource) -> bool {
+        let Some(connections) = self.sources.get_mut(&source) else {
             return false;
         };
-        let Some((_, evicted)) = held.unauthenticated.pop_first() else {
+        let Some((_, evicted)) = connections.unauthenticated.pop_first() else {
             return false;
         };
         evicted.notify_one();
-        held.all -= 1;
-        self.all -= 1;
+        connections.total -= 1;
+        self.total -= 1;
         self.unauthenticated -= 1;
-        if held.all == 0 {
+        if connections.total == 0 {
             self.sources.remove(&source);
         }
         true
     }
 }
 
-impl Seat {
-    fn share(&self) -> MutexGuard<'_, Option<Share>> {
-        self.share.lock().unwrap_or_else(PoisonError::into_inner)
+impl RegisteredConnection {
+    fn permit(&self) -> MutexGuard<'_, Option<AuthenticatedPermit>> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that a request on the connection was authenticated. The connection can't be evicted from then on, if the
     /// caller and its tenant have a share left.
     pub(in crate::api) fn authenticate(&self, caller: &Principal) {
         self.was_authenticated.store(true, Ordering::Release);
-        let mut share = self.share();
-        if let Some(share) = &mut *share {
-            share.last = Instant::now();
+        let mut permit = self.permit();
+        if let Some(share) = &mut *permit {
+            share.last_authenticated = Instant::now();
             return;
         }
-        let Some(place) = Counts::take(&self.registry.shares, caller) else {
+        let Some(concurrency_permit) =
+            ConcurrencyLimiter::acquire(&self.registry.authenticated_limiter, caller)
+        else {
             return;
         };
         let table = &mut *self.registry.table();
-        if table.all - table.unauthenticated >= self.registry.limits.authenticated {
+        if table.total - table.unauthenticated >= self.registry.limits.authenticated {
             return;
         }
         // A connection that was evicted at this moment has no entry any more, and gets no share.
-        if let Some(held) = table.sources.get_mut(&self.source)
-            && held.unauthenticated.remove(&self.number).is_some()
+        if let Some(connections) = table.sources.get_mut(&self.source)
+            && connections.unauthenticated.remove(&self.number).is_some()
         {
             table.unauthenticated -= 1;
-            *share = Some(Share {
-                _place: place,
-                last: Instant::now(),
+            *permit = Some(AuthenticatedPermit {
+                _permit: concurrency_permit,
+                last_authenticated: Instant::now(),
             });
         }
     }
 
     /// Releases the connection's share: it can be evicted from then on.
     pub(in crate::api) fn revoke(&self) {
-        self.release(&mut self.share());
+        self.release(&mut self.permit());
     }
 
     /// Releases the connection's share if no request on it was authenticated for [`FRESH`].
     pub(in crate::api) fn revoke_if_stale(&self, now: Instant) {
-        let mut share = self.share();
-        let stale = |share: &Share| now.saturating_duration_since(share.last) >= FRESH;
-        if share.as_ref().is_some_and(stale) {
-            self.release(&mut share);
+        let mut permit = self.permit();
+        let stale = |share: &AuthenticatedPermit| {
+            now.saturating_duration_since(share.last_authenticated) >= AUTHENTICATION_LIFETIME
+        };
+        if permit.as_ref().is_some_and(stale) {
+            self.release(&mut permit);
         }
     }
 
-    fn release(&self, share: &mut Option<Share>) {
-        if share.take().is_none() {
+    fn release(&self, permit: &mut Option<AuthenticatedPermit>) {
+        if permit.take().is_none() {
             return;
         }
         let table = &mut *self.registry.table();
-        if let Some(held) = table.sources.get_mut(&self.source) {
+        if let Some(connections) = table.sources.get_mut(&self.source) {
             let evicted = Arc::clone(&self.evicted);
-            held.unauthenticated.insert(self.number, evicted);
+            connections.unauthenticated.insert(self.number, evicted);
             table.unauthenticated += 1;
         }
     }
 
     /// Says whether the connection holds a share of an authenticated caller.
     pub(in crate::api) fn is_authenticated(&self) -> bool {
-        self.share().is_some()
+        self.permit().is_some()
     }
 
     /// Says whether any request on the connection was ever authenticated.
@@ -245,32 +254,32 @@ impl Seat {
     }
 
     /// Ends when another connection needs the place.
-    pub(in crate::api) async fn evicted(&self) {
+    pub(in crate::api) async fn wait_evicted(&self) {
         self.evicted.notified().await;
     }
 
-    pub(in crate::api) const fn source(&self) -> Source {
+    pub(in crate::api) const fn source(&self) -> ClientSource {
         self.source
     }
 }
 
-impl Drop for Seat {
+impl Drop for RegisteredConnection {
     fn drop(&mut self) {
-        let share = self.share.get_mut();
-        let authenticated = share.unwrap_or_else(PoisonError::into_inner).is_some();
+        let permit = self.permit.get_mut();
+        let authenticated = permit.unwrap_or_else(PoisonError::into_inner).is_some();
         let table = &mut *self.registry.table();
-        let Some(held) = table.sources.get_mut(&self.source) else {
+        let Some(connections) = table.sources.get_mut(&self.source) else {
             return;
         };
-        if held.unauthenticated.remove(&self.number).is_some() {
+        if connections.unauthenticated.remove(&self.number).is_some() {
             table.unauthenticated -= 1;
         } else if !authenticated {
             // Evicted: the place was given back then.
             return;
         }
-        held.all -= 1;
-        table.all -= 1;
-        if held.all == 0 {
+        connections.total -= 1;
+        table.total -= 1;
+        if connections.total == 0 {
             table.sources.remove(&self.source);
         }
     }
@@ -281,14 +290,14 @@ mod tests {
     use super::*;
     use crate::model::{Access, Role};
 
-    const LIMITS: Limits = Limits {
-        all: 8,
-        of_source: 4,
+    const LIMITS: ListenerLimits = ListenerLimits {
+        total: 8,
+        per_source: 4,
         authenticated: 7,
-        authenticated_of_principal: 4,
-        authenticated_of_tenant: 5,
+        authenticated_per_principal: 4,
+        authenticated_per_tenant: 5,
         unauthenticated: 5,
-        unauthenticated_of_source: 3,
+        unauthenticated_per_source: 3,
     };
 
     fn operator() -> Principal {
@@ -304,32 +313,36 @@ mod tests {
         }
     }
 
-    fn source(last: u8) -> Source {
-        Source::of_address([192, 0, 2, last].into())
+    fn source(last: u8) -> ClientSource {
+        ClientSource::from_address([192, 0, 2, last].into())
     }
 
-    fn is_evicted(seat: &Seat) -> bool {
+    fn is_evicted(connection: &RegisteredConnection) -> bool {
         use std::{future::Future as _, pin::pin, task::Context};
         let mut context = Context::from_waker(std::task::Waker::noop());
-        pin!(seat.evicted()).as_mut().poll(&mut context).is_ready()
+        pin!(connection.wait_evicted())
+            .as_mut()
+            .poll(&mut context)
+            .is_ready()
     }
 
     #[test]
     fn a_source_that_does_not_authenticate_loses_its_oldest_connection_to_its_next() {
-        let registry = Registry::new(LIMITS);
-        let admit = || Registry::admit(&registry, source(1)).unwrap();
+        let registry = ConnectionRegistry::new(LIMITS);
+        let admit = || ConnectionRegistry::register(&registry, source(1)).unwrap();
         let seats = [admit(), admit(), admit()];
         assert!(!seats.iter().any(|seat| is_evicted(seat)));
         let _fourth = admit();
         assert!(is_evicted(&seats[0]) && !is_evicted(&seats[1]));
-        assert_eq!(registry.table().all, 3);
+        assert_eq!(registry.table().total, 3);
     }
 
     #[test]
     fn newcomers_take_the_place_of_the_source_that_has_most() {
-        let registry = Registry::new(LIMITS);
-        let greedy = [1, 1, 1, 2, 2].map(|n| Registry::admit(&registry, source(n)).unwrap());
-        let newcomer = Registry::admit(&registry, source(3)).unwrap();
+        let registry = ConnectionRegistry::new(LIMITS);
+        let greedy =
+            [1, 1, 1, 2, 2].map(|n| ConnectionRegistry::register(&registry, source(n)).unwrap());
+        let newcomer = ConnectionRegistry::register(&registry, source(3)).unwrap();
         assert!(is_evicted(&greedy[0]));
         assert!(!greedy[1..].iter().any(|seat| is_evicted(seat)));
         newcomer.authenticate(&operator());
@@ -338,15 +351,15 @@ mod tests {
 
     #[test]
     fn connections_with_a_share_are_never_evicted_and_leave_room_for_newcomers() {
-        let registry = Registry::new(LIMITS);
+        let registry = ConnectionRegistry::new(LIMITS);
         let mut seats = Vec::new();
         for number in 0..8 {
-            let seat = Registry::admit(&registry, source(number)).unwrap();
-            seat.authenticate(&operator());
-            seats.push(seat);
+            let connection = ConnectionRegistry::register(&registry, source(number)).unwrap();
+            connection.authenticate(&operator());
+            seats.push(connection);
         }
         // The eighth is beyond what may be authenticated, and gives its place up.
-        let newcomer = Registry::admit(&registry, source(9)).unwrap();
+        let newcomer = ConnectionRegistry::register(&registry, source(9)).unwrap();
         assert!(is_evicted(&seats[7]) && !seats[..7].iter().any(|seat| is_evicted(seat)));
         newcomer.authenticate(&operator());
         assert!(!newcomer.is_authenticated() && newcomer.was_authenticated());
@@ -357,64 +370,64 @@ mod tests {
 
     #[test]
     fn a_principal_and_a_tenant_have_so_many_connections_that_cannot_be_evicted() {
-        let registry = Registry::new(LIMITS);
-        let seat = |number: u8, caller: &Principal| {
-            let seat = Registry::admit(&registry, source(number)).unwrap();
-            seat.authenticate(caller);
-            seat
+        let registry = ConnectionRegistry::new(LIMITS);
+        let register = |number: u8, caller: &Principal| {
+            let connection = ConnectionRegistry::register(&registry, source(number)).unwrap();
+            connection.authenticate(caller);
+            connection
         };
         let one = caller("one", "a");
-        let seats: Vec<_> = (0..5).map(|number| seat(number, &one)).collect();
+        let seats: Vec<_> = (0..5).map(|number| register(number, &one)).collect();
         assert!(seats[..4].iter().all(|seat| seat.is_authenticated()));
         assert!(!seats[4].is_authenticated());
         let two = caller("two", "a");
-        let more = [seat(5, &two), seat(6, &two)];
+        let more = [register(5, &two), register(6, &two)];
         assert!(more[0].is_authenticated() && !more[1].is_authenticated());
-        let other = seat(7, &caller("other", "b"));
+        let other = register(7, &caller("other", "b"));
         assert!(other.is_authenticated());
     }
 
     #[test]
     fn a_connection_whose_credential_was_revoked_can_be_evicted_and_frees_its_share() {
-        let registry = Registry::new(LIMITS);
+        let registry = ConnectionRegistry::new(LIMITS);
         let one = caller("one", "a");
         let seats = [0, 1, 2, 3].map(|number| {
-            let seat = Registry::admit(&registry, source(number)).unwrap();
-            seat.authenticate(&one);
-            seat
+            let connection = ConnectionRegistry::register(&registry, source(number)).unwrap();
+            connection.authenticate(&one);
+            connection
         });
         seats[0].revoke();
         seats[0].revoke();
         assert!(!seats[0].is_authenticated() && seats[0].was_authenticated());
         assert_eq!(registry.table().unauthenticated, 1);
-        let fifth = Registry::admit(&registry, source(4)).unwrap();
+        let fifth = ConnectionRegistry::register(&registry, source(4)).unwrap();
         fifth.authenticate(&one);
         assert!(fifth.is_authenticated());
         let now = Instant::now();
         fifth.revoke_if_stale(now);
         assert!(fifth.is_authenticated());
-        fifth.revoke_if_stale(now + FRESH + Duration::from_secs(1));
+        fifth.revoke_if_stale(now + AUTHENTICATION_LIFETIME + Duration::from_secs(1));
         assert!(!fifth.is_authenticated());
         drop((seats, fifth));
         let table = registry.table();
         assert_eq!(
-            (table.all, table.unauthenticated, table.sources.len()),
+            (table.total, table.unauthenticated, table.sources.len()),
             (0, 0, 0)
         );
     }
 
     #[test]
     fn what_is_given_back_leaves_nothing_behind() {
-        let registry = Registry::new(LIMITS);
+        let registry = ConnectionRegistry::new(LIMITS);
         let mut seats: Vec<_> = (0..20)
-            .filter_map(|n| Registry::admit(&registry, source(n % 3)))
+            .filter_map(|n| ConnectionRegistry::register(&registry, source(n % 3)))
             .collect();
         // A connection that is evicted while it authenticates.
         seats.iter().for_each(|seat| seat.authenticate(&operator()));
         seats.clear();
         let table = registry.table();
         assert_eq!(
-            (table.all, table.unauthenticated, table.sources.len()),
+            (table.total, table.unauthenticated, table.sources.len()),
             (0, 0, 0)
         );
     }

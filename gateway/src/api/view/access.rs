@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::core::Core,
+    agent::controller::Controller,
     model::{
         Identity, Meta, Name, Record, Reference, Role, Token, Webhook, event_id::EventId,
         identity::Authority,
@@ -138,25 +138,29 @@ pub struct NewWebhookView {
 
 /// Shows a webhook.
 #[must_use]
-pub fn webhook(core: &Core, reference: &Reference, record: &Record<Webhook>) -> WebhookView {
+pub fn webhook(
+    controller: &Controller,
+    reference: &Reference,
+    record: &Record<Webhook>,
+) -> WebhookView {
     WebhookView {
         meta: record.meta.clone(),
         tenant: reference.tenant.clone(),
         url: record.object.url.clone(),
-        status: core.deliveries.status(reference, record),
+        status: controller.webhook_queue.status(reference, record),
     }
 }
 
 /// Shows a new webhook.
 #[must_use]
 pub fn new_webhook(
-    core: &Core,
+    controller: &Controller,
     reference: &Reference,
     record: &Record<Webhook>,
     secret: String,
 ) -> NewWebhookView {
     NewWebhookView {
-        webhook: webhook(core, reference, record),
+        webhook: webhook(controller, reference, record),
         secret,
     }
 }

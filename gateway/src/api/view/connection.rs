@@ -32,8 +32,8 @@ pub struct ConnectionStatus {
 impl ConnectionStatus {
     /// As somebody sees it to whom the service does not belong: who exactly decided is not shown.
     #[must_use]
-    pub fn seen_by(mut self, caller: &Principal, service: &Reference) -> Self {
-        if !caller.sees(&service.tenant) {
+    pub fn redacted_for(mut self, caller: &Principal, service: &Reference) -> Self {
+        if !caller.can_see(&service.tenant) {
             self.decided_by = self.decided_by.map(|name| {
                 if name == AUTO_APPROVAL {
                     name
@@ -90,7 +90,7 @@ pub struct ConnectionView {
 pub fn connection(reference: &Reference, record: &Record<Endpoint>) -> ConnectionView {
     ConnectionView {
         service: record.object.service_identity.reference.clone(),
-        version: record.meta.version.shown(),
+        version: record.meta.version.public_value(),
         endpoint: reference.clone(),
         addresses: record.object.addresses.clone(),
         resource: record.object.resource.clone(),

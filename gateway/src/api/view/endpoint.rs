@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{core::Core, detection::Standing},
+    address_conflict::ClaimStatus,
+    agent::controller::Controller,
     api::view::{ConnectionStatus, view},
     model::{Endpoint, Meta, Name, Principal, Record, Reference, schema},
 };
@@ -57,7 +58,7 @@ pub struct AddressStatus {
     pub problem: Option<String>,
     /// The other station.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub station: Option<String>,
+    pub mac_address: Option<String>,
 }
 
 /// What was counted for a connection. Bytes are those of the IP packets.
@@ -99,7 +100,7 @@ pub enum CounterDetail {
 /// # Errors
 /// When the counters can't be read.
 pub fn endpoint(
-    core: &Core,
+    controller: &Controller,
     caller: &Principal,
     reference: &Reference,
     record: &Record<Endpoint>,
@@ -107,16 +108,19 @@ pub fn endpoint(
 ) -> anyhow::Result<EndpointView> {
     let endpoint = &record.object;
     let slot = endpoint.connection.slot;
-    let counted = core.maps.link_counters(slot)?;
+    let counted = controller.maps.connection_counters(slot)?;
     let drops = match detail {
         CounterDetail::Totals => None,
         CounterDetail::Drops => {
-            let drops = core.maps.link_drops(slot, &counted)?.into_iter();
+            let drops = controller
+                .maps
+                .connection_drops(slot, &counted)?
+                .into_iter();
             let named = drops.map(|(reason, count)| (reason.name().to_owned(), count));
             Some(named.collect())
         }
     };
-    let link = core.contents().links.get(&slot);
+    let link = controller.map_snapshot().connections.get(&slot);
     Ok(EndpointView {
         meta: record.meta.clone(),
         tenant: Some(reference.tenant.clone()),
@@ -129,10 +133,10 @@ pub fn endpoint(
         },
         status: EndpointStatus {
             connection: ConnectionStatus::from(&endpoint.connection)
-                .seen_by(caller, &endpoint.service_identity.reference),
+                .redacted_for(caller, &endpoint.service_identity.reference),
             programmed: link.is_some_and(|link| link.id == endpoint.connection.link_id),
-            addresses: addresses(core, reference, endpoint),
-            flows: core.maps.usage(slot)?.flows,
+            addresses: addresses(controller, reference, endpoint),
+            flows: controller.maps.usage(slot)?.flows,
             counters: Counters {
                 flows_opened: counted.flows_opened,
                 packets_to_service: counted.packets_to_service,
@@ -145,33 +149,39 @@ pub fn endpoint(
     })
 }
 
-fn addresses(core: &Core, reference: &Reference, endpoint: &Endpoint) -> Vec<AddressStatus> {
+fn addresses(
+    controller: &Controller,
+    reference: &Reference,
+    endpoint: &Endpoint,
+) -> Vec<AddressStatus> {
     let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
-    let found = core.state.networks.get(&network);
+    let found = controller.state.networks.get(&network);
     let addresses = endpoint.addresses.iter().map(|address| {
-        let host = &core.observed().host;
-        let conflict =
-            found.and_then(|found| host.conflict(&core.state, &network, &found.object, *address));
+        let host = &controller.observed().host;
+        let conflict = found
+            .and_then(|found| host.conflict(&controller.state, &network, &found.object, *address));
         if let Some(problem) = conflict {
             return AddressStatus {
                 address: *address,
                 state: "host".to_owned(),
                 problem: Some(problem),
-                station: None,
+                mac_address: None,
             };
         }
-        let standing = core.detection.standing(&(network.clone(), *address));
+        let standing = controller
+            .conflict_detector
+            .status(&(network.clone(), *address));
         let (state, station) = match standing {
-            None | Some(Standing::Probing) => ("probing", None),
-            Some(Standing::Taken) => ("in_use", None),
-            Some(Standing::Conflict(station)) => ("conflict", Some(station)),
-            Some(Standing::Disputed(station)) => ("disputed", Some(station)),
+            None | Some(ClaimStatus::Probing) => ("probing", None),
+            Some(ClaimStatus::InUse) => ("in_use", None),
+            Some(ClaimStatus::Conflict(station)) => ("conflict", Some(station)),
+            Some(ClaimStatus::Disputed(station)) => ("disputed", Some(station)),
         };
         AddressStatus {
             address: *address,
             state: state.to_owned(),
             problem: None,
-            station: station.map(|station| station.to_string()),
+            mac_address: station.map(|station| station.to_string()),
         }
     });
     addresses.collect()

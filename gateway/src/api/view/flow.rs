@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{core::Core, flows::Found},
-    dataplane::{expiry::seconds, maps},
+    agent::{controller::Controller, flow_list::ListedFlow},
+    bpf::maps,
+    compile::flow_expiry::ticks_to_seconds,
     model::{Principal, Reference, schema, service::Protocol},
 };
 
@@ -45,15 +46,18 @@ pub struct FlowView {
 
 /// Shows a flow.
 #[must_use]
-pub fn flow(core: &Core, caller: &Principal, found: &Found) -> FlowView {
-    let link = core.contents().links.get(&found.link);
+pub fn flow(controller: &Controller, caller: &Principal, found: &ListedFlow) -> FlowView {
+    let link = controller
+        .map_snapshot()
+        .connections
+        .get(&found.connection_slot);
     let endpoint = link
         .filter(|link| link.generation == found.generation)
-        .and_then(|link| core.state.endpoint_of_link(link.id));
-    let service = endpoint.and_then(|endpoint| core.state.endpoints.get(endpoint));
+        .and_then(|link| controller.state.endpoint_by_link_id(link.id));
+    let service = endpoint.and_then(|endpoint| controller.state.endpoints.get(endpoint));
     let service = service.map(|record| &record.object.service_identity.reference);
     let serves = match service {
-        Some(service) => caller.sees(&service.tenant),
+        Some(service) => caller.can_see(&service.tenant),
         None => caller.is_operator(),
     };
     let now = maps::now();
@@ -74,8 +78,8 @@ pub fn flow(core: &Core, caller: &Principal, found: &Found) -> FlowView {
             None => "unanswered",
         }
         .to_owned(),
-        evictable: found.table == Table::Embryonic,
-        age: seconds(now.since(found.created)),
-        idle: seconds(now.since(found.last_seen)),
+        evictable: found.table == Table::HalfOpen,
+        age: ticks_to_seconds(now.since(found.created)),
+        idle: ticks_to_seconds(now.since(found.last_seen)),
     }
 }

@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{core::Core, host::AttachmentState},
+    agent::{controller::Controller, host::AttachmentState},
     api::view::view,
-    dataplane::{compile::is_isolated, program::AttachMode},
+    bpf::loader::AttachMode,
+    compile::compiler::is_isolated,
     model::{
         Meta, Name, Network, Record, Reference, address::AddressRange, network::Attachment, schema,
     },
@@ -81,14 +82,22 @@ view! {
 
 /// Shows a network.
 #[must_use]
-pub fn network(core: &Core, reference: &Reference, record: &Record<Network>) -> NetworkView {
+pub fn network(
+    controller: &Controller,
+    reference: &Reference,
+    record: &Record<Network>,
+) -> NetworkView {
     let network = &record.object;
     let nothing = AttachmentState::default();
     let attachments = network
         .attachments
         .iter()
         .map(|Attachment { interface }| {
-            let state = core.host.attachments.get(interface).unwrap_or(&nothing);
+            let state = controller
+                .host
+                .attachments
+                .get(interface)
+                .unwrap_or(&nothing);
             attachment(interface, state)
         })
         .collect();
@@ -104,7 +113,7 @@ pub fn network(core: &Core, reference: &Reference, record: &Record<Network>) -> 
             pool: network.pool.clone(),
         },
         status: NetworkStatus {
-            isolated: is_isolated(&core.state, reference, network),
+            isolated: is_isolated(&controller.state, reference, network),
             attachments,
         },
     }

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use gateway_common::stages::SOURCE_PORTS;
+use gateway_common::pipeline::SOURCE_PORT_COUNT;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{core::Core, duties::is_scarce},
+    agent::{controller::Controller, duties::are_snat_ports_scarce},
     api::view::view,
     model::{
         ConnectionState, Meta, Name, Record, Reference, Service, schema, service::ServiceSpec,
@@ -71,22 +71,26 @@ view! {
 
 /// Shows a service.
 #[must_use]
-pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> ServiceView {
+pub fn service(
+    controller: &Controller,
+    reference: &Reference,
+    record: &Record<Service>,
+) -> ServiceView {
     let spec = &record.object.spec;
     let network = Reference::new(reference.tenant.clone(), spec.network.clone());
     let mut backends = Vec::new();
     for resource in &spec.resources {
         for backend in &resource.backends {
             let key = (network.clone(), backend.address);
-            let reachable = core.observed().next_hops.contains_key(&key);
+            let reachable = controller.observed().next_hops.contains_key(&key);
             let checked = (reference.clone(), resource.name.clone(), backend.address);
-            let health = core.healths.get(&checked);
+            let health = controller.backend_health.get(&checked);
             let problem = if reachable {
                 health
                     .filter(|health| health.unhealthy)
                     .and_then(|health| health.last_error.clone())
             } else {
-                core.host.unreachable.get(&key).cloned()
+                controller.host.unreachable.get(&key).cloned()
             };
             backends.push(BackendStatus {
                 resource: resource.name.clone(),
@@ -98,7 +102,7 @@ pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> 
         }
     }
     let mut connections = BTreeMap::new();
-    for (_, endpoint) in core.state.endpoints_of_service(reference) {
+    for (_, endpoint) in controller.state.endpoints_of_service(reference) {
         if endpoint.object.service_identity.uid == record.meta.uid {
             *connections
                 .entry(endpoint.object.connection.state)
@@ -111,8 +115,8 @@ pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> 
         spec: spec.clone(),
         status: ServiceStatus {
             alias: record.object.alias.clone(),
-            nat_addresses: nat_addresses(core, &network, spec),
-            problems: problems(core, &network, spec),
+            nat_addresses: nat_addresses(controller, &network, spec),
+            problems: nat_address_problems(controller, &network, spec),
             backends,
             connections,
         },
@@ -120,37 +124,52 @@ pub fn service(core: &Core, reference: &Reference, record: &Record<Service>) -> 
 }
 
 /// Returns what is wrong with the service's source NAT addresses: those that the host has are not in use.
-fn problems(core: &Core, reference: &Reference, spec: &ServiceSpec) -> Vec<String> {
-    let host = &core.observed().host;
-    let Some(network) = core.state.networks.get(reference) else {
+fn nat_address_problems(
+    controller: &Controller,
+    reference: &Reference,
+    spec: &ServiceSpec,
+) -> Vec<String> {
+    let host = &controller.observed().host;
+    let Some(network) = controller.state.networks.get(reference) else {
         return Vec::new();
     };
-    let of_hosts = spec
+    let host_addresses = spec
         .nat_addresses
         .iter()
-        .flat_map(|range| host.within(*range));
-    of_hosts
-        .filter_map(|address| host.conflict(&core.state, reference, &network.object, address))
+        .flat_map(|range| host.addresses_in(*range));
+    host_addresses
+        .filter_map(|address| host.conflict(&controller.state, reference, &network.object, address))
         .collect()
 }
 
 /// Returns the use of the service's source NAT addresses. Only addresses that carry flows are visited, since a list
 /// of services can have a million of them.
-fn nat_addresses(core: &Core, network: &Reference, spec: &ServiceSpec) -> Vec<NatAddressStatus> {
-    let Some(number) = core.state.networks.get(network).map(|n| n.object.number) else {
+fn nat_addresses(
+    controller: &Controller,
+    network: &Reference,
+    spec: &ServiceSpec,
+) -> Vec<NatAddressStatus> {
+    let Some(number) = controller
+        .state
+        .networks
+        .get(network)
+        .map(|n| n.object.number)
+    else {
         return Vec::new();
     };
     let in_use = spec.nat_addresses.iter().flat_map(|range| {
         let (first, last) = range.ends();
-        core.nat_use.range((number, first)..=(number, last))
+        controller
+            .snat_usage
+            .range((number, first)..=(number, last))
     });
     in_use
         .map(|((_, address), used)| NatAddressStatus {
             address: *address,
             flows: used.flows,
             ports_used: used.ports,
-            ports_free: u64::from(SOURCE_PORTS).saturating_sub(used.ports),
-            scarce: is_scarce(*used),
+            ports_free: u64::from(SOURCE_PORT_COUNT).saturating_sub(used.ports),
+            scarce: are_snat_ports_scarce(*used),
         })
         .collect()
 }

@@ -6,7 +6,7 @@ use gateway_common::flow::Table;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::agent::core::Core;
+use crate::agent::controller::Controller;
 
 /// How the gateway is.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -14,7 +14,7 @@ pub struct StatusView {
     /// The agent's version.
     pub version: String,
     /// Whether the data path holds what it should.
-    pub in_step: bool,
+    pub in_sync: bool,
     /// The kernel's number for the XDP program.
     pub program_id: u32,
     /// How many objects there are.
@@ -22,7 +22,7 @@ pub struct StatusView {
     /// Flows both sides agreed to.
     pub established_flows: u64,
     /// Flows that are being opened.
-    pub embryonic_flows: u64,
+    pub half_open_flows: u64,
     /// What the data path counts.
     pub statistics: BTreeMap<String, u64>,
     /// Packets dropped or reset, by reason.
@@ -48,15 +48,15 @@ pub struct Objects {
 ///
 /// # Errors
 /// When the kernel does not tell.
-pub fn status(core: &Core) -> anyhow::Result<StatusView> {
-    let mut problems: Vec<String> = core
+pub fn status(controller: &Controller) -> anyhow::Result<StatusView> {
+    let mut problems: Vec<String> = controller
         .host
         .attachments
         .values()
         .flat_map(|state| state.problems.clone())
         .collect();
-    problems.extend(core.no_room().iter().map(ToString::to_string));
-    let mut unreachable: Vec<String> = core
+    problems.extend(controller.capacity_errors().iter().map(ToString::to_string));
+    let mut unreachable: Vec<String> = controller
         .host
         .unreachable
         .iter()
@@ -66,23 +66,23 @@ pub fn status(core: &Core) -> anyhow::Result<StatusView> {
     problems.extend(unreachable);
     Ok(StatusView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        in_step: core.in_step(),
-        program_id: core.program.info()?.id,
+        in_sync: controller.in_sync(),
+        program_id: controller.program.info()?.id,
         objects: Objects {
-            tenants: core.state.tenants.len(),
-            networks: core.state.networks.len(),
-            services: core.state.services.len(),
-            endpoints: core.state.endpoints.len(),
+            tenants: controller.state.tenants.len(),
+            networks: controller.state.networks.len(),
+            services: controller.state.services.len(),
+            endpoints: controller.state.endpoints.len(),
         },
-        established_flows: core.count_flows(Table::Established)?,
-        embryonic_flows: core.count_flows(Table::Embryonic)?,
-        statistics: core
+        established_flows: controller.count_flows(Table::Established)?,
+        half_open_flows: controller.count_flows(Table::HalfOpen)?,
+        statistics: controller
             .maps
             .statistics()?
             .into_iter()
             .map(|(statistic, count)| (statistic.name().to_owned(), count))
             .collect(),
-        drops: core
+        drops: controller
             .maps
             .drops()?
             .into_iter()

@@ -50,9 +50,9 @@ pub fn tenant(state: &State, record: &Record<Tenant>) -> TenantView {
         },
         status: TenantStatus {
             usage: Usage {
-                networks: State::owned(&state.networks, name).count(),
-                services: State::owned(&state.services, name).count(),
-                endpoints: State::owned(&state.endpoints, name).count(),
+                networks: State::owned_by(&state.networks, name).count(),
+                services: State::owned_by(&state.services, name).count(),
+                endpoints: State::owned_by(&state.endpoints, name).count(),
             },
         },
     }

@@ -84,21 +84,21 @@ impl Files {
 }
 
 fn subjects(authorities: &ClientAuthorities, chain: &[CertificateDer<'static>]) -> Vec<String> {
-    let found = authorities.verifying(chain, Timestamp::now());
+    let found = authorities.anchors_for_chain(chain, Timestamp::now());
     found
         .iter()
         .map(|anchor| anchor.authority().subject.clone())
         .collect()
 }
 
-fn claims(trust: &Arc<Trust>, chain: &[CertificateDer<'static>]) -> Option<Vec<Claim>> {
+fn claims(trust: &Arc<ClientTrustStore>, chain: &[CertificateDer<'static>]) -> Option<Vec<Claim>> {
     ClientCertificate::new(chain, Arc::clone(trust))
         .unwrap()
         .claims(Timestamp::now())
 }
 
-fn trust(files: &Files) -> Arc<Trust> {
-    Arc::new(Trust::new(Arc::new(files.read())))
+fn trust(files: &Files) -> Arc<ClientTrustStore> {
+    Arc::new(ClientTrustStore::new(Arc::new(files.read())))
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn authorities_of_one_name_differ_by_their_keys() {
     let (one, other) = (root("one"), root("one"));
     let files = Files::new(&[&one, &other]);
     let trust = trust(&files);
-    let authority = |issuer: &Issuer| Some(authority_of(&der(issuer)).unwrap());
+    let authority = |issuer: &Issuer| Some(authority_from_certificate(&der(issuer)).unwrap());
     let found = claims(&trust, &[client(&other, "x")]).unwrap();
     assert!(
         found
@@ -215,7 +215,10 @@ fn a_revoked_certificate_counts_no_more_though_it_was_shown_before() {
     assert_eq!(certificate.claims(Timestamp::now()), None);
     // The other authority has no list, and a certificate of the same number.
     assert!(claims(&trust, &[client(&two, "x")]).is_some());
-    assert!(files.read().anchors()[0].has_list() && !files.read().anchors()[1].has_list());
+    assert!(
+        files.read().anchors()[0].has_revocation_list()
+            && !files.read().anchors()[1].has_revocation_list()
+    );
 }
 
 #[test]

@@ -15,59 +15,64 @@ pub(super) const REFRESH_AFTER: Duration = Duration::from_secs(3_600);
 /// Time for which keys that can't be read again stay in use.
 const STALE_AFTER: Duration = Duration::from_secs(86_400);
 /// Shortest time between the end of one read and the next, whatever tokens come.
-const PAUSE: Duration = Duration::from_secs(5);
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(5);
 /// Time for which a key that the issuer does not have makes nobody ask for it again.
-const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+const UNKNOWN_KEY_LIFETIME: Duration = Duration::from_secs(30);
 /// Largest number of unknown keys that are remembered.
-const MOST_UNKNOWN: usize = 1_024;
+const MAX_UNKNOWN: usize = 1_024;
 /// Time after which a read that was begun and never finished counts as lost.
-const LOST_AFTER: Duration = Duration::from_secs(60);
+const FETCH_ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
 /// Keys of an issuer.
 #[derive(Default)]
 pub(super) struct KeyCache {
     set: Option<(Instant, JwkSet)>,
-    reading_since: Option<Instant>,
-    last_read: Option<Instant>,
+    fetch_started_at: Option<Instant>,
+    last_fetched_at: Option<Instant>,
     unknown: HashMap<String, Instant>,
 }
 
 /// Answer of the cache to a look-up.
-pub(super) enum LookUp {
+pub(super) enum KeyLookup {
     /// The key is there.
     Found(DecodingKey),
     /// The key is not there, and the issuer is not asked now.
-    Refused,
+    Rejected,
     /// The key is not there: the caller must read the keys, and look again.
-    MustRead,
+    FetchRequired,
     /// The key is not there, but the keys are being read: look again afterwards.
-    BeingRead,
+    FetchInProgress,
 }
 
 impl KeyCache {
     /// Looks a key up. [`LookUp::MustRead`] counts as the beginning of a read.
-    pub(super) fn look_up(&mut self, id: &str, algorithm: Algorithm, now: Instant) -> LookUp {
-        if let Some(key) = self.find(id, algorithm, now) {
-            return LookUp::Found(key);
+    pub(super) fn look_up(&mut self, id: &str, algorithm: Algorithm, now: Instant) -> KeyLookup {
+        if let Some(key) = self.cached_key(id, algorithm, now) {
+            return KeyLookup::Found(key);
         }
         let age = |at: Instant| now.saturating_duration_since(at);
-        if self.is_being_read(now) {
-            return LookUp::BeingRead;
+        if self.is_fetch_in_progress(now) {
+            return KeyLookup::FetchInProgress;
         }
         let unknown = self.unknown.get(id);
-        if unknown.is_some_and(|at| age(*at) < UNKNOWN_FOR) || !self.begin_read(now) {
-            return LookUp::Refused;
+        if unknown.is_some_and(|at| age(*at) < UNKNOWN_KEY_LIFETIME) || !self.begin_fetch(now) {
+            return KeyLookup::Rejected;
         }
-        LookUp::MustRead
+        KeyLookup::FetchRequired
     }
 
     /// Returns the key that is there for the id and the algorithm.
-    pub(super) fn find(&self, id: &str, algorithm: Algorithm, now: Instant) -> Option<DecodingKey> {
+    pub(super) fn cached_key(
+        &self,
+        id: &str,
+        algorithm: Algorithm,
+        now: Instant,
+    ) -> Option<DecodingKey> {
         let (read, set) = self.set.as_ref()?;
         if now.saturating_duration_since(*read) >= STALE_AFTER {
             return None;
         }
-        let jwk = set.find(id).filter(|jwk| fits(jwk, algorithm))?;
+        let jwk = set.find(id).filter(|jwk| is_usable_for(jwk, algorithm))?;
         DecodingKey::from_jwk(jwk).ok()
     }
 
@@ -76,27 +81,28 @@ impl KeyCache {
         self.set.is_none()
     }
 
-    fn is_being_read(&self, now: Instant) -> bool {
+    fn is_fetch_in_progress(&self, now: Instant) -> bool {
         let age = |at: Instant| now.saturating_duration_since(at);
-        self.reading_since.is_some_and(|at| age(at) < LOST_AFTER)
+        self.fetch_started_at
+            .is_some_and(|at| age(at) < FETCH_ABANDONED_AFTER)
     }
 
     /// Notes that a read begins; returns false where one is under way or was made just before.
-    pub(super) fn begin_read(&mut self, now: Instant) -> bool {
+    pub(super) fn begin_fetch(&mut self, now: Instant) -> bool {
         let paused = self
-            .last_read
-            .is_none_or(|at| now.saturating_duration_since(at) >= PAUSE);
-        if !paused || self.is_being_read(now) {
+            .last_fetched_at
+            .is_none_or(|at| now.saturating_duration_since(at) >= MIN_FETCH_INTERVAL);
+        if !paused || self.is_fetch_in_progress(now) {
             return false;
         }
-        self.reading_since = Some(now);
+        self.fetch_started_at = Some(now);
         true
     }
 
     /// Takes in the end of a read, with the keys if the issuer told them.
-    pub(super) fn end_read(&mut self, set: Option<JwkSet>, now: Instant) {
-        self.reading_since = None;
-        self.last_read = Some(now);
+    pub(super) fn end_fetch(&mut self, set: Option<JwkSet>, now: Instant) {
+        self.fetch_started_at = None;
+        self.last_fetched_at = Some(now);
         if let Some(set) = set {
             self.unknown.retain(|id, _| set.find(id).is_none());
             self.set = Some((now, set));
@@ -104,24 +110,24 @@ impl KeyCache {
     }
 
     /// Remembers that the issuer, asked for it, does not have the key. Does nothing while the issuer can't be read.
-    pub(super) fn note_unknown(&mut self, id: &str, now: Instant) {
-        let read_just_now =
-            self.last_read.is_some() && self.set.as_ref().map(|(read, _)| *read) == self.last_read;
+    pub(super) fn record_unknown(&mut self, id: &str, now: Instant) {
+        let read_just_now = self.last_fetched_at.is_some()
+            && self.set.as_ref().map(|(read, _)| *read) == self.last_fetched_at;
         if !read_just_now {
             return;
         }
-        if self.unknown.len() >= MOST_UNKNOWN {
+        if self.unknown.len() >= MAX_UNKNOWN {
             self.unknown
-                .retain(|_, at| now.saturating_duration_since(*at) < UNKNOWN_FOR);
+                .retain(|_, at| now.saturating_duration_since(*at) < UNKNOWN_KEY_LIFETIME);
         }
-        if self.unknown.len() < MOST_UNKNOWN {
+        if self.unknown.len() < MAX_UNKNOWN {
             self.unknown.insert(id.to_owned(), now);
         }
     }
 }
 
 /// Returns whether the key may verify signatures of the algorithm.
-fn fits(jwk: &Jwk, algorithm: Algorithm) -> bool {
+fn is_usable_for(jwk: &Jwk, algorithm: Algorithm) -> bool {
     let named = jwk.common.key_algorithm.map(|named| named.to_string());
     named.is_none_or(|named| named == format!("{algorithm:?}"))
         && jwk.common.public_key_use != Some(PublicKeyUse::Encryption)
@@ -145,10 +151,10 @@ mod tests {
 
     fn look(cache: &mut KeyCache, id: &str, now: Instant) -> &'static str {
         match cache.look_up(id, Algorithm::ES256, now) {
-            LookUp::Found(_) => "found",
-            LookUp::Refused => "refused",
-            LookUp::MustRead => "must read",
-            LookUp::BeingRead => "being read",
+            KeyLookup::Found(_) => "found",
+            KeyLookup::Rejected => "refused",
+            KeyLookup::FetchRequired => "must read",
+            KeyLookup::FetchInProgress => "being read",
         }
     }
 
@@ -158,15 +164,18 @@ mod tests {
         let mut cache = KeyCache::default();
         assert_eq!(look(&mut cache, "a", start), "must read");
         assert_eq!(look(&mut cache, "a", start), "being read");
-        cache.end_read(Some(set("a")), start);
+        cache.end_fetch(Some(set("a")), start);
         assert_eq!(look(&mut cache, "a", start), "found");
-        let later = start + PAUSE;
+        let later = start + MIN_FETCH_INTERVAL;
         assert_eq!(look(&mut cache, "b", later), "must read");
         assert_eq!(look(&mut cache, "a", later), "found");
         assert_eq!(look(&mut cache, "c", later), "being read");
         // Read long ago, with an issuer that can't be reached: still there, for a day.
-        cache.end_read(None, later);
-        assert_eq!(look(&mut cache, "a", start + STALE_AFTER - PAUSE), "found");
+        cache.end_fetch(None, later);
+        assert_eq!(
+            look(&mut cache, "a", start + STALE_AFTER - MIN_FETCH_INTERVAL),
+            "found"
+        );
         assert_eq!(look(&mut cache, "a", start + STALE_AFTER), "must read");
     }
 
@@ -174,17 +183,23 @@ mod tests {
     fn unknown_keys_make_the_issuer_be_asked_seldom() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
-        assert!(cache.begin_read(start));
-        cache.end_read(Some(set("a")), start);
-        assert_eq!(look(&mut cache, "b", start + PAUSE / 2), "refused");
-        assert_eq!(look(&mut cache, "b", start + PAUSE), "must read");
-        cache.end_read(Some(set("a")), start + PAUSE);
-        cache.note_unknown("b", start + PAUSE);
-        let after = start + PAUSE * 2;
+        assert!(cache.begin_fetch(start));
+        cache.end_fetch(Some(set("a")), start);
+        assert_eq!(
+            look(&mut cache, "b", start + MIN_FETCH_INTERVAL / 2),
+            "refused"
+        );
+        assert_eq!(
+            look(&mut cache, "b", start + MIN_FETCH_INTERVAL),
+            "must read"
+        );
+        cache.end_fetch(Some(set("a")), start + MIN_FETCH_INTERVAL);
+        cache.record_unknown("b", start + MIN_FETCH_INTERVAL);
+        let after = start + MIN_FETCH_INTERVAL * 2;
         assert_eq!(look(&mut cache, "b", after), "refused");
         assert_eq!(look(&mut cache, "c", after), "must read");
         // The read for another key brings it.
-        cache.end_read(Some(set("b")), after);
+        cache.end_fetch(Some(set("b")), after);
         assert_eq!(look(&mut cache, "b", after), "found");
     }
 
@@ -192,22 +207,25 @@ mod tests {
     fn an_issuer_that_can_not_be_read_makes_no_key_unknown() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
-        assert!(cache.begin_read(start));
-        cache.end_read(None, start);
-        cache.note_unknown("a", start);
-        assert_eq!(look(&mut cache, "a", start + PAUSE), "must read");
+        assert!(cache.begin_fetch(start));
+        cache.end_fetch(None, start);
+        cache.record_unknown("a", start);
+        assert_eq!(
+            look(&mut cache, "a", start + MIN_FETCH_INTERVAL),
+            "must read"
+        );
     }
 
     #[test]
     fn remembered_unknown_keys_are_bounded() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
-        cache.end_read(Some(set("a")), start);
-        for number in 0..MOST_UNKNOWN * 2 {
-            cache.note_unknown(&number.to_string(), start);
+        cache.end_fetch(Some(set("a")), start);
+        for number in 0..MAX_UNKNOWN * 2 {
+            cache.record_unknown(&number.to_string(), start);
         }
-        assert_eq!(cache.unknown.len(), MOST_UNKNOWN);
-        cache.note_unknown("late", start + UNKNOWN_FOR);
+        assert_eq!(cache.unknown.len(), MAX_UNKNOWN);
+        cache.record_unknown("late", start + UNKNOWN_KEY_LIFETIME);
         assert_eq!(cache.unknown.len(), 1);
     }
 
@@ -216,19 +234,22 @@ mod tests {
         let start = Instant::now();
         let mut cache = KeyCache::default();
         assert_eq!(look(&mut cache, "a", start), "must read");
-        assert_eq!(look(&mut cache, "a", start + LOST_AFTER), "must read");
+        assert_eq!(
+            look(&mut cache, "a", start + FETCH_ABANDONED_AFTER),
+            "must read"
+        );
     }
 
     #[test]
     fn a_key_for_another_algorithm_or_for_encryption_does_not_count() {
         let now = Instant::now();
         let mut cache = KeyCache::default();
-        cache.end_read(Some(set("a")), now);
-        assert!(cache.find("a", Algorithm::ES256, now).is_some());
-        assert!(cache.find("a", Algorithm::RS256, now).is_none());
+        cache.end_fetch(Some(set("a")), now);
+        assert!(cache.cached_key("a", Algorithm::ES256, now).is_some());
+        assert!(cache.cached_key("a", Algorithm::RS256, now).is_none());
         let mut other = set("a");
         other.keys[0].common.public_key_use = Some(PublicKeyUse::Encryption);
-        cache.end_read(Some(other), now);
-        assert!(cache.find("a", Algorithm::ES256, now).is_none());
+        cache.end_fetch(Some(other), now);
+        assert!(cache.cached_key("a", Algorithm::ES256, now).is_none());
     }
 }

@@ -26,17 +26,17 @@ use crate::{
     auth::{
         Credential,
         oidc::{
-            keys::{KeyCache, LookUp, REFRESH_AFTER},
-            token::Unverified,
+            keys::{KeyCache, KeyLookup, REFRESH_AFTER},
+            token::UnverifiedToken,
         },
     },
     outbound::{self, CALL_TIMEOUT},
 };
 
 /// Largest answer of an issuer, in bytes.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
 /// Time that a token waits for its key to be read. A read takes no longer than [`CALL_TIMEOUT`].
-const LONGEST_WAIT: Duration = Duration::from_secs(6);
+const MAX_FETCH_WAIT: Duration = Duration::from_secs(6);
 /// Time after which keys that could not be refreshed are read again.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
@@ -51,7 +51,7 @@ struct Issuer {
     /// Never locked while the issuer is asked.
     keys: Mutex<KeyCache>,
     /// Reads that have ended, with the outcome of the last: whether it brought keys.
-    reads: watch::Sender<(u64, bool)>,
+    fetch_results: watch::Sender<(u64, bool)>,
 }
 
 #[derive(Deserialize)]
@@ -75,7 +75,7 @@ impl Issuers {
                 settings: settings.clone(),
                 client,
                 keys: Mutex::default(),
-                reads: watch::channel((0, false)).0,
+                fetch_results: watch::channel((0, false)).0,
             };
             issuers.insert(settings.url.clone(), Arc::new(issuer));
         }
@@ -86,7 +86,7 @@ impl Issuers {
     ///
     /// What is wrong in form, or of an issuer that is not trusted, is refused before anything is fetched.
     pub async fn verify(&self, token: &str) -> Option<Credential> {
-        let unverified = match Unverified::parse(token) {
+        let unverified = match UnverifiedToken::parse(token) {
             Ok(unverified) => unverified,
             Err(reason) => {
                 debug!("oidc: token refused reason={reason:?}");
@@ -110,7 +110,11 @@ impl Issuers {
 }
 
 impl Issuer {
-    async fn verify(self: &Arc<Self>, token: &str, unverified: &Unverified) -> Result<Credential> {
+    async fn verify(
+        self: &Arc<Self>,
+        token: &str,
+        unverified: &UnverifiedToken,
+    ) -> Result<Credential> {
         let key = self.key(unverified).await?;
         let mut validation = Validation::new(unverified.algorithm);
         validation.set_audience(&[&self.settings.audience]);
@@ -120,36 +124,37 @@ impl Issuer {
         validation.validate_exp = false;
         let claims = decode::<Map<String, Value>>(token, &key, &validation)?.claims;
         let now = Timestamp::now();
-        token::credential(&self.settings.url, &claims, now).map_err(|reason| anyhow!(reason))
+        token::credential_from_claims(&self.settings.url, &claims, now)
+            .map_err(|reason| anyhow!(reason))
     }
 
     /// Returns the key of a token. One that is in the cache is returned at once; for any other the issuer is asked, by
     /// one task for all who wait, and not too often.
-    async fn key(self: &Arc<Self>, token: &Unverified) -> Result<DecodingKey> {
+    async fn key(self: &Arc<Self>, token: &UnverifiedToken) -> Result<DecodingKey> {
         let (id, algorithm) = (&token.key_id, token.algorithm);
         // Subscribed before the look-up, so that the end of a read that is under way then is not missed.
-        let mut reads = self.reads.subscribe();
+        let mut reads = self.fetch_results.subscribe();
         let found = self.keys().look_up(id, algorithm, Instant::now());
-        let asked = match found {
-            LookUp::Found(key) => return Ok(key),
-            LookUp::Refused => anyhow::bail!("its key is not one of the issuer's"),
+        let started_fetch = match found {
+            KeyLookup::Found(key) => return Ok(key),
+            KeyLookup::Rejected => anyhow::bail!("its key is not one of the issuer's"),
             // In a task of its own: the read goes on though the one who asked for it may be gone.
-            LookUp::MustRead => {
-                tokio::spawn(Arc::clone(self).read());
+            KeyLookup::FetchRequired => {
+                tokio::spawn(Arc::clone(self).fetch_keys());
                 true
             }
-            LookUp::BeingRead => false,
+            KeyLookup::FetchInProgress => false,
         };
-        let ended = tokio::time::timeout(LONGEST_WAIT, reads.changed()).await;
-        ended.context("its key took too long to be read")??;
+        let fetched = tokio::time::timeout(MAX_FETCH_WAIT, reads.changed()).await;
+        fetched.context("its key took too long to be read")??;
         let mut keys = self.keys();
         let now = Instant::now();
-        if let Some(key) = keys.find(id, algorithm, now) {
+        if let Some(key) = keys.cached_key(id, algorithm, now) {
             return Ok(key);
         }
         // A read that was under way before may have been too early for this key.
-        if asked {
-            keys.note_unknown(id, now);
+        if started_fetch {
+            keys.record_unknown(id, now);
         }
         anyhow::bail!("its key is not one of the issuer's")
     }
@@ -159,30 +164,30 @@ impl Issuer {
     }
 
     /// Reads the keys, whose read has begun, and has them refreshed from then on.
-    async fn read(self: Arc<Self>) {
+    async fn fetch_keys(self: Arc<Self>) {
         let url = &self.settings.url;
-        let outcome = tokio::time::timeout(CALL_TIMEOUT, self.fetch()).await;
+        let outcome = tokio::time::timeout(CALL_TIMEOUT, self.discover_keys()).await;
         let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it took too long")));
-        let (count, went_well) = *self.reads.borrow();
+        let (count, previous_succeeded) = *self.fetch_results.borrow();
         let set = match outcome {
             Ok(set) => {
-                if !went_well {
+                if !previous_succeeded {
                     info!("oidc: keys read issuer={url} keys={}", set.keys.len());
                 }
                 Some(set)
             }
             Err(error) => {
                 // Once, not for every token that comes meanwhile.
-                if went_well || count == 0 {
+                if previous_succeeded || count == 0 {
                     warn!("oidc: keys not read issuer={url} error={error:#}");
                 }
                 None
             }
         };
-        let goes_well = set.is_some();
-        let first = goes_well && self.keys().is_empty();
-        self.keys().end_read(set, Instant::now());
-        self.reads.send_replace((count + 1, goes_well));
+        let succeeded = set.is_some();
+        let first = succeeded && self.keys().is_empty();
+        self.keys().end_fetch(set, Instant::now());
+        self.fetch_results.send_replace((count + 1, succeeded));
         if first {
             let issuer = Arc::downgrade(&self);
             tokio::spawn(async move {
@@ -203,13 +208,13 @@ impl Issuer {
     /// The future is boxed, since [`Self::read`] starts the task that calls this.
     fn refresh(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Duration> + Send>> {
         Box::pin(async move {
-            if !self.keys().begin_read(Instant::now()) {
+            if !self.keys().begin_fetch(Instant::now()) {
                 return RETRY_AFTER;
             }
-            let reads = self.reads.subscribe();
-            self.read().await;
-            let (_, went_well) = *reads.borrow();
-            if went_well {
+            let reads = self.fetch_results.subscribe();
+            self.fetch_keys().await;
+            let (_, succeeded) = *reads.borrow();
+            if succeeded {
                 REFRESH_AFTER
             } else {
                 RETRY_AFTER
@@ -217,7 +222,7 @@ impl Issuer {
         })
     }
 
-    async fn fetch(&self) -> Result<JwkSet> {
+    async fn discover_keys(&self) -> Result<JwkSet> {
         let base = self.settings.url.trim_end_matches('/');
         let discovery: Discovery = self
             .get(&format!("{base}/.well-known/openid-configuration"))
@@ -235,7 +240,7 @@ impl Issuer {
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await? {
             anyhow::ensure!(
-                body.len() + chunk.len() <= MOST_BYTES,
+                body.len() + chunk.len() <= MAX_RESPONSE_BYTES,
                 "{url:?} answers too much"
             );
             body.extend_from_slice(&chunk);

@@ -15,22 +15,22 @@ use crate::{
 };
 
 /// Largest token, in bytes.
-const MOST_BYTES: usize = 16 << 10;
+const MAX_TOKEN_BYTES: usize = 16 << 10;
 /// Claims of a token that are looked at, counting each member of a list. More would make every request of the
 /// caller slow for others, since identities are looked up while the state is locked.
 const MAX_CLAIMS: usize = 256;
 /// Longest key id, and longest subject, in bytes. OpenID Connect Core 1.0, section 2, has 255 for a subject.
-const MOST_NAME: usize = 255;
+const MAX_NAME: usize = 255;
 /// Difference between the clocks of issuer and gateway that is tolerated.
 const LEEWAY: SignedDuration = SignedDuration::from_secs(30);
 /// Longest time from now that a token may be valid for.
-const LONGEST_VALIDITY: SignedDuration = SignedDuration::from_hours(366 * 24);
+const MAX_VALIDITY: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// Longest name in parentheses behind a principal's identity, in characters.
-const MOST_SHOWN: usize = 80;
+const MAX_DISPLAY_NAME: usize = 80;
 
 /// Token whose form was checked, and nothing else: signature and claims may be anybody's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unverified {
+pub(super) struct UnverifiedToken {
     /// Issuer that the token says it is of.
     pub(super) issuer: String,
     /// Key that it says it is signed with.
@@ -47,14 +47,14 @@ struct Header {
     crit: Option<Value>,
 }
 
-impl Unverified {
+impl UnverifiedToken {
     /// Reads the parts of a token that say which key verifies it.
     ///
     /// # Errors
     /// Says why the token can't be one that is accepted: size, form, type (RFC 8725, section 3.11), algorithm, a
     /// missing key id, or extensions that must be understood (RFC 7515, section 4.1.11).
     pub(super) fn parse(token: &str) -> Result<Self, &'static str> {
-        if token.len() > MOST_BYTES {
+        if token.len() > MAX_TOKEN_BYTES {
             return Err("it is too large");
         }
         let mut parts = token.split('.');
@@ -85,7 +85,7 @@ impl Unverified {
             return Err("its type is neither JWT nor at+jwt");
         }
         let key_id = header.kid.ok_or("it does not name its key (kid)")?;
-        if key_id.is_empty() || key_id.len() > MOST_NAME || key_id.chars().any(char::is_control) {
+        if key_id.is_empty() || key_id.len() > MAX_NAME || key_id.chars().any(char::is_control) {
             return Err("its key id is no text of at most 255 bytes");
         }
         let payload = URL_SAFE_NO_PAD.decode(payload).ok();
@@ -118,26 +118,26 @@ fn is_accepted_type(text: &str) -> bool {
 /// # Errors
 /// Says why the token is refused: a time that can't be represented, is past, not yet come or too far ahead, or a
 /// subject that is missing or too long.
-pub(super) fn credential(
+pub(super) fn credential_from_claims(
     issuer: &str,
     token: &Map<String, Value>,
     now: Timestamp,
 ) -> Result<Credential, String> {
-    let until = time(token, "exp")?.ok_or("it has no exp")?;
+    let until = claim_time(token, "exp")?.ok_or("it has no exp")?;
     if until <= now {
         return Err("it has expired".to_owned());
     }
-    if until.duration_since(now) > LONGEST_VALIDITY {
+    if until.duration_since(now) > MAX_VALIDITY {
         return Err("it is valid for more than 366 days".to_owned());
     }
     for claim in ["nbf", "iat"] {
-        if time(token, claim)?.is_some_and(|from| from.duration_since(now) > LEEWAY) {
+        if claim_time(token, claim)?.is_some_and(|from| from.duration_since(now) > LEEWAY) {
             return Err(format!("its {claim} has not come yet"));
         }
     }
     let subject = token.get("sub").and_then(Value::as_str);
     let subject = subject.ok_or("it has no subject (sub)")?;
-    if subject.is_empty() || subject.len() > MOST_NAME {
+    if subject.is_empty() || subject.len() > MAX_NAME {
         return Err("its subject (sub) is no text of at most 255 bytes".to_owned());
     }
     let email_is_verified = token.get("email_verified") == Some(&Value::Bool(true));
@@ -169,9 +169,9 @@ pub(super) fn credential(
     }
     let text = |claim: &str| token.get(claim).and_then(Value::as_str);
     let chosen = text("preferred_username").or_else(|| text("email").filter(|_| email_is_verified));
-    let chosen = chosen.map(|name| sanitized(name, MOST_SHOWN));
+    let display_name = chosen.map(|name| sanitized(name, MAX_DISPLAY_NAME));
     let identity = format!("oidc:{issuer}#{}", encoded(subject));
-    let name = match chosen.filter(|name| !name.is_empty()) {
+    let name = match display_name.filter(|name| !name.is_empty()) {
         Some(chosen) => format!("{identity} ({chosen})"),
         None => identity.clone(),
     };
@@ -179,12 +179,12 @@ pub(super) fn credential(
         identity,
         name,
         claims,
-        until,
+        expires_at: until,
     })
 }
 
 /// Returns the time in a claim (NumericDate, RFC 7519, section 2), in whole seconds, rounded down.
-fn time(token: &Map<String, Value>, claim: &str) -> Result<Option<Timestamp>, String> {
+fn claim_time(token: &Map<String, Value>, claim: &str) -> Result<Option<Timestamp>, String> {
     let wrong = || format!("its {claim} is no time that can be represented");
     let number = match token.get(claim) {
         None => return Ok(None),
@@ -220,16 +220,16 @@ mod tests {
         format!("{}.{}.c2ln", part(header), part(payload))
     }
 
-    fn judged(mut claims: Value) -> Result<Credential, String> {
+    fn validate(mut claims: Value) -> Result<Credential, String> {
         let map = claims.as_object_mut().unwrap();
         map.entry("sub").or_insert(json!("u1"));
         map.entry("exp").or_insert(json!(NOW + 600));
         let now = Timestamp::from_second(NOW).unwrap();
-        credential("https://idp", map, now)
+        credential_from_claims("https://idp", map, now)
     }
 
     fn claims_of(claims: Value) -> Vec<String> {
-        let Ok(Credential::Claims { claims, .. }) = judged(claims) else {
+        let Ok(Credential::Claims { claims, .. }) = validate(claims) else {
             panic!("claims");
         };
         let shown = claims.iter().map(|c| format!("{}={}", c.claim, c.value));
@@ -238,8 +238,8 @@ mod tests {
         shown
     }
 
-    fn name_of(claims: Value) -> (String, String) {
-        let Ok(Credential::Claims { identity, name, .. }) = judged(claims) else {
+    fn principal_name(claims: Value) -> (String, String) {
+        let Ok(Credential::Claims { identity, name, .. }) = validate(claims) else {
             panic!("claims");
         };
         (identity, name)
@@ -249,7 +249,7 @@ mod tests {
     fn garbage_is_refused_before_a_key_is_looked_up() {
         let payload = json!({ "iss": "https://idp" });
         let good = json!({ "alg": "ES256", "kid": "k", "typ": "JWT" });
-        let parsed = Unverified::parse(&parts(&good, &payload)).unwrap();
+        let parsed = UnverifiedToken::parse(&parts(&good, &payload)).unwrap();
         assert_eq!((&*parsed.issuer, &*parsed.key_id), ("https://idp", "k"));
         for (header, payload) in [
             (json!({ "alg": "none", "kid": "k" }), &payload),
@@ -277,7 +277,10 @@ mod tests {
             ),
         ] {
             let token = parts(&header, payload);
-            assert!(Unverified::parse(&token).is_err(), "{header} {payload}");
+            assert!(
+                UnverifiedToken::parse(&token).is_err(),
+                "{header} {payload}"
+            );
         }
         let whole = parts(&good, &payload);
         let (unsigned, _) = whole.rsplit_once('.').unwrap();
@@ -288,7 +291,7 @@ mod tests {
             &format!("{unsigned}."),
             &format!("{whole}.x"),
         ] {
-            assert!(Unverified::parse(token).is_err(), "{token}");
+            assert!(UnverifiedToken::parse(token).is_err(), "{token}");
         }
     }
 
@@ -297,14 +300,16 @@ mod tests {
         for typ in ["JWT", "jwt", "at+jwt", "application/at+jwt", "AT+JWT"] {
             let header = json!({ "alg": "ES256", "kid": "k", "typ": typ });
             let token = parts(&header, &json!({ "iss": "https://idp" }));
-            assert!(Unverified::parse(&token).is_ok(), "{typ}");
+            assert!(UnverifiedToken::parse(&token).is_ok(), "{typ}");
         }
     }
 
     #[test]
     fn a_token_ends_at_a_time_that_can_be_represented() {
-        let until = |exp: Value| match judged(json!({ "exp": exp })) {
-            Ok(Credential::Claims { until, .. }) => Some(until.as_second()),
+        let until = |exp: Value| match validate(json!({ "exp": exp })) {
+            Ok(Credential::Claims {
+                expires_at: until, ..
+            }) => Some(until.as_second()),
             _ => None,
         };
         assert_eq!(until(json!(NOW + 600)), Some(NOW + 600));
@@ -331,7 +336,7 @@ mod tests {
     #[test]
     fn a_token_is_refused_before_its_time_and_for_times_that_are_none() {
         for claim in ["nbf", "iat"] {
-            let with = |value: Value| judged(json!({ claim: value })).is_ok();
+            let with = |value: Value| validate(json!({ claim: value })).is_ok();
             assert!(
                 with(json!(NOW)) && with(json!(NOW + 30)) && with(json!(0.5)),
                 "{claim}"
@@ -352,7 +357,7 @@ mod tests {
     fn an_email_address_counts_only_when_the_issuer_has_verified_it() {
         let with = |verified: Value| {
             let claims = json!({ "email": "kim@a.example", "email_verified": verified });
-            let shown = name_of(claims.clone()).1.contains("kim");
+            let shown = principal_name(claims.clone()).1.contains("kim");
             let counts = claims_of(claims).contains(&"email=kim@a.example".to_owned());
             assert_eq!(shown, counts);
             counts
@@ -365,18 +370,19 @@ mod tests {
 
     #[test]
     fn principals_are_named_by_issuer_and_subject_whatever_they_call_themselves() {
-        let plain = name_of(json!({ "sub": "u1" }));
+        let plain = principal_name(json!({ "sub": "u1" }));
         assert_eq!(plain.0, "oidc:https://idp#u1");
         assert_eq!(plain.0, plain.1);
-        let called = name_of(json!({ "sub": "u1", "preferred_username": "kim" }));
+        let called = principal_name(json!({ "sub": "u1", "preferred_username": "kim" }));
         assert_eq!(called, (plain.0, "oidc:https://idp#u1 (kim)".to_owned()));
         // A subject that imitates another's name.
-        let liar = name_of(json!({ "sub": "u1 (kim)" }));
+        let liar = principal_name(json!({ "sub": "u1 (kim)" }));
         assert_eq!(liar.1, "oidc:https://idp#u1%20(kim)");
-        let hidden = name_of(json!({ "sub": "u2", "preferred_username": "\u{202e}\u{1b}[2K\n" }));
+        let hidden =
+            principal_name(json!({ "sub": "u2", "preferred_username": "\u{202e}\u{1b}[2K\n" }));
         assert_eq!(hidden.1, "oidc:https://idp#u2 ([2K)");
         for wrong in [json!(""), json!(7), json!("x".repeat(256))] {
-            assert!(judged(json!({ "sub": wrong })).is_err());
+            assert!(validate(json!({ "sub": wrong })).is_err());
         }
     }
 

@@ -1,4 +1,4 @@
-//! `gateway apply` and `gateway export`.
+//! `plgw apply` and `plgw export`.
 
 use std::{
     fs,
@@ -13,18 +13,18 @@ use serde_json::Value;
 use crate::{
     api::apply::Applied,
     cli::{
-        client::Client,
+        client::CliContext,
         output::{Format, yaml},
-        terminal::{Piece, print, print_pieces},
+        terminal::{StyledText, print, print_pieces},
     },
     model::{
         manifest::Manifest,
-        operations::{Difference, Fate},
+        operations::{DiffAction, ObjectDiff},
     },
 };
 
 #[derive(Args, Clone, Debug)]
-pub(in crate::cli) struct Apply {
+pub(in crate::cli) struct ApplyArguments {
     /// The manifest: YAML (several documents are one), JSON or TOML; - for standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
@@ -39,9 +39,9 @@ pub(in crate::cli) struct Apply {
     force: bool,
 }
 
-pub(in crate::cli) async fn apply(client: &Client, arguments: Apply) -> Result<()> {
+pub(in crate::cli) async fn apply(client: &CliContext, arguments: ApplyArguments) -> Result<()> {
     let manifest = read(&arguments.file)?;
-    let Apply {
+    let ApplyArguments {
         dry_run,
         prune,
         force,
@@ -52,13 +52,13 @@ pub(in crate::cli) async fn apply(client: &Client, arguments: Apply) -> Result<(
         .apply(Some(dry_run), Some(prune), Some(force), &manifest)
         .await?;
     match client.format {
-        Format::Table => print_pieces(&shown(&applied, dry_run)),
+        Format::Table => print_pieces(&render_diff(&applied, dry_run)),
         Format::Json => print(&(serde_json::to_string_pretty(&applied)? + "\n")),
         Format::Yaml => print(&yaml(&applied)?),
     }
 }
 
-pub(in crate::cli) async fn export(client: &Client) -> Result<()> {
+pub(in crate::cli) async fn export(client: &CliContext) -> Result<()> {
     let manifest = client.api.export().await?;
     match client.format {
         // What can be read back, and by people too.
@@ -92,51 +92,51 @@ fn read(path: &Path) -> Result<Manifest> {
             .collect::<Result<Vec<Value>, _>>()
             .with_context(|| format!("{shown} is no YAML"))?
     };
-    let mut whole = Manifest::default();
+    let mut manifest = Manifest::default();
     for value in values {
         if value.is_null() {
             continue;
         }
         let part: Manifest = serde_path_to_error::deserialize(value).map_err(|error| {
-            let place = error.path().to_string();
-            anyhow::anyhow!("{shown}, at {place}: {}", error.into_inner())
+            let path = error.path().to_string();
+            anyhow::anyhow!("{shown}, at {path}: {}", error.into_inner())
         })?;
-        whole.tenants.extend(part.tenants);
-        whole.identities.extend(part.identities);
-        whole.networks.extend(part.networks);
-        whole.services.extend(part.services);
-        whole.endpoints.extend(part.endpoints);
-        whole.connections.extend(part.connections);
+        manifest.tenants.extend(part.tenants);
+        manifest.identities.extend(part.identities);
+        manifest.networks.extend(part.networks);
+        manifest.services.extend(part.services);
+        manifest.endpoints.extend(part.endpoints);
+        manifest.connections.extend(part.connections);
     }
-    let empty = serde_json::to_value(&whole)?
+    let empty = serde_json::to_value(&manifest)?
         .as_object()
         .is_none_or(serde_json::Map::is_empty);
     if empty {
         // With --prune it would delete everything.
         bail!("{shown} holds nothing");
     }
-    Ok(whole)
+    Ok(manifest)
 }
 
 /// Returns the difference as lines for people.
-fn shown(applied: &Applied, dry_run: bool) -> Vec<Vec<Piece>> {
-    let plain = |text: String| vec![Piece { colour: None, text }];
+fn render_diff(applied: &Applied, dry_run: bool) -> Vec<Vec<StyledText>> {
+    let plain = |text: String| vec![StyledText { colour: None, text }];
     let mut lines = Vec::new();
     let mut counts = [0; 3];
-    for Difference {
-        fate,
+    for ObjectDiff {
+        action: fate,
         kind,
         object,
         fields,
     } in &applied.differences
     {
-        let (place, colour, sign) = match fate {
-            Fate::Create => (0, 32, "+"),
-            Fate::Update => (1, 33, "~"),
-            Fate::Delete => (2, 31, "-"),
+        let (index, colour, sign) = match fate {
+            DiffAction::Create => (0, 32, "+"),
+            DiffAction::Update => (1, 33, "~"),
+            DiffAction::Delete => (2, 31, "-"),
         };
-        counts[place] += 1;
-        lines.push(vec![Piece {
+        counts[index] += 1;
+        lines.push(vec![StyledText {
             colour: Some(colour),
             text: format!("{sign} {kind} {object}"),
         }]);

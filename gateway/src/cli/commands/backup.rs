@@ -1,4 +1,4 @@
-//! `gateway backup` and `gateway restore`.
+//! `plgw backup` and `plgw restore`.
 
 use std::{
     fs,
@@ -12,9 +12,9 @@ use clap::Args;
 use jiff::Timestamp;
 
 use crate::{
-    agent::{STORE, backups::unfit},
+    agent::{STORE_FILE, backups::restore_problem},
     cli::{
-        client::Client,
+        client::CliContext,
         output::Table,
         terminal::{notice, print},
     },
@@ -23,15 +23,15 @@ use crate::{
     lock::Lock,
     model::{ConnectionState, Principal, RandomIdentifiers, VersionKey},
     store::{
-        self, Backup, Before, Entry, Loaded, Replacing, RestorePlan, Restored, Sqlite, Store as _,
-        StoreError, backup::MOST_BYTES, restored,
+        self, Backup, Baseline, Entry, PreparedRestore, RestorePlan, RestoreTarget, Sqlite,
+        Store as _, StoreContents, StoreError, backup::MAX_BYTES, prepare_restore,
     },
 };
 
 /// What is asked for beside the file.
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct RestoreArguments {
-    /// The file, which `gateway backup` wrote
+    /// The file, which `plgw backup` wrote
     pub(in crate::cli) file: PathBuf,
     /// Change nothing, only show what would change
     #[arg(long)]
@@ -48,25 +48,25 @@ pub(in crate::cli) struct RestoreArguments {
 }
 
 /// Writes the whole store to a file that only its owner can read.
-pub(in crate::cli) async fn backup(client: &Client, file: PathBuf) -> Result<()> {
+pub(in crate::cli) async fn backup(client: &CliContext, file: PathBuf) -> Result<()> {
     let shown = file.display();
     // Not over an older one that may be the only good one.
-    let mut to = fs::OpenOptions::new()
+    let mut output = fs::OpenOptions::new()
         .create_new(true)
         .write(true)
         .mode(0o600)
         .open(&file)
         .with_context(|| format!("could not make the file {shown}"))?;
     let written = match client.api.backup().await {
-        Ok(content) => to
+        Ok(content) => output
             .write_all(&content)
-            .and_then(|()| to.sync_all())
+            .and_then(|()| output.sync_all())
             .with_context(|| format!("could not write to {shown}"))
             .map(|()| content.len()),
         Err(error) => Err(error),
     };
     match written {
-        Ok(length) => client.say(&format!(
+        Ok(length) => client.print_message(&format!(
             "{length} bytes in {shown}: keep it safe, it holds secrets"
         )),
         Err(error) => {
@@ -77,7 +77,10 @@ pub(in crate::cli) async fn backup(client: &Client, file: PathBuf) -> Result<()>
 }
 
 /// Puts a backup in the place of everything, with the agent running.
-pub(in crate::cli) async fn restore(client: &Client, arguments: &RestoreArguments) -> Result<()> {
+pub(in crate::cli) async fn restore(
+    client: &CliContext,
+    arguments: &RestoreArguments,
+) -> Result<()> {
     let RestoreArguments {
         file,
         dry_run,
@@ -92,7 +95,7 @@ pub(in crate::cli) async fn restore(client: &Client, arguments: &RestoreArgument
         let plan = api
             .restore(Some(true), Some(*foreign), content.clone())
             .await?;
-        client.show(&plan, shown)?;
+        client.show(&plan, render_plan)?;
         if *dry_run {
             return Ok(());
         }
@@ -100,23 +103,24 @@ pub(in crate::cli) async fn restore(client: &Client, arguments: &RestoreArgument
     }
     let plan = api.restore(Some(false), Some(*foreign), content).await?;
     if *yes {
-        client.show(&plan, shown)?;
+        client.show(&plan, render_plan)?;
     }
-    client.say(&format!("{} is restored, and in force", file.display()))
+    client.print_message(&format!("{} is restored, and in force", file.display()))
 }
 
 /// Does the same without an agent: the store is put aside, and one made of the backup takes its place.
 pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArguments) -> Result<()> {
-    files::narrow_umask();
+    files::restrict_umask();
     let _lock = Lock::for_maintenance(&config.state_dir, &config.bpf_dir)?;
     let shown = arguments.file.display();
-    let at = config.state_dir.join(STORE);
-    files::check_store(&at)?;
-    let backup = store::read_backup(&read(&arguments.file)?).map_err(unfit)?;
-    let exists = at.exists();
-    let prepared = prepare(config, &at, backup, arguments.foreign).map_err(unfit)?;
-    print(&self::shown(&prepared.plan).text())?;
-    let known = prepared.kept.is_some() || !exists;
+    let store_path = config.state_dir.join(STORE_FILE);
+    files::check_store(&store_path)?;
+    let backup = store::read_backup(&read(&arguments.file)?).map_err(restore_problem)?;
+    let exists = store_path.exists();
+    let prepared =
+        prepare(config, &store_path, backup, arguments.foreign).map_err(restore_problem)?;
+    print(&render_plan(&prepared.plan).render())?;
+    let known = prepared.current_header.is_some() || !exists;
     if !known {
         print(
             "What is in the store can't be read. Which connections were ended since the backup is not \
@@ -131,13 +135,13 @@ pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArgume
         confirm()?;
     }
     let new = config.state_dir.join(".restore-offline");
-    let written = write(&new, &prepared);
+    let written = write_store(&new, &prepared);
     if let Err(error) = written {
-        remove(&new)?;
+        remove_store(&new)?;
         return Err(error);
     }
     let old = config.state_dir.join("state.db.before-restore");
-    exchange(&at, &new, &old)?;
+    swap_stores(&store_path, &new, &old)?;
     print(&format!("{shown} is restored. Start the agent.\n"))?;
     if exists {
         print(&format!("The store that was there is {}.\n", old.display()))?;
@@ -146,26 +150,29 @@ pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArgume
 }
 
 /// A backup that is fit to take the store's place.
-struct Prepared {
-    backup: store::backup::Header,
+struct OfflineRestore {
+    backup_header: store::backup::Header,
     entries: Vec<Entry>,
     plan: RestorePlan,
     /// Identity and seed of the store that is there, if it can be read: they stay.
-    kept: Option<store::backup::Header>,
+    current_header: Option<store::backup::Header>,
 }
 
 fn prepare(
     config: &Config,
-    at: &Path,
+    store_path: &Path,
     backup: Backup,
     foreign: bool,
-) -> Result<Prepared, StoreError> {
-    let read = |there: Sqlite| -> Result<(Backup, Loaded), StoreError> {
-        let there = store::back_up(&there, Timestamp::now())?;
-        let loaded = store::interpret(there.entries.clone(), VersionKey::default())?;
-        Ok((there, loaded))
+) -> Result<OfflineRestore, StoreError> {
+    let read = |current: Sqlite| -> Result<(Backup, StoreContents), StoreError> {
+        let current = store::back_up(&current, Timestamp::now())?;
+        let loaded = store::decode_entries(current.entries.clone(), VersionKey::default())?;
+        Ok((current, loaded))
     };
-    let there = match at.exists().then(|| Sqlite::open(at).and_then(read)) {
+    let current = match store_path
+        .exists()
+        .then(|| Sqlite::open(store_path).and_then(read))
+    {
         None => None,
         Some(Ok(there)) => Some(there),
         // What can't be read can't be compared. Any other failure, such as a full disk, may pass.
@@ -177,7 +184,7 @@ fn prepare(
         )) => None,
         Some(Err(error)) => return Err(error),
     };
-    let before = there.as_ref().map(|(_, loaded)| Before {
+    let baseline = current.as_ref().map(|(_, loaded)| Baseline {
         state: &loaded.state,
         last_event: {
             let ids = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
@@ -185,70 +192,79 @@ fn prepare(
         },
     });
     let header = backup.header.clone();
-    let replacing = Replacing {
-        store: there.as_ref().map(|(there, _)| there.header.store),
-        foreign,
+    let replacing = RestoreTarget {
+        store: current.as_ref().map(|(there, _)| there.header.store),
+        accept_foreign: foreign,
     };
-    let Restored { mut entries, plan } = restored(
+    let PreparedRestore { mut entries, plan } = prepare_restore(
         backup,
-        before,
+        baseline,
         replacing,
         &Principal::operator("operator", "offline"),
         Timestamp::now(),
-        config.events_kept,
+        config.event_retention,
         &mut RandomIdentifiers,
     )?;
     // Versions go on from where they were.
-    let revisions = there.iter().flat_map(|(there, _)| &there.entries);
+    let revisions = current.iter().flat_map(|(there, _)| &there.entries);
     let last = revisions.map(|entry| entry.revision).max();
     for entry in &mut entries {
         entry.revision = entry.revision.max(last.unwrap_or(0));
     }
-    Ok(Prepared {
-        backup: header,
+    Ok(OfflineRestore {
+        backup_header: header,
         entries,
         plan,
-        kept: there.map(|(there, _)| there.header),
+        current_header: current.map(|(there, _)| there.header),
     })
 }
 
 /// Writes the new store to a file beside the old one.
-fn write(new: &Path, prepared: &Prepared) -> Result<()> {
-    remove(new)?;
+fn write_store(new: &Path, prepared: &OfflineRestore) -> Result<()> {
+    remove_store(new)?;
     let mut store = Sqlite::open(new)?;
-    store.adopt(prepared.kept.as_ref().unwrap_or(&prepared.backup))?;
+    store.adopt_identity(
+        prepared
+            .current_header
+            .as_ref()
+            .unwrap_or(&prepared.backup_header),
+    )?;
     store.replace(&prepared.entries)?;
-    store.settle()?;
+    store.checkpoint()?;
     Ok(())
 }
 
 /// Puts the new store in the place of the old one, which gets another name. At no moment there is none.
-fn exchange(at: &Path, new: &Path, old: &Path) -> Result<()> {
-    let shown = at.display();
-    let aside = || format!("could not put {shown} aside");
-    remove(old)?;
+fn swap_stores(store_path: &Path, new: &Path, old: &Path) -> Result<()> {
+    let shown = store_path.display();
+    let rename_error = || format!("could not put {shown} aside");
+    remove_store(old)?;
     // A log that is left beside the new store would be taken for its own.
-    for suffix in files::BESIDE {
-        match fs::rename(files::beside(at, suffix), files::beside(old, suffix)) {
+    for suffix in files::SQLITE_SUFFIXES {
+        match fs::rename(
+            files::with_suffix(store_path, suffix),
+            files::with_suffix(old, suffix),
+        ) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            moved => moved.with_context(aside)?,
+            moved => moved.with_context(rename_error)?,
         }
     }
-    match fs::hard_link(at, old) {
+    match fs::hard_link(store_path, old) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        linked => linked.with_context(aside)?,
+        linked => linked.with_context(rename_error)?,
     }
-    fs::rename(new, at).with_context(|| format!("could not put the new store at {shown}"))?;
-    let directory = at.parent().unwrap_or(Path::new("."));
+    fs::rename(new, store_path)
+        .with_context(|| format!("could not put the new store at {shown}"))?;
+    let directory = store_path.parent().unwrap_or(Path::new("."));
     fs::File::open(directory)
         .and_then(|directory| directory.sync_all())
         .with_context(|| format!("could not sync {}", directory.display()))
 }
 
 /// Removes a store that may be there, with the files beside it.
-fn remove(path: &Path) -> Result<()> {
-    for suffix in ["", files::BESIDE[0], files::BESIDE[1]] {
-        let path = files::beside(path, suffix);
+fn remove_store(path: &Path) -> Result<()> {
+    for suffix in ["", files::SQLITE_SUFFIXES[0], files::SQLITE_SUFFIXES[1]] {
+        let path = files::with_suffix(path, suffix);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => {
@@ -264,7 +280,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let shown = path.display();
     let mut content = Vec::new();
     fs::File::open(path)
-        .and_then(|file| file.take(MOST_BYTES as u64 + 1).read_to_end(&mut content))
+        .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content))
         .with_context(|| format!("could not read {shown}"))?;
     Ok(content)
 }
@@ -289,10 +305,10 @@ fn confirm() -> Result<()> {
 }
 
 /// Returns a plan for people.
-fn shown(plan: &RestorePlan) -> Table {
+fn render_plan(plan: &RestorePlan) -> Table {
     let yes_no = |yes: bool| if yes { "yes" } else { "no" };
     let mut tables = vec![Table::Fields(vec![
-        ("backup of", plan.made_at.to_string()),
+        ("backup of", plan.created_at.to_string()),
         ("another gateway's", yes_no(plan.foreign).to_owned()),
     ])];
     let rows = plan.changes.iter().map(|changes| {
@@ -303,8 +319,8 @@ fn shown(plan: &RestorePlan) -> Table {
             changes.deleted.to_string(),
         ]
     });
-    let head = vec!["KIND", "CREATED", "UPDATED", "DELETED"];
-    tables.push(Table::Rows(head, rows.collect()));
+    let header = vec!["KIND", "CREATED", "UPDATED", "DELETED"];
+    tables.push(Table::Rows(header, rows.collect()));
     if !plan.connections.is_empty() {
         let state = |state: Option<ConnectionState>| {
             state.map_or_else(|| "-".to_owned(), |state| state.to_string())
@@ -328,8 +344,8 @@ fn shown(plan: &RestorePlan) -> Table {
             let more = plan.connections_changed - named;
             rows.push(vec![format!("and {more} more")]);
         }
-        let head = vec!["CONNECTION", "SERVICE", "NOW", "AFTER"];
-        tables.push(Table::Rows(head, rows));
+        let header = vec!["CONNECTION", "SERVICE", "NOW", "AFTER"];
+        tables.push(Table::Rows(header, rows));
     }
     Table::Several(tables)
 }

@@ -1,12 +1,12 @@
-//! `gateway connection`.
+//! `plgw connection`.
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use crate::{
     api::connections::DecisionRequest,
-    cli::{client::Client, commands::joined, output::Table},
-    client::all,
+    cli::{client::CliContext, commands::joined, output::Table},
+    client::collect_pages,
     model::{ConnectionState, Decision, Reference},
 };
 
@@ -22,15 +22,15 @@ pub(in crate::cli) enum Command {
         state: Option<ConnectionState>,
     },
     /// Let an endpoint's connection carry traffic
-    Approve(Decide),
+    Approve(DecisionArguments),
     /// Refuse a connection, or cut it off; it can be approved later
-    Reject(Decide),
+    Reject(DecisionArguments),
     /// End a connection for good
-    Remove(Decide),
+    Remove(DecisionArguments),
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Decide {
+pub(in crate::cli) struct DecisionArguments {
     /// The endpoint whose connection it is
     #[arg(value_name = "TENANT/ENDPOINT")]
     endpoint: Reference,
@@ -39,13 +39,13 @@ pub(in crate::cli) struct Decide {
     reason: String,
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     let (decision, arguments) = match command {
         Command::List { service, state } => {
             let listed = match service {
                 Some(Reference { tenant, name }) => {
                     let api = &client.api;
-                    all(async |limit, after| {
+                    collect_pages(async |limit, after| {
                         api.list_service_connections(&tenant, &name, limit, after)
                             .await
                     })
@@ -53,7 +53,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 }
                 None => {
                     let api = &client.api;
-                    all(async |limit, after| {
+                    collect_pages(async |limit, after| {
                         api.list_connections(None, state.as_ref(), limit, after)
                             .await
                     })
@@ -71,10 +71,10 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                         connection.request_message.clone(),
                     ]
                 });
-                let head = vec![
+                let header = vec![
                     "ENDPOINT", "ADDRESS", "SERVICE", "STATE", "LINK ID", "MESSAGE",
                 ];
-                Table::Rows(head, rows.collect())
+                Table::Rows(header, rows.collect())
             });
         }
         Command::Approve(arguments) => (Decision::Approve, arguments),

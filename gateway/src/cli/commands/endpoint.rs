@@ -1,4 +1,4 @@
-//! `gateway endpoint`.
+//! `plgw endpoint`.
 
 use std::net::IpAddr;
 
@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use crate::{
     api::view::{AddressStatus, EndpointView},
     cli::{
-        client::Client,
-        commands::{LabelArguments, amount, joined, shown},
+        client::CliContext,
+        commands::{LabelArguments, amount, joined, render_labels},
         output::Table,
     },
-    client::all,
+    client::collect_pages,
     model::{Name, Reference, endpoint::EndpointRequest},
 };
 
@@ -64,7 +64,7 @@ pub(in crate::cli) struct Create {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => {
             let tenant = arguments.endpoint.tenant;
@@ -90,8 +90,11 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         }
         Command::List { tenant } => {
             let endpoints = client
-                .of_tenants(tenant, async |api, tenant| {
-                    all(async |limit, after| api.list_endpoints(tenant, limit, after).await).await
+                .list_across_tenants(tenant, async |api, tenant| {
+                    collect_pages(async |limit, after| {
+                        api.list_endpoints(tenant, limit, after).await
+                    })
+                    .await
                 })
                 .await?;
             client.show(&endpoints, |endpoints| {
@@ -122,7 +125,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 .api
                 .delete_endpoint(&endpoint.tenant, &endpoint.name)
                 .await?;
-            client.gone(&format!("endpoint {endpoint}"))
+            client.print_deleted(&format!("endpoint {endpoint}"))
         }
     }
 }
@@ -185,7 +188,7 @@ fn details(endpoint: &EndpointView) -> Table {
             crossed(counters.packets_to_consumer, counters.bytes_to_consumer),
         ),
         ("dropped", drops.collect::<Vec<_>>().join(", ")),
-        ("labels", shown(&endpoint.meta.labels)),
+        ("labels", render_labels(&endpoint.meta.labels)),
         ("created", endpoint.meta.created_at.to_string()),
     ])
 }
@@ -194,7 +197,7 @@ fn details(endpoint: &EndpointView) -> Table {
 fn addresses(addresses: &[AddressStatus]) -> String {
     let shown = addresses.iter().map(|status| {
         let address = status.address;
-        let station = status.station.as_deref().unwrap_or_default();
+        let station = status.mac_address.as_deref().unwrap_or_default();
         if let Some(problem) = &status.problem {
             return format!("{address} (not in use: {problem})");
         }

@@ -1,11 +1,11 @@
-//! `gateway event`.
+//! `plgw event`.
 
 use anyhow::Result;
 use clap::Subcommand;
 
 use crate::{
     cli::{
-        client::Client,
+        client::CliContext,
         output::{Format, Table, yaml},
         terminal::print,
     },
@@ -29,10 +29,10 @@ pub(in crate::cli) enum Command {
         #[arg(long, value_name = "ID")]
         after: Option<EventId>,
         /// Only those about this kind of object
-        #[arg(long, value_name = "KIND", value_parser = word::<Kind>)]
+        #[arg(long, value_name = "KIND", value_parser = parse_enum::<Kind>)]
         kind: Option<Kind>,
         /// Only those in which this happened: requested, approved, rejected, ...
-        #[arg(long, value_name = "ACTION", value_parser = word::<Action>)]
+        #[arg(long, value_name = "ACTION", value_parser = parse_enum::<Action>)]
         action: Option<Action>,
         /// How many at the most
         #[arg(
@@ -46,11 +46,11 @@ pub(in crate::cli) enum Command {
 }
 
 /// A word that serde knows; its refusal lists them.
-fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
+fn parse_enum<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     let Command::List {
         follow,
         after,
@@ -86,8 +86,8 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         )
         .await?;
     client.show(&page.items, |events| {
-        let head = vec!["AT", "ACTION", "OBJECT", "BY", "ABOUT"];
-        Table::Rows(head, events.iter().map(row).collect())
+        let header = vec!["AT", "ACTION", "OBJECT", "BY", "ABOUT"];
+        Table::Rows(header, events.iter().map(row).collect())
     })
 }
 

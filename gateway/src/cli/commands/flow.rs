@@ -1,4 +1,4 @@
-//! `gateway flow`.
+//! `plgw flow`.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use crate::{
-    cli::{client::Client, output::Table},
+    cli::{client::CliContext, output::Table},
     model::Reference,
 };
 
@@ -23,7 +23,7 @@ pub(in crate::cli) enum Command {
     },
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     let Command::List { endpoint, limit } = command;
     let page = client
         .api
@@ -37,19 +37,19 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                     .map_or_else(|| "-".to_owned(), ToString::to_string),
                 flow.protocol.to_string(),
                 flow.client.to_string(),
-                shown(flow.nat),
-                shown(flow.backend),
+                render_address(flow.nat),
+                render_address(flow.backend),
                 flow.state.clone(),
                 format!("{} s", flow.idle),
             ]
         });
-        let head = vec![
+        let header = vec![
             "ENDPOINT", "PROTO", "CLIENT", "NAT", "BACKEND", "STATE", "IDLE",
         ];
-        Table::Rows(head, rows.collect())
+        Table::Rows(header, rows.collect())
     })
 }
 
-fn shown(address: Option<SocketAddr>) -> String {
+fn render_address(address: Option<SocketAddr>) -> String {
     address.map_or_else(|| "-".to_owned(), |address| address.to_string())
 }

@@ -1,4 +1,4 @@
-//! `gateway tenant identity`.
+//! `plgw tenant identity`.
 
 use std::path::Path;
 
@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 
 use crate::{
     api::view::IdentityView,
-    auth::authorities::{authority_of, read_certificates},
-    cli::{client::Client, commands::LabelArguments, output::Table},
-    client::all,
+    auth::authorities::{authority_from_certificate, read_certificates},
+    cli::{client::CliContext, commands::LabelArguments, output::Table},
+    client::collect_pages,
     model::{
         Name, Reference, Role,
         identity::{AuthorityRequest, IdentityRequest},
@@ -50,7 +50,7 @@ pub(in crate::cli) struct Create {
     value: String,
     /// For certificates, the authority that must have issued them: its certificate, a PEM file, or the SHA-256 of its
     /// SubjectPublicKeyInfo; needed unless the claim is sha256
-    #[arg(long, value_name = "FILE|SHA256", value_parser = authority)]
+    #[arg(long, value_name = "FILE|SHA256", value_parser = parse_authority)]
     authority: Option<AuthorityRequest>,
     /// What they are within the tenant: viewer, consumer, provider or admin
     #[arg(long, value_name = "ROLE")]
@@ -59,7 +59,7 @@ pub(in crate::cli) struct Create {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => {
             let request = IdentityRequest {
@@ -90,8 +90,11 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         }
         Command::List { tenant } => {
             let identities = client
-                .of_tenants(tenant, async |api, tenant| {
-                    all(async |limit, after| api.list_identities(tenant, limit, after).await).await
+                .list_across_tenants(tenant, async |api, tenant| {
+                    collect_pages(async |limit, after| {
+                        api.list_identities(tenant, limit, after).await
+                    })
+                    .await
                 })
                 .await?;
             client.show(&identities, |identities| {
@@ -100,23 +103,23 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                         reference(identity),
                         identity.role.to_string(),
                         format!("{}={}", identity.claim, identity.value),
-                        issuer(identity),
+                        render_issuer(identity),
                     ]
                 });
-                let head = vec!["IDENTITY", "ROLE", "WHO", "ISSUER"];
-                Table::Rows(head, rows.collect())
+                let header = vec!["IDENTITY", "ROLE", "WHO", "ISSUER"];
+                Table::Rows(header, rows.collect())
             })
         }
         Command::Delete { identity } => {
             let Reference { tenant, name } = &identity;
             client.api.delete_identity(tenant, name).await?;
-            client.gone(&format!("identity {identity}"))
+            client.print_deleted(&format!("identity {identity}"))
         }
     }
 }
 
 /// Returns who vouches for an identity: an issuer, or the authority of a certificate.
-fn issuer(identity: &IdentityView) -> String {
+fn render_issuer(identity: &IdentityView) -> String {
     match &identity.authority {
         Some(authority) => format!("{} of {}", identity.issuer, authority.subject),
         None => identity.issuer.clone(),
@@ -124,7 +127,7 @@ fn issuer(identity: &IdentityView) -> String {
 }
 
 /// Reads an authority: the digits of its key's hash, or the file of its certificate.
-fn authority(text: &str) -> Result<AuthorityRequest, String> {
+fn parse_authority(text: &str) -> Result<AuthorityRequest, String> {
     let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hash {
         return Ok(AuthorityRequest {
@@ -134,7 +137,7 @@ fn authority(text: &str) -> Result<AuthorityRequest, String> {
     }
     let read = || -> Result<AuthorityRequest> {
         match &read_certificates(Path::new(text))?[..] {
-            [certificate] => Ok(authority_of(certificate)?.into()),
+            [certificate] => Ok(authority_from_certificate(certificate)?.into()),
             several => bail!(
                 "{text} holds {} certificates: name a file with that of the one authority",
                 several.len()

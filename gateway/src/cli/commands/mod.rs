@@ -24,7 +24,7 @@ use crate::model::record::Labels;
 #[derive(Args, Clone, Debug)]
 pub(super) struct LabelArguments {
     /// A note on the object; can be given several times
-    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
 }
 
@@ -35,7 +35,7 @@ impl LabelArguments {
     }
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
         None => Err("write KEY=VALUE".to_owned()),
@@ -43,7 +43,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 /// Labels on one line.
-fn shown(labels: &Labels) -> String {
+fn render_labels(labels: &Labels) -> String {
     let pairs: Vec<String> = labels
         .iter()
         .map(|(key, value)| format!("{key}={value}"))

@@ -1,4 +1,4 @@
-//! `gateway network`.
+//! `plgw network`.
 
 use std::net::IpAddr;
 
@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use crate::{
     api::view::{AttachmentStatus, NetworkView},
     cli::{
-        client::Client,
-        commands::{LabelArguments, joined, shown},
+        client::CliContext,
+        commands::{LabelArguments, joined, render_labels},
         output::Table,
     },
-    client::all,
+    client::collect_pages,
     model::{
         Name, Reference,
         address::AddressRange,
@@ -24,9 +24,9 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
     /// Create a network
-    Create(Fields),
+    Create(NetworkArguments),
     /// Change a network; what is not given stays as it is
-    Update(Fields),
+    Update(NetworkArguments),
     /// List networks
     List {
         /// Only those of this tenant
@@ -47,7 +47,7 @@ pub(in crate::cli) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Fields {
+pub(in crate::cli) struct NetworkArguments {
     /// The network
     #[arg(value_name = "TENANT/NAME")]
     network: Reference,
@@ -75,11 +75,11 @@ pub(in crate::cli) struct Fields {
 }
 
 /// What was given, or what was there where nothing was.
-fn given<T>(given: Vec<T>, there: Vec<T>) -> Vec<T> {
-    if given.is_empty() { there } else { given }
+fn given_or_current<T>(given: Vec<T>, current: Vec<T>) -> Vec<T> {
+    if given.is_empty() { current } else { given }
 }
 
-impl Fields {
+impl NetworkArguments {
     fn attachments(&self) -> Vec<Attachment> {
         let attachment = |interface: &String| Attachment {
             interface: interface.clone(),
@@ -88,7 +88,7 @@ impl Fields {
     }
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(fields) => {
             let request = NetworkRequest {
@@ -114,22 +114,25 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             let attachments = fields.attachments();
             let request = NetworkRequest {
                 name: None,
-                version: Some(old.meta.version.shown()),
-                attachments: given(attachments, old.spec.attachments),
+                version: Some(old.meta.version.public_value()),
+                attachments: given_or_current(attachments, old.spec.attachments),
                 labels: fields.labels.labels(),
                 isolated: fields.isolated.or(old.spec.isolated),
                 mtu: fields.mtu.or(old.spec.mtu),
-                prefixes: given(fields.prefixes, old.spec.prefixes),
-                routers: given(fields.routers, old.spec.routers),
-                pool: given(fields.pool, old.spec.pool),
+                prefixes: given_or_current(fields.prefixes, old.spec.prefixes),
+                routers: given_or_current(fields.routers, old.spec.routers),
+                pool: given_or_current(fields.pool, old.spec.pool),
             };
             let network = client.api.update_network(tenant, name, &request).await?;
             client.show(&network, details)
         }
         Command::List { tenant } => {
             let networks = client
-                .of_tenants(tenant, async |api, tenant| {
-                    all(async |limit, after| api.list_networks(tenant, limit, after).await).await
+                .list_across_tenants(tenant, async |api, tenant| {
+                    collect_pages(async |limit, after| {
+                        api.list_networks(tenant, limit, after).await
+                    })
+                    .await
                 })
                 .await?;
             client.show(&networks, |networks| {
@@ -145,7 +148,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                         ]
                     })
                 });
-                let head = vec![
+                let header = vec![
                     "NETWORK",
                     "INTERFACE",
                     "STATE",
@@ -153,7 +156,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                     "ISOLATED",
                     "PROBLEMS",
                 ];
-                Table::Rows(head, rows.collect())
+                Table::Rows(header, rows.collect())
             })
         }
         Command::Show { network } => {
@@ -168,7 +171,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 .api
                 .delete_network(&network.tenant, &network.name)
                 .await?;
-            client.gone(&format!("network {network}"))
+            client.print_deleted(&format!("network {network}"))
         }
     }
 }
@@ -211,11 +214,11 @@ fn details(network: &NetworkView) -> Table {
         ("prefixes", joined(&network.spec.prefixes)),
         ("routers", joined(&network.spec.routers)),
         ("pool", joined(&network.spec.pool)),
-        ("labels", shown(&network.meta.labels)),
+        ("labels", render_labels(&network.meta.labels)),
         ("created", network.meta.created_at.to_string()),
     ]);
-    let head = vec!["INTERFACE", "STATE", "XDP", "MAC", "MTU"];
-    let mut tables = vec![fields, Table::Rows(head, attachments.collect())];
+    let header = vec!["INTERFACE", "STATE", "XDP", "MAC", "MTU"];
+    let mut tables = vec![fields, Table::Rows(header, attachments.collect())];
     let problems: Vec<Vec<String>> = network
         .status
         .attachments

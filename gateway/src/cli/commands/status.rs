@@ -1,12 +1,12 @@
-//! `gateway status`.
+//! `plgw status`.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::cli::{client::Client, output::Table};
+use crate::cli::{client::CliContext, output::Table};
 
-pub(in crate::cli) async fn run(client: &Client) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext) -> Result<()> {
     let status = client.api.show_status().await?;
     client.show(&status, |status| {
         let objects = &status.objects;
@@ -15,7 +15,7 @@ pub(in crate::cli) async fn run(client: &Client) -> Result<()> {
                 ("agent", format!("version {}", status.version)),
                 (
                     "data path",
-                    if status.in_step {
+                    if status.in_sync {
                         "in step"
                     } else {
                         "NOT in step"
@@ -34,7 +34,7 @@ pub(in crate::cli) async fn run(client: &Client) -> Result<()> {
                     "flows",
                     format!(
                         "{} established, {} opening",
-                        status.established_flows, status.embryonic_flows
+                        status.established_flows, status.half_open_flows
                     ),
                 ),
             ]),
@@ -52,7 +52,7 @@ pub(in crate::cli) async fn run(client: &Client) -> Result<()> {
 }
 
 /// Who the agent takes the caller for.
-pub(in crate::cli) async fn whoami(client: &Client) -> Result<()> {
+pub(in crate::cli) async fn whoami(client: &CliContext) -> Result<()> {
     let caller = client.api.show_caller().await?;
     client.show(&caller, |caller| {
         let roles = caller.roles.iter();

@@ -1,4 +1,4 @@
-//! `gateway tenant`.
+//! `plgw tenant`.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -6,11 +6,11 @@ use clap::{Args, Subcommand};
 use crate::{
     api::view::TenantView,
     cli::{
-        client::Client,
-        commands::{LabelArguments, identity, shown, token, webhook},
+        client::CliContext,
+        commands::{LabelArguments, identity, render_labels, token, webhook},
         output::Table,
     },
-    client::all,
+    client::collect_pages,
     model::{
         Name,
         tenant::{Quotas, TenantRequest},
@@ -20,9 +20,9 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
     /// Create a tenant
-    Create(Fields),
+    Create(TenantArguments),
     /// Change a tenant's quotas and labels
-    Update(Fields),
+    Update(TenantArguments),
     /// List the tenants
     List,
     /// Show a tenant
@@ -47,7 +47,7 @@ pub(in crate::cli) enum Command {
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Fields {
+pub(in crate::cli) struct TenantArguments {
     /// The tenant
     name: Name,
     /// How many networks it may have
@@ -63,7 +63,7 @@ pub(in crate::cli) struct Fields {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Token(command) => token::run(client, command).await,
         Command::Identity(command) => identity::run(client, command).await,
@@ -87,7 +87,7 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
             let quotas = old.spec.quotas;
             let request = TenantRequest {
                 name: None,
-                version: Some(old.meta.version.shown()),
+                version: Some(old.meta.version.public_value()),
                 labels: fields.labels.labels(),
                 quotas: Quotas {
                     networks: fields.networks.or(quotas.networks),
@@ -100,7 +100,8 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         }
         Command::List => {
             let api = &client.api;
-            let tenants = all(async |limit, after| api.list_tenants(limit, after).await).await?;
+            let tenants =
+                collect_pages(async |limit, after| api.list_tenants(limit, after).await).await?;
             client.show(&tenants, |tenants| {
                 let rows = tenants.iter().map(|tenant| {
                     let usage = &tenant.status.usage;
@@ -123,23 +124,26 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         }
         Command::Delete { name } => {
             client.api.delete_tenant(&name).await?;
-            client.gone(&format!("tenant {name}"))
+            client.print_deleted(&format!("tenant {name}"))
         }
     }
 }
 
 fn details(tenant: &TenantView) -> Table {
     let (quotas, usage) = (&tenant.spec.quotas, &tenant.status.usage);
-    let of = |used: usize, quota: Option<u32>| match quota {
+    let usage_of_quota = |used: usize, quota: Option<u32>| match quota {
         Some(quota) => format!("{used} of {quota}"),
         None => used.to_string(),
     };
     Table::Fields(vec![
         ("tenant", tenant.meta.name.to_string()),
-        ("networks", of(usage.networks, quotas.networks)),
-        ("services", of(usage.services, quotas.services)),
-        ("endpoints", of(usage.endpoints, quotas.endpoints)),
-        ("labels", shown(&tenant.meta.labels)),
+        ("networks", usage_of_quota(usage.networks, quotas.networks)),
+        ("services", usage_of_quota(usage.services, quotas.services)),
+        (
+            "endpoints",
+            usage_of_quota(usage.endpoints, quotas.endpoints),
+        ),
+        ("labels", render_labels(&tenant.meta.labels)),
         ("created", tenant.meta.created_at.to_string()),
     ])
 }

@@ -1,4 +1,4 @@
-//! `gateway tenant token`.
+//! `plgw tenant token`.
 
 use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
@@ -8,12 +8,12 @@ use jiff::{Span, Timestamp, tz::TimeZone};
 
 use crate::{
     cli::{
-        client::Client,
+        client::CliContext,
         commands::LabelArguments,
         output::{Format, Table},
         terminal::notice,
     },
-    client::all,
+    client::collect_pages,
     model::{Name, Reference, Role, token::TokenRequest},
 };
 
@@ -47,18 +47,19 @@ pub(in crate::cli) struct Create {
     expires_in: Option<Span>,
     /// Write the secret to this file, which nobody else can read, instead of showing it
     #[arg(long, value_name = "FILE")]
-    to: Option<PathBuf>,
+    output_file: Option<PathBuf>,
     #[command(flatten)]
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => create(client, arguments).await,
         Command::List { tenant } => {
             let tokens = client
-                .of_tenants(tenant, async |api, tenant| {
-                    all(async |limit, after| api.list_tokens(tenant, limit, after).await).await
+                .list_across_tenants(tenant, async |api, tenant| {
+                    collect_pages(async |limit, after| api.list_tokens(tenant, limit, after).await)
+                        .await
                 })
                 .await?;
             client.show(&tokens, |tokens| {
@@ -71,18 +72,18 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                         end.unwrap_or_else(|| "never".to_owned()),
                     ]
                 });
-                let head = vec!["TOKEN", "ROLE", "CREATED", "EXPIRES"];
-                Table::Rows(head, rows.collect())
+                let header = vec!["TOKEN", "ROLE", "CREATED", "EXPIRES"];
+                Table::Rows(header, rows.collect())
             })
         }
         Command::Revoke { token } => {
             client.api.delete_token(&token.tenant, &token.name).await?;
-            client.say(&format!("token {token} revoked"))
+            client.print_message(&format!("token {token} revoked"))
         }
     }
 }
 
-async fn create(client: &Client, arguments: Create) -> Result<()> {
+async fn create(client: &CliContext, arguments: Create) -> Result<()> {
     let expires_at = match arguments.expires_in {
         None => None,
         Some(span) => {
@@ -98,7 +99,7 @@ async fn create(client: &Client, arguments: Create) -> Result<()> {
         labels: arguments.labels.labels(),
     };
     // Before the token is made: a secret that can't be written down would be lost.
-    let file = match &arguments.to {
+    let file = match &arguments.output_file {
         None => None,
         Some(path) => {
             let file = fs::OpenOptions::new()
@@ -123,7 +124,7 @@ async fn create(client: &Client, arguments: Create) -> Result<()> {
     if let Some((path, mut file)) = file {
         writeln!(file, "{}", made.secret)
             .with_context(|| format!("could not write to {}", path.display()))?;
-        return client.say(&format!(
+        return client.print_message(&format!(
             "token {} is in {}",
             arguments.token,
             path.display()

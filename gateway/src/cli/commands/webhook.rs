@@ -1,4 +1,4 @@
-//! `gateway tenant webhook`.
+//! `plgw tenant webhook`.
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -6,12 +6,12 @@ use clap::{Args, Subcommand};
 use crate::{
     api::view::WebhookView,
     cli::{
-        client::Client,
+        client::CliContext,
         commands::LabelArguments,
         output::{Format, Table},
         terminal::notice,
     },
-    client::all,
+    client::collect_pages,
     model::{Name, Reference, webhook::WebhookRequest},
 };
 
@@ -44,7 +44,7 @@ pub(in crate::cli) struct Create {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => {
             let request = WebhookRequest {
@@ -68,8 +68,11 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         }
         Command::List { tenant } => {
             let webhooks = client
-                .of_tenants(tenant, async |api, tenant| {
-                    all(async |limit, after| api.list_webhooks(tenant, limit, after).await).await
+                .list_across_tenants(tenant, async |api, tenant| {
+                    collect_pages(async |limit, after| {
+                        api.list_webhooks(tenant, limit, after).await
+                    })
+                    .await
                 })
                 .await?;
             client.show(&webhooks, |webhooks| {
@@ -83,14 +86,14 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                         status.last_error.clone().unwrap_or_default(),
                     ]
                 });
-                let head = vec!["WEBHOOK", "URL", "FAILURES", "LOST", "LAST ERROR"];
-                Table::Rows(head, rows.collect())
+                let header = vec!["WEBHOOK", "URL", "FAILURES", "LOST", "LAST ERROR"];
+                Table::Rows(header, rows.collect())
             })
         }
         Command::Delete { webhook } => {
             let Reference { tenant, name } = &webhook;
             client.api.delete_webhook(tenant, name).await?;
-            client.gone(&format!("webhook {webhook}"))
+            client.print_deleted(&format!("webhook {webhook}"))
         }
     }
 }

@@ -77,7 +77,7 @@ fn commands(folder: &Path) -> Vec<(Vec<String>, Vec<String>)> {
 
 /// Runs a command line; returns the sentence by which it fails.
 fn failure(words: &[String]) -> String {
-    let words = std::iter::once("gateway".to_owned()).chain(words.iter().cloned());
+    let words = std::iter::once("plgw".to_owned()).chain(words.iter().cloned());
     let matches = match Cli::command().try_get_matches_from(words.clone()) {
         Ok(matches) => matches,
         Err(error) => panic!("{:?}: {error}", words.collect::<Vec<_>>()),
@@ -96,8 +96,8 @@ fn every_command_uses_each_flag_that_it_takes_or_refuses_it() {
     let server = "https://127.0.0.1:9".to_owned();
     let server = || vec!["--server".to_owned(), server.clone()];
     for (path, arguments) in &all {
-        let local = LOCAL.contains(&path[0].as_str());
-        for flag in OF_CLIENTS {
+        let local = LOCAL_COMMANDS.contains(&path[0].as_str());
+        for flag in CLIENT_FLAGS {
             let named = format!("--{}", flag.replace('_', "-"));
             let nowhere = missing("nowhere");
             // What the command fails by if it uses the flag.
@@ -129,7 +129,7 @@ fn every_command_uses_each_flag_that_it_takes_or_refuses_it() {
                 };
                 let refusal = failure(&line);
                 if local {
-                    let command = format!("`gateway {}` does not talk to the agent", path[0]);
+                    let command = format!("`plgw {}` does not talk to the agent", path[0]);
                     assert!(refusal.contains(&command), "{line:?}: {refusal}");
                 } else {
                     assert!(refusal.contains(&sign), "{line:?}: {refusal}");
@@ -144,14 +144,17 @@ fn flags_that_are_for_another_way_to_run_a_command_are_refused() {
     for (line, says) in [
         (
             "restore f --state-dir /x",
-            "--state-dir is for `gateway restore --offline`",
+            "--state-dir is for `plgw restore --offline`",
         ),
         ("restore f --bpf-dir /x", "--bpf-dir is for"),
         ("restore f --config /x", "--config is for"),
-        ("restore f --events-kept 100", "--events-kept is for"),
+        (
+            "restore f --event-retention 100",
+            "--event-retention is for",
+        ),
         (
             "--socket /x restore --offline f",
-            "`gateway restore --offline` does not talk to the agent and has no use for --socket",
+            "`plgw restore --offline` does not talk to the agent and has no use for --socket",
         ),
         ("restore --offline f -o json", "no use for --output"),
         (
@@ -162,7 +165,7 @@ fn flags_that_are_for_another_way_to_run_a_command_are_refused() {
         ("--socket /x --server https://h status", "name two gateways"),
         (
             "run --socket /x",
-            "`gateway run` does not talk to the agent and has no use for --socket: leave it out",
+            "`plgw run` does not talk to the agent and has no use for --socket: leave it out",
         ),
     ] {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
@@ -178,7 +181,7 @@ fn flags_that_are_for_another_way_to_run_a_command_are_refused() {
         "restore f --yes --dry-run",
         "event list --follow --limit 5",
     ] {
-        let words = std::iter::once("gateway").chain(line.split(' '));
+        let words = std::iter::once("plgw").chain(line.split(' '));
         assert!(
             Cli::command().try_get_matches_from(words).is_err(),
             "{line}"

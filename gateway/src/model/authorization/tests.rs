@@ -12,11 +12,11 @@ use proptest::{
 
 use super::*;
 use crate::model::{
-    Access, Context, Decision, HostAddresses, Reference, Role,
+    Access, Decision, HostAddresses, OpContext, Reference, Role,
     endpoint::EndpointRequest,
-    manifest::{ConnectionEntry, Manifest, Owned},
+    manifest::{ConnectionEntry, Manifest, ManifestEntry},
     operations::{
-        Options, Policy, apply, create_endpoint, create_service, decide, delete_endpoint,
+        ApplyOptions, Policy, apply, create_endpoint, create_service, decide, delete_endpoint,
         delete_service,
         tests::{Counted, World},
         update_endpoint, update_service,
@@ -77,7 +77,7 @@ struct Step {
     caller: u16,
     calls: Vec<Call>,
     manifest: bool,
-    options: Options,
+    options: ApplyOptions,
 }
 
 fn index(of: usize) -> Range<usize> {
@@ -106,7 +106,7 @@ fn step() -> impl Strategy<Value = Step> {
             caller,
             calls,
             manifest,
-            options: Options { prune, force },
+            options: ApplyOptions { prune, force },
         },
     )
 }
@@ -119,8 +119,8 @@ fn caller(bits: u16) -> Principal {
     let roles: BTreeMap<Name, Role> = TENANTS
         .iter()
         .enumerate()
-        .filter_map(|(place, tenant)| {
-            let role = match bits >> (place * 3) & 7 {
+        .filter_map(|(position, tenant)| {
+            let role = match bits >> (position * 3) & 7 {
                 0 => Role::Viewer,
                 1 => Role::Consumer,
                 2 => Role::Provider,
@@ -206,7 +206,7 @@ impl Run {
     /// Carries the step out as the agent does: the route's permission, the operation, the authorization of
     /// its changes.
     fn carry_out(&mut self, step: &Step, principal: &Principal) -> Result<Vec<Change>, Problem> {
-        let mut context = Context {
+        let mut context = OpContext {
             now: Timestamp::UNIX_EPOCH,
             actor: "somebody",
             identifiers: &mut self.identifiers,
@@ -254,7 +254,7 @@ fn route(state: &State, call: Call) -> (Name, Permission) {
 
 fn operation(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     policy: &Policy,
     call: Call,
 ) -> Result<Vec<Change>, Problem> {
@@ -346,8 +346,8 @@ fn manifest(state: &State, calls: &[Call]) -> Manifest {
     manifest
 }
 
-fn owned<T>(at: &str, request: T) -> Owned<T> {
-    Owned {
+fn owned<T>(at: &str, request: T) -> ManifestEntry<T> {
+    ManifestEntry {
         tenant: reference(at).tenant,
         alias: None,
         request,
@@ -371,7 +371,11 @@ fn is_consumer(principal: &Principal, tenant: &Name) -> bool {
 }
 
 /// Fails if the step from one state to the other is more than the caller may do.
-fn judge(before: &State, after: &State, principal: &Principal) -> Result<(), TestCaseError> {
+fn check_permissions(
+    before: &State,
+    after: &State,
+    principal: &Principal,
+) -> Result<(), TestCaseError> {
     for (at, new) in &after.endpoints {
         let endpoint = &new.object;
         let provider = &endpoint.service_identity.reference.tenant;
@@ -393,8 +397,11 @@ fn judge(before: &State, after: &State, principal: &Principal) -> Result<(), Tes
         };
         if old.object.connection != endpoint.connection {
             prop_assert!(decides, "the connection of {at} was decided");
-            let (then, now) = (&old.object.connection, &endpoint.connection);
-            prop_assert_eq!((then.link_id, then.slot), (now.link_id, now.slot));
+            let (old_connection, now) = (&old.object.connection, &endpoint.connection);
+            prop_assert_eq!(
+                (old_connection.link_id, old_connection.slot),
+                (now.link_id, now.slot)
+            );
         }
         if old.meta.labels != new.meta.labels {
             prop_assert!(is_consumer(principal, &at.tenant), "{at} was labelled");
@@ -458,7 +465,7 @@ fn nobody_exceeds_the_roles(part: u8, parts: u32) {
             let before = run.state.clone();
             run.revision += 1;
             run.state.apply(changes, run.revision);
-            judge(&before, &run.state, &principal)?;
+            check_permissions(&before, &run.state, &principal)?;
             let mut counts = approved.get();
             counts[0] += 1;
             counts[1] += u32::from(step.manifest);
@@ -504,7 +511,7 @@ fn self_approval(principal: &Principal, state: ConnectionState) -> Result<Vec<Ch
         caller: 0,
         calls: vec![Call::CreateEndpoint(2, 0), Call::Decide(2, state)],
         manifest: true,
-        options: Options::default(),
+        options: ApplyOptions::default(),
     };
     run.carry_out(&step, principal)
 }
@@ -525,14 +532,14 @@ fn a_consumer_does_not_approve_the_endpoint_that_it_creates() {
     let consumer = in_tenants(&[("c", Role::Admin)]);
     for state in [Approved, Rejected, Disconnected] {
         let problem = self_approval(&consumer, state).unwrap_err();
-        assert_eq!(problem.code, Code::Forbidden, "{state}");
+        assert_eq!(problem.code, ProblemCode::Forbidden, "{state}");
         // Whose the service is stays unknown to somebody who has its alias only.
         assert!(!problem.detail.contains("tenant p"), "{problem}");
     }
     assert!(self_approval(&consumer, Pending).is_ok());
     let viewer = in_tenants(&[("c", Role::Admin), ("p", Role::Viewer)]);
     let problem = self_approval(&viewer, Approved).unwrap_err();
-    assert_eq!(problem.code, Code::Forbidden);
+    assert_eq!(problem.code, ProblemCode::Forbidden);
     let both = in_tenants(&[("c", Role::Consumer), ("p", Role::Provider)]);
     assert!(self_approval(&both, Approved).is_ok());
 }
@@ -549,13 +556,13 @@ fn a_decision_elsewhere_does_not_carry_a_label_of_a_viewer() {
         caller: 0,
         calls,
         manifest: true,
-        options: Options::default(),
+        options: ApplyOptions::default(),
     };
     let principal = in_tenants(&[("c", Role::Viewer), ("p", Role::Provider)]);
     let decision = Call::Decide(0, ConnectionState::Approved);
     let both = step(vec![Call::LabelEndpoint(0, 1), decision]);
     let problem = run.carry_out(&both, &principal).unwrap_err();
-    assert_eq!(problem.code, Code::Forbidden);
+    assert_eq!(problem.code, ProblemCode::Forbidden);
     assert!(run.carry_out(&step(vec![decision]), &principal).is_ok());
 }
 
@@ -573,7 +580,7 @@ fn a_manifest_does_not_tell_of_connections_that_the_caller_may_not_see() {
             ..Manifest::default()
         };
         let mut identifiers = Counted::default();
-        let mut context = Context {
+        let mut context = OpContext {
             now: Timestamp::UNIX_EPOCH,
             actor: "somebody",
             identifiers: &mut identifiers,
@@ -586,7 +593,7 @@ fn a_manifest_does_not_tell_of_connections_that_the_caller_may_not_see() {
             &policy,
             &stranger,
             &manifest,
-            Options::default(),
+            ApplyOptions::default(),
         )
     };
     // `c/e1` is Pending, `d/e1` Rejected, and the others do not exist.
@@ -624,8 +631,8 @@ fn a_decision_about_an_own_endpoint_does_not_tell_whose_the_service_is() {
         }],
         ..Manifest::default()
     };
-    let problem = applied(&start.state, &consumer, &manifest, Options::default()).unwrap_err();
-    assert_eq!(problem.code, Code::Forbidden);
+    let problem = applied(&start.state, &consumer, &manifest, ApplyOptions::default()).unwrap_err();
+    assert_eq!(problem.code, ProblemCode::Forbidden);
     assert!(!problem.detail.contains("p/open"), "{problem}");
 }
 
@@ -634,13 +641,13 @@ fn pruning_leaves_tenants_alone_that_the_manifest_does_not_speak_of() {
     let start = world();
     // Somebody gave the caller a role that it did not ask for.
     let caller = in_tenants(&[("c", Role::Admin), ("q", Role::Viewer)]);
-    let own = Manifest::of(&start.state, |tenant| *tenant == name("c"));
-    let mut less = own.clone();
+    let exported = Manifest::from_state(&start.state, |tenant| *tenant == name("c"));
+    let mut less = exported.clone();
     less.endpoints
         .retain(|entry| entry.request.name != Some(name("e1")));
     less.connections
         .retain(|entry| entry.endpoint != reference("c/e1"));
-    let prune = Options {
+    let prune = ApplyOptions {
         prune: true,
         force: true,
     };
@@ -653,11 +660,11 @@ fn applied(
     state: &State,
     principal: &Principal,
     manifest: &Manifest,
-    options: Options,
+    options: ApplyOptions,
 ) -> Result<Vec<Change>, Problem> {
     let mut identifiers = Counted::default();
     identifiers.skip(10_000);
-    let mut context = Context {
+    let mut context = OpContext {
         now: Timestamp::UNIX_EPOCH,
         actor: "somebody",
         host: &HostAddresses::default(),

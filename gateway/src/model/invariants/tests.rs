@@ -194,7 +194,7 @@ fn a_field_that_no_operation_writes_is_a_violation() {
             json!(u32::MAX),
             "its slot is 4294967295",
         ),
-        (e, "/connection/slot", json!(MOST_LINKS), "its slot is"),
+        (e, "/connection/slot", json!(MAX_CONNECTIONS), "its slot is"),
         (
             e,
             "/connection/slot",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ring::digest::{SHA256, digest};
 
 use crate::model::{
-    Code, HostAddresses, Network, Problem, Reference, State,
+    HostAddresses, Network, Problem, ProblemCode, Reference, State,
     address::{AddressRange, check_host},
     occupancy::Occupancy,
     operations::endpoint::check_free,
@@ -52,12 +52,12 @@ pub(super) fn allocate(
             let family = if v4 { "IPv4" } else { "IPv6" };
             let none = format!("the pool of network {reference} has no free {family} address");
             let detail = match exhausted {
-                Exhausted::Pool => none,
-                Exhausted::Tries => format!(
-                    "{none} among the {MOST_TRIES} that were tried: choose an address, or make the pool larger"
+                AllocationError::PoolExhausted => none,
+                AllocationError::AttemptsExhausted => format!(
+                    "{none} among the {MAX_TRIES} that were tried: choose an address, or make the pool larger"
                 ),
             };
-            Problem::new(Code::LimitReached, detail).at("addresses")
+            Problem::new(ProblemCode::LimitReached, detail).at("addresses")
         })?;
         addresses.push(found);
     }
@@ -65,15 +65,15 @@ pub(super) fn allocate(
 }
 
 /// The most addresses of a pool that are tried, since all other operations wait meanwhile.
-const MOST_TRIES: usize = 1 << 16;
+const MAX_TRIES: usize = 1 << 16;
 
 /// Reasons why a search finds no free address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Exhausted {
+enum AllocationError {
     /// No address of the pool is free.
-    Pool,
+    PoolExhausted,
     /// As many addresses as may be tried were taken.
-    Tries,
+    AttemptsExhausted,
 }
 
 /// Returns the first free address of the pool from the place `start` on, counted modulo the size of the pool.
@@ -84,36 +84,38 @@ fn search(
     start: u64,
     occupancy: &Occupancy,
     is_free: impl Fn(IpAddr) -> bool,
-) -> Result<IpAddr, Exhausted> {
+) -> Result<IpAddr, AllocationError> {
     let count = pool.iter().map(|range| range.count());
     let count = count.fold(0u64, u64::saturating_add);
     let start = start % count.max(1);
     let (mut step, mut tries) = (0u64, 0);
     while step < count {
-        if tries == MOST_TRIES {
-            return Err(Exhausted::Tries);
+        if tries == MAX_TRIES {
+            return Err(AllocationError::AttemptsExhausted);
         }
         tries += 1;
-        let (range, address) = nth(pool, start, step, count);
-        let passed = match occupancy.nat_range(address) {
-            Some((taken, _)) => taken.count_after(address).min(range.count_after(address)),
+        let (range, address) = nth_address(pool, start, step, count);
+        let skipped = match occupancy.nat_range_at(address) {
+            Some((nat_range, _)) => nat_range
+                .count_after(address)
+                .min(range.count_after(address)),
             None if is_free(address) => return Ok(address),
             None => 0,
         };
-        step = step.saturating_add(passed).saturating_add(1);
+        step = step.saturating_add(skipped).saturating_add(1);
     }
-    Err(Exhausted::Pool)
+    Err(AllocationError::PoolExhausted)
 }
 
 /// Returns the address of the pool at the place `start` plus `step`, modulo `count`, and the range that it is of.
-fn nth(pool: &[AddressRange], start: u64, step: u64, count: u64) -> (AddressRange, IpAddr) {
-    let place = (u128::from(start) + u128::from(step)) % u128::from(count);
-    let mut place = u64::try_from(place).unwrap_or_default();
+fn nth_address(pool: &[AddressRange], start: u64, step: u64, count: u64) -> (AddressRange, IpAddr) {
+    let offset = (u128::from(start) + u128::from(step)) % u128::from(count);
+    let mut offset = u64::try_from(offset).unwrap_or_default();
     for range in pool {
-        if place < range.count() {
-            return (*range, range.nth(place));
+        if offset < range.count() {
+            return (*range, range.nth(offset));
         }
-        place -= range.count();
+        offset -= range.count();
     }
     (pool[0], pool[0].ends().0)
 }

@@ -7,16 +7,16 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::model::{
-    Change, Code, ConnectionState, Context, Decision, Kind, Name, Object, Permission, Principal,
-    Problem, Reference, State, Version,
+    Change, ConnectionState, Decision, Kind, Name, Object, OpContext, Permission, Principal,
+    Problem, ProblemCode, Reference, State, Version,
     authorization::{authorize, require_provider, require_visible_connection},
     limits,
-    manifest::{ConnectionEntry, Manifest, Named, Owned},
+    manifest::{ConnectionEntry, Manifest, ManifestEntry, NamedRequest},
     operations::{
-        self, Policy, connection::with_state, create_identity, create_network, create_tenant,
-        delete_endpoint, delete_identity, delete_network, delete_service, delete_tenant,
-        endpoint::create_endpoint_for, network::is_asked_for, service::create_service_as,
-        update_endpoint, update_network, update_service, update_tenant,
+        self, Policy, connection::with_connection_state, create_identity, create_network,
+        create_tenant, delete_endpoint, delete_identity, delete_network, delete_service,
+        delete_tenant, endpoint::create_endpoint_for, network::matches_request,
+        service::create_service_as, update_endpoint, update_network, update_service, update_tenant,
     },
     record::check_text,
     service::ServiceRequest,
@@ -24,7 +24,7 @@ use crate::model::{
 
 /// How a manifest is applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct ApplyOptions {
     /// What it does not name is deleted.
     pub prune: bool,
     /// Services are deleted even though connections to them are approved.
@@ -34,7 +34,7 @@ pub struct Options {
 /// What becomes of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Fate {
+pub enum DiffAction {
     /// It is created.
     Create,
     /// It is changed.
@@ -45,7 +45,7 @@ pub enum Fate {
 
 /// What becomes of a field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FieldDifference {
+pub struct FieldDiff {
     /// Which: `resources[0].backends[1].weight`.
     pub field: String,
     /// What it was; none if it was not there.
@@ -60,16 +60,16 @@ pub struct FieldDifference {
 
 /// What becomes of an object, and of its fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Difference {
+pub struct ObjectDiff {
     /// What becomes of it.
-    pub fate: Fate,
+    pub action: DiffAction,
     /// What it is.
     pub kind: Kind,
     /// Which.
     pub object: String,
     /// The fields that change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub fields: Vec<FieldDifference>,
+    pub fields: Vec<FieldDiff>,
 }
 
 /// The changes that bring the state to what the manifest says, and how it differs.
@@ -78,32 +78,36 @@ pub struct Difference {
 /// What the first operation is refused for that is needed; nothing is changed then.
 pub fn apply(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     policy: &Policy,
     principal: &Principal,
     manifest: &Manifest,
-    options: Options,
-) -> Result<(Vec<Change>, Vec<Difference>), Problem> {
+    options: ApplyOptions,
+) -> Result<(Vec<Change>, Vec<ObjectDiff>), Problem> {
     check_manifest(state, manifest, principal)?;
-    let mut work = Work {
-        now: state.clone(),
+    let mut session = ApplySession {
+        state: state.clone(),
         touched: BTreeMap::new(),
         context,
         policy,
     };
     if options.prune {
-        work.prune(manifest, principal, options.force)?;
+        session.prune(manifest, principal, options.force)?;
     }
-    work.bring_to(manifest, principal)?;
-    let Work { now, touched, .. } = work;
+    session.apply_manifest(manifest, principal)?;
+    let ApplySession {
+        state: now,
+        touched,
+        ..
+    } = session;
     let mut changes = Vec::new();
     let mut differences = Vec::new();
     for (before, reference, kind) in touched.into_values() {
         let after = now.object(kind, &reference);
-        if same(before.as_ref(), after.as_ref()) {
+        if is_unchanged(before.as_ref(), after.as_ref()) {
             continue;
         }
-        differences.push(difference(
+        differences.push(diff_object(
             before.as_ref(),
             after.as_ref(),
             kind,
@@ -132,11 +136,11 @@ fn check_manifest(
     manifest: &Manifest,
     principal: &Principal,
 ) -> Result<(), Problem> {
-    for kind in KINDS {
+    for kind in APPLY_ORDER {
         let mut seen = HashSet::new();
         for reference in manifest.references(kind) {
             principal.require(&reference.tenant, Permission::Read)?;
-            let shown = shown(kind, &reference);
+            let shown = display_name(kind, &reference);
             if !seen.insert(reference) {
                 let detail = format!("{kind} {shown} is in the manifest twice");
                 return Err(Problem::invalid(kind.plural(), detail));
@@ -158,7 +162,7 @@ fn check_manifest(
 }
 
 /// What has no secrets, in an order in which each only depends on those before.
-const KINDS: [Kind; 5] = [
+const APPLY_ORDER: [Kind; 5] = [
     Kind::Tenant,
     Kind::Identity,
     Kind::Network,
@@ -166,7 +170,7 @@ const KINDS: [Kind; 5] = [
     Kind::Endpoint,
 ];
 
-fn shown(kind: Kind, reference: &Reference) -> String {
+fn display_name(kind: Kind, reference: &Reference) -> String {
     if kind == Kind::Tenant {
         reference.tenant.to_string()
     } else {
@@ -174,34 +178,34 @@ fn shown(kind: Kind, reference: &Reference) -> String {
     }
 }
 
-struct Work<'a, 'c> {
+struct ApplySession<'a, 'c> {
     /// The state with what was done so far.
-    now: State,
+    state: State,
     /// What was touched, as it was before, by key.
     touched: BTreeMap<(Kind, Reference), (Option<Object>, Reference, Kind)>,
-    context: &'a mut Context<'c>,
+    context: &'a mut OpContext<'c>,
     policy: &'a Policy,
 }
 
 /// A revision that no object of a store has.
-const NOT_STORED: u64 = u64::MAX;
+const UNSTORED_REVISION: u64 = u64::MAX;
 
-impl Work<'_, '_> {
-    fn take(&mut self, changes: Vec<Change>) {
+impl ApplySession<'_, '_> {
+    fn record(&mut self, changes: Vec<Change>) {
         for change in &changes {
             let object = change.object();
             let (kind, reference) = (object.kind(), object.reference());
             let key = (kind, reference.clone());
             if !self.touched.contains_key(&key) {
-                let before = self.now.object(kind, &reference);
+                let before = self.state.object(kind, &reference);
                 self.touched.insert(key, (before, reference, kind));
             }
         }
-        self.now.apply(changes, NOT_STORED);
+        self.state.apply(changes, UNSTORED_REVISION);
     }
 
     /// Names the object in a refusal, for the reader has many before him.
-    fn at<T>(kind: Kind, shown: &str, result: Result<T, Problem>) -> Result<T, Problem> {
+    fn with_object<T>(kind: Kind, shown: &str, result: Result<T, Problem>) -> Result<T, Problem> {
         result.map_err(|problem| Problem {
             detail: format!("{kind} {shown}: {}", problem.detail),
             field: problem
@@ -221,33 +225,33 @@ impl Work<'_, '_> {
     ) -> Result<(), Problem> {
         // Anybody can be given a role in a tenant of somebody else's. Of such a tenant nothing is deleted unless
         // the manifest speaks of it.
-        let mut spoken_of: HashSet<Name> = HashSet::new();
-        for kind in KINDS {
+        let mut named_tenants: HashSet<Name> = HashSet::new();
+        for kind in APPLY_ORDER {
             let references = manifest.references(kind).into_iter();
-            spoken_of.extend(references.map(|reference| reference.tenant));
+            named_tenants.extend(references.map(|reference| reference.tenant));
         }
-        let everything = Manifest::of(&self.now, |tenant| {
-            principal.is_operator() || (principal.sees(tenant) && spoken_of.contains(tenant))
+        let current = Manifest::from_state(&self.state, |tenant| {
+            principal.is_operator() || (principal.can_see(tenant) && named_tenants.contains(tenant))
         });
         // Before its endpoints are gone: who loses what was approved must be meant.
         let named: HashSet<Reference> = manifest.references(Kind::Service).into_iter().collect();
-        for reference in everything.references(Kind::Service) {
+        for reference in current.references(Kind::Service) {
             if !named.contains(&reference) {
-                let refusal = delete_service(&self.now, self.context, &reference, force);
-                Self::at(Kind::Service, &reference.to_string(), refusal)?;
+                let result = delete_service(&self.state, self.context, &reference, force);
+                Self::with_object(Kind::Service, &reference.to_string(), result)?;
             }
         }
-        for kind in KINDS.into_iter().rev() {
-            let operators = matches!(kind, Kind::Tenant | Kind::Network);
-            if operators && !principal.is_operator() {
+        for kind in APPLY_ORDER.into_iter().rev() {
+            let is_operator_only = matches!(kind, Kind::Tenant | Kind::Network);
+            if is_operator_only && !principal.is_operator() {
                 continue;
             }
             let named: HashSet<Reference> = manifest.references(kind).into_iter().collect();
-            for reference in everything.references(kind) {
+            for reference in current.references(kind) {
                 if named.contains(&reference) {
                     continue;
                 }
-                let now = &self.now;
+                let now = &self.state;
                 let changes = match kind {
                     Kind::Tenant => delete_tenant(now, &reference.tenant),
                     Kind::Identity => delete_identity(now, &reference),
@@ -256,93 +260,128 @@ impl Work<'_, '_> {
                     Kind::Endpoint => delete_endpoint(now, &reference),
                     Kind::Token | Kind::Webhook => continue,
                 };
-                self.take(Self::at(kind, &shown(kind, &reference), changes)?);
+                self.record(Self::with_object(
+                    kind,
+                    &display_name(kind, &reference),
+                    changes,
+                )?);
             }
         }
         Ok(())
     }
 
-    fn bring_to(&mut self, manifest: &Manifest, principal: &Principal) -> Result<(), Problem> {
+    fn apply_manifest(
+        &mut self,
+        manifest: &Manifest,
+        principal: &Principal,
+    ) -> Result<(), Problem> {
         for request in &manifest.tenants {
             let name = request.name.clone();
             let name = name.ok_or_else(|| Problem::invalid("tenants", "a tenant needs a name"))?;
-            let changes = if self.now.tenants.contains_key(&name) {
-                update_tenant(&self.now, self.context, &name, request.clone())
+            let changes = if self.state.tenants.contains_key(&name) {
+                update_tenant(&self.state, self.context, &name, request.clone())
             } else {
-                create_tenant(&self.now, self.context, request.clone())
+                create_tenant(&self.state, self.context, request.clone())
             };
-            self.take(Self::at(Kind::Tenant, name.as_str(), changes)?);
+            self.record(Self::with_object(Kind::Tenant, name.as_str(), changes)?);
         }
         for entry in &manifest.identities {
-            let reference = reference_of(Kind::Identity, entry)?;
+            let reference = required_reference(Kind::Identity, entry)?;
             let request = entry.request.clone();
             // An identity is nothing but its fields, so another one takes its place.
-            if self.now.identities.contains_key(&reference) {
-                let there = create_identity(
-                    &self.now,
+            if self.state.identities.contains_key(&reference) {
+                let unchanged = create_identity(
+                    &self.state,
                     self.context,
                     self.policy,
                     &entry.tenant,
                     request.clone(),
                 );
-                if there.is_ok_and(|changes| changes.is_empty()) {
+                if unchanged.is_ok_and(|changes| changes.is_empty()) {
                     continue;
                 }
-                let changes = delete_identity(&self.now, &reference)?;
-                self.take(changes);
+                let changes = delete_identity(&self.state, &reference)?;
+                self.record(changes);
             }
-            let changes =
-                create_identity(&self.now, self.context, self.policy, &entry.tenant, request);
-            self.take(Self::at(Kind::Identity, &reference.to_string(), changes)?);
+            let changes = create_identity(
+                &self.state,
+                self.context,
+                self.policy,
+                &entry.tenant,
+                request,
+            );
+            self.record(Self::with_object(
+                Kind::Identity,
+                &reference.to_string(),
+                changes,
+            )?);
         }
         for entry in &manifest.networks {
-            let reference = reference_of(Kind::Network, entry)?;
+            let reference = required_reference(Kind::Network, entry)?;
             let request = entry.request.clone();
             // What is there just so needs no permission; all else is not even looked into, for the refusal
             // would tell of others' interfaces.
-            let there = self.now.networks.get(&reference);
-            if !there.is_some_and(|record| is_asked_for(record, &request)) {
+            let existing = self.state.networks.get(&reference);
+            if !existing.is_some_and(|record| matches_request(record, &request)) {
                 principal.require_operator()?;
             }
-            let changes = if self.now.networks.contains_key(&reference) {
-                update_network(&self.now, self.context, &reference, request)
+            let changes = if self.state.networks.contains_key(&reference) {
+                update_network(&self.state, self.context, &reference, request)
             } else {
-                create_network(&self.now, self.context, self.policy, &entry.tenant, request)
+                create_network(
+                    &self.state,
+                    self.context,
+                    self.policy,
+                    &entry.tenant,
+                    request,
+                )
             };
-            self.take(Self::at(Kind::Network, &reference.to_string(), changes)?);
+            self.record(Self::with_object(
+                Kind::Network,
+                &reference.to_string(),
+                changes,
+            )?);
         }
         for entry in &manifest.services {
-            let reference = reference_of(Kind::Service, entry)?;
-            let changes = self.service(entry, &reference, principal);
-            self.take(Self::at(Kind::Service, &reference.to_string(), changes)?);
+            let reference = required_reference(Kind::Service, entry)?;
+            let changes = self.apply_service(entry, &reference, principal);
+            self.record(Self::with_object(
+                Kind::Service,
+                &reference.to_string(),
+                changes,
+            )?);
         }
-        self.endpoints(manifest, principal)
+        self.apply_endpoints(manifest, principal)
     }
 
-    fn service(
+    fn apply_service(
         &mut self,
-        entry: &Owned<ServiceRequest>,
+        entry: &ManifestEntry<ServiceRequest>,
         reference: &Reference,
         principal: &Principal,
     ) -> Result<Vec<Change>, Problem> {
         let request = entry.request.clone();
-        match self.now.services.get(reference) {
-            Some(there) => {
-                let alias = &there.object.alias;
-                if entry.alias.as_ref().is_some_and(|wanted| wanted != alias) {
+        match self.state.services.get(reference) {
+            Some(existing) => {
+                let alias = &existing.object.alias;
+                if entry
+                    .alias
+                    .as_ref()
+                    .is_some_and(|requested| requested != alias)
+                {
                     let detail = format!("its alias is {alias}, and can't be changed");
                     return Err(Problem::invalid("alias", detail));
                 }
                 let labels = request.labels.as_ref();
-                if there.object.spec == request.spec
-                    && labels.is_none_or(|labels| *labels == there.meta.labels)
+                if existing.object.spec == request.spec
+                    && labels.is_none_or(|labels| *labels == existing.meta.labels)
                 {
-                    there.expect_version(request.version)?;
+                    existing.expect_version(request.version)?;
                     return Ok(Vec::new());
                 }
                 // Before the service is compared with all others in its network, which takes time.
                 principal.require(&entry.tenant, Permission::Services)?;
-                update_service(&self.now, self.context, reference, request)
+                update_service(&self.state, self.context, reference, request)
             }
             None => {
                 principal.require(&entry.tenant, Permission::Services)?;
@@ -351,7 +390,7 @@ impl Work<'_, '_> {
                     principal.require_operator()?;
                 }
                 create_service_as(
-                    &self.now,
+                    &self.state,
                     self.context,
                     self.policy,
                     &entry.tenant,
@@ -362,56 +401,84 @@ impl Work<'_, '_> {
         }
     }
 
-    fn endpoints(&mut self, manifest: &Manifest, principal: &Principal) -> Result<(), Problem> {
+    fn apply_endpoints(
+        &mut self,
+        manifest: &Manifest,
+        principal: &Principal,
+    ) -> Result<(), Problem> {
         let mut connections: BTreeMap<&Reference, &ConnectionEntry> = manifest
             .connections
             .iter()
             .map(|entry| (&entry.endpoint, entry))
             .collect();
         for entry in &manifest.endpoints {
-            let reference = reference_of(Kind::Endpoint, entry)?;
+            let reference = required_reference(Kind::Endpoint, entry)?;
             let request = entry.request.clone();
-            let changes = if self.now.endpoints.contains_key(&reference) {
-                update_endpoint(&self.now, self.context, &reference, request)
+            let changes = if self.state.endpoints.contains_key(&reference) {
+                update_endpoint(&self.state, self.context, &reference, request)
             } else {
                 // Before a free address is looked for, which takes time.
                 principal.require(&entry.tenant, Permission::Endpoints)?;
                 let trusted = principal.is_operator();
                 let (tenant, policy) = (&entry.tenant, self.policy);
-                let created =
-                    create_endpoint_for(&self.now, self.context, policy, tenant, request, trusted);
+                let created = create_endpoint_for(
+                    &self.state,
+                    self.context,
+                    policy,
+                    tenant,
+                    request,
+                    trusted,
+                );
                 match connections.get(&reference).copied() {
                     Some(connection) if trusted => {
                         connections.remove(&reference);
-                        created.map(|changes| self.standing(changes, connection))
+                        created.map(|changes| self.set_connection_state(changes, connection))
                     }
                     _ => created,
                 }
             };
-            self.take(Self::at(Kind::Endpoint, &reference.to_string(), changes)?);
+            self.record(Self::with_object(
+                Kind::Endpoint,
+                &reference.to_string(),
+                changes,
+            )?);
         }
         for (reference, entry) in connections {
             let changes = self.decide(entry, principal);
-            self.take(Self::at(Kind::Endpoint, &reference.to_string(), changes)?);
+            self.record(Self::with_object(
+                Kind::Endpoint,
+                &reference.to_string(),
+                changes,
+            )?);
         }
         Ok(())
     }
 
     /// The endpoint that is created, with its connection as it is to stand.
-    fn standing(&mut self, mut changes: Vec<Change>, wanted: &ConnectionEntry) -> Vec<Change> {
+    fn set_connection_state(
+        &mut self,
+        mut changes: Vec<Change>,
+        requested: &ConnectionEntry,
+    ) -> Vec<Change> {
         for change in &mut changes {
             if let Change::Put(Object::Endpoint(_, record)) = change {
                 let connection = &record.object.connection;
-                if (connection.state, &connection.reason) == (wanted.state, &wanted.reason) {
+                if (connection.state, &connection.reason) == (requested.state, &requested.reason) {
                     continue;
                 }
-                let generation = match wanted.state {
+                let generation = match requested.state {
                     ConnectionState::Approved => self.context.identifiers.number(&|_| false),
                     _ => 0,
                 };
-                let reason = wanted.reason.clone();
-                *record = with_state(self.context, record, wanted.state, generation, reason);
-                if wanted.state == ConnectionState::Pending {
+                let reason = requested.reason.clone();
+                *record = with_connection_state(
+                    self.context,
+                    record,
+                    requested.state,
+                    generation,
+                    reason,
+                );
+                if requested.state == ConnectionState::Pending {
                     record.object.connection.decided_by = None;
                     record.object.connection.decided_at = None;
                 }
@@ -422,21 +489,22 @@ impl Work<'_, '_> {
 
     fn decide(
         &mut self,
-        wanted: &ConnectionEntry,
+        requested: &ConnectionEntry,
         principal: &Principal,
     ) -> Result<Vec<Change>, Problem> {
-        check_text("reason", &wanted.reason)?;
-        let found = self.now.endpoints.get(&wanted.endpoint);
-        let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, &wanted.endpoint))?;
+        check_text("reason", &requested.reason)?;
+        let found = self.state.endpoints.get(&requested.endpoint);
+        let record =
+            found.ok_or_else(|| Problem::not_found(Kind::Endpoint, &requested.endpoint))?;
         let connection = &record.object.connection;
-        let decision = match wanted.state {
+        let decision = match requested.state {
             state if state == connection.state => return Ok(Vec::new()),
             ConnectionState::Approved => Decision::Approve,
             ConnectionState::Rejected => Decision::Reject,
             ConnectionState::Disconnected => Decision::Remove,
             ConnectionState::Pending => {
                 return Err(Problem::new(
-                    Code::WrongState,
+                    ProblemCode::WrongState,
                     format!(
                         "a connection that is {} can't be Pending again",
                         connection.state
@@ -446,13 +514,23 @@ impl Work<'_, '_> {
         };
         let service = record.object.service_identity.reference.clone();
         // Other refusals name the service, and with it its provider.
-        require_provider(principal, &service.tenant, &wanted.endpoint)?;
-        let (link_id, reason) = (connection.link_id, wanted.reason.clone());
-        operations::decide(&self.now, self.context, &service, link_id, decision, reason)
+        require_provider(principal, &service.tenant, &requested.endpoint)?;
+        let (link_id, reason) = (connection.link_id, requested.reason.clone());
+        operations::decide(
+            &self.state,
+            self.context,
+            &service,
+            link_id,
+            decision,
+            reason,
+        )
     }
 }
 
-fn reference_of<T: Named>(kind: Kind, entry: &Owned<T>) -> Result<Reference, Problem> {
+fn required_reference<T: NamedRequest>(
+    kind: Kind,
+    entry: &ManifestEntry<T>,
+) -> Result<Reference, Problem> {
     let detail = || format!("a {kind} of {} has no name", entry.tenant);
     entry
         .reference()
@@ -460,7 +538,7 @@ fn reference_of<T: Named>(kind: Kind, entry: &Owned<T>) -> Result<Reference, Pro
 }
 
 /// Whether nothing changes but when it was written.
-fn same(before: Option<&Object>, after: Option<&Object>) -> bool {
+fn is_unchanged(before: Option<&Object>, after: Option<&Object>) -> bool {
     match (before, after) {
         (None, None) => true,
         (Some(before), Some(after)) => {
@@ -475,7 +553,7 @@ fn same(before: Option<&Object>, after: Option<&Object>) -> bool {
 }
 
 /// What is told of an object's fields: not what the gateway keeps for itself.
-const UNTOLD: [&str; 12] = [
+const HIDDEN_FIELDS: [&str; 12] = [
     "version",
     "updated_at",
     "created_at",
@@ -490,38 +568,33 @@ const UNTOLD: [&str; 12] = [
     "connection.decided_at",
 ];
 
-fn difference(
+fn diff_object(
     before: Option<&Object>,
     after: Option<&Object>,
     kind: Kind,
     reference: &Reference,
-) -> Difference {
-    let fate = match (before, after) {
-        (None, _) => Fate::Create,
-        (_, None) => Fate::Delete,
-        _ => Fate::Update,
+) -> ObjectDiff {
+    let action = match (before, after) {
+        (None, _) => DiffAction::Create,
+        (_, None) => DiffAction::Delete,
+        _ => DiffAction::Update,
     };
     let tree = |object: Option<&Object>| object.and_then(|object| object.to_value().ok());
     let mut fields = Vec::new();
-    if fate != Fate::Delete {
+    if action != DiffAction::Delete {
         let (old, new) = (tree(before), tree(after));
-        compare("", old.as_ref(), new.as_ref(), &mut fields);
+        diff_fields("", old.as_ref(), new.as_ref(), &mut fields);
     }
-    Difference {
-        fate,
+    ObjectDiff {
+        action,
         kind,
-        object: shown(kind, reference),
+        object: display_name(kind, reference),
         fields,
     }
 }
 
-fn compare(
-    path: &str,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    fields: &mut Vec<FieldDifference>,
-) {
-    if old == new || UNTOLD.contains(&path) {
+fn diff_fields(path: &str, old: Option<&Value>, new: Option<&Value>, fields: &mut Vec<FieldDiff>) {
+    if old == new || HIDDEN_FIELDS.contains(&path) {
         return;
     }
     let empty = |value: Option<&Value>| match value {
@@ -552,13 +625,13 @@ fn compare(
                 } else {
                     format!("{path}.{name}")
                 };
-                compare(&inner, old.get(name), new.get(name), fields);
+                diff_fields(&inner, old.get(name), new.get(name), fields);
             }
         }
         (Value::Array(old), Value::Array(new)) => {
-            for place in 0..old.len().max(new.len()) {
-                let inner = format!("{path}[{place}]");
-                compare(&inner, old.get(place), new.get(place), fields);
+            for index in 0..old.len().max(new.len()) {
+                let inner = format!("{path}[{index}]");
+                diff_fields(&inner, old.get(index), new.get(index), fields);
             }
         }
         _ => {
@@ -570,7 +643,7 @@ fn compare(
                         other => other.to_string(),
                     })
             };
-            fields.push(FieldDifference {
+            fields.push(FieldDiff {
                 field: path.to_owned(),
                 old: text(old),
                 new: text(new),
@@ -582,5 +655,5 @@ fn compare(
 /// The owner of an object, for whom it is seen.
 #[must_use]
 pub fn export(state: &State, principal: &Principal) -> Manifest {
-    Manifest::of(state, |tenant: &Name| principal.sees(tenant))
+    Manifest::from_state(state, |tenant: &Name| principal.can_see(tenant))
 }

@@ -1,31 +1,32 @@
 //! The provider's decisions about connections to its services.
 
 use crate::model::{
-    Change, Code, Connection, ConnectionState, Context, Decision, Endpoint, Kind, Object, Problem,
-    Record, Reference, State, limits, operations::tenant_of, record::check_text, text,
+    Change, Connection, ConnectionState, Decision, Endpoint, Kind, Object, OpContext, Problem,
+    ProblemCode, Record, Reference, State, limits, operations::existing_tenant, record::check_text,
+    text,
 };
 
 /// The endpoint whose connection has the link id, if it is one of the service.
 ///
 /// # Errors
 /// There is no such service or connection.
-pub fn visible_connection<'a>(
+pub fn find_connection<'a>(
     state: &'a State,
     service: &Reference,
     link_id: u32,
 ) -> Result<(&'a Reference, &'a Record<Endpoint>), Problem> {
-    tenant_of(state, &service.tenant)?;
+    existing_tenant(state, &service.tenant)?;
     let record = state
         .services
         .get(service)
         .ok_or_else(|| Problem::not_found(Kind::Service, service))?;
     state
-        .endpoint_of_link(link_id)
+        .endpoint_by_link_id(link_id)
         .and_then(|endpoint| state.endpoints.get_key_value(endpoint))
         .filter(|(_, endpoint)| endpoint.object.service_identity.uid == record.meta.uid)
         .ok_or_else(|| {
             Problem::new(
-                Code::NotFound,
+                ProblemCode::NotFound,
                 format!("service {service} has no connection {link_id}"),
             )
         })
@@ -37,24 +38,26 @@ pub fn visible_connection<'a>(
 /// There is no such connection, or its state does not allow the move.
 pub fn decide(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     service: &Reference,
     link_id: u32,
     decision: Decision,
     reason: String,
 ) -> Result<Vec<Change>, Problem> {
-    let (endpoint, old) = visible_connection(state, service, link_id)?;
+    let (endpoint, old) = find_connection(state, service, link_id)?;
     check_text("reason", &reason)?;
-    let next = old.object.connection.state.after(decision)?;
+    let next = old.object.connection.state.apply_decision(decision)?;
     let generation = match next {
         // Never the one before: its flows are dead and must stay so.
         ConnectionState::Approved => {
-            let before = old.object.connection.generation;
-            context.identifiers.number(&|number| number == before)
+            let old_generation = old.object.connection.generation;
+            context
+                .identifiers
+                .number(&|number| number == old_generation)
         }
         _ => 0,
     };
-    let record = with_state(context, old, next, generation, reason);
+    let record = with_connection_state(context, old, next, generation, reason);
     Ok(vec![Change::Put(Object::Endpoint(
         endpoint.tenant.clone(),
         record,
@@ -62,8 +65,8 @@ pub fn decide(
 }
 
 /// The endpoint with its connection in another state.
-pub(super) fn with_state(
-    context: &Context<'_>,
+pub(super) fn with_connection_state(
+    context: &OpContext<'_>,
     old: &Record<Endpoint>,
     state: ConnectionState,
     generation: u32,
@@ -74,7 +77,7 @@ pub(super) fn with_state(
         state,
         generation,
         reason,
-        decided_by: Some(text::shown(context.actor, limits::ACTOR)),
+        decided_by: Some(text::truncated(context.actor, limits::MAX_ACTOR)),
         decided_at: Some(context.now),
         ..record.object.connection
     };

@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 
 use crate::model::{
-    Change, Code, Connection, ConnectionState, Context, Endpoint, HostAddresses, Kind, Name,
-    Network, Object, Problem, Record, Reference, Service, State,
+    Change, Connection, ConnectionState, Endpoint, HostAddresses, Kind, Name, Network, Object,
+    OpContext, Problem, ProblemCode, Record, Reference, Service, State,
     address::{AddressRange, check_host},
     connection::AUTO_APPROVAL,
     endpoint::{EndpointRequest, ServiceIdentity},
     limits,
     operations::{
-        Policy, allocation::allocate, check_quota, refuse_existing, required_name, same_name,
-        tenant_of,
+        Policy, allocation::allocate, check_quota, check_same_name, existing_tenant,
+        refuse_existing, required_name,
     },
     record::{Labels, check_text, checked_labels},
     service::default_resource,
@@ -24,7 +24,7 @@ use crate::model::{
 /// What is wrong with the request. A service that is not visible to the tenant does not exist.
 pub fn create_endpoint(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     policy: &Policy,
     tenant: &Name,
     request: EndpointRequest,
@@ -36,27 +36,27 @@ pub fn create_endpoint(
 /// made when it was may stay.
 pub(super) fn create_endpoint_for(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     policy: &Policy,
     tenant: &Name,
     request: EndpointRequest,
     trusted: bool,
 ) -> Result<Vec<Change>, Problem> {
-    let owner = tenant_of(state, tenant)?;
+    let owner = existing_tenant(state, tenant)?;
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
     check_text("request_message", &request.request_message)?;
-    text::check("service", &request.service, limits::SERVICE_NAME)?;
-    if request.addresses.len() > limits::ENDPOINT_ADDRESSES {
+    text::check("service", &request.service, limits::MAX_SERVICE_NAME)?;
+    if request.addresses.len() > limits::MAX_ENDPOINT_ADDRESSES {
         let detail = format!(
             "an endpoint has at most {} addresses, one of each family",
-            limits::ENDPOINT_ADDRESSES
+            limits::MAX_ENDPOINT_ADDRESSES
         );
         return Err(Problem::invalid("addresses", detail));
     }
     let labels = checked_labels(request.labels.clone(), &Labels::new())?;
-    if let Some(there) = state.endpoints.get(&reference) {
-        if is_asked_for(there, &request, &labels) {
+    if let Some(existing) = state.endpoints.get(&reference) {
+        if matches_request(existing, &request, &labels) {
             return Ok(Vec::new());
         }
         refuse_existing(true, Kind::Endpoint, &reference)?;
@@ -80,7 +80,7 @@ pub(super) fn create_endpoint_for(
         )?;
         request.addresses
     };
-    let (service, record) = find_service(state, tenant, &request.service, trusted)?;
+    let (service, record) = lookup_visible_service(state, tenant, &request.service, trusted)?;
     let resource = request.resource.unwrap_or_else(default_resource);
     if record.object.spec.resource(&resource).is_none() {
         return Err(Problem::invalid(
@@ -88,20 +88,20 @@ pub(super) fn create_endpoint_for(
             format!("service {} offers no resource {resource}", request.service),
         ));
     }
-    let has = State::owned(&state.endpoints, tenant).count();
+    let has = State::owned_by(&state.endpoints, tenant).count();
     check_quota(owner, policy, Kind::Endpoint, has)?;
     check_connections(state, tenant, service, record)?;
     let slot = state.free_slot();
-    if slot >= policy.most_connections {
+    if slot >= policy.max_connections {
         return Err(Problem::new(
-            Code::LimitReached,
+            ProblemCode::LimitReached,
             format!(
                 "the gateway has no room for more than {} connections",
-                policy.most_connections
+                policy.max_connections
             ),
         ));
     }
-    let approved = record.object.spec.approves_at_once(tenant);
+    let approved = record.object.spec.auto_approves(tenant);
     let identifiers = &mut *context.identifiers;
     let connection = Connection {
         link_id: identifiers.number(&|number| state.number_is_taken(number)),
@@ -146,12 +146,12 @@ pub(super) fn create_endpoint_for(
 /// There is no such endpoint, it is at another version, or the change is one of what was approved.
 pub fn update_endpoint(
     state: &State,
-    context: &Context<'_>,
+    context: &OpContext<'_>,
     reference: &Reference,
     request: EndpointRequest,
 ) -> Result<Vec<Change>, Problem> {
-    let old = find(state, reference)?;
-    same_name(request.name.as_ref(), &reference.name)?;
+    let old = existing_endpoint(state, reference)?;
+    check_same_name(request.name.as_ref(), &reference.name)?;
     old.expect_version(request.version)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
     let endpoint = old.object.clone();
@@ -191,24 +191,31 @@ pub fn update_endpoint(
 /// # Errors
 /// There is no such endpoint.
 pub fn delete_endpoint(state: &State, reference: &Reference) -> Result<Vec<Change>, Problem> {
-    let record = find(state, reference)?;
+    let record = existing_endpoint(state, reference)?;
     Ok(vec![Change::Delete(Object::Endpoint(
         reference.tenant.clone(),
         record.clone(),
     ))])
 }
 
-fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Endpoint>, Problem> {
-    tenant_of(state, &reference.tenant)?;
+fn existing_endpoint<'a>(
+    state: &'a State,
+    reference: &Reference,
+) -> Result<&'a Record<Endpoint>, Problem> {
+    existing_tenant(state, &reference.tenant)?;
     let found = state.endpoints.get(reference);
     found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))
 }
 
 /// Whether the endpoint is what is asked for.
-fn is_asked_for(there: &Record<Endpoint>, request: &EndpointRequest, labels: &Labels) -> bool {
-    let endpoint = &there.object;
+fn matches_request(
+    existing: &Record<Endpoint>,
+    request: &EndpointRequest,
+    labels: &Labels,
+) -> bool {
+    let endpoint = &existing.object;
     let resource = request.resource.clone().unwrap_or_else(default_resource);
-    there.meta.labels == *labels
+    existing.meta.labels == *labels
         && endpoint.network == request.network
         && (request.addresses.is_empty() || endpoint.addresses == request.addresses)
         && endpoint.service == request.service
@@ -225,9 +232,9 @@ fn check_addresses(
     found: &Network,
     addresses: &[IpAddr],
 ) -> Result<(), Problem> {
-    for (place, address) in addresses.iter().enumerate() {
-        let field = format!("addresses[{place}]");
-        if addresses[..place]
+    for (index, address) in addresses.iter().enumerate() {
+        let field = format!("addresses[{index}]");
+        if addresses[..index]
             .iter()
             .any(|other| other.is_ipv4() == address.is_ipv4())
         {
@@ -239,7 +246,7 @@ fn check_addresses(
         check_host(&field, *address)?;
         found.check_member(&field, *address)?;
         if let Some(detail) = host.conflict(state, network, found, *address) {
-            return Err(Problem::new(Code::InUse, detail).at(field));
+            return Err(Problem::new(ProblemCode::InUse, detail).at(field));
         }
         check_free(state, network, *address).map_err(|problem| problem.at(field))?;
     }
@@ -252,25 +259,29 @@ pub(super) fn check_free(
     network: &Reference,
     address: IpAddr,
 ) -> Result<(), Problem> {
-    let taken =
-        |what: String| Problem::new(Code::InUse, format!("{address} is {what} in {network}"));
+    let in_use = |what: String| {
+        Problem::new(
+            ProblemCode::InUse,
+            format!("{address} is {what} in {network}"),
+        )
+    };
     let occupancy = state.occupancy(network);
-    if let Some(other) = occupancy.endpoint(address) {
-        return Err(taken(format!("the address of endpoint {other}")));
+    if let Some(other) = occupancy.endpoint_at(address) {
+        return Err(in_use(format!("the address of endpoint {other}")));
     }
-    if let Some((_, service)) = occupancy.nat_range(address) {
-        return Err(taken(format!("a source NAT address of service {service}")));
+    if let Some((_, service)) = occupancy.nat_range_at(address) {
+        return Err(in_use(format!("a source NAT address of service {service}")));
     }
-    let mut backends = occupancy.backends(AddressRange::one(address));
+    let mut backends = occupancy.backends_in(AddressRange::one(address));
     match backends.next() {
-        Some((_, service)) => Err(taken(format!("a backend of service {service}"))),
+        Some((_, service)) => Err(in_use(format!("a backend of service {service}"))),
         None => Ok(()),
     }
 }
 
 /// The service that is meant, by alias or reference. One that is not visible to the tenant does not
 /// exist for it, however it is named; its owner sees it always.
-fn find_service<'a>(
+fn lookup_visible_service<'a>(
     state: &'a State,
     tenant: &Name,
     given: &str,
@@ -282,12 +293,12 @@ fn find_service<'a>(
             .map_err(|error| Problem::invalid("service", format!("{error}")))?;
         Some(reference)
     } else {
-        state.service_of_alias(given).cloned()
+        state.service_by_alias(given).cloned()
     };
     reference
         .and_then(|reference| state.services.get_key_value(&reference))
         .filter(|(reference, record)| {
-            trusted || reference.tenant == *tenant || record.object.spec.visible_to(tenant)
+            trusted || reference.tenant == *tenant || record.object.spec.is_visible_to(tenant)
         })
         .ok_or_else(|| {
             let shown: String = given.chars().take(200).collect();
@@ -315,7 +326,7 @@ fn check_connections(
         return Ok(());
     }
     Err(Problem::new(
-        Code::LimitReached,
+        ProblemCode::LimitReached,
         format!("tenant {tenant} has {has} connections to this service, which allows {limit} each"),
     )
     .at("service"))

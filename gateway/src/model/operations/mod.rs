@@ -11,17 +11,17 @@ mod tenant;
 mod webhook;
 
 pub use access::{create_identity, create_token, delete_identity, delete_token};
-pub use apply::{Difference, Fate, FieldDifference, Options, apply, export};
-pub use connection::{decide, visible_connection};
+pub use apply::{ApplyOptions, DiffAction, FieldDiff, ObjectDiff, apply, export};
+pub use connection::{decide, find_connection};
 pub use endpoint::{create_endpoint, delete_endpoint, update_endpoint};
 pub use network::{create_network, delete_network, update_network};
-pub(crate) use service::is_alias_of;
+pub(crate) use service::is_alias_for;
 pub use service::{create_service, delete_service, update_service};
 pub use tenant::{create_tenant, delete_tenant, update_tenant};
 pub use webhook::{create_webhook, delete_webhook};
 
 use crate::model::{
-    Code, Kind, Name, Problem, Record, Reference, State, Tenant, identity::Authority,
+    Kind, Name, Problem, ProblemCode, Record, Reference, State, Tenant, identity::Authority,
     tenant::Quotas,
 };
 
@@ -37,7 +37,7 @@ pub struct Policy {
     /// Certificate authorities whose client certificates are accepted.
     pub authorities: Vec<Authority>,
     /// How many connections the data path's arrays have room for.
-    pub most_connections: u32,
+    pub max_connections: u32,
 }
 
 /// Quotas, each set.
@@ -68,12 +68,12 @@ impl Default for Policy {
             default_quotas: DefaultQuotas::default(),
             issuers: Vec::new(),
             authorities: Vec::new(),
-            most_connections: gateway_common::maps::MOST_LINKS,
+            max_connections: gateway_common::maps::MAX_CONNECTIONS,
         }
     }
 }
 
-fn tenant_of<'a>(state: &'a State, name: &Name) -> Result<&'a Record<Tenant>, Problem> {
+fn existing_tenant<'a>(state: &'a State, name: &Name) -> Result<&'a Record<Tenant>, Problem> {
     state
         .tenants
         .get(name)
@@ -86,7 +86,7 @@ fn required_name(name: Option<Name>) -> Result<Name, Problem> {
 }
 
 /// A name in the body of a change must be the one in the path.
-fn same_name(given: Option<&Name>, actual: &Name) -> Result<(), Problem> {
+fn check_same_name(given: Option<&Name>, actual: &Name) -> Result<(), Problem> {
     match given {
         Some(given) if given != actual => Err(Problem::invalid(
             "name",
@@ -98,9 +98,11 @@ fn same_name(given: Option<&Name>, actual: &Name) -> Result<(), Problem> {
 
 fn refuse_existing(exists: bool, kind: Kind, name: &Reference) -> Result<(), Problem> {
     if exists {
-        return Err(
-            Problem::new(Code::AlreadyExists, format!("{kind} {name} exists already")).at("name"),
-        );
+        return Err(Problem::new(
+            ProblemCode::AlreadyExists,
+            format!("{kind} {name} exists already"),
+        )
+        .at("name"));
     }
     Ok(())
 }
@@ -127,7 +129,7 @@ fn check_quota(
         return Ok(());
     }
     Err(Problem::new(
-        Code::LimitReached,
+        ProblemCode::LimitReached,
         format!(
             "tenant {} has {has} {} of the {limit} that its quota allows",
             tenant.meta.name,

@@ -1,10 +1,12 @@
 //! Creating, changing and deleting networks.
 
 use crate::model::{
-    Change, Code, Context, HostAddresses, Kind, Name, Network, Object, Problem, Record, Reference,
-    State,
+    Change, HostAddresses, Kind, Name, Network, Object, OpContext, Problem, ProblemCode, Record,
+    Reference, State,
     network::NetworkRequest,
-    operations::{Policy, check_quota, refuse_existing, required_name, same_name, tenant_of},
+    operations::{
+        Policy, check_quota, check_same_name, existing_tenant, refuse_existing, required_name,
+    },
     record::{Labels, checked_labels},
 };
 
@@ -14,44 +16,50 @@ use crate::model::{
 /// What is wrong with the request, or an interface that another network has.
 pub fn create_network(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     policy: &Policy,
     tenant: &Name,
     request: NetworkRequest,
 ) -> Result<Vec<Change>, Problem> {
-    let owner = tenant_of(state, tenant)?;
+    let owner = existing_tenant(state, tenant)?;
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
     request.check()?;
     let labels = checked_labels(request.labels.clone(), &Labels::new())?;
-    if let Some(there) = state.networks.get(&reference) {
-        if there.object == network_of(&request, there.object.number) && there.meta.labels == labels
+    if let Some(existing) = state.networks.get(&reference) {
+        if existing.object == network_from_request(&request, existing.object.number)
+            && existing.meta.labels == labels
         {
             return Ok(Vec::new());
         }
         refuse_existing(true, Kind::Network, &reference)?;
     }
     check_interfaces(state, &reference, &request)?;
-    let has = State::owned(&state.networks, tenant).count();
+    let has = State::owned_by(&state.networks, tenant).count();
     check_quota(owner, policy, Kind::Network, has)?;
     let number = context
         .identifiers
         .number(&|number| state.number_is_taken(number));
-    let record = Record::create(context, name, labels, network_of(&request, number));
+    let record = Record::create(
+        context,
+        name,
+        labels,
+        network_from_request(&request, number),
+    );
     Ok(vec![Change::Put(Object::Network(tenant.clone(), record))])
 }
 
 /// Whether the network is what is asked for.
-pub(super) fn is_asked_for(there: &Record<Network>, request: &NetworkRequest) -> bool {
-    there.object == network_of(request, there.object.number)
+pub(super) fn matches_request(existing: &Record<Network>, request: &NetworkRequest) -> bool {
+    existing.object == network_from_request(request, existing.object.number)
         && request
             .labels
             .as_ref()
-            .is_none_or(|labels| *labels == there.meta.labels)
+            .is_none_or(|labels| *labels == existing.meta.labels)
 }
 
 /// The network that is asked for.
-fn network_of(request: &NetworkRequest, number: u32) -> Network {
+fn network_from_request(request: &NetworkRequest, number: u32) -> Network {
     Network {
         attachments: request.attachments.clone(),
         isolated: request.isolated,
@@ -69,16 +77,16 @@ fn network_of(request: &NetworkRequest, number: u32) -> Network {
 /// As for creating one, and another version.
 pub fn update_network(
     state: &State,
-    context: &Context<'_>,
+    context: &OpContext<'_>,
     reference: &Reference,
     request: NetworkRequest,
 ) -> Result<Vec<Change>, Problem> {
-    let old = find(state, reference)?;
-    same_name(request.name.as_ref(), &reference.name)?;
+    let old = existing_network(state, reference)?;
+    check_same_name(request.name.as_ref(), &reference.name)?;
     old.expect_version(request.version)?;
     request.check()?;
     check_interfaces(state, reference, &request)?;
-    let network = network_of(&request, old.object.number);
+    let network = network_from_request(&request, old.object.number);
     check_users(state, context.host, reference, &old.object, &network)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
     let record = old.update(context, labels, network);
@@ -93,19 +101,19 @@ pub fn update_network(
 /// # Errors
 /// There is no such network, or something is in it.
 pub fn delete_network(state: &State, reference: &Reference) -> Result<Vec<Change>, Problem> {
-    let record = find(state, reference)?;
+    let record = existing_network(state, reference)?;
     let users: Vec<String> = state
         .users_of_network(reference)
         .map(|(kind, user)| format!("{kind} {user}"))
         .collect();
-    if let [first, rest @ ..] = users.as_slice() {
-        let more = if rest.is_empty() {
+    if let [first, others @ ..] = users.as_slice() {
+        let more = if others.is_empty() {
             String::new()
         } else {
-            format!(" and {} more", rest.len())
+            format!(" and {} more", others.len())
         };
         return Err(Problem::new(
-            Code::HasDependents,
+            ProblemCode::HasDependents,
             format!("network {reference} is used by {first}{more}: delete them first"),
         ));
     }
@@ -126,50 +134,53 @@ fn check_users(
 ) -> Result<(), Problem> {
     let addresses_change = (&old.prefixes, &old.routers) != (&network.prefixes, &network.routers);
     let interfaces_change = old.attachments != network.attachments;
-    let refused = |field: &str, who: String, detail: &str| {
-        let detail = format!("{who} could not stay: {detail}");
-        Err(Problem::new(Code::HasDependents, detail).at(field))
+    let has_dependent = |field: &str, user: String, detail: &str| {
+        let detail = format!("{user} could not stay: {detail}");
+        Err(Problem::new(ProblemCode::HasDependents, detail).at(field))
     };
     for (address, endpoint) in state.addresses_of_network(reference) {
-        let who = || format!("endpoint {endpoint}");
+        let user = || format!("endpoint {endpoint}");
         if addresses_change && let Err(problem) = network.check_member("", address) {
-            return refused("prefixes", who(), &problem.detail);
+            return has_dependent("prefixes", user(), &problem.detail);
         }
         let conflict = host.conflict(state, reference, network, address);
         if let Some(detail) = conflict.filter(|_| interfaces_change) {
-            return refused("attachments", who(), &detail);
+            return has_dependent("attachments", user(), &detail);
         }
     }
     for (service, record) in state.services_of_network(reference) {
         let spec = &record.object.spec;
         for range in &spec.nat_addresses {
-            let who = || format!("source NAT of service {service}");
-            if addresses_change && let Err(problem) = network.check_sources("", *range) {
-                return refused("prefixes", who(), &problem.detail);
+            let user = || format!("source NAT of service {service}");
+            if addresses_change && let Err(problem) = network.check_nat_range("", *range) {
+                return has_dependent("prefixes", user(), &problem.detail);
             }
-            let conflict = host.conflict_within(state, reference, network, *range);
+            let conflict = host.range_conflict(state, reference, network, *range);
             if let Some(detail) = conflict.filter(|_| interfaces_change) {
-                return refused("attachments", who(), &detail);
+                return has_dependent("attachments", user(), &detail);
             }
         }
         for backend in spec.resources.iter().flat_map(|r| &r.backends) {
-            let who = || format!("a backend of service {service}");
-            let mut reserved = network.reserved();
+            let user = || format!("a backend of service {service}");
+            let mut reserved = network.reserved_addresses();
             let reserved = reserved.find(|(_, address)| *address == backend.address);
             if let Some((what, address)) = reserved.filter(|_| addresses_change) {
-                return refused("prefixes", who(), &format!("{address} is {what}"));
+                return has_dependent("prefixes", user(), &format!("{address} is {what}"));
             }
             let conflict = host.conflict(state, reference, network, backend.address);
             if let Some(detail) = conflict.filter(|_| interfaces_change) {
-                return refused("attachments", who(), &detail);
+                return has_dependent("attachments", user(), &detail);
             }
         }
     }
     Ok(())
 }
 
-fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Network>, Problem> {
-    tenant_of(state, &reference.tenant)?;
+fn existing_network<'a>(
+    state: &'a State,
+    reference: &Reference,
+) -> Result<&'a Record<Network>, Problem> {
+    existing_tenant(state, &reference.tenant)?;
     let found = state.networks.get(reference);
     found.ok_or_else(|| Problem::not_found(Kind::Network, reference))
 }
@@ -181,17 +192,17 @@ fn check_interfaces(
     reference: &Reference,
     request: &NetworkRequest,
 ) -> Result<(), Problem> {
-    for (place, attachment) in request.attachments.iter().enumerate() {
-        let owner = state.network_of_interface(&attachment.interface);
+    for (index, attachment) in request.attachments.iter().enumerate() {
+        let owner = state.network_by_interface(&attachment.interface);
         if owner.is_some_and(|owner| owner != reference) {
             return Err(Problem::new(
-                Code::InUse,
+                ProblemCode::InUse,
                 format!(
                     "interface {} is attached to another network",
                     attachment.interface
                 ),
             )
-            .at(format!("attachments[{place}].interface")));
+            .at(format!("attachments[{index}].interface")));
         }
     }
     Ok(())

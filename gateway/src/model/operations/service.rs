@@ -6,12 +6,12 @@ use std::{
 };
 
 use crate::model::{
-    Change, Code, ConnectionState, Context, Decision, HostAddresses, Kind, Name, Object, Problem,
-    Record, Reference, Service, State,
+    Change, ConnectionState, Decision, HostAddresses, Kind, Name, Object, OpContext, Problem,
+    ProblemCode, Record, Reference, Service, State,
     address::AddressRange,
     operations::{
-        Policy, check_quota, connection::with_state, refuse_existing, required_name, same_name,
-        tenant_of,
+        Policy, check_quota, check_same_name, connection::with_connection_state, existing_tenant,
+        refuse_existing, required_name,
     },
     record::{Labels, checked_labels},
     service::{ServiceRequest, ServiceSpec},
@@ -23,7 +23,7 @@ use crate::model::{
 /// What is wrong with the request, or addresses that are taken.
 pub fn create_service(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     policy: &Policy,
     tenant: &Name,
     request: ServiceRequest,
@@ -34,26 +34,26 @@ pub fn create_service(
 /// The same, with an alias that it had elsewhere.
 pub(super) fn create_service_as(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     policy: &Policy,
     tenant: &Name,
     request: ServiceRequest,
     alias: Option<String>,
 ) -> Result<Vec<Change>, Problem> {
-    let owner = tenant_of(state, tenant)?;
+    let owner = existing_tenant(state, tenant)?;
     let name = required_name(request.name.clone())?;
     let reference = Reference::new(tenant.clone(), name.clone());
     request.spec.check_size()?;
     request.spec.check()?;
     let labels = checked_labels(request.labels, &Labels::new())?;
-    if let Some(there) = state.services.get(&reference) {
-        if there.object.spec == request.spec && there.meta.labels == labels {
+    if let Some(existing) = state.services.get(&reference) {
+        if existing.object.spec == request.spec && existing.meta.labels == labels {
             return Ok(Vec::new());
         }
         refuse_existing(true, Kind::Service, &reference)?;
     }
-    check(state, context.host, &reference, &request.spec, None)?;
-    let has = State::owned(&state.services, tenant).count();
+    check_network_use(state, context.host, &reference, &request.spec, None)?;
+    let has = State::owned_by(&state.services, tenant).count();
     check_quota(owner, policy, Kind::Service, has)?;
     let number = context
         .identifiers
@@ -63,7 +63,7 @@ pub(super) fn create_service_as(
     let service = Service {
         alias: match alias {
             Some(alias) => checked_alias(state, &name, alias)?,
-            None => free_alias(state, context, policy, &name),
+            None => generate_alias(state, context, policy, &name),
         },
         spec: request.spec,
         number,
@@ -74,26 +74,31 @@ pub(super) fn create_service_as(
 }
 
 /// Returns a random alias that no service has.
-fn free_alias(state: &State, context: &mut Context<'_>, policy: &Policy, name: &Name) -> String {
+fn generate_alias(
+    state: &State,
+    context: &mut OpContext<'_>,
+    policy: &Policy,
+    name: &Name,
+) -> String {
     loop {
         let random = context.identifiers.alias_part();
         let alias = format!("{name}.{random}.{}", policy.alias_domain);
-        if state.service_of_alias(&alias).is_none() {
+        if state.service_by_alias(&alias).is_none() {
             return alias;
         }
     }
 }
 
 /// Returns whether a text is of the form that the service's aliases have: `NAME.RANDOM.DOMAIN`.
-pub(crate) fn is_alias_of(name: &Name, alias: &str) -> bool {
+pub(crate) fn is_alias_for(name: &Name, alias: &str) -> bool {
     let is_random = |part: &str| {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
         part.len() == 16 && part.bytes().all(allowed)
     };
-    let rest = alias
+    let suffix = alias
         .strip_prefix(name.as_str())
         .and_then(|rest| rest.strip_prefix('.'));
-    let (random, domain) = rest
+    let (random, domain) = suffix
         .and_then(|rest| rest.split_once('.'))
         .unwrap_or_default();
     let is_domain = !domain.is_empty()
@@ -106,15 +111,17 @@ pub(crate) fn is_alias_of(name: &Name, alias: &str) -> bool {
 
 /// An alias that is of the form that aliases have, and free.
 fn checked_alias(state: &State, name: &Name, alias: String) -> Result<String, Problem> {
-    if !is_alias_of(name, &alias) {
+    if !is_alias_for(name, &alias) {
         let shown: String = alias.chars().take(100).collect();
         return Err(Problem::invalid(
             "alias",
             format!("{shown:?} is no alias of {name}: NAME.RANDOM.DOMAIN"),
         ));
     }
-    if state.service_of_alias(&alias).is_some() {
-        return Err(Problem::new(Code::InUse, format!("the alias {alias} is in use")).at("alias"));
+    if state.service_by_alias(&alias).is_some() {
+        return Err(
+            Problem::new(ProblemCode::InUse, format!("the alias {alias} is in use")).at("alias"),
+        );
     }
     Ok(alias)
 }
@@ -126,16 +133,16 @@ fn checked_alias(state: &State, name: &Name, alias: String) -> Result<String, Pr
 /// be gone.
 pub fn update_service(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     reference: &Reference,
     request: ServiceRequest,
 ) -> Result<Vec<Change>, Problem> {
-    let old = find(state, reference)?;
-    same_name(request.name.as_ref(), &reference.name)?;
+    let old = existing_service(state, reference)?;
+    check_same_name(request.name.as_ref(), &reference.name)?;
     old.expect_version(request.version)?;
     request.spec.check_size()?;
-    let before = Some(&old.object.spec);
-    check(state, context.host, reference, &request.spec, before)?;
+    let old_spec = Some(&old.object.spec);
+    check_network_use(state, context.host, reference, &request.spec, old_spec)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
     let resources: HashSet<&Name> = request.spec.resources.iter().map(|r| &r.name).collect();
     for (endpoint, record) in state.endpoints_of_service(reference) {
@@ -143,7 +150,7 @@ pub fn update_service(
             && record.object.connection.state != ConnectionState::Disconnected;
         if bound && !resources.contains(&record.object.resource) {
             return Err(Problem::new(
-                Code::HasDependents,
+                ProblemCode::HasDependents,
                 format!(
                     "endpoint {endpoint} is bound to resource {}: remove its connection first",
                     record.object.resource
@@ -178,11 +185,11 @@ pub fn update_service(
 /// There is no such service, or connections are approved and `force` was not given.
 pub fn delete_service(
     state: &State,
-    context: &Context<'_>,
+    context: &OpContext<'_>,
     reference: &Reference,
     force: bool,
 ) -> Result<Vec<Change>, Problem> {
-    let record = find(state, reference)?;
+    let record = existing_service(state, reference)?;
     let connections: Vec<_> = state
         .endpoints_of_service(reference)
         .filter(|(_, endpoint)| endpoint.object.service_identity.uid == record.meta.uid)
@@ -193,7 +200,7 @@ pub fn delete_service(
         .count();
     if approved > 0 && !force {
         return Err(Problem::new(
-            Code::HasDependents,
+            ProblemCode::HasDependents,
             format!(
                 "service {reference} has {approved} approved connections: remove them first, or \
                  delete it with force to cut them"
@@ -205,17 +212,20 @@ pub fn delete_service(
         record.clone(),
     ))];
     for (endpoint, old) in connections {
-        if let Ok(state) = old.object.connection.state.after(Decision::Remove) {
+        if let Ok(state) = old.object.connection.state.apply_decision(Decision::Remove) {
             let reason = "the service was deleted";
-            let new = with_state(context, old, state, 0, reason.to_owned());
+            let new = with_connection_state(context, old, state, 0, reason.to_owned());
             changes.push(Change::Put(Object::Endpoint(endpoint.tenant.clone(), new)));
         }
     }
     Ok(changes)
 }
 
-fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Service>, Problem> {
-    tenant_of(state, &reference.tenant)?;
+fn existing_service<'a>(
+    state: &'a State,
+    reference: &Reference,
+) -> Result<&'a Record<Service>, Problem> {
+    existing_tenant(state, &reference.tenant)?;
     let found = state.services.get(reference);
     found.ok_or_else(|| Problem::not_found(Kind::Service, reference))
 }
@@ -224,12 +234,12 @@ fn find<'a>(state: &'a State, reference: &Reference) -> Result<&'a Record<Servic
 ///
 /// What the service had `before` was judged then. The host may have got one of its addresses since: that is not
 /// programmed, and a change of something else must be possible.
-fn check(
+fn check_network_use(
     state: &State,
     host: &HostAddresses,
     reference: &Reference,
     spec: &ServiceSpec,
-    before: Option<&ServiceSpec>,
+    old_spec: Option<&ServiceSpec>,
 ) -> Result<(), Problem> {
     let network = Reference::new(reference.tenant.clone(), spec.network.clone());
     let Some(found) = state.networks.get(&network) else {
@@ -240,38 +250,38 @@ fn check(
     };
     spec.check()?;
     let occupancy = state.occupancy(&network);
-    let before = before.filter(|before| before.network == spec.network);
-    let ranges_before: HashSet<&AddressRange> = before
+    let old_spec = old_spec.filter(|before| before.network == spec.network);
+    let old_ranges: HashSet<&AddressRange> = old_spec
         .into_iter()
         .flat_map(|before| &before.nat_addresses)
         .collect();
-    for (place, range) in spec.nat_addresses.iter().enumerate() {
-        let field = format!("nat_addresses[{place}]");
-        let taken = |what: String| {
-            Problem::new(Code::InUse, format!("{range} holds {what}")).at(field.clone())
+    for (index, range) in spec.nat_addresses.iter().enumerate() {
+        let field = format!("nat_addresses[{index}]");
+        let in_use = |what: String| {
+            Problem::new(ProblemCode::InUse, format!("{range} holds {what}")).at(field.clone())
         };
-        if !ranges_before.contains(range) {
-            found.object.check_sources(&field, *range)?;
-            let conflict = host.conflict_within(state, &network, &found.object, *range);
+        if !old_ranges.contains(range) {
+            found.object.check_nat_range(&field, *range)?;
+            let conflict = host.range_conflict(state, &network, &found.object, *range);
             if let Some(detail) = conflict {
-                return Err(Problem::new(Code::InUse, detail).at(field));
+                return Err(Problem::new(ProblemCode::InUse, detail).at(field));
             }
         }
-        if let Some((address, endpoint)) = occupancy.endpoint_within(*range) {
-            return Err(taken(format!("{address}, which is endpoint {endpoint}")));
+        if let Some((address, endpoint)) = occupancy.endpoint_in(*range) {
+            return Err(in_use(format!("{address}, which is endpoint {endpoint}")));
         }
-        let mut ranges = occupancy.nat_ranges(*range);
-        if let Some((theirs, other)) = ranges.find(|(_, other)| *other != reference) {
-            return Err(taken(format!(
-                "source NAT addresses of service {other} ({theirs})"
+        let mut ranges = occupancy.nat_ranges_in(*range);
+        if let Some((other_range, other)) = ranges.find(|(_, other)| *other != reference) {
+            return Err(in_use(format!(
+                "source NAT addresses of service {other} ({other_range})"
             )));
         }
-        let mut backends = occupancy.backends(*range);
+        let mut backends = occupancy.backends_in(*range);
         if let Some((address, other)) = backends.find(|(_, other)| *other != reference) {
-            return Err(taken(format!("{address}, a backend of service {other}")));
+            return Err(in_use(format!("{address}, a backend of service {other}")));
         }
     }
-    check_backends(state, host, reference, &network, spec, before)
+    check_backends(state, host, reference, &network, spec, old_spec)
 }
 
 /// A backend can't be an address that the gateway itself answers for in the network.
@@ -281,14 +291,14 @@ fn check_backends(
     reference: &Reference,
     network: &Reference,
     spec: &ServiceSpec,
-    before: Option<&ServiceSpec>,
+    old_spec: Option<&ServiceSpec>,
 ) -> Result<(), Problem> {
     let Some(found) = state.networks.get(network) else {
         return Ok(());
     };
     let occupancy = state.occupancy(network);
-    let reserved: Vec<(&str, IpAddr)> = found.object.reserved().collect();
-    let before: HashSet<IpAddr> = before
+    let reserved: Vec<(&str, IpAddr)> = found.object.reserved_addresses().collect();
+    let old_addresses: HashSet<IpAddr> = old_spec
         .into_iter()
         .flat_map(|before| &before.resources)
         .flat_map(|resource| &resource.backends)
@@ -297,23 +307,23 @@ fn check_backends(
     for (r, resource) in spec.resources.iter().enumerate() {
         for (b, backend) in resource.backends.iter().enumerate() {
             let field = || format!("resources[{r}].backends[{b}].address");
-            let in_use = |detail: String| Err(Problem::new(Code::InUse, detail).at(field()));
+            let in_use = |detail: String| Err(Problem::new(ProblemCode::InUse, detail).at(field()));
             let address = backend.address;
             // The health checks of a tenant's backend are not to ask the host itself.
             let conflict = host.conflict(state, network, &found.object, address);
-            if let Some(detail) = conflict.filter(|_| !before.contains(&address)) {
+            if let Some(detail) = conflict.filter(|_| !old_addresses.contains(&address)) {
                 return in_use(detail);
             }
             if let Some((what, _)) = reserved.iter().find(|(_, reserved)| *reserved == address) {
                 return in_use(format!("{address} is {what}, not a server"));
             }
-            if let Some(endpoint) = occupancy.endpoint(address) {
+            if let Some(endpoint) = occupancy.endpoint_at(address) {
                 return in_use(format!(
                     "{address} is endpoint {endpoint} in this network, not a server"
                 ));
             }
-            let holder = occupancy.nat_range(address);
-            if let Some((_, other)) = holder.filter(|(_, other)| *other != reference) {
+            let nat_range = occupancy.nat_range_at(address);
+            if let Some((_, other)) = nat_range.filter(|(_, other)| *other != reference) {
                 return in_use(format!(
                     "{address} is a source NAT address of service {other}"
                 ));
@@ -326,7 +336,7 @@ fn check_backends(
 /// A number for each resource: the one it has, or a new one.
 fn number_resources(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     spec: &ServiceSpec,
     service: u32,
     old: &BTreeMap<Name, u32>,

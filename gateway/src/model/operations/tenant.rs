@@ -1,8 +1,8 @@
 //! Creating, changing and deleting tenants.
 
 use crate::model::{
-    Change, Code, Context, Kind, Name, Object, Problem, Record, State, Tenant,
-    operations::{required_name, same_name, tenant_of},
+    Change, Kind, Name, Object, OpContext, Problem, ProblemCode, Record, State, Tenant,
+    operations::{check_same_name, existing_tenant, required_name},
     record::{Labels, checked_labels},
     tenant::TenantRequest,
 };
@@ -13,7 +13,7 @@ use crate::model::{
 /// The name is missing or taken, or the labels are not acceptable.
 pub fn create_tenant(
     state: &State,
-    context: &mut Context<'_>,
+    context: &mut OpContext<'_>,
     request: TenantRequest,
 ) -> Result<Vec<Change>, Problem> {
     let name = required_name(request.name)?;
@@ -21,13 +21,15 @@ pub fn create_tenant(
     let tenant = Tenant {
         quotas: request.quotas,
     };
-    if let Some(there) = state.tenants.get(&name) {
-        if there.object == tenant && there.meta.labels == labels {
+    if let Some(existing) = state.tenants.get(&name) {
+        if existing.object == tenant && existing.meta.labels == labels {
             return Ok(Vec::new());
         }
-        return Err(
-            Problem::new(Code::AlreadyExists, format!("tenant {name} exists already")).at("name"),
-        );
+        return Err(Problem::new(
+            ProblemCode::AlreadyExists,
+            format!("tenant {name} exists already"),
+        )
+        .at("name"));
     }
     let record = Record::create(context, name, labels, tenant);
     Ok(vec![Change::Put(Object::Tenant(record))])
@@ -39,12 +41,12 @@ pub fn create_tenant(
 /// There is no such tenant, or it is at another version.
 pub fn update_tenant(
     state: &State,
-    context: &Context<'_>,
+    context: &OpContext<'_>,
     name: &Name,
     request: TenantRequest,
 ) -> Result<Vec<Change>, Problem> {
-    let old = tenant_of(state, name)?;
-    same_name(request.name.as_ref(), name)?;
+    let old = existing_tenant(state, name)?;
+    check_same_name(request.name.as_ref(), name)?;
     old.expect_version(request.version)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
     let tenant = Tenant {
@@ -60,36 +62,45 @@ pub fn update_tenant(
 /// # Errors
 /// There is no such tenant, or it still owns something.
 pub fn delete_tenant(state: &State, name: &Name) -> Result<Vec<Change>, Problem> {
-    let record = tenant_of(state, name)?;
+    let record = existing_tenant(state, name)?;
     let owned = [
-        (Kind::Network, State::owned(&state.networks, name).count()),
-        (Kind::Service, State::owned(&state.services, name).count()),
-        (Kind::Endpoint, State::owned(&state.endpoints, name).count()),
+        (
+            Kind::Network,
+            State::owned_by(&state.networks, name).count(),
+        ),
+        (
+            Kind::Service,
+            State::owned_by(&state.services, name).count(),
+        ),
+        (
+            Kind::Endpoint,
+            State::owned_by(&state.endpoints, name).count(),
+        ),
     ];
-    let left: Vec<String> = owned
+    let remaining: Vec<String> = owned
         .iter()
         .filter(|(_, count)| *count > 0)
         .map(|(kind, count)| format!("{count} {}", kind.plural()))
         .collect();
-    if !left.is_empty() {
+    if !remaining.is_empty() {
         return Err(Problem::new(
-            Code::HasDependents,
+            ProblemCode::HasDependents,
             format!(
                 "tenant {name} still has {}: delete them first",
-                left.join(", ")
+                remaining.join(", ")
             ),
         ));
     }
     // Who may act for it is of no use without it.
     let mut changes = Vec::new();
-    for (_, record) in State::owned(&state.tokens, name) {
+    for (_, record) in State::owned_by(&state.tokens, name) {
         changes.push(Change::Delete(Object::Token(name.clone(), record.clone())));
     }
-    for (_, record) in State::owned(&state.identities, name) {
+    for (_, record) in State::owned_by(&state.identities, name) {
         let object = Object::Identity(name.clone(), record.clone());
         changes.push(Change::Delete(object));
     }
-    for (_, record) in State::owned(&state.webhooks, name) {
+    for (_, record) in State::owned_by(&state.webhooks, name) {
         let object = Object::Webhook(name.clone(), record.clone());
         changes.push(Change::Delete(object));
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::{
-    Change, ConnectionState, Context, Decision, HostAddresses, Identifiers,
+    Change, ConnectionState, Decision, HostAddresses, Identifiers, OpContext,
     endpoint::EndpointRequest, network::NetworkRequest, service::ServiceRequest,
     tenant::TenantRequest,
 };
@@ -54,15 +54,16 @@ fn reference(text: &str) -> Reference {
 }
 
 fn body<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Problem> {
-    serde_json::from_value(value).map_err(|error| Problem::new(Code::Malformed, error.to_string()))
+    serde_json::from_value(value)
+        .map_err(|error| Problem::new(ProblemCode::Malformed, error.to_string()))
 }
 
 impl World {
     pub(crate) fn run(
         &mut self,
-        operation: impl FnOnce(&State, &mut Context<'_>, &Policy) -> Result<Vec<Change>, Problem>,
+        operation: impl FnOnce(&State, &mut OpContext<'_>, &Policy) -> Result<Vec<Change>, Problem>,
     ) -> Outcome {
-        let mut context = Context {
+        let mut context = OpContext {
             now: Timestamp::UNIX_EPOCH,
             actor: "test",
             identifiers: &mut self.identifiers,
@@ -146,7 +147,7 @@ impl World {
 
 /// The refusal's code and field, and that its sentence holds the words.
 #[track_caller]
-fn refused(outcome: Outcome, code: Code, field: Option<&str>, words: &str) {
+fn refused(outcome: Outcome, code: ProblemCode, field: Option<&str>, words: &str) {
     let problem = outcome.expect_err("this must be refused");
     assert_eq!(
         (problem.code, problem.field.as_deref()),
@@ -157,7 +158,7 @@ fn refused(outcome: Outcome, code: Code, field: Option<&str>, words: &str) {
 }
 
 #[test]
-fn a_connections_life() {
+fn connection_lifecycle() {
     let mut world = World::furnished();
     world
         .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
@@ -187,7 +188,7 @@ fn a_connections_life() {
     }
     refused(
         world.decide("provider/shop", "consumer/ep", Decision::Approve),
-        Code::WrongState,
+        ProblemCode::WrongState,
         None,
         "Disconnected is final",
     );
@@ -214,7 +215,7 @@ fn auto_approval_and_denial() {
     world.service("provider/denied", denied).unwrap();
     refused(
         world.endpoint("consumer/b", "10.0.0.102", "provider/denied"),
-        Code::NotFound,
+        ProblemCode::NotFound,
         Some("service"),
         "there is no service provider/denied",
     );
@@ -264,49 +265,49 @@ fn bad_endpoints() {
     for (changes, code, field, words) in [
         (
             json!({ "addresses": ["10.0.0.100"] }),
-            Code::InUse,
+            ProblemCode::InUse,
             "addresses[0]",
             "endpoint consumer/ep",
         ),
         (
             json!({ "addresses": [] }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "addresses",
             "needs an address",
         ),
         (
             json!({ "addresses": ["127.0.0.1"] }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "addresses[0]",
             "loopback",
         ),
         (
             json!({ "addresses": ["224.1.1.1"] }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "addresses[0]",
             "multicast",
         ),
         (
             json!({ "network": "nowhere" }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "network",
             "create it first",
         ),
         (
             json!({ "resource": "other" }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "resource",
             "offers no resource other",
         ),
         (
             json!({ "service": "a/b/c" }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "service",
             "TENANT/NAME",
         ),
         (
             json!({ "request_message": "a\nb" }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "request_message",
             "control",
         ),
@@ -320,13 +321,13 @@ fn bad_endpoints() {
     }
     refused(
         world.endpoint("consumer/ep", "10.0.0.101", "provider/shop"),
-        Code::AlreadyExists,
+        ProblemCode::AlreadyExists,
         Some("name"),
         "endpoint consumer/ep exists already",
     );
     refused(
         world.endpoint("nobody/ep", "10.0.0.101", "provider/shop"),
-        Code::NotFound,
+        ProblemCode::NotFound,
         None,
         "there is no tenant nobody",
     );
@@ -340,73 +341,73 @@ fn bad_services() {
     for (changes, code, field, words) in [
         (
             json!({}),
-            Code::InUse,
+            ProblemCode::InUse,
             "nat_addresses[0]",
             "source NAT addresses of service provider/shop",
         ),
         (
             json!({ "nat_addresses": [] }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "nat_addresses",
             "at least one",
         ),
         (
             json!({ "nat_addresses": ["10.1.0.10"] }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "nat_addresses[0]",
             "backend 10.1.0.10",
         ),
         (
             json!({ "nat_addresses": ["10.2.0.0/16"] }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "nat_addresses",
             "more than 1024",
         ),
         (
             json!({ "nat_addresses": ["10.1.1.0/28", "10.1.1.3"] }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "nat_addresses[1]",
             "overlaps",
         ),
         (
             json!({ "network": "nowhere" }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "network",
             "there is no network provider/nowhere",
         ),
         (
             json!({ "resources": [] }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "resources",
             "1 to 256",
         ),
         (
             resource(json!([]), json!([])),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "resources[0].ports",
             "1 to 1024",
         ),
         (
             resource(json!([{ "port": 443 }, { "port": 443 }]), json!([])),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "resources[0].ports[1]",
             "offered twice",
         ),
         (
             resource(json!([{ "port": "*", "backend_port": 1 }]), json!([])),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "resources[0].ports[0].backend_port",
             "kept as it is",
         ),
         (
             resource(https(), json!([{ "address": "10.1.0.70" }])),
-            Code::InUse,
+            ProblemCode::InUse,
             "resources[0].backends[0].address",
             "source NAT address of service provider/shop",
         ),
         (
             resource(https(), json!([{ "address": "10.1.0.9", "weight": 1001 }])),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "resources[0].backends[0].weight",
             "at most 1000",
         ),
@@ -415,19 +416,19 @@ fn bad_services() {
                 https(),
                 json!([{ "address": "10.1.0.9" }, { "address": "10.1.0.9" }]),
             ),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "resources[0].backends[1].address",
             "twice",
         ),
         (
             json!({ "timeouts": { "udp": 1 } }),
-            Code::Invalid,
+            ProblemCode::Invalid,
             "timeouts.udp",
             "out of range",
         ),
     ] {
         let mut changes = changes;
-        if changes.get("nat_addresses").is_none() && code == Code::Invalid {
+        if changes.get("nat_addresses").is_none() && code == ProblemCode::Invalid {
             changes["nat_addresses"] = json!(["10.1.1.0/28"]);
         }
         refused(
@@ -445,7 +446,7 @@ fn bad_services() {
     ] {
         assert_eq!(
             world.service("provider/new", malformed).unwrap_err().code,
-            Code::Malformed
+            ProblemCode::Malformed
         );
     }
     assert_eq!(
@@ -467,19 +468,19 @@ fn nothing_is_deleted_that_is_in_use() {
     let shop = reference("provider/shop");
     refused(
         world.run(|state, _, _| delete_tenant(state, &name("consumer"))),
-        Code::HasDependents,
+        ProblemCode::HasDependents,
         None,
         "1 networks, 1 endpoints",
     );
     refused(
         world.run(|state, _, _| delete_network(state, &reference("consumer/net"))),
-        Code::HasDependents,
+        ProblemCode::HasDependents,
         None,
         "used by endpoint consumer/ep",
     );
     refused(
         world.run(|state, context, _| delete_service(state, context, &shop, false)),
-        Code::HasDependents,
+        ProblemCode::HasDependents,
         None,
         "1 approved connections",
     );
@@ -494,7 +495,7 @@ fn nothing_is_deleted_that_is_in_use() {
     world.service("provider/shop", json!({})).unwrap();
     refused(
         world.decide("provider/shop", "consumer/ep", Decision::Approve),
-        Code::NotFound,
+        ProblemCode::NotFound,
         None,
         "has no connection",
     );
@@ -504,24 +505,24 @@ fn nothing_is_deleted_that_is_in_use() {
 fn an_old_version_is_refused() {
     let mut world = World::furnished();
     let net = reference("consumer/net");
-    let version = world.state.networks[&net].meta.version.shown();
+    let version = world.state.networks[&net].meta.version.public_value();
     let request = |version: u64| -> NetworkRequest {
         body(json!({ "version": version, "attachments": [{ "interface": "veth-d" }] })).unwrap()
     };
     refused(
         world.run(|state, context, _| update_network(state, context, &net, request(version ^ 1))),
-        Code::VersionConflict,
+        ProblemCode::VersionConflict,
         Some("version"),
         "read it again",
     );
     world
         .run(|state, context, _| update_network(state, context, &net, request(version)))
         .unwrap();
-    assert_eq!(world.state.network_of_interface("veth-c"), None);
-    assert_eq!(world.state.network_of_interface("veth-d"), Some(&net));
+    assert_eq!(world.state.network_by_interface("veth-c"), None);
+    assert_eq!(world.state.network_by_interface("veth-d"), Some(&net));
     refused(
         world.network("consumer/other", "veth-p"),
-        Code::InUse,
+        ProblemCode::InUse,
         Some("attachments[0].interface"),
         "attached to another network",
     );
@@ -539,7 +540,7 @@ fn quotas() {
         .unwrap();
     refused(
         world.endpoint("consumer/b", "10.0.0.102", "provider/shop"),
-        Code::LimitReached,
+        ProblemCode::LimitReached,
         None,
         "1 endpoints of the 1",
     );
@@ -566,10 +567,10 @@ fn slots_are_reused_and_records_survive_the_store() {
     let version = record.meta.version;
     let object = crate::model::Object::Endpoint(name("consumer"), record);
     let text = object.encode().unwrap();
-    let again = crate::model::Object::decode(&object.key(), &text, version.revision());
-    let mut again = again.unwrap();
-    again.meta_mut().version = version;
-    assert_eq!(again, object);
+    let decoded = crate::model::Object::decode(&object.key(), &text, version.revision());
+    let mut decoded = decoded.unwrap();
+    decoded.meta_mut().version = version;
+    assert_eq!(decoded, object);
 }
 
 impl World {
@@ -701,7 +702,7 @@ fn a_pool_that_is_used_up_says_so_and_an_address_that_is_given_back_is_given_aga
     let refusal = world
         .endpoint_with("consumer/y", without.clone())
         .unwrap_err();
-    assert_eq!(refusal.code, Code::LimitReached);
+    assert_eq!(refusal.code, ProblemCode::LimitReached);
     assert!(refusal.detail.contains("no free IPv4 address"), "{refusal}");
     world
         .run(|state, _, _| delete_endpoint(state, &reference("consumer/x2")))
@@ -778,6 +779,6 @@ fn what_is_there_just_so_is_not_created_again() {
         world.service("provider/shop", json!({ "max_connections_per_tenant": 1 })),
         world.endpoint("consumer/x", "10.0.0.10", "provider/shop"),
     ] {
-        assert_eq!(refusal.unwrap_err().code, Code::AlreadyExists);
+        assert_eq!(refusal.unwrap_err().code, ProblemCode::AlreadyExists);
     }
 }

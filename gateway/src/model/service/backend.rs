@@ -27,7 +27,7 @@ const fn one() -> u16 {
 }
 
 /// The largest weight.
-pub const MOST_WEIGHT: u16 = 1_000;
+pub const MAX_WEIGHT: u16 = 1_000;
 
 impl FromStr for Backend {
     type Err = String;

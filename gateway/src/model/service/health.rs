@@ -10,7 +10,7 @@ use crate::model::{Problem, text};
 /// What is asked of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Check {
+pub enum HealthCheckKind {
     /// Nothing: who answers ARP is well.
     #[default]
     None,
@@ -25,7 +25,7 @@ pub enum Check {
 /// What happens to the flows of a backend that fails its checks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum UnhealthyFlows {
+pub enum UnhealthyFlowAction {
     /// They go on: the server may be slow, and not dead.
     #[default]
     Keep,
@@ -92,7 +92,7 @@ impl From<StatusRange> for String {
 #[serde(deny_unknown_fields, default)]
 pub struct HealthCheck {
     /// What is asked.
-    pub check: Check,
+    pub check: HealthCheckKind,
     /// The backends' port; unset: that of the resource's first TCP port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -110,13 +110,13 @@ pub struct HealthCheck {
     /// What the answer must be.
     pub expected_status: StatusRange,
     /// What happens to an unhealthy backend's flows.
-    pub unhealthy_flows: UnhealthyFlows,
+    pub unhealthy_flow_action: UnhealthyFlowAction,
 }
 
 impl Default for HealthCheck {
     fn default() -> Self {
         Self {
-            check: Check::None,
+            check: HealthCheckKind::None,
             port: None,
             interval: 5,
             timeout: 2,
@@ -127,7 +127,7 @@ impl Default for HealthCheck {
                 first: 200,
                 last: 399,
             },
-            unhealthy_flows: UnhealthyFlows::Keep,
+            unhealthy_flow_action: UnhealthyFlowAction::Keep,
         }
     }
 }
@@ -143,29 +143,29 @@ impl HealthCheck {
     pub(super) fn check(&self) -> Result<(), Problem> {
         let problem =
             |field: &str, text: String| Problem::invalid(format!("health_check.{field}"), text);
-        for (field, value, most) in [
+        for (field, value, max) in [
             ("interval", self.interval, 3_600),
             ("timeout", self.timeout, 60),
             ("healthy_threshold", self.healthy_threshold, 100),
             ("unhealthy_threshold", self.unhealthy_threshold, 100),
         ] {
-            if !(1..=most).contains(&value) {
-                let text = format!("{value} is out of range: 1 to {most}");
+            if !(1..=max).contains(&value) {
+                let text = format!("{value} is out of range: 1 to {max}");
                 return Err(problem(field, text));
             }
         }
         if self.port == Some(0) {
             return Err(problem("port", "port 0 can't be connected to".to_owned()));
         }
-        let sound = self.path.starts_with('/')
+        let is_valid = self.path.starts_with('/')
             && self.path.len() <= 1_024
             && self.path.bytes().all(|byte| byte.is_ascii_graphic());
-        if !sound {
+        if !is_valid {
             return Err(problem(
                 "path",
                 format!(
                     "{:?} is no path of a URL: it begins with /, has no spaces and at most 1024 bytes",
-                    text::shown(&self.path, 80)
+                    text::truncated(&self.path, 80)
                 ),
             ));
         }
@@ -175,7 +175,7 @@ impl HealthCheck {
 
 /// How a backend did so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Health {
+pub struct HealthState {
     /// It failed its checks.
     pub unhealthy: bool,
     /// Checks in a row that contradict that.
@@ -184,7 +184,7 @@ pub struct Health {
     pub last_error: Option<String>,
 }
 
-impl Health {
+impl HealthState {
     /// Takes a check's outcome in; says whether the backend is another now. One that was never
     /// checked is healthy until it has failed often enough.
     pub fn observe(&mut self, check: &HealthCheck, outcome: Result<(), String>) -> bool {
@@ -225,7 +225,7 @@ mod tests {
             unhealthy_threshold: 3,
             ..HealthCheck::default()
         };
-        let mut health = Health::default();
+        let mut health = HealthState::default();
         let failed = || Err("refused".to_owned());
         let outcomes = [
             (failed(), false),
@@ -239,10 +239,10 @@ mod tests {
             (Ok(()), false),
             (Ok(()), true),
         ];
-        for (place, (outcome, changes)) in outcomes.into_iter().enumerate() {
-            assert_eq!(health.observe(&check, outcome), changes, "{place}");
+        for (index, (outcome, changes)) in outcomes.into_iter().enumerate() {
+            assert_eq!(health.observe(&check, outcome), changes, "{index}");
         }
-        assert_eq!(health, Health::default());
+        assert_eq!(health, HealthState::default());
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_judged() {
+    fn fields_are_validated() {
         let check = |json| serde_json::from_str::<HealthCheck>(json).unwrap().check();
         assert!(check("{}").is_ok());
         for (json, field) in [

@@ -19,9 +19,9 @@ pub struct ConnectionLimits {
 }
 
 /// Below this not even one full packet would pass in a burst's time.
-const LEAST_BIT_RATE: u64 = 1_000_000;
+const MIN_BIT_RATE: u64 = 1_000_000;
 /// A terabit: a byte's price has too few digits beyond it.
-const MOST_BIT_RATE: u64 = 1_000_000_000_000;
+const MAX_BIT_RATE: u64 = 1_000_000_000_000;
 
 impl ConnectionLimits {
     /// Checks the fields.
@@ -40,28 +40,24 @@ impl ConnectionLimits {
             }
         }
         match self.bit_rate {
-            Some(rate) if !(LEAST_BIT_RATE..=MOST_BIT_RATE).contains(&rate) => {
-                Err(Problem::invalid(
-                    "bit_rate",
-                    format!(
-                        "{rate} is out of range: {LEAST_BIT_RATE} to {MOST_BIT_RATE} bits a second"
-                    ),
-                ))
-            }
+            Some(rate) if !(MIN_BIT_RATE..=MAX_BIT_RATE).contains(&rate) => Err(Problem::invalid(
+                "bit_rate",
+                format!("{rate} is out of range: {MIN_BIT_RATE} to {MAX_BIT_RATE} bits a second"),
+            )),
             _ => Ok(()),
         }
     }
 
     /// As the data path keeps them: rates as the time that one unit costs.
     #[must_use]
-    pub fn compiled(self) -> maps::Limits {
+    pub fn to_map_limits(self) -> maps::Limits {
         const SECOND: u64 = 1_000_000_000;
         let price = |rate: Option<u32>| rate.map_or(0, |rate| (SECOND / u64::from(rate)).max(1));
         maps::Limits {
-            flows: self.connection_limit.map_or(0, u64::from),
-            new_flow: price(self.new_connection_rate),
-            packet: price(self.packet_rate),
-            byte: self
+            max_flows: self.connection_limit.map_or(0, u64::from),
+            new_flow_cost: price(self.new_connection_rate),
+            packet_cost: price(self.packet_rate),
+            byte_cost: self
                 .bit_rate
                 .map_or(0, |rate| ((8 * SECOND) << maps::Limits::BYTE_SHIFT) / rate),
         }
@@ -73,19 +69,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_are_prices() {
+    fn rates_become_costs() {
         let limits = ConnectionLimits {
             connection_limit: Some(7),
             new_connection_rate: Some(100),
             packet_rate: Some(u32::MAX),
             bit_rate: Some(8_000_000),
         };
-        let compiled = limits.compiled();
-        assert_eq!((compiled.flows, compiled.new_flow), (7, 10_000_000));
-        assert_eq!(compiled.packet, 1, "never free");
-        assert_eq!(compiled.byte >> maps::Limits::BYTE_SHIFT, 1_000);
+        let compiled = limits.to_map_limits();
         assert_eq!(
-            ConnectionLimits::default().compiled(),
+            (compiled.max_flows, compiled.new_flow_cost),
+            (7, 10_000_000)
+        );
+        assert_eq!(compiled.packet_cost, 1, "never free");
+        assert_eq!(compiled.byte_cost >> maps::Limits::BYTE_SHIFT, 1_000);
+        assert_eq!(
+            ConnectionLimits::default().to_map_limits(),
             maps::Limits::default()
         );
     }

@@ -18,8 +18,8 @@ use utoipa::{
     openapi::{RefOr, Schema},
 };
 
-pub use backend::{Backend, MOST_WEIGHT};
-pub use health::{Check, Health, HealthCheck, StatusRange, UnhealthyFlows};
+pub use backend::{Backend, MAX_WEIGHT};
+pub use health::{HealthCheck, HealthCheckKind, HealthState, StatusRange, UnhealthyFlowAction};
 pub use limits::ConnectionLimits;
 pub use port::{Port, PortNumber, Protocol};
 pub use resource::{Resource, default_resource};
@@ -36,7 +36,7 @@ use crate::model::{
 /// What a client gets when no backend can take its flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum NoBackend {
+pub enum NoBackendAction {
     /// A TCP reset, at once.
     #[default]
     Reset,
@@ -47,7 +47,7 @@ pub enum NoBackend {
 /// What a packet gets that belongs to no flow and can't open one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum NoFlow {
+pub enum UnmatchedPacketAction {
     /// A TCP reset, or an ICMP error, at once.
     #[default]
     Reset,
@@ -90,9 +90,9 @@ impl Default for Timeouts {
 
 impl Timeouts {
     /// A week: the longest that can be set.
-    const LONGEST: u32 = 604_800;
+    const MAX_SECONDS: u32 = 604_800;
     /// The shortest: the data path counts time in ticks of about a second.
-    pub const SHORTEST: u32 = 5;
+    pub const MIN_SECONDS: u32 = 5;
 
     fn check(self) -> Result<(), Problem> {
         for (field, value) in [
@@ -100,13 +100,13 @@ impl Timeouts {
             ("timeouts.tcp_transitory", self.tcp_transitory),
             ("timeouts.udp", self.udp),
         ] {
-            if !(Self::SHORTEST..=Self::LONGEST).contains(&value) {
+            if !(Self::MIN_SECONDS..=Self::MAX_SECONDS).contains(&value) {
                 return Err(Problem::invalid(
                     field,
                     format!(
                         "{value} seconds is out of range: {} to {}",
-                        Self::SHORTEST,
-                        Self::LONGEST
+                        Self::MIN_SECONDS,
+                        Self::MAX_SECONDS
                     ),
                 ));
             }
@@ -136,7 +136,7 @@ pub struct ServiceRequest {
 /// The fields of a [`ServiceRequest`] that every request has.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it is there for its schema")]
-struct RequestHead {
+struct ServiceRequestCommonFields {
     /// The service's name; in the path when an existing one is changed.
     name: Option<Name>,
     /// The version that the change was made for.
@@ -149,14 +149,14 @@ struct RequestHead {
 // The derived one would not say that there are no other fields.
 impl PartialSchema for ServiceRequest {
     fn schema() -> RefOr<Schema> {
-        let parts = [RequestHead::schema(), ServiceSpec::schema()];
+        let parts = [ServiceRequestCommonFields::schema(), ServiceSpec::schema()];
         schema::merged(parts, "What a user says of a service.")
     }
 }
 
 impl ToSchema for ServiceRequest {
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        RequestHead::schemas(schemas);
+        ServiceRequestCommonFields::schemas(schemas);
         ServiceSpec::schemas(schemas);
     }
 }
@@ -190,13 +190,13 @@ pub struct ServiceSpec {
     pub timeouts: Timeouts,
     /// What a client gets when no backend can take its flow.
     #[serde(default)]
-    pub no_backend: NoBackend,
+    pub no_backend_action: NoBackendAction,
     /// What keeps a client's flows on one backend.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
     /// What a packet gets that belongs to no flow and can't open one.
     #[serde(default)]
-    pub no_flow: NoFlow,
+    pub unmatched_packet_action: UnmatchedPacketAction,
     /// Flows that each connection may have at the same time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_limit: Option<u32>,
@@ -233,11 +233,11 @@ pub struct Service {
 }
 
 /// The most addresses that a service's source NAT uses.
-pub const MOST_NAT_ADDRESSES: u64 = 1_024;
+pub const MAX_NAT_ADDRESSES: u64 = 1_024;
 /// The most backends of a resource.
-pub const MOST_BACKENDS: usize = 256;
-const MOST_RESOURCES: usize = 256;
-const MOST_PORTS: usize = 1_024;
+pub const MAX_BACKENDS: usize = 256;
+const MAX_RESOURCES: usize = 256;
+const MAX_PORTS: usize = 1_024;
 
 impl ServiceSpec {
     /// The resource of the name.
@@ -268,27 +268,27 @@ impl ServiceSpec {
 
     /// Whether the service exists for the tenant.
     #[must_use]
-    pub fn visible_to(&self, tenant: &Name) -> bool {
+    pub fn is_visible_to(&self, tenant: &Name) -> bool {
         self.visibility.contains(tenant) && !self.denied.contains(tenant)
     }
 
     /// Whether the tenant's requests are approved at once.
     #[must_use]
-    pub fn approves_at_once(&self, tenant: &Name) -> bool {
+    pub fn auto_approves(&self, tenant: &Name) -> bool {
         self.auto_approval.contains(tenant) && !self.denied.contains(tenant)
     }
 
     /// Checks the fields that can be judged alone.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        if self.resources.is_empty() || self.resources.len() > MOST_RESOURCES {
+        if self.resources.is_empty() || self.resources.len() > MAX_RESOURCES {
             return Err(Problem::invalid(
                 "resources",
-                format!("a service has 1 to {MOST_RESOURCES} resources"),
+                format!("a service has 1 to {MAX_RESOURCES} resources"),
             ));
         }
         let mut names = HashSet::new();
-        for (place, resource) in self.resources.iter().enumerate() {
-            let field = format!("resources[{place}]");
+        for (index, resource) in self.resources.iter().enumerate() {
+            let field = format!("resources[{index}]");
             if !names.insert(&resource.name) {
                 return Err(Problem::invalid(
                     format!("{field}.name"),
@@ -312,22 +312,22 @@ impl ServiceSpec {
             ("auto_approval", &self.auto_approval),
             ("denied", &self.denied),
         ] {
-            if set.len() > size_limits::TENANTS {
-                let detail = format!("{field} names at most {} tenants", size_limits::TENANTS);
+            if set.len() > size_limits::MAX_TENANTS {
+                let detail = format!("{field} names at most {} tenants", size_limits::MAX_TENANTS);
                 return Err(Problem::invalid(field, detail));
             }
         }
-        let most = usize::try_from(MOST_NAT_ADDRESSES).unwrap_or(usize::MAX);
-        if self.nat_addresses.len() > most {
-            let detail = format!("a service has at most {most} source NAT addresses");
+        let max = usize::try_from(MAX_NAT_ADDRESSES).unwrap_or(usize::MAX);
+        if self.nat_addresses.len() > max {
+            let detail = format!("a service has at most {max} source NAT addresses");
             return Err(Problem::invalid("nat_addresses", detail));
         }
-        let weight = size_limits::service_weight(self);
-        if weight > size_limits::SERVICE_BYTES {
+        let weight = size_limits::service_size(self);
+        if weight > size_limits::MAX_SERVICE_BYTES {
             let detail = format!(
                 "resources and lists of tenants take about {weight} bytes together: use at most {}, \
                  or make several services",
-                size_limits::SERVICE_BYTES
+                size_limits::MAX_SERVICE_BYTES
             );
             return Err(Problem::invalid("resources", detail));
         }
@@ -343,18 +343,18 @@ impl ServiceSpec {
         }
         let counts = self.nat_addresses.iter().map(|range| range.count());
         let count = counts.fold(0, u64::saturating_add);
-        if count > MOST_NAT_ADDRESSES {
+        if count > MAX_NAT_ADDRESSES {
             return Err(Problem::invalid(
                 "nat_addresses",
-                format!("{count} source NAT addresses are more than {MOST_NAT_ADDRESSES}"),
+                format!("{count} source NAT addresses are more than {MAX_NAT_ADDRESSES}"),
             ));
         }
         let backends = self.resources.iter().flat_map(|r| &r.backends);
         let backends: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
         // By the last address: an overlapping range is the first one that ends in this one or later.
         let mut ranges: BTreeMap<IpAddr, AddressRange> = BTreeMap::new();
-        for (place, range) in self.nat_addresses.iter().enumerate() {
-            let field = format!("nat_addresses[{place}]");
+        for (index, range) in self.nat_addresses.iter().enumerate() {
+            let field = format!("nat_addresses[{index}]");
             check_hosts(&field, *range)?;
             let (first, last) = range.ends();
             let next = ranges.range(first..).next();

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::model::{
     Name, Problem,
     address::check_host,
-    service::{Backend, MOST_BACKENDS, MOST_PORTS, MOST_WEIGHT, Port, PortNumber},
+    service::{Backend, MAX_BACKENDS, MAX_PORTS, MAX_WEIGHT, Port, PortNumber},
     strict,
 };
 
@@ -41,15 +41,15 @@ pub fn default_resource() -> Name {
 
 impl Resource {
     pub(super) fn check(&self, field: &str) -> Result<(), Problem> {
-        if self.ports.is_empty() || self.ports.len() > MOST_PORTS {
+        if self.ports.is_empty() || self.ports.len() > MAX_PORTS {
             return Err(Problem::invalid(
                 format!("{field}.ports"),
-                format!("a resource offers 1 to {MOST_PORTS} ports"),
+                format!("a resource offers 1 to {MAX_PORTS} ports"),
             ));
         }
         let mut ports = HashSet::new();
-        for (place, port) in self.ports.iter().enumerate() {
-            let field = format!("{field}.ports[{place}]");
+        for (index, port) in self.ports.iter().enumerate() {
+            let field = format!("{field}.ports[{index}]");
             if !ports.insert((port.protocol, port.port)) {
                 return Err(Problem::invalid(
                     field,
@@ -72,15 +72,15 @@ impl Resource {
                 _ => {}
             }
         }
-        if self.backends.len() > MOST_BACKENDS {
+        if self.backends.len() > MAX_BACKENDS {
             return Err(Problem::invalid(
                 format!("{field}.backends"),
-                format!("a resource has at most {MOST_BACKENDS} backends"),
+                format!("a resource has at most {MAX_BACKENDS} backends"),
             ));
         }
         let mut addresses = HashSet::new();
-        for (place, backend) in self.backends.iter().enumerate() {
-            let field = format!("{field}.backends[{place}]");
+        for (index, backend) in self.backends.iter().enumerate() {
+            let field = format!("{field}.backends[{index}]");
             check_host(&format!("{field}.address"), backend.address)?;
             let first = &self.backends[0].address;
             if backend.address.is_ipv4() != first.is_ipv4() {
@@ -93,10 +93,10 @@ impl Resource {
                     ),
                 ));
             }
-            if backend.weight > MOST_WEIGHT {
+            if backend.weight > MAX_WEIGHT {
                 return Err(Problem::invalid(
                     format!("{field}.weight"),
-                    format!("a weight is at most {MOST_WEIGHT}"),
+                    format!("a weight is at most {MAX_WEIGHT}"),
                 ));
             }
             if !addresses.insert(backend.address) {

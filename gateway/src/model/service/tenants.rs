@@ -50,7 +50,7 @@ impl TenantSet {
 
     /// Returns roughly how many bytes of JSON the names take.
     #[must_use]
-    pub fn weight(&self) -> usize {
+    pub fn stored_size(&self) -> usize {
         match self {
             Self::None | Self::Every => 0,
             Self::Some(names) => names.iter().map(|name| name.as_str().len() + 3).sum(),

@@ -5,40 +5,45 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use gateway_common::{DropReason, Verdict, maps::Identifications};
+use gateway_common::{DropReason, Verdict, maps::IdentificationState};
 use serde_json::Value;
 use tests::{
-    lab::{CLIENT, DNS, ENDPOINT, Lab, Side, udp, with_lab},
+    differential::{CLIENT, DNS, DifferentialHarness, ENDPOINT, Side, udp, with_lab},
     packet::Packet,
-    path::{CLIENT_PORT, Ends, Path, datagram, ip, piece},
+    scenario::{CLIENT_PORT, ProviderFlow, Scenario, datagram, ip, piece},
 };
 
-use super::asked;
-use crate::{PathRow, run_paths};
+use super::open_udp_flow;
+use crate::{ScenarioCase, run_scenarios};
 
 /// The identification that every sender in these rows chooses.
 const CHOSEN: u32 = 9;
 
 /// A client that appears from the same address towards the same backend as the path's own.
-struct Neighbour {
+struct SharedSnatClient {
     side: Side,
     client: SocketAddr,
 }
 
 /// Finds a neighbour among the clients of a side, whose packets go along a path.
 #[track_caller]
-fn neighbour_by(lab: &mut Lab, path: Path, side: Side, flow: Ends) -> Neighbour {
+fn find_snat_sharer_on(
+    lab: &mut DifferentialHarness,
+    scenario: Scenario,
+    side: Side,
+    flow: ProviderFlow,
+) -> SharedSnatClient {
     for host in 6..=250 {
-        let address: IpAddr = if path.is_v4() {
+        let address: IpAddr = if scenario.is_v4() {
             [10, 0, 0, host].into()
         } else {
             [0xfd00, 0, 0, 0, 0, 0, 0, host.into()].into()
         };
         let client = (address, CLIENT_PORT).into();
-        let question = datagram(client, path.name_server(), b"x").at(side);
-        let ends = path.went_to_service(&lab.send(side, &question), DNS);
+        let question = datagram(client, scenario.name_server(), b"x").at(side);
+        let ends = scenario.went_to_service(&lab.send(side, &question), DNS);
         if (ends.nat.ip(), ends.backend) == (flow.nat.ip(), flow.backend) {
-            return Neighbour { side, client };
+            return SharedSnatClient { side, client };
         }
     }
     panic!("no client shares the address {}", flow.nat.ip());
@@ -46,15 +51,23 @@ fn neighbour_by(lab: &mut Lab, path: Path, side: Side, flow: Ends) -> Neighbour 
 
 /// Finds a neighbour: another consumer's client where the path has two consumers.
 #[track_caller]
-fn neighbour(lab: &mut Lab, path: Path, flow: Ends) -> Neighbour {
-    let side = if path.is_mixed() { Side::A } else { Side::B };
-    neighbour_by(lab, path, side, flow)
+fn find_snat_sharer(
+    lab: &mut DifferentialHarness,
+    scenario: Scenario,
+    flow: ProviderFlow,
+) -> SharedSnatClient {
+    let side = if scenario.is_mixed() {
+        Side::A
+    } else {
+        Side::B
+    };
+    find_snat_sharer_on(lab, scenario, side, flow)
 }
 
 /// A datagram of two fragments. Nothing but the identification says what belongs together: there is no
 /// checksum where both sides can do without.
-fn in_two(path: Path, whole: Packet) -> Vec<Packet> {
-    let whole = if path.is_v4() && path.provider_is_v4() {
+fn in_two_fragments(scenario: Scenario, whole: Packet) -> Vec<Packet> {
+    let whole = if scenario.is_v4() && scenario.provider_is_v4() {
         whole.unchecksummed()
     } else {
         whole
@@ -65,15 +78,15 @@ fn in_two(path: Path, whole: Packet) -> Vec<Packet> {
 }
 
 /// A client's question, in two fragments.
-fn question(path: Path, client: SocketAddr, side: Side, byte: u8) -> Vec<Packet> {
-    let whole = datagram(client, path.name_server(), &[byte; 2_000]);
-    let fragments = in_two(path, whole).into_iter();
+fn fragmented_request(scenario: Scenario, client: SocketAddr, side: Side, byte: u8) -> Vec<Packet> {
+    let whole = datagram(client, scenario.name_server(), &[byte; 2_000]);
+    let fragments = in_two_fragments(scenario, whole).into_iter();
     fragments.map(|fragment| fragment.at(side)).collect()
 }
 
 /// Joins fragments as a receiver does: by source, destination, protocol and identification, the first
 /// at each offset. Returns the data of each datagram.
-fn received(fragments: &[Packet]) -> Vec<Vec<u8>> {
+fn reassemble_as_receiver(fragments: &[Packet]) -> Vec<Vec<u8>> {
     let mut datagrams: BTreeMap<_, BTreeMap<u16, Vec<u8>>> = BTreeMap::new();
     for fragment in fragments {
         let (source, destination, _) = ip(fragment);
@@ -94,8 +107,8 @@ fn received(fragments: &[Packet]) -> Vec<Vec<u8>> {
 /// Sends two datagrams in the order A's head, B's head, B's tail, A's tail, demands that each arrives as
 /// it was sent, and returns their identifications.
 #[track_caller]
-fn stay_apart(
-    lab: &mut Lab,
+fn expect_not_mixed(
+    lab: &mut DifferentialHarness,
     to: Side,
     (a, from_a): (&[Packet], Side),
     (b, from_b): (&[Packet], Side),
@@ -108,111 +121,115 @@ fn stay_apart(
     ];
     let out = order.map(|(side, fragment)| lab.send(side, fragment).forwarded(to).packet);
     let wanted = [vec![b'a'; 2_000], vec![b'b'; 2_000]];
-    assert!(received(&out) == wanted, "{out:#?}");
+    assert!(reassemble_as_receiver(&out) == wanted, "{out:#?}");
     [piece(&out[0]).id, piece(&out[1]).id]
 }
 
 /// The identification that a first fragment leaves with.
 #[track_caller]
-fn id_of(lab: &mut Lab, from: Side, to: Side, fragment: &Packet) -> u32 {
+fn forwarded_id(lab: &mut DifferentialHarness, from: Side, to: Side, fragment: &Packet) -> u32 {
     piece(&lab.send(from, fragment).forwarded(to).packet).id
 }
 
 /// Numbers that IPv4 fragments leave with.
 const FRAGMENT_IDS: u32 = 0xc000;
 
-const ROWS: &[PathRow] = &[
+const ROWS: &[ScenarioCase] = &[
     (
         "fragments of two consumers behind one address are never joined",
-        |lab, path| {
-            let (flow, _) = asked(lab, path);
-            let other = neighbour(lab, path, flow);
-            let a = question(path, path.client(), Side::A, b'a');
-            let b = question(path, other.client, other.side, b'b');
-            stay_apart(lab, Side::Provider, (&a, Side::A), (&b, other.side));
+        |lab, scenario| {
+            let (flow, _) = open_udp_flow(lab, scenario);
+            let other = find_snat_sharer(lab, scenario, flow);
+            let a = fragmented_request(scenario, scenario.client(), Side::A, b'a');
+            let b = fragmented_request(scenario, other.client, other.side, b'b');
+            expect_not_mixed(lab, Side::Provider, (&a, Side::A), (&b, other.side));
         },
     ),
     (
         "fragments of consumers of both families behind one address are never joined",
-        |lab, path| {
-            if path.is_v4() || !path.provider_is_v4() {
+        |lab, scenario| {
+            if scenario.is_v4() || !scenario.provider_is_v4() {
                 return;
             }
-            let (flow, _) = asked(lab, path);
-            let [v4, ..] = Path::ALL;
-            let other = neighbour_by(lab, v4, Side::A, flow);
-            let a = question(path, path.client(), Side::A, b'a');
-            let b = question(v4, other.client, Side::A, b'b');
-            let ids = stay_apart(lab, Side::Provider, (&a, Side::A), (&b, Side::A));
+            let (flow, _) = open_udp_flow(lab, scenario);
+            let [v4, ..] = Scenario::ALL;
+            let other = find_snat_sharer_on(lab, v4, Side::A, flow);
+            let a = fragmented_request(scenario, scenario.client(), Side::A, b'a');
+            let b = fragmented_request(v4, other.client, Side::A, b'b');
+            let ids = expect_not_mixed(lab, Side::Provider, (&a, Side::A), (&b, Side::A));
             // Flows of either family take theirs from one count.
             assert_eq!((ids[0] + 1) % FRAGMENT_IDS, ids[1]);
         },
     ),
     (
         "fragments of two backends to one client are never joined",
-        |lab, path| {
-            let (first, _) = asked(lab, path);
+        |lab, scenario| {
+            let (first, _) = open_udp_flow(lab, scenario);
             let second = (CLIENT_PORT + 1..CLIENT_PORT + 100)
                 .map(|port| {
-                    let client = (path.client_ip(), port).into();
-                    let sent = lab.send(Side::A, &datagram(client, path.name_server(), b"x"));
-                    path.went_to_service(&sent, DNS)
+                    let client = (scenario.client_ip(), port).into();
+                    let sent = lab.send(Side::A, &datagram(client, scenario.name_server(), b"x"));
+                    scenario.went_to_service(&sent, DNS)
                 })
                 .find(|flow| flow.backend != first.backend)
                 .expect("a flow to the other backend");
-            let a = in_two(path, first.answer(&[b'a'; 2_000]));
-            let b = in_two(path, second.answer(&[b'b'; 2_000]));
-            stay_apart(lab, Side::A, (&a, Side::Provider), (&b, Side::Provider));
+            let a = in_two_fragments(scenario, first.answer(&[b'a'; 2_000]));
+            let b = in_two_fragments(scenario, second.answer(&[b'b'; 2_000]));
+            expect_not_mixed(lab, Side::A, (&a, Side::Provider), (&b, Side::Provider));
         },
     ),
     (
         "each datagram of a sender gets an identification of its own",
-        |lab, path| {
-            let fragments = question(path, path.client(), Side::A, b'a');
+        |lab, scenario| {
+            let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
             let mut ids: Vec<u32> = (0..4)
-                .map(|_| id_of(lab, Side::A, Side::Provider, &fragments[0]))
+                .map(|_| forwarded_id(lab, Side::A, Side::Provider, &fragments[0]))
                 .collect();
             // Later fragments follow the latest first one.
-            let tail = id_of(lab, Side::A, Side::Provider, &fragments[1]);
+            let tail = forwarded_id(lab, Side::A, Side::Provider, &fragments[1]);
             assert_eq!(Some(&tail), ids.last());
             ids.sort_unstable();
             ids.dedup();
             assert_eq!(ids.len(), 4, "{ids:?}");
         },
     ),
-    ("identifications begin again at their end", |lab, path| {
-        let fragments = question(path, path.client(), Side::A, b'a');
-        id_of(lab, Side::A, Side::Provider, &fragments[0]);
-        lab.set_identifications(Identifications {
-            fragments_v4: u64::from(FRAGMENT_IDS) - 1,
-            whole_v4: u64::MAX,
-            fragments_v6: u64::MAX,
-        });
-        let ids = [0; 2].map(|_| id_of(lab, Side::A, Side::Provider, &fragments[0]));
-        if path.provider_is_v4() {
-            assert!(ids.iter().all(|id| *id < FRAGMENT_IDS), "{ids:?}");
-            assert_eq!((ids[0] + 1) % FRAGMENT_IDS, ids[1]);
-        } else {
-            assert_eq!(ids[0].wrapping_add(1), ids[1]);
-        }
-    }),
+    (
+        "identifications begin again at their end",
+        |lab, scenario| {
+            let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
+            forwarded_id(lab, Side::A, Side::Provider, &fragments[0]);
+            lab.set_identifications(IdentificationState {
+                fragments_v4: u64::from(FRAGMENT_IDS) - 1,
+                whole_v4: u64::MAX,
+                fragments_v6: u64::MAX,
+            });
+            let ids = [0; 2].map(|_| forwarded_id(lab, Side::A, Side::Provider, &fragments[0]));
+            if scenario.provider_is_v4() {
+                assert!(ids.iter().all(|id| *id < FRAGMENT_IDS), "{ids:?}");
+                assert_eq!((ids[0] + 1) % FRAGMENT_IDS, ids[1]);
+            } else {
+                assert_eq!(ids[0].wrapping_add(1), ids[1]);
+            }
+        },
+    ),
     (
         "with every identification in use, a datagram's fragments are counted",
-        |lab, path| {
-            let fragments = question(path, path.client(), Side::A, b'a');
-            id_of(lab, Side::A, Side::Provider, &fragments[0]);
-            lab.set_identifications(Identifications {
+        |lab, scenario| {
+            let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
+            forwarded_id(lab, Side::A, Side::Provider, &fragments[0]);
+            lab.set_identifications(IdentificationState {
                 fragments_v4: u64::MAX << 16,
-                ..Identifications::default()
+                ..IdentificationState::default()
             });
-            let client = (path.client_ip(), CLIENT_PORT + 1).into();
-            let other = datagram(client, path.name_server(), &[b'b'; 2_000]).fragments(1_400, 8);
+            let client = (scenario.client_ip(), CLIENT_PORT + 1).into();
+            let other =
+                datagram(client, scenario.name_server(), &[b'b'; 2_000]).fragments(1_400, 8);
             // Whole datagrams go on.
-            let whole = datagram(client, path.name_server(), b"x");
+            let whole = datagram(client, scenario.name_server(), b"x");
             let sent = lab.send(Side::A, &whole);
-            let spent = path.went_to_service(&sent, DNS);
+            let spent = scenario.went_to_service(&sent, DNS);
             let first = lab.send(Side::A, &fragments[0]);
-            if path.provider_is_v4() {
+            if scenario.provider_is_v4() {
                 first.dropped(DropReason::FragmentIdExhausted);
             } else {
                 first.forwarded(Side::Provider);
@@ -221,42 +238,42 @@ const ROWS: &[PathRow] = &[
             }
             // What was let through before still gets its rest.
             lab.send(Side::A, &fragments[1]).forwarded(Side::Provider);
-            assert_eq!(spent.nat.is_ipv4(), path.provider_is_v4());
+            assert_eq!(spent.nat.is_ipv4(), scenario.provider_is_v4());
         },
     ),
     (
         "a later fragment does not follow its flow to another backend",
-        |lab, path| {
-            let (flow, _) = asked(lab, path);
-            let fragments = question(path, path.client(), Side::A, b'a');
+        |lab, scenario| {
+            let (flow, _) = open_udp_flow(lab, scenario);
+            let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
             lab.send(Side::A, &fragments[0]).forwarded(Side::Provider);
             let gone = flow.backend.ip().to_string();
-            lab.change(path.service, |spec| {
+            lab.change(scenario.service, |spec| {
                 let backends = spec["resources"][0]["backends"].as_array_mut();
                 let other = |backend: &Value| backend["address"] != gone.as_str();
                 backends.expect("a list").retain(other);
             });
-            let (anew, _) = asked(lab, path);
-            assert_ne!(anew.backend, flow.backend);
+            let (second, _) = open_udp_flow(lab, scenario);
+            assert_ne!(second.backend, flow.backend);
             lab.send(Side::A, &fragments[1])
                 .dropped(DropReason::FragmentOrphan);
         },
     ),
     (
         "a packet that routers may fragment gets an identification, half-open and established",
-        |lab, path| {
-            if path.is_mixed() || !path.is_v4() {
+        |lab, scenario| {
+            if scenario.is_mixed() || !scenario.is_v4() {
                 return;
             }
-            let (flow, _) = asked(lab, path);
-            let other = neighbour(lab, path, flow);
-            let id = |lab: &mut Lab, from: Side, to: Side, packet: &Packet| {
+            let (flow, _) = open_udp_flow(lab, scenario);
+            let other = find_snat_sharer(lab, scenario, flow);
+            let id = |lab: &mut DifferentialHarness, from: Side, to: Side, packet: &Packet| {
                 lab.send(from, packet).forwarded(to).ipv4().id
             };
             let chosen = u16::try_from(CHOSEN).expect("small");
             let may = |packet: Packet| packet.with(|ip| (ip.fragment, ip.id) = (0, chosen));
-            let there = may(path.question(b"question"));
-            let others = datagram(other.client, path.name_server(), b"question").at(other.side);
+            let there = may(scenario.question(b"question"));
+            let others = datagram(other.client, scenario.name_server(), b"question").at(other.side);
             let mut ids = vec![
                 id(lab, Side::A, Side::Provider, &there),
                 id(lab, other.side, Side::Provider, &may(others)),
@@ -273,7 +290,7 @@ const ROWS: &[PathRow] = &[
             // Established now.
             assert_ne!(id(lab, Side::Provider, Side::A, &back), answered);
             let must_not = |packet: Packet| packet.with(|ip| ip.id = chosen);
-            let kept = must_not(path.question(b"question"));
+            let kept = must_not(scenario.question(b"question"));
             assert_eq!(id(lab, Side::A, Side::Provider, &kept), chosen);
         },
     ),
@@ -281,7 +298,7 @@ const ROWS: &[PathRow] = &[
 
 #[test]
 fn no_receiver_joins_fragments_of_two_senders() {
-    run_paths(ROWS);
+    run_scenarios(ROWS);
 }
 
 /// Two uses of an identification are as far apart as a fragment may be around: 32 seconds in which later
@@ -297,19 +314,19 @@ fn an_identification_is_not_used_again_while_its_fragments_may_be_around() {
         let mut used: BTreeMap<u16, u64> = BTreeMap::new();
         let (mut allowed, mut refused) = (0, 0);
         // As many as are let through, for longer than any number rests: the burst first.
-        while world.nanoseconds < 2 * LONGEST {
+        while world.extra_nanoseconds < 2 * LONGEST {
             let (verdict, after) = world.process(ifindex, &frame);
             if let Verdict::Drop(reason, _) = verdict {
                 assert_eq!(reason, DropReason::FragmentIdExhausted);
                 refused += 1;
-                world.nanoseconds += 5_000_000;
+                world.extra_nanoseconds += 5_000_000;
                 continue;
             }
             assert!(matches!(verdict, Verdict::Redirect(_)), "{verdict:?}");
             allowed += 1;
             let id = u16::from_be_bytes([after[18], after[19]]);
-            if let Some(before) = used.insert(id, world.nanoseconds) {
-                let apart = world.nanoseconds - before;
+            if let Some(before) = used.insert(id, world.extra_nanoseconds) {
+                let apart = world.extra_nanoseconds - before;
                 assert!(apart >= LONGEST, "{id} again after {apart} ns");
             }
         }

@@ -7,21 +7,21 @@ mod limits;
 
 use gateway_common::{DropReason, flow::Table};
 use tests::{
-    lab::{CLIENT_MAC, Lab, Side},
+    differential::{CLIENT_MAC, DifferentialHarness, Side},
     packet::{
         Content, Packet, Transport,
         flag::{ACK, FIN, PSH, RST, SYN},
     },
-    path::{Ends, Path, between, datagram, ends, hops, ip, piece, reassemble, refused, tcp_of},
+    scenario::{ProviderFlow, Scenario, between, datagram, ends, hops, ip, piece, reassemble, refused, tcp_of},
 };
 
-use crate::{PathRow, run_paths};
+use crate::{ScenarioCase, run_scenarios};
 
 /// A question that was sent to a server: its flow, and the packet as it left.
 #[track_caller]
-fn asked(lab: &mut Lab, path: Path) -> (Ends, Packet) {
-    let sent = lab.send(Side::A, &path.question(b"question"));
-    let flow = path.went_to_service(&sent, 53);
+fn open_udp_flow(lab: &mut DifferentialHarness, scenario: Scenario) -> (ProviderFlow, Packet) {
+    let sent = lab.send(Side::A, &scenario.question(b"question"));
+    let flow = scenario.went_to_service(&sent, 53);
     (flow, sent.forwarded(Side::Provider).packet)
 }
 
@@ -31,7 +31,7 @@ const fn port_unreachable(v4: bool) -> (u8, u8) {
 }
 
 /// The bytes of a datagram that does not fit one packet, no two words of it alike.
-fn long(length: usize) -> Vec<u8> {
+fn payload_of(length: usize) -> Vec<u8> {
     (0..length / 2)
         .flat_map(|n| u16::try_from(n).expect("short").to_be_bytes())
         .collect()
@@ -39,45 +39,45 @@ fn long(length: usize) -> Vec<u8> {
 
 /// Sends all of these; all must go on.
 #[track_caller]
-fn send_all(lab: &mut Lab, from: Side, to: Side, packets: &[Packet]) -> Vec<Packet> {
+fn send_all_expect_forwarded(lab: &mut DifferentialHarness, from: Side, to: Side, packets: &[Packet]) -> Vec<Packet> {
     let sent = packets
         .iter()
         .map(|p| lab.send(from, p).forwarded(to).packet);
     sent.collect()
 }
 
-const ROWS: &[PathRow] = &[
-    ("a SYN goes to a backend, one hop older", |lab, path| {
-        let out = lab.send(Side::A, &path.segment().syn(1));
-        path.went_to_service(&out, 8_443);
+const ROWS: &[ScenarioCase] = &[
+    ("a SYN goes to a backend, one hop older", |lab, scenario| {
+        let out = lab.send(Side::A, &scenario.segment().syn(1));
+        scenario.went_to_service(&out, 8_443);
         assert_eq!(hops(&out.forwarded(Side::Provider).packet), 63);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
         );
     }),
     (
         "a SYN that is sent again takes the same way",
-        |lab, path| {
-            let first = lab.send(Side::A, &path.segment().syn(1));
-            let second = lab.send(Side::A, &path.segment().syn(1));
+        |lab, scenario| {
+            let first = lab.send(Side::A, &scenario.segment().syn(1));
+            let second = lab.send(Side::A, &scenario.segment().syn(1));
             assert_eq!(
-                path.went_to_service(&first, 8_443),
-                path.went_to_service(&second, 8_443)
+                scenario.went_to_service(&first, 8_443),
+                scenario.went_to_service(&second, 8_443)
             );
-            assert_eq!(lab.flows(Table::Embryonic), 1);
+            assert_eq!(lab.flows(Table::HalfOpen), 1);
         },
     ),
     (
         "the answer comes from the endpoint, to the client's station",
-        |lab, path| {
-            let out = lab.send(Side::A, &path.segment().syn(1));
-            let flow = path.went_to_service(&out, 8_443);
+        |lab, scenario| {
+            let out = lab.send(Side::A, &scenario.segment().syn(1));
+            let flow = scenario.went_to_service(&out, 8_443);
             let back = lab
                 .send(Side::Provider, &flow.segment().syn_ack(7, 2))
                 .forwarded(Side::A)
                 .station(CLIENT_MAC);
-            assert_eq!(ends(&back), (path.web(), path.client()));
+            assert_eq!(ends(&back), (scenario.web(), scenario.client()));
             let tcp = tcp_of(&back.packet);
             assert_eq!(
                 (tcp.flags, tcp.sequence, tcp.acknowledgement),
@@ -85,18 +85,18 @@ const ROWS: &[PathRow] = &[
             );
         },
     ),
-    ("the third segment establishes the flow", |lab, path| {
-        path.connect(lab);
+    ("the third segment establishes the flow", |lab, scenario| {
+        scenario.connect(lab);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
         );
     }),
-    ("data goes both ways, unchanged", |lab, path| {
-        let flow = path.connect(lab);
-        let there = path.from_client().and(PSH).data(b"question");
+    ("data goes both ways, unchanged", |lab, scenario| {
+        let flow = scenario.connect(lab);
+        let there = scenario.from_client().and(PSH).data(b"question");
         let out = lab.send(Side::A, &there);
-        assert_eq!(path.went_to_service(&out, 8_443), flow);
+        assert_eq!(scenario.went_to_service(&out, 8_443), flow);
         assert_eq!(
             tcp_of(&out.forwarded(Side::Provider).packet).payload,
             b"question"
@@ -104,17 +104,17 @@ const ROWS: &[PathRow] = &[
         let back = flow.from_backend().and(PSH).data(b"an answer");
         let out = lab.send(Side::Provider, &back).forwarded(Side::A);
         assert_eq!(tcp_of(&out.packet).payload, b"an answer");
-        assert_eq!(ends(&out), (path.web(), path.client()));
+        assert_eq!(ends(&out), (scenario.web(), scenario.client()));
     }),
     (
         "a checksum left to hardware is completed, in every phase and both ways",
-        |lab, path| {
-            let syn = lab.send_offloaded(Side::A, &path.segment().syn(1_000));
-            let flow = path.went_to_service(&syn, 8_443);
+        |lab, scenario| {
+            let syn = lab.send_offloaded(Side::A, &scenario.segment().syn(1_000));
+            let flow = scenario.went_to_service(&syn, 8_443);
             lab.send_offloaded(Side::Provider, &flow.segment().syn_ack(5_000, 1_001))
                 .forwarded(Side::A);
             for length in [0, 1, 2, 511, 512, 513, 1_024, 1_400] {
-                let there = path.from_client().data(&long(length + 1)[..length / 2 * 2]);
+                let there = scenario.from_client().data(&payload_of(length + 1)[..length / 2 * 2]);
                 lab.send_offloaded(Side::A, &there)
                     .forwarded(Side::Provider);
                 let back = flow.from_backend().data(&vec![0xa5; length]);
@@ -124,91 +124,91 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "a half-closed connection carries on the other way",
-        |lab, path| {
-            let flow = path.connect(lab);
-            lab.send(Side::A, &path.from_client().and(FIN))
+        |lab, scenario| {
+            let flow = scenario.connect(lab);
+            lab.send(Side::A, &scenario.from_client().and(FIN))
                 .forwarded(Side::Provider);
             for _ in 0..3 {
                 lab.send(Side::Provider, &flow.from_backend().data(b"more"))
                     .forwarded(Side::A);
             }
             // A SYN is no new connection's while one direction is open.
-            lab.send(Side::A, &path.segment().syn(90_000))
+            lab.send(Side::A, &scenario.segment().syn(90_000))
                 .forwarded(Side::Provider);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (0, 1)
             );
         },
     ),
     (
         "a port in TIME_WAIT opens a new connection (RFC 5382, REQ-2)",
-        |lab, path| {
-            let flow = path.connect(lab);
-            lab.send(Side::A, &path.from_client().and(FIN))
+        |lab, scenario| {
+            let flow = scenario.connect(lab);
+            lab.send(Side::A, &scenario.from_client().and(FIN))
                 .forwarded(Side::Provider);
             lab.send(Side::Provider, &flow.from_backend().and(FIN))
                 .forwarded(Side::A);
-            lab.send(Side::A, &path.from_client())
+            lab.send(Side::A, &scenario.from_client())
                 .forwarded(Side::Provider);
-            let again = lab.send(Side::A, &path.segment().syn(90_000));
-            path.went_to_service(&again, 8_443);
+            let again = lab.send(Side::A, &scenario.segment().syn(90_000));
+            scenario.went_to_service(&again, 8_443);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
             );
         },
     ),
     (
         "a simultaneous open succeeds (RFC 5382, REQ-2)",
-        |lab, path| {
-            let syn = lab.send(Side::A, &path.segment().syn(1_000));
-            let flow = path.went_to_service(&syn, 8_443);
+        |lab, scenario| {
+            let syn = lab.send(Side::A, &scenario.segment().syn(1_000));
+            let flow = scenario.went_to_service(&syn, 8_443);
             lab.send(Side::Provider, &flow.segment().syn(5_000))
                 .forwarded(Side::A);
-            lab.send(Side::A, &path.segment().syn_ack(1_000, 5_001))
+            lab.send(Side::A, &scenario.segment().syn_ack(1_000, 5_001))
                 .forwarded(Side::Provider);
             lab.send(Side::Provider, &flow.segment().syn_ack(5_000, 1_001))
                 .forwarded(Side::A);
-            lab.send(Side::A, &path.from_client())
+            lab.send(Side::A, &scenario.from_client())
                 .forwarded(Side::Provider);
             lab.send(Side::Provider, &flow.from_backend())
                 .forwarded(Side::A);
             assert_eq!(
-                (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (0, 1)
             );
         },
     ),
     (
         "a reset within the window ends the flow, from either side",
-        |lab, path| {
+        |lab, scenario| {
             for from_client in [true, false] {
                 lab.reset();
-                let flow = path.connect(lab);
+                let flow = scenario.connect(lab);
                 if from_client {
                     lab.send(Side::Provider, &flow.from_backend())
                         .forwarded(Side::A);
-                    lab.send(Side::A, &path.from_client().and(RST))
+                    lab.send(Side::A, &scenario.from_client().and(RST))
                         .forwarded(Side::Provider);
                 } else {
                     lab.send(Side::Provider, &flow.from_backend().and(RST))
                         .forwarded(Side::A);
                 }
-                let again = lab.send(Side::A, &path.segment().syn(90_000));
-                path.went_to_service(&again, 8_443);
+                let again = lab.send(Side::A, &scenario.segment().syn(90_000));
+                scenario.went_to_service(&again, 8_443);
                 assert_eq!(lab.flows(Table::Established), 0);
             }
         },
     ),
     (
         "a reset outside of the window is not carried (RFC 7857, section 2.2)",
-        |lab, path| {
-            let flow = path.connect(lab);
+        |lab, scenario| {
+            let flow = scenario.connect(lab);
             lab.send(Side::Provider, &flow.from_backend())
                 .forwarded(Side::A);
             for sequence in [1_000, 0, 1_001 + 64_241, 1_001 + (1 << 31)] {
-                lab.send(Side::A, &path.segment().flags(RST, sequence, 0))
+                lab.send(Side::A, &scenario.segment().flags(RST, sequence, 0))
                     .dropped(DropReason::ResetOutOfWindow);
             }
             for sequence in [5_000, 5_001 + 64_241] {
@@ -219,36 +219,36 @@ const ROWS: &[PathRow] = &[
                 .dropped(DropReason::ResetOutOfWindow);
             }
             // And it changed nothing.
-            lab.send(Side::A, &path.from_client())
+            lab.send(Side::A, &scenario.from_client())
                 .forwarded(Side::Provider);
             assert_eq!(lab.flows(Table::Established), 1);
-            lab.send(Side::A, &path.segment().flags(RST, 1_001 + 64_240, 0))
+            lab.send(Side::A, &scenario.segment().flags(RST, 1_001 + 64_240, 0))
                 .forwarded(Side::Provider);
         },
     ),
     (
         "a reset's window is as wide as its scale says (RFC 7323)",
-        |lab, path| {
+        |lab, scenario| {
             let scaled = [2, 4, 5, 0xb4, 3, 3, 7, 1];
-            let syn = lab.send(Side::A, &path.segment().syn(1_000).options(&scaled));
-            let flow = path.went_to_service(&syn, 8_443);
+            let syn = lab.send(Side::A, &scenario.segment().syn(1_000).options(&scaled));
+            let flow = scenario.went_to_service(&syn, 8_443);
             let answer = flow.segment().syn_ack(5_000, 1_001).options(&scaled);
             lab.send(Side::Provider, &answer).forwarded(Side::A);
-            lab.send(Side::A, &path.from_client())
+            lab.send(Side::A, &scenario.from_client())
                 .forwarded(Side::Provider);
             lab.send(Side::Provider, &flow.from_backend())
                 .forwarded(Side::A);
             let far = 1_001 + (64_240 << 7);
-            lab.send(Side::A, &path.segment().flags(RST, far + 1, 0))
+            lab.send(Side::A, &scenario.segment().flags(RST, far + 1, 0))
                 .dropped(DropReason::ResetOutOfWindow);
-            lab.send(Side::A, &path.segment().flags(RST, far, 0))
+            lab.send(Side::A, &scenario.segment().flags(RST, far, 0))
                 .forwarded(Side::Provider);
         },
     ),
     (
         "a segment size that does not fit both networks is made smaller",
-        |lab, path| {
-            let most: u16 = if path.is_v4() && path.provider_is_v4() {
+        |lab, scenario| {
+            let max_mss: u16 = if scenario.is_v4() && scenario.provider_is_v4() {
                 1_460
             } else {
                 1_440
@@ -259,14 +259,14 @@ const ROWS: &[PathRow] = &[
                 vec![3, 3, 7, 2, 4, 0x05, 0xdc, 0],
             ] {
                 lab.reset();
-                let syn = path.segment().syn(1).options(&options);
+                let syn = scenario.segment().syn(1).options(&options);
                 let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
                 let found = &tcp_of(&out.packet).options;
                 let at = options
                     .windows(2)
                     .position(|pair| pair == [2, 4])
                     .expect("the option");
-                assert_eq!(found[at + 2..at + 4], most.to_be_bytes());
+                assert_eq!(found[at + 2..at + 4], max_mss.to_be_bytes());
                 let rest = |bytes: &[u8]| [&bytes[..at + 2], &bytes[at + 4..]].concat();
                 assert_eq!(rest(found), rest(&options));
             }
@@ -274,14 +274,14 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "one that fits stays, and so do other options",
-        |lab, path| {
+        |lab, scenario| {
             for options in [
                 vec![2, 4, 2, 0x18, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1],
                 vec![30, 12, 0, 0x81, 1, 2, 3, 4, 5, 6, 7, 8],
                 vec![],
             ] {
                 lab.reset();
-                let syn = path.segment().syn(1).options(&options);
+                let syn = scenario.segment().syn(1).options(&options);
                 let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
                 assert_eq!(tcp_of(&out.packet).options, options);
             }
@@ -289,7 +289,7 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "options that contradict themselves are carried as they are",
-        |lab, path| {
+        |lab, scenario| {
             for options in [
                 vec![2, 0, 0, 0],
                 vec![2, 3, 9, 9],
@@ -297,7 +297,7 @@ const ROWS: &[PathRow] = &[
                 vec![5, 1, 1, 1],
             ] {
                 lab.reset();
-                let syn = path.segment().syn(1).options(&options);
+                let syn = scenario.segment().syn(1).options(&options);
                 let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
                 assert_eq!(tcp_of(&out.packet).options, options);
             }
@@ -305,35 +305,35 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "the largest that fits goes through, one byte more is answered with what fits",
-        |lab, path| {
-            path.connect(lab);
-            let (head, fits) = match (path.is_v4(), path.provider_is_v4()) {
+        |lab, scenario| {
+            scenario.connect(lab);
+            let (head, fits) = match (scenario.is_v4(), scenario.provider_is_v4()) {
                 (true, true) => (40, 1_500),
                 (true, false) => (40, 1_480),
                 (false, true) => (60, 1_520),
                 (false, false) => (60, 1_500),
             };
             let full = |more: usize| {
-                path.from_client().data(&vec![
+                scenario.from_client().data(&vec![
                     7;
                     usize::try_from(fits).expect("small") - head + more
                 ])
             };
             lab.send(Side::A, &full(0)).forwarded(Side::Provider);
             let error = lab.send(Side::A, &full(1)).error(DropReason::PacketTooBig);
-            let kind = if path.is_v4() { (3, 4) } else { (2, 0) };
+            let kind = if scenario.is_v4() { (3, 4) } else { (2, 0) };
             assert_eq!((error.kind, error.rest), (kind, fits));
             assert_eq!(
                 (error.source, error.destination),
-                (path.endpoint_ip(), path.client_ip())
+                (scenario.endpoint_ip(), scenario.client_ip())
             );
             error.about(&full(1));
         },
     ),
-    ("the backend is told so too", |lab, path| {
-        let flow = path.connect(lab);
+    ("the backend is told so too", |lab, scenario| {
+        let flow = scenario.connect(lab);
         let full = |length| flow.from_backend().data(&vec![7; length]);
-        let (head, fits) = match (path.provider_is_v4(), path.is_v4()) {
+        let (head, fits) = match (scenario.provider_is_v4(), scenario.is_v4()) {
             (true, true) => (40, 1_500),
             (true, false) => (40, 1_480),
             (false, true) => (60, 1_520),
@@ -351,15 +351,15 @@ const ROWS: &[PathRow] = &[
     }),
     (
         "a packet whose time ends here is answered, from either side",
-        |lab, path| {
-            let flow = path.connect(lab);
+        |lab, scenario| {
+            let flow = scenario.connect(lab);
             let kind = |v4| if v4 { (11, 0) } else { (3, 0) };
             for left in [0, 1] {
-                let there = path.from_client().hops(left);
+                let there = scenario.from_client().hops(left);
                 let error = lab.send(Side::A, &there).error(DropReason::TtlExpired);
                 assert_eq!(
                     (error.kind, error.source),
-                    (kind(path.is_v4()), path.endpoint_ip())
+                    (kind(scenario.is_v4()), scenario.endpoint_ip())
                 );
                 error.about(&there);
                 let back = flow.from_backend().hops(left);
@@ -368,42 +368,42 @@ const ROWS: &[PathRow] = &[
                     .error(DropReason::TtlExpired);
                 assert_eq!(
                     (error.kind, error.source),
-                    (kind(path.provider_is_v4()), flow.nat.ip())
+                    (kind(scenario.provider_is_v4()), flow.nat.ip())
                 );
                 error.about(&back);
             }
             let out = lab
-                .send(Side::A, &path.from_client().hops(2))
+                .send(Side::A, &scenario.from_client().hops(2))
                 .forwarded(Side::Provider);
             assert_eq!(hops(&out.packet), 1);
         },
     ),
-    ("a segment of no flow is reset", |lab, path| {
+    ("a segment of no flow is reset", |lab, scenario| {
         let reset = lab
-            .send(Side::A, &path.from_client())
+            .send(Side::A, &scenario.from_client())
             .reset(DropReason::NoFlow);
         assert_eq!((reset.flags, reset.sequence), (RST, 5_001));
     }),
-    ("a service can have it met with silence", |lab, path| {
-        lab.change(path.service, |spec| spec["no_flow"] = "drop".into());
-        lab.send(Side::A, &path.from_client())
+    ("a service can have it met with silence", |lab, scenario| {
+        lab.change(scenario.service, |spec| spec["no_flow"] = "drop".into());
+        lab.send(Side::A, &scenario.from_client())
             .dropped(DropReason::NoFlow);
-        let elsewhere = (path.endpoint_ip(), 54).into();
-        lab.send(Side::A, &datagram(path.client(), elsewhere, b"x"))
+        let elsewhere = (scenario.endpoint_ip(), 54).into();
+        lab.send(Side::A, &datagram(scenario.client(), elsewhere, b"x"))
             .dropped(DropReason::PortNotOffered);
     }),
     (
         "both ends of a flow that is cut are told with their next packet",
-        |lab, path| {
-            let flow = path.connect(lab);
-            lab.decide(path.endpoint_name, gateway::model::Decision::Reject);
+        |lab, scenario| {
+            let flow = scenario.connect(lab);
+            lab.decide(scenario.endpoint_name, gateway::model::Decision::Reject);
             // Flows of the other family's table are looked for behind the gate.
-            let reason = if path.name == "IPv4 to IPv6" {
+            let reason = if scenario.name == "IPv4 to IPv6" {
                 DropReason::ConnectionNotApproved
             } else {
                 DropReason::ConnectionRevoked
             };
-            let reset = lab.send(Side::A, &path.from_client()).reset(reason);
+            let reset = lab.send(Side::A, &scenario.from_client()).reset(reason);
             assert_eq!(reset.sequence, 5_001);
             let reset = lab
                 .send(Side::Provider, &flow.from_backend())
@@ -413,66 +413,66 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "a datagram of a flow that is cut is answered with an error",
-        |lab, path| {
-            let out = lab.send(Side::A, &path.question(b"question"));
-            let flow = path.went_to_service(&out, 53);
-            lab.decide(path.endpoint_name, gateway::model::Decision::Reject);
+        |lab, scenario| {
+            let out = lab.send(Side::A, &scenario.question(b"question"));
+            let flow = scenario.went_to_service(&out, 53);
+            lab.decide(scenario.endpoint_name, gateway::model::Decision::Reject);
             let kind = |v4| if v4 { (3, 13) } else { (1, 1) };
             let answer = flow.answer(b"answer");
             let error = lab
                 .send(Side::Provider, &answer)
                 .error(DropReason::ConnectionRevoked);
-            assert_eq!(error.kind, kind(path.provider_is_v4()));
+            assert_eq!(error.kind, kind(scenario.provider_is_v4()));
             error.about(&answer);
-            let question = path.question(b"question");
+            let question = scenario.question(b"question");
             let error = lab
                 .send(Side::A, &question)
                 .error(DropReason::ConnectionNotApproved);
-            assert_eq!(error.kind, kind(path.is_v4()));
+            assert_eq!(error.kind, kind(scenario.is_v4()));
             error.about(&question);
         },
     ),
     (
         "a flow whose backend left is reset, and opens anew",
-        |lab, path| {
-            path.connect(lab);
-            lab.change(path.service, |spec| {
+        |lab, scenario| {
+            scenario.connect(lab);
+            lab.change(scenario.service, |spec| {
                 let backends = spec["resources"][0]["backends"]
                     .as_array_mut()
                     .expect("a list");
                 backends.clear();
             });
             refused(
-                &lab.send(Side::A, &path.from_client()),
-                DropReason::BackendGone,
+                &lab.send(Side::A, &scenario.from_client()),
+                DropReason::BackendRemoved,
             );
             refused(
-                &lab.send(Side::A, &path.segment().syn(9)),
+                &lab.send(Side::A, &scenario.segment().syn(9)),
                 DropReason::NoBackend,
             );
         },
     ),
-    ("a datagram goes there and back", |lab, path| {
-        let out = lab.send(Side::A, &path.question(b"question"));
-        let flow = path.went_to_service(&out, 53);
+    ("a datagram goes there and back", |lab, scenario| {
+        let out = lab.send(Side::A, &scenario.question(b"question"));
+        let flow = scenario.went_to_service(&out, 53);
         let back = lab
             .send(Side::Provider, &flow.answer(b"answer"))
             .forwarded(Side::A);
-        assert_eq!(ends(&back), (path.name_server(), path.client()));
-        lab.send(Side::A, &path.question(b"question"))
+        assert_eq!(ends(&back), (scenario.name_server(), scenario.client()));
+        lab.send(Side::A, &scenario.question(b"question"))
             .forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::Embryonic), lab.flows(Table::Established)),
+            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
         );
     }),
     (
         "a datagram's checksum left to hardware is completed",
-        |lab, path| {
+        |lab, scenario| {
             for length in [0, 1, 7, 8, 511, 1_400] {
-                let question = path.question(&vec![0x5a; length]);
+                let question = scenario.question(&vec![0x5a; length]);
                 let out = lab.send_offloaded(Side::A, &question);
-                let flow = path.went_to_service(&out, 53);
+                let flow = scenario.went_to_service(&out, 53);
                 lab.send_offloaded(Side::Provider, &flow.answer(&vec![0xa5; length]))
                     .forwarded(Side::A);
             }
@@ -480,17 +480,17 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "a datagram without checksum goes on, with one where IPv6 wants it (RFC 7915)",
-        |lab, path| {
-            if !path.is_v4() {
-                lab.send(Side::A, &path.question(b"x").unchecksummed())
+        |lab, scenario| {
+            if !scenario.is_v4() {
+                lab.send(Side::A, &scenario.question(b"x").unchecksummed())
                     .dropped(DropReason::Malformed);
                 return;
             }
             for length in [0, 1, 8, 1_001] {
-                let question = path.question(&vec![7; length]).unchecksummed();
+                let question = scenario.question(&vec![7; length]).unchecksummed();
                 let out = lab.send(Side::A, &question).forwarded(Side::Provider);
                 match ip(&out.packet).2 {
-                    Transport::Udp(udp) => assert_eq!(udp.checksummed, path.is_mixed()),
+                    Transport::Udp(udp) => assert_eq!(udp.checksummed, scenario.is_mixed()),
                     other => panic!("{other:?}"),
                 }
             }
@@ -498,23 +498,23 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "a datagram in fragments arrives whole, both ways",
-        |lab, path| {
-            let opening = lab.send(Side::A, &path.question(b"hello"));
-            let flow = path.went_to_service(&opening, 53);
-            let there = path.question(&long(4_000)).fragments(1_400, 0x1234);
-            let out = send_all(lab, Side::A, Side::Provider, &there);
+        |lab, scenario| {
+            let opening = lab.send(Side::A, &scenario.question(b"hello"));
+            let flow = scenario.went_to_service(&opening, 53);
+            let there = scenario.question(&payload_of(4_000)).fragments(1_400, 0x1234);
+            let out = send_all_expect_forwarded(lab, Side::A, Side::Provider, &there);
             assert_eq!(out.len(), 3);
             let ids: Vec<u32> = out.iter().map(|p| piece(p).id).collect();
             assert_eq!(ids, [ids[0]; 3]);
             match ip(&reassemble(&out)).2 {
-                Transport::Udp(udp) => assert_eq!(udp.payload, long(4_000)),
+                Transport::Udp(udp) => assert_eq!(udp.payload, payload_of(4_000)),
                 other => panic!("{other:?}"),
             }
-            let back = flow.answer(&long(3_000));
+            let back = flow.answer(&payload_of(3_000));
             let back: Vec<Packet> = back.fragments(1_200, 0x77).into_iter().collect();
-            let out = send_all(lab, Side::Provider, Side::A, &back);
+            let out = send_all_expect_forwarded(lab, Side::Provider, Side::A, &back);
             let whole = reassemble(&out);
-            assert_eq!(ip(&whole).0, path.endpoint_ip());
+            assert_eq!(ip(&whole).0, scenario.endpoint_ip());
             match ip(&whole).2 {
                 Transport::Udp(udp) => assert_eq!((udp.source, udp.payload.len()), (53, 3_000)),
                 other => panic!("{other:?}"),
@@ -523,63 +523,63 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "fragments open a flow as a whole datagram does, in any order behind the first",
-        |lab, path| {
-            let mut there = path.question(&long(4_000)).fragments(800, 9);
+        |lab, scenario| {
+            let mut there = scenario.question(&payload_of(4_000)).fragments(800, 9);
             there[1..].reverse();
-            let mut out = send_all(lab, Side::A, Side::Provider, &there);
+            let mut out = send_all_expect_forwarded(lab, Side::A, Side::Provider, &there);
             out[1..].reverse();
             match ip(&reassemble(&out)).2 {
-                Transport::Udp(udp) => assert_eq!(udp.payload, long(4_000)),
+                Transport::Udp(udp) => assert_eq!(udp.payload, payload_of(4_000)),
                 other => panic!("{other:?}"),
             }
-            assert_eq!(lab.flows(Table::Embryonic), 1);
+            assert_eq!(lab.flows(Table::HalfOpen), 1);
         },
     ),
     (
         "a later fragment without its first is counted",
-        |lab, path| {
-            let there = path.question(&long(4_000)).fragments(1_400, 9);
+        |lab, scenario| {
+            let there = scenario.question(&payload_of(4_000)).fragments(1_400, 9);
             lab.send(Side::A, &there[1])
                 .dropped(DropReason::FragmentOrphan);
             lab.send(Side::A, &there[0]).forwarded(Side::Provider);
             lab.send(Side::A, &there[1]).forwarded(Side::Provider);
             // Another datagram's first fragment does not help.
-            let other = path.question(&long(4_000)).fragments(1_400, 10);
+            let other = scenario.question(&payload_of(4_000)).fragments(1_400, 10);
             lab.send(Side::A, &other[1])
                 .dropped(DropReason::FragmentOrphan);
         },
     ),
     (
         "two consumers' fragments of the same identification do not meet",
-        |lab, path| {
-            let there = path.question(&long(4_000)).fragments(1_400, 9);
+        |lab, scenario| {
+            let there = scenario.question(&payload_of(4_000)).fragments(1_400, 9);
             lab.send(Side::A, &there[0]).forwarded(Side::Provider);
             let elsewhere = there[1].clone().at(Side::B);
             lab.send(Side::B, &elsewhere)
                 .dropped(DropReason::FragmentOrphan);
         },
     ),
-    ("a TCP segment in fragments arrives whole", |lab, path| {
-        path.connect(lab);
-        let there = path.from_client().data(&long(2_000)).fragments(1_000, 3);
-        let out = send_all(lab, Side::A, Side::Provider, &there);
-        assert_eq!(tcp_of(&reassemble(&out)).payload, long(2_000));
+    ("a TCP segment in fragments arrives whole", |lab, scenario| {
+        scenario.connect(lab);
+        let there = scenario.from_client().data(&payload_of(2_000)).fragments(1_000, 3);
+        let out = send_all_expect_forwarded(lab, Side::A, Side::Provider, &there);
+        assert_eq!(tcp_of(&reassemble(&out)).payload, payload_of(2_000));
     }),
     (
         "a first fragment too short for its header is counted (RFC 1858)",
-        |lab, path| {
-            path.connect(lab);
-            let there = path.from_client().data(&long(2_000)).fragments(16, 3);
+        |lab, scenario| {
+            scenario.connect(lab);
+            let there = scenario.from_client().data(&payload_of(2_000)).fragments(16, 3);
             lab.send(Side::A, &there[0]).dropped(DropReason::Fragment);
         },
     ),
     (
         "a fragment that would overwrite the header is counted (RFC 3128)",
-        |lab, path| {
-            path.connect(lab);
-            let there = path.from_client().data(&long(2_000)).fragments(1_000, 3);
+        |lab, scenario| {
+            scenario.connect(lab);
+            let there = scenario.from_client().data(&payload_of(2_000)).fragments(1_000, 3);
             lab.send(Side::A, &there[0]).forwarded(Side::Provider);
-            let over = path.from_client().data(&long(100)).fragments(8, 3);
+            let over = scenario.from_client().data(&payload_of(100)).fragments(8, 3);
             for fragment in &over[1..3] {
                 lab.send(Side::A, fragment).dropped(DropReason::Fragment);
             }
@@ -587,8 +587,8 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "fragments that contradict themselves are counted",
-        |lab, path| {
-            let there = path.question(&long(4_000)).fragments(1_400, 9);
+        |lab, scenario| {
+            let there = scenario.question(&payload_of(4_000)).fragments(1_400, 9);
             lab.send(Side::A, &there[0]).forwarded(Side::Provider);
             // More follow, though it ends at no multiple of eight bytes.
             let mut odd = there[1].clone();
@@ -610,19 +610,19 @@ const ROWS: &[PathRow] = &[
     ),
     (
         "a fragment to a port that is not offered is refused, its rest counted",
-        |lab, path| {
-            let elsewhere = (path.endpoint_ip(), 54).into();
-            let there = datagram(path.client(), elsewhere, &long(2_000)).fragments(1_400, 9);
+        |lab, scenario| {
+            let elsewhere = (scenario.endpoint_ip(), 54).into();
+            let there = datagram(scenario.client(), elsewhere, &payload_of(2_000)).fragments(1_400, 9);
             lab.send(Side::A, &there[0])
                 .error(DropReason::PortNotOffered);
             lab.send(Side::A, &there[1])
                 .dropped(DropReason::FragmentOrphan);
         },
     ),
-    ("ping in fragments is answered in fragments", |lab, path| {
-        let kind = if path.is_v4() { 8 } else { 128 };
-        let transport = Transport::Icmp(kind, 0, long(3_000));
-        let ping = between(path.client_ip(), path.endpoint_ip(), transport);
+    ("ping in fragments is answered in fragments", |lab, scenario| {
+        let kind = if scenario.is_v4() { 8 } else { 128 };
+        let transport = Transport::Icmp(kind, 0, payload_of(3_000));
+        let ping = between(scenario.client_ip(), scenario.endpoint_ip(), transport);
         let answers: Vec<Packet> = ping
             .fragments(1_400, 5)
             .iter()
@@ -632,7 +632,7 @@ const ROWS: &[PathRow] = &[
             Transport::Icmp(kind, 0, rest) => {
                 assert_eq!(
                     (*kind, rest),
-                    (if path.is_v4() { 0 } else { 129 }, &long(3_000))
+                    (if scenario.is_v4() { 0 } else { 129 }, &payload_of(3_000))
                 );
             }
             other => panic!("{other:?}"),
@@ -641,6 +641,6 @@ const ROWS: &[PathRow] = &[
 ];
 
 #[test]
-fn each_path_carries() {
-    run_paths(ROWS);
+fn packets_are_forwarded_in_every_scenario() {
+    run_scenarios(ROWS);
 }

@@ -1,4 +1,4 @@
-//! What `gateway service` takes.
+//! What `plgw service` takes.
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -8,8 +8,8 @@ use crate::{
         Name, Reference,
         address::AddressRange,
         service::{
-            Backend, Check, HealthCheck, NoBackend, NoFlow, Port, ServiceSpec, SessionAffinity,
-            StatusRange, TenantSet, UnhealthyFlows,
+            Backend, HealthCheck, HealthCheckKind, NoBackendAction, Port, ServiceSpec,
+            SessionAffinity, StatusRange, TenantSet, UnhealthyFlowAction, UnmatchedPacketAction,
         },
     },
 };
@@ -54,20 +54,20 @@ pub(in crate::cli) struct Update {
 #[derive(Debug, Args)]
 pub(super) struct SettingsArguments {
     /// Who may see the service: tenants, separated by commas, or *; empty for none
-    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    #[arg(long, value_name = "TENANTS", value_parser = parse_tenants)]
     visibility: Option<TenantSet>,
     /// Whose requests are approved at once
-    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    #[arg(long, value_name = "TENANTS", value_parser = parse_tenants)]
     auto_approval: Option<TenantSet>,
     /// Who may not, whatever the other two say
-    #[arg(long, value_name = "TENANTS", value_parser = tenants)]
+    #[arg(long, value_name = "TENANTS", value_parser = parse_tenants)]
     denied: Option<TenantSet>,
     /// How many connections each tenant may have
     #[arg(long, value_name = "N")]
     max_connections_per_tenant: Option<u32>,
     /// What a client gets when no backend can take its flow
     #[arg(long, value_enum, value_name = "WHAT")]
-    no_backend: Option<NoBackendArgument>,
+    no_backend_action: Option<NoBackendActionArgument>,
     /// What keeps a client's flows on one backend
     #[arg(long, value_enum, value_name = "WHAT")]
     session_affinity: Option<SessionAffinityArgument>,
@@ -82,7 +82,7 @@ pub(super) struct SettingsArguments {
     udp_timeout: Option<u32>,
     /// What a packet gets that belongs to no flow
     #[arg(long, value_enum, value_name = "WHAT")]
-    no_flow: Option<NoFlowArgument>,
+    unmatched_packet_action: Option<UnmatchedPacketActionArgument>,
     /// How many flows each endpoint may have at the same time; 0 for no limit
     #[arg(long, value_name = "N")]
     connection_limit: Option<u32>,
@@ -130,7 +130,7 @@ struct HealthArguments {
     health_status: Option<StatusRange>,
     /// What happens to an unhealthy backend's flows
     #[arg(long, value_enum, value_name = "WHAT")]
-    unhealthy_flows: Option<UnhealthyFlowsArgument>,
+    unhealthy_flow_action: Option<UnhealthyFlowActionArgument>,
 }
 
 impl HealthArguments {
@@ -142,10 +142,10 @@ impl HealthArguments {
             }
         }
         let check = self.health_check.map(|check| match check {
-            CheckArgument::None => Check::None,
-            CheckArgument::Tcp => Check::Tcp,
-            CheckArgument::Http => Check::Http,
-            CheckArgument::Https => Check::Https,
+            CheckArgument::None => HealthCheckKind::None,
+            CheckArgument::Tcp => HealthCheckKind::Tcp,
+            CheckArgument::Http => HealthCheckKind::Http,
+            CheckArgument::Https => HealthCheckKind::Https,
         });
         set(&mut health.check, check);
         let port = self
@@ -158,11 +158,11 @@ impl HealthArguments {
         set(&mut health.unhealthy_threshold, self.unhealthy_threshold);
         set(&mut health.path, self.health_path.clone());
         set(&mut health.expected_status, self.health_status);
-        let flows = self.unhealthy_flows.map(|what| match what {
-            UnhealthyFlowsArgument::Keep => UnhealthyFlows::Keep,
-            UnhealthyFlowsArgument::Reset => UnhealthyFlows::Reset,
+        let flows = self.unhealthy_flow_action.map(|what| match what {
+            UnhealthyFlowActionArgument::Keep => UnhealthyFlowAction::Keep,
+            UnhealthyFlowActionArgument::Reset => UnhealthyFlowAction::Reset,
         });
-        set(&mut health.unhealthy_flows, flows);
+        set(&mut health.unhealthy_flow_action, flows);
     }
 }
 
@@ -175,26 +175,29 @@ enum CheckArgument {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum UnhealthyFlowsArgument {
+enum UnhealthyFlowActionArgument {
     Keep,
     Reset,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum NoFlowArgument {
+enum UnmatchedPacketActionArgument {
     Reset,
     Drop,
 }
 
 /// A limit as it was given: 0 is none.
-fn limit<T: Copy + Default + PartialEq>(given: Option<T>, there: Option<T>) -> Option<T> {
-    given.map_or(there, |given| {
+fn limit_or_current<T: Copy + Default + PartialEq>(
+    given: Option<T>,
+    current: Option<T>,
+) -> Option<T> {
+    given.map_or(current, |given| {
         Some(given).filter(|given| *given != T::default())
     })
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum NoBackendArgument {
+enum NoBackendActionArgument {
     Reset,
     Drop,
 }
@@ -228,7 +231,7 @@ pub(in crate::cli) struct BackendArguments {
     pub(super) resource: Option<Name>,
 }
 
-fn tenants(text: &str) -> Result<TenantSet, String> {
+fn parse_tenants(text: &str) -> Result<TenantSet, String> {
     let names = text
         .split(',')
         .map(str::trim)
@@ -251,10 +254,10 @@ impl SettingsArguments {
         spec.max_connections_per_tenant = self
             .max_connections_per_tenant
             .or(spec.max_connections_per_tenant);
-        if let Some(what) = self.no_backend {
-            spec.no_backend = match what {
-                NoBackendArgument::Reset => NoBackend::Reset,
-                NoBackendArgument::Drop => NoBackend::Drop,
+        if let Some(what) = self.no_backend_action {
+            spec.no_backend_action = match what {
+                NoBackendActionArgument::Reset => NoBackendAction::Reset,
+                NoBackendActionArgument::Drop => NoBackendAction::Drop,
             };
         }
         if let Some(what) = self.session_affinity {
@@ -263,16 +266,17 @@ impl SettingsArguments {
                 SessionAffinityArgument::ClientAddress => SessionAffinity::ClientAddress,
             };
         }
-        if let Some(what) = self.no_flow {
-            spec.no_flow = match what {
-                NoFlowArgument::Reset => NoFlow::Reset,
-                NoFlowArgument::Drop => NoFlow::Drop,
+        if let Some(what) = self.unmatched_packet_action {
+            spec.unmatched_packet_action = match what {
+                UnmatchedPacketActionArgument::Reset => UnmatchedPacketAction::Reset,
+                UnmatchedPacketActionArgument::Drop => UnmatchedPacketAction::Drop,
             };
         }
-        spec.connection_limit = limit(self.connection_limit, spec.connection_limit);
-        spec.new_connection_rate = limit(self.new_connection_rate, spec.new_connection_rate);
-        spec.packet_rate = limit(self.packet_rate, spec.packet_rate);
-        spec.bit_rate = limit(self.bit_rate, spec.bit_rate);
+        spec.connection_limit = limit_or_current(self.connection_limit, spec.connection_limit);
+        spec.new_connection_rate =
+            limit_or_current(self.new_connection_rate, spec.new_connection_rate);
+        spec.packet_rate = limit_or_current(self.packet_rate, spec.packet_rate);
+        spec.bit_rate = limit_or_current(self.bit_rate, spec.bit_rate);
         self.health.apply(&mut spec.health_check);
         let timeouts = &mut spec.timeouts;
         timeouts.tcp_established = self

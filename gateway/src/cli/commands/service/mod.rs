@@ -1,4 +1,4 @@
-//! `gateway service`.
+//! `plgw service`.
 
 mod arguments;
 mod resource;
@@ -14,14 +14,14 @@ use table::{connections, details};
 
 use crate::{
     api::view::ServiceView,
-    cli::{client::Client, output::Table},
-    client::all,
+    cli::{client::CliContext, output::Table},
+    client::collect_pages,
     model::{
         Name, Reference,
         record::Labels,
         service::{
-            Backend, HealthCheck, NoBackend, NoFlow, Resource, ServiceRequest, ServiceSpec,
-            SessionAffinity, TenantSet, default_resource,
+            Backend, HealthCheck, NoBackendAction, Resource, ServiceRequest, ServiceSpec,
+            SessionAffinity, TenantSet, UnmatchedPacketAction, default_resource,
         },
     },
 };
@@ -60,12 +60,12 @@ pub(in crate::cli) enum Command {
     },
 }
 
-pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => create(client, arguments).await,
         Command::Update(arguments) => {
             let settings = &arguments.settings;
-            let service = change(
+            let service = update_spec(
                 client,
                 &arguments.service,
                 settings.labels.clone().labels(),
@@ -86,20 +86,23 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
                 BackendCommand::Remove(arguments) => (arguments, remove),
             };
             let name = arguments.resource.unwrap_or_else(default_resource);
-            let service = change(client, &arguments.service, None, |spec| {
-                act(resource::find(spec, &name)?, arguments.backend)
+            let service = update_spec(client, &arguments.service, None, |spec| {
+                act(resource::find_resource(spec, &name)?, arguments.backend)
             });
             client.show(&service.await?, details)
         }
         Command::Resource(command) => {
             let service = command.service().clone();
-            let service = change(client, &service, None, |spec| command.apply(spec));
+            let service = update_spec(client, &service, None, |spec| command.apply(spec));
             client.show(&service.await?, details)
         }
         Command::List { tenant } => {
             let services = client
-                .of_tenants(tenant, async |api, tenant| {
-                    all(async |limit, after| api.list_services(tenant, limit, after).await).await
+                .list_across_tenants(tenant, async |api, tenant| {
+                    collect_pages(async |limit, after| {
+                        api.list_services(tenant, limit, after).await
+                    })
+                    .await
                 })
                 .await?;
             client.show(&services, |services| {
@@ -130,12 +133,12 @@ pub(in crate::cli) async fn run(client: &Client, command: Command) -> Result<()>
         Command::Delete { service, force } => {
             let Reference { tenant, name } = &service;
             client.api.delete_service(tenant, name, Some(force)).await?;
-            client.gone(&format!("service {service}"))
+            client.print_deleted(&format!("service {service}"))
         }
     }
 }
 
-async fn create(client: &Client, arguments: Create) -> Result<()> {
+async fn create(client: &CliContext, arguments: Create) -> Result<()> {
     // A network without a slash is in the same tenant; with one it must say so.
     let network = match arguments.network.parse::<Reference>() {
         Ok(reference) if reference.tenant == arguments.service.tenant => reference.name,
@@ -158,9 +161,9 @@ async fn create(client: &Client, arguments: Create) -> Result<()> {
         denied: TenantSet::None,
         max_connections_per_tenant: None,
         timeouts: Default::default(),
-        no_backend: NoBackend::default(),
+        no_backend_action: NoBackendAction::default(),
         session_affinity: SessionAffinity::default(),
-        no_flow: NoFlow::default(),
+        unmatched_packet_action: UnmatchedPacketAction::default(),
         connection_limit: None,
         new_connection_rate: None,
         packet_rate: None,
@@ -180,8 +183,8 @@ async fn create(client: &Client, arguments: Create) -> Result<()> {
 }
 
 /// Reads a service, changes it, and writes it back, if nobody else did meanwhile.
-async fn change(
-    client: &Client,
+async fn update_spec(
+    client: &CliContext,
     service: &Reference,
     labels: Option<Labels>,
     edit: impl FnOnce(&mut ServiceSpec) -> Result<()>,
@@ -192,14 +195,14 @@ async fn change(
     edit(&mut spec)?;
     let request = ServiceRequest {
         name: None,
-        version: Some(old.meta.version.shown()),
+        version: Some(old.meta.version.public_value()),
         labels,
         spec,
     };
     client.api.update_service(tenant, name, &request).await
 }
 
-fn find(resource: &mut Resource, address: IpAddr) -> Option<&mut Backend> {
+fn find_backend(resource: &mut Resource, address: IpAddr) -> Option<&mut Backend> {
     resource
         .backends
         .iter_mut()
@@ -207,26 +210,26 @@ fn find(resource: &mut Resource, address: IpAddr) -> Option<&mut Backend> {
 }
 
 fn add(resource: &mut Resource, backend: Backend) -> Result<()> {
-    match find(resource, backend.address) {
-        Some(there) => *there = backend,
+    match find_backend(resource, backend.address) {
+        Some(existing) => *existing = backend,
         None => resource.backends.push(backend),
     }
     Ok(())
 }
 
 fn drain(resource: &mut Resource, backend: Backend) -> Result<()> {
-    let there = find(resource, backend.address)
+    let existing = find_backend(resource, backend.address)
         .with_context(|| format!("the service has no backend {}", backend.address))?;
-    there.drain = true;
+    existing.drain = true;
     Ok(())
 }
 
 fn remove(resource: &mut Resource, backend: Backend) -> Result<()> {
-    let before = resource.backends.len();
+    let old_len = resource.backends.len();
     resource
         .backends
-        .retain(|there| there.address != backend.address);
-    if resource.backends.len() == before {
+        .retain(|other| other.address != backend.address);
+    if resource.backends.len() == old_len {
         bail!("the service has no backend {}", backend.address);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! `gateway service resource`.
+//! `plgw service resource`.
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
@@ -15,11 +15,11 @@ pub(in crate::cli) enum Command {
     /// Give it other ports; backends have a command of their own
     Update(Update),
     /// Take it away, when no endpoint is bound to it any more
-    Remove(Which),
+    Remove(ResourceRef),
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct Which {
+pub(in crate::cli) struct ResourceRef {
     /// The service
     #[arg(value_name = "TENANT/NAME")]
     pub(super) service: Reference,
@@ -31,7 +31,7 @@ pub(in crate::cli) struct Which {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Add {
     #[command(flatten)]
-    pub(super) which: Which,
+    pub(super) target: ResourceRef,
     /// A port to offer: PORT[/udp][:BACKEND_PORT], or * for every port; can be given several times
     #[arg(long = "port", value_name = "PORT", required = true)]
     ports: Vec<Port>,
@@ -43,7 +43,7 @@ pub(in crate::cli) struct Add {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Update {
     #[command(flatten)]
-    pub(super) which: Which,
+    pub(super) target: ResourceRef,
     /// A port, in place of those it offers: PORT[/udp][:BACKEND_PORT], or *; can be given several times
     #[arg(long = "port", value_name = "PORT", required = true)]
     ports: Vec<Port>,
@@ -53,8 +53,8 @@ impl Command {
     /// The service that it is about.
     pub(super) const fn service(&self) -> &Reference {
         match self {
-            Self::Add(add) => &add.which.service,
-            Self::Update(update) => &update.which.service,
+            Self::Add(add) => &add.target.service,
+            Self::Update(update) => &update.target.service,
             Self::Remove(which) => &which.service,
         }
     }
@@ -63,7 +63,7 @@ impl Command {
     pub(super) fn apply(self, spec: &mut ServiceSpec) -> Result<()> {
         match self {
             Self::Add(add) => {
-                let name = add.which.name;
+                let name = add.target.name;
                 if spec.resource(&name).is_some() {
                     bail!("the service has a resource {name} already");
                 }
@@ -74,10 +74,10 @@ impl Command {
                 });
             }
             Self::Update(update) => {
-                find(spec, &update.which.name)?.ports = update.ports;
+                find_resource(spec, &update.target.name)?.ports = update.ports;
             }
             Self::Remove(which) => {
-                find(spec, &which.name)?;
+                find_resource(spec, &which.name)?;
                 spec.resources
                     .retain(|resource| resource.name != which.name);
             }
@@ -87,7 +87,10 @@ impl Command {
 }
 
 /// The service's resource of the name.
-pub(super) fn find<'a>(spec: &'a mut ServiceSpec, name: &Name) -> Result<&'a mut Resource> {
+pub(super) fn find_resource<'a>(
+    spec: &'a mut ServiceSpec,
+    name: &Name,
+) -> Result<&'a mut Resource> {
     let mut resources = spec.resources.iter_mut();
     resources
         .find(|resource| resource.name == *name)

@@ -3,10 +3,10 @@
 use crate::{
     api::view::ServiceView,
     cli::{
-        commands::{joined, shown},
+        commands::{joined, render_labels},
         output::Table,
     },
-    model::service::{Check, ConnectionLimits, HealthCheck, SessionAffinity, TenantSet},
+    model::service::{ConnectionLimits, HealthCheck, HealthCheckKind, SessionAffinity, TenantSet},
 };
 
 /// How many connections there are in each state, on one line.
@@ -31,10 +31,10 @@ fn limits(limits: ConnectionLimits) -> String {
         bit_rate,
     } = limits;
     let parts = [
-        connection_limit.map(|most| format!("{most} flows")),
-        new_connection_rate.map(|most| format!("{most} new ones/s")),
-        packet_rate.map(|most| format!("{most} packets/s")),
-        bit_rate.map(|most| format!("{most} bit/s")),
+        connection_limit.map(|max| format!("{max} flows")),
+        new_connection_rate.map(|max| format!("{max} new ones/s")),
+        packet_rate.map(|max| format!("{max} packets/s")),
+        bit_rate.map(|max| format!("{max} bit/s")),
     ];
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     if parts.is_empty() {
@@ -49,10 +49,14 @@ fn health(check: &HealthCheck) -> String {
     let port = check.port.map(|port| format!(" on port {port}"));
     let port = port.unwrap_or_default();
     let what = match check.check {
-        Check::None => return "none: who answers ARP or neighbour discovery is well".to_owned(),
-        Check::Tcp => format!("TCP{port}"),
-        Check::Http => format!("HTTP{port} {} -> {}", check.path, check.expected_status),
-        Check::Https => format!("HTTPS{port} {} -> {}", check.path, check.expected_status),
+        HealthCheckKind::None => {
+            return "none: who answers ARP or neighbour discovery is well".to_owned();
+        }
+        HealthCheckKind::Tcp => format!("TCP{port}"),
+        HealthCheckKind::Http => format!("HTTP{port} {} -> {}", check.path, check.expected_status),
+        HealthCheckKind::Https => {
+            format!("HTTPS{port} {} -> {}", check.path, check.expected_status)
+        }
     };
     format!("{what}, every {} s", check.interval)
 }
@@ -80,7 +84,7 @@ pub(super) fn details(service: &ServiceView) -> Table {
         (
             "per tenant",
             spec.max_connections_per_tenant
-                .map(|most| format!("at most {most} connections"))
+                .map(|max| format!("at most {max} connections"))
                 .unwrap_or_default(),
         ),
         (
@@ -100,7 +104,7 @@ pub(super) fn details(service: &ServiceView) -> Table {
         ("each endpoint", limits(spec.limits())),
         ("health check", health(&spec.health_check)),
         ("connections", connections(service)),
-        ("labels", shown(&service.meta.labels)),
+        ("labels", render_labels(&service.meta.labels)),
         ("created", service.meta.created_at.to_string()),
     ]);
     let mut ports = Vec::new();

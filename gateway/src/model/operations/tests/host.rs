@@ -38,10 +38,10 @@ fn source_nat_takes_no_address_of_the_host() {
     ] {
         let spec = json!({ "nat_addresses": [range, "10.1.0.90", "fd00:1::90"] });
         let outcome = world.service("provider/other", spec);
-        refused(outcome, Code::InUse, Some("nat_addresses[0]"), says);
+        refused(outcome, ProblemCode::InUse, Some("nat_addresses[0]"), says);
         let spec = json!({ "nat_addresses": ["10.1.0.64/28", range] });
         let outcome = world.replace_service("provider/shop", spec);
-        refused(outcome, Code::InUse, Some("nat_addresses[1]"), says);
+        refused(outcome, ProblemCode::InUse, Some("nat_addresses[1]"), says);
     }
     // The consumer's network is another: there the address is anybody's.
     let spec = json!({ "nat_addresses": ["10.0.0.200/30"] });
@@ -54,7 +54,7 @@ fn endpoints_and_backends_take_no_address_of_the_host() {
     for address in ["10.0.0.200", "192.0.2.1"] {
         let outcome = world.endpoint("consumer/a", address, "provider/shop");
         let says = format!("address {address} is the gateway host's own");
-        refused(outcome, Code::InUse, Some("addresses[0]"), &says);
+        refused(outcome, ProblemCode::InUse, Some("addresses[0]"), &says);
     }
     world
         .endpoint("consumer/a", "10.1.0.200", "provider/shop")
@@ -67,7 +67,7 @@ fn endpoints_and_backends_take_no_address_of_the_host() {
     let field = Some("resources[0].backends[0].address");
     refused(
         outcome,
-        Code::InUse,
+        ProblemCode::InUse,
         field,
         "10.1.0.200 is the gateway host's own on veth-p",
     );
@@ -90,7 +90,7 @@ fn a_pool_gives_out_no_address_of_the_host() {
     let outcome = world.endpoint_with("consumer/b", spec);
     refused(
         outcome,
-        Code::LimitReached,
+        ProblemCode::LimitReached,
         Some("addresses"),
         "no free IPv4 address",
     );
@@ -132,7 +132,12 @@ fn a_network_moves_to_no_interface_whose_host_address_is_taken() {
         ),
     ] {
         let outcome = world.update_network(network, interface, json!({}));
-        refused(outcome, Code::HasDependents, Some("attachments"), says);
+        refused(
+            outcome,
+            ProblemCode::HasDependents,
+            Some("attachments"),
+            says,
+        );
     }
 }
 
@@ -142,15 +147,15 @@ fn source_nat_is_within_the_networks_prefixes() {
     let prefixes = |list: &[&str]| json!({ "prefixes": list });
     let outcome = world.update_network("provider/net", "veth-p", prefixes(&["10.9.0.0/24"]));
     let says = "source NAT of service provider/shop could not stay: 10.1.0.64/28 is in none";
-    refused(outcome, Code::HasDependents, Some("prefixes"), says);
+    refused(outcome, ProblemCode::HasDependents, Some("prefixes"), says);
     let routers = json!({ "routers": ["10.1.0.65"] });
     let outcome = world.update_network("provider/net", "veth-p", routers);
     let says = "source NAT of service provider/shop could not stay: 10.1.0.64/28 holds 10.1.0.65, a router";
-    refused(outcome, Code::HasDependents, Some("prefixes"), says);
+    refused(outcome, ProblemCode::HasDependents, Some("prefixes"), says);
     let routers = json!({ "routers": ["10.1.0.10"] });
     let outcome = world.update_network("provider/net", "veth-p", routers);
     let says = "a backend of service provider/shop could not stay: 10.1.0.10 is a router";
-    refused(outcome, Code::HasDependents, Some("prefixes"), says);
+    refused(outcome, ProblemCode::HasDependents, Some("prefixes"), says);
 
     let inside = prefixes(&["10.1.0.0/24", "fd00:1::/64"]);
     world
@@ -166,13 +171,18 @@ fn source_nat_is_within_the_networks_prefixes() {
     ] {
         let spec = json!({ "nat_addresses": ["10.1.0.90", range] });
         let outcome = world.service("provider/other", spec);
-        refused(outcome, Code::Invalid, Some("nat_addresses[1]"), says);
+        refused(
+            outcome,
+            ProblemCode::Invalid,
+            Some("nat_addresses[1]"),
+            says,
+        );
     }
     let spec = json!({ "nat_addresses": ["10.1.0.252/30"] });
     let outcome = world.service("provider/other", spec);
     refused(
         outcome,
-        Code::InUse,
+        ProblemCode::InUse,
         Some("nat_addresses[0]"),
         "broadcast address",
     );

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{World, reference, refused, service_request, update_consumer_network};
 use crate::model::{
-    Change, Code, Object, Reference, State,
+    Change, Object, ProblemCode, Reference, State,
     address::AddressRange,
     occupancy::visits,
     operations::update_service,
@@ -54,15 +54,17 @@ fn check_against_scans(state: &State, network: &Reference) {
     for first in 0..SPACE {
         for last in [first, (first + 7).min(SPACE), SPACE] {
             let range = range(first, last);
-            let endpoint = endpoints.iter().find(|(there, _)| range.contains(*there));
-            assert_eq!(index.endpoint_within(range), endpoint.copied());
+            let endpoint = endpoints
+                .iter()
+                .find(|(existing, _)| range.contains(*existing));
+            assert_eq!(index.endpoint_in(range), endpoint.copied());
             let in_range = services().flat_map(|(service, record)| {
                 let backends = backends(&record.object.spec);
                 backends.map(move |backend| (backend, service))
             });
             let in_range: BTreeSet<_> = in_range.filter(|(at, _)| range.contains(*at)).collect();
             assert_eq!(
-                index.backends(range).collect::<Vec<_>>(),
+                index.backends_in(range).collect::<Vec<_>>(),
                 Vec::from_iter(in_range)
             );
             let overlapping = services().flat_map(|(service, record)| {
@@ -73,19 +75,22 @@ fn check_against_scans(state: &State, network: &Reference) {
                 .filter(|(other, _)| other.overlaps(range))
                 .collect();
             assert_eq!(
-                index.nat_ranges(range).collect::<BTreeSet<_>>(),
+                index.nat_ranges_in(range).collect::<BTreeSet<_>>(),
                 overlapping
             );
         }
         let one = address(first);
         let endpoint = endpoints.iter().find(|(there, _)| *there == one);
-        assert_eq!(index.endpoint(one), endpoint.map(|(_, endpoint)| *endpoint));
+        assert_eq!(
+            index.endpoint_at(one),
+            endpoint.map(|(_, endpoint)| *endpoint)
+        );
         let mut ranges = services().flat_map(|(service, record)| {
             let ranges = record.object.spec.nat_addresses.iter();
             ranges.map(move |range| (*range, service))
         });
         let holder = ranges.find(|(range, _)| range.contains(one));
-        assert_eq!(index.nat_range(one), holder);
+        assert_eq!(index.nat_range_at(one), holder);
     }
 }
 
@@ -104,21 +109,22 @@ fn conflicts(state: &State, service: &Reference, spec: &ServiceSpec) -> bool {
         || others.any(|other| {
             let ranges = || other.nat_addresses.iter();
             spec.nat_addresses.iter().any(|range| {
-                ranges().any(|theirs| theirs.overlaps(*range))
+                ranges().any(|nat_range| nat_range.overlaps(*range))
                     || backends(other).any(|backend| range.contains(backend))
             }) || backends(spec).any(|own| ranges().any(|theirs| theirs.contains(own)))
         })
 }
 
 /// Returns whether an object of the network takes the address.
-fn is_taken(state: &State, network: &Reference, wanted: IpAddr) -> bool {
+fn is_taken(state: &State, network: &Reference, wanted_address: IpAddr) -> bool {
     let mut services = state.services_of_network(network);
     let mut endpoints = state.addresses_of_network(network);
-    endpoints.any(|(address, _)| address == wanted)
+    endpoints.any(|(address, _)| address == wanted_address)
         || services.any(|(_, record)| {
             let spec = &record.object.spec;
             let mut ranges = spec.nat_addresses.iter();
-            ranges.any(|range| range.contains(wanted)) || backends(spec).any(|own| own == wanted)
+            ranges.any(|range| range.contains(wanted_address))
+                || backends(spec).any(|own| own == wanted_address)
         })
 }
 
@@ -185,12 +191,12 @@ fn the_index_of_addresses_equals_scans_after_random_changes() {
                         assert!(!conflict, "{at}: {:?}", request.spec);
                         accepted += 1;
                     }
-                    Err(problem) if problem.code == Code::InUse => {
+                    Err(problem) if problem.code == ProblemCode::InUse => {
                         assert!(conflict, "{problem}");
                         in_use += 1;
                     }
                     // Its own ranges and backends overlap.
-                    Err(problem) => assert_eq!(problem.code, Code::Invalid, "{problem}"),
+                    Err(problem) => assert_eq!(problem.code, ProblemCode::Invalid, "{problem}"),
                 }
             }
         }
@@ -267,8 +273,11 @@ fn an_update_of_a_service_looks_at_a_bounded_number_of_entries_of_a_large_networ
         world.run(|state, context, _| update_service(state, context, &service, request))
     });
     outcome.unwrap();
-    let most = u64::from(4 * (RANGES + BACKENDS));
-    assert!(visits > 0 && visits <= most, "{visits} of {most}");
+    let max_visits = u64::from(4 * (RANGES + BACKENDS));
+    assert!(
+        visits > 0 && visits <= max_visits,
+        "{visits} of {max_visits}"
+    );
     assert_eq!(world.state.services[&service].object.spec, spec);
 
     let mut request = service_request(None, json!({})).unwrap();
@@ -280,11 +289,11 @@ fn an_update_of_a_service_looks_at_a_bounded_number_of_entries_of_a_large_networ
     });
     refused(
         outcome,
-        Code::InUse,
+        ProblemCode::InUse,
         Some("nat_addresses[1023]"),
         "source NAT addresses of service provider/large51",
     );
-    assert!(visits <= most, "{visits} of {most}");
+    assert!(visits <= max_visits, "{visits} of {max_visits}");
 }
 
 #[test]
@@ -310,7 +319,7 @@ fn an_allocation_tries_a_bounded_number_of_addresses() {
     let (outcome, visits) = visits::during(|| world.endpoint_with("consumer/x", without.clone()));
     refused(
         outcome,
-        Code::LimitReached,
+        ProblemCode::LimitReached,
         Some("addresses"),
         "no free IPv4 address among the 65536 that were tried",
     );

@@ -1,0 +1,131 @@
+//! A flow entry in a map, shared with other CPUs.
+
+use core::ptr::NonNull;
+
+use crate::{
+    byte_order::{Be16, Be32},
+    family::Family,
+    flow::{CoarseTime, Flow, TcpFlagsSeen},
+};
+
+/// A flow entry in a map: shared with other CPUs, which may write its changing fields.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowRef<F: Family>(NonNull<Flow<F>>);
+
+impl<F: Family> FlowRef<F> {
+    /// Wraps a map's pointer.
+    ///
+    /// # Safety
+    /// `entry` points to a live, aligned `Flow` that stays allocated while the reference is used
+    /// (in eBPF: until the program returns), and nobody writes its immutable fields.
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn new(entry: NonNull<Flow<F>>) -> Self {
+        Self(entry)
+    }
+
+    /// The entry; for the fields that never change.
+    #[inline(always)]
+    #[must_use]
+    pub fn entry(&self) -> &Flow<F> {
+        // SAFETY: `new` demands that the entry lives and that these fields are not written.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The flags seen so far in this direction.
+    #[inline(always)]
+    #[must_use]
+    pub fn tcp_flags_seen(&self) -> TcpFlagsSeen {
+        // SAFETY: in bounds of a live entry; volatile, as other CPUs may write it.
+        TcpFlagsSeen(unsafe { (&raw const (*self.0.as_ptr()).tcp_flags_seen).read_volatile() })
+    }
+
+    /// Replaces the flags seen.
+    #[inline(always)]
+    pub fn set_tcp_flags_seen(&self, seen: TcpFlagsSeen) {
+        // SAFETY: as for `seen`; a lost race loses one flag that the next packet sets again.
+        unsafe { (&raw mut (*self.0.as_ptr()).tcp_flags_seen).write_volatile(seen.0) }
+    }
+
+    /// When the last packet passed.
+    #[inline(always)]
+    #[must_use]
+    pub fn last_seen(&self) -> CoarseTime {
+        // SAFETY: as for `seen`.
+        CoarseTime(unsafe { (&raw const (*self.0.as_ptr()).last_seen).read_volatile() })
+    }
+
+    /// Notes that a packet passes now; writes only when the tick has changed.
+    #[inline(always)]
+    pub fn touch(&self, now: CoarseTime) {
+        if self.last_seen() != now {
+            // SAFETY: as for `seen`; every racing writer writes the same tick.
+            unsafe { (&raw mut (*self.0.as_ptr()).last_seen).write_volatile(now.0) }
+        }
+    }
+
+    /// Notes the acknowledgement number and window of a segment, if they are news. `first`: nothing
+    /// was noted before.
+    #[inline(always)]
+    pub fn record_ack(&self, acknowledgement: Be32, window: Be16, is_first_ack: bool) {
+        let entry = self.0.as_ptr();
+        // SAFETY: in bounds of a live entry; volatile, as other CPUs may write it. A lost race
+        // leaves an older number, which the next segment renews.
+        unsafe {
+            let old = (&raw const (*entry).last_ack).read_volatile();
+            let advance = acknowledgement.get().wrapping_sub(old.get());
+            if is_first_ack || (advance != 0 && advance < 1 << 31) {
+                (&raw mut (*entry).last_ack).write_volatile(acknowledgement);
+            } else if advance != 0 {
+                return;
+            }
+            if (&raw const (*entry).window).read_volatile() != window {
+                (&raw mut (*entry).window).write_volatile(window);
+            }
+        }
+    }
+
+    /// Notes by how many bits this direction's windows are shifted.
+    #[inline(always)]
+    pub fn set_window_scale(&self, scale: u8) {
+        // SAFETY: as for `seen`.
+        unsafe { (&raw mut (*self.0.as_ptr()).window_scale).write_volatile(scale) }
+    }
+
+    /// Whether a segment of the other direction with this sequence number lies in the window that
+    /// this direction's sender has opened (RFC 9293, section 3.10.7.4; RFC 5961, section 3).
+    #[inline(always)]
+    #[must_use]
+    pub fn is_in_window(&self, sequence: Be32) -> bool {
+        let entry = self.0.as_ptr();
+        // SAFETY: as for `seen`.
+        let (last_ack, window, scale) = unsafe {
+            (
+                (&raw const (*entry).last_ack).read_volatile(),
+                (&raw const (*entry).window).read_volatile(),
+                (&raw const (*entry).window_scale).read_volatile(),
+            )
+        };
+        let size = u32::from(window.get()) << (scale & 15);
+        sequence.get().wrapping_sub(last_ack.get()) <= size
+    }
+
+    /// The sequence number of the backend's SYN, in the entry towards the consumer of a half-open flow.
+    #[inline(always)]
+    #[must_use]
+    pub fn backend_isn(&self) -> Be32 {
+        // SAFETY: as for `seen`.
+        Be32::from_raw(unsafe {
+            (&raw const (*self.0.as_ptr()).created_isn_or_generation).read_volatile()
+        })
+    }
+
+    /// Notes the sequence number of the backend's SYN, in the entry towards the consumer.
+    #[inline(always)]
+    pub fn set_backend_isn(&self, sequence: Be32) {
+        // SAFETY: as for `seen`.
+        unsafe {
+            (&raw mut (*self.0.as_ptr()).created_isn_or_generation).write_volatile(sequence.raw())
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Time as flow entries hold it.
+
+/// Time as flows keep it: 2^30 nanoseconds (1.07 s) since the machine started, a shift away from
+/// the kernel's clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CoarseTime(pub u32);
+
+impl CoarseTime {
+    const SHIFT: u32 = 30;
+
+    /// From nanoseconds of the monotonic clock.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "146 years fit")]
+    pub const fn from_nanoseconds(nanoseconds: u64) -> Self {
+        Self((nanoseconds >> Self::SHIFT) as u32)
+    }
+
+    /// Nanoseconds of the monotonic clock at which this tick began.
+    #[must_use]
+    pub const fn nanoseconds(self) -> u64 {
+        (self.0 as u64) << Self::SHIFT
+    }
+
+    /// How many ticks have passed since `earlier`; 0 if it lies ahead.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> u32 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coarse_time_conversions() {
+        assert_eq!(CoarseTime::from_nanoseconds(0), CoarseTime(0));
+        assert_eq!(CoarseTime::from_nanoseconds(1 << 31), CoarseTime(2));
+        assert_eq!(CoarseTime(5).since(CoarseTime(3)), 2);
+        assert_eq!(CoarseTime(3).since(CoarseTime(5)), 0);
+        assert_eq!(
+            CoarseTime::from_nanoseconds(CoarseTime(77).nanoseconds()),
+            CoarseTime(77)
+        );
+    }
+}

@@ -1,0 +1,55 @@
+//! The names of the maps: as the object file has them and as they are pinned.
+
+/// `Attachment` by [`attachment_index`](crate::maps::attachment_index): array.
+pub const ATTACHMENTS: &str = "ATTACHMENTS";
+/// [`Attachment`](crate::maps::Attachment) by ifindex, for those whose place in the array is taken.
+pub const ATTACH_OVERFLOW: &str = "ATTACH_OVERFLOW";
+/// [`Egress`](crate::maps::Egress) by attachment slot: array.
+pub const EGRESS: &str = "EGRESS";
+/// Device by attachment slot: device map.
+pub const TX_PORTS: &str = "TX_PORTS";
+/// [`Address`](crate::maps::Address) by [`AddressKey`](crate::maps::AddressKey): hash.
+pub const ADDRESSES: &str = "ADDRESSES";
+/// [`Port`](crate::maps::Port) by [`PortKey`](crate::maps::PortKey): hash.
+pub const PORTS: &str = "PORTS";
+/// Backend slots, one region a resource: array of `u32`.
+pub const MAGLEV: &str = "MAGLEV";
+/// [`Backend`](crate::maps::Backend) by backend slot: array.
+pub const BACKENDS: &str = "BACKENDS";
+/// [`NatAddress`](crate::maps::NatAddress), one region a service: array.
+pub const NAT_ADDRESSES: &str = "NAT_ADDRESSES";
+/// [`Link`](crate::maps::Link) by link slot: array.
+pub const CONNECTIONS: &str = "CONNECTIONS";
+/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey) of IPv4: flows both sides
+/// agreed to.
+pub const FLOWS_V4: &str = "FLOWS_V4";
+/// The same of IPv6.
+pub const FLOWS_V6: &str = "FLOWS_V6";
+/// Flows of IPv4 that are still being opened, and may be evicted.
+pub const HALF_OPEN_V4: &str = "HALF_OPEN_V4";
+/// The same of IPv6.
+pub const HALF_OPEN_V6: &str = "HALF_OPEN_V6";
+/// `u64` packets by [`DropReason`](crate::DropReason): per-CPU array.
+pub const DROPS: &str = "DROPS";
+/// `u64` packets by [`LinkDropKey`](crate::maps::LinkDropKey): per-CPU hash. Those that were dropped because
+/// the connection is not approved are in [`LinkCounters`](crate::maps::LinkCounters).
+pub const CONN_DROPS: &str = "CONN_DROPS";
+/// [`LinkCounters`](crate::maps::LinkCounters) by link slot: per-CPU array.
+pub const CONN_COUNTERS: &str = "CONN_COUNTERS";
+/// `u64` by [`Statistic`](crate::maps::Statistic): per-CPU array.
+pub const STATISTICS: &str = "STATISTICS";
+/// [`Limits`](crate::maps::Limits) by link slot: array.
+pub const LIMITS: &str = "LIMITS";
+/// [`Usage`](crate::maps::Usage) by link slot: array.
+pub const CONN_USAGE: &str = "CONN_USAGE";
+/// [`FragmentRecord`](crate::maps::FragmentRecord) by [`DatagramKey`](crate::maps::DatagramKey) of IPv4: what the later
+/// fragments of a datagram belong to.
+pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
+/// The same of IPv6.
+pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
+/// [`Identifications`](crate::maps::Identifications) by the hash of the addresses that datagrams leave
+/// with: array.
+pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
+/// [`Conflict`](crate::maps::Conflict) by [`AddressKey`](crate::maps::AddressKey): who else uses an address
+/// of ours.
+pub const CONFLICTS: &str = "CONFLICTS";

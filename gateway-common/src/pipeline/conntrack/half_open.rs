@@ -1,0 +1,132 @@
+//! Stage 4, for flows that are being opened. They lie in a table that evicts the least recently
+//! used, so a flood of first packets makes room among its own kind only; a flow moves to the table
+//! that never evicts when both sides have shown that they mean it:
+//! for TCP the consumer's acknowledgement of the backend's very SYN, for UDP a datagram of the
+//! consumer's after an answer.
+
+use crate::{
+    byte_order::Be32,
+    family::Family,
+    flow::{Direction, Flow, FlowKey, FlowRef, Table, TcpFlagsSeen},
+    maps::Statistic,
+    packet::TcpFlags,
+    pipeline::{
+        conntrack::established::{end_reason, lookup_reverse, reject_or_reopen, update_tcp_state},
+        ingress::l4::{L4Header, L4Packet},
+    },
+    platform::{InsertError, Platform},
+    verdict::StageResult,
+};
+
+/// The flow being opened that the segment belongs to, moved on by it. `fresh`: the segment has just
+/// opened it, and has been noted.
+#[inline(always)]
+pub(crate) fn lookup_half_open<A: Family, T: Family, E: Platform>(
+    env: &mut E,
+    packet: &L4Packet<A>,
+    key: &FlowKey<T>,
+    just_opened: bool,
+) -> StageResult<Option<FlowRef<T>>> {
+    let Some(flow) = T::lookup_flow(env, Table::HalfOpen, key) else {
+        return Ok(None);
+    };
+    if let Some(reason) = end_reason(env, key, &flow, Table::HalfOpen) {
+        return reject_or_reopen(env, packet, key, &flow, Table::HalfOpen, reason);
+    }
+    if just_opened {
+        return Ok(Some(flow));
+    }
+    if flow.entry().direction() == Direction::ToConsumer {
+        on_backend_reply(env, packet, &flow);
+        return Ok(Some(flow));
+    }
+    // One half of the pair may have been evicted, and its port given to another flow.
+    let Some(reverse) = lookup_reverse(env, key, &flow, Table::HalfOpen) else {
+        T::remove_flow(env, Table::HalfOpen, key);
+        return Ok(None);
+    };
+    let is_confirmed = match packet.l4_header(env) {
+        L4Header::Tcp(tcp) => {
+            let expected_ack = Be32::new(reverse.backend_isn().get().wrapping_add(1));
+            update_tcp_state(&flow, tcp);
+            tcp.flags() & (TcpFlags::ACK | TcpFlags::RST) == TcpFlags::ACK
+                && reverse
+                    .tcp_flags_seen()
+                    .has(TcpFlagsSeen::SYN.union(TcpFlagsSeen::ACK))
+                && tcp.acknowledgement() == expected_ack
+        }
+        L4Header::Udp(_) => reverse.tcp_flags_seen().has(TcpFlagsSeen::ACK),
+        L4Header::None => false,
+    };
+    if is_confirmed {
+        return Ok(Some(establish(env, key, flow, reverse)));
+    }
+    Ok(Some(flow))
+}
+
+/// Notes the backend's answer.
+#[inline(always)]
+fn on_backend_reply<A: Family, T: Family, E: Platform>(
+    env: &E,
+    packet: &L4Packet<A>,
+    flow: &FlowRef<T>,
+) {
+    match packet.l4_header(env) {
+        L4Header::Tcp(tcp) => {
+            if tcp.flags() & TcpFlags::SYN != 0 {
+                flow.set_backend_isn(tcp.sequence());
+            }
+            update_tcp_state(flow, tcp);
+        }
+        L4Header::Udp(_) => flow.set_tcp_flags_seen(TcpFlagsSeen::ACK),
+        L4Header::None => {}
+    }
+}
+
+/// Moves both entries to the table of established flows, and returns the consumer's there. With
+/// that table full, or the key taken meanwhile, the flow goes on where it is.
+#[inline(never)]
+fn establish<F: Family, E: Platform>(
+    env: &mut E,
+    key: &FlowKey<F>,
+    flow: FlowRef<F>,
+    reverse: FlowRef<F>,
+) -> FlowRef<F> {
+    let reverse_key = &flow.entry().reverse_key(key.network_proto.protocol());
+    // Not on the stack: eBPF's is small.
+    let Some(scratch) = F::flow_scratch(env) else {
+        return flow;
+    };
+    // SAFETY: the memory is this packet's alone until the verdict, and any bytes are an entry.
+    let reverse_entry = unsafe { &mut *scratch.as_ptr() };
+    *reverse_entry = *reverse.entry();
+    // Before the entry can be found: no packet is to be judged by the number that it replaces.
+    reverse_entry.set_reply_backend(flow.entry().backend());
+    // The reverse entry goes first: it is the reservation of the port.
+    if insert_established(env, reverse_key, reverse_entry).is_err() {
+        return flow;
+    }
+    if insert_established(env, key, flow.entry()).is_err() {
+        F::remove_flow(env, Table::Established, reverse_key);
+        return flow;
+    }
+    let Some(established) = F::lookup_flow(env, Table::Established, key) else {
+        return flow;
+    };
+    F::remove_flow(env, Table::HalfOpen, key);
+    F::remove_flow(env, Table::HalfOpen, reverse_key);
+    established
+}
+
+#[inline(always)]
+fn insert_established<F: Family, E: Platform>(
+    env: &mut E,
+    key: &FlowKey<F>,
+    flow: &Flow<F>,
+) -> Result<(), InsertError> {
+    let result = F::insert_flow(env, Table::Established, key, flow);
+    if result == Err(InsertError::Full) {
+        env.count(Statistic::EstablishedTableFull);
+    }
+    result
+}

@@ -1,0 +1,247 @@
+//! The express way, for what nearly all packets are: whole TCP segments and UDP datagrams without
+//! options or extension headers, of an established flow. The headers are bounds-checked once, and
+//! everything that could stand in the way is looked at before anything is changed: whatever is not
+//! plain goes the general way from the start, which decides the same for these packets too.
+
+use crate::{
+    checksum::{update, update_udp},
+    family::{Family, Header as _, pseudo_header},
+    flow::{FlowKey, FlowRef, NetworkProto, Table},
+    maps::Attachment,
+    packet::{Ethernet, LinearData, PortPair, Tcp, TcpFlags, Udp, protocol},
+    pipeline::{
+        conntrack::established::update_tcp_state,
+        forward::next_hop,
+        ingress::{
+            attachment,
+            ip_packet::{L3_OFFSET, L4Offset},
+            l4::L4Packet,
+            parse::are_wire_addresses,
+        },
+        open::early_drop::early_drop,
+        rate_limit,
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// Sends the packet on if it is a plain one of an established flow, and turns it away if no flow is
+/// there or can be opened for it.
+#[inline(always)]
+pub(crate) fn run<F: Family, E: Platform>(env: &mut E) -> StageResult<Exit> {
+    let attachment = attachment::find_attachment(env)?;
+    let linear =
+        LinearData::at(env, L3_OFFSET + usize::from(F::Header::LEN_U16)).ok_or(Exit::SLOW_PATH)?;
+    let header = F::Header::within(linear, L3_OFFSET).ok_or(Exit::SLOW_PATH)?;
+    match header.protocol() {
+        protocol::TCP => forward_established::<F, Tcp, E>(env, &attachment),
+        protocol::UDP => forward_established::<F, Udp, E>(env, &attachment),
+        _ => Err(Exit::SLOW_PATH),
+    }
+}
+
+/// A transport protocol: what is plain in it, and how it is rewritten.
+trait FastPathL4: Copy {
+    /// Its number.
+    const PROTOCOL: u8;
+    /// The fixed header's length.
+    const LEN: usize;
+
+    /// The header at `offset`.
+    fn within(linear: LinearData, offset: usize) -> Option<Self>;
+    /// Both ports.
+    fn ports(self) -> PortPair;
+    /// The length that the pseudo header has of it, if the header is good, with so many bytes from
+    /// its start on. `family` has no datagrams without checksum.
+    fn checksum_len<F: Family>(self, payload: u16) -> Option<u16>;
+    /// Whether it can open a flow, and is nothing within one but a mistake.
+    fn is_initial_syn(self) -> bool;
+    /// Whether it leaves a flow as it is.
+    fn keeps_flow_state(self) -> bool;
+    /// Whether the checksum is no more than this sum, of the pseudo header.
+    fn is_checksum_offloaded(self, pseudo_sum: u16) -> bool;
+    /// Notes what it says of its direction.
+    fn update_state<F: Family>(self, flow: &FlowRef<F>);
+    /// Replaces both ports and updates the checksum.
+    fn rewrite(self, ports: PortPair, delta: u16);
+}
+
+impl FastPathL4 for Tcp {
+    const PROTOCOL: u8 = protocol::TCP;
+    const LEN: usize = Self::LEN;
+
+    #[inline(always)]
+    fn within(linear: LinearData, offset: usize) -> Option<Self> {
+        Self::within(linear, offset)
+    }
+
+    #[inline(always)]
+    fn ports(self) -> PortPair {
+        self.ports()
+    }
+
+    #[inline(always)]
+    fn checksum_len<F: Family>(self, payload: u16) -> Option<u16> {
+        let header = self.header_length();
+        (header >= Self::LEN_U16 && header <= payload).then_some(payload)
+    }
+
+    #[inline(always)]
+    fn is_initial_syn(self) -> bool {
+        self.is_initial_syn()
+    }
+
+    #[inline(always)]
+    fn keeps_flow_state(self) -> bool {
+        self.flags() & (TcpFlags::SYN | TcpFlags::RST) == 0
+    }
+
+    #[inline(always)]
+    fn is_checksum_offloaded(self, pseudo_sum: u16) -> bool {
+        self.checksum().raw() == pseudo_sum
+    }
+
+    #[inline(always)]
+    fn update_state<F: Family>(self, flow: &FlowRef<F>) {
+        update_tcp_state(flow, self);
+    }
+
+    #[inline(always)]
+    fn rewrite(self, ports: PortPair, delta: u16) {
+        self.set_checksum(update(self.checksum(), delta));
+        self.set_ports(ports);
+    }
+}
+
+impl FastPathL4 for Udp {
+    const PROTOCOL: u8 = protocol::UDP;
+    const LEN: usize = Self::LEN;
+
+    #[inline(always)]
+    fn within(linear: LinearData, offset: usize) -> Option<Self> {
+        Self::within(linear, offset)
+    }
+
+    #[inline(always)]
+    fn ports(self) -> PortPair {
+        self.ports()
+    }
+
+    #[inline(always)]
+    fn checksum_len<F: Family>(self, payload: u16) -> Option<u16> {
+        let udp_length = self.length().get();
+        let has_no_checksum = F::ICMP == protocol::ICMPV6 && self.checksum().raw() == 0;
+        (udp_length >= Self::LEN_U16 && udp_length <= payload && !has_no_checksum)
+            .then_some(udp_length)
+    }
+
+    #[inline(always)]
+    fn is_initial_syn(self) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn keeps_flow_state(self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn is_checksum_offloaded(self, pseudo_sum: u16) -> bool {
+        let checksum = self.checksum().raw();
+        checksum != 0 && checksum == pseudo_sum
+    }
+
+    #[inline(always)]
+    fn update_state<F: Family>(self, _flow: &FlowRef<F>) {}
+
+    #[inline(always)]
+    fn rewrite(self, ports: PortPair, delta: u16) {
+        self.set_checksum(update_udp(self.checksum(), delta));
+        self.set_ports(ports);
+    }
+}
+
+/// See [`express`]; `T` is the packet's transport protocol.
+#[inline(always)]
+fn forward_established<F: Family, T: FastPathL4, E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+) -> StageResult<Exit> {
+    let l4_offset = L3_OFFSET + usize::from(F::Header::LEN_U16);
+    let linear = LinearData::at(env, l4_offset + T::LEN).ok_or(Exit::SLOW_PATH)?;
+    let (Some(ethernet), Some(header), Some(l4)) = (
+        Ethernet::within(linear, 0),
+        F::Header::within(linear, L3_OFFSET),
+        T::within(linear, l4_offset),
+    ) else {
+        return Err(Exit::SLOW_PATH);
+    };
+    if !ethernet.is_addressed_to(attachment.mac) {
+        return Err(Exit::SLOW_PATH);
+    }
+    let length = header.fast_path_len().ok_or(Exit::SLOW_PATH)?;
+    let payload = length
+        .checked_sub(F::Header::LEN_U16)
+        .ok_or(Exit::SLOW_PATH)?;
+    let checksum_len = l4.checksum_len::<F>(payload).ok_or(Exit::SLOW_PATH)?;
+    // A frame of several buffers may hold more, behind what is here.
+    if LinearData::at(env, L3_OFFSET + usize::from(length)).is_none() {
+        return Err(Exit::SLOW_PATH);
+    }
+    let key = FlowKey::<F> {
+        network_proto: NetworkProto::new(attachment.network, T::PROTOCOL),
+        source: header.source(),
+        destination: header.destination(),
+        ports: l4.ports(),
+    };
+    // What only opens a flow is turned away before any is looked for, other packets when none was found.
+    let is_initial_syn = l4.is_initial_syn();
+    let mut found = None;
+    if !is_initial_syn {
+        found = F::lookup_flow(env, Table::Established, &key);
+    }
+    if found.is_none() {
+        if !are_wire_addresses::<F>(key.source, key.destination) {
+            return Err(Exit::SLOW_PATH);
+        }
+        let packet = L4Packet::for_admission(key, T::PROTOCOL, L4Offset::new(l4_offset));
+        early_drop(env, attachment, &packet)?;
+        if is_initial_syn {
+            found = F::lookup_flow(env, Table::Established, &key);
+        }
+    }
+    let flow = found.ok_or(Exit::NO_ESTABLISHED_FLOW)?;
+
+    let entry = flow.entry();
+    let connection = env
+        .connection(entry.connection_slot)
+        .ok_or(Exit::SLOW_PATH)?;
+    let hop = next_hop::established_next_hop(env, &flow).ok_or(Exit::SLOW_PATH)?;
+    let egress = next_hop::lookup_egress(env, &flow, hop).ok_or(Exit::SLOW_PATH)?;
+    let pseudo_sum = pseudo_header::<F>(key.source, key.destination, T::PROTOCOL, checksum_len);
+    if connection.generation != entry.generation
+        || (F::ICMP == protocol::ICMPV6 && entry.is_nat46())
+        || length > egress.mtu
+        || header.hop_limit() <= 1
+        || !l4.keeps_flow_state()
+        || l4.is_checksum_offloaded(pseudo_sum.fold_short())
+    {
+        return Err(Exit::SLOW_PATH);
+    }
+
+    l4.update_state(&flow);
+    rate_limit::check_packet(
+        env,
+        &connection,
+        entry.connection_slot,
+        entry.direction(),
+        length,
+    )?;
+    l4.rewrite(entry.ports, entry.l4_csum_delta);
+    header.decrement_ttl(entry.ip_csum_delta);
+    header.set_addresses(entry.source, entry.destination);
+    ethernet.set_macs(hop.mac, egress.mac);
+    flow.touch(env.now());
+    env.count_forwarded(entry.connection_slot, entry.direction(), length);
+    Ok(Exit::redirect(hop.egress_slot))
+}

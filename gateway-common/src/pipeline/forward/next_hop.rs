@@ -1,0 +1,107 @@
+//! Stage 8a: where a flow's packets go next. To the service: to the backend's next hop, as the
+//! agent knows it now. To the consumer: back to where the flow came from, so no route into a
+//! consumer's network is needed, and routed clients are answered like local ones.
+
+use crate::{
+    drop_reason::DropReason,
+    family::Family,
+    flow::{Direction, Flow, FlowRef},
+    maps::Egress,
+    packet::PackedMac,
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// The station a packet is sent to, and the way there.
+#[derive(Clone, Copy)]
+pub(crate) struct NextHop {
+    /// The attachment slot.
+    pub(crate) egress_slot: u32,
+    /// The station's address.
+    pub(crate) mac: PackedMac,
+}
+
+/// Returns the next hop of a flow that has not [ended](super::established::ended).
+#[inline(always)]
+pub(crate) fn lookup_next_hop<F: Family, E: Platform>(
+    env: &E,
+    flow: &FlowRef<F>,
+) -> StageResult<NextHop> {
+    let entry = flow.entry();
+    if entry.direction() == Direction::ToConsumer {
+        return Ok(consumer_next_hop(entry));
+    }
+    let (slot, generation) = entry.backend();
+    match env.backend(slot) {
+        Some(backend) if backend.generation == generation => {
+            if backend.reachable == 0 {
+                return Err(Exit::drop(DropReason::NoBackend, entry.connection_slot));
+            }
+            Ok(NextHop {
+                egress_slot: backend.egress_slot,
+                mac: backend.mac,
+            })
+        }
+        // The backend left after the flow was checked.
+        _ => Err(Exit::reject(
+            DropReason::BackendRemoved,
+            entry.connection_slot,
+        )),
+    }
+}
+
+/// Returns the next hop of a flow that has not ended, for what is not a segment of it but concerns it.
+#[inline(always)]
+pub(crate) fn reachable_next_hop<F: Family, E: Platform>(
+    env: &E,
+    flow: &FlowRef<F>,
+) -> Option<NextHop> {
+    let entry = flow.entry();
+    if entry.direction() == Direction::ToConsumer {
+        return Some(consumer_next_hop(entry));
+    }
+    let (slot, generation) = entry.backend();
+    env.backend(slot)
+        .filter(|backend| backend.generation == generation && backend.reachable != 0)
+        .map(|backend| NextHop {
+            egress_slot: backend.egress_slot,
+            mac: backend.mac,
+        })
+}
+
+/// Returns the next hop of an established flow; none if its backend has left or can't be reached. A
+/// backend that has left is not heard any more either.
+#[inline(always)]
+pub(crate) fn established_next_hop<F: Family, E: Platform>(
+    env: &E,
+    flow: &FlowRef<F>,
+) -> Option<NextHop> {
+    let entry = flow.entry();
+    if entry.direction() == Direction::ToConsumer {
+        let (slot, generation) = entry.reply_backend();
+        let backend = env.backend(slot)?;
+        return (backend.generation == generation).then(|| consumer_next_hop(entry));
+    }
+    reachable_next_hop(env, flow)
+}
+
+/// Returns the next hop of packets to the consumer: the neighbour that the first packet came from.
+#[inline(always)]
+fn consumer_next_hop<F: Family>(entry: &Flow<F>) -> NextHop {
+    NextHop {
+        egress_slot: entry.egress_slot.into(),
+        mac: entry.consumer_mac(),
+    }
+}
+
+/// The egress towards a flow's next hop, if the flow's network is still behind it: its slot may have
+/// been given to another one since the flow was opened.
+#[inline(always)]
+pub(crate) fn lookup_egress<F: Family, E: Platform>(
+    env: &E,
+    flow: &FlowRef<F>,
+    next_hop: NextHop,
+) -> Option<Egress> {
+    env.egress(next_hop.egress_slot)
+        .filter(|egress| egress.network == flow.entry().network)
+}

@@ -1,0 +1,87 @@
+//! Stage 9: the packet leaves, if the way out is there and the packet fits it. Whatever the kernel
+//! would drop behind our back (an interface that is gone, a frame over the MTU) is dropped here,
+//! with a reason, and its sender is told where that helps.
+
+use crate::{
+    drop_reason::DropReason,
+    family::{Family, Header as _},
+    flow::FlowRef,
+    maps::Attachment,
+    packet::protocol,
+    pipeline::{
+        forward::{
+            decision::ForwardingDecision,
+            identification::{self, Identification},
+            mtu::{max_packet_len, max_segment_size},
+            nat46,
+            next_hop::{NextHop, lookup_egress},
+            rewrite,
+        },
+        ingress::{fragment, l4::L4Packet},
+        rate_limit,
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// Rewrites the segment by its flow and sends it on.
+#[inline(always)]
+pub(crate) fn send_packet<A: Family, T: Family, E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    packet: &L4Packet<A>,
+    flow: &FlowRef<T>,
+    next_hop: NextHop,
+) -> StageResult<Exit> {
+    let entry = flow.entry();
+    let connection_slot = entry.connection_slot;
+    let egress = lookup_egress(env, flow, next_hop)
+        .ok_or(Exit::drop(DropReason::EgressUnavailable, connection_slot))?;
+    let max_len = max_packet_len::<A>(egress.mtu, entry.is_nat46(), packet);
+    if packet.length > max_len {
+        return Err(Exit::packet_too_big(max_len, connection_slot));
+    }
+    if packet.header(env)?.hop_limit() <= 1 {
+        return Err(Exit::ttl_exceeded(connection_slot));
+    }
+    rate_limit::lookup_and_check_packet(env, connection_slot, entry.direction(), packet.length)?;
+    let identification = select_identification(env, packet, flow)?;
+    let decision = ForwardingDecision {
+        flow,
+        next_hop,
+        egress,
+        max_segment_size: max_segment_size::<A, E>(env, attachment, packet, max_len),
+        identification,
+    };
+    // IPv4's own table has none that are translated.
+    if T::ICMP == protocol::ICMPV6 && entry.is_nat46() {
+        nat46::translate_packet(env, packet, &decision)?;
+    } else {
+        rewrite::rewrite_packet(env, packet, &decision)?;
+    }
+    flow.touch(env.now());
+    env.count_forwarded(connection_slot, entry.direction(), packet.length);
+    if packet.fragment.is_first_fragment() {
+        fragment::record_first_fragment(env, packet, identification);
+    }
+    Ok(Exit::redirect(next_hop.egress_slot))
+}
+
+/// Returns the identification that the segment leaves with. Nearly all packets keep theirs.
+#[inline(always)]
+fn select_identification<A: Family, T: Family, E: Platform>(
+    env: &E,
+    packet: &L4Packet<A>,
+    flow: &FlowRef<T>,
+) -> StageResult<Identification> {
+    let entry = flow.entry();
+    // Whole packets that IPv6 is translated into forbid fragmentation.
+    if !packet.fragment.is_fragment() && !packet.header(env)?.is_fragmentable() {
+        return Ok(Identification::UNCHANGED);
+    }
+    let identification = identification::for_packet(env, packet, entry);
+    match identification.drop_reason() {
+        Some(reason) => Err(Exit::drop(reason, entry.connection_slot)),
+        None => Ok(identification),
+    }
+}

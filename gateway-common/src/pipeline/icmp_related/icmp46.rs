@@ -1,0 +1,125 @@
+//! ICMP errors as ICMPv6 errors and the reverse (RFC 7915).
+
+use crate::{
+    byte_order::{Be16, Be32},
+    pipeline::forward::mtu::{IPV6_HEADER_GROWTH, MIN_MTU_V6},
+};
+
+/// ICMP's type, code and rest as ICMPv6's (RFC 7915, section 4.2). `mtu`: of the interface that the
+/// error leaves by.
+#[inline(always)]
+pub(crate) fn icmp4_to_icmp6(kind: Be16, rest: Be32, mtu: u16) -> Option<(Be16, Be32)> {
+    let none = Be32::new(0);
+    let word = |kind: u16, code: u16| Be16::new(kind << 8 | code);
+    let (kind, code) = (kind.get() >> 8, kind.get() & 0xff);
+    match (kind, code) {
+        (3, 0 | 1 | 5..=8 | 11 | 12) => Some((word(1, 0), none)),
+        // Protocol unreachable: the next header is unknown.
+        (3, 2) => Some((word(4, 1), Be32::new(6))),
+        (3, 3) => Some((word(1, 4), none)),
+        (3, 4) => {
+            let reported_mtu = rest.get() & 0xffff;
+            // A router that does not say (RFC 1191, section 3): the smallest.
+            let mtu_v6 = if reported_mtu == 0 {
+                u32::from(MIN_MTU_V6)
+            } else {
+                reported_mtu + u32::from(IPV6_HEADER_GROWTH)
+            };
+            let mtu_v6 = mtu_v6.min(u32::from(mtu)).max(u32::from(MIN_MTU_V6));
+            Some((word(2, 0), Be32::new(mtu_v6)))
+        }
+        (3, 9 | 10 | 13 | 15) => Some((word(1, 1), none)),
+        (11, 0 | 1) => Some((word(3, code), none)),
+        _ => None,
+    }
+}
+
+/// ICMPv6's as ICMP's (RFC 7915, section 5.2).
+#[inline(always)]
+pub(crate) fn icmp6_to_icmp4(kind: Be16, rest: Be32, mtu: u16) -> Option<(Be16, Be32)> {
+    let none = Be32::new(0);
+    let word = |kind: u16, code: u16| Be16::new(kind << 8 | code);
+    let (kind, code) = (kind.get() >> 8, kind.get() & 0xff);
+    match (kind, code) {
+        (1, 0 | 2 | 3) => Some((word(3, 1), none)),
+        (1, 1) => Some((word(3, 10), none)),
+        (1, 4) => Some((word(3, 3), none)),
+        (2, 0) => {
+            let mtu_v4 = rest.get().saturating_sub(u32::from(IPV6_HEADER_GROWTH));
+            let mtu_v4 = mtu_v4.min(u32::from(mtu)).min(0xffff);
+            Some((word(3, 4), Be32::new(mtu_v4)))
+        }
+        (3, 0 | 1) => Some((word(11, code), none)),
+        (4, 1) => Some((word(3, 2), none)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (ICMP, ICMPv6) both ways, where both ways lead back.
+    #[test]
+    fn icmp_types_round_trip() {
+        for (v4, v6) in [
+            (0x0301, 0x0100),
+            (0x0302, 0x0401),
+            (0x0303, 0x0104),
+            (0x030a, 0x0101),
+            (0x0b00, 0x0300),
+            (0x0b01, 0x0301),
+        ] {
+            let (four, six) = (Be16::new(v4), Be16::new(v6));
+            let translated = icmp4_to_icmp6(four, Be32::new(0), 1_500);
+            assert_eq!(translated.map(|(kind, _)| kind), Some(six), "{v4:04x}");
+            let translated_back = icmp6_to_icmp4(six, Be32::new(0), 1_500);
+            assert_eq!(
+                translated_back.map(|(kind, _)| kind),
+                Some(four),
+                "{v6:04x}"
+            );
+        }
+    }
+
+    #[test]
+    fn unsupported_icmp_types_are_rejected() {
+        for v4 in [0x030e, 0x0400, 0x0500, 0x0c00, 0x0b02] {
+            assert_eq!(
+                icmp4_to_icmp6(Be16::new(v4), Be32::new(0), 1_500),
+                None,
+                "{v4:04x}"
+            );
+        }
+        for v6 in [0x0105, 0x0400, 0x0402, 0x8000] {
+            assert_eq!(
+                icmp6_to_icmp4(Be16::new(v6), Be32::new(0), 1_500),
+                None,
+                "{v6:04x}"
+            );
+        }
+    }
+
+    #[test]
+    fn mtu_is_adjusted_by_header_growth() {
+        let six = |rest, mtu| {
+            icmp4_to_icmp6(Be16::new(0x0304), Be32::new(rest), mtu)
+                .unwrap()
+                .1
+                .get()
+        };
+        assert_eq!(six(1_400, 1_500), 1_420);
+        assert_eq!(six(1_500, 1_500), 1_500);
+        assert_eq!(six(0, 1_500), 1_280);
+        assert_eq!(six(576, 1_500), 1_280);
+        let four = |rest, mtu| {
+            icmp6_to_icmp4(Be16::new(0x0200), Be32::new(rest), mtu)
+                .unwrap()
+                .1
+                .get()
+        };
+        assert_eq!(four(1_420, 1_500), 1_400);
+        assert_eq!(four(9_000, 1_500), 1_500);
+        assert_eq!(four(1_280, 1_500), 1_260);
+    }
+}

@@ -1,0 +1,290 @@
+//! ICMP errors of others: what is in one is the start of a packet that crossed the gateway, as it was
+//! after it. The error goes to that packet's sender, with the packet in it as it was before (RFC
+//! 5508, section 4; between the families RFC 7915, sections 4.2 and 5.2). Whoever found the error,
+//! it comes from the address that the packet was for: nobody learns of the other network's routers.
+
+mod embedded;
+mod icmp46;
+
+use crate::{
+    byte_order::Be16,
+    drop_reason::DropReason,
+    family::{Family, Header as _, V4, V6},
+    flow::{FlowKey, FlowRef, Table},
+    maps::{Attachment, Egress, Statistic},
+    packet::{Ethernet, Icmp, Ipv4, Ipv6, PackedMac, protocol},
+    pipeline::{
+        conntrack::established::end_reason,
+        forward::{
+            identification,
+            nat46::IpHeaderFields,
+            next_hop::{self, lookup_egress},
+        },
+        icmp_related::{
+            embedded::{
+                EmbeddedPacket, is_embedded_checksum_valid, parse_embedded_packet,
+                restore_l4_header,
+            },
+            icmp46::{icmp4_to_icmp6, icmp6_to_icmp4},
+        },
+        ingress::{
+            ip_packet::{Fragment, IpPacket, L3_OFFSET},
+            l4::{self, IcmpMessage},
+            local_address::{lookup_local_address, not_local},
+        },
+        rate_limit,
+        reject::icmp_error::icmp_checksum,
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// A flow, and the way that its packets take.
+struct FlowMatch<T: Family> {
+    flow: FlowRef<T>,
+    mac: PackedMac,
+    egress_slot: u32,
+    egress: Egress,
+}
+
+/// Sends an error on to who sent the packet in it.
+#[inline(always)]
+fn forward_error<A: Family, E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    message: &IcmpMessage<A>,
+) -> StageResult<Exit> {
+    let (source, destination) = {
+        let header = message.header(env)?;
+        (header.source(), header.destination())
+    };
+    let local_address = lookup_local_address::<A, E>(env, attachment.network, destination);
+    let Some(address) = local_address else {
+        return Err(not_local(attachment, DropReason::NoSuchEndpoint));
+    };
+    let connection_slot = address.connection_slot;
+    if A::is_martian(source, destination) {
+        return Err(Exit::drop(DropReason::MartianSource, connection_slot));
+    }
+    let embedded = parse_embedded_packet::<A, E>(env, attachment, message, destination)
+        .map_err(|r| Exit::drop(r, connection_slot))?;
+    let icmp_offset = message.offset.get();
+    let sum = icmp_checksum::<A, E>(env, icmp_offset, message.length, source, destination);
+    if sum.is_none_or(|sum| sum.raw() != 0) || !is_embedded_checksum_valid::<A, E>(env, icmp_offset)
+    {
+        return Err(Exit::drop(DropReason::ChecksumWrong, connection_slot));
+    }
+    let length = embedded.length.saturating_add(A::Header::LEN_U16);
+    if let Some(matched) = lookup_flow::<A, E>(env, &embedded.key, length)? {
+        if A::ICMP == protocol::ICMPV6 && matched.flow.entry().is_nat46() {
+            return relay_cross_family(env, &embedded, &matched);
+        }
+        return relay_same_family(env, &embedded, &matched);
+    }
+    if A::ICMP == protocol::ICMP
+        && attachment.is_nat46()
+        && let Some(matched) = lookup_flow::<V6, E>(env, &embedded.key.to_mapped(), length)?
+    {
+        return relay_cross_family(env, &embedded, &matched);
+    }
+    Err(Exit::drop(DropReason::NoFlow, connection_slot))
+}
+
+/// The flow, in either table, with the way that its packets take now.
+#[inline(always)]
+fn lookup_flow<T: Family, E: Platform>(
+    env: &mut E,
+    key: &FlowKey<T>,
+    length: u16,
+) -> StageResult<Option<FlowMatch<T>>> {
+    let (flow, table) = match T::lookup_flow(env, Table::Established, key) {
+        Some(flow) => (flow, Table::Established),
+        None => match T::lookup_flow(env, Table::HalfOpen, key) {
+            Some(flow) => (flow, Table::HalfOpen),
+            None => return Ok(None),
+        },
+    };
+    let connection_slot = flow.entry().connection_slot;
+    if let Some(reason) = end_reason(env, key, &flow, table) {
+        return Err(Exit::drop(reason, connection_slot));
+    }
+    let backend_removed = Exit::drop(DropReason::BackendRemoved, connection_slot);
+    let hop = next_hop::reachable_next_hop(env, &flow).ok_or(backend_removed)?;
+    let egress = lookup_egress(env, &flow, hop)
+        .ok_or(Exit::drop(DropReason::EgressUnavailable, connection_slot))?;
+    // An error is a packet like others: whoever sends many is not to get round its limits by them.
+    rate_limit::lookup_and_check_packet(env, connection_slot, flow.entry().direction(), length)?;
+    Ok(Some(FlowMatch {
+        flow,
+        mac: hop.mac,
+        egress_slot: hop.egress_slot,
+        egress,
+    }))
+}
+
+/// Sends the error on within its family.
+#[inline(always)]
+fn relay_same_family<A: Family, T: Family, E: Platform>(
+    env: &mut E,
+    embedded: &EmbeddedPacket<A>,
+    matched: &FlowMatch<T>,
+) -> StageResult<Exit> {
+    let entry = matched.flow.entry();
+    let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot);
+    let source = A::from_mapped(T::to_mapped(entry.source)).ok_or(failed)?;
+    let destination = A::from_mapped(T::to_mapped(entry.destination)).ok_or(failed)?;
+    let outer = A::Header::at(env, L3_OFFSET).ok_or(failed)?;
+    if outer.hop_limit() <= 1 {
+        return Err(Exit::drop(DropReason::TtlExpired, entry.connection_slot));
+    }
+    if embedded.length > matched.egress.mtu.saturating_sub(A::Header::LEN_U16) {
+        return Err(Exit::drop(DropReason::PacketTooBig, entry.connection_slot));
+    }
+    restore_l4_header(env, embedded, entry).ok_or(failed)?;
+    let inner = A::Header::at(env, embedded.icmp_offset.get() + Icmp::LEN).ok_or(failed)?;
+    inner.update_addresses(destination, source);
+    outer.update_addresses(source, destination);
+    outer.decrement_ttl(A::TTL_DECREMENT_DELTA);
+    if outer.is_fragmentable() {
+        outer.set_id(identification::allocate_unfragmented(env, entry, A::ICMP));
+    }
+    let icmp = Icmp::at(env, embedded.icmp_offset.get()).ok_or(failed)?;
+    icmp.set_checksum(Be16::new(0));
+    finish_error::<A, T, E>(
+        env,
+        matched,
+        embedded.icmp_offset.get(),
+        embedded.length,
+        source,
+        destination,
+    )
+}
+
+/// Sends the error on in the other family: everything in front of the transport header in it is
+/// written anew.
+#[inline(always)]
+fn relay_cross_family<A: Family, T: Family, E: Platform>(
+    env: &mut E,
+    embedded: &EmbeddedPacket<A>,
+    matched: &FlowMatch<T>,
+) -> StageResult<Exit> {
+    let entry = matched.flow.entry();
+    let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot);
+    let icmp = Icmp::at(env, embedded.icmp_offset.get()).ok_or(failed)?;
+    let translated = if A::ICMP == protocol::ICMP {
+        icmp4_to_icmp6(icmp.type_and_code(), icmp.rest(), matched.egress.mtu)
+    } else {
+        icmp6_to_icmp4(icmp.type_and_code(), icmp.rest(), matched.egress.mtu)
+    };
+    let unsupported = Exit::drop(DropReason::IcmpUnsupported, entry.connection_slot);
+    let (kind, rest) = translated.ok_or(unsupported)?;
+    let outer = A::Header::at(env, L3_OFFSET).ok_or(failed)?;
+    if outer.hop_limit() <= 1 {
+        return Err(Exit::drop(DropReason::TtlExpired, entry.connection_slot));
+    }
+    let inner = A::Header::at(env, embedded.icmp_offset.get() + Icmp::LEN).ok_or(failed)?;
+    restore_l4_header(env, embedded, entry).ok_or(failed)?;
+    // What is behind the inner header stays where it is.
+    let embedded_l4_len = embedded.length - Icmp::LEN_U16 - A::Header::LEN_U16;
+    let v6 = A::ICMP == protocol::ICMP;
+    let (new_header_len, icmp_protocol) = if v6 {
+        (Ipv6::LEN_U16, protocol::ICMPV6)
+    } else {
+        (Ipv4::LEN_U16, protocol::ICMP)
+    };
+    let length = embedded_l4_len + Icmp::LEN_U16 + new_header_len;
+    if length > matched.egress.mtu.saturating_sub(new_header_len) {
+        return Err(Exit::drop(DropReason::PacketTooBig, entry.connection_slot));
+    }
+    let (source, destination) = (T::to_mapped(entry.source), T::to_mapped(entry.destination));
+    let new_outer = IpHeaderFields {
+        source,
+        destination,
+        traffic_class: outer.traffic_class(),
+        hop_limit: outer.hop_limit() - 1,
+        protocol: icmp_protocol,
+        payload_len: length,
+        fragment: Fragment::default(),
+    };
+    let new_inner = IpHeaderFields {
+        source: destination,
+        destination: source,
+        traffic_class: inner.traffic_class(),
+        hop_limit: inner.hop_limit(),
+        protocol: embedded.protocol,
+        payload_len: inner.payload_len(),
+        fragment: Fragment::default(),
+    };
+    // Where the inner transport header is must be where it will be.
+    let new_l4_offset = Ethernet::LEN_U16 + 2 * new_header_len + Icmp::LEN_U16;
+    #[expect(clippy::cast_possible_truncation, reason = "a few headers")]
+    let old_l4_offset = env.forget_bounds(embedded.embedded_l4_offset.get() as u16);
+    let shift = i32::from(old_l4_offset) - i32::from(new_l4_offset);
+    if !env.adjust_head(shift) {
+        return Err(failed);
+    }
+    let icmp_offset = L3_OFFSET + usize::from(new_header_len);
+    let result = if v6 {
+        new_outer
+            .emit_v6(env)
+            .and_then(|()| new_inner.emit_v6_at(env, icmp_offset + Icmp::LEN))
+    } else {
+        new_outer
+            .emit_v4(env)
+            .and_then(|()| new_inner.emit_v4_at(env, icmp_offset + Icmp::LEN))
+    };
+    result.ok_or(failed)?;
+    let icmp = Icmp::at(env, icmp_offset).ok_or(failed)?;
+    icmp.set_type_and_code(kind);
+    icmp.set_checksum(Be16::new(0));
+    icmp.set_rest(rest);
+    if v6 {
+        finish_error::<V6, T, E>(env, matched, icmp_offset, length, source, destination)
+    } else {
+        let source = source.to_v4().ok_or(failed)?;
+        let destination = destination.to_v4().ok_or(failed)?;
+        finish_error::<V4, T, E>(env, matched, icmp_offset, length, source, destination)
+    }
+}
+
+/// Writes the checksum of an error of family `F`, and the stations.
+#[inline(always)]
+fn finish_error<F: Family, T: Family, E: Platform>(
+    env: &mut E,
+    matched: &FlowMatch<T>,
+    icmp_offset: usize,
+    length: u16,
+    source: F::Address,
+    destination: F::Address,
+) -> StageResult<Exit> {
+    let failed = Exit::drop(
+        DropReason::BufferAdjustFailed,
+        matched.flow.entry().connection_slot,
+    );
+    let checksum =
+        icmp_checksum::<F, E>(env, icmp_offset, length, source, destination).ok_or(failed)?;
+    Icmp::at(env, icmp_offset)
+        .ok_or(failed)?
+        .set_checksum(checksum);
+    let ethernet = Ethernet::at(env, 0).ok_or(failed)?;
+    ethernet.set_macs(matched.mac, matched.egress.mac);
+    env.count(Statistic::IcmpErrorsForwarded);
+    let entry = matched.flow.entry();
+    env.count_forwarded(
+        entry.connection_slot,
+        entry.direction(),
+        length + F::Header::LEN_U16,
+    );
+    Ok(Exit::redirect(matched.egress_slot))
+}
+
+/// An ICMP error goes to the sender of the packet in it.
+#[inline(always)]
+pub(crate) fn relay_icmp_error<A: Family, E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    packet: &IpPacket<A>,
+) -> StageResult<Exit> {
+    let message = l4::parse_icmp_message(env, attachment, packet)?;
+    forward_error(env, attachment, &message)
+}

@@ -1,0 +1,148 @@
+//! Later fragments: their ports were in the first, and are found by what all fragments of a datagram
+//! have in common. Fragments may come in any order behind the first; one that comes before it is
+//! dropped and counted, since there is no place to keep it (RFC 4787, REQ-14, asks for more).
+
+use crate::{
+    drop_reason::DropReason,
+    family::{Family, Header as _},
+    flow::CoarseTime,
+    maps::{Attachment, DatagramKey, FragmentRecord},
+    packet::{Ethernet, PortPair, Tcp, protocol},
+    pipeline::{
+        forward::identification::Identification,
+        ingress::{
+            ip_packet::IpPacket,
+            l4::L4Packet,
+            local_address::{lookup_local_address, not_local},
+            parse::drop_packet,
+        },
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// Time after the first fragment in which later ones are forwarded, in ticks: 32 seconds. Identifications are not
+/// used again for this long and the receiver's reassembly time, so a longer time would allow fewer
+/// datagrams. Linux gives up reassembly after 30 seconds.
+pub(crate) const MAX_FRAGMENT_DELAY: u32 = 30;
+
+/// The longest packet that fragments can make.
+const MAX_DATAGRAM_LEN: u32 = 65_535;
+
+/// Judges a later fragment by what it says of itself.
+#[inline(always)]
+fn check_later_fragment<F: Family>(packet: &IpPacket<F>) -> Result<(), DropReason> {
+    let offset = packet.fragment.position & !7;
+    let more_follow = packet.fragment.position & 1 != 0;
+    if u32::from(offset) + u32::from(packet.payload_len) > MAX_DATAGRAM_LEN
+        || (more_follow && !packet.payload_len.is_multiple_of(8))
+        || packet.payload_len == 0
+    {
+        return Err(DropReason::Malformed);
+    }
+    // It would overwrite the header that was judged (RFC 3128).
+    if packet.protocol == protocol::TCP && offset < Tcp::LEN_U16 {
+        return Err(DropReason::Fragment);
+    }
+    Ok(())
+}
+
+/// The ports of the fragment's datagram; a fragment of an echo request is answered here.
+#[inline(always)]
+pub(crate) fn lookup_ports<F: Family, E: Platform>(
+    env: &E,
+    attachment: &Attachment,
+    packet: &IpPacket<F>,
+) -> StageResult<PortPair> {
+    if let Err(reason) = check_later_fragment(packet) {
+        return Err(drop_packet(env, attachment, packet, reason));
+    }
+    let header = packet.header(env)?;
+    let (source, destination) = (header.source(), header.destination());
+    let key = DatagramKey::<F> {
+        network: attachment.network,
+        source,
+        destination,
+        id: packet.fragment.id.raw(),
+        protocol: u32::from(packet.protocol),
+    };
+    let Some(record) = lookup_record(env, &key) else {
+        return Err(drop_packet(
+            env,
+            attachment,
+            packet,
+            DropReason::FragmentOrphan,
+        ));
+    };
+    if packet.protocol == F::ICMP {
+        return Err(reply_echo_fragment(env, attachment, packet)?);
+    }
+    Ok(PortPair::new(record.source, record.destination))
+}
+
+/// Returns the record of a datagram whose first fragment came not too long ago.
+#[inline(always)]
+fn lookup_record<F: Family, E: Platform>(env: &E, key: &DatagramKey<F>) -> Option<FragmentRecord> {
+    F::fragment_record(env, key)
+        .filter(|record| env.now().since(CoarseTime(record.first_seen)) <= MAX_FRAGMENT_DELAY)
+}
+
+/// Returns the key of the datagram that a fragment belongs to.
+#[inline(always)]
+fn datagram_key<F: Family>(packet: &L4Packet<F>) -> DatagramKey<F> {
+    DatagramKey {
+        network: packet.key.network_proto.network(),
+        source: packet.key.source,
+        destination: packet.key.destination,
+        id: packet.fragment.id.raw(),
+        protocol: packet.protocol.into(),
+    }
+}
+
+/// Returns the record of a fragment's datagram.
+#[inline(always)]
+pub(crate) fn lookup_packet_record<F: Family, E: Platform>(
+    env: &E,
+    packet: &L4Packet<F>,
+) -> Option<FragmentRecord> {
+    lookup_record(env, &datagram_key(packet))
+}
+
+/// Records a first fragment that was forwarded, for those that follow. A function of its own for its
+/// stack.
+#[inline(never)]
+pub(crate) fn record_first_fragment<F: Family, E: Platform>(
+    env: &mut E,
+    packet: &L4Packet<F>,
+    identification: Identification,
+) {
+    let record = FragmentRecord {
+        source: packet.key.ports.source(),
+        destination: packet.key.ports.destination(),
+        first_seen: env.now().0,
+        id: identification.id(),
+        address_hash: identification.address_hash(),
+    };
+    F::record_fragment(env, &datagram_key(packet), &record);
+}
+
+/// The rest of an echo request goes back as the rest of the answer.
+#[inline(always)]
+fn reply_echo_fragment<F: Family, E: Platform>(
+    env: &E,
+    attachment: &Attachment,
+    packet: &IpPacket<F>,
+) -> StageResult<Exit> {
+    let header = packet.header(env)?;
+    let (source, destination) = (header.source(), header.destination());
+    let local_address = lookup_local_address::<F, E>(env, attachment.network, destination);
+    match (local_address, Ethernet::at(env, 0)) {
+        (Some(_), Some(ethernet)) => {
+            header.set_addresses(destination, source);
+            header.reset_hop_limit();
+            ethernet.swap_macs(attachment.mac.mac());
+            Ok(Exit::REPLY)
+        }
+        _ => Ok(not_local(attachment, DropReason::NoSuchEndpoint)),
+    }
+}

@@ -1,0 +1,31 @@
+//! Ingress: from the frame to the L4 packet, with every header bounds-checked.
+
+pub(crate) mod attachment;
+pub(crate) mod fragment;
+pub(crate) mod ip_packet;
+pub(crate) mod l4;
+pub(crate) mod local_address;
+pub(crate) mod parse;
+
+use crate::{
+    family::Family,
+    maps::Attachment,
+    pipeline::ingress::{ip_packet::IpPacket, l4::L4Packet},
+    platform::Platform,
+    verdict::StageResult,
+};
+
+/// The segment in the packet, of which a later fragment has only the end.
+#[inline(always)]
+pub(crate) fn parse_l4_packet<A: Family, E: Platform>(
+    env: &E,
+    attachment: &Attachment,
+    packet: &IpPacket<A>,
+) -> StageResult<L4Packet<A>> {
+    let ports = if packet.fragment.is_later_fragment() {
+        fragment::lookup_ports(env, attachment, packet)?
+    } else {
+        l4::parse_ports(env, attachment, packet)?
+    };
+    L4Packet::new(env, attachment, packet, ports)
+}

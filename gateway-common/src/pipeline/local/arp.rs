@@ -1,0 +1,50 @@
+//! Stage 3: an address of ours behaves as a network card does. ARP is answered (RFC 826; probes
+//! too, which defends the address as RFC 5227 wants it), and so are echo requests (RFC 1122,
+//! section 3.2.2.6; RFC 4443, section 4.2). Neighbour discovery is in [`super::neighbour`].
+
+use crate::{
+    byte_order::Be32,
+    drop_reason::DropReason,
+    family::{Family as _, V4},
+    maps::{Attachment, NO_CONNECTION},
+    packet::{Arp, Ethernet},
+    pipeline::{
+        ingress::local_address::{lookup_local_address, not_local},
+        local::conflict::detect_conflict,
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// Answers a request for an address of ours.
+#[inline(always)]
+pub(crate) fn reply_arp<E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    arp: Arp,
+) -> StageResult<Exit> {
+    let unknown_target = not_local(attachment, DropReason::UnknownNeighbourTarget);
+    if !arp.is_ethernet_ipv4() {
+        return Err(unknown_target);
+    }
+    let (sender, target) = (arp.sender_address(), arp.target_address());
+    let is_probe = sender == Be32::new(0);
+    let claimed_address = V4::to_mapped(if is_probe { target } else { sender });
+    detect_conflict(env, attachment, arp.sender_mac(), claimed_address, is_probe)?;
+    if arp.operation() == Arp::REPLY && attachment.flags & Attachment::PASS_ARP_ND != 0 {
+        return Err(Exit::PASS);
+    }
+    if arp.operation() != Arp::REQUEST {
+        return Err(unknown_target);
+    }
+    lookup_local_address::<V4, E>(env, attachment.network, target).ok_or(unknown_target)?;
+    let ethernet = Ethernet::at(env, 0).ok_or(unknown_target)?;
+    // A frame can name two senders. The one that ARP names is the one who asks.
+    let is_valid_sender = is_probe || V4::is_unicast(sender);
+    if ethernet.source().is_multicast() || arp.sender_mac().is_multicast() || !is_valid_sender {
+        return Err(Exit::drop(DropReason::MartianSource, NO_CONNECTION));
+    }
+    ethernet.swap_macs(attachment.mac.mac());
+    arp.turn_into_reply(attachment.mac.mac());
+    Ok(Exit::REPLY)
+}

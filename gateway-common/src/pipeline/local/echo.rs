@@ -1,0 +1,66 @@
+//! Echo requests to local addresses are answered (RFC 1122, section 3.2.2.6; RFC 4443, section 4.2).
+
+use crate::{
+    checksum::{self, Sum},
+    drop_reason::DropReason,
+    family::{Family, Header as _},
+    maps::{Attachment, DatagramKey, FragmentRecord},
+    packet::{Ethernet, Icmp, protocol},
+    pipeline::ingress::{
+        l4::IcmpMessage,
+        local_address::{lookup_local_address, not_local},
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// Answers an echo request to an address of ours.
+#[inline(always)]
+pub(crate) fn reply_echo<F: Family, E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    message: &IcmpMessage<F>,
+) -> StageResult<Exit> {
+    let header = message.header(env)?;
+    let icmp = message.icmp(env)?;
+    let (source, destination) = (header.source(), header.destination());
+    let Some(address) = lookup_local_address::<F, E>(env, attachment.network, destination) else {
+        return Err(not_local(attachment, DropReason::NoSuchEndpoint));
+    };
+    let drop = |reason| Exit::drop(reason, address.connection_slot);
+    let ethernet = Ethernet::at(env, 0).ok_or(drop(DropReason::Truncated))?;
+    let (request, reply) = if F::ICMP == protocol::ICMPV6 {
+        (Icmp::ECHO_REQUEST_V6, Icmp::ECHO_REPLY_V6)
+    } else {
+        (Icmp::ECHO_REQUEST, Icmp::ECHO_REPLY)
+    };
+    if icmp.type_and_code() != request {
+        return Err(drop(DropReason::IcmpUnsupported));
+    }
+    if ethernet.source().is_multicast() || F::is_martian(source, destination) {
+        return Err(drop(DropReason::MartianSource));
+    }
+    let delta = Sum::ZERO.replace16(request, reply);
+    icmp.set_type_and_code(reply);
+    // An answer may be all zeros.
+    icmp.set_checksum(checksum::update_nonzero(icmp.checksum(), delta.fold()));
+    // Swapping source and destination leaves every sum as it is; a fresh hop limit doesn't.
+    header.set_addresses(destination, source);
+    header.reset_hop_limit();
+    ethernet.swap_macs(attachment.mac.mac());
+    if message.fragment.is_first_fragment() {
+        let key = DatagramKey::<F> {
+            network: attachment.network,
+            source,
+            destination,
+            id: message.fragment.id.raw(),
+            protocol: u32::from(F::ICMP),
+        };
+        let record = FragmentRecord {
+            first_seen: env.now().0,
+            ..FragmentRecord::default()
+        };
+        F::record_fragment(env, &key, &record);
+    }
+    Ok(Exit::REPLY)
+}

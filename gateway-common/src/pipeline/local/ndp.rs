@@ -1,0 +1,149 @@
+//! Stage 3, neighbour discovery: solicitations for an address of ours are answered, those of
+//! duplicate address detection too (RFC 4861, section 7.2; RFC 4862, section 5.4). The address is
+//! never tentative here: it is the gateway's as long as it is configured.
+
+use crate::{
+    address::IpAddress,
+    byte_order::{Be16, Be32},
+    drop_reason::DropReason,
+    family::{ALL_NODES_MAC, Family as _, Header as _, V6, pseudo_header},
+    maps::{Attachment, NO_CONNECTION},
+    packet::{Ethernet, Ipv6, LinkLayerOption, Mac, NeighbourMessage, protocol},
+    pipeline::{
+        ingress::{
+            ip_packet::{IpPacket, L3_OFFSET},
+            local_address::{lookup_local_address, not_local},
+        },
+        local::conflict::detect_conflict,
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// The advertisement's length: the message, and an option with our hardware address.
+const ADVERTISEMENT_LEN: u16 = NeighbourMessage::LEN_U16 + LinkLayerOption::LEN_U16;
+/// Where the message starts.
+const MESSAGE_OFFSET: usize = L3_OFFSET + Ipv6::LEN;
+/// The frame's length.
+const FRAME_LEN: usize = MESSAGE_OFFSET + ADVERTISEMENT_LEN as usize;
+
+/// All nodes of the link: ff02::1.
+const ALL_NODES: IpAddress = IpAddress::new([
+    Be32::new(0xff02_0000),
+    Be32::new(0),
+    Be32::new(0),
+    Be32::new(1),
+]);
+
+/// The message, if it is one of neighbour discovery that concerns us: right behind the header.
+#[inline(always)]
+pub(crate) fn parse_message<E: Platform>(
+    env: &E,
+    packet: &IpPacket<V6>,
+) -> Option<NeighbourMessage> {
+    if packet.protocol != protocol::ICMPV6 || packet.l4_offset.get() != MESSAGE_OFFSET {
+        return None;
+    }
+    NeighbourMessage::at(env, MESSAGE_OFFSET).filter(|message| {
+        matches!(
+            message.type_and_code(),
+            NeighbourMessage::SOLICITATION | NeighbourMessage::ADVERTISEMENT
+        )
+    })
+}
+
+/// Answers a solicitation for an address of ours; an advertisement of one is somebody else's claim to
+/// it.
+#[inline(always)]
+pub(crate) fn process_message<E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    packet: &IpPacket<V6>,
+    message: NeighbourMessage,
+) -> StageResult<Exit> {
+    let (ipv6, length) = (packet.header(env)?, packet.payload_len);
+    let target = message.target();
+    // The table of addresses has those of IPv4 mapped.
+    let Some(target) = V6::from_mapped(target) else {
+        return Err(Exit::drop(DropReason::MappedAddress, NO_CONNECTION));
+    };
+    let source_mac = Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source);
+    let is_probe = ipv6.source() == IpAddress::default();
+    if message.type_and_code() == NeighbourMessage::ADVERTISEMENT {
+        if ipv6.hop_limit() == NeighbourMessage::HOP_LIMIT {
+            detect_conflict(env, attachment, source_mac, target, false)?;
+        }
+        return Err(if attachment.flags & Attachment::PASS_ARP_ND != 0 {
+            Exit::PASS
+        } else {
+            not_local(attachment, DropReason::UnknownNeighbourTarget)
+        });
+    }
+    if is_probe {
+        detect_conflict(env, attachment, source_mac, target, true)?;
+    }
+    let Some(address) = lookup_local_address::<V6, E>(env, attachment.network, target) else {
+        return Err(not_local(attachment, DropReason::UnknownNeighbourTarget));
+    };
+    let drop = |reason| Exit::drop(reason, address.connection_slot);
+    // Section 7.1.1: what a router has forwarded, or is too short, is none.
+    if ipv6.hop_limit() != NeighbourMessage::HOP_LIMIT || length < NeighbourMessage::LEN_U16 {
+        return Err(drop(DropReason::Malformed));
+    }
+    let source = ipv6.source();
+    let is_valid_source = is_probe || V6::is_unicast(source);
+    if source_mac.is_multicast() || !is_valid_source || source == target {
+        return Err(drop(DropReason::MartianSource));
+    }
+    // Who has no address yet asks whether he may have this one: all are told that he may not.
+    let (destination, destination_mac, flags) = if is_probe {
+        (ALL_NODES, ALL_NODES_MAC, NeighbourMessage::OVERRIDE)
+    } else {
+        (
+            source,
+            source_mac,
+            NeighbourMessage::SOLICITED | NeighbourMessage::OVERRIDE,
+        )
+    };
+    if !env.resize(FRAME_LEN) {
+        return Err(drop(DropReason::BufferAdjustFailed));
+    }
+    let result = emit_advertisement(env, attachment, target, destination, flags);
+    let ethernet = Ethernet::at(env, 0).filter(|_| result.is_some());
+    let ethernet = ethernet.ok_or(drop(DropReason::BufferAdjustFailed))?;
+    ethernet.set_destination(destination_mac);
+    ethernet.set_source(attachment.mac.mac());
+    Ok(Exit::REPLY)
+}
+
+/// Writes the advertisement over the solicitation. The windows are taken anew: resizing voids them.
+#[inline(always)]
+fn emit_advertisement<E: Platform>(
+    env: &E,
+    attachment: &Attachment,
+    target: IpAddress,
+    destination: IpAddress,
+    flags: u32,
+) -> Option<()> {
+    let ipv6 = Ipv6::at(env, L3_OFFSET)?;
+    let message = NeighbourMessage::at(env, MESSAGE_OFFSET)?;
+    let option = LinkLayerOption::at(env, MESSAGE_OFFSET + NeighbourMessage::LEN)?;
+    ipv6.emit(target, destination, protocol::ICMPV6, ADVERTISEMENT_LEN);
+    ipv6.set_hop_limit(NeighbourMessage::HOP_LIMIT);
+    message.set_type_and_code(NeighbourMessage::ADVERTISEMENT);
+    message.set_flags(Be32::new(flags));
+    message.set_target(target);
+    option.set_type_and_length(LinkLayerOption::TARGET);
+    option.set_mac(attachment.mac.mac());
+    let [a, b, c] = attachment.mac.mac().words();
+    let sum = pseudo_header::<V6>(target, destination, protocol::ICMPV6, ADVERTISEMENT_LEN);
+    let sum = V6::add_to_sum(sum, target)
+        .add_be16(NeighbourMessage::ADVERTISEMENT)
+        .add_be32(Be32::new(flags))
+        .add_be16(LinkLayerOption::TARGET)
+        .add_be16(Be16::from_raw(a))
+        .add_be16(Be16::from_raw(b))
+        .add_be16(Be16::from_raw(c));
+    message.set_checksum(sum.checksum());
+    Some(())
+}

@@ -1,0 +1,84 @@
+//! Stage 5: who may open a flow. Only a TCP SYN or a UDP datagram, from a possible source, to an
+//! endpoint whose connection is approved, and to a port that its resource offers.
+
+use crate::{
+    byte_order::Be16,
+    drop_reason::DropReason,
+    family::Family,
+    maps::{Attachment, LocalAddress, Port, PortKey},
+    packet::Ethernet,
+    pipeline::ingress::{
+        l4::L4Packet,
+        local_address::{lookup_local_address, not_local},
+    },
+    platform::{MapValueRef, Platform},
+    verdict::{Exit, StageResult},
+};
+
+/// An endpoint's permission for one new flow.
+pub(crate) struct Admitted {
+    pub(crate) address: LocalAddress,
+    pub(crate) port: MapValueRef<Port>,
+}
+
+/// Only a station can have sent it.
+#[inline(always)]
+pub(crate) fn check_source<F: Family, E: Platform>(
+    env: &E,
+    packet: &L4Packet<F>,
+    connection_slot: u32,
+) -> StageResult<()> {
+    // Link-local addresses stay on their link (RFC 4291, section 2.5.6; RFC 3927, section 2.7).
+    if F::is_martian(packet.key.source, packet.key.destination)
+        || F::is_link_local(packet.key.source)
+        || Ethernet::at(env, 0).is_none_or(|e| e.source().is_multicast())
+    {
+        return Err(Exit::drop(DropReason::MartianSource, connection_slot));
+    }
+    Ok(())
+}
+
+/// The sender is told, unless the endpoint's service is silent.
+#[inline(always)]
+pub(crate) const fn reject_or_drop(address: &LocalAddress, reason: DropReason) -> Exit {
+    if address.flags & LocalAddress::DROP_UNMATCHED != 0 {
+        Exit::drop(reason, address.connection_slot)
+    } else {
+        Exit::reject(reason, address.connection_slot)
+    }
+}
+
+/// Decides whether the segment may open a flow.
+#[inline(always)]
+pub(crate) fn admit<F: Family, E: Platform>(
+    env: &E,
+    attachment: &Attachment,
+    packet: &L4Packet<F>,
+) -> StageResult<Admitted> {
+    let local_address =
+        lookup_local_address::<F, E>(env, attachment.network, packet.key.destination);
+    let Some(address) = local_address else {
+        return Err(not_local(attachment, DropReason::NoSuchEndpoint));
+    };
+    check_source(env, packet, address.connection_slot)?;
+    let denied = |reason| Err(reject_or_drop(&address, reason));
+    if address.kind != LocalAddress::ENDPOINT || !packet.can_open_flow(env) {
+        return denied(DropReason::NoFlow);
+    }
+    if !address.is_approved() {
+        return denied(DropReason::ConnectionNotApproved);
+    }
+    let exact = PortKey {
+        resource: address.resource,
+        port: packet.key.ports.destination(),
+        protocol: packet.protocol.into(),
+    };
+    let any = PortKey {
+        port: Be16::new(0),
+        ..exact
+    };
+    match env.port(&exact).or_else(|| env.port(&any)) {
+        Some(port) => Ok(Admitted { address, port }),
+        None => denied(DropReason::PortNotOffered),
+    }
+}

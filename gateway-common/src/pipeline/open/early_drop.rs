@@ -1,0 +1,45 @@
+//! Packets that no flow can be opened for are dropped before the half-open table is searched.
+
+use crate::{
+    drop_reason::DropReason,
+    family::Family,
+    maps::{Attachment, LocalAddress},
+    pipeline::{
+        ingress::{
+            l4::L4Packet,
+            local_address::{lookup_local_address, not_local},
+        },
+        open::admission::{check_source, reject_or_drop},
+        rate_limit,
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// Turns away at once what is for none of our addresses, or for an endpoint that is not approved: a flood of
+/// that is not worth looking for a flow that is being opened.
+#[inline(always)]
+pub(crate) fn early_drop<F: Family, E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    packet: &L4Packet<F>,
+) -> StageResult<()> {
+    let local_address =
+        lookup_local_address::<F, E>(env, attachment.network, packet.key.destination);
+    let Some(address) = local_address else {
+        return Err(not_local(attachment, DropReason::NoSuchEndpoint));
+    };
+    if address.kind != LocalAddress::ENDPOINT || address.is_approved() {
+        return Ok(());
+    }
+    check_source(env, packet, address.connection_slot)?;
+    let (reason, connection_slot) = (DropReason::ConnectionNotApproved, address.connection_slot);
+    // In a flood of what could open a flow, few are told: then the answer need not be begun.
+    if address.flags & LocalAddress::DROP_UNMATCHED == 0
+        && packet.can_open_flow(env)
+        && rate_limit::is_reject_budget_spent(env, connection_slot)
+    {
+        return Err(Exit::drop(reason, connection_slot));
+    }
+    Err(reject_or_drop(&address, reason))
+}

@@ -1,0 +1,57 @@
+//! Opening a flow: admission, selection of the backend, source port allocation, and insertion.
+
+pub(crate) mod admission;
+pub(crate) mod create;
+pub(crate) mod early_drop;
+pub(crate) mod select_backend;
+pub(crate) mod snat;
+
+use crate::{
+    family::{Family, V6},
+    flow::Table,
+    maps::Attachment,
+    packet::protocol,
+    pipeline::{
+        ingress::{ip_packet::IpPacket, l4::L4Packet, parse_l4_packet},
+        open::create::insert_flow,
+    },
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// Whether the segment's flow has moved from one table to the other between the looks into them. It enters
+/// the one before it leaves the other, so a second look misses none.
+#[inline(always)]
+fn is_now_established<A: Family, E: Platform>(
+    env: &E,
+    attachment: &Attachment,
+    l4_packet: &L4Packet<A>,
+) -> bool {
+    A::lookup_flow(env, Table::Established, &l4_packet.key).is_some()
+        || (A::ICMP == protocol::ICMP
+            && attachment.is_nat46()
+            && V6::lookup_flow(env, Table::Established, &l4_packet.key.to_mapped()).is_some())
+}
+
+/// A packet that belongs to no flow opens one, and goes its way once more, or is refused.
+#[inline(always)]
+pub(crate) fn open_flow<A: Family, E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    packet: &IpPacket<A>,
+) -> StageResult<Exit> {
+    let l4_packet = parse_l4_packet(env, attachment, packet)?;
+    if is_now_established(env, attachment, &l4_packet) {
+        return Err(Exit::SLOW_PATH);
+    }
+    let admitted = admission::admit(env, attachment, &l4_packet)?;
+    let selected = select_backend::select_backend(env, attachment, &l4_packet, &admitted)?;
+    let key = &l4_packet.key;
+    if A::ICMP == protocol::ICMPV6 || A::from_mapped(selected.backend.address).is_some() {
+        insert_flow::<A, A, E>(env, attachment, &l4_packet, key, &admitted, &selected)?;
+    } else {
+        let key = key.to_mapped();
+        insert_flow::<A, V6, E>(env, attachment, &l4_packet, &key, &admitted, &selected)?;
+    }
+    Err(Exit::REPROCESS)
+}

@@ -1,0 +1,220 @@
+//! What one connection may use, so that no consumer starves another. Rates are metered by the
+//! generic cell rate algorithm (ITU-T I.371): a meter holds the time at which all that was let
+//! through is paid for, and what would run further ahead of now than the burst allows is refused.
+
+use core::ptr::NonNull;
+
+use crate::{
+    drop_reason::DropReason,
+    flow::Direction,
+    maps::{Connection, ConnectionUsage, Limits, MAX_CONNECTIONS, NO_CONNECTION_USAGE, Statistic},
+    platform::Platform,
+    verdict::{Exit, StageResult},
+};
+
+/// A number of [`Usage`], which all CPUs share.
+#[derive(Clone, Copy)]
+struct AtomicField(NonNull<u64>);
+
+/// A field of [`Usage`].
+macro_rules! atomic_field {
+    ($usage:expr, $($field:tt)+) => {{
+        let usage: NonNull<ConnectionUsage> = $usage;
+        // SAFETY: the environment's promise: a live entry; a field of it is not null.
+        AtomicField(unsafe { NonNull::new_unchecked(&raw mut (*usage.as_ptr()).$($field)+) })
+    }};
+}
+
+impl AtomicField {
+    #[inline(always)]
+    fn load(self) -> u64 {
+        // SAFETY: in bounds of a live entry; volatile, as other CPUs write it.
+        unsafe { self.0.as_ptr().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(self, value: u64) {
+        // SAFETY: as for `load`.
+        unsafe { self.0.as_ptr().write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn add<E: Platform>(self, env: &E, amount: u64) {
+        // SAFETY: as for `load`; 64-bit fields of map memory are aligned.
+        unsafe { env.atomic_add(self.0, amount) }
+    }
+}
+
+/// Pays for one more; says whether that was possible.
+#[inline(always)]
+fn charge<E: Platform>(env: &E, meter: AtomicField, now: u64, cost: u64, burst: u64) -> bool {
+    let tat = meter.load();
+    if tat <= now {
+        // Two CPUs that begin in the same moment pay once: one packet more after a pause.
+        meter.store(now + cost);
+        return true;
+    }
+    if tat - now >= burst {
+        return false;
+    }
+    meter.add(env, cost);
+    true
+}
+
+/// Whether the connection may open another flow.
+#[inline(always)]
+pub(crate) fn check_new_flow<E: Platform>(env: &E, slot: u32) -> StageResult<()> {
+    if env
+        .connection(slot)
+        .is_none_or(|connection| connection.has_limits == 0)
+    {
+        return Ok(());
+    }
+    let (Some(limits), Some(usage)) = (env.limits(slot), env.usage(slot)) else {
+        return Ok(());
+    };
+    if limits.max_flows != 0 && atomic_field!(usage, flows).load() >= limits.max_flows {
+        return Err(Exit::drop(DropReason::FlowLimit, slot));
+    }
+    if limits.new_flow_cost != 0 {
+        let now = env.now_nanoseconds();
+        let meter = atomic_field!(usage, new_flow_meter);
+        if !charge(env, meter, now, limits.new_flow_cost, Limits::FLOW_BURST) {
+            return Err(Exit::drop(DropReason::NewFlowRate, slot));
+        }
+    }
+    Ok(())
+}
+
+/// Counts a flow that was opened.
+#[inline(always)]
+pub(crate) fn flow_opened<E: Platform>(env: &E, slot: u32) {
+    if let Some(usage) = env.usage(slot) {
+        atomic_field!(usage, flows).add(env, 1);
+    }
+}
+
+/// Counts a flow that is gone.
+#[inline(always)]
+pub(crate) fn flow_closed<E: Platform>(env: &E, slot: u32) {
+    if let Some(usage) = env.usage(slot) {
+        // The agent's correction may have come in between: never below nothing.
+        let flows = atomic_field!(usage, flows);
+        if flows.load() > 0 {
+            flows.add(env, u64::MAX);
+        }
+    }
+}
+
+/// Whether the connection may send a packet of so many bytes in this direction.
+#[inline(always)]
+pub(crate) fn lookup_and_check_packet<E: Platform>(
+    env: &E,
+    slot: u32,
+    direction: Direction,
+    bytes: u16,
+) -> StageResult<()> {
+    match env.connection(slot) {
+        Some(connection) => check_packet(env, &connection, slot, direction, bytes),
+        None => Ok(()),
+    }
+}
+
+/// The same, for who has looked the link up.
+#[inline(always)]
+pub(crate) fn check_packet<E: Platform>(
+    env: &E,
+    connection: &Connection,
+    slot: u32,
+    direction: Direction,
+    bytes: u16,
+) -> StageResult<()> {
+    if connection.has_limits == 0 {
+        return Ok(());
+    }
+    let (Some(limits), Some(usage)) = (env.limits(slot), env.usage(slot)) else {
+        return Ok(());
+    };
+    if limits.packet_cost == 0 && limits.byte_cost == 0 {
+        return Ok(());
+    }
+    let now = env.now_nanoseconds();
+    let (packet_meter, byte_meter) = match direction {
+        Direction::ToService => (
+            atomic_field!(usage, packet_meters[0]),
+            atomic_field!(usage, byte_meters[0]),
+        ),
+        Direction::ToConsumer => (
+            atomic_field!(usage, packet_meters[1]),
+            atomic_field!(usage, byte_meters[1]),
+        ),
+    };
+    let cost = (u64::from(bytes) * limits.byte_cost) >> Limits::BYTE_SHIFT;
+    let conforms = (limits.packet_cost == 0
+        || charge(
+            env,
+            packet_meter,
+            now,
+            limits.packet_cost,
+            Limits::PACKET_BURST,
+        ))
+        && (limits.byte_cost == 0 || charge(env, byte_meter, now, cost, Limits::PACKET_BURST));
+    if conforms {
+        Ok(())
+    } else {
+        Err(Exit::drop(DropReason::PacketRate, slot))
+    }
+}
+
+/// Whose refusals are metered where.
+#[inline(always)]
+const fn reject_usage_slot(connection_slot: u32) -> u32 {
+    if connection_slot < MAX_CONNECTIONS {
+        connection_slot
+    } else {
+        NO_CONNECTION_USAGE
+    }
+}
+
+/// Whether it is certain that no refusal may be sent now. Counts one that is not.
+#[inline(always)]
+pub(crate) fn is_reject_budget_spent<E: Platform>(env: &mut E, connection_slot: u32) -> bool {
+    let cost = env.reject_cost();
+    let Some(usage) = env
+        .usage(reject_usage_slot(connection_slot))
+        .filter(|_| cost != 0)
+    else {
+        return false;
+    };
+    let tat = atomic_field!(usage, reject_meter).load();
+    let is_spent = tat.saturating_sub(env.now_nanoseconds()) >= Limits::REJECT_BURST;
+    if is_spent {
+        env.count(Statistic::RejectsSuppressed);
+    }
+    is_spent
+}
+
+/// Whether a refusal may be sent for this connection, or for none. A flood of packets is not
+/// answered by a flood of resets (RFC 4443, section 2.4 (f); RFC 1812, section 4.3.2.8).
+#[inline(always)]
+pub(crate) fn may_reject<E: Platform>(env: &mut E, connection_slot: u32) -> bool {
+    let cost = env.reject_cost();
+    if cost == 0 {
+        return true;
+    }
+    let Some(usage) = env.usage(reject_usage_slot(connection_slot)) else {
+        return false;
+    };
+    let now = env.now_nanoseconds();
+    let is_allowed = charge(
+        env,
+        atomic_field!(usage, reject_meter),
+        now,
+        cost,
+        Limits::REJECT_BURST,
+    );
+    if !is_allowed {
+        env.count(Statistic::RejectsSuppressed);
+    }
+    is_allowed
+}

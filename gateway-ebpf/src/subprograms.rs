@@ -1,0 +1,193 @@
+//! The parts of a packet's way, as global functions: the verifier looks at each by itself, for
+//! whatever it is called with, and not once for each way that leads to each call. They hand nothing
+//! on but numbers; what a part needs it reads from the packet.
+
+use core::{hint::black_box, ptr};
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_csum_diff, bpf_xdp_load_bytes},
+    programs::XdpContext,
+};
+use aya_log_ebpf::debug;
+use gateway_common::{
+    maps::IdentificationSpace,
+    pipeline::{self, Subprogram},
+};
+
+use crate::{
+    context::Xdp,
+    maps::{CSUM_BUFFER, CSUM_CHUNK_LEN},
+};
+
+/// Runs a part of the way.
+#[inline(always)]
+pub(crate) fn call_subprogram(ctx: *mut xdp_md, subprogram: Subprogram, argument: u64) -> u64 {
+    // SAFETY: the kernel's context.
+    unsafe {
+        match subprogram {
+            Subprogram::FastPathV4 => fast_path_v4(ctx),
+            Subprogram::FastPathV6 => fast_path_v6(ctx),
+            Subprogram::SlowPathV4 => slow_path_v4(ctx, argument),
+            Subprogram::SlowPathV6 => slow_path_v6(ctx, argument),
+            Subprogram::OpenFlowV4 => open_flow_v4(ctx),
+            Subprogram::OpenFlowV6 => open_flow_v6(ctx),
+            Subprogram::RejectV4 => reject_v4(ctx, argument),
+            Subprogram::RejectV6 => reject_v6(ctx, argument),
+            Subprogram::IcmpRelatedV4 => icmp_related_v4(ctx),
+            Subprogram::IcmpRelatedV6 => icmp_related_v6(ctx),
+            Subprogram::Nat46 => nat46(ctx),
+            Subprogram::NonIp => non_ip(ctx),
+        }
+    }
+}
+
+/// Defines the function of a part.
+macro_rules! subprogram {
+    ($function:ident($($argument:ident)?), $subprogram:ident) => {
+        /// # Safety
+        /// `ctx` is the kernel's context.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        unsafe extern "C" fn $function(ctx: *mut xdp_md $(, $argument: u64)?) -> u64 {
+            let argument = 0 $(+ $argument)?;
+            pipeline::run_subprogram(&mut Xdp::new(XdpContext::new(ctx)), Subprogram::$subprogram, argument)
+        }
+    };
+}
+
+// An argument that is not used must not be there: the compiler leaves its register unset, which the
+// verifier does not allow.
+subprogram!(fast_path_v4(), FastPathV4);
+subprogram!(fast_path_v6(), FastPathV6);
+subprogram!(slow_path_v4(argument), SlowPathV4);
+subprogram!(slow_path_v6(argument), SlowPathV6);
+subprogram!(open_flow_v4(), OpenFlowV4);
+subprogram!(open_flow_v6(), OpenFlowV6);
+subprogram!(reject_v4(argument), RejectV4);
+subprogram!(reject_v6(argument), RejectV6);
+subprogram!(icmp_related_v4(), IcmpRelatedV4);
+subprogram!(icmp_related_v6(), IcmpRelatedV6);
+subprogram!(nat46(), Nat46);
+subprogram!(non_ip(), NonIp);
+
+/// Logs a packet that was dropped, where the agent wants it. It needs more stack than all the rest
+/// of the entry point. The log asks for a context and does not use it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn log_drop(reason: u64, connection_slot: u64) -> u64 {
+    let ctx = XdpContext::new(ptr::null_mut());
+    debug!(
+        &ctx,
+        "drop: reason={} connection_slot={}", reason, connection_slot
+    );
+    0
+}
+
+/// The same for one that was answered with a refusal.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn log_reject(reason: u64, connection_slot: u64) -> u64 {
+    let ctx = XdpContext::new(ptr::null_mut());
+    debug!(
+        &ctx,
+        "reject: reason={} connection_slot={}", reason, connection_slot
+    );
+    0
+}
+
+/// Allocates an identification. No packet is looked at, so there is no context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn allocate_identification(space: u64, bucket: u64) -> u64 {
+    let space = match space {
+        0 => IdentificationSpace::FragmentsV4,
+        1 => IdentificationSpace::UnfragmentedV4,
+        _ => IdentificationSpace::FragmentsV6,
+    };
+    let env = Xdp::new(XdpContext::new(ptr::null_mut()));
+    pipeline::allocate_identification(&env, space, bucket as u32)
+}
+
+/// Reads the options of a SYN.
+///
+/// # Safety
+/// `ctx` is the kernel's context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) unsafe extern "C" fn parse_syn_options(
+    ctx: *mut xdp_md,
+    start: u64,
+    length: u64,
+) -> u64 {
+    // No header starts as far back as this.
+    let start = (start & 0x3fff) as u16;
+    let env = Xdp::new(XdpContext::new(ctx));
+    u64::from(pipeline::parse_syn_options(&env, start, length as u16))
+}
+
+/// How many chunks are summed at most: 9 KiB and a little, a jumbo frame.
+const MAX_CHUNKS: usize = 19;
+
+/// The longest frame.
+const MAX_FRAME_LEN: usize = 65_535 + 14;
+
+/// What [`frame_sum`] says when there is none: no sum is so large.
+pub(crate) const NO_CHECKSUM: u64 = u64::MAX;
+
+/// The sum over a stretch of the frame.
+///
+/// # Safety
+/// `ctx` is the kernel's context.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) unsafe extern "C" fn partial_checksum(
+    ctx: *mut xdp_md,
+    offset: u64,
+    length: u64,
+) -> u64 {
+    let (offset, length) = (offset as usize, length as usize);
+    if offset > MAX_FRAME_LEN || length > MAX_FRAME_LEN {
+        return NO_CHECKSUM;
+    }
+    let Some(scratch) = CSUM_BUFFER.get_ptr_mut(0) else {
+        return NO_CHECKSUM;
+    };
+    let scratch = scratch.cast::<u8>();
+    let mut sum = 0u32;
+    let mut summed = 0;
+    for _ in 0..MAX_CHUNKS {
+        if summed == length {
+            return u64::from(sum);
+        }
+        // The compiler must not see through this: the verifier needs the bounds on the very value
+        // that the helper gets, and up to Linux 6.2 learns nothing from a comparison with 0.
+        const { assert!(CSUM_CHUNK_LEN.is_power_of_two()) };
+        let chunk_len =
+            (black_box((length - summed).min(CSUM_CHUNK_LEN) - 1) & (CSUM_CHUNK_LEN - 1)) + 1;
+        let padded_len = (chunk_len + 3) & !3;
+        let at = (offset + summed) as u32;
+        // SAFETY: `taken` is at most `CHUNK` and the scratch buffer is four bytes longer; the
+        // helpers check the packet's bounds. The buffer is this CPU's alone.
+        let result = unsafe {
+            if bpf_xdp_load_bytes(ctx, at, scratch.cast(), chunk_len as u32) != 0 {
+                return NO_CHECKSUM;
+            }
+            scratch
+                .add(chunk_len)
+                .cast::<[u8; 4]>()
+                .write_unaligned([0; 4]);
+            bpf_csum_diff(ptr::null_mut(), 0, scratch.cast(), padded_len as u32, sum)
+        };
+        if result < 0 {
+            return NO_CHECKSUM;
+        }
+        sum = result as u32;
+        summed += chunk_len;
+    }
+    if summed == length {
+        u64::from(sum)
+    } else {
+        NO_CHECKSUM
+    }
+}

@@ -1,0 +1,470 @@
+//! Whether an endpoint's address is free before it is taken, and whether it stays undisputed (RFC
+//! 5227; RFC 4862, section 5.4). Pure: what to send, and what is known, from what was seen.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use gateway_common::packet::Mac;
+
+use crate::model::{Reference, State};
+
+/// An address in a network.
+pub type NetworkAddress = (Reference, IpAddr);
+
+/// After a conflict the address is tried again so long afterwards (RFC 5227, section 2.1.1, allows a
+/// try a minute when there were ten).
+const RETRY_AFTER_CONFLICT: Duration = Duration::from_secs(60);
+/// An address is defended at most so often (RFC 5227, section 2.4: DEFEND_INTERVAL).
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// A conflict is shown for so long after it was last seen.
+const CONFLICT_TTL: Duration = Duration::from_secs(60);
+/// How often an address is announced once it is taken (RFC 5227: ANNOUNCE_NUM).
+const ANNOUNCE_NUM: u32 = 2;
+/// Time between two announcements (RFC 5227: ANNOUNCE_INTERVAL).
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How thoroughly addresses are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probing {
+    /// How many probes; 0: addresses are taken without asking.
+    pub probes: u32,
+    /// The time between two, and after the last.
+    pub interval: Duration,
+}
+
+/// How far an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClaimPhase {
+    /// So many probes have been sent; the next step is due then.
+    Probing(u32, Option<Instant>),
+    /// It is ours; so many announcements have been sent.
+    Claimed(u32, Option<Instant>),
+    /// Somebody else has it; it is tried again then.
+    Backoff(Instant),
+}
+
+/// A station that uses an address of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ConflictingHost {
+    mac: Mac,
+    last_seen: Instant,
+    defended: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Claim {
+    phase: ClaimPhase,
+    conflict: Option<ConflictingHost>,
+    /// Where it stands in the order, if it does.
+    due: Option<Due>,
+}
+
+/// When there is something to do: at once, or then.
+type Due = Option<Instant>;
+
+impl Claim {
+    const fn new(phase: ClaimPhase) -> Self {
+        Self {
+            phase,
+            conflict: None,
+            due: None,
+        }
+    }
+
+    /// When there is something to do about it, if ever.
+    fn next_due(&self) -> Option<Due> {
+        let phase_due = match self.phase {
+            ClaimPhase::Probing(_, next) => Some(next),
+            ClaimPhase::Claimed(sent, next) => (sent < ANNOUNCE_NUM).then_some(next),
+            ClaimPhase::Backoff(again) => Some(Some(again)),
+        };
+        let is_claimed = matches!(self.phase, ClaimPhase::Claimed(..));
+        let conflict_due = self.conflict.filter(|_| is_claimed).map(|rival| {
+            let expires = rival.last_seen + CONFLICT_TTL;
+            match rival.defended {
+                None => None,
+                Some(at) if at < rival.last_seen => Some(expires.min(at + DEFEND_INTERVAL)),
+                Some(_) => Some(expires),
+            }
+        });
+        match (phase_due, conflict_due) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// What is to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask who has the address.
+    Probe(NetworkAddress),
+    /// Say that it is here.
+    Announce(NetworkAddress),
+}
+
+/// How an address stands, for users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimStatus {
+    /// It is being found out whether somebody else has it.
+    Probing,
+    /// It is in use.
+    InUse,
+    /// Another station has it, so it is not in use.
+    Conflict(Mac),
+    /// It is in use, and another station claims it too.
+    Disputed(Mac),
+}
+
+/// All endpoints' addresses.
+#[derive(Debug)]
+pub struct AddressConflictDetector {
+    probing: Probing,
+    entries: BTreeMap<NetworkAddress, Claim>,
+    /// Those that are not in use yet.
+    tentative: BTreeSet<NetworkAddress>,
+    /// Those of which that changed since it was last taken in.
+    changed: BTreeSet<NetworkAddress>,
+    /// Those that there is something to do about, by when.
+    schedule: BTreeSet<(Due, NetworkAddress)>,
+    /// Those that there will be, when their networks can be reached.
+    parked: BTreeSet<NetworkAddress>,
+}
+
+impl AddressConflictDetector {
+    /// Knows no addresses yet.
+    #[must_use]
+    pub const fn new(probing: Probing) -> Self {
+        Self {
+            probing,
+            entries: BTreeMap::new(),
+            tentative: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            schedule: BTreeSet::new(),
+            parked: BTreeSet::new(),
+        }
+    }
+
+    /// These were in use when the agent started.
+    pub fn adopt_in_use(&mut self, keys: impl IntoIterator<Item = NetworkAddress>) {
+        let entry = Claim::new(ClaimPhase::Claimed(ANNOUNCE_NUM, None));
+        self.entries
+            .extend(keys.into_iter().map(|key| (key, entry)));
+    }
+
+    /// Takes in which addresses there are.
+    pub fn retain_existing(&mut self, state: &State) {
+        let mut existing = BTreeSet::new();
+        for (reference, record) in &state.endpoints {
+            let endpoint = &record.object;
+            let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
+            existing.extend(endpoint.addresses.iter().map(|a| (network.clone(), *a)));
+        }
+        let removed: Vec<NetworkAddress> = self
+            .entries
+            .keys()
+            .filter(|key| !existing.contains(key))
+            .cloned()
+            .collect();
+        for key in removed {
+            self.remove(&key);
+        }
+        for key in existing {
+            self.add(key);
+        }
+    }
+
+    /// Takes in that there is an address.
+    pub fn add(&mut self, key: NetworkAddress) {
+        if self.entries.contains_key(&key) {
+            return;
+        }
+        let phase = if self.probing.probes == 0 {
+            ClaimPhase::Claimed(0, None)
+        } else {
+            ClaimPhase::Probing(0, None)
+        };
+        self.entries.insert(key.clone(), Claim::new(phase));
+        self.reschedule(key);
+    }
+
+    /// Takes in that there is one no more.
+    pub fn remove(&mut self, key: &NetworkAddress) {
+        if let Some(due) = self.entries.remove(key).and_then(|entry| entry.due) {
+            self.schedule.remove(&(due, key.clone()));
+        }
+        if self.tentative.remove(key) {
+            self.changed.insert(key.clone());
+        }
+        self.parked.remove(key);
+    }
+
+    /// Keeps in mind what is to be known of the address, and when there is something to do about it.
+    fn reschedule(&mut self, key: NetworkAddress) {
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return;
+        };
+        let is_claimed = matches!(entry.phase, ClaimPhase::Claimed(..));
+        let changed = if is_claimed {
+            self.tentative.remove(&key)
+        } else {
+            self.tentative.insert(key.clone())
+        };
+        if changed {
+            self.changed.insert(key.clone());
+        }
+        let next = entry.next_due();
+        if let Some(due) = std::mem::replace(&mut entry.due, next) {
+            self.schedule.remove(&(due, key.clone()));
+        }
+        self.parked.remove(&key);
+        if let Some(due) = next {
+            self.schedule.insert((due, key));
+        }
+    }
+
+    /// Whether the address is not in use yet.
+    #[must_use]
+    pub fn is_tentative(&self, key: &NetworkAddress) -> bool {
+        self.tentative.contains(key)
+    }
+
+    /// The addresses of which that changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<NetworkAddress> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The addresses of a network are announced anew: its interface came back.
+    pub fn reannounce(&mut self, network: &Reference) {
+        for key in keys_of_network(self.entries.range(lowest_key(network)..), network) {
+            if let Some(entry) = self.entries.get_mut(&key)
+                && matches!(entry.phase, ClaimPhase::Claimed(..))
+            {
+                entry.phase = ClaimPhase::Claimed(0, None);
+            }
+            self.reschedule(key);
+        }
+    }
+
+    /// A network that could not be reached can perhaps be reached now.
+    pub fn retry_parked(&mut self, network: &Reference) {
+        let parked = self
+            .parked
+            .range(lowest_key(network)..)
+            .map(|key| (key, ()));
+        for key in keys_of_network(parked, network) {
+            self.reschedule(key);
+        }
+    }
+
+    /// A station was seen that uses the address.
+    pub fn on_conflict(&mut self, key: &NetworkAddress, mac: Mac, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            let defended = entry.conflict.and_then(|rival| rival.defended);
+            entry.conflict = Some(ConflictingHost {
+                mac,
+                last_seen: now,
+                defended,
+            });
+            if matches!(entry.phase, ClaimPhase::Probing(..)) {
+                entry.phase = ClaimPhase::Backoff(now + RETRY_AFTER_CONFLICT);
+            }
+            self.reschedule(key.clone());
+        }
+    }
+
+    /// What is due now, in networks that can be reached.
+    pub fn step(&mut self, now: Instant, reachable: impl Fn(&Reference) -> bool) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let due = |at: Option<Instant>| at.is_none_or(|at| at <= now);
+        let mut due_keys = Vec::new();
+        while self.schedule.first().is_some_and(|(at, _)| due(*at)) {
+            due_keys.extend(self.schedule.pop_first().map(|(_, key)| key));
+        }
+        for key in due_keys {
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
+            entry.due = None;
+            if !reachable(&key.0) {
+                self.parked.insert(key);
+                continue;
+            }
+            match entry.phase {
+                ClaimPhase::Probing(sent, next) if due(next) => {
+                    entry.phase = if sent < self.probing.probes {
+                        actions.push(Action::Probe(key.clone()));
+                        ClaimPhase::Probing(sent + 1, Some(now + self.probing.interval))
+                    } else {
+                        // Nobody answered the last one within the interval.
+                        entry.conflict = None;
+                        actions.push(Action::Announce(key.clone()));
+                        ClaimPhase::Claimed(1, Some(now + ANNOUNCE_INTERVAL))
+                    };
+                }
+                ClaimPhase::Claimed(sent, next) if sent < ANNOUNCE_NUM && due(next) => {
+                    actions.push(Action::Announce(key.clone()));
+                    entry.phase = ClaimPhase::Claimed(sent + 1, Some(now + ANNOUNCE_INTERVAL));
+                }
+                ClaimPhase::Backoff(again) if again <= now => {
+                    entry.phase = ClaimPhase::Probing(0, None)
+                }
+                _ => {}
+            }
+            let is_claimed = matches!(entry.phase, ClaimPhase::Claimed(..));
+            if let Some(conflict) = &mut entry.conflict {
+                if is_claimed && now.duration_since(conflict.last_seen) > CONFLICT_TTL {
+                    entry.conflict = None;
+                } else if is_claimed
+                    && conflict
+                        .defended
+                        .is_none_or(|at| at + DEFEND_INTERVAL <= now && at < conflict.last_seen)
+                {
+                    conflict.defended = Some(now);
+                    actions.push(Action::Announce(key.clone()));
+                }
+            }
+            self.reschedule(key);
+        }
+        actions
+    }
+
+    /// How an address stands.
+    #[must_use]
+    pub fn status(&self, key: &NetworkAddress) -> Option<ClaimStatus> {
+        let entry = self.entries.get(key)?;
+        Some(match (entry.phase, entry.conflict) {
+            (ClaimPhase::Probing(..), _) => ClaimStatus::Probing,
+            (ClaimPhase::Claimed(..), None) => ClaimStatus::InUse,
+            (ClaimPhase::Claimed(..), Some(conflict)) => ClaimStatus::Disputed(conflict.mac),
+            (ClaimPhase::Backoff(_), Some(conflict)) => ClaimStatus::Conflict(conflict.mac),
+            (ClaimPhase::Backoff(_), None) => ClaimStatus::Probing,
+        })
+    }
+}
+
+/// The first that an address of the network may be.
+fn lowest_key(network: &Reference) -> NetworkAddress {
+    (network.clone(), IpAddr::from([0, 0, 0, 0]))
+}
+
+/// Those at the beginning that are of the network.
+fn keys_of_network<'a, T>(
+    keys: impl Iterator<Item = (&'a NetworkAddress, T)>,
+    network: &Reference,
+) -> Vec<NetworkAddress> {
+    keys.map(|(key, _)| key)
+        .take_while(|key| key.0 == *network)
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHER_MAC: Mac = Mac::new([2, 0, 0, 0, 0, 9]);
+
+    fn key() -> NetworkAddress {
+        ("a/net".parse().unwrap(), "10.0.0.100".parse().unwrap())
+    }
+
+    /// An address that came up a moment ago.
+    fn fresh(probes: u32) -> AddressConflictDetector {
+        let probing = Probing {
+            probes,
+            interval: Duration::from_millis(200),
+        };
+        let mut detector = AddressConflictDetector::new(probing);
+        detector.add(key());
+        detector
+    }
+
+    #[test]
+    fn address_is_claimed_after_the_last_unanswered_probe() {
+        let mut detector = fresh(3);
+        let start = Instant::now();
+        let mut sent = Vec::new();
+        for step in 0..4 {
+            assert_eq!(detector.status(&key()), Some(ClaimStatus::Probing));
+            assert!(detector.is_tentative(&key()));
+            let now = start + Duration::from_millis(200) * step;
+            assert_eq!(detector.step(now, |_| false), []);
+            assert_eq!(detector.step(now, |_| true), [], "it is parked");
+            detector.retry_parked(&key().0);
+            sent.extend(detector.step(now, |_| true));
+            assert_eq!(detector.step(now, |_| true), []);
+        }
+        let probe = Action::Probe(key());
+        let announce = Action::Announce(key());
+        assert_eq!(
+            sent,
+            [probe.clone(), probe.clone(), probe, announce.clone()]
+        );
+        assert_eq!(detector.status(&key()), Some(ClaimStatus::InUse));
+        assert!(!detector.is_tentative(&key()));
+        assert_eq!(detector.take_changed(), BTreeSet::from([key()]));
+        assert_eq!(detector.take_changed(), BTreeSet::new());
+        let later = start + Duration::from_secs(3);
+        assert_eq!(detector.step(later, |_| true), [announce]);
+        assert_eq!(detector.step(later + ANNOUNCE_INTERVAL, |_| true), []);
+    }
+
+    #[test]
+    fn answered_probe_backs_off_and_retries() {
+        let mut detector = fresh(3);
+        let start = Instant::now();
+        detector.step(start, |_| true);
+        detector.on_conflict(&key(), OTHER_MAC, start);
+        assert_eq!(
+            detector.status(&key()),
+            Some(ClaimStatus::Conflict(OTHER_MAC))
+        );
+        let soon = start + Duration::from_secs(10);
+        assert_eq!(detector.step(soon, |_| true), []);
+        let again = start + RETRY_AFTER_CONFLICT;
+        detector.step(again, |_| true);
+        assert_eq!(detector.step(again, |_| true), [Action::Probe(key())]);
+    }
+
+    #[test]
+    fn address_in_use_is_defended_once_an_interval() {
+        let mut detector = fresh(0);
+        detector.adopt_in_use([key()]);
+        let start = Instant::now();
+        assert_eq!(detector.step(start, |_| true), []);
+        detector.on_conflict(&key(), OTHER_MAC, start);
+        assert_eq!(
+            detector.status(&key()),
+            Some(ClaimStatus::Disputed(OTHER_MAC))
+        );
+        let announce = [Action::Announce(key())];
+        assert_eq!(detector.step(start, |_| true), announce);
+        detector.on_conflict(&key(), OTHER_MAC, start + Duration::from_secs(5));
+        let soon = start + Duration::from_secs(5);
+        assert_eq!(detector.step(soon, |_| true), []);
+        assert_eq!(detector.step(start + DEFEND_INTERVAL, |_| true), announce);
+        assert!(!detector.is_tentative(&key()), "it stays in use");
+        let later = soon + CONFLICT_TTL + Duration::from_secs(1);
+        detector.step(later, |_| true);
+        assert_eq!(detector.status(&key()), Some(ClaimStatus::InUse));
+        assert!(detector.schedule.is_empty() && detector.parked.is_empty());
+    }
+
+    #[test]
+    fn recovered_network_reannounces_only_its_own_addresses() {
+        let mut detector = fresh(0);
+        let other: NetworkAddress = ("b/net".parse().unwrap(), key().1);
+        detector.adopt_in_use([key(), other.clone()]);
+        let start = Instant::now();
+        assert_eq!(detector.step(start, |_| true), []);
+        detector.reannounce(&key().0);
+        assert_eq!(detector.step(start, |_| true), [Action::Announce(key())]);
+        detector.remove(&key());
+        assert_eq!(detector.step(start + ANNOUNCE_INTERVAL, |_| true), []);
+        assert_eq!(detector.status(&other), Some(ClaimStatus::InUse));
+    }
+}

@@ -1,0 +1,150 @@
+//! Listing flows.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use gateway_common::{
+    Be16, Family, V4, V6,
+    flow::{CoarseTime, Direction, Flow, FlowKey, Table, TcpState},
+};
+
+use crate::{
+    agent::controller::Controller, bpf::maps::HasFlowMaps, compile::flow_expiry::FlowPair,
+};
+
+/// A flow, of either family, and where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct ListedFlow {
+    /// 6 (TCP) or 17 (UDP).
+    pub protocol: u8,
+    /// The consumer's client.
+    pub client: SocketAddr,
+    /// The endpoint's address and port.
+    pub destination: SocketAddr,
+    /// Where it appears from in the provider's network.
+    pub nat: SocketAddr,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// The connection's link slot.
+    pub connection_slot: u32,
+    /// The connection's generation when the flow was opened.
+    pub generation: u32,
+    /// The TCP state, if it is TCP.
+    pub tcp_state: Option<TcpState>,
+    /// Whether the backend has sent anything.
+    pub answered: bool,
+    /// When it was opened.
+    pub created: CoarseTime,
+    /// When the last packet passed, either way.
+    pub last_seen: CoarseTime,
+    /// The table that it is in.
+    pub table: Table,
+}
+
+impl ListedFlow {
+    fn new<F: Family>(pair: &FlowPair<F>, table: Table) -> Self {
+        let socket = |address: F::Address, port: Be16| {
+            SocketAddr::new(F::to_mapped(address).into(), port.get())
+        };
+        let (key, flow) = (&pair.key, &pair.to_service);
+        Self {
+            protocol: key.network_proto.protocol(),
+            client: socket(key.source, key.ports.source()),
+            destination: socket(key.destination, key.ports.destination()),
+            nat: socket(flow.source, flow.ports.source()),
+            backend: socket(flow.destination, flow.ports.destination()),
+            connection_slot: flow.connection_slot,
+            generation: flow.generation,
+            tcp_state: pair.tcp_state(),
+            answered: pair.to_consumer.tcp_flags_seen != 0,
+            created: flow.created_at(),
+            last_seen: pair.last_seen(),
+            table,
+        }
+    }
+}
+
+const FLOW_TABLES: [Table; 2] = [Table::Established, Table::HalfOpen];
+
+impl Controller {
+    /// Returns the flows that the data path carries, of the connection with this link slot or of all; at
+    /// most `limit`, in no order. Entries of flows that have ended stay for a while, so that their peers'
+    /// packets are answered with the reason, and are left out.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn list_flows(&self, slot: Option<u32>, limit: usize) -> Result<Vec<ListedFlow>> {
+        let mut flows = Vec::new();
+        for table in FLOW_TABLES {
+            self.add_flows::<V4>(table, slot, limit, &mut flows)?;
+            self.add_flows::<V6>(table, slot, limit, &mut flows)?;
+        }
+        Ok(flows)
+    }
+
+    fn add_flows<F: HasFlowMaps>(
+        &self,
+        table: Table,
+        slot: Option<u32>,
+        limit: usize,
+        flows: &mut Vec<ListedFlow>,
+    ) -> Result<()> {
+        let mut candidates = Vec::new();
+        self.maps
+            .for_each_flow(table, |key: &FlowKey<F>, flow: &Flow<F>| {
+                let is_selected = slot.is_none_or(|slot| slot == flow.connection_slot);
+                if is_selected && self.is_live(flow) && candidates.len() + flows.len() < limit {
+                    candidates.push((*key, *flow));
+                }
+            })
+            .context("could not read the flows")?;
+        for (key, flow) in candidates {
+            if let Some(pair) = self.find_pair(table, key, flow)? {
+                flows.push(ListedFlow::new(&pair, table));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the data path still carries the flow, given its entry towards the service: its connection's
+    /// approval and its backend are those that it was opened with.
+    fn is_live<F: Family>(&self, flow: &Flow<F>) -> bool {
+        let policy = self.connection_index().get(flow.connection_slot);
+        let (slot, generation) = flow.backend();
+        let backend = self.map_snapshot().backends.get(&slot);
+        flow.direction() == Direction::ToService
+            && policy.is_some_and(|standing| standing.generation == flow.generation)
+            && backend.is_some_and(|found| found.resource != 0 && found.generation == generation)
+    }
+
+    /// How many flows a table holds, of both families.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn count_flows(&self, table: Table) -> Result<u64> {
+        Ok(self.count_entries::<V4>(table)? + self.count_entries::<V6>(table)?)
+    }
+
+    fn count_entries<F: HasFlowMaps>(&self, table: Table) -> Result<u64> {
+        let mut entries = 0;
+        self.maps
+            .for_each_flow(table, |_, flow: &Flow<F>| {
+                entries += u64::from(flow.direction() == Direction::ToService);
+            })
+            .context("could not read the flows")?;
+        Ok(entries)
+    }
+
+    /// The entry with its partner, if that is there.
+    fn find_pair<F: HasFlowMaps>(
+        &self,
+        table: Table,
+        key: FlowKey<F>,
+        flow: Flow<F>,
+    ) -> Result<Option<FlowPair<F>>> {
+        let reverse = self
+            .maps
+            .flow(table, &flow.reverse_key(key.network_proto.protocol()))?;
+        Ok(reverse.and_then(|reverse| FlowPair::from_entries(key, flow, reverse)))
+    }
+}

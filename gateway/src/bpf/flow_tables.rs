@@ -1,0 +1,146 @@
+//! The flow tables by descriptors of their own, so that they can be gone through while others use the
+//! rest of the maps.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+};
+
+use gateway_common::{
+    V4, V6,
+    flow::{Flow, FlowKey, Table},
+    maps::ConnectionUsage,
+};
+
+use crate::bpf::{
+    maps::{HasFlowMaps, Maps},
+    syscalls,
+};
+
+/// The descriptors.
+#[derive(Debug)]
+pub struct FlowTables {
+    v4: FlowTableFds,
+    v6: FlowTableFds,
+    usage: OwnedFd,
+}
+
+/// The descriptors of a family's tables.
+#[derive(Debug)]
+pub struct FlowTableFds {
+    established: OwnedFd,
+    half_open: OwnedFd,
+}
+
+impl FlowTableFds {
+    fn new<F: HasFlowMaps>(maps: &Maps) -> io::Result<Self> {
+        let descriptor = |table| maps.flow_table_fd::<F>(table).try_clone_to_owned();
+        Ok(Self {
+            established: descriptor(Table::Established)?,
+            half_open: descriptor(Table::HalfOpen)?,
+        })
+    }
+
+    fn table(&self, table: Table) -> BorrowedFd<'_> {
+        match table {
+            Table::Established => self.established.as_fd(),
+            Table::HalfOpen => self.half_open.as_fd(),
+        }
+    }
+}
+
+/// A family whose tables are among the descriptors.
+pub trait HasFlowTableFds: HasFlowMaps {
+    /// Its tables.
+    fn flow_table_fds(tables: &FlowTables) -> &FlowTableFds;
+}
+
+impl HasFlowTableFds for V4 {
+    fn flow_table_fds(tables: &FlowTables) -> &FlowTableFds {
+        &tables.v4
+    }
+}
+
+impl HasFlowTableFds for V6 {
+    fn flow_table_fds(tables: &FlowTables) -> &FlowTableFds {
+        &tables.v6
+    }
+}
+
+impl FlowTables {
+    /// Of these maps.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn new(maps: &Maps) -> io::Result<Self> {
+        Ok(Self {
+            v4: FlowTableFds::new::<V4>(maps)?,
+            v6: FlowTableFds::new::<V6>(maps)?,
+            usage: maps.usage_fd().try_clone_to_owned()?,
+        })
+    }
+
+    /// Flows by link slot; connections that have none are left out.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn flows_by_connection(&self) -> io::Result<HashMap<u32, u64>> {
+        let mut flows = HashMap::new();
+        syscalls::for_each(self.usage.as_fd(), |slot: &u32, usage: &ConnectionUsage| {
+            if usage.flows > 0 {
+                flows.insert(*slot, usage.flows);
+            }
+        })?;
+        Ok(flows)
+    }
+
+    /// Calls `visit` for every entry. Those that come and go meanwhile may be missed or seen twice.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn for_each<F: HasFlowTableFds>(
+        &self,
+        table: Table,
+        visit: impl FnMut(&FlowKey<F>, &Flow<F>),
+    ) -> io::Result<()> {
+        syscalls::for_each(F::flow_table_fds(self).table(table), visit)
+    }
+
+    /// An entry.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn get<F: HasFlowTableFds>(
+        &self,
+        table: Table,
+        key: &FlowKey<F>,
+    ) -> io::Result<Option<Flow<F>>> {
+        syscalls::lookup(F::flow_table_fds(self).table(table), key)
+    }
+
+    /// Puts an entry in.
+    ///
+    /// # Errors
+    /// When the kernel refuses: the table is full.
+    pub fn insert<F: HasFlowTableFds>(
+        &self,
+        table: Table,
+        key: &FlowKey<F>,
+        flow: &Flow<F>,
+    ) -> io::Result<()> {
+        syscalls::update(F::flow_table_fds(self).table(table), key, flow)
+    }
+
+    /// Removes an entry; says whether it was there.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn remove<F: HasFlowTableFds>(&self, table: Table, key: &FlowKey<F>) -> io::Result<bool> {
+        match syscalls::delete(F::flow_table_fds(self).table(table), key) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! How far webhooks have been told, and when the next attempt is due. Pure.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+use uuid::Uuid;
+
+use crate::{
+    api::view::WebhookStatus,
+    events::event_log::{EventLog, Eviction},
+    model::{
+        Kind, Record, Reference, State, Webhook,
+        event::{Action, StoredEvent},
+        event_id::EventId,
+        text,
+    },
+    store::{Cursor, Write, keys},
+};
+
+/// The first attempt after a failure comes after so long; each further one after twice as long.
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+/// But after this at the latest.
+const MAX_BACKOFF: Duration = Duration::from_secs(3_600);
+/// An event that could not be delivered for so long is given up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(86_400);
+
+/// The most characters of an error that are kept.
+const MAX_ERROR_CHARS: usize = 500;
+
+/// Returns whether an event is the creation of the webhook.
+fn is_creation(recorded: &StoredEvent, webhook: &Reference) -> bool {
+    let event = &recorded.event;
+    event.kind == Kind::Webhook
+        && event.action == Action::Created
+        && event.object == webhook.to_string()
+}
+
+/// How one webhook is.
+#[derive(Clone, Debug)]
+struct DeliveryProgress {
+    /// Which webhook of the name it is.
+    uid: Uuid,
+    /// All events up to here are done with.
+    position: EventId,
+    /// The last event that was delivered, or given up.
+    delivered: Option<EventId>,
+    /// Events that were evicted before they could be delivered, or given up.
+    lost: u64,
+    failures: u32,
+    last_error: Option<String>,
+    failing_since: Option<Instant>,
+    /// When it is next tried.
+    due: Option<Instant>,
+    in_flight: Option<EventId>,
+    /// The one under way was evicted: if it fails, it is lost.
+    final_attempt: bool,
+}
+
+/// All webhooks.
+#[derive(Debug, Default)]
+pub struct WebhookQueue {
+    progress: HashMap<Reference, DeliveryProgress>,
+    /// How far the store knows them, with the revision.
+    stored: HashMap<String, (Cursor, u64)>,
+    /// Those that there may be something to tell.
+    pending: BTreeSet<Reference>,
+    /// The last event of which it was found out whom it concerns.
+    dispatched_up_to: EventId,
+    /// Those whose losses the store does not know.
+    unsaved: BTreeSet<Reference>,
+}
+
+/// Something to be sent.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// To which webhook.
+    pub reference: Reference,
+    /// Which one of the name it is.
+    pub uid: Uuid,
+    /// The webhook.
+    pub webhook: Webhook,
+    /// What happened.
+    pub recorded: StoredEvent,
+}
+
+/// What is to be done now.
+#[derive(Debug, Default)]
+pub struct DueDeliveries {
+    /// What is to be sent.
+    pub deliveries: Vec<Delivery>,
+    /// When there is more to do, if nothing happens before.
+    pub next: Option<Instant>,
+}
+
+impl WebhookQueue {
+    /// From what the store has.
+    #[must_use]
+    pub fn new(stored: Vec<(String, Cursor, u64)>) -> Self {
+        let stored = stored
+            .into_iter()
+            .map(|(webhook, cursor, revision)| (webhook, (cursor, revision)));
+        Self {
+            stored: stored.collect(),
+            ..Self::default()
+        }
+    }
+
+    fn progress(
+        &mut self,
+        reference: &Reference,
+        record: &Record<Webhook>,
+    ) -> &mut DeliveryProgress {
+        let stored = self.stored.get(&reference.to_string());
+        // What is stored may be of an earlier webhook of the name.
+        let Cursor { delivered, lost } = stored.map_or(Cursor::default(), |(cursor, _)| *cursor);
+        let since = record.object.since;
+        let fresh = || DeliveryProgress {
+            uid: record.meta.uid,
+            position: delivered.unwrap_or_default().max(since),
+            delivered: delivered.filter(|delivered| *delivered > since),
+            lost,
+            failures: 0,
+            last_error: None,
+            failing_since: None,
+            due: None,
+            in_flight: None,
+            final_attempt: false,
+        };
+        let progress = self.progress.entry(reference.clone()).or_insert_with(fresh);
+        if progress.uid != record.meta.uid {
+            *progress = fresh();
+        }
+        progress
+    }
+
+    /// What is due now. What is returned counts as under way until [`Self::done`] is called.
+    pub fn take_due(&mut self, state: &State, event_log: &EventLog, now: Instant) -> DueDeliveries {
+        for recorded in event_log.events_after(self.dispatched_up_to) {
+            for tenant in recorded.viewers() {
+                let webhooks = State::owned_by(&state.webhooks, tenant);
+                let webhooks = webhooks.map(|(webhook, _)| webhook.clone());
+                self.pending.extend(webhooks);
+            }
+        }
+        self.dispatched_up_to = event_log.last();
+        let mut batch = DueDeliveries::default();
+        for reference in std::mem::take(&mut self.pending) {
+            let Some(record) = state.webhooks.get(&reference) else {
+                continue;
+            };
+            let progress = self.progress(&reference, record);
+            if progress.in_flight.is_some() {
+                continue;
+            }
+            let mut events = event_log.tenant_events_after(&reference.tenant, progress.position);
+            // Its own creation is no news.
+            let next_event = events.find(|recorded| !is_creation(recorded, &reference));
+            let next_event = next_event.cloned();
+            drop(events);
+            let Some(recorded) = next_event else {
+                progress.position = event_log.last().max(progress.position);
+                continue;
+            };
+            if let Some(due) = progress.due.filter(|due| *due > now) {
+                batch.next = Some(batch.next.map_or(due, |next| next.min(due)));
+                self.pending.insert(reference);
+                continue;
+            }
+            progress.in_flight = Some(recorded.event.id);
+            batch.deliveries.push(Delivery {
+                uid: record.meta.uid,
+                webhook: record.object.clone(),
+                recorded,
+                reference,
+            });
+        }
+        batch
+    }
+
+    /// Takes in how a delivery went. Says whether the event is done with, delivered or given up.
+    pub fn record_outcome(
+        &mut self,
+        delivery: &Delivery,
+        outcome: Result<(), String>,
+        now: Instant,
+    ) -> bool {
+        let Some(progress) = self.progress.get_mut(&delivery.reference) else {
+            return false;
+        };
+        if progress.uid != delivery.uid {
+            return false;
+        }
+        progress.in_flight = None;
+        let last_chance = std::mem::take(&mut progress.final_attempt);
+        self.pending.insert(delivery.reference.clone());
+        let id = delivery.recorded.event.id;
+        let Err(error) = outcome else {
+            progress.position = id;
+            progress.delivered = Some(id);
+            progress.failures = 0;
+            progress.last_error = None;
+            progress.failing_since = None;
+            progress.due = None;
+            return true;
+        };
+        let since = *progress.failing_since.get_or_insert(now);
+        let backoff = INITIAL_BACKOFF.saturating_mul(1 << progress.failures.min(16));
+        progress.failures += 1;
+        // Some of it may be the other end's words.
+        progress.last_error = Some(text::truncated(&error, MAX_ERROR_CHARS));
+        progress.due = Some(now + backoff.min(MAX_BACKOFF));
+        let given_up = now.duration_since(since) >= GIVE_UP_AFTER;
+        if !given_up && !last_chance {
+            return false;
+        }
+        progress.position = id;
+        progress.delivered = Some(id);
+        progress.lost += 1;
+        if given_up {
+            progress.failing_since = None;
+        }
+        true
+    }
+
+    /// The write that puts down how far a webhook has been told.
+    #[must_use]
+    pub fn cursor_write(&self, reference: &Reference) -> Option<Write> {
+        let progress = self.progress.get(reference)?;
+        let cursor = Cursor {
+            delivered: progress.delivered,
+            lost: progress.lost,
+        };
+        let stored = self.stored.get(&reference.to_string());
+        Some(Write {
+            key: keys::cursor(reference),
+            expected: stored.map_or(0, |(_, revision)| *revision),
+            value: Some(serde_json::to_string(&cursor).ok()?),
+        })
+    }
+
+    /// Takes in that the store has it.
+    pub fn cursor_written(&mut self, reference: &Reference, revision: u64) {
+        if let Some(progress) = self.progress.get(reference) {
+            let cursor = Cursor {
+                delivered: progress.delivered,
+                lost: progress.lost,
+            };
+            self.stored
+                .insert(reference.to_string(), (cursor, revision));
+        }
+        self.unsaved.remove(reference);
+    }
+
+    /// The write that forgets a webhook that is deleted.
+    #[must_use]
+    pub fn cursor_delete(&self, reference: &Reference) -> Option<Write> {
+        let (_, revision) = self.stored.get(&reference.to_string())?;
+        Some(Write {
+            key: keys::cursor(reference),
+            expected: *revision,
+            value: None,
+        })
+    }
+
+    /// Takes in that the store has forgotten it.
+    pub fn remove(&mut self, reference: &Reference) {
+        self.stored.remove(&reference.to_string());
+        self.progress.remove(reference);
+        self.unsaved.remove(reference);
+    }
+
+    /// Counts events that went out of their tenants' trails before webhooks were told of them.
+    pub fn record_evictions(&mut self, state: &State, losses: &[Eviction]) {
+        for (tenant, id) in losses {
+            for (reference, record) in State::owned_by(&state.webhooks, tenant) {
+                let progress = self.progress(reference, record);
+                if progress.in_flight == Some(*id) {
+                    progress.final_attempt = true;
+                } else if *id > progress.position {
+                    progress.lost += 1;
+                    self.unsaved.insert(reference.clone());
+                }
+            }
+        }
+    }
+
+    /// Returns the webhooks whose losses the store does not know yet.
+    #[must_use]
+    pub fn unsaved(&self) -> Vec<Reference> {
+        self.unsaved.iter().cloned().collect()
+    }
+
+    /// How sending goes, for users.
+    #[must_use]
+    pub fn status(&self, reference: &Reference, record: &Record<Webhook>) -> WebhookStatus {
+        let progress = self.progress.get(reference);
+        match progress.filter(|progress| progress.uid == record.meta.uid) {
+            None => WebhookStatus::default(),
+            Some(progress) => WebhookStatus {
+                delivered: progress.delivered,
+                failures: progress.failures,
+                events_lost: progress.lost,
+                last_error: progress.last_error.clone(),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{
+        OpContext, RandomIdentifiers, event::Event, operations::create_webhook,
+        operations::tests::World,
+    };
+
+    /// A world in which tenant `consumer` has a webhook, and its events.
+    fn world() -> World {
+        let mut world = World::furnished();
+        let mut context = OpContext {
+            now: jiff::Timestamp::UNIX_EPOCH,
+            actor: "test",
+            identifiers: &mut RandomIdentifiers,
+            host: &crate::model::HostAddresses::default(),
+        };
+        let request = serde_json::from_value(serde_json::json!({
+            "name": "hook", "url": "https://example.com/"
+        }));
+        let tenant = "consumer".parse().unwrap();
+        let since = EventId::new(10 << 12, 0);
+        let changes = create_webhook(
+            &world.state,
+            &mut context,
+            &tenant,
+            request.unwrap(),
+            String::new(),
+            since,
+        );
+        world.state.apply(changes.unwrap(), 99);
+        world
+    }
+
+    fn label_change(number: u64) -> StoredEvent {
+        StoredEvent {
+            event: Event {
+                id: EventId::new(number << 12, 0),
+                at: jiff::Timestamp::UNIX_EPOCH,
+                action: Action::Updated,
+                kind: Kind::Endpoint,
+                object: "consumer/e".to_owned(),
+                service: None,
+                link_id: None,
+                message: String::new(),
+                fields: vec!["labels".to_owned()],
+                actor: "somebody".to_owned(),
+                from: "socket".to_owned(),
+            },
+            owner: "consumer".parse().unwrap(),
+            acting: Some("consumer".parse().unwrap()),
+            decided: false,
+        }
+    }
+
+    #[test]
+    fn lagging_webhook_counts_its_lost_events() {
+        let World { state, .. } = world();
+        let reference: Reference = "consumer/hook".parse().unwrap();
+        let record = &state.webhooks[&reference];
+        let mut event_log = EventLog::new(Vec::new(), &state, 5);
+        let mut queue = WebhookQueue::default();
+        let now = Instant::now();
+        // One of before it was made, which does not count, and the first that it is to be told.
+        for number in [9, 11] {
+            let losses = event_log.append(vec![label_change(number)], number);
+            queue.record_evictions(&state, &losses);
+        }
+        let in_flight = queue.take_due(&state, &event_log, now).deliveries.remove(0);
+        assert_eq!(in_flight.recorded.event.id, EventId::new(11 << 12, 0));
+        for number in 12..30 {
+            let losses = event_log.append(vec![label_change(number)], number);
+            queue.record_evictions(&state, &losses);
+        }
+        // 5 of 11 to 29 are left; 11 is under way still.
+        assert_eq!(queue.status(&reference, record).events_lost, 13);
+        assert!(queue.record_outcome(&in_flight, Err("a\u{1b}[2J".to_owned()), now));
+        let status = queue.status(&reference, record);
+        assert_eq!(status.events_lost, 14);
+        assert_eq!(status.last_error.as_deref(), Some("a\\u001b[2J"));
+        // A restart does not forget.
+        assert_eq!(queue.unsaved(), std::slice::from_ref(&reference));
+        let text = queue.cursor_write(&reference).unwrap().value.unwrap();
+        let cursor: Cursor = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (cursor.lost, cursor.delivered),
+            (14, Some(EventId::new(11 << 12, 0)))
+        );
+        let later = now + INITIAL_BACKOFF;
+        let next = queue
+            .take_due(&state, &event_log, later)
+            .deliveries
+            .remove(0);
+        assert_eq!(next.recorded.event.id, EventId::new(25 << 12, 0));
+        // A cursor of an earlier program.
+        let old: Cursor = serde_json::from_str("12").unwrap();
+        assert_eq!(old.delivered, Some(EventId::from_number(12)));
+    }
+}

@@ -1,0 +1,156 @@
+//! The frames, byte by byte. Pure.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use etherparse::{
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, PacketBuilder, PacketBuilderStep, TcpHeader,
+};
+use gateway_common::packet::Mac;
+
+/// Hops that the agent's own packets may go.
+const HOP_LIMIT: u8 = 64;
+/// Neighbour discovery goes one hop, and shows that by this (RFC 4861, section 7.1).
+const NDP_HOP_LIMIT: u8 = 255;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// RFC 4861, section 4.4.
+const OVERRIDE_FLAG: [u8; 4] = [0x20, 0, 0, 0];
+const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
+const BROADCAST_MAC: [u8; 6] = [0xff; 6];
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const UNKNOWN_MAC: [u8; 6] = [0; 6];
+
+/// Asks whether anybody has the address: an ARP probe (RFC 5227, section 2.1.1), or the solicitation
+/// of duplicate address detection (RFC 4862, section 5.4.2).
+#[must_use]
+pub fn probe(from: Mac, address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => arp_request(from, Ipv4Addr::UNSPECIFIED, address),
+        IpAddr::V6(address) => {
+            let [.., x, y, z] = address.octets();
+            let solicited_node = Ipv6Addr::new(
+                0xff02,
+                0,
+                0,
+                0,
+                0,
+                1,
+                0xff00 | u16::from(x),
+                u16::from_be_bytes([y, z]),
+            );
+            let multicast_mac = [0x33, 0x33, 0xff, x, y, z];
+            let target = address.octets();
+            ndp_message(
+                (from, Ipv6Addr::UNSPECIFIED),
+                (multicast_mac, solicited_node),
+                (NEIGHBOUR_SOLICITATION, [0; 4]),
+                &target,
+            )
+        }
+    }
+}
+
+/// Says that the address is here: an ARP announcement (RFC 5227, section 2.3), or an unsolicited
+/// advertisement (RFC 4861, section 7.2.6).
+#[must_use]
+pub fn announcement(from: Mac, address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => arp_request(from, address, address),
+        IpAddr::V6(address) => {
+            let mut body = address.octets().to_vec();
+            body.extend([TARGET_LINK_LAYER_ADDRESS, 1]);
+            body.extend(from.bytes());
+            ndp_message(
+                (from, address),
+                ([0x33, 0x33, 0, 0, 0, 1], ALL_NODES),
+                (NEIGHBOUR_ADVERTISEMENT, OVERRIDE_FLAG),
+                &body,
+            )
+        }
+    }
+}
+
+fn arp_request(from: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+    let packet = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        ArpOperation::REQUEST,
+        &from.bytes(),
+        &sender.octets(),
+        &UNKNOWN_MAC,
+        &target.octets(),
+    );
+    let mut frame = Vec::new();
+    if let Ok(packet) = packet {
+        let builder = PacketBuilder::ethernet2(from.bytes(), BROADCAST_MAC).arp(packet);
+        // Into memory, so nothing fails.
+        let _ = builder.write(&mut frame);
+    }
+    frame
+}
+
+fn ndp_message(
+    (from, source): (Mac, Ipv6Addr),
+    (to, destination): ([u8; 6], Ipv6Addr),
+    (kind, rest): (u8, [u8; 4]),
+    body: &[u8],
+) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2(from.bytes(), to)
+        .ipv6(source.octets(), destination.octets(), NDP_HOP_LIMIT)
+        .icmpv6_raw(kind, 0, rest);
+    let mut frame = Vec::new();
+    // Into memory, so nothing fails.
+    let _ = builder.write(&mut frame, body);
+    frame
+}
+
+/// Who ends a TCP connection, towards whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpTermination {
+    /// The gateway's station, and the one that the frame goes to.
+    pub macs: (Mac, Mac),
+    /// In whose name.
+    pub source: SocketAddr,
+    /// Who is told.
+    pub destination: SocketAddr,
+    /// What the one who is told expects next, as far as it has said so.
+    pub sequence: u32,
+    /// What the other side expects next.
+    pub acknowledgement: u32,
+}
+
+impl TcpTermination {
+    /// A reset that its receiver believes if it expects this very number (RFC 5961, section 3.2).
+    #[must_use]
+    pub fn reset(&self) -> Vec<u8> {
+        self.segment(self.sequence, true)
+    }
+
+    /// A segment whose number is an old one: its receiver answers with what it expects next (RFC
+    /// 9293, section 3.10.7.4), and the data path answers that with a reset which is exact.
+    #[must_use]
+    pub fn challenge_ack_probe(&self) -> Vec<u8> {
+        self.segment(self.sequence.wrapping_sub(1), false)
+    }
+
+    fn segment(&self, sequence: u32, reset: bool) -> Vec<u8> {
+        let (from, to) = self.macs;
+        let builder = PacketBuilder::ethernet2(from.bytes(), to.bytes());
+        let (source, destination) = (self.source, self.destination);
+        let builder = match (source.ip(), destination.ip()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => builder.ipv4(a.octets(), b.octets(), HOP_LIMIT),
+            (IpAddr::V6(a), IpAddr::V6(b)) => builder.ipv6(a.octets(), b.octets(), HOP_LIMIT),
+            // One side of a flow has one family.
+            _ => return Vec::new(),
+        };
+        let mut header = TcpHeader::new(source.port(), destination.port(), sequence, 0);
+        header.ack = true;
+        header.acknowledgment_number = self.acknowledgement;
+        header.rst = reset;
+        let builder: PacketBuilderStep<TcpHeader> = builder.tcp_header(header);
+        let mut frame = Vec::new();
+        // Into memory, so nothing fails.
+        let _ = builder.write(&mut frame, &[]);
+        frame
+    }
+}

@@ -1,0 +1,121 @@
+//! What the kernel tells of by itself.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::StreamExt as _;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+};
+use rtnetlink::MulticastGroup;
+use tokio::sync::Notify;
+
+/// Of so many stations it is remembered which they are; of more, only that there were many.
+const MAX_NEIGHBOURS: usize = 4_096;
+
+/// What changed on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostEvents {
+    /// Routes or the host's own addresses, or so much that it is not told apart.
+    pub resync_all: bool,
+    /// Interfaces that came, went, or changed: name and number.
+    pub links: BTreeSet<(String, u32)>,
+    /// Stations, by interface number and address, that came, went, or moved.
+    pub neighbours: BTreeSet<(u32, IpAddr)>,
+}
+
+impl HostEvents {
+    fn add(&mut self, message: &RouteNetlinkMessage) {
+        match message {
+            RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
+                let index = link.header.index;
+                self.links.extend(link_name(link).map(|name| (name, index)));
+            }
+            RouteNetlinkMessage::NewNeighbour(neighbour)
+            | RouteNetlinkMessage::DelNeighbour(neighbour) => {
+                if self.neighbours.len() < MAX_NEIGHBOURS {
+                    self.neighbours.extend(neighbour_key(neighbour));
+                } else {
+                    self.resync_all = true;
+                }
+            }
+            _ => self.resync_all = true,
+        }
+    }
+}
+
+fn link_name(link: &LinkMessage) -> Option<String> {
+    link.attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(name.clone()),
+            _ => None,
+        })
+}
+
+fn neighbour_key(neighbour: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+    let mut attributes = neighbour.attributes.iter();
+    let address = attributes.find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => Some(IpAddr::V4(*found)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(found)) => Some(IpAddr::V6(*found)),
+        _ => None,
+    })?;
+    Some((neighbour.header.ifindex, address))
+}
+
+#[derive(Debug, Default)]
+struct MonitorState {
+    events: Mutex<HostEvents>,
+    changed: Notify,
+}
+
+/// Hears what the kernel tells.
+#[derive(Debug)]
+pub struct NetlinkMonitor(Arc<MonitorState>);
+
+impl NetlinkMonitor {
+    /// Begins to listen. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    pub fn start() -> io::Result<Self> {
+        let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Route,
+            MulticastGroup::Ipv6Ifaddr,
+        ])?;
+        tokio::spawn(connection);
+        let state = Arc::new(MonitorState::default());
+        let producer = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Some((message, _)) = messages.next().await {
+                if let NetlinkPayload::InnerMessage(message) = message.payload {
+                    let mut events = producer
+                        .events
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    events.add(&message);
+                    producer.changed.notify_one();
+                }
+            }
+            log::error!("the kernel no longer tells of changes to the host");
+        });
+        Ok(Self(state))
+    }
+
+    /// What changed since the last call; waits until something has.
+    pub async fn recv(&self) -> HostEvents {
+        self.0.changed.notified().await;
+        std::mem::take(&mut *self.0.events.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

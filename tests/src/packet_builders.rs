@@ -1,0 +1,250 @@
+//! The words that rows are built with.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::{
+    differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, Side},
+    packet::{Arp, Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, flag},
+    scenario::{datagram, segment_between},
+};
+
+/// A TCP segment, to be completed with one of the words below: from the client's station, to the
+/// gateway's in A.
+#[must_use]
+pub fn tcp(source: Socket, destination: Socket) -> Packet {
+    segment_between(source.into(), destination.into())
+}
+
+/// An address of IPv6 and a port.
+pub type SocketV6 = (Ipv6Addr, u16);
+
+/// A TCP segment over IPv6, to be completed with words as [`tcp`]'s.
+#[must_use]
+pub fn tcp_v6(source: SocketV6, destination: SocketV6) -> Packet {
+    let mut packet = tcp((CLIENT, source.1), (ENDPOINT, destination.1));
+    if let Content::Ipv4(ipv4) = packet.content {
+        packet.content = Content::Ipv6(Ipv6::new(source.0, destination.0, ipv4.transport));
+    }
+    packet
+}
+
+/// A UDP datagram over IPv6.
+#[must_use]
+pub fn udp_v6(source: SocketV6, destination: SocketV6, payload: &[u8]) -> Packet {
+    let mut packet = udp((CLIENT, source.1), (ENDPOINT, destination.1), payload);
+    if let Content::Ipv4(ipv4) = packet.content {
+        packet.content = Content::Ipv6(Ipv6::new(source.0, destination.0, ipv4.transport));
+    }
+    packet
+}
+
+/// An ICMPv6 message.
+#[must_use]
+pub fn icmp_v6(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, rest: &[u8]) -> Packet {
+    let mut packet = icmp(CLIENT, ENDPOINT, kind, 0, rest);
+    if let Content::Ipv4(ipv4) = packet.content {
+        packet.content = Content::Ipv6(Ipv6::new(source, destination, ipv4.transport));
+    }
+    packet
+}
+
+/// A neighbour solicitation to the group of the address that it asks for.
+#[must_use]
+pub fn solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
+    let [.., x, y, z] = target.octets();
+    let group = Ipv6Addr::new(
+        0xff02,
+        0,
+        0,
+        0,
+        0,
+        1,
+        0xff00 | u16::from(x),
+        u16::from_be_bytes([y, z]),
+    );
+    let mut rest = vec![0; 4];
+    rest.extend(target.octets());
+    if !source.is_unspecified() {
+        rest.extend([1, 1]);
+        rest.extend(CLIENT_MAC);
+    }
+    let mut packet = icmp_v6(source, group, 135, &rest).with_v6(|ip| ip.hop_limit = 255);
+    packet.to = [0x33, 0x33, 0xff, x, y, z];
+    packet
+}
+
+/// A UDP datagram, likewise.
+#[must_use]
+pub fn udp(source: Socket, destination: Socket, payload: &[u8]) -> Packet {
+    datagram(source.into(), destination.into(), payload)
+}
+
+/// An ICMP message, likewise.
+#[must_use]
+pub fn icmp(source: Ipv4Addr, destination: Ipv4Addr, kind: u8, code: u8, rest: &[u8]) -> Packet {
+    packet(Ipv4::new(
+        source,
+        destination,
+        Transport::Icmp(kind, code, rest.to_vec()),
+    ))
+}
+
+fn packet(ipv4: Ipv4) -> Packet {
+    Packet {
+        to: Side::A.mac(),
+        from: CLIENT_MAC,
+        content: Content::Ipv4(ipv4),
+    }
+}
+
+/// An ARP request from a station to all.
+#[must_use]
+pub fn who_has(target: Ipv4Addr, sender: (Mac, Ipv4Addr)) -> Packet {
+    Packet {
+        to: [0xff; 6],
+        from: sender.0,
+        content: Content::Arp(Arp {
+            operation: 1,
+            sender,
+            target: ([0; 6], target),
+        }),
+    }
+}
+
+impl Packet {
+    fn ipv4_mut(&mut self) -> &mut Ipv4 {
+        match &mut self.content {
+            Content::Ipv4(ipv4) => ipv4,
+            _ => panic!("no IPv4"),
+        }
+    }
+
+    fn transport_mut(&mut self) -> &mut Transport {
+        match &mut self.content {
+            Content::Ipv4(ipv4) => &mut ipv4.transport,
+            Content::Ipv6(ipv6) => &mut ipv6.transport,
+            _ => panic!("no IP"),
+        }
+    }
+
+    fn tcp_mut(&mut self) -> &mut Tcp {
+        match self.transport_mut() {
+            Transport::Tcp(tcp) => tcp,
+            _ => panic!("no TCP"),
+        }
+    }
+
+    /// With a change to its IPv6 header.
+    #[must_use]
+    pub fn with_v6(mut self, change: impl FnOnce(&mut Ipv6)) -> Self {
+        match &mut self.content {
+            Content::Ipv6(ipv6) => change(ipv6),
+            _ => panic!("no IPv6"),
+        }
+        self
+    }
+
+    /// With these flags and numbers.
+    #[must_use]
+    pub fn flags(mut self, flags: u8, sequence: u32, acknowledgement: u32) -> Self {
+        let tcp = self.tcp_mut();
+        (tcp.flags, tcp.sequence, tcp.acknowledgement) = (flags, sequence, acknowledgement);
+        self
+    }
+
+    /// A SYN, with the options that Linux sends.
+    #[must_use]
+    pub fn syn(mut self, sequence: u32) -> Self {
+        self.tcp_mut().options = vec![2, 4, 5, 0xb4, 4, 2, 1, 1];
+        self.flags(flag::SYN, sequence, 0)
+    }
+
+    /// A SYN that answers one.
+    #[must_use]
+    pub fn syn_ack(self, sequence: u32, acknowledgement: u32) -> Self {
+        self.flags(flag::SYN | flag::ACK, sequence, acknowledgement)
+    }
+
+    /// An acknowledgement.
+    #[must_use]
+    pub fn ack(self, sequence: u32, acknowledgement: u32) -> Self {
+        self.flags(flag::ACK, sequence, acknowledgement)
+    }
+
+    /// The same segment with more flags.
+    #[must_use]
+    pub fn and(mut self, flags: u8) -> Self {
+        self.tcp_mut().flags |= flags;
+        self
+    }
+
+    /// With data.
+    #[must_use]
+    pub fn data(mut self, payload: &[u8]) -> Self {
+        self.tcp_mut().payload = payload.to_vec();
+        self
+    }
+
+    /// From another station; in the provider's network the gateway's station is another as well.
+    #[must_use]
+    pub fn from(mut self, mac: Mac) -> Self {
+        self.from = mac;
+        if mac == BACKEND_MAC {
+            self.to = Side::Provider.mac();
+        }
+        self
+    }
+
+    /// To the gateway's station on another side.
+    #[must_use]
+    pub fn at(mut self, side: Side) -> Self {
+        self.to = side.mac();
+        self
+    }
+
+    /// With a change to its IPv4 header.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Ipv4)) -> Self {
+        change(self.ipv4_mut());
+        self
+    }
+
+    /// Without a UDP checksum.
+    #[must_use]
+    pub fn unchecksummed(mut self) -> Self {
+        match self.transport_mut() {
+            Transport::Udp(udp) => udp.checksummed = false,
+            _ => panic!("no UDP"),
+        }
+        self
+    }
+}
+
+/// The four ends of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The client.
+    pub client: Socket,
+    /// What it connected to.
+    pub endpoint: Socket,
+    /// As what it appears.
+    pub nat: Socket,
+    /// Who answers.
+    pub backend: Socket,
+}
+
+impl Connection {
+    /// A segment from the client.
+    #[must_use]
+    pub fn from_client(&self) -> Packet {
+        tcp(self.client, self.endpoint).ack(1_001, 5_001)
+    }
+
+    /// A segment from the backend.
+    #[must_use]
+    pub fn from_backend(&self) -> Packet {
+        tcp(self.backend, self.nat)
+            .from(BACKEND_MAC)
+            .ack(5_001, 1_001)
+    }
+}

@@ -1,0 +1,146 @@
+//! A whole site: two consumers whose networks have the very same addresses, a provider with two
+//! backends, and a gateway between them.
+//!
+//! ```text
+//!  consumer a 10.0.0.5 --- a \
+//!                             gateway --- p --- provider 10.1.0.10, 10.1.0.11
+//!  consumer b 10.0.0.5 --- b /
+//! ```
+
+use std::sync::Arc;
+
+use crate::{agent::Agent, namespace::Namespace, wait};
+
+/// The address of both consumers' clients.
+pub const CLIENT: &str = "10.0.0.5";
+/// The address of every endpoint.
+pub const ENDPOINT: &str = "10.0.0.100";
+/// The backends.
+pub const BACKENDS: [&str; 2] = ["10.1.0.10", "10.1.0.11"];
+/// Where consumers appear from in the provider's network: 10.1.0.64 to 10.1.0.79.
+pub const NAT: &str = "10.1.0.64/28";
+
+/// The site.
+#[derive(Debug)]
+pub struct Testbed {
+    /// The gateway. Dropped first: it must not see its interfaces go.
+    pub agent: Agent,
+    /// The gateway's host.
+    pub host: Arc<Namespace>,
+    /// A consumer's only host.
+    pub a: Namespace,
+    /// Another's.
+    pub b: Namespace,
+    /// The provider's servers: one host with two addresses.
+    pub provider: Namespace,
+}
+
+impl Default for Testbed {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Testbed {
+    /// Namespaces and an agent, and nothing configured.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    #[track_caller]
+    pub fn unconfigured() -> Self {
+        let host = Arc::new(Namespace::new("gw"));
+        let (a, b, provider) = (
+            Namespace::new("a"),
+            Namespace::new("b"),
+            Namespace::new("p"),
+        );
+        for (interface, other, addresses) in [
+            ("gw-a", &a, &[CLIENT][..]),
+            ("gw-b", &b, &[CLIENT]),
+            ("gw-p", &provider, &BACKENDS),
+        ] {
+            host.connect(interface, other);
+            for address in addresses {
+                other.ip(&format!("address add {address}/24 dev eth0"));
+            }
+        }
+        let agent = Agent::start(&host);
+        Self {
+            agent,
+            host,
+            a,
+            b,
+            provider,
+        }
+    }
+
+    /// With tenants `a`, `b` and `shop`, their networks, a service `shop/web` on every TCP and UDP
+    /// port, and an endpoint for each consumer that waits for approval.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    #[track_caller]
+    pub fn new() -> Self {
+        let site = Self::unconfigured();
+        site.configure();
+        site
+    }
+
+    /// Configures what [`Self::new`] has on a bare site.
+    ///
+    /// # Panics
+    /// When the agent refuses.
+    #[track_caller]
+    pub fn configure(&self) {
+        let site = self;
+        for (tenant, interface) in [("a", "gw-a"), ("b", "gw-b"), ("shop", "gw-p")] {
+            site.agent.cli(&format!("tenant create {tenant}"));
+            site.agent.cli(&format!(
+                "network create {tenant}/net --interface {interface}"
+            ));
+        }
+        let [one, two] = BACKENDS;
+        site.agent.cli(&format!(
+            "service create shop/web --network net --port * --port */udp --backend {one} \
+             --backend {two} --nat {NAT} --visibility *"
+        ));
+        for tenant in ["a", "b"] {
+            site.agent.cli(&format!(
+                "endpoint create {tenant}/web --network net --address {ENDPOINT} --service shop/web"
+            ));
+        }
+        site.wait_for_backends();
+    }
+
+    /// The same, with both connections approved.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    #[track_caller]
+    pub fn with_approved_connections() -> Self {
+        let site = Self::new();
+        for tenant in ["a", "b"] {
+            site.agent.cli(&format!("connection approve {tenant}/web"));
+        }
+        site
+    }
+
+    /// Waits until the gateway knows the way to every backend.
+    ///
+    /// # Panics
+    /// When it does not learn it.
+    #[track_caller]
+    pub fn wait_for_backends(&self) {
+        wait::until_true("the backends to be reachable", || {
+            let service = self.agent.json("service show shop/web");
+            let backends = service["status"]["backends"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            !backends.is_empty() && backends.iter().all(|backend| backend["reachable"] == true)
+        });
+    }
+}

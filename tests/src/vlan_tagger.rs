@@ -1,0 +1,40 @@
+//! A program that puts a VLAN tag beside each packet that leaves by an interface, as a bridge with VLAN filtering
+//! does for a tagged port, and as an interface for a VLAN does.
+
+use std::{ffi::CString, io, os::fd::AsFd as _};
+
+use crate::{
+    bpf_asm::{Assembler, Operation, R0, R2, R3, VLAN_PUSH, pin},
+    namespace::{BpfDirectory, Namespace},
+    process::succeed,
+};
+
+/// 802.1Q, in network byte order.
+const TAG: u16 = 0x8100_u16.to_be();
+
+/// Tags what leaves a namespace by an interface with this VLAN, as long as the interface is there.
+///
+/// # Errors
+/// When the kernel does not take the program.
+///
+/// # Panics
+/// When `tc` fails.
+pub fn push_vlan_tags(namespace: &Namespace, interface: &str, vlan: u16) -> io::Result<()> {
+    let directory = BpfDirectory::new();
+    std::fs::create_dir_all(directory.path())?;
+    let path = directory.path().join("tagger");
+    let program = Assembler::default()
+        .number(Operation::Move, R2, TAG.into())
+        .number(Operation::Move, R3, vlan.into())
+        .call(VLAN_PUSH)
+        .number(Operation::Move, R0, 0)
+        .load_classifier()?;
+    let name = CString::new(path.display().to_string()).map_err(io::Error::other)?;
+    pin(program.as_fd(), &name)?;
+    succeed(&mut namespace.command_line(&format!("tc qdisc add dev {interface} clsact")));
+    succeed(&mut namespace.command_line(&format!(
+        "tc filter add dev {interface} egress bpf direct-action object-pinned {}",
+        path.display()
+    )));
+    Ok(())
+}

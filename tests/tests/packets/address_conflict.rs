@@ -1,0 +1,154 @@
+//! Addresses that other stations claim (RFC 5227; RFC 4862, section 5.4).
+
+use gateway_common::DropReason;
+use tests::{
+    differential::{
+        BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness, ENDPOINT, ENDPOINT_V6,
+        HTTPS, NAT, Side, icmp, icmp_v6, solicitation, tcp, tcp_v6, who_has,
+    },
+    packet::{Content, Packet},
+};
+
+use crate::{Case, run_cases};
+
+/// An ARP answer, or a gratuitous request, that says where an address is.
+fn arp_claim(operation: u16, address: std::net::Ipv4Addr) -> Packet {
+    let mut packet = who_has(address, (CLIENT_MAC, address));
+    if let Content::Arp(arp) = &mut packet.content {
+        arp.operation = operation;
+    }
+    packet
+}
+
+/// A neighbour advertisement of the endpoint's address by another station.
+fn advertisement() -> Packet {
+    let mut rest = vec![0x20, 0, 0, 0];
+    rest.extend(ENDPOINT_V6.octets());
+    rest.extend([2, 1]);
+    rest.extend(CLIENT_MAC);
+    let all_nodes = "ff02::1".parse().expect("an address");
+    let mut packet = icmp_v6(ENDPOINT_V6, all_nodes, 136, &rest).with_v6(|ip| ip.hop_limit = 255);
+    packet.to = [0x33, 0x33, 0, 0, 0, 1];
+    packet
+}
+
+fn mark_endpoints_tentative(lab: &mut DifferentialHarness) {
+    lab.tentative("a/net", ENDPOINT.into());
+    lab.tentative("a/net", ENDPOINT_V6.into());
+}
+
+const ROWS: &[Case] = &[
+    (
+        "a gratuitous request or answer of an endpoint's address is a conflict",
+        |lab| {
+            for operation in [1, 2] {
+                lab.send(Side::A, &arp_claim(operation, ENDPOINT))
+                    .dropped(DropReason::AddressConflict);
+            }
+            assert_eq!(lab.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
+        },
+    ),
+    ("it changes nothing: the address is defended", |lab| {
+        lab.send(Side::A, &arp_claim(2, ENDPOINT))
+            .dropped(DropReason::AddressConflict);
+        lab.send(Side::A, &who_has(ENDPOINT, (CLIENT_MAC, CLIENT)))
+            .replied();
+        let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
+        lab.send(Side::A, &syn).forwarded(Side::Provider);
+    }),
+    (
+        "a source NAT address's too, in the provider's network",
+        |lab| {
+            let mut packet = arp_claim(2, NAT).from(BACKEND_MAC);
+            if let Content::Arp(arp) = &mut packet.content {
+                arp.sender.0 = BACKEND_MAC;
+            }
+            lab.send(Side::Provider, &packet)
+                .dropped(DropReason::AddressConflict);
+        },
+    ),
+    ("the same claim in another network is none of ours", |lab| {
+        lab.send(Side::A, &arp_claim(2, NAT))
+            .dropped(DropReason::UnknownNeighbourTarget);
+        assert_eq!(lab.conflicts(), []);
+    }),
+    ("our own announcement is no conflict", |lab| {
+        let mut own = arp_claim(1, ENDPOINT);
+        own.from = Side::A.mac();
+        if let Content::Arp(arp) = &mut own.content {
+            arp.sender.0 = Side::A.mac();
+        }
+        lab.send(Side::A, &own).replied();
+        assert_eq!(lab.conflicts(), []);
+    }),
+    (
+        "an advertisement of an endpoint's address is a conflict (RFC 4862)",
+        |lab| {
+            lab.send(Side::A, &advertisement())
+                .dropped(DropReason::AddressConflict);
+            assert_eq!(lab.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
+        },
+    ),
+    (
+        "one that a router forwarded is none (RFC 4861, section 7.1.2)",
+        |lab| {
+            let far = advertisement().with_v6(|ip| ip.hop_limit = 254);
+            lab.send(Side::A, &far)
+                .dropped(DropReason::UnknownNeighbourTarget);
+            assert_eq!(lab.conflicts(), []);
+        },
+    ),
+    (
+        "an address that is only tentative is not answered for",
+        |lab| {
+            mark_endpoints_tentative(lab);
+            lab.send(Side::A, &who_has(ENDPOINT, (CLIENT_MAC, CLIENT)))
+                .dropped(DropReason::UnknownNeighbourTarget);
+            lab.send(Side::A, &solicitation(ENDPOINT_V6, CLIENT_V6))
+                .dropped(DropReason::UnknownNeighbourTarget);
+            lab.send(Side::A, &icmp(CLIENT, ENDPOINT, 8, 0, &[0; 4]))
+                .dropped(DropReason::NoSuchEndpoint);
+        },
+    ),
+    ("nor does it lead anywhere", |lab| {
+        mark_endpoints_tentative(lab);
+        let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
+        lab.send(Side::A, &syn).dropped(DropReason::NoSuchEndpoint);
+        let syn = tcp_v6((CLIENT_V6, 40_000), (ENDPOINT_V6, HTTPS)).syn(1);
+        lab.send(Side::A, &syn).dropped(DropReason::NoSuchEndpoint);
+        assert_eq!(lab.conflicts(), []);
+    }),
+    (
+        "who has it, and who asks whether he may have it, contend for it",
+        |lab| {
+            let probe = who_has(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
+            for packet in [arp_claim(2, ENDPOINT), probe] {
+                lab.reset();
+                mark_endpoints_tentative(lab);
+                lab.send(Side::A, &packet)
+                    .dropped(DropReason::AddressConflict);
+                assert_eq!(lab.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
+            }
+            let probe = solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
+            for packet in [advertisement(), probe] {
+                lab.reset();
+                mark_endpoints_tentative(lab);
+                lab.send(Side::A, &packet)
+                    .dropped(DropReason::AddressConflict);
+                assert_eq!(lab.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
+            }
+        },
+    ),
+    ("one that is ours already is told so to who asks", |lab| {
+        let probe = who_has(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
+        lab.send(Side::A, &probe).replied();
+        let probe = solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
+        lab.send(Side::A, &probe).replied();
+        assert_eq!(lab.conflicts(), []);
+    }),
+];
+
+#[test]
+fn conflicts_are_seen() {
+    run_cases(ROWS);
+}

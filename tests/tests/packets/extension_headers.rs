@@ -1,0 +1,317 @@
+//! IPv6 extension headers: what says nothing goes on, what leads elsewhere goes nowhere.
+
+use std::net::Ipv6Addr;
+
+use gateway_common::DropReason;
+use tests::{
+    differential::{
+        BACKEND_MAC, BACKENDS_V6, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT_V6, HTTPS, NAT_V6,
+        NAT64_ENDPOINT, Side, SocketV6, icmp_v6, solicitation, tcp_v6, udp_v6,
+    },
+    packet::{Packet, Transport},
+    scenario::error,
+};
+
+use crate::{Case, run_cases};
+
+/// Number of a header, and its bytes but for the first.
+type Header = (u8, Vec<u8>);
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+const CLIENT: SocketV6 = (CLIENT_V6, 40_000);
+const WEB: SocketV6 = (ENDPOINT_V6, HTTPS);
+const ELSEWHERE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x200);
+
+/// A header of options, whose length is a multiple of eight less two.
+fn options(number: u8, options: &[u8]) -> Header {
+    let units = u8::try_from((options.len() + 2) / 8 - 1).expect("a length");
+    (number, [&[0, units], options].concat())
+}
+
+/// A header of padding.
+fn padding(number: u8) -> Header {
+    options(number, &[1, 4, 0, 0, 0, 0])
+}
+
+/// A routing header with one address, behind four bytes that depend on the type.
+fn routing(kind: u8, segments_left: u8) -> Header {
+    let mut bytes = vec![0, 2, kind, segments_left, 0, 0, 0, 0];
+    bytes.extend(ELSEWHERE.octets());
+    (ROUTING, bytes)
+}
+
+fn with_extension_headers(packet: Packet, headers: &[Header]) -> Packet {
+    packet.with_v6(|ip| ip.extensions = headers.to_vec())
+}
+
+fn syn(endpoint: Ipv6Addr) -> Packet {
+    tcp_v6(CLIENT, (endpoint, HTTPS)).syn(1)
+}
+
+/// Packets of every kind that an endpoint takes, or that belong to a flow that is open.
+fn sample_packets(lab: &mut DifferentialHarness) -> Vec<Packet> {
+    let mut packets = Vec::new();
+    for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
+        let segment = tcp_v6((CLIENT_V6, 41_000), (endpoint, HTTPS));
+        lab.send(Side::A, &segment.clone().syn(1_000))
+            .forwarded(Side::Provider);
+        packets.push(segment.ack(1_001, 5_001).data(b"data"));
+        packets.push(syn(endpoint));
+        packets.push(udp_v6(CLIENT, (endpoint, DNS), b"question"));
+        packets.push(icmp_v6(CLIENT_V6, endpoint, 128, b"\x12\x34\0\x01hello"));
+    }
+    packets.push(solicitation(ENDPOINT_V6, CLIENT_V6).at(Side::A));
+    packets
+}
+
+#[track_caller]
+fn expect_all_dropped(lab: &mut DifferentialHarness, headers: &[Header], reason: DropReason) {
+    for packet in sample_packets(lab) {
+        let neighbour = matches!(&packet.content, tests::packet::Content::Ipv6(ip)
+            if ip.destination.is_multicast());
+        let packet = with_extension_headers(packet, headers);
+        // A group's address is none of the gateway's, and the network is isolated: the same reason.
+        let packet = if neighbour {
+            packet.with_v6(|ip| ip.destination = ENDPOINT_V6)
+        } else {
+            packet
+        };
+        lab.send(Side::A, &packet).dropped(reason);
+    }
+}
+
+const ROWS: &[Case] = &[
+    (
+        "a routing header with segments left goes nowhere, whatever its type",
+        |lab| {
+            for kind in [0, 1, 2, 3, 4, 5, 6, 253, 254, 255] {
+                for left in [1, 2, 255] {
+                    let header = routing(kind, left);
+                    lab.send(
+                        Side::A,
+                        &with_extension_headers(syn(ENDPOINT_V6), &[header]),
+                    )
+                    .dropped(DropReason::RoutingHeader);
+                }
+            }
+            expect_all_dropped(lab, &[routing(4, 1)], DropReason::RoutingHeader);
+        },
+    ),
+    (
+        "a routing header with segments left is found behind other headers",
+        |lab| {
+            for headers in [
+                vec![padding(HOP_BY_HOP), routing(4, 1)],
+                vec![padding(DESTINATION), routing(0, 1)],
+                vec![routing(4, 0), routing(4, 1)],
+                vec![routing(4, 1), padding(DESTINATION)],
+                vec![routing(3, 1), (FRAGMENT, vec![0; 8])],
+                vec![
+                    padding(HOP_BY_HOP),
+                    padding(DESTINATION),
+                    routing(4, 0),
+                    routing(2, 1),
+                ],
+            ] {
+                expect_all_dropped(lab, &headers, DropReason::RoutingHeader);
+            }
+        },
+    ),
+    ("a routing header without segments left goes on", |lab| {
+        for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
+            for kind in [0, 2, 4, 253] {
+                let packet = with_extension_headers(syn(endpoint), &[routing(kind, 0)]);
+                lab.send(Side::A, &packet).forwarded(Side::Provider);
+            }
+        }
+    }),
+    ("answers with such headers go nowhere either", |lab| {
+        let sent = lab.send(Side::A, &syn(ENDPOINT_V6));
+        let (nat, backend) = sent.forwarded(Side::Provider).sockets_v6();
+        let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(5_000, 2);
+        for (header, reason) in [
+            (routing(4, 1), DropReason::RoutingHeader),
+            (
+                options(DESTINATION, &[0xc9, 4, 0, 0, 0, 0]),
+                DropReason::Ipv6Options,
+            ),
+        ] {
+            let answer = with_extension_headers(answer.clone(), &[header]);
+            lab.send(Side::Provider, &answer).dropped(reason);
+        }
+        lab.send(Side::Provider, &answer).forwarded(Side::A);
+    }),
+    ("what is for the host keeps its headers", |lab| {
+        let host = "fd00:1::1".parse().expect("an address");
+        for header in [
+            routing(4, 1),
+            options(HOP_BY_HOP, &[5, 2, 0, 0, 1, 0]),
+            options(DESTINATION, &[0; 14]),
+        ] {
+            let packet = tcp_v6((BACKENDS_V6[0], 8_443), (host, 22)).syn(1);
+            let packet = with_extension_headers(packet.from(BACKEND_MAC), &[header]);
+            lab.send(Side::Provider, &packet).passed(&packet);
+        }
+    }),
+    ("options that are padding go on", |lab| {
+        for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
+            for number in [HOP_BY_HOP, DESTINATION] {
+                for pad in [
+                    [0, 0, 0, 0, 0, 0],
+                    [1, 4, 0, 0, 0, 0],
+                    [1, 0, 1, 0, 1, 0],
+                    [0, 1, 3, 0, 0, 0],
+                    [1, 1, 0, 0, 1, 0],
+                ] {
+                    let packet = with_extension_headers(syn(endpoint), &[options(number, &pad)]);
+                    lab.send(Side::A, &packet).forwarded(Side::Provider);
+                }
+            }
+        }
+    }),
+    ("an option other than padding goes nowhere", |lab| {
+        let mut home = vec![1, 0, 0xc9, 16];
+        home.extend(ELSEWHERE.octets());
+        home.extend([0, 0]);
+        for option in [
+            // Router alert, jumbo payload, tunnel encapsulation limit, RPL, quick start, CALIPSO, PDM, unknown.
+            vec![5, 2, 0, 0, 1, 0],
+            vec![0xc2, 4, 0, 1, 0, 0],
+            vec![4, 1, 4, 1, 1, 0],
+            vec![0x63, 4, 0, 0, 0, 0],
+            vec![0x23, 4, 0, 0, 0, 0],
+            vec![0x26, 4, 0, 0, 0, 0],
+            vec![7, 4, 0, 0, 0, 0],
+            vec![0x0f, 4, 0, 0, 0, 0],
+            vec![0x1e, 0, 0, 0, 0, 0],
+            vec![0xff, 4, 0, 0, 0, 0],
+            // Behind padding, at the end, half.
+            vec![1, 0, 0x1e, 0, 0, 0],
+            vec![0, 0, 0, 0, 0, 0x1e],
+            vec![0, 0, 0, 0, 0, 1],
+            vec![1, 5, 0, 0, 0, 0],
+            vec![1, 4, 0, 0, 0, 1],
+            home,
+        ] {
+            for number in [HOP_BY_HOP, DESTINATION] {
+                let packet = with_extension_headers(syn(ENDPOINT_V6), &[options(number, &option)]);
+                lab.send(Side::A, &packet).dropped(DropReason::Ipv6Options);
+            }
+        }
+        for number in [HOP_BY_HOP, DESTINATION] {
+            let alert = options(number, &[5, 2, 0, 0, 1, 0]);
+            expect_all_dropped(lab, &[alert], DropReason::Ipv6Options);
+        }
+    }),
+    (
+        "padding that is longer than alignment asks for goes nowhere",
+        |lab| {
+            for number in [HOP_BY_HOP, DESTINATION] {
+                for length in [14, 22, 2_046] {
+                    let packet = with_extension_headers(
+                        syn(ENDPOINT_V6),
+                        &[options(number, &vec![0; length])],
+                    );
+                    lab.send(Side::A, &packet).dropped(DropReason::Ipv6Options);
+                }
+            }
+        },
+    ),
+    (
+        "hop-by-hop options that are not first are malformed",
+        |lab| {
+            for first in [padding(DESTINATION), padding(HOP_BY_HOP), routing(4, 0)] {
+                let packet =
+                    with_extension_headers(syn(ENDPOINT_V6), &[first, padding(HOP_BY_HOP)]);
+                lab.send(Side::A, &packet).dropped(DropReason::Malformed);
+            }
+        },
+    ),
+    ("headers behind a fragment header are counted", |lab| {
+        for header in [
+            routing(4, 1),
+            routing(4, 0),
+            padding(DESTINATION),
+            padding(HOP_BY_HOP),
+            (FRAGMENT, vec![0; 8]),
+        ] {
+            for position in [[0, 0], [0, 1], [5, 0xa9], [5, 0xa8]] {
+                let mut fragment = vec![0; 8];
+                fragment[2..4].copy_from_slice(&position);
+                let headers = [(FRAGMENT, fragment), header.clone()];
+                lab.send(Side::A, &with_extension_headers(syn(ENDPOINT_V6), &headers))
+                    .dropped(DropReason::ExtensionHeaders);
+            }
+        }
+    }),
+    (
+        "an error about a packet with extension headers goes nowhere",
+        |lab| {
+            let sent = lab.send(Side::A, &syn(ENDPOINT_V6));
+            let left = sent.forwarded(Side::Provider).packet;
+            let (nat, backend) = sent.forwarded(Side::Provider).sockets_v6();
+            let refusal = |about: &Packet| {
+                error(backend.0.into(), nat.0.into(), (1, 4), 0, about, 500).from(BACKEND_MAC)
+            };
+            for header in [routing(4, 1), routing(4, 0), padding(DESTINATION)] {
+                lab.send(
+                    Side::Provider,
+                    &refusal(&with_extension_headers(
+                        left.clone(),
+                        std::slice::from_ref(&header),
+                    )),
+                )
+                .dropped(DropReason::IcmpUnsupported);
+            }
+            let outer = with_extension_headers(refusal(&left), &[routing(4, 1)]);
+            lab.send(Side::Provider, &outer)
+                .dropped(DropReason::RoutingHeader);
+            lab.send(Side::Provider, &refusal(&left)).forwarded(Side::A);
+        },
+    ),
+    ("neighbour discovery has no extension headers", |lab| {
+        let question = solicitation(ENDPOINT_V6, CLIENT_V6).at(Side::A);
+        let question = question.with_v6(|ip| ip.destination = ENDPOINT_V6);
+        for header in [
+            padding(HOP_BY_HOP),
+            padding(DESTINATION),
+            routing(4, 0),
+            (FRAGMENT, vec![0; 8]),
+        ] {
+            lab.send(
+                Side::A,
+                &with_extension_headers(question.clone(), &[header]),
+            )
+            .dropped(DropReason::IcmpUnsupported);
+        }
+        lab.send(Side::A, &question).replied();
+        // A source NAT address is the gateway's as well.
+        let question = solicitation(NAT_V6, BACKENDS_V6[0]).from(BACKEND_MAC);
+        let question = question.with_v6(|ip| ip.destination = NAT_V6);
+        let question = with_extension_headers(question, &[routing(4, 1)]);
+        lab.send(Side::Provider, &question)
+            .dropped(DropReason::RoutingHeader);
+    }),
+    (
+        "a last header that is cut off is malformed or truncated",
+        |lab| {
+            for number in [HOP_BY_HOP, ROUTING, DESTINATION] {
+                let packet = tcp_v6(CLIENT, WEB);
+                let short =
+                    packet.with_v6(|ip| ip.transport = Transport::Other(number, vec![0; 4]));
+                let frame = short.bytes(false);
+                lab.send_bytes(Side::A, &frame)
+                    .dropped(DropReason::Truncated);
+            }
+        },
+    ),
+];
+
+#[test]
+fn nothing_leads_elsewhere() {
+    run_cases(ROWS);
+}

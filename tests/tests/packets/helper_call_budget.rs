@@ -1,0 +1,153 @@
+//! What each way costs, in things that no machine's speed changes: what it asks of the kernel. The numbers
+//! are in `costs.txt`; who changes them does so knowingly, with `PLGW_WRITE_COSTS=1`.
+
+use std::{collections::BTreeMap, env, fs, path::Path};
+
+use tests::{
+    differential::{
+        BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT,
+        ENDPOINT_V6, HTTPS, PENDING, Side, icmp, tcp, tcp_v6, udp, who_has, with_lab,
+    },
+    packet::Packet,
+};
+
+/// In the program: other kernels are tried where the file is not.
+const WRITTEN: &str = include_str!("costs.txt");
+
+/// What is counted, as the file's columns.
+const COLUMNS: [&str; 12] = [
+    "part",
+    "lookup",
+    "element",
+    "write",
+    "counter",
+    "clock",
+    "frame length",
+    "frame resized",
+    "sum",
+    "SYN options",
+    "loop",
+    "allocation",
+];
+
+/// A table that grows.
+struct CallTable(String);
+
+impl CallTable {
+    fn new() -> Self {
+        let head = COLUMNS.map(|column| format!(" {column:>13}")).concat();
+        Self(format!("{:<32}{head}\n", "way"))
+    }
+
+    /// Sends a packet, and notes what that took.
+    #[track_caller]
+    fn measure(
+        &mut self,
+        path_name: &str,
+        lab: &mut DifferentialHarness,
+        side: Side,
+        packet: &Packet,
+    ) {
+        let _before = lab.native().helper_calls.take_counts();
+        lab.send(side, packet);
+        let calls = lab.native().helper_calls.take_counts();
+        let known: BTreeMap<&str, u32> = COLUMNS.iter().map(|column| (*column, 0)).collect();
+        let unknown: Vec<_> = calls
+            .keys()
+            .filter(|call| !known.contains_key(*call))
+            .collect();
+        assert!(
+            unknown.is_empty(),
+            "{path_name} calls {unknown:?}, which has no column"
+        );
+        let cells = COLUMNS.map(|column| format!(" {:>13}", calls.get(column).unwrap_or(&0)));
+        self.0
+            .push_str(&format!("{path_name:<32}{}\n", cells.concat()));
+    }
+}
+
+#[test]
+fn every_way_asks_of_the_kernel_what_is_written_down() {
+    let (costs, verified) = with_lab(|lab| {
+        let mut costs = CallTable::new();
+        let client = (CLIENT, 40_000);
+        let syn = tcp(client, (ENDPOINT, HTTPS)).syn(1_000);
+        costs.measure("new flow, TCP", lab, Side::B, &syn.clone().at(Side::B));
+        costs.measure("new flow, where some translate", lab, Side::A, &syn);
+        let connection = lab.connect(40_001);
+        let segment = connection.from_client().data(b"x");
+        costs.measure("established, TCP", lab, Side::A, &segment);
+        let answer = connection.from_backend().data(b"x");
+        costs.measure("the way back, TCP", lab, Side::Provider, &answer);
+        let question = udp((CLIENT, 5_000), (ENDPOINT, DNS), b"x");
+        costs.measure("new flow, UDP", lab, Side::A, &question);
+        let (nat, server) = lab
+            .send(Side::A, &question)
+            .forwarded(Side::Provider)
+            .sockets();
+        costs.measure("not established yet, UDP", lab, Side::A, &question);
+        let answer = udp(server, nat, b"x").from(BACKEND_MAC).at(Side::Provider);
+        for _ in 0..2 {
+            lab.send(Side::Provider, &answer);
+            lab.send(Side::A, &question);
+        }
+        costs.measure("established, UDP", lab, Side::A, &question);
+        let (client, endpoint) = ((CLIENT_V6, 40_000), (ENDPOINT_V6, HTTPS));
+        let syn = tcp_v6(client, endpoint).syn(1_000);
+        let (nat, server) = lab
+            .send(Side::A, &syn)
+            .forwarded(Side::Provider)
+            .sockets_v6();
+        let answer = tcp_v6(server, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
+        lab.send(Side::Provider, &answer).forwarded(Side::A);
+        let ack = tcp_v6(client, endpoint).ack(1_001, 5_001);
+        lab.send(Side::A, &ack).forwarded(Side::Provider);
+        costs.measure("established, TCP over IPv6", lab, Side::A, &ack.data(b"x"));
+        let request = who_has(ENDPOINT, (CLIENT_MAC, CLIENT));
+        costs.measure("ARP answer", lab, Side::A, &request);
+        let echo = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 32]);
+        costs.measure("echo answer", lab, Side::A, &echo);
+        let stranger = tcp(
+            (CLIENT, 4_000),
+            ("10.0.0.222".parse().expect("an address"), HTTPS),
+        );
+        let stranger = stranger.ack(1, 1).at(Side::B);
+        costs.measure("not ours, isolated", lab, Side::B, &stranger);
+        costs.measure("not attached", lab, Side::Host, &segment);
+        let unapproved = tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1);
+        let unapproved = unapproved.at(Side::B);
+        costs.measure("denied, with a reset", lab, Side::B, &unapproved);
+        (costs.0, lab.program_info().verified_instructions)
+    });
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packets/costs.txt");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
+    let mut numbers = kernel.split('.');
+    let series = [numbers.next(), numbers.next()]
+        .map(Option::unwrap_or_default)
+        .join(".");
+    let verified = verified.expect("a count, since Linux 5.16");
+    if env::var_os("PLGW_WRITE_COSTS").is_some() {
+        let text = format!("{costs}\ninstructions verified by Linux {series}: {verified}\n");
+        fs::write(&file, text).expect("the file written");
+        return;
+    }
+    let (table, rest) = WRITTEN.split_once("\n\n").expect("two parts");
+    assert_eq!(
+        table.trim_end(),
+        costs.trim_end(),
+        "a way asks for more or less than is written down (left): if that is meant, \
+         PLGW_WRITE_COSTS=1 writes it"
+    );
+    // Each kernel counts differently.
+    let line = rest
+        .trim()
+        .strip_prefix(&format!("instructions verified by Linux {series}: "));
+    if let Some(before) = line.and_then(|number| number.parse::<u32>().ok()) {
+        let allowed = before / 100 * 98..=before / 100 * 102;
+        assert!(
+            allowed.contains(&verified),
+            "{verified} instructions verified, {before} are written down: if that is meant, \
+             PLGW_WRITE_COSTS=1 writes it"
+        );
+    }
+}

@@ -1,0 +1,315 @@
+//! The model test: random decisions of providers and consumers, random changes of the host, and random
+//! packets, each through both worlds. A model that knows only who was approved when says what may never
+//! happen: a packet that crosses without an approval in force (revocation), or between two networks
+//! that have no connection (isolation), or twice in different ways (determinism).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+};
+
+use gateway::model::Decision;
+use gateway_common::Verdict;
+use serde_json::json;
+use tests::{
+    differential::{BACKEND_MAC, BACKENDS, DifferentialHarness, Side, with_lab},
+    packet::{Packet, Transport},
+    random::Random,
+    scenario::{between, datagram, ip},
+};
+
+/// An endpoint, as the model knows it.
+#[derive(Clone, Debug)]
+struct Endpoint {
+    name: &'static str,
+    side: Side,
+    address: IpAddr,
+    service: &'static str,
+    /// The approval in force; each has another number.
+    approval: Option<u32>,
+}
+
+/// What a flow of the provider's side belongs to.
+#[derive(Clone, Copy, Debug)]
+struct ModelFlow {
+    endpoint: usize,
+    approval: u32,
+    client: SocketAddr,
+    destination: SocketAddr,
+}
+
+/// Both ends of a flow in the provider's network, and its protocol.
+type FiveTuple = (SocketAddr, SocketAddr, u8);
+
+struct Model {
+    endpoints: Vec<Endpoint>,
+    approvals: u32,
+    flows: HashMap<FiveTuple, ModelFlow>,
+    /// In the order in which they came, to choose from.
+    order: Vec<FiveTuple>,
+    backends: BTreeMap<&'static str, BTreeSet<IpAddr>>,
+    forwarded: usize,
+    rejected: usize,
+}
+
+/// Source NAT addresses, by service.
+const NAT: &[(&str, &str)] = &[
+    ("web", "10.1.0."),
+    ("every", "10.1.0.112"),
+    ("web6", "fd00:1::4"),
+];
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+impl Model {
+    fn new() -> Self {
+        let endpoint = |name, side, text, service, approved: bool| Endpoint {
+            name,
+            side,
+            address: address(text),
+            service,
+            approval: approved.then_some(0),
+        };
+        let endpoints = vec![
+            endpoint("a/web", Side::A, "10.0.0.100", "web", true),
+            endpoint("b/web", Side::B, "10.0.0.100", "web", true),
+            endpoint("a/pending", Side::A, "10.0.0.101", "web", false),
+            endpoint("a/every", Side::A, "10.0.0.104", "every", true),
+            endpoint("a/web6", Side::A, "fd00::100", "web6", true),
+            endpoint("b/web6", Side::B, "fd00::100", "web6", true),
+            endpoint("a/pending6", Side::A, "fd00::101", "web6", false),
+            endpoint("a/four-to-six", Side::A, "10.0.0.105", "web6", true),
+            endpoint("a/six-to-four", Side::A, "fd00::105", "web", true),
+        ];
+        let backend_addresses = BACKENDS.map(IpAddr::V4);
+        let backends = BTreeMap::from([
+            ("web", BTreeSet::from(backend_addresses)),
+            ("every", BTreeSet::from([backend_addresses[0]])),
+            (
+                "web6",
+                BTreeSet::from([address("fd00:1::10"), address("fd00:1::11")]),
+            ),
+        ]);
+        Self {
+            endpoints,
+            approvals: 0,
+            flows: HashMap::new(),
+            order: Vec::new(),
+            backends,
+            forwarded: 0,
+            rejected: 0,
+        }
+    }
+
+    /// A decision, or a change of a service's backends.
+    fn decide(&mut self, lab: &mut DifferentialHarness, random: &mut Random) {
+        if random.one_in(4) {
+            let one = json!([{ "address": BACKENDS[random.below(2)] }]);
+            let two = json!([{ "address": BACKENDS[0] }, { "address": BACKENDS[1] }]);
+            let backends = if random.one_in(2) { one } else { two };
+            lab.backends(&backends);
+            let list = backends.as_array().expect("a list");
+            let addresses = list
+                .iter()
+                .map(|b| address(b["address"].as_str().expect("text")));
+            self.backends.insert("web", addresses.collect());
+            return;
+        }
+        let endpoint = random.below(self.endpoints.len());
+        let endpoint = &mut self.endpoints[endpoint];
+        if endpoint.approval.is_some() {
+            lab.decide(endpoint.name, Decision::Reject);
+            endpoint.approval = None;
+        } else {
+            lab.decide(endpoint.name, Decision::Approve);
+            self.approvals += 1;
+            endpoint.approval = Some(self.approvals);
+        }
+    }
+
+    /// A packet of a consumer's client, to an address that may be an endpoint's.
+    fn consumer_sends(&mut self, lab: &mut DifferentialHarness, random: &mut Random) {
+        let number = random.below(self.endpoints.len());
+        let target = self.endpoints[number].clone();
+        // Now and then the wrong consumer asks.
+        let side = match (random.one_in(5), target.side) {
+            (true, Side::A) => Side::B,
+            (true, _) => Side::A,
+            (false, side) => side,
+        };
+        let host = u8::try_from(2 + random.below(4)).expect("few");
+        let client: IpAddr = match target.address {
+            IpAddr::V4(_) => [10, 0, 0, host].into(),
+            IpAddr::V6(_) => address(&format!("fd00::{host:x}")),
+        };
+        let client = SocketAddr::new(
+            client,
+            u16::try_from(40_000 + random.below(6)).expect("a port"),
+        );
+        let port = *random.pick(&[443, 443, 53, 53, 80]);
+        let destination = SocketAddr::new(target.address, port);
+        let packet = if port == 53 {
+            datagram(client, destination, b"question")
+        } else {
+            let segment = tests::scenario::segment_between(client, destination);
+            match random.below(4) {
+                0 | 1 => segment.syn(1_000),
+                2 => segment.ack(1_001, 5_001),
+                _ => segment.ack(1_001, 5_001).data(b"data"),
+            }
+        }
+        .at(side);
+        let out = lab.send(side, &packet);
+        if !matches!(out.verdict, Verdict::Redirect(_)) {
+            self.rejected += 1;
+            return;
+        }
+        let forwarded = out.forwarded(Side::Provider);
+        self.forwarded += 1;
+        let (number, endpoint) = self
+            .endpoints
+            .iter()
+            .enumerate()
+            .find(|(_, e)| e.side == side && e.address == target.address)
+            .unwrap_or_else(|| panic!("{side:?} has no endpoint {destination}:\n{packet}"));
+        let approval = endpoint
+            .approval
+            .unwrap_or_else(|| panic!("{} is not approved:\n{packet}", endpoint.name));
+        let ends = five_tuple(&forwarded.packet);
+        assert!(
+            self.backends[endpoint.service].contains(&ends.1.ip()),
+            "{} leads to {}",
+            endpoint.name,
+            ends.1
+        );
+        let (_, nat) = NAT
+            .iter()
+            .find(|(s, _)| *s == endpoint.service)
+            .expect("a service");
+        assert!(
+            ends.0.ip().to_string().starts_with(nat),
+            "{} from {}",
+            endpoint.name,
+            ends.0
+        );
+        let flow = ModelFlow {
+            endpoint: number,
+            approval,
+            client,
+            destination,
+        };
+        if let Some(old) = self.flows.insert(ends, flow) {
+            let same = (old.endpoint, old.client, old.destination) == (number, client, destination);
+            let over = self.endpoints[old.endpoint].approval != Some(old.approval);
+            assert!(
+                same || over,
+                "two flows share {ends:?}: {old:?} and {flow:?}"
+            );
+        } else {
+            self.order.push(ends);
+        }
+        // The same once more goes the same way.
+        let again = lab.send(side, &packet);
+        assert_eq!(again.frame, out.frame, "the same packet went another way");
+    }
+
+    /// A packet of a server's: an answer on a flow, or something else.
+    fn provider_sends(&mut self, lab: &mut DifferentialHarness, random: &mut Random) {
+        if self.order.is_empty() {
+            return;
+        }
+        let (mut nat, backend, protocol) = *random.pick(&self.order);
+        if random.one_in(5) {
+            nat.set_port(nat.port() ^ 4);
+        }
+        let packet = if protocol == 17 {
+            datagram(backend, nat, b"answer")
+        } else {
+            let segment = tests::scenario::segment_between(backend, nat);
+            match random.below(3) {
+                0 => segment.syn_ack(5_000, 1_001),
+                1 => segment.ack(5_001, 1_001),
+                _ => segment.ack(5_001, 1_001).data(b"data"),
+            }
+        }
+        .from(BACKEND_MAC);
+        let out = lab.send(Side::Provider, &packet);
+        if !matches!(out.verdict, Verdict::Redirect(_)) {
+            self.rejected += 1;
+            return;
+        }
+        self.forwarded += 1;
+        let flow = self
+            .flows
+            .get(&(nat, backend, protocol))
+            .unwrap_or_else(|| panic!("nobody asked for this:\n{packet}"));
+        let endpoint = &self.endpoints[flow.endpoint];
+        assert_eq!(
+            endpoint.approval,
+            Some(flow.approval),
+            "{} was cut since:\n{packet}",
+            endpoint.name
+        );
+        let forwarded = out.forwarded(endpoint.side);
+        let (source, destination, _) = five_tuple(&forwarded.packet);
+        assert_eq!((source, destination), (flow.destination, flow.client));
+    }
+
+    /// Something that nobody understands, from anywhere.
+    fn send_malformed(lab: &mut DifferentialHarness, random: &mut Random) {
+        let side = *random.pick(&[Side::A, Side::B, Side::Provider]);
+        let (from, to) = (address("10.0.0.5"), address("10.0.0.100"));
+        let bytes = (0..random.below(60))
+            .map(|_| random.next_u64().to_le_bytes()[0])
+            .collect();
+        let protocol = *random.pick(&[1, 6, 17, 58, 132]);
+        let packet = between(from, to, Transport::Other(protocol, bytes)).at(side);
+        let mut frame = packet.bytes(false);
+        let at = random.below(frame.len());
+        frame[at] ^= 1 << random.below(8);
+        lab.send_bytes(side, &frame);
+    }
+}
+
+/// Both ends of a packet, and its protocol.
+fn five_tuple(packet: &Packet) -> FiveTuple {
+    let (source, destination, transport) = ip(packet);
+    let (from, to, protocol) = match transport {
+        Transport::Tcp(tcp) => (tcp.source, tcp.destination, 6),
+        Transport::Udp(udp) => (udp.source, udp.destination, 17),
+        other => panic!("no ports: {other:?}"),
+    };
+    ((source, from).into(), (destination, to).into(), protocol)
+}
+
+#[test]
+fn what_may_never_happen_does_not_happen() {
+    with_lab(|lab| {
+        for seed in 1..=4 {
+            lab.reset();
+            let mut random = Random::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+            let mut model = Model::new();
+            for _ in 0..700 {
+                match random.below(20) {
+                    0 => model.decide(lab, &mut random),
+                    1 => {
+                        let up = random.one_in(2);
+                        lab.reachable(BACKENDS[random.below(2)], up);
+                    }
+                    2 => Model::send_malformed(lab, &mut random),
+                    3..=11 => model.consumer_sends(lab, &mut random),
+                    _ => model.provider_sends(lab, &mut random),
+                }
+            }
+            // It was a test: much crossed, and much did not.
+            assert!(
+                model.forwarded > 100 && model.rejected > 100,
+                "{} {}",
+                model.forwarded,
+                model.rejected
+            );
+        }
+    });
+}

@@ -1,0 +1,88 @@
+//! Nonsense: packets with bytes changed, cut or added at random. Both worlds must agree about each,
+//! and nothing may be forwarded but what an endpoint's consumer or a flow's backend sent.
+
+use gateway_common::Verdict;
+use tests::{
+    differential::{
+        BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT, ENDPOINT_V6, HTTPS, Side, icmp,
+        icmp_v6, solicitation, tcp, tcp_v6, udp, udp_v6, who_has, with_lab,
+    },
+    packet::{Content, Packet},
+    random::Random,
+};
+
+/// Packets that make sense, of every kind that is told apart.
+fn valid_packets() -> Vec<Packet> {
+    let (client, client_v6) = ((CLIENT, 40_000), (CLIENT_V6, 40_000));
+    let (web, web_v6) = ((ENDPOINT, HTTPS), (ENDPOINT_V6, HTTPS));
+    let extended = |number: u8| {
+        tcp_v6(client_v6, web_v6)
+            .syn(1)
+            .with_v6(|ip| ip.extensions = vec![(0, vec![0; 8]), (number, vec![0; 8])])
+    };
+    vec![
+        tcp(client, web).syn(1),
+        tcp(client, web).ack(2, 2).data(b"some data"),
+        udp(client, (ENDPOINT, DNS), b"question"),
+        icmp(CLIENT, ENDPOINT, 8, 0, b"1234ping"),
+        who_has(ENDPOINT, (CLIENT_MAC, CLIENT)),
+        tcp_v6(client_v6, web_v6).syn(1),
+        tcp_v6(client_v6, web_v6).ack(2, 2).data(b"some data"),
+        udp_v6(client_v6, (ENDPOINT_V6, DNS), b"question"),
+        icmp_v6(CLIENT_V6, ENDPOINT_V6, 128, b"1234ping"),
+        solicitation(ENDPOINT_V6, CLIENT_V6),
+        extended(60),
+        extended(44),
+    ]
+}
+
+#[test]
+fn both_worlds_agree_about_nonsense() {
+    const ROUNDS: usize = 10_000;
+    let forwarded = with_lab(|lab| {
+        let mut numbers = Random::new(0x2545_f491_4f6c_dd1d);
+        let packets = valid_packets();
+        let mut forwarded = 0;
+        for _ in 0..ROUNDS {
+            let side = [Side::A, Side::B, Side::Provider][numbers.below(3)];
+            let mut packet = packets[numbers.below(packets.len())].clone();
+            if !matches!(packet.content, Content::Arp(_)) && packet.to == Side::A.mac() {
+                packet = packet.at(side);
+            }
+            if side == Side::Provider {
+                packet = packet.from(BACKEND_MAC);
+            }
+            let mut frame = packet.bytes(numbers.below(4) == 0);
+            for _ in 0..numbers.below(4) {
+                let offset = numbers.below(frame.len());
+                frame[offset] = match numbers.below(3) {
+                    0 => numbers.byte(),
+                    1 => 0,
+                    _ => frame[offset] ^ (1 << numbers.below(8)),
+                };
+            }
+            match numbers.below(8) {
+                0 => frame.truncate(14 + numbers.below(frame.len() - 14)),
+                1 => frame.resize(frame.len() + numbers.below(40), 0xff),
+                _ => {}
+            }
+            let outcome = lab.send_bytes(side, &frame);
+            if let Verdict::Redirect(_) = outcome.verdict {
+                forwarded += 1;
+                // The provider has no flow to answer, so all that goes anywhere is a consumer's.
+                assert_ne!(side, Side::Provider, "{frame:02x?}");
+                let destination = match frame[12..14] {
+                    [0x08, 0x00] => frame[30..34] == ENDPOINT.octets(),
+                    _ => frame[38..54] == ENDPOINT_V6.octets(),
+                };
+                assert!(destination, "to no endpoint: {frame:02x?}");
+            }
+        }
+        forwarded
+    });
+    // It is no test if next to nothing, or everything, is nonsense enough.
+    assert!(
+        (ROUNDS / 20..ROUNDS).contains(&forwarded),
+        "{forwarded} of {ROUNDS} forwarded"
+    );
+}

@@ -1,0 +1,422 @@
+//! Who may not, and what he is told.
+
+use std::net::Ipv4Addr;
+
+use gateway_common::{DropReason, Verdict, flow::Table, maps::Statistic};
+use serde_json::json;
+use tests::{
+    differential::{
+        BACKEND_MAC, BACKENDS, CLIENT, DifferentialHarness, NO_BACKENDS_ENDPOINT, ENDPOINT, ALL_PORTS_ENDPOINT, HTTPS, NAT,
+        PENDING, DROPPING_ENDPOINT, Side, icmp, tcp, udp,
+    },
+    packet::{
+        Packet,
+        flag::{ACK, FIN, RST, SYN},
+    },
+};
+
+use crate::{Case, run_cases};
+
+const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
+const WEB: (Ipv4Addr, u16) = (ENDPOINT, HTTPS);
+
+const ROWS: &[Case] = &[
+    (
+        "a connection that waits for approval carries nothing",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
+            lab.send(Side::A, &syn)
+                .reset(DropReason::ConnectionNotApproved);
+            let datagram = udp(CLIENT_SOCKET, (PENDING, 53), b"question");
+            let error = lab
+                .send(Side::A, &datagram)
+                .error(DropReason::ConnectionNotApproved);
+            assert_eq!((error.kind, error.source), ((3, 13), PENDING.into()));
+            error.about(&datagram);
+            assert_eq!(
+                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (0, 0)
+            );
+        },
+    ),
+    (
+        "one that waits says nothing to who can't have asked",
+        |lab| {
+            let group = (Ipv4Addr::new(224, 0, 0, 1), 40_000);
+            let syn = tcp(group, (PENDING, HTTPS)).syn(1);
+            lab.send(Side::A, &syn).dropped(DropReason::MartianSource);
+            let mut syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
+            syn.from[0] |= 1;
+            lab.send(Side::A, &syn).dropped(DropReason::MartianSource);
+        },
+    ),
+    ("one that waits for a silent service says nothing", |lab| {
+        lab.change_service(|spec| spec["no_flow"] = "drop".into());
+        let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
+        lab.send(Side::A, &syn)
+            .dropped(DropReason::ConnectionNotApproved);
+    }),
+    ("the reset of a SYN acknowledges it (RFC 9293)", |lab| {
+        let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1_000);
+        let reset = lab
+            .send(Side::A, &syn)
+            .reset(DropReason::ConnectionNotApproved);
+        assert_eq!(
+            (reset.flags, reset.sequence, reset.acknowledgement),
+            (RST | ACK, 0, 1_001)
+        );
+        assert_eq!((reset.source, reset.destination), (HTTPS, 40_000));
+    }),
+    (
+        "the reset of a SYN with data acknowledges that as well",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS))
+                .syn(1_000)
+                .data(b"fast open");
+            let reset = lab
+                .send(Side::A, &syn)
+                .reset(DropReason::ConnectionNotApproved);
+            assert_eq!(reset.acknowledgement, 1_010);
+        },
+    ),
+    (
+        "the reset of an acknowledgement stands where the peer expects it",
+        |lab| {
+            let stray = tcp(CLIENT_SOCKET, WEB).ack(77, 4_711);
+            let reset = lab.send(Side::A, &stray).reset(DropReason::NoFlow);
+            assert_eq!(
+                (reset.flags, reset.sequence, reset.acknowledgement),
+                (RST, 4_711, 0)
+            );
+        },
+    ),
+    (
+        "the reset of a long segment carries none of its bytes",
+        |lab| {
+            let stray = tcp(CLIENT_SOCKET, WEB).ack(77, 4_711).data(&[0xee; 1_000]);
+            let out = lab.send(Side::A, &stray);
+            out.reset(DropReason::NoFlow);
+            assert_eq!(out.frame.len(), 60);
+            assert!(!out.frame.contains(&0xee), "{:02x?}", out.frame);
+        },
+    ),
+    ("a reset is never answered with one", |lab| {
+        for flags in [RST, RST | ACK] {
+            let reset = tcp(CLIENT_SOCKET, WEB).flags(flags, 1, 1);
+            lab.send(Side::A, &reset).dropped(DropReason::NoFlow);
+        }
+    }),
+    ("only a SYN alone opens a flow", |lab| {
+        for flags in [0, ACK, FIN, SYN | ACK, SYN | FIN, FIN | ACK] {
+            let segment = tcp(CLIENT_SOCKET, WEB).flags(flags, 1, 1);
+            lab.send(Side::A, &segment).reset(DropReason::NoFlow);
+        }
+        assert_eq!(lab.flows(Table::HalfOpen), 0);
+    }),
+    ("a port that is not offered is refused", |lab| {
+        for port in [1, 80, 442, 444, 8_443, 65_535] {
+            let syn = tcp(CLIENT_SOCKET, (ENDPOINT, port)).syn(1);
+            lab.send(Side::A, &syn).reset(DropReason::PortNotOffered);
+        }
+    }),
+    (
+        "a port that is offered by UDP is not offered by TCP",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (ENDPOINT, 53)).syn(1);
+            lab.send(Side::A, &syn).reset(DropReason::PortNotOffered);
+        },
+    ),
+    ("port 0 is no wildcard for the client", |lab| {
+        lab.send(Side::A, &tcp(CLIENT_SOCKET, (ENDPOINT, 0)).syn(1))
+            .reset(DropReason::PortNotOffered);
+    }),
+    ("a consumer can't reach a backend", |lab| {
+        for address in BACKENDS {
+            let syn = tcp(CLIENT_SOCKET, (address, 8_443)).syn(1);
+            lab.send(Side::A, &syn).dropped(DropReason::NoSuchEndpoint);
+        }
+    }),
+    ("a consumer can't reach a source NAT address", |lab| {
+        lab.send(Side::A, &tcp(CLIENT_SOCKET, (NAT, 2_000)).syn(1))
+            .dropped(DropReason::NoSuchEndpoint);
+        lab.send(Side::A, &icmp(CLIENT, NAT, 8, 0, &[0; 4]))
+            .dropped(DropReason::NoSuchEndpoint);
+    }),
+    ("a consumer can't reach the host", |lab| {
+        let host = Ipv4Addr::new(10, 0, 0, 1);
+        lab.send(Side::A, &tcp(CLIENT_SOCKET, (host, 22)).syn(1))
+            .dropped(DropReason::NoSuchEndpoint);
+        lab.send(Side::A, &udp(CLIENT_SOCKET, (host, 53), b"x"))
+            .dropped(DropReason::NoSuchEndpoint);
+    }),
+    (
+        "a consumer can't reach another consumer's endpoint",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (ALL_PORTS_ENDPOINT, HTTPS)).syn(1).at(Side::B);
+            lab.send(Side::B, &syn).dropped(DropReason::NoSuchEndpoint);
+        },
+    ),
+    ("a provider can't open a connection to a consumer", |lab| {
+        let syn = tcp((BACKENDS[0], 8_443), (NAT, 2_000))
+            .syn(1)
+            .from(BACKEND_MAC);
+        lab.send(Side::Provider, &syn).reset(DropReason::NoFlow);
+        let datagram = udp((BACKENDS[0], 53), (NAT, 2_000), b"x").from(BACKEND_MAC);
+        let error = lab
+            .send(Side::Provider, &datagram)
+            .error(DropReason::NoFlow);
+        assert_eq!((error.kind, error.source), ((3, 3), NAT.into()));
+    }),
+    (
+        "what a backend sends to others passes to the host, untouched",
+        |lab| {
+            let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
+                .ack(1, 1)
+                .from(BACKEND_MAC);
+            lab.send(Side::Provider, &packet).passed(&packet);
+        },
+    ),
+    ("in an isolated provider's network it does not", |lab| {
+        lab.change_network("shop/net", |network| network["isolated"] = true.into());
+        let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
+            .ack(1, 1)
+            .from(BACKEND_MAC);
+        lab.send(Side::Provider, &packet)
+            .dropped(DropReason::NoSuchEndpoint);
+    }),
+    ("sources that no host can have open nothing", |lab| {
+        for source in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "127.0.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+        ] {
+            let source = (source.parse().expect("an address"), 40_000);
+            lab.send(Side::A, &tcp(source, WEB).syn(1))
+                .dropped(DropReason::MartianSource);
+            lab.send(Side::A, &udp(source, WEB, b"x"))
+                .dropped(DropReason::MartianSource);
+        }
+    }),
+    ("an endpoint does not talk to itself", |lab| {
+        let syn = tcp((ENDPOINT, 40_000), WEB).syn(1);
+        lab.send(Side::A, &syn).dropped(DropReason::MartianSource);
+    }),
+    ("a frame from a group of stations opens nothing", |lab| {
+        let syn = tcp(CLIENT_SOCKET, WEB).syn(1).from([1, 0, 94, 0, 0, 1]);
+        lab.send(Side::A, &syn).dropped(DropReason::MartianSource);
+    }),
+    ("without a backend a connection is refused at once", |lab| {
+        let syn = tcp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, HTTPS)).syn(1);
+        lab.send(Side::A, &syn).reset(DropReason::NoBackend);
+        let datagram = udp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, 53), b"x");
+        let error = lab.send(Side::A, &datagram).error(DropReason::NoBackend);
+        assert_eq!((error.kind, error.source), ((3, 1), NO_BACKENDS_ENDPOINT.into()));
+    }),
+    (
+        "or met with silence, where the provider wants that",
+        |lab| {
+            let syn = tcp(CLIENT_SOCKET, (DROPPING_ENDPOINT, HTTPS)).syn(1);
+            lab.send(Side::A, &syn).dropped(DropReason::NoBackend);
+        },
+    ),
+    ("backends that do not answer ARP take no flows", |lab| {
+        for backend in BACKENDS {
+            lab.reachable(backend, false);
+        }
+        lab.send(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1))
+            .reset(DropReason::NoBackend);
+    }),
+    ("one of two that does not leaves the other", |lab| {
+        lab.reachable(BACKENDS[0], false);
+        for port in 40_000..40_020 {
+            let out = lab.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
+            let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+            assert_eq!(backend, BACKENDS[1]);
+        }
+    }),
+    ("a flow to a backend that is lost waits for it", |lab| {
+        let flow = lab.connect(40_000);
+        for backend in BACKENDS {
+            lab.reachable(backend, false);
+        }
+        lab.send(Side::A, &flow.from_client())
+            .dropped(DropReason::NoBackend);
+        for backend in BACKENDS {
+            lab.reachable(backend, true);
+        }
+        lab.send(Side::A, &flow.from_client())
+            .forwarded(Side::Provider);
+    }),
+    ("a flow to a backend that was removed is reset", |lab| {
+        let flow = lab.connect(40_000);
+        let left: Vec<_> = BACKENDS
+            .iter()
+            .filter(|address| **address != flow.backend.0)
+            .collect();
+        lab.backends(&json!([{ "address": left[0] }]));
+        lab.send(Side::A, &flow.from_client())
+            .reset(DropReason::BackendRemoved);
+        let again = lab.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9));
+        let (_, (backend, _)) = again.forwarded(Side::Provider).sockets();
+        assert_eq!(backend, *left[0]);
+    }),
+    (
+        "a UDP flow to a backend that was removed finds another",
+        |lab| {
+            let question = udp(CLIENT_SOCKET, (ENDPOINT, 53), b"question");
+            let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+            let (_, (first, _)) = out.sockets();
+            let left: Vec<_> = BACKENDS
+                .iter()
+                .filter(|address| **address != first)
+                .collect();
+            lab.backends(&json!([{ "address": left[0] }]));
+            let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+            let (_, (second, _)) = out.sockets();
+            assert_eq!(second, *left[0]);
+        },
+    ),
+    (
+        "a draining backend keeps its flows and takes no new ones",
+        |lab| {
+            let flow = lab.connect(40_000);
+            let drained = flow.backend.0;
+            let backends: Vec<_> = BACKENDS
+                .iter()
+                .map(|address| json!({ "address": address, "drain": *address == drained }))
+                .collect();
+            lab.backends(&json!(backends));
+            lab.send(Side::A, &flow.from_client())
+                .forwarded(Side::Provider)
+                .between(flow.nat, flow.backend);
+            for port in 41_000..41_020 {
+                let out = lab.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
+                let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+                assert_ne!(backend, drained);
+            }
+        },
+    ),
+    (
+        "with the provider's interface gone, a flow is dropped and new ones are refused",
+        |lab| {
+            let flow = lab.connect(40_000);
+            lab.interface(Side::Provider, false);
+            lab.send(Side::A, &flow.from_client())
+                .dropped(DropReason::NoBackend);
+            lab.send(Side::A, &tcp((CLIENT, 41_000), WEB).syn(1))
+                .reset(DropReason::NoBackend);
+            lab.interface(Side::Provider, true);
+            lab.send(Side::A, &flow.from_client())
+                .forwarded(Side::Provider);
+        },
+    ),
+    (
+        "with the consumer's interface gone, answers are dropped",
+        |lab| {
+            let flow = lab.connect(40_000);
+            lab.interface(Side::A, false);
+            lab.send(Side::Provider, &flow.from_backend())
+                .dropped(DropReason::EgressUnavailable);
+            lab.interface(Side::A, true);
+            lab.send(Side::Provider, &flow.from_backend())
+                .forwarded(Side::A);
+        },
+    ),
+    (
+        "a flood is not answered by a flood: so many refusals a second, and no more",
+        |lab| {
+            // Ten a second, in a world whose clock is set.
+            lab.native().reject_cost = 100_000_000;
+            let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1);
+            let answered = |lab: &mut DifferentialHarness| -> usize {
+                let verdicts = (0..40).map(|_| lab.send_native(Side::A, &stray));
+                let resets = verdicts.filter(|verdict| {
+                    let (reset, silent) = (
+                        matches!(verdict, Verdict::TcpReset(DropReason::NoFlow, _)),
+                        matches!(verdict, Verdict::Drop(DropReason::NoFlow, _)),
+                    );
+                    assert!(reset || silent, "{verdict:?}");
+                    reset
+                });
+                resets.count()
+            };
+            assert_eq!(answered(lab), 10, "a second's worth at once");
+            assert_eq!(answered(lab), 0, "and no more in that moment");
+            lab.native().extra_nanoseconds += 300_000_000;
+            assert_eq!(answered(lab), 3, "then as time goes by");
+            lab.native().extra_nanoseconds += 60_000_000_000;
+            assert_eq!(answered(lab), 10, "and never more than a second's worth");
+            let suppressed = lab.native().statistics[&Statistic::RejectsSuppressed];
+            assert_eq!(suppressed, 4 * 40 - 23);
+        },
+    ),
+    // What the kernel can't be made to do, or only in a moment that can't be met, is shown natively.
+    ("what the helpers do not cut down is dropped", |lab| {
+        lab.native().helpers_fail = true;
+        let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1).data(&[7; 100]);
+        expect_native_reject(lab, &stray, DropReason::BufferAdjustFailed);
+        let elsewhere = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"x");
+        expect_native_reject(lab, &elsewhere, DropReason::BufferAdjustFailed);
+    }),
+    (
+        "a checksum that the helpers do not complete drops the packet",
+        |lab| {
+            lab.native().helpers_fail = true;
+            let syn = tcp(CLIENT_SOCKET, WEB).syn(1).bytes(true);
+            let verdict = lab.send_native_bytes(Side::A, &syn);
+            assert!(
+                matches!(verdict, Verdict::Drop(DropReason::ChecksumOffloadFailed, _)),
+                "{verdict:?}"
+            );
+        },
+    ),
+    (
+        "a backend's slot that was given to another resource takes no flow",
+        |lab| {
+            for backend in lab.native().backends.values_mut() {
+                backend.resource ^= 1;
+            }
+            expect_native_reject(lab, &tcp(CLIENT_SOCKET, WEB).syn(1), DropReason::ConfigRace);
+        },
+    ),
+    (
+        "a source NAT address that was given to another service is not used",
+        |lab| {
+            for nat in lab.native().nat_addresses.values_mut() {
+                nat.service ^= 1;
+            }
+            expect_native_reject(lab, &tcp(CLIENT_SOCKET, WEB).syn(1), DropReason::ConfigRace);
+        },
+    ),
+    (
+        "without a source NAT address of the backend's family nothing goes there",
+        |lab| {
+            for port in lab.native().ports.values_mut() {
+                port.nat_size_v4 = 0;
+            }
+            let verdict = lab.send_native(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1));
+            assert!(
+                matches!(verdict, Verdict::TcpReset(DropReason::FamilyMismatch, _)),
+                "{verdict:?}"
+            );
+        },
+    ),
+];
+
+/// The native stages drop the packet for this reason.
+#[track_caller]
+fn expect_native_reject(lab: &mut DifferentialHarness, packet: &Packet, reason: DropReason) {
+    let verdict = lab.send_native(Side::A, packet);
+    assert!(
+        matches!(verdict, Verdict::Drop(found, _) if found == reason),
+        "{verdict:?}, not dropped for {reason:?}"
+    );
+}
+
+#[test]
+fn who_may_not_is_told() {
+    run_cases(ROWS);
+}

@@ -1,0 +1,322 @@
+//! Special-purpose addresses, as sources and as destinations, in packets and in what asks for addresses.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use gateway_common::DropReason;
+use tests::{
+    differential::{
+        BACKEND_MAC, BACKENDS, BACKENDS_V6, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness,
+        ENDPOINT, ENDPOINT_V6, NAT46_ENDPOINT, HTTPS, NAT, PENDING, NAT64_ENDPOINT, Side, icmp_v6,
+        solicitation, tcp, tcp_v6, who_has,
+    },
+    packet::{Content, Packet, Transport},
+    scenario::{between, datagram, error, ip, segment_between},
+};
+
+use crate::{Case, run_cases};
+
+/// What becomes of packets from an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// It opens flows, and is answered.
+    Host,
+    /// It is answered on its link, and opens nothing.
+    OnLink,
+    /// It is no source.
+    Nobody,
+}
+
+/// Addresses of the registries (RFC 6890), by what becomes of packets from them.
+const SOURCES: &[(&str, Source)] = &[
+    ("0.0.0.0", Source::Nobody),
+    ("0.1.2.3", Source::Nobody),
+    ("127.0.0.1", Source::Nobody),
+    ("127.255.255.254", Source::Nobody),
+    ("169.254.7.7", Source::OnLink),
+    ("224.0.0.1", Source::Nobody),
+    ("239.255.255.250", Source::Nobody),
+    ("240.0.0.1", Source::Nobody),
+    ("255.255.255.255", Source::Nobody),
+    ("10.0.0.100", Source::Nobody),
+    ("10.0.0.5", Source::Host),
+    ("10.0.0.255", Source::Host),
+    ("100.64.0.1", Source::Host),
+    ("172.16.0.1", Source::Host),
+    ("192.0.0.9", Source::Host),
+    ("192.0.2.1", Source::Host),
+    ("192.168.0.1", Source::Host),
+    ("198.18.0.1", Source::Host),
+    ("203.0.113.1", Source::Host),
+    ("::", Source::Nobody),
+    ("::1", Source::Nobody),
+    ("::10.0.0.5", Source::Nobody),
+    ("fe80::7", Source::OnLink),
+    ("febf::7", Source::OnLink),
+    ("ff02::1", Source::Nobody),
+    ("ff0e::1", Source::Nobody),
+    ("fd00::100", Source::Nobody),
+    ("fd00::5", Source::Host),
+    ("2001:db8::5", Source::Host),
+    ("2002:a00:5::1", Source::Host),
+    ("64:ff9b::a00:5", Source::Host),
+    ("100::1", Source::Host),
+    ("fec0::1", Source::Host),
+];
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn mapped(address: Ipv4Addr) -> Ipv6Addr {
+    address.to_ipv6_mapped()
+}
+
+/// The endpoint of the address' family.
+fn endpoint(source: IpAddr) -> IpAddr {
+    if source.is_ipv4() {
+        ENDPOINT.into()
+    } else {
+        ENDPOINT_V6.into()
+    }
+}
+
+fn echo(source: IpAddr, destination: IpAddr) -> Packet {
+    let kind = if source.is_ipv4() { 8 } else { 128 };
+    between(source, destination, Transport::Icmp(kind, 0, vec![0; 16]))
+}
+
+/// Segments, datagrams and messages of every kind between two IPv6 addresses.
+fn one_packet_per_kind(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<Packet> {
+    let (from, to) = ((source, 40_000), (destination, HTTPS));
+    let segment = tcp_v6(from, to);
+    let datagram = datagram(
+        (IpAddr::V6(source), 40_000).into(),
+        (IpAddr::V6(destination), 53).into(),
+        &[7; 2_000],
+    );
+    let mut kinds = vec![
+        segment.clone().syn(1),
+        segment.clone().ack(1_001, 5_001).data(b"data"),
+        segment.flags(tests::packet::flag::RST, 1_001, 0),
+        datagram.clone(),
+        echo(source.into(), destination.into()),
+        icmp_v6(source, destination, 129, &[0; 8]),
+        icmp_v6(source, destination, 1, &[0; 100]),
+    ];
+    kinds.extend(datagram.fragments(1_000, 7));
+    kinds
+}
+
+/// Opens a connection from the client to the endpoint; returns the ends in the provider's network.
+fn open(lab: &mut DifferentialHarness, source: IpAddr, endpoint: IpAddr) -> Packet {
+    let syn = segment_between((source, 40_000).into(), (endpoint, HTTPS).into()).syn(1);
+    lab.send(Side::A, &syn).forwarded(Side::Provider).packet
+}
+
+const ROWS: &[Case] = &[
+    (
+        "every special address is refused or taken as a source",
+        |lab| {
+            for (text, expected) in SOURCES {
+                let source = address(text);
+                let endpoint = endpoint(source);
+                let from = (source, 40_000).into();
+                let syn = segment_between(from, (endpoint, HTTPS).into()).syn(1);
+                let question = datagram(from, (endpoint, 53).into(), b"question");
+                for packet in [syn, question] {
+                    let outcome = lab.send(Side::A, &packet);
+                    if *expected == Source::Host {
+                        outcome.forwarded(Side::Provider);
+                    } else {
+                        outcome.dropped(DropReason::MartianSource);
+                    }
+                }
+                let outcome = lab.send(Side::A, &echo(source, endpoint));
+                if *expected == Source::Nobody {
+                    outcome.dropped(DropReason::MartianSource);
+                } else {
+                    outcome.replied();
+                }
+            }
+        },
+    ),
+    (
+        "an endpoint that waits for approval tells them nothing",
+        |lab| {
+            for (text, expected) in SOURCES {
+                let IpAddr::V4(source) = address(text) else {
+                    continue;
+                };
+                let outcome = lab.send(Side::A, &tcp((source, 40_000), (PENDING, HTTPS)).syn(1));
+                if *expected == Source::Host || source == ENDPOINT {
+                    outcome.reset(DropReason::ConnectionNotApproved);
+                } else {
+                    outcome.dropped(DropReason::MartianSource);
+                }
+            }
+        },
+    ),
+    (
+        "every special address is answered or not where it asks for an address",
+        |lab| {
+            for (text, expected) in SOURCES {
+                let asker = address(text);
+                let question = match asker {
+                    IpAddr::V4(asker) => who_has(ENDPOINT, (CLIENT_MAC, asker)),
+                    IpAddr::V6(asker) => solicitation(ENDPOINT_V6, asker),
+                };
+                let outcome = lab.send(Side::A, &question);
+                if asker.is_unspecified() {
+                    // A probe: the address is defended.
+                    outcome.replied();
+                } else if asker == endpoint(asker) && asker.is_ipv4() {
+                    outcome.dropped(DropReason::AddressConflict);
+                } else if *expected == Source::Nobody {
+                    outcome.dropped(DropReason::MartianSource);
+                } else {
+                    outcome.replied();
+                }
+            }
+        },
+    ),
+    (
+        "an error from an address that no host can have is not believed",
+        |lab| {
+            for family in [true, false] {
+                let (client, endpoint) = if family {
+                    (IpAddr::V4(CLIENT), IpAddr::V4(ENDPOINT))
+                } else {
+                    (CLIENT_V6.into(), ENDPOINT_V6.into())
+                };
+                let left = open(lab, client, endpoint);
+                let nat = ip(&left).0;
+                let kind = if family { (11, 0) } else { (3, 0) };
+                for (text, expected) in SOURCES {
+                    let source = address(text);
+                    if source.is_ipv4() != family {
+                        continue;
+                    }
+                    let error = error(source, nat, kind, 0, &left, 100).from(BACKEND_MAC);
+                    let outcome = lab.send(Side::Provider, &error);
+                    // An endpoint's address is a host's in the provider's network.
+                    if *expected == Source::Nobody && source != endpoint {
+                        outcome.dropped(DropReason::MartianSource);
+                    } else {
+                        outcome.forwarded(Side::A);
+                    }
+                }
+            }
+        },
+    ),
+    ("no special address is a destination", |lab| {
+        for (text, _) in SOURCES {
+            let destination = address(text);
+            let client = if destination.is_ipv4() {
+                IpAddr::V4(CLIENT)
+            } else {
+                CLIENT_V6.into()
+            };
+            if destination == endpoint(destination) {
+                continue;
+            }
+            let (from, to) = ((client, 40_000).into(), (destination, HTTPS).into());
+            for packet in [
+                segment_between(from, to).syn(1),
+                segment_between(from, to).ack(1, 1),
+                datagram(from, to, b"question"),
+                echo(client, destination),
+            ] {
+                lab.send(Side::A, &packet)
+                    .dropped(DropReason::NoSuchEndpoint);
+            }
+        }
+    }),
+    ("IPv4-mapped addresses are on no wire", |lab| {
+        // Flows between the families have mapped addresses in the table of IPv6's.
+        open(lab, CLIENT.into(), NAT46_ENDPOINT.into());
+        let four = open(lab, CLIENT_V6.into(), NAT64_ENDPOINT.into());
+        open(lab, CLIENT.into(), ENDPOINT.into());
+        let (nat, backend, _) = ip(&four);
+        let (IpAddr::V4(nat), IpAddr::V4(backend)) = (nat, backend) else {
+            panic!("a backend of IPv4");
+        };
+        let client = mapped(CLIENT);
+        for destination in [ENDPOINT, PENDING, NAT46_ENDPOINT, Ipv4Addr::new(10, 0, 0, 200)] {
+            for source in [client, CLIENT_V6, mapped(destination)] {
+                for packet in one_packet_per_kind(source, mapped(destination)) {
+                    lab.send(Side::A, &packet)
+                        .dropped(DropReason::MappedAddress);
+                }
+            }
+        }
+        for packet in one_packet_per_kind(client, ENDPOINT_V6) {
+            lab.send(Side::A, &packet)
+                .dropped(DropReason::MappedAddress);
+        }
+        // The network is not isolated, and still nobody has such a packet.
+        for (source, destination) in [
+            (mapped(backend), mapped(nat)),
+            (BACKENDS_V6[0], mapped(NAT)),
+            (mapped(BACKENDS[0]), mapped(Ipv4Addr::new(10, 1, 0, 1))),
+        ] {
+            for packet in one_packet_per_kind(source, destination) {
+                lab.send(Side::Provider, &packet.from(BACKEND_MAC))
+                    .dropped(DropReason::MappedAddress);
+            }
+        }
+        let port = match ip(&four).2 {
+            Transport::Tcp(tcp) => tcp.source,
+            other => panic!("{other:?}"),
+        };
+        let answer = tcp_v6((mapped(backend), 8_443), (mapped(nat), port));
+        let answer = answer.syn_ack(5_000, 2).from(BACKEND_MAC);
+        lab.send(Side::Provider, &answer)
+            .dropped(DropReason::MappedAddress);
+    }),
+    ("neighbour discovery knows no IPv4-mapped address", |lab| {
+        for target in [ENDPOINT, PENDING, Ipv4Addr::new(10, 0, 0, 200)] {
+            for source in [CLIENT_V6, Ipv6Addr::UNSPECIFIED] {
+                lab.send(Side::A, &solicitation(mapped(target), source))
+                    .dropped(DropReason::MappedAddress);
+            }
+            lab.send(Side::A, &solicitation(ENDPOINT_V6, mapped(CLIENT)))
+                .dropped(DropReason::MappedAddress);
+            // An advertisement of one claims nothing.
+            let mut claim = vec![0x20, 0, 0, 0];
+            claim.extend(mapped(target).octets());
+            let group = "ff02::1".parse().expect("an address");
+            let claim = icmp_v6(CLIENT_V6, group, 136, &claim).with_v6(|ip| ip.hop_limit = 255);
+            let claim = Packet {
+                to: [0x33, 0x33, 0, 0, 0, 1],
+                ..claim
+            };
+            lab.send(Side::A, &claim).dropped(DropReason::MappedAddress);
+        }
+        assert_eq!(lab.conflicts(), []);
+    }),
+    (
+        "an error about an IPv4-mapped address goes nowhere",
+        |lab| {
+            let left = open(lab, CLIENT_V6.into(), ENDPOINT_V6.into());
+            let (nat, backend, _) = ip(&left);
+            for change in [true, false] {
+                let mut about = left.clone();
+                if let Content::Ipv6(ip) = &mut about.content {
+                    if change {
+                        ip.destination = mapped(BACKENDS[0]);
+                    } else {
+                        ip.source = mapped(NAT);
+                    }
+                }
+                let error = error(backend, nat, (1, 4), 0, &about, 500).from(BACKEND_MAC);
+                lab.send(Side::Provider, &error)
+                    .dropped(DropReason::MappedAddress);
+            }
+        },
+    ),
+];
+
+#[test]
+fn special_addresses_are_refused_or_taken() {
+    run_cases(ROWS);
+}

@@ -1,0 +1,402 @@
+//! `cargo xtask bench scale`: what the control plane costs with many tenants, services and endpoints, and
+//! with few, in the same run.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value, json};
+
+use crate::{
+    run::{is_root, print_step, run_silently},
+    reachability_probe::{Host, ReachabilityProbe},
+    workspace,
+};
+
+/// How often a change is made, to see what one costs.
+const CHANGES: usize = 200;
+
+/// How much there is.
+#[derive(Clone, Copy)]
+struct WorkloadSize {
+    /// With a network and a service each; at least two.
+    tenants: u32,
+    /// Of all of them, one after the other; each leads to the service of the next tenant, of the one
+    /// behind that, and so on.
+    endpoints: u32,
+}
+
+impl WorkloadSize {
+    /// What is measured: one endpoint, and many with these tenants and a tenth of them.
+    fn all(tenants: u32) -> Vec<Self> {
+        let one = Self {
+            tenants: 2,
+            endpoints: 1,
+        };
+        let many = [tenants / 10, tenants]
+            .into_iter()
+            .filter(|tenants| *tenants >= 10);
+        let many = many.map(|tenants| Self {
+            tenants,
+            endpoints: tenants * 10,
+        });
+        std::iter::once(one).chain(many).collect()
+    }
+}
+
+/// What it costs.
+struct Costs {
+    size: WorkloadSize,
+    apply: Duration,
+    /// Of an endpoint that is created, and of its deletion: the middle one, and the one of a hundred.
+    create: [Duration; 2],
+    delete: [Duration; 2],
+    approve: [Duration; 2],
+    /// From the approval's call to the first packet at the provider's host.
+    first_packet: [Duration; 2],
+    reject: [Duration; 2],
+    start: Duration,
+    start_in_kernel: Duration,
+    memory: u64,
+}
+
+/// Measures, and prints a table.
+///
+/// # Errors
+/// When the agent does not do as it should.
+pub(crate) fn measure_all(binary: &Path, tenants: u32) -> Result<()> {
+    if !is_root() {
+        bail!("the benchmark needs root: it runs the agent");
+    }
+    let mut all = Vec::new();
+    for size in WorkloadSize::all(tenants) {
+        let WorkloadSize { tenants, endpoints } = size;
+        print_step(&format!(
+            "tenants and services: {tenants}, endpoints: {endpoints}"
+        ));
+        all.push(measure(binary, size)?);
+    }
+    print_table(&all);
+    let output = workspace()?.join("target/bench");
+    fs::create_dir_all(&output)?;
+    let figures: Vec<Value> = all.iter().map(Costs::to_json).collect();
+    let figures = serde_json::to_string_pretty(&figures)?;
+    fs::write(output.join("control-plane.json"), figures)?;
+    Ok(())
+}
+
+impl Costs {
+    /// As JSON, in milliseconds and bytes.
+    fn to_json(&self) -> Value {
+        let ms = |time: &Duration| time.as_secs_f64() * 1e3;
+        let pair =
+            |[middle, high]: &[Duration; 2]| json!({ "p50_ms": ms(middle), "p99_ms": ms(high) });
+        json!({
+            "tenants": self.size.tenants,
+            "endpoints": self.size.endpoints,
+            "apply_ms": ms(&self.apply),
+            "create": both(&self.create),
+            "approve": both(&self.approve),
+            "first_packet": both(&self.first_packet),
+            "reject": both(&self.reject),
+            "delete": both(&self.delete),
+            "start_ms": ms(&self.start),
+            "start_in_kernel_ms": ms(&self.start_in_kernel),
+            "memory_bytes": self.memory,
+        })
+    }
+}
+
+struct Agent {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Agent {
+    fn start(binary: &Path, directory: &Path) -> Result<(Self, Duration)> {
+        let begin = Instant::now();
+        // Not `ip netns exec`, which hides the bpf file system; it becomes the agent, number and all.
+        let child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{NAMESPACE}"))
+            .arg(binary)
+            .arg("run")
+            .arg("--state-dir")
+            .arg(directory.join("state"))
+            .arg("--run-dir")
+            .arg(directory.join("run"))
+            .args(["--bpf-dir", BPF_DIRECTORY, "--log", "error"])
+            .args(["--address-probes", "0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("could not start the agent")?;
+        let mut agent = Self {
+            child,
+            directory: directory.to_owned(),
+        };
+        let deadline = begin + Duration::from_secs(120);
+        while UnixStream::connect(agent.socket()).is_err() {
+            if agent.child.try_wait()?.is_some() || Instant::now() > deadline {
+                bail!("the agent did not start");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok((agent, begin.elapsed()))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.join("run/plgw.sock")
+    }
+
+    /// A request, and the time until its answer is whole.
+    fn request(&self, method: &str, path: &str, body: &Value) -> Result<(Value, Duration)> {
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        let begin = Instant::now();
+        let mut stream = UnixStream::connect(self.socket())?;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let took = begin.elapsed();
+        let (head, rest) = answer.split_once("\r\n\r\n").context("no answer")?;
+        if !head.starts_with("HTTP/1.1 2") {
+            bail!("{method} {path}: {answer:.500}");
+        }
+        // Large answers come in chunks, and nobody asks for what is in them.
+        Ok((serde_json::from_str(rest).unwrap_or(Value::Null), took))
+    }
+
+    /// The resident memory, in bytes.
+    fn memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.split_whitespace().next());
+        let kilobytes: u64 = kilobytes.context("no memory")?.parse()?;
+        Ok(kilobytes << 10)
+    }
+
+    fn stop(mut self) -> Result<()> {
+        run_silently(Command::new("kill").arg(self.child.id().to_string()))?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+const NAMESPACE: &str = "plg-scale";
+const BPF_DIRECTORY: &str = "/sys/fs/bpf/plg-scale";
+
+/// A host of the first tenant, whose network the endpoint is in that is made and removed.
+const CONSUMER: Host = Host {
+    name: "plg-scale-c",
+    interface: "if0",
+    addresses: &["10.9.9.5/24"],
+};
+/// The backends of the second tenant, whose service it leads to.
+const PROVIDER: Host = Host {
+    name: "plg-scale-p",
+    interface: "if1",
+    addresses: &["10.1.0.10/24", "10.1.0.11/24"],
+};
+/// That endpoint's address.
+const ENDPOINT: &str = "10.9.9.9";
+/// The service's port for datagrams.
+const PORT: u16 = 53;
+
+fn measure(binary: &Path, size: WorkloadSize) -> Result<Costs> {
+    let directory = std::env::temp_dir().join(format!("plg-scale-{}", std::process::id()));
+    let clean = || {
+        let _gone = fs::remove_dir_all(&directory);
+        let _gone = fs::remove_dir_all(BPF_DIRECTORY);
+        let _gone = run_silently(Command::new("ip").args(["netns", "delete", NAMESPACE]));
+        CONSUMER.remove();
+        PROVIDER.remove();
+    };
+    clean();
+    run_silently(Command::new("ip").args(["netns", "add", NAMESPACE]))?;
+    CONSUMER.create(NAMESPACE)?;
+    PROVIDER.create(NAMESPACE)?;
+    CONSUMER.add_neighbour(ENDPOINT)?;
+    let costs = measure_in(binary, size, &directory);
+    clean();
+    costs
+}
+
+fn measure_in(binary: &Path, size: WorkloadSize, directory: &Path) -> Result<Costs> {
+    let (agent, _) = Agent::start(binary, directory)?;
+    let (_, apply) = agent.request("POST", "/v1/apply", &manifest(size))?;
+    let (mut creates, mut deletes) = (Vec::new(), Vec::new());
+    let (mut rejects, mut approvals) = (Vec::new(), Vec::new());
+    for _ in 0..CHANGES {
+        let request = json!({ "name": "one-more", "network": "net", "addresses": [ENDPOINT], "service": "t1/web" });
+        let (made, took) = agent.request("POST", "/v1/tenants/t0/endpoints", &request)?;
+        creates.push(took);
+        let link = &made["status"]["connection"]["link_id"];
+        let path = format!("/v1/tenants/t1/services/web/connections/{link}");
+        for (decision, times) in [("reject", &mut rejects), ("approve", &mut approvals)] {
+            let (_, took) = agent.request("POST", &format!("{path}/{decision}"), &json!({}))?;
+            times.push(took);
+        }
+        let (_, took) =
+            agent.request("DELETE", "/v1/tenants/t0/endpoints/one-more", &Value::Null)?;
+        deletes.push(took);
+    }
+    let first_packets = measure_first_packets(&agent)?;
+    agent.stop()?;
+    // With everything in the kernel, as after an upgrade; and with nothing there, as after a reboot.
+    let (agent, start) = Agent::start(binary, directory)?;
+    let memory = agent.memory()?;
+    agent.stop()?;
+    fs::remove_dir_all(BPF_DIRECTORY)?;
+    let (agent, start_anew) = Agent::start(binary, directory)?;
+    agent.stop()?;
+    Ok(Costs {
+        size,
+        apply,
+        create: median_and_p99(creates),
+        delete: median_and_p99(deletes),
+        approve: median_and_p99(approvals),
+        first_packet: median_and_p99(first_packets),
+        reject: median_and_p99(rejects),
+        start: start_anew,
+        start_in_kernel: start,
+        memory,
+    })
+}
+
+/// How long it takes from the call that approves a connection to the first packet at the provider's host,
+/// while the consumer sends without pause.
+fn measure_first_packets(agent: &Agent) -> Result<Vec<Duration>> {
+    let request =
+        json!({ "name": "seen", "network": "net", "addresses": [ENDPOINT], "service": "t1/web" });
+    let (made, _) = agent.request("POST", "/v1/tenants/t0/endpoints", &request)?;
+    let link = &made["status"]["connection"]["link_id"];
+    let path = format!("/v1/tenants/t1/services/web/connections/{link}");
+    let probe = ReachabilityProbe::start(&CONSUMER, &PROVIDER, (ENDPOINT, PORT), PORT)?;
+    probe.next_arrival()?;
+    let mut times = Vec::new();
+    for _ in 0..CHANGES {
+        agent.request("POST", &format!("{path}/reject"), &json!({}))?;
+        probe.discard_arrivals()?;
+        let begin = Instant::now();
+        agent.request("POST", &format!("{path}/approve"), &json!({}))?;
+        times.push(probe.next_arrival()?.saturating_duration_since(begin));
+    }
+    probe.stop()?;
+    agent.request("DELETE", "/v1/tenants/t0/endpoints/seen", &Value::Null)?;
+    Ok(times)
+}
+
+/// The middle one, and the one that one of a hundred exceeds.
+fn median_and_p99(mut times: Vec<Duration>) -> [Duration; 2] {
+    times.sort();
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    [at(50), at(99)]
+}
+
+fn manifest(size: WorkloadSize) -> Value {
+    let tenants: Vec<Value> = (0..size.tenants)
+        .map(|number| json!({ "name": format!("t{number}") }))
+        .collect();
+    let networks: Vec<Value> = (0..size.tenants)
+        .map(|number| {
+            json!({
+                "tenant": format!("t{number}"), "name": "net",
+                "attachments": [{ "interface": format!("if{number}") }],
+            })
+        })
+        .collect();
+    let services: Vec<Value> = (0..size.tenants)
+        .map(|number| {
+            json!({
+                "tenant": format!("t{number}"), "name": "web", "network": "net",
+                "resources": [{
+                    "ports": [{ "port": 443 }, { "port": PORT, "protocol": "udp" }],
+                    "backends": [{ "address": "10.1.0.10" }, { "address": "10.1.0.11" }],
+                }],
+                "nat_addresses": ["10.1.0.64"], "visibility": ["*"], "auto_approval": ["*"],
+            })
+        })
+        .collect();
+    let endpoints: Vec<Value> = (0..size.endpoints)
+        .map(|number| {
+            let (tenant, round) = (number % size.tenants, number / size.tenants);
+            let provider = (tenant + 1 + round) % size.tenants;
+            json!({
+                "tenant": format!("t{tenant}"), "name": format!("e{place}"), "network": "net",
+                "addresses": [format!("10.0.0.{}", place + 1)],
+                "service": format!("t{provider}/web"),
+            })
+        })
+        .collect();
+    json!({ "tenants": tenants, "networks": networks, "services": services, "endpoints": endpoints })
+}
+
+fn print_table(all: &[Costs]) {
+    let milliseconds = |time: &Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
+    let cell = |[middle, high]: &[Duration; 2]| {
+        format!("{} (p99 {})", milliseconds(middle), milliseconds(high))
+    };
+    let row = |name: &str, value: &dyn Fn(&Costs) -> String| {
+        let cells: Vec<String> = all
+            .iter()
+            .map(|costs| format!("{:>26}", value(costs)))
+            .collect();
+        println!("{name:<38}{}", cells.join(""));
+    };
+    println!();
+    row("tenants and services", &|costs| {
+        costs.size.tenants.to_string()
+    });
+    row("endpoints", &|costs| costs.size.endpoints.to_string());
+    row("all of them applied at once", &|costs| {
+        milliseconds(&costs.apply)
+    });
+    row("an endpoint created, in force", &|costs| {
+        cell(&costs.create)
+    });
+    row("a connection approved, in force", &|costs| {
+        cell(&costs.approve)
+    });
+    row("from that call to the first packet", &|costs| {
+        cell(&costs.first_packet)
+    });
+    row("one rejected, and nothing passes", &|costs| {
+        cell(&costs.reject)
+    });
+    row("an endpoint deleted, in force", &|costs| {
+        cell(&costs.delete)
+    });
+    row("start, the kernel's maps empty", &|costs| {
+        milliseconds(&costs.start)
+    });
+    row("start, the kernel's maps full", &|costs| {
+        milliseconds(&costs.start_in_kernel)
+    });
+    row("memory of the agent", &|costs| {
+        format!("{} MiB", costs.memory >> 20)
+    });
+    row("an endpoint's part in that", &|costs| {
+        // With what belongs to it of a tenant, a network and a service.
+        let more = costs.memory.saturating_sub(all[0].memory);
+        let endpoints = u64::from(costs.size.endpoints);
+        if endpoints > 1 {
+            format!("{:.1} KiB", more as f64 / endpoints as f64 / 1024.0)
+        } else {
+            "-".to_owned()
+        }
+    });
+}

@@ -1,0 +1,206 @@
+//! The API's client, made of the OpenAPI document: one method an operation.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Map, Value};
+
+/// The head of the file.
+const HEAD: &str = "\
+//! The API's operations. Made of `docs/openapi.json` by `cargo xtask openapi`: change that, not this.
+
+use anyhow::Result;
+use reqwest::Method;
+
+use crate::client::{Body, Client, NOTHING, Query, types::*};
+
+impl Client {
+";
+
+/// The client's source code for the document.
+///
+/// # Errors
+/// When the document holds what the generator doesn't know.
+pub fn generate(document: &str) -> Result<String> {
+    let document: Value = serde_json::from_str(document).context("the document is no JSON")?;
+    let paths = document["paths"]
+        .as_object()
+        .context("the document has no paths")?;
+    let mut operations = Vec::new();
+    for (path, item) in paths {
+        let item = item.as_object().context("a path is no object")?;
+        for (method, operation) in item {
+            let name = operation["operationId"].as_str();
+            let name = name.with_context(|| format!("{method} {path} has no operationId"))?;
+            let code = method_of(name, path, method, operation)
+                .with_context(|| format!("operation {name}"))?;
+            operations.push((name.to_owned(), code));
+        }
+    }
+    operations.sort();
+    let codes: Vec<String> = operations.into_iter().map(|(_, code)| code).collect();
+    Ok(format!("{HEAD}{}}}\n", codes.join("\n")))
+}
+
+fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<String> {
+    let mut arguments = String::new();
+    let mut query = String::new();
+    let none = Vec::new();
+    let parameters = operation["parameters"].as_array().unwrap_or(&none);
+    for parameter in parameters {
+        let field = parameter["name"]
+            .as_str()
+            .context("a parameter has no name")?;
+        match parameter["in"].as_str() {
+            Some("path") => write!(
+                arguments,
+                ", {field}: {}",
+                argument_type(&parameter["schema"])?
+            )?,
+            Some("query") => {
+                let kind = argument_type(&parameter["schema"])?;
+                write!(arguments, ", {field}: Option<{kind}>")?;
+                writeln!(query, "            .with(\"{field}\", {field})")?;
+            }
+            // Headers are for those who need them.
+            Some("header") => {}
+            other => bail!("a parameter is in {other:?}"),
+        }
+    }
+    let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+    let bytes = &operation["requestBody"]["content"]["application/octet-stream"];
+    let body = if !bytes.is_null() {
+        write!(arguments, ", body: Vec<u8>")?;
+        "Body::<()>::Bytes(body)"
+    } else if body.is_null() {
+        "NOTHING"
+    } else {
+        write!(arguments, ", body: &{}", referenced_type(body)?)?;
+        "Body::Json(body)"
+    };
+    let responses = operation["responses"]
+        .as_object()
+        .context("there are no responses")?;
+    let result = result_type(responses)?;
+    let summary = operation["summary"].as_str().unwrap_or(name);
+    let mut code = String::new();
+    writeln!(code, "    /// {}", summary.trim())?;
+    writeln!(code, "    ///")?;
+    writeln!(code, "    /// # Errors")?;
+    writeln!(
+        code,
+        "    /// The agent's refusal, or that it can't be reached."
+    )?;
+    writeln!(
+        code,
+        "    pub async fn {name}(&self{arguments}) -> Result<{result}> {{"
+    )?;
+    if path.contains('{') {
+        writeln!(code, "        let path = format!(\"{path}\");")?;
+        writeln!(code, "        let path = path.as_str();")?;
+    } else {
+        writeln!(code, "        let path = \"{path}\";")?;
+    }
+    if query.is_empty() {
+        writeln!(code, "        let query = Query::default();")?;
+    } else {
+        write!(
+            code,
+            "        let query = Query::default()\n{}",
+            query.trim_end()
+        )?;
+        writeln!(code, ";")?;
+    }
+    let method = method.to_uppercase();
+    let call = match result.as_str() {
+        "()" => "call_without_answer",
+        "String" => "call_for_text",
+        "Vec<u8>" => "call_for_bytes",
+        _ => "call",
+    };
+    writeln!(
+        code,
+        "        self.{call}(Method::{method}, path, &query, {body}).await"
+    )?;
+    writeln!(code, "    }}")?;
+    Ok(code)
+}
+
+/// What an operation answers where it succeeds.
+fn result_type(responses: &Map<String, Value>) -> Result<String> {
+    let success = responses.iter().find(|(status, _)| status.starts_with('2'));
+    let (_, success) = success.context("there is no success")?;
+    let content = &success["content"];
+    if content.is_null() {
+        return Ok("()".to_owned());
+    }
+    if content["application/octet-stream"].is_object() {
+        return Ok("Vec<u8>".to_owned());
+    }
+    let json = &content["application/json"]["schema"];
+    if json.is_null() {
+        return Ok("String".to_owned());
+    }
+    referenced_type(json)
+}
+
+/// The type of a schema in the document's components: `Page_X` is `Page<X>`.
+fn referenced_type(schema: &Value) -> Result<String> {
+    let reference = schema["$ref"].as_str().context("a schema has no name")?;
+    let name = reference.rsplit('/').next().unwrap_or_default();
+    Ok(match name.split_once('_') {
+        Some((outer, inner)) => format!("{outer}<{inner}>"),
+        None => name.to_owned(),
+    })
+}
+
+/// The type of a parameter.
+fn argument_type(schema: &Value) -> Result<String> {
+    if schema["$ref"].is_string() {
+        return Ok(format!("&{}", referenced_type(schema)?));
+    }
+    // Something optional is the thing or null.
+    if let Some(either) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
+        let thing = either.iter().find(|one| one["type"] != "null");
+        return argument_type(thing.context("a parameter is nothing but null")?);
+    }
+    let kind = match &schema["type"] {
+        Value::String(kind) => kind.as_str(),
+        Value::Array(kinds) => kinds
+            .iter()
+            .filter_map(Value::as_str)
+            .find(|kind| *kind != "null")
+            .unwrap_or_default(),
+        _ => "",
+    };
+    Ok(match (kind, schema["format"].as_str()) {
+        ("integer", Some("int32")) => "u32",
+        ("integer", _) => "u64",
+        ("boolean", _) => "bool",
+        ("string", _) => "&str",
+        other => bail!("a parameter is of type {other:?}"),
+    }
+    .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn the_client_is_the_documents() {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let read = |path: &str| fs::read_to_string(workspace.join(path)).unwrap();
+        let generated = generate(&read("docs/openapi.json")).unwrap();
+        let words = |text: &str| -> String { text.split_whitespace().collect() };
+        // Formatting apart.
+        let clean = |text: &str| words(text).replace(",)", ")");
+        assert!(
+            clean(&generated) == clean(&read("gateway/src/client/operations.rs")),
+            "gateway/src/client/operations.rs is not what docs/openapi.json says: \
+             run `cargo xtask openapi`"
+        );
+    }
+}
