@@ -98,6 +98,27 @@ impl DropReason {
     }
 }
 
+/// The cause of a packet that is not forwarded, and the connection that it is counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attribution {
+    /// The drop reason.
+    pub reason: DropReason,
+    /// The connection's slot, or [`NO_CONNECTION`](crate::maps::NO_CONNECTION).
+    pub connection_slot: u32,
+}
+
+impl Attribution {
+    /// Attributes a packet to a reason and a connection.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(reason: DropReason, connection_slot: u32) -> Self {
+        Self {
+            reason,
+            connection_slot,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

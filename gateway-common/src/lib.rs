@@ -1,11 +1,20 @@
 //! The data path of the private link gateway.
 //!
-//! Everything that decides about a packet is here, `no_std` and generic over
-//! [`Environment`]: the kernel's XDP program and the native tests are two implementations of that
-//! trait and run the very same code. [`process`] is the packet's way, from top to bottom.
+//! Everything that decides about a packet is here, `no_std` and generic over [`Platform`]. The XDP program of the
+//! kernel and the simulation in `sim` are two implementations of that trait and run the same code.
+//! [`process`] handles one packet.
 //!
-//! One direction of dependence: `packet` and `flow` know bytes and values, `stages` know those and
-//! the environment, the environment knows the layouts in [`maps`]. Nothing points back.
+//! A module imports only those above it in this list:
+//!
+//! 1. `byte_order`, `checksum`, `address`, `hash`, `drop_reason`: values.
+//! 2. `packet`: buffers and headers.
+//! 3. `family`: the address families, IPv4 and IPv6.
+//! 4. `flow`: flow keys, flow entries and their tables.
+//! 5. `maps`: the layouts of the BPF maps, and access to them.
+//! 6. `verdict`, `subprogram`: decisions.
+//! 7. `platform`: everything that stages use beside their own code.
+//! 8. `pipeline`: the stages.
+//! 9. `sim`: the platform of tests.
 
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 
@@ -22,6 +31,7 @@ pub mod pipeline;
 pub mod platform;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod subprogram;
 pub mod verdict;
 
 pub use address::IpAddress;
@@ -30,4 +40,5 @@ pub use drop_reason::DropReason;
 pub use family::{Family, V4, V6};
 pub use pipeline::process;
 pub use platform::Platform;
-pub use verdict::{Exit, ExitKind, StageResult, Verdict};
+pub use subprogram::{Exit, ExitKind, StageResult, Subprogram};
+pub use verdict::Verdict;

@@ -1,6 +1,14 @@
 //! The context of one packet.
 
-use aya_ebpf::programs::XdpContext;
+use core::ptr::NonNull;
+
+use aya_ebpf::{
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
+use gateway_common::{checksum::Sum, packet::PacketBuffer};
+
+use crate::subprograms;
 
 /// One packet in XDP.
 pub(crate) struct Xdp {
@@ -18,15 +26,68 @@ impl Xdp {
     /// Where the frame's first buffer starts. Volatile: the kernel makes the field a pointer as it is
     /// loaded, and a copy of the field's 32 bits would be none.
     #[inline(always)]
-    pub(crate) fn data(&self) -> usize {
+    fn data(&self) -> usize {
         // SAFETY: the kernel's context lives as long as the program runs.
         unsafe { (&raw const (*self.ctx.ctx).data).read_volatile() as usize }
     }
 
     /// Where it ends.
     #[inline(always)]
-    pub(crate) fn data_end(&self) -> usize {
+    fn data_end(&self) -> usize {
         // SAFETY: as for `data`.
         unsafe { (&raw const (*self.ctx.ctx).data_end).read_volatile() as usize }
+    }
+
+    /// The interface that the packet arrived on.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: the kernel's context lives as long as the program runs.
+        unsafe { (*self.ctx.ctx).ingress_ifindex }
+    }
+}
+
+impl PacketBuffer for Xdp {
+    #[inline(always)]
+    fn frame_len(&self) -> usize {
+        // SAFETY: the kernel's context lives as long as the program runs.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn has_len(&self, length: usize) -> bool {
+        // A frame of several buffers has its headers in the first, and is longer than that.
+        self.data() + length <= self.data_end() || length <= self.frame_len()
+    }
+
+    #[inline(always)]
+    fn packet_ptr(&self, offset: usize, length: usize) -> Option<NonNull<u8>> {
+        let start = self.data() + offset;
+        if start + length > self.data_end() {
+            return None;
+        }
+        // SAFETY: packet memory is never at address 0.
+        Some(unsafe { NonNull::new_unchecked(start as *mut u8) })
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, length: usize) -> bool {
+        let delta = length as i32 - self.frame_len() as i32;
+        // SAFETY: the helper checks the length; windows taken before are not used again.
+        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
+    }
+
+    #[inline(always)]
+    fn adjust_head(&mut self, delta: i32) -> bool {
+        // SAFETY: the helper checks the room; windows taken before are not used again.
+        unsafe { bpf_xdp_adjust_head(self.ctx.ctx, delta) == 0 }
+    }
+
+    #[inline(always)]
+    fn partial_checksum(&mut self, offset: usize, length: usize) -> Option<Sum> {
+        // SAFETY: the kernel's context.
+        match unsafe { subprograms::partial_checksum(self.ctx.ctx, offset as u64, length as u64) } {
+            subprograms::NO_CHECKSUM => None,
+            partial => Some(Sum::from_partial(partial as u32)),
+        }
     }
 }

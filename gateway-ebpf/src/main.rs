@@ -7,14 +7,22 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod config_maps;
 mod context;
+mod counters;
+mod flow_tables;
 mod maps;
 mod platform;
 mod subprograms;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use context::Xdp;
-use gateway_common::{DropReason, Platform as _, Verdict, maps::NO_CONNECTION, process};
+use gateway_common::{
+    DropReason, Verdict,
+    drop_reason::Attribution,
+    maps::{ConfigMaps as _, Counters as _, NO_CONNECTION},
+    process,
+};
 
 /// Handles one packet.
 #[xdp(frags)]
@@ -23,13 +31,18 @@ fn plgw(ctx: XdpContext) -> u32 {
     match process(&mut env) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Reply => redirect_back(&mut env),
-        Verdict::TcpReset(reason, connection_slot)
-        | Verdict::IcmpError(reason, connection_slot) => {
-            subprograms::log_reject(reason as u64, connection_slot.into());
+        Verdict::TcpReset(attribution) | Verdict::IcmpError(attribution) => {
+            subprograms::log_reject(
+                attribution.reason as u64,
+                attribution.connection_slot.into(),
+            );
             redirect_back(&mut env)
         }
-        Verdict::Drop(reason, connection_slot) => {
-            subprograms::log_drop(reason as u64, connection_slot.into());
+        Verdict::Drop(attribution) => {
+            subprograms::log_drop(
+                attribution.reason as u64,
+                attribution.connection_slot.into(),
+            );
             xdp_action::XDP_DROP
         }
         Verdict::Redirect(slot) => redirect(&mut env, slot),
@@ -53,7 +66,10 @@ fn redirect_back(env: &mut Xdp) -> u32 {
 #[inline(always)]
 fn redirect(env: &mut Xdp, slot: u32) -> u32 {
     maps::TX_PORTS.redirect(slot, 0).unwrap_or_else(|_| {
-        env.count_drop(DropReason::EgressUnavailable, NO_CONNECTION);
+        env.count_drop(Attribution::new(
+            DropReason::EgressUnavailable,
+            NO_CONNECTION,
+        ));
         xdp_action::XDP_DROP
     })
 }

@@ -9,13 +9,12 @@ use aya_ebpf::{
 };
 use gateway_common::{
     DropReason, V4, V6,
-    flow::{Flow, FlowKey},
+    flow::{DatagramKey, Flow, FlowKey, FragmentRecord},
     maps::{
         ATTACHMENT_BUCKETS, AddressConflict, AddressKey, Attachment, Backend, Connection,
-        ConnectionCounters, ConnectionDropKey, ConnectionUsage, DatagramKey, Egress,
-        FragmentRecord, IDENTIFICATION_BUCKETS, IdentificationState, Limits, LocalAddress,
-        MAX_ATTACHMENTS, MAX_BACKENDS, MAX_CONNECTIONS, MAX_MAGLEV_ENTRIES, MAX_NAT_ADDRESSES,
-        NatAddress, Port, PortKey, Statistic,
+        ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress, IDENTIFICATION_BUCKETS,
+        IdentificationState, Limits, LocalAddress, MAX_ATTACHMENTS, MAX_BACKENDS, MAX_CONNECTIONS,
+        MAX_MAGLEV_ENTRIES, MAX_NAT_ADDRESSES, NatAddress, Port, PortKey, Statistic,
     },
     platform::Scratch,
 };

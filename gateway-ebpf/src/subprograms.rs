@@ -1,6 +1,5 @@
-//! The parts of a packet's way, as global functions: the verifier looks at each by itself, for
-//! whatever it is called with, and not once for each way that leads to each call. They hand nothing
-//! on but numbers; what a part needs it reads from the packet.
+//! Subprograms as global functions: the verifier checks each by itself for any argument, and not once for
+//! each path to each call. They pass only numbers to each other, and read everything else from the packet.
 
 use core::{hint::black_box, ptr};
 
@@ -10,66 +9,54 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use aya_log_ebpf::debug;
-use gateway_common::{
-    maps::IdentificationSpace,
-    pipeline::{self, Subprogram},
-};
+use gateway_common::{Exit, Subprogram, for_each_subprogram, maps::IdentificationSpace, pipeline};
 
 use crate::{
     context::Xdp,
     maps::{CSUM_BUFFER, CSUM_CHUNK_LEN},
 };
 
-/// Runs a part of the way.
-#[inline(always)]
-pub(crate) fn call_subprogram(ctx: *mut xdp_md, subprogram: Subprogram, argument: u64) -> u64 {
-    // SAFETY: the kernel's context.
-    unsafe {
-        match subprogram {
-            Subprogram::FastPathV4 => fast_path_v4(ctx),
-            Subprogram::FastPathV6 => fast_path_v6(ctx),
-            Subprogram::SlowPathV4 => slow_path_v4(ctx, argument),
-            Subprogram::SlowPathV6 => slow_path_v6(ctx, argument),
-            Subprogram::OpenFlowV4 => open_flow_v4(ctx),
-            Subprogram::OpenFlowV6 => open_flow_v6(ctx),
-            Subprogram::RejectV4 => reject_v4(ctx, argument),
-            Subprogram::RejectV6 => reject_v6(ctx, argument),
-            Subprogram::IcmpRelatedV4 => icmp_related_v4(ctx),
-            Subprogram::IcmpRelatedV6 => icmp_related_v6(ctx),
-            Subprogram::Nat46 => nat46(ctx),
-            Subprogram::NonIp => non_ip(ctx),
-        }
-    }
-}
-
-/// Defines the function of a part.
-macro_rules! subprogram {
-    ($function:ident($($argument:ident)?), $subprogram:ident) => {
-        /// # Safety
-        /// `ctx` is the kernel's context.
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        unsafe extern "C" fn $function(ctx: *mut xdp_md $(, $argument: u64)?) -> u64 {
-            let argument = 0 $(+ $argument)?;
-            pipeline::run_subprogram(&mut Xdp::new(XdpContext::new(ctx)), Subprogram::$subprogram, argument)
-        }
+/// Expands to the second of its arguments.
+macro_rules! second {
+    ($first:ident, $second:ident) => {
+        $second
     };
 }
 
-// An argument that is not used must not be there: the compiler leaves its register unset, which the
-// verifier does not allow.
-subprogram!(fast_path_v4(), FastPathV4);
-subprogram!(fast_path_v6(), FastPathV6);
-subprogram!(slow_path_v4(argument), SlowPathV4);
-subprogram!(slow_path_v6(argument), SlowPathV6);
-subprogram!(open_flow_v4(), OpenFlowV4);
-subprogram!(open_flow_v6(), OpenFlowV6);
-subprogram!(reject_v4(argument), RejectV4);
-subprogram!(reject_v6(argument), RejectV6);
-subprogram!(icmp_related_v4(), IcmpRelatedV4);
-subprogram!(icmp_related_v6(), IcmpRelatedV6);
-subprogram!(nat46(), Nat46);
-subprogram!(non_ip(), NonIp);
+/// Defines the function of each subprogram, and the call of all.
+macro_rules! define_subprograms {
+    ($($(#[$doc:meta])* $variant:ident = $function:ident($($argument:ident: $type:ident)?);)+) => {
+        $(
+            $(#[$doc])*
+            ///
+            /// # Safety
+            /// `ctx` is the kernel's context.
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            unsafe extern "C" fn $function(ctx: *mut xdp_md $(, $argument: u64)?) -> u64 {
+                let argument = 0 $(+ $argument)?;
+                let mut env = Xdp::new(XdpContext::new(ctx));
+                pipeline::run_subprogram(&mut env, Subprogram::$variant, argument).to_bits()
+            }
+        )+
+
+        /// Calls a subprogram.
+        #[inline(always)]
+        pub(crate) fn call_subprogram(
+            ctx: *mut xdp_md,
+            subprogram: Subprogram,
+            argument: u64,
+        ) -> Exit {
+            // SAFETY: the kernel's context.
+            Exit::from_bits(unsafe {
+                match subprogram {
+                    $(Subprogram::$variant => $function(ctx $(, second!($argument, argument))?),)+
+                }
+            })
+        }
+    };
+}
+for_each_subprogram!(define_subprograms);
 
 /// Logs a packet that was dropped, where the agent wants it. It needs more stack than all the rest
 /// of the entry point. The log asks for a context and does not use it.

@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_win_over_the_file_and_the_file_over_defaults() {
+    fn flags_override_the_file_and_the_file_overrides_defaults() {
         let flags = Settings {
             quota_networks: Some(3),
             ..Settings::default()

@@ -91,7 +91,7 @@ impl Agent {
             .env("PLGW_STATE_DIR", self.files.path().join("state"))
             .env("PLGW_RUN_DIR", self.files.path().join("run"))
             .env("PLGW_BPF_DIR", self.bpf.path())
-            .env("PLGW_SWEEP_INTERVAL", "1")
+            .env("PLGW_FLOW_GC_INTERVAL", "1")
             // Addresses are taken at once; who tests the probes sets this.
             .env("PLGW_ADDRESS_PROBES", "0")
             .envs(&self.settings);
@@ -114,7 +114,7 @@ impl Agent {
         let mut running = BackgroundProcess::start(&mut command).expect("the agent");
         let socket = self.socket();
         wait::until_true("the agent", || {
-            assert!(!running.ended(), "the agent ended:\n{}", self.log());
+            assert!(!running.has_exited(), "the agent ended:\n{}", self.log());
             UnixStream::connect(&socket).is_ok()
         });
         self.running = Some(running);

@@ -82,7 +82,7 @@ impl ApiFixture {
         let path = self.ca.directory().join(token.replace('/', "-"));
         let to = path.display();
         self.agent.cli(&format!(
-            "tenant token create {token} --role {role} --to {to}"
+            "tenant token create {token} --role {role} --output-file {to}"
         ));
         path
     }

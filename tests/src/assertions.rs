@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use gateway_common::{DropReason, Verdict};
+use gateway_common::{DropReason, Verdict, drop_reason::Attribution};
 
 use crate::{
     differential::{BACKEND_MAC, BACKENDS, NAT, Side},
@@ -18,11 +18,11 @@ pub struct PacketResult {
     /// The frame afterwards.
     pub frame: Vec<u8>,
     /// Where it goes out.
-    pub(crate) out: Option<Side>,
+    pub(crate) egress_side: Option<Side>,
 }
 
 impl PacketResult {
-    fn packet(&self) -> Packet {
+    fn parse_packet(&self) -> Packet {
         match Packet::parse(&self.frame) {
             Ok(packet) => packet,
             Err(error) => panic!("{:?}, but {error}: {:02x?}", self.verdict, self.frame),
@@ -34,14 +34,14 @@ impl PacketResult {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn forwarded(&self, to: Side) -> ForwardedPacket {
+    pub fn expect_forwarded(&self, to: Side) -> ForwardedPacket {
         assert!(
-            matches!(self.verdict, Verdict::Redirect(_)) && self.out == Some(to),
+            matches!(self.verdict, Verdict::Redirect(_)) && self.egress_side == Some(to),
             "{:?} to {:?}, not forwarded to {to:?}",
             self.verdict,
-            self.out
+            self.egress_side
         );
-        let packet = self.packet();
+        let packet = self.parse_packet();
         assert_eq!(packet.from, to.mac(), "it leaves in somebody else's name");
         ForwardedPacket { packet }
     }
@@ -51,9 +51,9 @@ impl PacketResult {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn dropped(&self, reason: DropReason) {
+    pub fn expect_dropped(&self, reason: DropReason) {
         assert!(
-            matches!(self.verdict, Verdict::Drop(found, _) if found == reason),
+            matches!(self.verdict, Verdict::Drop(Attribution { reason: found, .. }) if found == reason),
             "{:?}, not dropped for {reason:?}",
             self.verdict
         );
@@ -64,7 +64,7 @@ impl PacketResult {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn passed(&self, sent: &Packet) {
+    pub fn expect_passed(&self, sent: &Packet) {
         assert_eq!(self.verdict, Verdict::Pass);
         assert_eq!(self.frame, sent.bytes(false));
     }
@@ -74,9 +74,9 @@ impl PacketResult {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn replied(&self) -> Packet {
+    pub fn expect_reply(&self) -> Packet {
         assert_eq!(self.verdict, Verdict::Reply);
-        self.packet()
+        self.parse_packet()
     }
 
     /// An ICMP error was sent back, for this reason.
@@ -84,13 +84,13 @@ impl PacketResult {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn error(&self, reason: DropReason) -> IcmpErrorPacket {
+    pub fn expect_icmp_error(&self, reason: DropReason) -> IcmpErrorPacket {
         assert!(
-            matches!(self.verdict, Verdict::IcmpError(found, _) if found == reason),
+            matches!(self.verdict, Verdict::IcmpError(Attribution { reason: found, .. }) if found == reason),
             "{:?}, not an error for {reason:?}",
             self.verdict
         );
-        let packet = self.packet();
+        let packet = self.parse_packet();
         let (source, destination, transport) = match packet.content {
             Content::Ipv4(ip) => (ip.source.into(), ip.destination.into(), ip.transport),
             Content::Ipv6(ip) => (ip.source.into(), ip.destination.into(), ip.transport),
@@ -113,13 +113,13 @@ impl PacketResult {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn reset(&self, reason: DropReason) -> Tcp {
+    pub fn expect_tcp_reset(&self, reason: DropReason) -> Tcp {
         assert!(
-            matches!(self.verdict, Verdict::TcpReset(found, _) if found == reason),
+            matches!(self.verdict, Verdict::TcpReset(Attribution { reason: found, .. }) if found == reason),
             "{:?}, not a reset for {reason:?}",
             self.verdict
         );
-        let packet = self.packet();
+        let packet = self.parse_packet();
         match packet.content {
             Content::Ipv4(Ipv4 {
                 transport: Transport::Tcp(tcp),
@@ -174,7 +174,7 @@ impl ForwardedPacket {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn from_nat(self) -> Self {
+    pub fn expect_snat_source(self) -> Self {
         let ((address, port), _) = self.sockets();
         let within = u32::from(address).wrapping_sub(u32::from(NAT)) < 16;
         assert!(
@@ -189,7 +189,7 @@ impl ForwardedPacket {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn to_backend(self, port: u16) -> Self {
+    pub fn expect_backend(self, port: u16) -> Self {
         let (_, (address, found)) = self.sockets();
         assert!(
             BACKENDS.contains(&address) && found == port,
@@ -204,7 +204,7 @@ impl ForwardedPacket {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn between(self, source: Socket, destination: Socket) -> Self {
+    pub fn expect_sockets(self, source: Socket, destination: Socket) -> Self {
         assert_eq!(self.sockets(), (source, destination));
         self
     }
@@ -214,7 +214,7 @@ impl ForwardedPacket {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn station(self, mac: Mac) -> Self {
+    pub fn expect_destination_mac(self, mac: Mac) -> Self {
         assert_eq!(self.packet.to, mac);
         self
     }
@@ -270,7 +270,7 @@ impl IcmpErrorPacket {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn about(self, sent: &Packet) -> Self {
+    pub fn expect_embedded(self, sent: &Packet) -> Self {
         let frame = sent.bytes(false);
         let length = self.embedded.len();
         assert!(length >= 28, "{length} bytes say too little");

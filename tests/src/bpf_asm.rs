@@ -124,13 +124,18 @@ impl Assembler {
     }
 
     /// `to op= number`.
-    pub fn number(&mut self, operation: Operation, to: Register, number: i32) -> &mut Self {
+    pub fn alu_immediate(&mut self, operation: Operation, to: Register, number: i32) -> &mut Self {
         self.emit(0x07 | operation as u8, to, R0, 0, number);
         self
     }
 
     /// `to op= from`.
-    pub fn register(&mut self, operation: Operation, to: Register, from: Register) -> &mut Self {
+    pub fn alu_register(
+        &mut self,
+        operation: Operation,
+        to: Register,
+        from: Register,
+    ) -> &mut Self {
         self.emit(0x0f | operation as u8, to, from, 0, 0);
         self
     }
@@ -148,23 +153,23 @@ impl Assembler {
     }
 
     /// `to = number`, of 64 bits.
-    pub fn wide(&mut self, to: Register, number: u64) -> &mut Self {
-        self.two_words(to, 0, number)
+    pub fn load_imm64(&mut self, to: Register, number: u64) -> &mut Self {
+        self.emit_imm64(to, 0, number)
     }
 
     /// `to = ` a map.
-    pub fn map(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
-        let descriptor = u64::from(create_map.as_raw_fd().cast_unsigned());
-        self.two_words(to, 1, descriptor)
+    pub fn load_map(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
+        let descriptor = u64::from(map.as_raw_fd().cast_unsigned());
+        self.emit_imm64(to, 1, descriptor)
     }
 
     /// `to = ` the first element of an array.
-    pub fn element(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
-        let descriptor = u64::from(create_map.as_raw_fd().cast_unsigned());
-        self.two_words(to, 2, descriptor)
+    pub fn load_map_value(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
+        let descriptor = u64::from(map.as_raw_fd().cast_unsigned());
+        self.emit_imm64(to, 2, descriptor)
     }
 
-    fn two_words(&mut self, to: Register, kind: u8, number: u64) -> &mut Self {
+    fn emit_imm64(&mut self, to: Register, kind: u8, number: u64) -> &mut Self {
         #[expect(clippy::cast_possible_truncation, reason = "its two halves")]
         let (low, high) = (number as u32, (number >> 32) as u32);
         self.emit(0x18, to, Register(kind), 0, low.cast_signed());
@@ -173,14 +178,14 @@ impl Assembler {
     }
 
     /// To the end, with what is in `R0`, if the comparison with a number holds.
-    pub fn end_if(&mut self, comparison: Comparison, left: Register, right: i32) -> &mut Self {
+    pub fn exit_if(&mut self, comparison: Comparison, left: Register, right: i32) -> &mut Self {
         self.to_end.push(self.code.len());
         self.emit(0x05 | comparison as u8, left, R0, 0, right);
         self
     }
 
     /// The same with another register.
-    pub fn end_if_register(
+    pub fn exit_if_register(
         &mut self,
         comparison: Comparison,
         left: Register,
@@ -192,13 +197,18 @@ impl Assembler {
     }
 
     /// Over what follows, up to where it lands, if the comparison holds.
-    pub fn skip_if(&mut self, comparison: Comparison, left: Register, right: i32) -> ForwardJump {
+    pub fn jump_forward_if(
+        &mut self,
+        comparison: Comparison,
+        left: Register,
+        right: i32,
+    ) -> ForwardJump {
         self.emit(0x05 | comparison as u8, left, R0, 0, right);
         ForwardJump(self.code.len() - 1)
     }
 
     /// The same with another register.
-    pub fn skip_if_register(
+    pub fn jump_forward_if_register(
         &mut self,
         comparison: Comparison,
         left: Register,
@@ -212,7 +222,7 @@ impl Assembler {
     ///
     /// # Panics
     /// When it is too far.
-    pub fn land(&mut self, ForwardJump(jump): ForwardJump) -> &mut Self {
+    pub fn bind(&mut self, ForwardJump(jump): ForwardJump) -> &mut Self {
         let distance = i16::try_from(self.code.len() - jump - 1).expect("a short skip");
         self.code[jump] |= u64::from(distance.cast_unsigned()) << 16;
         self
@@ -220,7 +230,7 @@ impl Assembler {
 
     /// Here, for [`Assembler::back_if`].
     #[must_use]
-    pub const fn here(&self) -> Label {
+    pub const fn label(&self) -> Label {
         Label(self.code.len())
     }
 
@@ -228,7 +238,7 @@ impl Assembler {
     ///
     /// # Panics
     /// When it is too far.
-    pub fn back_if(
+    pub fn jump_back_if(
         &mut self,
         Label(to): Label,
         comparison: Comparison,
@@ -259,7 +269,7 @@ impl Assembler {
     ///
     /// # Panics
     /// When it is too long.
-    pub fn finish(&self) -> io::Result<OwnedFd> {
+    pub fn load_xdp(&self) -> io::Result<OwnedFd> {
         load(
             &self.instructions(),
             BPF_PROG_TYPE_XDP,

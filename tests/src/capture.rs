@@ -9,9 +9,8 @@ use std::{
 
 use crate::{
     namespace::Namespace,
-    xdp_pass,
     process::{BackgroundProcess, run, succeed},
-    wait,
+    wait, xdp_pass,
 };
 
 /// Display filter of tshark for packets with a wrong checksum or a header that can't be read. 0xffff is as
@@ -79,7 +78,7 @@ impl Capture {
             running,
             namespace: namespace.name().to_owned(),
             files,
-            _pass: xdp_pass,
+            _pass: pass,
         }
     }
 
@@ -91,7 +90,11 @@ impl Capture {
     pub fn expect_clean(mut self, min_packets: u64) {
         self.running.terminate();
         let length = std::fs::metadata(self.path()).expect("a capture").len();
-        assert!(length >= min_packets, "only {length} bytes at {}", self.namespace);
+        assert!(
+            length >= min_packets,
+            "only {length} bytes at {}",
+            self.namespace
+        );
         let bad = malformed_packets(&self.path());
         let first: Vec<&str> = bad.lines().take(10).collect();
         assert!(first.is_empty(), "at {}: {first:#?}", self.namespace);
@@ -197,14 +200,14 @@ mod tests {
 
     /// Ports of protocols that tshark knows: FTP, DNS, NetBIOS, LDAP, BGP, Kerberos, GTP, VXLAN, DoIP.
     #[test]
-    fn payload_is_not_judged_whatever_the_port() {
+    fn payload_is_not_dissected_on_any_port() {
         let payload = [0xa5; 40];
         let ports = [21, 53, 137, 179, 389, 443, 464, 2_123, 2_152, 4_789, 13_400];
         let mut frames = Vec::new();
         for port in ports {
             for (source, destination) in [(port, 80), (40_000, port)] {
                 let (from, to) = ((SOURCE, source), (DESTINATION, destination));
-                frames.push(tcp(from, to).ack(1, 1).data(&payload).bytes(false));
+                frames.push(tcp(from, to).ack(1, 1).with_payload(&payload).bytes(false));
                 frames.push(udp(from, to, &payload).bytes(false));
             }
         }
@@ -212,8 +215,10 @@ mod tests {
     }
 
     #[test]
-    fn wrong_checksums_and_headers_are_found() {
-        let segment = tcp((SOURCE, 40_000), (DESTINATION, 80)).ack(1, 1).data(b"data");
+    fn wrong_checksums_and_headers_are_reported() {
+        let segment = tcp((SOURCE, 40_000), (DESTINATION, 80))
+            .ack(1, 1)
+            .with_payload(b"data");
         let segment = segment.bytes(false);
         let datagram = udp((SOURCE, 40_000), (DESTINATION, 53), b"data").bytes(false);
         assert_eq!(malformed_count(&[segment.clone(), datagram.clone()]), 0);
@@ -233,6 +238,10 @@ mod tests {
         ] {
             assert_eq!(malformed_count(&[segment.clone(), frame]), 1, "{what}");
         }
-        assert_eq!(malformed_count(&[datagram[..38].to_vec()]), 1, "header cut off");
+        assert_eq!(
+            malformed_count(&[datagram[..38].to_vec()]),
+            1,
+            "header cut off"
+        );
     }
 }

@@ -16,8 +16,8 @@ enum FileOperation {
 #[derive(Debug, Default)]
 pub struct SyscallTrace {
     /// The files that were there before, whole.
-    before: BTreeMap<String, Vec<u8>>,
-    steps: Vec<(String, FileOperation)>,
+    initial_files: BTreeMap<String, Vec<u8>>,
+    operations: Vec<(String, FileOperation)>,
 }
 
 /// What happens to writes that were not synced when the power goes. A disk may do any of these.
@@ -86,7 +86,7 @@ impl SyscallTrace {
             };
             let file = String::from_utf8(unescape(file.expect("a path"))).expect("text");
             let name = file.rsplit('/').next().expect("a name").to_owned();
-            trace.steps.push((name, step));
+            trace.operations.push((name, step));
         }
         trace
     }
@@ -94,14 +94,14 @@ impl SyscallTrace {
     /// Takes in a file that was there before the first step.
     #[must_use]
     pub fn with_file(mut self, name: &str, content: Vec<u8>) -> Self {
-        self.before.insert(name.to_owned(), content);
+        self.initial_files.insert(name.to_owned(), content);
         self
     }
 
     /// After how many steps the power can go.
     #[must_use]
     pub fn moments(&self) -> usize {
-        self.steps.len() + 1
+        self.operations.len() + 1
     }
 
     /// Writes the files as a disk may have them when the power goes after so many steps.
@@ -109,11 +109,11 @@ impl SyscallTrace {
     /// # Panics
     /// When they can't be written.
     pub fn cut(&self, moment: usize, unsynced: UnsyncedWrites, directory: &Path) {
-        let before = self.before.iter();
+        let before = self.initial_files.iter();
         let mut files: BTreeMap<&str, Vec<u8>> = before
             .map(|(name, content)| (name.as_str(), content.clone()))
             .collect();
-        let done = &self.steps[..moment];
+        let done = &self.operations[..moment];
         for (place, (name, step)) in done.iter().enumerate() {
             let of_file = |other: &&(String, FileOperation)| other.0 == *name;
             let later = || done[place + 1..].iter().filter(of_file);

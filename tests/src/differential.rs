@@ -10,34 +10,41 @@ use std::{
 
 use aya::{TestRun as _, programs::TestRunOptions};
 use gateway::{
-    dataplane::{
-        compile::compile,
-        map_snapshot::MapSnapshot,
+    bpf::{
         flow_tables,
-        maps::{self, Maps, HasFlowMaps},
+        loader::{LoadParameters, Program, ProgramInfo},
+        maps::{self, HasFlowMaps, Maps},
+        syscalls,
+    },
+    compile::{
+        compiler::compile,
+        map_snapshot::MapSnapshot,
         observed::{Interface, NextHop, Observed},
         plan::plan,
-        loader::{LoadParameters, Program, ProgramInfo},
-        syscalls,
     },
     model::{Decision, Reference, operations},
 };
 use gateway_common::{
     Be16, DropReason, V4, V6, Verdict,
-    flow::{Direction, Flow, FlowKey, PortPair, NetworkProto, Table},
-    maps::{AddressKey, AddressConflict, IdentificationState, ConnectionCounters, Statistic, ConnectionUsage},
-    sim::{FlowTables, SimMaps},
-    stages::MIN_SOURCE_PORT,
+    flow::{Direction, Flow, FlowKey, NetworkProto, StateWord, Table},
+    maps::{
+        AddressConflict, AddressKey, ConnectionCounters, ConnectionUsage, IdentificationState,
+        Statistic,
+    },
+    packet::PortPair,
+    pipeline::MIN_SOURCE_PORT,
+    sim::{SimFlowTables, SimMaps},
 };
 use serde_json::{Value, json};
 
+pub use crate::{assertions::*, packet_builders::*};
 use crate::{
+    fast_path_oracle,
     fixture::{DesiredFixture, body},
-    fuzz, fast_path_oracle,
+    fuzz,
     namespace::{BpfDirectory, Namespace},
     packet::{Mac, Packet},
 };
-pub use crate::{assertions::*, packet_builders::*};
 
 /// The key of the hashes.
 pub const SEED: u64 = 0x5eed;
@@ -125,22 +132,27 @@ pub const DNS: u16 = 53;
 pub fn configuration() -> MapSnapshot {
     let mut observed = Observed::default();
     for side in [Side::A, Side::B, Side::Provider] {
-        observe(&mut observed, side, side as u32 + 1);
+        insert_attachment(&mut observed, side, side as u32 + 1);
     }
-    for backend in backends() {
-        observe_backend(&mut observed, backend);
+    for backend in all_backends() {
+        insert_next_hop(&mut observed, backend);
     }
-    compile(&DesiredFixture::furnish().state, &observed, &MapSnapshot::default()).0
+    compile(
+        &DesiredFixture::with_initial_objects().state,
+        &observed,
+        &MapSnapshot::default(),
+    )
+    .0
 }
 
 /// All backends.
-fn backends() -> impl Iterator<Item = IpAddr> {
+fn all_backends() -> impl Iterator<Item = IpAddr> {
     let v6 = BACKENDS_V6.into_iter().map(IpAddr::V6);
     BACKENDS.into_iter().map(IpAddr::V4).chain(v6)
 }
 
 /// An interface is there, and up.
-fn observe(observed: &mut Observed, side: Side, ifindex: u32) {
+fn insert_attachment(observed: &mut Observed, side: Side, ifindex: u32) {
     let interface = Interface {
         ifindex,
         mac: gateway_common::packet::Mac::new(side.mac()),
@@ -151,7 +163,7 @@ fn observe(observed: &mut Observed, side: Side, ifindex: u32) {
 }
 
 /// A backend answers.
-fn observe_backend(observed: &mut Observed, backend: IpAddr) {
+fn insert_next_hop(observed: &mut Observed, backend: IpAddr) {
     let key = ("shop/net".parse().expect("a reference"), backend);
     let hop = NextHop {
         interface: Side::Provider.interface().to_owned(),
@@ -170,7 +182,7 @@ pub struct DifferentialHarness {
     ifindexes: BTreeMap<Side, u32>,
     desired: DesiredFixture,
     /// The frames sent since the beginning, as the fuzzer's corpus has them.
-    recorded: Vec<u8>,
+    recorded_frames: Vec<u8>,
     bpf: BpfDirectory,
 }
 
@@ -178,15 +190,17 @@ pub struct DifferentialHarness {
 ///
 /// # Panics
 /// When it can't be set up, or the function does.
-pub fn with_lab<T: Send + 'static>(function: impl FnOnce(&mut DifferentialHarness) -> T + Send + 'static) -> T {
-    with_lab_refusing(0, function)
+pub fn with_harness<T: Send + 'static>(
+    function: impl FnOnce(&mut DifferentialHarness) -> T + Send + 'static,
+) -> T {
+    with_harness_reject_limit(0, function)
 }
 
 /// The same, where no more than so many refusals are sent each second.
 ///
 /// # Panics
 /// As [`with_lab`].
-pub fn with_lab_refusing<T: Send + 'static>(
+pub fn with_harness_reject_limit<T: Send + 'static>(
     refusals_per_second: u32,
     function: impl FnOnce(&mut DifferentialHarness) -> T + Send + 'static,
 ) -> T {
@@ -225,8 +239,8 @@ impl DifferentialHarness {
             contents: MapSnapshot::default(),
             observed: Observed::default(),
             ifindexes,
-            desired: DesiredFixture::furnish(),
-            recorded: Vec::new(),
+            desired: DesiredFixture::with_initial_objects(),
+            recorded_frames: Vec::new(),
             bpf,
         };
         lab.reset();
@@ -235,19 +249,19 @@ impl DifferentialHarness {
 
     /// Begins anew: the first configuration, no flows, nothing counted.
     pub fn reset(&mut self) {
-        self.desired = DesiredFixture::furnish();
+        self.desired = DesiredFixture::with_initial_objects();
         for side in [Side::A, Side::B, Side::Provider] {
-            self.observe(side, true);
+            self.observe_attachment(side, true);
         }
-        for backend in backends() {
+        for backend in all_backends() {
             self.observe_backend(backend, true);
         }
         self.observed.tentative.clear();
         self.observed.unhealthy.clear();
-        self.recorded.clear();
+        self.recorded_frames.clear();
         self.reconcile();
-        self.forget::<V4>();
-        self.forget::<V6>();
+        self.clear_flow_tables::<V4>();
+        self.clear_flow_tables::<V6>();
         for key in self.maps.conflicts().expect("the conflicts").keys() {
             self.maps
                 .delete_conflict(key)
@@ -275,7 +289,7 @@ impl DifferentialHarness {
     ///
     /// # Panics
     /// When the kernel refuses.
-    pub fn forget_opening(&mut self) {
+    pub fn clear_half_open(&mut self) {
         for (key, _) in self.kernel_flows::<V4>(Table::HalfOpen) {
             let removed = self.maps.remove_flow(Table::HalfOpen, &key);
             removed.expect("a flow removed");
@@ -283,7 +297,7 @@ impl DifferentialHarness {
     }
 
     /// Empties the kernel's tables.
-    fn forget<F: HasFlowMaps>(&mut self) {
+    fn clear_flow_tables<F: HasFlowMaps>(&mut self) {
         for table in [Table::Established, Table::HalfOpen] {
             for (key, _) in self.kernel_flows::<F>(table) {
                 self.maps.remove_flow(table, &key).expect("a flow removed");
@@ -329,20 +343,20 @@ impl DifferentialHarness {
     }
 
     /// A provider changes its web service's backends.
-    pub fn backends(&mut self, backends: &Value) {
-        self.change_service(|spec| spec["resources"][0]["backends"] = backends.clone());
+    pub fn set_backends(&mut self, backends: &Value) {
+        self.change_web_service(|spec| spec["resources"][0]["backends"] = backends.clone());
     }
 
     /// A provider changes its web service.
-    pub fn change_service(&mut self, edit: impl FnOnce(&mut Value)) {
-        self.change("web", edit);
+    pub fn change_web_service(&mut self, edit: impl FnOnce(&mut Value)) {
+        self.change_service("web", edit);
     }
 
     /// A provider changes a service of its.
     ///
     /// # Panics
     /// When that is refused.
-    pub fn change(&mut self, service: &str, edit: impl FnOnce(&mut Value)) {
+    pub fn change_service(&mut self, service: &str, edit: impl FnOnce(&mut Value)) {
         let service: Reference = format!("shop/{service}").parse().expect("a reference");
         let spec = &self.desired.state.services[&service].object.spec;
         let mut request = serde_json::to_value(spec).expect("a value");
@@ -366,13 +380,13 @@ impl DifferentialHarness {
     }
 
     /// An interface goes down, or comes back.
-    pub fn interface(&mut self, side: Side, up: bool) {
-        self.observe(side, up);
+    pub fn set_interface_up(&mut self, side: Side, up: bool) {
+        self.observe_attachment(side, up);
         self.reconcile();
     }
 
     /// A backend is found, or lost.
-    pub fn reachable(&mut self, backend: Ipv4Addr, reachable: bool) {
+    pub fn set_reachable(&mut self, backend: Ipv4Addr, reachable: bool) {
         self.observe_backend(backend.into(), reachable);
         self.reconcile();
     }
@@ -381,16 +395,16 @@ impl DifferentialHarness {
     ///
     /// # Panics
     /// Never: literals are names.
-    pub fn unhealthy(&mut self, service: &str, backend: IpAddr) {
+    pub fn mark_unhealthy(&mut self, service: &str, backend: IpAddr) {
         let service = format!("shop/{service}").parse().expect("a reference");
         let resource = "default".parse().expect("a name");
         self.observed.unhealthy.insert((service, resource, backend));
         self.reconcile();
     }
 
-    fn observe(&mut self, side: Side, up: bool) {
+    fn observe_attachment(&mut self, side: Side, up: bool) {
         if up {
-            observe(&mut self.observed, side, self.ifindexes[&side]);
+            insert_attachment(&mut self.observed, side, self.ifindexes[&side]);
         } else {
             self.observed.interfaces.remove(side.interface());
         }
@@ -398,7 +412,7 @@ impl DifferentialHarness {
 
     fn observe_backend(&mut self, backend: IpAddr, reachable: bool) {
         if reachable {
-            observe_backend(&mut self.observed, backend);
+            insert_next_hop(&mut self.observed, backend);
         } else {
             let key = ("shop/net".parse().expect("a reference"), backend);
             self.observed.next_hops.remove(&key);
@@ -419,11 +433,16 @@ impl DifferentialHarness {
     /// When the worlds differ.
     #[track_caller]
     pub fn flows(&self, table: Table) -> usize {
-        self.compare(table, &self.native.flows_v4) + self.compare(table, &self.native.flows_v6)
+        self.compare_flow_tables(table, &self.native.flows_v4)
+            + self.compare_flow_tables(table, &self.native.flows_v6)
     }
 
     #[track_caller]
-    fn compare<F: HasFlowMaps>(&self, table: Table, native: &FlowTables<F>) -> usize {
+    fn compare_flow_tables<F: HasFlowMaps>(
+        &self,
+        table: Table,
+        native: &SimFlowTables<F>,
+    ) -> usize {
         let native = match table {
             Table::Established => native.established.entries(),
             Table::HalfOpen => native.half_open.entries(),
@@ -432,9 +451,9 @@ impl DifferentialHarness {
         let timeless = |flows: Vec<(FlowKey<F>, Flow<F>)>| -> Vec<(FlowKey<F>, Flow<F>)> {
             let timeless = |flow: Flow<F>| Flow {
                 last_seen: 0,
-                created_isn_or_generation: match flow.direction() {
-                    Direction::ToService => 0,
-                    Direction::ToConsumer => flow.created_isn_or_generation,
+                state_word: match flow.direction() {
+                    Direction::ToService => StateWord::NONE,
+                    Direction::ToConsumer => flow.state_word,
                 },
                 ..flow
             };
@@ -453,7 +472,7 @@ impl DifferentialHarness {
 
     /// Removes entries of flows that are being opened, as the kernel does when their table is full:
     /// those that the consumer's packets find, or those that the provider's do.
-    pub fn evict(&mut self, side: Side) {
+    pub fn evict_half_open(&mut self, side: Side) {
         let network = self.contents.attachments[&self.ifindexes[&side]].network;
         for (key, _) in self.kernel_flows::<V4>(Table::HalfOpen) {
             if key.network_proto.network() == network {
@@ -478,7 +497,7 @@ impl DifferentialHarness {
     /// # Panics
     /// When there is no such endpoint.
     pub fn set_usage(&mut self, endpoint: &str, usage: ConnectionUsage) {
-        let slot = self.slot(endpoint);
+        let slot = self.connection_slot(endpoint);
         self.maps.set_usage(slot, usage).expect("usage written");
         self.native.usage.set(slot, usage);
     }
@@ -500,14 +519,14 @@ impl DifferentialHarness {
     /// # Panics
     /// When there is no such endpoint.
     #[must_use]
-    pub fn crossed(&self, endpoint: &str) -> ConnectionCounters {
-        let slot = self.slot(endpoint);
+    pub fn forwarded_counters(&self, endpoint: &str) -> ConnectionCounters {
+        let slot = self.connection_slot(endpoint);
         let counted = self.native.connection_counters.get(&slot);
         counted.copied().unwrap_or_default()
     }
 
     /// The link slot of an endpoint.
-    fn slot(&self, endpoint: &str) -> u32 {
+    fn connection_slot(&self, endpoint: &str) -> u32 {
         let endpoint: Reference = endpoint.parse().expect("a reference");
         let record = &self.desired.state.endpoints[&endpoint];
         record.object.connection.slot
@@ -517,7 +536,7 @@ impl DifferentialHarness {
     ///
     /// # Panics
     /// Never: the reference is one.
-    pub fn tentative(&mut self, network: &str, address: IpAddr) {
+    pub fn mark_tentative(&mut self, network: &str, address: IpAddr) {
         let network = network.parse().expect("a reference");
         self.observed.tentative.insert((network, address));
         self.reconcile();
@@ -546,7 +565,7 @@ impl DifferentialHarness {
     /// # Panics
     /// When there is none.
     #[must_use]
-    pub fn another_nat_address(&self, address: IpAddr) -> IpAddr {
+    pub fn other_snat_address(&self, address: IpAddr) -> IpAddr {
         let mut services = self.desired.state.services.values();
         let mut ranges = services
             .by_ref()
@@ -621,7 +640,7 @@ impl DifferentialHarness {
     ///
     /// # Panics
     /// When there is no such service.
-    pub fn occupy(&mut self, service: &str, percent: u32) -> usize {
+    pub fn occupy_snat_ports(&mut self, service: &str, percent: u32) -> usize {
         let service: Reference = format!("shop/{service}").parse().expect("a reference");
         let spec = &self.desired.state.services[&service].object.spec;
         let network = self.contents.attachments[&self.ifindexes[&Side::Provider]].network;
@@ -650,7 +669,7 @@ impl DifferentialHarness {
     }
 
     /// The native world, for limits that the kernel's can't be given afterwards.
-    pub fn native(&mut self) -> &mut SimMaps {
+    pub fn native_maps(&mut self) -> &mut SimMaps {
         &mut self.native
     }
 
@@ -661,7 +680,7 @@ impl DifferentialHarness {
 
     /// The same with a frame, whatever its bytes are.
     pub fn send_native_bytes(&mut self, from: Side, frame: &[u8]) -> Verdict {
-        fast_path_oracle::process(&mut self.native, self.ifindexes[&from], frame).0
+        fast_path_oracle::process_on_both_paths(&mut self.native, self.ifindexes[&from], frame).0
     }
 
     fn kernel_drops(&self) -> BTreeMap<DropReason, u64> {
@@ -696,16 +715,21 @@ impl DifferentialHarness {
     /// When the two worlds differ.
     #[track_caller]
     pub fn send_bytes(&mut self, from: Side, frame: &[u8]) -> PacketResult {
-        self.recorded.extend(fuzz::record(from, frame));
+        self.recorded_frames
+            .extend(fuzz::encode_record(from, frame));
         let ifindex = self.ifindexes[&from];
         let drops_before = self.native.drops.clone();
-        let (verdict, after) = fast_path_oracle::process(&mut self.native, ifindex, frame);
+        let (verdict, after) =
+            fast_path_oracle::process_on_both_paths(&mut self.native, ifindex, frame);
         let kernel_before = (self.kernel_drops(), self.kernel_statistics());
         let (action, kernel_after) = self.run_in_kernel(ifindex, frame);
         let expected = match verdict {
             Verdict::Pass => 2,
             Verdict::Drop(..) => 1,
-            Verdict::Reply | Verdict::TcpReset(..) | Verdict::IcmpError(..) | Verdict::Redirect(_) => 4,
+            Verdict::Reply
+            | Verdict::TcpReset(..)
+            | Verdict::IcmpError(..)
+            | Verdict::Redirect(_) => 4,
         };
         let show = |bytes: &[u8]| match Packet::parse(bytes) {
             Ok(packet) => packet.to_string(),
@@ -738,24 +762,24 @@ impl DifferentialHarness {
             );
         }
         let out = match verdict {
-            Verdict::Redirect(slot) => self.side_of_slot(slot),
+            Verdict::Redirect(slot) => self.side_of_egress(slot),
             Verdict::Reply | Verdict::TcpReset(..) | Verdict::IcmpError(..) => Some(from),
             _ => None,
         };
         PacketResult {
             verdict,
             frame: after,
-            out,
+            egress_side: out,
         }
     }
 
     /// The frames sent since the beginning, as the fuzzer's corpus has them.
     #[must_use]
-    pub fn recorded(&self) -> &[u8] {
-        &self.recorded
+    pub fn recorded_frames(&self) -> &[u8] {
+        &self.recorded_frames
     }
 
-    fn side_of_slot(&self, slot: u32) -> Option<Side> {
+    fn side_of_egress(&self, slot: u32) -> Option<Side> {
         let ifindex = self.contents.tx_ports.get(&slot)?;
         let mut sides = self.ifindexes.iter();
         sides
@@ -790,14 +814,16 @@ impl DifferentialHarness {
         let client = (CLIENT, client_port);
         let endpoint = (ENDPOINT, HTTPS);
         let syn = self.send(Side::A, &tcp(client, endpoint).syn(1_000));
-        let (nat, backend) = syn.forwarded(Side::Provider).sockets();
+        let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
         let answer = self.send(
             Side::Provider,
-            &tcp(backend, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001),
+            &tcp(backend, nat)
+                .with_source_mac(BACKEND_MAC)
+                .syn_ack(5_000, 1_001),
         );
-        answer.forwarded(Side::A);
+        answer.expect_forwarded(Side::A);
         let ack = self.send(Side::A, &tcp(client, endpoint).ack(1_001, 5_001));
-        ack.forwarded(Side::Provider);
+        ack.expect_forwarded(Side::Provider);
         Connection {
             client,
             endpoint,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Debug};
 
 use gateway_common::{
     Verdict,
-    sim::{FlowTable, SimMaps},
+    sim::{SimFlowTable, SimMaps},
 };
 
 /// What a world does with a frame that comes in by an interface. The general way decides the same, and leaves
@@ -14,15 +14,19 @@ use gateway_common::{
 /// # Panics
 /// When they differ.
 #[track_caller]
-pub fn process(world: &mut SimMaps, ifindex: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
-    let mut general = (flows(world) <= MAX_COMPARED_FLOWS).then(|| SimMaps {
+pub fn process_on_both_paths(
+    world: &mut SimMaps,
+    ifindex: u32,
+    frame: &[u8],
+) -> (Verdict, Vec<u8>) {
+    let mut slow_path = (flows(world) <= MAX_COMPARED_FLOWS).then(|| SimMaps {
         fast_path_disabled: true,
         ..world.clone()
     });
     let decided = world.process(ifindex, frame);
-    if let Some(general) = &mut general {
+    if let Some(general) = &mut slow_path {
         assert_eq!(general.process(ifindex, frame), decided, "{frame:02x?}");
-        let (left, expected) = (left_in(general), left_in(world));
+        let (left, expected) = (side_effects(general), side_effects(world));
         assert!(left == expected, "{left:#?}\n{expected:#?}\n{frame:02x?}");
     }
     decided
@@ -37,7 +41,7 @@ fn flows(world: &SimMaps) -> usize {
 }
 
 /// What packets leave in a world.
-fn left_in(world: &SimMaps) -> impl PartialEq + Debug + '_ {
+fn side_effects(world: &SimMaps) -> impl PartialEq + Debug + '_ {
     let (v4, v6) = (&world.flows_v4, &world.flows_v6);
     let used = |slot: &u32| (*slot, world.usage.get(*slot));
     let usage: BTreeMap<_, _> = world.connections.keys().map(used).collect();
@@ -46,8 +50,8 @@ fn left_in(world: &SimMaps) -> impl PartialEq + Debug + '_ {
         .map(|bucket| (bucket, world.identification_states.get(bucket)))
         .collect();
     (
-        [&v4.established, &v4.half_open].map(FlowTable::entries),
-        [&v6.established, &v6.half_open].map(FlowTable::entries),
+        [&v4.established, &v4.half_open].map(SimFlowTable::entries),
+        [&v6.established, &v6.half_open].map(SimFlowTable::entries),
         (
             &world.drops,
             &world.connection_drops,

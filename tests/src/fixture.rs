@@ -9,8 +9,8 @@ use gateway::model::{
 use serde_json::{Value, json};
 
 use crate::differential::{
-    BACKENDS, BACKENDS_V6, DNS, NO_BACKENDS_ENDPOINT, ENDPOINT, ENDPOINT_V6, ALL_PORTS_ENDPOINT, NAT46_ENDPOINT, HTTPS, PENDING,
-    PENDING_V6, DROPPING_ENDPOINT, NAT64_ENDPOINT, Side,
+    ALL_PORTS_ENDPOINT, BACKENDS, BACKENDS_V6, DNS, DROPPING_ENDPOINT, ENDPOINT, ENDPOINT_V6,
+    HTTPS, NAT46_ENDPOINT, NAT64_ENDPOINT, NO_BACKENDS_ENDPOINT, PENDING, PENDING_V6, Side,
 };
 
 /// Identifiers that count.
@@ -52,7 +52,7 @@ impl DesiredFixture {
     }
 
     /// The first configuration.
-    pub(crate) fn furnish() -> Self {
+    pub(crate) fn with_initial_objects() -> Self {
         let mut desired = Self {
             state: State::default(),
             identifiers: SequentialIds(1),
@@ -91,7 +91,7 @@ impl DesiredFixture {
             &web,
             &[],
             "10.1.0.96/28",
-            json!({ "no_backend": "drop" }),
+            json!({ "no_backend_action": "drop" }),
         );
         desired.service("every", &every, &backends[..1], "10.1.0.112", json!({}));
         for (endpoint, address, service, approved) in [

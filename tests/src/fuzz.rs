@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway::dataplane::map_snapshot::MapSnapshot;
+use gateway::compile::map_snapshot::MapSnapshot;
 use gateway_common::{Verdict, sim::SimMaps};
 
 use crate::{
@@ -37,7 +37,7 @@ pub fn frames(mut data: &[u8]) -> Vec<(Side, &[u8])> {
 /// # Panics
 /// When it is longer than a record can say.
 #[must_use]
-pub fn record(side: Side, frame: &[u8]) -> Vec<u8> {
+pub fn encode_record(side: Side, frame: &[u8]) -> Vec<u8> {
     let length = u16::try_from(frame.len()).expect("a frame");
     let mut record = vec![side as u8];
     record.extend(length.to_be_bytes());
@@ -46,7 +46,7 @@ pub fn record(side: Side, frame: &[u8]) -> Vec<u8> {
 }
 
 /// The configuration's world, with nothing in its tables.
-fn world(contents: &MapSnapshot) -> SimMaps {
+fn empty_maps(contents: &MapSnapshot) -> SimMaps {
     SimMaps {
         hash_seed: SEED,
         attachments: copy(&contents.attachments),
@@ -75,7 +75,7 @@ pub fn run(data: &[u8]) -> usize {
         static CONTENTS: MapSnapshot = configuration();
     }
     CONTENTS.with(|contents| {
-        let mut world = world(contents);
+        let mut world = empty_maps(contents);
         let frames = frames(data);
         for (side, frame) in &frames {
             check(contents, &mut world, *side, frame);
@@ -88,7 +88,7 @@ fn check(contents: &MapSnapshot, world: &mut SimMaps, side: Side, frame: &[u8]) 
     let ifindex = side as u32 + 1;
     let counted = |world: &SimMaps| world.drops.values().sum::<u64>();
     let before = counted(world);
-    let (verdict, after) = fast_path_oracle::process(world, ifindex, frame);
+    let (verdict, after) = fast_path_oracle::process_on_both_paths(world, ifindex, frame);
     let drops = counted(world) - before;
     let wanted = match verdict {
         Verdict::Drop(..) | Verdict::TcpReset(..) | Verdict::IcmpError(..) => 1,
@@ -107,7 +107,7 @@ fn check(contents: &MapSnapshot, world: &mut SimMaps, side: Side, frame: &[u8]) 
                 from == provider || to == provider,
                 "from consumer to consumer"
             );
-            sound(&verdict, frame, &after);
+            check_output_checksums(&verdict, frame, &after);
         }
         // They are the gateway's own: whatever came in.
         Verdict::TcpReset(..) | Verdict::IcmpError(..) => {
@@ -124,7 +124,7 @@ fn check(contents: &MapSnapshot, world: &mut SimMaps, side: Side, frame: &[u8]) 
 }
 
 /// What came in with its checksums right leaves with its checksums right.
-fn sound(verdict: &Verdict, frame: &[u8], after: &[u8]) {
+fn check_output_checksums(verdict: &Verdict, frame: &[u8], after: &[u8]) {
     if Packet::parse(frame).is_ok()
         && let Err(error) = Packet::parse(after)
     {

@@ -143,21 +143,21 @@ pub struct Udp {
 }
 
 /// The sum of RFC 1071 over bytes, going on from `sum`, not folded.
-fn sum(bytes: &[u8], sum: u64) -> u64 {
+fn add_to_checksum(bytes: &[u8], sum: u64) -> u64 {
     bytes.chunks(2).fold(sum, |sum, pair| {
         let low = pair.get(1).copied().unwrap_or(0);
         sum + u64::from(u16::from_be_bytes([pair[0], low]))
     })
 }
 
-fn fold(mut sum: u64) -> u16 {
+fn fold_checksum(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
     u16::try_from(sum).unwrap_or(0)
 }
 
-fn short(length: usize) -> u16 {
+fn length_u16(length: usize) -> u16 {
     u16::try_from(length).expect("a packet that is no longer than packets are")
 }
 
@@ -185,9 +185,9 @@ impl Ipv4 {
         }
     }
 
-    fn pseudo(&self, protocol: u8, length: usize) -> u64 {
-        let start = sum(&self.source.octets(), u64::from(protocol));
-        sum(&self.destination.octets(), start) + u64::from(short(length))
+    fn pseudo_header_sum(&self, protocol: u8, length: usize) -> u64 {
+        let start = add_to_checksum(&self.source.octets(), u64::from(protocol));
+        add_to_checksum(&self.destination.octets(), start) + u64::from(length_u16(length))
     }
 
     /// Its bytes. With `offloaded`, TCP's and UDP's checksum fields hold the pseudo header's sum
@@ -208,12 +208,12 @@ impl Ipv4 {
             let pseudo = if protocol == 1 {
                 0
             } else {
-                self.pseudo(protocol, body.len())
+                self.pseudo_header_sum(protocol, body.len())
             };
             let mut value = if offloaded {
-                fold(pseudo)
+                fold_checksum(pseudo)
             } else {
-                !fold(sum(&body, pseudo))
+                !fold_checksum(add_to_checksum(&body, pseudo))
             };
             if protocol == 17 && value == 0 {
                 value = 0xffff;
@@ -221,13 +221,13 @@ impl Ipv4 {
             body[at..at + 2].copy_from_slice(&value.to_be_bytes());
         }
         let mut bytes = vec![0x45, self.tos];
-        bytes.extend(short(20 + body.len()).to_be_bytes());
+        bytes.extend(length_u16(20 + body.len()).to_be_bytes());
         bytes.extend(self.id.to_be_bytes());
         bytes.extend(self.fragment.to_be_bytes());
         bytes.extend([self.ttl, protocol, 0, 0]);
         bytes.extend(self.source.octets());
         bytes.extend(self.destination.octets());
-        let checksum = !fold(sum(&bytes, 0));
+        let checksum = !fold_checksum(add_to_checksum(&bytes, 0));
         bytes[10..12].copy_from_slice(&checksum.to_be_bytes());
         bytes.extend(body);
         bytes
@@ -237,14 +237,14 @@ impl Ipv4 {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() < 20 || bytes[0] != 0x45 {
             return Err(format!(
                 "no plain IPv4 header: {:02x?}",
                 &bytes[..bytes.len().min(20)]
             ));
         }
-        if fold(sum(&bytes[..20], 0)) != 0xffff {
+        if fold_checksum(add_to_checksum(&bytes[..20], 0)) != 0xffff {
             return Err("the IPv4 header's checksum is wrong".to_owned());
         }
         let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
@@ -267,7 +267,11 @@ impl Ipv4 {
         }
         packet.transport = match bytes[9] {
             6 => {
-                if fold(sum(body, packet.pseudo(6, body.len()))) != 0xffff {
+                if fold_checksum(add_to_checksum(
+                    body,
+                    packet.pseudo_header_sum(6, body.len()),
+                )) != 0xffff
+                {
                     return Err("the TCP checksum is wrong".to_owned());
                 }
                 Transport::Tcp(Tcp::parse(body).ok_or("the TCP header is broken")?)
@@ -276,14 +280,17 @@ impl Ipv4 {
                 let udp = Udp::parse(body).ok_or("the UDP header is broken")?;
                 let datagram = datagram(body);
                 if udp.checksummed
-                    && fold(sum(datagram, packet.pseudo(17, datagram.len()))) != 0xffff
+                    && fold_checksum(add_to_checksum(
+                        datagram,
+                        packet.pseudo_header_sum(17, datagram.len()),
+                    )) != 0xffff
                 {
                     return Err("the UDP checksum is wrong".to_owned());
                 }
                 Transport::Udp(udp)
             }
             1 if body.len() >= 4 => {
-                if fold(sum(body, 0)) != 0xffff {
+                if fold_checksum(add_to_checksum(body, 0)) != 0xffff {
                     return Err("the ICMP checksum is wrong".to_owned());
                 }
                 Transport::Icmp(body[0], body[1], body[4..].to_vec())
@@ -308,8 +315,8 @@ impl Ipv6 {
     }
 
     fn pseudo_header_sum(&self, protocol: u8, length: usize) -> u64 {
-        let start = sum(&self.source.octets(), u64::from(protocol));
-        sum(&self.destination.octets(), start) + u64::from(short(length))
+        let start = add_to_checksum(&self.source.octets(), u64::from(protocol));
+        add_to_checksum(&self.destination.octets(), start) + u64::from(length_u16(length))
     }
 
     /// Its bytes; see [`Ipv4::bytes`] for `offloaded`.
@@ -328,9 +335,9 @@ impl Ipv6 {
         if let Some(at) = checksum_at {
             let pseudo = self.pseudo_header_sum(protocol, body.len());
             let mut value = if offloaded {
-                fold(pseudo)
+                fold_checksum(pseudo)
             } else {
-                !fold(sum(&body, pseudo))
+                !fold_checksum(add_to_checksum(&body, pseudo))
             };
             if protocol == 17 && value == 0 {
                 value = 0xffff;
@@ -346,7 +353,7 @@ impl Ipv6 {
             body = extension;
         }
         let mut bytes = vec![0x60, 0, 0, 0];
-        bytes.extend(short(body.len()).to_be_bytes());
+        bytes.extend(length_u16(body.len()).to_be_bytes());
         bytes.extend([next, self.hop_limit]);
         bytes.extend(self.source.octets());
         bytes.extend(self.destination.octets());
@@ -382,7 +389,10 @@ impl Ipv6 {
         };
         let whole = |protocol| {
             let body = if protocol == 17 { datagram(body) } else { body };
-            fold(sum(body, packet.pseudo_header_sum(protocol, body.len()))) == 0xffff
+            fold_checksum(add_to_checksum(
+                body,
+                packet.pseudo_header_sum(protocol, body.len()),
+            )) == 0xffff
         };
         packet.transport = match bytes[6] {
             6 if !whole(6) => return Err("the TCP checksum is wrong".to_owned()),
@@ -437,7 +447,7 @@ impl Udp {
         let mut bytes = Vec::new();
         bytes.extend(self.source.to_be_bytes());
         bytes.extend(self.destination.to_be_bytes());
-        bytes.extend(short(8 + self.payload.len()).to_be_bytes());
+        bytes.extend(length_u16(8 + self.payload.len()).to_be_bytes());
         bytes.extend([0; 2]);
         bytes.extend(&self.payload);
         bytes
@@ -491,7 +501,7 @@ impl Packet {
         let ether_type = u16::from_be_bytes([head[12], head[13]]);
         let body = &bytes[14..];
         let content = match ether_type {
-            0x0800 => Content::Ipv4(Ipv4::read(body)?),
+            0x0800 => Content::Ipv4(Ipv4::parse(body)?),
             0x86dd => Content::Ipv6(Ipv6::parse(body)?),
             0x0806 if body.len() >= 28 => {
                 let mac = |at: usize| -> Mac { std::array::from_fn(|index| body[at + index]) };
@@ -537,7 +547,7 @@ mod tests {
 
     /// A datagram without a checksum, byte by byte.
     #[test]
-    fn bytes_are_read_and_written_the_same() {
+    fn packets_round_trip_through_bytes() {
         let bytes: Vec<u8> = [
             "02000000000a",
             "02000000000b",
@@ -562,7 +572,7 @@ mod tests {
         .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
         .collect();
         let mut bytes = bytes;
-        let checksum = !fold(sum(&bytes[14..34], 0));
+        let checksum = !fold_checksum(add_to_checksum(&bytes[14..34], 0));
         bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
         let packet = Packet::parse(&bytes).unwrap();
         assert_eq!(packet.bytes(false), bytes);
@@ -594,9 +604,9 @@ mod tests {
             Transport::Tcp(tcp),
         );
         let mut bytes = ipv4.bytes(false);
-        assert_eq!(Ipv4::read(&bytes).unwrap(), ipv4);
+        assert_eq!(Ipv4::parse(&bytes).unwrap(), ipv4);
         bytes[43] ^= 4;
-        assert!(Ipv4::read(&bytes).unwrap_err().contains("TCP checksum"));
-        assert!(Ipv4::read(&ipv4.bytes(true)).is_err());
+        assert!(Ipv4::parse(&bytes).unwrap_err().contains("TCP checksum"));
+        assert!(Ipv4::parse(&ipv4.bytes(true)).is_err());
     }
 }

@@ -50,7 +50,7 @@ pub fn icmp_v6(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, rest: &[u8]) -
 
 /// A neighbour solicitation to the group of the address that it asks for.
 #[must_use]
-pub fn solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
+pub fn neighbour_solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
     let [.., x, y, z] = target.octets();
     let group = Ipv6Addr::new(
         0xff02,
@@ -68,7 +68,7 @@ pub fn solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
         rest.extend([1, 1]);
         rest.extend(CLIENT_MAC);
     }
-    let mut packet = icmp_v6(source, group, 135, &rest).with_v6(|ip| ip.hop_limit = 255);
+    let mut packet = icmp_v6(source, group, 135, &rest).edit_ipv6(|ip| ip.hop_limit = 255);
     packet.to = [0x33, 0x33, 0xff, x, y, z];
     packet
 }
@@ -99,7 +99,7 @@ fn packet(ipv4: Ipv4) -> Packet {
 
 /// An ARP request from a station to all.
 #[must_use]
-pub fn who_has(target: Ipv4Addr, sender: (Mac, Ipv4Addr)) -> Packet {
+pub fn arp_request(target: Ipv4Addr, sender: (Mac, Ipv4Addr)) -> Packet {
     Packet {
         to: [0xff; 6],
         from: sender.0,
@@ -136,7 +136,7 @@ impl Packet {
 
     /// With a change to its IPv6 header.
     #[must_use]
-    pub fn with_v6(mut self, change: impl FnOnce(&mut Ipv6)) -> Self {
+    pub fn edit_ipv6(mut self, change: impl FnOnce(&mut Ipv6)) -> Self {
         match &mut self.content {
             Content::Ipv6(ipv6) => change(ipv6),
             _ => panic!("no IPv6"),
@@ -146,7 +146,7 @@ impl Packet {
 
     /// With these flags and numbers.
     #[must_use]
-    pub fn flags(mut self, flags: u8, sequence: u32, acknowledgement: u32) -> Self {
+    pub fn with_flags(mut self, flags: u8, sequence: u32, acknowledgement: u32) -> Self {
         let tcp = self.tcp_mut();
         (tcp.flags, tcp.sequence, tcp.acknowledgement) = (flags, sequence, acknowledgement);
         self
@@ -156,38 +156,38 @@ impl Packet {
     #[must_use]
     pub fn syn(mut self, sequence: u32) -> Self {
         self.tcp_mut().options = vec![2, 4, 5, 0xb4, 4, 2, 1, 1];
-        self.flags(flag::SYN, sequence, 0)
+        self.with_flags(flag::SYN, sequence, 0)
     }
 
     /// A SYN that answers one.
     #[must_use]
     pub fn syn_ack(self, sequence: u32, acknowledgement: u32) -> Self {
-        self.flags(flag::SYN | flag::ACK, sequence, acknowledgement)
+        self.with_flags(flag::SYN | flag::ACK, sequence, acknowledgement)
     }
 
     /// An acknowledgement.
     #[must_use]
     pub fn ack(self, sequence: u32, acknowledgement: u32) -> Self {
-        self.flags(flag::ACK, sequence, acknowledgement)
+        self.with_flags(flag::ACK, sequence, acknowledgement)
     }
 
     /// The same segment with more flags.
     #[must_use]
-    pub fn and(mut self, flags: u8) -> Self {
+    pub fn add_flags(mut self, flags: u8) -> Self {
         self.tcp_mut().flags |= flags;
         self
     }
 
     /// With data.
     #[must_use]
-    pub fn data(mut self, payload: &[u8]) -> Self {
+    pub fn with_payload(mut self, payload: &[u8]) -> Self {
         self.tcp_mut().payload = payload.to_vec();
         self
     }
 
     /// From another station; in the provider's network the gateway's station is another as well.
     #[must_use]
-    pub fn from(mut self, mac: Mac) -> Self {
+    pub fn with_source_mac(mut self, mac: Mac) -> Self {
         self.from = mac;
         if mac == BACKEND_MAC {
             self.to = Side::Provider.mac();
@@ -197,21 +197,21 @@ impl Packet {
 
     /// To the gateway's station on another side.
     #[must_use]
-    pub fn at(mut self, side: Side) -> Self {
+    pub fn sent_to(mut self, side: Side) -> Self {
         self.to = side.mac();
         self
     }
 
     /// With a change to its IPv4 header.
     #[must_use]
-    pub fn with(mut self, change: impl FnOnce(&mut Ipv4)) -> Self {
+    pub fn edit_ipv4(mut self, change: impl FnOnce(&mut Ipv4)) -> Self {
         change(self.ipv4_mut());
         self
     }
 
     /// Without a UDP checksum.
     #[must_use]
-    pub fn unchecksummed(mut self) -> Self {
+    pub fn without_udp_checksum(mut self) -> Self {
         match self.transport_mut() {
             Transport::Udp(udp) => udp.checksummed = false,
             _ => panic!("no UDP"),
@@ -236,15 +236,15 @@ pub struct Connection {
 impl Connection {
     /// A segment from the client.
     #[must_use]
-    pub fn from_client(&self) -> Packet {
+    pub fn client_ack(&self) -> Packet {
         tcp(self.client, self.endpoint).ack(1_001, 5_001)
     }
 
     /// A segment from the backend.
     #[must_use]
-    pub fn from_backend(&self) -> Packet {
+    pub fn backend_ack(&self) -> Packet {
         tcp(self.backend, self.nat)
-            .from(BACKEND_MAC)
+            .with_source_mac(BACKEND_MAC)
             .ack(5_001, 1_001)
     }
 }

@@ -156,7 +156,7 @@ impl Scenario {
     /// When not.
     #[track_caller]
     pub fn went_to_service(self, outcome: &PacketResult, backend_port: u16) -> ProviderFlow {
-        let forwarded = outcome.forwarded(Side::Provider);
+        let forwarded = outcome.expect_forwarded(Side::Provider);
         assert_eq!(forwarded.packet.to, BACKEND_MAC);
         let (nat, backend) = ends(&forwarded);
         let text = backend.ip().to_string();
@@ -180,9 +180,9 @@ impl Scenario {
         let syn = lab.send(Side::A, &self.segment().syn(1_000));
         let ends = self.went_to_service(&syn, BACKEND_PORT);
         lab.send(Side::Provider, &ends.segment().syn_ack(5_000, 1_001))
-            .forwarded(Side::A);
+            .expect_forwarded(Side::A);
         lab.send(Side::A, &self.from_client())
-            .forwarded(Side::Provider);
+            .expect_forwarded(Side::Provider);
         ends
     }
 
@@ -206,7 +206,7 @@ impl ProviderFlow {
     /// A segment of the backend's, to be completed with words.
     #[must_use]
     pub fn segment(self) -> Packet {
-        segment_between(self.backend, self.nat).from(BACKEND_MAC)
+        segment_between(self.backend, self.nat).with_source_mac(BACKEND_MAC)
     }
 
     /// A segment of an open connection from the backend.
@@ -218,7 +218,7 @@ impl ProviderFlow {
     /// A datagram of the backend's.
     #[must_use]
     pub fn answer(self, payload: &[u8]) -> Packet {
-        datagram(self.backend, self.nat, payload).from(BACKEND_MAC)
+        datagram(self.backend, self.nat, payload).with_source_mac(BACKEND_MAC)
     }
 }
 
@@ -498,10 +498,10 @@ pub fn reassemble(fragments: &[Packet]) -> Packet {
 pub fn refused(outcome: &PacketResult, reason: DropReason) {
     match &outcome.verdict {
         gateway_common::Verdict::TcpReset(..) => {
-            outcome.reset(reason);
+            outcome.expect_tcp_reset(reason);
         }
         _ => {
-            outcome.error(reason);
+            outcome.expect_icmp_error(reason);
         }
     }
 }

@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf, process::Command};
 use crate::{
     agent::{Agent, binary},
     process::succeed,
-    site::Testbed,
-    topology_ca::TestCa,
+    test_ca::TestCa,
+    topology::Testbed,
 };
 
 /// Where tenants reach the API, in the gateway's namespace.
@@ -37,7 +37,7 @@ impl TlsFixture {
             ("TLS_CERTIFICATE", server.certificate.display().to_string()),
             ("TLS_KEY", server.key.display().to_string()),
             ("TLS_CLIENT_CA", ca.certificate().display().to_string()),
-            ("OUTSIDE_CA", ca.certificate().display().to_string()),
+            ("OUTBOUND_CA", ca.certificate().display().to_string()),
         ] {
             agent.settings.insert(format!("PLGW_{key}"), value);
         }
@@ -57,7 +57,7 @@ impl TlsFixture {
         let path = self.ca.directory().join(token.replace('/', "-"));
         let to = path.display();
         self.testbed.agent.cli(&format!(
-            "tenant token create {token} --role {role} --to {to}"
+            "tenant token create {token} --role {role} --output-file {to}"
         ));
         path
     }

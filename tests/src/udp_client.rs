@@ -18,10 +18,13 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 pub fn request_until_accepted(
     socket: &UdpSocket,
     request: &[u8],
-    accept: impl Fn(&[u8]) -> bool,DEFAULT_TIMEOUT> Vec<u8> {
-    socket.set_read_timeout(Some(RETRY_INTERVAL)).expect("a socket");
+    accept: impl Fn(&[u8]) -> bool,
+) -> Vec<u8> {
+    socket
+        .set_read_timeout(Some(RETRY_INTERVAL))
+        .expect("a socket");
     let mut buffer = vec![0; 65_536];
-    wait::until("an answer", wait::SOON, || {
+    wait::until("an answer", wait::DEFAULT_TIMEOUT, || {
         // An error that is pending on the socket takes the place of the question: the next round sends it.
         let _pending = socket.send(request);
         while let Ok(length) = socket.recv(&mut buffer) {

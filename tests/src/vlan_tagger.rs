@@ -24,10 +24,10 @@ pub fn push_vlan_tags(namespace: &Namespace, interface: &str, vlan: u16) -> io::
     std::fs::create_dir_all(directory.path())?;
     let path = directory.path().join("tagger");
     let program = Assembler::default()
-        .number(Operation::Move, R2, TAG.into())
-        .number(Operation::Move, R3, vlan.into())
+        .alu_immediate(Operation::Move, R2, TAG.into())
+        .alu_immediate(Operation::Move, R3, vlan.into())
         .call(VLAN_PUSH)
-        .number(Operation::Move, R0, 0)
+        .alu_immediate(Operation::Move, R0, 0)
         .load_classifier()?;
     let name = CString::new(path.display().to_string()).map_err(io::Error::other)?;
     pin(program.as_fd(), &name)?;

@@ -17,7 +17,7 @@ const XDP_PASS: i32 = 2;
 /// When the kernel refuses.
 pub fn attach(interface: &str) -> io::Result<OwnedFd> {
     let program = Assembler::default()
-        .number(Operation::Move, R0, XDP_PASS)
-        .finish()?;
+        .alu_immediate(Operation::Move, R0, XDP_PASS)
+        .load_xdp()?;
     attach_program(program.as_fd(), nix::net::if_::if_nametoindex(interface)?)
 }

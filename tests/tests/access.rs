@@ -17,14 +17,14 @@ use tests::{
     nginx::Nginx,
     oidc_provider::OidcProvider,
     process::{fail, succeed},
-    site::{BACKENDS, ENDPOINT},
     test_ca::TestCa,
-    topologyfixture::{LISTEN, TlsFixture, read_token},
+    tls_fixture::{LISTEN, TlsFixture, read_token},
+    topology::{BACKENDS, ENDPOINT},
     wait,
 };
 
 #[test]
-fn two_tenants_and_an_operator_go_through_the_life_of_a_connection() {
+fn connection_lifecycle_with_two_tenants_and_an_operator() {
     let office = TlsFixture::start(|_, _, _| {});
     let agent = &office.testbed.agent;
     office.testbed.wait_for_backends();
@@ -159,7 +159,7 @@ fn has_permission(role: &str, needed: &str) -> bool {
 }
 
 #[test]
-fn every_route_times_every_role() {
+fn every_route_enforces_every_role() {
     let office = TlsFixture::start(|_, _, _| {});
     let roles = ["viewer", "consumer", "provider", "admin"];
     let tokens = roles.map(|role| {
@@ -242,7 +242,7 @@ fn every_route_times_every_role() {
 }
 
 #[test]
-fn a_service_that_is_not_visible_does_not_exist_whatever_it_is_called() {
+fn invisible_service_is_indistinguishable_from_a_missing_one() {
     let office = TlsFixture::start(|_, _, _| {});
     let agent = &office.testbed.agent;
     agent.cli("service update shop/web --visibility b");
@@ -275,7 +275,7 @@ fn a_service_that_is_not_visible_does_not_exist_whatever_it_is_called() {
 }
 
 #[test]
-fn a_token_that_is_revoked_or_expired_counts_no_more_on_open_streams_too() {
+fn revoked_or_expired_token_is_rejected_on_open_streams_too() {
     let office = TlsFixture::start(|_, _, _| {});
     let agent = &office.testbed.agent;
     let path = office.create_token_file("a/stream", "viewer");
@@ -322,7 +322,7 @@ fn a_token_that_is_revoked_or_expired_counts_no_more_on_open_streams_too() {
 
     let short = office.ca.directory().join("short");
     agent.cli(&format!(
-        "tenant token create a/short --role viewer --expires-in 2s --to {}",
+        "tenant token create a/short --role viewer --expires-in 2s --output-file {}",
         short.display()
     ));
     let short = read_token(&short);
@@ -342,7 +342,7 @@ fn a_token_that_is_revoked_or_expired_counts_no_more_on_open_streams_too() {
 }
 
 #[test]
-fn users_of_two_identity_systems_meet() {
+fn users_of_two_identity_providers_work_together() {
     let mut issuers = Vec::new();
     let office = TlsFixture::start(|site, ca, agent| {
         issuers.push(OidcProvider::start(&site.host, ca, 8444));
@@ -450,7 +450,7 @@ fn users_of_two_identity_systems_meet() {
 }
 
 #[test]
-fn a_client_certificate_is_as_good_as_a_token() {
+fn client_certificate_authenticates_like_a_token() {
     let office = TlsFixture::start(|_, _, _| {});
     let agent = &office.testbed.agent;
     agent.cli(&format!(
@@ -501,7 +501,7 @@ fn a_client_certificate_is_as_good_as_a_token() {
 }
 
 #[test]
-fn a_new_certificate_is_taken_up_without_a_restart() {
+fn new_certificate_is_loaded_without_a_restart() {
     let mut office = TlsFixture::start(|_, _, _| {});
     let subject = |office: &TlsFixture| {
         let mut curl = office.testbed.host.command("curl");
@@ -536,7 +536,7 @@ fn a_new_certificate_is_taken_up_without_a_restart() {
 }
 
 #[test]
-fn slow_and_broken_clients_hold_nobody_up() {
+fn slow_and_broken_clients_do_not_block_others() {
     let office = TlsFixture::start(|_, _, _| {});
     // Connections that say nothing, and some that say nonsense.
     let held = office.testbed.host.run_in(|| {
@@ -567,7 +567,7 @@ fn slow_and_broken_clients_hold_nobody_up() {
 }
 
 #[test]
-fn a_listener_without_a_certificate_is_refused() {
+fn listener_without_a_certificate_is_refused() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::prepare(&host);
     let mut command = agent.run_command();
@@ -586,7 +586,7 @@ fn a_listener_without_a_certificate_is_refused() {
 }
 
 #[test]
-fn the_agent_gives_up_what_it_does_not_need() {
+fn agent_drops_unneeded_capabilities() {
     let office = TlsFixture::start(|_, _, _| {});
     let status = fs::read_to_string(format!("/proc/{}/status", office.testbed.agent.pid()));
     let status = status.expect("its status");
@@ -622,7 +622,7 @@ fn the_agent_gives_up_what_it_does_not_need() {
 }
 
 #[test]
-fn a_tenant_applies_what_is_its_own_and_learns_nothing_of_others() {
+fn tenant_manifest_is_confined_to_the_tenant() {
     let office = TlsFixture::start(|_, _, _| {});
     let admin = office.create_token_file("a/admin", "admin");
     let viewer = office.create_token_file("a/viewer", "viewer");
@@ -696,7 +696,7 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
 }
 
 #[test]
-fn a_dry_run_tells_nothing_of_endpoints_that_the_caller_may_not_see() {
+fn dry_run_hides_endpoints_invisible_to_the_caller() {
     let office = TlsFixture::start(|_, _, _| {});
     // One that waits, one that is approved, one that does not exist, of tenants with and without endpoints.
     office.testbed.agent.cli("connection approve b/web");

@@ -14,7 +14,7 @@ fn problem(text: &str) -> Value {
 }
 
 #[test]
-fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
+fn problems_have_a_code_a_field_and_a_detail() {
     let site = Testbed::new();
     let endpoint = |address: &str| {
         json!({ "name": "new", "network": "net", "addresses": [address], "service": "shop/web" })
@@ -254,7 +254,7 @@ fn problems_are_documents_with_a_code_a_field_and_a_sentence() {
 }
 
 #[test]
-fn a_bodys_type_must_be_json() {
+fn request_content_type_must_be_json() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::start(&host);
     let mut curl = std::process::Command::new("curl");
@@ -271,7 +271,7 @@ fn a_bodys_type_must_be_json() {
 }
 
 #[test]
-fn lists_come_in_pages() {
+fn lists_are_paginated() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::start(&host);
     for number in 0..5 {
@@ -291,7 +291,7 @@ fn lists_come_in_pages() {
 }
 
 #[test]
-fn a_write_for_an_old_version_is_refused() {
+fn write_with_a_stale_version_is_refused() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::start(&host);
     agent.cli("tenant create t");
@@ -316,7 +316,7 @@ fn a_write_for_an_old_version_is_refused() {
 }
 
 #[test]
-fn the_connections_states_are_those_of_the_book() {
+fn connection_states_follow_the_documented_lifecycle() {
     let site = Testbed::new();
     let state = || {
         site.agent.json("endpoint show a/web")["status"]["connection"]["state"]
@@ -369,7 +369,7 @@ fn the_connections_states_are_those_of_the_book() {
 }
 
 #[test]
-fn a_service_gets_further_resources_and_keeps_those_that_endpoints_are_bound_to() {
+fn resources_can_be_added_and_bound_ones_cannot_be_removed() {
     let site = Testbed::new();
     let agent = &site.agent;
     let shown = agent.cli("service resource add shop/web sql --port 5432 --backend 10.1.0.20");
@@ -394,7 +394,7 @@ fn a_service_gets_further_resources_and_keeps_those_that_endpoints_are_bound_to(
 }
 
 #[test]
-fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
+fn cli_errors_print_one_sentence_and_exit_with_status_1() {
     let site = Testbed::new();
     for (line, expected) in [
         ("tenant create a --networks 3", "tenant a exists already"),
@@ -465,7 +465,7 @@ fn the_command_line_refuses_with_a_sentence_and_exits_with_one() {
 }
 
 #[test]
-fn tables_fit_a_hundred_columns_and_json_and_yaml_are_whole() {
+fn tables_fit_100_columns_and_json_and_yaml_are_complete() {
     let site = Testbed::with_approved_connections();
     site.agent.cli("network create a/out --interface not-there");
     for line in [
@@ -500,7 +500,7 @@ fn tables_fit_a_hundred_columns_and_json_and_yaml_are_whole() {
 }
 
 #[test]
-fn the_socket_is_for_root_and_its_group() {
+fn control_socket_is_restricted_to_root_and_its_group() {
     use std::os::unix::fs::PermissionsExt as _;
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::start(&host);
@@ -518,7 +518,7 @@ fn the_socket_is_for_root_and_its_group() {
 }
 
 #[test]
-fn what_a_consumer_sees_does_not_tell_where_the_service_is() {
+fn consumer_view_hides_the_service_location() {
     let site = Testbed::new();
     let text = site.agent.cli("-o json endpoint show a/web");
     for secret in ["10.1.0.", "gw-p"] {

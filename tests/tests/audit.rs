@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use tests::{
     agent::{Agent, binary},
     process::succeed,
-    site::Testbed,
-    topology_ca::TestCa,
+    test_ca::TestCa,
+    topology::Testbed,
     wait,
 };
 
@@ -39,7 +39,7 @@ impl AuditFixture {
             ("LISTEN", LISTEN.to_owned()),
             ("TLS_CERTIFICATE", server.certificate.display().to_string()),
             ("TLS_KEY", server.key.display().to_string()),
-            ("EVENTS_KEPT", EVENT_RETENTION.to_string()),
+            ("EVENT_RETENTION", EVENT_RETENTION.to_string()),
             // The flood is to arrive whole.
             ("CHANGES_PER_SECOND", "0".to_owned()),
             ("TENANT_CHANGES_PER_SECOND", "0".to_owned()),
@@ -138,7 +138,7 @@ fn ids(list: &Value) -> Vec<String> {
 }
 
 #[test]
-fn a_flood_of_label_changes_erases_no_other_trail_webhook_event_or_idempotency_key() {
+fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys() {
     let mut desk = AuditFixture::start();
     let agent = &desk.testbed.agent;
     // It can't be told anything, so its events stay undelivered.
@@ -206,7 +206,7 @@ fn a_flood_of_label_changes_erases_no_other_trail_webhook_event_or_idempotency_k
 }
 
 #[test]
-fn a_trail_is_followed_and_resumed_by_identifiers_that_tell_nothing_but_the_time() {
+fn event_log_is_followed_and_resumed_by_opaque_ids() {
     let desk = AuditFixture::start();
     let own = desk.token("b/own", "consumer");
     let other = desk.token("a/other", "consumer");
@@ -293,7 +293,7 @@ fn assert_no_control_characters(output: &[u8]) {
 }
 
 #[test]
-fn a_hostile_servers_answers_do_not_reach_the_terminal() {
+fn terminal_output_escapes_hostile_server_responses() {
     let directory = tempfile::tempdir().expect("a directory");
     let tenant = json!({
         "name": "a", "uid": "00000000-0000-4000-8000-000000000000", "version": 1,
@@ -312,7 +312,7 @@ fn a_hostile_servers_answers_do_not_reach_the_terminal() {
     });
     let page = |item: &Value| json!({ "items": [item] });
     let difference = json!({ "differences": [{
-        "fate": "update", "kind": "tenant", "object": HOSTILE,
+        "action": "update", "kind": "tenant", "object": HOSTILE,
         "fields": [{ "field": HOSTILE, "old": HOSTILE, "new": HOSTILE }],
     }] });
     let manifest = directory.path().join("m.yaml");
@@ -332,7 +332,7 @@ fn a_hostile_servers_answers_do_not_reach_the_terminal() {
         ),
         (
             "200 OK",
-            json!({ "differences": [{ "fate": HOSTILE }] }),
+            json!({ "differences": [{ "action": HOSTILE }] }),
             &apply,
         ),
     ]
@@ -452,7 +452,7 @@ fn violations(
 }
 
 #[test]
-fn one_more_than_every_limit_and_every_kind_of_invisible_character_is_refused() {
+fn values_beyond_each_limit_and_invisible_characters_are_refused() {
     let site = Testbed::new();
     let agent = &site.agent;
     let document: Value =
@@ -493,7 +493,7 @@ fn one_more_than_every_limit_and_every_kind_of_invisible_character_is_refused() 
 }
 
 #[test]
-fn a_tenant_can_not_fill_the_gateway_with_services() {
+fn tenant_service_quota_is_enforced() {
     let site = Testbed::new();
     let agent: &Agent = &site.agent;
     let names = |prefix: &str| -> Vec<String> {

@@ -21,8 +21,8 @@ use tests::{
     agent::{Agent, binary},
     namespace::Namespace,
     process::{BackgroundProcess, fail, run, succeed},
-    site::Testbed,
-    topology_ca::TestCa,
+    test_ca::TestCa,
+    topology::Testbed,
     wait,
 };
 
@@ -118,7 +118,7 @@ impl BackupFixture {
 }
 
 #[test]
-fn what_is_no_whole_backup_is_refused_and_changes_nothing() {
+fn incomplete_backup_is_refused_without_changes() {
     let mut backed_up = BackupFixture::new();
     let good = backed_up.content.clone();
     let mut flipped = good.clone();
@@ -175,7 +175,7 @@ fn set_last_event(id: EventId) -> impl FnOnce(&mut Vec<Entry>) {
 }
 
 #[test]
-fn crafted_backups_are_refused_and_change_nothing() {
+fn crafted_backups_are_refused_without_changes() {
     let mut backed_up = BackupFixture::new();
     let entries = Backup::decode(&backed_up.content)
         .expect("the backup")
@@ -327,7 +327,7 @@ fn run_on_terminal(agent: &Agent, line: &str, answer: &str) -> Output {
 }
 
 #[test]
-fn a_restore_shows_what_it_changes_and_asks() {
+fn restore_shows_its_changes_and_asks_for_confirmation() {
     let backed_up = BackupFixture::new();
     let agent = &backed_up.testbed.agent;
     let good = backed_up.valid_backup().display().to_string();
@@ -375,7 +375,7 @@ fn a_restore_shows_what_it_changes_and_asks() {
 }
 
 #[test]
-fn a_restore_without_an_agent_asks_too() {
+fn offline_restore_asks_for_confirmation() {
     let mut backed_up = BackupFixture::new();
     backed_up.testbed.agent.cli("tenant create later");
     backed_up.testbed.agent.stop();
@@ -403,7 +403,7 @@ fn a_restore_without_an_agent_asks_too() {
 }
 
 #[test]
-fn the_backup_of_another_gateway_must_be_meant() {
+fn restoring_another_gateways_backup_needs_confirmation() {
     let backed_up = BackupFixture::new();
     let good = backed_up.valid_backup();
     let host = Arc::new(Namespace::new("gw"));
@@ -465,7 +465,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn whatever_the_umask_nobody_else_can_use_the_agents_files() {
+fn agent_files_are_private_with_any_umask() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::prepare(&host);
     let _running = start_with_open_umask(&host, &agent);
@@ -496,7 +496,7 @@ fn whatever_the_umask_nobody_else_can_use_the_agents_files() {
     );
     for (line, file) in [
         ("backup", &backup),
-        ("tenant token create a/u --role viewer --to", &token),
+        ("tenant token create a/u --role viewer --output-file", &token),
     ] {
         let mut command = Command::new("sh");
         command
@@ -523,7 +523,7 @@ fn whatever_the_umask_nobody_else_can_use_the_agents_files() {
 }
 
 #[test]
-fn an_agent_does_not_start_on_files_that_others_can_use() {
+fn agent_refuses_to_start_on_files_accessible_to_others() {
     let host = Arc::new(Namespace::new("gw"));
     let mut agent = Agent::start(&host);
     agent.cli("tenant create a");
@@ -579,7 +579,7 @@ fn an_agent_does_not_start_on_files_that_others_can_use() {
 }
 
 #[test]
-fn a_second_agent_with_the_same_run_directory_is_refused_with_the_first_ones_process() {
+fn second_agent_in_the_same_run_directory_is_refused_with_the_first_ones_pid() {
     let host = Arc::new(Namespace::new("gw"));
     let first = Agent::start(&host);
     let mut second = Agent::prepare(&host);

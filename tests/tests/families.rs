@@ -30,7 +30,7 @@ fn curl(namespace: &Namespace, arguments: &str) -> Command {
 }
 
 #[test]
-fn large_bodies_arrive_whole_both_ways() {
+fn large_bodies_arrive_intact_in_both_directions() {
     for_each_family_pair(|families, site| {
         let server = Nginx::start(&site.provider, &families.backend().to_string());
         let content = random_bytes(20_000_000);
@@ -80,7 +80,7 @@ fn answer_by_udp(provider: &Namespace, address: SocketAddr) {
 }
 
 #[test]
-fn datagrams_arrive_whole_in_fragments_too() {
+fn datagrams_arrive_intact_whole_or_fragmented() {
     for_each_family_pair(|families, site| {
         answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
         let endpoint = SocketAddr::new(families.endpoint(), 5_353);
@@ -107,7 +107,7 @@ fn datagrams_arrive_whole_in_fragments_too() {
 }
 
 #[test]
-fn a_port_that_the_server_refuses_is_refused_at_once() {
+fn connection_to_a_closed_port_is_refused_immediately() {
     for_each_family_pair(|families, site| {
         let endpoint = SocketAddr::new(families.endpoint(), 9);
         site.a.run_in(move || {
@@ -128,7 +128,7 @@ fn a_port_that_the_server_refuses_is_refused_at_once() {
 }
 
 #[test]
-fn a_smaller_mtu_on_the_way_is_found() {
+fn path_mtu_discovery_finds_a_smaller_mtu() {
     for_each_family_pair(|families, site| {
         let server = Nginx::start(&site.provider, &families.backend().to_string());
         let content = random_bytes(2_000_000);
@@ -176,7 +176,7 @@ fn run_traceroute(mut command: Command) -> String {
 }
 
 #[test]
-fn ping_is_answered_in_fragments_too() {
+fn ping_is_answered_whole_or_fragmented() {
     for_each_family_pair(|families, site| {
         for size in [56, 1_400, 4_000] {
             let text = succeed(&mut site.a.command_line(&format!(
@@ -189,7 +189,7 @@ fn ping_is_answered_in_fragments_too() {
 }
 
 #[test]
-fn jumbo_frames_go_through() {
+fn jumbo_frames_are_forwarded() {
     for_each_family_pair(|families, site| {
         for interface in ["gw-a", "gw-p"] {
             site.host.ip(&format!("link set dev {interface} mtu 9000"));

@@ -48,7 +48,7 @@ fn expect_cli_error(site: &Testbed, line: &str, expected: &str) {
 }
 
 #[test]
-fn no_tenant_takes_an_address_of_the_host() {
+fn endpoint_cannot_use_a_host_address() {
     let mut site = Testbed::with_approved_connections();
     site.host.ip("address add 10.1.0.1/24 dev gw-p");
     site.host.ip("address add 10.0.0.1/24 dev gw-a");
@@ -85,7 +85,7 @@ fn no_tenant_takes_an_address_of_the_host() {
 }
 
 #[test]
-fn the_host_keeps_an_address_that_it_gets_later() {
+fn host_keeps_an_address_assigned_after_the_endpoint() {
     let site = Testbed::with_approved_connections();
     serve(&site.host);
     // A source NAT address, and the consumer's endpoint.

@@ -96,7 +96,7 @@ fn worst_case_bodies(bytes: usize) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn no_body_is_read_of_a_caller_without_a_role() {
+fn body_of_an_unauthorized_caller_is_not_read() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[]);
     let config = front.tls_config(Some(&front.ca.issue("nobody")));
@@ -129,7 +129,7 @@ fn no_body_is_read_of_a_caller_without_a_role() {
 }
 
 #[test]
-fn a_credential_that_is_revoked_while_a_body_is_sent_changes_nothing() {
+fn credential_revoked_during_the_body_changes_nothing() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[]);
     let token = front.create_token("a/slow", "admin");
@@ -182,9 +182,9 @@ fn memory_growth(
             front.peak_memory()
         );
     }
-    let peak =DEFAULT_TIMEOUTnt.peak_memory().saturating_sub(before);
+    let peak = front.peak_memory().saturating_sub(before);
     // It is given back soon after the last of them.
-    let after = wait::until("memory that is given back", wait::SOON, || {
+    let after = wait::until("memory that is given back", wait::DEFAULT_TIMEOUT, || {
         let after = front.resident_memory().saturating_sub(before);
         (after < 30).then_some(after)
     });
@@ -192,7 +192,7 @@ fn memory_growth(
 }
 
 #[test]
-fn the_worst_bodies_take_little_memory_and_give_it_back() {
+fn worst_case_bodies_use_bounded_memory() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[
         ("PLGW_CHANGES_PER_SECOND", "0"),
@@ -261,7 +261,7 @@ fn the_worst_bodies_take_little_memory_and_give_it_back() {
 }
 
 #[test]
-fn neighbours_that_never_read_lock_nobody_out() {
+fn clients_that_never_read_do_not_block_others() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[]);
     let token = front.create_token("b/good", "viewer");
@@ -321,7 +321,7 @@ fn neighbours_that_never_read_lock_nobody_out() {
 }
 
 #[test]
-fn one_token_cannot_take_all_connections_nor_keep_them_when_it_is_revoked() {
+fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[
         ("PLGW_READS_PER_SECOND", "0"),
@@ -405,7 +405,7 @@ fn one_token_cannot_take_all_connections_nor_keep_them_when_it_is_revoked() {
 }
 
 #[test]
-fn large_bodies_that_stall_are_refused_and_keep_no_place() {
+fn stalled_large_bodies_are_refused_and_release_their_slot() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[]);
     for tenant in ["c", "d"] {
@@ -453,7 +453,7 @@ fn large_bodies_that_stall_are_refused_and_keep_no_place() {
 }
 
 #[test]
-fn idle_users_of_the_control_socket_lock_nobody_out() {
+fn idle_control_socket_clients_do_not_block_others() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[]);
     let socket = front.agent.socket();
@@ -499,7 +499,7 @@ fn idle_users_of_the_control_socket_lock_nobody_out() {
 }
 
 #[test]
-fn requests_are_kept_to_a_rate_for_each_principal_and_tenant() {
+fn request_rate_is_limited_per_principal_and_tenant() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[
         ("PLGW_CHANGES_PER_SECOND", "2"),
@@ -569,7 +569,7 @@ fn requests_are_kept_to_a_rate_for_each_principal_and_tenant() {
 }
 
 #[test]
-fn the_command_line_waits_where_it_is_told_to() {
+fn cli_retries_after_rate_limiting() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[("PLGW_CHANGES_PER_SECOND", "1")]);
     let file = front.create_token_file("a/busy", "admin");
@@ -594,7 +594,7 @@ fn the_command_line_waits_where_it_is_told_to() {
 }
 
 #[test]
-fn streams_are_bounded_for_each_principal_and_tenant() {
+fn streams_are_limited_per_principal_and_tenant() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[
         ("PLGW_STREAMS_PER_PRINCIPAL", "3"),
@@ -638,7 +638,7 @@ fn streams_are_bounded_for_each_principal_and_tenant() {
 }
 
 #[test]
-fn a_stream_and_its_connection_end_at_once_with_the_credential() {
+fn stream_and_connection_close_when_the_credential_is_revoked() {
     let _alone = run_serially();
     let front = ApiFixture::start(&[]);
     let ca = front.ca.certificate();
@@ -673,7 +673,7 @@ fn a_stream_and_its_connection_end_at_once_with_the_credential() {
     assert!(took < at_once, "{took:?} after the loss of a role");
     let to = front.ca.directory().join("short");
     front.agent.cli(&format!(
-        "tenant token create a/short --role viewer --expires-in 3s --to {}",
+        "tenant token create a/short --role viewer --expires-in 3s --output-file {}",
         to.display()
     ));
     let created = Instant::now();
@@ -738,7 +738,7 @@ fn sleep_unless_stopped(time: Duration, stop: &AtomicBool) {
 }
 
 #[test]
-fn an_attack_of_a_minute_slows_no_other_tenant_down() {
+fn minute_long_attack_does_not_slow_other_tenants() {
     let _alone = run_serially();
     let seconds = std::env::var("PLGW_TEST_HOSTILE_SECONDS").ok();
     let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(60);

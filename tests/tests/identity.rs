@@ -79,7 +79,7 @@ fn ca_option(path: &Path) -> String {
 }
 
 #[test]
-fn a_certificate_of_another_authority_is_not_the_identity_that_it_imitates() {
+fn certificate_of_another_ca_does_not_impersonate_an_identity() {
     let (office, second) = fixture_with_two_cas(|_, _| {});
     let agent = &office.testbed.agent;
     let refusal = agent.cli_error(
@@ -151,7 +151,7 @@ fn a_certificate_of_another_authority_is_not_the_identity_that_it_imitates() {
 }
 
 #[test]
-fn an_identity_that_names_no_authority_meets_nobody_and_a_start_says_so() {
+fn identity_without_a_ca_matches_no_client_and_is_logged_at_startup() {
     let mut office = TlsFixture::start(|_, _, _| {});
     let signed = office.ca.issue("build");
     office.testbed.agent.stop();
@@ -183,7 +183,7 @@ fn an_identity_that_names_no_authority_meets_nobody_and_a_start_says_so() {
 }
 
 #[test]
-fn the_configuration_check_shows_authorities() {
+fn configuration_check_shows_certificate_authorities() {
     let ca = TestCa::new();
     let server = ca.issue("gateway");
     let host = Arc::new(Namespace::new("gw"));
@@ -205,7 +205,7 @@ fn the_configuration_check_shows_authorities() {
 }
 
 #[test]
-fn a_revoked_certificate_ends_at_a_reload_on_open_streams_too() {
+fn revoked_certificate_is_rejected_after_a_reload_on_open_streams_too() {
     let mut office = TlsFixture::start(|_, ca, agent| {
         let list = ca.write_crl(&[]).display().to_string();
         agent
@@ -293,7 +293,7 @@ fn fixture_with_oidc_provider() -> (TlsFixture, OidcProvider) {
 }
 
 #[test]
-fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
+fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
     /// Less than one read of the keys takes when the issuer does not answer.
     const AT_ONCE: Duration = Duration::from_secs(4);
     let (office, mut issuer) = fixture_with_oidc_provider();
@@ -311,7 +311,7 @@ fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
         format!("eyJhbGciOiJFUzI1NiJ9.{}", rest.join("."))
     };
     for garbage in [unsigned, &format!("{unsigned}."), &nameless, "a.b.c"] {
-        assert_eq!(office.get_with_token(garbage, "GET", "/v1DEFAULT_TIMEOUTami").0, 401);
+        assert_eq!(office.get_with_token(garbage, "GET", "/v1/whoami").0, 401);
     }
     assert!(accepted.try_recv().is_err());
 
@@ -328,7 +328,7 @@ fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
     // The first ones may come too soon after the last read of the keys. A read is under way when the issuer has a
     // connection.
     let mut unknown = Vec::new();
-    let _asked = wait::until("the issuer to be asked", wait::SOON * 2, || {
+    let _asked = wait::until("the issuer to be asked", wait::DEFAULT_TIMEOUT * 2, || {
         unknown.push(ask_unknown(unknown.len()));
         accepted.recv_timeout(Duration::from_millis(500)).ok()
     });
@@ -352,7 +352,7 @@ fn a_slow_issuer_and_unknown_keys_hold_nobody_up_whose_key_is_known() {
 }
 
 #[test]
-fn a_token_whose_times_are_none_or_whose_type_is_another_is_refused() {
+fn token_with_invalid_times_or_type_is_refused() {
     let (office, issuer) = fixture_with_oidc_provider();
     let status = |claims: Value| {
         let token = issuer.sign_token(claims);
@@ -387,7 +387,7 @@ fn a_token_whose_times_are_none_or_whose_type_is_another_is_refused() {
 }
 
 #[test]
-fn principals_that_call_themselves_alike_stay_apart() {
+fn principals_with_equal_names_stay_distinct() {
     let (office, issuer) = fixture_with_oidc_provider();
     let token = |subject: &str| {
         issuer.sign_token(json!({ "groups": ["ops"], "sub": subject, "preferred_username": "kim" }))
@@ -462,7 +462,7 @@ fn count_connections(listener: TcpListener) -> Arc<AtomicUsize> {
 }
 
 #[test]
-fn webhooks_reach_neither_this_host_nor_a_proxy_and_do_not_tell_what_stopped_them() {
+fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
     // Global addresses, in namespaces that lead nowhere else.
     const OWN: &str = "1.2.3.4";
     const OTHER: &str = "1.2.3.5";

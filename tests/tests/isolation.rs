@@ -106,7 +106,7 @@ fn send_raw(from: &Namespace, packet: Vec<u8>) {
 }
 
 #[test]
-fn a_server_never_gets_one_consumers_bytes_in_anothers_datagram() {
+fn fragments_of_two_consumers_are_never_mixed_in_a_datagram() {
     let site = testbed();
     let (sender, received) = mpsc::channel();
     let (ready, listening) = mpsc::channel();
@@ -207,7 +207,7 @@ fn start_stream(site: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKin
 }
 
 #[test]
-fn a_backend_that_was_removed_stops_streaming_to_the_consumer() {
+fn removed_backend_stops_streaming_to_the_consumer() {
     let site = testbed();
     let (counts, end) = start_stream(&site);
     for count in &counts {
@@ -231,7 +231,7 @@ fn a_backend_that_was_removed_stops_streaming_to_the_consumer() {
     let limit = wait::DEFAULT_TIMEOUT * wait::timeout_factor();
     let error = end.recv_timeout(limit).expect("the TCP client's reset");
     assert_eq!(error, ErrorKind::ConnectionReset);
-    let refused = || site.agent.drop_count("backend_gone");
+    let refused = || site.agent.drop_count("backend_removed");
     let before = refused();
     // The server goes on: its datagrams are refused and counted.
     wait::until_true("the server to send", || refused() > before + 20);

@@ -47,18 +47,24 @@ fn throughput(site: &Testbed, consumer: &tests::namespace::Namespace, port: u16)
 }
 
 #[test]
-fn bits_and_packets_are_kept_to_their_rate() {
+fn bit_and_packet_rate_limits_are_enforced() {
     let site = Testbed::with_approved_connections();
     // Both the control connection and the answers are on one server, so that one is asked.
     site.agent
         .cli("service update shop/web --session-affinity client-address --bit-rate 10000000");
     let kept = throughput(&site, &site.a, 5_301);
-    assert!((LOW_LIMIT..HIGH_LIMIT).contains(&kept), "{kept} Mbit/s of 10");
+    assert!(
+        (LOW_LIMIT..HIGH_LIMIT).contains(&kept),
+        "{kept} Mbit/s of 10"
+    );
     site.agent
         .cli("service update shop/web --bit-rate 0 --packet-rate 1000");
     // A thousand packets of 1,228 bytes, of which 1,200 are counted by iperf3.
     let kept = throughput(&site, &site.a, 5_302);
-    assert!((LOW_LIMIT..HIGH_LIMIT).contains(&kept), "{kept} Mbit/s of 9.6");
+    assert!(
+        (LOW_LIMIT..HIGH_LIMIT).contains(&kept),
+        "{kept} Mbit/s of 9.6"
+    );
     let drops = site.agent.json("endpoint show a/web")["status"]["counters"]["drops"].clone();
     assert!(drops["packet_rate"].as_u64() > Some(0), "{drops}");
     let other = site.agent.json("endpoint show b/web")["status"]["counters"]["drops"].clone();
@@ -69,7 +75,7 @@ fn bits_and_packets_are_kept_to_their_rate() {
 }
 
 #[test]
-fn new_flows_are_kept_to_their_rate() {
+fn new_flow_rate_limit_is_enforced() {
     const SENT: usize = 400;
     const RATE: u64 = 50;
     let site = Testbed::with_approved_connections();
@@ -115,7 +121,7 @@ fn new_flows_are_kept_to_their_rate() {
 }
 
 #[test]
-fn flows_beyond_the_limit_wait_until_there_is_room() {
+fn flows_beyond_the_limit_are_admitted_after_others_end() {
     let site = Testbed::with_approved_connections();
     for address in BACKENDS {
         site.provider.spawn(move || {

@@ -13,8 +13,8 @@ use tests::{
     namespace::Namespace,
     nginx::Nginx,
     process::{BackgroundProcess, fail, run, succeed},
-    site::{BACKENDS, CLIENT, ENDPOINT, Testbed},
-    topologyclient::request_until_accepted,
+    topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
+    udp_client::request_until_accepted,
     wait,
 };
 
@@ -65,7 +65,7 @@ fn stack_counter(namespace: &Namespace, name: &str) -> u64 {
 }
 
 #[test]
-fn a_large_file_arrives_whole_at_both_consumers_at_once() {
+fn concurrent_large_downloads_arrive_intact_at_both_consumers() {
     let site = Testbed::with_approved_connections();
     let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let content = random_bytes(100_000_000);
@@ -84,7 +84,7 @@ fn a_large_file_arrives_whole_at_both_consumers_at_once() {
     let downloads = [download(&site.a, "a"), download(&site.b, "b")];
     for (mut curl, path) in downloads {
         wait::until("curl to end", Duration::from_secs(90), || {
-            curl.ended().then_some(())
+            curl.has_exited().then_some(())
         });
         let got: [u8; 32] = Sha256::digest(fs::read(&path).expect("what was downloaded")).into();
         assert_eq!(got, wanted, "{} differs", path.display());
@@ -111,7 +111,7 @@ fn a_large_file_arrives_whole_at_both_consumers_at_once() {
 }
 
 #[test]
-fn a_large_upload_arrives_whole() {
+fn large_upload_arrives_intact() {
     let site = Testbed::with_approved_connections();
     let files = tempfile::tempdir().expect("a directory");
     let content = random_bytes(50_000_000);
@@ -159,7 +159,7 @@ fn requests_spread_over_the_backends() {
 }
 
 #[test]
-fn udp_goes_there_and_back() {
+fn udp_requests_and_replies_are_forwarded() {
     let site = Testbed::with_approved_connections();
     for address in BACKENDS {
         // Ends with the test process; it only answers.
@@ -226,7 +226,7 @@ impl Capture {
 }
 
 #[test]
-fn the_provider_sees_source_nat_addresses_only_and_no_bad_checksum() {
+fn provider_sees_only_snat_addresses_and_valid_checksums() {
     let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let mut capture = Capture::start(&site.provider, "eth0", "tcp");
@@ -253,7 +253,7 @@ fn the_provider_sees_source_nat_addresses_only_and_no_bad_checksum() {
 }
 
 #[test]
-fn a_connection_that_waits_for_approval_carries_nothing() {
+fn pending_connection_forwards_no_packets() {
     let site = Testbed::new();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let mut capture = Capture::start(&site.provider, "eth0", "not arp");
@@ -281,7 +281,7 @@ fn a_connection_that_waits_for_approval_carries_nothing() {
 }
 
 #[test]
-fn iperf3_runs_and_ends_when_the_connection_is_rejected() {
+fn iperf3_ends_when_the_connection_is_rejected() {
     let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| {
         let mut server = site
@@ -327,13 +327,13 @@ fn iperf3_runs_and_ends_when_the_connection_is_rejected() {
     wait::until_true("traffic", || crossed() > first + 10_000_000);
     site.agent.cli("connection reject a/web --reason enough");
     let cut = crossed();
-    wait::until_true("iperf3 to die", || client.ended());
+    wait::until_true("iperf3 to die", || client.has_exited());
     assert_eq!(crossed(), cut, "packets passed after the rejection");
     assert!(site.agent.drop_count("connection_revoked") > 0);
 }
 
 #[test]
-fn a_consumer_reaches_its_resource_and_nothing_else() {
+fn consumer_reaches_only_its_bound_resource() {
     let site = Testbed::with_approved_connections();
     let _server = Nginx::start(&site.provider, BACKENDS[0]);
     // The host has addresses in both networks, and something that listens there.
@@ -363,13 +363,13 @@ fn a_consumer_reaches_its_resource_and_nothing_else() {
         ("a source NAT address", "10.1.0.64"),
         ("somebody else", "10.9.9.9"),
     ] {
-        let before = site.agent.drop_count("not_for_us");
+        let before = site.agent.drop_count("no_such_endpoint");
         let mut command = site
             .a
             .command_line(&format!("curl -sS -m 1 http://{address}/name"));
         fail(&mut command);
         assert!(
-            site.agent.drop_count("not_for_us") > before,
+            site.agent.drop_count("no_such_endpoint") > before,
             "{what} at {address}"
         );
     }
@@ -383,7 +383,7 @@ fn a_consumer_reaches_its_resource_and_nothing_else() {
 }
 
 #[test]
-fn a_client_behind_a_router_is_answered_through_it() {
+fn replies_to_a_routed_client_use_its_router() {
     let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let client = Namespace::new("far");
@@ -406,7 +406,7 @@ fn a_client_behind_a_router_is_answered_through_it() {
 }
 
 #[test]
-fn ping_is_answered() {
+fn endpoint_answers_ping() {
     let site = Testbed::new();
     let text = succeed(
         &mut site
@@ -417,7 +417,7 @@ fn ping_is_answered() {
 }
 
 #[test]
-fn a_thousand_short_connections_without_a_failure() {
+fn thousand_short_connections_succeed() {
     let site = Testbed::with_approved_connections();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let url = format!("http://{ENDPOINT}/name?[1-1000]");
@@ -437,7 +437,7 @@ fn a_thousand_short_connections_without_a_failure() {
 }
 
 #[test]
-fn a_service_in_the_consumers_own_network_is_reached() {
+fn service_in_the_consumers_own_network_is_reachable() {
     // Hairpinning (RFC 4787, REQ-9): client and server are neighbours, and still meet by the endpoint.
     let site = Testbed::unconfigured();
     site.agent.cli("tenant create a");

@@ -4,8 +4,8 @@ use std::{fs, net::UdpSocket, process::Command};
 
 use sha2::{Digest as _, Sha256};
 use tests::{
-    namespace::Namespace, nginx::Nginx, process::succeed, site::Testbed,
-    udp_client::requetopologyntil_accepted, wait,
+    namespace::Namespace, nginx::Nginx, process::succeed, topology::Testbed,
+    udp_client::request_until_accepted, wait,
 };
 
 const ENDPOINT: &str = "fd00::100";
@@ -46,7 +46,7 @@ fn curl(namespace: &Namespace, path: &str) -> Command {
 }
 
 #[test]
-fn large_files_arrive_whole_and_requests_spread_over_the_backends() {
+fn large_files_arrive_intact_and_requests_spread_over_the_backends() {
     let site = testbed();
     let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
     let word = |number: u32| number.wrapping_mul(0x9e37_79b9).to_le_bytes();
@@ -79,7 +79,7 @@ fn large_files_arrive_whole_and_requests_spread_over_the_backends() {
 }
 
 #[test]
-fn udp_goes_there_and_back_and_ping_is_answered() {
+fn udp_is_forwarded_and_ping_is_answered() {
     let site = testbed();
     for address in BACKENDS {
         // Ends with the test process; it only answers.
@@ -108,7 +108,7 @@ fn udp_goes_there_and_back_and_ping_is_answered() {
 }
 
 #[test]
-fn an_address_that_is_an_endpoints_fails_duplicate_address_detection() {
+fn host_using_an_endpoint_address_fails_duplicate_address_detection() {
     let site = testbed();
     site.a.ip(&format!("address add {ENDPOINT}/64 dev eth0"));
     wait::until_true("the duplicate to be found", || {

@@ -18,7 +18,7 @@ fn schemathesis() -> PathBuf {
 }
 
 #[test]
-fn the_api_is_what_its_document_says() {
+fn api_conforms_to_its_openapi_document() {
     let host = Arc::new(Namespace::new("gw"));
     host.ip("link set lo up");
     let far = Namespace::new("far");

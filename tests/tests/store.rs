@@ -11,12 +11,12 @@ use std::{
 };
 
 use gateway::store::{self, Store as _};
-use gateway_common::maps::{LocalAddress, AddressKey};
+use gateway_common::maps::{AddressKey, LocalAddress};
 use tests::{
     agent::{Agent, binary},
+    crash_consistency::{SyscallTrace, UnsyncedWrites},
     namespace::Namespace,
     nginx::Nginx,
-    crash_consistency::{SyscallTrace, UnsyncedWrites},
     process::{BackgroundProcess, fail, succeed},
     topology::{BACKENDS, ENDPOINT, Testbed},
     wait,
@@ -55,7 +55,7 @@ fn testbed_on(disk: &SizedFilesystem) -> Testbed {
 }
 
 #[test]
-fn a_full_disk_refuses_changes_and_nothing_else() {
+fn full_disk_refuses_only_changes() {
     let disk = SizedFilesystem::new(600);
     let site = testbed_on(&disk);
     let agent = &site.agent;
@@ -130,7 +130,7 @@ fn inject_error(agent: &Agent, call: &str, error: &str) -> BackgroundProcess {
 }
 
 #[test]
-fn a_disk_that_fails_refuses_changes_and_nothing_is_there_by_half() {
+fn failing_disk_refuses_changes_without_partial_writes() {
     let mut site = Testbed::new();
     site.agent.cli("connection approve a/web");
     let before = site.agent.cli("export");
@@ -157,7 +157,7 @@ fn a_disk_that_fails_refuses_changes_and_nothing_is_there_by_half() {
         // It goes on where it was, in the kernel too, and after a restart.
         site.agent.cli("connection reject a/web");
         site.agent.cli("connection approve a/web");
-        assert_eq!(site.agent.json("status")["in_step"], true);
+        assert_eq!(site.agent.json("status")["in_sync"], true);
     }
     let now = site.agent.cli("export");
     site.agent.kill();
@@ -166,7 +166,7 @@ fn a_disk_that_fails_refuses_changes_and_nothing_is_there_by_half() {
 }
 
 #[test]
-fn a_file_system_that_is_read_only_is_said_at_the_start() {
+fn read_only_file_system_is_reported_at_startup() {
     let disk = SizedFilesystem::new(4_096);
     let mut site = testbed_on(&disk);
     site.agent.stop();
@@ -177,7 +177,7 @@ fn a_file_system_that_is_read_only_is_said_at_the_start() {
 }
 
 #[test]
-fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
+fn damaged_store_is_refused_and_replaced_by_a_backup() {
     let mut site = Testbed::new();
     site.wait_for_backends();
     let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
@@ -191,7 +191,9 @@ fn a_damaged_store_is_not_built_upon_and_a_backup_takes_its_place() {
         std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
         0o600
     );
-    let refusal = site.agent.cli_error(&format!("backup {}", backup.display()));
+    let refusal = site
+        .agent
+        .cli_error(&format!("backup {}", backup.display()));
     assert!(refusal.contains("could not make the file"), "{refusal}");
     let whole = site.agent.cli("export");
     site.agent.stop();
@@ -262,7 +264,7 @@ fn restored_events(agent: &Agent) -> Vec<String> {
 }
 
 #[test]
-fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut() {
+fn online_restore_keeps_later_revocations() {
     let mut site = Testbed::new();
     let agent = &site.agent;
     site.wait_for_backends();
@@ -299,7 +301,7 @@ fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut(
     assert!(last_id(&agent.json("event list")) > before);
     let refusal = agent.cli_error("restore /etc/hostname");
     assert!(refusal.contains("this is no backup"), "{refusal}");
-    assert_eq!(agent.json("status")["in_step"], true);
+    assert_eq!(agent.json("status")["in_sync"], true);
 
     // The same without an agent, where the store can be read.
     let known = restored_events(agent).len();
@@ -317,7 +319,7 @@ fn a_backup_is_restored_while_the_gateway_runs_and_what_was_cut_since_stays_cut(
 }
 
 #[test]
-fn a_power_cut_at_any_write_leaves_a_whole_store() {
+fn power_loss_at_any_write_leaves_a_consistent_store() {
     let host = Arc::new(Namespace::new("gw"));
     // A new store gets its name when it is whole.
     let mut agent = Agent::start(&host);
@@ -360,11 +362,11 @@ fn a_power_cut_at_any_write_leaves_a_whole_store() {
         }
     }
     let children =
-        fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.id())).expect("children");
+        fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid())).expect("children");
     for child in children.split_whitespace() {
         succeed(Command::new("kill").arg(child));
     }
-    wait::until_true("the agent's end", || running.ended());
+    wait::until_true("the agent's end", || running.has_exited());
     let trace = SyscallTrace::read(&traced).with_file("state.db", new);
     assert!(trace.moments() > 200, "{}", trace.moments());
     let mut reached = 0;
@@ -380,8 +382,8 @@ fn a_power_cut_at_any_write_leaves_a_whole_store() {
                 .list("")
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             let key = gateway::model::VersionKey::default();
-            let loaded =
-                store::decode_entries(entries, key).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let loaded = store::decode_entries(entries, key)
+                .unwrap_or_else(|error| panic!("{what}: {error}"));
             // The events tell what must be there: no change is there by half.
             let mut wanted = BTreeSet::new();
             for (recorded, _) in &loaded.events {
@@ -420,12 +422,12 @@ fn a_power_cut_at_any_write_leaves_a_whole_store() {
 }
 
 /// The addresses of endpoints that the kernel's map has as approved.
-fn approved_in_the_kernel(agent: &Agent) -> BTreeSet<String> {
+fn approved_in_kernel(agent: &Agent) -> BTreeSet<String> {
     let layout = format!("maps-v{}", gateway_common::maps::LAYOUT_VERSION);
     let path = agent.bpf_directory().join(layout).join("ADDRESSES");
     let data = aya::maps::MapData::from_pin(&path).expect("the pinned map");
     let mut approved = BTreeSet::new();
-    gateway::dataplane::syscalls::for_each(
+    gateway::bpf::syscalls::for_each(
         std::os::fd::AsFd::as_fd(data.fd()),
         |key: &AddressKey, value: &LocalAddress| {
             if value.is_approved() {
@@ -439,9 +441,8 @@ fn approved_in_the_kernel(agent: &Agent) -> BTreeSet<String> {
 
 /// By hand: `PLGW_TEST_KILLS=1000 cargo xtask test random_kills`.
 #[test]
-fn random_kills_during_a_random_workload_leave_store_and_kernel_agreed() {
-    let kills: u32 =
-        env::var("PLGW_TEST_KILLS").map_or(8, |text| text.parse().expect("a number"));
+fn random_kills_leave_store_and_kernel_in_sync() {
+    let kills: u32 = env::var("PLGW_TEST_KILLS").map_or(8, |text| text.parse().expect("a number"));
     let mut site = Testbed::new();
     site.agent.cli("service update shop/web --auto-approval *");
     let mut random = 0x2545_f491_4f6c_dd1du64;
@@ -475,8 +476,8 @@ fn random_kills_during_a_random_workload_leave_store_and_kernel_agreed() {
                 approved.insert(address);
             }
         }
-        assert_eq!(approved_in_the_kernel(agent), approved, "round {round}");
-        assert_eq!(agent.json("status")["in_step"], true, "round {round}");
+        assert_eq!(approved_in_kernel(agent), approved, "round {round}");
+        assert_eq!(agent.json("status")["in_sync"], true, "round {round}");
         // What was acknowledged is there; only the last thing may have been done without an answer.
         for (name, created) in &acknowledged[..acknowledged.len().saturating_sub(1)] {
             let later = acknowledged.iter().rev().find(|(other, _)| other == name);
@@ -533,7 +534,7 @@ fn run_random_workload(socket: &Path, seed: u64) -> Vec<(String, bool)> {
 }
 
 #[test]
-fn flows_of_an_older_layout_end_only_where_that_is_said_and_a_newer_one_is_left_alone() {
+fn older_layout_flows_are_discarded_only_on_request_and_newer_layouts_are_kept() {
     let mut site = Testbed::new();
     site.wait_for_backends();
     let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
@@ -543,7 +544,8 @@ fn flows_of_an_older_layout_end_only_where_that_is_said_and_a_newer_one_is_left_
     }
     let mut curl = site.a.command("curl");
     curl.args(["-sS", "--limit-rate", "1k", "-o", "/dev/null"]);
-    let _held = BackgroundProcess::start(curl.arg(format!("http://{ENDPOINT}/large"))).expect("curl");
+    let _held =
+        BackgroundProcess::start(curl.arg(format!("http://{ENDPOINT}/large"))).expect("curl");
     wait::until_true("an open flow", || {
         site.agent.json("status")["established_flows"].as_u64() > Some(0)
     });
@@ -564,14 +566,15 @@ fn flows_of_an_older_layout_end_only_where_that_is_said_and_a_newer_one_is_left_
     let refusal = fail(&mut site.agent.run_command());
     assert!(
         refusal.contains("flow entries can't be taken over")
-            && refusal.contains("--end-flows true"),
+            && refusal.contains("--discard-incompatible-flows true"),
         "{refusal}"
     );
     assert!(!store.exists(), "a store was made");
     fs::rename(&aside, &store).expect("the store");
-    site.agent
-        .settings
-        .insert("PLGW_END_FLOWS".to_owned(), "true".to_owned());
+    site.agent.settings.insert(
+        "PLGW_DISCARD_INCOMPATIBLE_FLOWS".to_owned(),
+        "true".to_owned(),
+    );
     site.agent.restart();
     assert!(site.agent.log().contains("flow entries end now"));
     assert!(!of(version - 1).exists());

@@ -33,7 +33,7 @@ fn vlan_tagged_drops(agent: &Agent) -> u64 {
 }
 
 #[test]
-fn a_bridge_of_the_host_leaves_no_tag_beside_packets() {
+fn bridged_attachment_receives_no_offloaded_vlan_tag() {
     let site = Testbed::with_approved_connections();
     // Station, bridge and attachment: both ends of the attachment's veth are the host's.
     let client = Namespace::new("s");
@@ -84,7 +84,7 @@ fn a_bridge_of_the_host_leaves_no_tag_beside_packets() {
 }
 
 #[test]
-fn what_the_agent_cannot_reach_it_says() {
+fn vlan_tag_offload_that_the_agent_cannot_disable_is_reported() {
     let site = Testbed::with_approved_connections();
     let network = site.agent.json("network show a/net");
     let note = network["status"]["attachments"][0]["notes"][0].as_str();

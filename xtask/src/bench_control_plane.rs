@@ -14,13 +14,13 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
-    run::{is_root, print_step, run_silently},
     reachability_probe::{Host, ReachabilityProbe},
+    run::{is_root, print_step, run_silently},
     workspace,
 };
 
 /// How often a change is made, to see what one costs.
-const CHANGES: usize = 200;
+const CHANGES_PER_MEASUREMENT: usize = 200;
 
 /// How much there is.
 #[derive(Clone, Copy)]
@@ -101,11 +101,11 @@ impl Costs {
             "tenants": self.size.tenants,
             "endpoints": self.size.endpoints,
             "apply_ms": ms(&self.apply),
-            "create": both(&self.create),
-            "approve": both(&self.approve),
-            "first_packet": both(&self.first_packet),
-            "reject": both(&self.reject),
-            "delete": both(&self.delete),
+            "create": pair(&self.create),
+            "approve": pair(&self.approve),
+            "first_packet": pair(&self.first_packet),
+            "reject": pair(&self.reject),
+            "delete": pair(&self.delete),
             "start_ms": ms(&self.start),
             "start_in_kernel_ms": ms(&self.start_in_kernel),
             "memory_bytes": self.memory,
@@ -240,7 +240,7 @@ fn measure_in(binary: &Path, size: WorkloadSize, directory: &Path) -> Result<Cos
     let (_, apply) = agent.request("POST", "/v1/apply", &manifest(size))?;
     let (mut creates, mut deletes) = (Vec::new(), Vec::new());
     let (mut rejects, mut approvals) = (Vec::new(), Vec::new());
-    for _ in 0..CHANGES {
+    for _ in 0..CHANGES_PER_MEASUREMENT {
         let request = json!({ "name": "one-more", "network": "net", "addresses": [ENDPOINT], "service": "t1/web" });
         let (made, took) = agent.request("POST", "/v1/tenants/t0/endpoints", &request)?;
         creates.push(took);
@@ -288,7 +288,7 @@ fn measure_first_packets(agent: &Agent) -> Result<Vec<Duration>> {
     let probe = ReachabilityProbe::start(&CONSUMER, &PROVIDER, (ENDPOINT, PORT), PORT)?;
     probe.next_arrival()?;
     let mut times = Vec::new();
-    for _ in 0..CHANGES {
+    for _ in 0..CHANGES_PER_MEASUREMENT {
         agent.request("POST", &format!("{path}/reject"), &json!({}))?;
         probe.discard_arrivals()?;
         let begin = Instant::now();
@@ -336,8 +336,8 @@ fn manifest(size: WorkloadSize) -> Value {
             let (tenant, round) = (number % size.tenants, number / size.tenants);
             let provider = (tenant + 1 + round) % size.tenants;
             json!({
-                "tenant": format!("t{tenant}"), "name": format!("e{place}"), "network": "net",
-                "addresses": [format!("10.0.0.{}", place + 1)],
+                "tenant": format!("t{tenant}"), "name": format!("e{round}"), "network": "net",
+                "addresses": [format!("10.0.0.{}", round + 1)],
                 "service": format!("t{provider}/web"),
             })
         })

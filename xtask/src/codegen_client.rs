@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value};
 
 /// The head of the file.
-const HEAD: &str = "\
+const FILE_HEADER: &str = "\
 //! The API's operations. Made of `docs/openapi.json` by `cargo xtask openapi`: change that, not this.
 
 use anyhow::Result;
@@ -39,7 +39,7 @@ pub fn generate(document: &str) -> Result<String> {
     }
     operations.sort();
     let codes: Vec<String> = operations.into_iter().map(|(_, code)| code).collect();
-    Ok(format!("{HEAD}{}}}\n", codes.join("\n")))
+    Ok(format!("{FILE_HEADER}{}}}\n", codes.join("\n")))
 }
 
 fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<String> {
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_is_the_documents() {
+    fn generated_client_matches_the_openapi_document() {
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let read = |path: &str| fs::read_to_string(workspace.join(path)).unwrap();
         let generated = generate(&read("docs/openapi.json")).unwrap();

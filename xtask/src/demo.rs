@@ -15,7 +15,7 @@ use crate::{
     topology::{self, Background, GATEWAY, command_in, files_directory, wait},
 };
 
-const PICTURE: &str = "
+const TOPOLOGY_DIAGRAM: &str = "
    tenant blue                                                     tenant shop
   +---------------+                                              +----------------+
   | client        |           +---------------------+            | nginx one      |
@@ -31,7 +31,7 @@ const PICTURE: &str = "
 ";
 
 const URL: &str = "http://10.0.0.100/";
-const SOON: Duration = Duration::from_secs(15);
+const START_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs the demo.
 ///
@@ -48,7 +48,7 @@ pub(crate) fn demo(binary: &Path, keep: bool) -> Result<()> {
     }
     let outcome = topology::build().and_then(|()| run_demo(binary));
     if keep && outcome.is_ok() {
-        explain_how_to_enter(binary);
+        print_usage_hints(binary);
         return Ok(());
     }
     if let Err(error) = &outcome
@@ -125,7 +125,7 @@ fn curl(host: &str) -> Result<(bool, String)> {
 }
 
 fn run_demo(binary: &Path) -> Result<()> {
-    println!("{PICTURE}");
+    println!("{TOPOLOGY_DIAGRAM}");
     let gateway = Gateway { binary };
     start_servers()?;
     start_agent(binary, &gateway)?;
@@ -143,7 +143,7 @@ fn run_demo(binary: &Path) -> Result<()> {
         "service create shop/web --network net --port 80 --backend 10.1.0.10 --backend 10.1.0.11 \
          --nat 10.1.0.64/28 --visibility *",
     )?;
-    wait("the backends to be found", SOON, || {
+    wait("the backends to be found", START_TIMEOUT, || {
         let (_, text) = capture(&mut gateway.command("service list"))?;
         Ok(text.contains("2/2"))
     })?;
@@ -162,7 +162,7 @@ fn run_demo(binary: &Path) -> Result<()> {
         .run("endpoint create green/web --network net --address 10.0.0.100 --service shop/web")?;
 
     for endpoint in ["blue/web", "green/web"] {
-        wait("the address to be found free", SOON, || {
+        wait("the address to be found free", START_TIMEOUT, || {
             let mut show = gateway.command(&format!("endpoint show {endpoint} -o json"));
             Ok(capture(&mut show)?.1.contains("in_use"))
         })?;
@@ -221,13 +221,15 @@ fn run_demo(binary: &Path) -> Result<()> {
     ]);
     println!("\n$ {} &", display_command(&download));
     let mut download = Background::start(download.stderr(Stdio::null()))?;
-    wait("the download to begin", SOON, || {
+    wait("the download to begin", START_TIMEOUT, || {
         let (_, text) = capture(&mut gateway.command("flow list --endpoint blue/web"))?;
         Ok(text.contains("established"))
     })?;
     gateway.run("connection reject blue/web --reason contract-ended")?;
     // Not by itself: the file would take minutes, and curl is told to wait.
-    wait("the download to break off", SOON, || download.has_exited())?;
+    wait("the download to break off", START_TIMEOUT, || {
+        download.has_exited()
+    })?;
     println!("\n(the download broke off: both ends were sent a reset)");
     let (succeeded, _) = curl("plg-blue")?;
     if succeeded {
@@ -283,7 +285,7 @@ fn start_servers() -> Result<()> {
         }
         command.stderr(Stdio::null());
         Background::start(&mut command)?;
-        wait("a web server", SOON, || {
+        wait("a web server", START_TIMEOUT, || {
             let url = format!("http://{address}/");
             Ok(capture(command_in("plg-shop").args(["curl", "-sf", "-m", "1", &url]))?.0)
         })?;
@@ -308,7 +310,7 @@ fn start_agent(binary: &Path, gateway: &Gateway<'_>) -> Result<()> {
         .env("PLGW_BPF_DIR", topology::bpf_directory())
         .stderr(log);
     let mut agent = Background::start(&mut command)?;
-    wait("the agent", SOON, || {
+    wait("the agent", START_TIMEOUT, || {
         if agent.has_exited()? {
             bail!("the agent ended");
         }
@@ -316,7 +318,7 @@ fn start_agent(binary: &Path, gateway: &Gateway<'_>) -> Result<()> {
     })
 }
 
-fn explain_how_to_enter(binary: &Path) {
+fn print_usage_hints(binary: &Path) {
     println!(
         "
 It is left standing. To play with it:

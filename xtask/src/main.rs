@@ -1,13 +1,13 @@
 //! `cargo xtask`: set-up, build, demo and tests.
 
-mod demo;
-mod vm;
-mod run;
 mod bench_control_plane;
+mod demo;
 mod demo_server;
+mod reachability_probe;
+mod run;
 mod setup;
 mod topology;
-mod reachability_probe;
+mod vm;
 
 use std::{
     fs,

@@ -20,16 +20,16 @@ use nix::sched::{CloneFlags, setns};
 use crate::run::run_silently;
 
 /// Between one packet and the next: what a time is exact to.
-const PAUSE: Duration = Duration::from_micros(50);
+const SEND_INTERVAL: Duration = Duration::from_micros(50);
 
 /// The gateway's hardware address, on every interface.
 const GATEWAY_MAC: &str = "02:00:00:00:00:fe";
 
 /// How long nothing must arrive, for it to be sure that nothing is on its way.
-const QUIET: Duration = Duration::from_millis(5);
+const QUIET_PERIOD: Duration = Duration::from_millis(5);
 
 /// How long a packet is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Both ends.
 pub(crate) struct ReachabilityProbe {
@@ -132,8 +132,8 @@ impl ReachabilityProbe {
     /// When packets do not cease to arrive.
     pub(crate) fn discard_arrivals(&self) -> Result<()> {
         let begin = Instant::now();
-        while self.arrivals.recv_timeout(QUIET).is_ok() {
-            if begin.elapsed() > PATIENCE {
+        while self.arrivals.recv_timeout(QUIET_PERIOD).is_ok() {
+            if begin.elapsed() > ARRIVAL_TIMEOUT {
                 bail!("packets go through that should not");
             }
         }
@@ -146,7 +146,7 @@ impl ReachabilityProbe {
     /// When none does.
     pub(crate) fn next_arrival(&self) -> Result<Instant> {
         self.arrivals
-            .recv_timeout(PATIENCE)
+            .recv_timeout(ARRIVAL_TIMEOUT)
             .context("no packet arrives")
     }
 
@@ -171,7 +171,7 @@ fn send(target: (&str, u16), stop: &AtomicBool) -> Result<()> {
     while !stop.load(Ordering::Relaxed) {
         // A refusal of an earlier one is reported here, and is what is waited to end.
         let _refused = socket.send_to(&[0; 32], target);
-        thread::sleep(PAUSE);
+        thread::sleep(SEND_INTERVAL);
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         .status()
         .with_context(|| format!("could not run {}", display_command(command)))?;
     if !status.success() {
-        bail!("{} failed: {status}", shown(command));
+        bail!("{} failed: {status}", display_command(command));
     }
     Ok(())
 }
@@ -35,7 +35,7 @@ pub(crate) fn capture(command: &mut Command) -> Result<(bool, String)> {
 pub(crate) fn run_silently(command: &mut Command) -> Result<String> {
     let (succeeded, text) = capture(command)?;
     if !succeeded {
-        bail!("{} failed:\n{text}", shown(command));
+        bail!("{} failed:\n{text}", display_command(command));
     }
     Ok(text)
 }

@@ -36,7 +36,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 ];
 
 /// The oldest kernel that is supported, and that tests run on.
-pub(crate) const LEAST_KERNEL: &str = "6.1";
+pub(crate) const MIN_KERNEL: &str = "6.1";
 
 /// Programs that running another kernel needs, likewise.
 const KERNEL_PROGRAMS: &[(&str, &str)] = &[
@@ -78,7 +78,7 @@ fn install_missing(programs: &[(&str, &'static str)]) -> Result<()> {
 }
 
 /// The distribution's compiler with its library source, where there is no nightly with rust-src.
-const COMPILER: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
+const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
 /// The linker's version: the last that builds with the compiler of the workspace.
 const LINKER_VERSION: &str = "0.13.0";
@@ -95,7 +95,7 @@ pub(crate) fn setup() -> Result<()> {
     let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     packages.dedup();
     if Toolchain::find().is_none() {
-        packages.extend(COMPILER);
+        packages.extend(COMPILER_PACKAGES);
     }
     if !packages.is_empty() {
         install(&packages)?;

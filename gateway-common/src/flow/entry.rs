@@ -6,15 +6,17 @@ use crate::{
     byte_order::{Be16, Be32},
     checksum::{Sum, TTL_DECREMENT},
     family::{Family, V4, V6},
-    flow::{CoarseTime, FlowKey, NetworkProto},
-    maps::MAX_BACKENDS,
+    flow::{CoarseTime, EntryNextHop, FlowKey, NetworkProto, StateWord},
     packet::{Mac, PackedMac, PortPair},
 };
 
+/// Number of backend slots that an entry can name.
+pub const MAX_BACKEND_SLOTS: u32 = 1 << 16;
+
 /// One direction of a flow: how its packets are rewritten and where they go.
 ///
-/// Immutable once inserted, but for `seen`, `last_seen`, `beginning`, `acknowledged`, `window` and
-/// `scale`, which are read and written through [`FlowRef`] only.
+/// Immutable once inserted, but for `tcp_flags_seen`, `last_seen`, `state_word`, `last_ack`, `window` and
+/// `window_scale`, which are read and written through [`FlowRef`](crate::flow::FlowRef) only.
 ///
 /// With its key and the kernel's own 56 bytes an entry of IPv4 fills two cache lines, one of IPv6 three.
 ///
@@ -42,13 +44,10 @@ pub struct Flow<F: Family> {
     /// To the consumer: the attachment slot that packets leave by. To the service: that of the backend
     /// when the flow was opened; the backend's own is what counts.
     pub egress_slot: u16,
-    /// To the service: the backend, see [`Flow::set_backend`]. To the consumer: the station that the
-    /// flow's first packet came from, see [`Flow::set_station`].
-    pub next_hop: [u16; 3],
-    /// To the service: when the flow was opened, in ticks ([`Tick`]). To the consumer, while the flow is
-    /// half-open: the sequence number of the backend's SYN, as loaded ([`FlowRef::sequence`]); once it
-    /// is established: the backend's generation ([`Flow::answering_backend`]).
-    pub created_isn_or_generation: u32,
+    /// The next hop of the packets, by direction.
+    pub next_hop: EntryNextHop,
+    /// A word of state, by direction and table.
+    pub state_word: StateWord,
     /// When the last packet passed, in ticks.
     pub last_seen: u32,
     /// TCP: the newest acknowledgement number seen in this direction.
@@ -57,11 +56,11 @@ pub struct Flow<F: Family> {
     pub window: Be16,
     /// TCP: by how many bits this direction's windows are shifted (RFC 7323).
     pub window_scale: u8,
-    /// TCP flags seen in this direction: [`Seen`].
+    /// TCP flags seen in this direction: [`TcpFlagsSeen`](crate::flow::TcpFlagsSeen).
     pub tcp_flags_seen: u8,
     /// [`Direction`] as a number.
     pub direction: u8,
-    /// [`Flow::TRANSLATED`], or 0.
+    /// [`Flow::NAT46`], or 0.
     pub flags: u8,
     /// The backend's slot.
     pub backend_slot: u16,
@@ -116,16 +115,13 @@ impl<F: Family> Flow<F> {
     #[inline(always)]
     #[must_use]
     pub const fn backend(&self) -> (u32, u32) {
-        let [slot, low, high] = self.next_hop;
-        (slot as u32, low as u32 | (high as u32) << 16)
+        self.next_hop.as_backend()
     }
 
-    /// Sets what [`Flow::backend`] tells. There are no more slots than fit 16 bits.
+    /// Sets the backend that [`Flow::backend`] returns. There are no more slots than fit 16 bits.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "halves of words")]
     pub const fn set_backend(&mut self, slot: u32, generation: u32) {
-        const { assert!(MAX_BACKENDS <= 1 << 16) };
-        self.next_hop = [slot as u16, generation as u16, (generation >> 16) as u16];
+        self.next_hop = EntryNextHop::backend(slot, generation);
     }
 
     /// Returns the backend whose packets an established entry towards the consumer carries: its slot,
@@ -133,36 +129,38 @@ impl<F: Family> Flow<F> {
     #[inline(always)]
     #[must_use]
     pub const fn reply_backend(&self) -> (u32, u32) {
-        (self.backend_slot as u32, self.created_isn_or_generation)
+        (
+            self.backend_slot as u32,
+            self.state_word.as_backend_generation(),
+        )
     }
 
-    /// Sets what [`Flow::answering_backend`] returns. There are no more slots than fit 16 bits.
+    /// Sets the backend that [`Flow::reply_backend`] returns. There are no more slots than fit 16 bits.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "slots fit")]
     pub const fn set_reply_backend(&mut self, (slot, generation): (u32, u32)) {
-        const { assert!(MAX_BACKENDS <= 1 << 16) };
         self.backend_slot = slot as u16;
-        self.created_isn_or_generation = generation;
+        self.state_word = StateWord::backend_generation(generation);
     }
 
-    /// The station that packets to the consumer go to.
+    /// Returns the MAC address that packets to the consumer are sent to.
     #[inline(always)]
     #[must_use]
     pub const fn consumer_mac(&self) -> PackedMac {
-        PackedMac::from_words(self.next_hop)
+        self.next_hop.as_consumer()
     }
 
-    /// Sets what [`Flow::station`] tells.
+    /// Sets the MAC address that [`Flow::consumer_mac`] returns.
     #[inline(always)]
     pub const fn set_consumer_mac(&mut self, mac: Mac) {
-        self.next_hop = mac.words();
+        self.next_hop = EntryNextHop::consumer(mac);
     }
 
     /// When the flow was opened; only the entry towards the service knows.
     #[inline(always)]
     #[must_use]
     pub const fn created_at(&self) -> CoarseTime {
-        CoarseTime(self.created_isn_or_generation)
+        self.state_word.as_created_at()
     }
 
     /// Computes the checksum deltas: from packets as they arrive under `key` to packets as they

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use crate::{
     byte_order::{Be16, Be32},
     family::Family,
-    flow::{CoarseTime, Flow, TcpFlagsSeen},
+    flow::{CoarseTime, Flow, StateWord, TcpFlagsSeen},
 };
 
 /// A flow entry in a map: shared with other CPUs, which may write its changing fields.
@@ -115,9 +115,7 @@ impl<F: Family> FlowRef<F> {
     #[must_use]
     pub fn backend_isn(&self) -> Be32 {
         // SAFETY: as for `seen`.
-        Be32::from_raw(unsafe {
-            (&raw const (*self.0.as_ptr()).created_isn_or_generation).read_volatile()
-        })
+        unsafe { (&raw const (*self.0.as_ptr()).state_word).read_volatile() }.as_backend_isn()
     }
 
     /// Notes the sequence number of the backend's SYN, in the entry towards the consumer.
@@ -125,7 +123,8 @@ impl<F: Family> FlowRef<F> {
     pub fn set_backend_isn(&self, sequence: Be32) {
         // SAFETY: as for `seen`.
         unsafe {
-            (&raw mut (*self.0.as_ptr()).created_isn_or_generation).write_volatile(sequence.raw())
+            (&raw mut (*self.0.as_ptr()).state_word)
+                .write_volatile(StateWord::backend_isn(sequence))
         }
     }
 }

@@ -6,16 +6,20 @@
 
 mod entry;
 mod entry_ref;
+mod fields;
+mod fragments;
 mod key;
 mod network_proto;
 mod tables;
 mod tcp_state;
 mod time;
 
-pub use entry::{Direction, Flow};
+pub use entry::{Direction, Flow, MAX_BACKEND_SLOTS};
 pub use entry_ref::FlowRef;
+pub use fields::{EntryNextHop, StateWord};
+pub use fragments::{DatagramKey, FragmentRecord};
 pub use key::FlowKey;
 pub use network_proto::NetworkProto;
-pub use tables::Table;
+pub use tables::{FlowTables, InsertError, Table};
 pub use tcp_state::{TcpFlagsSeen, TcpState};
 pub use time::CoarseTime;

@@ -19,7 +19,7 @@ impl NetworkProto {
     /// The largest number of a network.
     pub const MAX_NETWORK: u32 = UDP_BIT - 1;
 
-    /// Of a network, whose number is at most [`Realm::MOST`], and a protocol: 6 (TCP) or 17 (UDP).
+    /// Of a network, whose number is at most [`NetworkProto::MAX_NETWORK`], and a protocol: 6 (TCP) or 17 (UDP).
     #[inline(always)]
     #[must_use]
     pub const fn new(network: u32, protocol: u8) -> Self {

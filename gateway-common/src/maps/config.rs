@@ -3,6 +3,7 @@
 use crate::{
     address::IpAddress,
     byte_order::Be16,
+    flow::MAX_BACKEND_SLOTS,
     packet::{Mac, PackedMac},
 };
 
@@ -19,6 +20,7 @@ pub const MAX_ATTACHMENTS: u32 = 16_384;
 pub const MAX_MAGLEV_ENTRIES: u32 = 1 << 22;
 /// Places in `BACKENDS`.
 pub const MAX_BACKENDS: u32 = 65_536;
+const _: () = assert!(MAX_BACKENDS <= MAX_BACKEND_SLOTS);
 /// Places in `NAT_ADDRESSES`.
 pub const MAX_NAT_ADDRESSES: u32 = 65_536;
 
@@ -42,8 +44,8 @@ pub struct Attachment {
     pub network: u32,
     /// Its place in the device map and in `EGRESS`.
     pub slot: u32,
-    /// A combination of [`Attachment::ISOLATED`], [`Attachment::PASS_NEIGHBOURS`] and
-    /// [`Attachment::TRANSLATES`].
+    /// A combination of [`Attachment::ISOLATED`], [`Attachment::PASS_ARP_ND`] and
+    /// [`Attachment::NAT46`].
     pub flags: u32,
     /// The interface's own address.
     pub mac: PackedMac,
@@ -101,11 +103,11 @@ pub struct AddressKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct LocalAddress {
-    /// [`Address::ENDPOINT`], [`Address::NAT`] or [`Address::TENTATIVE`].
+    /// [`LocalAddress::ENDPOINT`], [`LocalAddress::NAT`] or [`LocalAddress::TENTATIVE`].
     pub kind: u16,
-    /// A combination of [`Address::APPROVED`] and [`Address::SILENT`].
+    /// A combination of [`LocalAddress::APPROVED`] and [`LocalAddress::DROP_UNMATCHED`].
     pub flags: u16,
-    /// The endpoint's link slot; [`NO_LINK`] for a NAT address.
+    /// The endpoint's connection slot; [`NO_CONNECTION`] for a NAT address.
     pub connection_slot: u32,
     /// The generation that a flow opened now belongs to.
     pub generation: u32,
@@ -167,8 +169,8 @@ pub struct Port {
     pub service: u32,
     /// The port of the backends; 0 keeps the client's.
     pub backend_port: Be16,
-    /// A combination of [`Port::DROP_WITHOUT_BACKEND`], [`Port::CLIENT_AFFINITY`] and
-    /// [`Port::SHARES_SOURCES`].
+    /// A combination of [`Port::DROP_IF_NO_BACKEND`], [`Port::CLIENT_AFFINITY`] and
+    /// [`Port::SHARED_SNAT_POOL`].
     pub flags: u16,
 }
 

@@ -4,20 +4,20 @@
 //! the only writer of everything but the flows; a value of a hash map is replaced whole, an array's
 //! is made so that a reader who sees half of a change is caught by a generation or an owner field.
 
+mod access;
 mod config;
 mod counters;
-mod fragments;
 mod identification;
 mod limits;
 pub mod name;
 
+pub use access::{ConfigMaps, Counters, MapValueRef};
 pub use config::{
     ATTACHMENT_BUCKETS, AddressConflict, AddressKey, Attachment, Backend, Connection, Egress,
     LocalAddress, MAX_ATTACHMENTS, MAX_BACKENDS, MAX_CONNECTIONS, MAX_MAGLEV_ENTRIES,
     MAX_NAT_ADDRESSES, NO_CONNECTION, NatAddress, Port, PortKey, attachment_index,
 };
 pub use counters::{ConnectionCounters, ConnectionDropKey, Statistic};
-pub use fragments::{DatagramKey, FragmentRecord};
 pub use identification::{IDENTIFICATION_BUCKETS, IdentificationSpace, IdentificationState};
 pub use limits::{ConnectionUsage, Limits, NO_CONNECTION_USAGE};
 
@@ -31,7 +31,7 @@ mod tests {
     use crate::{
         drop_reason::DropReason,
         family::{V4, V6},
-        flow::{Flow, FlowKey},
+        flow::{Flow, FlowKey, FragmentRecord},
     };
 
     /// A size that changes must change `LAYOUT_VERSION` with it.

@@ -8,7 +8,7 @@ pub const ATTACH_OVERFLOW: &str = "ATTACH_OVERFLOW";
 pub const EGRESS: &str = "EGRESS";
 /// Device by attachment slot: device map.
 pub const TX_PORTS: &str = "TX_PORTS";
-/// [`Address`](crate::maps::Address) by [`AddressKey`](crate::maps::AddressKey): hash.
+/// [`LocalAddress`](crate::maps::LocalAddress) by [`AddressKey`](crate::maps::AddressKey): hash.
 pub const ADDRESSES: &str = "ADDRESSES";
 /// [`Port`](crate::maps::Port) by [`PortKey`](crate::maps::PortKey): hash.
 pub const PORTS: &str = "PORTS";
@@ -18,7 +18,7 @@ pub const MAGLEV: &str = "MAGLEV";
 pub const BACKENDS: &str = "BACKENDS";
 /// [`NatAddress`](crate::maps::NatAddress), one region a service: array.
 pub const NAT_ADDRESSES: &str = "NAT_ADDRESSES";
-/// [`Link`](crate::maps::Link) by link slot: array.
+/// [`Connection`](crate::maps::Connection) by connection slot: array.
 pub const CONNECTIONS: &str = "CONNECTIONS";
 /// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey) of IPv4: flows both sides
 /// agreed to.
@@ -31,25 +31,25 @@ pub const HALF_OPEN_V4: &str = "HALF_OPEN_V4";
 pub const HALF_OPEN_V6: &str = "HALF_OPEN_V6";
 /// `u64` packets by [`DropReason`](crate::DropReason): per-CPU array.
 pub const DROPS: &str = "DROPS";
-/// `u64` packets by [`LinkDropKey`](crate::maps::LinkDropKey): per-CPU hash. Those that were dropped because
-/// the connection is not approved are in [`LinkCounters`](crate::maps::LinkCounters).
+/// `u64` packets by [`ConnectionDropKey`](crate::maps::ConnectionDropKey): per-CPU hash. Those that were dropped because
+/// the connection is not approved are in [`ConnectionCounters`](crate::maps::ConnectionCounters).
 pub const CONN_DROPS: &str = "CONN_DROPS";
-/// [`LinkCounters`](crate::maps::LinkCounters) by link slot: per-CPU array.
+/// [`ConnectionCounters`](crate::maps::ConnectionCounters) by connection slot: per-CPU array.
 pub const CONN_COUNTERS: &str = "CONN_COUNTERS";
 /// `u64` by [`Statistic`](crate::maps::Statistic): per-CPU array.
 pub const STATISTICS: &str = "STATISTICS";
-/// [`Limits`](crate::maps::Limits) by link slot: array.
+/// [`Limits`](crate::maps::Limits) by connection slot: array.
 pub const LIMITS: &str = "LIMITS";
-/// [`Usage`](crate::maps::Usage) by link slot: array.
+/// [`ConnectionUsage`](crate::maps::ConnectionUsage) by connection slot: array.
 pub const CONN_USAGE: &str = "CONN_USAGE";
-/// [`FragmentRecord`](crate::maps::FragmentRecord) by [`DatagramKey`](crate::maps::DatagramKey) of IPv4: what the later
+/// [`FragmentRecord`](crate::flow::FragmentRecord) by [`DatagramKey`](crate::flow::DatagramKey) of IPv4: what the later
 /// fragments of a datagram belong to.
 pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
 /// The same of IPv6.
 pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
-/// [`Identifications`](crate::maps::Identifications) by the hash of the addresses that datagrams leave
+/// [`IdentificationState`](crate::maps::IdentificationState) by the hash of the addresses that datagrams leave
 /// with: array.
 pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
-/// [`Conflict`](crate::maps::Conflict) by [`AddressKey`](crate::maps::AddressKey): who else uses an address
+/// [`AddressConflict`](crate::maps::AddressConflict) by [`AddressKey`](crate::maps::AddressKey): who else uses an address
 /// of ours.
 pub const CONFLICTS: &str = "CONFLICTS";

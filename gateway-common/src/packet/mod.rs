@@ -4,30 +4,28 @@
 //! by byte: that is a tenth of an established packet's cost.
 
 mod arp;
+mod buffer;
 mod ethernet;
 mod icmp;
 mod ipv4;
 mod ipv6;
 mod ndp;
 mod ports;
+mod slice;
 mod tcp;
 mod udp;
 
-use core::ptr::NonNull;
-
-use bytemuck::Pod;
-
 pub use arp::Arp;
+pub use buffer::PacketBuffer;
 pub use ethernet::{EtherType, Ethernet, Mac, PackedMac};
 pub use icmp::{EmbeddedL4Header, EmbeddedTcpChecksum, Icmp, IcmpErrorType};
 pub use ipv4::Ipv4;
 pub use ipv6::{ExtensionHeader, FragmentHeader, Ipv6};
 pub use ndp::{LinkLayerOption, NeighbourMessage};
 pub use ports::PortPair;
+pub use slice::{LinearData, PacketSlice};
 pub use tcp::{Tcp, TcpFlags, TcpMssOption, TcpOption};
 pub use udp::Udp;
-
-use crate::platform::Platform;
 
 /// The IP protocol numbers that the data path knows.
 pub mod protocol {
@@ -49,86 +47,6 @@ pub mod protocol {
     pub const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
     /// IPv6 destination options.
     pub const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
-}
-
-/// A stretch of packet memory whose length was checked when it was taken.
-///
-/// Valid until the packet's length changes ([`Environment::resize`], [`Environment::shift`]) or the environment goes.
-#[derive(Clone, Copy, Debug)]
-pub struct PacketSlice(NonNull<u8>);
-
-impl PacketSlice {
-    /// The `length` bytes at `offset`, or nothing if the packet ends before.
-    #[inline(always)]
-    pub fn at<E: Platform>(env: &E, offset: usize, length: usize) -> Option<Self> {
-        env.packet_ptr(offset, length).map(Self)
-    }
-
-    /// Loads the field at `offset` of the window.
-    ///
-    /// # Safety
-    /// The field lies within the length that was checked.
-    #[inline(always)]
-    unsafe fn load<T: Pod>(self, offset: usize) -> T {
-        // SAFETY: in bounds by the caller's promise. On BPF one wide load is what is wanted, and
-        // the verifier allows it on packet memory at any offset; elsewhere alignment is unknown.
-        unsafe {
-            let field = self.0.as_ptr().add(offset).cast::<T>();
-            if cfg!(target_arch = "bpf") {
-                field.read()
-            } else {
-                field.read_unaligned()
-            }
-        }
-    }
-
-    /// Stores a field at `offset` of the window.
-    ///
-    /// # Safety
-    /// The field lies within the length that was checked.
-    #[inline(always)]
-    unsafe fn store<T: Pod>(self, offset: usize, value: T) {
-        // SAFETY: as for `load`.
-        unsafe {
-            let field = self.0.as_ptr().add(offset).cast::<T>();
-            if cfg!(target_arch = "bpf") {
-                field.write(value);
-            } else {
-                field.write_unaligned(value);
-            }
-        }
-    }
-}
-
-/// The first bytes of a frame, whose length was checked once for all headers in them.
-#[derive(Clone, Copy, Debug)]
-pub struct LinearData {
-    start: NonNull<u8>,
-    length: usize,
-}
-
-impl LinearData {
-    /// The first `length` bytes; nothing if the frame's first buffer ends before.
-    #[inline(always)]
-    pub fn at<E: Platform>(env: &E, length: usize) -> Option<Self> {
-        let start = env.packet_ptr(0, length)?;
-        Some(Self { start, length })
-    }
-
-    /// The `length` bytes at `offset`, if they are within. Where both are constants this costs nothing.
-    #[inline(always)]
-    fn slice(self, offset: usize, length: usize) -> Option<PacketSlice> {
-        if offset + length > self.length {
-            return None;
-        }
-        // SAFETY: within the bytes that were checked, so not null either.
-        Some(PacketSlice(unsafe { self.start.add(offset) }))
-    }
-}
-
-/// Whether a field lies within a header.
-const fn field_fits(offset: usize, size: usize, length: usize) -> bool {
-    offset + size <= length
 }
 
 /// Defines a header view: its name, its length, and its fields with their offsets.
@@ -156,8 +74,8 @@ macro_rules! header {
 
             /// The header at `offset`, or nothing if the packet ends within it.
             #[inline(always)]
-            pub fn at<E: $crate::Platform>(env: &E, offset: usize) -> Option<Self> {
-                $crate::packet::PacketSlice::at(env, offset, Self::LEN).map(Self)
+            pub fn at<B: $crate::packet::PacketBuffer>(buffer: &B, offset: usize) -> Option<Self> {
+                $crate::packet::PacketSlice::at(buffer, offset, Self::LEN).map(Self)
             }
 
             /// The header at `offset` of what was checked, or nothing if that ends within it.
@@ -172,7 +90,7 @@ macro_rules! header {
                 #[inline(always)]
                 #[must_use]
                 pub fn $get(self) -> $type {
-                    const { assert!($crate::packet::field_fits($offset, size_of::<$type>(), $length)) };
+                    const { assert!($crate::packet::slice::field_fits($offset, size_of::<$type>(), $length)) };
                     // SAFETY: within the header, by the assertion above.
                     unsafe { self.0.load($offset) }
                 }
@@ -180,7 +98,7 @@ macro_rules! header {
                 #[doc = concat!("Stores what [`", stringify!($get), "`](Self::", stringify!($get), ") loads.")]
                 #[inline(always)]
                 pub fn $set(self, value: $type) {
-                    const { assert!($crate::packet::field_fits($offset, size_of::<$type>(), $length)) };
+                    const { assert!($crate::packet::slice::field_fits($offset, size_of::<$type>(), $length)) };
                     // SAFETY: within the header, by the assertion above.
                     unsafe { self.0.store($offset, value) }
                 }

@@ -13,7 +13,7 @@ header! {
         type_and_code / set_type_and_code: Be16 = 0;
         /// The checksum over pseudo header and message.
         checksum / set_checksum: Be16 = 2;
-        /// Advertisements: see [`Neighbour::SOLICITED`]; solicitations: reserved.
+        /// Advertisements: see [`NeighbourMessage::SOLICITED`]; solicitations: reserved.
         flags / set_flags: Be32 = 4;
         /// The address that is asked for.
         target / set_target: IpAddress = 8;

@@ -21,14 +21,14 @@ use crate::{
         open::early_drop::early_drop,
         rate_limit,
     },
-    platform::Platform,
-    verdict::{Exit, StageResult},
+    platform::PlatformFor,
+    subprogram::{Exit, StageResult},
 };
 
 /// Sends the packet on if it is a plain one of an established flow, and turns it away if no flow is
 /// there or can be opened for it.
 #[inline(always)]
-pub(crate) fn run<F: Family, E: Platform>(env: &mut E) -> StageResult<Exit> {
+pub(crate) fn run<F: Family, E: PlatformFor<F>>(env: &mut E) -> StageResult<Exit> {
     let attachment = attachment::find_attachment(env)?;
     let linear =
         LinearData::at(env, L3_OFFSET + usize::from(F::Header::LEN_U16)).ok_or(Exit::SLOW_PATH)?;
@@ -161,9 +161,9 @@ impl FastPathL4 for Udp {
     }
 }
 
-/// See [`express`]; `T` is the packet's transport protocol.
+/// See [`run`]; `T` is the packet's transport protocol.
 #[inline(always)]
-fn forward_established<F: Family, T: FastPathL4, E: Platform>(
+fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
     env: &mut E,
     attachment: &Attachment,
 ) -> StageResult<Exit> {
@@ -198,7 +198,7 @@ fn forward_established<F: Family, T: FastPathL4, E: Platform>(
     let is_initial_syn = l4.is_initial_syn();
     let mut found = None;
     if !is_initial_syn {
-        found = F::lookup_flow(env, Table::Established, &key);
+        found = env.lookup_flow(Table::Established, &key);
     }
     if found.is_none() {
         if !are_wire_addresses::<F>(key.source, key.destination) {
@@ -207,7 +207,7 @@ fn forward_established<F: Family, T: FastPathL4, E: Platform>(
         let packet = L4Packet::for_admission(key, T::PROTOCOL, L4Offset::new(l4_offset));
         early_drop(env, attachment, &packet)?;
         if is_initial_syn {
-            found = F::lookup_flow(env, Table::Established, &key);
+            found = env.lookup_flow(Table::Established, &key);
         }
     }
     let flow = found.ok_or(Exit::NO_ESTABLISHED_FLOW)?;

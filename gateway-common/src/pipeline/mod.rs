@@ -1,12 +1,11 @@
-//! The stages of a packet's way, one file each, and the way itself.
+//! The pipeline: the stages that a packet passes, each in a file of its own, in folders by topic.
 //!
-//! The way is cut into [`Part`]s: what every packet passes, and what few do. In the kernel each is a
-//! function that the verifier looks at by itself, and that has the stack to itself; a part that can't
-//! go on names the next by its [`Turn`]. Each part reads the headers anew: nothing but the packet is
-//! handed on.
+//! The pipeline is cut into [`Subprogram`](crate::subprogram::Subprogram)s: `entry` has the stages of each, and
+//! `dispatch` says which one runs next.
 
 mod conntrack;
 mod dispatch;
+mod entry;
 mod fast_path;
 mod forward;
 mod icmp_related;
@@ -17,7 +16,7 @@ mod rate_limit;
 mod reject;
 mod slow_path;
 
-pub use dispatch::run_subprogram;
+pub use entry::run_subprogram;
 pub use forward::{
     identification::{NO_FREE_IDENTIFICATION, allocate_identification},
     tcp_options::parse_options as parse_syn_options,
@@ -26,39 +25,7 @@ pub use open::snat::{MIN_SOURCE_PORT, SOURCE_PORT_COUNT};
 
 use crate::{maps::Statistic, platform::Platform, verdict::Verdict};
 
-/// A part of the way. Two of each, for the two families, but for the last two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subprogram {
-    /// A plain packet of an established flow is forwarded; others go on.
-    FastPathV4,
-    /// The same for IPv6.
-    FastPathV6,
-    /// Headers are read, the gateway's own addresses answered for, known flows forwarded.
-    SlowPathV4,
-    /// The same for IPv6.
-    SlowPathV6,
-    /// A flow is opened; its first packet goes its way once more then.
-    OpenFlowV4,
-    /// The same for IPv6.
-    OpenFlowV6,
-    /// The sender is told why its packet goes no further.
-    RejectV4,
-    /// The same for IPv6.
-    RejectV6,
-    /// An ICMP error goes to the sender of the packet in it.
-    IcmpRelatedV4,
-    /// The same for IPv6.
-    IcmpRelatedV6,
-    /// An IPv4 packet of a flow whose other side is IPv6 is forwarded.
-    Nat46,
-    /// What is not IP.
-    NonIp,
-}
-
-/// Decides about one packet, rewrites it, and counts what was decided.
-///
-/// The verdict is left to be carried out: pass, drop, send back (`Reply`, `Reset`, `Error`), or
-/// redirect.
+/// Decides about one packet, rewrites it, and counts the decision. The caller carries the verdict out.
 #[inline(always)]
 pub fn process<E: Platform>(env: &mut E) -> Verdict {
     let verdict = dispatch::dispatch(env);
@@ -66,11 +33,11 @@ pub fn process<E: Platform>(env: &mut E) -> Verdict {
         Verdict::Redirect(_) => env.count(Statistic::Forwarded),
         Verdict::Pass => env.count(Statistic::PassedToHost),
         Verdict::Reply => env.count(Statistic::LocalReplies),
-        Verdict::Drop(reason, connection_slot) | Verdict::IcmpError(reason, connection_slot) => {
-            env.count_drop(reason, connection_slot)
+        Verdict::Drop(attribution) | Verdict::IcmpError(attribution) => {
+            env.count_drop(attribution);
         }
-        Verdict::TcpReset(reason, connection_slot) => {
-            env.count_drop(reason, connection_slot);
+        Verdict::TcpReset(attribution) => {
+            env.count_drop(attribution);
             env.count(Statistic::TcpResetsSent);
         }
     }

@@ -9,14 +9,14 @@ use crate::{
     flow::Direction,
     maps::{Connection, ConnectionUsage, Limits, MAX_CONNECTIONS, NO_CONNECTION_USAGE, Statistic},
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
-/// A number of [`Usage`], which all CPUs share.
+/// A number of [`ConnectionUsage`], which all CPUs share.
 #[derive(Clone, Copy)]
 struct AtomicField(NonNull<u64>);
 
-/// A field of [`Usage`].
+/// A field of [`ConnectionUsage`].
 macro_rules! atomic_field {
     ($usage:expr, $($field:tt)+) => {{
         let usage: NonNull<ConnectionUsage> = $usage;

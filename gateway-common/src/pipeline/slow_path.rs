@@ -1,4 +1,5 @@
-//! The slow path.
+//! The slow path: every packet that the fast path does not take. Local addresses reply, packets of known flows
+//! are forwarded.
 
 use crate::{
     drop_reason::DropReason,
@@ -15,20 +16,23 @@ use crate::{
             local_address::not_local,
             parse, parse_l4_packet,
         },
-        local::{echo::reply_echo, ndp},
+        local::{
+            echo::{reply_echo, reply_echo_fragment},
+            ndp,
+        },
         open::early_drop::early_drop,
     },
-    platform::Platform,
-    verdict::{Exit, StageResult},
+    platform::{Platform, PlatformFor},
+    subprogram::{Exit, SlowPathHints, StageResult},
 };
 
-/// The first part for IPv6, which has neighbour discovery beside what IPv4 has.
+/// Processes an IPv6 packet: neighbour discovery, and what IPv4 has too.
 #[inline(always)]
-pub(crate) fn slow_path_v6<E: Platform>(
+pub(crate) fn run_v6<E: Platform>(
     env: &mut E,
     attachment: &Attachment,
     packet: &IpPacket<V6>,
-    previous_exit: Exit,
+    hints: SlowPathHints,
 ) -> StageResult<Exit> {
     if let Some(message) = ndp::parse_message(env, packet) {
         return ndp::process_message(env, attachment, packet, message);
@@ -36,69 +40,81 @@ pub(crate) fn slow_path_v6<E: Platform>(
     if packet.is_dst_multicast {
         return Err(not_local(attachment, DropReason::DestinationMac));
     }
-    slow_path(env, attachment, packet, previous_exit)
+    run(env, attachment, packet, hints)
 }
 
-/// The general way: what is for the gateway itself is answered, what belongs to a flow is forwarded.
-/// `before` is the turn that led here.
+/// Replies to the packet for a local address, or forwards it by its flow.
 #[inline(always)]
-pub(crate) fn slow_path<A: Family, E: Platform>(
+pub(crate) fn run<A: Family, E: PlatformFor<A>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &IpPacket<A>,
-    previous_exit: Exit,
+    hints: SlowPathHints,
 ) -> StageResult<Exit> {
     if !l4::is_supported_protocol::<A>(packet.protocol) {
         let reason = DropReason::ProtocolUnsupported;
         return Err(parse::drop_packet(env, attachment, packet, reason));
     }
-    if packet.protocol == A::ICMP && !packet.fragment.is_later_fragment() {
+    if packet.protocol == A::ICMP {
+        if packet.fragment.is_later_fragment() {
+            return reply_echo_fragment(env, attachment, packet);
+        }
         let message = l4::parse_icmp_message(env, attachment, packet)?;
         if message.is_error() {
-            return Err(Exit::ICMP_RELATED);
+            return Ok(Exit::ICMP_RELATED);
         }
         return reply_echo(env, attachment, &message);
     }
     let l4_packet = parse_l4_packet(env, attachment, packet)?;
-    if let Some(exit) =
-        forward_known_flow::<A, A, E>(env, attachment, &l4_packet, &l4_packet.key, previous_exit)?
-    {
+    let key = &l4_packet.key;
+    if let Some(exit) = forward_known_flow::<A, A, E>(env, attachment, &l4_packet, key, hints)? {
         return Ok(exit);
     }
-    // Flows between the families are among IPv6's.
-    Err(if A::ICMP == protocol::ICMP && attachment.is_nat46() {
+    // NAT46 flows lie in the tables of IPv6.
+    Ok(if A::ICMP == protocol::ICMP && attachment.is_nat46() {
         Exit::NAT46
     } else {
         Exit::OPEN_FLOW
     })
 }
 
-/// A segment of a flow that is known: it is forwarded. What no flow can be opened for is turned away before
-/// flows that are being opened are looked through. `before` is the turn that led here: where it was found
-/// out that no established flow has the segment, that is not looked for once more.
+/// Forwards an IPv4 packet by a flow in the tables of IPv6, if there is one.
 #[inline(always)]
-fn forward_known_flow<A: Family, T: Family, E: Platform>(
+pub(crate) fn run_nat46<E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+    packet: &IpPacket<V4>,
+) -> StageResult<Exit> {
+    let l4_packet = parse_l4_packet(env, attachment, packet)?;
+    let key = l4_packet.key.to_mapped();
+    // The slow path of IPv4 ran before, with the early drop in it or before it.
+    let hints = SlowPathHints::SKIP_EARLY_DROP;
+    let exit = forward_known_flow::<V4, V6, E>(env, attachment, &l4_packet, &key, hints)?;
+    Ok(exit.unwrap_or(Exit::OPEN_FLOW))
+}
+
+/// Forwards the packet if its flow is known. Before the half-open table is searched, packets that no flow can be
+/// opened for are dropped.
+#[inline(always)]
+fn forward_known_flow<A: Family, T: Family, E: PlatformFor<A> + PlatformFor<T>>(
     env: &mut E,
     attachment: &Attachment,
     l4_packet: &L4Packet<A>,
     key: &FlowKey<T>,
-    previous_exit: Exit,
+    hints: SlowPathHints,
 ) -> StageResult<Option<Exit>> {
     let mut found = None;
-    let established_searched =
-        previous_exit == Exit::NO_ESTABLISHED_FLOW || previous_exit == Exit::REPROCESS;
-    if !established_searched
+    if !hints.contains(SlowPathHints::ESTABLISHED_MISSED)
         && let Some(flow) = established::lookup_established(env, l4_packet, key)?
     {
         found = Some((flow, next_hop::lookup_next_hop(env, &flow)?));
     }
     if found.is_none() {
-        if previous_exit == Exit::SLOW_PATH {
+        if !hints.contains(SlowPathHints::SKIP_EARLY_DROP) {
             early_drop(env, attachment, l4_packet)?;
         }
-        if let Some(flow) =
-            half_open::lookup_half_open(env, l4_packet, key, previous_exit == Exit::REPROCESS)?
-        {
+        let just_opened = hints.contains(SlowPathHints::JUST_OPENED);
+        if let Some(flow) = half_open::lookup_half_open(env, l4_packet, key, just_opened)? {
             found = Some((flow, next_hop::lookup_next_hop(env, &flow)?));
         }
     }
@@ -106,17 +122,4 @@ fn forward_known_flow<A: Family, T: Family, E: Platform>(
         Some((flow, hop)) => send_packet(env, attachment, l4_packet, &flow, hop).map(Some),
         None => Ok(None),
     }
-}
-
-/// An IPv4 packet whose flow may be among IPv6's.
-#[inline(always)]
-pub(crate) fn forward_nat46<E: Platform>(
-    env: &mut E,
-    attachment: &Attachment,
-    packet: &IpPacket<V4>,
-) -> StageResult<Exit> {
-    let l4_packet = parse_l4_packet(env, attachment, packet)?;
-    let key = l4_packet.key.to_mapped();
-    forward_known_flow::<V4, V6, E>(env, attachment, &l4_packet, &key, Exit::NAT46)?
-        .ok_or(Exit::OPEN_FLOW)
 }

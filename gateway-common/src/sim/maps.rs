@@ -3,13 +3,16 @@
 use crate::{
     drop_reason::DropReason,
     family::{V4, V6},
-    flow::CoarseTime,
+    flow::{CoarseTime, DatagramKey, FragmentRecord},
     maps::{
         AddressConflict, AddressKey, Attachment, Backend, Connection, ConnectionCounters,
-        ConnectionDropKey, ConnectionUsage, DatagramKey, Egress, FragmentRecord,
-        IdentificationState, Limits, LocalAddress, NatAddress, Port, PortKey, Statistic,
+        ConnectionDropKey, ConnectionUsage, Egress, IdentificationState, Limits, LocalAddress,
+        NatAddress, Port, PortKey, Statistic,
     },
-    sim::{AtomicMap, HelperCallCounts, SimFlowTables},
+    sim::{
+        calls::HelperCallCounts,
+        tables::{AtomicMap, SimFlowTables},
+    },
 };
 
 use std::collections::HashMap;

@@ -25,7 +25,7 @@ impl FrameBuffer {
         *self = Self::new(&bytes);
     }
 
-    /// Moves the beginning, as [`Environment::shift`] says.
+    /// Moves the beginning, as [`PacketBuffer::adjust_head`](crate::packet::PacketBuffer::adjust_head) says.
     pub(crate) fn adjust_head(&mut self, delta: i32) -> bool {
         let Ok(distance) = usize::try_from(delta.unsigned_abs()) else {
             return false;

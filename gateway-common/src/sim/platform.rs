@@ -2,20 +2,24 @@
 
 use crate::{
     checksum::{self, Sum},
-    drop_reason::DropReason,
+    drop_reason::{Attribution, DropReason},
     family::{V4, V6},
-    flow::{CoarseTime, Direction, Flow, FlowKey, FlowRef, Table},
-    maps::{
-        AddressConflict, AddressKey, Attachment, Backend, Connection, ConnectionDropKey,
-        ConnectionUsage, DatagramKey, Egress, FragmentRecord, IdentificationSpace,
-        IdentificationState, Limits, LocalAddress, NO_CONNECTION, NatAddress, Port, PortKey,
-        Statistic,
+    flow::{
+        CoarseTime, DatagramKey, Direction, Flow, FlowKey, FlowRef, FlowTables, FragmentRecord,
+        InsertError, Table,
     },
-    packet::Mac,
-    pipeline::{self, Subprogram, process},
-    platform::{InsertError, LoopBody, MapValueRef, Platform, Scratch},
-    sim::{SimMaps, packet::FrameBuffer},
-    verdict::{Exit, Verdict},
+    maps::{
+        AddressConflict, AddressKey, Attachment, Backend, ConfigMaps, Connection,
+        ConnectionDropKey, ConnectionUsage, Counters, Egress, IdentificationSpace,
+        IdentificationState, Limits, LocalAddress, MapValueRef, NO_CONNECTION, NatAddress, Port,
+        PortKey, Statistic,
+    },
+    packet::{Mac, PacketBuffer},
+    pipeline::{self, process},
+    platform::{LoopBody, Platform, Scratch},
+    sim::{maps::SimMaps, packet::FrameBuffer},
+    subprogram::{Exit, Subprogram},
+    verdict::Verdict,
 };
 
 use std::{cell::UnsafeCell, ptr::NonNull};
@@ -43,20 +47,16 @@ impl SimMaps {
 }
 
 impl SimMaps {
-    /// Runs one part of a frame's way, as [`pipeline::run`] does, and returns its turn.
+    /// Runs one subprogram on a frame, as [`pipeline::run_subprogram`] does, and returns its exit.
     pub fn run_subprogram(
         &mut self,
         subprogram: Subprogram,
-        previous_exit: Exit,
+        argument: u64,
         ifindex: u32,
         frame: &[u8],
     ) -> Exit {
         let mut sim_packet = self.packet_for(ifindex, frame);
-        Exit::from_bits(pipeline::run_subprogram(
-            &mut sim_packet,
-            subprogram,
-            previous_exit.to_bits(),
-        ))
+        pipeline::run_subprogram(&mut sim_packet, subprogram, argument)
     }
 }
 
@@ -70,24 +70,20 @@ struct SimPacket<'a> {
     scratch: Box<UnsafeCell<Scratch>>,
 }
 
-impl Platform for SimPacket<'_> {
-    fn ifindex(&self) -> u32 {
-        self.ifindex
-    }
-
+impl PacketBuffer for SimPacket<'_> {
     fn frame_len(&self) -> usize {
         self.maps.helper_calls.record("frame length");
         self.packet.length
+    }
+
+    fn has_len(&self, length: usize) -> bool {
+        self.packet.length >= length
     }
 
     fn packet_ptr(&self, offset: usize, length: usize) -> Option<NonNull<u8>> {
         let end = offset.checked_add(length)?;
         let cells = self.packet.bytes[..self.packet.length].get(offset..end)?;
         NonNull::new(UnsafeCell::raw_get(cells.as_ptr()))
-    }
-
-    fn has_len(&self, length: usize) -> bool {
-        self.packet.length >= length
     }
 
     fn resize(&mut self, length: usize) -> bool {
@@ -115,74 +111,57 @@ impl Platform for SimPacket<'_> {
             .get(offset..end)
             .map(checksum::sum_bytes)
     }
+}
 
-    fn call_subprogram(&mut self, subprogram: Subprogram, argument: u64) -> u64 {
-        self.maps.helper_calls.record("subprogram");
-        if self.maps.fast_path_disabled
-            && matches!(subprogram, Subprogram::FastPathV4 | Subprogram::FastPathV6)
-        {
-            return Exit::SLOW_PATH.to_bits();
-        }
-        pipeline::run_subprogram(self, subprogram, argument)
-    }
+/// Implements the flow tables of a family.
+macro_rules! flow_tables {
+    ($family:ty, $flows:ident, $fragments:ident, $scratch:ident) => {
+        impl FlowTables<$family> for SimPacket<'_> {
+            fn lookup_flow(
+                &self,
+                table: Table,
+                key: &FlowKey<$family>,
+            ) -> Option<FlowRef<$family>> {
+                self.maps.helper_calls.record("lookup");
+                self.maps.$flows.lookup(table, key)
+            }
 
-    fn bounded_loop<C: LoopBody<Self>>(&mut self, times: u32, body: &mut C) {
-        self.maps.helper_calls.record("bounded loop");
-        for iteration in 0..times {
-            if body.iterate(self, iteration) {
-                break;
+            fn insert_flow(
+                &mut self,
+                table: Table,
+                key: &FlowKey<$family>,
+                flow: &Flow<$family>,
+            ) -> Result<(), InsertError> {
+                self.maps.helper_calls.record("write");
+                self.maps.$flows.insert(table, key, flow)
+            }
+
+            fn remove_flow(&mut self, table: Table, key: &FlowKey<$family>) {
+                self.maps.helper_calls.record("write");
+                self.maps.$flows.table_mut(table).remove(key);
+            }
+
+            fn flow_scratch(&mut self) -> Option<NonNull<Flow<$family>>> {
+                self.maps.helper_calls.record("element");
+                NonNull::new(self.$scratch.get())
+            }
+
+            fn fragment_record(&self, key: &DatagramKey<$family>) -> Option<FragmentRecord> {
+                self.maps.helper_calls.record("lookup");
+                self.maps.$fragments.get(key).copied()
+            }
+
+            fn record_fragment(&mut self, key: &DatagramKey<$family>, record: &FragmentRecord) {
+                self.maps.helper_calls.record("write");
+                self.maps.$fragments.insert(*key, *record);
             }
         }
-    }
+    };
+}
+flow_tables!(V4, flows_v4, fragment_records_v4, scratch_v4);
+flow_tables!(V6, flows_v6, fragment_records_v6, scratch_v6);
 
-    fn parse_syn_options(&mut self, start: u16, length: u16) -> u32 {
-        self.maps.helper_calls.record("SYN options");
-        pipeline::parse_syn_options(self, start, length)
-    }
-
-    fn allocate_identification(&self, space: IdentificationSpace, bucket: u32) -> u64 {
-        self.maps.helper_calls.record("identification");
-        pipeline::allocate_identification(self, space, bucket)
-    }
-
-    fn forget_bounds(&mut self, value: u16) -> u16 {
-        self.maps.helper_calls.record("element");
-        value
-    }
-
-    fn flow_scratch_v4(&mut self) -> Option<NonNull<Flow<V4>>> {
-        self.maps.helper_calls.record("element");
-        NonNull::new(self.scratch_v4.get())
-    }
-
-    fn flow_scratch_v6(&mut self) -> Option<NonNull<Flow<V6>>> {
-        self.maps.helper_calls.record("element");
-        NonNull::new(self.scratch_v6.get())
-    }
-
-    fn scratch(&mut self) -> Option<NonNull<Scratch>> {
-        self.maps.helper_calls.record("element");
-        NonNull::new(self.scratch.get())
-    }
-
-    fn now(&self) -> CoarseTime {
-        self.maps.helper_calls.record("clock");
-        self.maps.now
-    }
-
-    fn now_nanoseconds(&self) -> u64 {
-        self.maps.helper_calls.record("clock");
-        self.maps.now.nanoseconds() + self.maps.extra_nanoseconds
-    }
-
-    fn reject_cost(&self) -> u64 {
-        self.maps.reject_cost
-    }
-
-    fn hash_seed(&self) -> u64 {
-        self.maps.hash_seed
-    }
-
+impl ConfigMaps for SimPacket<'_> {
     fn attachment(&self) -> Option<Attachment> {
         self.maps.helper_calls.record("element");
         self.maps.attachments.get(&self.ifindex).copied()
@@ -238,103 +217,21 @@ impl Platform for SimPacket<'_> {
         Some(self.maps.limits.get(&slot).copied().unwrap_or_default())
     }
 
-    fn usage(&self, slot: u32) -> Option<NonNull<ConnectionUsage>> {
-        self.maps.helper_calls.record("element");
-        Some(self.maps.usage.entry(slot))
+    fn reject_cost(&self) -> u64 {
+        self.maps.reject_cost
     }
 
-    unsafe fn atomic_add(&self, number: NonNull<u64>, amount: u64) {
-        // SAFETY: the caller's promise; this world has one thread.
-        unsafe { number.write(number.read().wrapping_add(amount)) }
+    fn hash_seed(&self) -> u64 {
+        self.maps.hash_seed
     }
+}
 
-    unsafe fn compare_exchange(&self, number: NonNull<u64>, current: u64, new: u64) -> u64 {
-        // SAFETY: the caller's promise; this world has one thread.
-        unsafe {
-            let found = number.read();
-            if found == current {
-                number.write(new);
-            }
-            found
-        }
-    }
-
-    fn identification_state(&self, bucket: u32) -> Option<NonNull<IdentificationState>> {
-        self.maps.helper_calls.record("element");
-        Some(self.maps.identification_states.entry(bucket))
-    }
-
-    fn fragment_record_v4(&self, key: &DatagramKey<V4>) -> Option<FragmentRecord> {
-        self.maps.helper_calls.record("lookup");
-        self.maps.fragment_records_v4.get(key).copied()
-    }
-
-    fn fragment_record_v6(&self, key: &DatagramKey<V6>) -> Option<FragmentRecord> {
-        self.maps.helper_calls.record("lookup");
-        self.maps.fragment_records_v6.get(key).copied()
-    }
-
-    fn record_fragment_v4(&mut self, key: &DatagramKey<V4>, record: &FragmentRecord) {
-        self.maps.helper_calls.record("write");
-        self.maps.fragment_records_v4.insert(*key, *record);
-    }
-
-    fn record_fragment_v6(&mut self, key: &DatagramKey<V6>, record: &FragmentRecord) {
-        self.maps.helper_calls.record("write");
-        self.maps.fragment_records_v6.insert(*key, *record);
-    }
-
-    fn record_conflict(&mut self, key: &AddressKey, mac: Mac) {
-        self.maps.helper_calls.record("write");
-        let conflict = AddressConflict {
-            mac,
-            last_seen: self.maps.now.0,
-            ..AddressConflict::default()
-        };
-        self.maps.conflicts.insert(*key, conflict);
-    }
-
-    fn lookup_flow_v4(&self, table: Table, key: &FlowKey<V4>) -> Option<FlowRef<V4>> {
-        self.maps.helper_calls.record("lookup");
-        self.maps.flows_v4.lookup(table, key)
-    }
-
-    fn insert_flow_v4(
-        &mut self,
-        table: Table,
-        key: &FlowKey<V4>,
-        flow: &Flow<V4>,
-    ) -> Result<(), InsertError> {
-        self.maps.helper_calls.record("write");
-        self.maps.flows_v4.insert(table, key, flow)
-    }
-
-    fn remove_flow_v4(&mut self, table: Table, key: &FlowKey<V4>) {
-        self.maps.helper_calls.record("write");
-        self.maps.flows_v4.table_mut(table).remove(key);
-    }
-
-    fn lookup_flow_v6(&self, table: Table, key: &FlowKey<V6>) -> Option<FlowRef<V6>> {
-        self.maps.helper_calls.record("lookup");
-        self.maps.flows_v6.lookup(table, key)
-    }
-
-    fn insert_flow_v6(
-        &mut self,
-        table: Table,
-        key: &FlowKey<V6>,
-        flow: &Flow<V6>,
-    ) -> Result<(), InsertError> {
-        self.maps.helper_calls.record("write");
-        self.maps.flows_v6.insert(table, key, flow)
-    }
-
-    fn remove_flow_v6(&mut self, table: Table, key: &FlowKey<V6>) {
-        self.maps.helper_calls.record("write");
-        self.maps.flows_v6.table_mut(table).remove(key);
-    }
-
-    fn count_drop(&mut self, reason: DropReason, connection_slot: u32) {
+impl Counters for SimPacket<'_> {
+    fn count_drop(&mut self, attribution: Attribution) {
+        let Attribution {
+            reason,
+            connection_slot,
+        } = attribution;
         self.maps.helper_calls.record("counter");
         *self.maps.drops.entry(reason).or_default() += 1;
         if reason == DropReason::ConnectionNotApproved {
@@ -384,5 +281,92 @@ impl Platform for SimPacket<'_> {
     fn count(&mut self, statistic: Statistic) {
         self.maps.helper_calls.record("counter");
         *self.maps.statistics.entry(statistic).or_default() += 1;
+    }
+}
+
+impl Platform for SimPacket<'_> {
+    fn call_subprogram(&mut self, subprogram: Subprogram, argument: u64) -> Exit {
+        self.maps.helper_calls.record("subprogram");
+        if self.maps.fast_path_disabled
+            && matches!(subprogram, Subprogram::FastPathV4 | Subprogram::FastPathV6)
+        {
+            return Exit::SLOW_PATH;
+        }
+        pipeline::run_subprogram(self, subprogram, argument)
+    }
+
+    fn bounded_loop<C: LoopBody<Self>>(&mut self, times: u32, body: &mut C) {
+        self.maps.helper_calls.record("bounded loop");
+        for iteration in 0..times {
+            if body.iterate(self, iteration) {
+                break;
+            }
+        }
+    }
+
+    fn parse_syn_options(&mut self, start: u16, length: u16) -> u32 {
+        self.maps.helper_calls.record("SYN options");
+        pipeline::parse_syn_options(self, start, length)
+    }
+
+    fn allocate_identification(&self, space: IdentificationSpace, bucket: u32) -> u64 {
+        self.maps.helper_calls.record("identification");
+        pipeline::allocate_identification(self, space, bucket)
+    }
+
+    fn forget_bounds(&mut self, value: u16) -> u16 {
+        self.maps.helper_calls.record("element");
+        value
+    }
+
+    fn scratch(&mut self) -> Option<NonNull<Scratch>> {
+        self.maps.helper_calls.record("element");
+        NonNull::new(self.scratch.get())
+    }
+
+    fn now(&self) -> CoarseTime {
+        self.maps.helper_calls.record("clock");
+        self.maps.now
+    }
+
+    fn now_nanoseconds(&self) -> u64 {
+        self.maps.helper_calls.record("clock");
+        self.maps.now.nanoseconds() + self.maps.extra_nanoseconds
+    }
+
+    fn usage(&self, slot: u32) -> Option<NonNull<ConnectionUsage>> {
+        self.maps.helper_calls.record("element");
+        Some(self.maps.usage.entry(slot))
+    }
+
+    fn identification_state(&self, bucket: u32) -> Option<NonNull<IdentificationState>> {
+        self.maps.helper_calls.record("element");
+        Some(self.maps.identification_states.entry(bucket))
+    }
+
+    fn record_conflict(&mut self, key: &AddressKey, mac: Mac) {
+        self.maps.helper_calls.record("write");
+        let conflict = AddressConflict {
+            mac,
+            last_seen: self.maps.now.0,
+            ..AddressConflict::default()
+        };
+        self.maps.conflicts.insert(*key, conflict);
+    }
+
+    unsafe fn atomic_add(&self, number: NonNull<u64>, amount: u64) {
+        // SAFETY: the caller's promise; this world has one thread.
+        unsafe { number.write(number.read().wrapping_add(amount)) }
+    }
+
+    unsafe fn compare_exchange(&self, number: NonNull<u64>, current: u64, new: u64) -> u64 {
+        // SAFETY: the caller's promise; this world has one thread.
+        unsafe {
+            let found = number.read();
+            if found == current {
+                number.write(new);
+            }
+            found
+        }
     }
 }

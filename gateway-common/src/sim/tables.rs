@@ -2,8 +2,7 @@
 
 use crate::{
     family::Family,
-    flow::{Flow, FlowKey, FlowRef, Table},
-    platform::InsertError,
+    flow::{Flow, FlowKey, FlowRef, InsertError, Table},
 };
 
 use std::{

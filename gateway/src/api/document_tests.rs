@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::model::bounds;
 
 #[test]
-fn what_is_written_down_is_what_the_routes_say() {
+fn committed_openapi_document_matches_the_routes() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
     let written = fs::read_to_string(path).unwrap();
     let made = super::document().to_pretty_json().unwrap();

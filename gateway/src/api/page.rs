@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_make_up_the_list() {
+    fn pages_concatenate_to_the_list() {
         let list: Vec<String> = ('a'..='g').map(String::from).collect();
         let mut seen = Vec::new();
         let mut after = None;

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_counts_until_it_expires() {
+    fn a_token_is_valid_until_it_expires() {
         let state = state();
         let at = |time: &str, text: &str| {
             let credential = Credential::Token(TokenHash::from_text(text));
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_give_the_roles_of_all_identities_that_they_meet() {
+    fn claims_grant_the_roles_of_all_matching_identities() {
         let state = state();
         let claim = |issuer: &str, claim: &str, value: &str| Claim {
             issuer: issuer.to_owned(),

@@ -20,12 +20,12 @@ use aya::{
 use bytemuck::Pod;
 use gateway_common::{
     DropReason, Family, V4, V6,
-    flow::{CoarseTime, Flow, FlowKey, Table},
+    flow::{CoarseTime, DatagramKey, Flow, FlowKey, FragmentRecord, Table},
     maps::{
         ATTACHMENT_BUCKETS, AddressConflict, AddressKey, Attachment, Backend, Connection,
-        ConnectionCounters, ConnectionDropKey, ConnectionUsage, DatagramKey, Egress,
-        FragmentRecord, IdentificationState, Limits, LocalAddress, MAX_ATTACHMENTS, MAX_BACKENDS,
-        MAX_CONNECTIONS, NatAddress, Port, PortKey, Statistic, attachment_index, name,
+        ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress, IdentificationState,
+        Limits, LocalAddress, MAX_ATTACHMENTS, MAX_BACKENDS, MAX_CONNECTIONS, NatAddress, Port,
+        PortKey, Statistic, attachment_index, name,
     },
 };
 

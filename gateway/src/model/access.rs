@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_the_operator_is_taken_for_the_operator_in_records() {
+    fn only_operator_names_are_recognized_as_the_operator() {
         assert!(
             is_operator_name(&operator_name(Some(0))) && is_operator_name(&operator_name(None))
         );
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_without_a_role_in_it_does_not_exist() {
+    fn a_tenant_without_a_role_is_not_found() {
         let problem = principal(Role::Admin)
             .require(&"b".parse().unwrap(), Permission::Read)
             .unwrap_err();

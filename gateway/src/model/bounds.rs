@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_searched_to_its_leaves_whatever_its_schema() {
+    fn every_leaf_of_a_document_is_checked() {
         assert_eq!(found(json!({"a": [{"b": "fine"}, 1, null]})), None);
         assert_eq!(
             found(json!({"a": {"b": "x\u{202e}"}})).as_deref(),

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_of_moves_is_the_whole_of_it() {
+    fn only_the_listed_transitions_are_allowed() {
         let allowed = [
             (Pending, Approve, Approved),
             (Pending, Reject, Rejected),

@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decision_is_seen_by_both_sides_and_nobody_else() {
+    fn a_decision_is_visible_to_both_tenants_only() {
         let recorded = decided();
         assert_eq!(recorded.event.action, Action::Approved);
         assert!(recorded.decided);

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_behind_the_last_event_goes_on_from_there_by_itself() {
+    fn a_clock_behind_the_last_event_continues_monotonically() {
         let ahead = EventId::new(ticks_now() + 3_600_000 * TICKS_PER_MILLISECOND, 0);
         let mut clock = EventClock::new(ahead);
         let first = clock.next_ticks();

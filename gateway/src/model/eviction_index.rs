@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_pushes_out_its_own() {
+    fn a_flood_evicts_its_own_entries() {
         let mut ring = EvictionIndex::default();
         for entry in 0..4 {
             assert_eq!(ring.insert("quiet", entry, 10), None);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_share_evenly_and_lose_their_oldest() {
+    fn causes_share_evenly_and_lose_their_oldest_entries() {
         let mut ring = EvictionIndex::default();
         for entry in 0..10 {
             ring.insert("first", entry, 10);

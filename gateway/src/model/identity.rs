@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_without_an_authority_is_known_to_meet_nobody() {
+    fn an_identity_without_an_authority_matches_no_certificate() {
         let identity = |issuer: &str, claim: &str, authority: Option<Authority>| Identity {
             claim: Claim {
                 issuer: issuer.to_owned(),

@@ -72,7 +72,7 @@ mod tests {
     use crate::model::{network::NetworkRequest, service::ServiceRequest, tenant::TenantRequest};
 
     #[test]
-    fn a_list_of_fields_is_no_object() {
+    fn a_sequence_is_refused_as_an_object() {
         assert!(serde_json::from_str::<TenantRequest>(r#"{"quotas": {"networks": 1}}"#).is_ok());
         assert!(serde_json::from_str::<TenantRequest>(r#"{"quotas": [1]}"#).is_err());
         assert!(serde_json::from_str::<NetworkRequest>(r#"{"attachments": [["eth0"]]}"#).is_err());

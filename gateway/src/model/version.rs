@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_shown_tells_nothing_of_the_revision() {
+    fn public_value_does_not_reveal_the_revision() {
         let key = VersionKey::new(7);
         let uid = Uuid::from_u128(1);
         let versions: Vec<Version> = (1..=1_000).map(|at| key.derive_version(uid, at)).collect();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_shown_is_written() {
+    fn only_the_public_value_is_serialized() {
         let version = VersionKey::new(7).derive_version(Uuid::from_u128(1), 5);
         let text = serde_json::to_string(&version).unwrap();
         assert_eq!(text, version.public_value.to_string());

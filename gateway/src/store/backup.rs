@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_is_read_as_it_was_written() {
+    fn encode_and_decode_round_trip() {
         assert_eq!(Backup::decode(&backup().encode().unwrap()), Ok(backup()));
         assert_eq!(Backup::decode(&with_trailer(&lines())), Ok(backup()));
     }
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn tampering_under_a_right_checksum_is_refused() {
+    fn tampering_with_a_valid_checksum_is_refused() {
         let lines = lines();
         let entry = "[\"tenants/a\",\"{}\",7]\n";
         let key = "k".repeat(MAX_KEY + 1);
@@ -368,7 +368,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nonsense_is_refused_and_does_not_panic(
+        fn random_input_is_refused_without_panic(
             content in proptest::collection::vec(any::<u8>(), 0..400),
             cut in 0usize..600,
         ) {

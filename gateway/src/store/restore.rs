@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_it_was_stays_and_nothing_is_told() {
+    fn an_unchanged_connection_keeps_its_generation_and_makes_no_event() {
         let world = approved();
         let (state, events, plan) = restore(backup(&world.state), Some(&world.state));
         assert_ne!(generation(&state), 0);
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_cut_since_is_approved_anew_and_told() {
+    fn a_revoked_connection_gets_a_new_generation_and_an_event() {
         let mut world = approved();
         let before = generation(&world.state);
         let old = backup(&world.state);
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_compared_is_all_approved_anew() {
+    fn without_a_baseline_every_connection_gets_a_new_generation() {
         let world = approved();
         let (state, events, plan) = restore(backup(&world.state), None);
         assert!(![0, generation(&world.state)].contains(&generation(&state)));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_backup_is_told_to_be_deleted() {
+    fn an_object_missing_from_the_backup_makes_a_deleted_event() {
         let world = approved();
         let old = backup(&World::furnished().state);
         let (state, events, plan) = restore(old, Some(&world.state));
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn the_backup_of_another_store_needs_to_be_meant() {
+    fn a_backup_of_another_store_needs_the_foreign_option() {
         let state = World::furnished().state;
         let header = backup(&state).header;
         let other = Some(Uuid::from_u128(8));

@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_there_after_reopening() {
+    fn written_entries_survive_reopening() {
         let (folder, mut store) = open();
         let seed = store.seed().unwrap();
         assert_eq!(
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_networks_are_made_to_fit() {
+    fn network_numbers_are_migrated_to_31_bits() {
         let (folder, mut store) = store_with_schema(2);
         let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
         let writes = [
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_whose_numbers_become_the_same_are_refused() {
+    fn colliding_migrated_network_numbers_are_refused() {
         let (folder, mut store) = store_with_schema(2);
         let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
         let before = [("networks/t/a", 77), ("networks/t/b", 77 | 1 << 31)]
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_schema_is_left_alone() {
+    fn a_newer_schema_is_refused_and_unmodified() {
         let (folder, store) = open();
         store
             .connection
@@ -573,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn sentences_for_users_hold_no_sql() {
+    fn user_visible_errors_contain_no_sql() {
         let (_folder, mut store) = open();
         store.connection.execute_batch("DROP TABLE meta").unwrap();
         for refusal in [
@@ -587,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_a_damaged_store_and_no_new_one() {
+    fn an_empty_file_is_a_damaged_store() {
         let (folder, store) = open();
         drop(store);
         let path = folder.path().join("deep/state.db");

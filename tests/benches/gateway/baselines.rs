@@ -174,10 +174,10 @@ impl Forwarder {
     fn frame(&self) -> Vec<u8> {
         let client = CLIENT.parse().expect("an address");
         let endpoint = ENDPOINT.parse().expect("an address");
-        let mut datagram = udp((client, 1), (endpoint, 4_433), &[0; 22]).unchecksummed();
+        let mut datagram = udp((client, 1), (endpoint, 4_433), &[0; 22]).without_udp_checksum();
         datagram.to = self.next_hop_mac;
         datagram.from = mac(&self.consumer, "eth0");
-        let datagram = datagram.with(|ip| {
+        let datagram = datagram.edit_ipv4(|ip| {
             // What stands in the place of the source's end and of the packet's id adds up to the same.
             ip.id = 0;
         });

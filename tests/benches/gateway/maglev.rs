@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use gateway::dataplane::maglev::{Candidate, build_table};
+use gateway::compile::maglev::{Candidate, build_table};
 use serde::Serialize;
 
 /// One size.

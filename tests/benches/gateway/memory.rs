@@ -3,14 +3,14 @@
 use std::{fs, io, os::fd::AsFd as _, thread, time::Duration};
 
 use bytemuck::Pod;
-use gateway::dataplane::syscalls;
+use gateway::bpf::syscalls;
 use gateway_common::{
     V4, V6,
     flow::{Flow, FlowKey},
     maps::name,
 };
 use serde::Serialize;
-use tests::differential::{DifferentialHarness, with_lab};
+use tests::differential::{DifferentialHarness, with_harness};
 
 /// So many entries are made.
 const ENTRIES: u32 = 500_000;
@@ -26,7 +26,7 @@ pub(crate) struct Memory {
 
 /// Measures it, by what the kernel has less afterwards.
 pub(crate) fn measure() -> Memory {
-    with_lab(|lab| Memory {
+    with_harness(|lab| Memory {
         ipv4: measure_family::<FlowKey<V4>, Flow<V4>>(lab, name::FLOWS_V4).expect("flows"),
         ipv6: measure_family::<FlowKey<V6>, Flow<V6>>(lab, name::FLOWS_V6).expect("flows"),
     })

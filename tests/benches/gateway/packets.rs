@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use gateway::dataplane::syscalls;
+use gateway::bpf::syscalls;
 use gateway_common::{
     V4,
     flow::{Flow, FlowKey, Table},
@@ -16,22 +16,22 @@ use gateway_common::{
 use serde::Serialize;
 use tests::differential::{
     BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT, ENDPOINT_V6,
-    HTTPS, PENDING, Side, icmp, tcp, tcp_v6, udp, who_has, with_lab_refusing,
+    HTTPS, PENDING, Side, arp_request, icmp, tcp, tcp_v6, udp, with_harness_reject_limit,
 };
 
 use tests::{bpf_asm::run, packet::Packet};
 
 use crate::{
     baselines::pin_to_cpu,
-    wrapper::{PASS, Vary, Wrapper, bare_v4, bare_v6, headers_v4, pass_program, varied},
+    wrapper::{Vary, Wrapper, XDP_PASS, bare_v4, bare_v6, headers_v4, pass_program, varied},
 };
 
 /// `XDP_ABORTED`.
-const ABORTED: u32 = 0;
+const XDP_ABORTED: u32 = 0;
 /// `XDP_DROP`.
-const DROP: u32 = 1;
+const XDP_DROP: u32 = 1;
 /// `XDP_REDIRECT`.
-const REDIRECT: u32 = 4;
+const XDP_REDIRECT: u32 = 4;
 
 /// What a way costs.
 #[derive(Clone, Debug, Serialize)]
@@ -81,12 +81,12 @@ const ROUNDS: u32 = 15;
 const NEW_FLOWS: u32 = 20_000;
 
 /// How many flows are a full table.
-const MANY: u32 = 1 << 17;
-const MOST: u32 = 1 << 19;
+const MANY_FLOWS: u32 = 1 << 17;
+const MAX_FLOWS: u32 = 1 << 19;
 
 /// Measures all ways, or those with a word in their name, in one run.
 pub(crate) fn measure(rounds: Option<u32>, case_filter: Option<String>) -> Vec<Cost> {
-    with_lab_refusing(1, move |lab| {
+    with_harness_reject_limit(1, move |lab| {
         let rounds = rounds.unwrap_or(ROUNDS);
         let mut costs =
             measure_few_flows(lab, rounds, case_filter.as_deref()).expect("the measurement");
@@ -94,7 +94,7 @@ pub(crate) fn measure(rounds: Option<u32>, case_filter: Option<String>) -> Vec<C
             return costs;
         }
         costs.extend(measure_two_cpus(lab, rounds).expect("the measurement"));
-        for flows in [MANY, MOST] {
+        for flows in [MANY_FLOWS, MAX_FLOWS] {
             costs.extend(measure_many_flows(lab, rounds, flows).expect("the measurement"));
         }
         costs
@@ -116,38 +116,40 @@ fn measure_few_flows(
 ) -> io::Result<Vec<Cost>> {
     let payload = &[b'x'; 26];
     let connection = lab.connect(40_000);
-    let to_service = connection.from_client().data(payload).bytes(false);
-    let to_consumer = connection.from_backend().data(payload).bytes(false);
+    let to_service = connection.client_ack().with_payload(payload).bytes(false);
+    let to_consumer = connection.backend_ack().with_payload(payload).bytes(false);
 
     let (client, endpoint) = ((CLIENT, 40_001), (ENDPOINT, DNS));
     let question = lab.send(Side::A, &udp(client, endpoint, payload));
-    let (nat, server) = question.forwarded(Side::Provider).sockets();
+    let (nat, server) = question.expect_forwarded(Side::Provider).sockets();
     for _ in 0..2 {
         let answer = udp(server, nat, payload)
-            .from(BACKEND_MAC)
-            .at(Side::Provider);
-        lab.send(Side::Provider, &answer).forwarded(Side::A);
+            .with_source_mac(BACKEND_MAC)
+            .sent_to(Side::Provider);
+        lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
         lab.send(Side::A, &udp(client, endpoint, payload))
-            .forwarded(Side::Provider);
+            .expect_forwarded(Side::Provider);
     }
     let datagram = udp(client, endpoint, payload).bytes(false);
 
     let (client, endpoint) = ((CLIENT_V6, 40_000), (ENDPOINT_V6, HTTPS));
     let syn = lab.send(Side::A, &tcp_v6(client, endpoint).syn(1_000));
-    let (nat, server) = syn.forwarded(Side::Provider).sockets_v6();
-    let answer = tcp_v6(server, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
-    lab.send(Side::Provider, &answer).forwarded(Side::A);
+    let (nat, server) = syn.expect_forwarded(Side::Provider).sockets_v6();
+    let answer = tcp_v6(server, nat)
+        .with_source_mac(BACKEND_MAC)
+        .syn_ack(5_000, 1_001);
+    lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
     let ack = tcp_v6(client, endpoint).ack(1_001, 5_001);
-    lab.send(Side::A, &ack).forwarded(Side::Provider);
-    let v6 = ack.data(payload).bytes(false);
+    lab.send(Side::A, &ack).expect_forwarded(Side::Provider);
+    let v6 = ack.with_payload(payload).bytes(false);
 
     // B's network has no flows to the other family, which would be looked for as well.
-    let of_b = |packet: Packet| packet.at(Side::B).bytes(false);
+    let of_b = |packet: Packet| packet.sent_to(Side::B).bytes(false);
     let syn = of_b(tcp((CLIENT, 0), (ENDPOINT, HTTPS)).syn(1));
     let unapproved = of_b(tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1));
     let stranger = "10.0.0.222".parse().expect("an address");
     let stranger = of_b(tcp((CLIENT, 4_000), (stranger, HTTPS)).ack(1, 1));
-    let request = who_has(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
+    let request = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
     let echo = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 32]).bytes(false);
 
     let case = |name, program, side, frame: &[u8], expected| Case {
@@ -161,10 +163,10 @@ fn measure_few_flows(
         refused: false,
     };
     let gateway = Program::Gateway;
-    let mut new_flow = case("new flow, TCP", gateway, Side::B, &syn, REDIRECT);
+    let mut new_flow = case("new flow, TCP", gateway, Side::B, &syn, XDP_REDIRECT);
     new_flow.vary = Vary::Always;
     new_flow.max_packets = Some(NEW_FLOWS);
-    let mut denied = case("denied", gateway, Side::B, &unapproved, DROP);
+    let mut denied = case("denied", gateway, Side::B, &unapproved, XDP_DROP);
     denied.refused = true;
     let mut cases = vec![
         case(
@@ -172,43 +174,55 @@ fn measure_few_flows(
             Program::BareV4,
             Side::A,
             &to_service,
-            REDIRECT,
+            XDP_REDIRECT,
         ),
         case(
             "headers read, and no more",
             Program::Headers,
             Side::B,
             &stranger,
-            DROP,
+            XDP_DROP,
         ),
         case(
             "bare program, IPv6",
             Program::BareV6,
             Side::A,
             &v6,
-            REDIRECT,
+            XDP_REDIRECT,
         ),
-        case("established, TCP", gateway, Side::A, &to_service, REDIRECT),
+        case(
+            "established, TCP",
+            gateway,
+            Side::A,
+            &to_service,
+            XDP_REDIRECT,
+        ),
         case(
             "the way back, TCP",
             gateway,
             Side::Provider,
             &to_consumer,
-            REDIRECT,
+            XDP_REDIRECT,
         ),
-        case("established, UDP", gateway, Side::A, &datagram, REDIRECT),
+        case(
+            "established, UDP",
+            gateway,
+            Side::A,
+            &datagram,
+            XDP_REDIRECT,
+        ),
         case(
             "established, TCP over IPv6",
             gateway,
             Side::A,
             &v6,
-            REDIRECT,
+            XDP_REDIRECT,
         ),
         new_flow,
-        case("ARP answer", gateway, Side::A, &request, REDIRECT),
-        case("echo answer", gateway, Side::A, &echo, REDIRECT),
-        case("not ours, isolated", gateway, Side::B, &stranger, DROP),
-        case("not attached", gateway, Side::Host, &to_service, PASS),
+        case("ARP answer", gateway, Side::A, &request, XDP_REDIRECT),
+        case("echo answer", gateway, Side::A, &echo, XDP_REDIRECT),
+        case("not ours, isolated", gateway, Side::B, &stranger, XDP_DROP),
+        case("not attached", gateway, Side::Host, &to_service, XDP_PASS),
         denied,
     ];
     cases.retain(|case| only.is_none_or(|only| case.name.contains(only)));
@@ -223,8 +237,8 @@ fn measure_many_flows(
 ) -> io::Result<Vec<Cost>> {
     let frame = lab
         .connect(40_000)
-        .from_client()
-        .data(&[b'x'; 26])
+        .client_ack()
+        .with_payload(&[b'x'; 26])
         .bytes(false);
     let mut model: Option<(FlowKey<V4>, Flow<V4>)> = None;
     lab.maps()
@@ -249,12 +263,12 @@ fn measure_many_flows(
         side: Side::A,
         frame: padded(frame.clone()),
         vary: Vary::Flows(flows),
-        expected: REDIRECT,
+        expected: XDP_REDIRECT,
         max_packets: None,
         refused: false,
     };
     let [of_gateway, of_bare] = match flows {
-        MANY => [
+        MANY_FLOWS => [
             "established, 1 of 131,072 flows",
             "bare program, 1 of 131,072 flows",
         ],
@@ -277,7 +291,12 @@ fn measure_two_cpus(lab: &mut DifferentialHarness, rounds: u32) -> io::Result<Ve
     let nothing = pass_program()?;
     let of_flow = |lab: &mut DifferentialHarness, port| {
         let connection = lab.connect(port);
-        padded(connection.from_client().data(&[b'x'; 26]).bytes(false))
+        padded(
+            connection
+                .client_ack()
+                .with_payload(&[b'x'; 26])
+                .bytes(false),
+        )
     };
     let frames = [of_flow(lab, 40_000), of_flow(lab, 40_001)];
     let wrapper = |frame: &[u8]| Wrapper::new(frame, 80, Vary::Nothing);
@@ -368,11 +387,11 @@ fn run_cases(
             let ifindex = lab.ifindex(case.side);
             let wrapped = one.wrapper.calling(nothing.as_fd())?;
             let (_, empty) = run(wrapped, ifindex, &case.frame, repeat)?;
-            while case.refused && run(program, ifindex, &case.frame, 1)?.0 != DROP {}
+            while case.refused && run(program, ifindex, &case.frame, 1)?.0 != XDP_DROP {}
             let before = verdict_counters(lab);
             let wrapped = one.wrapper.calling(program)?;
             let (result, took) = run(wrapped, ifindex, &case.frame, repeat)?;
-            if case.refused && result == ABORTED {
+            if case.refused && result == XDP_ABORTED {
                 // A second began meanwhile, and one more was told: that packet was made shorter.
                 continue;
             }
@@ -384,7 +403,7 @@ fn run_cases(
             one.best = one.best.min(took);
             one.best_nothing = one.best_nothing.min(empty);
             if case.max_packets.is_some() {
-                lab.forget_opening();
+                lab.clear_half_open();
             }
         }
     }
@@ -402,11 +421,13 @@ fn verdict_counters(lab: &DifferentialHarness) -> [u64; 5] {
     use gateway_common::maps::Statistic;
     let mut decided = [0; 5];
     let drops = lab.maps().drops().expect("the counters");
-    decided[DROP as usize] = drops.values().sum();
+    decided[XDP_DROP as usize] = drops.values().sum();
     for (statistic, count) in lab.maps().statistics().expect("the counters") {
         match statistic {
-            Statistic::PassedToHost => decided[PASS as usize] += count,
-            Statistic::Forwarded | Statistic::LocalReplies => decided[REDIRECT as usize] += count,
+            Statistic::PassedToHost => decided[XDP_PASS as usize] += count,
+            Statistic::Forwarded | Statistic::LocalReplies => {
+                decided[XDP_REDIRECT as usize] += count
+            }
             _ => {}
         }
     }

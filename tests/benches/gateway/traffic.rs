@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gateway::dataplane::syscalls;
+use gateway::bpf::syscalls;
 
 use tests::bpf_asm::{
     Assembler, Comparison, KTIME_GET_NS, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R8,
@@ -15,9 +15,9 @@ use tests::bpf_asm::{
 };
 
 /// `XDP_DROP`.
-const DROP: i32 = 1;
+const XDP_DROP: i32 = 1;
 /// `XDP_PASS`.
-const PASS: i32 = 2;
+const XDP_PASS: i32 = 2;
 
 /// Where the time of sending is within a frame: behind the UDP header, at a multiple of eight.
 const STAMP: i16 = 48;
@@ -92,7 +92,7 @@ pub(crate) struct Generator {
 }
 
 /// How often the clock is read, at the most, until the next packets are due.
-const MOST_READINGS: i32 = 4_000;
+const MAX_CLOCK_READINGS: i32 = 4_000;
 
 impl Generator {
     /// With frames like this one.
@@ -106,72 +106,73 @@ impl Generator {
         let mut code = Assembler::default();
         code.load(Width::Word, R7, R1, 0)
             .load(Width::Word, R3, R1, 4)
-            .number(Operation::Move, R0, DROP)
-            .register(Operation::Move, R4, R7)
-            .number(Operation::Add, R4, i32::try_from(FRAME).expect("a length"))
-            .end_if_register(Comparison::Greater, R4, R3);
+            .alu_immediate(Operation::Move, R0, XDP_DROP)
+            .alu_register(Operation::Move, R4, R7)
+            .alu_immediate(Operation::Add, R4, i32::try_from(FRAME).expect("a length"))
+            .exit_if_register(Comparison::Greater, R4, R3);
         // A frame that was sent before comes back as it arrived.
         for (number, bytes) in frame[..FRAME].chunks_exact(8).enumerate() {
             let word = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
             let offset = i16::try_from(number * 8).expect("within the frame");
-            code.wide(R5, word).store(Width::Double, R7, offset, R5);
+            code.load_imm64(R5, word)
+                .store(Width::Double, R7, offset, R5);
         }
-        code.element(R1, state.as_fd())
+        code.load_map_value(R1, state.as_fd())
             .load(Width::Double, R6, R1, 0)
-            .register(Operation::Move, R4, R6)
-            .number(Operation::Add, R4, 1)
+            .alu_register(Operation::Move, R4, R6)
+            .alu_immediate(Operation::Add, R4, 1)
             .store(Width::Double, R1, 0, R4);
         if let Some((_, per_second)) = pace {
             let interval = Duration::from_secs_f64(f64::from(stream.batch()) / per_second);
             let interval = i32::try_from(interval.as_nanos()).expect("less than two seconds");
-            code.register(Operation::Move, R4, R6).number(
+            code.alu_register(Operation::Move, R4, R6).alu_immediate(
                 Operation::And,
                 R4,
                 (stream.batch() - 1).cast_signed(),
             );
-            let not_yet = code.skip_if(Comparison::NotEqual, R4, 0);
+            let not_yet = code.jump_forward_if(Comparison::NotEqual, R4, 0);
             code.load(Width::Double, R9, R1, 8)
-                .number(Operation::Move, R8, 0);
-            let again = code.here();
-            code.number(Operation::Add, R8, 1).call(KTIME_GET_NS);
-            let due = code.skip_if_register(Comparison::Greater, R0, R9);
-            code.back_if(again, Comparison::NotEqual, R8, MOST_READINGS)
-                .land(due)
-                .number(Operation::Add, R0, interval)
-                .element(R1, state.as_fd())
+                .alu_immediate(Operation::Move, R8, 0);
+            let again = code.label();
+            code.alu_immediate(Operation::Add, R8, 1).call(KTIME_GET_NS);
+            let due = code.jump_forward_if_register(Comparison::Greater, R0, R9);
+            code.jump_back_if(again, Comparison::NotEqual, R8, MAX_CLOCK_READINGS)
+                .bind(due)
+                .alu_immediate(Operation::Add, R0, interval)
+                .load_map_value(R1, state.as_fd())
                 .store(Width::Double, R1, 8, R0)
-                .land(not_yet);
+                .bind(not_yet);
         }
         if mix == Mix::Known {
-            code.number(Operation::And, R6, (FLOWS - 1).cast_signed());
+            code.alu_immediate(Operation::And, R6, (FLOWS - 1).cast_signed());
         }
-        code.register(Operation::Move, R4, R6)
-            .number(Operation::And, R4, PORTS - 1)
-            .number(Operation::Add, R4, FIRST_PORT)
+        code.alu_register(Operation::Move, R4, R6)
+            .alu_immediate(Operation::And, R4, PORTS - 1)
+            .alu_immediate(Operation::Add, R4, FIRST_PORT)
             .store(Width::Half, R7, 34, R4);
         if mix == Mix::New {
             // The end of the source address, and its complement as the packet's id: the header's sum
             // stays the same.
-            code.number(
+            code.alu_immediate(
                 Operation::ShiftRight,
                 R6,
                 PORTS.trailing_zeros().cast_signed(),
             )
-            .number(Operation::And, R6, 0x7f)
-            .number(Operation::ShiftLeft, R6, 8)
-            .number(Operation::Add, R6, 0x0504)
+            .alu_immediate(Operation::And, R6, 0x7f)
+            .alu_immediate(Operation::ShiftLeft, R6, 8)
+            .alu_immediate(Operation::Add, R6, 0x0504)
             .store(Width::Half, R7, 28, R6)
-            .number(Operation::Xor, R6, 0xffff)
+            .alu_immediate(Operation::Xor, R6, 0xffff)
             .store(Width::Half, R7, 18, R6);
         }
         if clock == Clock::On {
             code.call(KTIME_GET_NS).store(Width::Double, R7, STAMP, R0);
         }
-        code.number(Operation::Move, R1, ifindex.cast_signed())
-            .number(Operation::Move, R2, 0)
+        code.alu_immediate(Operation::Move, R1, ifindex.cast_signed())
+            .alu_immediate(Operation::Move, R2, 0)
             .call(REDIRECT);
         Ok(Self {
-            program: code.finish()?,
+            program: code.load_xdp()?,
             frame: frame.to_vec(),
             stream,
             _state: state,
@@ -193,14 +194,14 @@ fn udp_frames_only() -> Assembler {
     let mut code = Assembler::default();
     code.load(Width::Word, R7, R1, 0)
         .load(Width::Word, R3, R1, 4)
-        .number(Operation::Move, R0, PASS)
-        .register(Operation::Move, R4, R7)
-        .number(Operation::Add, R4, i32::from(STAMP) + 8)
-        .end_if_register(Comparison::Greater, R4, R3)
+        .alu_immediate(Operation::Move, R0, XDP_PASS)
+        .alu_register(Operation::Move, R4, R7)
+        .alu_immediate(Operation::Add, R4, i32::from(STAMP) + 8)
+        .exit_if_register(Comparison::Greater, R4, R3)
         .load(Width::Half, R4, R7, 12)
-        .end_if(Comparison::NotEqual, R4, 0x0008)
+        .exit_if(Comparison::NotEqual, R4, 0x0008)
         .load(Width::Byte, R4, R7, 23)
-        .end_if(Comparison::NotEqual, R4, 17);
+        .exit_if(Comparison::NotEqual, R4, 17);
     code
 }
 
@@ -222,10 +223,10 @@ pub(crate) fn reflect(ifindex: u32) -> io::Result<OwnedFd> {
             .store(width, R7, other, R4);
     }
     let program = code
-        .number(Operation::Move, R1, ifindex.cast_signed())
-        .number(Operation::Move, R2, 0)
+        .alu_immediate(Operation::Move, R1, ifindex.cast_signed())
+        .alu_immediate(Operation::Move, R2, 0)
         .call(REDIRECT)
-        .finish()?;
+        .load_xdp()?;
     attach(program.as_fd(), ifindex)
 }
 
@@ -250,24 +251,26 @@ impl Counter {
         let counted = create_map(MapKind::Array, 8, 1)?;
         let times = create_map(MapKind::Array, 8 * BUCKETS, 1)?;
         let mut code = udp_frames_only();
-        code.element(R1, counted.as_fd())
-            .number(Operation::Move, R4, 1)
+        code.load_map_value(R1, counted.as_fd())
+            .alu_immediate(Operation::Move, R4, 1)
             .add_to(R1, R4);
         if clock == Clock::On {
             code.call(KTIME_GET_NS)
                 .load(Width::Double, R5, R7, STAMP)
-                .register(Operation::Subtract, R0, R5)
-                .number(Operation::ShiftRight, R0, COARSE)
-                .register(Operation::Move, R5, R0)
-                .number(Operation::Move, R0, DROP)
-                .end_if(Comparison::Greater, R5, (BUCKETS - 1).cast_signed())
-                .number(Operation::ShiftLeft, R5, 3)
-                .element(R1, times.as_fd())
-                .register(Operation::Add, R1, R5)
-                .number(Operation::Move, R4, 1)
+                .alu_register(Operation::Subtract, R0, R5)
+                .alu_immediate(Operation::ShiftRight, R0, COARSE)
+                .alu_register(Operation::Move, R5, R0)
+                .alu_immediate(Operation::Move, R0, XDP_DROP)
+                .exit_if(Comparison::Greater, R5, (BUCKETS - 1).cast_signed())
+                .alu_immediate(Operation::ShiftLeft, R5, 3)
+                .load_map_value(R1, times.as_fd())
+                .alu_register(Operation::Add, R1, R5)
+                .alu_immediate(Operation::Move, R4, 1)
                 .add_to(R1, R4);
         }
-        let program = code.number(Operation::Move, R0, DROP).finish()?;
+        let program = code
+            .alu_immediate(Operation::Move, R0, XDP_DROP)
+            .load_xdp()?;
         Ok(Self {
             counted,
             times,
@@ -346,10 +349,10 @@ pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io
 /// When the kernel refuses.
 pub(crate) fn redirect_between(from: u32, to: u32) -> io::Result<OwnedFd> {
     let program = udp_frames_only()
-        .number(Operation::Move, R1, to.cast_signed())
-        .number(Operation::Move, R2, 0)
+        .alu_immediate(Operation::Move, R1, to.cast_signed())
+        .alu_immediate(Operation::Move, R2, 0)
         .call(REDIRECT)
-        .finish()?;
+        .load_xdp()?;
     attach(program.as_fd(), from)
 }
 

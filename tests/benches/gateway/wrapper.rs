@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use gateway::dataplane::syscalls;
+use gateway::bpf::syscalls;
 use gateway_common::{
     flow::{FlowKey, NetworkProto},
     {V4, V6},
@@ -19,9 +19,9 @@ use tests::bpf_asm::{
 };
 
 /// `XDP_PASS`.
-pub(crate) const PASS: u32 = 2;
+pub(crate) const XDP_PASS: u32 = 2;
 /// `XDP_DROP`.
-const DROP: i32 = 1;
+const XDP_DROP: i32 = 1;
 
 /// What is another in each run: the IPv4 source's last two bytes, and the source port. So many different
 /// packets, a power of two, in an order that no cache foresees, or one by one.
@@ -66,51 +66,51 @@ impl Wrapper {
         let counter = create_map(MapKind::Array, 8, 1)?;
         let offset = |bytes: usize| i16::try_from(bytes).expect("within a header");
         let mut code = Assembler::default();
-        code.register(Operation::Move, R6, R1)
-            .number(Operation::Move, R0, 0)
+        code.alu_register(Operation::Move, R6, R1)
+            .alu_immediate(Operation::Move, R0, 0)
             .load(Width::Word, R2, R6, 0)
             .load(Width::Word, R3, R6, 4)
-            .register(Operation::Move, R4, R2)
-            .number(Operation::Add, R4, i32::from(offset(restored)))
-            .end_if_register(Comparison::Greater, R4, R3);
+            .alu_register(Operation::Move, R4, R2)
+            .alu_immediate(Operation::Add, R4, i32::from(offset(restored)))
+            .exit_if_register(Comparison::Greater, R4, R3);
         for (number, bytes) in frame[..restored].chunks_exact(8).enumerate() {
             let word = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
-            code.wide(R5, word)
+            code.load_imm64(R5, word)
                 .store(Width::Double, R2, offset(number * 8), R5);
         }
         if vary != Vary::Nothing {
-            code.element(R1, counter.as_fd())
+            code.load_map_value(R1, counter.as_fd())
                 .load(Width::Double, R5, R1, 0)
-                .register(Operation::Move, R4, R5)
-                .number(Operation::Add, R4, 1)
+                .alu_register(Operation::Move, R4, R5)
+                .alu_immediate(Operation::Add, R4, 1)
                 .store(Width::Double, R1, 0, R4);
             if let Vary::Flows(flows) = vary {
                 // An odd factor permutes the numbers below a power of two.
-                code.number(
+                code.alu_immediate(
                     Operation::Multiply,
                     R5,
                     0x9e37_79b1_u32.cast_signed() & 0x7fff_ffff,
                 )
-                .number(Operation::And, R5, (flows - 1).cast_signed());
+                .alu_immediate(Operation::And, R5, (flows - 1).cast_signed());
             }
-            code.register(Operation::Move, R4, R5)
-                .number(Operation::And, R4, (PORTS - 1).cast_signed())
-                .number(Operation::Add, R4, FIRST_PORT.cast_signed())
+            code.alu_register(Operation::Move, R4, R5)
+                .alu_immediate(Operation::And, R4, (PORTS - 1).cast_signed())
+                .alu_immediate(Operation::Add, R4, FIRST_PORT.cast_signed())
                 .store(Width::Half, R2, 34, R4)
-                .number(
+                .alu_immediate(
                     Operation::ShiftRight,
                     R5,
                     PORTS.trailing_zeros().cast_signed(),
                 )
                 .store(Width::Half, R2, 28, R5);
         }
-        code.register(Operation::Move, R1, R6)
-            .map(R2, targets.as_fd())
-            .number(Operation::Move, R3, 0)
+        code.alu_register(Operation::Move, R1, R6)
+            .load_map(R2, targets.as_fd())
+            .alu_immediate(Operation::Move, R3, 0)
             .call(TAIL_CALL)
-            .number(Operation::Move, R0, 0);
+            .alu_immediate(Operation::Move, R0, 0);
         Ok(Self {
-            program: code.finish()?,
+            program: code.load_xdp()?,
             targets,
             _counter: counter,
         })
@@ -132,8 +132,8 @@ impl Wrapper {
 /// When the kernel refuses it.
 pub(crate) fn pass_program() -> io::Result<OwnedFd> {
     Assembler::default()
-        .number(Operation::Move, R0, PASS.cast_signed())
-        .finish()
+        .alu_immediate(Operation::Move, R0, XDP_PASS.cast_signed())
+        .load_xdp()
 }
 
 /// What forwarding can't do without: the headers' bounds and kinds, one lookup of the very same key in the
@@ -157,9 +157,9 @@ fn read_v4() -> Assembler {
     const { assert!(size_of::<FlowKey<V4>>() == 16) };
     let mut code = begin(54, 0x0008);
     code.load(Width::Byte, R4, R7, 14)
-        .end_if(Comparison::NotEqual, R4, 0x45)
+        .exit_if(Comparison::NotEqual, R4, 0x45)
         .load(Width::Byte, R4, R7, 23)
-        .end_if(Comparison::NotEqual, R4, 6);
+        .exit_if(Comparison::NotEqual, R4, 6);
     for (key_offset, offset) in [(4, 26), (8, 30), (12, 34)] {
         code.load(Width::Word, R5, R7, offset)
             .store(Width::Word, R10, KEY_V4 + key_offset, R5);
@@ -172,7 +172,9 @@ fn read_v4() -> Assembler {
 /// # Errors
 /// When the kernel refuses it.
 pub(crate) fn headers_v4() -> io::Result<OwnedFd> {
-    read_v4().number(Operation::Move, R0, DROP).finish()
+    read_v4()
+        .alu_immediate(Operation::Move, R0, XDP_DROP)
+        .load_xdp()
 }
 
 /// The same for IPv6.
@@ -189,7 +191,7 @@ pub(crate) fn bare_v6(
     const { assert!(size_of::<FlowKey<V6>>() == 40) };
     let mut code = begin(74, 0xdd86);
     code.load(Width::Byte, R4, R7, 20)
-        .end_if(Comparison::NotEqual, R4, 6);
+        .exit_if(Comparison::NotEqual, R4, 6);
     for part in 0..4 {
         code.load(Width::Double, R5, R7, 22 + part * 8).store(
             Width::Double,
@@ -208,12 +210,12 @@ fn begin(length: i32, ether_type: i32) -> Assembler {
     let mut code = Assembler::default();
     code.load(Width::Word, R7, R1, 0)
         .load(Width::Word, R3, R1, 4)
-        .number(Operation::Move, R0, PASS.cast_signed())
-        .register(Operation::Move, R4, R7)
-        .number(Operation::Add, R4, length)
-        .end_if_register(Comparison::Greater, R4, R3)
+        .alu_immediate(Operation::Move, R0, XDP_PASS.cast_signed())
+        .alu_register(Operation::Move, R4, R7)
+        .alu_immediate(Operation::Add, R4, length)
+        .exit_if_register(Comparison::Greater, R4, R3)
         .load(Width::Half, R4, R7, 12)
-        .end_if(Comparison::NotEqual, R4, ether_type);
+        .exit_if(Comparison::NotEqual, R4, ether_type);
     code
 }
 
@@ -224,20 +226,20 @@ fn end(
     flows: BorrowedFd<'_>,
     devices: BorrowedFd<'_>,
 ) -> io::Result<OwnedFd> {
-    code.wide(R5, NetworkProto::new(network, 6).to_bits().into())
+    code.load_imm64(R5, NetworkProto::new(network, 6).to_bits().into())
         .store(Width::Word, R10, key, R5)
-        .map(R1, flows)
-        .register(Operation::Move, R2, R10)
-        .number(Operation::Add, R2, key.into())
+        .load_map(R1, flows)
+        .alu_register(Operation::Move, R2, R10)
+        .alu_immediate(Operation::Add, R2, key.into())
         .call(MAP_LOOKUP_ELEM)
-        .end_if(Comparison::Equal, R0, 0)
+        .exit_if(Comparison::Equal, R0, 0)
         .load(Width::Double, R5, R0, 0)
         .store(Width::Double, R7, 0, R5)
         .load(Width::Word, R5, R0, 8)
         .store(Width::Word, R7, 8, R5)
-        .map(R1, devices)
-        .number(Operation::Move, R2, 0)
-        .number(Operation::Move, R3, 0)
+        .load_map(R1, devices)
+        .alu_immediate(Operation::Move, R2, 0)
+        .alu_immediate(Operation::Move, R3, 0)
         .call(REDIRECT_MAP)
-        .finish()
+        .load_xdp()
 }

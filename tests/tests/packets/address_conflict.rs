@@ -4,7 +4,7 @@ use gateway_common::DropReason;
 use tests::{
     differential::{
         BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness, ENDPOINT, ENDPOINT_V6,
-        HTTPS, NAT, Side, icmp, icmp_v6, solicitation, tcp, tcp_v6, who_has,
+        HTTPS, NAT, Side, arp_request, icmp, icmp_v6, neighbour_solicitation, tcp, tcp_v6,
     },
     packet::{Content, Packet},
 };
@@ -13,7 +13,7 @@ use crate::{Case, run_cases};
 
 /// An ARP answer, or a gratuitous request, that says where an address is.
 fn arp_claim(operation: u16, address: std::net::Ipv4Addr) -> Packet {
-    let mut packet = who_has(address, (CLIENT_MAC, address));
+    let mut packet = arp_request(address, (CLIENT_MAC, address));
     if let Content::Arp(arp) = &mut packet.content {
         arp.operation = operation;
     }
@@ -27,49 +27,49 @@ fn advertisement() -> Packet {
     rest.extend([2, 1]);
     rest.extend(CLIENT_MAC);
     let all_nodes = "ff02::1".parse().expect("an address");
-    let mut packet = icmp_v6(ENDPOINT_V6, all_nodes, 136, &rest).with_v6(|ip| ip.hop_limit = 255);
+    let mut packet = icmp_v6(ENDPOINT_V6, all_nodes, 136, &rest).edit_ipv6(|ip| ip.hop_limit = 255);
     packet.to = [0x33, 0x33, 0, 0, 0, 1];
     packet
 }
 
 fn mark_endpoints_tentative(lab: &mut DifferentialHarness) {
-    lab.tentative("a/net", ENDPOINT.into());
-    lab.tentative("a/net", ENDPOINT_V6.into());
+    lab.mark_tentative("a/net", ENDPOINT.into());
+    lab.mark_tentative("a/net", ENDPOINT_V6.into());
 }
 
-const ROWS: &[Case] = &[
+const CASES: &[Case] = &[
     (
         "a gratuitous request or answer of an endpoint's address is a conflict",
         |lab| {
             for operation in [1, 2] {
                 lab.send(Side::A, &arp_claim(operation, ENDPOINT))
-                    .dropped(DropReason::AddressConflict);
+                    .expect_dropped(DropReason::AddressConflict);
             }
             assert_eq!(lab.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
         },
     ),
     ("it changes nothing: the address is defended", |lab| {
         lab.send(Side::A, &arp_claim(2, ENDPOINT))
-            .dropped(DropReason::AddressConflict);
-        lab.send(Side::A, &who_has(ENDPOINT, (CLIENT_MAC, CLIENT)))
-            .replied();
+            .expect_dropped(DropReason::AddressConflict);
+        lab.send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
+            .expect_reply();
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-        lab.send(Side::A, &syn).forwarded(Side::Provider);
+        lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
     }),
     (
         "a source NAT address's too, in the provider's network",
         |lab| {
-            let mut packet = arp_claim(2, NAT).from(BACKEND_MAC);
+            let mut packet = arp_claim(2, NAT).with_source_mac(BACKEND_MAC);
             if let Content::Arp(arp) = &mut packet.content {
                 arp.sender.0 = BACKEND_MAC;
             }
             lab.send(Side::Provider, &packet)
-                .dropped(DropReason::AddressConflict);
+                .expect_dropped(DropReason::AddressConflict);
         },
     ),
     ("the same claim in another network is none of ours", |lab| {
         lab.send(Side::A, &arp_claim(2, NAT))
-            .dropped(DropReason::UnknownNeighbourTarget);
+            .expect_dropped(DropReason::UnknownNeighbourTarget);
         assert_eq!(lab.conflicts(), []);
     }),
     ("our own announcement is no conflict", |lab| {
@@ -78,23 +78,23 @@ const ROWS: &[Case] = &[
         if let Content::Arp(arp) = &mut own.content {
             arp.sender.0 = Side::A.mac();
         }
-        lab.send(Side::A, &own).replied();
+        lab.send(Side::A, &own).expect_reply();
         assert_eq!(lab.conflicts(), []);
     }),
     (
         "an advertisement of an endpoint's address is a conflict (RFC 4862)",
         |lab| {
             lab.send(Side::A, &advertisement())
-                .dropped(DropReason::AddressConflict);
+                .expect_dropped(DropReason::AddressConflict);
             assert_eq!(lab.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
         },
     ),
     (
         "one that a router forwarded is none (RFC 4861, section 7.1.2)",
         |lab| {
-            let far = advertisement().with_v6(|ip| ip.hop_limit = 254);
+            let far = advertisement().edit_ipv6(|ip| ip.hop_limit = 254);
             lab.send(Side::A, &far)
-                .dropped(DropReason::UnknownNeighbourTarget);
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
             assert_eq!(lab.conflicts(), []);
         },
     ),
@@ -102,53 +102,55 @@ const ROWS: &[Case] = &[
         "an address that is only tentative is not answered for",
         |lab| {
             mark_endpoints_tentative(lab);
-            lab.send(Side::A, &who_has(ENDPOINT, (CLIENT_MAC, CLIENT)))
-                .dropped(DropReason::UnknownNeighbourTarget);
-            lab.send(Side::A, &solicitation(ENDPOINT_V6, CLIENT_V6))
-                .dropped(DropReason::UnknownNeighbourTarget);
+            lab.send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
+            lab.send(Side::A, &neighbour_solicitation(ENDPOINT_V6, CLIENT_V6))
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
             lab.send(Side::A, &icmp(CLIENT, ENDPOINT, 8, 0, &[0; 4]))
-                .dropped(DropReason::NoSuchEndpoint);
+                .expect_dropped(DropReason::NoSuchEndpoint);
         },
     ),
     ("nor does it lead anywhere", |lab| {
         mark_endpoints_tentative(lab);
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-        lab.send(Side::A, &syn).dropped(DropReason::NoSuchEndpoint);
+        lab.send(Side::A, &syn)
+            .expect_dropped(DropReason::NoSuchEndpoint);
         let syn = tcp_v6((CLIENT_V6, 40_000), (ENDPOINT_V6, HTTPS)).syn(1);
-        lab.send(Side::A, &syn).dropped(DropReason::NoSuchEndpoint);
+        lab.send(Side::A, &syn)
+            .expect_dropped(DropReason::NoSuchEndpoint);
         assert_eq!(lab.conflicts(), []);
     }),
     (
         "who has it, and who asks whether he may have it, contend for it",
         |lab| {
-            let probe = who_has(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
+            let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
             for packet in [arp_claim(2, ENDPOINT), probe] {
                 lab.reset();
                 mark_endpoints_tentative(lab);
                 lab.send(Side::A, &packet)
-                    .dropped(DropReason::AddressConflict);
+                    .expect_dropped(DropReason::AddressConflict);
                 assert_eq!(lab.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
             }
-            let probe = solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
+            let probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
             for packet in [advertisement(), probe] {
                 lab.reset();
                 mark_endpoints_tentative(lab);
                 lab.send(Side::A, &packet)
-                    .dropped(DropReason::AddressConflict);
+                    .expect_dropped(DropReason::AddressConflict);
                 assert_eq!(lab.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
             }
         },
     ),
     ("one that is ours already is told so to who asks", |lab| {
-        let probe = who_has(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
-        lab.send(Side::A, &probe).replied();
-        let probe = solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
-        lab.send(Side::A, &probe).replied();
+        let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
+        lab.send(Side::A, &probe).expect_reply();
+        let probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
+        lab.send(Side::A, &probe).expect_reply();
         assert_eq!(lab.conflicts(), []);
     }),
 ];
 
 #[test]
-fn conflicts_are_seen() {
-    run_cases(ROWS);
+fn address_conflicts_are_detected() {
+    run_cases(CASES);
 }

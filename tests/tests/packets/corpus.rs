@@ -2,10 +2,10 @@
 
 use std::{fs, path::Path};
 
-use tests::{differential::with_lab, fuzz};
+use tests::{differential::with_harness, fuzz};
 
 #[test]
-fn both_worlds_agree_about_the_corpus() {
+fn native_and_kernel_agree_on_the_corpus() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/packets");
     let mut files: Vec<_> = fs::read_dir(&directory)
         .expect("the corpus")
@@ -13,7 +13,7 @@ fn both_worlds_agree_about_the_corpus() {
         .collect();
     files.sort();
     assert!(files.len() > 50, "{} files", files.len());
-    with_lab(move |lab| {
+    with_harness(move |lab| {
         let mut frames = 0;
         for file in files {
             let data = fs::read(&file).expect("a file");

@@ -6,7 +6,7 @@ use gateway_common::DropReason;
 use tests::{
     differential::{
         BACKEND_MAC, BACKENDS_V6, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT_V6, HTTPS, NAT_V6,
-        NAT64_ENDPOINT, Side, SocketV6, icmp_v6, solicitation, tcp_v6, udp_v6,
+        NAT64_ENDPOINT, Side, SocketV6, icmp_v6, neighbour_solicitation, tcp_v6, udp_v6,
     },
     packet::{Packet, Transport},
     scenario::error,
@@ -24,7 +24,7 @@ const DESTINATION: u8 = 60;
 
 const CLIENT: SocketV6 = (CLIENT_V6, 40_000);
 const WEB: SocketV6 = (ENDPOINT_V6, HTTPS);
-const ELSEWHERE: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x200);
+const UNKNOWN_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x200);
 
 /// A header of options, whose length is a multiple of eight less two.
 fn options(number: u8, options: &[u8]) -> Header {
@@ -40,12 +40,12 @@ fn padding(number: u8) -> Header {
 /// A routing header with one address, behind four bytes that depend on the type.
 fn routing(kind: u8, segments_left: u8) -> Header {
     let mut bytes = vec![0, 2, kind, segments_left, 0, 0, 0, 0];
-    bytes.extend(ELSEWHERE.octets());
+    bytes.extend(UNKNOWN_ADDRESS.octets());
     (ROUTING, bytes)
 }
 
 fn with_extension_headers(packet: Packet, headers: &[Header]) -> Packet {
-    packet.with_v6(|ip| ip.extensions = headers.to_vec())
+    packet.edit_ipv6(|ip| ip.extensions = headers.to_vec())
 }
 
 fn syn(endpoint: Ipv6Addr) -> Packet {
@@ -58,13 +58,13 @@ fn sample_packets(lab: &mut DifferentialHarness) -> Vec<Packet> {
     for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
         let segment = tcp_v6((CLIENT_V6, 41_000), (endpoint, HTTPS));
         lab.send(Side::A, &segment.clone().syn(1_000))
-            .forwarded(Side::Provider);
-        packets.push(segment.ack(1_001, 5_001).data(b"data"));
+            .expect_forwarded(Side::Provider);
+        packets.push(segment.ack(1_001, 5_001).with_payload(b"data"));
         packets.push(syn(endpoint));
         packets.push(udp_v6(CLIENT, (endpoint, DNS), b"question"));
         packets.push(icmp_v6(CLIENT_V6, endpoint, 128, b"\x12\x34\0\x01hello"));
     }
-    packets.push(solicitation(ENDPOINT_V6, CLIENT_V6).at(Side::A));
+    packets.push(neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A));
     packets
 }
 
@@ -76,15 +76,15 @@ fn expect_all_dropped(lab: &mut DifferentialHarness, headers: &[Header], reason:
         let packet = with_extension_headers(packet, headers);
         // A group's address is none of the gateway's, and the network is isolated: the same reason.
         let packet = if neighbour {
-            packet.with_v6(|ip| ip.destination = ENDPOINT_V6)
+            packet.edit_ipv6(|ip| ip.destination = ENDPOINT_V6)
         } else {
             packet
         };
-        lab.send(Side::A, &packet).dropped(reason);
+        lab.send(Side::A, &packet).expect_dropped(reason);
     }
 }
 
-const ROWS: &[Case] = &[
+const CASES: &[Case] = &[
     (
         "a routing header with segments left goes nowhere, whatever its type",
         |lab| {
@@ -95,7 +95,7 @@ const ROWS: &[Case] = &[
                         Side::A,
                         &with_extension_headers(syn(ENDPOINT_V6), &[header]),
                     )
-                    .dropped(DropReason::RoutingHeader);
+                    .expect_dropped(DropReason::RoutingHeader);
                 }
             }
             expect_all_dropped(lab, &[routing(4, 1)], DropReason::RoutingHeader);
@@ -125,14 +125,16 @@ const ROWS: &[Case] = &[
         for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
             for kind in [0, 2, 4, 253] {
                 let packet = with_extension_headers(syn(endpoint), &[routing(kind, 0)]);
-                lab.send(Side::A, &packet).forwarded(Side::Provider);
+                lab.send(Side::A, &packet).expect_forwarded(Side::Provider);
             }
         }
     }),
     ("answers with such headers go nowhere either", |lab| {
         let sent = lab.send(Side::A, &syn(ENDPOINT_V6));
-        let (nat, backend) = sent.forwarded(Side::Provider).sockets_v6();
-        let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(5_000, 2);
+        let (nat, backend) = sent.expect_forwarded(Side::Provider).sockets_v6();
+        let answer = tcp_v6(backend, nat)
+            .with_source_mac(BACKEND_MAC)
+            .syn_ack(5_000, 2);
         for (header, reason) in [
             (routing(4, 1), DropReason::RoutingHeader),
             (
@@ -141,9 +143,9 @@ const ROWS: &[Case] = &[
             ),
         ] {
             let answer = with_extension_headers(answer.clone(), &[header]);
-            lab.send(Side::Provider, &answer).dropped(reason);
+            lab.send(Side::Provider, &answer).expect_dropped(reason);
         }
-        lab.send(Side::Provider, &answer).forwarded(Side::A);
+        lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
     }),
     ("what is for the host keeps its headers", |lab| {
         let host = "fd00:1::1".parse().expect("an address");
@@ -153,8 +155,8 @@ const ROWS: &[Case] = &[
             options(DESTINATION, &[0; 14]),
         ] {
             let packet = tcp_v6((BACKENDS_V6[0], 8_443), (host, 22)).syn(1);
-            let packet = with_extension_headers(packet.from(BACKEND_MAC), &[header]);
-            lab.send(Side::Provider, &packet).passed(&packet);
+            let packet = with_extension_headers(packet.with_source_mac(BACKEND_MAC), &[header]);
+            lab.send(Side::Provider, &packet).expect_passed(&packet);
         }
     }),
     ("options that are padding go on", |lab| {
@@ -168,14 +170,14 @@ const ROWS: &[Case] = &[
                     [1, 1, 0, 0, 1, 0],
                 ] {
                     let packet = with_extension_headers(syn(endpoint), &[options(number, &pad)]);
-                    lab.send(Side::A, &packet).forwarded(Side::Provider);
+                    lab.send(Side::A, &packet).expect_forwarded(Side::Provider);
                 }
             }
         }
     }),
     ("an option other than padding goes nowhere", |lab| {
         let mut home = vec![1, 0, 0xc9, 16];
-        home.extend(ELSEWHERE.octets());
+        home.extend(UNKNOWN_ADDRESS.octets());
         home.extend([0, 0]);
         for option in [
             // Router alert, jumbo payload, tunnel encapsulation limit, RPL, quick start, CALIPSO, PDM, unknown.
@@ -199,7 +201,8 @@ const ROWS: &[Case] = &[
         ] {
             for number in [HOP_BY_HOP, DESTINATION] {
                 let packet = with_extension_headers(syn(ENDPOINT_V6), &[options(number, &option)]);
-                lab.send(Side::A, &packet).dropped(DropReason::Ipv6Options);
+                lab.send(Side::A, &packet)
+                    .expect_dropped(DropReason::Ipv6Options);
             }
         }
         for number in [HOP_BY_HOP, DESTINATION] {
@@ -216,7 +219,8 @@ const ROWS: &[Case] = &[
                         syn(ENDPOINT_V6),
                         &[options(number, &vec![0; length])],
                     );
-                    lab.send(Side::A, &packet).dropped(DropReason::Ipv6Options);
+                    lab.send(Side::A, &packet)
+                        .expect_dropped(DropReason::Ipv6Options);
                 }
             }
         },
@@ -227,7 +231,8 @@ const ROWS: &[Case] = &[
             for first in [padding(DESTINATION), padding(HOP_BY_HOP), routing(4, 0)] {
                 let packet =
                     with_extension_headers(syn(ENDPOINT_V6), &[first, padding(HOP_BY_HOP)]);
-                lab.send(Side::A, &packet).dropped(DropReason::Malformed);
+                lab.send(Side::A, &packet)
+                    .expect_dropped(DropReason::Malformed);
             }
         },
     ),
@@ -244,7 +249,7 @@ const ROWS: &[Case] = &[
                 fragment[2..4].copy_from_slice(&position);
                 let headers = [(FRAGMENT, fragment), header.clone()];
                 lab.send(Side::A, &with_extension_headers(syn(ENDPOINT_V6), &headers))
-                    .dropped(DropReason::ExtensionHeaders);
+                    .expect_dropped(DropReason::ExtensionHeaders);
             }
         }
     }),
@@ -252,10 +257,11 @@ const ROWS: &[Case] = &[
         "an error about a packet with extension headers goes nowhere",
         |lab| {
             let sent = lab.send(Side::A, &syn(ENDPOINT_V6));
-            let left = sent.forwarded(Side::Provider).packet;
-            let (nat, backend) = sent.forwarded(Side::Provider).sockets_v6();
+            let left = sent.expect_forwarded(Side::Provider).packet;
+            let (nat, backend) = sent.expect_forwarded(Side::Provider).sockets_v6();
             let refusal = |about: &Packet| {
-                error(backend.0.into(), nat.0.into(), (1, 4), 0, about, 500).from(BACKEND_MAC)
+                error(backend.0.into(), nat.0.into(), (1, 4), 0, about, 500)
+                    .with_source_mac(BACKEND_MAC)
             };
             for header in [routing(4, 1), routing(4, 0), padding(DESTINATION)] {
                 lab.send(
@@ -265,17 +271,18 @@ const ROWS: &[Case] = &[
                         std::slice::from_ref(&header),
                     )),
                 )
-                .dropped(DropReason::IcmpUnsupported);
+                .expect_dropped(DropReason::IcmpUnsupported);
             }
             let outer = with_extension_headers(refusal(&left), &[routing(4, 1)]);
             lab.send(Side::Provider, &outer)
-                .dropped(DropReason::RoutingHeader);
-            lab.send(Side::Provider, &refusal(&left)).forwarded(Side::A);
+                .expect_dropped(DropReason::RoutingHeader);
+            lab.send(Side::Provider, &refusal(&left))
+                .expect_forwarded(Side::A);
         },
     ),
     ("neighbour discovery has no extension headers", |lab| {
-        let question = solicitation(ENDPOINT_V6, CLIENT_V6).at(Side::A);
-        let question = question.with_v6(|ip| ip.destination = ENDPOINT_V6);
+        let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A);
+        let question = question.edit_ipv6(|ip| ip.destination = ENDPOINT_V6);
         for header in [
             padding(HOP_BY_HOP),
             padding(DESTINATION),
@@ -286,15 +293,15 @@ const ROWS: &[Case] = &[
                 Side::A,
                 &with_extension_headers(question.clone(), &[header]),
             )
-            .dropped(DropReason::IcmpUnsupported);
+            .expect_dropped(DropReason::IcmpUnsupported);
         }
-        lab.send(Side::A, &question).replied();
+        lab.send(Side::A, &question).expect_reply();
         // A source NAT address is the gateway's as well.
-        let question = solicitation(NAT_V6, BACKENDS_V6[0]).from(BACKEND_MAC);
-        let question = question.with_v6(|ip| ip.destination = NAT_V6);
+        let question = neighbour_solicitation(NAT_V6, BACKENDS_V6[0]).with_source_mac(BACKEND_MAC);
+        let question = question.edit_ipv6(|ip| ip.destination = NAT_V6);
         let question = with_extension_headers(question, &[routing(4, 1)]);
         lab.send(Side::Provider, &question)
-            .dropped(DropReason::RoutingHeader);
+            .expect_dropped(DropReason::RoutingHeader);
     }),
     (
         "a last header that is cut off is malformed or truncated",
@@ -302,16 +309,16 @@ const ROWS: &[Case] = &[
             for number in [HOP_BY_HOP, ROUTING, DESTINATION] {
                 let packet = tcp_v6(CLIENT, WEB);
                 let short =
-                    packet.with_v6(|ip| ip.transport = Transport::Other(number, vec![0; 4]));
+                    packet.edit_ipv6(|ip| ip.transport = Transport::Other(number, vec![0; 4]));
                 let frame = short.bytes(false);
                 lab.send_bytes(Side::A, &frame)
-                    .dropped(DropReason::Truncated);
+                    .expect_dropped(DropReason::Truncated);
             }
         },
     ),
 ];
 
 #[test]
-fn nothing_leads_elsewhere() {
-    run_cases(ROWS);
+fn extension_headers_do_not_redirect_packets() {
+    run_cases(CASES);
 }

@@ -3,14 +3,15 @@
 use std::time::Instant;
 
 use gateway::{
-    agent::flow_gc::{FlowGc, GcSnapshot},
-    dataplane::{flow_tables::FlowTables, maps},
+    agent::tasks::flow_gc::{FlowGc, GcSnapshot},
+    bpf::{flow_tables::FlowTables, maps},
 };
 use gateway_common::{
     Be16, Be32, V4,
-    flow::{Direction, Flow, FlowKey, NetworkProto, PortPair, Table, TcpFlagsSeen},
+    flow::{Direction, Flow, FlowKey, NetworkProto, Table, TcpFlagsSeen},
+    packet::PortPair,
 };
-use tests::differential::with_lab;
+use tests::differential::with_harness;
 
 /// Flows: as many as the table of established ones takes, two entries each.
 const FLOWS: u32 = 1 << 19;
@@ -51,8 +52,8 @@ fn pair(number: u32) -> [(FlowKey<V4>, Flow<V4>); 2] {
 }
 
 #[test]
-fn a_full_table_is_swept_in_seconds() {
-    with_lab(|lab| {
+fn flow_gc_scans_a_full_table_in_seconds() {
+    with_harness(|lab| {
         let tables = lab.flow_tables();
         for number in 0..FLOWS {
             for (key, flow) in pair(number) {

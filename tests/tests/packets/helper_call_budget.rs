@@ -1,18 +1,18 @@
 //! What each way costs, in things that no machine's speed changes: what it asks of the kernel. The numbers
-//! are in `costs.txt`; who changes them does so knowingly, with `PLGW_WRITE_COSTS=1`.
+//! are in `helper_call_budget.snap`; who changes them does so knowingly, with `PLGW_WRITE_COSTS=1`.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use tests::{
     differential::{
         BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT,
-        ENDPOINT_V6, HTTPS, PENDING, Side, icmp, tcp, tcp_v6, udp, who_has, with_lab,
+        ENDPOINT_V6, HTTPS, PENDING, Side, arp_request, icmp, tcp, tcp_v6, udp, with_harness,
     },
     packet::Packet,
 };
 
 /// In the program: other kernels are tried where the file is not.
-const WRITTEN: &str = include_str!("costs.txt");
+const BUDGET: &str = include_str!("helper_call_budget.snap");
 
 /// What is counted, as the file's columns.
 const COLUMNS: [&str; 12] = [
@@ -48,9 +48,9 @@ impl CallTable {
         side: Side,
         packet: &Packet,
     ) {
-        let _before = lab.native().helper_calls.take_counts();
+        let _before = lab.native_maps().helper_calls.take_counts();
         lab.send(side, packet);
-        let calls = lab.native().helper_calls.take_counts();
+        let calls = lab.native_maps().helper_calls.take_counts();
         let known: BTreeMap<&str, u32> = COLUMNS.iter().map(|column| (*column, 0)).collect();
         let unknown: Vec<_> = calls
             .keys()
@@ -67,26 +67,28 @@ impl CallTable {
 }
 
 #[test]
-fn every_way_asks_of_the_kernel_what_is_written_down() {
-    let (costs, verified) = with_lab(|lab| {
+fn helper_calls_of_every_path_match_the_budget() {
+    let (costs, verified) = with_harness(|lab| {
         let mut costs = CallTable::new();
         let client = (CLIENT, 40_000);
         let syn = tcp(client, (ENDPOINT, HTTPS)).syn(1_000);
-        costs.measure("new flow, TCP", lab, Side::B, &syn.clone().at(Side::B));
+        costs.measure("new flow, TCP", lab, Side::B, &syn.clone().sent_to(Side::B));
         costs.measure("new flow, where some translate", lab, Side::A, &syn);
         let connection = lab.connect(40_001);
-        let segment = connection.from_client().data(b"x");
+        let segment = connection.client_ack().with_payload(b"x");
         costs.measure("established, TCP", lab, Side::A, &segment);
-        let answer = connection.from_backend().data(b"x");
+        let answer = connection.backend_ack().with_payload(b"x");
         costs.measure("the way back, TCP", lab, Side::Provider, &answer);
         let question = udp((CLIENT, 5_000), (ENDPOINT, DNS), b"x");
         costs.measure("new flow, UDP", lab, Side::A, &question);
         let (nat, server) = lab
             .send(Side::A, &question)
-            .forwarded(Side::Provider)
+            .expect_forwarded(Side::Provider)
             .sockets();
         costs.measure("not established yet, UDP", lab, Side::A, &question);
-        let answer = udp(server, nat, b"x").from(BACKEND_MAC).at(Side::Provider);
+        let answer = udp(server, nat, b"x")
+            .with_source_mac(BACKEND_MAC)
+            .sent_to(Side::Provider);
         for _ in 0..2 {
             lab.send(Side::Provider, &answer);
             lab.send(Side::A, &question);
@@ -96,14 +98,21 @@ fn every_way_asks_of_the_kernel_what_is_written_down() {
         let syn = tcp_v6(client, endpoint).syn(1_000);
         let (nat, server) = lab
             .send(Side::A, &syn)
-            .forwarded(Side::Provider)
+            .expect_forwarded(Side::Provider)
             .sockets_v6();
-        let answer = tcp_v6(server, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
-        lab.send(Side::Provider, &answer).forwarded(Side::A);
+        let answer = tcp_v6(server, nat)
+            .with_source_mac(BACKEND_MAC)
+            .syn_ack(5_000, 1_001);
+        lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
         let ack = tcp_v6(client, endpoint).ack(1_001, 5_001);
-        lab.send(Side::A, &ack).forwarded(Side::Provider);
-        costs.measure("established, TCP over IPv6", lab, Side::A, &ack.data(b"x"));
-        let request = who_has(ENDPOINT, (CLIENT_MAC, CLIENT));
+        lab.send(Side::A, &ack).expect_forwarded(Side::Provider);
+        costs.measure(
+            "established, TCP over IPv6",
+            lab,
+            Side::A,
+            &ack.with_payload(b"x"),
+        );
+        let request = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT));
         costs.measure("ARP answer", lab, Side::A, &request);
         let echo = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 32]);
         costs.measure("echo answer", lab, Side::A, &echo);
@@ -111,15 +120,15 @@ fn every_way_asks_of_the_kernel_what_is_written_down() {
             (CLIENT, 4_000),
             ("10.0.0.222".parse().expect("an address"), HTTPS),
         );
-        let stranger = stranger.ack(1, 1).at(Side::B);
+        let stranger = stranger.ack(1, 1).sent_to(Side::B);
         costs.measure("not ours, isolated", lab, Side::B, &stranger);
         costs.measure("not attached", lab, Side::Host, &segment);
         let unapproved = tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1);
-        let unapproved = unapproved.at(Side::B);
+        let unapproved = unapproved.sent_to(Side::B);
         costs.measure("denied, with a reset", lab, Side::B, &unapproved);
         (costs.0, lab.program_info().verified_instructions)
     });
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packets/costs.txt");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packets/helper_call_budget.snap");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
     let mut numbers = kernel.split('.');
     let series = [numbers.next(), numbers.next()]
@@ -131,7 +140,7 @@ fn every_way_asks_of_the_kernel_what_is_written_down() {
         fs::write(&file, text).expect("the file written");
         return;
     }
-    let (table, rest) = WRITTEN.split_once("\n\n").expect("two parts");
+    let (table, rest) = BUDGET.split_once("\n\n").expect("two parts");
     assert_eq!(
         table.trim_end(),
         costs.trim_end(),

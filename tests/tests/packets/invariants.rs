@@ -12,7 +12,7 @@ use gateway::model::Decision;
 use gateway_common::Verdict;
 use serde_json::json;
 use tests::{
-    differential::{BACKEND_MAC, BACKENDS, DifferentialHarness, Side, with_lab},
+    differential::{BACKEND_MAC, BACKENDS, DifferentialHarness, Side, with_harness},
     packet::{Packet, Transport},
     random::Random,
     scenario::{between, datagram, ip},
@@ -109,7 +109,7 @@ impl Model {
             let one = json!([{ "address": BACKENDS[random.below(2)] }]);
             let two = json!([{ "address": BACKENDS[0] }, { "address": BACKENDS[1] }]);
             let backends = if random.one_in(2) { one } else { two };
-            lab.backends(&backends);
+            lab.set_backends(&backends);
             let list = backends.as_array().expect("a list");
             let addresses = list
                 .iter()
@@ -157,16 +157,16 @@ impl Model {
             match random.below(4) {
                 0 | 1 => segment.syn(1_000),
                 2 => segment.ack(1_001, 5_001),
-                _ => segment.ack(1_001, 5_001).data(b"data"),
+                _ => segment.ack(1_001, 5_001).with_payload(b"data"),
             }
         }
-        .at(side);
+        .sent_to(side);
         let out = lab.send(side, &packet);
         if !matches!(out.verdict, Verdict::Redirect(_)) {
             self.rejected += 1;
             return;
         }
-        let forwarded = out.forwarded(Side::Provider);
+        let forwarded = out.expect_forwarded(Side::Provider);
         self.forwarded += 1;
         let (number, endpoint) = self
             .endpoints
@@ -231,10 +231,10 @@ impl Model {
             match random.below(3) {
                 0 => segment.syn_ack(5_000, 1_001),
                 1 => segment.ack(5_001, 1_001),
-                _ => segment.ack(5_001, 1_001).data(b"data"),
+                _ => segment.ack(5_001, 1_001).with_payload(b"data"),
             }
         }
-        .from(BACKEND_MAC);
+        .with_source_mac(BACKEND_MAC);
         let out = lab.send(Side::Provider, &packet);
         if !matches!(out.verdict, Verdict::Redirect(_)) {
             self.rejected += 1;
@@ -252,7 +252,7 @@ impl Model {
             "{} was cut since:\n{packet}",
             endpoint.name
         );
-        let forwarded = out.forwarded(endpoint.side);
+        let forwarded = out.expect_forwarded(endpoint.side);
         let (source, destination, _) = five_tuple(&forwarded.packet);
         assert_eq!((source, destination), (flow.destination, flow.client));
     }
@@ -265,7 +265,7 @@ impl Model {
             .map(|_| random.next_u64().to_le_bytes()[0])
             .collect();
         let protocol = *random.pick(&[1, 6, 17, 58, 132]);
-        let packet = between(from, to, Transport::Other(protocol, bytes)).at(side);
+        let packet = between(from, to, Transport::Other(protocol, bytes)).sent_to(side);
         let mut frame = packet.bytes(false);
         let at = random.below(frame.len());
         frame[at] ^= 1 << random.below(8);
@@ -285,8 +285,8 @@ fn five_tuple(packet: &Packet) -> FiveTuple {
 }
 
 #[test]
-fn what_may_never_happen_does_not_happen() {
-    with_lab(|lab| {
+fn isolation_and_revocation_invariants_hold() {
+    with_harness(|lab| {
         for seed in 1..=4 {
             lab.reset();
             let mut random = Random::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
@@ -296,7 +296,7 @@ fn what_may_never_happen_does_not_happen() {
                     0 => model.decide(lab, &mut random),
                     1 => {
                         let up = random.one_in(2);
-                        lab.reachable(BACKENDS[random.below(2)], up);
+                        lab.set_reachable(BACKENDS[random.below(2)], up);
                     }
                     2 => Model::send_malformed(lab, &mut random),
                     3..=11 => model.consumer_sends(lab, &mut random),

@@ -7,8 +7,8 @@ use gateway_common::{DropReason, flow::Table};
 use tests::{
     differential::{
         BACKEND_MAC, BACKENDS_V6, CLIENT_MAC, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT_V6,
-        HTTPS, NAT_V6, PENDING_V6, ROUTER_MAC, Side, SocketV6, icmp_v6, solicitation, tcp_v6,
-        udp_v6,
+        HTTPS, NAT_V6, PENDING_V6, ROUTER_MAC, Side, SocketV6, icmp_v6, neighbour_solicitation,
+        tcp_v6, udp_v6,
     },
     packet::{
         Content, Ipv6, Packet, Transport,
@@ -27,11 +27,13 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 #[track_caller]
 fn connect(lab: &mut DifferentialHarness) -> (SocketV6, SocketV6) {
     let syn = lab.send(Side::A, &tcp_v6(CLIENT, WEB).syn(1_000));
-    let (nat, backend) = syn.forwarded(Side::Provider).sockets_v6();
-    let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
-    lab.send(Side::Provider, &answer).forwarded(Side::A);
+    let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets_v6();
+    let answer = tcp_v6(backend, nat)
+        .with_source_mac(BACKEND_MAC)
+        .syn_ack(5_000, 1_001);
+    lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
     lab.send(Side::A, &tcp_v6(CLIENT, WEB).ack(1_001, 5_001))
-        .forwarded(Side::Provider);
+        .expect_forwarded(Side::Provider);
     (nat, backend)
 }
 
@@ -68,24 +70,24 @@ const ROWS: &[Case] = &[
         "a neighbour solicitation for an endpoint is answered",
         |lab| {
             let answer = lab
-                .send(Side::A, &solicitation(ENDPOINT_V6, CLIENT_V6))
-                .replied();
+                .send(Side::A, &neighbour_solicitation(ENDPOINT_V6, CLIENT_V6))
+                .expect_reply();
             assert_eq!((answer.to, answer.from), (CLIENT_MAC, Side::A.mac()));
             // Solicited, override, no router.
             assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
         },
     ),
     ("one to our own station is as well", |lab| {
-        let question = solicitation(ENDPOINT_V6, CLIENT_V6).at(Side::A);
-        let question = question.with_v6(|ip| ip.destination = ENDPOINT_V6);
-        let answer = lab.send(Side::A, &question).replied();
+        let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A);
+        let question = question.edit_ipv6(|ip| ip.destination = ENDPOINT_V6);
+        let answer = lab.send(Side::A, &question).expect_reply();
         assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
     }),
     (
         "duplicate address detection is told that the address is taken (RFC 4862)",
         |lab| {
-            let probe = solicitation(ENDPOINT_V6, Ipv6Addr::UNSPECIFIED);
-            let answer = lab.send(Side::A, &probe).replied();
+            let probe = neighbour_solicitation(ENDPOINT_V6, Ipv6Addr::UNSPECIFIED);
+            let answer = lab.send(Side::A, &probe).expect_reply();
             assert_eq!(answer.to, [0x33, 0x33, 0, 0, 0, 1]);
             assert_eq!(advertisement(&answer), (ALL_NODES, 0x20, ENDPOINT_V6));
         },
@@ -93,38 +95,42 @@ const ROWS: &[Case] = &[
     (
         "one for a source NAT address is answered in the provider's network only",
         |lab| {
-            let question = solicitation(NAT_V6, BACKENDS_V6[0]);
-            lab.send(Side::Provider, &question).replied();
+            let question = neighbour_solicitation(NAT_V6, BACKENDS_V6[0]);
+            lab.send(Side::Provider, &question).expect_reply();
             lab.send(Side::A, &question)
-                .dropped(DropReason::UnknownNeighbourTarget);
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
         },
     ),
     (
         "one for another address is dropped, or passed where the network is not isolated",
         |lab| {
-            let question = solicitation("fd00::200".parse().expect("an address"), CLIENT_V6);
+            let question =
+                neighbour_solicitation("fd00::200".parse().expect("an address"), CLIENT_V6);
             lab.send(Side::A, &question)
-                .dropped(DropReason::UnknownNeighbourTarget);
-            lab.send(Side::Provider, &question).passed(&question);
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
+            lab.send(Side::Provider, &question).expect_passed(&question);
         },
     ),
     (
         "one that a router has forwarded is malformed (RFC 4861)",
         |lab| {
-            let question = solicitation(ENDPOINT_V6, CLIENT_V6).with_v6(|ip| ip.hop_limit = 254);
-            lab.send(Side::A, &question).dropped(DropReason::Malformed);
+            let question =
+                neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).edit_ipv6(|ip| ip.hop_limit = 254);
+            lab.send(Side::A, &question)
+                .expect_dropped(DropReason::Malformed);
         },
     ),
     (
         "one from a group, or from the address itself, is none",
         |lab| {
             for source in [ALL_NODES, ENDPOINT_V6] {
-                lab.send(Side::A, &solicitation(ENDPOINT_V6, source))
-                    .dropped(DropReason::MartianSource);
+                lab.send(Side::A, &neighbour_solicitation(ENDPOINT_V6, source))
+                    .expect_dropped(DropReason::MartianSource);
             }
-            let question = solicitation(ENDPOINT_V6, CLIENT_V6).from([0x33, 0x33, 0, 0, 0, 1]);
+            let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6)
+                .with_source_mac([0x33, 0x33, 0, 0, 0, 1]);
             lab.send(Side::A, &question)
-                .dropped(DropReason::MartianSource);
+                .expect_dropped(DropReason::MartianSource);
         },
     ),
     (
@@ -136,14 +142,14 @@ const ROWS: &[Case] = &[
                 136,
                 &[0; 20],
             );
-            let answer = answer.from(BACKEND_MAC);
-            lab.send(Side::Provider, &answer).passed(&answer);
+            let answer = answer.with_source_mac(BACKEND_MAC);
+            lab.send(Side::Provider, &answer).expect_passed(&answer);
         },
     ),
     ("ping is answered, with a fresh hop limit", |lab| {
         let ping = icmp_v6(CLIENT_V6, ENDPOINT_V6, 128, b"\x12\x34\0\x01hello")
-            .with_v6(|ip| ip.hop_limit = 3);
-        let answer = lab.send(Side::A, &ping).replied();
+            .edit_ipv6(|ip| ip.hop_limit = 3);
+        let answer = lab.send(Side::A, &ping).expect_reply();
         match answer.content {
             Content::Ipv6(ip) => {
                 assert_eq!(
@@ -159,7 +165,7 @@ const ROWS: &[Case] = &[
     ("other ICMPv6 messages are counted", |lab| {
         for kind in [129, 133, 134, 137] {
             lab.send(Side::A, &icmp_v6(CLIENT_V6, ENDPOINT_V6, kind, &[0; 20]))
-                .dropped(DropReason::IcmpUnsupported);
+                .expect_dropped(DropReason::IcmpUnsupported);
         }
     }),
     (
@@ -167,7 +173,7 @@ const ROWS: &[Case] = &[
         |lab| {
             let out = lab
                 .send(Side::A, &tcp_v6(CLIENT, WEB).syn(1))
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             let ((nat, port), (backend, backend_port)) = out.sockets_v6();
             let within = u128::from(nat).wrapping_sub(u128::from(NAT_V6)) < 16;
             assert!(within && port >= 1_024, "{nat} {port}");
@@ -181,22 +187,26 @@ const ROWS: &[Case] = &[
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
         );
-        let there = tcp_v6(CLIENT, WEB).ack(1_001, 5_001).data(b"question");
-        let out = lab.send(Side::A, &there).forwarded(Side::Provider);
+        let there = tcp_v6(CLIENT, WEB)
+            .ack(1_001, 5_001)
+            .with_payload(b"question");
+        let out = lab.send(Side::A, &there).expect_forwarded(Side::Provider);
         assert_eq!(out.sockets_v6(), (nat, backend));
         let back = tcp_v6(backend, nat)
-            .from(BACKEND_MAC)
+            .with_source_mac(BACKEND_MAC)
             .ack(5_001, 1_009)
-            .data(b"answer");
+            .with_payload(b"answer");
         let out = lab
             .send(Side::Provider, &back)
-            .forwarded(Side::A)
-            .station(CLIENT_MAC);
+            .expect_forwarded(Side::A)
+            .expect_destination_mac(CLIENT_MAC);
         assert_eq!(out.sockets_v6(), (WEB, CLIENT));
-        lab.send(Side::A, &there.and(FIN)).forwarded(Side::Provider);
-        lab.send(Side::Provider, &back.and(FIN)).forwarded(Side::A);
+        lab.send(Side::A, &there.add_flags(FIN))
+            .expect_forwarded(Side::Provider);
+        lab.send(Side::Provider, &back.add_flags(FIN))
+            .expect_forwarded(Side::A);
         lab.send(Side::A, &tcp_v6(CLIENT, WEB).syn(9))
-            .forwarded(Side::Provider);
+            .expect_forwarded(Side::Provider);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
@@ -207,27 +217,33 @@ const ROWS: &[Case] = &[
         for length in [0, 1, 512, 1_439, 1_440] {
             let there = tcp_v6(CLIENT, WEB)
                 .ack(1_001, 5_001)
-                .data(&vec![0xa5; length]);
+                .with_payload(&vec![0xa5; length]);
             lab.send_offloaded(Side::A, &there)
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             let back = tcp_v6(backend, nat)
-                .from(BACKEND_MAC)
+                .with_source_mac(BACKEND_MAC)
                 .ack(5_001, 1_001)
-                .data(&vec![1; length]);
-            lab.send_offloaded(Side::Provider, &back).forwarded(Side::A);
+                .with_payload(&vec![1; length]);
+            lab.send_offloaded(Side::Provider, &back)
+                .expect_forwarded(Side::A);
         }
     }),
     (
         "a packet larger than the MTU is answered with what fits",
         |lab| {
             connect(lab);
-            let full = |length| tcp_v6(CLIENT, WEB).ack(1_001, 5_001).data(&vec![0; length]);
-            lab.send(Side::A, &full(1_440)).forwarded(Side::Provider);
+            let full = |length| {
+                tcp_v6(CLIENT, WEB)
+                    .ack(1_001, 5_001)
+                    .with_payload(&vec![0; length])
+            };
+            lab.send(Side::A, &full(1_440))
+                .expect_forwarded(Side::Provider);
             let error = lab
                 .send(Side::A, &full(1_441))
-                .error(DropReason::PacketTooBig);
+                .expect_icmp_error(DropReason::PacketTooBig);
             assert_eq!((error.kind, error.rest), ((2, 0), 1_500));
-            assert_eq!(error.about(&full(1_441)).embedded.len(), 1_232);
+            assert_eq!(error.expect_embedded(&full(1_441)).embedded.len(), 1_232);
         },
     ),
     ("a packet whose hop limit ends here is answered", |lab| {
@@ -235,53 +251,60 @@ const ROWS: &[Case] = &[
         for hop_limit in [0, 1] {
             let packet = tcp_v6(CLIENT, WEB)
                 .ack(1_001, 5_001)
-                .with_v6(|ip| ip.hop_limit = hop_limit);
-            let error = lab.send(Side::A, &packet).error(DropReason::TtlExpired);
+                .edit_ipv6(|ip| ip.hop_limit = hop_limit);
+            let error = lab
+                .send(Side::A, &packet)
+                .expect_icmp_error(DropReason::TtlExpired);
             assert_eq!((error.kind, error.source), ((3, 0), WEB.0.into()));
-            error.about(&packet);
+            error.expect_embedded(&packet);
         }
     }),
     (
         "a routed client is answered through the router that it came by",
         |lab| {
             let client = ("2001:db8::7".parse().expect("an address"), 40_000);
-            let syn = tcp_v6(client, WEB).syn(1).from(ROUTER_MAC);
+            let syn = tcp_v6(client, WEB).syn(1).with_source_mac(ROUTER_MAC);
             let (nat, backend) = lab
                 .send(Side::A, &syn)
-                .forwarded(Side::Provider)
+                .expect_forwarded(Side::Provider)
                 .sockets_v6();
-            let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+            let answer = tcp_v6(backend, nat)
+                .with_source_mac(BACKEND_MAC)
+                .syn_ack(7, 2);
             lab.send(Side::Provider, &answer)
-                .forwarded(Side::A)
-                .station(ROUTER_MAC);
+                .expect_forwarded(Side::A)
+                .expect_destination_mac(ROUTER_MAC);
         },
     ),
     ("two consumers with the same addresses do not meet", |lab| {
         let syn = tcp_v6(CLIENT, WEB).syn(1);
         let a = lab
             .send(Side::A, &syn)
-            .forwarded(Side::Provider)
+            .expect_forwarded(Side::Provider)
             .sockets_v6();
         let b = lab
-            .send(Side::B, &syn.at(Side::B))
-            .forwarded(Side::Provider)
+            .send(Side::B, &syn.sent_to(Side::B))
+            .expect_forwarded(Side::Provider)
             .sockets_v6();
         assert_ne!(a, b);
         for ((nat, backend), side) in [(a, Side::A), (b, Side::B)] {
-            let answer = tcp_v6(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
-            lab.send(Side::Provider, &answer).forwarded(side);
+            let answer = tcp_v6(backend, nat)
+                .with_source_mac(BACKEND_MAC)
+                .syn_ack(7, 2);
+            lab.send(Side::Provider, &answer).expect_forwarded(side);
         }
     }),
     ("datagrams go there and back", |lab| {
         let question = udp_v6(CLIENT, NAME_SERVER, b"question");
         let (nat, backend) = lab
             .send(Side::A, &question)
-            .forwarded(Side::Provider)
+            .expect_forwarded(Side::Provider)
             .sockets_v6();
-        let answer = udp_v6(backend, nat, b"answer").from(BACKEND_MAC);
-        let out = lab.send(Side::Provider, &answer).forwarded(Side::A);
+        let answer = udp_v6(backend, nat, b"answer").with_source_mac(BACKEND_MAC);
+        let out = lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
         assert_eq!(out.sockets_v6(), (NAME_SERVER, CLIENT));
-        lab.send(Side::A, &question).forwarded(Side::Provider);
+        lab.send(Side::A, &question)
+            .expect_forwarded(Side::Provider);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
@@ -290,8 +313,9 @@ const ROWS: &[Case] = &[
     (
         "a datagram without checksum is malformed (RFC 8200)",
         |lab| {
-            let question = udp_v6(CLIENT, NAME_SERVER, b"question").unchecksummed();
-            lab.send(Side::A, &question).dropped(DropReason::Malformed);
+            let question = udp_v6(CLIENT, NAME_SERVER, b"question").without_udp_checksum();
+            lab.send(Side::A, &question)
+                .expect_dropped(DropReason::Malformed);
         },
     ),
     ("extension headers are walked, and carried along", |lab| {
@@ -309,8 +333,8 @@ const ROWS: &[Case] = &[
             let bytes: usize = extensions.iter().map(|(_, bytes)| bytes.len()).sum();
             let syn = tcp_v6(CLIENT, WEB)
                 .syn(1)
-                .with_v6(|ip| ip.extensions = extensions);
-            let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
+                .edit_ipv6(|ip| ip.extensions = extensions);
+            let out = lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
             // The reader walks none, so what is behind them has to be looked at here.
             match &out.ipv6().transport {
                 Transport::Other(_, body) => {
@@ -326,10 +350,12 @@ const ROWS: &[Case] = &[
     (
         "a segment behind extension headers is reset without them",
         |lab| {
-            let stray = tcp_v6(CLIENT, WEB).ack(77, 4_711).data(&[0xee; 200]);
-            let stray = stray.with_v6(|ip| ip.extensions = vec![extension_header(43, 16)]);
+            let stray = tcp_v6(CLIENT, WEB)
+                .ack(77, 4_711)
+                .with_payload(&[0xee; 200]);
+            let stray = stray.edit_ipv6(|ip| ip.extensions = vec![extension_header(43, 16)]);
             let out = lab.send(Side::A, &stray);
-            assert_eq!(out.reset(DropReason::NoFlow).sequence, 4_711);
+            assert_eq!(out.expect_tcp_reset(DropReason::NoFlow).sequence, 4_711);
             assert_eq!(out.frame.len(), 74);
         },
     ),
@@ -337,9 +363,9 @@ const ROWS: &[Case] = &[
         let extensions = vec![extension_header(60, 8); 5];
         let syn = tcp_v6(CLIENT, WEB)
             .syn(1)
-            .with_v6(|ip| ip.extensions = extensions);
+            .edit_ipv6(|ip| ip.extensions = extensions);
         lab.send(Side::A, &syn)
-            .dropped(DropReason::ExtensionHeaders);
+            .expect_dropped(DropReason::ExtensionHeaders);
     }),
     (
         "an extension header that is longer than the packet is malformed",
@@ -348,8 +374,9 @@ const ROWS: &[Case] = &[
             long.1[1] = 200;
             let syn = tcp_v6(CLIENT, WEB)
                 .syn(1)
-                .with_v6(|ip| ip.extensions = vec![long]);
-            lab.send(Side::A, &syn).dropped(DropReason::Malformed);
+                .edit_ipv6(|ip| ip.extensions = vec![long]);
+            lab.send(Side::A, &syn)
+                .expect_dropped(DropReason::Malformed);
         },
     ),
     (
@@ -361,8 +388,8 @@ const ROWS: &[Case] = &[
             ] {
                 let syn = tcp_v6(CLIENT, WEB)
                     .syn(1)
-                    .with_v6(|ip| ip.extensions = extensions);
-                lab.send(Side::A, &syn).forwarded(Side::Provider);
+                    .edit_ipv6(|ip| ip.extensions = extensions);
+                lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
             }
         },
     ),
@@ -371,9 +398,9 @@ const ROWS: &[Case] = &[
         |lab| {
             for protocol in [1, 41, 47, 50, 51, 59, 132] {
                 let transport = Transport::Other(protocol, vec![0; 24]);
-                let packet = tcp_v6(CLIENT, WEB).with_v6(|ip| ip.transport = transport);
+                let packet = tcp_v6(CLIENT, WEB).edit_ipv6(|ip| ip.transport = transport);
                 lab.send(Side::A, &packet)
-                    .dropped(DropReason::ProtocolUnsupported);
+                    .expect_dropped(DropReason::ProtocolUnsupported);
             }
         },
     ),
@@ -381,20 +408,20 @@ const ROWS: &[Case] = &[
         let frame = tcp_v6(CLIENT, WEB).syn(1).bytes(false);
         for end in [15, 53, 54, 60, 73] {
             lab.send_bytes(Side::A, &frame[..end])
-                .dropped(DropReason::Truncated);
+                .expect_dropped(DropReason::Truncated);
         }
         let mut empty = frame.clone();
         (empty[18], empty[19]) = (0, 0);
         lab.send_bytes(Side::A, &empty)
-            .dropped(DropReason::Malformed);
+            .expect_dropped(DropReason::Malformed);
         let mut huge = frame.clone();
         (huge[18], huge[19]) = (0xff, 0xff);
         lab.send_bytes(Side::A, &huge)
-            .dropped(DropReason::Malformed);
+            .expect_dropped(DropReason::Malformed);
         let mut version = frame;
         version[14] = 0x40;
         lab.send_bytes(Side::A, &version)
-            .dropped(DropReason::Malformed);
+            .expect_dropped(DropReason::Malformed);
     }),
     ("a frame to another station is dropped", |lab| {
         let mut syn = tcp_v6(CLIENT, WEB).syn(1);
@@ -404,14 +431,15 @@ const ROWS: &[Case] = &[
             [0x33, 0x33, 0xff, 0, 1, 0],
         ] {
             syn.to = mac;
-            lab.send(Side::A, &syn).dropped(DropReason::DestinationMac);
+            lab.send(Side::A, &syn)
+                .expect_dropped(DropReason::DestinationMac);
         }
     }),
     ("sources that no host can have open nothing", |lab| {
         for source in ["::", "::1", "::10.0.0.5", "ff02::1", "fd00::100"] {
             let source = (source.parse().expect("an address"), 40_000);
             lab.send(Side::A, &tcp_v6(source, WEB).syn(1))
-                .dropped(DropReason::MartianSource);
+                .expect_dropped(DropReason::MartianSource);
         }
     }),
     (
@@ -420,14 +448,14 @@ const ROWS: &[Case] = &[
             let syn = tcp_v6(CLIENT, (PENDING_V6, HTTPS)).syn(1_000);
             let reset = lab
                 .send(Side::A, &syn)
-                .reset(DropReason::ConnectionNotApproved);
+                .expect_tcp_reset(DropReason::ConnectionNotApproved);
             assert_eq!((reset.flags, reset.acknowledgement), (RST | ACK, 1_001));
             assert_eq!(lab.flows(Table::HalfOpen), 0);
         },
     ),
     ("a port that is not offered is refused", |lab| {
         lab.send(Side::A, &tcp_v6(CLIENT, (ENDPOINT_V6, 80)).syn(1))
-            .reset(DropReason::PortNotOffered);
+            .expect_tcp_reset(DropReason::PortNotOffered);
     }),
     (
         "a consumer can't reach a backend, a source NAT address or the host",
@@ -438,37 +466,40 @@ const ROWS: &[Case] = &[
                 "fd00::1".parse().expect("an address"),
             ] {
                 lab.send(Side::A, &tcp_v6(CLIENT, (address, 8_443)).syn(1))
-                    .dropped(DropReason::NoSuchEndpoint);
+                    .expect_dropped(DropReason::NoSuchEndpoint);
             }
         },
     ),
     ("a provider can't open a connection to a consumer", |lab| {
         let syn = tcp_v6((BACKENDS_V6[0], 8_443), (NAT_V6, 2_000))
             .syn(1)
-            .from(BACKEND_MAC);
-        lab.send(Side::Provider, &syn).reset(DropReason::NoFlow);
+            .with_source_mac(BACKEND_MAC);
+        lab.send(Side::Provider, &syn)
+            .expect_tcp_reset(DropReason::NoFlow);
     }),
     ("a withdrawn approval cuts both sides", |lab| {
         let (nat, backend) = connect(lab);
         lab.decide("a/web6", Decision::Reject);
         lab.send(Side::A, &tcp_v6(CLIENT, WEB).ack(1_001, 5_001))
-            .reset(DropReason::ConnectionRevoked);
-        let back = tcp_v6(backend, nat).from(BACKEND_MAC).ack(5_001, 1_001);
+            .expect_tcp_reset(DropReason::ConnectionRevoked);
+        let back = tcp_v6(backend, nat)
+            .with_source_mac(BACKEND_MAC)
+            .ack(5_001, 1_001);
         lab.send(Side::Provider, &back)
-            .reset(DropReason::ConnectionRevoked);
+            .expect_tcp_reset(DropReason::ConnectionRevoked);
     }),
     ("an evicted flow opens anew", |lab| {
         let syn = tcp_v6(CLIENT, WEB).syn(1);
         for side in [Side::A, Side::Provider] {
-            lab.send(Side::A, &syn).forwarded(Side::Provider);
-            lab.evict(side);
-            lab.send(Side::A, &syn).forwarded(Side::Provider);
+            lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
+            lab.evict_half_open(side);
+            lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
             assert_eq!(lab.flows(Table::HalfOpen), 1);
         }
     }),
 ];
 
 #[test]
-fn ipv6_has_what_ipv4_has() {
+fn ipv6_matches_ipv4_behaviour() {
     run_cases(ROWS);
 }

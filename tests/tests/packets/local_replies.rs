@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use gateway_common::DropReason;
 use tests::{
     differential::{
-        BACKEND_MAC, BACKENDS, CLIENT, CLIENT_MAC, ENDPOINT, NAT, PENDING, Side, icmp, who_has,
+        BACKEND_MAC, BACKENDS, CLIENT, CLIENT_MAC, ENDPOINT, NAT, PENDING, Side, arp_request, icmp,
     },
     packet::{Arp, Content, Transport},
 };
@@ -19,8 +19,8 @@ const ROWS: &[Case] = &[
         "ARP for an endpoint is answered with the interface's own address",
         |lab| {
             let answer = lab
-                .send(Side::A, &who_has(ENDPOINT, (CLIENT_MAC, CLIENT)))
-                .replied();
+                .send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
+                .expect_reply();
             assert_eq!((answer.to, answer.from), (CLIENT_MAC, Side::A.mac()));
             let arp = Arp {
                 operation: 2,
@@ -33,104 +33,104 @@ const ROWS: &[Case] = &[
     (
         "ARP for an endpoint that waits for approval is answered too",
         |lab| {
-            lab.send(Side::A, &who_has(PENDING, (CLIENT_MAC, CLIENT)))
-                .replied();
+            lab.send(Side::A, &arp_request(PENDING, (CLIENT_MAC, CLIENT)))
+                .expect_reply();
         },
     ),
     (
         "an ARP probe is answered, which defends the address (RFC 5227)",
         |lab| {
-            let probe = who_has(ENDPOINT, (CLIENT_MAC, Ipv4Addr::UNSPECIFIED));
-            lab.send(Side::A, &probe).replied();
+            let probe = arp_request(ENDPOINT, (CLIENT_MAC, Ipv4Addr::UNSPECIFIED));
+            lab.send(Side::A, &probe).expect_reply();
         },
     ),
     (
         "ARP for a source NAT address is answered in the provider's network",
         |lab| {
-            let request = who_has(NAT, (BACKEND_MAC, BACKENDS[0]));
-            let answer = lab.send(Side::Provider, &request).replied();
+            let request = arp_request(NAT, (BACKEND_MAC, BACKENDS[0]));
+            let answer = lab.send(Side::Provider, &request).expect_reply();
             assert_eq!(answer.from, Side::Provider.mac());
         },
     ),
     (
         "ARP for a source NAT address is not answered in a consumer's network",
         |lab| {
-            let request = who_has(NAT, (CLIENT_MAC, CLIENT));
+            let request = arp_request(NAT, (CLIENT_MAC, CLIENT));
             lab.send(Side::A, &request)
-                .dropped(DropReason::UnknownNeighbourTarget);
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
         },
     ),
     (
         "ARP for an endpoint is not answered in the provider's network",
         |lab| {
-            let request = who_has(ENDPOINT, (BACKEND_MAC, BACKENDS[0]));
-            lab.send(Side::Provider, &request).passed(&request);
+            let request = arp_request(ENDPOINT, (BACKEND_MAC, BACKENDS[0]));
+            lab.send(Side::Provider, &request).expect_passed(&request);
         },
     ),
     (
         "ARP for another address is dropped where the network is isolated",
         |lab| {
-            let request = who_has(ELSEWHERE, (CLIENT_MAC, CLIENT));
+            let request = arp_request(ELSEWHERE, (CLIENT_MAC, CLIENT));
             lab.send(Side::A, &request)
-                .dropped(DropReason::UnknownNeighbourTarget);
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
         },
     ),
     ("ARP for a deleted endpoint is not answered", |lab| {
         lab.delete_endpoint("a/web");
-        let request = who_has(ENDPOINT, (CLIENT_MAC, CLIENT));
+        let request = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT));
         lab.send(Side::A, &request)
-            .dropped(DropReason::UnknownNeighbourTarget);
-        lab.send(Side::B, &request).replied();
+            .expect_dropped(DropReason::UnknownNeighbourTarget);
+        lab.send(Side::B, &request).expect_reply();
     }),
     (
         "ARP from a group address is no question of a station's",
         |lab| {
-            let request = who_has(ENDPOINT, ([1, 0, 94, 0, 0, 1], CLIENT));
+            let request = arp_request(ENDPOINT, ([1, 0, 94, 0, 0, 1], CLIENT));
             lab.send(Side::A, &request)
-                .dropped(DropReason::MartianSource);
+                .expect_dropped(DropReason::MartianSource);
         },
     ),
     (
         "an ARP answer reaches the host where it looks for backends",
         |lab| {
-            let mut answer = who_has(NAT, (BACKEND_MAC, BACKENDS[0]));
+            let mut answer = arp_request(NAT, (BACKEND_MAC, BACKENDS[0]));
             if let Content::Arp(arp) = &mut answer.content {
                 arp.operation = 2;
             }
-            lab.send(Side::Provider, &answer).passed(&answer);
+            lab.send(Side::Provider, &answer).expect_passed(&answer);
         },
     ),
     (
         "an ARP answer does not reach the host from an isolated network",
         |lab| {
-            let mut answer = who_has(ENDPOINT, (CLIENT_MAC, CLIENT));
+            let mut answer = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT));
             if let Content::Arp(arp) = &mut answer.content {
                 arp.operation = 2;
             }
             lab.send(Side::A, &answer)
-                .dropped(DropReason::UnknownNeighbourTarget);
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
         },
     ),
     (
         "ARP of another hardware or protocol is none of ours",
         |lab| {
             for (offset, value) in [(14, 6), (17, 1), (18, 8), (19, 16)] {
-                let mut frame = who_has(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
+                let mut frame = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
                 frame[offset] = value;
                 lab.send_bytes(Side::A, &frame)
-                    .dropped(DropReason::UnknownNeighbourTarget);
+                    .expect_dropped(DropReason::UnknownNeighbourTarget);
             }
         },
     ),
     ("ARP that ends too early is dropped", |lab| {
-        let frame = who_has(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
+        let frame = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
         lab.send_bytes(Side::A, &frame[..41])
-            .dropped(DropReason::Truncated);
+            .expect_dropped(DropReason::Truncated);
     }),
     ("ping to an endpoint is answered, with a fresh TTL", |lab| {
-        let ping =
-            icmp(CLIENT, ENDPOINT, 8, 0, &[0x12, 0x34, 0, 1, b'h', b'i']).with(|ip| ip.ttl = 3);
-        let answer = lab.send(Side::A, &ping).replied();
+        let ping = icmp(CLIENT, ENDPOINT, 8, 0, &[0x12, 0x34, 0, 1, b'h', b'i'])
+            .edit_ipv4(|ip| ip.ttl = 3);
+        let answer = lab.send(Side::A, &ping).expect_reply();
         assert_eq!((answer.to, answer.from), (CLIENT_MAC, Side::A.mac()));
         match answer.content {
             Content::Ipv4(ipv4) => {
@@ -147,23 +147,23 @@ const ROWS: &[Case] = &[
     (
         "ping to a source NAT address is answered in the provider's network",
         |lab| {
-            let ping = icmp(BACKENDS[0], NAT, 8, 0, &[0; 4]).from(BACKEND_MAC);
-            lab.send(Side::Provider, &ping).replied();
+            let ping = icmp(BACKENDS[0], NAT, 8, 0, &[0; 4]).with_source_mac(BACKEND_MAC);
+            lab.send(Side::Provider, &ping).expect_reply();
         },
     ),
     (
         "ping to another address goes nowhere from an isolated network",
         |lab| {
             lab.send(Side::A, &icmp(CLIENT, ELSEWHERE, 8, 0, &[0; 4]))
-                .dropped(DropReason::NoSuchEndpoint);
+                .expect_dropped(DropReason::NoSuchEndpoint);
         },
     ),
     (
         "ping to the host's own address passes where the network is not isolated",
         |lab| {
-            let ping =
-                icmp(BACKENDS[0], Ipv4Addr::new(10, 1, 0, 1), 8, 0, &[0; 4]).from(BACKEND_MAC);
-            lab.send(Side::Provider, &ping).passed(&ping);
+            let ping = icmp(BACKENDS[0], Ipv4Addr::new(10, 1, 0, 1), 8, 0, &[0; 4])
+                .with_source_mac(BACKEND_MAC);
+            lab.send(Side::Provider, &ping).expect_passed(&ping);
         },
     ),
     (
@@ -172,7 +172,7 @@ const ROWS: &[Case] = &[
             for kind in [0, 5, 13, 17] {
                 let message = icmp(CLIENT, ENDPOINT, kind, 0, &[0; 4]);
                 lab.send(Side::A, &message)
-                    .dropped(DropReason::IcmpUnsupported);
+                    .expect_dropped(DropReason::IcmpUnsupported);
             }
         },
     ),
@@ -187,7 +187,8 @@ const ROWS: &[Case] = &[
                 "10.0.0.100",
             ] {
                 let ping = icmp(source.parse().expect("an address"), ENDPOINT, 8, 0, &[0; 4]);
-                lab.send(Side::A, &ping).dropped(DropReason::MartianSource);
+                lab.send(Side::A, &ping)
+                    .expect_dropped(DropReason::MartianSource);
             }
         },
     ),
@@ -197,12 +198,12 @@ const ROWS: &[Case] = &[
             let mut frame = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 4]).bytes(false);
             frame[17] = 24;
             lab.send_bytes(Side::A, &frame)
-                .dropped(DropReason::Malformed);
+                .expect_dropped(DropReason::Malformed);
         },
     ),
 ];
 
 #[test]
-fn the_gateway_answers_for_its_addresses() {
+fn gateway_answers_for_its_local_addresses() {
     run_cases(ROWS);
 }

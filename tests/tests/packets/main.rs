@@ -1,21 +1,21 @@
 //! The packet table: what becomes of each kind of packet. Every row goes through the native stages
 //! and through the program in the kernel, and both must give the same bytes and count the same.
 
-mod special_addresses;
 mod address_conflict;
 mod corpus;
-mod helper_call_budget;
 mod extension_headers;
+mod flow_gc;
+mod helper_call_budget;
+mod invariants;
 mod ipv6;
 mod local_replies;
-mod invariants;
-mod nat;
 mod malformed;
+mod nat;
 mod parsing;
-mod paths;
 mod reject;
 mod revocation;
-mod flow_gc;
+mod scenarios;
+mod special_addresses;
 mod tcp;
 mod udp;
 mod verifier;
@@ -23,7 +23,7 @@ mod verifier;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tests::{
-    differential::{DifferentialHarness, with_lab},
+    differential::{DifferentialHarness, with_harness},
     scenario::Scenario,
 };
 
@@ -48,13 +48,13 @@ fn record_corpus(recorded: &[u8]) {
 
 /// Runs rows for both families and both mixes.
 fn run_scenarios(cases: &'static [ScenarioCase]) {
-    let failed = with_lab(move |lab| {
+    let failed = with_harness(move |lab| {
         let mut failed = Vec::new();
         for scenario in Scenario::ALL {
             for (name, row) in cases {
                 lab.reset();
                 let outcome = catch_unwind(AssertUnwindSafe(|| row(lab, scenario)));
-                record_corpus(lab.recorded());
+                record_corpus(lab.recorded_frames());
                 if outcome.is_err() {
                     failed.push(format!("{}: {name}", scenario.name));
                 }
@@ -73,12 +73,12 @@ fn run_scenarios(cases: &'static [ScenarioCase]) {
 
 /// Runs all rows, each in a laboratory as new, and names those that fail.
 fn run_cases(cases: &'static [Case]) {
-    let failed = with_lab(move |lab| {
+    let failed = with_harness(move |lab| {
         let mut failed = Vec::new();
         for (name, row) in cases {
             lab.reset();
             let outcome = catch_unwind(AssertUnwindSafe(|| row(lab)));
-            record_corpus(lab.recorded());
+            record_corpus(lab.recorded_frames());
             if outcome.is_err() {
                 failed.push(*name);
             }

@@ -4,8 +4,8 @@
 use gateway_common::Verdict;
 use tests::{
     differential::{
-        BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT, ENDPOINT_V6, HTTPS, Side, icmp,
-        icmp_v6, solicitation, tcp, tcp_v6, udp, udp_v6, who_has, with_lab,
+        BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT, ENDPOINT_V6, HTTPS, Side,
+        arp_request, icmp, icmp_v6, neighbour_solicitation, tcp, tcp_v6, udp, udp_v6, with_harness,
     },
     packet::{Content, Packet},
     random::Random,
@@ -18,28 +18,30 @@ fn valid_packets() -> Vec<Packet> {
     let extended = |number: u8| {
         tcp_v6(client_v6, web_v6)
             .syn(1)
-            .with_v6(|ip| ip.extensions = vec![(0, vec![0; 8]), (number, vec![0; 8])])
+            .edit_ipv6(|ip| ip.extensions = vec![(0, vec![0; 8]), (number, vec![0; 8])])
     };
     vec![
         tcp(client, web).syn(1),
-        tcp(client, web).ack(2, 2).data(b"some data"),
+        tcp(client, web).ack(2, 2).with_payload(b"some data"),
         udp(client, (ENDPOINT, DNS), b"question"),
         icmp(CLIENT, ENDPOINT, 8, 0, b"1234ping"),
-        who_has(ENDPOINT, (CLIENT_MAC, CLIENT)),
+        arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)),
         tcp_v6(client_v6, web_v6).syn(1),
-        tcp_v6(client_v6, web_v6).ack(2, 2).data(b"some data"),
+        tcp_v6(client_v6, web_v6)
+            .ack(2, 2)
+            .with_payload(b"some data"),
         udp_v6(client_v6, (ENDPOINT_V6, DNS), b"question"),
         icmp_v6(CLIENT_V6, ENDPOINT_V6, 128, b"1234ping"),
-        solicitation(ENDPOINT_V6, CLIENT_V6),
+        neighbour_solicitation(ENDPOINT_V6, CLIENT_V6),
         extended(60),
         extended(44),
     ]
 }
 
 #[test]
-fn both_worlds_agree_about_nonsense() {
+fn native_and_kernel_agree_on_malformed_packets() {
     const ROUNDS: usize = 10_000;
-    let forwarded = with_lab(|lab| {
+    let forwarded = with_harness(|lab| {
         let mut numbers = Random::new(0x2545_f491_4f6c_dd1d);
         let packets = valid_packets();
         let mut forwarded = 0;
@@ -47,10 +49,10 @@ fn both_worlds_agree_about_nonsense() {
             let side = [Side::A, Side::B, Side::Provider][numbers.below(3)];
             let mut packet = packets[numbers.below(packets.len())].clone();
             if !matches!(packet.content, Content::Arp(_)) && packet.to == Side::A.mac() {
-                packet = packet.at(side);
+                packet = packet.sent_to(side);
             }
             if side == Side::Provider {
-                packet = packet.from(BACKEND_MAC);
+                packet = packet.with_source_mac(BACKEND_MAC);
             }
             let mut frame = packet.bytes(numbers.below(4) == 0);
             for _ in 0..numbers.below(4) {

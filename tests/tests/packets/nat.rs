@@ -2,20 +2,25 @@
 
 use std::collections::{HashMap, HashSet};
 
-use gateway_common::{DropReason, Verdict, flow::Table};
+use gateway_common::{DropReason, Verdict, drop_reason::Attribution, flow::Table};
 use serde_json::json;
-use tests::differential::{BACKEND_MAC, CLIENT, ENDPOINT, ALL_PORTS_ENDPOINT, HTTPS, Side, tcp, udp};
+use tests::differential::{
+    ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, ENDPOINT, HTTPS, Side, tcp, udp,
+};
 
 use crate::{Case, run_cases};
 
-const ROWS: &[Case] = &[
+const CASES: &[Case] = &[
     (
         "a client's socket keeps its source towards every server (RFC 4787, REQ-1)",
         |lab| {
             let mut sources = HashSet::new();
             for port in [53, 80, 443, 8_080, 50_000] {
-                let out = lab.send(Side::A, &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, port), b"x"));
-                let (source, _) = out.forwarded(Side::Provider).sockets();
+                let out = lab.send(
+                    Side::A,
+                    &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, port), b"x"),
+                );
+                let (source, _) = out.expect_forwarded(Side::Provider).sockets();
                 sources.insert(source);
             }
             assert_eq!(sources.len(), 1, "{sources:?}");
@@ -24,7 +29,7 @@ const ROWS: &[Case] = &[
     ("and the parity of its port (RFC 4787, REQ-4)", |lab| {
         for port in 40_000..40_100 {
             let out = lab.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
-            let ((_, source), _) = out.forwarded(Side::Provider).sockets();
+            let ((_, source), _) = out.expect_forwarded(Side::Provider).sockets();
             assert_eq!(source % 2, port % 2);
         }
     }),
@@ -33,7 +38,7 @@ const ROWS: &[Case] = &[
         |lab| {
             for port in [1, 53, 80, 443, 1_023] {
                 let out = lab.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
-                out.forwarded(Side::Provider).from_nat();
+                out.expect_forwarded(Side::Provider).expect_snat_source();
             }
         },
     ),
@@ -41,24 +46,28 @@ const ROWS: &[Case] = &[
         "nobody but the flow's own server reaches the client (RFC 4787, REQ-8)",
         |lab| {
             let out = lab.send(Side::A, &udp((CLIENT, 40_000), (ENDPOINT, 53), b"x"));
-            let (nat, (backend, port)) = out.forwarded(Side::Provider).sockets();
+            let (nat, (backend, port)) = out.expect_forwarded(Side::Provider).sockets();
             let other = [10, 1, 0, 99].into();
             for from in [(backend, port + 1), (other, port), (other, 40_000)] {
-                let stray = udp(from, nat, b"x").from(BACKEND_MAC);
-                lab.send(Side::Provider, &stray).error(DropReason::NoFlow);
+                let stray = udp(from, nat, b"x").with_source_mac(BACKEND_MAC);
+                lab.send(Side::Provider, &stray)
+                    .expect_icmp_error(DropReason::NoFlow);
             }
-            let answer = udp((backend, port), nat, b"x").from(BACKEND_MAC);
-            lab.send(Side::Provider, &answer).forwarded(Side::A);
+            let answer = udp((backend, port), nat, b"x").with_source_mac(BACKEND_MAC);
+            lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
         },
     ),
     (
         "sources of an address of which 95 of 100 ports are taken are found",
         |lab| {
             // One address: every port of it but each twentieth is taken towards the only server.
-            let taken = lab.occupy("every", 95);
+            let taken = lab.occupy_snat_ports("every", 95);
             assert!(taken > 61_000, "{taken}");
             for port in 10_000..10_500 {
-                let out = lab.send_native(Side::A, &udp((CLIENT, port), (ALL_PORTS_ENDPOINT, 53), b"x"));
+                let out = lab.send_native(
+                    Side::A,
+                    &udp((CLIENT, port), (ALL_PORTS_ENDPOINT, 53), b"x"),
+                );
                 assert!(matches!(out, Verdict::Redirect(_)), "{out:?} at {port}");
             }
         },
@@ -66,14 +75,26 @@ const ROWS: &[Case] = &[
     (
         "with every port taken the new flow is dropped, and counted",
         |lab| {
-            lab.occupy("every", 100);
-            let out = lab.send_native(Side::A, &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 53), b"x"));
+            lab.occupy_snat_ports("every", 100);
+            let out = lab.send_native(
+                Side::A,
+                &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 53), b"x"),
+            );
             assert!(
-                matches!(out, Verdict::Drop(DropReason::SourceNatExhausted, _)),
+                matches!(
+                    out,
+                    Verdict::Drop(Attribution {
+                        reason: DropReason::SourceNatExhausted,
+                        ..
+                    })
+                ),
                 "{out:?}"
             );
             // Another server's ports are others.
-            let out = lab.send_native(Side::A, &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 54), b"x"));
+            let out = lab.send_native(
+                Side::A,
+                &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 54), b"x"),
+            );
             assert!(matches!(out, Verdict::Redirect(_)), "{out:?}");
         },
     ),
@@ -83,7 +104,10 @@ const ROWS: &[Case] = &[
             let mut addresses = HashSet::new();
             for port in 40_000..40_050 {
                 let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
-                let ((address, _), _) = out.forwarded(Side::Provider).from_nat().sockets();
+                let ((address, _), _) = out
+                    .expect_forwarded(Side::Provider)
+                    .expect_snat_source()
+                    .sockets();
                 addresses.insert(address);
             }
             assert_eq!(addresses.len(), 1);
@@ -94,7 +118,10 @@ const ROWS: &[Case] = &[
         for last in 1..60 {
             let client = ([10, 0, 0, last].into(), 40_000);
             let out = lab.send(Side::A, &tcp(client, (ENDPOINT, HTTPS)).syn(1));
-            let ((address, _), _) = out.forwarded(Side::Provider).from_nat().sockets();
+            let ((address, _), _) = out
+                .expect_forwarded(Side::Provider)
+                .expect_snat_source()
+                .sockets();
             addresses.insert(address);
         }
         assert!(addresses.len() > 8, "{} of 16", addresses.len());
@@ -103,19 +130,19 @@ const ROWS: &[Case] = &[
         let mut taken = HashSet::new();
         for port in 10_000..10_400 {
             let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
-            let ends = out.forwarded(Side::Provider).sockets();
+            let ends = out.expect_forwarded(Side::Provider).sockets();
             assert!(taken.insert(ends), "{ends:?} twice");
         }
     }),
     ("flows spread over the backends by their weights", |lab| {
-        lab.backends(&json!([
+        lab.set_backends(&json!([
             { "address": "10.1.0.10", "weight": 3 },
             { "address": "10.1.0.11", "weight": 1 },
         ]));
         let mut counts: HashMap<_, u32> = HashMap::new();
         for port in 10_000..10_800 {
             let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
-            let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+            let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
             *counts.entry(backend).or_default() += 1;
         }
         let heavy = counts[&[10, 1, 0, 10].into()];
@@ -127,14 +154,14 @@ const ROWS: &[Case] = &[
     (
         "with affinity all flows of a client go to one backend, and clients spread",
         |lab| {
-            lab.change_service(|spec| spec["session_affinity"] = "client_address".into());
+            lab.change_web_service(|spec| spec["session_affinity"] = "client_address".into());
             let mut chosen = HashSet::new();
             for last in 1..30 {
                 let mut backends = HashSet::new();
                 for port in 40_000..40_010 {
                     let client = ([10, 0, 0, last].into(), port);
                     let out = lab.send(Side::A, &tcp(client, (ENDPOINT, HTTPS)).syn(1));
-                    let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+                    let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
                     backends.insert(backend);
                 }
                 assert_eq!(backends.len(), 1, "10.0.0.{last}: {backends:?}");
@@ -154,7 +181,7 @@ const ROWS: &[Case] = &[
                     continue;
                 }
                 let out = lab.send(Side::A, &udp(client, (ALL_PORTS_ENDPOINT, 7), b"x"));
-                let (nat, _) = out.forwarded(Side::Provider).sockets();
+                let (nat, _) = out.expect_forwarded(Side::Provider).sockets();
                 assert!(taken.insert(nat), "{nat:?} twice");
             }
         }
@@ -164,22 +191,28 @@ const ROWS: &[Case] = &[
         |lab| {
             let flow = lab.connect(40_000);
             // In the kernel the least recently used makes room instead, so this is the native's alone.
-            lab.native().flows_v4.half_open.capacity = 0;
+            lab.native_maps().flows_v4.half_open.capacity = 0;
             let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
             let verdict = lab.send_native(Side::A, &syn);
             assert!(
-                matches!(verdict, Verdict::Drop(DropReason::FlowTableFull, _)),
+                matches!(
+                    verdict,
+                    Verdict::Drop(Attribution {
+                        reason: DropReason::FlowTableFull,
+                        ..
+                    })
+                ),
                 "{verdict:?}"
             );
-            lab.native().flows_v4.half_open.capacity = 1 << 20;
-            lab.send(Side::A, &flow.from_client())
-                .forwarded(Side::Provider);
+            lab.native_maps().flows_v4.half_open.capacity = 1 << 20;
+            lab.send(Side::A, &flow.client_ack())
+                .expect_forwarded(Side::Provider);
             assert_eq!(lab.flows(Table::Established), 1);
         },
     ),
 ];
 
 #[test]
-fn sources_and_backends_are_chosen() {
-    run_cases(ROWS);
+fn snat_addresses_ports_and_backends_are_selected() {
+    run_cases(CASES);
 }

@@ -29,7 +29,7 @@ fn frame_with_ether_type(ether_type: u16) -> Packet {
 
 const ROWS: &[Case] = &[
     ("an interface that is no attachment is left alone", |lab| {
-        lab.send(Side::Host, &syn()).passed(&syn());
+        lab.send(Side::Host, &syn()).expect_passed(&syn());
     }),
     (
         "a frame shorter than an Ethernet header is truncated",
@@ -37,7 +37,7 @@ const ROWS: &[Case] = &[
             // The kernel runs no test on less than a whole Ethernet header.
             let frame = syn().bytes(false);
             lab.send_bytes(Side::A, &frame[..14])
-                .dropped(DropReason::Truncated);
+                .expect_dropped(DropReason::Truncated);
         },
     ),
     (
@@ -46,7 +46,7 @@ const ROWS: &[Case] = &[
             let frame = syn().bytes(false);
             for end in [15, 20, 33] {
                 lab.send_bytes(Side::A, &frame[..end])
-                    .dropped(DropReason::Truncated);
+                    .expect_dropped(DropReason::Truncated);
             }
         },
     ),
@@ -56,16 +56,16 @@ const ROWS: &[Case] = &[
             let frame = syn().bytes(false);
             for end in [34, 40, 53] {
                 lab.send_bytes(Side::A, &frame[..end])
-                    .dropped(DropReason::Truncated);
+                    .expect_dropped(DropReason::Truncated);
             }
         },
     ),
     (
         "a frame shorter than its total length is truncated",
         |lab| {
-            let frame = syn().data(b"0123456789").bytes(false);
+            let frame = syn().with_payload(b"0123456789").bytes(false);
             lab.send_bytes(Side::A, &frame[..frame.len() - 1])
-                .dropped(DropReason::Truncated);
+                .expect_dropped(DropReason::Truncated);
         },
     ),
     (
@@ -73,23 +73,24 @@ const ROWS: &[Case] = &[
         |lab| {
             let mut frame = syn().bytes(false);
             frame.extend([0; 12]);
-            lab.send_bytes(Side::A, &frame).forwarded(Side::Provider);
+            lab.send_bytes(Side::A, &frame)
+                .expect_forwarded(Side::Provider);
         },
     ),
     ("IPv6 is dropped where the network is isolated", |lab| {
         lab.send(Side::A, &frame_with_ether_type(0x86dd))
-            .dropped(DropReason::Malformed);
+            .expect_dropped(DropReason::Malformed);
     }),
     ("IPv6 passes where it is not", |lab| {
-        let frame = frame_with_ether_type(0x86dd).at(Side::Provider);
-        lab.send(Side::Provider, &frame).passed(&frame);
+        let frame = frame_with_ether_type(0x86dd).sent_to(Side::Provider);
+        lab.send(Side::Provider, &frame).expect_passed(&frame);
     }),
     (
         "a VLAN-tagged frame on an untagged attachment is counted, not misread",
         |lab| {
             for tag in [0x8100, 0x88a8] {
                 lab.send(Side::A, &frame_with_ether_type(tag))
-                    .dropped(DropReason::VlanTagged);
+                    .expect_dropped(DropReason::VlanTagged);
             }
         },
     ),
@@ -98,7 +99,7 @@ const ROWS: &[Case] = &[
         |lab| {
             for ether_type in [0x0000, 0x0806 + 1, 0x8847, 0x88cc, 0xffff] {
                 lab.send(Side::A, &frame_with_ether_type(ether_type))
-                    .dropped(DropReason::EtherTypeUnsupported);
+                    .expect_dropped(DropReason::EtherTypeUnsupported);
             }
         },
     ),
@@ -107,14 +108,14 @@ const ROWS: &[Case] = &[
             let mut frame = syn();
             frame.to = mac;
             lab.send(Side::A, &frame)
-                .dropped(DropReason::DestinationMac);
+                .expect_dropped(DropReason::DestinationMac);
         }
     }),
     ("IP version 5 is malformed", |lab| {
         let mut frame = syn().bytes(false);
         frame[14] = 0x55;
         lab.send_bytes(Side::A, &frame)
-            .dropped(DropReason::Malformed);
+            .expect_dropped(DropReason::Malformed);
     }),
     (
         "an IPv4 header of less than five words is malformed",
@@ -122,7 +123,7 @@ const ROWS: &[Case] = &[
             let mut frame = syn().bytes(false);
             frame[14] = 0x44;
             lab.send_bytes(Side::A, &frame)
-                .dropped(DropReason::Malformed);
+                .expect_dropped(DropReason::Malformed);
         },
     ),
     ("IPv4 options are counted", |lab| {
@@ -130,14 +131,14 @@ const ROWS: &[Case] = &[
             let mut frame = syn().bytes(false);
             frame[14] = ihl;
             lab.send_bytes(Side::A, &frame)
-                .dropped(DropReason::Ipv4Options);
+                .expect_dropped(DropReason::Ipv4Options);
         }
     }),
     ("a total length below the header's is malformed", |lab| {
         let mut frame = syn().bytes(false);
         (frame[16], frame[17]) = (0, 19);
         lab.send_bytes(Side::A, &frame)
-            .dropped(DropReason::Malformed);
+            .expect_dropped(DropReason::Malformed);
     }),
     (
         "a total length that cuts the TCP header is malformed",
@@ -145,7 +146,7 @@ const ROWS: &[Case] = &[
             let mut frame = syn().bytes(false);
             (frame[16], frame[17]) = (0, 39);
             lab.send_bytes(Side::A, &frame)
-                .dropped(DropReason::Malformed);
+                .expect_dropped(DropReason::Malformed);
         },
     ),
     ("a TCP data offset below five words is malformed", |lab| {
@@ -153,45 +154,45 @@ const ROWS: &[Case] = &[
             let mut frame = syn().bytes(false);
             frame[46] = header_words << 4;
             lab.send_bytes(Side::A, &frame)
-                .dropped(DropReason::Malformed);
+                .expect_dropped(DropReason::Malformed);
         }
     }),
     ("a TCP data offset beyond the segment is malformed", |lab| {
         let mut frame = syn().bytes(false);
         frame[46] = 0xf0;
         lab.send_bytes(Side::A, &frame)
-            .dropped(DropReason::Malformed);
+            .expect_dropped(DropReason::Malformed);
     }),
     ("a UDP length beyond the packet is malformed", |lab| {
         let mut frame = udp(CLIENT_SOCKET, (ENDPOINT, DNS), b"question").bytes(false);
         (frame[38], frame[39]) = (0, 17);
         lab.send_bytes(Side::A, &frame)
-            .dropped(DropReason::Malformed);
+            .expect_dropped(DropReason::Malformed);
     }),
     ("a UDP length below its header's is malformed", |lab| {
         for length in [0, 7] {
             let mut frame = udp(CLIENT_SOCKET, (ENDPOINT, DNS), b"question").bytes(false);
             (frame[38], frame[39]) = (0, length);
             lab.send_bytes(Side::A, &frame)
-                .dropped(DropReason::Malformed);
+                .expect_dropped(DropReason::Malformed);
         }
     }),
     (
         "the don't-fragment and the evil bit make no fragment",
         |lab| {
             for bits in [0x0000, 0x4000, 0x8000, 0xc000] {
-                let packet = syn().with(|ip| ip.fragment = bits);
+                let packet = syn().edit_ipv4(|ip| ip.fragment = bits);
                 lab.reset();
-                lab.send(Side::A, &packet).forwarded(Side::Provider);
+                lab.send(Side::A, &packet).expect_forwarded(Side::Provider);
             }
         },
     ),
     ("another protocol for an endpoint is counted", |lab| {
         for protocol in [0, 2, 41, 47, 50, 58, 132, 255] {
             let transport = Transport::Other(protocol, vec![0; 20]);
-            let packet = syn().with(|ip| *ip = Ipv4::new(CLIENT, ENDPOINT, transport));
+            let packet = syn().edit_ipv4(|ip| *ip = Ipv4::new(CLIENT, ENDPOINT, transport));
             lab.send(Side::A, &packet)
-                .dropped(DropReason::ProtocolUnsupported);
+                .expect_dropped(DropReason::ProtocolUnsupported);
         }
     }),
     (
@@ -200,14 +201,14 @@ const ROWS: &[Case] = &[
             let transport = Transport::Other(89, vec![0; 20]);
             let host = Ipv4Addr::new(10, 1, 0, 1);
             let packet = syn()
-                .with(|ip| *ip = Ipv4::new(BACKENDS[0], host, transport))
-                .from(BACKEND_MAC);
-            lab.send(Side::Provider, &packet).passed(&packet);
+                .edit_ipv4(|ip| *ip = Ipv4::new(BACKENDS[0], host, transport))
+                .with_source_mac(BACKEND_MAC);
+            lab.send(Side::Provider, &packet).expect_passed(&packet);
         },
     ),
 ];
 
 #[test]
-fn frames_are_told_apart() {
+fn frames_are_classified() {
     run_cases(ROWS);
 }

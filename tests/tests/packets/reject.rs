@@ -2,12 +2,12 @@
 
 use std::net::Ipv4Addr;
 
-use gateway_common::{DropReason, Verdict, flow::Table, maps::Statistic};
+use gateway_common::{DropReason, Verdict, drop_reason::Attribution, flow::Table, maps::Statistic};
 use serde_json::json;
 use tests::{
     differential::{
-        BACKEND_MAC, BACKENDS, CLIENT, DifferentialHarness, NO_BACKENDS_ENDPOINT, ENDPOINT, ALL_PORTS_ENDPOINT, HTTPS, NAT,
-        PENDING, DROPPING_ENDPOINT, Side, icmp, tcp, udp,
+        ALL_PORTS_ENDPOINT, BACKEND_MAC, BACKENDS, CLIENT, DROPPING_ENDPOINT, DifferentialHarness,
+        ENDPOINT, HTTPS, NAT, NO_BACKENDS_ENDPOINT, PENDING, Side, icmp, tcp, udp,
     },
     packet::{
         Packet,
@@ -20,19 +20,19 @@ use crate::{Case, run_cases};
 const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
 const WEB: (Ipv4Addr, u16) = (ENDPOINT, HTTPS);
 
-const ROWS: &[Case] = &[
+const CASES: &[Case] = &[
     (
         "a connection that waits for approval carries nothing",
         |lab| {
             let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
             lab.send(Side::A, &syn)
-                .reset(DropReason::ConnectionNotApproved);
+                .expect_tcp_reset(DropReason::ConnectionNotApproved);
             let datagram = udp(CLIENT_SOCKET, (PENDING, 53), b"question");
             let error = lab
                 .send(Side::A, &datagram)
-                .error(DropReason::ConnectionNotApproved);
+                .expect_icmp_error(DropReason::ConnectionNotApproved);
             assert_eq!((error.kind, error.source), ((3, 13), PENDING.into()));
-            error.about(&datagram);
+            error.expect_embedded(&datagram);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (0, 0)
@@ -44,23 +44,25 @@ const ROWS: &[Case] = &[
         |lab| {
             let group = (Ipv4Addr::new(224, 0, 0, 1), 40_000);
             let syn = tcp(group, (PENDING, HTTPS)).syn(1);
-            lab.send(Side::A, &syn).dropped(DropReason::MartianSource);
+            lab.send(Side::A, &syn)
+                .expect_dropped(DropReason::MartianSource);
             let mut syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
             syn.from[0] |= 1;
-            lab.send(Side::A, &syn).dropped(DropReason::MartianSource);
+            lab.send(Side::A, &syn)
+                .expect_dropped(DropReason::MartianSource);
         },
     ),
     ("one that waits for a silent service says nothing", |lab| {
-        lab.change_service(|spec| spec["no_flow"] = "drop".into());
+        lab.change_web_service(|spec| spec["unmatched_packet_action"] = "drop".into());
         let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
         lab.send(Side::A, &syn)
-            .dropped(DropReason::ConnectionNotApproved);
+            .expect_dropped(DropReason::ConnectionNotApproved);
     }),
     ("the reset of a SYN acknowledges it (RFC 9293)", |lab| {
         let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1_000);
         let reset = lab
             .send(Side::A, &syn)
-            .reset(DropReason::ConnectionNotApproved);
+            .expect_tcp_reset(DropReason::ConnectionNotApproved);
         assert_eq!(
             (reset.flags, reset.sequence, reset.acknowledgement),
             (RST | ACK, 0, 1_001)
@@ -72,10 +74,10 @@ const ROWS: &[Case] = &[
         |lab| {
             let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS))
                 .syn(1_000)
-                .data(b"fast open");
+                .with_payload(b"fast open");
             let reset = lab
                 .send(Side::A, &syn)
-                .reset(DropReason::ConnectionNotApproved);
+                .expect_tcp_reset(DropReason::ConnectionNotApproved);
             assert_eq!(reset.acknowledgement, 1_010);
         },
     ),
@@ -83,7 +85,9 @@ const ROWS: &[Case] = &[
         "the reset of an acknowledgement stands where the peer expects it",
         |lab| {
             let stray = tcp(CLIENT_SOCKET, WEB).ack(77, 4_711);
-            let reset = lab.send(Side::A, &stray).reset(DropReason::NoFlow);
+            let reset = lab
+                .send(Side::A, &stray)
+                .expect_tcp_reset(DropReason::NoFlow);
             assert_eq!(
                 (reset.flags, reset.sequence, reset.acknowledgement),
                 (RST, 4_711, 0)
@@ -93,78 +97,88 @@ const ROWS: &[Case] = &[
     (
         "the reset of a long segment carries none of its bytes",
         |lab| {
-            let stray = tcp(CLIENT_SOCKET, WEB).ack(77, 4_711).data(&[0xee; 1_000]);
+            let stray = tcp(CLIENT_SOCKET, WEB)
+                .ack(77, 4_711)
+                .with_payload(&[0xee; 1_000]);
             let out = lab.send(Side::A, &stray);
-            out.reset(DropReason::NoFlow);
+            out.expect_tcp_reset(DropReason::NoFlow);
             assert_eq!(out.frame.len(), 60);
             assert!(!out.frame.contains(&0xee), "{:02x?}", out.frame);
         },
     ),
     ("a reset is never answered with one", |lab| {
         for flags in [RST, RST | ACK] {
-            let reset = tcp(CLIENT_SOCKET, WEB).flags(flags, 1, 1);
-            lab.send(Side::A, &reset).dropped(DropReason::NoFlow);
+            let reset = tcp(CLIENT_SOCKET, WEB).with_flags(flags, 1, 1);
+            lab.send(Side::A, &reset).expect_dropped(DropReason::NoFlow);
         }
     }),
     ("only a SYN alone opens a flow", |lab| {
         for flags in [0, ACK, FIN, SYN | ACK, SYN | FIN, FIN | ACK] {
-            let segment = tcp(CLIENT_SOCKET, WEB).flags(flags, 1, 1);
-            lab.send(Side::A, &segment).reset(DropReason::NoFlow);
+            let segment = tcp(CLIENT_SOCKET, WEB).with_flags(flags, 1, 1);
+            lab.send(Side::A, &segment)
+                .expect_tcp_reset(DropReason::NoFlow);
         }
         assert_eq!(lab.flows(Table::HalfOpen), 0);
     }),
     ("a port that is not offered is refused", |lab| {
         for port in [1, 80, 442, 444, 8_443, 65_535] {
             let syn = tcp(CLIENT_SOCKET, (ENDPOINT, port)).syn(1);
-            lab.send(Side::A, &syn).reset(DropReason::PortNotOffered);
+            lab.send(Side::A, &syn)
+                .expect_tcp_reset(DropReason::PortNotOffered);
         }
     }),
     (
         "a port that is offered by UDP is not offered by TCP",
         |lab| {
             let syn = tcp(CLIENT_SOCKET, (ENDPOINT, 53)).syn(1);
-            lab.send(Side::A, &syn).reset(DropReason::PortNotOffered);
+            lab.send(Side::A, &syn)
+                .expect_tcp_reset(DropReason::PortNotOffered);
         },
     ),
     ("port 0 is no wildcard for the client", |lab| {
         lab.send(Side::A, &tcp(CLIENT_SOCKET, (ENDPOINT, 0)).syn(1))
-            .reset(DropReason::PortNotOffered);
+            .expect_tcp_reset(DropReason::PortNotOffered);
     }),
     ("a consumer can't reach a backend", |lab| {
         for address in BACKENDS {
             let syn = tcp(CLIENT_SOCKET, (address, 8_443)).syn(1);
-            lab.send(Side::A, &syn).dropped(DropReason::NoSuchEndpoint);
+            lab.send(Side::A, &syn)
+                .expect_dropped(DropReason::NoSuchEndpoint);
         }
     }),
     ("a consumer can't reach a source NAT address", |lab| {
         lab.send(Side::A, &tcp(CLIENT_SOCKET, (NAT, 2_000)).syn(1))
-            .dropped(DropReason::NoSuchEndpoint);
+            .expect_dropped(DropReason::NoSuchEndpoint);
         lab.send(Side::A, &icmp(CLIENT, NAT, 8, 0, &[0; 4]))
-            .dropped(DropReason::NoSuchEndpoint);
+            .expect_dropped(DropReason::NoSuchEndpoint);
     }),
     ("a consumer can't reach the host", |lab| {
         let host = Ipv4Addr::new(10, 0, 0, 1);
         lab.send(Side::A, &tcp(CLIENT_SOCKET, (host, 22)).syn(1))
-            .dropped(DropReason::NoSuchEndpoint);
+            .expect_dropped(DropReason::NoSuchEndpoint);
         lab.send(Side::A, &udp(CLIENT_SOCKET, (host, 53), b"x"))
-            .dropped(DropReason::NoSuchEndpoint);
+            .expect_dropped(DropReason::NoSuchEndpoint);
     }),
     (
         "a consumer can't reach another consumer's endpoint",
         |lab| {
-            let syn = tcp(CLIENT_SOCKET, (ALL_PORTS_ENDPOINT, HTTPS)).syn(1).at(Side::B);
-            lab.send(Side::B, &syn).dropped(DropReason::NoSuchEndpoint);
+            let syn = tcp(CLIENT_SOCKET, (ALL_PORTS_ENDPOINT, HTTPS))
+                .syn(1)
+                .sent_to(Side::B);
+            lab.send(Side::B, &syn)
+                .expect_dropped(DropReason::NoSuchEndpoint);
         },
     ),
     ("a provider can't open a connection to a consumer", |lab| {
         let syn = tcp((BACKENDS[0], 8_443), (NAT, 2_000))
             .syn(1)
-            .from(BACKEND_MAC);
-        lab.send(Side::Provider, &syn).reset(DropReason::NoFlow);
-        let datagram = udp((BACKENDS[0], 53), (NAT, 2_000), b"x").from(BACKEND_MAC);
+            .with_source_mac(BACKEND_MAC);
+        lab.send(Side::Provider, &syn)
+            .expect_tcp_reset(DropReason::NoFlow);
+        let datagram = udp((BACKENDS[0], 53), (NAT, 2_000), b"x").with_source_mac(BACKEND_MAC);
         let error = lab
             .send(Side::Provider, &datagram)
-            .error(DropReason::NoFlow);
+            .expect_icmp_error(DropReason::NoFlow);
         assert_eq!((error.kind, error.source), ((3, 3), NAT.into()));
     }),
     (
@@ -172,17 +186,17 @@ const ROWS: &[Case] = &[
         |lab| {
             let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
                 .ack(1, 1)
-                .from(BACKEND_MAC);
-            lab.send(Side::Provider, &packet).passed(&packet);
+                .with_source_mac(BACKEND_MAC);
+            lab.send(Side::Provider, &packet).expect_passed(&packet);
         },
     ),
     ("in an isolated provider's network it does not", |lab| {
         lab.change_network("shop/net", |network| network["isolated"] = true.into());
         let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
             .ack(1, 1)
-            .from(BACKEND_MAC);
+            .with_source_mac(BACKEND_MAC);
         lab.send(Side::Provider, &packet)
-            .dropped(DropReason::NoSuchEndpoint);
+            .expect_dropped(DropReason::NoSuchEndpoint);
     }),
     ("sources that no host can have open nothing", |lab| {
         for source in [
@@ -195,60 +209,71 @@ const ROWS: &[Case] = &[
         ] {
             let source = (source.parse().expect("an address"), 40_000);
             lab.send(Side::A, &tcp(source, WEB).syn(1))
-                .dropped(DropReason::MartianSource);
+                .expect_dropped(DropReason::MartianSource);
             lab.send(Side::A, &udp(source, WEB, b"x"))
-                .dropped(DropReason::MartianSource);
+                .expect_dropped(DropReason::MartianSource);
         }
     }),
     ("an endpoint does not talk to itself", |lab| {
         let syn = tcp((ENDPOINT, 40_000), WEB).syn(1);
-        lab.send(Side::A, &syn).dropped(DropReason::MartianSource);
+        lab.send(Side::A, &syn)
+            .expect_dropped(DropReason::MartianSource);
     }),
     ("a frame from a group of stations opens nothing", |lab| {
-        let syn = tcp(CLIENT_SOCKET, WEB).syn(1).from([1, 0, 94, 0, 0, 1]);
-        lab.send(Side::A, &syn).dropped(DropReason::MartianSource);
+        let syn = tcp(CLIENT_SOCKET, WEB)
+            .syn(1)
+            .with_source_mac([1, 0, 94, 0, 0, 1]);
+        lab.send(Side::A, &syn)
+            .expect_dropped(DropReason::MartianSource);
     }),
     ("without a backend a connection is refused at once", |lab| {
         let syn = tcp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, HTTPS)).syn(1);
-        lab.send(Side::A, &syn).reset(DropReason::NoBackend);
+        lab.send(Side::A, &syn)
+            .expect_tcp_reset(DropReason::NoBackend);
         let datagram = udp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, 53), b"x");
-        let error = lab.send(Side::A, &datagram).error(DropReason::NoBackend);
-        assert_eq!((error.kind, error.source), ((3, 1), NO_BACKENDS_ENDPOINT.into()));
+        let error = lab
+            .send(Side::A, &datagram)
+            .expect_icmp_error(DropReason::NoBackend);
+        assert_eq!(
+            (error.kind, error.source),
+            ((3, 1), NO_BACKENDS_ENDPOINT.into())
+        );
     }),
     (
         "or met with silence, where the provider wants that",
         |lab| {
             let syn = tcp(CLIENT_SOCKET, (DROPPING_ENDPOINT, HTTPS)).syn(1);
-            lab.send(Side::A, &syn).dropped(DropReason::NoBackend);
+            lab.send(Side::A, &syn)
+                .expect_dropped(DropReason::NoBackend);
         },
     ),
     ("backends that do not answer ARP take no flows", |lab| {
         for backend in BACKENDS {
-            lab.reachable(backend, false);
+            lab.set_reachable(backend, false);
         }
         lab.send(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1))
-            .reset(DropReason::NoBackend);
+            .expect_tcp_reset(DropReason::NoBackend);
     }),
     ("one of two that does not leaves the other", |lab| {
-        lab.reachable(BACKENDS[0], false);
+        lab.set_reachable(BACKENDS[0], false);
         for port in 40_000..40_020 {
             let out = lab.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
-            let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+            let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
             assert_eq!(backend, BACKENDS[1]);
         }
     }),
     ("a flow to a backend that is lost waits for it", |lab| {
         let flow = lab.connect(40_000);
         for backend in BACKENDS {
-            lab.reachable(backend, false);
+            lab.set_reachable(backend, false);
         }
-        lab.send(Side::A, &flow.from_client())
-            .dropped(DropReason::NoBackend);
+        lab.send(Side::A, &flow.client_ack())
+            .expect_dropped(DropReason::NoBackend);
         for backend in BACKENDS {
-            lab.reachable(backend, true);
+            lab.set_reachable(backend, true);
         }
-        lab.send(Side::A, &flow.from_client())
-            .forwarded(Side::Provider);
+        lab.send(Side::A, &flow.client_ack())
+            .expect_forwarded(Side::Provider);
     }),
     ("a flow to a backend that was removed is reset", |lab| {
         let flow = lab.connect(40_000);
@@ -256,25 +281,29 @@ const ROWS: &[Case] = &[
             .iter()
             .filter(|address| **address != flow.backend.0)
             .collect();
-        lab.backends(&json!([{ "address": left[0] }]));
-        lab.send(Side::A, &flow.from_client())
-            .reset(DropReason::BackendRemoved);
+        lab.set_backends(&json!([{ "address": left[0] }]));
+        lab.send(Side::A, &flow.client_ack())
+            .expect_tcp_reset(DropReason::BackendRemoved);
         let again = lab.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9));
-        let (_, (backend, _)) = again.forwarded(Side::Provider).sockets();
+        let (_, (backend, _)) = again.expect_forwarded(Side::Provider).sockets();
         assert_eq!(backend, *left[0]);
     }),
     (
         "a UDP flow to a backend that was removed finds another",
         |lab| {
             let question = udp(CLIENT_SOCKET, (ENDPOINT, 53), b"question");
-            let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+            let out = lab
+                .send(Side::A, &question)
+                .expect_forwarded(Side::Provider);
             let (_, (first, _)) = out.sockets();
             let left: Vec<_> = BACKENDS
                 .iter()
                 .filter(|address| **address != first)
                 .collect();
-            lab.backends(&json!([{ "address": left[0] }]));
-            let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+            lab.set_backends(&json!([{ "address": left[0] }]));
+            let out = lab
+                .send(Side::A, &question)
+                .expect_forwarded(Side::Provider);
             let (_, (second, _)) = out.sockets();
             assert_eq!(second, *left[0]);
         },
@@ -288,13 +317,13 @@ const ROWS: &[Case] = &[
                 .iter()
                 .map(|address| json!({ "address": address, "drain": *address == drained }))
                 .collect();
-            lab.backends(&json!(backends));
-            lab.send(Side::A, &flow.from_client())
-                .forwarded(Side::Provider)
-                .between(flow.nat, flow.backend);
+            lab.set_backends(&json!(backends));
+            lab.send(Side::A, &flow.client_ack())
+                .expect_forwarded(Side::Provider)
+                .expect_sockets(flow.nat, flow.backend);
             for port in 41_000..41_020 {
                 let out = lab.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
-                let (_, (backend, _)) = out.forwarded(Side::Provider).sockets();
+                let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
                 assert_ne!(backend, drained);
             }
         },
@@ -303,40 +332,52 @@ const ROWS: &[Case] = &[
         "with the provider's interface gone, a flow is dropped and new ones are refused",
         |lab| {
             let flow = lab.connect(40_000);
-            lab.interface(Side::Provider, false);
-            lab.send(Side::A, &flow.from_client())
-                .dropped(DropReason::NoBackend);
+            lab.set_interface_up(Side::Provider, false);
+            lab.send(Side::A, &flow.client_ack())
+                .expect_dropped(DropReason::NoBackend);
             lab.send(Side::A, &tcp((CLIENT, 41_000), WEB).syn(1))
-                .reset(DropReason::NoBackend);
-            lab.interface(Side::Provider, true);
-            lab.send(Side::A, &flow.from_client())
-                .forwarded(Side::Provider);
+                .expect_tcp_reset(DropReason::NoBackend);
+            lab.set_interface_up(Side::Provider, true);
+            lab.send(Side::A, &flow.client_ack())
+                .expect_forwarded(Side::Provider);
         },
     ),
     (
         "with the consumer's interface gone, answers are dropped",
         |lab| {
             let flow = lab.connect(40_000);
-            lab.interface(Side::A, false);
-            lab.send(Side::Provider, &flow.from_backend())
-                .dropped(DropReason::EgressUnavailable);
-            lab.interface(Side::A, true);
-            lab.send(Side::Provider, &flow.from_backend())
-                .forwarded(Side::A);
+            lab.set_interface_up(Side::A, false);
+            lab.send(Side::Provider, &flow.backend_ack())
+                .expect_dropped(DropReason::EgressUnavailable);
+            lab.set_interface_up(Side::A, true);
+            lab.send(Side::Provider, &flow.backend_ack())
+                .expect_forwarded(Side::A);
         },
     ),
     (
         "a flood is not answered by a flood: so many refusals a second, and no more",
         |lab| {
             // Ten a second, in a world whose clock is set.
-            lab.native().reject_cost = 100_000_000;
+            lab.native_maps().reject_cost = 100_000_000;
             let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1);
             let answered = |lab: &mut DifferentialHarness| -> usize {
                 let verdicts = (0..40).map(|_| lab.send_native(Side::A, &stray));
                 let resets = verdicts.filter(|verdict| {
                     let (reset, silent) = (
-                        matches!(verdict, Verdict::TcpReset(DropReason::NoFlow, _)),
-                        matches!(verdict, Verdict::Drop(DropReason::NoFlow, _)),
+                        matches!(
+                            verdict,
+                            Verdict::TcpReset(Attribution {
+                                reason: DropReason::NoFlow,
+                                ..
+                            })
+                        ),
+                        matches!(
+                            verdict,
+                            Verdict::Drop(Attribution {
+                                reason: DropReason::NoFlow,
+                                ..
+                            })
+                        ),
                     );
                     assert!(reset || silent, "{verdict:?}");
                     reset
@@ -345,18 +386,18 @@ const ROWS: &[Case] = &[
             };
             assert_eq!(answered(lab), 10, "a second's worth at once");
             assert_eq!(answered(lab), 0, "and no more in that moment");
-            lab.native().extra_nanoseconds += 300_000_000;
+            lab.native_maps().extra_nanoseconds += 300_000_000;
             assert_eq!(answered(lab), 3, "then as time goes by");
-            lab.native().extra_nanoseconds += 60_000_000_000;
+            lab.native_maps().extra_nanoseconds += 60_000_000_000;
             assert_eq!(answered(lab), 10, "and never more than a second's worth");
-            let suppressed = lab.native().statistics[&Statistic::RejectsSuppressed];
+            let suppressed = lab.native_maps().statistics[&Statistic::RejectsSuppressed];
             assert_eq!(suppressed, 4 * 40 - 23);
         },
     ),
     // What the kernel can't be made to do, or only in a moment that can't be met, is shown natively.
     ("what the helpers do not cut down is dropped", |lab| {
-        lab.native().helpers_fail = true;
-        let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1).data(&[7; 100]);
+        lab.native_maps().helpers_fail = true;
+        let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1).with_payload(&[7; 100]);
         expect_native_reject(lab, &stray, DropReason::BufferAdjustFailed);
         let elsewhere = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"x");
         expect_native_reject(lab, &elsewhere, DropReason::BufferAdjustFailed);
@@ -364,11 +405,17 @@ const ROWS: &[Case] = &[
     (
         "a checksum that the helpers do not complete drops the packet",
         |lab| {
-            lab.native().helpers_fail = true;
+            lab.native_maps().helpers_fail = true;
             let syn = tcp(CLIENT_SOCKET, WEB).syn(1).bytes(true);
             let verdict = lab.send_native_bytes(Side::A, &syn);
             assert!(
-                matches!(verdict, Verdict::Drop(DropReason::ChecksumOffloadFailed, _)),
+                matches!(
+                    verdict,
+                    Verdict::Drop(Attribution {
+                        reason: DropReason::ChecksumOffloadFailed,
+                        ..
+                    })
+                ),
                 "{verdict:?}"
             );
         },
@@ -376,7 +423,7 @@ const ROWS: &[Case] = &[
     (
         "a backend's slot that was given to another resource takes no flow",
         |lab| {
-            for backend in lab.native().backends.values_mut() {
+            for backend in lab.native_maps().backends.values_mut() {
                 backend.resource ^= 1;
             }
             expect_native_reject(lab, &tcp(CLIENT_SOCKET, WEB).syn(1), DropReason::ConfigRace);
@@ -385,7 +432,7 @@ const ROWS: &[Case] = &[
     (
         "a source NAT address that was given to another service is not used",
         |lab| {
-            for nat in lab.native().nat_addresses.values_mut() {
+            for nat in lab.native_maps().nat_addresses.values_mut() {
                 nat.service ^= 1;
             }
             expect_native_reject(lab, &tcp(CLIENT_SOCKET, WEB).syn(1), DropReason::ConfigRace);
@@ -394,12 +441,18 @@ const ROWS: &[Case] = &[
     (
         "without a source NAT address of the backend's family nothing goes there",
         |lab| {
-            for port in lab.native().ports.values_mut() {
+            for port in lab.native_maps().ports.values_mut() {
                 port.nat_size_v4 = 0;
             }
             let verdict = lab.send_native(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1));
             assert!(
-                matches!(verdict, Verdict::TcpReset(DropReason::FamilyMismatch, _)),
+                matches!(
+                    verdict,
+                    Verdict::TcpReset(Attribution {
+                        reason: DropReason::FamilyMismatch,
+                        ..
+                    })
+                ),
                 "{verdict:?}"
             );
         },
@@ -411,12 +464,12 @@ const ROWS: &[Case] = &[
 fn expect_native_reject(lab: &mut DifferentialHarness, packet: &Packet, reason: DropReason) {
     let verdict = lab.send_native(Side::A, packet);
     assert!(
-        matches!(verdict, Verdict::Drop(found, _) if found == reason),
+        matches!(verdict, Verdict::Drop(Attribution { reason: found, .. }) if found == reason),
         "{verdict:?}, not dropped for {reason:?}"
     );
 }
 
 #[test]
-fn who_may_not_is_told() {
-    run_cases(ROWS);
+fn disallowed_packets_are_rejected_with_reset_or_icmp_error() {
+    run_cases(CASES);
 }

@@ -6,59 +6,61 @@ use tests::differential::{BACKEND_MAC, CLIENT, DNS, ENDPOINT, HTTPS, Side, tcp, 
 
 use crate::{Case, run_cases};
 
-const ROWS: &[Case] = &[
+const CASES: &[Case] = &[
     ("an open TCP connection is reset, to both sides", |lab| {
         let flow = lab.connect(40_000);
         lab.decide("a/web", Decision::Reject);
-        let segment = flow.from_client().data(b"more");
+        let segment = flow.client_ack().with_payload(b"more");
         let reset = lab
             .send(Side::A, &segment)
-            .reset(DropReason::ConnectionRevoked);
+            .expect_tcp_reset(DropReason::ConnectionRevoked);
         assert_eq!(reset.sequence, 5_001);
         let reset = lab
-            .send(Side::Provider, &flow.from_backend())
-            .reset(DropReason::ConnectionRevoked);
+            .send(Side::Provider, &flow.backend_ack())
+            .expect_tcp_reset(DropReason::ConnectionRevoked);
         assert_eq!(reset.sequence, 1_001);
     }),
     ("one that is opening is as well", |lab| {
         let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
         let syn = lab.send(Side::A, &client.clone().syn(1));
-        let (nat, backend) = syn.forwarded(Side::Provider).sockets();
+        let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
         lab.decide("a/web", Decision::Reject);
-        let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+        let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
         lab.send(Side::Provider, &answer)
-            .reset(DropReason::ConnectionRevoked);
+            .expect_tcp_reset(DropReason::ConnectionRevoked);
         lab.send(Side::A, &client.ack(2, 8))
-            .reset(DropReason::ConnectionNotApproved);
+            .expect_tcp_reset(DropReason::ConnectionNotApproved);
     }),
     ("both ends of a UDP flow are told (RFC 792)", |lab| {
         let question = udp((CLIENT, 40_000), (ENDPOINT, DNS), b"question");
         let (nat, backend) = lab
             .send(Side::A, &question)
-            .forwarded(Side::Provider)
+            .expect_forwarded(Side::Provider)
             .sockets();
         lab.decide("a/web", Decision::Reject);
-        let answer = udp(backend, nat, b"answer").from(BACKEND_MAC);
+        let answer = udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC);
         let error = lab
             .send(Side::Provider, &answer)
-            .error(DropReason::ConnectionRevoked);
+            .expect_icmp_error(DropReason::ConnectionRevoked);
         assert_eq!(error.kind, (3, 13));
         let error = lab
             .send(Side::A, &question)
-            .error(DropReason::ConnectionNotApproved);
+            .expect_icmp_error(DropReason::ConnectionNotApproved);
         assert_eq!(error.kind, (3, 13));
     }),
     ("a new connection is refused", |lab| {
         lab.decide("a/web", Decision::Reject);
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
         lab.send(Side::A, &syn)
-            .reset(DropReason::ConnectionNotApproved);
+            .expect_tcp_reset(DropReason::ConnectionNotApproved);
     }),
     ("the other consumer's flow goes on", |lab| {
-        let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1).at(Side::B);
-        lab.send(Side::B, &syn).forwarded(Side::Provider);
+        let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS))
+            .syn(1)
+            .sent_to(Side::B);
+        lab.send(Side::B, &syn).expect_forwarded(Side::Provider);
         lab.decide("a/web", Decision::Reject);
-        lab.send(Side::B, &syn).forwarded(Side::Provider);
+        lab.send(Side::B, &syn).expect_forwarded(Side::Provider);
     }),
     (
         "approved again, the old flow stays dead and a new one opens",
@@ -66,12 +68,12 @@ const ROWS: &[Case] = &[
             let flow = lab.connect(40_000);
             lab.decide("a/web", Decision::Reject);
             lab.decide("a/web", Decision::Approve);
-            lab.send(Side::A, &flow.from_client())
-                .reset(DropReason::ConnectionRevoked);
-            lab.send(Side::Provider, &flow.from_backend())
-                .reset(DropReason::ConnectionRevoked);
+            lab.send(Side::A, &flow.client_ack())
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
+            lab.send(Side::Provider, &flow.backend_ack())
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
             lab.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9))
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
@@ -81,28 +83,29 @@ const ROWS: &[Case] = &[
     ("removed is cut as well", |lab| {
         let flow = lab.connect(40_000);
         lab.decide("a/web", Decision::Remove);
-        lab.send(Side::A, &flow.from_client())
-            .reset(DropReason::ConnectionRevoked);
+        lab.send(Side::A, &flow.client_ack())
+            .expect_tcp_reset(DropReason::ConnectionRevoked);
         let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
         lab.send(Side::A, &syn)
-            .reset(DropReason::ConnectionNotApproved);
+            .expect_tcp_reset(DropReason::ConnectionNotApproved);
     }),
     (
         "a deleted endpoint's flows are cut, and its address is nobody's",
         |lab| {
             let flow = lab.connect(40_000);
             lab.delete_endpoint("a/web");
-            lab.send(Side::A, &flow.from_client())
-                .reset(DropReason::ConnectionRevoked);
-            lab.send(Side::Provider, &flow.from_backend())
-                .reset(DropReason::ConnectionRevoked);
+            lab.send(Side::A, &flow.client_ack())
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
+            lab.send(Side::Provider, &flow.backend_ack())
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
             let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
-            lab.send(Side::A, &syn).dropped(DropReason::NoSuchEndpoint);
+            lab.send(Side::A, &syn)
+                .expect_dropped(DropReason::NoSuchEndpoint);
         },
     ),
 ];
 
 #[test]
 fn revocation_takes_effect_immediately() {
-    run_cases(ROWS);
+    run_cases(CASES);
 }

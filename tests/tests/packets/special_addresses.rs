@@ -6,8 +6,8 @@ use gateway_common::DropReason;
 use tests::{
     differential::{
         BACKEND_MAC, BACKENDS, BACKENDS_V6, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness,
-        ENDPOINT, ENDPOINT_V6, NAT46_ENDPOINT, HTTPS, NAT, PENDING, NAT64_ENDPOINT, Side, icmp_v6,
-        solicitation, tcp, tcp_v6, who_has,
+        ENDPOINT, ENDPOINT_V6, HTTPS, NAT, NAT46_ENDPOINT, NAT64_ENDPOINT, PENDING, Side,
+        arp_request, icmp_v6, neighbour_solicitation, tcp, tcp_v6,
     },
     packet::{Content, Packet, Transport},
     scenario::{between, datagram, error, ip, segment_between},
@@ -96,8 +96,8 @@ fn one_packet_per_kind(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<Packet> {
     );
     let mut kinds = vec![
         segment.clone().syn(1),
-        segment.clone().ack(1_001, 5_001).data(b"data"),
-        segment.flags(tests::packet::flag::RST, 1_001, 0),
+        segment.clone().ack(1_001, 5_001).with_payload(b"data"),
+        segment.with_flags(tests::packet::flag::RST, 1_001, 0),
         datagram.clone(),
         echo(source.into(), destination.into()),
         icmp_v6(source, destination, 129, &[0; 8]),
@@ -110,10 +110,12 @@ fn one_packet_per_kind(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<Packet> {
 /// Opens a connection from the client to the endpoint; returns the ends in the provider's network.
 fn open(lab: &mut DifferentialHarness, source: IpAddr, endpoint: IpAddr) -> Packet {
     let syn = segment_between((source, 40_000).into(), (endpoint, HTTPS).into()).syn(1);
-    lab.send(Side::A, &syn).forwarded(Side::Provider).packet
+    lab.send(Side::A, &syn)
+        .expect_forwarded(Side::Provider)
+        .packet
 }
 
-const ROWS: &[Case] = &[
+const CASES: &[Case] = &[
     (
         "every special address is refused or taken as a source",
         |lab| {
@@ -126,16 +128,16 @@ const ROWS: &[Case] = &[
                 for packet in [syn, question] {
                     let outcome = lab.send(Side::A, &packet);
                     if *expected == Source::Host {
-                        outcome.forwarded(Side::Provider);
+                        outcome.expect_forwarded(Side::Provider);
                     } else {
-                        outcome.dropped(DropReason::MartianSource);
+                        outcome.expect_dropped(DropReason::MartianSource);
                     }
                 }
                 let outcome = lab.send(Side::A, &echo(source, endpoint));
                 if *expected == Source::Nobody {
-                    outcome.dropped(DropReason::MartianSource);
+                    outcome.expect_dropped(DropReason::MartianSource);
                 } else {
-                    outcome.replied();
+                    outcome.expect_reply();
                 }
             }
         },
@@ -149,9 +151,9 @@ const ROWS: &[Case] = &[
                 };
                 let outcome = lab.send(Side::A, &tcp((source, 40_000), (PENDING, HTTPS)).syn(1));
                 if *expected == Source::Host || source == ENDPOINT {
-                    outcome.reset(DropReason::ConnectionNotApproved);
+                    outcome.expect_tcp_reset(DropReason::ConnectionNotApproved);
                 } else {
-                    outcome.dropped(DropReason::MartianSource);
+                    outcome.expect_dropped(DropReason::MartianSource);
                 }
             }
         },
@@ -162,19 +164,19 @@ const ROWS: &[Case] = &[
             for (text, expected) in SOURCES {
                 let asker = address(text);
                 let question = match asker {
-                    IpAddr::V4(asker) => who_has(ENDPOINT, (CLIENT_MAC, asker)),
-                    IpAddr::V6(asker) => solicitation(ENDPOINT_V6, asker),
+                    IpAddr::V4(asker) => arp_request(ENDPOINT, (CLIENT_MAC, asker)),
+                    IpAddr::V6(asker) => neighbour_solicitation(ENDPOINT_V6, asker),
                 };
                 let outcome = lab.send(Side::A, &question);
                 if asker.is_unspecified() {
                     // A probe: the address is defended.
-                    outcome.replied();
+                    outcome.expect_reply();
                 } else if asker == endpoint(asker) && asker.is_ipv4() {
-                    outcome.dropped(DropReason::AddressConflict);
+                    outcome.expect_dropped(DropReason::AddressConflict);
                 } else if *expected == Source::Nobody {
-                    outcome.dropped(DropReason::MartianSource);
+                    outcome.expect_dropped(DropReason::MartianSource);
                 } else {
-                    outcome.replied();
+                    outcome.expect_reply();
                 }
             }
         },
@@ -196,13 +198,14 @@ const ROWS: &[Case] = &[
                     if source.is_ipv4() != family {
                         continue;
                     }
-                    let error = error(source, nat, kind, 0, &left, 100).from(BACKEND_MAC);
+                    let error =
+                        error(source, nat, kind, 0, &left, 100).with_source_mac(BACKEND_MAC);
                     let outcome = lab.send(Side::Provider, &error);
                     // An endpoint's address is a host's in the provider's network.
                     if *expected == Source::Nobody && source != endpoint {
-                        outcome.dropped(DropReason::MartianSource);
+                        outcome.expect_dropped(DropReason::MartianSource);
                     } else {
-                        outcome.forwarded(Side::A);
+                        outcome.expect_forwarded(Side::A);
                     }
                 }
             }
@@ -227,7 +230,7 @@ const ROWS: &[Case] = &[
                 echo(client, destination),
             ] {
                 lab.send(Side::A, &packet)
-                    .dropped(DropReason::NoSuchEndpoint);
+                    .expect_dropped(DropReason::NoSuchEndpoint);
             }
         }
     }),
@@ -241,17 +244,22 @@ const ROWS: &[Case] = &[
             panic!("a backend of IPv4");
         };
         let client = mapped(CLIENT);
-        for destination in [ENDPOINT, PENDING, NAT46_ENDPOINT, Ipv4Addr::new(10, 0, 0, 200)] {
+        for destination in [
+            ENDPOINT,
+            PENDING,
+            NAT46_ENDPOINT,
+            Ipv4Addr::new(10, 0, 0, 200),
+        ] {
             for source in [client, CLIENT_V6, mapped(destination)] {
                 for packet in one_packet_per_kind(source, mapped(destination)) {
                     lab.send(Side::A, &packet)
-                        .dropped(DropReason::MappedAddress);
+                        .expect_dropped(DropReason::MappedAddress);
                 }
             }
         }
         for packet in one_packet_per_kind(client, ENDPOINT_V6) {
             lab.send(Side::A, &packet)
-                .dropped(DropReason::MappedAddress);
+                .expect_dropped(DropReason::MappedAddress);
         }
         // The network is not isolated, and still nobody has such a packet.
         for (source, destination) in [
@@ -260,8 +268,8 @@ const ROWS: &[Case] = &[
             (mapped(BACKENDS[0]), mapped(Ipv4Addr::new(10, 1, 0, 1))),
         ] {
             for packet in one_packet_per_kind(source, destination) {
-                lab.send(Side::Provider, &packet.from(BACKEND_MAC))
-                    .dropped(DropReason::MappedAddress);
+                lab.send(Side::Provider, &packet.with_source_mac(BACKEND_MAC))
+                    .expect_dropped(DropReason::MappedAddress);
             }
         }
         let port = match ip(&four).2 {
@@ -269,28 +277,32 @@ const ROWS: &[Case] = &[
             other => panic!("{other:?}"),
         };
         let answer = tcp_v6((mapped(backend), 8_443), (mapped(nat), port));
-        let answer = answer.syn_ack(5_000, 2).from(BACKEND_MAC);
+        let answer = answer.syn_ack(5_000, 2).with_source_mac(BACKEND_MAC);
         lab.send(Side::Provider, &answer)
-            .dropped(DropReason::MappedAddress);
+            .expect_dropped(DropReason::MappedAddress);
     }),
     ("neighbour discovery knows no IPv4-mapped address", |lab| {
         for target in [ENDPOINT, PENDING, Ipv4Addr::new(10, 0, 0, 200)] {
             for source in [CLIENT_V6, Ipv6Addr::UNSPECIFIED] {
-                lab.send(Side::A, &solicitation(mapped(target), source))
-                    .dropped(DropReason::MappedAddress);
+                lab.send(Side::A, &neighbour_solicitation(mapped(target), source))
+                    .expect_dropped(DropReason::MappedAddress);
             }
-            lab.send(Side::A, &solicitation(ENDPOINT_V6, mapped(CLIENT)))
-                .dropped(DropReason::MappedAddress);
+            lab.send(
+                Side::A,
+                &neighbour_solicitation(ENDPOINT_V6, mapped(CLIENT)),
+            )
+            .expect_dropped(DropReason::MappedAddress);
             // An advertisement of one claims nothing.
             let mut claim = vec![0x20, 0, 0, 0];
             claim.extend(mapped(target).octets());
             let group = "ff02::1".parse().expect("an address");
-            let claim = icmp_v6(CLIENT_V6, group, 136, &claim).with_v6(|ip| ip.hop_limit = 255);
+            let claim = icmp_v6(CLIENT_V6, group, 136, &claim).edit_ipv6(|ip| ip.hop_limit = 255);
             let claim = Packet {
                 to: [0x33, 0x33, 0, 0, 0, 1],
                 ..claim
             };
-            lab.send(Side::A, &claim).dropped(DropReason::MappedAddress);
+            lab.send(Side::A, &claim)
+                .expect_dropped(DropReason::MappedAddress);
         }
         assert_eq!(lab.conflicts(), []);
     }),
@@ -308,15 +320,16 @@ const ROWS: &[Case] = &[
                         ip.source = mapped(NAT);
                     }
                 }
-                let error = error(backend, nat, (1, 4), 0, &about, 500).from(BACKEND_MAC);
+                let error =
+                    error(backend, nat, (1, 4), 0, &about, 500).with_source_mac(BACKEND_MAC);
                 lab.send(Side::Provider, &error)
-                    .dropped(DropReason::MappedAddress);
+                    .expect_dropped(DropReason::MappedAddress);
             }
         },
     ),
 ];
 
 #[test]
-fn special_addresses_are_refused_or_taken() {
-    run_cases(ROWS);
+fn special_source_and_destination_addresses_are_classified() {
+    run_cases(CASES);
 }

@@ -1,6 +1,8 @@
 //! TCP: opening, carrying, closing.
 
-use gateway_common::{DropReason, Exit, ExitKind, flow::Table, stages::Subprogram};
+use gateway_common::{
+    DropReason, ExitKind, drop_reason::Attribution, flow::Table, subprogram::Subprogram,
+};
 use tests::{
     differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, HTTPS, ROUTER_MAC, Side, tcp},
     packet::{
@@ -11,12 +13,15 @@ use tests::{
 
 use crate::{Case, run_cases};
 
-const ROWS: &[Case] = &[
+const CASES: &[Case] = &[
     (
         "a SYN goes to a backend, from source NAT, one hop older",
         |lab| {
             let out = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
-            let out = out.forwarded(Side::Provider).from_nat().to_backend(8443);
+            let out = out
+                .expect_forwarded(Side::Provider)
+                .expect_snat_source()
+                .expect_backend(8443);
             assert_eq!(out.ipv4().ttl, 63);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
@@ -26,8 +31,14 @@ const ROWS: &[Case] = &[
     ),
     ("a SYN that is sent again takes the same way", |lab| {
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-        let first = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
-        let second = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
+        let first = lab
+            .send(Side::A, &syn)
+            .expect_forwarded(Side::Provider)
+            .sockets();
+        let second = lab
+            .send(Side::A, &syn)
+            .expect_forwarded(Side::Provider)
+            .sockets();
         assert_eq!(first, second);
         assert_eq!(lab.flows(Table::HalfOpen), 1);
     }),
@@ -35,12 +46,12 @@ const ROWS: &[Case] = &[
         "the answer goes back to the client's station, from the endpoint",
         |lab| {
             let syn = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
-            let (nat, backend) = syn.forwarded(Side::Provider).sockets();
-            let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+            let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
+            let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
             lab.send(Side::Provider, &answer)
-                .forwarded(Side::A)
-                .between((ENDPOINT, HTTPS), (CLIENT, 40_000))
-                .station(CLIENT_MAC);
+                .expect_forwarded(Side::A)
+                .expect_sockets((ENDPOINT, HTTPS), (CLIENT, 40_000))
+                .expect_destination_mac(CLIENT_MAC);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
@@ -60,13 +71,13 @@ const ROWS: &[Case] = &[
     ("an acknowledgement of something else does not", |lab| {
         let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
         let syn = lab.send(Side::A, &client.clone().syn(1));
-        let (nat, backend) = syn.forwarded(Side::Provider).sockets();
+        let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
         lab.send(
             Side::Provider,
-            &tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2),
+            &tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2),
         );
         lab.send(Side::A, &client.ack(2, 9))
-            .forwarded(Side::Provider);
+            .expect_forwarded(Side::Provider);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
@@ -76,7 +87,7 @@ const ROWS: &[Case] = &[
         let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
         lab.send(Side::A, &client.clone().syn(1));
         lab.send(Side::A, &client.ack(2, 1))
-            .forwarded(Side::Provider);
+            .expect_forwarded(Side::Provider);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
@@ -86,56 +97,68 @@ const ROWS: &[Case] = &[
         let flow = lab.connect(40_000);
         let there = lab.send(
             Side::A,
-            &flow.from_client().and(PSH).data(b"GET / HTTP/1.0\r\n\r\n"),
+            &flow
+                .client_ack()
+                .add_flags(PSH)
+                .with_payload(b"GET / HTTP/1.0\r\n\r\n"),
         );
         there
-            .forwarded(Side::Provider)
-            .between(flow.nat, flow.backend)
-            .station(BACKEND_MAC);
+            .expect_forwarded(Side::Provider)
+            .expect_sockets(flow.nat, flow.backend)
+            .expect_destination_mac(BACKEND_MAC);
         let back = lab.send(
             Side::Provider,
-            &flow.from_backend().and(PSH).data(b"HTTP/1.0 200 OK\r\n"),
+            &flow
+                .backend_ack()
+                .add_flags(PSH)
+                .with_payload(b"HTTP/1.0 200 OK\r\n"),
         );
-        back.forwarded(Side::A)
-            .between(flow.endpoint, flow.client)
-            .station(CLIENT_MAC);
+        back.expect_forwarded(Side::A)
+            .expect_sockets(flow.endpoint, flow.client)
+            .expect_destination_mac(CLIENT_MAC);
     }),
     ("the largest segment of the MTU goes through", |lab| {
         let flow = lab.connect(40_000);
-        let full = flow.from_client().data(&[7; 1_460]);
-        lab.send(Side::A, &full).forwarded(Side::Provider);
+        let full = flow.client_ack().with_payload(&[7; 1_460]);
+        lab.send(Side::A, &full).expect_forwarded(Side::Provider);
     }),
     (
         "a larger one is answered with what fits (RFC 1191)",
         |lab| {
             let flow = lab.connect(40_000);
-            let over = flow.from_client().data(&[7; 1_461]);
-            let error = lab.send(Side::A, &over).error(DropReason::PacketTooBig);
+            let over = flow.client_ack().with_payload(&[7; 1_461]);
+            let error = lab
+                .send(Side::A, &over)
+                .expect_icmp_error(DropReason::PacketTooBig);
             assert_eq!((error.kind, error.rest), ((3, 4), 1_500));
-            assert_eq!(error.about(&over).embedded.len(), 548);
+            assert_eq!(error.expect_embedded(&over).embedded.len(), 548);
         },
     ),
     ("a smaller MTU of the network counts", |lab| {
         let flow = lab.connect(40_000);
         lab.change_network("shop/net", |network| network["mtu"] = 1_400.into());
-        let packet = flow.from_client().data(&[7; 1_361]);
-        let error = lab.send(Side::A, &packet).error(DropReason::PacketTooBig);
+        let packet = flow.client_ack().with_payload(&[7; 1_361]);
+        let error = lab
+            .send(Side::A, &packet)
+            .expect_icmp_error(DropReason::PacketTooBig);
         assert_eq!(error.rest, 1_400);
-        lab.send(Side::A, &flow.from_client().data(&[7; 1_360]))
-            .forwarded(Side::Provider);
+        lab.send(Side::A, &flow.client_ack().with_payload(&[7; 1_360]))
+            .expect_forwarded(Side::Provider);
     }),
     ("a packet whose time to live ends here is answered", |lab| {
         let flow = lab.connect(40_000);
         for ttl in [0, 1] {
-            let packet = flow.from_client().with(|ip| ip.ttl = ttl);
-            let error = lab.send(Side::A, &packet).error(DropReason::TtlExpired);
+            let packet = flow.client_ack().edit_ipv4(|ip| ip.ttl = ttl);
+            let error = lab
+                .send(Side::A, &packet)
+                .expect_icmp_error(DropReason::TtlExpired);
             assert_eq!((error.kind, error.source), ((11, 0), ENDPOINT.into()));
-            error.about(&packet);
+            error.expect_embedded(&packet);
         }
-        let packet = flow.from_client().with(|ip| ip.ttl = 2);
+        let packet = flow.client_ack().edit_ipv4(|ip| ip.ttl = 2);
         assert_eq!(
             lab.send(Side::A, &packet)
-                .forwarded(Side::Provider)
+                .expect_forwarded(Side::Provider)
                 .ipv4()
                 .ttl,
             1
@@ -144,9 +167,9 @@ const ROWS: &[Case] = &[
     ("DSCP, ECN and identification are kept", |lab| {
         let flow = lab.connect(40_000);
         let packet = flow
-            .from_client()
-            .with(|ip| (ip.tos, ip.id) = (0xb9, 0xbeef));
-        let out = lab.send(Side::A, &packet).forwarded(Side::Provider);
+            .client_ack()
+            .edit_ipv4(|ip| (ip.tos, ip.id) = (0xb9, 0xbeef));
+        let out = lab.send(Side::A, &packet).expect_forwarded(Side::Provider);
         assert_eq!((out.ipv4().tos, out.ipv4().id), (0xb9, 0xbeef));
     }),
     (
@@ -154,16 +177,19 @@ const ROWS: &[Case] = &[
         |lab| {
             let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
             let syn = lab.send_offloaded(Side::A, &client.clone().syn(1_000));
-            let (nat, backend) = syn.forwarded(Side::Provider).sockets();
-            let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(5_000, 1_001);
+            let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
+            let answer = tcp(backend, nat)
+                .with_source_mac(BACKEND_MAC)
+                .syn_ack(5_000, 1_001);
             lab.send_offloaded(Side::Provider, &answer)
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             let ack = client.ack(1_001, 5_001);
-            lab.send_offloaded(Side::A, &ack).forwarded(Side::Provider);
+            lab.send_offloaded(Side::A, &ack)
+                .expect_forwarded(Side::Provider);
             for length in [1, 2, 3, 511, 512, 513, 1_024, 1_459, 1_460] {
-                let packet = ack.clone().data(&vec![0xa5; length]);
+                let packet = ack.clone().with_payload(&vec![0xa5; length]);
                 lab.send_offloaded(Side::A, &packet)
-                    .forwarded(Side::Provider);
+                    .expect_forwarded(Side::Provider);
             }
         },
     ),
@@ -171,30 +197,38 @@ const ROWS: &[Case] = &[
         "a routed client is answered through the router that it came by",
         |lab| {
             let client = ("192.168.7.7".parse().expect("an address"), 40_000);
-            let syn = tcp(client, (ENDPOINT, HTTPS)).syn(1).from(ROUTER_MAC);
+            let syn = tcp(client, (ENDPOINT, HTTPS))
+                .syn(1)
+                .with_source_mac(ROUTER_MAC);
             let (nat, backend) = lab
                 .send(Side::A, &syn)
-                .forwarded(Side::Provider)
-                .from_nat()
+                .expect_forwarded(Side::Provider)
+                .expect_snat_source()
                 .sockets();
-            let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
+            let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
             lab.send(Side::Provider, &answer)
-                .forwarded(Side::A)
-                .between((ENDPOINT, HTTPS), client)
-                .station(ROUTER_MAC);
+                .expect_forwarded(Side::A)
+                .expect_sockets((ENDPOINT, HTTPS), client)
+                .expect_destination_mac(ROUTER_MAC);
         },
     ),
     (
         "two consumers with the same addresses and ports do not meet",
         |lab| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-            let (nat_a, backend_a) = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
-            let syn = syn.at(Side::B);
-            let (nat_b, backend_b) = lab.send(Side::B, &syn).forwarded(Side::Provider).sockets();
+            let (nat_a, backend_a) = lab
+                .send(Side::A, &syn)
+                .expect_forwarded(Side::Provider)
+                .sockets();
+            let syn = syn.sent_to(Side::B);
+            let (nat_b, backend_b) = lab
+                .send(Side::B, &syn)
+                .expect_forwarded(Side::Provider)
+                .sockets();
             assert_ne!((nat_a, backend_a), (nat_b, backend_b));
             for (nat, backend, side) in [(nat_a, backend_a, Side::A), (nat_b, backend_b, Side::B)] {
-                let answer = tcp(backend, nat).from(BACKEND_MAC).syn_ack(7, 2);
-                let back = lab.send(Side::Provider, &answer).forwarded(side);
+                let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
+                let back = lab.send(Side::Provider, &answer).expect_forwarded(side);
                 assert_eq!(back.sockets(), ((ENDPOINT, HTTPS), (CLIENT, 40_000)));
             }
         },
@@ -203,17 +237,17 @@ const ROWS: &[Case] = &[
         "closing from both sides, then a new connection from the same port",
         |lab| {
             let flow = lab.connect(40_000);
-            lab.send(Side::A, &flow.from_client().and(FIN))
-                .forwarded(Side::Provider);
-            lab.send(Side::Provider, &flow.from_backend().and(FIN))
-                .forwarded(Side::A);
-            lab.send(Side::A, &flow.from_client())
-                .forwarded(Side::Provider);
+            lab.send(Side::A, &flow.client_ack().add_flags(FIN))
+                .expect_forwarded(Side::Provider);
+            lab.send(Side::Provider, &flow.backend_ack().add_flags(FIN))
+                .expect_forwarded(Side::A);
+            lab.send(Side::A, &flow.client_ack())
+                .expect_forwarded(Side::Provider);
             assert_eq!(lab.flows(Table::Established), 1);
             let again = tcp(flow.client, flow.endpoint).syn(90_000);
             lab.send(Side::A, &again)
-                .forwarded(Side::Provider)
-                .between(flow.nat, flow.backend);
+                .expect_forwarded(Side::Provider)
+                .expect_sockets(flow.nat, flow.backend);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
@@ -226,8 +260,8 @@ const ROWS: &[Case] = &[
             let flow = lab.connect(40_000);
             let stray = tcp(flow.client, flow.endpoint).syn(90_000);
             lab.send(Side::A, &stray)
-                .forwarded(Side::Provider)
-                .between(flow.nat, flow.backend);
+                .expect_forwarded(Side::Provider)
+                .expect_sockets(flow.nat, flow.backend);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (0, 1)
@@ -238,10 +272,10 @@ const ROWS: &[Case] = &[
         "after a reset by the client the same port opens anew",
         |lab| {
             let flow = lab.connect(40_000);
-            lab.send(Side::A, &flow.from_client().and(RST))
-                .forwarded(Side::Provider);
+            lab.send(Side::A, &flow.client_ack().add_flags(RST))
+                .expect_forwarded(Side::Provider);
             let again = tcp(flow.client, flow.endpoint).syn(90_000);
-            lab.send(Side::A, &again).forwarded(Side::Provider);
+            lab.send(Side::A, &again).expect_forwarded(Side::Provider);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (1, 0)
@@ -250,10 +284,10 @@ const ROWS: &[Case] = &[
     ),
     ("after a reset by the backend it does as well", |lab| {
         let flow = lab.connect(40_000);
-        lab.send(Side::Provider, &flow.from_backend().and(RST))
-            .forwarded(Side::A);
+        lab.send(Side::Provider, &flow.backend_ack().add_flags(RST))
+            .expect_forwarded(Side::A);
         let again = tcp(flow.client, flow.endpoint).syn(90_000);
-        lab.send(Side::A, &again).forwarded(Side::Provider);
+        lab.send(Side::A, &again).expect_forwarded(Side::Provider);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
@@ -261,18 +295,20 @@ const ROWS: &[Case] = &[
     }),
     ("a refused connection's answer goes to the client", |lab| {
         let syn = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
-        let (nat, backend) = syn.forwarded(Side::Provider).sockets();
-        let refusal = tcp(backend, nat).from(BACKEND_MAC).flags(RST | ACK, 0, 2);
-        lab.send(Side::Provider, &refusal).forwarded(Side::A);
+        let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
+        let refusal = tcp(backend, nat)
+            .with_source_mac(BACKEND_MAC)
+            .with_flags(RST | ACK, 0, 2);
+        lab.send(Side::Provider, &refusal).expect_forwarded(Side::A);
     }),
     (
         "a flow whose half was evicted opens anew with the next SYN",
         |lab| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
             for side in [Side::A, Side::Provider] {
-                lab.send(Side::A, &syn).forwarded(Side::Provider);
-                lab.evict(side);
-                lab.send(Side::A, &syn).forwarded(Side::Provider);
+                lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
+                lab.evict_half_open(side);
+                lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
                 assert_eq!(lab.flows(Table::HalfOpen), 1);
             }
         },
@@ -280,22 +316,25 @@ const ROWS: &[Case] = &[
     ("a segment of an evicted flow is reset", |lab| {
         let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
         lab.send(Side::A, &client.clone().syn(1))
-            .forwarded(Side::Provider);
-        lab.evict(Side::A);
-        lab.evict(Side::Provider);
+            .expect_forwarded(Side::Provider);
+        lab.evict_half_open(Side::A);
+        lab.evict_half_open(Side::Provider);
         lab.send(Side::A, &client.ack(2, 8))
-            .reset(DropReason::NoFlow);
+            .expect_tcp_reset(DropReason::NoFlow);
     }),
     (
         "a half that another flow has taken over is not mistaken for one's own",
         |lab| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-            let first = lab.send(Side::A, &syn).forwarded(Side::Provider).sockets();
+            let first = lab
+                .send(Side::A, &syn)
+                .expect_forwarded(Side::Provider)
+                .sockets();
             // The entry that the provider's packets find goes; the consumer's stays.
-            lab.evict(Side::Provider);
+            lab.evict_half_open(Side::Provider);
             let again = lab
-                .send(Side::A, &syn.flags(SYN, 2, 0))
-                .forwarded(Side::Provider)
+                .send(Side::A, &syn.with_flags(SYN, 2, 0))
+                .expect_forwarded(Side::Provider)
                 .sockets();
             assert_eq!(first, again, "the choice is a function of the tuple");
             assert_eq!(lab.flows(Table::HalfOpen), 1);
@@ -305,26 +344,29 @@ const ROWS: &[Case] = &[
         "a flow that moves between the looks into the two tables is no new one",
         |lab| {
             let connection = lab.connect(40_000);
-            let segment = connection.from_client().data(b"more");
+            let segment = connection.client_ack().with_payload(b"more");
             let stray = tcp((CLIENT, 40_001), (ENDPOINT, HTTPS)).ack(1, 1);
             let ifindex = lab.ifindex(Side::A);
             // The express way missed it, and so did the general way, behind it.
             let mut open = |packet: &Packet| {
                 let frame = packet.bytes(false);
-                lab.native()
-                    .run_subprogram(Subprogram::OpenFlowV4, Exit::OPEN_FLOW, ifindex, &frame)
+                lab.native_maps()
+                    .run_subprogram(Subprogram::OpenFlowV4, 0, ifindex, &frame)
                     .kind()
             };
             assert_eq!(open(&segment), ExitKind::SlowPath);
             assert!(matches!(
                 open(&stray),
-                ExitKind::Reject(DropReason::NoFlow, _)
+                ExitKind::Reject(Attribution {
+                    reason: DropReason::NoFlow,
+                    ..
+                })
             ));
         },
     ),
 ];
 
 #[test]
-fn tcp_is_carried() {
-    run_cases(ROWS);
+fn tcp_flows_are_forwarded() {
+    run_cases(CASES);
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use gateway_common::{DropReason, flow::Table};
 use tests::{
-    differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, DNS, ENDPOINT, ALL_PORTS_ENDPOINT, Side, udp},
+    differential::{ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, CLIENT_MAC, DNS, ENDPOINT, Side, udp},
     packet::Transport,
 };
 
@@ -13,13 +13,13 @@ use crate::{Case, run_cases};
 const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
 const NAME_SERVER: (Ipv4Addr, u16) = (ENDPOINT, DNS);
 
-const ROWS: &[Case] = &[
+const CASES: &[Case] = &[
     ("a datagram goes to a backend, from source NAT", |lab| {
         let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
-        out.forwarded(Side::Provider)
-            .from_nat()
-            .to_backend(DNS)
-            .station(BACKEND_MAC);
+        out.expect_forwarded(Side::Provider)
+            .expect_snat_source()
+            .expect_backend(DNS)
+            .expect_destination_mac(BACKEND_MAC);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
@@ -27,14 +27,14 @@ const ROWS: &[Case] = &[
     }),
     ("its answer goes to the client's station", |lab| {
         let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
-        let (nat, backend) = out.forwarded(Side::Provider).sockets();
+        let (nat, backend) = out.expect_forwarded(Side::Provider).sockets();
         lab.send(
             Side::Provider,
-            &udp(backend, nat, b"answer").from(BACKEND_MAC),
+            &udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC),
         )
-        .forwarded(Side::A)
-        .between(NAME_SERVER, CLIENT_SOCKET)
-        .station(CLIENT_MAC);
+        .expect_forwarded(Side::A)
+        .expect_sockets(NAME_SERVER, CLIENT_SOCKET)
+        .expect_destination_mac(CLIENT_MAC);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
@@ -44,31 +44,32 @@ const ROWS: &[Case] = &[
         let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
         let (nat, backend) = lab
             .send(Side::A, &question)
-            .forwarded(Side::Provider)
+            .expect_forwarded(Side::Provider)
             .sockets();
         lab.send(
             Side::Provider,
-            &udp(backend, nat, b"answer").from(BACKEND_MAC),
+            &udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC),
         );
         lab.send(Side::A, &question)
-            .forwarded(Side::Provider)
-            .between(nat, backend);
+            .expect_forwarded(Side::Provider)
+            .expect_sockets(nat, backend);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
         );
         lab.send(
             Side::Provider,
-            &udp(backend, nat, b"answer").from(BACKEND_MAC),
+            &udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC),
         )
-        .forwarded(Side::A);
+        .expect_forwarded(Side::A);
     }),
     (
         "a flood of questions without answers stays evictable",
         |lab| {
             let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
             for _ in 0..5 {
-                lab.send(Side::A, &question).forwarded(Side::Provider);
+                lab.send(Side::A, &question)
+                    .expect_forwarded(Side::Provider);
             }
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
@@ -77,15 +78,17 @@ const ROWS: &[Case] = &[
         },
     ),
     ("no checksum stays no checksum", |lab| {
-        let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question").unchecksummed();
-        let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+        let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question").without_udp_checksum();
+        let out = lab
+            .send(Side::A, &question)
+            .expect_forwarded(Side::Provider);
         assert!(matches!(&out.ipv4().transport, Transport::Udp(udp) if !udp.checksummed));
     }),
     ("a checksum left to hardware is completed", |lab| {
         for length in [0, 1, 7, 8, 511, 1_472] {
             let question = udp(CLIENT_SOCKET, NAME_SERVER, &vec![0x5a; length]);
             lab.send_offloaded(Side::A, &question)
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
         }
     }),
     (
@@ -93,63 +96,71 @@ const ROWS: &[Case] = &[
         |lab| {
             // Each of 65,536 payloads gives another sum, so one of them gives zero.
             let question = |word: u16| udp(CLIENT_SOCKET, NAME_SERVER, &word.to_be_bytes());
-            let base = lab.send(Side::A, &question(0)).forwarded(Side::Provider);
+            let base = lab
+                .send(Side::A, &question(0))
+                .expect_forwarded(Side::Provider);
             let bytes = base.packet.bytes(false);
             let checksum = u16::from_be_bytes([bytes[40], bytes[41]]);
             let out = lab.send(Side::A, &question(checksum));
             assert_eq!(out.frame[40..42], [0xff, 0xff]);
-            out.forwarded(Side::Provider);
+            out.expect_forwarded(Side::Provider);
         },
     ),
     ("an empty datagram goes through", |lab| {
         lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b""))
-            .forwarded(Side::Provider);
+            .expect_forwarded(Side::Provider);
     }),
     ("bytes behind the UDP length are carried along", |lab| {
         let mut packet = udp(CLIENT_SOCKET, NAME_SERVER, b"question").bytes(false);
         packet.extend([0; 10]);
-        lab.send_bytes(Side::A, &packet).forwarded(Side::Provider);
+        lab.send_bytes(Side::A, &packet)
+            .expect_forwarded(Side::Provider);
     }),
     (
         "a port that is not offered is unreachable (RFC 1122, section 4.1.3.1)",
         |lab| {
             let packet = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"question");
-            let error = lab.send(Side::A, &packet).error(DropReason::PortNotOffered);
+            let error = lab
+                .send(Side::A, &packet)
+                .expect_icmp_error(DropReason::PortNotOffered);
             assert_eq!(error.kind, (3, 3));
             assert_eq!(
                 (error.source, error.destination),
                 (ENDPOINT.into(), CLIENT.into())
             );
-            error.about(&packet);
+            error.expect_embedded(&packet);
         },
     ),
     ("where every port is offered, the port is kept", |lab| {
         for port in [1, 53, 4_500, 65_535] {
-            let out = lab.send(Side::A, &udp(CLIENT_SOCKET, (ALL_PORTS_ENDPOINT, port), b"x"));
-            let (_, (_, found)) = out.forwarded(Side::Provider).sockets();
+            let out = lab.send(
+                Side::A,
+                &udp(CLIENT_SOCKET, (ALL_PORTS_ENDPOINT, port), b"x"),
+            );
+            let (_, (_, found)) = out.expect_forwarded(Side::Provider).sockets();
             assert_eq!(found, port);
         }
     }),
     ("an answer from another port is no answer", |lab| {
         let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
-        let (nat, (backend, port)) = out.forwarded(Side::Provider).sockets();
-        let stray = udp((backend, port + 1), nat, b"answer").from(BACKEND_MAC);
+        let (nat, (backend, port)) = out.expect_forwarded(Side::Provider).sockets();
+        let stray = udp((backend, port + 1), nat, b"answer").with_source_mac(BACKEND_MAC);
         lab.send(Side::Provider, &stray)
-            .error(DropReason::NoFlow)
-            .about(&stray);
+            .expect_icmp_error(DropReason::NoFlow)
+            .expect_embedded(&stray);
     }),
     ("an answer from another backend is no answer", |lab| {
         let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
-        let (nat, (_, port)) = out.forwarded(Side::Provider).sockets();
+        let (nat, (_, port)) = out.expect_forwarded(Side::Provider).sockets();
         let stranger = (Ipv4Addr::new(10, 1, 0, 99), port);
-        let stray = udp(stranger, nat, b"answer").from(BACKEND_MAC);
+        let stray = udp(stranger, nat, b"answer").with_source_mac(BACKEND_MAC);
         lab.send(Side::Provider, &stray)
-            .error(DropReason::NoFlow)
-            .about(&stray);
+            .expect_icmp_error(DropReason::NoFlow)
+            .expect_embedded(&stray);
     }),
 ];
 
 #[test]
 fn udp_flows_are_forwarded() {
-    run_cases(ROWS);
+    run_cases(CASES);
 }

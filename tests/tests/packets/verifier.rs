@@ -1,14 +1,14 @@
 //! What the kernel's verifier has to look at. It gives up at a million instructions, and each kernel
 //! counts differently; a ceiling well below that keeps the program loadable on those not tried.
 
-use tests::differential::with_lab;
+use tests::differential::with_harness;
 
 /// Instructions looked at, at the most.
 const MAX_VERIFIED_INSTRUCTIONS: u32 = 500_000;
 
 #[test]
-fn the_verifier_has_not_too_much_to_look_at() {
-    with_lab(|lab| {
+fn verified_instructions_stay_below_the_ceiling() {
+    with_harness(|lab| {
         let info = lab.program_info();
         let verified = info
             .verified_instructions
@@ -17,6 +17,9 @@ fn the_verifier_has_not_too_much_to_look_at() {
             "{verified} instructions verified, {} bytes of machine code",
             info.machine_code_bytes
         );
-        assert!(verified < MAX_VERIFIED_INSTRUCTIONS, "{verified} instructions verified");
+        assert!(
+            verified < MAX_VERIFIED_INSTRUCTIONS,
+            "{verified} instructions verified"
+        );
     });
 }

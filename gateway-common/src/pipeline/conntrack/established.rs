@@ -1,4 +1,4 @@
-//! Stage 4, the common case: one lookup finds the flow, and everything else follows from it.
+//! One lookup finds the flow, and everything else follows from it.
 //!
 //! `A` is the family that the packet arrives in, `T` the one whose table the flow is in: the same,
 //! or IPv6's for a flow that is translated.
@@ -9,20 +9,20 @@ use crate::{
     flow::{Direction, FlowKey, FlowRef, Table, TcpFlagsSeen, TcpState},
     packet::{Tcp, TcpFlags},
     pipeline::ingress::l4::L4Packet,
-    platform::Platform,
-    verdict::{Exit, StageResult},
+    platform::PlatformFor,
+    subprogram::{Exit, StageResult},
 };
 
 /// The established flow that the segment belongs to.
 ///
 /// A SYN on a flow that is over is the start of another one: the old flow is removed.
 #[inline(always)]
-pub(crate) fn lookup_established<A: Family, T: Family, E: Platform>(
+pub(crate) fn lookup_established<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
     packet: &L4Packet<A>,
     key: &FlowKey<T>,
 ) -> StageResult<Option<FlowRef<T>>> {
-    let Some(flow) = T::lookup_flow(env, Table::Established, key) else {
+    let Some(flow) = env.lookup_flow(Table::Established, key) else {
         return Ok(None);
     };
     // Before anything is noted: what the segment says counts no more.
@@ -67,7 +67,7 @@ pub(crate) fn update_tcp_state<F: Family>(flow: &FlowRef<F>, tcp: Tcp) {
 /// opened. Others don't change the flow, and are not carried (RFC 5961, section 3; RFC 7857, section
 /// 2.2).
 #[inline(always)]
-fn is_rst_in_window<F: Family, E: Platform>(
+fn is_rst_in_window<F: Family, E: PlatformFor<F>>(
     env: &E,
     tcp: Tcp,
     key: &FlowKey<F>,
@@ -81,7 +81,7 @@ fn is_rst_in_window<F: Family, E: Platform>(
 /// approval that it was opened under was withdrawn, or its backend was removed or failed its health
 /// check.
 #[inline(always)]
-pub(crate) fn end_reason<F: Family, E: Platform>(
+pub(crate) fn end_reason<F: Family, E: PlatformFor<F>>(
     env: &E,
     key: &FlowKey<F>,
     flow: &FlowRef<F>,
@@ -116,10 +116,10 @@ pub(crate) fn end_reason<F: Family, E: Platform>(
     is_backend_removed.then_some(DropReason::BackendRemoved)
 }
 
-/// Refuses a segment of a flow that has [ended], or, if the segment could open a flow, removes the old
+/// Refuses a segment of a flow that has ended (see [`end_reason`]), or, if the segment could open a flow, removes the old
 /// one, so that admission decides.
 #[inline(always)]
-pub(crate) fn reject_or_reopen<A: Family, T: Family, E: Platform>(
+pub(crate) fn reject_or_reopen<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
     packet: &L4Packet<A>,
     key: &FlowKey<T>,
@@ -137,14 +137,13 @@ pub(crate) fn reject_or_reopen<A: Family, T: Family, E: Platform>(
 /// The entry of the other direction, if it is this one's. Not within its callers: an eBPF stack is
 /// small, and a key is large.
 #[inline(never)]
-pub(crate) fn lookup_reverse<F: Family, E: Platform>(
+pub(crate) fn lookup_reverse<F: Family, E: PlatformFor<F>>(
     env: &E,
     key: &FlowKey<F>,
     flow: &FlowRef<F>,
     table: Table,
 ) -> Option<FlowRef<F>> {
-    let reverse = F::lookup_flow(
-        env,
+    let reverse = env.lookup_flow(
         table,
         &flow.entry().reverse_key(key.network_proto.protocol()),
     )?;
@@ -153,7 +152,7 @@ pub(crate) fn lookup_reverse<F: Family, E: Platform>(
 
 /// Removes both entries of a flow, found under `key`. Likewise.
 #[inline(never)]
-pub(crate) fn remove_flow<F: Family, E: Platform>(
+pub(crate) fn remove_flow<F: Family, E: PlatformFor<F>>(
     env: &mut E,
     key: &FlowKey<F>,
     flow: &FlowRef<F>,
@@ -161,15 +160,15 @@ pub(crate) fn remove_flow<F: Family, E: Platform>(
 ) {
     let connection_slot = flow.entry().connection_slot;
     let reverse_key = flow.entry().reverse_key(key.network_proto.protocol());
-    F::remove_flow(env, table, key);
-    F::remove_flow(env, table, &reverse_key);
+    env.remove_flow(table, key);
+    env.remove_flow(table, &reverse_key);
     crate::pipeline::rate_limit::flow_closed(env, connection_slot);
 }
 
 /// Whether both directions of a TCP flow have ended. Only a consumer opens flows, so only its SYN
 /// can start another.
 #[inline(always)]
-fn is_closed<F: Family, E: Platform>(env: &E, key: &FlowKey<F>, flow: &FlowRef<F>) -> bool {
+fn is_closed<F: Family, E: PlatformFor<F>>(env: &E, key: &FlowKey<F>, flow: &FlowRef<F>) -> bool {
     if flow.entry().direction() != Direction::ToService {
         return false;
     }

@@ -1,33 +1,32 @@
-//! Stage 4, for flows that are being opened. They lie in a table that evicts the least recently
-//! used, so a flood of first packets makes room among its own kind only; a flow moves to the table
-//! that never evicts when both sides have shown that they mean it:
-//! for TCP the consumer's acknowledgement of the backend's very SYN, for UDP a datagram of the
-//! consumer's after an answer.
+//! Half-open flows. They lie in a table that evicts the least recently used entry, so a flood of first packets
+//! evicts half-open flows only. A flow moves to the table of established flows, which never evicts, when both sides
+//! have confirmed it: for TCP by the consumer's acknowledgement of the backend's SYN, for UDP by a datagram of the
+//! consumer after a reply.
 
 use crate::{
     byte_order::Be32,
     family::Family,
-    flow::{Direction, Flow, FlowKey, FlowRef, Table, TcpFlagsSeen},
+    flow::{Direction, Flow, FlowKey, FlowRef, FlowTables, InsertError, Table, TcpFlagsSeen},
     maps::Statistic,
     packet::TcpFlags,
     pipeline::{
         conntrack::established::{end_reason, lookup_reverse, reject_or_reopen, update_tcp_state},
         ingress::l4::{L4Header, L4Packet},
     },
-    platform::{InsertError, Platform},
-    verdict::StageResult,
+    platform::{Platform, PlatformFor},
+    subprogram::StageResult,
 };
 
 /// The flow being opened that the segment belongs to, moved on by it. `fresh`: the segment has just
 /// opened it, and has been noted.
 #[inline(always)]
-pub(crate) fn lookup_half_open<A: Family, T: Family, E: Platform>(
+pub(crate) fn lookup_half_open<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
     packet: &L4Packet<A>,
     key: &FlowKey<T>,
     just_opened: bool,
 ) -> StageResult<Option<FlowRef<T>>> {
-    let Some(flow) = T::lookup_flow(env, Table::HalfOpen, key) else {
+    let Some(flow) = env.lookup_flow(Table::HalfOpen, key) else {
         return Ok(None);
     };
     if let Some(reason) = end_reason(env, key, &flow, Table::HalfOpen) {
@@ -42,7 +41,7 @@ pub(crate) fn lookup_half_open<A: Family, T: Family, E: Platform>(
     }
     // One half of the pair may have been evicted, and its port given to another flow.
     let Some(reverse) = lookup_reverse(env, key, &flow, Table::HalfOpen) else {
-        T::remove_flow(env, Table::HalfOpen, key);
+        env.remove_flow(Table::HalfOpen, key);
         return Ok(None);
     };
     let is_confirmed = match packet.l4_header(env) {
@@ -86,7 +85,7 @@ fn on_backend_reply<A: Family, T: Family, E: Platform>(
 /// Moves both entries to the table of established flows, and returns the consumer's there. With
 /// that table full, or the key taken meanwhile, the flow goes on where it is.
 #[inline(never)]
-fn establish<F: Family, E: Platform>(
+fn establish<F: Family, E: PlatformFor<F>>(
     env: &mut E,
     key: &FlowKey<F>,
     flow: FlowRef<F>,
@@ -94,7 +93,7 @@ fn establish<F: Family, E: Platform>(
 ) -> FlowRef<F> {
     let reverse_key = &flow.entry().reverse_key(key.network_proto.protocol());
     // Not on the stack: eBPF's is small.
-    let Some(scratch) = F::flow_scratch(env) else {
+    let Some(scratch) = FlowTables::<F>::flow_scratch(env) else {
         return flow;
     };
     // SAFETY: the memory is this packet's alone until the verdict, and any bytes are an entry.
@@ -107,24 +106,24 @@ fn establish<F: Family, E: Platform>(
         return flow;
     }
     if insert_established(env, key, flow.entry()).is_err() {
-        F::remove_flow(env, Table::Established, reverse_key);
+        env.remove_flow(Table::Established, reverse_key);
         return flow;
     }
-    let Some(established) = F::lookup_flow(env, Table::Established, key) else {
+    let Some(established) = env.lookup_flow(Table::Established, key) else {
         return flow;
     };
-    F::remove_flow(env, Table::HalfOpen, key);
-    F::remove_flow(env, Table::HalfOpen, reverse_key);
+    env.remove_flow(Table::HalfOpen, key);
+    env.remove_flow(Table::HalfOpen, reverse_key);
     established
 }
 
 #[inline(always)]
-fn insert_established<F: Family, E: Platform>(
+fn insert_established<F: Family, E: PlatformFor<F>>(
     env: &mut E,
     key: &FlowKey<F>,
     flow: &Flow<F>,
 ) -> Result<(), InsertError> {
-    let result = F::insert_flow(env, Table::Established, key, flow);
+    let result = env.insert_flow(Table::Established, key, flow);
     if result == Err(InsertError::Full) {
         env.count(Statistic::EstablishedTableFull);
     }

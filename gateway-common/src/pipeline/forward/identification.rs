@@ -21,7 +21,7 @@ use crate::{
         fragment::{self, MAX_FRAGMENT_DELAY},
         l4::L4Packet,
     },
-    platform::Platform,
+    platform::{Platform, PlatformFor},
 };
 
 /// Identifications of IPv4 fragments: the lower three quarters.
@@ -59,7 +59,7 @@ const MAX_ATTEMPTS: u32 = 16;
 const HASH_DOMAIN: u64 = 0x6964 << 48;
 
 /// Identification that a packet leaves with, and the hash of the addresses that it is unique for. One
-/// word: see [`Turn`](crate::Turn).
+/// word: see [`Exit`](crate::Exit).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identification(u64);
 
@@ -113,7 +113,7 @@ impl Identification {
 /// Returns the identification that a segment leaves with which is a fragment, or which a router may
 /// fragment. A function of its own for its stack.
 #[inline(never)]
-pub(crate) fn for_packet<A: Family, T: Family, E: Platform>(
+pub(crate) fn for_packet<A: Family, T: Family, E: PlatformFor<A>>(
     env: &E,
     packet: &L4Packet<A>,
     entry: &Flow<T>,
@@ -183,10 +183,10 @@ fn number_to_id(space: IdentificationSpace, number: u64, hash: u64) -> u32 {
     }
 }
 
-/// Result of [`allocate`] when no number is free.
+/// Result of [`allocate_identification`] when no number is free.
 pub const NO_FREE_IDENTIFICATION: u64 = u64::MAX;
 
-/// Allocates the next number of a bucket, or returns [`NONE_FREE`]. Where other CPUs are in the way all
+/// Allocates the next number of a bucket, or returns [`NO_FREE_IDENTIFICATION`]. Where other CPUs are in the way all
 /// the time, a whole packet gets a number that another packet has too.
 #[inline(always)]
 pub fn allocate_identification<E: Platform>(
@@ -207,7 +207,7 @@ pub fn allocate_identification<E: Platform>(
     }
 }
 
-/// Allocates the next of the numbers below [`FRAGMENT_IDS`], unless each of them may be in use.
+/// Allocates the next of the numbers below [`FRAGMENT_ID_COUNT`], unless each of them may be in use.
 #[inline(always)]
 fn allocate_fragment_v4<E: Platform>(env: &E, state: NonNull<u64>) -> u64 {
     let now = env.now_nanoseconds() >> COST_SHIFT;
@@ -255,7 +255,7 @@ fn try_replace<E: Platform>(env: &E, number: NonNull<u64>, current: u64, new: u6
     unsafe { env.compare_exchange(number, current, new) == current }
 }
 
-/// Defines the function that returns a pointer to a field of [`Identifications`].
+/// Defines the function that returns a pointer to a field of [`IdentificationState`].
 macro_rules! counter_pointer {
     ($name:ident) => {
         #[inline(always)]

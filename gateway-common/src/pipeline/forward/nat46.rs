@@ -1,4 +1,4 @@
-//! Stage 8 between the families: an IPv4 header becomes an IPv6 one, or the reverse (RFC 7915). What
+//! NAT46 and NAT64: an IPv4 header becomes an IPv6 one, or the reverse (RFC 7915). What
 //! the transport's checksum covers changes by the flow's delta, as within a family: the pseudo
 //! headers differ in their addresses only.
 
@@ -19,7 +19,7 @@ use crate::{
         },
     },
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// Rewrites the segment by its flow, into the other family.

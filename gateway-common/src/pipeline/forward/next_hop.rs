@@ -1,4 +1,4 @@
-//! Stage 8a: where a flow's packets go next. To the service: to the backend's next hop, as the
+//! Where a flow's packets go next. To the service: to the backend's next hop, as the
 //! agent knows it now. To the consumer: back to where the flow came from, so no route into a
 //! consumer's network is needed, and routed clients are answered like local ones.
 
@@ -9,7 +9,7 @@ use crate::{
     maps::Egress,
     packet::PackedMac,
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// The station a packet is sent to, and the way there.
@@ -21,13 +21,17 @@ pub(crate) struct NextHop {
     pub(crate) mac: PackedMac,
 }
 
-/// Returns the next hop of a flow that has not [ended](super::established::ended).
+/// Cause of a flow that has no next hop.
+enum NoNextHop {
+    /// The backend left its slot after the flow was checked.
+    BackendRemoved,
+    /// The backend's MAC address or egress is unknown.
+    Unreachable,
+}
+
+/// Returns the next hop of a flow that has not [ended](crate::pipeline::conntrack::established::end_reason).
 #[inline(always)]
-pub(crate) fn lookup_next_hop<F: Family, E: Platform>(
-    env: &E,
-    flow: &FlowRef<F>,
-) -> StageResult<NextHop> {
-    let entry = flow.entry();
+fn find_next_hop<F: Family, E: Platform>(env: &E, entry: &Flow<F>) -> Result<NextHop, NoNextHop> {
     if entry.direction() == Direction::ToConsumer {
         return Ok(consumer_next_hop(entry));
     }
@@ -35,42 +39,43 @@ pub(crate) fn lookup_next_hop<F: Family, E: Platform>(
     match env.backend(slot) {
         Some(backend) if backend.generation == generation => {
             if backend.reachable == 0 {
-                return Err(Exit::drop(DropReason::NoBackend, entry.connection_slot));
+                return Err(NoNextHop::Unreachable);
             }
             Ok(NextHop {
                 egress_slot: backend.egress_slot,
                 mac: backend.mac,
             })
         }
-        // The backend left after the flow was checked.
-        _ => Err(Exit::reject(
-            DropReason::BackendRemoved,
-            entry.connection_slot,
-        )),
+        _ => Err(NoNextHop::BackendRemoved),
     }
 }
 
-/// Returns the next hop of a flow that has not ended, for what is not a segment of it but concerns it.
+/// Returns the next hop of a packet of a flow that has not ended.
+#[inline(always)]
+pub(crate) fn lookup_next_hop<F: Family, E: Platform>(
+    env: &E,
+    flow: &FlowRef<F>,
+) -> StageResult<NextHop> {
+    let entry = flow.entry();
+    find_next_hop(env, entry).map_err(|error| match error {
+        NoNextHop::BackendRemoved => {
+            Exit::reject(DropReason::BackendRemoved, entry.connection_slot)
+        }
+        NoNextHop::Unreachable => Exit::drop(DropReason::NoBackend, entry.connection_slot),
+    })
+}
+
+/// Returns the next hop of an ICMP error about a packet of a flow that has not ended.
 #[inline(always)]
 pub(crate) fn reachable_next_hop<F: Family, E: Platform>(
     env: &E,
     flow: &FlowRef<F>,
 ) -> Option<NextHop> {
-    let entry = flow.entry();
-    if entry.direction() == Direction::ToConsumer {
-        return Some(consumer_next_hop(entry));
-    }
-    let (slot, generation) = entry.backend();
-    env.backend(slot)
-        .filter(|backend| backend.generation == generation && backend.reachable != 0)
-        .map(|backend| NextHop {
-            egress_slot: backend.egress_slot,
-            mac: backend.mac,
-        })
+    find_next_hop(env, flow.entry()).ok()
 }
 
-/// Returns the next hop of an established flow; none if its backend has left or can't be reached. A
-/// backend that has left is not heard any more either.
+/// Returns the next hop of an established flow, or nothing if its backend was removed or is unreachable. A reply
+/// of a removed backend has no next hop either.
 #[inline(always)]
 pub(crate) fn established_next_hop<F: Family, E: Platform>(
     env: &E,

@@ -1,4 +1,4 @@
-//! Stage 8: addresses, ports, TTL, checksums and MAC addresses are rewritten. The checksums are
+//! Addresses, ports, TTL, checksums and MAC addresses are rewritten. The checksums are
 //! updated by RFC 1624 with the deltas that lie in the flow entry.
 //!
 //! A local sender behind a veth leaves TCP's and UDP's checksum to the hardware that it believes is
@@ -18,7 +18,7 @@ use crate::{
         ingress::l4::{L4Header, L4Packet},
     },
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// Rewrites the segment by its flow, within its family.

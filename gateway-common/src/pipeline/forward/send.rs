@@ -1,4 +1,4 @@
-//! Stage 9: the packet leaves, if the way out is there and the packet fits it. Whatever the kernel
+//! The packet leaves, if the way out is there and the packet fits it. Whatever the kernel
 //! would drop behind our back (an interface that is gone, a frame over the MTU) is dropped here,
 //! with a reason, and its sender is told where that helps.
 
@@ -20,13 +20,13 @@ use crate::{
         ingress::{fragment, l4::L4Packet},
         rate_limit,
     },
-    platform::Platform,
-    verdict::{Exit, StageResult},
+    platform::PlatformFor,
+    subprogram::{Exit, StageResult},
 };
 
 /// Rewrites the segment by its flow and sends it on.
 #[inline(always)]
-pub(crate) fn send_packet<A: Family, T: Family, E: Platform>(
+pub(crate) fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &L4Packet<A>,
@@ -62,14 +62,15 @@ pub(crate) fn send_packet<A: Family, T: Family, E: Platform>(
     flow.touch(env.now());
     env.count_forwarded(connection_slot, entry.direction(), packet.length);
     if packet.fragment.is_first_fragment() {
-        fragment::record_first_fragment(env, packet, identification);
+        let (id, address_hash) = (identification.id(), identification.address_hash());
+        fragment::record_first_fragment(env, packet, id, address_hash);
     }
     Ok(Exit::redirect(next_hop.egress_slot))
 }
 
 /// Returns the identification that the segment leaves with. Nearly all packets keep theirs.
 #[inline(always)]
-fn select_identification<A: Family, T: Family, E: Platform>(
+fn select_identification<A: Family, T: Family, E: PlatformFor<A>>(
     env: &E,
     packet: &L4Packet<A>,
     flow: &FlowRef<T>,

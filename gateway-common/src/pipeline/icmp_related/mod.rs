@@ -35,8 +35,8 @@ use crate::{
         rate_limit,
         reject::icmp_error::icmp_checksum,
     },
-    platform::Platform,
-    verdict::{Exit, StageResult},
+    platform::{Platform, PlatformFor},
+    subprogram::{Exit, StageResult},
 };
 
 /// A flow, and the way that its packets take.
@@ -49,7 +49,7 @@ struct FlowMatch<T: Family> {
 
 /// Sends an error on to who sent the packet in it.
 #[inline(always)]
-fn forward_error<A: Family, E: Platform>(
+fn forward_error<A: Family, E: PlatformFor<A>>(
     env: &mut E,
     attachment: &Attachment,
     message: &IcmpMessage<A>,
@@ -92,14 +92,14 @@ fn forward_error<A: Family, E: Platform>(
 
 /// The flow, in either table, with the way that its packets take now.
 #[inline(always)]
-fn lookup_flow<T: Family, E: Platform>(
+fn lookup_flow<T: Family, E: PlatformFor<T>>(
     env: &mut E,
     key: &FlowKey<T>,
     length: u16,
 ) -> StageResult<Option<FlowMatch<T>>> {
-    let (flow, table) = match T::lookup_flow(env, Table::Established, key) {
+    let (flow, table) = match env.lookup_flow(Table::Established, key) {
         Some(flow) => (flow, Table::Established),
-        None => match T::lookup_flow(env, Table::HalfOpen, key) {
+        None => match env.lookup_flow(Table::HalfOpen, key) {
             Some(flow) => (flow, Table::HalfOpen),
             None => return Ok(None),
         },
@@ -280,7 +280,7 @@ fn finish_error<F: Family, T: Family, E: Platform>(
 
 /// An ICMP error goes to the sender of the packet in it.
 #[inline(always)]
-pub(crate) fn relay_icmp_error<A: Family, E: Platform>(
+pub(crate) fn relay_icmp_error<A: Family, E: PlatformFor<A>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &IpPacket<A>,

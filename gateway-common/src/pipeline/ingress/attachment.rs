@@ -1,9 +1,9 @@
-//! Stage 1: the network a packet belongs to is told by where it came in, never by its addresses.
+//! The network a packet belongs to is told by where it came in, never by its addresses.
 
 use crate::{
     maps::Attachment,
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// The attachment of the ingress interface. Packets of other interfaces are the host's.

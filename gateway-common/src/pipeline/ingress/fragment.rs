@@ -5,20 +5,12 @@
 use crate::{
     drop_reason::DropReason,
     family::{Family, Header as _},
-    flow::CoarseTime,
-    maps::{Attachment, DatagramKey, FragmentRecord},
-    packet::{Ethernet, PortPair, Tcp, protocol},
-    pipeline::{
-        forward::identification::Identification,
-        ingress::{
-            ip_packet::IpPacket,
-            l4::L4Packet,
-            local_address::{lookup_local_address, not_local},
-            parse::drop_packet,
-        },
-    },
-    platform::Platform,
-    verdict::{Exit, StageResult},
+    flow::{CoarseTime, DatagramKey, FragmentRecord},
+    maps::Attachment,
+    packet::{PortPair, Tcp, protocol},
+    pipeline::ingress::{ip_packet::IpPacket, l4::L4Packet, parse::drop_packet},
+    platform::PlatformFor,
+    subprogram::StageResult,
 };
 
 /// Time after the first fragment in which later ones are forwarded, in ticks: 32 seconds. Identifications are not
@@ -47,43 +39,53 @@ fn check_later_fragment<F: Family>(packet: &IpPacket<F>) -> Result<(), DropReaso
     Ok(())
 }
 
-/// The ports of the fragment's datagram; a fragment of an echo request is answered here.
+/// Returns the ports of a later fragment's datagram.
 #[inline(always)]
-pub(crate) fn lookup_ports<F: Family, E: Platform>(
+pub(crate) fn lookup_ports<F: Family, E: PlatformFor<F>>(
     env: &E,
     attachment: &Attachment,
     packet: &IpPacket<F>,
 ) -> StageResult<PortPair> {
+    let record = lookup_datagram(env, attachment, packet)?;
+    Ok(PortPair::new(record.source, record.destination))
+}
+
+/// Returns the record of a later fragment's datagram.
+#[inline(always)]
+pub(crate) fn lookup_datagram<F: Family, E: PlatformFor<F>>(
+    env: &E,
+    attachment: &Attachment,
+    packet: &IpPacket<F>,
+) -> StageResult<FragmentRecord> {
     if let Err(reason) = check_later_fragment(packet) {
         return Err(drop_packet(env, attachment, packet, reason));
     }
     let header = packet.header(env)?;
-    let (source, destination) = (header.source(), header.destination());
     let key = DatagramKey::<F> {
         network: attachment.network,
-        source,
-        destination,
+        source: header.source(),
+        destination: header.destination(),
         id: packet.fragment.id.raw(),
         protocol: u32::from(packet.protocol),
     };
-    let Some(record) = lookup_record(env, &key) else {
-        return Err(drop_packet(
+    match lookup_record(env, &key) {
+        Some(record) => Ok(record),
+        None => Err(drop_packet(
             env,
             attachment,
             packet,
             DropReason::FragmentOrphan,
-        ));
-    };
-    if packet.protocol == F::ICMP {
-        return Err(reply_echo_fragment(env, attachment, packet)?);
+        )),
     }
-    Ok(PortPair::new(record.source, record.destination))
 }
 
 /// Returns the record of a datagram whose first fragment came not too long ago.
 #[inline(always)]
-fn lookup_record<F: Family, E: Platform>(env: &E, key: &DatagramKey<F>) -> Option<FragmentRecord> {
-    F::fragment_record(env, key)
+fn lookup_record<F: Family, E: PlatformFor<F>>(
+    env: &E,
+    key: &DatagramKey<F>,
+) -> Option<FragmentRecord> {
+    env.fragment_record(key)
         .filter(|record| env.now().since(CoarseTime(record.first_seen)) <= MAX_FRAGMENT_DELAY)
 }
 
@@ -101,48 +103,28 @@ fn datagram_key<F: Family>(packet: &L4Packet<F>) -> DatagramKey<F> {
 
 /// Returns the record of a fragment's datagram.
 #[inline(always)]
-pub(crate) fn lookup_packet_record<F: Family, E: Platform>(
+pub(crate) fn lookup_packet_record<F: Family, E: PlatformFor<F>>(
     env: &E,
     packet: &L4Packet<F>,
 ) -> Option<FragmentRecord> {
     lookup_record(env, &datagram_key(packet))
 }
 
-/// Records a first fragment that was forwarded, for those that follow. A function of its own for its
-/// stack.
+/// Records a first fragment that was forwarded, for the later fragments. `id` and `address_hash`: of the
+/// identification that it left with. A function of its own for its stack.
 #[inline(never)]
-pub(crate) fn record_first_fragment<F: Family, E: Platform>(
+pub(crate) fn record_first_fragment<F: Family, E: PlatformFor<F>>(
     env: &mut E,
     packet: &L4Packet<F>,
-    identification: Identification,
+    id: u32,
+    address_hash: u32,
 ) {
     let record = FragmentRecord {
         source: packet.key.ports.source(),
         destination: packet.key.ports.destination(),
         first_seen: env.now().0,
-        id: identification.id(),
-        address_hash: identification.address_hash(),
+        id,
+        address_hash,
     };
-    F::record_fragment(env, &datagram_key(packet), &record);
-}
-
-/// The rest of an echo request goes back as the rest of the answer.
-#[inline(always)]
-fn reply_echo_fragment<F: Family, E: Platform>(
-    env: &E,
-    attachment: &Attachment,
-    packet: &IpPacket<F>,
-) -> StageResult<Exit> {
-    let header = packet.header(env)?;
-    let (source, destination) = (header.source(), header.destination());
-    let local_address = lookup_local_address::<F, E>(env, attachment.network, destination);
-    match (local_address, Ethernet::at(env, 0)) {
-        (Some(_), Some(ethernet)) => {
-            header.set_addresses(destination, source);
-            header.reset_hop_limit();
-            ethernet.swap_macs(attachment.mac.mac());
-            Ok(Exit::REPLY)
-        }
-        _ => Ok(not_local(attachment, DropReason::NoSuchEndpoint)),
-    }
+    env.record_fragment(&datagram_key(packet), &record);
 }

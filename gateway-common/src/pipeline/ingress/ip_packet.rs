@@ -7,7 +7,7 @@ use crate::{
     maps::NO_CONNECTION,
     packet::Ethernet,
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 use core::marker::PhantomData;
 

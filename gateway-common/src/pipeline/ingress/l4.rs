@@ -1,4 +1,4 @@
-//! Stage 2, continued: the transport header, bounds-checked once.
+//! The transport header, bounds-checked once.
 
 use core::marker::PhantomData;
 
@@ -14,7 +14,7 @@ use crate::{
         parse::drop_packet,
     },
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// An ICMP message with its headers.
@@ -76,7 +76,7 @@ pub(crate) enum L4Header {
 }
 
 impl<F: Family> L4Packet<F> {
-    /// Puts it together; the ports are those that [`ports`] or a first fragment gave.
+    /// Puts it together; the ports are those that [`parse_ports`] or a first fragment gave.
     #[inline(always)]
     pub(crate) fn new<E: Platform>(
         env: &E,

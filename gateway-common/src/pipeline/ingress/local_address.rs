@@ -5,7 +5,7 @@ use crate::{
     family::{Family, Header as _},
     maps::{AddressKey, Attachment, LocalAddress, NO_CONNECTION},
     platform::Platform,
-    verdict::Exit,
+    subprogram::Exit,
 };
 
 /// What an address is of ours. One that is only tentative is none yet (RFC 4862, section 5.4; RFC

@@ -11,13 +11,13 @@ use crate::{
     family::Family,
     maps::Attachment,
     pipeline::ingress::{ip_packet::IpPacket, l4::L4Packet},
-    platform::Platform,
-    verdict::StageResult,
+    platform::PlatformFor,
+    subprogram::StageResult,
 };
 
 /// The segment in the packet, of which a later fragment has only the end.
 #[inline(always)]
-pub(crate) fn parse_l4_packet<A: Family, E: Platform>(
+pub(crate) fn parse_l4_packet<A: Family, E: PlatformFor<A>>(
     env: &E,
     attachment: &Attachment,
     packet: &IpPacket<A>,

@@ -1,4 +1,4 @@
-//! Stage 2: what kind of packet it is. Network headers are bounds-checked here, once.
+//! What kind of packet it is. Network headers are bounds-checked here, once.
 //!
 //! Guarantees to the stages behind it: the frame was sent to our own hardware address (ARP: or to
 //! all; neighbour discovery: or to a group), an IPv4 header has no options, the lengths cover the
@@ -18,7 +18,7 @@ use crate::{
         local_address::{drop_for_destination, not_local},
     },
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// Extension headers that are walked at the most.

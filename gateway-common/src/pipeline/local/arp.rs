@@ -1,6 +1,5 @@
-//! Stage 3: an address of ours behaves as a network card does. ARP is answered (RFC 826; probes
-//! too, which defends the address as RFC 5227 wants it), and so are echo requests (RFC 1122,
-//! section 3.2.2.6; RFC 4443, section 4.2). Neighbour discovery is in [`super::neighbour`].
+//! ARP requests for local addresses are answered (RFC 826). Probes are answered too, which defends the address
+//! (RFC 5227).
 
 use crate::{
     byte_order::Be32,
@@ -13,7 +12,7 @@ use crate::{
         local::conflict::detect_conflict,
     },
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// Answers a request for an address of ours.
@@ -32,7 +31,7 @@ pub(crate) fn reply_arp<E: Platform>(
     let claimed_address = V4::to_mapped(if is_probe { target } else { sender });
     detect_conflict(env, attachment, arp.sender_mac(), claimed_address, is_probe)?;
     if arp.operation() == Arp::REPLY && attachment.flags & Attachment::PASS_ARP_ND != 0 {
-        return Err(Exit::PASS);
+        return Ok(Exit::PASS);
     }
     if arp.operation() != Arp::REQUEST {
         return Err(unknown_target);

@@ -6,7 +6,7 @@ use crate::{
     maps::{AddressKey, Attachment, LocalAddress},
     packet::Mac,
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// Notes a station that says that an address of ours is its own. One that only asks whether it may

@@ -4,19 +4,22 @@ use crate::{
     checksum::{self, Sum},
     drop_reason::DropReason,
     family::{Family, Header as _},
-    maps::{Attachment, DatagramKey, FragmentRecord},
+    flow::{DatagramKey, FragmentRecord},
+    maps::Attachment,
     packet::{Ethernet, Icmp, protocol},
     pipeline::ingress::{
+        fragment::lookup_datagram,
+        ip_packet::IpPacket,
         l4::IcmpMessage,
         local_address::{lookup_local_address, not_local},
     },
-    platform::Platform,
-    verdict::{Exit, StageResult},
+    platform::PlatformFor,
+    subprogram::{Exit, StageResult},
 };
 
 /// Answers an echo request to an address of ours.
 #[inline(always)]
-pub(crate) fn reply_echo<F: Family, E: Platform>(
+pub(crate) fn reply_echo<F: Family, E: PlatformFor<F>>(
     env: &mut E,
     attachment: &Attachment,
     message: &IcmpMessage<F>,
@@ -60,7 +63,29 @@ pub(crate) fn reply_echo<F: Family, E: Platform>(
             first_seen: env.now().0,
             ..FragmentRecord::default()
         };
-        F::record_fragment(env, &key, &record);
+        env.record_fragment(&key, &record);
     }
     Ok(Exit::REPLY)
+}
+
+/// Replies to a later fragment of an echo request with the same fragment of the reply.
+#[inline(always)]
+pub(crate) fn reply_echo_fragment<F: Family, E: PlatformFor<F>>(
+    env: &E,
+    attachment: &Attachment,
+    packet: &IpPacket<F>,
+) -> StageResult<Exit> {
+    lookup_datagram(env, attachment, packet)?;
+    let header = packet.header(env)?;
+    let (source, destination) = (header.source(), header.destination());
+    let local_address = lookup_local_address::<F, E>(env, attachment.network, destination);
+    match (local_address, Ethernet::at(env, 0)) {
+        (Some(_), Some(ethernet)) => {
+            header.set_addresses(destination, source);
+            header.reset_hop_limit();
+            ethernet.swap_macs(attachment.mac.mac());
+            Ok(Exit::REPLY)
+        }
+        _ => Err(not_local(attachment, DropReason::NoSuchEndpoint)),
+    }
 }

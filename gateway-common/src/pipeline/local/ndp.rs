@@ -1,4 +1,4 @@
-//! Stage 3, neighbour discovery: solicitations for an address of ours are answered, those of
+//! Solicitations for an address of ours are answered, those of
 //! duplicate address detection too (RFC 4861, section 7.2; RFC 4862, section 5.4). The address is
 //! never tentative here: it is the gateway's as long as it is configured.
 
@@ -17,7 +17,7 @@ use crate::{
         local::conflict::detect_conflict,
     },
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// The advertisement's length: the message, and an option with our hardware address.
@@ -73,7 +73,7 @@ pub(crate) fn process_message<E: Platform>(
         if ipv6.hop_limit() == NeighbourMessage::HOP_LIMIT {
             detect_conflict(env, attachment, source_mac, target, false)?;
         }
-        return Err(if attachment.flags & Attachment::PASS_ARP_ND != 0 {
+        return Ok(if attachment.flags & Attachment::PASS_ARP_ND != 0 {
             Exit::PASS
         } else {
             not_local(attachment, DropReason::UnknownNeighbourTarget)

@@ -1,18 +1,18 @@
-//! Stage 5: who may open a flow. Only a TCP SYN or a UDP datagram, from a possible source, to an
+//! Who may open a flow. Only a TCP SYN or a UDP datagram, from a possible source, to an
 //! endpoint whose connection is approved, and to a port that its resource offers.
 
 use crate::{
     byte_order::Be16,
     drop_reason::DropReason,
     family::Family,
-    maps::{Attachment, LocalAddress, Port, PortKey},
+    maps::{Attachment, LocalAddress, MapValueRef, Port, PortKey},
     packet::Ethernet,
     pipeline::ingress::{
         l4::L4Packet,
         local_address::{lookup_local_address, not_local},
     },
-    platform::{MapValueRef, Platform},
-    verdict::{Exit, StageResult},
+    platform::Platform,
+    subprogram::{Exit, StageResult},
 };
 
 /// An endpoint's permission for one new flow.
@@ -21,7 +21,45 @@ pub(crate) struct Admitted {
     pub(crate) port: MapValueRef<Port>,
 }
 
-/// Only a station can have sent it.
+/// The state of the endpoint that a packet is sent to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EndpointState {
+    /// The local address is not an endpoint's.
+    NotAnEndpoint,
+    /// The endpoint's connection is not approved.
+    Unapproved,
+    /// The endpoint's connection is approved.
+    Approved,
+}
+
+impl EndpointState {
+    /// Returns the state of the endpoint with this local address.
+    #[inline(always)]
+    pub(crate) const fn of(address: &LocalAddress) -> Self {
+        if address.kind != LocalAddress::ENDPOINT {
+            Self::NotAnEndpoint
+        } else if address.is_approved() {
+            Self::Approved
+        } else {
+            Self::Unapproved
+        }
+    }
+}
+
+/// Returns the local address that the packet is sent to.
+#[inline(always)]
+pub(crate) fn lookup_destination<F: Family, E: Platform>(
+    env: &E,
+    attachment: &Attachment,
+    packet: &L4Packet<F>,
+) -> StageResult<LocalAddress> {
+    match lookup_local_address::<F, E>(env, attachment.network, packet.key.destination) {
+        Some(address) => Ok(address),
+        None => Err(not_local(attachment, DropReason::NoSuchEndpoint)),
+    }
+}
+
+/// Drops a packet that no host can have sent.
 #[inline(always)]
 pub(crate) fn check_source<F: Family, E: Platform>(
     env: &E,
@@ -55,17 +93,14 @@ pub(crate) fn admit<F: Family, E: Platform>(
     attachment: &Attachment,
     packet: &L4Packet<F>,
 ) -> StageResult<Admitted> {
-    let local_address =
-        lookup_local_address::<F, E>(env, attachment.network, packet.key.destination);
-    let Some(address) = local_address else {
-        return Err(not_local(attachment, DropReason::NoSuchEndpoint));
-    };
+    let address = lookup_destination(env, attachment, packet)?;
     check_source(env, packet, address.connection_slot)?;
     let denied = |reason| Err(reject_or_drop(&address, reason));
-    if address.kind != LocalAddress::ENDPOINT || !packet.can_open_flow(env) {
+    let state = EndpointState::of(&address);
+    if state == EndpointState::NotAnEndpoint || !packet.can_open_flow(env) {
         return denied(DropReason::NoFlow);
     }
-    if !address.is_approved() {
+    if state == EndpointState::Unapproved {
         return denied(DropReason::ConnectionNotApproved);
     }
     let exact = PortKey {

@@ -4,7 +4,7 @@ use crate::{
     byte_order::{Be16, Be32},
     drop_reason::DropReason,
     family::Family,
-    flow::{Direction, Flow, FlowKey, Table, TcpFlagsSeen},
+    flow::{Direction, Flow, FlowKey, FlowTables, InsertError, StateWord, Table, TcpFlagsSeen},
     maps::{Attachment, MAX_ATTACHMENTS, MAX_BACKENDS},
     packet::{Ethernet, Mac, PortPair},
     pipeline::{
@@ -16,13 +16,13 @@ use crate::{
         },
         rate_limit,
     },
-    platform::{InsertError, Platform},
-    verdict::{Exit, StageResult},
+    platform::PlatformFor,
+    subprogram::{Exit, StageResult},
 };
 
 /// Inserts the flow's entries.
 #[inline(always)]
-pub(crate) fn insert_flow<A: Family, T: Family, E: Platform>(
+pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &L4Packet<A>,
@@ -34,10 +34,10 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: Platform>(
     let address = T::to_table_addr(selected.backend.address)
         .ok_or(Exit::drop(DropReason::ConfigRace, connection_slot))?;
     rate_limit::check_new_flow(env, connection_slot)?;
-    let now = env.now().0;
+    let now = env.now();
 
-    let scratch =
-        T::flow_scratch(env).ok_or(Exit::drop(DropReason::FlowTableFull, connection_slot))?;
+    let scratch = FlowTables::<T>::flow_scratch(env)
+        .ok_or(Exit::drop(DropReason::FlowTableFull, connection_slot))?;
     // SAFETY: the memory is this packet's alone until the verdict, and any bytes are an entry.
     let flow = unsafe { &mut *scratch.as_ptr() };
     flow.source = key.destination;
@@ -48,8 +48,8 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: Platform>(
     flow.generation = admitted.address.generation;
     flow.egress_slot = attachment_slot(attachment.slot);
     flow.set_consumer_mac(Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source));
-    flow.created_isn_or_generation = 0;
-    flow.last_seen = now;
+    flow.state_word = StateWord::NONE;
+    flow.last_seen = now.0;
     flow.last_ack = Be32::new(0);
     flow.window = Be16::new(0);
     flow.window_scale = 0;
@@ -71,7 +71,7 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: Platform>(
     flow.network = admitted.port.network;
     flow.egress_slot = attachment_slot(selected.backend.egress_slot);
     flow.set_backend(selected.slot, selected.backend.generation);
-    flow.created_isn_or_generation = now;
+    flow.state_word = StateWord::created_at(now);
     flow.direction = Direction::ToService as u8;
     flow.tcp_flags_seen = match packet.l4_header(env) {
         L4Header::Tcp(tcp) => TcpFlagsSeen::NONE.with_segment(tcp.flags()).0,
@@ -79,7 +79,7 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: Platform>(
     };
     flow.compute_checksum_deltas(key);
 
-    let inserted = T::insert_flow(env, Table::HalfOpen, key, flow);
+    let inserted = env.insert_flow(Table::HalfOpen, key, flow);
     if inserted.is_err() {
         // Another CPU opened the very same flow in this moment: the client's next packet uses it.
         release_source_port(env, flow, key.network_proto.protocol());
@@ -118,7 +118,7 @@ const fn backend_slot(slot: u32) -> u16 {
 
 /// Removes the reverse entry, and with it the reservation. A function of its own for its stack.
 #[inline(never)]
-fn release_source_port<T: Family, E: Platform>(env: &mut E, flow: &Flow<T>, protocol: u8) {
+fn release_source_port<T: Family, E: PlatformFor<T>>(env: &mut E, flow: &Flow<T>, protocol: u8) {
     let reverse = flow.reverse_key(protocol);
-    T::remove_flow(env, Table::HalfOpen, &reverse);
+    env.remove_flow(Table::HalfOpen, &reverse);
 }

@@ -5,15 +5,12 @@ use crate::{
     family::Family,
     maps::{Attachment, LocalAddress},
     pipeline::{
-        ingress::{
-            l4::L4Packet,
-            local_address::{lookup_local_address, not_local},
-        },
-        open::admission::{check_source, reject_or_drop},
+        ingress::l4::L4Packet,
+        open::admission::{EndpointState, check_source, lookup_destination, reject_or_drop},
         rate_limit,
     },
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// Turns away at once what is for none of our addresses, or for an endpoint that is not approved: a flood of
@@ -24,12 +21,8 @@ pub(crate) fn early_drop<F: Family, E: Platform>(
     attachment: &Attachment,
     packet: &L4Packet<F>,
 ) -> StageResult<()> {
-    let local_address =
-        lookup_local_address::<F, E>(env, attachment.network, packet.key.destination);
-    let Some(address) = local_address else {
-        return Err(not_local(attachment, DropReason::NoSuchEndpoint));
-    };
-    if address.kind != LocalAddress::ENDPOINT || address.is_approved() {
+    let address = lookup_destination(env, attachment, packet)?;
+    if EndpointState::of(&address) != EndpointState::Unapproved {
         return Ok(());
     }
     check_source(env, packet, address.connection_slot)?;

@@ -15,34 +15,37 @@ use crate::{
         ingress::{ip_packet::IpPacket, l4::L4Packet, parse_l4_packet},
         open::create::insert_flow,
     },
-    platform::Platform,
-    verdict::{Exit, StageResult},
+    platform::PlatformFor,
+    subprogram::{Exit, StageResult},
 };
 
 /// Whether the segment's flow has moved from one table to the other between the looks into them. It enters
 /// the one before it leaves the other, so a second look misses none.
 #[inline(always)]
-fn is_now_established<A: Family, E: Platform>(
+fn is_now_established<A: Family, E: PlatformFor<A>>(
     env: &E,
     attachment: &Attachment,
     l4_packet: &L4Packet<A>,
 ) -> bool {
-    A::lookup_flow(env, Table::Established, &l4_packet.key).is_some()
+    env.lookup_flow(Table::Established, &l4_packet.key)
+        .is_some()
         || (A::ICMP == protocol::ICMP
             && attachment.is_nat46()
-            && V6::lookup_flow(env, Table::Established, &l4_packet.key.to_mapped()).is_some())
+            && env
+                .lookup_flow(Table::Established, &l4_packet.key.to_mapped())
+                .is_some())
 }
 
 /// A packet that belongs to no flow opens one, and goes its way once more, or is refused.
 #[inline(always)]
-pub(crate) fn open_flow<A: Family, E: Platform>(
+pub(crate) fn open_flow<A: Family, E: PlatformFor<A>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &IpPacket<A>,
 ) -> StageResult<Exit> {
     let l4_packet = parse_l4_packet(env, attachment, packet)?;
     if is_now_established(env, attachment, &l4_packet) {
-        return Err(Exit::SLOW_PATH);
+        return Ok(Exit::SLOW_PATH);
     }
     let admitted = admission::admit(env, attachment, &l4_packet)?;
     let selected = select_backend::select_backend(env, attachment, &l4_packet, &admitted)?;
@@ -53,5 +56,5 @@ pub(crate) fn open_flow<A: Family, E: Platform>(
         let key = key.to_mapped();
         insert_flow::<A, V6, E>(env, attachment, &l4_packet, &key, &admitted, &selected)?;
     }
-    Err(Exit::REPROCESS)
+    Ok(Exit::REPROCESS)
 }

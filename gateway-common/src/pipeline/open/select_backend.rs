@@ -1,4 +1,4 @@
-//! Stage 6: the backend, by the Maglev table of the endpoint's resource. The table holds only
+//! The backend, by the Maglev table of the endpoint's resource. The table holds only
 //! backends that can take a flow, so one lookup decides.
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     maps::{Attachment, Backend, Port},
     pipeline::{ingress::l4::L4Packet, open::admission::Admitted},
     platform::Platform,
-    verdict::{Exit, StageResult},
+    subprogram::{Exit, StageResult},
 };
 
 /// The backend that a new flow goes to.

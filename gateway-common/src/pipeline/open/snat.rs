@@ -1,4 +1,4 @@
-//! Stage 7: the address and port in the provider's network from which the consumer appears.
+//! The address and port in the provider's network from which the consumer appears.
 //!
 //! The address is chosen by the client's address alone, so that one client appears as one address
 //! ("paired" pooling, RFC 4787 REQ-2), and the port by the client's address and port, so that one
@@ -10,8 +10,8 @@
 use crate::{
     byte_order::Be16,
     drop_reason::DropReason,
-    family::{Family, V4, V6},
-    flow::{FlowKey, NetworkProto, Table},
+    family::{Family, V4},
+    flow::{FlowKey, FlowTables, InsertError, NetworkProto, Table},
     hash,
     maps::{Attachment, NatAddress, Port},
     packet::{PortPair, protocol},
@@ -19,8 +19,8 @@ use crate::{
         ingress::l4::L4Packet,
         open::{admission::Admitted, select_backend::SelectedBackend},
     },
-    platform::{InsertError, LoopBody, Platform, Scratch},
-    verdict::{Exit, StageResult},
+    platform::{LoopBody, Platform, PlatformFor, Scratch},
+    subprogram::{Exit, StageResult},
 };
 
 /// The first port given out; those below are for services (RFC 6056, section 3.2).
@@ -51,9 +51,9 @@ pub(crate) struct SnatMapping<F: Family> {
 }
 
 /// Reserves a source by inserting the reverse entry, which has been built in the packet's own memory
-/// ([`Family::scratch`]) but for its deltas: they depend on the source.
+/// ([`FlowTables::flow_scratch`]) but for its deltas: they depend on the source.
 #[inline(always)]
-pub(crate) fn allocate_source<A: Family, T: Family, E: Platform>(
+pub(crate) fn allocate_source<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &L4Packet<A>,
@@ -125,13 +125,13 @@ struct PortAllocation<T: Family> {
     key: FlowKey<T>,
 }
 
-/// How a search ends: numbers, and not an enum, since they are kept in memory (see [`Turn`]).
+/// How a search ends: numbers, and not an enum, since they are kept in memory (see [`Exit`]).
 const EXHAUSTED: u32 = 0;
 const FOUND: u32 = 1;
 const TABLE_FULL: u32 = 2;
 const CONFIG_RACE: u32 = 3;
 
-impl<T: Family, E: Platform> LoopBody<E> for PortAllocation<T> {
+impl<T: Family, E: PlatformFor<T>> LoopBody<E> for PortAllocation<T> {
     #[inline(always)]
     fn iterate(&mut self, env: &mut E, attempt: u32) -> bool {
         let index = self.first_address + attempt / MAX_ATTEMPTS_PER_ADDRESS;
@@ -152,10 +152,10 @@ impl<T: Family, E: Platform> LoopBody<E> for PortAllocation<T> {
         let port = port as u16;
         self.key.ports = PortPair::new(self.key.ports.source(), Be16::new(port));
         // Most ports that are taken are those of established flows, and looking is cheap.
-        if T::lookup_flow(env, Table::Established, &self.key).is_some() {
+        if env.lookup_flow(Table::Established, &self.key).is_some() {
             return false;
         }
-        let Some(reverse) = T::flow_scratch(env) else {
+        let Some(reverse) = FlowTables::<T>::flow_scratch(env) else {
             self.outcome = TABLE_FULL;
             return true;
         };
@@ -163,7 +163,7 @@ impl<T: Family, E: Platform> LoopBody<E> for PortAllocation<T> {
         // it now.
         let reverse = unsafe { &mut *reverse.as_ptr() };
         reverse.compute_checksum_deltas(&self.key);
-        match T::insert_flow(env, Table::HalfOpen, &self.key, reverse) {
+        match env.insert_flow(Table::HalfOpen, &self.key, reverse) {
             Ok(()) => {}
             Err(InsertError::Exists) => return false,
             Err(InsertError::Full) => {
@@ -173,13 +173,13 @@ impl<T: Family, E: Platform> LoopBody<E> for PortAllocation<T> {
         }
         // Established flows enter the other table before they leave this one, so looking there
         // once more misses none.
-        if T::lookup_flow(env, Table::Established, &self.key).is_none()
+        if env.lookup_flow(Table::Established, &self.key).is_none()
             && (self.is_pool_shared == 0 || is_free_in_other_family(env, &self.key))
         {
             self.outcome = FOUND;
             return true;
         }
-        T::remove_flow(env, Table::HalfOpen, &self.key);
+        env.remove_flow(Table::HalfOpen, &self.key);
         false
     }
 }
@@ -201,8 +201,8 @@ const fn address_range(port: &Port, selected: &SelectedBackend) -> (u32, u32) {
 fn is_free_in_other_family<T: Family, E: Platform>(env: &E, key: &FlowKey<T>) -> bool {
     if T::ICMP == protocol::ICMP {
         let key = key.to_mapped();
-        return V6::lookup_flow(env, Table::Established, &key).is_none()
-            && V6::lookup_flow(env, Table::HalfOpen, &key).is_none();
+        return env.lookup_flow(Table::Established, &key).is_none()
+            && env.lookup_flow(Table::HalfOpen, &key).is_none();
     }
     let (Some(source), Some(destination)) = (
         T::to_mapped(key.source).to_v4(),
@@ -216,8 +216,8 @@ fn is_free_in_other_family<T: Family, E: Platform>(env: &E, key: &FlowKey<T>) ->
         destination,
         ports: key.ports,
     };
-    V4::lookup_flow(env, Table::Established, &key).is_none()
-        && V4::lookup_flow(env, Table::HalfOpen, &key).is_none()
+    env.lookup_flow(Table::Established, &key).is_none()
+        && env.lookup_flow(Table::HalfOpen, &key).is_none()
 }
 
 /// The port on the backend that the segment is for.

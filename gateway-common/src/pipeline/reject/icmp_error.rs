@@ -4,7 +4,7 @@
 use crate::{
     byte_order::{Be16, Be32},
     checksum::Sum,
-    drop_reason::DropReason,
+    drop_reason::{Attribution, DropReason},
     family::{Family, Header as _, pseudo_header},
     maps::Statistic,
     packet::{Ethernet, Icmp, IcmpErrorType, Mac, protocol},
@@ -66,8 +66,7 @@ pub(crate) fn send_error<F: Family, E: Platform>(
     env: &mut E,
     packet: &L4Packet<F>,
     icmp_reason: IcmpReason,
-    reason: DropReason,
-    connection_slot: u32,
+    attribution: Attribution,
 ) -> Verdict {
     let key = &packet.key;
     let source_mac = Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source);
@@ -76,16 +75,19 @@ pub(crate) fn send_error<F: Family, E: Platform>(
     if packet.fragment.is_later_fragment()
         || source_mac.is_multicast()
         || F::is_martian(key.source, key.destination)
-        || !rate_limit::may_reject(env, connection_slot)
+        || !rate_limit::may_reject(env, attribution.connection_slot)
     {
-        return Verdict::Drop(reason, connection_slot);
+        return Verdict::Drop(attribution);
     }
     match emit_error(env, packet, icmp_reason) {
         Some(()) => {
             env.count(Statistic::IcmpErrorsSent);
-            Verdict::IcmpError(reason, connection_slot)
+            Verdict::IcmpError(attribution)
         }
-        None => Verdict::Drop(DropReason::BufferAdjustFailed, connection_slot),
+        None => Verdict::Drop(Attribution::new(
+            DropReason::BufferAdjustFailed,
+            attribution.connection_slot,
+        )),
     }
 }
 

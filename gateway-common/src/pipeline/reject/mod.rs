@@ -1,6 +1,6 @@
 //! What is not forwarded is answered, so that no peer waits for what will not come: a TCP segment
 //! with a reset, a datagram with an ICMP error, and what is too large or too old with the error that
-//! says so. Not too often: see [`super::limit`].
+//! says so. Not too often: see [`rate_limit`](crate::pipeline::rate_limit).
 //!
 //! A part apart: the packet is as it came in, and is read once more.
 
@@ -8,7 +8,7 @@ pub(crate) mod icmp_error;
 mod tcp_reset;
 
 use crate::{
-    drop_reason::DropReason,
+    drop_reason::{Attribution, DropReason},
     family::Family,
     maps::{Attachment, NO_CONNECTION},
     pipeline::{
@@ -19,44 +19,42 @@ use crate::{
         reject::icmp_error::IcmpReason,
     },
     platform::Platform,
-    verdict::{Exit, ExitKind, StageResult, Verdict},
+    subprogram::{Exit, ExitKind, StageResult},
+    verdict::Verdict,
 };
 
-/// What is told, and why.
+/// A packet's rejection.
 #[derive(Clone, Copy)]
 pub(crate) struct Reject {
+    /// The ICMP error to send, or nothing if it follows from the protocol and the drop reason.
     pub(crate) icmp_reason: Option<IcmpReason>,
-    pub(crate) reason: DropReason,
-    pub(crate) connection_slot: u32,
+    pub(crate) attribution: Attribution,
 }
 
 impl Reject {
-    /// What the turn wants told; none if it is no refusal.
+    /// Returns the rejection that an exit demands, if it demands one.
     #[inline(always)]
     pub(crate) const fn from_exit(exit: Exit) -> Option<Self> {
-        let (icmp_reason, reason, connection_slot) = match exit.kind() {
-            ExitKind::Reject(reason, connection_slot) => (None, reason, connection_slot),
+        let (icmp_reason, attribution) = match exit.kind() {
+            ExitKind::Reject(attribution) => (None, attribution),
             ExitKind::PacketTooBig(mtu, connection_slot) => (
                 Some(IcmpReason::PacketTooBig(mtu)),
-                DropReason::PacketTooBig,
-                connection_slot,
+                Attribution::new(DropReason::PacketTooBig, connection_slot),
             ),
             ExitKind::TtlExceeded(connection_slot) => (
                 Some(IcmpReason::TimeExceeded),
-                DropReason::TtlExpired,
-                connection_slot,
+                Attribution::new(DropReason::TtlExpired, connection_slot),
             ),
             _ => return None,
         };
         Some(Self {
             icmp_reason,
-            reason,
-            connection_slot,
+            attribution,
         })
     }
 }
 
-/// Turns the packet into what answers it, or drops it.
+/// Replaces the packet by its TCP reset or ICMP error, or drops it.
 #[inline(always)]
 pub(crate) fn send_reject<F: Family, E: Platform>(
     env: &mut E,
@@ -66,33 +64,25 @@ pub(crate) fn send_reject<F: Family, E: Platform>(
 ) -> Verdict {
     let Reject {
         icmp_reason,
-        reason,
-        connection_slot,
+        attribution,
     } = reject;
     // Later fragments are not answered (RFC 1122, section 3.2.2), nor is ICMP.
     if packet.fragment.is_later_fragment() || packet.protocol == F::ICMP {
-        return Verdict::Drop(reason, connection_slot);
+        return Verdict::Drop(attribution);
     }
     let Ok(ports) = l4::parse_ports(env, attachment, packet) else {
-        return Verdict::Drop(reason, connection_slot);
+        return Verdict::Drop(attribution);
     };
     let Ok(l4_packet) = L4Packet::new(env, attachment, packet, ports) else {
-        return Verdict::Drop(reason, connection_slot);
+        return Verdict::Drop(attribution);
     };
     match (icmp_reason, l4_packet.l4_header(env)) {
-        (Some(icmp_reason), _) => {
-            icmp_error::send_error(env, &l4_packet, icmp_reason, reason, connection_slot)
+        (Some(icmp_reason), _) => icmp_error::send_error(env, &l4_packet, icmp_reason, attribution),
+        (None, L4Header::Tcp(tcp)) => tcp_reset::send_reset(env, &l4_packet, tcp, attribution),
+        (None, _) => {
+            let icmp_reason = icmp_reason_for(attribution.reason);
+            icmp_error::send_error(env, &l4_packet, icmp_reason, attribution)
         }
-        (None, L4Header::Tcp(tcp)) => {
-            tcp_reset::send_reset(env, &l4_packet, tcp, reason, connection_slot)
-        }
-        (None, _) => icmp_error::send_error(
-            env,
-            &l4_packet,
-            icmp_reason_for(reason),
-            reason,
-            connection_slot,
-        ),
     }
 }
 
@@ -110,16 +100,16 @@ const fn icmp_reason_for(reason: DropReason) -> IcmpReason {
     }
 }
 
-/// The sender is told why its packet goes no further; the argument is the turn that wants it told.
+/// Answers the packet as the exit demands.
 #[inline(always)]
-pub(crate) fn reject<A: Family, E: Platform>(
+pub(crate) fn run<A: Family, E: Platform>(
     env: &mut E,
     attachment: &Attachment,
     packet: &IpPacket<A>,
-    argument: u64,
+    exit: Exit,
 ) -> StageResult<Exit> {
     let config_race = Exit::drop(DropReason::ConfigRace, NO_CONNECTION);
-    let reject = Reject::from_exit(Exit::from_bits(argument)).ok_or(config_race)?;
+    let reject = Reject::from_exit(exit).ok_or(config_race)?;
     let verdict = send_reject(env, attachment, packet, reject);
     Ok(Exit::new(ExitKind::Done(verdict)))
 }

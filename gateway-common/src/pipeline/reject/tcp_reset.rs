@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use crate::{
     byte_order::{Be16, Be32},
-    drop_reason::DropReason,
+    drop_reason::{Attribution, DropReason},
     family::{Family, Header as _, pseudo_header},
     packet::{Ethernet, Tcp, TcpFlags, protocol},
     pipeline::{
@@ -30,12 +30,11 @@ pub(crate) fn send_reset<F: Family, E: Platform>(
     env: &mut E,
     packet: &L4Packet<F>,
     tcp: Tcp,
-    reason: DropReason,
-    connection_slot: u32,
+    attribution: Attribution,
 ) -> Verdict {
     let flags = tcp.flags();
-    if flags & TcpFlags::RST != 0 || !rate_limit::may_reject(env, connection_slot) {
-        return Verdict::Drop(reason, connection_slot);
+    if flags & TcpFlags::RST != 0 || !rate_limit::may_reject(env, attribution.connection_slot) {
+        return Verdict::Drop(attribution);
     }
     let reset_fields = if flags & TcpFlags::ACK != 0 {
         (tcp.acknowledgement(), Be32::new(0), TcpFlags::RST)
@@ -51,11 +50,17 @@ pub(crate) fn send_reset<F: Family, E: Platform>(
     // shortest is left so.
     let length = reset_end::<F>().max(MIN_FRAME_LEN);
     if env.frame_len() > length && !env.resize(length) {
-        return Verdict::Drop(DropReason::BufferAdjustFailed, connection_slot);
+        return Verdict::Drop(Attribution::new(
+            DropReason::BufferAdjustFailed,
+            attribution.connection_slot,
+        ));
     }
     match emit_reset(env, packet, reset_fields) {
-        Some(()) => Verdict::TcpReset(reason, connection_slot),
-        None => Verdict::Drop(DropReason::BufferAdjustFailed, connection_slot),
+        Some(()) => Verdict::TcpReset(attribution),
+        None => Verdict::Drop(Attribution::new(
+            DropReason::BufferAdjustFailed,
+            attribution.connection_slot,
+        )),
     }
 }
 

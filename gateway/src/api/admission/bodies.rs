@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_that_use_all_their_room_leave_the_operators() {
+    fn the_operator_has_a_budget_of_its_own() {
         let bodies = BodyBudget::new();
         let hold = |tenant: &str| {
             let mut permit = BodyPermit::new(Arc::clone(&bodies), &caller(tenant, tenant));
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_body_must_arrive_at_the_least_rate_and_a_small_one_need_not() {
+    fn only_large_bodies_have_a_minimum_rate() {
         let bodies = BodyBudget::new();
         let mut permit = BodyPermit::new(bodies, &caller("one", "a"));
         permit.reserve(MAX_SMALL_BODY).unwrap();

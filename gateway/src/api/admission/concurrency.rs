@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_and_a_tenant_have_so_many_places() {
+    fn permits_are_limited_per_principal_and_tenant() {
         let counts = ConcurrencyLimiter::new(2, 3);
         let one = caller("one", &["a"]);
         let first = ConcurrencyLimiter::acquire(&counts, &one).unwrap();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_role_there_is_no_place_and_the_operator_needs_none() {
+    fn a_caller_without_roles_gets_no_permit_and_the_operator_is_unlimited() {
         let counts = ConcurrencyLimiter::new(1, 1);
         assert!(ConcurrencyLimiter::acquire(&counts, &caller("nobody", &[])).is_none());
         let operator = Principal::operator("operator", "socket");
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_leaves_nothing_behind() {
+    fn released_permits_leave_no_entries() {
         let counts = ConcurrencyLimiter::new(1, 1);
         drop(ConcurrencyLimiter::acquire(&counts, &caller("one", &["a"])).unwrap());
         let in_use = counts.in_use.lock().unwrap();

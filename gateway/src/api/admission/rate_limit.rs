@@ -97,7 +97,7 @@ mod tests {
     };
 
     #[test]
-    fn a_burst_is_taken_at_once_and_then_the_rate() {
+    fn a_burst_is_allowed_and_then_the_rate_applies() {
         let start = Instant::now();
         let mut buckets = TokenBuckets::new(RATE);
         for _ in 0..20 {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn more_tokens_than_a_burst_are_given_to_a_full_bucket() {
+    fn a_request_above_the_burst_needs_a_full_bucket() {
         let start = Instant::now();
         let mut buckets = TokenBuckets::new(RATE);
         assert_eq!(buckets.charge("a", 50, start), Ok(()));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_of_0_is_no_limit() {
+    fn a_rate_of_zero_is_unlimited() {
         let mut buckets = TokenBuckets::new(Rate {
             per_second: 0,
             burst: 0,
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_shares_one_bucket_and_takes_no_more_memory() {
+    fn excess_keys_share_one_bucket() {
         let start = Instant::now();
         let mut buckets = TokenBuckets::new(RATE);
         for key in 0..MAX_KEYS {

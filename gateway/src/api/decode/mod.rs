@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn a_body_other_than_an_object_is_refused() {
         for body in [
             "[]", " [1]", "7", "null", "\"x\"", "", "{", "{} {}", "nonsense",
         ] {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alias_is_read_of_services_only() {
+    fn alias_is_accepted_for_services_only() {
         let body = r#"{"services": [{"tenant": "a", "alias": "w.x", "name": "n", "network": "n", "resources": [{"ports": [{"port": 80.0}]}], "nat_addresses": []}]}"#;
         let manifest: Manifest = decode(body.as_bytes(), BOUNDS).unwrap();
         assert_eq!(manifest.services[0].alias.as_deref(), Some("w.x"));
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_given_up_at_its_bound_and_a_body_at_its_own() {
+    fn lists_and_bodies_are_refused_at_their_bounds() {
         let list = |count: usize| format!(r#"{{"tenants": [{}]}}"#, vec!["{}"; count].join(","));
         assert!(decode::<Manifest>(list(100).as_bytes(), BOUNDS).is_ok());
         let problem = refused::<Manifest>(&list(101));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_repeats_little_of_the_body() {
+    fn an_error_quotes_a_bounded_part_of_the_body() {
         let longest = "x".repeat(MAX_TEXT + 1);
         let body = format!(r#"{{"name": "{longest}"}}"#);
         let problem = refused::<TenantRequest>(&body);

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_take_the_place_of_the_source_that_has_most() {
+    fn new_connections_evict_from_the_fullest_source() {
         let registry = ConnectionRegistry::new(LIMITS);
         let greedy =
             [1, 1, 1, 2, 2].map(|n| ConnectionRegistry::register(&registry, source(n)).unwrap());
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_with_a_share_are_never_evicted_and_leave_room_for_newcomers() {
+    fn authenticated_connections_are_never_evicted() {
         let registry = ConnectionRegistry::new(LIMITS);
         let mut seats = Vec::new();
         for number in 0..8 {
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_whose_credential_was_revoked_can_be_evicted_and_frees_its_share() {
+    fn a_revoked_connection_can_be_evicted_and_releases_its_permit() {
         let registry = ConnectionRegistry::new(LIMITS);
         let one = caller("one", "a");
         let seats = [0, 1, 2, 3].map(|number| {
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_leaves_nothing_behind() {
+    fn released_permits_leave_no_entries() {
         let registry = ConnectionRegistry::new(LIMITS);
         let mut seats: Vec<_> = (0..20)
             .filter_map(|n| ConnectionRegistry::register(&registry, source(n % 3)))

@@ -132,7 +132,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(50);
 
     #[tokio::test]
-    async fn a_peer_that_reads_nothing_is_given_up() {
+    async fn a_peer_that_reads_nothing_times_out() {
         let (near, _far) = duplex(1_024);
         let mut near = WriteTimeoutStream::with_timeout(near, SHORT);
         let error = near.write_all(&[0; 4_096]).await.unwrap_err();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_reads_a_byte_now_and_then_is_given_up_too() {
+    async fn a_peer_that_reads_too_slowly_times_out() {
         let (near, mut far) = duplex(1_024);
         let reader = tokio::spawn(async move {
             while far.read_u8().await.is_ok() {

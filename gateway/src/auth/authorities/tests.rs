@@ -130,7 +130,7 @@ fn authorities_of_one_name_differ_by_their_keys() {
 }
 
 #[test]
-fn a_cross_signed_issuer_leads_to_each_authority() {
+fn a_cross_signed_issuer_chains_to_each_authority() {
     let (one, two) = (root("one"), root("two"));
     let params = authority_params("between");
     let key = KeyPair::generate().unwrap();
@@ -200,7 +200,7 @@ fn an_expired_authority_verifies_nothing() {
 }
 
 #[test]
-fn a_revoked_certificate_counts_no_more_though_it_was_shown_before() {
+fn a_certificate_is_refused_after_its_revocation() {
     let (one, two) = (root("one"), root("two"));
     let files = Files::new(&[&one, &two]);
     let trust = trust(&files);
@@ -222,7 +222,7 @@ fn a_revoked_certificate_counts_no_more_though_it_was_shown_before() {
 }
 
 #[test]
-fn a_list_that_is_out_of_date_or_of_somebody_else_lets_nobody_in() {
+fn expired_or_foreign_revocation_lists_refuse_certificates() {
     let one = root("one");
     let files = Files::new(&[&one]);
     files.revoke(&one, &[], 2025);
@@ -235,7 +235,7 @@ fn a_list_that_is_out_of_date_or_of_somebody_else_lets_nobody_in() {
 }
 
 #[test]
-fn an_authority_that_is_taken_away_vouches_no_more() {
+fn certificates_of_a_removed_authority_are_refused() {
     let (one, two) = (root("one"), root("two"));
     let files = Files::new(&[&one, &two]);
     let trust = trust(&files);
@@ -248,7 +248,7 @@ fn an_authority_that_is_taken_away_vouches_no_more() {
 }
 
 #[test]
-fn a_chain_of_many_certificates_is_not_looked_at() {
+fn long_chains_are_refused_unverified() {
     let one = root("one");
     let authorities = Files::new(&[&one, &root("two")]).read();
     let own = client(&one, "x");

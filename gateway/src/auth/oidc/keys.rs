@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_are_there_never_wait_for_a_read() {
+    fn cached_keys_never_wait_for_a_fetch() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
         assert_eq!(look(&mut cache, "a", start), "must read");
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_make_the_issuer_be_asked_seldom() {
+    fn unknown_keys_trigger_few_fetches() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
         assert!(cache.begin_fetch(start));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_that_can_not_be_read_makes_no_key_unknown() {
+    fn a_failed_fetch_records_no_unknown_key() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
         assert!(cache.begin_fetch(start));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_never_ends_is_given_up() {
+    fn an_abandoned_fetch_can_be_repeated() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
         assert_eq!(look(&mut cache, "a", start), "must read");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_for_another_algorithm_or_for_encryption_does_not_count() {
+    fn keys_for_other_algorithms_or_encryption_are_ignored() {
         let now = Instant::now();
         let mut cache = KeyCache::default();
         cache.end_fetch(Some(set("a")), now);

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_refused_before_its_time_and_for_times_that_are_none() {
+    fn not_yet_valid_and_malformed_times_are_refused() {
         for claim in ["nbf", "iat"] {
             let with = |value: Value| validate(json!({ claim: value })).is_ok();
             assert!(
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn principals_are_named_by_issuer_and_subject_whatever_they_call_themselves() {
+    fn principals_are_identified_by_issuer_and_subject() {
         let plain = principal_name(json!({ "sub": "u1" }));
         assert_eq!(plain.0, "oidc:https://idp#u1");
         assert_eq!(plain.0, plain.1);
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_claims_are_looked_at_and_no_more() {
+    fn the_number_of_claims_is_bounded() {
         let groups: Vec<String> = (0..1_000).map(|number| format!("g{number}")).collect();
         assert_eq!(claims_of(json!({ "groups": groups })).len(), MAX_CLAIMS);
     }

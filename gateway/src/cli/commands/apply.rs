@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_toml_and_json_say_the_same() {
+    fn yaml_toml_and_json_parse_to_the_same_manifest() {
         let yaml = parse(
             "m.yaml",
             "tenants: [{name: a}]\n---\nnetworks:\n- {tenant: a, name: net, attachments: [{interface: veth0}]}\n",

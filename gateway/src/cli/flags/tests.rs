@@ -140,7 +140,7 @@ fn every_command_uses_each_flag_that_it_takes_or_refuses_it() {
 }
 
 #[test]
-fn flags_that_are_for_another_way_to_run_a_command_are_refused() {
+fn flags_of_another_mode_are_refused() {
     for (line, says) in [
         (
             "restore f --state-dir /x",

@@ -545,7 +545,7 @@ fn a_consumer_does_not_approve_the_endpoint_that_it_creates() {
 }
 
 #[test]
-fn a_decision_elsewhere_does_not_carry_a_label_of_a_viewer() {
+fn a_decision_does_not_authorize_a_label_change_of_a_viewer() {
     let mut run = Run {
         state: world().state,
         revision: 1_000,
@@ -567,7 +567,7 @@ fn a_decision_elsewhere_does_not_carry_a_label_of_a_viewer() {
 }
 
 #[test]
-fn a_manifest_does_not_tell_of_connections_that_the_caller_may_not_see() {
+fn a_manifest_does_not_reveal_invisible_connections() {
     let stranger = in_tenants(&[("q", Role::Admin)]);
     let start = world();
     let ask = |endpoint: &str, state| {
@@ -617,7 +617,7 @@ fn a_manifest_does_not_tell_of_connections_that_the_caller_may_not_see() {
 }
 
 #[test]
-fn a_decision_about_an_own_endpoint_does_not_tell_whose_the_service_is() {
+fn a_decision_about_an_own_endpoint_does_not_reveal_the_provider() {
     let mut start = world();
     start.decide("p/open", "c/e1", Decision::Remove).unwrap();
     let consumer = in_tenants(&[("c", Role::Admin)]);
@@ -637,7 +637,7 @@ fn a_decision_about_an_own_endpoint_does_not_tell_whose_the_service_is() {
 }
 
 #[test]
-fn pruning_leaves_tenants_alone_that_the_manifest_does_not_speak_of() {
+fn pruning_ignores_tenants_absent_from_the_manifest() {
     let start = world();
     // Somebody gave the caller a role that it did not ask for.
     let caller = in_tenants(&[("c", Role::Admin), ("q", Role::Viewer)]);

@@ -75,7 +75,7 @@ fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
 
 proptest! {
     #[test]
-    fn what_operations_make_holds_and_so_does_what_is_read_back(
+    fn invariants_hold_after_operations_and_after_decoding(
         steps in proptest::collection::vec((0u8..19, 0usize..3, 0usize..3, any::<u8>()), 0..120),
     ) {
         let mut world = World::default();
@@ -346,7 +346,7 @@ fn endpoint_uid(world: &World, name: &str) -> Uuid {
 }
 
 #[test]
-fn an_object_without_what_it_needs_is_a_violation() {
+fn a_missing_referenced_object_is_a_violation() {
     let all = objects(&world());
     for (gone, says) in [
         ("tenants/consumer", "there is no tenant consumer"),
@@ -365,7 +365,7 @@ fn an_object_without_what_it_needs_is_a_violation() {
 }
 
 #[test]
-fn two_objects_with_what_only_one_may_have_are_a_violation() {
+fn a_duplicate_unique_value_is_a_violation() {
     for (kind, what) in [
         ("services/provider/shop", "alias"),
         ("tokens/consumer/t", "hash"),

@@ -222,7 +222,7 @@ fn auto_approval_and_denial() {
 }
 
 #[test]
-fn what_is_not_visible_does_not_exist() {
+fn an_invisible_service_is_not_found() {
     let mut world = World::furnished();
     let hidden = json!({ "visibility": [], "nat_addresses": ["10.1.1.0/28"] });
     world.service("provider/hidden", hidden).unwrap();
@@ -457,7 +457,7 @@ fn bad_services() {
 }
 
 #[test]
-fn nothing_is_deleted_that_is_in_use() {
+fn objects_in_use_can_not_be_deleted() {
     let mut world = World::furnished();
     world
         .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
@@ -684,7 +684,7 @@ fn an_endpoint_without_an_address_gets_a_free_one_of_each_family_of_the_pool() {
 }
 
 #[test]
-fn a_pool_that_is_used_up_says_so_and_an_address_that_is_given_back_is_given_again() {
+fn an_exhausted_pool_is_reported_and_a_released_address_is_reused() {
     let mut world = World::furnished();
     update_consumer_network(&mut world, json!({ "pool": ["10.0.0.8/30"] })).unwrap();
     let without = json!({ "service": "provider/shop" });
@@ -759,7 +759,7 @@ fn addresses_that_no_host_of_the_network_has_are_refused() {
 }
 
 #[test]
-fn what_is_there_just_so_is_not_created_again() {
+fn creating_an_identical_object_changes_nothing() {
     let mut world = World::furnished();
     world
         .endpoint("consumer/x", "10.0.0.9", "provider/shop")

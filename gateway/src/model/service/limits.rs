@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_no_limit() {
+    fn an_absent_limit_is_unlimited() {
         let none = ConnectionLimits::default();
         let zero = Some(0);
         let bits = |rate| ConnectionLimits {

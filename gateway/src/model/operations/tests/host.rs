@@ -74,7 +74,7 @@ fn endpoints_and_backends_take_no_address_of_the_host() {
 }
 
 #[test]
-fn a_pool_gives_out_no_address_of_the_host() {
+fn a_pool_allocates_no_address_of_the_host() {
     let mut world = with_host();
     let pool = json!({ "pool": ["10.0.0.200-10.0.0.201"] });
     world
@@ -97,7 +97,7 @@ fn a_pool_gives_out_no_address_of_the_host() {
 }
 
 #[test]
-fn an_address_that_the_host_gets_later_hinders_no_other_change() {
+fn a_later_host_address_does_not_block_other_changes() {
     let mut world = with_host();
     world.host = [("10.1.0.64".parse().unwrap(), "veth-p".to_owned())]
         .into_iter()

@@ -327,7 +327,7 @@ fn an_allocation_tries_a_bounded_number_of_addresses() {
 }
 
 #[test]
-fn an_allocation_passes_over_a_source_nat_range_in_one_step() {
+fn an_allocation_skips_a_source_nat_range_in_one_step() {
     let mut world = World::furnished();
     let net = json!({ "nat_addresses": ["10.9.0.0-10.9.1.255", "10.9.2.1-10.9.2.255"] });
     world.service("consumer/own", net).unwrap();

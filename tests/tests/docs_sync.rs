@@ -22,12 +22,12 @@ fn sources() -> String {
 }
 
 #[test]
-fn the_tests_that_nat_md_names_exist() {
+fn nat_doc_references_existing_tests() {
     check_document("nat.md", 40);
 }
 
 #[test]
-fn the_tests_that_security_md_names_exist() {
+fn security_doc_references_existing_tests() {
     check_document("security.md", 60);
 }
 

@@ -132,7 +132,7 @@ impl Systemd {
 }
 
 #[test]
-fn the_agent_does_its_work_in_the_units_sandbox() {
+fn agent_works_inside_the_systemd_sandbox() {
     if !is_available() {
         eprintln!("NOT RUN: this machine has no control groups, so no systemd can run the unit");
         return;

@@ -79,7 +79,7 @@ impl IdleConnection {
 }
 
 #[test]
-fn both_ends_of_a_silent_connection_learn_of_its_revocation() {
+fn revocation_resets_both_ends_of_an_idle_connection() {
     for_each_family_pair(|families, site| {
         let silent = IdleConnection::open(families, site, 7_101);
         let cut = Instant::now();
@@ -89,7 +89,7 @@ fn both_ends_of_a_silent_connection_learn_of_its_revocation() {
 }
 
 #[test]
-fn both_ends_learn_of_the_endpoints_deletion() {
+fn endpoint_deletion_resets_both_ends() {
     let site = Families::V4ToV4.testbed();
     let silent = IdleConnection::open(Families::V4ToV4, &site, 7_102);
     let cut = Instant::now();
@@ -98,7 +98,7 @@ fn both_ends_learn_of_the_endpoints_deletion() {
 }
 
 #[test]
-fn both_ends_learn_that_they_were_idle_for_too_long() {
+fn idle_timeout_resets_both_ends() {
     for_each_family_pair(|families, site| {
         site.agent
             .cli("service update shop/web --tcp-established-timeout 5");
@@ -110,7 +110,7 @@ fn both_ends_learn_that_they_were_idle_for_too_long() {
 }
 
 #[test]
-fn both_ends_learn_that_the_backend_was_removed() {
+fn backend_removal_resets_both_ends() {
     for_each_family_pair(|families, site| {
         let silent = IdleConnection::open(families, site, 7_104);
         let cut = Instant::now();
@@ -131,7 +131,7 @@ fn wait_for_health(site: &Testbed, healthy: bool) {
 }
 
 #[test]
-fn a_backend_that_fails_its_checks_gets_no_flows_until_it_is_well() {
+fn unhealthy_backend_gets_no_flows_until_it_recovers() {
     for_each_family_pair(|families, site| {
         // The host asks by itself, so it needs an address in the provider's network.
         site.host.ip("address add 10.1.0.1/24 dev gw-p");
@@ -140,7 +140,7 @@ fn a_backend_that_fails_its_checks_gets_no_flows_until_it_is_well() {
         site.agent.cli(
             "service update shop/web --health-check http --health-port 80 --health-path /name \
              --health-status 200 --health-interval 1 --health-timeout 1 --healthy-threshold 1 \
-             --unhealthy-threshold 2 --unhealthy-flows reset",
+             --unhealthy-threshold 2 --unhealthy-flow-action reset",
         );
         wait_for_health(site, true);
         let url = families.url("name");
@@ -170,7 +170,7 @@ fn a_backend_that_fails_its_checks_gets_no_flows_until_it_is_well() {
 }
 
 #[test]
-fn a_port_that_nobody_listens_on_fails_a_tcp_check_and_flows_may_go_on() {
+fn closed_port_fails_the_tcp_check_and_flows_may_continue() {
     let families = Families::V4ToV4;
     let site = families.testbed();
     site.host.ip("address add 10.1.0.1/24 dev gw-p");
@@ -196,7 +196,7 @@ fn a_port_that_nobody_listens_on_fails_a_tcp_check_and_flows_may_go_on() {
 }
 
 #[test]
-fn https_checks_ask_over_tls() {
+fn https_health_checks_use_tls() {
     let families = Families::V6ToV4;
     let site = families.testbed();
     site.host.ip("address add 10.1.0.1/24 dev gw-p");
@@ -226,7 +226,7 @@ fn https_checks_ask_over_tls() {
 }
 
 #[test]
-fn what_source_nat_carries_is_shown() {
+fn snat_usage_is_reported() {
     for_each_family_pair(|families, site| {
         let silent = IdleConnection::open(families, site, 7_107);
         wait::until_true("the flow to be counted", || {

@@ -12,14 +12,14 @@ use tests::{
 use super::{open_udp_flow, payload_of, port_unreachable};
 use crate::{ScenarioCase, run_scenarios};
 
-const ROWS: &[ScenarioCase] = &[
+const CASES: &[ScenarioCase] = &[
     (
         "a server's refusal of a datagram reaches the client",
         |lab, scenario| {
             let question = scenario.question(b"question");
             let sent = lab.send(Side::A, &question);
             let flow = scenario.went_to_service(&sent, 53);
-            let left = sent.forwarded(Side::Provider).packet;
+            let left = sent.expect_forwarded(Side::Provider).packet;
             let kind = port_unreachable(scenario.provider_is_v4());
             for max_len in [28, 48, 500] {
                 let max_len = if scenario.provider_is_v4() {
@@ -29,8 +29,8 @@ const ROWS: &[ScenarioCase] = &[
                 };
                 let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, max_len);
                 let out = lab
-                    .send(Side::Provider, &refusal.from(BACKEND_MAC))
-                    .forwarded(Side::A);
+                    .send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                    .expect_forwarded(Side::A);
                 let icmp = parse_icmp_error(&out.packet);
                 assert_eq!(icmp.kind, if scenario.is_v4() { (3, 3) } else { (1, 4) });
                 assert_eq!(
@@ -45,19 +45,23 @@ const ROWS: &[ScenarioCase] = &[
         "a router's error comes from the endpoint: nobody learns of the router",
         |lab, scenario| {
             scenario.connect(lab);
-            let data = scenario.from_client().data(b"data");
-            let left = lab.send(Side::A, &data).forwarded(Side::Provider).packet;
+            let data = scenario.from_client().with_payload(b"data");
+            let left = lab
+                .send(Side::A, &data)
+                .expect_forwarded(Side::Provider)
+                .packet;
             let (kind, wanted) = if scenario.provider_is_v4() {
                 ((11, 0), 0)
             } else {
                 ((3, 0), 0)
             };
             let nat = ip(&left).0;
-            let expired = error(scenario.router(), nat, kind, wanted, &left, 100).from(BACKEND_MAC);
+            let expired = error(scenario.router(), nat, kind, wanted, &left, 100)
+                .with_source_mac(BACKEND_MAC);
             let out = lab
                 .send(Side::Provider, &expired)
-                .forwarded(Side::A)
-                .station(CLIENT_MAC);
+                .expect_forwarded(Side::A)
+                .expect_destination_mac(CLIENT_MAC);
             let icmp = parse_icmp_error(&out.packet);
             assert_eq!(icmp.kind, if scenario.is_v4() { (11, 0) } else { (3, 0) });
             assert_eq!(icmp.source, scenario.endpoint_ip());
@@ -68,16 +72,20 @@ const ROWS: &[ScenarioCase] = &[
         "a smaller MTU on the way is told in the client's terms (RFC 7915)",
         |lab, scenario| {
             scenario.connect(lab);
-            let data = scenario.from_client().data(&payload_of(1_000));
-            let left = lab.send(Side::A, &data).forwarded(Side::Provider).packet;
+            let data = scenario.from_client().with_payload(&payload_of(1_000));
+            let left = lab
+                .send(Side::A, &data)
+                .expect_forwarded(Side::Provider)
+                .packet;
             let nat = ip(&left).0;
             let kind = if scenario.provider_is_v4() {
                 (3, 4)
             } else {
                 (2, 0)
             };
-            let too_big = error(scenario.router(), nat, kind, 1_300, &left, 500).from(BACKEND_MAC);
-            let out = lab.send(Side::Provider, &too_big).forwarded(Side::A);
+            let too_big =
+                error(scenario.router(), nat, kind, 1_300, &left, 500).with_source_mac(BACKEND_MAC);
+            let out = lab.send(Side::Provider, &too_big).expect_forwarded(Side::A);
             let icmp = parse_icmp_error(&out.packet);
             let wanted = match (scenario.provider_is_v4(), scenario.is_v4()) {
                 (true, false) => 1_320,
@@ -93,7 +101,10 @@ const ROWS: &[ScenarioCase] = &[
         let sent = lab.send(Side::A, &scenario.question(b"question"));
         let flow = scenario.went_to_service(&sent, 53);
         let answer = flow.answer(b"answer");
-        let left = lab.send(Side::Provider, &answer).forwarded(Side::A).packet;
+        let left = lab
+            .send(Side::Provider, &answer)
+            .expect_forwarded(Side::A)
+            .packet;
         let kind = port_unreachable(scenario.is_v4());
         let refusal = error(
             scenario.client_ip(),
@@ -105,8 +116,8 @@ const ROWS: &[ScenarioCase] = &[
         );
         let out = lab
             .send(Side::A, &refusal)
-            .forwarded(Side::Provider)
-            .station(BACKEND_MAC);
+            .expect_forwarded(Side::Provider)
+            .expect_destination_mac(BACKEND_MAC);
         let icmp = parse_icmp_error(&out.packet);
         assert_eq!(
             icmp.kind,
@@ -128,11 +139,11 @@ const ROWS: &[ScenarioCase] = &[
             let (flow, left) = open_udp_flow(lab, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
             let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
-            let mut frame = refusal.from(BACKEND_MAC).bytes(false);
+            let mut frame = refusal.with_source_mac(BACKEND_MAC).bytes(false);
             let last = frame.len() - 1;
             frame[last] ^= 1;
             lab.send_bytes(Side::Provider, &frame)
-                .dropped(DropReason::ChecksumWrong);
+                .expect_dropped(DropReason::ChecksumWrong);
         },
     ),
     (
@@ -143,7 +154,7 @@ const ROWS: &[ScenarioCase] = &[
                 return;
             }
             let refusal = error(flow.backend.ip(), flow.nat.ip(), (3, 3), 0, &left, 500);
-            let mut refusal = refusal.from(BACKEND_MAC);
+            let mut refusal = refusal.with_source_mac(BACKEND_MAC);
             if let Content::Ipv4(ipv4) = &mut refusal.content
                 && let Transport::Icmp(_, _, body) = &mut ipv4.transport
             {
@@ -151,7 +162,7 @@ const ROWS: &[ScenarioCase] = &[
                 body[4 + 8] ^= 1;
             }
             lab.send(Side::Provider, &refusal)
-                .dropped(DropReason::ChecksumWrong);
+                .expect_dropped(DropReason::ChecksumWrong);
         },
     ),
     ("an error about no flow goes nowhere", |lab, scenario| {
@@ -162,18 +173,18 @@ const ROWS: &[ScenarioCase] = &[
         nat.set_port(nat.port() ^ 2);
         let other = datagram(nat, flow.backend, b"never sent");
         let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &other, 500);
-        lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
-            .dropped(DropReason::NoFlow);
+        lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+            .expect_dropped(DropReason::NoFlow);
     }),
     (
         "an error to one address about a packet of another goes nowhere",
         |lab, scenario| {
             let (flow, left) = open_udp_flow(lab, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
-            let other = lab.another_nat_address(flow.nat.ip());
+            let other = lab.other_snat_address(flow.nat.ip());
             let refusal = error(flow.backend.ip(), other, kind, 0, &left, 500);
-            lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
-                .dropped(DropReason::NoFlow);
+            lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                .expect_dropped(DropReason::NoFlow);
         },
     ),
     (
@@ -187,8 +198,8 @@ const ROWS: &[ScenarioCase] = &[
             };
             for max_len in [0, 8, min_len - 1] {
                 let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, max_len);
-                lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
-                    .dropped(DropReason::Malformed);
+                lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                    .expect_dropped(DropReason::Malformed);
             }
         },
     ),
@@ -206,8 +217,8 @@ const ROWS: &[ScenarioCase] = &[
                 let transport = Transport::Other(protocol, vec![3; 40]);
                 let about = between(flow.nat.ip(), flow.backend.ip(), transport);
                 let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &about, 500);
-                lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
-                    .dropped(DropReason::IcmpUnsupported);
+                lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                    .expect_dropped(DropReason::IcmpUnsupported);
             }
         },
     ),
@@ -218,8 +229,8 @@ const ROWS: &[ScenarioCase] = &[
             lab.decide(scenario.endpoint_name, gateway::model::Decision::Reject);
             let kind = port_unreachable(scenario.provider_is_v4());
             let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
-            lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
-                .dropped(DropReason::ConnectionRevoked);
+            lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                .expect_dropped(DropReason::ConnectionRevoked);
         },
     ),
     (
@@ -228,19 +239,23 @@ const ROWS: &[ScenarioCase] = &[
             let (flow, left) = open_udp_flow(lab, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
             let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
-            lab.send(Side::Provider, &refusal.from(BACKEND_MAC).hops(1))
-                .dropped(DropReason::TtlExpired);
+            lab.send(
+                Side::Provider,
+                &refusal.with_source_mac(BACKEND_MAC).hops(1),
+            )
+            .expect_dropped(DropReason::TtlExpired);
         },
     ),
     (
         "no refusal is answered: neither an error nor a reset, nor to who can't be a host",
         |lab, scenario| {
             let elsewhere = (scenario.endpoint_ip(), 54).into();
-            let from_group = datagram(scenario.client(), elsewhere, b"x").from([1, 0, 94, 0, 0, 1]);
+            let from_group =
+                datagram(scenario.client(), elsewhere, b"x").with_source_mac([1, 0, 94, 0, 0, 1]);
             lab.send(Side::A, &from_group)
-                .dropped(DropReason::MartianSource);
-            lab.send(Side::A, &scenario.segment().flags(RST, 1, 1))
-                .dropped(DropReason::NoFlow);
+                .expect_dropped(DropReason::MartianSource);
+            lab.send(Side::A, &scenario.segment().with_flags(RST, 1, 1))
+                .expect_dropped(DropReason::NoFlow);
         },
     ),
 ];
@@ -298,6 +313,6 @@ fn expect_embedded_addresses(embedded: &[u8], sent: &Packet) {
 }
 
 #[test]
-fn each_path_tells_of_errors() {
-    run_scenarios(ROWS);
+fn icmp_errors_are_related_in_every_scenario() {
+    run_scenarios(CASES);
 }

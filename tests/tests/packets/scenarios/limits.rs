@@ -10,20 +10,21 @@ use tests::{
 use super::{open_udp_flow, port_unreachable};
 use crate::{ScenarioCase, run_scenarios};
 
-const ROWS: &[ScenarioCase] = &[
+const CASES: &[ScenarioCase] = &[
     (
         "an endpoint has no more flows than it may",
         |lab, scenario| {
-            lab.change(scenario.service, |spec| spec["connection_limit"] = 2.into());
+            lab.change_service(scenario.service, |spec| spec["connection_limit"] = 2.into());
             scenario.connect(lab);
             let out = lab.send(Side::A, &scenario.question(b"x"));
             scenario.went_to_service(&out, 53);
             let other = (scenario.client_ip(), 40_001).into();
             let third = datagram(other, scenario.name_server(), b"x");
-            lab.send(Side::A, &third).dropped(DropReason::FlowLimit);
+            lab.send(Side::A, &third)
+                .expect_dropped(DropReason::FlowLimit);
             // Those it has go on, and one that ends makes room.
             lab.send(Side::A, &scenario.question(b"x"))
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             lab.set_usage(
                 scenario.endpoint_name,
                 ConnectionUsage {
@@ -31,13 +32,13 @@ const ROWS: &[ScenarioCase] = &[
                     ..ConnectionUsage::default()
                 },
             );
-            lab.send(Side::A, &third).forwarded(Side::Provider);
+            lab.send(Side::A, &third).expect_forwarded(Side::Provider);
         },
     ),
     (
         "one that opens flows too fast is held up, and its flows are not",
         |lab, scenario| {
-            lab.change(scenario.service, |spec| {
+            lab.change_service(scenario.service, |spec| {
                 spec["new_connection_rate"] = 10.into()
             });
             let out = lab.send(Side::A, &scenario.question(b"x"));
@@ -50,15 +51,15 @@ const ROWS: &[ScenarioCase] = &[
                 },
             );
             lab.send(Side::A, &scenario.segment().syn(1))
-                .dropped(DropReason::NewFlowRate);
+                .expect_dropped(DropReason::NewFlowRate);
             lab.send(Side::A, &scenario.question(b"x"))
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
         },
     ),
     (
         "packets beyond the rate are counted, each way by itself",
         |lab, scenario| {
-            lab.change(scenario.service, |spec| spec["packet_rate"] = 1_000.into());
+            lab.change_service(scenario.service, |spec| spec["packet_rate"] = 1_000.into());
             let flow = scenario.connect(lab);
             let far = u64::MAX / 2;
             lab.set_usage(
@@ -69,9 +70,9 @@ const ROWS: &[ScenarioCase] = &[
                 },
             );
             lab.send(Side::A, &scenario.from_client())
-                .dropped(DropReason::PacketRate);
+                .expect_dropped(DropReason::PacketRate);
             lab.send(Side::Provider, &flow.from_backend())
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             lab.set_usage(
                 scenario.endpoint_name,
                 ConnectionUsage {
@@ -80,13 +81,13 @@ const ROWS: &[ScenarioCase] = &[
                 },
             );
             lab.send(Side::A, &scenario.from_client())
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             lab.send(Side::Provider, &flow.from_backend())
-                .dropped(DropReason::PacketRate);
+                .expect_dropped(DropReason::PacketRate);
         },
     ),
     ("and so are bits", |lab, scenario| {
-        lab.change(scenario.service, |spec| spec["bit_rate"] = 1_000_000.into());
+        lab.change_service(scenario.service, |spec| spec["bit_rate"] = 1_000_000.into());
         let flow = scenario.connect(lab);
         let far = u64::MAX / 2;
         lab.set_usage(
@@ -97,21 +98,21 @@ const ROWS: &[ScenarioCase] = &[
             },
         );
         lab.send(Side::A, &scenario.from_client())
-            .dropped(DropReason::PacketRate);
+            .expect_dropped(DropReason::PacketRate);
         lab.send(Side::Provider, &flow.from_backend())
-            .dropped(DropReason::PacketRate);
+            .expect_dropped(DropReason::PacketRate);
     }),
     (
         "errors of others are packets like others: counted, and kept to the rate",
         |lab, scenario| {
-            lab.change(scenario.service, |spec| spec["packet_rate"] = 1_000.into());
+            lab.change_service(scenario.service, |spec| spec["packet_rate"] = 1_000.into());
             let (flow, left) = open_udp_flow(lab, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
-            let refusal =
-                error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500).from(BACKEND_MAC);
-            let before = lab.crossed(scenario.endpoint_name);
-            lab.send(Side::Provider, &refusal).forwarded(Side::A);
-            let after = lab.crossed(scenario.endpoint_name);
+            let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500)
+                .with_source_mac(BACKEND_MAC);
+            let before = lab.forwarded_counters(scenario.endpoint_name);
+            lab.send(Side::Provider, &refusal).expect_forwarded(Side::A);
+            let after = lab.forwarded_counters(scenario.endpoint_name);
             assert_eq!(after.packets_to_consumer, before.packets_to_consumer + 1);
             let far = u64::MAX / 2;
             lab.set_usage(
@@ -122,37 +123,37 @@ const ROWS: &[ScenarioCase] = &[
                 },
             );
             lab.send(Side::Provider, &refusal)
-                .dropped(DropReason::PacketRate);
+                .expect_dropped(DropReason::PacketRate);
         },
     ),
     (
         "a limit of one endpoint is not another's",
         |lab, scenario| {
-            lab.change(scenario.service, |spec| spec["connection_limit"] = 1.into());
+            lab.change_service(scenario.service, |spec| spec["connection_limit"] = 1.into());
             scenario.connect(lab);
             let other = if scenario.service == "web" {
                 Scenario::ALL[0]
             } else {
                 Scenario::ALL[1]
             };
-            let syn = other.segment().syn(1).at(Side::B);
-            lab.send(Side::B, &syn).forwarded(Side::Provider);
+            let syn = other.segment().syn(1).sent_to(Side::B);
+            lab.send(Side::B, &syn).expect_forwarded(Side::Provider);
         },
     ),
     ("a limit that is taken back is none", |lab, scenario| {
-        lab.change(scenario.service, |spec| spec["connection_limit"] = 1.into());
+        lab.change_service(scenario.service, |spec| spec["connection_limit"] = 1.into());
         scenario.connect(lab);
         lab.send(Side::A, &scenario.question(b"x"))
-            .dropped(DropReason::FlowLimit);
-        lab.change(scenario.service, |spec| {
+            .expect_dropped(DropReason::FlowLimit);
+        lab.change_service(scenario.service, |spec| {
             spec["connection_limit"] = json!(null)
         });
         lab.send(Side::A, &scenario.question(b"x"))
-            .forwarded(Side::Provider);
+            .expect_forwarded(Side::Provider);
     }),
 ];
 
 #[test]
-fn each_path_keeps_limits() {
-    run_scenarios(ROWS);
+fn limits_are_enforced_in_every_scenario() {
+    run_scenarios(CASES);
 }

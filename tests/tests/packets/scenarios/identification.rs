@@ -5,10 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use gateway_common::{DropReason, Verdict, maps::IdentificationState};
+use gateway_common::{DropReason, Verdict, drop_reason::Attribution, maps::IdentificationState};
 use serde_json::Value;
 use tests::{
-    differential::{CLIENT, DNS, DifferentialHarness, ENDPOINT, Side, udp, with_lab},
+    differential::{CLIENT, DNS, DifferentialHarness, ENDPOINT, Side, udp, with_harness},
     packet::Packet,
     scenario::{CLIENT_PORT, ProviderFlow, Scenario, datagram, ip, piece},
 };
@@ -17,7 +17,7 @@ use super::open_udp_flow;
 use crate::{ScenarioCase, run_scenarios};
 
 /// The identification that every sender in these rows chooses.
-const CHOSEN: u32 = 9;
+const SENDER_ID: u32 = 9;
 
 /// A client that appears from the same address towards the same backend as the path's own.
 struct SharedSnatClient {
@@ -40,7 +40,7 @@ fn find_snat_sharer_on(
             [0xfd00, 0, 0, 0, 0, 0, 0, host.into()].into()
         };
         let client = (address, CLIENT_PORT).into();
-        let question = datagram(client, scenario.name_server(), b"x").at(side);
+        let question = datagram(client, scenario.name_server(), b"x").sent_to(side);
         let ends = scenario.went_to_service(&lab.send(side, &question), DNS);
         if (ends.nat.ip(), ends.backend) == (flow.nat.ip(), flow.backend) {
             return SharedSnatClient { side, client };
@@ -68,11 +68,11 @@ fn find_snat_sharer(
 /// checksum where both sides can do without.
 fn in_two_fragments(scenario: Scenario, whole: Packet) -> Vec<Packet> {
     let whole = if scenario.is_v4() && scenario.provider_is_v4() {
-        whole.unchecksummed()
+        whole.without_udp_checksum()
     } else {
         whole
     };
-    let fragments = whole.fragments(1_400, CHOSEN);
+    let fragments = whole.fragments(1_400, SENDER_ID);
     assert_eq!(fragments.len(), 2);
     fragments
 }
@@ -81,7 +81,7 @@ fn in_two_fragments(scenario: Scenario, whole: Packet) -> Vec<Packet> {
 fn fragmented_request(scenario: Scenario, client: SocketAddr, side: Side, byte: u8) -> Vec<Packet> {
     let whole = datagram(client, scenario.name_server(), &[byte; 2_000]);
     let fragments = in_two_fragments(scenario, whole).into_iter();
-    fragments.map(|fragment| fragment.at(side)).collect()
+    fragments.map(|fragment| fragment.sent_to(side)).collect()
 }
 
 /// Joins fragments as a receiver does: by source, destination, protocol and identification, the first
@@ -119,7 +119,7 @@ fn expect_not_mixed(
         (from_b, &b[1]),
         (from_a, &a[1]),
     ];
-    let out = order.map(|(side, fragment)| lab.send(side, fragment).forwarded(to).packet);
+    let out = order.map(|(side, fragment)| lab.send(side, fragment).expect_forwarded(to).packet);
     let wanted = [vec![b'a'; 2_000], vec![b'b'; 2_000]];
     assert!(reassemble_as_receiver(&out) == wanted, "{out:#?}");
     [piece(&out[0]).id, piece(&out[1]).id]
@@ -128,13 +128,13 @@ fn expect_not_mixed(
 /// The identification that a first fragment leaves with.
 #[track_caller]
 fn forwarded_id(lab: &mut DifferentialHarness, from: Side, to: Side, fragment: &Packet) -> u32 {
-    piece(&lab.send(from, fragment).forwarded(to).packet).id
+    piece(&lab.send(from, fragment).expect_forwarded(to).packet).id
 }
 
 /// Numbers that IPv4 fragments leave with.
 const FRAGMENT_IDS: u32 = 0xc000;
 
-const ROWS: &[ScenarioCase] = &[
+const CASES: &[ScenarioCase] = &[
     (
         "fragments of two consumers behind one address are never joined",
         |lab, scenario| {
@@ -200,7 +200,7 @@ const ROWS: &[ScenarioCase] = &[
             forwarded_id(lab, Side::A, Side::Provider, &fragments[0]);
             lab.set_identifications(IdentificationState {
                 fragments_v4: u64::from(FRAGMENT_IDS) - 1,
-                whole_v4: u64::MAX,
+                unfragmented_v4: u64::MAX,
                 fragments_v6: u64::MAX,
             });
             let ids = [0; 2].map(|_| forwarded_id(lab, Side::A, Side::Provider, &fragments[0]));
@@ -230,14 +230,17 @@ const ROWS: &[ScenarioCase] = &[
             let spent = scenario.went_to_service(&sent, DNS);
             let first = lab.send(Side::A, &fragments[0]);
             if scenario.provider_is_v4() {
-                first.dropped(DropReason::FragmentIdExhausted);
+                first.expect_dropped(DropReason::FragmentIdExhausted);
             } else {
-                first.forwarded(Side::Provider);
-                lab.send(Side::A, &other[0]).forwarded(Side::Provider);
-                lab.send(Side::A, &other[1]).forwarded(Side::Provider);
+                first.expect_forwarded(Side::Provider);
+                lab.send(Side::A, &other[0])
+                    .expect_forwarded(Side::Provider);
+                lab.send(Side::A, &other[1])
+                    .expect_forwarded(Side::Provider);
             }
             // What was let through before still gets its rest.
-            lab.send(Side::A, &fragments[1]).forwarded(Side::Provider);
+            lab.send(Side::A, &fragments[1])
+                .expect_forwarded(Side::Provider);
             assert_eq!(spent.nat.is_ipv4(), scenario.provider_is_v4());
         },
     ),
@@ -246,9 +249,10 @@ const ROWS: &[ScenarioCase] = &[
         |lab, scenario| {
             let (flow, _) = open_udp_flow(lab, scenario);
             let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
-            lab.send(Side::A, &fragments[0]).forwarded(Side::Provider);
+            lab.send(Side::A, &fragments[0])
+                .expect_forwarded(Side::Provider);
             let gone = flow.backend.ip().to_string();
-            lab.change(scenario.service, |spec| {
+            lab.change_service(scenario.service, |spec| {
                 let backends = spec["resources"][0]["backends"].as_array_mut();
                 let other = |backend: &Value| backend["address"] != gone.as_str();
                 backends.expect("a list").retain(other);
@@ -256,7 +260,7 @@ const ROWS: &[ScenarioCase] = &[
             let (second, _) = open_udp_flow(lab, scenario);
             assert_ne!(second.backend, flow.backend);
             lab.send(Side::A, &fragments[1])
-                .dropped(DropReason::FragmentOrphan);
+                .expect_dropped(DropReason::FragmentOrphan);
         },
     ),
     (
@@ -268,12 +272,13 @@ const ROWS: &[ScenarioCase] = &[
             let (flow, _) = open_udp_flow(lab, scenario);
             let other = find_snat_sharer(lab, scenario, flow);
             let id = |lab: &mut DifferentialHarness, from: Side, to: Side, packet: &Packet| {
-                lab.send(from, packet).forwarded(to).ipv4().id
+                lab.send(from, packet).expect_forwarded(to).ipv4().id
             };
-            let chosen = u16::try_from(CHOSEN).expect("small");
-            let may = |packet: Packet| packet.with(|ip| (ip.fragment, ip.id) = (0, chosen));
+            let chosen = u16::try_from(SENDER_ID).expect("small");
+            let may = |packet: Packet| packet.edit_ipv4(|ip| (ip.fragment, ip.id) = (0, chosen));
             let there = may(scenario.question(b"question"));
-            let others = datagram(other.client, scenario.name_server(), b"question").at(other.side);
+            let others =
+                datagram(other.client, scenario.name_server(), b"question").sent_to(other.side);
             let mut ids = vec![
                 id(lab, Side::A, Side::Provider, &there),
                 id(lab, other.side, Side::Provider, &may(others)),
@@ -289,7 +294,7 @@ const ROWS: &[ScenarioCase] = &[
             assert!(ids.iter().all(|id| u32::from(*id) >= FRAGMENT_IDS));
             // Established now.
             assert_ne!(id(lab, Side::Provider, Side::A, &back), answered);
-            let must_not = |packet: Packet| packet.with(|ip| ip.id = chosen);
+            let must_not = |packet: Packet| packet.edit_ipv4(|ip| ip.id = chosen);
             let kept = must_not(scenario.question(b"question"));
             assert_eq!(id(lab, Side::A, Side::Provider, &kept), chosen);
         },
@@ -297,26 +302,26 @@ const ROWS: &[ScenarioCase] = &[
 ];
 
 #[test]
-fn no_receiver_joins_fragments_of_two_senders() {
-    run_scenarios(ROWS);
+fn fragments_of_two_senders_are_never_reassembled_together() {
+    run_scenarios(CASES);
 }
 
 /// Two uses of an identification are as far apart as a fragment may be around: 32 seconds in which later
 /// fragments are forwarded, and 60 that the receiver waits.
 #[test]
-fn an_identification_is_not_used_again_while_its_fragments_may_be_around() {
-    const LONGEST: u64 = 93_300_000_000;
-    with_lab(|lab| {
+fn identification_is_not_reused_within_the_reassembly_timeout() {
+    const REASSEMBLY_TIMEOUT_NS: u64 = 93_300_000_000;
+    with_harness(|lab| {
         let whole = udp((CLIENT, CLIENT_PORT), (ENDPOINT, DNS), &[b'a'; 2_000]);
-        let frame = whole.fragments(1_400, CHOSEN)[0].bytes(false);
+        let frame = whole.fragments(1_400, SENDER_ID)[0].bytes(false);
         let ifindex = lab.ifindex(Side::A);
-        let world = lab.native();
+        let world = lab.native_maps();
         let mut used: BTreeMap<u16, u64> = BTreeMap::new();
         let (mut allowed, mut refused) = (0, 0);
         // As many as are let through, for longer than any number rests: the burst first.
-        while world.extra_nanoseconds < 2 * LONGEST {
+        while world.extra_nanoseconds < 2 * REASSEMBLY_TIMEOUT_NS {
             let (verdict, after) = world.process(ifindex, &frame);
-            if let Verdict::Drop(reason, _) = verdict {
+            if let Verdict::Drop(Attribution { reason, .. }) = verdict {
                 assert_eq!(reason, DropReason::FragmentIdExhausted);
                 refused += 1;
                 world.extra_nanoseconds += 5_000_000;
@@ -327,7 +332,10 @@ fn an_identification_is_not_used_again_while_its_fragments_may_be_around() {
             let id = u16::from_be_bytes([after[18], after[19]]);
             if let Some(before) = used.insert(id, world.extra_nanoseconds) {
                 let apart = world.extra_nanoseconds - before;
-                assert!(apart >= LONGEST, "{id} again after {apart} ns");
+                assert!(
+                    apart >= REASSEMBLY_TIMEOUT_NS,
+                    "{id} again after {apart} ns"
+                );
             }
         }
         assert!(allowed > 60_000 && refused > 1_000, "{allowed} {refused}");

@@ -100,7 +100,7 @@ fn iperf(families: Families, site: &Testbed) {
 }
 
 #[test]
-fn redis_dns_iperf_curl_and_ping_with_nothing_wrong_on_the_wire() {
+fn redis_dns_iperf_curl_and_ping_work_with_clean_captures() {
     let _alone = SERIAL.lock();
     for_each_family_pair(|families, site| {
         let captures = [&site.a, &site.provider].map(Capture::start);
@@ -151,7 +151,7 @@ fn answer_shortly(provider: &Namespace, address: SocketAddr) {
 }
 
 #[test]
-fn ten_thousand_short_connections_without_a_failure() {
+fn ten_thousand_short_connections_succeed() {
     const THREADS: u32 = 4;
     const EACH: u32 = 2_500;
     let _alone = SERIAL.lock();

@@ -18,7 +18,7 @@ enum Departure {
     Unhealthy,
 }
 
-const EXITS: [Departure; 2] = [Departure::Removed, Departure::Unhealthy];
+const DEPARTURES: [Departure; 2] = [Departure::Removed, Departure::Unhealthy];
 
 /// Changes the flow's backend in the service's specification.
 fn change_backend(
@@ -28,7 +28,7 @@ fn change_backend(
     edit: impl Fn(&mut Vec<Value>, usize),
 ) {
     let address = flow.backend.ip().to_string();
-    lab.change(scenario.service, |spec| {
+    lab.change_service(scenario.service, |spec| {
         let backends = spec["resources"][0]["backends"].as_array_mut();
         let backends = backends.expect("a list");
         let index = backends
@@ -50,10 +50,10 @@ fn remove_from_selection(
             backends.remove(index);
         }),
         Departure::Unhealthy => {
-            lab.change(scenario.service, |spec| {
-                spec["health_check"]["unhealthy_flows"] = "reset".into();
+            lab.change_service(scenario.service, |spec| {
+                spec["health_check"]["unhealthy_flow_action"] = "reset".into();
             });
-            lab.unhealthy(scenario.service, flow.backend.ip());
+            lab.mark_unhealthy(scenario.service, flow.backend.ip());
         }
     }
 }
@@ -63,7 +63,7 @@ fn for_each_departure(
     lab: &mut DifferentialHarness,
     row: impl Fn(&mut DifferentialHarness, Departure),
 ) {
-    for departure in EXITS {
+    for departure in DEPARTURES {
         lab.reset();
         println!("{departure:?}");
         row(lab, departure);
@@ -75,26 +75,28 @@ fn for_each_departure(
 fn open_answered_udp_flow(lab: &mut DifferentialHarness, scenario: Scenario) -> ProviderFlow {
     let (flow, _) = open_udp_flow(lab, scenario);
     lab.send(Side::Provider, &flow.answer(b"answer"))
-        .forwarded(Side::A);
+        .expect_forwarded(Side::A);
     lab.send(Side::A, &scenario.question(b"question"))
-        .forwarded(Side::Provider);
+        .expect_forwarded(Side::Provider);
     flow
 }
 
-const ROWS: &[ScenarioCase] = &[
+const CASES: &[ScenarioCase] = &[
     (
         "a TCP connection to a backend that left is reset, to both sides",
         |lab, scenario| {
             for_each_departure(lab, |lab, exit| {
                 let flow = scenario.connect(lab);
                 remove_from_selection(lab, scenario, flow, exit);
-                let data = flow.from_backend().data(b"more");
+                let data = flow.from_backend().with_payload(b"more");
                 let reset = lab
                     .send(Side::Provider, &data)
-                    .reset(DropReason::BackendRemoved);
+                    .expect_tcp_reset(DropReason::BackendRemoved);
                 assert_eq!(reset.sequence, 1_001);
-                let data = scenario.from_client().data(b"more");
-                let reset = lab.send(Side::A, &data).reset(DropReason::BackendRemoved);
+                let data = scenario.from_client().with_payload(b"more");
+                let reset = lab
+                    .send(Side::A, &data)
+                    .expect_tcp_reset(DropReason::BackendRemoved);
                 assert_eq!(reset.sequence, 5_001);
             });
         },
@@ -107,9 +109,9 @@ const ROWS: &[ScenarioCase] = &[
                 let flow = scenario.went_to_service(&syn, 8_443);
                 remove_from_selection(lab, scenario, flow, exit);
                 lab.send(Side::Provider, &flow.segment().syn_ack(5_000, 1_001))
-                    .reset(DropReason::BackendRemoved);
+                    .expect_tcp_reset(DropReason::BackendRemoved);
                 lab.send(Side::A, &scenario.from_client())
-                    .reset(DropReason::BackendRemoved);
+                    .expect_tcp_reset(DropReason::BackendRemoved);
             });
         },
     ),
@@ -121,8 +123,8 @@ const ROWS: &[ScenarioCase] = &[
                 remove_from_selection(lab, scenario, flow, exit);
                 let answer = flow.answer(b"answer");
                 lab.send(Side::Provider, &answer)
-                    .error(DropReason::BackendRemoved)
-                    .about(&answer);
+                    .expect_icmp_error(DropReason::BackendRemoved)
+                    .expect_embedded(&answer);
                 let out = lab.send(Side::A, &scenario.question(b"question"));
                 assert_ne!(scenario.went_to_service(&out, DNS).backend, flow.backend);
                 assert_eq!(lab.flows(Table::Established), 0);
@@ -136,7 +138,7 @@ const ROWS: &[ScenarioCase] = &[
                 let (flow, _) = open_udp_flow(lab, scenario);
                 remove_from_selection(lab, scenario, flow, exit);
                 lab.send(Side::Provider, &flow.answer(b"answer"))
-                    .error(DropReason::BackendRemoved);
+                    .expect_icmp_error(DropReason::BackendRemoved);
             });
         },
     ),
@@ -146,17 +148,18 @@ const ROWS: &[ScenarioCase] = &[
             for_each_departure(lab, |lab, exit| {
                 let flow = open_answered_udp_flow(lab, scenario);
                 let first = flow.answer(&[1; 3_000]).fragments(1_200, 1);
-                lab.send(Side::Provider, &first[0]).forwarded(Side::A);
+                lab.send(Side::Provider, &first[0])
+                    .expect_forwarded(Side::A);
                 remove_from_selection(lab, scenario, flow, exit);
                 lab.send(Side::Provider, &first[1])
-                    .dropped(DropReason::BackendRemoved);
+                    .expect_dropped(DropReason::BackendRemoved);
                 let second = flow.answer(&[2; 3_000]).fragments(1_200, 2);
                 refused(
                     &lab.send(Side::Provider, &second[0]),
                     DropReason::BackendRemoved,
                 );
                 lab.send(Side::Provider, &second[1])
-                    .dropped(DropReason::FragmentOrphan);
+                    .expect_dropped(DropReason::FragmentOrphan);
             });
         },
     ),
@@ -168,21 +171,21 @@ const ROWS: &[ScenarioCase] = &[
                     lab.reset();
                     let (flow, question) = open_udp_flow(lab, scenario);
                     let answer = lab.send(Side::Provider, &flow.answer(b"answer"));
-                    let answer = answer.forwarded(Side::A).packet;
+                    let answer = answer.expect_forwarded(Side::A).packet;
                     if established {
                         lab.send(Side::A, &scenario.question(b"question"))
-                            .forwarded(Side::Provider);
+                            .expect_forwarded(Side::Provider);
                     }
                     remove_from_selection(lab, scenario, flow, exit);
                     let kind = port_unreachable(scenario.provider_is_v4());
                     let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &question, 500);
-                    lab.send(Side::Provider, &refusal.from(BACKEND_MAC))
-                        .dropped(DropReason::BackendRemoved);
+                    lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                        .expect_dropped(DropReason::BackendRemoved);
                     let kind = port_unreachable(scenario.is_v4());
                     let ends = (scenario.client_ip(), scenario.endpoint_ip());
                     let refusal = error(ends.0, ends.1, kind, 0, &answer, 500);
                     lab.send(Side::A, &refusal)
-                        .dropped(DropReason::BackendRemoved);
+                        .expect_dropped(DropReason::BackendRemoved);
                 }
             });
         },
@@ -193,12 +196,12 @@ const ROWS: &[ScenarioCase] = &[
             for_each_departure(lab, |lab, exit| {
                 let flow = scenario.connect(lab);
                 remove_from_selection(lab, scenario, flow, exit);
-                let reset = flow.segment().flags(RST, 5_001, 0);
+                let reset = flow.segment().with_flags(RST, 5_001, 0);
                 lab.send(Side::Provider, &reset)
-                    .dropped(DropReason::BackendRemoved);
+                    .expect_dropped(DropReason::BackendRemoved);
                 // As long as the connection is not over, the client's SYN opens another.
                 lab.send(Side::A, &scenario.from_client())
-                    .reset(DropReason::BackendRemoved);
+                    .expect_tcp_reset(DropReason::BackendRemoved);
                 let out = lab.send(Side::A, &scenario.segment().syn(9));
                 assert_ne!(scenario.went_to_service(&out, 8_443).backend, flow.backend);
             });
@@ -224,7 +227,7 @@ const ROWS: &[ScenarioCase] = &[
                                 backends[index]["drain"] = true.into();
                             });
                         } else {
-                            lab.unhealthy(scenario.service, flow.backend.ip());
+                            lab.mark_unhealthy(scenario.service, flow.backend.ip());
                         }
                     }
                     let segment = if established {
@@ -232,16 +235,16 @@ const ROWS: &[ScenarioCase] = &[
                     } else {
                         tcp.segment().syn_ack(5_000, 1_001)
                     };
-                    lab.send(Side::Provider, &segment).forwarded(Side::A);
+                    lab.send(Side::Provider, &segment).expect_forwarded(Side::A);
                     lab.send(Side::A, &scenario.from_client())
-                        .forwarded(Side::Provider);
-                    lab.send(Side::Provider, &tcp.from_backend().data(b"more"))
-                        .forwarded(Side::A);
+                        .expect_forwarded(Side::Provider);
+                    lab.send(Side::Provider, &tcp.from_backend().with_payload(b"more"))
+                        .expect_forwarded(Side::A);
                     for _ in 0..3 {
                         lab.send(Side::Provider, &udp.answer(b"answer"))
-                            .forwarded(Side::A);
+                            .expect_forwarded(Side::A);
                         lab.send(Side::A, &scenario.question(b"question"))
-                            .forwarded(Side::Provider);
+                            .expect_forwarded(Side::Provider);
                     }
                 }
             }
@@ -251,7 +254,7 @@ const ROWS: &[ScenarioCase] = &[
         "nobody answers for a flow whose consumer's entry was evicted",
         |lab, scenario| {
             let (flow, _) = open_udp_flow(lab, scenario);
-            lab.evict(Side::A);
+            lab.evict_half_open(Side::A);
             let answer = flow.answer(b"answer");
             refused(&lab.send(Side::Provider, &answer), DropReason::NoFlow);
         },
@@ -263,18 +266,18 @@ const ROWS: &[ScenarioCase] = &[
             let flow = scenario.went_to_service(&syn, 8_443);
             // A backend whose sequence number is what a generation may be.
             lab.send(Side::Provider, &flow.segment().syn_ack(0, 1_001))
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             lab.send(Side::A, &scenario.segment().ack(1_001, 1))
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             assert_eq!(lab.flows(Table::Established), 1);
             remove_from_selection(lab, scenario, flow, Departure::Removed);
             lab.send(Side::Provider, &flow.segment().ack(1, 1_001))
-                .reset(DropReason::BackendRemoved);
+                .expect_tcp_reset(DropReason::BackendRemoved);
         },
     ),
 ];
 
 #[test]
-fn a_backend_that_left_is_not_heard() {
-    run_scenarios(ROWS);
+fn packets_from_a_departed_backend_are_dropped() {
+    run_scenarios(CASES);
 }

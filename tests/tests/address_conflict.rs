@@ -45,7 +45,7 @@ fn client_mac(site: &Testbed) -> String {
 }
 
 #[test]
-fn an_address_that_another_station_has_is_not_taken() {
+fn address_in_use_by_another_host_is_not_claimed() {
     for families in [Families::V4ToV4, Families::V6ToV6] {
         let site = testbed(families);
         let bits = if families == Families::V4ToV4 { 24 } else { 64 };
@@ -68,7 +68,7 @@ fn an_address_that_another_station_has_is_not_taken() {
 }
 
 #[test]
-fn a_free_one_is_taken_after_the_probes_and_announced() {
+fn free_address_is_claimed_after_probing_and_announced() {
     for families in [Families::V4ToV4, Families::V6ToV6] {
         let site = testbed(families);
         let sniffer = if families == Families::V4ToV4 {
@@ -123,7 +123,7 @@ fn a_free_one_is_taken_after_the_probes_and_announced() {
 }
 
 #[test]
-fn an_address_in_use_is_defended_and_the_dispute_is_shown() {
+fn active_address_is_defended_and_the_conflict_is_reported() {
     let families = Families::V4ToV4;
     let site = testbed(families);
     create(&site.agent, families);
@@ -143,7 +143,7 @@ fn an_address_in_use_is_defended_and_the_dispute_is_shown() {
 }
 
 #[test]
-fn a_restarted_agent_does_not_ask_again_for_what_it_has() {
+fn restarted_agent_does_not_probe_claimed_addresses_again() {
     let families = Families::V4ToV4;
     let mut site = testbed(families);
     create(&site.agent, families);
@@ -160,7 +160,7 @@ fn a_restarted_agent_does_not_ask_again_for_what_it_has() {
 }
 
 #[test]
-fn two_interfaces_into_one_network_are_no_conflict() {
+fn two_interfaces_in_one_network_are_no_conflict() {
     let families = Families::V4ToV4;
     let site = testbed(families);
     // A switch, with the consumer's station and both interfaces of the gateway at it.

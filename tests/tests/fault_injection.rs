@@ -119,7 +119,7 @@ fn flows(agent: &Agent) -> String {
 }
 
 #[test]
-fn a_killed_agent_disturbs_nobody_and_comes_back_to_the_same() {
+fn killed_agent_interrupts_no_flow_and_restarts_in_the_same_state() {
     let mut site = Testbed::with_approved_connections();
     echo(&site.provider);
     let old = EchoSession::start(&site.a);
@@ -152,7 +152,7 @@ fn a_killed_agent_disturbs_nobody_and_comes_back_to_the_same() {
 }
 
 #[test]
-fn killed_at_any_moment_the_store_and_the_kernel_agree_afterwards() {
+fn store_and_kernel_are_in_sync_after_a_kill_at_any_moment() {
     let mut site = Testbed::with_approved_connections();
     echo(&site.provider);
     let paying = EchoSession::start(&site.b);
@@ -191,13 +191,13 @@ fn killed_at_any_moment_the_store_and_the_kernel_agree_afterwards() {
         if state != "Approved" {
             site.agent.cli("connection approve a/web");
         }
-        assert_eq!(site.agent.json("status")["in_step"], true);
+        assert_eq!(site.agent.json("status")["in_sync"], true);
         paying.expect_progress();
     }
 }
 
 #[test]
-fn a_second_agent_is_refused_and_the_first_goes_on() {
+fn second_agent_is_refused_and_the_first_continues() {
     let site = Testbed::with_approved_connections();
     let refusal = fail(&mut site.agent.run_command());
     assert!(refusal.contains("another agent is running"), "{refusal}");
@@ -213,7 +213,7 @@ fn a_second_agent_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
-fn an_interface_that_vanishes_is_reported_and_used_again_when_it_returns() {
+fn removed_interface_is_reported_and_reused_when_it_returns() {
     let site = Testbed::with_approved_connections();
     echo(&site.provider);
     let paying = EchoSession::start(&site.b);
@@ -234,7 +234,7 @@ fn an_interface_that_vanishes_is_reported_and_used_again_when_it_returns() {
 }
 
 #[test]
-fn an_interface_that_goes_down_is_reported_with_what_to_do() {
+fn down_interface_is_reported_with_a_remedy() {
     let site = Testbed::with_approved_connections();
     site.host.ip("link set dev gw-p down");
     wait::until_true("it to be seen", || {
@@ -252,7 +252,7 @@ fn an_interface_that_goes_down_is_reported_with_what_to_do() {
 }
 
 #[test]
-fn a_backend_that_moves_to_another_station_is_followed() {
+fn backend_mac_address_change_is_followed() {
     let site = Testbed::with_approved_connections();
     echo(&site.provider);
     EchoSession::start(&site.a).expect_progress();
@@ -274,7 +274,7 @@ fn a_backend_that_moves_to_another_station_is_followed() {
 }
 
 #[test]
-fn a_far_end_that_takes_no_redirected_frames_is_reported() {
+fn veth_peer_without_gro_is_reported() {
     let site = Testbed::with_approved_connections();
     succeed(&mut site.a.command_line("ethtool -K eth0 gro off"));
     // The kernel tells nobody of that; any change makes the agent look.
@@ -293,7 +293,7 @@ fn a_far_end_that_takes_no_redirected_frames_is_reported() {
 }
 
 #[test]
-fn an_interface_without_native_xdp_is_used_and_reported() {
+fn interface_without_native_xdp_is_used_and_reported() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::start(&host);
     // A bridge has no XDP of its own.
@@ -311,7 +311,7 @@ fn an_interface_without_native_xdp_is_used_and_reported() {
 }
 
 #[test]
-fn another_xdp_program_is_not_pushed_aside() {
+fn foreign_xdp_program_is_not_replaced() {
     let site = Testbed::unconfigured();
     let other = Agent::start(&site.host);
     for agent in [&site.agent, &other] {
@@ -326,7 +326,7 @@ fn another_xdp_program_is_not_pushed_aside() {
 }
 
 #[test]
-fn unloading_ends_traffic_and_leaves_nothing_in_the_kernel() {
+fn unload_stops_traffic_and_removes_all_kernel_state() {
     let mut site = Testbed::with_approved_connections();
     echo(&site.provider);
     let conversation = EchoSession::start(&site.a);
@@ -357,7 +357,7 @@ fn unloading_ends_traffic_and_leaves_nothing_in_the_kernel() {
 }
 
 #[test]
-fn an_idle_flow_is_forgotten() {
+fn idle_flow_is_garbage_collected() {
     let site = Testbed::with_approved_connections();
     echo(&site.provider);
     site.agent
@@ -376,7 +376,7 @@ fn an_idle_flow_is_forgotten() {
 }
 
 #[test]
-fn what_keeps_the_agent_from_starting_is_said() {
+fn startup_failures_are_reported() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::prepare(&host);
     let says = |change: &dyn Fn(&mut Command), expected: &str| {
@@ -435,7 +435,7 @@ fn what_keeps_the_agent_from_starting_is_said() {
 }
 
 #[test]
-fn without_root_the_agent_says_so() {
+fn agent_without_root_reports_it() {
     let files = tempfile::tempdir().expect("a directory");
     let copy = files.path().join("plgw");
     fs::copy(binary(), &copy).expect("a copy that everyone may run");
@@ -447,7 +447,7 @@ fn without_root_the_agent_says_so() {
 }
 
 #[test]
-fn without_an_agent_the_command_line_says_so() {
+fn cli_without_an_agent_reports_it() {
     let mut command = Command::new(binary());
     command.args(["tenant", "list", "--socket", "/nowhere/plgw.sock"]);
     let text = fail(&mut command);

@@ -22,7 +22,7 @@ fn export(agent: &Agent) -> String {
 }
 
 #[test]
-fn what_is_exported_makes_the_same_again() {
+fn exported_manifest_recreates_the_same_state() {
     let site = Testbed::new();
     let agent = &site.agent;
     agent.cli("network update a/net --prefix 10.0.0.0/16 --pool 10.0.0.0/24 --label floor=3");
@@ -91,7 +91,7 @@ fn what_is_exported_makes_the_same_again() {
 }
 
 #[test]
-fn a_manifest_is_applied_whole_or_not_at_all_and_the_difference_can_be_read() {
+fn manifest_is_applied_atomically_with_a_readable_diff() {
     let site = Testbed::new();
     let agent = &site.agent;
     let directory = tempfile::tempdir().expect("a directory");
@@ -148,7 +148,7 @@ endpoints:
 }
 
 #[test]
-fn a_repeated_request_is_carried_out_once() {
+fn repeated_idempotent_request_is_executed_once() {
     let mut site = Testbed::new();
     let agent = &site.agent;
     agent.cli("network update a/net --pool 10.0.0.0/24");
@@ -206,7 +206,7 @@ fn a_repeated_request_is_carried_out_once() {
 }
 
 #[test]
-fn of_decisions_at_the_same_moment_one_wins() {
+fn exactly_one_of_concurrent_decisions_wins() {
     let site = Testbed::new();
     let agent = &site.agent;
     let link = agent.json("endpoint show a/web")["status"]["connection"]["link_id"].clone();
@@ -285,7 +285,7 @@ fn webhook_receiver(
 }
 
 #[test]
-fn a_provider_is_told_of_a_request_at_once_with_a_signature_and_again_after_failures() {
+fn webhook_is_signed_delivered_promptly_and_retried_after_failures() {
     let mut site = Testbed::new();
     site.host.ip("link set lo up");
     let listener = site
@@ -370,7 +370,7 @@ fn a_provider_is_told_of_a_request_at_once_with_a_signature_and_again_after_fail
 }
 
 #[test]
-fn a_host_without_certificate_authorities_runs_the_agent_and_says_what_it_lacks() {
+fn agent_without_ca_bundle_starts_and_reports_it() {
     let mut site = Testbed::unconfigured();
     site.agent.stop();
     for (key, value) in [

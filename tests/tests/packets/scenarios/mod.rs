@@ -12,7 +12,10 @@ use tests::{
         Content, Packet, Transport,
         flag::{ACK, FIN, PSH, RST, SYN},
     },
-    scenario::{ProviderFlow, Scenario, between, datagram, ends, hops, ip, piece, reassemble, refused, tcp_of},
+    scenario::{
+        ProviderFlow, Scenario, between, datagram, ends, hops, ip, piece, reassemble, refused,
+        tcp_of,
+    },
 };
 
 use crate::{ScenarioCase, run_scenarios};
@@ -22,7 +25,7 @@ use crate::{ScenarioCase, run_scenarios};
 fn open_udp_flow(lab: &mut DifferentialHarness, scenario: Scenario) -> (ProviderFlow, Packet) {
     let sent = lab.send(Side::A, &scenario.question(b"question"));
     let flow = scenario.went_to_service(&sent, 53);
-    (flow, sent.forwarded(Side::Provider).packet)
+    (flow, sent.expect_forwarded(Side::Provider).packet)
 }
 
 /// The type and code of a port that is unreachable, in a family.
@@ -39,18 +42,23 @@ fn payload_of(length: usize) -> Vec<u8> {
 
 /// Sends all of these; all must go on.
 #[track_caller]
-fn send_all_expect_forwarded(lab: &mut DifferentialHarness, from: Side, to: Side, packets: &[Packet]) -> Vec<Packet> {
+fn send_all_expect_forwarded(
+    lab: &mut DifferentialHarness,
+    from: Side,
+    to: Side,
+    packets: &[Packet],
+) -> Vec<Packet> {
     let sent = packets
         .iter()
-        .map(|p| lab.send(from, p).forwarded(to).packet);
+        .map(|p| lab.send(from, p).expect_forwarded(to).packet);
     sent.collect()
 }
 
-const ROWS: &[ScenarioCase] = &[
+const CASES: &[ScenarioCase] = &[
     ("a SYN goes to a backend, one hop older", |lab, scenario| {
         let out = lab.send(Side::A, &scenario.segment().syn(1));
         scenario.went_to_service(&out, 8_443);
-        assert_eq!(hops(&out.forwarded(Side::Provider).packet), 63);
+        assert_eq!(hops(&out.expect_forwarded(Side::Provider).packet), 63);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (1, 0)
@@ -75,8 +83,8 @@ const ROWS: &[ScenarioCase] = &[
             let flow = scenario.went_to_service(&out, 8_443);
             let back = lab
                 .send(Side::Provider, &flow.segment().syn_ack(7, 2))
-                .forwarded(Side::A)
-                .station(CLIENT_MAC);
+                .expect_forwarded(Side::A)
+                .expect_destination_mac(CLIENT_MAC);
             assert_eq!(ends(&back), (scenario.web(), scenario.client()));
             let tcp = tcp_of(&back.packet);
             assert_eq!(
@@ -94,15 +102,21 @@ const ROWS: &[ScenarioCase] = &[
     }),
     ("data goes both ways, unchanged", |lab, scenario| {
         let flow = scenario.connect(lab);
-        let there = scenario.from_client().and(PSH).data(b"question");
+        let there = scenario
+            .from_client()
+            .add_flags(PSH)
+            .with_payload(b"question");
         let out = lab.send(Side::A, &there);
         assert_eq!(scenario.went_to_service(&out, 8_443), flow);
         assert_eq!(
-            tcp_of(&out.forwarded(Side::Provider).packet).payload,
+            tcp_of(&out.expect_forwarded(Side::Provider).packet).payload,
             b"question"
         );
-        let back = flow.from_backend().and(PSH).data(b"an answer");
-        let out = lab.send(Side::Provider, &back).forwarded(Side::A);
+        let back = flow
+            .from_backend()
+            .add_flags(PSH)
+            .with_payload(b"an answer");
+        let out = lab.send(Side::Provider, &back).expect_forwarded(Side::A);
         assert_eq!(tcp_of(&out.packet).payload, b"an answer");
         assert_eq!(ends(&out), (scenario.web(), scenario.client()));
     }),
@@ -112,13 +126,16 @@ const ROWS: &[ScenarioCase] = &[
             let syn = lab.send_offloaded(Side::A, &scenario.segment().syn(1_000));
             let flow = scenario.went_to_service(&syn, 8_443);
             lab.send_offloaded(Side::Provider, &flow.segment().syn_ack(5_000, 1_001))
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             for length in [0, 1, 2, 511, 512, 513, 1_024, 1_400] {
-                let there = scenario.from_client().data(&payload_of(length + 1)[..length / 2 * 2]);
+                let there = scenario
+                    .from_client()
+                    .with_payload(&payload_of(length + 1)[..length / 2 * 2]);
                 lab.send_offloaded(Side::A, &there)
-                    .forwarded(Side::Provider);
-                let back = flow.from_backend().data(&vec![0xa5; length]);
-                lab.send_offloaded(Side::Provider, &back).forwarded(Side::A);
+                    .expect_forwarded(Side::Provider);
+                let back = flow.from_backend().with_payload(&vec![0xa5; length]);
+                lab.send_offloaded(Side::Provider, &back)
+                    .expect_forwarded(Side::A);
             }
         },
     ),
@@ -126,15 +143,15 @@ const ROWS: &[ScenarioCase] = &[
         "a half-closed connection carries on the other way",
         |lab, scenario| {
             let flow = scenario.connect(lab);
-            lab.send(Side::A, &scenario.from_client().and(FIN))
-                .forwarded(Side::Provider);
+            lab.send(Side::A, &scenario.from_client().add_flags(FIN))
+                .expect_forwarded(Side::Provider);
             for _ in 0..3 {
-                lab.send(Side::Provider, &flow.from_backend().data(b"more"))
-                    .forwarded(Side::A);
+                lab.send(Side::Provider, &flow.from_backend().with_payload(b"more"))
+                    .expect_forwarded(Side::A);
             }
             // A SYN is no new connection's while one direction is open.
             lab.send(Side::A, &scenario.segment().syn(90_000))
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (0, 1)
@@ -145,12 +162,12 @@ const ROWS: &[ScenarioCase] = &[
         "a port in TIME_WAIT opens a new connection (RFC 5382, REQ-2)",
         |lab, scenario| {
             let flow = scenario.connect(lab);
-            lab.send(Side::A, &scenario.from_client().and(FIN))
-                .forwarded(Side::Provider);
-            lab.send(Side::Provider, &flow.from_backend().and(FIN))
-                .forwarded(Side::A);
+            lab.send(Side::A, &scenario.from_client().add_flags(FIN))
+                .expect_forwarded(Side::Provider);
+            lab.send(Side::Provider, &flow.from_backend().add_flags(FIN))
+                .expect_forwarded(Side::A);
             lab.send(Side::A, &scenario.from_client())
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             let again = lab.send(Side::A, &scenario.segment().syn(90_000));
             scenario.went_to_service(&again, 8_443);
             assert_eq!(
@@ -165,15 +182,15 @@ const ROWS: &[ScenarioCase] = &[
             let syn = lab.send(Side::A, &scenario.segment().syn(1_000));
             let flow = scenario.went_to_service(&syn, 8_443);
             lab.send(Side::Provider, &flow.segment().syn(5_000))
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             lab.send(Side::A, &scenario.segment().syn_ack(1_000, 5_001))
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             lab.send(Side::Provider, &flow.segment().syn_ack(5_000, 1_001))
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             lab.send(Side::A, &scenario.from_client())
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             lab.send(Side::Provider, &flow.from_backend())
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             assert_eq!(
                 (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
                 (0, 1)
@@ -188,12 +205,12 @@ const ROWS: &[ScenarioCase] = &[
                 let flow = scenario.connect(lab);
                 if from_client {
                     lab.send(Side::Provider, &flow.from_backend())
-                        .forwarded(Side::A);
-                    lab.send(Side::A, &scenario.from_client().and(RST))
-                        .forwarded(Side::Provider);
+                        .expect_forwarded(Side::A);
+                    lab.send(Side::A, &scenario.from_client().add_flags(RST))
+                        .expect_forwarded(Side::Provider);
                 } else {
-                    lab.send(Side::Provider, &flow.from_backend().and(RST))
-                        .forwarded(Side::A);
+                    lab.send(Side::Provider, &flow.from_backend().add_flags(RST))
+                        .expect_forwarded(Side::A);
                 }
                 let again = lab.send(Side::A, &scenario.segment().syn(90_000));
                 scenario.went_to_service(&again, 8_443);
@@ -206,24 +223,27 @@ const ROWS: &[ScenarioCase] = &[
         |lab, scenario| {
             let flow = scenario.connect(lab);
             lab.send(Side::Provider, &flow.from_backend())
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             for sequence in [1_000, 0, 1_001 + 64_241, 1_001 + (1 << 31)] {
-                lab.send(Side::A, &scenario.segment().flags(RST, sequence, 0))
-                    .dropped(DropReason::ResetOutOfWindow);
+                lab.send(Side::A, &scenario.segment().with_flags(RST, sequence, 0))
+                    .expect_dropped(DropReason::ResetOutOfWindow);
             }
             for sequence in [5_000, 5_001 + 64_241] {
                 lab.send(
                     Side::Provider,
-                    &flow.segment().flags(RST | ACK, sequence, 1_001),
+                    &flow.segment().with_flags(RST | ACK, sequence, 1_001),
                 )
-                .dropped(DropReason::ResetOutOfWindow);
+                .expect_dropped(DropReason::ResetOutOfWindow);
             }
             // And it changed nothing.
             lab.send(Side::A, &scenario.from_client())
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             assert_eq!(lab.flows(Table::Established), 1);
-            lab.send(Side::A, &scenario.segment().flags(RST, 1_001 + 64_240, 0))
-                .forwarded(Side::Provider);
+            lab.send(
+                Side::A,
+                &scenario.segment().with_flags(RST, 1_001 + 64_240, 0),
+            )
+            .expect_forwarded(Side::Provider);
         },
     ),
     (
@@ -233,16 +253,16 @@ const ROWS: &[ScenarioCase] = &[
             let syn = lab.send(Side::A, &scenario.segment().syn(1_000).options(&scaled));
             let flow = scenario.went_to_service(&syn, 8_443);
             let answer = flow.segment().syn_ack(5_000, 1_001).options(&scaled);
-            lab.send(Side::Provider, &answer).forwarded(Side::A);
+            lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
             lab.send(Side::A, &scenario.from_client())
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             lab.send(Side::Provider, &flow.from_backend())
-                .forwarded(Side::A);
+                .expect_forwarded(Side::A);
             let far = 1_001 + (64_240 << 7);
-            lab.send(Side::A, &scenario.segment().flags(RST, far + 1, 0))
-                .dropped(DropReason::ResetOutOfWindow);
-            lab.send(Side::A, &scenario.segment().flags(RST, far, 0))
-                .forwarded(Side::Provider);
+            lab.send(Side::A, &scenario.segment().with_flags(RST, far + 1, 0))
+                .expect_dropped(DropReason::ResetOutOfWindow);
+            lab.send(Side::A, &scenario.segment().with_flags(RST, far, 0))
+                .expect_forwarded(Side::Provider);
         },
     ),
     (
@@ -260,7 +280,7 @@ const ROWS: &[ScenarioCase] = &[
             ] {
                 lab.reset();
                 let syn = scenario.segment().syn(1).options(&options);
-                let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
+                let out = lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
                 let found = &tcp_of(&out.packet).options;
                 let at = options
                     .windows(2)
@@ -282,7 +302,7 @@ const ROWS: &[ScenarioCase] = &[
             ] {
                 lab.reset();
                 let syn = scenario.segment().syn(1).options(&options);
-                let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
+                let out = lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
                 assert_eq!(tcp_of(&out.packet).options, options);
             }
         },
@@ -298,7 +318,7 @@ const ROWS: &[ScenarioCase] = &[
             ] {
                 lab.reset();
                 let syn = scenario.segment().syn(1).options(&options);
-                let out = lab.send(Side::A, &syn).forwarded(Side::Provider);
+                let out = lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
                 assert_eq!(tcp_of(&out.packet).options, options);
             }
         },
@@ -314,25 +334,29 @@ const ROWS: &[ScenarioCase] = &[
                 (false, false) => (60, 1_500),
             };
             let full = |more: usize| {
-                scenario.from_client().data(&vec![
+                scenario.from_client().with_payload(&vec![
                     7;
-                    usize::try_from(fits).expect("small") - head + more
+                    usize::try_from(fits).expect("small")
+                        - head
+                        + more
                 ])
             };
-            lab.send(Side::A, &full(0)).forwarded(Side::Provider);
-            let error = lab.send(Side::A, &full(1)).error(DropReason::PacketTooBig);
+            lab.send(Side::A, &full(0)).expect_forwarded(Side::Provider);
+            let error = lab
+                .send(Side::A, &full(1))
+                .expect_icmp_error(DropReason::PacketTooBig);
             let kind = if scenario.is_v4() { (3, 4) } else { (2, 0) };
             assert_eq!((error.kind, error.rest), (kind, fits));
             assert_eq!(
                 (error.source, error.destination),
                 (scenario.endpoint_ip(), scenario.client_ip())
             );
-            error.about(&full(1));
+            error.expect_embedded(&full(1));
         },
     ),
     ("the backend is told so too", |lab, scenario| {
         let flow = scenario.connect(lab);
-        let full = |length| flow.from_backend().data(&vec![7; length]);
+        let full = |length| flow.from_backend().with_payload(&vec![7; length]);
         let (head, fits) = match (scenario.provider_is_v4(), scenario.is_v4()) {
             (true, true) => (40, 1_500),
             (true, false) => (40, 1_480),
@@ -340,14 +364,14 @@ const ROWS: &[ScenarioCase] = &[
             (false, false) => (60, 1_500),
         };
         lab.send(Side::Provider, &full(fits - head))
-            .forwarded(Side::A);
+            .expect_forwarded(Side::A);
         let out = lab.send(Side::Provider, &full(fits - head + 1));
-        let error = out.error(DropReason::PacketTooBig);
+        let error = out.expect_icmp_error(DropReason::PacketTooBig);
         assert_eq!(
             (error.source, error.destination),
             (flow.nat.ip(), flow.backend.ip())
         );
-        error.about(&full(fits - head + 1));
+        error.expect_embedded(&full(fits - head + 1));
     }),
     (
         "a packet whose time ends here is answered, from either side",
@@ -356,41 +380,43 @@ const ROWS: &[ScenarioCase] = &[
             let kind = |v4| if v4 { (11, 0) } else { (3, 0) };
             for left in [0, 1] {
                 let there = scenario.from_client().hops(left);
-                let error = lab.send(Side::A, &there).error(DropReason::TtlExpired);
+                let error = lab
+                    .send(Side::A, &there)
+                    .expect_icmp_error(DropReason::TtlExpired);
                 assert_eq!(
                     (error.kind, error.source),
                     (kind(scenario.is_v4()), scenario.endpoint_ip())
                 );
-                error.about(&there);
+                error.expect_embedded(&there);
                 let back = flow.from_backend().hops(left);
                 let error = lab
                     .send(Side::Provider, &back)
-                    .error(DropReason::TtlExpired);
+                    .expect_icmp_error(DropReason::TtlExpired);
                 assert_eq!(
                     (error.kind, error.source),
                     (kind(scenario.provider_is_v4()), flow.nat.ip())
                 );
-                error.about(&back);
+                error.expect_embedded(&back);
             }
             let out = lab
                 .send(Side::A, &scenario.from_client().hops(2))
-                .forwarded(Side::Provider);
+                .expect_forwarded(Side::Provider);
             assert_eq!(hops(&out.packet), 1);
         },
     ),
     ("a segment of no flow is reset", |lab, scenario| {
         let reset = lab
             .send(Side::A, &scenario.from_client())
-            .reset(DropReason::NoFlow);
+            .expect_tcp_reset(DropReason::NoFlow);
         assert_eq!((reset.flags, reset.sequence), (RST, 5_001));
     }),
     ("a service can have it met with silence", |lab, scenario| {
-        lab.change(scenario.service, |spec| spec["no_flow"] = "drop".into());
+        lab.change_service(scenario.service, |spec| spec["unmatched_packet_action"] = "drop".into());
         lab.send(Side::A, &scenario.from_client())
-            .dropped(DropReason::NoFlow);
+            .expect_dropped(DropReason::NoFlow);
         let elsewhere = (scenario.endpoint_ip(), 54).into();
         lab.send(Side::A, &datagram(scenario.client(), elsewhere, b"x"))
-            .dropped(DropReason::PortNotOffered);
+            .expect_dropped(DropReason::PortNotOffered);
     }),
     (
         "both ends of a flow that is cut are told with their next packet",
@@ -403,11 +429,13 @@ const ROWS: &[ScenarioCase] = &[
             } else {
                 DropReason::ConnectionRevoked
             };
-            let reset = lab.send(Side::A, &scenario.from_client()).reset(reason);
+            let reset = lab
+                .send(Side::A, &scenario.from_client())
+                .expect_tcp_reset(reason);
             assert_eq!(reset.sequence, 5_001);
             let reset = lab
                 .send(Side::Provider, &flow.from_backend())
-                .reset(DropReason::ConnectionRevoked);
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
             assert_eq!(reset.sequence, 1_001);
         },
     ),
@@ -421,22 +449,22 @@ const ROWS: &[ScenarioCase] = &[
             let answer = flow.answer(b"answer");
             let error = lab
                 .send(Side::Provider, &answer)
-                .error(DropReason::ConnectionRevoked);
+                .expect_icmp_error(DropReason::ConnectionRevoked);
             assert_eq!(error.kind, kind(scenario.provider_is_v4()));
-            error.about(&answer);
+            error.expect_embedded(&answer);
             let question = scenario.question(b"question");
             let error = lab
                 .send(Side::A, &question)
-                .error(DropReason::ConnectionNotApproved);
+                .expect_icmp_error(DropReason::ConnectionNotApproved);
             assert_eq!(error.kind, kind(scenario.is_v4()));
-            error.about(&question);
+            error.expect_embedded(&question);
         },
     ),
     (
         "a flow whose backend left is reset, and opens anew",
         |lab, scenario| {
             scenario.connect(lab);
-            lab.change(scenario.service, |spec| {
+            lab.change_service(scenario.service, |spec| {
                 let backends = spec["resources"][0]["backends"]
                     .as_array_mut()
                     .expect("a list");
@@ -457,10 +485,10 @@ const ROWS: &[ScenarioCase] = &[
         let flow = scenario.went_to_service(&out, 53);
         let back = lab
             .send(Side::Provider, &flow.answer(b"answer"))
-            .forwarded(Side::A);
+            .expect_forwarded(Side::A);
         assert_eq!(ends(&back), (scenario.name_server(), scenario.client()));
         lab.send(Side::A, &scenario.question(b"question"))
-            .forwarded(Side::Provider);
+            .expect_forwarded(Side::Provider);
         assert_eq!(
             (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
             (0, 1)
@@ -474,7 +502,7 @@ const ROWS: &[ScenarioCase] = &[
                 let out = lab.send_offloaded(Side::A, &question);
                 let flow = scenario.went_to_service(&out, 53);
                 lab.send_offloaded(Side::Provider, &flow.answer(&vec![0xa5; length]))
-                    .forwarded(Side::A);
+                    .expect_forwarded(Side::A);
             }
         },
     ),
@@ -482,13 +510,15 @@ const ROWS: &[ScenarioCase] = &[
         "a datagram without checksum goes on, with one where IPv6 wants it (RFC 7915)",
         |lab, scenario| {
             if !scenario.is_v4() {
-                lab.send(Side::A, &scenario.question(b"x").unchecksummed())
-                    .dropped(DropReason::Malformed);
+                lab.send(Side::A, &scenario.question(b"x").without_udp_checksum())
+                    .expect_dropped(DropReason::Malformed);
                 return;
             }
             for length in [0, 1, 8, 1_001] {
-                let question = scenario.question(&vec![7; length]).unchecksummed();
-                let out = lab.send(Side::A, &question).forwarded(Side::Provider);
+                let question = scenario.question(&vec![7; length]).without_udp_checksum();
+                let out = lab
+                    .send(Side::A, &question)
+                    .expect_forwarded(Side::Provider);
                 match ip(&out.packet).2 {
                     Transport::Udp(udp) => assert_eq!(udp.checksummed, scenario.is_mixed()),
                     other => panic!("{other:?}"),
@@ -501,7 +531,9 @@ const ROWS: &[ScenarioCase] = &[
         |lab, scenario| {
             let opening = lab.send(Side::A, &scenario.question(b"hello"));
             let flow = scenario.went_to_service(&opening, 53);
-            let there = scenario.question(&payload_of(4_000)).fragments(1_400, 0x1234);
+            let there = scenario
+                .question(&payload_of(4_000))
+                .fragments(1_400, 0x1234);
             let out = send_all_expect_forwarded(lab, Side::A, Side::Provider, &there);
             assert_eq!(out.len(), 3);
             let ids: Vec<u32> = out.iter().map(|p| piece(p).id).collect();
@@ -540,48 +572,69 @@ const ROWS: &[ScenarioCase] = &[
         |lab, scenario| {
             let there = scenario.question(&payload_of(4_000)).fragments(1_400, 9);
             lab.send(Side::A, &there[1])
-                .dropped(DropReason::FragmentOrphan);
-            lab.send(Side::A, &there[0]).forwarded(Side::Provider);
-            lab.send(Side::A, &there[1]).forwarded(Side::Provider);
+                .expect_dropped(DropReason::FragmentOrphan);
+            lab.send(Side::A, &there[0])
+                .expect_forwarded(Side::Provider);
+            lab.send(Side::A, &there[1])
+                .expect_forwarded(Side::Provider);
             // Another datagram's first fragment does not help.
             let other = scenario.question(&payload_of(4_000)).fragments(1_400, 10);
             lab.send(Side::A, &other[1])
-                .dropped(DropReason::FragmentOrphan);
+                .expect_dropped(DropReason::FragmentOrphan);
         },
     ),
     (
         "two consumers' fragments of the same identification do not meet",
         |lab, scenario| {
             let there = scenario.question(&payload_of(4_000)).fragments(1_400, 9);
-            lab.send(Side::A, &there[0]).forwarded(Side::Provider);
-            let elsewhere = there[1].clone().at(Side::B);
+            lab.send(Side::A, &there[0])
+                .expect_forwarded(Side::Provider);
+            let elsewhere = there[1].clone().sent_to(Side::B);
             lab.send(Side::B, &elsewhere)
-                .dropped(DropReason::FragmentOrphan);
+                .expect_dropped(DropReason::FragmentOrphan);
         },
     ),
-    ("a TCP segment in fragments arrives whole", |lab, scenario| {
-        scenario.connect(lab);
-        let there = scenario.from_client().data(&payload_of(2_000)).fragments(1_000, 3);
-        let out = send_all_expect_forwarded(lab, Side::A, Side::Provider, &there);
-        assert_eq!(tcp_of(&reassemble(&out)).payload, payload_of(2_000));
-    }),
+    (
+        "a TCP segment in fragments arrives whole",
+        |lab, scenario| {
+            scenario.connect(lab);
+            let there = scenario
+                .from_client()
+                .with_payload(&payload_of(2_000))
+                .fragments(1_000, 3);
+            let out = send_all_expect_forwarded(lab, Side::A, Side::Provider, &there);
+            assert_eq!(tcp_of(&reassemble(&out)).payload, payload_of(2_000));
+        },
+    ),
     (
         "a first fragment too short for its header is counted (RFC 1858)",
         |lab, scenario| {
             scenario.connect(lab);
-            let there = scenario.from_client().data(&payload_of(2_000)).fragments(16, 3);
-            lab.send(Side::A, &there[0]).dropped(DropReason::Fragment);
+            let there = scenario
+                .from_client()
+                .with_payload(&payload_of(2_000))
+                .fragments(16, 3);
+            lab.send(Side::A, &there[0])
+                .expect_dropped(DropReason::Fragment);
         },
     ),
     (
         "a fragment that would overwrite the header is counted (RFC 3128)",
         |lab, scenario| {
             scenario.connect(lab);
-            let there = scenario.from_client().data(&payload_of(2_000)).fragments(1_000, 3);
-            lab.send(Side::A, &there[0]).forwarded(Side::Provider);
-            let over = scenario.from_client().data(&payload_of(100)).fragments(8, 3);
+            let there = scenario
+                .from_client()
+                .with_payload(&payload_of(2_000))
+                .fragments(1_000, 3);
+            lab.send(Side::A, &there[0])
+                .expect_forwarded(Side::Provider);
+            let over = scenario
+                .from_client()
+                .with_payload(&payload_of(100))
+                .fragments(8, 3);
             for fragment in &over[1..3] {
-                lab.send(Side::A, fragment).dropped(DropReason::Fragment);
+                lab.send(Side::A, fragment)
+                    .expect_dropped(DropReason::Fragment);
             }
         },
     ),
@@ -589,7 +642,8 @@ const ROWS: &[ScenarioCase] = &[
         "fragments that contradict themselves are counted",
         |lab, scenario| {
             let there = scenario.question(&payload_of(4_000)).fragments(1_400, 9);
-            lab.send(Side::A, &there[0]).forwarded(Side::Provider);
+            lab.send(Side::A, &there[0])
+                .expect_forwarded(Side::Provider);
             // More follow, though it ends at no multiple of eight bytes.
             let mut odd = there[1].clone();
             let mut beyond = there[2].clone();
@@ -604,43 +658,49 @@ const ROWS: &[ScenarioCase] = &[
                 }
                 _ => panic!("no IP"),
             }
-            lab.send(Side::A, &odd).dropped(DropReason::Malformed);
-            lab.send(Side::A, &beyond).dropped(DropReason::Malformed);
+            lab.send(Side::A, &odd)
+                .expect_dropped(DropReason::Malformed);
+            lab.send(Side::A, &beyond)
+                .expect_dropped(DropReason::Malformed);
         },
     ),
     (
         "a fragment to a port that is not offered is refused, its rest counted",
         |lab, scenario| {
             let elsewhere = (scenario.endpoint_ip(), 54).into();
-            let there = datagram(scenario.client(), elsewhere, &payload_of(2_000)).fragments(1_400, 9);
+            let there =
+                datagram(scenario.client(), elsewhere, &payload_of(2_000)).fragments(1_400, 9);
             lab.send(Side::A, &there[0])
-                .error(DropReason::PortNotOffered);
+                .expect_icmp_error(DropReason::PortNotOffered);
             lab.send(Side::A, &there[1])
-                .dropped(DropReason::FragmentOrphan);
+                .expect_dropped(DropReason::FragmentOrphan);
         },
     ),
-    ("ping in fragments is answered in fragments", |lab, scenario| {
-        let kind = if scenario.is_v4() { 8 } else { 128 };
-        let transport = Transport::Icmp(kind, 0, payload_of(3_000));
-        let ping = between(scenario.client_ip(), scenario.endpoint_ip(), transport);
-        let answers: Vec<Packet> = ping
-            .fragments(1_400, 5)
-            .iter()
-            .map(|fragment| lab.send(Side::A, fragment).replied())
-            .collect();
-        match ip(&reassemble(&answers)).2 {
-            Transport::Icmp(kind, 0, rest) => {
-                assert_eq!(
-                    (*kind, rest),
-                    (if scenario.is_v4() { 0 } else { 129 }, &payload_of(3_000))
-                );
+    (
+        "ping in fragments is answered in fragments",
+        |lab, scenario| {
+            let kind = if scenario.is_v4() { 8 } else { 128 };
+            let transport = Transport::Icmp(kind, 0, payload_of(3_000));
+            let ping = between(scenario.client_ip(), scenario.endpoint_ip(), transport);
+            let answers: Vec<Packet> = ping
+                .fragments(1_400, 5)
+                .iter()
+                .map(|fragment| lab.send(Side::A, fragment).expect_reply())
+                .collect();
+            match ip(&reassemble(&answers)).2 {
+                Transport::Icmp(kind, 0, rest) => {
+                    assert_eq!(
+                        (*kind, rest),
+                        (if scenario.is_v4() { 0 } else { 129 }, &payload_of(3_000))
+                    );
+                }
+                other => panic!("{other:?}"),
             }
-            other => panic!("{other:?}"),
-        }
-    }),
+        },
+    ),
 ];
 
 #[test]
 fn packets_are_forwarded_in_every_scenario() {
-    run_scenarios(ROWS);
+    run_scenarios(CASES);
 }

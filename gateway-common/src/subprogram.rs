@@ -1,0 +1,361 @@
+//! Subprograms: the parts of the data path that the verifier checks one by one (BPF global functions), and how
+//! each of them exits.
+//!
+//! A subprogram hands nothing to the next but one word: its exit names the next subprogram, and the dispatcher
+//! calls that with a word of argument. Each subprogram parses the packet for itself.
+
+use crate::{
+    drop_reason::{Attribution, DropReason},
+    verdict::Verdict,
+};
+
+/// Calls the macro `$callback` with the list of subprograms, from which everything about them is generated: the
+/// enum, the entry points and the functions of the XDP program.
+///
+/// A row has the variant, the function, and the argument with its type. A subprogram that uses no argument must
+/// not have one: the compiler would leave the register of the argument unset, which the verifier rejects.
+#[macro_export]
+macro_rules! for_each_subprogram {
+    ($callback:ident) => {
+        $callback! {
+            /// Forwards IPv4 packets of established flows that need no special handling.
+            FastPathV4 = fast_path_v4();
+            /// Forwards IPv6 packets of established flows that need no special handling.
+            FastPathV6 = fast_path_v6();
+            /// Processes any other IPv4 packet: replies for local addresses, forwards packets of known flows.
+            SlowPathV4 = slow_path_v4(hints: SlowPathHints);
+            /// Processes any other IPv6 packet: replies for local addresses, forwards packets of known flows.
+            SlowPathV6 = slow_path_v6(hints: SlowPathHints);
+            /// Opens a flow for an IPv4 packet that matches none.
+            OpenFlowV4 = open_flow_v4();
+            /// Opens a flow for an IPv6 packet that matches none.
+            OpenFlowV6 = open_flow_v6();
+            /// Answers an IPv4 packet with a TCP reset or an ICMP error.
+            RejectV4 = reject_v4(exit: Exit);
+            /// Answers an IPv6 packet with a TCP reset or an ICMP error.
+            RejectV6 = reject_v6(exit: Exit);
+            /// Forwards an ICMP error to the sender of the embedded packet.
+            IcmpRelatedV4 = icmp_related_v4();
+            /// Forwards an ICMPv6 error to the sender of the embedded packet.
+            IcmpRelatedV6 = icmp_related_v6();
+            /// Forwards an IPv4 packet of a flow whose other side is IPv6.
+            Nat46 = nat46();
+            /// Processes frames that carry neither IPv4 nor IPv6.
+            NonIp = non_ip();
+        }
+    };
+}
+
+macro_rules! define_subprogram {
+    ($($(#[$doc:meta])* $variant:ident = $function:ident($($argument:ident: $type:ident)?);)+) => {
+        /// A subprogram of the data path.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Subprogram {
+            $($(#[$doc])* $variant,)+
+        }
+    };
+}
+for_each_subprogram!(define_subprogram);
+
+/// How a subprogram or a stage ends processing: with a verdict, or with the name of what runs next.
+///
+/// [`ExitKind`] is the unpacked form. The packed form is one word, since the verifier rejects a copy of a
+/// value of which a part is unset, and the compiler may copy a larger value in any way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit(u64);
+
+/// A stage's result: a value to go on with, or the exit that ends processing.
+pub type StageResult<T> = Result<T, Exit>;
+
+/// What an [`Exit`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitKind {
+    /// Processing is complete.
+    Done(Verdict),
+    /// Reject the packet: answer it with a TCP reset or an ICMP error.
+    Reject(Attribution),
+    /// Answer the packet with an ICMP error that reports this MTU; with the connection slot.
+    PacketTooBig(u16, u32),
+    /// Answer the packet with an ICMP time exceeded error; with the connection slot.
+    TtlExceeded(u32),
+    /// No IPv4 flow matches the packet, but a NAT46 flow may.
+    Nat46,
+    /// No flow matches the packet: it may open one.
+    OpenFlow,
+    /// The packet is an ICMP error about another packet.
+    IcmpRelated,
+    /// The packet opened a flow: run the slow path again.
+    Reprocess,
+    /// Run the slow path: the packet is not eligible for the fast path, or its flow became established while
+    /// the packet was processed.
+    SlowPath,
+    /// Run the slow path: no established flow matches the packet, but it may belong to a half-open flow or
+    /// open one.
+    NoEstablishedFlow,
+}
+
+impl Exit {
+    /// The packet goes to the host unchanged.
+    pub const PASS: Self = Self::new(ExitKind::Done(Verdict::Pass));
+    /// The packet was replaced by a reply.
+    pub const REPLY: Self = Self::new(ExitKind::Done(Verdict::Reply));
+    /// See [`ExitKind::Nat46`].
+    pub const NAT46: Self = Self::new(ExitKind::Nat46);
+    /// See [`ExitKind::OpenFlow`].
+    pub const OPEN_FLOW: Self = Self::new(ExitKind::OpenFlow);
+    /// See [`ExitKind::IcmpRelated`].
+    pub const ICMP_RELATED: Self = Self::new(ExitKind::IcmpRelated);
+    /// See [`ExitKind::Reprocess`].
+    pub const REPROCESS: Self = Self::new(ExitKind::Reprocess);
+    /// See [`ExitKind::SlowPath`].
+    pub const SLOW_PATH: Self = Self::new(ExitKind::SlowPath);
+    /// See [`ExitKind::NoEstablishedFlow`].
+    pub const NO_ESTABLISHED_FLOW: Self = Self::new(ExitKind::NoEstablishedFlow);
+
+    /// Returns the exit that drops the packet without an answer.
+    #[inline(always)]
+    #[must_use]
+    pub const fn drop(reason: DropReason, connection_slot: u32) -> Self {
+        Self::attributed(1, Attribution::new(reason, connection_slot))
+    }
+
+    /// See [`ExitKind::Reject`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn reject(reason: DropReason, connection_slot: u32) -> Self {
+        Self::attributed(6, Attribution::new(reason, connection_slot))
+    }
+
+    /// See [`ExitKind::PacketTooBig`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn packet_too_big(max_len: u16, connection_slot: u32) -> Self {
+        Self(7 | (max_len as u64) << 16 | (connection_slot as u64) << 32)
+    }
+
+    /// See [`ExitKind::TtlExceeded`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn ttl_exceeded(connection_slot: u32) -> Self {
+        Self(8 | (connection_slot as u64) << 32)
+    }
+
+    /// Returns the exit that redirects the packet to the attachment in this slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn redirect(egress_slot: u32) -> Self {
+        Self(4 | (egress_slot as u64) << 32)
+    }
+
+    /// Returns the attachment slot, if the exit is a redirect.
+    #[inline(always)]
+    #[must_use]
+    pub const fn redirect_slot(self) -> Option<u32> {
+        if self.0 & 0xff == 4 {
+            Some((self.0 >> 32) as u32)
+        } else {
+            None
+        }
+    }
+
+    /// Packs an exit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(kind: ExitKind) -> Self {
+        match kind {
+            ExitKind::Done(Verdict::Pass) => Self(0),
+            ExitKind::Done(Verdict::Drop(attribution)) => Self::attributed(1, attribution),
+            ExitKind::Done(Verdict::Reply) => Self(2),
+            ExitKind::Done(Verdict::TcpReset(attribution)) => Self::attributed(3, attribution),
+            ExitKind::Done(Verdict::Redirect(slot)) => Self::redirect(slot),
+            ExitKind::Done(Verdict::IcmpError(attribution)) => Self::attributed(5, attribution),
+            ExitKind::Reject(attribution) => Self::attributed(6, attribution),
+            ExitKind::PacketTooBig(max_len, connection_slot) => {
+                Self::packet_too_big(max_len, connection_slot)
+            }
+            ExitKind::TtlExceeded(connection_slot) => Self::ttl_exceeded(connection_slot),
+            ExitKind::Nat46 => Self(9),
+            ExitKind::OpenFlow => Self(10),
+            ExitKind::IcmpRelated => Self(11),
+            ExitKind::Reprocess => Self(12),
+            ExitKind::SlowPath => Self(13),
+            ExitKind::NoEstablishedFlow => Self(14),
+        }
+    }
+
+    #[inline(always)]
+    const fn attributed(tag: u64, attribution: Attribution) -> Self {
+        let Attribution {
+            reason,
+            connection_slot,
+        } = attribution;
+        Self(tag | (reason as u64) << 8 | (connection_slot as u64) << 32)
+    }
+
+    /// Unpacks the exit.
+    #[inline(always)]
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "parts of it are wanted")]
+    pub const fn kind(self) -> ExitKind {
+        let (max_len, slot) = ((self.0 >> 16) as u16, (self.0 >> 32) as u32);
+        let attribution = Attribution::new(DropReason::from_byte((self.0 >> 8) as u8), slot);
+        match self.0 & 0xff {
+            0 => ExitKind::Done(Verdict::Pass),
+            1 => ExitKind::Done(Verdict::Drop(attribution)),
+            2 => ExitKind::Done(Verdict::Reply),
+            3 => ExitKind::Done(Verdict::TcpReset(attribution)),
+            5 => ExitKind::Done(Verdict::IcmpError(attribution)),
+            6 => ExitKind::Reject(attribution),
+            7 => ExitKind::PacketTooBig(max_len, slot),
+            8 => ExitKind::TtlExceeded(slot),
+            9 => ExitKind::Nat46,
+            10 => ExitKind::OpenFlow,
+            11 => ExitKind::IcmpRelated,
+            12 => ExitKind::Reprocess,
+            13 => ExitKind::SlowPath,
+            14 => ExitKind::NoEstablishedFlow,
+            _ => ExitKind::Done(Verdict::Redirect(slot)),
+        }
+    }
+
+    /// Returns what the dispatcher does next.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next(self) -> Next {
+        match self.0 & 0xff {
+            6..=8 => Next::Reject,
+            9 => Next::Nat46,
+            10 => Next::OpenFlow,
+            11 => Next::IcmpRelated,
+            12 => Next::Reprocess,
+            13 => Next::SlowPath,
+            14 => Next::NoEstablishedFlow,
+            _ => Next::Verdict,
+        }
+    }
+
+    /// Returns the word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the exit whose word is `bits`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+/// An [`ExitKind`] without its values: unpacking those at each step would leave some of them unset, which the
+/// verifier rejects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Stop: the exit is [`ExitKind::Done`].
+    Verdict,
+    /// See [`ExitKind::Reject`], [`ExitKind::PacketTooBig`] and [`ExitKind::TtlExceeded`].
+    Reject,
+    /// See [`ExitKind::Nat46`].
+    Nat46,
+    /// See [`ExitKind::OpenFlow`].
+    OpenFlow,
+    /// See [`ExitKind::IcmpRelated`].
+    IcmpRelated,
+    /// See [`ExitKind::Reprocess`].
+    Reprocess,
+    /// See [`ExitKind::SlowPath`].
+    SlowPath,
+    /// See [`ExitKind::NoEstablishedFlow`].
+    NoEstablishedFlow,
+}
+
+/// What is known about a packet when the slow path starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowPathHints(u64);
+
+impl SlowPathHints {
+    /// Nothing is known.
+    pub const NONE: Self = Self(0);
+    /// No established flow matches the packet, so that table need not be searched.
+    pub const ESTABLISHED_MISSED: Self = Self(1);
+    /// The packet has passed the early drop, or its flow is not in the tables that the early drop protects.
+    pub const SKIP_EARLY_DROP: Self = Self(2);
+    /// The packet has opened its flow, and the flow's state includes the packet.
+    pub const JUST_OPENED: Self = Self(4);
+
+    /// Returns the hints of both.
+    #[inline(always)]
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns whether these hints include all of `other`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Returns the word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the hints whose word is `bits`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exits_round_trip_through_bits() {
+        let mut kinds = vec![
+            ExitKind::Done(Verdict::Pass),
+            ExitKind::Done(Verdict::Reply),
+            ExitKind::Done(Verdict::Redirect(7)),
+            ExitKind::PacketTooBig(1_480, 9),
+            ExitKind::TtlExceeded(3),
+            ExitKind::Nat46,
+            ExitKind::OpenFlow,
+            ExitKind::IcmpRelated,
+            ExitKind::Reprocess,
+            ExitKind::SlowPath,
+            ExitKind::NoEstablishedFlow,
+        ];
+        for reason in DropReason::ALL {
+            kinds.push(ExitKind::Done(Verdict::Drop(Attribution::new(
+                *reason,
+                u32::MAX,
+            ))));
+            kinds.push(ExitKind::Done(Verdict::TcpReset(Attribution::new(
+                *reason, 65_535,
+            ))));
+            kinds.push(ExitKind::Done(Verdict::IcmpError(Attribution::new(
+                *reason, 0,
+            ))));
+            kinds.push(ExitKind::Reject(Attribution::new(*reason, 12)));
+        }
+        for kind in kinds {
+            let exit = Exit::new(kind);
+            assert_eq!(exit.kind(), kind);
+            let is_done = matches!(kind, ExitKind::Done(_));
+            assert_eq!(exit.next() == Next::Verdict, is_done, "{kind:?}");
+            let slot = exit.redirect_slot();
+            assert_eq!(
+                slot.is_some(),
+                matches!(kind, ExitKind::Done(Verdict::Redirect(_)))
+            );
+        }
+    }
+}

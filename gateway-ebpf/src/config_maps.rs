@@ -1,0 +1,116 @@
+//! Access to the configuration maps.
+
+use core::ptr::NonNull;
+
+use gateway_common::maps::{
+    AddressKey, Attachment, Backend, ConfigMaps, Connection, Egress, Limits, LocalAddress,
+    MapValueRef, NatAddress, Port, PortKey, attachment_index,
+};
+
+use crate::{
+    context::Xdp,
+    maps::{
+        ADDRESSES, ATTACH_OVERFLOW, ATTACHMENTS, BACKENDS, CONNECTIONS, EGRESS, HASH_SEED, LIMITS,
+        MAGLEV, NAT_ADDRESSES, PORTS, REJECT_COST,
+    },
+};
+
+/// A copy, field by field: only those that are used are loaded then, each by itself. So are those below.
+#[inline(always)]
+fn copy_attachment(found: &Attachment) -> Attachment {
+    Attachment {
+        ifindex: found.ifindex,
+        network: found.network,
+        slot: found.slot,
+        flags: found.flags,
+        mac: found.mac,
+    }
+}
+
+impl ConfigMaps for Xdp {
+    #[inline(always)]
+    fn attachment(&self) -> Option<Attachment> {
+        let ifindex = self.ifindex();
+        let direct = ATTACHMENTS.get(attachment_index(ifindex))?;
+        if direct.ifindex == ifindex {
+            return Some(copy_attachment(direct));
+        }
+        // SAFETY: made without preallocation, so an element outlives the program's run.
+        unsafe { ATTACH_OVERFLOW.get(ifindex) }.map(copy_attachment)
+    }
+
+    #[inline(always)]
+    fn egress(&self, slot: u32) -> Option<Egress> {
+        let found = EGRESS.get(slot)?;
+        Some(Egress {
+            network: found.network,
+            mtu: found.mtu,
+            reserved: 0,
+            mac: found.mac,
+        })
+    }
+
+    #[inline(always)]
+    fn local_address(&self, key: &AddressKey) -> Option<LocalAddress> {
+        // SAFETY: made without preallocation, so an element outlives the program's run.
+        unsafe { ADDRESSES.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn port(&self, key: &PortKey) -> Option<MapValueRef<Port>> {
+        // SAFETY: made without preallocation, so an element outlives the program's run, and what
+        // replaces it is another one.
+        unsafe {
+            let port = PORTS.get(key)?;
+            Some(MapValueRef::new(NonNull::from(port)))
+        }
+    }
+
+    #[inline(always)]
+    fn maglev(&self, index: u32) -> Option<u32> {
+        MAGLEV.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn backend(&self, slot: u32) -> Option<Backend> {
+        let found = BACKENDS.get(slot)?;
+        Some(Backend {
+            resource: found.resource,
+            generation: found.generation,
+            address: found.address,
+            egress_slot: found.egress_slot,
+            reachable: found.reachable,
+            mac: found.mac,
+        })
+    }
+
+    #[inline(always)]
+    fn nat_address(&self, index: u32) -> Option<NatAddress> {
+        NAT_ADDRESSES.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn connection(&self, slot: u32) -> Option<Connection> {
+        let found = CONNECTIONS.get(slot)?;
+        Some(Connection {
+            id: found.id,
+            generation: found.generation,
+            has_limits: found.has_limits,
+        })
+    }
+
+    #[inline(always)]
+    fn limits(&self, slot: u32) -> Option<Limits> {
+        LIMITS.get(slot).copied()
+    }
+
+    #[inline(always)]
+    fn reject_cost(&self) -> u64 {
+        REJECT_COST.load()
+    }
+
+    #[inline(always)]
+    fn hash_seed(&self) -> u64 {
+        HASH_SEED.load()
+    }
+}
