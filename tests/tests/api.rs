@@ -23,7 +23,7 @@ fn problems_have_a_code_a_field_and_a_detail() {
     let long = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
     let tenants = "/v1/tenants";
     let endpoints = "/v1/tenants/a/endpoints";
-    for (method, path, body, status, code, field, detail) in [
+    for (method, path, body, status, code, field, expected) in [
         (
             "GET",
             "/v1/nothing",
@@ -239,7 +239,7 @@ fn problems_have_a_code_a_field_and_a_detail() {
             "{method} {path}: {text}"
         );
         let detail = document["detail"].as_str().unwrap_or("");
-        assert!(detail.contains(detail), "{method} {path}: {text}");
+        assert!(detail.contains(expected), "{method} {path}: {text}");
         assert!(!document["title"].as_str().unwrap_or("").is_empty());
     }
     // None of it changed anything.

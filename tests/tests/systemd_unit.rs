@@ -167,7 +167,7 @@ fn agent_works_inside_the_systemd_sandbox() {
     wait::until_true("a restart", || systemd.property("NRestarts") == "1");
     systemd.wait_until_ready();
     let status = systemd.cli("status -o json");
-    assert!(status.contains("\"in_step\": true"), "{status}");
+    assert!(status.contains("\"in_sync\": true"), "{status}");
     assert!(systemd.cli("endpoint show a/web").contains("approved"));
     let process = systemd.property("MainPID");
     let status = succeed(
