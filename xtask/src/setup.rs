@@ -17,6 +17,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ss", "iproute2"),
     ("ethtool", "ethtool"),
     ("curl", "curl"),
+    ("jq", "jq"),
     ("nginx", "nginx-light"),
     ("iperf3", "iperf3"),
     ("tcpdump", "tcpdump"),
