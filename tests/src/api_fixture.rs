@@ -185,7 +185,7 @@ impl TlsClient {
     /// Connects and finishes the handshake.
     ///
     /// # Errors
-    /// When the gateway refuses, or takes longer than [`PATIENCE`].
+    /// When the gateway refuses, or takes longer than `CLIENT_TIMEOUT`.
     pub fn connect(config: &Arc<ClientConfig>, to: SocketAddr) -> io::Result<Self> {
         let mut stream = TcpStream::connect_timeout(&to, CLIENT_TIMEOUT)?;
         stream.set_nodelay(true)?;
@@ -315,7 +315,7 @@ impl TlsClient {
     /// Waits for the end of the connection, whatever comes before it; returns after how long it came.
     ///
     /// # Errors
-    /// When it does not come within [`PATIENCE`] after something else.
+    /// When it does not come within `CLIENT_TIMEOUT` after something else.
     pub fn wait_for_close(&mut self) -> io::Result<Duration> {
         let start = Instant::now();
         let mut rest = [0; 16_384];

@@ -1,5 +1,5 @@
 //! The HTTP API: requests into operations, outcomes into JSON. No decision is taken here, but who may
-//! ask for what: see [`caller`].
+//! ask for what: see `caller`.
 
 #![allow(unused_qualifications, reason = "utoipa's macros make them")]
 
