@@ -58,10 +58,10 @@ mod tests {
 
     #[test]
     fn an_issuer_is_an_https_url_with_an_audience() {
-        let good: IssuerSettings = "https://idp.example.com/realm,audience=gateway"
+        let good: IssuerSettings = "https://idp.example.com/realms/main,audience=gateway"
             .parse()
             .unwrap();
-        assert_eq!(good.url, "https://idp.example.com/realm");
+        assert_eq!(good.url, "https://idp.example.com/realms/main");
         assert_eq!(good.audience, "gateway");
         for wrong in [
             "https://idp.example.com",
