@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 
 /// The head of the file.
 const FILE_HEADER: &str = "\
-//! The API's operations. Made of `docs/openapi.json` by `cargo xtask openapi`: change that, not this.
+//! The API's operations, @generated from `docs/openapi.json` by `cargo xtask openapi`.
+//!
+//! Change the document, not this file.
 
 use anyhow::Result;
 use reqwest::Method;
