@@ -3,6 +3,7 @@
 mod bench_control_plane;
 mod demo;
 mod demo_server;
+mod lint;
 mod reachability_probe;
 mod run;
 mod setup;
@@ -55,8 +56,15 @@ enum Task {
     },
     /// Run the packet tests and a core of the network tests on the oldest kernel that is supported
     TestKernel,
-    /// Check formatting, lints and licences
-    Lint,
+    /// Check formatting, lints, words, layers and licences
+    Lint {
+        /// Only print the edges between modules, as a draft of `xtask/layers.txt`: DEPTH is how
+        /// many parts of a module's path tell it from others
+        #[arg(long, hide = true, value_name = "DEPTH", num_args = 0..=1, default_missing_value = "1")]
+        layers_draft: Option<usize>,
+    },
+    /// Check words, layers and the size of files: the part of `lint` that needs no compiler
+    Tidy,
     /// Measure what packets cost and what the control plane does: figures, and a picture of them
     Bench {
         #[command(subcommand)]
@@ -102,7 +110,11 @@ fn main() -> ExitCode {
             .and_then(|binary| demo::demo(&binary, keep)),
         Task::Test { filter } => setup::setup().and_then(|()| test(filter.as_deref())),
         Task::TestKernel => setup::setup().and_then(|()| vm::test()),
-        Task::Lint => lint(),
+        Task::Lint {
+            layers_draft: Some(depth),
+        } => workspace().and_then(|workspace| lint::draft_layers(&workspace, depth)),
+        Task::Lint { layers_draft: None } => lint(),
+        Task::Tidy => workspace().and_then(|workspace| lint::tidy(&workspace)),
         Task::Bench {
             benchmark: what,
             tenants,
@@ -215,9 +227,11 @@ fn write_openapi(binary: &Path) -> Result<()> {
     run(cargo()?.args(["fmt", "--package", "gateway"]))
 }
 
+/// Runs every check that is no test, the fast ones first.
 fn lint() -> Result<()> {
     print_step("checking the format");
     run(cargo()?.args(["fmt", "--check"]))?;
+    lint::tidy(&workspace()?)?;
     print_step("checking with clippy");
     run(cargo()?.args([
         "clippy",
