@@ -56,7 +56,7 @@ enum Task {
     },
     /// Run the packet tests and a core of the network tests on the oldest kernel that is supported
     TestKernel,
-    /// Check formatting, lints, words, layers and licences
+    /// Check formatting, lints, documentation, words, layers and licences
     Lint {
         /// Only print the edges between modules, as a draft of `xtask/layers.txt`: DEPTH is how
         /// many parts of a module's path tell it from others
@@ -241,6 +241,10 @@ fn lint() -> Result<()> {
         "-D",
         "warnings",
     ]))?;
+    print_step("checking the documentation");
+    run(cargo()?
+        .args(["doc", "--no-deps", "--locked"])
+        .env("RUSTDOCFLAGS", "-D warnings"))?;
     print_step("checking the XDP program");
     let target = workspace()?.join("target").join("ebpf");
     run(&mut xtask::ebpf::cargo(&workspace()?, &target, "check")?)?;

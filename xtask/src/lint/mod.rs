@@ -81,7 +81,7 @@ struct Report {
 
 /// Runs all checks, prints what they found, and fails if that is anything.
 pub(crate) fn tidy(workspace: &Path) -> Result<()> {
-    step("checking words and layers");
+    print_step("checking words and layers");
     let files = files(workspace)?;
     let banned = fs::read_to_string(workspace.join(BANNED_WORDS))
         .with_context(|| format!("could not read {BANNED_WORDS}"))?;
