@@ -496,7 +496,10 @@ fn agent_files_are_private_with_any_umask() {
     );
     for (line, file) in [
         ("backup", &backup),
-        ("tenant token create a/u --role viewer --output-file", &token),
+        (
+            "tenant token create a/u --role viewer --output-file",
+            &token,
+        ),
     ] {
         let mut command = Command::new("sh");
         command

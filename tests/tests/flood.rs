@@ -137,7 +137,10 @@ fn malformed_scapy_frames_are_dropped_and_counted() {
         let statistics = &status["statistics"];
         let number = |name: &str| statistics[name].as_u64().expect("a number");
         (
-            sum(&status["drops"]) + number("local_replies") + number("forwarded") + number("passed_to_host"),
+            sum(&status["drops"])
+                + number("local_replies")
+                + number("forwarded")
+                + number("passed_to_host"),
             number("forwarded"),
         )
     };

@@ -361,8 +361,8 @@ fn power_loss_at_any_write_leaves_a_consistent_store() {
             agent.cli(&format!("tenant delete t{}", number - 1));
         }
     }
-    let children =
-        fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid())).expect("children");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", running.pid()))
+        .expect("children");
     for child in children.split_whitespace() {
         succeed(Command::new("kill").arg(child));
     }

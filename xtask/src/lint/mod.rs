@@ -13,7 +13,7 @@ use std::{fmt, fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{quietly, step};
+use crate::run::{print_step, run_silently};
 
 /// The list of words that are not used, in the workspace.
 const BANNED_WORDS: &str = "xtask/banned-words.txt";
@@ -134,7 +134,7 @@ fn files(workspace: &Path) -> Result<Vec<SourceFile>> {
         "--",
     ]);
     command.args(["rs", "md", "toml", "service", "yaml"].map(|kind| format!("*.{kind}")));
-    let listed = quietly(&mut command)?;
+    let listed = run_silently(&mut command)?;
     let mut files = Vec::new();
     for path in listed.lines() {
         let file = workspace.join(path);

@@ -411,7 +411,9 @@ const CASES: &[ScenarioCase] = &[
         assert_eq!((reset.flags, reset.sequence), (RST, 5_001));
     }),
     ("a service can have it met with silence", |lab, scenario| {
-        lab.change_service(scenario.service, |spec| spec["unmatched_packet_action"] = "drop".into());
+        lab.change_service(scenario.service, |spec| {
+            spec["unmatched_packet_action"] = "drop".into()
+        });
         lab.send(Side::A, &scenario.from_client())
             .expect_dropped(DropReason::NoFlow);
         let elsewhere = (scenario.endpoint_ip(), 54).into();
