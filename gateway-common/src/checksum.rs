@@ -213,7 +213,7 @@ mod tests {
         }
 
         #[test]
-        fn udp_never_becomes_none(checksum in 1u16.., delta in any::<u16>()) {
+        fn update_udp_keeps_presence_of_checksum(checksum in 1u16.., delta in any::<u16>()) {
             prop_assert_ne!(update_udp(Be16::new(checksum), delta).raw(), 0);
             prop_assert_eq!(update_udp(Be16::new(0), delta).raw(), 0);
         }

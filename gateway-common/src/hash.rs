@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_matters() {
+    fn hash_depends_on_the_seed() {
         assert_ne!(mix(1, 42), mix(2, 42));
     }
 }

@@ -1,7 +1,7 @@
 //! The XDP program of the private link gateway: the entry point, and nothing that decides.
 //!
-//! The stages are in `gateway-common`; [`environment`] gives them packet memory and maps, and the
-//! verdict they return is carried out here.
+//! The stages are in `gateway-common`. [`context`] and [`platform`] give them packet memory, helpers and maps, and
+//! [`plgw`] carries their verdict out.
 
 #![no_std]
 #![no_main]

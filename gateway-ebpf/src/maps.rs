@@ -100,6 +100,6 @@ pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(
 #[unsafe(no_mangle)]
 pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
 
-/// Nanoseconds that a refusal costs; set when the program is loaded.
+/// Nanoseconds that a reject costs; set when the program is loaded.
 #[unsafe(no_mangle)]
 pub(crate) static REJECT_COST: Global<u64> = Global::new(0);

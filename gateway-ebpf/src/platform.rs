@@ -19,16 +19,16 @@ use crate::{
     subprograms,
 };
 
-/// What [`step`] works on.
+/// The context of [`run_iteration`].
 struct LoopContext<'a, C> {
     platform: &'a mut Xdp,
     body: &'a mut C,
 }
 
-/// One step of [`Environment::repeat`], as the kernel calls it: 1 ends the loop.
+/// One iteration of [`Platform::bounded_loop`], as the kernel calls it: 1 ends the loop.
 ///
 /// # Safety
-/// `both` points to a live value that nothing else refers to.
+/// `context` points to a live value that nothing else refers to.
 unsafe extern "C" fn run_iteration<C: LoopBody<Xdp>>(
     iteration: u64,
     context: *mut LoopContext<'_, C>,
@@ -121,7 +121,7 @@ impl Platform for Xdp {
             last_seen: self.now().0,
             ..AddressConflict::default()
         };
-        // The station will be heard again.
+        // A failure loses one observation: the other host will claim the address again.
         let _lost = CONFLICTS.insert(key, conflict, 0);
     }
 

@@ -71,7 +71,7 @@ pub(crate) extern "C" fn log_drop(reason: u64, connection_slot: u64) -> u64 {
     0
 }
 
-/// The same for one that was answered with a refusal.
+/// Logs a packet that was rejected, where the agent wants it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn log_reject(reason: u64, connection_slot: u64) -> u64 {
@@ -119,7 +119,7 @@ const MAX_CHUNKS: usize = 19;
 /// The longest frame.
 const MAX_FRAME_LEN: usize = 65_535 + 14;
 
-/// What [`frame_sum`] says when there is none: no sum is so large.
+/// The result of [`partial_checksum`] without a sum: no sum is so large.
 pub(crate) const NO_CHECKSUM: u64 = u64::MAX;
 
 /// The sum over a stretch of the frame.
@@ -154,7 +154,7 @@ pub(crate) unsafe extern "C" fn partial_checksum(
             (black_box((length - summed).min(CSUM_CHUNK_LEN) - 1) & (CSUM_CHUNK_LEN - 1)) + 1;
         let padded_len = (chunk_len + 3) & !3;
         let at = (offset + summed) as u32;
-        // SAFETY: `taken` is at most `CHUNK` and the scratch buffer is four bytes longer; the
+        // SAFETY: `chunk_len` is at most `CSUM_CHUNK_LEN` and the scratch buffer is four bytes longer; the
         // helpers check the packet's bounds. The buffer is this CPU's alone.
         let result = unsafe {
             if bpf_xdp_load_bytes(ctx, at, scratch.cast(), chunk_len as u32) != 0 {

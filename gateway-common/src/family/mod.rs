@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn replacing_an_address_is_removing_one_and_adding_the_other() {
+    fn replace_in_sum_equals_recomputed_sum() {
         let (old, new) = (v6("fd00::5"), v6("2001:db8:1:2:3:4:5:6"));
         let before = V6::add_to_sum(Sum::ZERO.add_word(0x1234), old).checksum();
         let after = V6::add_to_sum(Sum::ZERO.add_word(0x1234), new).checksum();

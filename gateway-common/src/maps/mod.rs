@@ -36,7 +36,7 @@ mod tests {
 
     /// A size that changes must change `LAYOUT_VERSION` with it.
     #[test]
-    fn sizes_of_this_layout_version() {
+    fn layout_version_changes_with_sizes() {
         assert_eq!(LAYOUT_VERSION, 6);
         let sizes = [
             size_of::<Attachment>(),

@@ -157,7 +157,7 @@ mod tests {
     use super::is_padding;
 
     #[test]
-    fn options_are_padding_or_not() {
+    fn padding_is_recognised() {
         for padding in [
             0x0000_0000_0000,
             0x0104_0000_0000,

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_are_as_on_the_wire() {
+    fn ports_keep_wire_order() {
         let (source, destination) = (Be16::new(0x0102), Be16::new(0x0304));
         let ports = PortPair::new(source, destination);
         assert_eq!((ports.source(), ports.destination()), (source, destination));

@@ -72,6 +72,7 @@ pub(crate) fn dispatch<E: Platform>(env: &mut E) -> Verdict {
 #[inline(always)]
 fn dispatch_ip<E: Platform>(env: &mut E, subprograms: &Subprograms) -> Exit {
     let mut exit = env.call_subprogram(subprograms.fast_path, 0);
+    let mut may_open = true;
     for _ in 1..MAX_SUBPROGRAMS {
         exit = match exit.next() {
             Next::Verdict => break,
@@ -91,7 +92,12 @@ fn dispatch_ip<E: Platform>(env: &mut E, subprograms: &Subprograms) -> Exit {
             }
             Next::IcmpRelated => env.call_subprogram(subprograms.icmp_related, 0),
             Next::Nat46 => env.call_subprogram(Subprogram::Nat46, 0),
-            Next::OpenFlow => env.call_subprogram(subprograms.open_flow, 0),
+            // A packet opens one flow at most.
+            Next::OpenFlow if may_open => {
+                may_open = false;
+                env.call_subprogram(subprograms.open_flow, 0)
+            }
+            Next::OpenFlow => break,
             Next::Reject => env.call_subprogram(subprograms.reject, exit.to_bits()),
         };
     }

@@ -87,7 +87,7 @@ pub(crate) fn run_nat46<E: Platform>(
 ) -> StageResult<Exit> {
     let l4_packet = parse_l4_packet(env, attachment, packet)?;
     let key = l4_packet.key.to_mapped();
-    // The slow path of IPv4 ran before, with the early drop in it or before it.
+    // The packet has passed the early drop, in the fast path or in the slow path.
     let hints = SlowPathHints::SKIP_EARLY_DROP;
     let exit = forward_known_flow::<V4, V6, E>(env, attachment, &l4_packet, &key, hints)?;
     Ok(exit.unwrap_or(Exit::OPEN_FLOW))

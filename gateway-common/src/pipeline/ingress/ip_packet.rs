@@ -5,8 +5,7 @@ use crate::{
     drop_reason::DropReason,
     family::{Family, Header as _},
     maps::NO_CONNECTION,
-    packet::Ethernet,
-    platform::Platform,
+    packet::{Ethernet, PacketBuffer},
     subprogram::{Exit, StageResult},
 };
 use core::marker::PhantomData;
@@ -70,7 +69,7 @@ impl<F: Family> IpPacket<F> {
     /// Its header. Windows are taken where they are used, not kept: the compiler takes values in
     /// memory apart, and the verifier lets no pointer be.
     #[inline(always)]
-    pub(crate) fn header<E: Platform>(&self, env: &E) -> StageResult<F::Header> {
+    pub(crate) fn header<E: PacketBuffer>(&self, env: &E) -> StageResult<F::Header> {
         network_header::<F, E>(env)
     }
 }
@@ -112,6 +111,6 @@ impl Fragment {
 
 /// The packet's header.
 #[inline(always)]
-pub(crate) fn network_header<F: Family, E: Platform>(env: &E) -> StageResult<F::Header> {
+pub(crate) fn network_header<F: Family, E: PacketBuffer>(env: &E) -> StageResult<F::Header> {
     F::Header::at(env, L3_OFFSET).ok_or(Exit::drop(DropReason::Truncated, NO_CONNECTION))
 }

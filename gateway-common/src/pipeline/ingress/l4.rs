@@ -8,7 +8,7 @@ use crate::{
     family::{Family, Header as _},
     flow::{FlowKey, NetworkProto},
     maps::{Attachment, NO_CONNECTION},
-    packet::{Icmp, PortPair, Tcp, TcpFlags, Udp, protocol},
+    packet::{Icmp, PacketBuffer, PortPair, Tcp, TcpFlags, Udp, protocol},
     pipeline::ingress::{
         ip_packet::{Fragment, IpPacket, L4Offset, network_header},
         parse::drop_packet,
@@ -31,13 +31,13 @@ pub(crate) struct IcmpMessage<F: Family> {
 impl<F: Family> IcmpMessage<F> {
     /// The network header.
     #[inline(always)]
-    pub(crate) fn header<E: Platform>(&self, env: &E) -> StageResult<F::Header> {
+    pub(crate) fn header<E: PacketBuffer>(&self, env: &E) -> StageResult<F::Header> {
         network_header::<F, E>(env)
     }
 
     /// The ICMP header.
     #[inline(always)]
-    pub(crate) fn icmp<E: Platform>(&self, env: &E) -> StageResult<Icmp> {
+    pub(crate) fn icmp<E: PacketBuffer>(&self, env: &E) -> StageResult<Icmp> {
         Icmp::at(env, self.offset.get()).ok_or(Exit::drop(DropReason::Truncated, NO_CONNECTION))
     }
 
@@ -115,13 +115,13 @@ impl<F: Family> L4Packet<F> {
 
     /// The network header.
     #[inline(always)]
-    pub(crate) fn header<E: Platform>(&self, env: &E) -> StageResult<F::Header> {
+    pub(crate) fn header<E: PacketBuffer>(&self, env: &E) -> StageResult<F::Header> {
         network_header::<F, E>(env)
     }
 
     /// The transport header.
     #[inline(always)]
-    pub(crate) fn l4_header<E: Platform>(&self, env: &E) -> L4Header {
+    pub(crate) fn l4_header<E: PacketBuffer>(&self, env: &E) -> L4Header {
         if self.fragment.is_later_fragment() {
             return L4Header::None;
         }
@@ -134,7 +134,7 @@ impl<F: Family> L4Packet<F> {
 
     /// The TCP header, if it is TCP.
     #[inline(always)]
-    pub(crate) fn tcp<E: Platform>(&self, env: &E) -> Option<Tcp> {
+    pub(crate) fn tcp<E: PacketBuffer>(&self, env: &E) -> Option<Tcp> {
         if self.protocol == protocol::TCP && !self.fragment.is_later_fragment() {
             Tcp::at(env, self.l4_offset.get())
         } else {
@@ -144,7 +144,7 @@ impl<F: Family> L4Packet<F> {
 
     /// Whether a segment like this may open a flow: a SYN alone, or any datagram.
     #[inline(always)]
-    pub(crate) fn can_open_flow<E: Platform>(&self, env: &E) -> bool {
+    pub(crate) fn can_open_flow<E: PacketBuffer>(&self, env: &E) -> bool {
         match self.l4_header(env) {
             L4Header::Tcp(tcp) => tcp.is_initial_syn(),
             L4Header::Udp(_) => true,
@@ -154,7 +154,7 @@ impl<F: Family> L4Packet<F> {
 
     /// Whether it is a SYN, which has options that no other segment has.
     #[inline(always)]
-    pub(crate) fn is_syn<E: Platform>(&self, env: &E) -> bool {
+    pub(crate) fn is_syn<E: PacketBuffer>(&self, env: &E) -> bool {
         self.tcp(env)
             .is_some_and(|tcp| tcp.flags() & TcpFlags::SYN != 0)
     }
@@ -215,7 +215,7 @@ const fn short_header_reason<F: Family>(packet: &IpPacket<F>) -> DropReason {
 }
 
 #[inline(always)]
-fn parse_tcp_ports<F: Family, E: Platform>(
+fn parse_tcp_ports<F: Family, E: PacketBuffer>(
     env: &E,
     packet: &IpPacket<F>,
 ) -> Result<PortPair, DropReason> {
@@ -237,7 +237,7 @@ fn parse_tcp_ports<F: Family, E: Platform>(
 }
 
 #[inline(always)]
-fn parse_udp_ports<F: Family, E: Platform>(
+fn parse_udp_ports<F: Family, E: PacketBuffer>(
     env: &E,
     packet: &IpPacket<F>,
 ) -> Result<PortPair, DropReason> {

@@ -1,61 +1,9 @@
-//! Subprograms: the parts of the data path that the verifier checks one by one (BPF global functions), and how
-//! each of them exits.
-//!
-//! A subprogram hands nothing to the next but one word: its exit names the next subprogram, and the dispatcher
-//! calls that with a word of argument. Each subprogram parses the packet for itself.
+//! Exits: how subprograms and stages end processing.
 
 use crate::{
     drop_reason::{Attribution, DropReason},
     verdict::Verdict,
 };
-
-/// Calls the macro `$callback` with the list of subprograms, from which everything about them is generated: the
-/// enum, the entry points and the functions of the XDP program.
-///
-/// A row has the variant, the function, and the argument with its type. A subprogram that uses no argument must
-/// not have one: the compiler would leave the register of the argument unset, which the verifier rejects.
-#[macro_export]
-macro_rules! for_each_subprogram {
-    ($callback:ident) => {
-        $callback! {
-            /// Forwards IPv4 packets of established flows that need no special handling.
-            FastPathV4 = fast_path_v4();
-            /// Forwards IPv6 packets of established flows that need no special handling.
-            FastPathV6 = fast_path_v6();
-            /// Processes any other IPv4 packet: replies for local addresses, forwards packets of known flows.
-            SlowPathV4 = slow_path_v4(hints: SlowPathHints);
-            /// Processes any other IPv6 packet: replies for local addresses, forwards packets of known flows.
-            SlowPathV6 = slow_path_v6(hints: SlowPathHints);
-            /// Opens a flow for an IPv4 packet that matches none.
-            OpenFlowV4 = open_flow_v4();
-            /// Opens a flow for an IPv6 packet that matches none.
-            OpenFlowV6 = open_flow_v6();
-            /// Answers an IPv4 packet with a TCP reset or an ICMP error.
-            RejectV4 = reject_v4(exit: Exit);
-            /// Answers an IPv6 packet with a TCP reset or an ICMP error.
-            RejectV6 = reject_v6(exit: Exit);
-            /// Forwards an ICMP error to the sender of the embedded packet.
-            IcmpRelatedV4 = icmp_related_v4();
-            /// Forwards an ICMPv6 error to the sender of the embedded packet.
-            IcmpRelatedV6 = icmp_related_v6();
-            /// Forwards an IPv4 packet of a flow whose other side is IPv6.
-            Nat46 = nat46();
-            /// Processes frames that carry neither IPv4 nor IPv6.
-            NonIp = non_ip();
-        }
-    };
-}
-
-macro_rules! define_subprogram {
-    ($($(#[$doc:meta])* $variant:ident = $function:ident($($argument:ident: $type:ident)?);)+) => {
-        /// A subprogram of the data path.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Subprogram {
-            $($(#[$doc])* $variant,)+
-        }
-    };
-}
-for_each_subprogram!(define_subprogram);
 
 /// How a subprogram or a stage ends processing: with a verdict, or with the name of what runs next.
 ///
@@ -269,49 +217,6 @@ pub enum Next {
     SlowPath,
     /// See [`ExitKind::NoEstablishedFlow`].
     NoEstablishedFlow,
-}
-
-/// What is known about a packet when the slow path starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlowPathHints(u64);
-
-impl SlowPathHints {
-    /// Nothing is known.
-    pub const NONE: Self = Self(0);
-    /// No established flow matches the packet, so that table need not be searched.
-    pub const ESTABLISHED_MISSED: Self = Self(1);
-    /// The packet has passed the early drop, or its flow is not in the tables that the early drop protects.
-    pub const SKIP_EARLY_DROP: Self = Self(2);
-    /// The packet has opened its flow, and the flow's state includes the packet.
-    pub const JUST_OPENED: Self = Self(4);
-
-    /// Returns the hints of both.
-    #[inline(always)]
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Returns whether these hints include all of `other`.
-    #[inline(always)]
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Returns the word.
-    #[inline(always)]
-    #[must_use]
-    pub const fn to_bits(self) -> u64 {
-        self.0
-    }
-
-    /// Returns the hints whose word is `bits`.
-    #[inline(always)]
-    #[must_use]
-    pub const fn from_bits(bits: u64) -> Self {
-        Self(bits)
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,44 @@
+//! The argument of the slow path.
+
+/// What is known about a packet when the slow path starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowPathHints(u64);
+
+impl SlowPathHints {
+    /// Nothing is known.
+    pub const NONE: Self = Self(0);
+    /// No established flow matches the packet, so that table need not be searched.
+    pub const ESTABLISHED_MISSED: Self = Self(1);
+    /// The packet has passed the early drop, or its flow is not in the tables that the early drop protects.
+    pub const SKIP_EARLY_DROP: Self = Self(2);
+    /// The packet has opened its flow, and the flow's state includes the packet.
+    pub const JUST_OPENED: Self = Self(4);
+
+    /// Returns the hints of both.
+    #[inline(always)]
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns whether these hints include all of `other`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Returns the word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the hints whose word is `bits`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
