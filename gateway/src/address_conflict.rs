@@ -1,5 +1,6 @@
-//! Whether an endpoint's address is free before it is taken, and whether it stays undisputed (RFC
-//! 5227; RFC 4862, section 5.4). Pure: what to send, and what is known, from what was seen.
+//! Address conflict detection (RFC 5227; RFC 4862, section 5.4): probes an endpoint's address before it is used,
+//! announces it, and defends it afterwards. Pure: the state machine takes observed conflicts, and returns the frames
+//! to send.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,42 +12,42 @@ use gateway_common::packet::Mac;
 
 use crate::model::{Reference, State};
 
-/// An address in a network.
+/// Address in a network.
 pub type NetworkAddress = (Reference, IpAddr);
 
-/// After a conflict the address is tried again so long afterwards (RFC 5227, section 2.1.1, allows a
-/// try a minute when there were ten).
+/// Time after a conflict until the address is probed again (RFC 5227, section 2.1.1: after ten conflicts, at most
+/// one attempt a minute).
 const RETRY_AFTER_CONFLICT: Duration = Duration::from_secs(60);
-/// An address is defended at most so often (RFC 5227, section 2.4: DEFEND_INTERVAL).
+/// Minimum time between two defences of an address (RFC 5227, section 2.4: DEFEND_INTERVAL).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// A conflict is shown for so long after it was last seen.
+/// Time for which a conflict is shown after it was last seen.
 const CONFLICT_TTL: Duration = Duration::from_secs(60);
-/// How often an address is announced once it is taken (RFC 5227: ANNOUNCE_NUM).
+/// Number of announcements of a claimed address (RFC 5227: ANNOUNCE_NUM).
 const ANNOUNCE_NUM: u32 = 2;
 /// Time between two announcements (RFC 5227: ANNOUNCE_INTERVAL).
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// How thoroughly addresses are probed.
+/// Number and interval of probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probing {
-    /// How many probes; 0: addresses are taken without asking.
+    /// Number of probes; with 0, addresses are used without probing.
     pub probes: u32,
-    /// The time between two, and after the last.
+    /// Time between two probes, and after the last one.
     pub interval: Duration,
 }
 
-/// How far an address is.
+/// Phase of an address in conflict detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClaimPhase {
-    /// So many probes have been sent; the next step is due then.
+    /// Number of sent probes, and the time of the next step.
     Probing(u32, Option<Instant>),
-    /// It is ours; so many announcements have been sent.
+    /// The address is in use. Number of sent announcements, and the time of the next one.
     Claimed(u32, Option<Instant>),
-    /// Somebody else has it; it is tried again then.
+    /// Another host has the address. Time at which it is probed again.
     Backoff(Instant),
 }
 
-/// A station that uses an address of ours.
+/// Another host that uses the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ConflictingHost {
     mac: Mac,
@@ -58,11 +59,11 @@ struct ConflictingHost {
 struct Claim {
     phase: ClaimPhase,
     conflict: Option<ConflictingHost>,
-    /// Where it stands in the order, if it does.
+    /// Position in the schedule, if the address is scheduled.
     due: Option<Due>,
 }
 
-/// When there is something to do: at once, or then.
+/// Time at which an address needs a step; `None` means at once.
 type Due = Option<Instant>;
 
 impl Claim {
@@ -74,7 +75,7 @@ impl Claim {
         }
     }
 
-    /// When there is something to do about it, if ever.
+    /// Returns the time of the next step, if there is one.
     fn next_due(&self) -> Option<Due> {
         let phase_due = match self.phase {
             ClaimPhase::Probing(_, next) => Some(next),
@@ -97,45 +98,45 @@ impl Claim {
     }
 }
 
-/// What is to be sent.
+/// Frame to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Ask who has the address.
+    /// Probe of the address.
     Probe(NetworkAddress),
-    /// Say that it is here.
+    /// Announcement of the address.
     Announce(NetworkAddress),
 }
 
-/// How an address stands, for users.
+/// Status of an address, as shown to users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimStatus {
-    /// It is being found out whether somebody else has it.
+    /// The address is being probed.
     Probing,
-    /// It is in use.
+    /// The address is in use.
     InUse,
-    /// Another station has it, so it is not in use.
+    /// The host with this MAC address has the address, so the endpoint does not use it.
     Conflict(Mac),
-    /// It is in use, and another station claims it too.
+    /// The address is in use, and the host with this MAC address claims it too.
     Disputed(Mac),
 }
 
-/// All endpoints' addresses.
+/// Conflict detection for all endpoints' addresses.
 #[derive(Debug)]
 pub struct AddressConflictDetector {
     probing: Probing,
     entries: BTreeMap<NetworkAddress, Claim>,
-    /// Those that are not in use yet.
+    /// Addresses that are not in use yet.
     tentative: BTreeSet<NetworkAddress>,
-    /// Those of which that changed since it was last taken in.
+    /// Addresses that became tentative or ceased to be since the last [`Self::take_changed`].
     changed: BTreeSet<NetworkAddress>,
-    /// Those that there is something to do about, by when.
+    /// Addresses with a next step, by its time.
     schedule: BTreeSet<(Due, NetworkAddress)>,
-    /// Those that there will be, when their networks can be reached.
+    /// Addresses whose next step waits until their network is reachable.
     parked: BTreeSet<NetworkAddress>,
 }
 
 impl AddressConflictDetector {
-    /// Knows no addresses yet.
+    /// Returns a detector without addresses.
     #[must_use]
     pub const fn new(probing: Probing) -> Self {
         Self {
@@ -148,14 +149,14 @@ impl AddressConflictDetector {
         }
     }
 
-    /// These were in use when the agent started.
+    /// Adds addresses that were in use when the agent started. They are neither probed nor announced.
     pub fn adopt_in_use(&mut self, keys: impl IntoIterator<Item = NetworkAddress>) {
         let entry = Claim::new(ClaimPhase::Claimed(ANNOUNCE_NUM, None));
         self.entries
             .extend(keys.into_iter().map(|key| (key, entry)));
     }
 
-    /// Takes in which addresses there are.
+    /// Adds the addresses of all endpoints, and removes all others.
     pub fn retain_existing(&mut self, state: &State) {
         let mut existing = BTreeSet::new();
         for (reference, record) in &state.endpoints {
@@ -177,7 +178,7 @@ impl AddressConflictDetector {
         }
     }
 
-    /// Takes in that there is an address.
+    /// Adds an address, unless it is known.
     pub fn add(&mut self, key: NetworkAddress) {
         if self.entries.contains_key(&key) {
             return;
@@ -191,7 +192,7 @@ impl AddressConflictDetector {
         self.reschedule(key);
     }
 
-    /// Takes in that there is one no more.
+    /// Removes an address.
     pub fn remove(&mut self, key: &NetworkAddress) {
         if let Some(due) = self.entries.remove(key).and_then(|entry| entry.due) {
             self.schedule.remove(&(due, key.clone()));
@@ -202,7 +203,7 @@ impl AddressConflictDetector {
         self.parked.remove(key);
     }
 
-    /// Keeps in mind what is to be known of the address, and when there is something to do about it.
+    /// Updates the sets and the schedule after a change of the address's entry.
     fn reschedule(&mut self, key: NetworkAddress) {
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
@@ -226,18 +227,18 @@ impl AddressConflictDetector {
         }
     }
 
-    /// Whether the address is not in use yet.
+    /// Returns true if the address is not in use yet.
     #[must_use]
     pub fn is_tentative(&self, key: &NetworkAddress) -> bool {
         self.tentative.contains(key)
     }
 
-    /// The addresses of which that changed since the last call.
+    /// Returns the addresses that became tentative or ceased to be since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<NetworkAddress> {
         std::mem::take(&mut self.changed)
     }
 
-    /// The addresses of a network are announced anew: its interface came back.
+    /// Announces the used addresses of a network again, after its interface came back.
     pub fn reannounce(&mut self, network: &Reference) {
         for key in keys_of_network(self.entries.range(lowest_key(network)..), network) {
             if let Some(entry) = self.entries.get_mut(&key)
@@ -249,7 +250,7 @@ impl AddressConflictDetector {
         }
     }
 
-    /// A network that could not be reached can perhaps be reached now.
+    /// Reschedules the waiting addresses of a network that may have become reachable.
     pub fn retry_parked(&mut self, network: &Reference) {
         let parked = self
             .parked
@@ -260,7 +261,7 @@ impl AddressConflictDetector {
         }
     }
 
-    /// A station was seen that uses the address.
+    /// Records another host that uses the address.
     pub fn on_conflict(&mut self, key: &NetworkAddress, mac: Mac, now: Instant) {
         if let Some(entry) = self.entries.get_mut(key) {
             let defended = entry.conflict.and_then(|rival| rival.defended);
@@ -276,7 +277,7 @@ impl AddressConflictDetector {
         }
     }
 
-    /// What is due now, in networks that can be reached.
+    /// Takes the steps that are due in reachable networks, and returns the frames to send.
     pub fn step(&mut self, now: Instant, reachable: impl Fn(&Reference) -> bool) -> Vec<Action> {
         let mut actions = Vec::new();
         let due = |at: Option<Instant>| at.is_none_or(|at| at <= now);
@@ -299,7 +300,7 @@ impl AddressConflictDetector {
                         actions.push(Action::Probe(key.clone()));
                         ClaimPhase::Probing(sent + 1, Some(now + self.probing.interval))
                     } else {
-                        // Nobody answered the last one within the interval.
+                        // No host answered the last probe within the interval.
                         entry.conflict = None;
                         actions.push(Action::Announce(key.clone()));
                         ClaimPhase::Claimed(1, Some(now + ANNOUNCE_INTERVAL))
@@ -332,7 +333,7 @@ impl AddressConflictDetector {
         actions
     }
 
-    /// How an address stands.
+    /// Returns the status of an address, if it is known.
     #[must_use]
     pub fn status(&self, key: &NetworkAddress) -> Option<ClaimStatus> {
         let entry = self.entries.get(key)?;
@@ -346,12 +347,12 @@ impl AddressConflictDetector {
     }
 }
 
-/// The first that an address of the network may be.
+/// Returns the lowest key that an address of the network can have.
 fn lowest_key(network: &Reference) -> NetworkAddress {
     (network.clone(), IpAddr::from([0, 0, 0, 0]))
 }
 
-/// Those at the beginning that are of the network.
+/// Returns the leading keys that belong to the network.
 fn keys_of_network<'a, T>(
     keys: impl Iterator<Item = (&'a NetworkAddress, T)>,
     network: &Reference,
@@ -372,7 +373,7 @@ mod tests {
         ("a/net".parse().unwrap(), "10.0.0.100".parse().unwrap())
     }
 
-    /// An address that came up a moment ago.
+    /// Returns a detector with one address that was just added.
     fn fresh(probes: u32) -> AddressConflictDetector {
         let probing = Probing {
             probes,

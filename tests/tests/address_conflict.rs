@@ -60,7 +60,7 @@ fn address_in_use_by_another_host_is_not_claimed() {
             shown.contains(&format!("station {} has it", client_mac(&site))),
             "{shown}"
         );
-        assert!(site.agent.log().contains("is in use by station"));
+        assert!(site.agent.log().contains("address in use by another host"));
         // Nothing that is sent to it is answered by the gateway: the address is the other station's.
         let drops = site.agent.json("status")["drops"].clone();
         assert!(drops["address_conflict"].as_u64() > Some(0), "{drops}");

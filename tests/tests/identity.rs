@@ -177,7 +177,7 @@ fn identity_without_a_ca_matches_no_client_and_is_logged_at_startup() {
     );
     let log = office.testbed.agent.log();
     assert!(
-        log.contains("identity a/old names no authority, so no certificate meets it"),
+        log.contains("identity a/old names no authority, so no certificate matches it"),
         "{log}"
     );
 }

@@ -1,4 +1,4 @@
-//! Backups of the whole store, and their restore while the agent runs.
+//! Backup of the whole store, and restore while the agent runs.
 
 use jiff::Timestamp;
 use log::{error, info};
@@ -14,16 +14,16 @@ use crate::{
     },
 };
 
-/// How a backup is restored.
+/// Options of a restore.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RestoreOptions {
-    /// Nothing is changed; only the plan is made.
+    /// Make the plan only, and change nothing.
     pub dry_run: bool,
-    /// The backup may be of another gateway.
+    /// Accept a backup of another gateway.
     pub foreign: bool,
 }
 
-/// Returns the refusal of a backup that can't be restored.
+/// Returns the problem for a backup that can't be restored.
 pub fn restore_problem(error: StoreError) -> Problem {
     match error {
         error @ (StoreError::Backup(_) | StoreError::TooNew { .. }) => {
@@ -31,13 +31,13 @@ pub fn restore_problem(error: StoreError) -> Problem {
         }
         error => Problem::new(
             ProblemCode::Invalid,
-            format!("this backup can't be restored: {error}"),
+            format!("the backup can't be restored: {error}"),
         ),
     }
 }
 
 impl Controller {
-    /// Returns the whole store as a backup.
+    /// Returns a backup of the whole store.
     ///
     /// # Errors
     /// When the store can't be read.
@@ -45,17 +45,17 @@ impl Controller {
         store::back_up(&*self.store, Timestamp::now()).map_err(store_problem)
     }
 
-    /// Puts a backup in the place of everything; see [`restored`]. Returns what that changes.
+    /// Replaces all state by a backup; see [`restored`]. Returns the plan of what that changes.
     ///
     /// # Errors
-    /// When the backup is refused, nothing having changed; or the store or the kernel failed.
+    /// When the backup is refused, with nothing changed; or the store or the kernel failed.
     pub fn restore(
         &mut self,
         principal: &Principal,
         backup: Backup,
         options: RestoreOptions,
     ) -> Result<RestorePlan, Problem> {
-        // A backup replaces objects of every tenant, networks included.
+        // A backup replaces objects of every tenant, including networks.
         principal.require_operator()?;
         let last = self.event_log.last();
         let before = Baseline {
@@ -98,11 +98,11 @@ impl Controller {
         self.idempotency = IdempotencyCache::new(loaded.idempotency_records);
         self.webhook_queue = WebhookQueue::new(loaded.cursors);
         self.reconcile().map_err(|error| {
-            error!("backup: not in the kernel yet error=\"{error:#}\"");
+            error!("backup: restored but not in the maps yet error=\"{error:#}\"");
             Problem::new(
                 ProblemCode::Internal,
-                "the backup is restored, but the kernel did not take it, and it is being tried \
-                 again: the agent's log has the details",
+                "the backup is restored, but writing it to the data path failed, and is tried \
+                 again: see the agent's log",
             )
         })?;
         Ok(plan)

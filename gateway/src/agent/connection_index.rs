@@ -1,27 +1,27 @@
-//! How connections stand, as flows are judged by it: kept in step with the state, change by change, and
-//! cheap to copy, since the sweep takes a copy each time. Pure.
+//! Index of connections by slot, with the generation and timeouts that flow GC judges flows by. Updated change by
+//! change. A clone is cheap (persistent map), because each collection takes one. Pure.
 
 use crate::{
     compile::flow_expiry::FlowPolicy,
     model::{Change, Endpoint, Object, Record, Reference, State},
 };
 
-/// By link slot. Copies share what is the same.
+/// Flow policies by connection slot. Clones share their entries.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionIndex(rpds::HashTrieMapSync<u32, FlowPolicy>);
 
-/// Connections that stand otherwise after changes.
+/// Connections whose flow policy may differ after changes.
 #[derive(Debug, Default)]
 pub struct ConnectionDelta {
-    /// The slots of those that are gone.
+    /// Slots of deleted connections.
     removed_slots: Vec<u32>,
     endpoints: Vec<Reference>,
-    /// All of whose connections do.
+    /// Services, all of whose connections are affected.
     services: Vec<Reference>,
 }
 
 impl ConnectionDelta {
-    /// By these changes.
+    /// Returns the connections that the changes affect.
     #[must_use]
     pub fn from_changes(changes: &[Change]) -> Self {
         let mut delta = Self::default();
@@ -45,14 +45,15 @@ impl ConnectionDelta {
 }
 
 impl ConnectionIndex {
-    /// Of all connections.
+    /// Builds the index of all connections.
     #[must_use]
     pub fn from_state(state: &State) -> Self {
         let endpoints = state.endpoints.values();
         Self(endpoints.map(|record| flow_policy(state, record)).collect())
     }
 
-    /// Takes in changes that the state has by now. A slot that one gave up another may have got.
+    /// Applies a delta whose changes the state already contains. Slots are removed first, because another connection of
+    /// the same changes may have got one of them.
     pub fn apply(&mut self, state: &State, delta: ConnectionDelta) {
         for slot in delta.removed_slots {
             self.0.remove_mut(&slot);
@@ -71,14 +72,14 @@ impl ConnectionIndex {
         }
     }
 
-    /// How the connection in the slot stands, if there is one.
+    /// Returns the policy of the connection in the slot, if there is one.
     #[must_use]
     pub fn get(&self, slot: u32) -> Option<&FlowPolicy> {
         self.0.get(&slot)
     }
 }
 
-/// How a connection stands, with its slot.
+/// Returns the slot and the flow policy of an endpoint's connection.
 fn flow_policy(state: &State, record: &Record<Endpoint>) -> (u32, FlowPolicy) {
     let connection = &record.object.connection;
     let service = &record.object.service_identity.reference;

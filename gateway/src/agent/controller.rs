@@ -1,5 +1,5 @@
-//! State, store and maps together: the one place where a change is decided, written down, and
-//! carried out.
+//! The controller: decides changes, commits them to the store, and reconciles the maps with desired and observed
+//! state.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -54,60 +54,60 @@ use crate::{
     store::{self, IdempotencyRecord, Store, StoreContents, StoreError},
 };
 
-/// What the agent has in hand.
+/// Desired state, observed state and the data path, and the operations on them.
 pub struct Controller {
-    /// What users asked for, as the store has it.
+    /// Desired state, equal to the store.
     pub state: State,
-    /// The kernel's maps.
+    /// Maps of the data path.
     pub maps: Maps,
-    /// The program and its links.
+    /// XDP program and its attachments.
     pub program: Program,
-    /// What was observed of the host, for users.
+    /// Observed state of the host, as shown to users.
     pub host: HostStatus,
-    /// What was observed of the host, for the compiler.
+    /// Observed state of the host, as compiled.
     pub(super) observed: Observed,
-    /// What of the host is to be looked at again.
+    /// Parts of the host that are to be scanned again.
     pub(super) host_dirty: HostDirtySet,
-    /// What the maps should hold, and whose it is.
+    /// Map entries that the present state compiles to, with the objects that they come from.
     compile_cache: CompileCache,
-    /// How connections stand, for the sweep.
+    /// Generation and timeouts by connection, for flow GC.
     connection_index: ConnectionIndex,
-    /// What is to be compiled.
+    /// Objects that are to be compiled again.
     dirty_objects: DirtyObjects,
-    /// Whether the maps may hold what was not compiled.
+    /// True if the maps may differ from the compile cache, so that everything is compiled again.
     pub(super) needs_full_resync: bool,
-    /// Whether endpoints' addresses are free to be used.
+    /// Address conflict detection for endpoints' addresses.
     pub conflict_detector: AddressConflictDetector,
-    /// How backends do that are checked.
+    /// Health of the backends that are checked.
     pub backend_health: HealthByBackend,
-    /// Services of which it is to be looked anew what is to be checked.
+    /// Services whose list of checked backends is to be determined again.
     pub(super) services_to_recheck: BTreeSet<Reference>,
-    /// What source NAT addresses carry, by network number and address.
+    /// Usage of SNAT addresses, by network number and address.
     pub snat_usage: BTreeMap<(u32, IpAddr), SnatUsage>,
-    /// Told when flows may have been cut.
+    /// Notified when flows may have been revoked.
     pub flows_revoked: Arc<Notify>,
-    /// The events of late.
+    /// Recent events.
     pub event_log: EventLog,
-    /// The clock of events.
+    /// Clock of event identifiers.
     pub(super) event_clock: EventClock,
-    /// How far webhooks have been told.
+    /// Delivery progress of webhooks.
     pub webhook_queue: WebhookQueue,
     pub(super) idempotency: IdempotencyCache,
     pub(super) store: Box<dyn Store>,
     policy: Policy,
     pub(super) identifiers: RandomIdentifiers,
-    /// What the maps hold.
+    /// Contents of the maps.
     map_snapshot: MapSnapshot,
-    /// What found no place in the maps.
+    /// Objects that did not fit into the maps.
     capacity_errors: Vec<CapacityError>,
-    /// Whether the maps hold what they should.
+    /// True if the maps hold what desired and observed state say.
     in_sync: bool,
-    /// The way to backends that have left their slot, by slot and generation.
+    /// Next hops (egress slot and MAC address) of backends that have left their slot, by slot and generation.
     departed_backends: HashMap<(u32, u32), (u32, Mac)>,
 }
 
 impl Controller {
-    /// Puts the parts together; `maps` are read for what they hold.
+    /// Creates the controller, and reads the present contents of `maps`.
     ///
     /// # Errors
     /// When the maps can't be read.
@@ -153,11 +153,11 @@ impl Controller {
         })
     }
 
-    /// Decides about a request, stores the outcome, and carries it out in the maps. When this
-    /// returns, packets are handled accordingly. Says whether anything was changed.
+    /// Carries out an operation: authorizes its changes, commits them to the store, and reconciles the maps. When this
+    /// returns, packets are handled accordingly. Returns true if anything was changed.
     ///
     /// # Errors
-    /// The operation's refusal, nothing having changed; or that the store or the kernel failed.
+    /// The operation's problem, with nothing changed; or a failure of the store or the kernel.
     pub fn change(
         &mut self,
         principal: &Principal,
@@ -166,10 +166,11 @@ impl Controller {
         self.change_idempotent(principal, None, operation)
     }
 
-    /// The same, but once for each attempt's key.
+    /// Carries out an operation like [`Self::change`], but only once for each idempotency key. Returns true for a
+    /// replayed request as well.
     ///
     /// # Errors
-    /// As for [`Self::change`], and that the key came with another request.
+    /// As for [`Self::change`], and when the key was used by another request.
     pub fn change_idempotent(
         &mut self,
         principal: &Principal,
@@ -216,12 +217,12 @@ impl Controller {
             .map_err(store_problem)?;
         for change in &changes {
             let done = match change {
-                Change::Put(_) => "wrote",
+                Change::Put(_) => "put",
                 Change::Delete(_) => "deleted",
             };
             let Principal { name, from, .. } = principal;
             info!(
-                "{name} ({from}) {done} {} at {revision}",
+                "controller: object {done} key={} revision={revision} actor={name:?} from={from}",
                 change.object().key()
             );
         }
@@ -256,11 +257,11 @@ impl Controller {
         self.webhook_queue.record_evictions(&self.state, &losses);
         self.connection_index.apply(&self.state, delta);
         self.reconcile().map_err(|error| {
-            error!("the kernel did not take a change: {error:#}");
+            error!("controller: change not in the maps yet error=\"{error:#}\"");
             Problem::new(
                 ProblemCode::Internal,
-                "the change is stored, but the kernel did not take it, and it is being tried again: \
-                 the agent's log has the details",
+                "the change is stored, but writing it to the data path failed, and is tried again: \
+                 see the agent's log",
             )
         })?;
         Ok(true)
@@ -288,28 +289,28 @@ impl Controller {
         self.store.commit(&writes)
     }
 
-    /// Leaves the store as one file, before the program ends.
+    /// Merges the store's write-ahead log into its file, before the process ends.
     pub fn checkpoint(&self) {
         if let Err(error) = self.store.checkpoint() {
-            warn!("the store is left as it is: {error}");
+            warn!("store: checkpoint failed error=\"{error}\"");
         }
     }
 
-    /// Returns an identifier that is before all events that are still to come. It tells nothing but the time.
+    /// Returns an identifier that sorts before all future events. It reveals nothing but the time.
     pub fn event_boundary(&mut self) -> EventId {
         EventId::new(self.event_clock.next_ticks(), 0)
     }
 
-    /// What webhooks are to be told now.
+    /// Returns the webhook deliveries that are due.
     pub fn due_deliveries(&mut self, now: Instant) -> DueDeliveries {
         self.webhook_queue
             .take_due(&self.state, &self.event_log, now)
     }
 
-    /// Takes in how telling one went.
+    /// Records the outcome of a delivery.
     ///
     /// # Errors
-    /// When the store does not take it: after a restart it may be told once more.
+    /// When the store can't be written: after a restart, the event may be delivered once more.
     pub fn record_delivery(
         &mut self,
         delivery: &Delivery,
@@ -327,19 +328,19 @@ impl Controller {
         Ok(())
     }
 
-    /// What was observed of the host.
+    /// Returns the observed state of the host, as compiled.
     #[must_use]
     pub const fn observed(&self) -> &Observed {
         &self.observed
     }
 
-    /// Takes in how an interface is: none if it can't carry packets.
+    /// Records the state of an interface; `None` if it can't carry packets.
     pub(super) fn observe_interface(&mut self, name: &str, seen: Option<Interface>) {
         self.observed
             .observe_interface(name, seen, &self.state, &mut self.dirty_objects);
     }
 
-    /// Takes in which addresses the host has.
+    /// Records the host's own addresses.
     pub(super) fn observe_host_addresses(&mut self, seen: HostAddresses) {
         let count_dirty = |scope: &DirtyObjects| scope.endpoints.len() + scope.services.len();
         let before = count_dirty(&self.dirty_objects);
@@ -348,34 +349,34 @@ impl Controller {
         let dirty = count_dirty(&self.dirty_objects) - before;
         if dirty > 0 {
             warn!(
-                "host: addresses that tenants have came to the host or left it, services and endpoints={dirty}"
+                "host: addresses of tenants' objects added to or removed from the host services_and_endpoints={dirty}"
             );
         }
     }
 
-    /// Takes in where a backend is: none if it can't be reached.
+    /// Records the next hop of a backend; `None` if it can't be reached.
     pub(super) fn observe_next_hop(&mut self, key: &BackendKey, seen: Option<NextHop>) {
         self.observed
             .observe_next_hop(key, seen, &self.state, &mut self.dirty_objects);
     }
 
-    /// Takes in whether a backend fails its health checks.
+    /// Records if a backend fails its health checks.
     pub(super) fn observe_health(&mut self, key: &HealthCheckKey, unhealthy: bool) {
         self.observed
             .observe_health(key, unhealthy, &mut self.dirty_objects);
     }
 
-    /// How connections stand.
+    /// Returns generation and timeouts by connection.
     #[must_use]
     pub const fn connection_index(&self) -> &ConnectionIndex {
         &self.connection_index
     }
 
-    /// Takes in which addresses there are after changes of the state, which is as it was before them.
+    /// Adds and removes endpoints' addresses for conflict detection. The state is still the one before the changes.
     fn track_endpoint_addresses(&mut self, changes: &[Change]) {
         for change in changes {
             if let Object::Network(..) = change.object() {
-                // It may have another interface now.
+                // The network may have another interface now.
                 self.conflict_detector
                     .retry_parked(&change.object().reference());
             }
@@ -402,10 +403,10 @@ impl Controller {
         }
     }
 
-    /// Makes the maps hold what the state and the host say, as far as that may have changed.
+    /// Compiles what may have changed of desired and observed state, and writes the difference to the maps.
     ///
     /// # Errors
-    /// When the kernel refuses a write. What was written stays, and the next call goes on.
+    /// When the kernel refuses a write. Writes that were made stay, and the next call compiles everything again.
     pub fn reconcile(&mut self) -> Result<()> {
         if self.needs_full_resync {
             self.conflict_detector.retain_existing(&self.state);
@@ -421,7 +422,7 @@ impl Controller {
         if !rebuilt && dirty.is_empty() {
             return Ok(());
         }
-        // Until it is carried out.
+        // Reset below, when the plan has been applied.
         self.needs_full_resync = true;
         self.in_sync = false;
         let (state, observed) = (&self.state, &self.observed);
@@ -436,13 +437,13 @@ impl Controller {
             self.compile_cache.capacity_errors().cloned().collect();
         if capacity_errors != self.capacity_errors {
             for error in &capacity_errors {
-                warn!("{error}");
+                warn!("compile: map full error=\"{error}\"");
             }
             self.capacity_errors = capacity_errors;
         }
         let plan = plan(&delta.old, &delta.new);
         if !plan.is_empty() {
-            log::debug!("{} writes into the maps", plan.len());
+            log::debug!("controller: applying plan writes={}", plan.len());
             self.record_departed(&delta);
             let ends_flows = !plan.revoke.is_empty() || plan.removes_backends(&self.map_snapshot);
             self.maps.apply_plan(&plan, &mut self.map_snapshot)?;
@@ -460,8 +461,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Keeps in mind where backends are that leave their slots: they are to be told that their
-    /// connections are over.
+    /// Records the next hops of backends that leave their slots, so that flow GC can send them resets for their flows.
     fn record_departed(&mut self, delta: &Delta) {
         for (slot, backend) in &delta.old.backends {
             let is_kept = delta
@@ -477,42 +477,42 @@ impl Controller {
         }
     }
 
-    /// The way to backends that have left their slot, by slot and generation.
+    /// Returns the next hops of backends that have left their slot, by slot and generation.
     #[must_use]
     pub const fn departed_backends(&self) -> &HashMap<(u32, u32), (u32, Mac)> {
         &self.departed_backends
     }
 
-    /// Those whose flows have been told are forgotten.
+    /// Forgets departed backends whose flows have been terminated.
     pub fn drop_departed(&mut self, notified: &HashMap<(u32, u32), (u32, Mac)>) {
         self.departed_backends
             .retain(|key, _| !notified.contains_key(key));
     }
 
-    /// Whether the maps hold what they should.
+    /// Returns true if the maps hold what desired and observed state say.
     #[must_use]
     pub const fn in_sync(&self) -> bool {
         self.in_sync
     }
 
-    /// What found no place in the maps.
+    /// Returns the objects that did not fit into the maps.
     #[must_use]
     pub fn capacity_errors(&self) -> &[CapacityError] {
         &self.capacity_errors
     }
 
-    /// What the maps hold.
+    /// Returns the contents of the maps.
     #[must_use]
     pub const fn map_snapshot(&self) -> &MapSnapshot {
         &self.map_snapshot
     }
 
-    /// Takes in which authorities' client certificates are accepted.
+    /// Sets the authorities whose client certificates are accepted.
     pub fn set_authorities(&mut self, authorities: Vec<Authority>) {
         self.policy.authorities = authorities;
     }
 
-    /// What operations depend on.
+    /// Returns the configured policy that operations depend on.
     #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy
@@ -533,7 +533,7 @@ fn deleted_webhooks(changes: &[Change]) -> impl Iterator<Item = Reference> {
     })
 }
 
-/// The addresses of endpoints that the maps have in use.
+/// Returns the endpoints' addresses that the maps already contain.
 fn addresses_in_use(
     state: &State,
     snapshot: &MapSnapshot,
@@ -558,12 +558,12 @@ fn addresses_in_use(
     keys
 }
 
-/// A store's failure, for the one who asked.
+/// Returns the problem for a failure of the store, and logs it unless it is a conflict of versions.
 pub(super) fn store_problem(error: StoreError) -> Problem {
     match error {
         StoreError::Conflict(_) => Problem::new(ProblemCode::VersionConflict, error.to_string()),
         error => {
-            error!("{error}");
+            error!("store: failed error=\"{error}\"");
             Problem::new(
                 ProblemCode::StoreUnavailable,
                 format!("nothing was changed: {error}"),

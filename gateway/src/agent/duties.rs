@@ -1,5 +1,4 @@
-//! What the agent does from time to time: accounts for what connections use, and looks after
-//! endpoints' addresses.
+//! Periodic work of the controller: accounting of flows and SNAT ports, and steps of address conflict detection.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
@@ -17,17 +16,17 @@ use crate::{
     model::Reference,
 };
 
-/// From this share of a source NAT address's ports on its users are warned, in percent.
+/// Share of a SNAT address's ports in use, in percent, from which a warning is given.
 const SCARCE_PORTS_PERCENT: u64 = 80;
 
-/// Whether so many ports in use are a reason for a warning.
+/// Returns true if the usage of a SNAT address is a reason for a warning.
 #[must_use]
 pub const fn are_snat_ports_scarce(used: SnatUsage) -> bool {
     used.ports * 100 >= SOURCE_PORT_COUNT as u64 * SCARCE_PORTS_PERCENT
 }
 
 impl Controller {
-    /// Takes in what was found when the flows were gone through.
+    /// Corrects the data path's flow counts by the report of flow GC, and records the usage of SNAT addresses.
     pub(super) fn account_usage(&mut self, snapshot: &GcSnapshot, report: GcReport) -> Result<()> {
         if !report.needs_recheck {
             self.drop_departed(snapshot.departed_backends());
@@ -38,7 +37,7 @@ impl Controller {
             if counted == before {
                 continue;
             }
-            // What was opened and closed meanwhile is in the new number only.
+            // Flows that were opened or closed during the collection are in the new count only.
             let mut usage = self.maps.usage(slot)?;
             let flows = (counted + usage.flows).saturating_sub(before);
             if flows != usage.flows {
@@ -52,12 +51,12 @@ impl Controller {
             let before = before.copied().unwrap_or_default();
             if are_snat_ports_scarce(*used) && !are_snat_ports_scarce(before) {
                 warn!(
-                    "source NAT address {address} has {} of {} ports in use towards one server: \
-                     give its service more addresses",
-                    used.ports, SOURCE_PORT_COUNT
+                    "snat: ports scarce address={address} ports_in_use={} ports={SOURCE_PORT_COUNT}: give \
+                     its service more SNAT addresses",
+                    used.ports
                 );
             } else if are_snat_ports_scarce(before) && !are_snat_ports_scarce(*used) {
-                info!("source NAT address {address} has enough free ports again");
+                info!("snat: ports no longer scarce address={address}");
             }
         }
         let used = report.snat.into_iter();
@@ -67,7 +66,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Looks after endpoints' addresses; returned are the frames to be sent, and the interfaces.
+    /// Advances address conflict detection, and reconciles. Returns the frames to be sent, with their interfaces.
     pub(super) fn step_conflict_detection(&mut self, now: Instant) -> Result<Vec<(u32, Vec<u8>)>> {
         self.read_conflicts(now)?;
         let (state, observed) = (&self.state, &self.observed);
@@ -100,12 +99,12 @@ impl Controller {
         Ok(sent)
     }
 
-    /// Takes in which stations the data path has seen using addresses of ours.
+    /// Reads and deletes the conflicts that the data path recorded: other hosts that use local addresses.
     fn read_conflicts(&mut self, now: Instant) -> Result<()> {
         let conflicts = self
             .maps
             .conflicts()
-            .context("could not read map CONFLICTS")?;
+            .context("failed to read map CONFLICTS")?;
         if conflicts.is_empty() {
             return Ok(());
         }
@@ -126,7 +125,7 @@ impl Controller {
     }
 
     fn report_conflict(&mut self, key: NetworkAddress, mac: Mac, now: Instant) {
-        // Our own probe, come round by another interface into the same network.
+        // The agent's own probe, received through another interface of the same network.
         let mut interfaces = self.observed().interfaces.values();
         if interfaces.any(|interface| interface.mac == mac) {
             return;
@@ -137,12 +136,13 @@ impl Controller {
         match self.conflict_detector.status(&key) {
             after if after == before => {}
             Some(ClaimStatus::Conflict(_)) => warn!(
-                "{address} in {network} is in use by station {mac}, so its endpoint is not \
-                 reachable: take another address, or take that one off the station"
+                "address conflict: address in use by another host address={address} network={network} \
+                 mac={mac}: remove the address from that host, or give the endpoint another one; it is \
+                 not reachable until then"
             ),
             Some(ClaimStatus::Disputed(_)) => warn!(
-                "station {mac} claims {address} in {network}, which is an endpoint's: it is \
-                 defended"
+                "address conflict: another host claims an endpoint's address, which is defended \
+                 address={address} network={network} mac={mac}"
             ),
             _ => {}
         }

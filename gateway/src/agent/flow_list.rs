@@ -1,4 +1,4 @@
-//! Listing flows.
+//! Listing and counting of flows.
 
 use std::net::SocketAddr;
 
@@ -12,32 +12,32 @@ use crate::{
     agent::controller::Controller, bpf::maps::HasFlowMaps, compile::flow_expiry::FlowPair,
 };
 
-/// A flow, of either family, and where it lies.
+/// Flow of either address family, with the table that holds it.
 #[derive(Clone, Copy, Debug)]
 pub struct ListedFlow {
-    /// 6 (TCP) or 17 (UDP).
+    /// Protocol number: 6 (TCP) or 17 (UDP).
     pub protocol: u8,
-    /// The consumer's client.
+    /// Client address and port in the consumer's network.
     pub client: SocketAddr,
-    /// The endpoint's address and port.
+    /// Address and port of the endpoint.
     pub destination: SocketAddr,
-    /// Where it appears from in the provider's network.
+    /// SNAT address and port, which are the source in the provider's network.
     pub nat: SocketAddr,
-    /// The backend.
+    /// Address and port of the backend.
     pub backend: SocketAddr,
-    /// The connection's link slot.
+    /// Slot of the connection.
     pub connection_slot: u32,
-    /// The connection's generation when the flow was opened.
+    /// Generation of the connection when the flow was opened.
     pub generation: u32,
-    /// The TCP state, if it is TCP.
+    /// TCP state; `None` for UDP.
     pub tcp_state: Option<TcpState>,
-    /// Whether the backend has sent anything.
+    /// True if the backend has sent a packet.
     pub answered: bool,
-    /// When it was opened.
+    /// Time at which the flow was opened.
     pub created: CoarseTime,
-    /// When the last packet passed, either way.
+    /// Time of the last packet in either direction.
     pub last_seen: CoarseTime,
-    /// The table that it is in.
+    /// Table that holds the flow.
     pub table: Table,
 }
 
@@ -67,12 +67,11 @@ impl ListedFlow {
 const FLOW_TABLES: [Table; 2] = [Table::Established, Table::HalfOpen];
 
 impl Controller {
-    /// Returns the flows that the data path carries, of the connection with this link slot or of all; at
-    /// most `limit`, in no order. Entries of flows that have ended stay for a while, so that their peers'
-    /// packets are answered with the reason, and are left out.
+    /// Returns at most `limit` flows that the data path carries, of one connection slot or of all, in no order. Entries
+    /// of revoked flows stay for a while, so that their peers' packets are rejected with the reason; they are left out.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// When a map can't be read.
     pub fn list_flows(&self, slot: Option<u32>, limit: usize) -> Result<Vec<ListedFlow>> {
         let mut flows = Vec::new();
         for table in FLOW_TABLES {
@@ -97,7 +96,7 @@ impl Controller {
                     candidates.push((*key, *flow));
                 }
             })
-            .context("could not read the flows")?;
+            .context("failed to read the flow tables")?;
         for (key, flow) in candidates {
             if let Some(pair) = self.find_pair(table, key, flow)? {
                 flows.push(ListedFlow::new(&pair, table));
@@ -106,8 +105,8 @@ impl Controller {
         Ok(())
     }
 
-    /// Returns whether the data path still carries the flow, given its entry towards the service: its connection's
-    /// approval and its backend are those that it was opened with.
+    /// Returns true if `flow` is the entry towards the service of a flow that the data path still carries: connection
+    /// and backend have the generations under which it was opened.
     fn is_live<F: Family>(&self, flow: &Flow<F>) -> bool {
         let policy = self.connection_index().get(flow.connection_slot);
         let (slot, generation) = flow.backend();
@@ -117,10 +116,10 @@ impl Controller {
             && backend.is_some_and(|found| found.resource != 0 && found.generation == generation)
     }
 
-    /// How many flows a table holds, of both families.
+    /// Returns the number of flows that a table holds, of both address families.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// When the map can't be read.
     pub fn count_flows(&self, table: Table) -> Result<u64> {
         Ok(self.count_entries::<V4>(table)? + self.count_entries::<V6>(table)?)
     }
@@ -131,11 +130,11 @@ impl Controller {
             .for_each_flow(table, |_, flow: &Flow<F>| {
                 entries += u64::from(flow.direction() == Direction::ToService);
             })
-            .context("could not read the flows")?;
+            .context("failed to read the flow tables")?;
         Ok(entries)
     }
 
-    /// The entry with its partner, if that is there.
+    /// Returns the entry paired with its reverse entry, if that exists.
     fn find_pair<F: HasFlowMaps>(
         &self,
         table: Table,

@@ -1,4 +1,4 @@
-//! The host as the agent sees it: interfaces that networks name, the program on them, and the way to
+//! Host refresh: scans the interfaces that networks name, attaches the program to them, and resolves the next hops of
 //! backends.
 
 use std::{
@@ -22,38 +22,38 @@ use crate::{
     netlink::{Link, Netlink, XdpAttachment},
 };
 
-/// What is known of an attachment's interface.
+/// State of an attachment's interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttachmentState {
-    /// As the kernel shows it, if it is there.
+    /// Interface as the kernel reports it, if it exists.
     pub link: Option<Link>,
-    /// How the program is attached to it.
+    /// Mode in which the program is attached, if it is.
     pub mode: Option<AttachMode>,
-    /// What is wrong, and what to do about it.
+    /// Problems, each with what to do about it.
     pub problems: Vec<String>,
-    /// What the agent can't see to itself.
+    /// Remarks about conditions that the agent can't check or correct itself.
     pub notes: Vec<String>,
 }
 
-/// What is known of the host, by interface name.
+/// Observed state of the host, as shown to users.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostStatus {
-    /// The interfaces that networks name.
+    /// Interfaces that networks name, by name.
     pub attachments: BTreeMap<String, AttachmentState>,
-    /// Why a backend can't be reached.
+    /// Reasons why backends can't be reached.
     pub unreachable: HashMap<BackendKey, String>,
 }
 
-/// What was found out about interfaces.
+/// Result of a scan of interfaces.
 struct InterfaceScan {
-    /// Whether there are no others.
+    /// True if the scan covered all interfaces.
     is_full: bool,
-    /// None for one that is no network's any more.
+    /// `None` for an interface that no network names any more.
     states: BTreeMap<String, Option<AttachmentState>>,
 }
 
 impl HostStatus {
-    /// Takes in what was found out, and logs what has become wrong, and what is right again.
+    /// Records the results of a scan, and logs new problems and recoveries.
     fn update(&mut self, scan: InterfaceScan, next_hops: BTreeMap<BackendKey, NextHopResult>) {
         if scan.is_full {
             self.attachments
@@ -69,11 +69,11 @@ impl HostStatus {
             let old = old.map_or(&[][..], |state| &state.problems);
             for problem in &state.problems {
                 if !old.contains(problem) {
-                    warn!("{problem}");
+                    warn!("host: interface problem interface={name} problem=\"{problem}\"");
                 }
             }
             if state.problems.is_empty() && (!old.is_empty() || !known) {
-                info!("interface {name} is in order");
+                info!("host: interface ok interface={name}");
             }
             self.attachments.insert(name, state);
         }
@@ -82,13 +82,13 @@ impl HostStatus {
             match result {
                 NextHopResult::Unreachable(reason) => {
                     if !self.unreachable.contains_key(&key) {
-                        warn!("backend {address} in {network} can't be reached: {reason}");
+                        warn!("host: backend unreachable backend={address} network={network} reason=\"{reason}\"");
                     }
                     self.unreachable.insert(key, reason);
                 }
                 NextHopResult::Resolved(_) => {
                     if self.unreachable.remove(&key).is_some() {
-                        info!("backend {address} in {network} can be reached");
+                        info!("host: backend reachable backend={address} network={network}");
                     }
                 }
                 NextHopResult::Unused => {
@@ -99,25 +99,25 @@ impl HostStatus {
     }
 }
 
-/// What the agent has done to the host.
+/// Attachments and next hops that this process manages on the host.
 #[derive(Debug, Default)]
 pub struct Host {
     /// Interfaces that this process has attached its program to.
     attached: BTreeSet<u32>,
-    /// Why attaching failed.
+    /// Reasons why attaching failed, by interface number.
     attach_errors: BTreeMap<u32, String>,
-    /// The largest packet that the kernel forwards, where it sets a limit.
+    /// Length of the largest packet that the kernel redirects, if it has a limit.
     max_packet_len: Option<u32>,
-    /// Whether any driver runs the program itself.
+    /// True if the program runs in native mode on any interface.
     any_native: bool,
-    /// The ways to backends.
+    /// Next hops of backends.
     next_hops: NextHopResolver,
-    /// VLAN tags beside packets.
+    /// Visibility of VLAN tags to the program.
     vlan_tags: VlanTagVisibility,
 }
 
 impl Host {
-    /// Returns a host that was not looked at yet.
+    /// Returns a host that was not scanned yet.
     pub(super) fn new(accept_unseen_vlan_tags: bool) -> Self {
         Self {
             vlan_tags: VlanTagVisibility::new(accept_unseen_vlan_tags),
@@ -127,11 +127,11 @@ impl Host {
 }
 
 impl Agent {
-    /// Looks at what is to be looked at of the host, brings the program onto the interfaces that need
-    /// it, and the maps into step. It is gone through with, whether or not the caller waits for it.
+    /// Scans the dirty parts of the host, attaches the program where it is needed, and reconciles the maps. Runs in a
+    /// task of its own, so that it completes even if the caller is cancelled.
     ///
     /// # Errors
-    /// When the kernel does not tell, or does not take what has to be written. It is tried again then.
+    /// When a netlink request, an attachment or a write to a map fails. The host sync task tries again later.
     pub async fn refresh_host(self: &Arc<Self>) -> Result<()> {
         let agent = Arc::clone(self);
         tokio::spawn(async move { agent.refresh_host_locked().await }).await?
@@ -192,7 +192,7 @@ impl Agent {
             })?;
         }
 
-        // How it is attached is known only now. Nobody has to wait until all of it is described.
+        // The attach modes are known only now. They are read without the controller's lock.
         let links = list_links(&self.netlink, plan, plan.links.keys()).await?;
         let states = host.scan_interfaces(&self.netlink, plan, &links).await;
         self.controller.lock().await.host.update(states, results);
@@ -200,7 +200,7 @@ impl Agent {
     }
 }
 
-/// The interfaces of these names, as far as they are there; all that are wanted, if that is everything.
+/// Returns the interfaces of these names that exist; with a full plan, all that networks name.
 async fn list_links<'a>(
     netlink: &Netlink,
     plan: &ScanPlan,
@@ -222,8 +222,8 @@ async fn list_links<'a>(
 }
 
 impl Host {
-    /// First the maps, then the program onto new interfaces: where the program runs, it finds its
-    /// network's rules in force.
+    /// Updates the maps, then attaches the program to new interfaces: where the program runs, its network's entries are
+    /// already in the maps.
     fn sync_data_path(
         &mut self,
         controller: &mut Controller,
@@ -246,7 +246,7 @@ impl Host {
                 && interface.is_some()
                 && !controller.observed().interfaces.contains_key(name)
             {
-                // Whoever was asking for its addresses meanwhile has forgotten them.
+                // Neighbours' caches may have lost the network's addresses while its interface was away.
                 controller.conflict_detector.reannounce(network);
             }
             controller.observe_interface(name, interface);
@@ -262,7 +262,7 @@ impl Host {
         self.attach(controller, plan, links)
     }
 
-    /// Puts the program onto the interfaces of networks, and takes it off others.
+    /// Attaches the program to the interfaces of networks, and detaches it from others.
     fn attach(
         &mut self,
         controller: &mut Controller,
@@ -281,16 +281,16 @@ impl Host {
             };
             if network.is_none() {
                 if self.attached.remove(&link.ifindex) {
-                    info!("detaching from {name}");
+                    info!("host: detached interface={name} reason=no_network");
                     controller.program.detach(link.ifindex)?;
                 }
                 continue;
             }
-            // Taken off by somebody else, or never put on by this process.
+            // Detached by another program, or never attached by this process.
             let may_attach = self.vlan_tags.are_tags_visible(link.ifindex);
             if !may_attach && link.xdp.is_some() {
-                // The program of an earlier agent would go on by itself, with maps that nobody updates any more.
-                // Somebody else's program stays, so this may come again: it is not worth a line each time.
+                // A program that an earlier agent attached would go on with maps that nobody updates any more.
+                // Another owner's program stays attached, so this may happen on each scan: it is not logged each time.
                 if self.attached.remove(&link.ifindex) {
                     info!("host: detached interface={name} reason=vlan_tags_unseen");
                 }
@@ -318,8 +318,7 @@ impl Host {
         controller.reconcile()
     }
 
-    /// How things stand with each interface, and what is wrong with it; none for one that is no
-    /// network's any more.
+    /// Returns the state and the problems of each scanned interface.
     async fn scan_interfaces(
         &mut self,
         netlink: &Netlink,
@@ -347,8 +346,8 @@ impl Host {
             let mut state = AttachmentState::default();
             match links.get(name) {
                 None => state.problems.push(format!(
-                    "there is no interface {name} on this host: its network is unreachable until \
-                     it comes"
+                    "there is no interface {name} on this host: create it, or name another interface in its \
+                     network, which is unreachable until then"
                 )),
                 Some(link) => {
                     state.mode = modes.get(name).copied().flatten();
@@ -375,7 +374,9 @@ impl Host {
         let name = &link.name;
         let mut problems = Vec::new();
         if link.mac.is_none() {
-            problems.push(format!("{name} is not an Ethernet interface"));
+            problems.push(format!(
+                "{name} is not an Ethernet interface: name an Ethernet interface in its network"
+            ));
         }
         if !link.up {
             problems.push(format!("{name} is down: ip link set dev {name} up"));
@@ -384,19 +385,20 @@ impl Host {
         problems.extend(tags.and_then(|tags| tags.problem.clone()));
         if let Some(failure) = self.attach_errors.get(&link.ifindex) {
             problems.push(format!(
-                "the program can't be attached to {name}: {failure}"
+                "failed to attach the program to {name}: {failure}"
             ));
         }
         if mode == Some(AttachMode::Generic) {
             problems.push(format!(
-                "{name} has no native XDP, so the slow generic one is used: see to a driver with \
-                 native XDP"
+                "{name} has no native XDP, so the slow generic mode is used: use a driver with native \
+                 XDP"
             ));
         }
         if let Some(max_packet_len) = self.max_packet_len.filter(|largest| link.mtu > *largest) {
             problems.push(format!(
-                "{name} has an MTU of {}, and this kernel forwards packets of {max_packet_len} bytes at the \
-                 most: senders of larger ones are told so (Linux 6.3 forwards them)",
+                "{name} has an MTU of {}, but this kernel redirects packets of at most {max_packet_len} \
+                 bytes, and larger ones are answered with packet too big: lower the MTU, or use Linux 6.3 \
+                 or later",
                 link.mtu
             ));
         }
@@ -404,15 +406,15 @@ impl Host {
             && netlink.features().accepts_redirects(link.ifindex).await == Some(false)
         {
             problems.push(format!(
-                "what is forwarded into {name} is lost: its driver takes no redirected frames. If \
-                 it is a veth, run `ethtool -K FAR_END gro on` where its far end is"
+                "packets redirected into {name} are lost, because its driver accepts no redirected \
+                 frames: if it is a veth, run `ethtool -K FAR_END gro on` where its far end is"
             ));
         }
         problems
     }
 }
 
-/// The interface, if it can carry packets.
+/// Returns the interface, if it is an Ethernet interface and up.
 fn usable_interface(link: &Link) -> Option<Interface> {
     Some(Interface {
         ifindex: link.ifindex,
@@ -421,7 +423,7 @@ fn usable_interface(link: &Link) -> Option<Interface> {
     })
 }
 
-/// The interface, with packets no longer than the kernel forwards.
+/// Returns the interface with its MTU limited to what the kernel redirects.
 fn limit_mtu(interface: Interface, max_packet_len: Option<u32>) -> Interface {
     Interface {
         mtu: max_packet_len.map_or(interface.mtu, |largest| interface.mtu.min(largest)),

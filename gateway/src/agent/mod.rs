@@ -1,5 +1,5 @@
-//! The agent: starts the data path, keeps it in step with the store and the host, and serves the
-//! API. The data path does not need it: killed at any moment, packets go on as before.
+//! The agent: starts the data path, keeps it in sync with the store and the host, and serves the API.
+//! Forwarding does not depend on it: packets are handled as before while the agent is stopped or killed.
 
 pub mod backups;
 pub mod connection_index;
@@ -46,61 +46,62 @@ use crate::{
     store::{self, Sqlite, Store as _},
 };
 
-/// The store's file within the state directory.
+/// File name of the store within the state directory.
 pub const STORE_FILE: &str = "state.db";
 
-/// After the host has been looked at, changes are gathered for so long before it is looked at again.
+/// Time for which changes are collected after a refresh of the host, before the next one.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
-/// A little more than a tick of the data path's clock.
+/// Delay before flows are collected again that were too young to judge: a little more than one unit of
+/// [`gateway_common::flow::CoarseTime`].
 const FLOW_RECHECK_DELAY: Duration = Duration::from_millis(1_100);
 
-/// Conflicts over addresses are looked for at least so often.
+/// Upper bound of the interval at which address conflicts are read from the data path.
 const MAX_PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What the kernel has not told of, since it had too much to tell, is seen after so long.
+/// Interval of full scans of the host. They find what the kernel did not report because its queue overflowed.
 const FULL_RESYNC_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long to wait before something that failed is tried again.
+/// Delay before a failed refresh of the host is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The running agent, shared by its tasks and the API.
+/// Shared handles of the running agent, for its tasks and the API.
 pub struct Agent {
-    /// State, store and maps.
+    /// Desired state, observed state and the data path.
     pub controller: Mutex<Controller>,
-    /// Only one looks at the host at a time.
+    /// Attachments and next hops. The lock admits one refresh of the host at a time.
     host: Mutex<Host>,
     netlink: Netlink,
     kernel: Kernel,
     packet_socket: PacketSocket,
-    /// Who is trusted to say who asks.
+    /// OIDC issuers whose tokens are accepted.
     pub issuers: Issuers,
 }
 
 impl Agent {
-    /// Sends a frame. One that is lost is no worse than one that the network loses.
+    /// Sends a frame. A failure is only logged, because receivers must cope with lost frames anyway.
     fn send_frame(&self, ifindex: u32, frame: &[u8]) {
         if let Err(error) = self.packet_socket.send(ifindex, frame) {
-            debug!("interface {ifindex} did not take a frame: {error}");
+            debug!("inject: frame not sent ifindex={ifindex} error=\"{error}\"");
         }
     }
 }
 
-/// What the agent has in hand that takes more rights than it keeps.
+/// Resources that were acquired with capabilities that the agent then drops.
 pub struct Prepared {
     _lock: Lock,
     socket: api::socket::PreparedSocket,
 }
 
-/// Takes the locks and makes the control socket, and then gives up what of root's rights is not needed.
-/// Threads must not have been started yet: each has its own.
+/// Takes the locks and creates the control socket, then drops the capabilities that are no longer needed.
+/// Must be called before threads are started, because capabilities belong to a thread.
 ///
 /// # Errors
-/// When the agent may not run here, or runs already.
+/// When the process is not root, an agent runs already, or a file or the control socket can't be prepared.
 pub fn prepare(config: &Config) -> Result<Prepared> {
-    // SAFETY: takes nothing, returns a number.
+    // SAFETY: the call takes no arguments and returns a number.
     if unsafe { libc::geteuid() } != 0 {
-        bail!("the agent must run as root: it loads a program into the kernel");
+        bail!("the agent is not root: start it as root, because it loads a program into the kernel");
     }
     memory::configure();
     capabilities::raise_descriptor_limit();
@@ -114,13 +115,13 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     })
 }
 
-/// Runs the agent until it is told to stop. The data path stays as it is then.
+/// Runs the agent until SIGTERM or SIGINT. The data path stays in place after that.
 ///
 /// # Errors
-/// When it can't start; the message says what to do.
+/// When the agent can't start; the message says what to do.
 pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let kernel = Kernel::running()?;
-    // Before the store is brought up to date: the program of before must be able to go on if this one may not.
+    // Before the store is migrated: if this version may not start, the earlier one must still be able to.
     loader::check_other_layouts(&config.bpf_dir, config.discard_incompatible_flows)?;
     let store = Sqlite::open(&config.state_dir.join(STORE_FILE))?;
     let parameters = LoadParameters {
@@ -128,29 +129,29 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         rejects_per_second: config.rejects_per_second,
         log_packets: config.log_packets,
     };
-    // The one takes the kernel some time, the other this process.
+    // Loading the program waits for the kernel, and loading the store uses this process, so both run at once.
     let bpf_dir = config.bpf_dir.clone();
     let loading = tokio::task::spawn_blocking(move || Program::load(&bpf_dir, parameters));
     let loaded = tokio::task::block_in_place(|| store::load(&store));
-    let (mut program, maps) = loading.await?.context("could not start the data path")?;
+    let (mut program, maps) = loading.await?.context("failed to load the data path")?;
     let loaded = loaded.context(
-        "the store can't be used: put a backup in its place with `plgw restore --offline FILE`; \
-         what is approved goes on meanwhile",
+        "failed to load the store: replace it by a backup with `plgw restore --offline FILE`; \
+         approved connections carry traffic meanwhile",
     )?;
     if config.log_packets {
         spawn_packet_log(program.logger()?)?;
     }
     let info = program.info()?;
     info!(
-        "XDP program {} loaded: {} bytes of machine code{}",
+        "bpf: program loaded id={} machine_code_bytes={}{}",
         info.id,
         info.machine_code_bytes,
         info.verified_instructions
-            .map(|count| format!(", {count} instructions verified"))
+            .map(|count| format!(" verified_instructions={count}"))
             .unwrap_or_default()
     );
-    let netlink = Netlink::connect().context("could not talk to the kernel by netlink")?;
-    let watch = NetlinkMonitor::start().context("could not watch the host's interfaces")?;
+    let netlink = Netlink::connect().context("failed to open a netlink socket")?;
+    let watch = NetlinkMonitor::start().context("failed to subscribe to netlink events")?;
     let flow_gc = FlowGc::new(FlowTables::new(&maps)?);
     let controller = Controller::new(loaded, Box::new(store), &config, program, maps)?;
     let agent = Arc::new(Agent {
@@ -158,10 +159,10 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         host: Mutex::new(Host::new(config.accept_unseen_vlan_tags)),
         netlink,
         kernel,
-        packet_socket: PacketSocket::open().context("could not open a socket for frames")?,
+        packet_socket: PacketSocket::open().context("failed to open a packet socket")?,
         issuers: Issuers::new(&config.oidc_issuers, config.outbound_ca.as_ref())?,
     });
-    // What the store says is in force before the first request is taken.
+    // The maps hold the stored state before the first request is accepted.
     agent.refresh_host().await?;
     loader::remove_other_layouts(&config.bpf_dir)?;
 
@@ -174,7 +175,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     accept_authorities(&agent, authorities.unwrap_or_default()).await;
     let Prepared { _lock, socket } = prepared;
     let listener = socket.publish()?;
-    info!("ready: {}", config.socket().display());
+    info!("agent: ready socket={}", config.socket().display());
     tokio::spawn(host_sync_loop(Arc::clone(&agent), watch));
     tokio::spawn(flow_gc_loop(
         Arc::clone(&agent),
@@ -199,32 +200,33 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     );
     tokio::select! {
         () = api::socket::serve(listener, Arc::clone(&agent), admission) => {}
-        _ = terminate.recv() => info!("told to stop: connections stay as they are"),
-        _ = interrupt.recv() => info!("interrupted: connections stay as they are"),
+        _ = terminate.recv() => info!("agent: stopping signal=SIGTERM data_path=kept"),
+        _ = interrupt.recv() => info!("agent: stopping signal=SIGINT data_path=kept"),
     }
-    // A change that is under way is finished; no other begins.
+    // The lock waits for a change in progress, and is kept, so that no other change begins.
     let controller = agent.controller.lock().await;
     controller.checkpoint();
     std::mem::forget(controller);
     Ok(())
 }
 
-/// Takes in which authorities' client certificates are accepted, and warns of identities that nobody can meet.
+/// Sets the authorities whose client certificates are accepted, and warns of identities that no certificate can
+/// match.
 async fn accept_authorities(agent: &Agent, authorities: Vec<Authority>) {
     let mut controller = agent.controller.lock().await;
     for (reference, record) in &controller.state.identities {
         let claim = &record.object.claim;
         if record.object.lacks_authority() {
             warn!(
-                "identity {reference} names no authority, so no certificate meets it: delete it, \
+                "auth: identity {reference} names no authority, so no certificate matches it: delete it, \
                  and create it with --authority"
             );
         } else if let Some(authority) = &claim.authority
             && !authorities.contains(authority)
         {
             warn!(
-                "identity {reference} names an authority that tls_client_ca does not hold, so no \
-                 certificate meets it: add the authority with key_sha256={}, or delete the identity",
+                "auth: identity {reference} names an authority that tls_client_ca does not contain, so no \
+                 certificate matches it: add the authority with key_sha256={}, or delete the identity",
                 authority.key_sha256
             );
         }
@@ -232,7 +234,7 @@ async fn accept_authorities(agent: &Agent, authorities: Vec<Authority>) {
     controller.set_authorities(authorities);
 }
 
-/// Looks at what the kernel tells of, at everything from time to time, and again after a failure.
+/// Refreshes the host after netlink events, after a failure, and in full at [`FULL_RESYNC_INTERVAL`].
 async fn host_sync_loop(agent: Arc<Agent>, watch: NetlinkMonitor) {
     let mut full_resync = interval_at(
         tokio::time::Instant::now() + FULL_RESYNC_INTERVAL,
@@ -253,13 +255,13 @@ async fn host_sync_loop(agent: Arc<Agent>, watch: NetlinkMonitor) {
             () = sleep(RETRY_INTERVAL), if needs_retry => {}
         }
         if let Err(error) = agent.refresh_host().await {
-            warn!("could not bring the data path into step with the host: {error:#}");
+            warn!("host sync: failed error=\"{error:#}\"");
         }
         sleep(DEBOUNCE).await;
     }
 }
 
-/// Removes idle flows from time to time, and tells both ends of flows that were cut at once.
+/// Collects expired flows at an interval, and at once after a revocation. Terminates both ends of revoked flows.
 async fn flow_gc_loop(agent: Arc<Agent>, mut flow_gc: FlowGc, every: Duration) {
     let flows_revoked = Arc::clone(&agent.controller.lock().await.flows_revoked);
     let mut ticks = interval(every);
@@ -274,21 +276,18 @@ async fn flow_gc_loop(agent: Arc<Agent>, mut flow_gc: FlowGc, every: Duration) {
         let report = match result {
             Ok(report) => report,
             Err(error) => {
-                warn!("could not go through the flows: {error:#}");
+                warn!("flow gc: failed error=\"{error:#}\"");
                 continue;
             }
         };
         if report.removed > 0 {
-            debug!("{} entries of idle flows removed", report.removed);
+            debug!("flow gc: entries removed count={}", report.removed);
         }
         if !report.terminations.is_empty() {
-            info!(
-                "telling {} ends of connections that are over",
-                report.terminations.len()
-            );
+            info!("flow gc: terminating TCP flows ends={}", report.terminations.len());
         }
         tokio::task::block_in_place(|| {
-            // First all resets, so that the answers to the questions are not behind others' resets.
+            // All resets go first, so that answers to the challenge ACK probes do not wait behind other flows' resets.
             for (ifindex, termination) in &report.terminations {
                 agent.send_frame(*ifindex, &termination.reset());
             }
@@ -307,12 +306,12 @@ async fn flow_gc_loop(agent: Arc<Agent>, mut flow_gc: FlowGc, every: Duration) {
         if let Err(error) =
             tokio::task::block_in_place(|| controller.account_usage(&snapshot, report))
         {
-            warn!("could not correct what connections use: {error:#}");
+            warn!("flow gc: usage not corrected error=\"{error:#}\"");
         }
     }
 }
 
-/// Finds out whether endpoints' addresses are free, and tells their networks of them.
+/// Probes for other users of endpoints' addresses, and announces and defends the addresses (RFC 5227).
 async fn address_conflict_loop(agent: Arc<Agent>, every: Duration) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -324,7 +323,7 @@ async fn address_conflict_loop(agent: Arc<Agent>, every: Duration) {
             {
                 Ok(frames) => frames,
                 Err(error) => {
-                    warn!("could not look after endpoints' addresses: {error:#}");
+                    warn!("address conflict: detection failed error=\"{error:#}\"");
                     continue;
                 }
             }
@@ -335,10 +334,9 @@ async fn address_conflict_loop(agent: Arc<Agent>, every: Duration) {
     }
 }
 
-/// Forwards what the program logs.
+/// Forwards the log messages of the XDP program to this process's log.
 fn spawn_packet_log(logger: aya_log::EbpfLogger<&'static dyn log::Log>) -> Result<()> {
-    // SAFETY: the logger owns its ring buffer's descriptor and gives out that same one until it is
-    // dropped.
+    // SAFETY: the logger owns the descriptor of its ring buffer, and returns the same one until it is dropped.
     let mut logger = unsafe { tokio::io::unix::AsyncFd::register(logger) }?;
     tokio::spawn(async move {
         while let Ok(mut guard) = logger.readable_mut().await {

@@ -1,4 +1,4 @@
-//! The event log: recent events, kept in the store within bounds and in memory for readers.
+//! The event log: recent events, bounded by trails, in the store and in memory for readers.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -19,43 +19,43 @@ use crate::{
     store::{StoreError, Write, keys},
 };
 
-/// An event that is in at least one trail.
+/// Event that is in at least one trail.
 #[derive(Debug)]
 struct LogEntry {
     recorded: Arc<StoredEvent>,
-    /// The store's revision at which it was written.
+    /// Revision of the store at which the event was written.
     revision: u64,
     /// Number of trails that hold the event.
     trails: usize,
 }
 
-/// The events that one tenant sees, or that are kept for the operator.
+/// Events that one tenant sees, or that are kept for the operator.
 #[derive(Debug, Default)]
 struct Trail {
     events: BTreeSet<EventId>,
     rings: BTreeMap<(ActorRelation, EventClass), EvictionIndex<Option<Name>, EventId>>,
 }
 
-/// An event that went out of a tenant's trail for want of room.
+/// Event that was evicted from a tenant's trail to make room.
 pub type Eviction = (Name, EventId);
 
-/// The trails of all tenants, and the operator's own.
+/// Trails of all tenants and of the operator.
 #[derive(Debug)]
 pub struct EventLog {
     events: BTreeMap<EventId, LogEntry>,
     tenants: HashMap<Name, Trail>,
-    /// What the operator did, and what is left of tenants that are deleted. The operator sees everything
-    /// that any trail has.
+    /// Events of the operator's own actions, and the rest of deleted tenants' events. The operator sees the events of
+    /// all trails.
     operator: Trail,
-    /// The room of each ring.
+    /// Capacity of each ring.
     ring_capacity: usize,
-    /// Events of the store that no trail has any more, with their revisions: the next change removes them.
+    /// Stored events that no trail holds any more, with their revisions. The next change removes them.
     evicted: Vec<(EventId, u64)>,
     last: watch::Sender<EventId>,
 }
 
 impl EventLog {
-    /// Makes the trails of what the store has.
+    /// Builds the trails from the stored events.
     #[must_use]
     pub fn new(events: Vec<(StoredEvent, u64)>, state: &State, ring_capacity: usize) -> Self {
         let mut log = Self {
@@ -70,7 +70,7 @@ impl EventLog {
         log
     }
 
-    /// Takes in other events in the place of these. Later ones have identifiers after `last`.
+    /// Replaces all events. Later events get identifiers after `last`.
     pub fn replace(&mut self, events: Vec<(StoredEvent, u64)>, state: &State, last: EventId) {
         self.events.clear();
         self.tenants.clear();
@@ -85,7 +85,7 @@ impl EventLog {
         events.sort_by_key(|(recorded, _)| recorded.event.id);
         let last = events.last().map(|(recorded, _)| recorded.event.id);
         for (recorded, revision) in events {
-            // A tenant does not see what happened to an earlier one of its name.
+            // A tenant does not see the events of an earlier tenant of the same name.
             let at = recorded.event.at;
             let exists = |tenant: &Name| {
                 let tenant = state.tenants.get(tenant);
@@ -96,25 +96,25 @@ impl EventLog {
         self.last.send_replace(last.unwrap_or_default());
     }
 
-    /// Returns how many events each ring has room for.
+    /// Returns the capacity of each ring.
     #[must_use]
     pub const fn ring_capacity(&self) -> usize {
         self.ring_capacity
     }
 
-    /// Returns the last event's identifier.
+    /// Returns the identifier of the last event.
     #[must_use]
     pub fn last(&self) -> EventId {
         *self.last.borrow()
     }
 
-    /// Tells of each change that has events.
+    /// Returns a channel that holds the identifier of the last event.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<EventId> {
         self.last.subscribe()
     }
 
-    /// Returns all events after one, oldest first.
+    /// Returns all events after an identifier, oldest first.
     pub fn events_after(&self, after: EventId) -> impl DoubleEndedIterator<Item = &StoredEvent> {
         let events = self
             .events
@@ -122,7 +122,7 @@ impl EventLog {
         events.map(|(_, entry)| &*entry.recorded)
     }
 
-    /// Returns a tenant's events after one, oldest first.
+    /// Returns a tenant's events after an identifier, oldest first.
     pub fn tenant_events_after(
         &self,
         tenant: &Name,
@@ -137,7 +137,7 @@ impl EventLog {
         ids.filter_map(|id| Some(&*self.events.get(id)?.recorded))
     }
 
-    /// Returns the events after one that somebody may see, oldest first.
+    /// Returns the events after an identifier that the principal may see, oldest first.
     #[must_use]
     pub fn events_visible_to<'a>(
         &'a self,
@@ -147,7 +147,7 @@ impl EventLog {
         let Access::Tenants(roles) = &principal.access else {
             return Box::new(self.events_after(after));
         };
-        // One trail is gone through where it lies; several are merged.
+        // A single trail is iterated in place; several are merged into one set.
         let trails: Vec<&Trail> = roles
             .keys()
             .filter_map(|name| self.tenants.get(name))
@@ -164,11 +164,10 @@ impl EventLog {
         }
     }
 
-    /// Returns the writes that put the events of a change into the store, and remove what has gone out of
-    /// all trails before.
+    /// Returns the writes that store the events of a change, and delete the events that no trail holds any more.
     ///
     /// # Errors
-    /// When an event can't be written down.
+    /// When an event can't be serialized.
     pub fn writes(&self, new: &[StoredEvent]) -> Result<Vec<Write>, StoreError> {
         let mut writes = Vec::with_capacity(new.len() + self.evicted.len());
         for (id, revision) in &self.evicted {
@@ -189,7 +188,7 @@ impl EventLog {
         Ok(writes)
     }
 
-    /// Takes in events that the store has, after [`Self::writes`]. Returns what went out of tenants' trails.
+    /// Adds events that were stored by [`Self::writes`]. Returns the evictions from tenants' trails.
     pub fn append(&mut self, new: Vec<StoredEvent>, revision: u64) -> Vec<Eviction> {
         self.evicted.clear();
         let Some(last) = new.iter().map(|recorded| recorded.event.id).max() else {
@@ -240,7 +239,7 @@ impl EventLog {
         for (_, evicted) in &losses {
             self.drop_reference(*evicted);
         }
-        // What is left of deleted tenants is the operator's to see, with a bound of its own.
+        // Events that no tenant sees go to the operator's trail, in a ring of their own.
         let side = match &recorded.acting {
             None => Some(ActorRelation::Operator),
             Some(_) if !has_viewer => Some(ActorRelation::OtherParty),
@@ -284,7 +283,7 @@ impl EventLog {
         }
     }
 
-    /// Forgets the trail of a tenant that is deleted. The operator keeps what fits.
+    /// Removes the trail of a deleted tenant. The operator's trail takes as many of its events as fit.
     pub fn remove_tenant(&mut self, tenant: &Name) {
         let Some(trail) = self.tenants.remove(tenant) else {
             return;
@@ -301,7 +300,7 @@ impl EventLog {
 }
 
 impl Trail {
-    /// Adds an event; returns the one that has to make room.
+    /// Adds an event. Returns the one that is evicted for it.
     fn insert(
         &mut self,
         ring: (ActorRelation, EventClass),

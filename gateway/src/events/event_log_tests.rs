@@ -1,4 +1,4 @@
-//! Whose events push out whose.
+//! Tests of evictions between tenants and between classes of events.
 
 use super::*;
 use crate::model::{
@@ -39,7 +39,7 @@ fn labels(number: u64, object: &str) -> StoredEvent {
     recorded
 }
 
-/// A request of a consumer's to a service.
+/// Returns the event of a consumer's request to a service.
 fn request(number: u64, object: &str, service: &str) -> StoredEvent {
     let mut recorded = event(number, Kind::Endpoint, Action::Requested, object);
     recorded.event.service = Some(service.parse().unwrap());
@@ -86,7 +86,7 @@ fn flood_of_label_changes_evicts_neither_other_tenants_events_nor_heavier_classe
     let own = visible_numbers(&log, &viewer_of(&["hostile"]));
     assert_eq!((own.len(), own[0], own[10]), (11, 2, 10_003));
     assert_eq!(visible_numbers(&log, &operator()).len(), 13);
-    // What no trail has is gone from memory and is removed from the store with the next change.
+    // An event that no trail holds is gone from memory, and the next change deletes it from the store.
     assert_eq!(log.events.len(), 13);
     let removed = log.writes(&[]).unwrap();
     assert_eq!((removed.len(), removed[0].expected), (1, 9_993));
@@ -155,7 +155,7 @@ fn events_of_a_deleted_tenant_are_visible_to_the_operator_only() {
     log.append(vec![labels(2, "gone/e")], 2);
     assert_eq!(visible_numbers(&log, &viewer_of(&["gone"])), [2]);
     assert_eq!(visible_numbers(&log, &operator()), [1, 2]);
-    // The same after a restart: a tenant sees nothing of before it was created.
+    // After a restart, too, a tenant sees no event from before its creation.
     let mut old = labels(1, "consumer/e");
     old.event.at = jiff::Timestamp::from_second(-1).unwrap();
     let events = vec![(old, 1), (labels(2, "consumer/e"), 2)];

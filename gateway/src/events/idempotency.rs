@@ -1,4 +1,4 @@
-//! Requests that carry an idempotency key, so that a repeated one is not carried out twice.
+//! Idempotency keys: a repeated request with the same key is not carried out twice.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,12 +11,12 @@ use crate::{
     store::{IdempotencyRecord, StoreError, Write, keys},
 };
 
-/// How long a key is remembered.
+/// Time for which a key is retained.
 const RETENTION: SignedDuration = SignedDuration::from_hours(24);
-/// Keys that are remembered for each tenant, and for the operator. The callers of a tenant share them evenly.
+/// Number of keys that are retained for each tenant and for the operator. The callers of a tenant share them evenly.
 const MAX_KEYS: usize = 2_000;
 
-/// A request with its key, as hashes.
+/// Hashes of an idempotency key, its request and its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey {
     key_hash: String,
@@ -26,8 +26,8 @@ pub struct IdempotencyKey {
 }
 
 impl IdempotencyKey {
-    /// Returns the attempt of a principal, with the key, to do this. Keys of different principals never meet, however
-    /// the principals call themselves.
+    /// Returns the hashes for a principal's request with a key. The identity of the principal is part of the hash, so
+    /// keys of different principals never collide, even if their names are equal.
     #[must_use]
     pub fn new(principal: &Principal, key: &str, path: &str, body: &[u8]) -> Self {
         let hash = |parts: &[&[u8]]| {
@@ -47,19 +47,19 @@ impl IdempotencyKey {
     }
 }
 
-/// The requests that were carried out of late.
+/// Recently completed requests, by idempotency key.
 #[derive(Debug, Default)]
 pub struct IdempotencyCache {
     by_key: HashMap<String, (IdempotencyRecord, u64)>,
     by_time: BTreeSet<(Timestamp, String)>,
-    /// By the tenant in which something was created, and by caller. None: the operator's.
+    /// Keys by the tenant in which an object was created, and by caller. `None`: the operator's keys.
     by_tenant: HashMap<Option<Name>, EvictionIndex<String, (Timestamp, String)>>,
-    /// Entries of the store that are forgotten, with their revisions: the next request removes them.
+    /// Stored keys that were evicted, with their revisions. The next request deletes them.
     evicted: BTreeMap<String, u64>,
 }
 
 impl IdempotencyCache {
-    /// From what the store has.
+    /// Returns the cache of the stored records.
     #[must_use]
     pub fn new(stored: Vec<(String, IdempotencyRecord, u64)>) -> Self {
         let mut cache = Self::default();
@@ -69,10 +69,10 @@ impl IdempotencyCache {
         cache
     }
 
-    /// Whether the request was carried out before: then what it created is there.
+    /// Returns true if the request was carried out before, and the object that it created still exists.
     ///
     /// # Errors
-    /// The key came with another request, or what was created is gone.
+    /// When the key was used by another request, or the created object is gone.
     pub fn is_replay(
         &self,
         idempotency_key: &IdempotencyKey,
@@ -82,7 +82,7 @@ impl IdempotencyCache {
             return Ok(false);
         };
         if record.request != idempotency_key.request_hash {
-            let detail = "this Idempotency-Key came with another request before: take a new one";
+            let detail = "this key was used by another request: use a new one";
             return Err(Problem::invalid("Idempotency-Key", detail));
         }
         let created = state.object(record.kind, &record.reference);
@@ -92,14 +92,14 @@ impl IdempotencyCache {
         Err(Problem::new(
             ProblemCode::AlreadyExists,
             format!(
-                "this request was carried out before, and the {} that it created is gone since: \
-                 take a new Idempotency-Key to create another",
+                "this request was carried out before, and the {} that it created is gone: use a new \
+                 Idempotency-Key to create another",
                 record.kind
             ),
         ))
     }
 
-    /// What is remembered of an attempt that creates the object.
+    /// Returns the record of a request that creates the object.
     #[must_use]
     pub fn new_record(
         idempotency_key: &IdempotencyKey,
@@ -117,10 +117,10 @@ impl IdempotencyCache {
         }
     }
 
-    /// Returns the writes that put it into the store, and remove what is forgotten.
+    /// Returns the writes that store a record, and delete evicted and expired ones.
     ///
     /// # Errors
-    /// When it can't be written down.
+    /// When the record can't be serialized.
     pub fn writes(
         &self,
         idempotency_key: &IdempotencyKey,
@@ -128,7 +128,7 @@ impl IdempotencyCache {
     ) -> Result<Vec<Write>, StoreError> {
         let mut writes = vec![Write {
             key: keys::idempotency(&idempotency_key.key_hash),
-            // One that is forgotten may come again before the store has forgotten it too.
+            // An evicted key may be used again before its stored record is deleted.
             expected: self
                 .evicted
                 .get(&idempotency_key.key_hash)
@@ -150,7 +150,7 @@ impl IdempotencyCache {
         Ok(writes)
     }
 
-    /// Takes in what the store has, after [`Self::writes`].
+    /// Adds a record that was stored by [`Self::writes`].
     pub fn append(
         &mut self,
         idempotency_key: IdempotencyKey,
@@ -177,7 +177,7 @@ impl IdempotencyCache {
         }
     }
 
-    /// Forgets a key; returns the revision of its entry in the store.
+    /// Removes a key. Returns the revision of its stored record.
     fn remove(&mut self, key: &str) -> Option<u64> {
         let (record, revision) = self.by_key.remove(key)?;
         let entry = (record.at, key.to_owned());
@@ -191,7 +191,7 @@ impl IdempotencyCache {
         Some(revision)
     }
 
-    /// Returns the keys that are too old to be remembered.
+    /// Returns the keys that are older than [`RETENTION`].
     fn expired(&self, now: Timestamp) -> impl Iterator<Item = &String> {
         let old = move |at: Timestamp| now.duration_since(at) > RETENTION;
         self.by_time
@@ -247,7 +247,7 @@ mod tests {
         );
         let after_deletion = cache.is_replay(&first, &State::default());
         assert_eq!(after_deletion.unwrap_err().code, ProblemCode::AlreadyExists);
-        // A day later it makes room for the next.
+        // A day later, the key has expired.
         let second = idempotency_key("m", "{}");
         let record = IdempotencyCache::new_record(&second, &tenant, at(86_401));
         let writes = cache.writes(&second, &record).unwrap();
@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(cache.is_replay(&first, &world.state), Ok(false));
         assert_eq!((removed, cache.evicted.len()), (50, 1));
         assert_eq!(cache.by_key.len(), MAX_KEYS + 2);
-        // What was just forgotten comes again before the store has forgotten it.
+        // A key that was just evicted is used again before its stored record is deleted.
         let repeated = flood(50);
         let record =
             IdempotencyCache::new_record(&repeated, &object("consumer/consumer"), at(9_999));

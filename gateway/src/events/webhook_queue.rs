@@ -1,4 +1,4 @@
-//! How far webhooks have been told, and when the next attempt is due. Pure.
+//! The webhook queue: delivery progress of each webhook, and the time of its next attempt. Pure.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,17 +19,17 @@ use crate::{
     store::{Cursor, Write, keys},
 };
 
-/// The first attempt after a failure comes after so long; each further one after twice as long.
+/// Delay of the first attempt after a failure. It doubles with each further failure.
 const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
-/// But after this at the latest.
+/// Upper bound of the delay.
 const MAX_BACKOFF: Duration = Duration::from_secs(3_600);
-/// An event that could not be delivered for so long is given up.
+/// Time of continuous failure after which an event is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(86_400);
 
-/// The most characters of an error that are kept.
+/// Number of characters of an error that are kept.
 const MAX_ERROR_CHARS: usize = 500;
 
-/// Returns whether an event is the creation of the webhook.
+/// Returns true if the event is the creation of the webhook itself.
 fn is_creation(recorded: &StoredEvent, webhook: &Reference) -> bool {
     let event = &recorded.event;
     event.kind == Kind::Webhook
@@ -37,65 +37,65 @@ fn is_creation(recorded: &StoredEvent, webhook: &Reference) -> bool {
         && event.object == webhook.to_string()
 }
 
-/// How one webhook is.
+/// Delivery progress of one webhook.
 #[derive(Clone, Debug)]
 struct DeliveryProgress {
-    /// Which webhook of the name it is.
+    /// Identifier of the webhook, which distinguishes it from an earlier one of the same name.
     uid: Uuid,
-    /// All events up to here are done with.
+    /// Last event that needs no further delivery.
     position: EventId,
-    /// The last event that was delivered, or given up.
+    /// Last event that was delivered or given up.
     delivered: Option<EventId>,
-    /// Events that were evicted before they could be delivered, or given up.
+    /// Number of events that were evicted before their delivery, or given up.
     lost: u64,
     failures: u32,
     last_error: Option<String>,
     failing_since: Option<Instant>,
-    /// When it is next tried.
+    /// Time of the next attempt after a failure.
     due: Option<Instant>,
     in_flight: Option<EventId>,
-    /// The one under way was evicted: if it fails, it is lost.
+    /// True if the event in flight was evicted, so that a failure loses it.
     final_attempt: bool,
 }
 
-/// All webhooks.
+/// Delivery progress of all webhooks.
 #[derive(Debug, Default)]
 pub struct WebhookQueue {
     progress: HashMap<Reference, DeliveryProgress>,
-    /// How far the store knows them, with the revision.
+    /// Stored cursors, with their revisions.
     stored: HashMap<String, (Cursor, u64)>,
-    /// Those that there may be something to tell.
+    /// Webhooks that may have an event to deliver.
     pending: BTreeSet<Reference>,
-    /// The last event of which it was found out whom it concerns.
+    /// Last event whose webhooks were added to `pending`.
     dispatched_up_to: EventId,
-    /// Those whose losses the store does not know.
+    /// Webhooks whose lost events are not stored yet.
     unsaved: BTreeSet<Reference>,
 }
 
-/// Something to be sent.
+/// One delivery of an event to a webhook.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// To which webhook.
+    /// Reference of the webhook.
     pub reference: Reference,
-    /// Which one of the name it is.
+    /// Identifier of the webhook, which distinguishes it from an earlier one of the same name.
     pub uid: Uuid,
     /// The webhook.
     pub webhook: Webhook,
-    /// What happened.
+    /// The event.
     pub recorded: StoredEvent,
 }
 
-/// What is to be done now.
+/// Deliveries that are due.
 #[derive(Debug, Default)]
 pub struct DueDeliveries {
-    /// What is to be sent.
+    /// Deliveries to be made now.
     pub deliveries: Vec<Delivery>,
-    /// When there is more to do, if nothing happens before.
+    /// Time of the next retry, if any.
     pub next: Option<Instant>,
 }
 
 impl WebhookQueue {
-    /// From what the store has.
+    /// Returns the queue with the stored cursors.
     #[must_use]
     pub fn new(stored: Vec<(String, Cursor, u64)>) -> Self {
         let stored = stored
@@ -113,7 +113,7 @@ impl WebhookQueue {
         record: &Record<Webhook>,
     ) -> &mut DeliveryProgress {
         let stored = self.stored.get(&reference.to_string());
-        // What is stored may be of an earlier webhook of the name.
+        // The stored cursor may belong to an earlier webhook of the same name.
         let Cursor { delivered, lost } = stored.map_or(Cursor::default(), |(cursor, _)| *cursor);
         let since = record.object.since;
         let fresh = || DeliveryProgress {
@@ -135,7 +135,7 @@ impl WebhookQueue {
         progress
     }
 
-    /// What is due now. What is returned counts as under way until [`Self::done`] is called.
+    /// Returns the deliveries that are due. They count as in flight until [`Self::record_outcome`] is called.
     pub fn take_due(&mut self, state: &State, event_log: &EventLog, now: Instant) -> DueDeliveries {
         for recorded in event_log.events_after(self.dispatched_up_to) {
             for tenant in recorded.viewers() {
@@ -155,7 +155,7 @@ impl WebhookQueue {
                 continue;
             }
             let mut events = event_log.tenant_events_after(&reference.tenant, progress.position);
-            // Its own creation is no news.
+            // A webhook does not receive the event of its own creation.
             let next_event = events.find(|recorded| !is_creation(recorded, &reference));
             let next_event = next_event.cloned();
             drop(events);
@@ -179,7 +179,7 @@ impl WebhookQueue {
         batch
     }
 
-    /// Takes in how a delivery went. Says whether the event is done with, delivered or given up.
+    /// Records the outcome of a delivery. Returns true if the event was delivered or given up.
     pub fn record_outcome(
         &mut self,
         delivery: &Delivery,
@@ -208,7 +208,7 @@ impl WebhookQueue {
         let since = *progress.failing_since.get_or_insert(now);
         let backoff = INITIAL_BACKOFF.saturating_mul(1 << progress.failures.min(16));
         progress.failures += 1;
-        // Some of it may be the other end's words.
+        // Parts of the error may come from the receiver.
         progress.last_error = Some(text::truncated(&error, MAX_ERROR_CHARS));
         progress.due = Some(now + backoff.min(MAX_BACKOFF));
         let given_up = now.duration_since(since) >= GIVE_UP_AFTER;
@@ -224,7 +224,7 @@ impl WebhookQueue {
         true
     }
 
-    /// The write that puts down how far a webhook has been told.
+    /// Returns the write that stores the delivery cursor of a webhook.
     #[must_use]
     pub fn cursor_write(&self, reference: &Reference) -> Option<Write> {
         let progress = self.progress.get(reference)?;
@@ -240,7 +240,7 @@ impl WebhookQueue {
         })
     }
 
-    /// Takes in that the store has it.
+    /// Records that the cursor is stored.
     pub fn cursor_written(&mut self, reference: &Reference, revision: u64) {
         if let Some(progress) = self.progress.get(reference) {
             let cursor = Cursor {
@@ -253,7 +253,7 @@ impl WebhookQueue {
         self.unsaved.remove(reference);
     }
 
-    /// The write that forgets a webhook that is deleted.
+    /// Returns the write that deletes the cursor of a deleted webhook.
     #[must_use]
     pub fn cursor_delete(&self, reference: &Reference) -> Option<Write> {
         let (_, revision) = self.stored.get(&reference.to_string())?;
@@ -264,14 +264,14 @@ impl WebhookQueue {
         })
     }
 
-    /// Takes in that the store has forgotten it.
+    /// Removes a deleted webhook.
     pub fn remove(&mut self, reference: &Reference) {
         self.stored.remove(&reference.to_string());
         self.progress.remove(reference);
         self.unsaved.remove(reference);
     }
 
-    /// Counts events that went out of their tenants' trails before webhooks were told of them.
+    /// Counts the evicted events that webhooks of their tenants have not received.
     pub fn record_evictions(&mut self, state: &State, losses: &[Eviction]) {
         for (tenant, id) in losses {
             for (reference, record) in State::owned_by(&state.webhooks, tenant) {
@@ -286,13 +286,13 @@ impl WebhookQueue {
         }
     }
 
-    /// Returns the webhooks whose losses the store does not know yet.
+    /// Returns the webhooks whose lost events are not stored yet.
     #[must_use]
     pub fn unsaved(&self) -> Vec<Reference> {
         self.unsaved.iter().cloned().collect()
     }
 
-    /// How sending goes, for users.
+    /// Returns the delivery status of a webhook, as shown to users.
     #[must_use]
     pub fn status(&self, reference: &Reference, record: &Record<Webhook>) -> WebhookStatus {
         let progress = self.progress.get(reference);
@@ -316,7 +316,7 @@ mod tests {
         operations::tests::World,
     };
 
-    /// A world in which tenant `consumer` has a webhook, and its events.
+    /// Returns a world in which tenant `consumer` has a webhook.
     fn world() -> World {
         let mut world = World::furnished();
         let mut context = OpContext {
@@ -371,7 +371,7 @@ mod tests {
         let mut event_log = EventLog::new(Vec::new(), &state, 5);
         let mut queue = WebhookQueue::default();
         let now = Instant::now();
-        // One of before it was made, which does not count, and the first that it is to be told.
+        // An event from before the webhook was created, which does not count, and the first one to deliver.
         for number in [9, 11] {
             let losses = event_log.append(vec![label_change(number)], number);
             queue.record_evictions(&state, &losses);
@@ -382,13 +382,13 @@ mod tests {
             let losses = event_log.append(vec![label_change(number)], number);
             queue.record_evictions(&state, &losses);
         }
-        // 5 of 11 to 29 are left; 11 is under way still.
+        // 5 of the events 11 to 29 are left, and 11 is still in flight.
         assert_eq!(queue.status(&reference, record).events_lost, 13);
         assert!(queue.record_outcome(&in_flight, Err("a\u{1b}[2J".to_owned()), now));
         let status = queue.status(&reference, record);
         assert_eq!(status.events_lost, 14);
         assert_eq!(status.last_error.as_deref(), Some("a\\u001b[2J"));
-        // A restart does not forget.
+        // The lost events are stored.
         assert_eq!(queue.unsaved(), std::slice::from_ref(&reference));
         let text = queue.cursor_write(&reference).unwrap().value.unwrap();
         let cursor: Cursor = serde_json::from_str(&text).unwrap();
@@ -402,7 +402,7 @@ mod tests {
             .deliveries
             .remove(0);
         assert_eq!(next.recorded.event.id, EventId::new(25 << 12, 0));
-        // A cursor of an earlier program.
+        // A cursor that an earlier version stored.
         let old: Cursor = serde_json::from_str("12").unwrap();
         assert_eq!(old.delivered, Some(EventId::from_number(12)));
     }

@@ -1,4 +1,4 @@
-//! Addresses that the host has itself, as the kernel tells of them.
+//! Scan of the host's own addresses.
 
 use std::collections::HashMap;
 
@@ -10,8 +10,8 @@ use crate::{
     netlink::{Netlink, interface_name},
 };
 
-/// Returns the host's own addresses, if they can have changed: the kernel's news of addresses are looked at with
-/// everything else, and those of interfaces tell of new names.
+/// Returns the host's own addresses, or `None` if they can't have changed. Address events cause a full scan, and
+/// interface events may mean that an interface has another name.
 pub(crate) async fn scan_host_addresses(
     netlink: &Netlink,
     plan: &ScanPlan,
@@ -20,13 +20,13 @@ pub(crate) async fn scan_host_addresses(
         return Ok(None);
     }
     let addresses = netlink.addresses().await?;
-    // Others can't be asked for, and every interface may have one of them.
+    // The other addresses, such as link-local ones, can't belong to an object, and every interface may have them.
     let assignable = addresses
         .into_iter()
         .filter(|(_, address)| check_host("", *address).is_ok());
     let mut names = HashMap::new();
     let named = assignable.filter_map(|(index, address)| {
-        // None for one that is gone again, of which the kernel tells.
+        // `None` if the interface was removed meanwhile, which the kernel reports as an event of its own.
         let name = names.entry(index).or_insert_with(|| interface_name(index));
         Some((address, name.clone()?))
     });

@@ -1,5 +1,5 @@
-//! What of the host is to be looked at again: what a change, or the kernel's news, concern, and no
-//! more. Pure.
+//! Host dirty set: the interfaces, backends and neighbours to be scanned again after a configuration change or a
+//! netlink event. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,25 +13,25 @@ use crate::{
     netlink::HostEvents,
 };
 
-/// More than this is looked at by looking at everything: the kernel lists all for less than it tells
-/// of each.
+/// Number of dirty items above which the whole host is scanned: one dump of all costs the kernel less than a request
+/// for each.
 const MAX_TARGETED_ITEMS: usize = 1_000;
 
-/// What of the host is to be looked at again.
+/// Parts of the host that are to be scanned again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostDirtySet {
     all: bool,
-    /// Interfaces, with the backends behind them.
+    /// Interfaces, and with them the backends of their networks.
     links: BTreeSet<String>,
-    /// Networks whose interfaces must receive what is for groups: neighbour solicitations.
+    /// Networks whose interfaces must receive multicast, which neighbour solicitations are sent to.
     multicast_networks: BTreeSet<Reference>,
     backends: BTreeSet<BackendKey>,
-    /// Stations that backends may be, or be behind: interface number and address.
+    /// Neighbours that may be backends or their next hops: interface number and address.
     neighbours: BTreeSet<(u32, IpAddr)>,
 }
 
 impl HostDirtySet {
-    /// The whole host.
+    /// Returns the set of the whole host.
     #[must_use]
     pub fn resync_all() -> Self {
         Self {
@@ -40,13 +40,13 @@ impl HostDirtySet {
         }
     }
 
-    /// Whether there is nothing to be looked at.
+    /// Returns true if there is nothing to scan.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// And this.
+    /// Adds another set.
     pub fn merge(&mut self, other: Self) {
         self.all |= other.all;
         self.links.extend(other.links);
@@ -55,11 +55,11 @@ impl HostDirtySet {
         self.neighbours.extend(other.neighbours);
     }
 
-    /// And what the kernel tells of, which was seen as this before.
+    /// Adds what netlink events concern. `observed` gives the former names of interfaces.
     pub fn add_events(&mut self, events: HostEvents, observed: &Observed) {
         self.all |= events.resync_all;
         for (name, ifindex) in events.links {
-            // One that has another name now is to be looked for by the old one as well.
+            // A renamed interface is scanned by its former name as well.
             let before = observed.interfaces.iter();
             let before = before.filter(|(_, interface)| interface.ifindex == ifindex);
             self.links.extend(before.map(|(name, _)| name.clone()));
@@ -68,7 +68,7 @@ impl HostDirtySet {
         self.neighbours.extend(events.neighbours);
     }
 
-    /// And what changes of the state concern, which is as it was before them.
+    /// Adds what changes of the desired state concern. `before` is the state without them.
     pub fn add_changes(&mut self, before: &State, changes: &[Change]) {
         for change in changes {
             let object = change.object();
@@ -113,21 +113,21 @@ impl HostDirtySet {
     }
 }
 
-/// What is looked at, and what it is for.
+/// Interfaces and backends to scan, with the networks that they are scanned for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScanPlan {
-    /// Whether that is all that there is.
+    /// True if the plan covers the whole host.
     pub is_full: bool,
-    /// Interfaces, and the networks that they are attached to now, if any.
+    /// Interfaces, with the network that each is attached to, if any.
     pub links: BTreeMap<String, Option<Reference>>,
-    /// Interfaces that must receive what is for groups.
+    /// Interfaces that must receive all multicast.
     pub multicast_interfaces: BTreeSet<String>,
-    /// Backends, and the interfaces of their networks. With none, it is nobody's backend any more.
+    /// Backends, with the interfaces of their networks. Empty if no service has the backend any more.
     pub backends: BTreeMap<BackendKey, Vec<String>>,
 }
 
 impl ScanPlan {
-    /// What this sight comes to, as things are now.
+    /// Returns the plan for a dirty set under the present state.
     #[must_use]
     pub fn from_dirty_set(
         dirty: &HostDirtySet,
@@ -197,7 +197,7 @@ impl ScanPlan {
     }
 }
 
-/// The backends of the network's services.
+/// Returns the backends of the network's services.
 fn backends_of<'a>(
     state: &'a State,
     network: &'a Reference,
@@ -209,7 +209,7 @@ fn backends_of<'a>(
         .map(|backend| (network.clone(), backend.address))
 }
 
-/// The network's interfaces.
+/// Returns the names of the network's interfaces.
 fn interfaces_of(state: &State, network: &Reference) -> Vec<String> {
     let record = state.networks.get(network).into_iter();
     let attachments = record.flat_map(|record| &record.object.attachments);
@@ -227,7 +227,7 @@ mod tests {
         ("provider/net".parse().unwrap(), address.parse().unwrap())
     }
 
-    /// What the last change made is to be looked at for.
+    /// Returns the plan for the last change.
     fn scan_plan_after(world: &World) -> ScanPlan {
         let (before, changes) = &world.last;
         let mut dirty = HostDirtySet::default();
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(plan.backends.len(), 1);
         assert_eq!(plan.backends[&backend], ["veth-p"]);
         assert_eq!(plan.links, BTreeMap::from([("lo".to_owned(), None)]));
-        // It was seen by another name.
+        // The interface was observed under another name.
         let mut observed = Observed::default();
         let interface = Interface {
             ifindex: 4,

@@ -1,4 +1,5 @@
-//! The ways to backends: by which interface, to which station.
+//! Next hops of backends: the interface and the neighbour that lead to each. Netlink events about other neighbours
+//! can be ignored.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,32 +15,32 @@ use crate::{
     netlink::{Link, Netlink},
 };
 
-/// A station: interface number and address.
+/// Neighbour: interface number and IP address.
 pub type Neighbour = (u32, IpAddr);
 
-/// Which station is next on the way to each backend. The kernel is asked to keep these known.
+/// Resolver of backends' next hops. Installs managed neighbour entries, which the kernel keeps resolved.
 #[derive(Debug, Default)]
 pub struct NextHopResolver {
-    /// None: there is no way.
+    /// Next hop of each backend; `None` if there is none.
     next_hops: HashMap<BackendKey, Option<Neighbour>>,
     backends_by_next_hop: BTreeMap<Neighbour, BTreeSet<BackendKey>>,
-    /// Those that the kernel keeps.
+    /// Neighbours with a managed entry.
     managed: BTreeSet<Neighbour>,
 }
 
-/// What was found on looking for a backend.
+/// Result of the search for a backend's next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextHopResult {
-    /// It is there.
+    /// The next hop is resolved.
     Resolved(NextHop),
-    /// It can't be reached, and why.
+    /// The backend can't be reached, for the reason in the text.
     Unreachable(String),
-    /// It is nobody's backend any more.
+    /// No service has the backend any more.
     Unused,
 }
 
 impl NextHopResolver {
-    /// The backends that the station is next on the way to.
+    /// Returns the backends that are reached through a neighbour.
     pub fn backends_behind(&self, next_hop: &Neighbour) -> impl Iterator<Item = &BackendKey> {
         self.backends_by_next_hop
             .get(next_hop)
@@ -47,12 +48,12 @@ impl NextHopResolver {
             .flatten()
     }
 
-    /// All backends that were looked for.
+    /// Returns all backends that were resolved, with or without success.
     pub fn backends(&self) -> impl Iterator<Item = &BackendKey> {
         self.next_hops.keys()
     }
 
-    /// Takes in which station is next.
+    /// Sets the next hop of a backend.
     pub fn set(&mut self, key: &BackendKey, next_hop: Option<Neighbour>) {
         self.remove(key);
         if let Some(next_hop) = next_hop {
@@ -64,7 +65,7 @@ impl NextHopResolver {
         self.next_hops.insert(key.clone(), next_hop);
     }
 
-    /// Takes in that it is nobody's backend any more.
+    /// Forgets a backend that no service has any more.
     pub fn remove(&mut self, key: &BackendKey) {
         let Some(Some(next_hop)) = self.next_hops.remove(key) else {
             return;
@@ -77,11 +78,12 @@ impl NextHopResolver {
         }
     }
 
-    /// Looks for backends, which come with their networks' interfaces: with none, one is nobody's any more.
-    /// Asks the kernel to resolve stations that are not known yet. `all`: there are no others.
+    /// Resolves the next hops of backends, which are given with their networks' interfaces; a backend without any is
+    /// forgotten. `all` states that there are no other backends. The kernel is asked to resolve neighbours that are not
+    /// known yet.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// When a netlink request fails.
     pub async fn resolve(
         &mut self,
         netlink: &Netlink,
@@ -103,7 +105,7 @@ impl NextHopResolver {
             let up: Vec<&Link> = up.filter(|link| link.up).collect();
             let Some(link) = select_interface(netlink, &up, *address).await else {
                 self.set(key, None);
-                let missing = "its network's interface is missing or down".to_owned();
+                let missing = "the interface of its network is missing or down".to_owned();
                 results.insert(key.clone(), NextHopResult::Unreachable(missing));
                 continue;
             };
@@ -135,7 +137,7 @@ impl NextHopResolver {
         Ok(results)
     }
 
-    /// Has the kernel keep these stations, and no longer those that lead nowhere.
+    /// Installs managed neighbour entries for these next hops, and deletes those that no backend uses any more.
     async fn manage_neighbours(&mut self, netlink: &Netlink, next_hops: &BTreeSet<Neighbour>) {
         let idle = self.managed.iter();
         let idle: Vec<Neighbour> = idle
@@ -154,13 +156,13 @@ impl NextHopResolver {
                 Ok(()) => {
                     self.managed.insert((*ifindex, *address));
                 }
-                Err(error) => warn!("{error:#}"),
+                Err(error) => warn!("host: neighbour entry not managed error=\"{error:#}\""),
             }
         }
     }
 }
 
-/// The hardware addresses of stations, as far as they are known.
+/// Returns the MAC addresses of neighbours, as far as they are resolved.
 async fn mac_addresses(
     netlink: &Netlink,
     all: bool,
@@ -178,8 +180,7 @@ async fn mac_addresses(
     Ok(known)
 }
 
-/// The interface of those that leads to the backend: the one that the kernel would take, else the
-/// first.
+/// Returns the interface that leads to the backend: the one that the kernel would route through, else the first.
 async fn select_interface<'a>(
     netlink: &Netlink,
     interfaces: &[&'a Link],

@@ -1,5 +1,5 @@
-//! VLAN tags that travel beside packets: a program in the driver does not see them, and takes frames of another
-//! VLAN for untagged ones. They are brought into the packets before an interface is attached.
+//! Visibility of VLAN tags. With VLAN offload, a tag travels beside the packet, so an XDP program in the driver takes a
+//! frame of another VLAN for an untagged one. The offloads are disabled before an interface is attached.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,16 @@ use crate::{
     netlink::{DeviceFeatures, Link, VethPeer, interface_name, vlan_offload},
 };
 
-/// Results of the search for networks' interfaces, by the interface's number.
+/// Visibility of tags on the interfaces of networks.
 #[derive(Debug, Default)]
 pub(crate) struct VlanTagVisibility {
     by_ifindex: BTreeMap<u32, TagVisibility>,
-    /// The operator accepts that tags are not seen: a problem is a note.
+    /// True if the operator accepts invisible tags, which makes each problem a note.
     accept_unseen: bool,
 }
 
 impl VlanTagVisibility {
-    /// Returns no results yet. With `accept` the operator accepts that tags are not seen.
+    /// Returns an empty set. `accept_unseen` states that the operator accepts invisible tags.
     pub(crate) const fn new(accept_unseen: bool) -> Self {
         Self {
             by_ifindex: BTreeMap::new(),
@@ -27,7 +27,7 @@ impl VlanTagVisibility {
         }
     }
 
-    /// Brings tags into the packets of the interfaces of networks that are looked at.
+    /// Disables the VLAN offloads of the scanned interfaces of networks.
     pub(crate) async fn disable_offloads(
         &mut self,
         features: &DeviceFeatures,
@@ -50,15 +50,15 @@ impl VlanTagVisibility {
                 continue;
             }
             self.by_ifindex.remove(&link.ifindex);
-            // Somebody may have switched on what is off for an interface at whose far end this one is.
+            // This interface may be the veth peer of an attached one, with the offload enabled again.
             let mut others = self.by_ifindex.values_mut();
             let Some(tags) = others.find(|tags| tags.peer == Some(link.ifindex)) else {
                 continue;
             };
             if disable_peer_offloads(features, link.ifindex).await {
-                debug!("tags: far end {name} keeps them in packets");
+                debug!("vlan tags: offload of veth peer disabled interface={name}");
             } else {
-                warn!("tags: far end {name} leaves them beside packets");
+                warn!("vlan tags: offload of veth peer not disabled interface={name}");
                 tags.problem = Some(peer_offload_problem(name));
                 if self.accept_unseen {
                     tags.downgrade_to_note();
@@ -67,39 +67,39 @@ impl VlanTagVisibility {
         }
     }
 
-    /// Returns whether tags are known to be in the packets of an interface.
+    /// Returns true if tags are known to be in the packets of an interface, where the program sees them.
     pub(crate) fn are_tags_visible(&self, ifindex: u32) -> bool {
         let tags = self.get(ifindex);
         tags.is_some_and(|tags| tags.problem.is_none())
     }
 
-    /// Returns the result for an interface, if it was looked at.
+    /// Returns the result for an interface, if it was scanned.
     pub(crate) fn get(&self, ifindex: u32) -> Option<&TagVisibility> {
         self.by_ifindex.get(&ifindex)
     }
 }
 
-/// Returns the problem of an interface whose far end keeps tags beside packets.
+/// Returns the problem of an interface whose veth peer has VLAN offload enabled.
 fn peer_offload_problem(peer_name: &str) -> String {
     format!(
-        "the far end {peer_name} leaves VLAN tags beside packets, so that frames of another VLAN would look \
-         untagged: ethtool -K {peer_name} txvlan off tx-vlan-stag-hw-insert off"
+        "the far end {peer_name} leaves VLAN tags beside packets, so frames of another VLAN would look untagged: \
+         ethtool -K {peer_name} txvlan off tx-vlan-stag-hw-insert off"
     )
 }
 
-/// Result of the search for tags beside an interface's packets.
+/// Visibility of tags on one interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TagVisibility {
-    /// Why the interface can't be attached, and what to do about it.
+    /// Reason why the interface can't be attached, and what to do about it.
     pub(crate) problem: Option<String>,
-    /// Remark about tags that the agent can't bring into packets itself.
+    /// Remark about offloads that the agent can't disable itself.
     pub(crate) note: Option<String>,
-    /// Number of a veth's far end in the same network namespace.
+    /// Interface number of the veth peer, if it is in the same network namespace.
     pub(crate) peer: Option<u32>,
 }
 
 impl TagVisibility {
-    /// Makes the problem a note.
+    /// Turns the problem into a note.
     fn downgrade_to_note(&mut self) {
         if let Some(problem) = self.problem.take() {
             self.note = Some(problem);
@@ -107,8 +107,7 @@ impl TagVisibility {
     }
 }
 
-/// Switches off what keeps an interface's tags beside its packets, at the interface itself and at a veth's far
-/// end, and returns what could not be switched off.
+/// Disables the VLAN offloads of an interface and of its veth peer. Returns what could not be disabled.
 async fn disable_interface_offloads(features: &DeviceFeatures, link: &Link) -> TagVisibility {
     let name = &link.name;
     let mut tags = TagVisibility::default();
@@ -119,29 +118,29 @@ async fn disable_interface_offloads(features: &DeviceFeatures, link: &Link) -> T
         Ok(true) => {}
         Ok(false) => {
             tags.problem = Some(format!(
-                "{name} takes VLAN tags out of packets, so that frames of another VLAN would look untagged: \
+                "{name} takes VLAN tags out of packets, so frames of another VLAN would look untagged: \
                  ethtool -K {name} rxvlan off rx-vlan-stag-hw-parse off; if its driver does not allow that, and \
                  no tagged frame can arrive, set accept_unseen_vlan_tags"
             ));
         }
         Err(error) => {
             tags.problem = Some(format!(
-                "it can't be found out whether {name} takes VLAN tags out of packets: {error:#}"
+                "failed to find out whether {name} takes VLAN tags out of packets: {error:#}"
             ));
         }
     }
     match link.peer {
         VethPeer::None if link.is_stacked => {
             tags.note = Some(format!(
-                "VLAN tags are taken out of the packets of {name} by the interfaces below it, and are not seen: \
-                 see to it that no tagged frame reaches it"
+                "the interfaces below {name} take VLAN tags out of its packets, so the program does not see them: \
+                 make sure that no tagged frame reaches it"
             ));
         }
         VethPeer::None => {}
         VethPeer::OtherNamespace => {
             tags.note = Some(format!(
-                "VLAN tags that the far end of {name} leaves beside packets are not seen: where tagged frames \
-                 can reach it, run `ethtool -K FAR_END txvlan off tx-vlan-stag-hw-insert off` there"
+                "the program does not see VLAN tags that the far end of {name} leaves beside packets: where tagged \
+                 frames can reach it, run `ethtool -K FAR_END txvlan off tx-vlan-stag-hw-insert off` there"
             ));
         }
         VethPeer::SameNamespace(index) => {
@@ -155,7 +154,7 @@ async fn disable_interface_offloads(features: &DeviceFeatures, link: &Link) -> T
     tags
 }
 
-/// Switches off what keeps tags beside the packets that a veth's far end sends, and returns whether it is off.
+/// Disables the VLAN offload of packets that a veth peer sends. Returns true if it is disabled.
 async fn disable_peer_offloads(features: &DeviceFeatures, ifindex: u32) -> bool {
     matches!(
         features

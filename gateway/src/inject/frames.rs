@@ -1,4 +1,4 @@
-//! The frames, byte by byte. Pure.
+//! Builders of the injected frames. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -7,21 +7,21 @@ use etherparse::{
 };
 use gateway_common::packet::Mac;
 
-/// Hops that the agent's own packets may go.
+/// TTL and hop limit of injected TCP segments.
 const HOP_LIMIT: u8 = 64;
-/// Neighbour discovery goes one hop, and shows that by this (RFC 4861, section 7.1).
+/// Hop limit of neighbour discovery, by which receivers verify that no router forwarded it (RFC 4861, section 7.1).
 const NDP_HOP_LIMIT: u8 = 255;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-/// RFC 4861, section 4.4.
+/// Flags of an advertisement: only Override is set (RFC 4861, section 4.4).
 const OVERRIDE_FLAG: [u8; 4] = [0x20, 0, 0, 0];
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const UNKNOWN_MAC: [u8; 6] = [0; 6];
 
-/// Asks whether anybody has the address: an ARP probe (RFC 5227, section 2.1.1), or the solicitation
-/// of duplicate address detection (RFC 4862, section 5.4.2).
+/// Returns a probe for other users of the address: an ARP probe (RFC 5227, section 2.1.1), or the neighbour
+/// solicitation of duplicate address detection (RFC 4862, section 5.4.2).
 #[must_use]
 pub fn probe(from: Mac, address: IpAddr) -> Vec<u8> {
     match address {
@@ -50,7 +50,7 @@ pub fn probe(from: Mac, address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Says that the address is here: an ARP announcement (RFC 5227, section 2.3), or an unsolicited
+/// Returns an announcement of the address: an ARP announcement (RFC 5227, section 2.3), or an unsolicited neighbour
 /// advertisement (RFC 4861, section 7.2.6).
 #[must_use]
 pub fn announcement(from: Mac, address: IpAddr) -> Vec<u8> {
@@ -83,7 +83,7 @@ fn arp_request(from: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::new();
     if let Ok(packet) = packet {
         let builder = PacketBuilder::ethernet2(from.bytes(), BROADCAST_MAC).arp(packet);
-        // Into memory, so nothing fails.
+        // Writing to a vector does not fail.
         let _ = builder.write(&mut frame);
     }
     frame
@@ -99,35 +99,36 @@ fn ndp_message(
         .ipv6(source.octets(), destination.octets(), NDP_HOP_LIMIT)
         .icmpv6_raw(kind, 0, rest);
     let mut frame = Vec::new();
-    // Into memory, so nothing fails.
+    // Writing to a vector does not fail.
     let _ = builder.write(&mut frame, body);
     frame
 }
 
-/// Who ends a TCP connection, towards whom.
+/// Termination of one end of a TCP flow, in the name of the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TcpTermination {
-    /// The gateway's station, and the one that the frame goes to.
+    /// MAC addresses of the gateway and of the next hop.
     pub macs: (Mac, Mac),
-    /// In whose name.
+    /// Address and port of the end in whose name the segment is sent.
     pub source: SocketAddr,
-    /// Who is told.
+    /// Address and port of the end that is terminated.
     pub destination: SocketAddr,
-    /// What the one who is told expects next, as far as it has said so.
+    /// Last acknowledgement number that the destination sent: the sequence number that it expects next.
     pub sequence: u32,
-    /// What the other side expects next.
+    /// Last acknowledgement number that the source sent.
     pub acknowledgement: u32,
 }
 
 impl TcpTermination {
-    /// A reset that its receiver believes if it expects this very number (RFC 5961, section 3.2).
+    /// Returns a reset, which its receiver accepts only if it expects exactly this sequence number (RFC 5961, section
+    /// 3.2).
     #[must_use]
     pub fn reset(&self) -> Vec<u8> {
         self.segment(self.sequence, true)
     }
 
-    /// A segment whose number is an old one: its receiver answers with what it expects next (RFC
-    /// 9293, section 3.10.7.4), and the data path answers that with a reset which is exact.
+    /// Returns a segment with an old sequence number: its receiver answers with the number that it expects next (RFC
+    /// 9293, section 3.10.7.4), and the data path answers that with an exact reset.
     #[must_use]
     pub fn challenge_ack_probe(&self) -> Vec<u8> {
         self.segment(self.sequence.wrapping_sub(1), false)
@@ -140,7 +141,7 @@ impl TcpTermination {
         let builder = match (source.ip(), destination.ip()) {
             (IpAddr::V4(a), IpAddr::V4(b)) => builder.ipv4(a.octets(), b.octets(), HOP_LIMIT),
             (IpAddr::V6(a), IpAddr::V6(b)) => builder.ipv6(a.octets(), b.octets(), HOP_LIMIT),
-            // One side of a flow has one family.
+            // Both addresses of one side of a flow have the same family.
             _ => return Vec::new(),
         };
         let mut header = TcpHeader::new(source.port(), destination.port(), sequence, 0);
@@ -149,7 +150,7 @@ impl TcpTermination {
         header.rst = reset;
         let builder: PacketBuilderStep<TcpHeader> = builder.tcp_header(header);
         let mut frame = Vec::new();
-        // Into memory, so nothing fails.
+        // Writing to a vector does not fail.
         let _ = builder.write(&mut frame, &[]);
         frame
     }

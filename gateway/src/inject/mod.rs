@@ -1,5 +1,5 @@
-//! Frames that the agent itself sends: probes and announcements of addresses, and resets of flows
-//! that were cut. The data path only ever answers.
+//! Frames that the agent itself sends: address probes, announcements, and resets for revoked flows. The data path
+//! sends frames only in response to packets.
 
 pub mod frames;
 mod socket;

@@ -1,6 +1,6 @@
-//! Going through the flows: those that are idle for too long are removed, both ends of those that
-//! were cut are told, and what connections and source NAT addresses use is counted. Without the lock
-//! on the agent's state: a full table takes seconds.
+//! Flow garbage collection (GC): removes expired flows, terminates both ends of revoked TCP flows, and counts what
+//! connections and SNAT addresses use. Works on a snapshot without the controller's lock, because a full table takes
+//! seconds.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -27,24 +27,24 @@ use crate::{
 
 const FLOW_TABLES: [Table; 2] = [Table::Established, Table::HalfOpen];
 
-/// What flows are judged by, as it was at one moment.
+/// Snapshot of the state that flows are judged by.
 #[derive(Debug)]
 pub struct GcSnapshot {
     now: CoarseTime,
-    /// By link slot.
+    /// Generation and timeouts, by connection slot.
     connections: ConnectionIndex,
-    /// By backend slot.
+    /// Backends, by slot.
     backends: BTreeMap<u32, Backend>,
-    /// The way to backends that have left their slot: by slot and generation.
+    /// Next hops (egress slot and MAC address) of backends that have left their slot, by slot and generation.
     departed_backends: HashMap<(u32, u32), (u32, Mac)>,
-    /// By attachment slot.
+    /// Egress entries with interface numbers, by attachment slot.
     egress: BTreeMap<u32, (Egress, u32)>,
-    /// Flows as the data path counts them, by link slot; those with none left out.
+    /// Flow counts of the data path, by connection slot; zeros are left out.
     flows: HashMap<u32, u64>,
 }
 
 impl GcSnapshot {
-    /// Of the agent's state; flows are not counted yet.
+    /// Takes the snapshot of the controller's state. Flows are not counted yet.
     #[must_use]
     pub fn from_controller(controller: &Controller) -> Self {
         let snapshot = controller.map_snapshot();
@@ -55,7 +55,7 @@ impl GcSnapshot {
         Self {
             flows: HashMap::new(),
             now: maps::now(),
-            // Shared, not copied: there may be very many.
+            // The clone is cheap, because it shares the entries.
             connections: controller.connection_index().clone(),
             backends: snapshot.backends.clone(),
             departed_backends: controller.departed_backends().clone(),
@@ -63,7 +63,7 @@ impl GcSnapshot {
         }
     }
 
-    /// Of a gateway without connections.
+    /// Returns the snapshot of a gateway without connections.
     #[must_use]
     pub fn empty() -> Self {
         Self {
@@ -76,23 +76,23 @@ impl GcSnapshot {
         }
     }
 
-    /// The way to backends that had left their slot, by slot and generation.
+    /// Returns the next hops of backends that had left their slot, by slot and generation.
     #[must_use]
     pub const fn departed_backends(&self) -> &HashMap<(u32, u32), (u32, Mac)> {
         &self.departed_backends
     }
 
-    /// Counts the flows that connections have, as the data path does.
+    /// Reads the data path's own flow counts of connections.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// When the map can't be read.
     pub fn count_flows(&mut self, tables: &FlowTables) -> Result<()> {
         let flows = tables.flows_by_connection();
-        self.flows = flows.context("could not read map USAGE")?;
+        self.flows = flows.context("failed to read map USAGE")?;
         Ok(())
     }
 
-    /// The link slots that had flows, or have some now.
+    /// Returns the slots of connections that had flows, or have some in the report.
     pub fn slots_with_flows(&self, report: &GcReport) -> BTreeSet<u32> {
         let slots = self.flows.keys().chain(report.flows.keys());
         slots
@@ -101,13 +101,13 @@ impl GcSnapshot {
             .collect()
     }
 
-    /// How many flows the connection had, as the data path counts.
+    /// Returns the data path's flow count of the connection.
     #[must_use]
     pub fn flow_count(&self, slot: u32) -> u64 {
         self.flows.get(&slot).copied().unwrap_or(0)
     }
 
-    /// Whether the flow's backend has left.
+    /// Returns true if the flow's backend was removed, or its slot belongs to another one.
     fn is_backend_removed<F: Family>(&self, flow: &Flow<F>) -> bool {
         let (slot, generation) = flow.backend();
         self.backends
@@ -115,21 +115,20 @@ impl GcSnapshot {
             .is_none_or(|backend| backend.resource == 0 || backend.generation != generation)
     }
 
-    /// Whether the flow's connection stands as it did when the flow was opened.
+    /// Returns true if the flow's connection has the generation under which the flow was opened.
     fn is_approved<F: Family>(&self, flow: &Flow<F>) -> bool {
         self.connections
             .get(flow.connection_slot)
             .is_some_and(|policy| policy.generation == flow.generation)
     }
 
-    /// What the flow's time is measured by; nothing for one that was cut.
+    /// Returns the policy by which the flow expires; `None` if its connection or its backend is gone.
     fn policy_for<F: Family>(&self, flow: &Flow<F>) -> Option<FlowPolicy> {
         let policy = self.connections.get(flow.connection_slot).copied();
         policy.filter(|_| !self.is_backend_removed(flow))
     }
 
-    /// How both ends of a TCP connection are told that it is over: the frames, and the interfaces
-    /// that they leave by.
+    /// Returns the frames that terminate both ends of a TCP flow, with the interfaces that they are sent from.
     fn terminations<F: Family>(&self, pair: &FlowPair<F>) -> Vec<(u32, TcpTermination)> {
         let (forward, reverse) = (&pair.to_service, &pair.to_consumer);
         let (slot, generation) = forward.backend();
@@ -146,8 +145,8 @@ impl GcSnapshot {
         to_consumer.into_iter().chain(to_service).collect()
     }
 
-    /// How one end is told: by `way`, in the packets' form that entry `as_sent` gives them.
-    /// `said` is the entry of what that end sends, `heard` of what it is sent.
+    /// Returns the frame that terminates one end of a TCP flow through `next_hop`. `template` is the entry that gives
+    /// the frame its addresses, `sent` the entry of the packets that this end sends, `received` of those it receives.
     fn termination<F: Family>(
         &self,
         template: &Flow<F>,
@@ -174,45 +173,45 @@ impl GcSnapshot {
     }
 }
 
-/// What a source NAT address carries.
+/// Usage of a SNAT address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SnatUsage {
-    /// Flows from it.
+    /// Number of flows.
     pub flows: u64,
-    /// Ports that are taken towards the server that most go to: a port can be used once for each.
+    /// Number of ports in use towards the server with the most flows: a port can be used once for each server.
     pub ports: u64,
 }
 
-/// What was found, and done.
+/// Result of one collection.
 #[derive(Debug, Default)]
 pub struct GcReport {
-    /// Entries removed.
+    /// Number of removed entries.
     pub removed: usize,
-    /// Who is to be told that a connection is over.
+    /// Ends of TCP flows to be terminated, with the interfaces that lead to them.
     pub terminations: Vec<(u32, TcpTermination)>,
-    /// Whether flows were seen that may have been cut, but were too young to be sure of: they are to
-    /// be looked at again after a tick.
+    /// True if flows looked revoked, but are not older than the snapshot: they must be checked again after one unit of
+    /// [`CoarseTime`].
     pub needs_recheck: bool,
-    /// Flows, by link slot; those that were cut left out.
+    /// Number of flows, by connection slot; revoked ones are left out.
     pub flows: HashMap<u32, u64>,
-    /// What source NAT addresses carry, by network and address.
+    /// Usage of SNAT addresses, by network number and address.
     pub snat: HashMap<(u32, IpAddress), SnatUsage>,
 }
 
-/// A server, as source NAT tells flows apart: address, port, protocol.
+/// Server by which SNAT distinguishes flows: address, port, protocol.
 type SnatServer = (IpAddress, u16, u8);
 
-/// Goes through the flows.
+/// Collector of expired and revoked flows.
 #[derive(Debug)]
 pub struct FlowGc {
     tables: FlowTables,
-    /// Flows that were cut, and whose ends have been told.
+    /// Revoked flows whose ends have been sent a reset.
     notified_v4: HashSet<FlowKey<V4>>,
     notified_v6: HashSet<FlowKey<V6>>,
 }
 
 impl FlowGc {
-    /// For these tables.
+    /// Returns a collector for these tables.
     #[must_use]
     pub fn new(tables: FlowTables) -> Self {
         Self {
@@ -222,19 +221,19 @@ impl FlowGc {
         }
     }
 
-    /// Counts the flows that connections have into the snapshot, and goes through all of them.
+    /// Reads the data path's flow counts into the snapshot, then collects.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When a map can't be read or written.
     pub fn count_and_collect(&mut self, snapshot: &mut GcSnapshot) -> Result<GcReport> {
         snapshot.count_flows(&self.tables)?;
         self.collect(snapshot)
     }
 
-    /// Goes through all of them once.
+    /// Iterates over all flow tables once.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// When a map can't be read or written.
     pub fn collect(&mut self, snapshot: &GcSnapshot) -> Result<GcReport> {
         let mut report = GcReport::default();
         let mut snat_ports: HashMap<(u32, IpAddress), HashMap<SnatServer, u64>> = HashMap::new();
@@ -285,7 +284,8 @@ fn collect_table<F: HasFlowTableFds>(
             match flow.direction() {
                 Direction::ToService => {
                     if !snapshot.is_approved(flow) || snapshot.is_backend_removed(flow) {
-                        // One that came after the snapshot may belong to what came after it too.
+                        // A flow that was opened after the snapshot may belong to a connection or backend that is
+                        // newer than the snapshot too.
                         if snapshot.now.since(flow.created_at()) > 0 {
                             revoked.insert(*key);
                             needs_check = true;
@@ -307,13 +307,13 @@ fn collect_table<F: HasFlowTableFds>(
                         .or_default() += 1;
                 }
             }
-            // An entry that was used a moment ago is not looked at again; of the others the partner
-            // may have been.
+            // An entry that was used recently has not expired. For the others, the reverse entry may have been
+            // used, so the pair is checked below.
             if needs_check {
                 candidates.push((*key, *flow));
             }
         })
-        .context("could not read the flows")?;
+        .context("failed to read the flow tables")?;
     if table == Table::Established {
         notified.retain(|key| revoked.contains(key));
     }
@@ -321,7 +321,7 @@ fn collect_table<F: HasFlowTableFds>(
         let reverse = tables.get(table, &flow.reverse_key(key.network_proto.protocol()))?;
         let Some(pair) = reverse.and_then(|reverse| FlowPair::from_entries(key, flow, reverse))
         else {
-            // Its partner was evicted or removed; what is left leads nowhere.
+            // The partner was evicted or removed, so the remaining entry can't carry traffic.
             if is_orphan_expired(&flow, snapshot.now) {
                 report.removed += usize::from(tables.remove(table, &key)?);
             }
@@ -342,7 +342,7 @@ fn collect_table<F: HasFlowTableFds>(
             notified.insert(pair.key);
         }
         if expired {
-            // The reverse entry is the reservation of the port, so it goes last.
+            // The reverse entry reserves the source port, so it is removed last.
             report.removed += usize::from(tables.remove(table, &pair.key)?);
             let reverse = pair.to_service.reverse_key(key.network_proto.protocol());
             report.removed += usize::from(tables.remove(table, &reverse)?);

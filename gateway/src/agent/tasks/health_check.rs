@@ -1,4 +1,4 @@
-//! Health checks: backends are asked through their provider's interface, by the host itself.
+//! Health checks: the host itself probes backends through the interfaces of their networks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,16 +26,16 @@ use crate::{
     },
 };
 
-/// How often it is looked whether a check is due.
+/// Interval at which due checks are started.
 const SCHEDULER_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A backend that there is no way to is looked for again after so long.
+/// Delay before a backend without a next hop is considered again.
 const UNREACHABLE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is known of the health of backends.
+/// Health of the backends that are checked.
 pub type HealthByBackend = BTreeMap<HealthCheckKey, HealthState>;
 
-/// A check to be made.
+/// One probe of a backend.
 #[derive(Clone, Debug)]
 struct Probe {
     check: HealthCheck,
@@ -43,7 +43,7 @@ struct Probe {
     server: SocketAddr,
 }
 
-/// The service's backends that are to be checked.
+/// Returns the backends of the service that are to be checked.
 fn checked_backends(state: &State, service: &Reference) -> BTreeSet<HealthCheckKey> {
     let mut keys = BTreeSet::new();
     let Some(record) = state.services.get(service) else {
@@ -62,7 +62,7 @@ fn checked_backends(state: &State, service: &Reference) -> BTreeSet<HealthCheckK
     keys
 }
 
-/// How to check a backend; none if there is no way to it: it takes no flows anyway.
+/// Returns the probe for a backend. `None` if it has no next hop: it is not selected for flows then anyway.
 fn probe_for(
     controller: &Controller,
     (service, resource, address): &HealthCheckKey,
@@ -78,7 +78,7 @@ fn probe_for(
     })
 }
 
-/// When which backend is checked next.
+/// Times at which backends are checked next.
 #[derive(Debug, Default)]
 struct ProbeSchedule {
     due: BTreeMap<HealthCheckKey, Instant>,
@@ -93,7 +93,7 @@ impl ProbeSchedule {
         self.by_time.insert((at, key));
     }
 
-    /// These of the service are checked, at once, and no others.
+    /// Schedules exactly these backends of the service, at once.
     fn set_service(&mut self, service: &Reference, keys: &BTreeSet<HealthCheckKey>, now: Instant) {
         for key in keys_of_service(&self.due, service) {
             if let Some(before) = self.due.remove(&key) {
@@ -105,7 +105,7 @@ impl ProbeSchedule {
         }
     }
 
-    /// Takes out one that is due.
+    /// Removes and returns a backend whose check is due.
     fn take_due(&mut self, now: Instant) -> Option<HealthCheckKey> {
         if self.by_time.first()?.0 > now {
             return None;
@@ -116,7 +116,7 @@ impl ProbeSchedule {
     }
 }
 
-/// The keys of a service.
+/// Returns the keys that belong to a service.
 fn keys_of_service<T>(
     known: &BTreeMap<HealthCheckKey, T>,
     service: &Reference,
@@ -130,7 +130,7 @@ fn keys_of_service<T>(
         .collect()
 }
 
-/// The port that is asked: the one that was named, or the resource's first.
+/// Returns the port to probe: the configured one, or the backend port of the resource's first TCP port.
 fn probe_port(check: &HealthCheck, resource: &Resource) -> Option<u16> {
     check.port.or_else(|| {
         let mut ports = resource.ports.iter();
@@ -141,7 +141,7 @@ fn probe_port(check: &HealthCheck, resource: &Resource) -> Option<u16> {
     })
 }
 
-/// Makes one check.
+/// Runs one probe.
 async fn run_probe(probe: &Probe) -> Result<()> {
     let limit = Duration::from_secs(u64::from(probe.check.timeout));
     let answer = async {
@@ -154,7 +154,7 @@ async fn run_probe(probe: &Probe) -> Result<()> {
     };
     match timeout(limit, answer).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(anyhow!("no answer within {} s", probe.check.timeout)),
+        Err(_) => Err(anyhow!("timed out after {} s", probe.check.timeout)),
     }
 }
 
@@ -165,7 +165,7 @@ async fn probe_tcp(probe: &Probe) -> Result<()> {
     }?;
     socket
         .bind_device(Some(probe.interface.as_bytes()))
-        .with_context(|| format!("the check can't be bound to {}", probe.interface))?;
+        .with_context(|| format!("failed to bind the probe to interface {}", probe.interface))?;
     socket.connect(probe.server).await?;
     Ok(())
 }
@@ -188,13 +188,13 @@ async fn probe_http(probe: &Probe, scheme: &str) -> Result<()> {
     Ok(())
 }
 
-/// What went wrong, without what was tried: that is known.
+/// Returns the innermost cause of an error, without the request that the outer ones repeat.
 fn root_cause(error: reqwest::Error) -> anyhow::Error {
     let error = anyhow::Error::from(error);
     anyhow!("{}", error.root_cause())
 }
 
-/// Checks backends as long as the agent runs.
+/// Checks backends until the process ends.
 pub async fn run(agent: Arc<Agent>) {
     let mut ticks = interval(SCHEDULER_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -240,7 +240,8 @@ pub async fn run(agent: Arc<Agent>) {
     }
 }
 
-/// What of a service is no longer checked counts as healthy. One that can't be reached stays as it was.
+/// Forgets the health of the service's backends that are no longer checked: they count as healthy. A backend that is
+/// checked but can't be reached keeps its health.
 fn drop_unchecked(
     controller: &mut Controller,
     service: &Reference,
@@ -257,7 +258,7 @@ fn drop_unchecked(
     }
 }
 
-/// Takes in what a check said.
+/// Records the result of a check.
 async fn record_result(
     agent: &Agent,
     key: HealthCheckKey,
@@ -266,7 +267,7 @@ async fn record_result(
 ) {
     let mut controller = agent.controller.lock().await;
     let (service, resource, address) = &key;
-    // Meanwhile the check may have been withdrawn, or changed.
+    // The check may have been removed or changed meanwhile.
     let current = controller.state.services.get(service);
     if current.is_none_or(|record| record.object.spec.health_check != *check)
         || !checked_backends(&controller.state, service).contains(&key)
@@ -279,9 +280,12 @@ async fn record_result(
     }
     if health.unhealthy {
         let error = health.last_error.as_deref().unwrap_or_default();
-        warn!("backend {address} of {service}, resource {resource}, is unhealthy: {error}");
+        warn!(
+            "health check: backend unhealthy backend={address} service={service} resource={resource} \
+             error=\"{error}\""
+        );
     } else {
-        info!("backend {address} of {service}, resource {resource}, is healthy");
+        info!("health check: backend healthy backend={address} service={service} resource={resource}");
     }
     let unhealthy = health.unhealthy;
     controller.observe_health(&key, unhealthy);
@@ -290,7 +294,7 @@ async fn record_result(
 
 fn reconcile_or_warn(controller: &mut Controller) {
     if let Err(error) = tokio::task::block_in_place(|| controller.reconcile()) {
-        warn!("the data path does not know of it yet, and is told again: {error:#}");
+        warn!("health check: result not in the maps yet error=\"{error:#}\"");
     }
 }
 

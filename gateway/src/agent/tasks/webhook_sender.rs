@@ -1,4 +1,4 @@
-//! Telling webhooks of events: at least once each, in order, again after failures.
+//! The webhook sender: delivers events to webhooks at least once, in order, with retries after failures.
 
 use std::{
     fmt,
@@ -31,45 +31,45 @@ use crate::{
     },
 };
 
-/// How long to wait for something to do, where nothing is known to come.
+/// Time to wait for an event when no retry is scheduled.
 const MAX_IDLE_WAIT: Duration = Duration::from_secs(3_600);
 
-/// What is sent.
+/// Body of a delivery.
 #[derive(Serialize)]
 struct WebhookPayload<'a> {
-    /// What happened to what: `endpoint.requested`.
+    /// Kind of object and action, for example `endpoint.requested`.
     #[serde(rename = "type")]
     kind: String,
     timestamp: Timestamp,
     data: &'a Event,
 }
 
-/// Time after which a destination that could not be reached is reported, counted from the attempt's start. It is
-/// longer than any attempt, so that the time tells nothing of how far the attempt came.
+/// Time after which a destination that could not be reached is reported, counted from the attempt's start. This is
+/// longer than any attempt, so that the time reveals nothing about the cause.
 const UNREACHABLE_DELAY: Duration = Duration::from_secs(6);
 const _: () = assert!(UNREACHABLE_DELAY.as_secs() > CALL_TIMEOUT.as_secs());
 
 tokio::task_local! {
-    /// Tenant whose webhook the current task calls. The resolver is given only a host name.
+    /// Tenant whose webhook the current task calls. The resolver needs it, but its interface passes only a host name.
     static TENANT: model::Name;
 }
 
 /// Reason why an event could not be delivered.
 #[derive(Debug)]
 enum Failure {
-    /// The receiver answered with a status other than success.
+    /// Status other than success that the receiver answered with.
     Status(u16),
-    /// No HTTP answer came, for the reason in the text.
+    /// Reason why no HTTP answer came.
     Unreachable(String),
-    /// The gateway itself can't send, for the reason in the text.
+    /// Reason why the gateway itself can't send.
     Unable(String),
 }
 
 impl Failure {
     /// Returns the sentence that the tenant sees.
     ///
-    /// It is the same for a name without addresses, an address that is refused, a port that is closed or filtered and
-    /// a failed TLS handshake: otherwise tenants could explore by webhooks what only the gateway can see.
+    /// The sentence is the same for a name without addresses, a forbidden address, a closed or filtered port and a
+    /// failed TLS handshake: otherwise tenants could use webhooks to explore networks that only the gateway can reach.
     fn public_message(&self) -> String {
         match self {
             Self::Status(status) => format!("the receiver answered with status {status}"),
@@ -95,19 +95,19 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Client for webhooks, which refuses destinations that tenants may not have called.
+/// HTTP client for webhooks, which refuses forbidden destinations.
 pub struct WebhookSender {
-    /// Made when it is first needed: a host that calls nobody needs no authorities.
+    /// Built when it is first needed, so that a host without webhooks needs no certificate authorities.
     client: OnceCell<reqwest::Client>,
     authorities: Option<PathBuf>,
     networks: Arc<[IpNet]>,
 }
 
 impl WebhookSender {
-    /// Returns a client as configured.
+    /// Returns a sender as configured.
     ///
     /// # Errors
-    /// When the file of authorities can't be read.
+    /// When the file of certificate authorities can't be read.
     pub fn new(config: &Config) -> Result<Self> {
         let sender = Self {
             client: OnceCell::new(),
@@ -130,7 +130,7 @@ impl WebhookSender {
     }
 
     /// Makes one attempt at a delivery. An attempt that finds the destination unreachable always takes
-    /// [`UNREACHABLE_AFTER`].
+    /// [`UNREACHABLE_DELAY`].
     async fn deliver(&self, delivery: &Delivery) -> Result<(), Failure> {
         let start = tokio::time::Instant::now();
         let outcome = self.send(delivery).await;
@@ -179,7 +179,7 @@ impl WebhookSender {
             .send();
         let tenant = delivery.reference.tenant.clone();
         let response = TENANT.scope(tenant, sending).await;
-        // The body of the answer is not read; dropping the answer closes the connection.
+        // The body of the response is not read; dropping the response closes the connection.
         match response {
             Ok(response) if response.status().is_success() => Ok(()),
             Ok(response) => Err(Failure::Status(response.status().as_u16())),
@@ -191,11 +191,11 @@ impl WebhookSender {
     }
 }
 
-/// Refuses a URL whose port, or whose literal address, no webhook may have. Names are checked when they are resolved.
+/// Refuses a URL with a forbidden port or literal address. Names are checked when they are resolved.
 fn check_destination(url: &reqwest::Url, networks: &[IpNet]) -> Result<(), String> {
     let port = url.port_or_known_default().unwrap_or(0);
     if !is_permitted_port(port) {
-        return Err(format!("webhooks may not be on port {port}"));
+        return Err(format!("webhooks may not use port {port}"));
     }
     let literal = url.host_str().unwrap_or_default();
     let literal = literal.trim_start_matches('[').trim_end_matches(']');
@@ -217,8 +217,8 @@ fn forbidden_destination(addresses: &[IpAddr]) -> String {
     )
 }
 
-/// Resolver that returns only addresses that webhooks may be at. The connection goes to one of these, so that a name
-/// whose addresses change between check and connection gains nothing.
+/// Resolver that returns only permitted addresses. The connection goes to one of these, so a name whose addresses
+/// change between check and connection (DNS rebinding) gains nothing.
 struct Resolver {
     networks: Arc<[IpNet]>,
     lookups: Arc<BoundedResolver>,
@@ -248,7 +248,7 @@ impl Resolve for Resolver {
     }
 }
 
-/// Tells webhooks of events until the process ends.
+/// Delivers events to webhooks until the process ends.
 pub async fn run(agent: Arc<Agent>, sender: WebhookSender) {
     let sender = Arc::new(sender);
     let mut last = agent.controller.lock().await.event_log.subscribe();
@@ -280,7 +280,7 @@ pub async fn run(agent: Arc<Agent>, sender: WebhookSender) {
                 let outcome = outcome.map_err(|failure| failure.public_message());
                 let mut controller = agent.controller.lock().await;
                 if let Err(error) = controller.record_delivery(&delivery, outcome, Instant::now()) {
-                    warn!("it could not be put down how far {} is: {error}", delivery.reference);
+                    warn!("webhook: cursor not stored webhook={} error=\"{error}\"", delivery.reference);
                 }
             }
             () = sleep(pause) => {}
@@ -333,7 +333,7 @@ mod tests {
         );
     }
 
-    /// Resolver that notes the tenant for which it is asked, and finds nothing.
+    /// Resolver that records the tenants of its requests, and finds no address.
     struct RecordingResolver(std::sync::Mutex<Vec<Option<model::Name>>>);
 
     impl Resolve for RecordingResolver {
@@ -346,7 +346,7 @@ mod tests {
 
     #[tokio::test]
     async fn resolver_sees_the_tenant_of_the_webhook() {
-        // Another test may have installed it.
+        // Another test may have installed the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let resolver = Arc::new(RecordingResolver(std::sync::Mutex::default()));
         let client = reqwest::Client::builder()
