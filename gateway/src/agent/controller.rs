@@ -54,6 +54,15 @@ use crate::{
     store::{self, IdempotencyRecord, Store, StoreContents, StoreError},
 };
 
+/// Outcome of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangeOutcome {
+    /// True if anything was changed, by this request or by the one that it repeats.
+    pub changed: bool,
+    /// True if the outcome is in force only after a refresh of the host.
+    pub needs_host_refresh: bool,
+}
+
 /// Desired state, observed state and the data path, and the operations on them.
 pub struct Controller {
     /// Desired state, equal to the store.
@@ -154,33 +163,26 @@ impl Controller {
     }
 
     /// Carries out an operation: authorizes its changes, commits them to the store, and reconciles the maps. When this
-    /// returns, packets are handled accordingly. Returns true if anything was changed.
+    /// returns, packets are handled accordingly, except for what needs a refresh of the host. With an idempotency key,
+    /// a repeated request is not carried out again.
     ///
     /// # Errors
-    /// The operation's problem, with nothing changed; or a failure of the store or the kernel.
+    /// The operation's problem, with nothing changed; a key that was used by another request; or a failure of the
+    /// store or the kernel.
     pub fn change(
-        &mut self,
-        principal: &Principal,
-        operation: impl FnOnce(&State, &mut OpContext<'_>, &Policy) -> Result<Vec<Change>, Problem>,
-    ) -> Result<bool, Problem> {
-        self.change_idempotent(principal, None, operation)
-    }
-
-    /// Carries out an operation like [`Self::change`], but only once for each idempotency key. Returns true for a
-    /// replayed request as well.
-    ///
-    /// # Errors
-    /// As for [`Self::change`], and when the key was used by another request.
-    pub fn change_idempotent(
         &mut self,
         principal: &Principal,
         idempotency_key: Option<IdempotencyKey>,
         operation: impl FnOnce(&State, &mut OpContext<'_>, &Policy) -> Result<Vec<Change>, Problem>,
-    ) -> Result<bool, Problem> {
+    ) -> Result<ChangeOutcome, Problem> {
         if let Some(idempotency_key) = &idempotency_key
             && self.idempotency.is_replay(idempotency_key, &self.state)?
         {
-            return Ok(true);
+            // The original request may be waiting for a refresh of the host still.
+            return Ok(ChangeOutcome {
+                changed: true,
+                needs_host_refresh: true,
+            });
         }
         let now = Timestamp::now();
         let mut context = OpContext {
@@ -192,7 +194,10 @@ impl Controller {
         let changes = operation(&self.state, &mut context, &self.policy)?;
         authorize(&self.state, &changes, principal)?;
         if changes.is_empty() {
-            return Ok(false);
+            return Ok(ChangeOutcome {
+                changed: false,
+                needs_host_refresh: false,
+            });
         }
         limits::check_tenants(&self.state, &changes)?;
         let ticks = self.event_clock.next_ticks();
@@ -242,7 +247,10 @@ impl Controller {
             self.idempotency.append(idempotency_key, record, revision);
         }
         self.dirty_objects.add_changes(&self.state, &changes);
-        self.host_dirty.add_changes(&self.state, &changes);
+        let mut host_dirty = HostDirtySet::default();
+        host_dirty.add_changes(&self.state, &changes);
+        let needs_host_refresh = !host_dirty.is_empty();
+        self.host_dirty.merge(host_dirty);
         self.services_to_recheck.extend(changed_services(&changes));
         self.track_endpoint_addresses(&changes);
         let delta = ConnectionDelta::from_changes(&changes);
@@ -264,7 +272,10 @@ impl Controller {
                  see the agent's log",
             )
         })?;
-        Ok(true)
+        Ok(ChangeOutcome {
+            changed: true,
+            needs_host_refresh,
+        })
     }
 
     fn commit(

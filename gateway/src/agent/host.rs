@@ -82,7 +82,9 @@ impl HostStatus {
             match result {
                 NextHopResult::Unreachable(reason) => {
                     if !self.unreachable.contains_key(&key) {
-                        warn!("host: backend unreachable backend={address} network={network} reason=\"{reason}\"");
+                        warn!(
+                            "host: backend unreachable backend={address} network={network} reason=\"{reason}\""
+                        );
                     }
                     self.unreachable.insert(key, reason);
                 }
@@ -384,9 +386,7 @@ impl Host {
         let tags = self.vlan_tags.get(link.ifindex);
         problems.extend(tags.and_then(|tags| tags.problem.clone()));
         if let Some(failure) = self.attach_errors.get(&link.ifindex) {
-            problems.push(format!(
-                "failed to attach the program to {name}: {failure}"
-            ));
+            problems.push(format!("failed to attach the program to {name}: {failure}"));
         }
         if mode == Some(AttachMode::Generic) {
             problems.push(format!(

@@ -2,6 +2,7 @@
 //! Forwarding does not depend on it: packets are handled as before while the agent is stopped or killed.
 
 pub mod backups;
+mod change;
 pub mod connection_index;
 pub mod controller;
 pub mod duties;
@@ -101,7 +102,9 @@ pub struct Prepared {
 pub fn prepare(config: &Config) -> Result<Prepared> {
     // SAFETY: the call takes no arguments and returns a number.
     if unsafe { libc::geteuid() } != 0 {
-        bail!("the agent is not root: start it as root, because it loads a program into the kernel");
+        bail!(
+            "the agent is not root: start it as root, because it loads a program into the kernel"
+        );
     }
     memory::configure();
     capabilities::raise_descriptor_limit();
@@ -284,7 +287,10 @@ async fn flow_gc_loop(agent: Arc<Agent>, mut flow_gc: FlowGc, every: Duration) {
             debug!("flow gc: entries removed count={}", report.removed);
         }
         if !report.terminations.is_empty() {
-            info!("flow gc: terminating TCP flows ends={}", report.terminations.len());
+            info!(
+                "flow gc: terminating TCP flows ends={}",
+                report.terminations.len()
+            );
         }
         tokio::task::block_in_place(|| {
             // All resets go first, so that answers to the challenge ACK probes do not wait behind other flows' resets.

@@ -64,19 +64,12 @@ pub(super) async fn post(
     } = options;
     let options = ApplyOptions { prune, force };
     let mut differences = Vec::new();
-    let mut controller = agent.controller.lock().await;
-    let changed = tokio::task::block_in_place(|| {
-        controller.change(&caller, |state, context, policy| {
-            let (changes, found) = apply(state, context, policy, &caller, &manifest, options)?;
-            differences = found;
-            Ok(if dry_run { Vec::new() } else { changes })
-        })
-    })?;
-    drop(controller);
-    if changed {
-        // The host has to be looked at before what was asked for can be in force.
-        agent.refresh_host().await?;
-    }
+    let change = agent.change(&caller, |state, context, policy| {
+        let (changes, found) = apply(state, context, policy, &caller, &manifest, options)?;
+        differences = found;
+        Ok(if dry_run { Vec::new() } else { changes })
+    });
+    change.await?;
     Ok(Json(Applied { differences }))
 }
 

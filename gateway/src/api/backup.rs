@@ -71,11 +71,6 @@ pub(super) async fn post(
     drop(body);
     let RestoreParameters { dry_run, foreign } = options;
     let options = backups::RestoreOptions { dry_run, foreign };
-    let mut controller = agent.controller.lock().await;
-    let plan = tokio::task::block_in_place(|| controller.restore(&caller, backup, options))?;
-    drop(controller);
-    if !dry_run {
-        agent.refresh_host().await?;
-    }
+    let plan = agent.restore(&caller, backup, options).await?;
     Ok(Json(plan))
 }

@@ -181,12 +181,13 @@ async fn decide(
 ) -> ApiResult<ConnectionView> {
     let service = parse_path_reference(Kind::Service, caller.tenant, &name)?;
     let link = parse_link_id(&link)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, context, _| {
+    let change = agent.change(&caller.caller, |state, context, _| {
         let (_, record) = find_connection(state, &service, link)?;
         record.expect_version(request.version)?;
         operations::decide(state, context, &service, link, decision, request.reason)
-    })?;
+    });
+    change.await?;
+    let controller = agent.controller.lock().await;
     let (endpoint, record) = find_connection(&controller.state, &service, link)?;
     Ok(Json(view::connection(endpoint, record)))
 }

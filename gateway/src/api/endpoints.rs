@@ -1,7 +1,5 @@
 //! Endpoints.
 
-use std::net::IpAddr;
-
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
 use crate::{
@@ -89,21 +87,13 @@ pub(super) async fn create(
     let idempotency_key = creation.take_idempotency_key();
     let request = creation.request;
     let name = request.name.clone();
-    let mut controller = agent.controller.lock().await;
-    let new = controller.change_idempotent(
-        &caller.caller,
-        idempotency_key,
-        |state, context, policy| create_endpoint(state, context, policy, &caller.tenant, request),
-    )?;
+    let change =
+        agent.change_idempotent(&caller.caller, idempotency_key, |state, context, policy| {
+            create_endpoint(state, context, policy, &caller.tenant, request)
+        });
+    let new = change.await?;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     let reference = &Reference::new(caller.tenant.clone(), name);
-    let created_now = controller.state.endpoints.get(reference);
-    let ipv6 = created_now.is_some_and(|new| new.object.addresses.iter().any(IpAddr::is_ipv6));
-    drop(controller);
-    if new && ipv6 {
-        // Its network's interfaces must receive what is for the address's group.
-        agent.refresh_host().await?;
-    }
     let controller = agent.controller.lock().await;
     Ok(create_response(
         new,
@@ -146,10 +136,11 @@ pub(super) async fn update(
     JsonBody(request, _permit): JsonBody<EndpointRequest>,
 ) -> ApiResult<EndpointView> {
     let reference = &parse_path_reference(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, context, _| {
+    let change = agent.change(&caller.caller, |state, context, _| {
         update_endpoint(state, context, reference, request)
-    })?;
+    });
+    change.await?;
+    let controller = agent.controller.lock().await;
     Ok(Json(build_view(
         &controller,
         &caller.caller,
@@ -170,9 +161,9 @@ pub(super) async fn delete(
     PathParameters(path): PathParameters<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let reference = &parse_path_reference(Kind::Endpoint, caller.tenant.clone(), &path.1)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, _, _| {
+    let change = agent.change(&caller.caller, |state, _, _| {
         delete_endpoint(state, reference)
-    })?;
+    });
+    change.await?;
     Ok(StatusCode::NO_CONTENT)
 }

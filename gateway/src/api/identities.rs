@@ -58,10 +58,11 @@ pub(super) async fn create(
     JsonBody(request, _permit): JsonBody<IdentityRequest>,
 ) -> CreateResult<IdentityView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
-    let mut controller = agent.controller.lock().await;
-    let new = controller.change(&caller.caller, |state, context, policy| {
+    let change = agent.change(&caller.caller, |state, context, policy| {
         create_identity(state, context, policy, &caller.tenant, request)
-    })?;
+    });
+    let new = change.await?;
+    let controller = agent.controller.lock().await;
     let found = controller.state.identities.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Identity, &reference))?;
     Ok(create_response(new, view::identity(&reference, record)))
@@ -97,9 +98,9 @@ pub(super) async fn delete(
     PathParameters(path): PathParameters<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let reference = parse_path_reference(Kind::Identity, caller.tenant.clone(), &path.1)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, _, _| {
+    let change = agent.change(&caller.caller, |state, _, _| {
         delete_identity(state, &reference)
-    })?;
+    });
+    change.await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -72,15 +72,11 @@ pub(super) async fn create(
     let idempotency_key = creation.take_idempotency_key();
     let request = creation.request;
     let name = request.name.clone();
-    let mut controller = agent.controller.lock().await;
-    let new = controller.change_idempotent(
-        &caller.caller,
-        idempotency_key,
-        |state, context, policy| create_network(state, context, policy, &caller.tenant, request),
-    )?;
-    drop(controller);
-    // The host has to be looked at before what was asked for can be in force.
-    agent.refresh_host().await?;
+    let change =
+        agent.change_idempotent(&caller.caller, idempotency_key, |state, context, policy| {
+            create_network(state, context, policy, &caller.tenant, request)
+        });
+    let new = change.await?;
     let controller = agent.controller.lock().await;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     let reference = &Reference::new(caller.tenant.clone(), name);
@@ -117,13 +113,10 @@ pub(super) async fn update(
     JsonBody(request, _permit): JsonBody<NetworkRequest>,
 ) -> ApiResult<NetworkView> {
     let reference = &parse_path_reference(Kind::Network, caller.tenant.clone(), &path.1)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, context, _| {
+    let change = agent.change(&caller.caller, |state, context, _| {
         update_network(state, context, reference, request)
-    })?;
-    drop(controller);
-    // The host has to be looked at before what was asked for can be in force.
-    agent.refresh_host().await?;
+    });
+    change.await?;
     let controller = agent.controller.lock().await;
     Ok(Json(build_view(&controller, reference)?))
 }
@@ -140,11 +133,9 @@ pub(super) async fn delete(
     PathParameters(path): PathParameters<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let reference = &parse_path_reference(Kind::Network, caller.tenant.clone(), &path.1)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, _, _| {
+    let change = agent.change(&caller.caller, |state, _, _| {
         delete_network(state, reference)
-    })?;
-    drop(controller);
-    agent.refresh_host().await?;
+    });
+    change.await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -65,10 +65,11 @@ pub(super) async fn create(
 ) -> CreateResult<TenantView> {
     let idempotency_key = creation.take_idempotency_key();
     let name = creation.request.name.clone();
-    let mut controller = agent.controller.lock().await;
-    let new = controller.change_idempotent(&caller, idempotency_key, |state, context, _| {
+    let change = agent.change_idempotent(&caller, idempotency_key, |state, context, _| {
         create_tenant(state, context, creation.request)
-    })?;
+    });
+    let new = change.await?;
+    let controller = agent.controller.lock().await;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
     Ok(create_response(new, build_view(&controller.state, &name)?))
 }
@@ -99,10 +100,11 @@ pub(super) async fn update(
     caller: Authorized<ManageGateway>,
     JsonBody(request, _permit): JsonBody<TenantRequest>,
 ) -> ApiResult<TenantView> {
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, context, _| {
+    let change = agent.change(&caller.caller, |state, context, _| {
         update_tenant(state, context, &caller.tenant, request)
-    })?;
+    });
+    change.await?;
+    let controller = agent.controller.lock().await;
     Ok(Json(build_view(&controller.state, &caller.tenant)?))
 }
 
@@ -118,7 +120,7 @@ pub(super) async fn delete(
     PathParameters(name): PathParameters<String>,
 ) -> Result<StatusCode, ApiError> {
     let name = parse_path_name(Kind::Tenant, &name)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, _, _| delete_tenant(state, &name))?;
+    let change = agent.change(&caller.caller, |state, _, _| delete_tenant(state, &name));
+    change.await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -58,10 +58,11 @@ pub(super) async fn create(
 ) -> CreateResult<NewTokenView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let text = token::token_text(RandomIdentifiers.secret());
-    let mut controller = agent.controller.lock().await;
-    let new = controller.change(&caller.caller, |state, context, _| {
+    let change = agent.change(&caller.caller, |state, context, _| {
         create_token(state, context, &caller.tenant, request, &text)
-    })?;
+    });
+    let new = change.await?;
+    let controller = agent.controller.lock().await;
     let found = controller.state.tokens.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Token, &reference))?;
     Ok(create_response(
@@ -100,9 +101,9 @@ pub(super) async fn delete(
     PathParameters(path): PathParameters<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let reference = parse_path_reference(Kind::Token, caller.tenant.clone(), &path.1)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, _, _| {
+    let change = agent.change(&caller.caller, |state, _, _| {
         delete_token(state, &reference)
-    })?;
+    });
+    change.await?;
     Ok(StatusCode::NO_CONTENT)
 }

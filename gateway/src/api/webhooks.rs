@@ -58,9 +58,8 @@ pub(super) async fn create(
 ) -> CreateResult<NewWebhookView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let secret = webhook::new_secret(RandomIdentifiers.secret());
-    let mut controller = agent.controller.lock().await;
-    let since = controller.event_boundary();
-    let new = controller.change(&caller.caller, |state, context, _| {
+    let since = agent.controller.lock().await.event_boundary();
+    let change = agent.change(&caller.caller, |state, context, _| {
         create_webhook(
             state,
             context,
@@ -69,7 +68,9 @@ pub(super) async fn create(
             secret.clone(),
             since,
         )
-    })?;
+    });
+    let new = change.await?;
+    let controller = agent.controller.lock().await;
     let found = controller.state.webhooks.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Webhook, &reference))?;
     Ok(create_response(
@@ -108,9 +109,9 @@ pub(super) async fn delete(
     PathParameters(path): PathParameters<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     let reference = parse_path_reference(Kind::Webhook, caller.tenant.clone(), &path.1)?;
-    let mut controller = agent.controller.lock().await;
-    controller.change(&caller.caller, |state, _, _| {
+    let change = agent.change(&caller.caller, |state, _, _| {
         delete_webhook(state, &reference)
-    })?;
+    });
+    change.await?;
     Ok(StatusCode::NO_CONTENT)
 }

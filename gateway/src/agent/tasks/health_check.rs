@@ -285,7 +285,9 @@ async fn record_result(
              error=\"{error}\""
         );
     } else {
-        info!("health check: backend healthy backend={address} service={service} resource={resource}");
+        info!(
+            "health check: backend healthy backend={address} service={service} resource={resource}"
+        );
     }
     let unhealthy = health.unhealthy;
     controller.observe_health(&key, unhealthy);
