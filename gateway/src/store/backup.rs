@@ -1,7 +1,7 @@
 //! The format of backups: lines of JSON that identify and protect themselves.
 //!
 //! ```text
-//! {"format":"plgw-backup","version":1,"schema":4,"store":"…","seed":…,"made_at":"…","entries":2}
+//! {"format":"plgw-backup","version":1,"schema":6,"store":"…","seed":…,"created_at":"…","entries":2}
 //! ["networks/blue/net","{…}",17]
 //! ["tenants/blue","{…}",16]
 //! {"sha256":"…"}
@@ -34,6 +34,8 @@ pub const MAX_NUMBER: u64 = 1 << 53;
 const MAX_KEY: usize = 256;
 
 const FORMAT: &str = "plgw-backup";
+/// Name of the format in backups that earlier programs wrote.
+const OLD_FORMAT: &str = "gateway-backup";
 const FORMAT_VERSION: u32 = 1;
 
 /// A reason why a file is refused as a backup.
@@ -92,9 +94,10 @@ pub struct Header {
     pub store: Uuid,
     /// The key of the data path's hashes.
     pub seed: u64,
-    /// The time at which it was made.
+    /// Time at which the backup was made. Earlier programs called it `made_at`.
+    #[serde(alias = "made_at")]
     pub created_at: Timestamp,
-    /// The number of entries.
+    /// Number of entries.
     pub entries: u64,
 }
 
@@ -224,13 +227,15 @@ fn decode_header(content: &[u8]) -> Result<Header, BackupError> {
         return Err(BackupError::Sqlite);
     }
     let start: FormatHeader = serde_json::from_slice(line).map_err(|_| BackupError::NotABackup)?;
-    if start.format != FORMAT {
+    if start.format != FORMAT && start.format != OLD_FORMAT {
         return Err(BackupError::NotABackup);
     }
     if start.version > FORMAT_VERSION {
         return Err(BackupError::TooNew);
     }
-    serde_json::from_slice(line).map_err(|_| BackupError::Damaged)
+    let mut header: Header = serde_json::from_slice(line).map_err(|_| BackupError::Damaged)?;
+    FORMAT.clone_into(&mut header.format);
+    Ok(header)
 }
 
 /// Returns the last line, with the SHA-256 of everything before it in hexadecimal digits.
@@ -284,6 +289,15 @@ mod tests {
     fn encode_and_decode_round_trip() {
         assert_eq!(Backup::decode(&backup().encode().unwrap()), Ok(backup()));
         assert_eq!(Backup::decode(&with_trailer(&lines())), Ok(backup()));
+    }
+
+    #[test]
+    fn header_of_an_earlier_program_is_read() {
+        let old = lines()
+            .replace("plgw-backup", "gateway-backup")
+            .replace("\"created_at\"", "\"made_at\"");
+        assert!(old.contains("gateway-backup") && old.contains("made_at"));
+        assert_eq!(Backup::decode(&with_trailer(&old)), Ok(backup()));
     }
 
     #[test]

@@ -39,9 +39,34 @@ const MIGRATIONS: &[&str] = &[
         store BLOB NOT NULL CHECK (length(store) = 16)
     ) STRICT;
     INSERT INTO identity VALUES (0, randomblob(16));",
-    // Events have identifiers in place of numbers, and webhooks' cursors say more: programs before this one
-    // would not understand them. What earlier programs wrote is read as it is.
+    // Events have UUIDs instead of numbers, and webhook cursors count lost events. Earlier programs can't read
+    // either, hence the new version. Entries that earlier programs wrote are still read as they are.
     "",
+    // Fields of services have new names. The names also occur in the `fields` of events about services. An entry
+    // that is not JSON is left as it is: decoding reports it with its key.
+    "UPDATE entry SET value = json_remove(
+        json_set(value, '$.no_backend_action', value -> '$.no_backend'), '$.no_backend')
+     WHERE substr(key, 1, 9) = 'services/'
+        AND CASE WHEN json_valid(value) THEN json_type(value, '$.no_backend') END IS NOT NULL;
+     UPDATE entry SET value = json_remove(
+        json_set(value, '$.unmatched_packet_action', value -> '$.no_flow'), '$.no_flow')
+     WHERE substr(key, 1, 9) = 'services/'
+        AND CASE WHEN json_valid(value) THEN json_type(value, '$.no_flow') END IS NOT NULL;
+     UPDATE entry SET value = json_remove(
+        json_set(value, '$.health_check.unhealthy_flow_action', value -> '$.health_check.unhealthy_flows'),
+        '$.health_check.unhealthy_flows')
+     WHERE substr(key, 1, 9) = 'services/'
+        AND CASE WHEN json_valid(value) THEN json_type(value, '$.health_check.unhealthy_flows') END IS NOT NULL;
+     UPDATE entry SET value = json_set(value, '$.fields', (
+        SELECT json_group_array(CASE field.value
+            WHEN 'no_backend' THEN 'no_backend_action'
+            WHEN 'no_flow' THEN 'unmatched_packet_action'
+            ELSE field.value END)
+        FROM json_each(entry.value, '$.fields') AS field))
+     WHERE substr(key, 1, 7) = 'events/'
+        AND CASE WHEN json_valid(value) THEN value ->> '$.kind' = 'service' AND EXISTS (
+            SELECT 1 FROM json_each(entry.value, '$.fields') AS field
+            WHERE field.value IN ('no_backend', 'no_flow')) END;",
 ];
 
 /// The schema version that this program writes.
@@ -386,6 +411,10 @@ impl Store for Sqlite {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        model::{VersionKey, operations::tests::World},
+        store::{Backup, decode_entries, load, read_backup},
+    };
 
     fn put(key: &str, expected: u64, value: &str) -> Write {
         Write {
@@ -496,6 +525,103 @@ mod tests {
             values,
             [network(u32::MAX >> 1), network(77), network(u32::MAX)]
         );
+    }
+
+    /// Service entries as schema 5 has them, and the same ones with the names of schema 6.
+    fn renamed_entries() -> Vec<(&'static str, &'static str, &'static str)> {
+        vec![
+            (
+                "services/t/all",
+                r#"{"name":"s","no_backend":"drop","no_flow":"drop","bit_rate":9007199254740993,"health_check":{"check":"tcp","unhealthy_flows":"reset"}}"#,
+                r#"{"name":"s","no_backend_action":"drop","unmatched_packet_action":"drop","bit_rate":9007199254740993,"health_check":{"check":"tcp","unhealthy_flow_action":"reset"}}"#,
+            ),
+            (
+                "services/t/new",
+                r#"{"no_backend_action":"drop","name":"s"}"#,
+                r#"{"no_backend_action":"drop","name":"s"}"#,
+            ),
+            ("services/t/not-json", "{\"no_flow\"", "{\"no_flow\""),
+            (
+                "events/01900000-0000-7000-8000-000000000001",
+                r#"{"kind":"service","fields":["labels","no_backend","no_flow","timeouts"]}"#,
+                r#"{"kind":"service","fields":["labels","no_backend_action","unmatched_packet_action","timeouts"]}"#,
+            ),
+            (
+                "events/01900000-0000-7000-8000-000000000002",
+                r#"{"kind":"network","fields":["no_flow"]}"#,
+                r#"{"kind":"network","fields":["no_flow"]}"#,
+            ),
+            (
+                "networks/t/n",
+                r#"{"no_flow":"drop"}"#,
+                r#"{"no_flow":"drop"}"#,
+            ),
+        ]
+    }
+
+    /// Returns a value's JSON, or the text itself where it is not JSON.
+    fn parsed(text: &str) -> serde_json::Value {
+        serde_json::from_str(text).unwrap_or_else(|_| text.into())
+    }
+
+    #[test]
+    fn schema_6_renames_fields_of_services() {
+        let (folder, mut store) = store_with_schema(5);
+        let entries = renamed_entries();
+        let writes: Vec<Write> = entries.iter().map(|(key, old, _)| put(key, 0, old)).collect();
+        store.commit(&writes).unwrap();
+        let old = store.list("").unwrap();
+        let (identity, seed) = (store.identity().unwrap(), store.seed().unwrap());
+        drop(store);
+        let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
+        assert_eq!((store.identity().unwrap(), store.seed().unwrap()), (identity, seed));
+        for upgraded in [store.list("").unwrap(), upgrade_entries(old, 5).unwrap()] {
+            assert_eq!(upgraded.len(), entries.len());
+            for (key, _, new) in &entries {
+                let entry = upgraded.iter().find(|entry| entry.key == *key).unwrap();
+                assert_eq!(parsed(&entry.value), parsed(new), "{key}");
+            }
+        }
+    }
+
+    #[test]
+    fn state_of_schema_5_is_loaded_and_restored() {
+        let old_names = |text: String| {
+            text.replace("\"no_backend_action\"", "\"no_backend\"")
+                .replace("\"unmatched_packet_action\"", "\"no_flow\"")
+                .replace("\"unhealthy_flow_action\"", "\"unhealthy_flows\"")
+        };
+        let mut world = World::furnished();
+        let settings = serde_json::json!({
+            "nat_addresses": ["10.1.9.0/28"], "no_backend_action": "drop", "unmatched_packet_action": "drop",
+            "health_check": { "check": "tcp", "unhealthy_flow_action": "reset" },
+        });
+        world.service("provider/other", settings).unwrap();
+        let objects: Vec<(String, String)> = world
+            .state
+            .objects()
+            .map(|object| (object.key(), object.encode().unwrap()))
+            .collect();
+        let (folder, mut store) = store_with_schema(5);
+        let writes = objects.iter().map(|(key, value)| put(key, 0, &old_names(value.clone())));
+        store.commit(&writes.collect::<Vec<Write>>()).unwrap();
+        let old = store.list("").unwrap();
+        assert!(old.iter().any(|entry| entry.value.contains("\"no_backend\":\"drop\"")));
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let header = Header::new(5, store.identity().unwrap(), store.seed().unwrap(), now);
+        drop(store);
+
+        let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
+        let backup = Backup { header, entries: old }.encode().unwrap();
+        let restored = read_backup(&backup).unwrap().entries;
+        let restored = decode_entries(restored, VersionKey::default()).unwrap();
+        for loaded in [load(&store).unwrap().state, restored.state] {
+            assert_eq!(loaded.objects().count(), objects.len());
+            for object in loaded.objects() {
+                let expected = objects.iter().find(|(key, _)| *key == object.key());
+                assert_eq!(expected.map(|(_, value)| value), Some(&object.encode().unwrap()));
+            }
+        }
     }
 
     #[test]
