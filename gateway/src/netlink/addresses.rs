@@ -9,10 +9,10 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use crate::netlink::Netlink;
 
 impl Netlink {
-    /// Returns the addresses of all interfaces of this network namespace, each with its interface's number.
+    /// Returns the addresses of all interfaces of this network namespace, each with the index of its interface.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the request.
     pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>> {
         let messages = self.route.address().get().execute();
         let messages = messages.try_collect::<Vec<_>>().await;
@@ -21,22 +21,24 @@ impl Netlink {
     }
 }
 
-/// Returns the name of the interface with this number, if it is there.
+/// Returns the name of the interface with this index, if it exists.
 #[must_use]
 pub fn interface_name(index: u32) -> Option<String> {
     let mut buffer = [0; libc::IF_NAMESIZE];
-    // SAFETY: the buffer is as long as the function demands, and it writes a string with its end.
+    // SAFETY: the buffer has the length that the function demands, and the function writes a NUL-terminated string.
     let found = unsafe { libc::if_indextoname(index, buffer.as_mut_ptr()) };
     if found.is_null() {
         return None;
     }
-    // SAFETY: what was returned points into the buffer, which holds a string with its end.
+    // SAFETY: the returned pointer points into the buffer, which holds a NUL-terminated string.
     let name = unsafe { CStr::from_ptr(found) };
     name.to_str().ok().map(str::to_owned)
 }
 
-/// Returns the address that is the host's. On a point-to-point link there is the far end's as well, under
-/// the name that other links have for their own.
+/// Returns the interface's own address.
+///
+/// On a point-to-point link the attribute `IFA_ADDRESS` holds the peer's address, and `IFA_LOCAL` the interface's own.
+/// Messages about other links may have `IFA_ADDRESS` only.
 fn parse_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
     let attributes = || message.attributes.iter();
     let local = attributes().find_map(|attribute| match attribute {

@@ -1,4 +1,4 @@
-//! What an interface's driver can do for XDP (generic netlink family `netdev`, Linux 6.3).
+//! XDP features of an interface's driver (generic netlink family `netdev`, Linux 6.3).
 
 use std::io;
 
@@ -15,7 +15,7 @@ const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 const NETDEV_XDP_ACT_NDO_XMIT: u64 = 1 << 2;
 
-/// A connection to the family.
+/// Generic netlink socket for features of interfaces.
 #[derive(Clone, Debug)]
 pub struct DeviceFeatures {
     handle: GenetlinkHandle,
@@ -28,15 +28,15 @@ impl DeviceFeatures {
         Ok(Self { handle })
     }
 
-    /// Returns a handle to generic netlink.
+    /// Returns the handle of the generic netlink socket.
     pub(super) fn handle(&self) -> GenetlinkHandle {
         self.handle.clone()
     }
 
-    /// Whether what is redirected into the interface arrives. None where the kernel can't tell.
+    /// Returns true if the interface accepts redirected frames, or `None` if the kernel does not report it.
     ///
-    /// A veth says yes exactly while its far end runs NAPI: that has GRO switched on, or an XDP
-    /// program. Otherwise the kernel drops such frames without a trace.
+    /// A veth accepts them exactly while its peer runs NAPI, which the peer does if it has GRO switched on or an XDP
+    /// program attached. Otherwise the kernel drops redirected frames without counting them.
     pub async fn accepts_redirects(&self, ifindex: u32) -> Option<bool> {
         let device = NetdevMessage {
             ifindex,
@@ -56,7 +56,7 @@ impl DeviceFeatures {
     }
 }
 
-/// A message about one interface.
+/// Message of the `netdev` family about one interface.
 #[derive(Clone, Copy, Debug)]
 struct NetdevMessage {
     ifindex: u32,

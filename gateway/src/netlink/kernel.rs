@@ -1,31 +1,31 @@
-//! What the running kernel is, and what it lacks.
+//! Version of the running kernel, and its limits.
 
 use anyhow::{Context as _, Result, bail};
 
-/// The oldest kernel that the program loads on and is tested on.
+/// Oldest kernel that the XDP program is tested on.
 const MIN_VERSION: (u32, u32) = (6, 1);
 
-/// Since this one frames of several buffers are redirected.
+/// First kernel that redirects frames of several buffers.
 const JUMBO_REDIRECT_VERSION: (u32, u32) = (6, 3);
 
-/// The largest packet that is sure to lie in one buffer, in bytes: a page, less headroom and what the
+/// Largest packet that always fits into one buffer, in bytes: a page without the headroom and without the data that the
 /// kernel keeps behind a frame.
 const MAX_LINEAR_PACKET_LEN: u32 = 3_498;
 
-/// The kernel's release, as far as it matters.
+/// Major and minor version of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kernel {
     version: (u32, u32),
 }
 
 impl Kernel {
-    /// The one that runs.
+    /// Returns the version of the running kernel.
     ///
     /// # Errors
-    /// When it is too old, or its release can't be read.
+    /// Fails if the kernel is too old, or if its release can't be read.
     pub fn running() -> Result<Self> {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")
-            .context("could not read the kernel's release")?;
+            .context("could not read the kernel's release from /proc/sys/kernel/osrelease")?;
         Self::from_release(release.trim())
     }
 
@@ -34,7 +34,7 @@ impl Kernel {
             .split(|c: char| !c.is_ascii_digit())
             .map_while(|number| number.parse().ok());
         let (Some(major), Some(minor)) = (numbers.next(), numbers.next()) else {
-            bail!("the kernel's release {release:?} is not understood");
+            bail!("the kernel's release {release:?} does not begin with a version");
         };
         let version = (major, minor);
         if version < MIN_VERSION {
@@ -47,7 +47,7 @@ impl Kernel {
         Ok(Self { version })
     }
 
-    /// The largest packet that can be forwarded, where the kernel sets a limit.
+    /// Returns the largest packet that can be forwarded, if the kernel limits it.
     #[must_use]
     pub fn max_packet_len(self) -> Option<u32> {
         (self.version < JUMBO_REDIRECT_VERSION).then_some(MAX_LINEAR_PACKET_LEN)

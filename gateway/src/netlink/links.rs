@@ -1,4 +1,4 @@
-//! Interfaces.
+//! Interfaces of the host.
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
@@ -11,65 +11,65 @@ use rtnetlink::LinkUnspec;
 
 use crate::netlink::Netlink;
 
-/// How an XDP program is attached to an interface.
+/// Mode of the XDP program that is attached to an interface, as the kernel reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpAttachment {
-    /// By the driver.
+    /// The driver or the device runs the program.
     Native,
-    /// By the kernel's generic code.
+    /// The network stack runs the program.
     Generic,
 }
 
-/// Other end of a veth pair.
+/// Location of the other interface of a veth pair.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VethPeer {
-    /// The interface is no veth.
+    /// The interface is not a veth.
     #[default]
     None,
-    /// In the same network namespace, with this number.
+    /// In the same network namespace, with this interface index.
     SameNamespace(u32),
     /// In another network namespace.
     OtherNamespace,
 }
 
-/// An interface.
+/// An interface as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// The kernel's number for it.
+    /// Index of the interface.
     pub ifindex: u32,
-    /// Its hardware address, if it is one of Ethernet.
+    /// MAC address, if it has the length of an Ethernet address.
     pub mac: Option<Mac>,
-    /// The largest IP packet that it takes, in bytes.
+    /// Largest IP packet that the interface takes, in bytes.
     pub mtu: u32,
-    /// Whether it was switched on.
+    /// True if the interface was set up (IFF_UP).
     pub up: bool,
-    /// Whether it receives what is for any group.
+    /// True if the interface receives all multicast frames.
     pub all_multicast: bool,
-    /// How an XDP program is attached to it, if there is one.
+    /// Mode of the attached XDP program, if there is one.
     pub xdp: Option<XdpAttachment>,
-    /// Other end, if it is a veth.
+    /// Location of the peer, if the interface is a veth.
     pub peer: VethPeer,
-    /// True if the interface receives through others: a bridge, a bond, a macvlan.
+    /// True if the interface receives through other interfaces: a bridge, a bond, a macvlan.
     pub is_stacked: bool,
 }
 
 impl Netlink {
-    /// All interfaces of this network namespace.
+    /// Returns all interfaces of this network namespace.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the request.
     pub async fn links(&self) -> Result<Vec<Link>> {
         let messages = self.route.link().get().execute().try_collect::<Vec<_>>();
         let messages = messages.await.context("could not list the interfaces")?;
         Ok(messages.into_iter().filter_map(parse_link).collect())
     }
 
-    /// The interface of this name, if there is one.
+    /// Returns the interface with this name, if it exists.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the request.
     pub async fn link(&self, name: &str) -> Result<Option<Link>> {
         let request = self.route.link().get().match_name(name.to_owned());
         match request.execute().try_next().await {
@@ -77,26 +77,29 @@ impl Netlink {
             Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::ENODEV => {
                 Ok(None)
             }
-            Err(error) => Err(error).with_context(|| format!("could not look at {name}")),
+            Err(error) => Err(error).with_context(|| format!("could not read interface {name}")),
         }
     }
 
-    /// Makes an interface receive what is for any group: neighbour solicitations for the gateway's
-    /// addresses go to groups that the host itself is no member of.
+    /// Makes an interface receive all multicast frames.
+    ///
+    /// Neighbour solicitations for the gateway's addresses are sent to multicast groups that the host itself has not
+    /// joined.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the change.
     pub async fn receive_all_multicast(&self, ifindex: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(ifindex)
             .allmulticast(true)
             .build();
         let set = self.route.link().set(message).execute();
-        set.await
-            .with_context(|| format!("could not have interface {ifindex} receive multicast"))
+        set.await.with_context(|| {
+            format!("could not make interface {ifindex} receive all multicast frames")
+        })
     }
 }
 
-/// Returns whether interfaces of the kind receive through others.
+/// Returns true if interfaces of the kind receive through other interfaces.
 fn is_stacked(info: &LinkInfo) -> bool {
     match info {
         LinkInfo::Kind(
@@ -111,7 +114,7 @@ fn is_stacked(info: &LinkInfo) -> bool {
     }
 }
 
-/// None for one without a name, which the kernel does not send.
+/// Parses a message about an interface. Returns `None` if it has no name, which the kernel does not send.
 fn parse_link(message: LinkMessage) -> Option<Link> {
     let mut link = Link {
         name: String::new(),

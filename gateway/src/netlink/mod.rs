@@ -1,5 +1,4 @@
-//! What the kernel says of the host's interfaces, routes and neighbours, and asking it to keep
-//! neighbours known.
+//! Interfaces, addresses, routes and neighbours of the host, read and changed over netlink.
 
 mod addresses;
 mod features;
@@ -19,7 +18,7 @@ pub use kernel::Kernel;
 pub use links::{Link, VethPeer, XdpAttachment};
 pub use monitor::{HostEvents, NetlinkMonitor};
 
-/// Connections to the kernel's netlink families.
+/// Sockets of the netlink families that the agent uses.
 #[derive(Clone, Debug)]
 pub struct Netlink {
     route: Handle,
@@ -27,10 +26,10 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// Connects. Must be called within a tokio runtime.
+    /// Opens the sockets. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the kernel gives no socket.
+    /// Fails if the kernel gives no socket.
     pub fn connect() -> io::Result<Self> {
         let (connection, route, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
@@ -40,7 +39,7 @@ impl Netlink {
         })
     }
 
-    /// What drivers can do for XDP.
+    /// Returns the socket for features of interfaces.
     #[must_use]
     pub const fn features(&self) -> &DeviceFeatures {
         &self.features

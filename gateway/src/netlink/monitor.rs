@@ -1,4 +1,4 @@
-//! What the kernel tells of by itself.
+//! Netlink events about changes of the host.
 
 use std::{
     collections::BTreeSet,
@@ -17,17 +17,17 @@ use netlink_packet_route::{
 use rtnetlink::MulticastGroup;
 use tokio::sync::Notify;
 
-/// Of so many stations it is remembered which they are; of more, only that there were many.
+/// Number of changed neighbours that are recorded one by one. More of them cause a full resync.
 const MAX_NEIGHBOURS: usize = 4_096;
 
-/// What changed on the host.
+/// Changes of the host since the last call of [`NetlinkMonitor::recv`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostEvents {
-    /// Routes or the host's own addresses, or so much that it is not told apart.
+    /// True if routes or the host's own addresses changed, or more neighbours than are recorded.
     pub resync_all: bool,
-    /// Interfaces that came, went, or changed: name and number.
+    /// Interfaces that appeared, disappeared or changed, with name and index.
     pub links: BTreeSet<(String, u32)>,
-    /// Stations, by interface number and address, that came, went, or moved.
+    /// Neighbours that appeared, disappeared or changed, by interface index and address.
     pub neighbours: BTreeSet<(u32, IpAddr)>,
 }
 
@@ -76,15 +76,15 @@ struct MonitorState {
     changed: Notify,
 }
 
-/// Hears what the kernel tells.
+/// Receiver of netlink events, which it collects until they are read.
 #[derive(Debug)]
 pub struct NetlinkMonitor(Arc<MonitorState>);
 
 impl NetlinkMonitor {
-    /// Begins to listen. Must be called within a tokio runtime.
+    /// Subscribes to the events. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the kernel gives no socket.
+    /// Fails if the kernel gives no socket.
     pub fn start() -> io::Result<Self> {
         let (connection, _, mut messages) = rtnetlink::new_multicast_connection(&[
             MulticastGroup::Link,
@@ -108,12 +108,12 @@ impl NetlinkMonitor {
                     producer.changed.notify_one();
                 }
             }
-            log::error!("the kernel no longer tells of changes to the host");
+            log::error!("netlink: event stream closed, changes of the host are no longer noticed");
         });
         Ok(Self(state))
     }
 
-    /// What changed since the last call; waits until something has.
+    /// Waits for a change, and returns all changes since the last call.
     pub async fn recv(&self) -> HostEvents {
         self.0.changed.notified().await;
         std::mem::take(&mut *self.0.events.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,5 +1,7 @@
-//! Next hops and their hardware addresses. The kernel resolves and keeps them: entries are
-//! "managed" (Linux 5.16), which it refreshes by itself as long as they exist.
+//! Next hops and the MAC addresses of neighbours.
+//!
+//! The kernel resolves neighbours and keeps them fresh: the agent's entries are "managed" (Linux 5.16), and the kernel
+//! refreshes such entries for as long as they exist.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -19,12 +21,14 @@ use rtnetlink::RouteMessageBuilder;
 use crate::netlink::Netlink;
 
 impl Netlink {
-    /// The station that packets for the address are sent to when they leave by the interface: the
-    /// router that a route of this interface names, or the address itself, also where there is no
-    /// route: its network is the one behind the interface, whatever the host knows of it.
+    /// Returns the address of the next hop for packets that leave by the interface.
+    ///
+    /// The next hop is the router of the route through this interface, or else the address itself. Without a route the
+    /// address counts as directly reachable: its network is the one behind the interface, even if the host has no route
+    /// to it.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// Fails if no request can be built for the address.
     pub async fn next_hop(&self, ifindex: u32, address: IpAddr) -> Result<IpAddr> {
         let message = route_to(address)?.output_interface(ifindex).build();
         let routes = self.routes(message).await.unwrap_or_default();
@@ -37,7 +41,7 @@ impl Netlink {
         Ok(gateway.unwrap_or(address))
     }
 
-    /// Whether the kernel would send packets for the address out by the interface of itself.
+    /// Returns true if the host's routes lead to the address through the interface.
     pub async fn routes_through(&self, ifindex: u32, address: IpAddr) -> bool {
         let Ok(message) = route_to(address) else {
             return false;
@@ -57,10 +61,10 @@ impl Netlink {
             .await
     }
 
-    /// Asks the kernel to resolve the station's hardware address and to keep it fresh.
+    /// Adds a managed neighbour entry: the kernel resolves the neighbour's MAC address and keeps it fresh.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the entry.
     pub async fn manage_neighbour(&self, ifindex: u32, address: IpAddr) -> Result<()> {
         let mut request = self
             .route
@@ -71,24 +75,24 @@ impl Netlink {
         let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
         request.message_mut().attributes.push(managed);
         request.execute().await.with_context(|| {
-            format!(
-                "could not have {address} resolved on interface {ifindex} (Linux 5.16 is needed)"
-            )
+            format!("could not add a managed neighbour {address} on interface {ifindex}")
         })
     }
 
-    /// Takes that back. One that is gone already, with its interface, is no failure.
+    /// Deletes a neighbour entry. The absence of the entry is no error, since it disappears with its interface.
     pub async fn delete_neighbour(&self, ifindex: u32, address: IpAddr) {
         let message = neighbour_message(ifindex, address);
         if let Err(error) = self.route.neighbours().del(message).execute().await {
-            log::debug!("neighbour {address} on interface {ifindex} was gone already: {error}");
+            log::debug!(
+                "netlink: neighbour not deleted address={address} ifindex={ifindex} error={error}"
+            );
         }
     }
 
-    /// The station's hardware address, if it is known.
+    /// Returns the neighbour's MAC address, if it is resolved.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the request.
     pub async fn neighbour(&self, ifindex: u32, address: IpAddr) -> Result<Option<Mac>> {
         let message = RouteNetlinkMessage::GetNeighbour(neighbour_message(ifindex, address));
         let mut request = NetlinkMessage::from(message);
@@ -106,18 +110,19 @@ impl Netlink {
             {
                 Ok(None)
             }
-            NetlinkPayload::Error(error) => Err(error.to_io())
-                .with_context(|| format!("could not look for {address} on interface {ifindex}")),
+            NetlinkPayload::Error(error) => Err(error.to_io()).with_context(|| {
+                format!("could not read neighbour {address} on interface {ifindex}")
+            }),
             _ => {
-                bail!("the kernel's answer about {address} on interface {ifindex} is no neighbour")
+                bail!("the kernel sent no neighbour message about {address} on interface {ifindex}")
             }
         }
     }
 
-    /// The hardware addresses that are known, by interface and address.
+    /// Returns the MAC addresses of all resolved neighbours, by interface index and address.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the request.
     pub async fn neighbours(&self) -> Result<HashMap<(u32, IpAddr), Mac>> {
         let mut known = HashMap::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -130,7 +135,7 @@ impl Netlink {
     }
 }
 
-/// A message about a station.
+/// Builds a message about a neighbour.
 fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     let (family, destination) = match address {
@@ -144,13 +149,13 @@ fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
     message
 }
 
-/// The beginning of a question for the route to an address.
+/// Begins a request for the route to an address.
 fn route_to(address: IpAddr) -> Result<RouteMessageBuilder<IpAddr>> {
     let bits = if address.is_ipv4() { 32 } else { 128 };
     Ok(RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, bits)?)
 }
 
-/// The entry, if it says where its station is.
+/// Returns the entry's key and MAC address, if the neighbour is resolved.
 fn parse_neighbour(message: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
     let valid = matches!(
         message.header.state,

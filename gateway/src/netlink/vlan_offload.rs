@@ -1,4 +1,7 @@
-//! Where an interface has VLAN tags: in packets, or beside them (generic netlink family `ethtool`, Linux 5.6).
+//! VLAN offloads of an interface (generic netlink family `ethtool`, Linux 5.6).
+//!
+//! With an offload the driver keeps VLAN tags in packet metadata instead of the packet, where the XDP program does not
+//! see them.
 
 use anyhow::{Context as _, Result, bail};
 use futures_util::StreamExt as _;
@@ -18,34 +21,34 @@ const FEATURES_WANTED: u16 = 3;
 const FEATURES_ACTIVE: u16 = 4;
 const HEADER_INDEX: u16 = 1;
 const HEADER_FLAGS: u16 = 3;
-/// Nothing but an acknowledgement is sent.
+/// Flag of a request: the kernel sends an acknowledgement but no reply.
 const FLAG_OMIT_REPLY: u32 = 1 << 1;
 const BITSET_BITS: u16 = 3;
 const BITS_BIT: u16 = 1;
 const BIT_NAME: u16 = 2;
 
-/// Offloads that take VLAN tags out of packets that are received, for 802.1Q and 802.1ad.
+/// Offloads that strip VLAN tags from received packets (802.1Q and 802.1ad).
 pub const RX_OFFLOADS: [&str; 2] = ["rx-vlan-hw-parse", "rx-vlan-stag-hw-parse"];
-/// Offloads that leave VLAN tags beside packets that are sent.
+/// Offloads that insert VLAN tags into sent packets (802.1Q and 802.1ad).
 pub const TX_OFFLOADS: [&str; 2] = ["tx-vlan-hw-insert", "tx-vlan-stag-hw-insert"];
 
 impl DeviceFeatures {
-    /// Switches offloads of an interface off that are on, and returns whether all of them are off then.
+    /// Switches offloads of an interface off. Returns true if all of them are off afterwards.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// Fails if the kernel does not report the interface's offloads.
     pub async fn disable_offloads(&self, ifindex: u32, offloads: &[&'static str]) -> Result<bool> {
         let on = self.active_offloads(ifindex, offloads).await?;
         if on.is_empty() {
             return Ok(true);
         }
         if let Err(error) = self.clear_wanted_offloads(ifindex, &on).await {
-            log::debug!("interface {ifindex}: {error:#}");
+            log::debug!("netlink: offloads not switched off ifindex={ifindex} error={error:#}");
         }
         Ok(self.active_offloads(ifindex, offloads).await?.is_empty())
     }
 
-    /// Returns which of the offloads are on.
+    /// Returns the offloads that are on.
     async fn active_offloads(
         &self,
         ifindex: u32,
@@ -53,7 +56,7 @@ impl DeviceFeatures {
     ) -> Result<Vec<&'static str>> {
         let message = FeaturesMessage::new(FEATURES_GET, ifindex, &[]);
         let active = self.request(message, NLM_F_REQUEST).await?;
-        let active = active.context("the kernel does not tell the interface's offloads")?;
+        let active = active.context("the kernel does not report the interface's offloads")?;
         let is_on = |name: &&&str| active.iter().any(|other| other == **name);
         Ok(offloads.iter().filter(is_on).copied().collect())
     }
@@ -64,7 +67,7 @@ impl DeviceFeatures {
         Ok(())
     }
 
-    /// Sends a message; returns what the answer says is on, if there is an answer.
+    /// Sends a message. Returns the active features of the reply, if there is a reply.
     async fn request(&self, message: FeaturesMessage, flags: u16) -> Result<Option<Vec<String>>> {
         let mut message = NetlinkMessage::from(GenlMessage::from_payload(message));
         message.header.flags = flags;
@@ -72,13 +75,13 @@ impl DeviceFeatures {
         let mut answers = handle
             .request(message)
             .await
-            .context("could not ask the kernel for an interface's offloads")?;
+            .context("could not send a request about an interface's offloads")?;
         let mut active = None;
         while let Some(answer) = answers.next().await {
             match answer?.payload {
                 NetlinkPayload::InnerMessage(message) => active = Some(message.payload.active),
                 NetlinkPayload::Error(error) if error.code.is_some() => {
-                    bail!("the kernel refused: {}", error.to_io());
+                    bail!("the kernel refused the request: {}", error.to_io());
                 }
                 _ => {}
             }
@@ -87,7 +90,7 @@ impl DeviceFeatures {
     }
 }
 
-/// A message about one interface's offloads.
+/// Message of the `ethtool` family about one interface's offloads.
 #[derive(Clone, Debug)]
 struct FeaturesMessage {
     command: u8,
@@ -96,7 +99,7 @@ struct FeaturesMessage {
 }
 
 impl FeaturesMessage {
-    /// A question, or an order to switch these off.
+    /// Builds a request to read the features, or to switch the features `off` off.
     fn new(command: u8, ifindex: u32, off: &[&str]) -> Self {
         let mut header = attribute(HEADER_INDEX, &ifindex.to_ne_bytes());
         if command == FEATURES_SET {
@@ -104,7 +107,7 @@ impl FeaturesMessage {
         }
         let mut attributes = nested(FEATURES_HEADER, &header);
         if !off.is_empty() {
-            // A bit that is named without a value is to be 0; others stay.
+            // A bit that is named without a value is cleared, and bits that are not named keep their values.
             let bit = |name: &&str| {
                 let name = [name.as_bytes(), b"\0"].concat();
                 nested(BITS_BIT, &attribute(BIT_NAME, &name))
@@ -132,7 +135,7 @@ fn nested(kind: u16, value: &[u8]) -> Vec<u8> {
     attribute(kind | NLA_F_NESTED, value)
 }
 
-/// Returns the names of the bits that a bitset has set.
+/// Returns the names of the bits that are set in a bitset.
 fn parse_feature_names(bitset: &[u8]) -> Result<Vec<String>, DecodeError> {
     let mut names = Vec::new();
     for bits in NlasIterator::new(bitset) {
