@@ -1,4 +1,4 @@
-//! The flow tables by descriptors of their own, so that they can be gone through while others use the
+//! Flow tables by descriptors of their own, so that garbage collection can iterate over them while other tasks use the
 //! rest of the maps.
 
 use std::{
@@ -18,7 +18,7 @@ use crate::bpf::{
     syscalls,
 };
 
-/// The descriptors.
+/// Descriptors of the flow tables, and of the map of connection usage.
 #[derive(Debug)]
 pub struct FlowTables {
     v4: FlowTableFds,
@@ -26,7 +26,7 @@ pub struct FlowTables {
     usage: OwnedFd,
 }
 
-/// The descriptors of a family's tables.
+/// Descriptors of the flow tables of one address family.
 #[derive(Debug)]
 pub struct FlowTableFds {
     established: OwnedFd,
@@ -50,9 +50,9 @@ impl FlowTableFds {
     }
 }
 
-/// A family whose tables are among the descriptors.
+/// An address family whose flow tables are in [`FlowTables`].
 pub trait HasFlowTableFds: HasFlowMaps {
-    /// Its tables.
+    /// Returns the descriptors of the family's flow tables.
     fn flow_table_fds(tables: &FlowTables) -> &FlowTableFds;
 }
 
@@ -69,10 +69,10 @@ impl HasFlowTableFds for V6 {
 }
 
 impl FlowTables {
-    /// Of these maps.
+    /// Duplicates the descriptors of the maps.
     ///
     /// # Errors
-    /// When the process has no descriptors left.
+    /// Fails if the process has no descriptors left.
     pub fn new(maps: &Maps) -> io::Result<Self> {
         Ok(Self {
             v4: FlowTableFds::new::<V4>(maps)?,
@@ -81,10 +81,10 @@ impl FlowTables {
         })
     }
 
-    /// Flows by link slot; connections that have none are left out.
+    /// Returns the number of flows by connection slot, without connections that have none.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the map.
     pub fn flows_by_connection(&self) -> io::Result<HashMap<u32, u64>> {
         let mut flows = HashMap::new();
         syscalls::for_each(self.usage.as_fd(), |slot: &u32, usage: &ConnectionUsage| {
@@ -95,10 +95,10 @@ impl FlowTables {
         Ok(flows)
     }
 
-    /// Calls `visit` for every entry. Those that come and go meanwhile may be missed or seen twice.
+    /// Calls `visit` for every entry. Entries that are inserted or deleted meanwhile may be missed or visited twice.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the table.
     pub fn for_each<F: HasFlowTableFds>(
         &self,
         table: Table,
@@ -107,10 +107,10 @@ impl FlowTables {
         syscalls::for_each(F::flow_table_fds(self).table(table), visit)
     }
 
-    /// An entry.
+    /// Returns an entry, if it exists.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the table.
     pub fn get<F: HasFlowTableFds>(
         &self,
         table: Table,
@@ -119,10 +119,10 @@ impl FlowTables {
         syscalls::lookup(F::flow_table_fds(self).table(table), key)
     }
 
-    /// Puts an entry in.
+    /// Inserts an entry or replaces it.
     ///
     /// # Errors
-    /// When the kernel refuses: the table is full.
+    /// Fails if the table is full.
     pub fn insert<F: HasFlowTableFds>(
         &self,
         table: Table,
@@ -132,10 +132,10 @@ impl FlowTables {
         syscalls::update(F::flow_table_fds(self).table(table), key, flow)
     }
 
-    /// Removes an entry; says whether it was there.
+    /// Removes an entry, and returns true if it existed.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the deletion.
     pub fn remove<F: HasFlowTableFds>(&self, table: Table, key: &FlowKey<F>) -> io::Result<bool> {
         match syscalls::delete(F::flow_table_fds(self).table(table), key) {
             Ok(()) => Ok(true),

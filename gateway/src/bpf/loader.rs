@@ -1,8 +1,8 @@
-//! The XDP program: loading it, pinning what must outlive the agent, attaching it to interfaces.
+//! Loading of the XDP program, pins of the objects that must outlive the agent, and attachment to interfaces.
 //!
-//! Under the directory on the bpf file system: `maps-vN/` with the maps of layout version N, and
-//! `links/IFINDEX` with the attachment of each interface. A restarted agent takes the maps over and
-//! replaces the program in the links, so no packet finds the gateway away.
+//! The directory on the bpf file system holds `maps-vN/` with the maps of layout version N, and `links/IFINDEX` with
+//! the XDP link of each interface. A restarted agent takes the maps over and replaces the program in the links, so
+//! that forwarding is not interrupted.
 
 use std::{
     collections::BTreeSet,
@@ -27,66 +27,66 @@ use crate::{
     lock::Lock,
 };
 
-/// The compiled program.
+/// Object file of the XDP program.
 pub static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gateway.bpf.o"));
 
-/// The program's name in the object file and in the kernel.
+/// Name of the XDP program in the object file and in the kernel.
 pub const PROGRAM: &str = "plgw";
 
-/// The magic number of the bpf file system (linux/magic.h).
+/// Magic number of the bpf file system (linux/magic.h).
 const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
 
-/// How the program is attached to an interface.
+/// XDP mode in which the program is attached to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttachMode {
-    /// By the driver, before the kernel builds a socket buffer.
+    /// Native XDP: the driver runs the program before the kernel builds a socket buffer.
     Native,
-    /// By the kernel's generic code: works on every interface, and is slow.
+    /// Generic XDP: the network stack runs the program. It works on every interface and is slow.
     Generic,
 }
 
-/// The loaded program.
+/// The loaded XDP program.
 pub struct Program {
-    /// Holds the program; its maps have been taken out.
+    /// The loaded object file, from which the maps have been taken out.
     ebpf: Ebpf,
     directory: PathBuf,
 }
 
-/// What the program is loaded with.
+/// Parameters that are fixed when the program is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadParameters {
-    /// The key of the hashes that choose backends and ports.
+    /// Key of the hashes that select backends and source ports.
     pub seed: u64,
-    /// How many packets that go no further are answered, for each connection; 0: all of them.
+    /// Limit of rejects (TCP resets and ICMP errors) a second for each connection. 0 means no limit.
     pub rejects_per_second: u32,
-    /// Whether it logs what it drops: for looking into a problem, not for production.
+    /// True if the program logs each packet that it drops. For troubleshooting, not for production.
     pub log_packets: bool,
 }
 
-/// What loading the program says about it.
+/// Properties of the loaded program as the kernel reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct ProgramInfo {
-    /// The kernel's number for it.
+    /// Id of the program in the kernel.
     pub id: u32,
-    /// Instructions that the verifier looked at, where the kernel tells (5.16).
+    /// Number of instructions that the verifier processed, if the kernel reports it (Linux 5.16).
     pub verified_instructions: Option<u32>,
-    /// Bytes of machine code.
+    /// Length of the machine code in bytes.
     pub machine_code_bytes: u32,
 }
 
 impl Program {
-    /// Loads the program, with the maps that are pinned already or new ones.
+    /// Loads the program with the maps that are pinned in the directory, and makes the maps that are missing.
     ///
     /// # Errors
-    /// When the directory is not on a bpf file system, or the kernel refuses the program.
+    /// Fails if the directory is not on a bpf file system, or if the kernel refuses the program or its maps.
     pub fn load(directory: &Path, parameters: LoadParameters) -> Result<(Self, Maps)> {
         let maps_directory = directory.join(format!("maps-v{LAYOUT_VERSION}"));
         make_directory(&maps_directory)?;
         let links = directory.join("links");
         make_directory(&links)?;
 
-        // aya_log's levels: 0 is off, 4 is debug.
+        // Log levels of aya_log: 0 is off, 4 is debug.
         let level: u8 = if parameters.log_packets { 4 } else { 0 };
         let rejects = u64::from(parameters.rejects_per_second);
         let reject_cost = 1_000_000_000u64.checked_div(rejects).unwrap_or(0);
@@ -98,8 +98,7 @@ impl Program {
             .override_global("REJECT_COST", &reject_cost, true);
         let mut ebpf = loader.load(OBJECT).with_context(|| {
             format!(
-                "the kernel did not take the maps (Linux 6.1 or newer is needed, with CAP_BPF); \
-                 they are pinned in {}",
+                "the kernel refused the maps pinned in {}: run Linux 6.1 or newer, with CAP_BPF",
                 maps_directory.display()
             )
         })?;
@@ -114,10 +113,10 @@ impl Program {
         Ok((program, maps))
     }
 
-    /// What the kernel says of the program.
+    /// Returns the program's properties.
     ///
     /// # Errors
-    /// When it says nothing.
+    /// Fails if the kernel refuses to report them.
     pub fn info(&self) -> Result<ProgramInfo> {
         let info = self.xdp()?.info()?;
         Ok(ProgramInfo {
@@ -127,30 +126,33 @@ impl Program {
         })
     }
 
-    /// The program, for running it on packets in tests.
+    /// Returns the program, for tests that run it on packets.
     ///
     /// # Errors
-    /// When the object file has no such program.
+    /// Fails if the object file has no such program.
     pub fn xdp(&self) -> Result<&Xdp> {
         let program = self
             .ebpf
             .program(PROGRAM)
-            .context("the object file has no program")?;
+            .context("the object file has no XDP program: rebuild the agent")?;
         Ok(program.try_into()?)
     }
 
-    /// Starts forwarding the program's log to this process's; only with `log_packets`.
+    /// Starts to copy the program's log into the log of this process.
+    ///
+    /// The program has a log only with [`LoadParameters::log_packets`].
     ///
     /// # Errors
-    /// When the program has no log.
+    /// Fails if the program has no log.
     pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        aya_log::EbpfLogger::init(&mut self.ebpf).context("the program's log can't be read")
+        aya_log::EbpfLogger::init(&mut self.ebpf)
+            .context("could not read the log of the XDP program")
     }
 
-    /// Attaches the program to an interface, in place of an earlier version of it if there is one.
+    /// Attaches the program to an interface. Replaces an earlier version of the program if one is attached.
     ///
     /// # Errors
-    /// When neither native nor generic XDP works, or another XDP program is there.
+    /// Fails if neither native nor generic XDP works, or if an XDP program of another origin is attached.
     pub fn attach(&mut self, ifindex: u32) -> Result<()> {
         let path = self.link_path(ifindex);
         let program = program_mut(&mut self.ebpf)?;
@@ -158,8 +160,8 @@ impl Program {
             match replace_program(program, &path) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    // The interface that it was for is gone; another has its number now.
-                    warn!("interface {ifindex}: attaching anew, since {error:#}");
+                    // The interface of the pinned link was deleted, and another interface has its index now.
+                    warn!("xdp attach: pinned link discarded ifindex={ifindex} error={error:#}");
                     fs::remove_file(&path)
                         .with_context(|| format!("could not remove {}", path.display()))?;
                 }
@@ -170,7 +172,9 @@ impl Program {
             Err(native) => match program.attach_to_if_index(ifindex, XdpMode::Skb) {
                 Ok(link) => {
                     let native = anyhow::Error::from(native);
-                    warn!("interface {ifindex}: generic XDP, since native XDP failed: {native:#}");
+                    warn!(
+                        "xdp attach: native XDP failed, generic XDP used ifindex={ifindex} error={native:#}"
+                    );
                     link
                 }
                 Err(generic) => return Err(attach_error(generic, native)),
@@ -179,30 +183,30 @@ impl Program {
         let link: FdLink = program
             .take_link(link_id)?
             .try_into()
-            .context("the kernel has no links for XDP programs (Linux 5.9 is needed)")?;
+            .context("the kernel has no links for XDP programs: run Linux 6.1 or newer")?;
         link.pin(&path)
             .with_context(|| format!("could not pin {}", path.display()))?;
         Ok(())
     }
 
-    /// Detaches from every interface that is not one of these.
+    /// Detaches the program from every interface that is not in `keep`.
     ///
     /// # Errors
-    /// When the directory can't be read or changed.
+    /// Fails if the directory of links can't be read or changed.
     pub fn detach_except(&self, keep: &BTreeSet<u32>) -> Result<()> {
         for ifindex in self.attached()? {
             if !keep.contains(&ifindex) {
-                info!("detaching from interface {ifindex}");
+                info!("xdp detach: interface is no attachment ifindex={ifindex}");
                 self.detach(ifindex)?;
             }
         }
         Ok(())
     }
 
-    /// Detaches from an interface, if attached.
+    /// Detaches the program from an interface, if it is attached.
     ///
     /// # Errors
-    /// When the directory can't be changed.
+    /// Fails if the directory of links can't be changed.
     pub fn detach(&self, ifindex: u32) -> Result<()> {
         let path = self.link_path(ifindex);
         match fs::remove_file(&path) {
@@ -213,10 +217,10 @@ impl Program {
         }
     }
 
-    /// The interfaces that have a link.
+    /// Returns the indexes of the interfaces that have a pinned link.
     ///
     /// # Errors
-    /// When the directory can't be read.
+    /// Fails if the directory of links can't be read.
     pub fn attached(&self) -> Result<Vec<u32>> {
         let directory = self.directory.join("links");
         let mut attached = Vec::new();
@@ -242,23 +246,23 @@ impl Program {
 fn program_mut(ebpf: &mut Ebpf) -> Result<&mut Xdp> {
     let program = ebpf
         .program_mut(PROGRAM)
-        .context("the object file has no program")?;
+        .context("the object file has no XDP program: rebuild the agent")?;
     Ok(program.try_into()?)
 }
 
-/// Puts the program into a pinned link; packets meet the one or the other.
+/// Replaces the program in a pinned link. The replacement is atomic: each packet is processed by one of the two.
 fn replace_program(program: &Xdp, path: &Path) -> Result<()> {
-    let link = syscalls::open_pinned(&c_path(path)?).context("the link can't be opened")?;
+    let link = syscalls::open_pinned(&c_path(path)?).context("could not open the pinned link")?;
     syscalls::update_link(link.as_fd(), program.fd()?.as_fd())
-        .context("the link does not take the program")
+        .context("could not replace the program in the link")
 }
 
 fn c_path(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes())
-        .with_context(|| format!("{} is no path", path.display()))
+        .with_context(|| format!("the path {} contains a NUL byte", path.display()))
 }
 
-/// Why neither way of attaching worked.
+/// Builds the error of an attachment that failed in both modes.
 fn attach_error(
     generic: aya::programs::ProgramError,
     native: aya::programs::ProgramError,
@@ -269,41 +273,42 @@ fn attach_error(
         cause.and_then(io::Error::raw_os_error) == Some(libc::EBUSY)
     });
     if busy {
-        anyhow::anyhow!("another XDP program is attached to it already: detach that one first")
+        anyhow::anyhow!("another XDP program is attached to the interface: detach that one first")
     } else {
         generic.context(format!(
-            "neither native XDP ({native:#}) nor generic XDP works"
+            "native XDP failed ({native:#}), and so did generic XDP"
         ))
     }
 }
 
-/// Makes a directory, which must be on a bpf file system.
+/// Makes a directory and checks that it is on a bpf file system.
 fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path)
         .with_context(|| format!("could not make the directory {}", path.display()))?;
     let name = c_path(path)?;
-    // SAFETY: an all-zero statfs is a valid value of the C struct.
+    // SAFETY: the C struct consists of integers, for which all zeros are valid.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel reads the path and writes the struct, both of which outlive the call.
     if unsafe { libc::statfs(name.as_ptr(), &raw mut stat) } != 0 {
         let error = io::Error::last_os_error();
-        return Err(error).with_context(|| format!("could not look at {}", path.display()));
+        return Err(error)
+            .with_context(|| format!("could not read the file system of {}", path.display()));
     }
     if stat.f_type != BPF_FS_MAGIC {
         bail!(
-            "{} is not on a bpf file system, where the program is pinned: mount one with \
-             `mount -t bpf bpf /sys/fs/bpf`, or set bpf_dir to where there is one",
+            "{} is not on a bpf file system: mount one with `mount -t bpf bpf /sys/fs/bpf`, or set bpf_dir to a \
+             directory on one",
             path.display()
         );
     }
     Ok(())
 }
 
-/// Refuses to go back behind a newer program, and to end flows that nobody said may end: those in maps of
-/// an older layout can't be taken over.
+/// Checks for pinned maps of other layout versions, whose flows this program can't take over.
 ///
 /// # Errors
-/// When flows may not end, or a newer program made the maps.
+/// Fails if a newer program made the maps, or if maps of an older layout hold flows and `discard_incompatible_flows`
+/// is not set.
 pub fn check_other_layouts(directory: &Path, discard_incompatible_flows: bool) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -318,29 +323,27 @@ pub fn check_other_layouts(directory: &Path, discard_incompatible_flows: bool) -
         let shown = directory.display();
         if version > LAYOUT_VERSION {
             bail!(
-                "the maps in {shown} have layout {version}, this program knows up to \
-                 {LAYOUT_VERSION}: a newer program made them, and its flows go on. Use that one, or \
-                 end them with its `plgw unload`"
+                "the maps in {shown} have layout {version}, made by a newer program, and this one supports layout \
+                 {LAYOUT_VERSION}: run the newer program, or end its flows with its `plgw unload`"
             );
         }
         let flows = count_flows(&entry.path())?;
         if flows > 0 && !discard_incompatible_flows {
             bail!(
-                "the maps in {shown} have layout {version}, this program has {LAYOUT_VERSION}: their \
-                 {flows} flow entries can't be taken over. They go on as long as this program does \
-                 not start; to end them and go on with the new layout, start it once with \
-                 --discard-incompatible-flows true"
+                "the maps in {shown} have layout {version}, and this program can't take over their {flows} flow \
+                 entries into layout {LAYOUT_VERSION}: keep the earlier program, or discard the flows by starting \
+                 this one once with discard_incompatible_flows set (--discard-incompatible-flows true)"
             );
         }
         warn!(
-            "the maps in {shown} have layout {version}, this program has {LAYOUT_VERSION}: {flows} flow \
-             entries end now"
+            "bpf maps: flow entries discarded directory={shown} layout={version} \
+             program_layout={LAYOUT_VERSION} entries={flows}"
         );
     }
     Ok(())
 }
 
-/// How many entries the flow tables have that are pinned there, whatever is in them.
+/// Returns the number of entries of the flow tables that are pinned in a directory, of whatever layout.
 fn count_flows(directory: &Path) -> Result<u64> {
     let mut flows = 0;
     for table in [name::FLOWS_V4, name::FLOWS_V6] {
@@ -356,10 +359,10 @@ fn count_flows(directory: &Path) -> Result<u64> {
     Ok(flows)
 }
 
-/// Removes the maps of other layouts, when no program uses them any more.
+/// Removes the pinned maps of other layout versions. To be called when no attached program uses them any more.
 ///
 /// # Errors
-/// When the directory can't be changed.
+/// Fails if the directory can't be changed.
 pub fn remove_other_layouts(directory: &Path) -> Result<()> {
     let current = format!("maps-v{LAYOUT_VERSION}");
     for entry in fs::read_dir(directory)? {
@@ -373,11 +376,10 @@ pub fn remove_other_layouts(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Detaches the program from every interface and removes everything that is pinned: traffic through
-/// the gateway stops, and its flows are forgotten.
+/// Detaches the program from every interface and removes all pins, which ends all flows.
 ///
 /// # Errors
-/// When the agent runs, or the directory can't be changed.
+/// Fails if an agent is running, or if the directory can't be changed.
 pub fn unload(state_dir: &Path, bpf_dir: &Path) -> Result<()> {
     let _lock = Lock::for_maintenance(state_dir, bpf_dir)?;
     for directory in ["links".to_owned(), format!("maps-v{LAYOUT_VERSION}")] {

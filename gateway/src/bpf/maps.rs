@@ -1,4 +1,4 @@
-//! The maps themselves: reading what they hold, writing what a plan says.
+//! Handles of the BPF maps: reads their contents, applies plans, and reads counters.
 
 use std::{
     collections::{BTreeMap, HashSet, btree_map::Entry},
@@ -37,21 +37,21 @@ use crate::{
     },
 };
 
-/// A map's key or value, as aya wants it marked.
+/// Key or value of a map, with the marker trait that aya requires.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct PodWrapper<T>(T);
 
-// SAFETY: the same bytes as `T`, which bytemuck knows to be plain old data.
+// SAFETY: the wrapper is transparent over `T`, and `T: bytemuck::Pod` is plain old data.
 unsafe impl<T: Pod> aya::Pod for PodWrapper<T> {}
 
-/// For more connections than this it is looked first which have drops counted.
+/// Number of counter resets above which the keys of the drop counters are listed first.
 const MAX_UNFILTERED_RESETS: usize = 16;
 
 type ArrayOf<T> = Array<MapData, PodWrapper<T>>;
 type HashOf<K, V> = BpfHashMap<MapData, PodWrapper<K>, PodWrapper<V>>;
 
-/// The flow tables of a family.
+/// Flow tables of one address family.
 pub struct FlowMaps<F: Family> {
     established: HashOf<FlowKey<F>, Flow<F>>,
     half_open: HashOf<FlowKey<F>, Flow<F>>,
@@ -82,11 +82,11 @@ impl<F: Family> FlowMaps<F> {
     }
 }
 
-/// A family whose flow tables are among the maps.
+/// An address family whose flow tables are in [`Maps`].
 pub trait HasFlowMaps: Family {
-    /// Its tables.
+    /// Returns the family's flow tables.
     fn flow_maps(maps: &Maps) -> &FlowMaps<Self>;
-    /// Its tables, to be changed.
+    /// Returns the family's flow tables, mutably.
     fn flow_maps_mut(maps: &mut Maps) -> &mut FlowMaps<Self>;
 }
 
@@ -116,7 +116,7 @@ pub struct Maps {
     attachment_overflow: HashOf<u32, Attachment>,
     egress: ArrayOf<Egress>,
     tx_ports: DevMap<MapData>,
-    /// Another handle of the same: aya gives none out.
+    /// Second descriptor of `tx_ports`, because aya does not expose the one in [`DevMap`].
     tx_ports_fd: OwnedFd,
     addresses: HashOf<AddressKey, LocalAddress>,
     ports: HashOf<PortKey, Port>,
@@ -140,11 +140,12 @@ pub struct Maps {
 fn take_map<T: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &str) -> Result<T> {
     let map = ebpf
         .take_map(name)
-        .with_context(|| format!("the program has no map {name}"))?;
-    T::try_from(map).with_context(|| format!("map {name} is not what it should be"))
+        .with_context(|| format!("the XDP program has no map {name}: rebuild the agent"))?;
+    T::try_from(map)
+        .with_context(|| format!("map {name} has an unexpected type: rebuild the agent"))
 }
 
-/// Deleting what is not there is no failure.
+/// Treats the deletion of an absent entry as success.
 fn ignore_not_found(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
@@ -160,14 +161,17 @@ fn syscall_error(call: &'static str, io_error: io::Error) -> MapError {
 }
 
 impl Maps {
-    /// Takes the maps of a loaded program.
+    /// Takes the maps out of a loaded program.
     ///
     /// # Errors
-    /// When one is missing or of another kind: the object file is not the one this was built for.
+    /// Fails if a map is missing or has another type: the object file then belongs to another build of the agent.
     pub fn from_ebpf(ebpf: &mut Ebpf) -> Result<Self> {
         let devices_fd = match ebpf.map(name::TX_PORTS) {
             Some(Map::DevMap(map)) => map.fd().as_fd().try_clone_to_owned()?,
-            _ => bail!("the program has no device map {}", name::TX_PORTS),
+            _ => bail!(
+                "the XDP program has no device map {}: rebuild the agent",
+                name::TX_PORTS
+            ),
         };
         Ok(Self {
             tx_ports_fd: devices_fd,
@@ -203,10 +207,10 @@ impl Maps {
         })
     }
 
-    /// What the maps hold.
+    /// Reads the configuration that the maps hold.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read a map.
     pub fn read_snapshot(&self) -> Result<MapSnapshot> {
         let overflow = self.attachment_overflow.iter();
         let overflow = overflow.map(|entry| entry.map(|(_, value)| value.0));
@@ -246,7 +250,7 @@ impl Maps {
             },
         )
         .context("could not read map PORTS")?;
-        // Of the regions only those that are in use say anything.
+        // Only the ranges that a port names are in use.
         let ports: Vec<Port> = snapshot.ports.values().copied().collect();
         for port in ports {
             let end = port.maglev_offset.saturating_add(port.maglev_size);
@@ -267,11 +271,12 @@ impl Maps {
         Ok(snapshot)
     }
 
-    /// Carries out a plan and keeps account of it in `current`. What was written before a failure
-    /// is in there too.
+    /// Applies a plan to the maps, and each of its writes to `current`.
+    ///
+    /// After a failure `current` contains the writes that succeeded before it.
     ///
     /// # Errors
-    /// When the kernel refuses a write.
+    /// Fails if a write fails.
     pub fn apply_plan(&mut self, plan: &Plan, current: &mut MapSnapshot) -> Result<()> {
         let ends_flows = plan.removes_backends(current);
         for write in &plan.revoke {
@@ -282,7 +287,7 @@ impl Maps {
         }
         let rest = plan.grant.iter().chain(&plan.release);
         let resets = rest.filter(|write| matches!(write, MapWrite::ResetCounters(_)));
-        // To ask for each reason of each connection is much the longest part of a start.
+        // Deleting the key of every drop reason of every connection would dominate the time of a start.
         let with_drops = (resets.count() > MAX_UNFILTERED_RESETS)
             .then(|| self.connections_with_drops())
             .transpose()
@@ -291,7 +296,7 @@ impl Maps {
         for write in plan.grant.iter().chain(&plan.release) {
             self.apply_write(*write, with_drops, current)?;
         }
-        // A backend leaves its slot when no table names it any more, so this comes last.
+        // A backend's slot is freed after the Maglev tables that name it have changed, so this wait comes last.
         if ends_flows {
             grace_period();
         }
@@ -322,7 +327,7 @@ impl Maps {
                     .set(slot, ifindex, None, 0)
                     .map_err(|error| match error {
                         XdpMapError::MapError(error) => error,
-                        // Only programs chained to a device are unsupported, and there is none.
+                        // The error concerns only programs chained to a device, and none is chained here.
                         XdpMapError::ChainedProgramNotSupported => MapError::KeyNotFound,
                     })
             }
@@ -376,7 +381,7 @@ impl Maps {
             .map_err(|io_error| syscall_error("bpf_map_delete_elem", io_error))
     }
 
-    /// The connections of which a drop was counted.
+    /// Returns the slots of the connections that have drops counted.
     fn connections_with_drops(&self) -> Result<HashSet<u32>, MapError> {
         self.connection_drops
             .keys()
@@ -384,7 +389,7 @@ impl Maps {
             .collect()
     }
 
-    /// Puts a connection's counters to zero. `dropping`: those that have drops counted, if known.
+    /// Sets a connection's counters to zero. `with_drops` has the connections with drops counted, if known.
     fn reset_counters(
         &mut self,
         slot: u32,
@@ -409,7 +414,7 @@ impl Maps {
         Ok(())
     }
 
-    /// The descriptor of a flow table.
+    /// Returns the descriptor of a flow table.
     #[must_use]
     pub fn flow_table_fd<F: HasFlowMaps>(&self, table: Table) -> BorrowedFd<'_> {
         F::flow_maps(self).table(table).map().fd().as_fd()
@@ -418,7 +423,7 @@ impl Maps {
     /// Calls `visit` for every entry of a flow table.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the table.
     pub fn for_each_flow<F: HasFlowMaps>(
         &self,
         table: Table,
@@ -427,10 +432,10 @@ impl Maps {
         syscalls::for_each(self.flow_table_fd::<F>(table), visit)
     }
 
-    /// An entry of a flow table.
+    /// Returns an entry of a flow table.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the table.
     pub fn flow<F: HasFlowMaps>(
         &self,
         table: Table,
@@ -443,10 +448,10 @@ impl Maps {
         }
     }
 
-    /// Removes an entry of a flow table, if it is there.
+    /// Removes an entry of a flow table, if it exists.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the deletion.
     pub fn remove_flow<F: HasFlowMaps>(
         &mut self,
         table: Table,
@@ -459,24 +464,26 @@ impl Maps {
         )
     }
 
-    /// What a connection uses of what it may, by link slot.
+    /// Returns a connection's rate meters and number of flows.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the map.
     pub fn usage(&self, slot: u32) -> Result<ConnectionUsage, MapError> {
         Ok(self.usage.get(&slot, 0)?.0)
     }
 
-    /// The descriptor of what connections use.
+    /// Returns the descriptor of the map of [`ConnectionUsage`].
     #[must_use]
     pub fn usage_fd(&self) -> BorrowedFd<'_> {
         self.usage.map().fd().as_fd()
     }
 
-    /// Sets what a connection uses. Meters that the data path moves at the same moment may lose that.
+    /// Sets a connection's rate meters and number of flows.
+    ///
+    /// A change that the data path makes to the meters at the same time may be lost.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the write.
     pub fn set_usage(&mut self, slot: u32, usage: ConnectionUsage) -> Result<(), MapError> {
         self.usage.set(slot, PodWrapper(usage), 0)
     }
@@ -484,7 +491,7 @@ impl Maps {
     /// Sets the allocation state of the identifications in a bucket.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the write.
     pub fn set_identifications(
         &mut self,
         bucket: u32,
@@ -493,10 +500,10 @@ impl Maps {
         self.identifications.set(bucket, PodWrapper(state), 0)
     }
 
-    /// Stations that use an address of ours.
+    /// Returns the address conflicts that the data path recorded: other hosts that use a local address.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the map.
     pub fn conflicts(&self) -> io::Result<BTreeMap<AddressKey, AddressConflict>> {
         let mut conflicts = BTreeMap::new();
         let map = self.conflicts.map().fd().as_fd();
@@ -506,18 +513,18 @@ impl Maps {
         Ok(conflicts)
     }
 
-    /// Forgets that a station used the address.
+    /// Deletes the recorded conflict about an address.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses the deletion.
     pub fn delete_conflict(&mut self, key: &AddressKey) -> Result<(), MapError> {
         ignore_not_found(self.conflicts.remove(&PodWrapper(*key)))
     }
 
-    /// Forgets all datagrams of which fragments are awaited.
+    /// Deletes the records of all fragmented datagrams, so that later fragments match none.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses a deletion.
     pub fn clear_fragments<F: HasFlowMaps>(&mut self) -> Result<(), MapError> {
         let fragments = &mut F::flow_maps_mut(self).fragments;
         let keys: Vec<_> = fragments.keys().collect::<Result<_, _>>()?;
@@ -527,10 +534,10 @@ impl Maps {
         Ok(())
     }
 
-    /// Packets dropped, by reason; those that never happened left out.
+    /// Returns the numbers of dropped packets by reason, without reasons that were never counted.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the map.
     pub fn drops(&self) -> Result<BTreeMap<DropReason, u64>, MapError> {
         let mut drops = BTreeMap::new();
         for reason in DropReason::ALL {
@@ -542,13 +549,13 @@ impl Maps {
         Ok(drops)
     }
 
-    /// Returns the packets of one connection that were dropped, by reason; those that never happened left out.
+    /// Returns the numbers of one connection's dropped packets by reason, without reasons that were never counted.
     ///
-    /// `counters` are the connection's, from [`Self::link_counters`]: they count the packets of a connection
-    /// that is not approved. Each other reason takes one system call.
+    /// `counters` are the connection's, from [`Self::connection_counters`]: they hold the number of packets that were
+    /// dropped because the connection is not approved. Each other reason takes one system call.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the map.
     pub fn connection_drops(
         &self,
         slot: u32,
@@ -574,10 +581,10 @@ impl Maps {
         Ok(drops)
     }
 
-    /// What crossed for one connection.
+    /// Returns the traffic counters of one connection, summed over all CPUs.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the map.
     pub fn connection_counters(&self, slot: u32) -> Result<ConnectionCounters, MapError> {
         let mut total = ConnectionCounters::default();
         for PodWrapper(one) in self.connection_counters.get(&slot, 0)?.iter() {
@@ -591,10 +598,10 @@ impl Maps {
         Ok(total)
     }
 
-    /// What else is counted.
+    /// Returns the values of all [`Statistic`]s, summed over all CPUs.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses to read the map.
     pub fn statistics(&self) -> Result<Vec<(Statistic, u64)>, MapError> {
         let mut counts = Vec::with_capacity(Statistic::COUNT);
         for statistic in Statistic::ALL {
@@ -605,7 +612,7 @@ impl Maps {
     }
 }
 
-/// The places of an array that are not all zeros.
+/// Returns the entries of an array that are not all zeros.
 fn read_array<T: Pod + Default + PartialEq>(
     array: &ArrayOf<T>,
     len: u32,
@@ -620,28 +627,29 @@ fn read_array<T: Pod + Default + PartialEq>(
     Ok(values)
 }
 
-/// Waits until every packet that is being processed is through: afterwards no packet can have seen
-/// the maps as they were before.
+/// Waits until every packet whose processing began before the call is finished.
+///
+/// Afterwards no packet in progress can have read the maps as they were before the preceding writes.
 fn grace_period() {
-    // A global membarrier is an RCU grace period (kernel/sched/membarrier.c), and XDP programs run
-    // within RCU read sections.
+    // A global membarrier waits for an RCU grace period (kernel/sched/membarrier.c), and XDP programs run
+    // within RCU read-side critical sections.
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
-    // SAFETY: takes two numbers, touches no memory of ours.
+    // SAFETY: the call takes numbers and accesses no memory of this process.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result != 0 {
-        // Not there on kernels with isolated CPUs: a packet takes microseconds, so this is ample.
+        // The kernel refuses the command when it has nohz_full CPUs. A packet takes microseconds, so 10 ms suffice.
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// The kernel's clock as flows keep it.
+/// Returns the present time of the clock by which flow entries are stamped.
 #[must_use]
 pub fn now() -> CoarseTime {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the kernel writes the struct; the clock always exists.
+    // SAFETY: the kernel writes the struct, which outlives the call. CLOCK_MONOTONIC always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     let nanoseconds = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
     CoarseTime::from_nanoseconds(nanoseconds)

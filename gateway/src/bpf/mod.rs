@@ -1,4 +1,4 @@
-//! The kernel side: loading and pinning the XDP program, and reading and writing its maps.
+//! Kernel side of the data path: loads, pins and attaches the XDP program, and reads and writes its maps.
 
 pub mod flow_tables;
 pub mod loader;

@@ -1,6 +1,7 @@
-//! Map calls that aya 0.14 lacks: reading many entries at once (`BPF_MAP_LOOKUP_BATCH`, Linux 5.6), for
-//! which entry by entry a million flows take seconds, deleting from a device map, and replacing the
-//! program of a pinned XDP link.
+//! `bpf(2)` commands that aya 0.14 lacks.
+//!
+//! Reading many entries at once (`BPF_MAP_LOOKUP_BATCH`, Linux 5.6): entry by entry a million flows take seconds.
+//! Deleting from a device map, and replacing the program of a pinned XDP link.
 
 use std::{
     ffi::CStr,
@@ -17,13 +18,13 @@ const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_LINK_UPDATE: libc::c_int = 29;
 
-/// The system call.
+/// Calls `bpf(2)`.
 ///
 /// # Safety
-/// The attributes are those of the command, and what they point to has the sizes that the kernel
-/// takes from them and from the map, and lives until the call returns.
+/// The attributes are those of the command. The buffers that they point to have the sizes that the kernel derives from
+/// the attributes and from the map, and they outlive the call.
 unsafe fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_int> {
-    // SAFETY: by the caller's promise.
+    // SAFETY: the caller guarantees that the attributes fit the command and point to valid buffers.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
     if result < 0 {
@@ -32,10 +33,10 @@ unsafe fn bpf<T: Pod>(command: libc::c_int, attributes: &mut T) -> io::Result<li
     Ok(libc::c_int::try_from(result).unwrap_or(0))
 }
 
-/// Entries fetched at once. Must not be less than what lies in one bucket of the table.
+/// Number of entries that one call fetches. One bucket of a hash map must fit.
 const BATCH_SIZE: usize = 4_096;
 
-/// The batch member of the kernel's `union bpf_attr`.
+/// Batch member of the kernel's `union bpf_attr`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct BatchAttributes {
@@ -49,18 +50,20 @@ struct BatchAttributes {
     flags: u64,
 }
 
-/// Calls `visit` for every entry of a hash map. Entries that come and go meanwhile may be missed or
-/// seen twice.
+/// Calls `visit` for every entry of a hash map.
+///
+/// Entries that are inserted or deleted meanwhile may be missed or visited twice. `K` and `V` must have the map's
+/// sizes.
 ///
 /// # Errors
-/// When the kernel refuses. Keys and values must have the map's sizes.
+/// Fails if the kernel refuses to read the map.
 pub fn for_each<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     mut visit: impl FnMut(&K, &V),
 ) -> io::Result<()> {
     let mut keys = vec![K::zeroed(); BATCH_SIZE];
     let mut values = vec![V::zeroed(); BATCH_SIZE];
-    // The kernel's place in the table, opaque: 4 bytes for hash maps, at most a key for others.
+    // Opaque position of the kernel in the table: 4 bytes for hash maps, at most a key for others.
     let (mut from, mut to) = ([0u8; 64], [0u8; 64]);
     let mut first = true;
     loop {
@@ -74,11 +77,10 @@ pub fn for_each<K: Pod, V: Pod>(
             elem_flags: 0,
             flags: 0,
         };
-        // SAFETY: the attributes name buffers that are as large as count and the map's sizes say,
-        // and that outlive the call.
+        // SAFETY: the buffers have room for `count` keys and values of the map's sizes, and outlive the call.
         let done = match unsafe { bpf(BPF_MAP_LOOKUP_BATCH, &mut attributes) } {
             Ok(_) => false,
-            // The end of the table; what was read until there counts.
+            // The end of the table: the entries that were read before it are valid.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
             Err(error) => break Err(error),
         };
@@ -94,10 +96,10 @@ pub fn for_each<K: Pod, V: Pod>(
     }
 }
 
-/// How many entries a hash map of any layout has.
+/// Counts the entries of a hash map of any layout, by iterating over its keys.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses to read the map.
 pub fn count_entries(map: BorrowedFd<'_>, key_size: u32) -> io::Result<u64> {
     const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
     let mut key = vec![0u8; key_size as usize];
@@ -111,7 +113,7 @@ pub fn count_entries(map: BorrowedFd<'_>, key_size: u32) -> io::Result<u64> {
             value: next.as_mut_ptr() as u64,
             flags: 0,
         };
-        // SAFETY: both buffers have the map's key size, and outlive the call.
+        // SAFETY: both buffers have the map's key size and outlive the call.
         match unsafe { bpf(BPF_MAP_GET_NEXT_KEY, &mut attributes) } {
             Ok(_) => count += 1,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(count),
@@ -121,7 +123,7 @@ pub fn count_entries(map: BorrowedFd<'_>, key_size: u32) -> io::Result<u64> {
     }
 }
 
-/// The element member of the kernel's `union bpf_attr`.
+/// Element member of the kernel's `union bpf_attr`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct ElementAttributes {
@@ -132,10 +134,10 @@ struct ElementAttributes {
     flags: u64,
 }
 
-/// An entry of a map, if it is there.
+/// Returns an entry of a map, if it exists. `K` and `V` must have the map's sizes.
 ///
 /// # Errors
-/// When the kernel refuses. Key and value must have the map's sizes.
+/// Fails if the kernel refuses to read the map.
 pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
     let mut value = V::zeroed();
     let mut attributes = ElementAttributes {
@@ -144,7 +146,7 @@ pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option
         value: std::ptr::from_mut(&mut value) as u64,
         ..ElementAttributes::zeroed()
     };
-    // SAFETY: the attributes name a key and a value of the map's sizes that outlive the call.
+    // SAFETY: the attributes point to a key and a value of the map's sizes, which outlive the call.
     match unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) } {
         Ok(_) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -152,10 +154,10 @@ pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option
     }
 }
 
-/// Puts an entry into a map, in place of one that is there.
+/// Inserts an entry into a map or replaces it. `K` and `V` must have the map's sizes.
 ///
 /// # Errors
-/// When the kernel refuses. Key and value must have the map's sizes.
+/// Fails if the kernel refuses the write.
 pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
     let mut attributes = ElementAttributes {
         map_fd: map.as_raw_fd().cast_unsigned(),
@@ -163,25 +165,25 @@ pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Re
         value: std::ptr::from_ref(value) as u64,
         ..ElementAttributes::zeroed()
     };
-    // SAFETY: the attributes name a key and a value of the map's sizes that outlive the call.
+    // SAFETY: the attributes point to a key and a value of the map's sizes, which outlive the call.
     unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attributes) }.map(drop)
 }
 
-/// Deletes an entry of a map.
+/// Deletes an entry of a map. `K` must have the size of the map's keys.
 ///
 /// # Errors
-/// When the kernel refuses, or there is no such entry.
+/// Fails if there is no such entry, or if the kernel refuses the deletion.
 pub fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     let mut attributes = ElementAttributes {
         map_fd: map.as_raw_fd().cast_unsigned(),
         key: std::ptr::from_ref(key) as u64,
         ..ElementAttributes::zeroed()
     };
-    // SAFETY: the attributes name a key of the map's size that outlives the call.
+    // SAFETY: the attributes point to a key of the map's size, which outlives the call.
     unsafe { bpf(BPF_MAP_DELETE_ELEM, &mut attributes) }.map(drop)
 }
 
-/// The object member of the kernel's `union bpf_attr`.
+/// Object member of the kernel's `union bpf_attr`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct ObjectAttributes {
@@ -190,22 +192,22 @@ struct ObjectAttributes {
     flags: u32,
 }
 
-/// Opens what is pinned at a path.
+/// Opens the BPF object that is pinned at a path.
 ///
 /// # Errors
-/// When there is nothing, or it may not be opened.
+/// Fails if nothing is pinned there, or if this process may not open it.
 pub fn open_pinned(path: &CStr) -> io::Result<OwnedFd> {
     let mut attributes = ObjectAttributes {
         path: path.as_ptr() as u64,
         ..ObjectAttributes::zeroed()
     };
-    // SAFETY: the path is terminated, and outlives the call.
+    // SAFETY: the path is NUL-terminated and outlives the call.
     let fd = unsafe { bpf(BPF_OBJ_GET, &mut attributes) }?;
-    // SAFETY: the kernel has just made it, and nobody else knows it.
+    // SAFETY: the kernel has just returned the descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The link update member of the kernel's `union bpf_attr`.
+/// Link update member of the kernel's `union bpf_attr`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct LinkUpdateAttributes {
@@ -215,10 +217,10 @@ struct LinkUpdateAttributes {
     old_program_fd: u32,
 }
 
-/// Puts another program into a link (Linux 5.9 for XDP); packets meet the one or the other.
+/// Replaces the program of a link (Linux 5.9 for XDP). Each packet is processed by one of the two programs.
 ///
 /// # Errors
-/// When the kernel refuses: the link's interface is gone, or the program does not fit.
+/// Fails if the link's interface is gone, or if the kernel refuses the program.
 pub fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attributes = LinkUpdateAttributes {
         link_fd: link.as_raw_fd().cast_unsigned(),

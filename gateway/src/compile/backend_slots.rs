@@ -1,4 +1,4 @@
-//! Which backend has which place in the array of backends. Pure.
+//! Allocator of backend slots. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -9,22 +9,22 @@ use gateway_common::maps::{Backend, MAX_BACKENDS};
 
 use crate::compile::map_snapshot::MapSnapshot;
 
-/// Who has a slot: a resource's number, and an address.
+/// Owner of a backend slot: number of the resource, and address of the backend.
 pub(super) type BackendId = (u32, IpAddr);
 
-/// The slots of backends: who has one keeps it.
+/// Backend slots and their generations. A backend keeps its slot for as long as its resource lists it.
 #[derive(Debug, Default)]
 pub(super) struct BackendSlots {
     allocated: HashMap<BackendId, (u32, u32)>,
-    /// Slots that nobody has now, with the generation of the next one who gets them.
+    /// Free slots, with the generation of the next backend that gets the slot.
     free: BTreeMap<u32, u32>,
     used: u32,
-    /// Slots whose backend has left, until that is carried out.
+    /// Slots that were released by a plan that is not applied yet.
     released: BTreeSet<u32>,
 }
 
 impl BackendSlots {
-    /// As the maps have them.
+    /// Returns the slots as the maps have them.
     pub(super) fn new(current: &MapSnapshot) -> Self {
         let mut slots = Self::default();
         for (slot, backend) in &current.backends {
@@ -39,12 +39,12 @@ impl BackendSlots {
         slots
     }
 
-    /// The backend's slot and generation.
+    /// Returns the backend's slot and generation. Allocates a slot if the backend has none.
     pub(super) fn get_or_allocate(&mut self, owner: BackendId) -> Option<(u32, u32)> {
         if let Some(allocated) = self.allocated.get(&owner) {
             return Some(*allocated);
         }
-        // A slot that was left only now is the last choice: its flows are still being refused.
+        // A slot that the present plan releases is the last choice, because flows of its old backend still exist.
         let idle = self
             .free
             .keys()
@@ -65,7 +65,7 @@ impl BackendSlots {
         Some((slot, generation))
     }
 
-    /// The backend leaves its slot: what is in there from now on.
+    /// Releases the backend's slot. Returns the slot and its new content.
     pub(super) fn release(&mut self, owner: &BackendId) -> Option<(u32, Backend)> {
         let (slot, generation) = self.allocated.remove(owner)?;
         let generation = generation.wrapping_add(1);
@@ -78,12 +78,12 @@ impl BackendSlots {
         Some((slot, backend))
     }
 
-    /// Those who have a slot.
+    /// Returns the backends that have a slot.
     pub(super) fn owners(&self) -> impl Iterator<Item = &BackendId> {
         self.allocated.keys()
     }
 
-    /// The slots that nobody has, with nothing in them but their generation.
+    /// Returns the free slots with their content, which is nothing but a generation.
     pub(super) fn free_slots(&self) -> impl Iterator<Item = (u32, Backend)> {
         self.free.iter().map(|(slot, generation)| {
             let backend = Backend {
@@ -94,7 +94,7 @@ impl BackendSlots {
         })
     }
 
-    /// What was left is left: it is carried out.
+    /// Records that the plan was applied, so that the slots that it released may be used again.
     pub(super) fn commit_releases(&mut self) {
         self.released.clear();
     }

@@ -1,5 +1,6 @@
-//! Which entries of the maps are whose, and which places are free: what lets a change be compiled by
-//! itself. Pure.
+//! Cache of the last compilation: the map entries of each object, and the free slots and ranges. Pure.
+//!
+//! With it a change is compiled by itself, without the rest of the state.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -23,31 +24,31 @@ use crate::{
     model::{Reference, State},
 };
 
-/// An entry that belongs to an object, or a run of them.
+/// Key of a map entry that belongs to an object, or a range of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum EntryKey {
     Attachment(u32),
-    /// An attachment's slot: what leaves by it, and by which device.
+    /// An attachment's slot, in the maps of egress interfaces and of devices.
     Egress(u32),
     Address(AddressKey),
     Port(PortKey),
     Maglev(u32, u32),
     Backend(u32),
     Nat(u32, u32),
-    /// A connection's slot: its link and its limits.
+    /// A connection's slot, in the maps of connections and of limits.
     Connection(u32),
 }
 
-/// The part of the maps that some objects have: as it is, and as it should be.
+/// Present and wanted map entries of some objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// As it is.
+    /// Entries that the maps have.
     pub old: MapSnapshot,
-    /// As it should be.
+    /// Entries that the maps should have.
     pub new: MapSnapshot,
 }
 
-/// An object that has a part of the maps.
+/// Identity of an object that owns map entries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum ObjectId {
     Network(Reference),
@@ -55,7 +56,7 @@ pub(super) enum ObjectId {
     Endpoint(Reference),
 }
 
-/// What was compiled so far: which entries are whose, and which places are free.
+/// Map entries of each compiled object, and allocators of slots and ranges.
 #[derive(Debug)]
 pub struct CompileCache {
     keys: HashMap<ObjectId, Vec<EntryKey>>,
@@ -66,7 +67,7 @@ pub struct CompileCache {
     pub(super) maglev: RangeAllocator,
     pub(super) backends: BackendSlots,
     pub(super) capacity_errors: BTreeMap<ObjectId, Vec<CapacityError>>,
-    /// What the entries will be of that are being carried out.
+    /// Entries of the objects that were compiled last, until the plan is applied.
     pub(super) pending: Vec<(ObjectId, Vec<EntryKey>)>,
 }
 
@@ -87,20 +88,20 @@ impl Default for CompileCache {
 }
 
 impl CompileCache {
-    /// What found no place.
+    /// Returns the errors of all objects for which a map is full.
     pub fn capacity_errors(&self) -> impl Iterator<Item = &CapacityError> {
         self.capacity_errors.values().flatten()
     }
 
-    /// Everything anew, whatever the maps hold.
+    /// Compiles the whole state, and compares it with all that the maps hold.
     #[must_use]
     pub fn rebuild(&mut self, state: &State, observed: &Observed, current: &MapSnapshot) -> Delta {
         *self = Self {
             backends: BackendSlots::new(current),
             ..Self::default()
         };
-        // What is in use keeps its places until it is no longer in use: a packet on its way may have
-        // read the old region's place already.
+        // Ranges in use stay reserved until the plan is applied: a packet in progress may have read the old offset
+        // already.
         for port in current.ports.values() {
             let nat_size = port.nat_size_v4 + port.nat_size_v6;
             self.nat.reserve(port.nat_offset, nat_size);
@@ -130,7 +131,7 @@ impl CompileCache {
         }
     }
 
-    /// The part of the objects in the scope, and of those that depend on them.
+    /// Compiles the dirty objects and those that depend on them.
     #[must_use]
     pub fn update(
         &mut self,
@@ -162,7 +163,7 @@ impl CompileCache {
         Delta { old, new }
     }
 
-    /// What was compiled last is carried out: what it gave up is free.
+    /// Records that the last plan was applied, and releases the slots and ranges that it gave up.
     pub fn commit_allocations(&mut self) {
         for (owner, keys) in std::mem::take(&mut self.pending) {
             let old = if keys.is_empty() {
@@ -177,7 +178,7 @@ impl CompileCache {
         self.backends.commit_releases();
     }
 
-    /// After a rebuild: of all that was taken at its start, what nothing has now.
+    /// Records that the plan of a rebuild was applied, and releases all ranges that no object has.
     pub fn commit_rebuilt_allocations(&mut self) {
         self.commit_allocations();
         self.nat = RangeAllocator::new(MAX_NAT_ADDRESSES);
@@ -221,7 +222,7 @@ impl CompileCache {
                 self.endpoint_usage.insert(reference.clone(), new);
             }
         }
-        // There may be room by now for what found none.
+        // Objects that did not fit are compiled again, because entries may have become free.
         for owner in self.capacity_errors.keys().cloned() {
             match owner {
                 ObjectId::Network(reference) => dirty.networks.insert(reference),
@@ -253,7 +254,7 @@ impl CompileCache {
     }
 }
 
-/// Copies what is under the key.
+/// Copies the entries under the key.
 fn copy_entry(from: &MapSnapshot, key: EntryKey, to: &mut MapSnapshot) {
     fn copy<K: Ord + Copy, V: Copy>(from: &BTreeMap<K, V>, key: K, to: &mut BTreeMap<K, V>) {
         if let Some(value) = from.get(&key) {

@@ -1,5 +1,7 @@
-//! Desired state into map contents. Pure: a function of the state, of what was observed of the host,
-//! and of the contents as they are, from which places are kept so that nothing moves that need not.
+//! Compilation of desired and observed state into map contents. Pure.
+//!
+//! The present contents are an input as well: slots and ranges that are in use are kept, so that a change moves no
+//! more entries than necessary.
 
 use std::net::IpAddr;
 
@@ -28,16 +30,18 @@ use crate::{
     },
 };
 
-/// What could not be compiled, for want of room in a map.
+/// Part of an object that is missing in the data path because a map is full.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no room for {what} in map {map}: {most} places")]
+#[error(
+    "map {map} is full, no room for {what}: remove unused objects, the map holds {most} entries"
+)]
 pub struct CapacityError {
     what: String,
     map: &'static str,
     most: u32,
 }
 
-/// The contents that the maps should have, and what found no place in them.
+/// Compiles the whole state: returns the contents that the maps should have, and what they have no room for.
 #[must_use]
 pub fn compile(
     state: &State,
@@ -49,30 +53,30 @@ pub fn compile(
     (delta.new, cache.capacity_errors().cloned().collect())
 }
 
-/// Compiles objects, one by one.
+/// Compiler of objects, one by one, into a snapshot.
 pub(super) struct Compiler<'a> {
     state: &'a State,
     observed: &'a Observed,
     current: &'a MapSnapshot,
     cache: &'a mut CompileCache,
     snapshot: MapSnapshot,
-    /// Of the object that is being compiled.
+    /// Errors of the object that is being compiled.
     capacity_errors: Vec<CapacityError>,
-    /// Of the same.
+    /// Map entries of the object that is being compiled.
     keys: Vec<EntryKey>,
 }
 
-/// Where a service's source NAT addresses are.
+/// Range of a service's SNAT addresses in the array of all SNAT addresses.
 #[derive(Clone, Copy)]
 struct NatRegion {
     offset: u32,
     size_v4: u32,
     size_v6: u32,
-    /// Its IPv4 sources are used by flows of both families.
+    /// True if IPv4 consumers and, through NAT64, IPv6 consumers use the same IPv4 addresses.
     shared: bool,
 }
 
-/// Whether the network drops what is for no endpoint.
+/// Returns true if the network drops packets whose destination is not an endpoint.
 #[must_use]
 pub fn is_isolated(state: &State, reference: &Reference, network: &Network) -> bool {
     let services = state.services_of_network(reference).next().is_some();
@@ -97,7 +101,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// What was compiled.
+    /// Returns the compiled contents.
     pub(super) fn into_snapshot(self) -> MapSnapshot {
         self.snapshot
     }
@@ -106,7 +110,7 @@ impl<'a> Compiler<'a> {
         self.capacity_errors.push(CapacityError { what, map, most });
     }
 
-    /// The object is compiled.
+    /// Records the entries and the errors of the object that was compiled last.
     pub(super) fn finish_object(&mut self, owner: ObjectId) {
         let errors = std::mem::take(&mut self.capacity_errors);
         if errors.is_empty() {
@@ -124,7 +128,7 @@ impl<'a> Compiler<'a> {
             let Some(interface) = self.observed.interfaces.get(name).copied() else {
                 continue;
             };
-            // An interface of the same network keeps its slot: flows leave by it.
+            // An interface that stays in its network keeps its slot, because flow entries refer to it.
             let current = self.current.attachments.get(&interface.ifindex);
             let unchanged = current.filter(|attachment| attachment.network == record.object.number);
             let slot = match unchanged {
@@ -139,7 +143,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// The slot of an interface that is attached.
+    /// Returns the slot of an attached interface.
     fn attachment_slot(&self, interface: &str) -> Option<u32> {
         let ifindex = self.observed.interfaces.get(interface)?.ifindex;
         let planned = self.snapshot.attachments.get(&ifindex);
@@ -202,7 +206,7 @@ impl<'a> Compiler<'a> {
         let resource = service
             .filter(|service| service.meta.uid == endpoint.service_identity.uid)
             .and_then(|service| service.object.resource_numbers.get(&endpoint.resource));
-        // Approved by the record, and bound to something that is there.
+        // The connection carries traffic only if it is approved and its resource still exists.
         let resource = match connection.state {
             ConnectionState::Approved => resource.copied(),
             _ => None,
@@ -246,7 +250,8 @@ impl<'a> Compiler<'a> {
         self.keys.push(EntryKey::Connection(connection.slot));
     }
 
-    /// What the endpoint's addresses are. One that may be another station's is only watched.
+    /// Compiles the endpoint's addresses. An address that another host may have is tentative: conflicts about it are
+    /// detected, but the gateway does not answer for it yet.
     fn addresses(&mut self, reference: &Reference, endpoint: &Endpoint, value: LocalAddress) {
         let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
         let Some(network_record) = self.state.networks.get(&network) else {
@@ -279,7 +284,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Returns whether the host has the address in the network: it stays the host's then.
+    /// Returns true if the host itself has the address in the network. The address stays the host's then.
     fn is_host_address(&self, reference: &Reference, network: &Network, address: IpAddr) -> bool {
         let host = &self.observed.host;
         host.contains(address)
@@ -312,8 +317,8 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// The service's source NAT addresses: answered for in its network, and listed in a region of
-    /// their own, the one that it has if that is still right.
+    /// Compiles the service's SNAT addresses: local addresses in the service's network, and a range of the SNAT array.
+    /// The present range is kept if its contents are still correct.
     fn nat_region(
         &mut self,
         reference: &Reference,
@@ -333,7 +338,7 @@ impl<'a> Compiler<'a> {
                 service,
             })
             .collect();
-        // Those of IPv4 come first: a port says how many there are of each.
+        // IPv4 addresses come first, because a port holds only the number of addresses of each family.
         list.sort_by_key(|nat| nat.address.to_v4().is_none());
         let size = u32::try_from(list.len()).ok()?;
         let v4 = list
@@ -355,7 +360,7 @@ impl<'a> Compiler<'a> {
                 same.then_some(port.nat_offset)
             });
         let Some(offset) = current.or_else(|| self.cache.nat.allocate(size)) else {
-            let what = format!("the source NAT addresses of {reference}");
+            let what = format!("the SNAT addresses of {reference}");
             self.report_full(what, "NAT_ADDRESSES", MAX_NAT_ADDRESSES);
             return None;
         };
@@ -382,7 +387,7 @@ impl<'a> Compiler<'a> {
         })
     }
 
-    /// The resource's backends get their slots; returned are those that can take new flows.
+    /// Compiles the resource's backends, and returns those that can take new flows with their slots.
     fn backends(
         &mut self,
         reference: &Reference,
@@ -437,7 +442,7 @@ impl<'a> Compiler<'a> {
         usable
     }
 
-    /// The resource's Maglev table, in the region that it has if that is still right.
+    /// Compiles the resource's Maglev table. The present range is kept if its contents are still correct.
     fn maglev_region(&mut self, resource: u32, usable: &[(Candidate, u32)]) -> Option<(u32, u32)> {
         let candidates: Vec<Candidate> = usable.iter().map(|(candidate, _)| *candidate).collect();
         let table: Vec<u32> = maglev::build_table(&candidates)
@@ -499,7 +504,7 @@ impl<'a> Compiler<'a> {
                 nat_size_v6: nat.size_v6,
                 network,
                 service: record.object.number,
-                // 0 keeps the client's port.
+                // Port 0 stands for every port: the data path keeps the client's destination port.
                 backend_port: Be16::new(port.backend_port.unwrap_or(number)),
                 flags,
             };
@@ -509,7 +514,7 @@ impl<'a> Compiler<'a> {
     }
 }
 
-/// Any port of the resource: they all name the same regions.
+/// Returns one port of the resource, since all of them name the same ranges.
 fn first_port(snapshot: &MapSnapshot, resource: u32) -> Option<&Port> {
     let from = PortKey {
         resource,

@@ -1,28 +1,28 @@
-//! Which objects' part of the maps a change may concern: no more than these are looked at. Pure.
+//! Objects whose map entries a change may concern. Only these are compiled again. Pure.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::model::{Change, Name, Object, Record, Reference, Service, State};
 
-/// Objects whose part of the maps may be another now.
+/// Objects whose map entries may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DirtyObjects {
-    /// Networks.
+    /// Networks with changed attachments, services or translation.
     pub networks: BTreeSet<Reference>,
-    /// Services.
+    /// Services with changed contents, interfaces, next hops or health.
     pub services: BTreeSet<Reference>,
-    /// Endpoints.
+    /// Endpoints with changed contents, service or addresses.
     pub endpoints: BTreeSet<Reference>,
 }
 
 impl DirtyObjects {
-    /// Whether there are none.
+    /// Returns true if no object is dirty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.networks.is_empty() && self.services.is_empty() && self.endpoints.is_empty()
     }
 
-    /// And what changes of the state concern, which is as it was before them.
+    /// Marks the objects dirty that changes of the state concern. `before` is the state before the changes.
     pub fn add_changes(&mut self, before: &State, changes: &[Change]) {
         for change in changes {
             let object = change.object();
@@ -61,7 +61,7 @@ impl DirtyObjects {
     }
 }
 
-/// What of a service stands in its endpoints' entries.
+/// Returns the fields of a service on which the map entries of its endpoints depend.
 fn endpoint_visible_fields(record: Option<&Record<Service>>) -> Option<impl PartialEq + use<>> {
     let record = record?;
     let service = &record.object;

@@ -1,4 +1,4 @@
-//! When an idle flow's entries are removed. Pure.
+//! Expiry of idle flows, by which garbage collection removes their entries. Pure.
 
 use gateway_common::{
     Family,
@@ -8,36 +8,36 @@ use gateway_common::{
 
 use crate::model::service::Timeouts;
 
-/// How long the entries of a flow stay whose connection has been cut, in seconds: so long the peers'
-/// packets are answered with a reset that names the reason.
+/// Seconds for which the entries of a revoked flow stay. Meanwhile packets of both peers are rejected, and counted with
+/// the drop reason.
 const REVOKED_TTL: u32 = 60;
 
-/// How long a flow of which only one direction's entry is left stays, in seconds. Pairs are inserted
-/// and moved one entry after the other, so a half may be seen that is about to be a whole.
+/// Seconds for which an entry without its reverse entry stays. The two entries are inserted and moved one after the
+/// other, so that an entry may be seen alone for a moment.
 const ORPHAN_TTL: u32 = 10;
 
-/// What is known of the connection that a flow belongs to.
+/// Generation and timeouts of the connection that a flow belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowPolicy {
-    /// Its generation now.
+    /// Present generation of the connection.
     pub generation: u32,
-    /// Its service's timeouts.
+    /// Timeouts of the connection's service.
     pub timeouts: Timeouts,
 }
 
-/// A flow, put together of its two entries.
+/// The two entries of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowPair<F: Family> {
-    /// The key of the consumer's direction.
+    /// Key of the entry towards the service.
     pub key: FlowKey<F>,
-    /// The consumer's direction.
+    /// Entry for packets from the consumer to the service.
     pub to_service: Flow<F>,
-    /// The other one.
+    /// Entry for packets from the service to the consumer.
     pub to_consumer: Flow<F>,
 }
 
 impl<F: Family> FlowPair<F> {
-    /// Puts an entry and the one that is under its reverse key together, if they belong together.
+    /// Pairs an entry with the one found under its reverse key. Returns `None` if they belong to different flows.
     #[must_use]
     pub fn from_entries(key: FlowKey<F>, entry: Flow<F>, reverse: Flow<F>) -> Option<Self> {
         if reverse.reverse_key(key.network_proto.protocol()) != key {
@@ -58,7 +58,7 @@ impl<F: Family> FlowPair<F> {
         }
     }
 
-    /// The TCP state, if it is TCP.
+    /// Returns the TCP state, or `None` if the flow is not TCP.
     #[must_use]
     pub fn tcp_state(&self) -> Option<TcpState> {
         (self.key.network_proto.protocol() == protocol::TCP).then(|| {
@@ -69,13 +69,15 @@ impl<F: Family> FlowPair<F> {
         })
     }
 
-    /// When the last packet passed, either way.
+    /// Returns the time of the last packet, in either direction.
     #[must_use]
     pub fn last_seen(&self) -> CoarseTime {
         CoarseTime(self.to_service.last_seen.max(self.to_consumer.last_seen))
     }
 
-    /// Whether the flow has been idle for longer than it may.
+    /// Returns true if the flow has been idle for longer than its timeout.
+    ///
+    /// The timeout of a flow whose connection is gone or has another generation is [`REVOKED_TTL`].
     #[must_use]
     pub fn is_expired(&self, now: CoarseTime, policy: Option<FlowPolicy>) -> bool {
         let allowed = match policy {
@@ -93,20 +95,20 @@ impl<F: Family> FlowPair<F> {
     }
 }
 
-/// Whether an entry that has no partner may go.
+/// Returns true if an entry without its reverse entry has been idle for longer than [`ORPHAN_TTL`].
 #[must_use]
 pub fn is_orphan_expired<F: Family>(entry: &Flow<F>, now: CoarseTime) -> bool {
     ticks_to_seconds(now.since(CoarseTime(entry.last_seen))) > u64::from(ORPHAN_TTL)
 }
 
-/// Whether an entry was used so lately that nothing of it can have expired.
+/// Returns true if an entry was used so recently that no timeout can have passed.
 #[must_use]
 pub fn is_recent<F: Family>(entry: &Flow<F>, now: CoarseTime) -> bool {
     ticks_to_seconds(now.since(CoarseTime(entry.last_seen)))
         < u64::from(Timeouts::MIN_SECONDS.min(ORPHAN_TTL))
 }
 
-/// Whole seconds of so many ticks.
+/// Converts ticks of [`CoarseTime`] to whole seconds.
 #[must_use]
 pub fn ticks_to_seconds(ticks: u32) -> u64 {
     CoarseTime(ticks).nanoseconds() / 1_000_000_000
@@ -143,7 +145,7 @@ mod tests {
         }
     }
 
-    /// After how many seconds it is gone, to within a tick.
+    /// Returns the number of idle seconds after which the flow is expired, to within a tick.
     fn lifetime(pair: &FlowPair<V4>, policy: Option<FlowPolicy>) -> u64 {
         let last = pair.last_seen().0;
         let ticks = (0..)

@@ -1,28 +1,26 @@
-//! Maglev hashing (Eisenbud et al., NSDI 2016, section 3.4), with weights: which backend each place
-//! of a resource's table stands for.
+//! Maglev hashing (Eisenbud et al., NSDI 2016, section 3.4) with weights. Pure.
 
 use std::net::IpAddr;
 
 use gateway_common::hash::mix;
 
-/// Table sizes: primes, so that every backend's permutation visits every place.
+/// Table sizes. They are primes, so that every backend's permutation visits every entry.
 const TABLE_SIZES: [u32; 7] = [251, 1_021, 4_093, 8_191, 16_381, 32_749, 65_521];
 
-/// Places for each unit that a backend's weight counts, so that shares come out within about a
-/// hundredth.
+/// Minimum number of table entries for each backend, which keeps shares exact to about a hundredth.
 const ENTRIES_PER_BACKEND: u32 = 100;
 
-/// A backend, as its table sees it.
+/// A backend that can take new flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its address: what its permutation is made from, so that the table does not depend on the
-    /// order of the list or on slots.
+    /// Address of the backend. The permutation is derived from it, so that the table depends neither on the order of
+    /// the list nor on slots.
     pub address: IpAddr,
-    /// Its share, against the others'; not 0.
+    /// Weight relative to the other backends, not 0.
     pub weight: u16,
 }
 
-/// The size of the table for so many backends: 0 for none, 1 for one.
+/// Returns the size of the table for a number of backends: 0 for none, 1 for one.
 #[must_use]
 pub fn table_size(candidates: usize) -> u32 {
     match candidates {
@@ -39,10 +37,10 @@ pub fn table_size(candidates: usize) -> u32 {
     }
 }
 
-/// The table: for each place the index of its backend in `candidates`.
+/// Builds the table. Each entry is the index of a backend in `candidates`.
 ///
-/// A function of addresses and weights alone, so every gateway with the same configuration has the
-/// same one.
+/// The table is a function of addresses and weights alone, so that all gateways with the same configuration have the
+/// same table.
 #[must_use]
 pub fn build_table(candidates: &[Candidate]) -> Vec<usize> {
     let size = table_size(candidates.len());
@@ -51,7 +49,7 @@ pub fn build_table(candidates: &[Candidate]) -> Vec<usize> {
         .enumerate()
         .map(|(index, candidate)| Permutation::new(index, candidate, size))
         .collect();
-    // Backends take their turns in an order that the list's does not decide.
+    // Backends choose entries in an order that does not depend on the order of the list.
     permutations
         .sort_by_key(|permutation| (permutation.rank, candidates[permutation.index].address));
     let max_weight = candidates
@@ -65,7 +63,7 @@ pub fn build_table(candidates: &[Candidate]) -> Vec<usize> {
     let mut free = entries.len();
     loop {
         for permutation in &mut permutations {
-            // A backend of half the heaviest's weight takes every second turn.
+            // A backend with half of the maximum weight chooses in every second round.
             permutation.credit += u32::from(candidates[permutation.index].weight);
             if permutation.credit < max_weight {
                 continue;
@@ -81,10 +79,10 @@ pub fn build_table(candidates: &[Candidate]) -> Vec<usize> {
     }
 }
 
-/// The lower half of an IPv6 address.
+/// Mask of the lower half of an IPv6 address.
 const LOW_64_BITS: u128 = u64::MAX as u128;
 
-/// A backend's walk through its permutation of the places.
+/// Position of a backend in its permutation of the table's entries.
 struct Permutation {
     index: usize,
     rank: u64,
@@ -120,7 +118,7 @@ impl Permutation {
         }
     }
 
-    /// The next place of the permutation that nobody has. There is one.
+    /// Returns the next free entry of the permutation. There must be one.
     fn next_free(&mut self, entries: &[usize], size: u32) -> usize {
         loop {
             let entry = self.position as usize;
@@ -150,7 +148,7 @@ mod tests {
             .collect()
     }
 
-    /// The share of each backend, in thousandths of what its weight entitles it to.
+    /// Returns the share of each backend, in thousandths of the share that its weight entitles it to.
     fn shares(candidates: &[Candidate]) -> Vec<u64> {
         let table = build_table(candidates);
         let total: u64 = candidates
@@ -205,7 +203,7 @@ mod tests {
                 was != lost && was != after[**new].address
             })
             .count();
-        // Measured: 2.7 % here. The paper's figure for small tables is of that order.
+        // Measured: 2.7 %, which is in the range of the paper's figures for small tables.
         assert!(moved * 100 < old.len() * 6, "{moved} of {}", old.len());
     }
 
@@ -226,7 +224,7 @@ mod tests {
 
         #[test]
         fn table_is_filled_completely(weights in proptest::collection::vec(1u16..=1_000, 1..40)) {
-            // The smallest share that still must show: a place for each hundredth.
+            // Extreme weights must not leave an entry of the table empty.
             let candidates = backends(&weights);
             let mut counts: HashMap<usize, u32> = HashMap::new();
             for index in build_table(&candidates) {

@@ -1,4 +1,4 @@
-//! What the maps hold, as plain values: the data path's configuration, without the flows.
+//! Contents of the configuration maps as plain values. Flow tables and counters are not part of it.
 
 use std::collections::BTreeMap;
 
@@ -7,28 +7,30 @@ use gateway_common::maps::{
     PortKey,
 };
 
-/// The contents of all the maps that the agent writes. Places of arrays that are not listed are all
-/// zeros, but for the generations of free backend slots.
+/// Contents of all maps that the agent configures.
+///
+/// Array entries that are not listed are all zeros. Free backend slots are an exception: those that were used before
+/// are listed, because they keep a generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MapSnapshot {
-    /// By interface index.
+    /// Attachments by interface index.
     pub attachments: BTreeMap<u32, Attachment>,
-    /// By attachment slot.
+    /// Egress interfaces by attachment slot.
     pub egress: BTreeMap<u32, Egress>,
-    /// Interface indexes, by attachment slot.
+    /// Interface indexes by attachment slot.
     pub tx_ports: BTreeMap<u32, u32>,
-    /// Addresses that are answered for.
+    /// Local addresses: those that the gateway answers for.
     pub addresses: BTreeMap<AddressKey, LocalAddress>,
-    /// Ports that resources offer.
+    /// Ports that resources offer, with the ranges of their Maglev table and SNAT addresses.
     pub ports: BTreeMap<PortKey, Port>,
-    /// Backend slots, by place.
+    /// Backend slots by index in the Maglev array, which holds the tables of all resources.
     pub maglev: BTreeMap<u32, u32>,
-    /// By backend slot. Free slots that were used once stay listed, for their generation.
+    /// Backends by backend slot. Free slots that were used before stay listed with their generation.
     pub backends: BTreeMap<u32, Backend>,
-    /// By place.
+    /// SNAT addresses by index in the array, which holds those of all services.
     pub nat_addresses: BTreeMap<u32, NatAddress>,
-    /// By link slot.
+    /// Connections by connection slot.
     pub connections: BTreeMap<u32, Connection>,
-    /// What connections may use, by link slot; those without limits left out.
+    /// Rate limits by connection slot, without connections that have none.
     pub limits: BTreeMap<u32, Limits>,
 }

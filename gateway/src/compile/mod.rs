@@ -1,5 +1,6 @@
-//! Compilation of desired state and observations of the host into map entries, and the plan of writes between two
-//! sets of entries. Pure: no I/O.
+//! Compilation of desired and observed state into map contents, and the plan of the writes between two contents.
+//!
+//! All modules are pure: they do no I/O, and use the data path's map layouts but no maps.
 
 pub(crate) mod backend_slots;
 pub mod compile_cache;

@@ -1,20 +1,23 @@
-//! Where consumers and servers are of different families: what each endpoint adds to that. Pure.
+//! Reference counts of the networks and services in which address families are translated (NAT46, NAT64). Pure.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::model::{Endpoint, Record, Reference, State};
 
-/// What an endpoint adds.
+/// Contribution of one endpoint to the counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct EndpointUsage {
-    /// Networks in which IPv4 is translated into IPv6 for it.
+    /// Networks in which IPv4 packets are translated into IPv6 for the endpoint.
     networks: Vec<Reference>,
-    /// Its service, and whether IPv4 servers of it are reached from IPv4 and from IPv6.
+    /// Service of the endpoint if its backends are IPv4, and whether the endpoint reaches them from IPv4 and from
+    /// IPv6.
     service: Option<(Reference, bool, bool)>,
 }
 
 impl EndpointUsage {
-    /// Approved or not: an approval changes no more than it must.
+    /// Returns the contribution of an endpoint.
+    ///
+    /// The connection's state has no influence, so that an approval changes as few map entries as possible.
     pub(super) fn from_endpoint(
         state: &State,
         owner: &Reference,
@@ -28,7 +31,7 @@ impl EndpointUsage {
         let spec = &service.object.spec;
         let backends = spec.resource(&endpoint.resource);
         let backend = backends.and_then(|resource| resource.backends.first());
-        // With no backend left there may be flows of those that were.
+        // Flows of removed backends may exist while the resource has no backend: the SNAT addresses show its family.
         let v4 = backend.map_or_else(
             || spec.nat_addresses.iter().all(|r| r.ends().0.is_ipv4()),
             |backend| backend.address.is_ipv4(),
@@ -59,7 +62,7 @@ impl EndpointUsage {
     }
 }
 
-/// What all endpoints add up to.
+/// Sum of the contributions of all endpoints.
 #[derive(Debug, Default)]
 pub(super) struct Nat46Usage {
     networks: HashMap<Reference, u32>,
@@ -67,19 +70,19 @@ pub(super) struct Nat46Usage {
 }
 
 impl Nat46Usage {
-    /// Whether IPv4 is translated into IPv6 in the network.
+    /// Returns true if IPv4 packets are translated into IPv6 in the network.
     pub(super) fn needs_nat46(&self, network: &Reference) -> bool {
         self.networks.contains_key(network)
     }
 
-    /// Whether the service's IPv4 servers are reached from IPv4 and from IPv6.
+    /// Returns true if the service's IPv4 backends are reached from IPv4 and from IPv6.
     pub(super) fn shares_snat_pool(&self, service: &Reference) -> bool {
         let counts = self.services.get(service);
         counts.is_some_and(|(from_v4, from_v6)| *from_v4 > 0 && *from_v6 > 0)
     }
 
-    /// Another share takes the place of an endpoint's old one; the networks and services for which the
-    /// answer is another now.
+    /// Replaces the contribution of an endpoint. Returns the networks and services whose answers to
+    /// [`Self::needs_nat46`] and [`Self::shares_snat_pool`] have changed.
     pub(super) fn replace(
         &mut self,
         old: &EndpointUsage,

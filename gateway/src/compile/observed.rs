@@ -1,4 +1,4 @@
-//! What was observed of the host, and which objects' part of the maps that concerns. Pure.
+//! Observed state of the host, and the objects that a change of it makes dirty. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,49 +12,49 @@ use crate::{
     model::{HostAddresses, Name, Reference, State, address::AddressRange, service::Resource},
 };
 
-/// A backend of a provider's network.
+/// Network and address of a backend.
 pub type BackendKey = (Reference, IpAddr);
 
-/// A backend of a service's resource.
+/// Service, resource and address of a backend.
 pub type HealthCheckKey = (Reference, Name, IpAddr);
 
-/// What was observed of the host.
+/// Observed state of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Interfaces that can carry packets, by name: up, and with the program attached.
+    /// Usable interfaces by name: up, and with the program attached.
     pub interfaces: BTreeMap<String, Interface>,
-    /// Where backends are, as far as their networks' stations answered.
+    /// Next hops of the backends whose neighbour is resolved.
     pub next_hops: HashMap<BackendKey, NextHop>,
-    /// Backends that fail their health checks: service, resource, address.
+    /// Backends that fail their health checks.
     pub unhealthy: BTreeSet<HealthCheckKey>,
-    /// Endpoints' addresses, by network, of which it is not known yet that nobody else has them.
+    /// Endpoint addresses, with their network, that another host may still have (address conflict detection).
     pub tentative: BTreeSet<(Reference, IpAddr)>,
-    /// Addresses that the host has itself.
+    /// Addresses of the host's own interfaces.
     pub host: HostAddresses,
 }
 
-/// An interface.
+/// A usable interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// The kernel's number for it.
+    /// Index of the interface.
     pub ifindex: u32,
-    /// Its hardware address.
+    /// MAC address of the interface.
     pub mac: Mac,
-    /// The largest IP packet that it takes, in bytes.
+    /// Largest IP packet that the interface takes, in bytes.
     pub mtu: u32,
 }
 
-/// The station to which packets for a backend go: the backend itself, or a router.
+/// Neighbour to which packets for a backend are sent: the backend itself, or a router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NextHop {
-    /// The interface that leads there.
+    /// Name of the egress interface.
     pub interface: String,
-    /// The station's hardware address.
+    /// MAC address of the neighbour.
     pub mac: Mac,
 }
 
 impl Observed {
-    /// Takes in which addresses the host has.
+    /// Records the host's own addresses.
     pub fn observe_host_addresses(
         &mut self,
         seen: HostAddresses,
@@ -66,20 +66,22 @@ impl Observed {
         mark_address_users(&changed, state, dirty);
     }
 
-    /// Adds to the scope what has an address of the host's. Whether that counts depends on which interface
-    /// is in which network.
+    /// Marks the objects dirty that use an address of the host.
+    ///
+    /// To be called when attachments change: an address of the host counts only in the network that its interface is
+    /// attached to.
     pub fn mark_host_address_users(&self, state: &State, dirty: &mut DirtyObjects) {
         mark_address_users(&self.host, state, dirty);
     }
 
-    /// Whether the backend fails its health checks.
+    /// Returns true if the backend fails its health checks.
     #[must_use]
     pub fn is_unhealthy(&self, service: &Reference, resource: &Resource, address: IpAddr) -> bool {
         let key = (service.clone(), resource.name.clone(), address);
         !self.unhealthy.is_empty() && self.unhealthy.contains(&key)
     }
 
-    /// Takes in how an interface is: none if it can't carry packets.
+    /// Records the state of an interface, or `None` if it can't be used.
     pub fn observe_interface(
         &mut self,
         name: &str,
@@ -102,7 +104,7 @@ impl Observed {
         }
     }
 
-    /// Takes in where a backend is: none if it can't be reached.
+    /// Records the next hop of a backend, or `None` if it can't be reached.
     pub fn observe_next_hop(
         &mut self,
         key: &BackendKey,
@@ -125,7 +127,7 @@ impl Observed {
             .extend(services.map(|(_, service)| service.clone()));
     }
 
-    /// Takes in whether a backend fails its health checks.
+    /// Records the result of a backend's health checks.
     pub fn observe_health(
         &mut self,
         key: &HealthCheckKey,
@@ -142,7 +144,7 @@ impl Observed {
         }
     }
 
-    /// Takes in whether it is not known of an address that nobody else has it.
+    /// Records whether another host may still have an endpoint's address.
     pub fn observe_tentative(
         &mut self,
         key: &(Reference, IpAddr),
@@ -163,7 +165,7 @@ impl Observed {
     }
 }
 
-/// Adds to the scope the endpoints and services of all networks that have one of the addresses.
+/// Marks the endpoints and services of all networks dirty that use one of the addresses.
 fn mark_address_users(addresses: &HostAddresses, state: &State, dirty: &mut DirtyObjects) {
     if addresses.is_empty() {
         return;

@@ -1,5 +1,7 @@
-//! From the contents that the maps have to those that they should have: the writes, in an order in
-//! which no packet is ever let through that neither allows.
+//! Plan of the writes that lead from the present map contents to the wanted ones. Pure.
+//!
+//! The writes are ordered so that at no moment a packet is forwarded that neither the present nor the wanted contents
+//! allow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,59 +12,58 @@ use gateway_common::maps::{
 
 use crate::compile::map_snapshot::MapSnapshot;
 
-/// One write into a map. Nothing in an option: the entry is deleted.
+/// One write to a map. `None` deletes the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapWrite {
-    /// By interface index.
+    /// Attachment of an interface index.
     Attachment(u32, Option<Attachment>),
-    /// By attachment slot; a free one is all zeros.
+    /// Egress interface of an attachment slot. A free slot is all zeros.
     Egress(u32, Egress),
-    /// The interface index of an attachment slot.
+    /// Interface index of an attachment slot, in the device map.
     TxPort(u32, Option<u32>),
-    /// An address that is answered for.
+    /// Local address.
     Address(AddressKey, Option<LocalAddress>),
-    /// A port that a resource offers.
+    /// Port that a resource offers.
     Port(PortKey, Option<Port>),
-    /// The backend slot at a place.
+    /// Backend slot at an index of the Maglev array.
     Maglev(u32, u32),
-    /// By backend slot.
+    /// Backend of a backend slot.
     Backend(u32, Backend),
-    /// By place; a free one is all zeros.
+    /// SNAT address at an index of the array. A free entry is all zeros.
     NatAddress(u32, NatAddress),
-    /// By link slot; a free one is all zeros.
+    /// Connection of a connection slot. A free slot is all zeros.
     Connection(u32, Connection),
-    /// What a connection may use, by link slot; all zeros are no limits.
+    /// Rate limits of a connection slot. All zeros mean no limits.
     Limits(u32, Limits),
-    /// What was counted for the link slot begins at zero: it has a new owner.
+    /// Reset of the counters of a connection slot, which has a new connection.
     ResetCounters(u32),
 }
 
-/// Writes in three steps.
+/// Writes in three steps: revoke, grant, release.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What takes away. When these are done, and every packet that was being processed is through,
-    /// nothing flows that should not.
+    /// Writes that take permissions away. After them and a grace period no packet is forwarded that should not be.
     pub revoke: Vec<MapWrite>,
-    /// What adds and changes; each only refers to what is there already.
+    /// Writes that add and change entries. Each refers only to entries that exist already.
     pub grant: Vec<MapWrite>,
-    /// What nothing refers to any more.
+    /// Writes that clear entries to which no other entry refers any more.
     pub release: Vec<MapWrite>,
 }
 
 impl Plan {
-    /// Whether there is nothing to do.
+    /// Returns true if the plan has no writes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.revoke.is_empty() && self.grant.is_empty() && self.release.is_empty()
     }
 
-    /// How many writes there are.
+    /// Returns the number of writes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.revoke.len() + self.grant.len() + self.release.len()
     }
 
-    /// Returns whether a backend leaves its slot in `current`, which ends its flows.
+    /// Returns true if a backend loses the slot that it has in `current`, which ends its flows.
     #[must_use]
     pub fn removes_backends(&self, current: &MapSnapshot) -> bool {
         self.grant
@@ -78,7 +79,7 @@ impl Plan {
     }
 }
 
-/// What is in `old` and not in `new`.
+/// Returns the entries of `old` whose keys are not in `new`.
 fn removed<'a, K: Ord, V>(
     old: &'a BTreeMap<K, V>,
     new: &'a BTreeMap<K, V>,
@@ -86,7 +87,7 @@ fn removed<'a, K: Ord, V>(
     old.iter().filter(|(key, _)| !new.contains_key(key))
 }
 
-/// What is in `new` and not the same in `old`, with the old value where there was one.
+/// Returns the entries of `new` that differ from `old`, each with the old value if there is one.
 fn changed<'a, K: Ord, V: PartialEq>(
     old: &'a BTreeMap<K, V>,
     new: &'a BTreeMap<K, V>,
@@ -97,7 +98,7 @@ fn changed<'a, K: Ord, V: PartialEq>(
     })
 }
 
-/// The writes that make `new` of `old`.
+/// Plans the writes that turn `old` into `new`.
 #[must_use]
 pub fn plan(old: &MapSnapshot, new: &MapSnapshot) -> Plan {
     let mut plan = Plan::default();
@@ -116,7 +117,7 @@ pub fn plan(old: &MapSnapshot, new: &MapSnapshot) -> Plan {
     revoke_egress(old, new, &mut plan);
 
     for (slot, before, backend) in changed(&old.backends, &new.backends) {
-        // One that leaves its slot does so when no table names it any more.
+        // A slot is freed in the last step, after the Maglev tables that name it have changed.
         let leaves = before.is_some_and(|before| before.resource != 0) && backend.resource == 0;
         let step = if leaves {
             &mut plan.release
@@ -164,7 +165,7 @@ pub fn plan(old: &MapSnapshot, new: &MapSnapshot) -> Plan {
     plan
 }
 
-/// A connection's new generation ends the flows of the one before.
+/// Plans connections. A new generation comes first, because it ends the flows of the generation before.
 fn plan_connections(old: &MapSnapshot, new: &MapSnapshot, plan: &mut Plan) {
     for (slot, _) in removed(&old.connections, &new.connections) {
         plan.revoke
@@ -182,12 +183,12 @@ fn plan_connections(old: &MapSnapshot, new: &MapSnapshot, plan: &mut Plan) {
     }
 }
 
-/// Whether the change of a link ends flows: not where only its limits begin or end.
+/// Returns true if the change of a connection ends its flows. A change of its limits alone does not.
 const fn ends_flows(before: &Connection, now: &Connection) -> bool {
     before.generation != 0 && (before.generation != now.generation || before.id != now.id)
 }
 
-/// An address that loses its approval, or what it led to, loses it first.
+/// Plans the revocation of addresses. An approved address that changes loses its approval before it is written again.
 fn plan_addresses(old: &MapSnapshot, new: &MapSnapshot, plan: &mut Plan) {
     for (key, _) in removed(&old.addresses, &new.addresses) {
         plan.revoke.push(MapWrite::Address(*key, None));
@@ -203,8 +204,10 @@ fn plan_addresses(old: &MapSnapshot, new: &MapSnapshot, plan: &mut Plan) {
     }
 }
 
-/// A way out that leads elsewhere from now on is closed before its device changes: no packet is to
-/// meet the old network's permission and the new network's device.
+/// Plans the revocation of egress interfaces.
+///
+/// An egress slot whose network or device changes is closed before its device changes. Otherwise a packet could be
+/// allowed by the old network's entry and sent out of the new network's device.
 fn revoke_egress(old: &MapSnapshot, new: &MapSnapshot, plan: &mut Plan) {
     for (slot, before) in &old.egress {
         let same_network = new
@@ -224,8 +227,9 @@ fn revoke_egress(old: &MapSnapshot, new: &MapSnapshot, plan: &mut Plan) {
     }
 }
 
-/// What the contents are after the writes: the model of the maps that tests compare with, and what
-/// the agent takes for the maps' contents after it has written them.
+/// Applies a write to a snapshot.
+///
+/// The agent keeps its copy of the maps' contents up to date with it, and tests use it as a model of the maps.
 pub fn apply_to_snapshot(snapshot: &mut MapSnapshot, write: MapWrite) {
     fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
         match value {

@@ -1,17 +1,17 @@
-//! Places in an array: which are taken, and where so many in a row are free.
+//! Allocator of ranges of array entries. Pure.
 
 use std::collections::BTreeMap;
 
-/// The places of an array, as runs that are taken.
+/// First-fit allocator of ranges in an array.
 #[derive(Debug)]
 pub struct RangeAllocator {
-    /// Start and end (exclusive) of each run; runs neither touch nor overlap.
+    /// Start and end (exclusive) of each reserved run. Runs neither touch nor overlap.
     reserved: BTreeMap<u32, u32>,
     capacity: u32,
 }
 
 impl RangeAllocator {
-    /// An array of so many places, all free.
+    /// Returns an allocator for an array of `capacity` entries, all free.
     #[must_use]
     pub const fn new(capacity: u32) -> Self {
         Self {
@@ -20,14 +20,14 @@ impl RangeAllocator {
         }
     }
 
-    /// Takes the places; says whether all of them were free. They are taken in any case.
+    /// Reserves a range, and returns true if all of it was free. The range is reserved in any case.
     pub fn reserve(&mut self, start: u32, size: u32) -> bool {
         if size == 0 {
             return true;
         }
         let (mut from, mut to) = (start, start.saturating_add(size).min(self.capacity));
         let mut free = true;
-        // Runs that overlap or touch become one with it.
+        // Runs that overlap or touch the range are merged with it.
         let touching: Vec<(u32, u32)> = self
             .reserved
             .range(..=to)
@@ -45,7 +45,7 @@ impl RangeAllocator {
         free
     }
 
-    /// Gives places back that were taken.
+    /// Releases a range. Entries that were free stay free.
     pub fn release(&mut self, start: u32, size: u32) {
         let end = start.saturating_add(size).min(self.capacity);
         let touching: Vec<(u32, u32)> = self
@@ -66,7 +66,7 @@ impl RangeAllocator {
         }
     }
 
-    /// Finds so many free places in a row, the first there are, and takes them.
+    /// Reserves the first free range of `size` entries, and returns its start.
     pub fn allocate(&mut self, size: u32) -> Option<u32> {
         let mut start = 0;
         for (run_start, run_end) in &self.reserved {

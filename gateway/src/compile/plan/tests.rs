@@ -1,5 +1,5 @@
-//! Plans over compiled worlds: the right contents at the end, and on the way there nothing that was
-//! not allowed before or after.
+//! Tests of plans between compiled states: each leads to the wanted contents, and no step on the way allows what
+//! neither the old nor the new contents allow.
 
 use std::{
     collections::BTreeSet,
@@ -49,7 +49,7 @@ fn both_interfaces() -> Observed {
     observed(&[("veth-c", 3), ("veth-p", 4)])
 }
 
-/// Carries a plan out, checking each step on the way.
+/// Applies the plan between two snapshots, checks the contents after every write, and returns the plan.
 #[track_caller]
 fn carry_out(old: &MapSnapshot, new: &MapSnapshot) -> Plan {
     let plan = plan(old, new);
@@ -198,7 +198,7 @@ fn removed_interface_revokes_its_egress() {
 fn service_keeps_its_ranges_when_another_is_added() {
     let mut world = approved_world();
     let (old, _) = compile(&world.state, &both_interfaces(), &MapSnapshot::default());
-    // Sorts before the first one, so a compiler that counts would move it.
+    // The name sorts before the first service's: a compiler that numbers services in order would move its ranges.
     let other = json!({ "nat_addresses": ["10.1.2.0/28"] });
     world.service("provider/auction", other).unwrap();
     let (new, _) = compile(&world.state, &both_interfaces(), &old);
@@ -219,14 +219,14 @@ fn isolation_by_default_where_there_is_no_service() {
 }
 
 proptest! {
-    /// Whatever was there before, the plan leads to what is wanted now, through allowed states only.
+    /// After any sequence of changes each plan leads to the wanted contents, through allowed contents only.
     #[test]
     fn any_change_is_applied_safely(steps in proptest::collection::vec(0u8..9, 1..24)) {
         let mut world = World::furnished();
         let mut snapshot = MapSnapshot::default();
         let mut interfaces = both_interfaces();
         for step in steps {
-            // Some are refused where they make no sense: that is part of it.
+            // A step that makes no sense in its state is refused, which must change nothing.
             let _outcome = match step {
                 0 => world.endpoint("consumer/a", "10.0.0.101", "provider/shop"),
                 1 => world.endpoint("consumer/b", "10.0.0.102", "provider/shop"),
@@ -258,7 +258,7 @@ proptest! {
         }
     }
 
-    /// Compiling what a change concerns gives what compiling everything gives.
+    /// Compiling the dirty objects of a change gives the same contents as compiling the whole state.
     #[test]
     fn incremental_compilation_equals_a_full_one(steps in proptest::collection::vec(0u8..22, 1..40)) {
         let mut world = World::furnished();
@@ -323,7 +323,8 @@ proptest! {
                     Ok(())
                 }
                 19 => {
-                    // All of a service's, one that counts nowhere, and one that counts everywhere.
+                    // All SNAT addresses of a service, an endpoint's address on an interface of another network, and an
+                    // address on an interface of no network.
                     let all = ["10.1.0.80", "10.1.0.81", "10.1.0.82", "10.1.0.83"];
                     let mut list: Vec<_> = all.iter().map(|address| (*address, "veth-p")).collect();
                     list.extend([("10.0.0.102", "veth-p"), ("10.1.2.3", "eth0")]);
@@ -365,8 +366,8 @@ proptest! {
         }
     }
 
-    /// An endpoint reaches the servers of the resource that it is bound to, and no others, whatever is
-    /// done to the service, and while it is being carried out.
+    /// An endpoint reaches only backends of the resource that it is bound to, after any change of the service and
+    /// after every write of a plan.
     #[test]
     fn no_sequence_of_calls_lets_an_endpoint_reach_another_resource(
         steps in proptest::collection::vec((0u8..12, 0usize..4), 1..40),
@@ -378,7 +379,7 @@ proptest! {
         };
         let versions = [
             json!({ "resources": [resource("one", &["10.1.0.10"]), resource("two", &["10.1.0.11"])] }),
-            // The same servers, the other way round.
+            // The same backends, exchanged between the two resources.
             json!({ "resources": [resource("one", &["10.1.0.11"]), resource("two", &["10.1.0.10"])] }),
             json!({ "resources": [resource("two", &["10.1.0.11", "10.1.0.12"]), resource("one", &["10.1.0.13"])] }),
             json!({ "resources": [resource("three", &["10.1.0.14"]), resource("one", &["10.1.0.10"]), resource("two", &[])] }),
@@ -434,7 +435,7 @@ fn host(addresses: &[(&str, &str)]) -> HostAddresses {
     pairs.collect()
 }
 
-/// Whether a key is of an address that the host has in the network.
+/// Returns true if the key's address belongs to the host in the key's network.
 fn is_hosts(world: &World, observed: &Observed, key: &AddressKey) -> bool {
     let mut networks = world.state.networks.iter();
     let found = networks.find(|(_, record)| record.object.number == key.network);
@@ -447,14 +448,14 @@ fn is_hosts(world: &World, observed: &Observed, key: &AddressKey) -> bool {
     })
 }
 
-/// A service of databases.
+/// Returns the specification of a database service.
 fn db(version: &serde_json::Value) -> serde_json::Value {
     let mut version = version.clone();
     version["nat_addresses"] = json!(["10.1.3.0/30"]);
     version
 }
 
-/// Which servers an approved endpoint of the consumer's may reach, by address: those of its resource.
+/// Returns the pairs of endpoint address and backend address that approved connections allow.
 fn allowed(world: &World) -> BTreeSet<(IpAddr, IpAddr)> {
     let mut allowed = BTreeSet::new();
     for record in world.state.endpoints.values() {
@@ -475,7 +476,7 @@ fn allowed(world: &World) -> BTreeSet<(IpAddr, IpAddr)> {
     allowed
 }
 
-/// Which servers each approved address leads to, as the data path goes.
+/// Returns the pairs of endpoint address and backend address that the map contents allow, as the data path reads them.
 fn reached(world: &World, contents: &MapSnapshot) -> BTreeSet<(IpAddr, IpAddr)> {
     let network = &world.state.networks[&"consumer/net".parse().unwrap()];
     let mut reached = BTreeSet::new();
@@ -490,7 +491,7 @@ fn reached(world: &World, contents: &MapSnapshot) -> BTreeSet<(IpAddr, IpAddr)> 
             for index in port.maglev_offset..port.maglev_offset + port.maglev_size {
                 let slot = contents.maglev.get(&index);
                 let backend = slot.and_then(|slot| contents.backends.get(slot));
-                // The data path takes no backend of another resource.
+                // The data path rejects a backend of another resource.
                 let backend = backend.filter(|backend| backend.resource == address.resource);
                 reached.extend(backend.map(|b| (key.address.into(), b.address.into())));
             }
