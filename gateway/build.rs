@@ -1,4 +1,4 @@
-//! Compiles the XDP program and puts its object where `dataplane` embeds it.
+//! Compiles the XDP program into the object file that the agent embeds.
 
 use std::{env, fs, path::PathBuf};
 
@@ -8,7 +8,7 @@ fn main() -> Result<()> {
     let manifest = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
     let workspace = manifest
         .parent()
-        .context("the crate lies in the workspace")?;
+        .context("the crate has no parent directory: build it inside the workspace")?;
     for input in [
         "gateway-ebpf",
         "gateway-common/src",

@@ -1,4 +1,4 @@
-//! Sequences of frames through the native stages; see `tests::fuzz` for what must hold.
+//! Runs sequences of frames through the native data path. `tests::fuzz` lists the properties that must hold.
 
 #![no_main]
 

@@ -1,5 +1,7 @@
-//! Modes and owners of the agent's files and directories: made as narrow as they must be, whatever the
-//! umask says, and refused where another user could read secrets or put something else in their place.
+//! Modes and owners of the agent's files and directories.
+//!
+//! The agent makes them with narrow modes, independent of the umask. It refuses those in which another user could read
+//! secrets or replace files.
 
 use std::{
     ffi::OsString,
@@ -13,70 +15,72 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::model::text::escaped;
 
-/// The files that SQLite keeps beside a store, by what is appended to its name.
+/// Suffixes of the files that SQLite keeps beside a store.
 pub const SQLITE_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
 
-/// Sets the umask of the process, so that what is made without a mode is its owner's alone.
+/// Sets the umask of the process, so that files made without an explicit mode are accessible to their owner only.
 pub fn restrict_umask() {
-    // SAFETY: sets and returns a number of this process.
+    // SAFETY: the call sets and returns a number of this process.
     unsafe { libc::umask(0o077) };
 }
 
-/// Makes a directory that nobody else may enter, if it is not there. One that is there stays as it is.
+/// Makes a directory that no other user may enter. An existing directory is left unchanged.
 ///
 /// # Errors
-/// When it can't be made.
+/// Fails if the directory can't be made.
 pub fn make_private_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Makes a directory that everybody may enter and nobody else may write to, if it is not there.
+/// Makes a directory that all users may enter and only the owner may write to. An existing directory is left unchanged.
 ///
 /// # Errors
-/// When it can't be made.
+/// Fails if the directory can't be made.
 pub fn make_open_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o755).create(path)?;
-    // The umask may have taken some of the mode away.
+    // The umask may have removed bits of the mode.
     fs::set_permissions(path, Permissions::from_mode(0o755))
 }
 
-/// Refuses a directory that another user may read, write or owns.
+/// Checks that no other user owns the directory or has access to it.
 ///
 /// # Errors
-/// The remedy.
+/// Fails otherwise, with the remedy.
 pub fn check_private_directory(path: &Path) -> Result<()> {
     let metadata = read_metadata(path)?;
     check_owner(path, &metadata)?;
     refuse_mode(path, &metadata, 0o077, "use", "700")
 }
 
-/// Refuses a directory in which another user may put something else in the place of what is there.
+/// Checks that no other user owns the directory or can replace files in it.
 ///
 /// # Errors
-/// The remedy.
+/// Fails otherwise, with the remedy.
 pub fn check_open_directory(path: &Path) -> Result<()> {
     let metadata = read_metadata(path)?;
     check_owner(path, &metadata)?;
     refuse_mode(path, &metadata, 0o022, "write to", "755")
 }
 
-/// Refuses a store that another user may read, write or owns. One that is not there is fine.
+/// Checks that no other user owns the store's files or has access to them. Absent files pass the check.
 ///
 /// # Errors
-/// The remedy.
+/// Fails otherwise, with the remedy.
 pub fn check_store(path: &Path) -> Result<()> {
     for suffix in ["", SQLITE_SUFFIXES[0], SQLITE_SUFFIXES[1]] {
         let path = with_suffix(path, suffix);
         let metadata = match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other.with_context(|| format!("could not look at {}", path.display()))?,
+            other => {
+                other.with_context(|| format!("could not read the mode of {}", path.display()))?
+            }
         };
         if !metadata.is_file() {
             bail!(
-                "{} is no regular file: put the store itself there",
+                "{} is not a regular file: move the store itself there",
                 path.display()
             );
         }
@@ -86,27 +90,29 @@ pub fn check_store(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a private key that every user may read, or that others may write. A group may read it, as is
-/// usual for certificates that several services share.
+/// Checks that a private key is not readable by all users, and writable by the owner only.
+///
+/// A group may read the key, as is usual for certificates that several services share.
 ///
 /// # Errors
-/// The remedy.
+/// Fails otherwise, with the remedy.
 pub fn check_key(path: &Path) -> Result<()> {
     let metadata = read_metadata(path)?;
     refuse_mode(path, &metadata, 0o026, "use", "640")
 }
 
-/// Warns a user whose secret other users may read.
+/// Prints a warning if other users have access to a file that holds a secret.
 pub fn warn_if_readable_by_others(path: &Path) {
     let shown = path.display();
     if let Ok(metadata) = fs::metadata(path)
         && metadata.mode() & 0o077 != 0
     {
-        let text =
-            format!("plgw: other users can use {shown}, which holds a secret: chmod 600 {shown}");
+        let text = format!(
+            "plgw: other users have access to {shown}, which holds a secret: chmod 600 {shown}"
+        );
         #[expect(
             clippy::print_stderr,
-            reason = "the client warns too, and it is escaped"
+            reason = "the command line prints the warning, too, and the text is escaped"
         )]
         {
             eprintln!("{}", escaped(&text));
@@ -114,7 +120,7 @@ pub fn warn_if_readable_by_others(path: &Path) {
     }
 }
 
-/// Returns the path of a file that SQLite keeps beside a store.
+/// Appends a suffix to the file name, as for the files that SQLite keeps beside a store.
 #[must_use]
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
@@ -123,18 +129,18 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 fn read_metadata(path: &Path) -> Result<Metadata> {
-    fs::metadata(path).with_context(|| format!("could not look at {}", path.display()))
+    fs::metadata(path).with_context(|| format!("could not read the mode of {}", path.display()))
 }
 
 fn check_owner(path: &Path, metadata: &Metadata) -> Result<()> {
-    // SAFETY: takes nothing, returns a number.
+    // SAFETY: the call takes nothing and returns a number.
     let user = unsafe { libc::geteuid() };
     if metadata.uid() == user {
         return Ok(());
     }
     let shown = path.display();
     bail!(
-        "user {} owns {shown}, and could change what is in it: chown {user} {shown}",
+        "user {} owns {shown} and could change its contents: chown {user} {shown}",
         metadata.uid()
     )
 }
@@ -151,9 +157,11 @@ fn refuse_mode(
         return Ok(());
     }
     let shown = path.display();
-    // A directory that is shared on purpose must stay so.
+    // The sticky bit shows that the directory is shared on purpose, as /tmp is, so its mode must not be changed.
     if metadata.is_dir() && mode & 0o1000 != 0 {
-        bail!("{shown} is shared by all users (mode {mode:o}): name a directory in it instead");
+        bail!(
+            "{shown} is shared by all users (mode {mode:o}): configure a directory inside it instead"
+        );
     }
     bail!("other users can {verb} {shown} (mode {mode:o}): chmod {remedy} {shown}")
 }

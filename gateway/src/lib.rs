@@ -1,6 +1,6 @@
-//! The agent and the command line of the private link gateway.
+//! Agent and command line of the private link gateway.
 
-// Everything that is printed goes through `cli::terminal`, which escapes it.
+// All output goes through `cli::terminal`, which escapes control characters.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod address_conflict;

@@ -1,4 +1,4 @@
-//! One agent for each directory: locks that end with the process, however it ends.
+//! Locks that keep two agents out of the same directories. The kernel releases them when the process ends.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -10,18 +10,18 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{config::Config, files};
 
-/// Locks on the directories of an agent, for as long as the value lives.
+/// Locks on the directories of an agent. They are released when the value is dropped.
 #[derive(Debug)]
 pub struct Lock {
     _files: Vec<File>,
 }
 
 impl Lock {
-    /// Takes the locks that a running agent has: of the state directory, of the directory on the bpf file
-    /// system, and of the run directory, where its socket is. Directories that are missing are made.
+    /// Takes the locks of a running agent: on the state directory, on the directory on the bpf file system, and on the
+    /// run directory, which holds the control socket. Missing directories are made.
     ///
     /// # Errors
-    /// When another process has one of them, or another user could change what is in it.
+    /// Fails if another process has one of the locks, or if another user could change the contents of a directory.
     pub fn for_agent(config: &Config) -> Result<Self> {
         let mut lock = Self::for_maintenance(&config.state_dir, &config.bpf_dir)?;
         let run_dir = &config.run_dir;
@@ -31,16 +31,16 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Takes the locks for work on what an agent keeps, while none runs.
+    /// Takes the locks for offline work on an agent's state, while no agent is running.
     ///
     /// # Errors
-    /// As for an agent.
+    /// Fails in the same cases as [`Self::for_agent`].
     pub fn for_maintenance(state_dir: &Path, bpf_dir: &Path) -> Result<Self> {
         for directory in [state_dir, bpf_dir] {
             create_directory(directory, files::make_private_directory)?;
         }
         files::check_private_directory(state_dir)?;
-        // What is pinned there is protected by modes of its own.
+        // Pinned objects have modes of their own that keep other users out.
         files::check_open_directory(bpf_dir)?;
         Ok(Self {
             _files: vec![lock_directory(state_dir)?, lock_directory(bpf_dir)?],
@@ -63,8 +63,8 @@ fn lock_directory(directory: &Path) -> Result<File> {
                 None => String::new(),
             };
             bail!(
-                "another agent is running with {shown}{holder}: stop it first, or give this one \
-                 directories of its own"
+                "another agent is running with {shown}{holder}: stop it first, or configure other directories \
+                 for this one"
             )
         }
         Err(TryLockError::Error(error)) => {
@@ -73,7 +73,7 @@ fn lock_directory(directory: &Path) -> Result<File> {
     }
 }
 
-/// Returns the process that holds the lock, if the kernel tells.
+/// Returns the process that holds the lock, if `/proc/locks` shows it.
 fn lock_holder(file: &File) -> Option<u32> {
     let metadata = file.metadata().ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -84,7 +84,7 @@ fn lock_holder(file: &File) -> Option<u32> {
     )
 }
 
-/// Finds the process in the text of `/proc/locks` (proc_locks(5)).
+/// Finds the holder of the lock on an inode in the text of `/proc/locks` (proc_locks(5)).
 fn parse_lock_holder(locks: &str, inode: &str) -> Option<u32> {
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();

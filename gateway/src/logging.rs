@@ -1,4 +1,4 @@
-//! The agent's log: one line a record, on standard error.
+//! The agent's log on standard error, one line for each record.
 
 use std::io::Write as _;
 
@@ -6,9 +6,9 @@ use log::{LevelFilter, Record};
 
 use crate::model::text::escaped;
 
-/// Starts the logger for the whole process. Records are written as `[TIME LEVEL MODULE] MESSAGE`; controls
-/// and other characters that would forge a line or reach a reader's terminal are escaped, whatever message
-/// they are in.
+/// Starts the logger of the process. Records are written as `[TIME LEVEL MODULE] MESSAGE`.
+///
+/// Control characters in messages are escaped, because they could forge a line or control the reader's terminal.
 pub fn init(level: LevelFilter) {
     env_logger::Builder::new()
         .filter_module("gateway", level)
@@ -20,7 +20,7 @@ pub fn init(level: LevelFilter) {
         .init();
 }
 
-/// Returns a record as text, but for the time.
+/// Formats a record without its time.
 fn format_record(record: &Record<'_>) -> String {
     let (level, target) = (record.level(), record.target());
     let message = record.args().to_string();

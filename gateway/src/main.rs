@@ -1,4 +1,4 @@
-//! The private link gateway: one binary, the agent and its command line.
+//! The program `plgw`: the agent of the private link gateway, and its command line.
 
 use std::process::ExitCode;
 

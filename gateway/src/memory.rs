@@ -1,25 +1,27 @@
-//! Memory that goes back to the system after a large request.
+//! Settings of malloc that return memory to the system after a large request.
 //!
-//! glibc keeps what is freed in the arena of the thread that allocated it, and raises the size from which on it maps
-//! allocations by themselves with each large one that is freed. With its defaults the peak of a large request stays
-//! resident until the process ends, once for each arena. Another allocator would do as well, but would be one more
-//! dependency in C; two settings and a call are enough.
+//! glibc keeps freed memory in the arena of the thread that allocated it. Each large allocation that is freed raises
+//! the size from which allocations are mapped separately. With the defaults the peak of a large request therefore
+//! stays resident until the process ends, once for each arena. Another allocator would solve this as well, but would
+//! be one more dependency in C. Three settings and a call suffice.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
-/// Requests that end within this time are followed by one return of memory.
+/// Delay of a trim, so that requests that end shortly after one another cause only one.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 
 static TRIM_PENDING: AtomicBool = AtomicBool::new(false);
 
-/// Has large allocations mapped by themselves, so that they go back to the system when they are freed, and bounds the
-/// number of arenas. To be called before threads are started.
+/// Configures malloc. To be called before threads are started.
+///
+/// Large allocations are mapped separately, so that they are returned to the system when they are freed. The number of
+/// arenas is bounded.
 #[cfg(target_env = "gnu")]
 pub fn configure() {
-    /// Bytes from which on an allocation is mapped by itself, and that an arena keeps at its end.
+    /// Size in bytes from which an allocation is mapped separately, and free memory that an arena may keep at its end.
     const MMAP_THRESHOLD: libc::c_int = 256 << 10;
     const MAX_ARENAS: libc::c_int = 4;
     for (parameter, value) in [
@@ -27,20 +29,18 @@ pub fn configure() {
         (libc::M_TRIM_THRESHOLD, MMAP_THRESHOLD),
         (libc::M_ARENA_MAX, MAX_ARENAS),
     ] {
-        // SAFETY: takes numbers; no other thread allocates yet.
+        // SAFETY: the call takes numbers, and no other thread allocates yet.
         if unsafe { libc::mallopt(parameter, value) } == 0 {
-            log::warn!(
-                "memory: malloc did not take a parameter parameter={parameter} value={value}"
-            );
+            log::warn!("memory: malloc refused a parameter parameter={parameter} value={value}");
         }
     }
 }
 
-/// Does nothing: other C libraries have no such settings.
+/// Does nothing, because other C libraries have no such settings.
 #[cfg(not(target_env = "gnu"))]
 pub fn configure() {}
 
-/// Gives freed memory back to the system soon, off the async workers.
+/// Schedules a return of freed memory to the system, on a blocking thread.
 pub fn trim_soon() {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else {
         return;
@@ -57,7 +57,7 @@ pub fn trim_soon() {
 
 #[cfg(target_env = "gnu")]
 fn trim() {
-    // SAFETY: may be called at any time, by any thread; it only releases pages that hold no allocation.
+    // SAFETY: any thread may make the call at any time. It releases only pages that hold no allocation.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -399,7 +399,7 @@ fn startup_failures_are_reported() {
         &|command| {
             command.arg("--bpf-dir").arg("/tmp");
         },
-        "name a directory in it",
+        "configure a directory inside it",
     );
     says(
         &|command| {

@@ -1,4 +1,4 @@
-//! Destinations of webhooks: the addresses that a tenant may have the gateway call. Pure.
+//! Addresses that tenants' webhooks may have. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -25,12 +25,14 @@ const NOT_GLOBAL_V4: [(Ipv4Addr, u8); 16] = [
     (Ipv4Addr::BROADCAST, 32),
 ];
 
-/// Global unicast IPv6 addresses (RFC 4291, section 2.4). Everything outside is refused: among it loopback, link-local
-/// and unique local addresses, multicast, IPv4-mapped addresses and the translation prefixes of RFC 6052 and 8215.
+/// Global unicast IPv6 addresses (RFC 4291, section 2.4).
+///
+/// All other addresses are refused: among them loopback, link-local and unique local addresses, multicast, IPv4-mapped
+/// addresses, and the translation prefixes of RFC 6052 and RFC 8215.
 const GLOBAL_V6: (Ipv6Addr, u8) = (Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0), 3);
 
-/// Networks within [`GLOBAL_V6`] that are not globally reachable: protocol assignments (Teredo among them),
-/// documentation (RFC 3849, RFC 9637), and 6to4, which leads to IPv4 addresses (RFC 3056).
+/// Networks within [`GLOBAL_V6`] that are not globally reachable: protocol assignments (with Teredo), documentation
+/// (RFC 3849, RFC 9637), and 6to4, which leads to IPv4 addresses (RFC 3056).
 const NOT_GLOBAL_V6: [(Ipv6Addr, u8); 4] = [
     (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
     (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
@@ -38,8 +40,7 @@ const NOT_GLOBAL_V6: [(Ipv6Addr, u8); 4] = [
     (Ipv6Addr::new(0x3fff, 0, 0, 0, 0, 0, 0, 0), 20),
 ];
 
-/// Returns whether the address is reachable for everyone on the internet. IPv4-mapped addresses count as the IPv4
-/// address in them.
+/// Returns true if the address is globally reachable. An IPv4-mapped address counts as the IPv4 address in it.
 #[must_use]
 pub fn is_global(address: IpAddr) -> bool {
     match address.to_canonical() {
@@ -63,11 +64,11 @@ fn contains_v6(network: Ipv6Addr, length: u8, address: Ipv6Addr) -> bool {
     Ipv6Net::new(network, length).is_ok_and(|network| network.contains(&address))
 }
 
-/// Returns whether a webhook may be at the address: on the internet, or in a network that the operator allows.
+/// Returns true if a webhook may have the address: a global one, or one in a network that the operator allows.
 ///
-/// `own` says that the address is one of this host: whoever calls it from here passes the firewall in front, and is
-/// taken for the host itself. Such an address is refused although it is global or lies in an allowed network, unless
-/// the operator allows exactly this address (a prefix of 32 or 128 bits).
+/// An address of this host is refused even if it is global or in an allowed network, because a call from the host
+/// itself passes its firewall and is trusted as local. The operator can allow exactly this address (a prefix of 32 or
+/// 128 bits).
 #[must_use]
 pub fn is_permitted(address: IpAddr, is_host_address: bool, networks: &[IpNet]) -> bool {
     let address = address.to_canonical();

@@ -1,7 +1,7 @@
-//! Look-ups of names, with a bound on the threads that they occupy.
+//! Name look-ups on a bounded number of threads.
 //!
-//! `getaddrinfo` can't be cancelled: its thread stays occupied after the caller has given up, for as long as the name
-//! servers do not answer. The runtime's blocking threads are few, and large requests need them as well.
+//! `getaddrinfo` can't be cancelled: its thread stays occupied after the caller has given up, until the name servers
+//! answer. The runtime has few blocking threads, and large requests need them as well.
 
 use std::{
     collections::HashMap,
@@ -15,17 +15,17 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 use crate::model::Name;
 
-/// Threads that look names up at the same time.
+/// Maximum number of threads in name look-ups.
 const MAX_LOOKUPS: usize = 32;
-/// Of these, threads that look names up for one tenant.
+/// Maximum number of threads in name look-ups for one tenant.
 const MAX_LOOKUPS_PER_TENANT: usize = 4;
-/// Time for which a look-up waits for a thread. It is shorter than the time of a call.
+/// Time that a look-up waits for a free thread. It is shorter than the timeout of a call.
 const PERMIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A function that returns the addresses of a host name, and may block.
+/// Function that returns the addresses of a host name. It may block.
 type ResolveFn = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Look-ups of names on a bounded number of blocking threads, in all and for each tenant.
+/// Resolver that occupies a bounded number of blocking threads, in total and for each tenant.
 pub struct BoundedResolver {
     resolve: Arc<ResolveFn>,
     permits: Arc<Semaphore>,
@@ -58,12 +58,12 @@ impl BoundedResolver {
         }
     }
 
-    /// Returns the addresses of a host name, with port 0. `tenant` is the one that the look-up is made for.
+    /// Returns the addresses of a host name, with port 0, on behalf of a tenant.
     ///
-    /// A thread stays counted until the look-up itself has ended, even if the future is dropped before.
+    /// A thread stays counted until its look-up has ended, even if the future is dropped before.
     ///
     /// # Errors
-    /// When the look-up fails, or no thread was free for two seconds.
+    /// Fails if the look-up fails, or if no thread becomes free within two seconds.
     pub async fn resolve(
         &self,
         tenant: Option<&Name>,
@@ -71,7 +71,7 @@ impl BoundedResolver {
     ) -> io::Result<Vec<SocketAddr>> {
         let tenant_permits = tenant.map(|tenant| self.permits_of(tenant));
         let all = Arc::clone(&self.permits);
-        // The tenant's share comes first: a tenant beyond it must not stand in the queue of all.
+        // The tenant's permit comes first: a tenant above its bound must not wait in the queue of all tenants.
         let acquire = async {
             let tenant_permits = match tenant_permits {
                 Some(tenant_permits) => Some(tenant_permits.acquire_owned().await),
@@ -83,11 +83,11 @@ impl BoundedResolver {
         let permits = timeout(self.permit_timeout, acquire).await.map_err(|_| {
             io::Error::new(
                 io::ErrorKind::TimedOut,
-                "too many look-ups of names are under way",
+                "too many name look-ups are in progress: try again later",
             )
         })?;
         let (Ok(tenant_permit), Ok(all)) = permits else {
-            return Err(io::Error::other("look-ups of names have ended"));
+            return Err(io::Error::other("the resolver has stopped"));
         };
         let resolve = Arc::clone(&self.resolve);
         let lookup = spawn_blocking(move || {
@@ -98,7 +98,7 @@ impl BoundedResolver {
         lookup.await.map_err(io::Error::other)?
     }
 
-    /// Returns the semaphore of a tenant's look-ups; the entries of tenants without any are removed.
+    /// Returns the semaphore of a tenant's look-ups. Removes the entries of tenants without look-ups.
     fn permits_of(&self, tenant: &Name) -> Arc<Semaphore> {
         let tenants = &mut *self
             .tenant_permits
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// Name servers that answer nothing about `dead`, until they are told to.
+    /// Name servers that do not answer queries for `dead` until [`Self::answer`] is called.
     #[derive(Default)]
     struct Servers {
         answering: Mutex<bool>,
@@ -160,7 +160,7 @@ mod tests {
         )
     }
 
-    /// Looks `dead` up for the tenant, and gives up as soon as a thread is occupied or the look-up is refused.
+    /// Looks `dead` up for the tenant, and drops the look-up as soon as it occupies a thread or is refused.
     async fn abandon(servers: &Servers, lookups: &BoundedResolver, tenant: &Name) {
         let before = servers.lookups_started.load(Ordering::SeqCst);
         let started = async {

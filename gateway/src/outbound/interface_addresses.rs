@@ -1,4 +1,4 @@
-//! Addresses of this host, as the kernel has them at the time of a call.
+//! Addresses of this host at the time of an outbound call.
 
 use std::{
     collections::BTreeSet,
@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 
-/// The addresses of this host's interfaces, in the namespace of this process.
+/// Addresses of the interfaces in the network namespace of this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceAddresses(BTreeSet<IpAddr>);
 
@@ -14,30 +14,30 @@ impl InterfaceAddresses {
     /// Reads the addresses from the kernel (`getifaddrs`).
     ///
     /// # Errors
-    /// When the kernel doesn't tell.
+    /// Fails if `getifaddrs` fails.
     pub fn read() -> io::Result<Self> {
         let mut first: *mut libc::ifaddrs = std::ptr::null_mut();
-        // SAFETY: `first` is a place for the head of the list, which is freed below.
+        // SAFETY: the function writes the head of the list to `first`. The list is freed below.
         if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
             return Err(io::Error::last_os_error());
         }
         let mut addresses = BTreeSet::new();
         let mut next = first;
         while !next.is_null() {
-            // SAFETY: the list's elements are valid until `freeifaddrs`, and `next` is one of them.
+            // SAFETY: `next` is an element of the list, and elements are valid until `freeifaddrs`.
             let entry = unsafe { &*next };
-            // SAFETY: an element's address is null or valid for as long as the element.
+            // SAFETY: the element's address is null, or valid for as long as the element.
             if let Some(address) = unsafe { parse_sockaddr(entry.ifa_addr) } {
                 addresses.insert(address.to_canonical());
             }
             next = entry.ifa_next;
         }
-        // SAFETY: `first` came from `getifaddrs`, is freed once, and nothing refers to the list any more.
+        // SAFETY: `first` came from `getifaddrs` and is freed only here. No reference into the list exists any more.
         unsafe { libc::freeifaddrs(first) };
         Ok(Self(addresses))
     }
 
-    /// Returns whether the address is one of this host: an interface has it, or the routes lead it back here.
+    /// Returns true if the address belongs to this host: an interface has it, or a route delivers it locally.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -45,23 +45,23 @@ impl InterfaceAddresses {
     }
 }
 
-/// Returns the IP address behind the pointer, if there is one.
+/// Returns the IP address of a socket address, if it is one of IPv4 or IPv6.
 ///
 /// # Safety
-/// The pointer is null, or leads to a socket address as long as its family demands.
+/// The pointer is null, or points to a socket address of the length that its family demands.
 unsafe fn parse_sockaddr(address: *const libc::sockaddr) -> Option<IpAddr> {
     if address.is_null() {
         return None;
     }
-    // SAFETY: every socket address begins with its family.
+    // SAFETY: the pointer is valid, and every socket address begins with its family.
     match i32::from(unsafe { (*address).sa_family }) {
         libc::AF_INET => {
-            // SAFETY: the family says that it is an IPv4 socket address; the read needs no alignment.
+            // SAFETY: the family is that of an IPv4 socket address, and the read needs no alignment.
             let v4 = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
             Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
         }
         libc::AF_INET6 => {
-            // SAFETY: the family says that it is an IPv6 socket address; the read needs no alignment.
+            // SAFETY: the family is that of an IPv6 socket address, and the read needs no alignment.
             let v6 = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
             Some(IpAddr::V6(Ipv6Addr::from(v6.sin6_addr.s6_addr)))
         }
@@ -69,9 +69,10 @@ unsafe fn parse_sockaddr(address: *const libc::sockaddr) -> Option<IpAddr> {
     }
 }
 
-/// Returns whether the kernel delivers packets for the address to this host although no interface has the address:
-/// by a route of type `local`. The kernel picks the destination itself as the source of such packets. Nothing is
-/// sent.
+/// Returns true if a route of type `local` delivers the address to this host, although no interface has it.
+///
+/// The kernel selects the destination address itself as the source address of such packets, which shows on a connected
+/// UDP socket. No packet is sent.
 fn is_routed_to_host(address: IpAddr) -> bool {
     let any: SocketAddr = match address {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -82,7 +83,7 @@ fn is_routed_to_host(address: IpAddr) -> bool {
         socket.connect((address, 9))?;
         Ok(socket.local_addr()?.ip())
     };
-    // An address that can't be reached at all is no address of this host.
+    // An unreachable address does not belong to this host.
     source().is_ok_and(|source| source.to_canonical() == address)
 }
 
