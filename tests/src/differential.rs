@@ -17,7 +17,7 @@ use gateway::{
         syscalls,
     },
     compile::{
-        compiler::compile,
+        recompile::compile,
         map_snapshot::MapSnapshot,
         observed::{Interface, NextHop, Observed},
         plan::plan,

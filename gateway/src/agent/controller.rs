@@ -27,8 +27,8 @@ use crate::{
     },
     bpf::{loader::Program, maps::Maps},
     compile::{
+        capacity::CapacityError,
         compile_cache::{CompileCache, Delta},
-        compiler::CapacityError,
         dirty::DirtyObjects,
         map_snapshot::MapSnapshot,
         observed::{BackendKey, HealthCheckKey, Interface, NextHop, Observed},

@@ -2,14 +2,21 @@
 //!
 //! All modules are pure: they do no I/O, and use the data path's map layouts but no maps.
 
-pub(crate) mod backend_slots;
+mod backend_slots;
+pub mod capacity;
 pub mod compile_cache;
-pub mod compiler;
+mod compiler;
 pub mod dirty;
+mod endpoint;
 pub mod flow_expiry;
 pub mod maglev;
 pub mod map_snapshot;
-pub(crate) mod nat46_usage;
+mod nat46_usage;
+pub mod network;
 pub mod observed;
 pub mod plan;
 pub mod range_allocator;
+pub mod recompile;
+mod service;
+#[cfg(test)]
+mod tests;

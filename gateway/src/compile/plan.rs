@@ -254,6 +254,3 @@ pub fn apply_to_snapshot(snapshot: &mut MapSnapshot, write: MapWrite) {
         MapWrite::ResetCounters(_) => {}
     }
 }
-
-#[cfg(test)]
-mod tests;

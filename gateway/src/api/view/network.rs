@@ -10,7 +10,7 @@ use crate::{
     agent::{controller::Controller, host::AttachmentState},
     api::view::view,
     bpf::loader::AttachMode,
-    compile::compiler::is_isolated,
+    compile::network::is_isolated,
     model::{
         Meta, Name, Network, Record, Reference, address::AddressRange, network::Attachment, schema,
     },
