@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{config::Config, files};
+use crate::files;
 
 /// Locks on the directories of an agent. They are released when the value is dropped.
 #[derive(Debug)]
@@ -22,9 +22,8 @@ impl Lock {
     ///
     /// # Errors
     /// Fails if another process has one of the locks, or if another user could change the contents of a directory.
-    pub fn for_agent(config: &Config) -> Result<Self> {
-        let mut lock = Self::for_maintenance(&config.state_dir, &config.bpf_dir)?;
-        let run_dir = &config.run_dir;
+    pub fn for_agent(state_dir: &Path, bpf_dir: &Path, run_dir: &Path) -> Result<Self> {
+        let mut lock = Self::for_maintenance(state_dir, bpf_dir)?;
         create_directory(run_dir, files::make_open_directory)?;
         files::check_open_directory(run_dir)?;
         lock._files.push(lock_directory(run_dir)?);
@@ -98,33 +97,22 @@ fn parse_lock_holder(locks: &str, inode: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
-
-    fn config(folder: &Path, names: [&str; 3]) -> Config {
-        let [state, bpf, run] = names.map(|name| Some(folder.join(name)));
-        let file = folder.join("plgw.toml");
-        fs::write(&file, "").unwrap();
-        let settings = Settings {
-            state_dir: state,
-            bpf_dir: bpf,
-            run_dir: run,
-            ..Settings::default()
-        };
-        Config::load(Some(&file), settings).unwrap()
-    }
 
     #[test]
     fn lock_is_exclusive_and_released_on_drop() {
         let folder = tempfile::tempdir().unwrap();
-        let config = |names| config(folder.path(), names);
-        let first = Lock::for_agent(&config(["state", "bpf", "run"])).unwrap();
+        let lock = |names: [&str; 3]| {
+            let [state, bpf, run] = names.map(|name| folder.path().join(name));
+            Lock::for_agent(&state, &bpf, &run)
+        };
+        let first = lock(["state", "bpf", "run"]).unwrap();
         for names in [
             ["state", "bpf", "run"],
             ["other", "bpf", "other-run"],
             ["state", "other", "other-run"],
             ["other", "other-bpf", "run"],
         ] {
-            let refusal = Lock::for_agent(&config(names)).unwrap_err().to_string();
+            let refusal = lock(names).unwrap_err().to_string();
             let holder = format!("(process {})", std::process::id());
             assert!(
                 refusal.contains("another agent is running") && refusal.contains(&holder),
@@ -132,7 +120,7 @@ mod tests {
             );
         }
         drop(first);
-        Lock::for_agent(&config(["state", "bpf", "run"])).unwrap();
+        lock(["state", "bpf", "run"]).unwrap();
     }
 
     #[test]

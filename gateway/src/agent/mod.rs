@@ -37,7 +37,7 @@ use crate::{
     },
     capabilities,
     config::Config,
-    files,
+    files, former_paths,
     host::dirty_set::HostDirtySet,
     inject::PacketSocket,
     lock::Lock,
@@ -108,7 +108,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     }
     memory::configure();
     capabilities::raise_descriptor_limit();
-    let lock = Lock::for_agent(config)?;
+    let lock = Lock::for_agent(&config.state_dir, &config.bpf_dir, &config.run_dir)?;
     files::check_store(&config.state_dir.join(STORE_FILE))?;
     let socket = api::socket::prepare(&config.socket(), &config.socket_group)?;
     capabilities::drop_capabilities()?;
