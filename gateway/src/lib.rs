@@ -15,6 +15,7 @@ pub mod compile;
 pub mod config;
 pub mod events;
 pub mod files;
+pub mod former_paths;
 pub mod host;
 pub mod inject;
 pub mod lock;

@@ -108,6 +108,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
     }
     memory::configure();
     capabilities::raise_descriptor_limit();
+    former_paths::check(&config.state_dir, &config.bpf_dir)?;
     let lock = Lock::for_agent(&config.state_dir, &config.bpf_dir, &config.run_dir)?;
     files::check_store(&config.state_dir.join(STORE_FILE))?;
     let socket = api::socket::prepare(&config.socket(), &config.socket_group)?;
