@@ -59,7 +59,7 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
     // Nobody else decides, nor sees it.
     let refusal = fail(&mut office.remote_cli(&consumer, "connection approve a/new"));
     assert!(
-        refusal.contains("no connection of an endpoint a/new"),
+        refusal.contains("endpoint a/new has no connection"),
         "{refusal}"
     );
     let refusal = fail(&mut office.remote_cli(&stranger, "endpoint show a/new"));

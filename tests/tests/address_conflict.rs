@@ -57,7 +57,7 @@ fn address_in_use_by_another_host_is_not_claimed() {
         wait_for_state(&site.agent, "conflict");
         let shown = site.agent.cli("endpoint show a/web");
         assert!(
-            shown.contains(&format!("station {} has it", client_mac(&site))),
+            shown.contains(&format!("MAC address {} has it", client_mac(&site))),
             "{shown}"
         );
         assert!(site.agent.log().contains("address in use by another host"));
@@ -137,7 +137,7 @@ fn active_address_is_defended_and_the_conflict_is_reported() {
     );
     wait_for_state(&site.agent, "disputed");
     let shown = site.agent.cli("endpoint show a/web");
-    assert!(shown.contains("claims it too"), "{shown}");
+    assert!(shown.contains("claims it"), "{shown}");
     site.a.ip(&format!("address del {address}/24 dev eth0"));
     succeed(&mut site.a.command_line(&format!("ping -c 1 -W 2 {address}")));
 }
@@ -180,7 +180,7 @@ fn two_interfaces_in_one_network_are_no_conflict() {
     create(&site.agent, families);
     wait_for_state(&site.agent, "in_use");
     let shown = site.agent.cli("endpoint show a/web");
-    assert!(!shown.contains("station"), "{shown}");
+    assert!(!shown.contains("MAC address"), "{shown}");
     // The probes did come round.
     let drops = site.agent.json("status")["drops"].clone();
     assert!(drops["address_conflict"].as_u64() > Some(0), "{drops}");

@@ -410,7 +410,7 @@ fn cli_errors_print_one_sentence_and_exit_with_status_1() {
         ),
         (
             "service create shop/two --network a/net --port 80 --nat 10.1.2.0/30",
-            "belongs to another tenant",
+            "is of another tenant",
         ),
         (
             "service backend remove shop/web 10.1.0.99",
@@ -418,7 +418,7 @@ fn cli_errors_print_one_sentence_and_exit_with_status_1() {
         ),
         (
             "service resource add shop/web default --port 80",
-            "has a resource default already",
+            "already has a resource default",
         ),
         (
             "service resource remove shop/web none",
@@ -431,7 +431,7 @@ fn cli_errors_print_one_sentence_and_exit_with_status_1() {
         ),
         (
             "connection approve a/none",
-            "no connection of an endpoint a/none",
+            "endpoint a/none has no connection",
         ),
     ] {
         let output = tests::process::run(

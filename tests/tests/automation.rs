@@ -144,7 +144,7 @@ endpoints:
     let fixed = "endpoints: [{tenant: a, name: web, network: net, addresses: [10.0.0.99], service: shop/web}]";
     let refusal = fail(&mut apply(fixed, ""));
     assert!(refusal.contains("can't be changed"), "{refusal}");
-    assert!(fail(&mut apply("", "--prune --force")).contains("holds nothing"));
+    assert!(fail(&mut apply("", "--prune --force")).contains("describes no object"));
 }
 
 #[test]

@@ -201,7 +201,7 @@ fn configuration_check_shows_certificate_authorities() {
     );
     command.env("PLGW_TLS_CLIENT_CA", &server.key);
     let refusal = fail(&mut command);
-    assert!(refusal.contains("holds no certificate"), "{refusal}");
+    assert!(refusal.contains("contains no certificate"), "{refusal}");
 }
 
 #[test]

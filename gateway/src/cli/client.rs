@@ -1,4 +1,4 @@
-//! The agent at the other end of a command, and how to show what it says.
+//! Context of the commands that are clients of the agent: the API client and the output format.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::{
     model::Name,
 };
 
-/// The agent, and how to show what it says.
+/// API client and output format of a command.
 pub(super) struct CliContext {
     pub(super) api: client::Client,
     pub(super) format: Format,
@@ -26,12 +26,12 @@ impl CliContext {
         })
     }
 
-    /// Says that something is gone.
+    /// Prints that an object was deleted.
     pub(super) fn print_deleted(&self, what: &str) -> Result<()> {
         self.print_message(&format!("{what} deleted"))
     }
 
-    /// Says something, to people only.
+    /// Prints a message if the output is for people; JSON and YAML output holds data only.
     pub(super) fn print_message(&self, what: &str) -> Result<()> {
         if self.format == Format::Table {
             print(&format!("{what}\n"))?;
@@ -39,7 +39,7 @@ impl CliContext {
         Ok(())
     }
 
-    /// What there is in one tenant, or in all that the caller sees.
+    /// Lists the objects of one tenant, or of all tenants that are visible to the caller.
     pub(super) async fn list_across_tenants<T>(
         &self,
         only: Option<Name>,
@@ -62,7 +62,7 @@ impl CliContext {
         Ok(items)
     }
 
-    /// Shows one thing: as a table made of it, or whole.
+    /// Prints a value: as a table made by `table`, or complete, as JSON or YAML.
     pub(super) fn show<T: Serialize>(
         &self,
         value: &T,

@@ -1,9 +1,9 @@
-//! Flags that a command would not use: refused, since whoever gives one believes that it does something.
+//! Rejection of flags that a command would ignore: a user who gives one expects an effect.
 
 use anyhow::{Result, bail};
 use clap::{ArgMatches, parser::ValueSource};
 
-/// The flags that every command of the parser takes, and only those that talk to the agent use.
+/// Global flags of the parser, which only the commands that are clients of the agent use.
 const CLIENT_FLAGS: [&str; 7] = [
     "socket",
     "server",
@@ -14,20 +14,20 @@ const CLIENT_FLAGS: [&str; 7] = [
     "output",
 ];
 
-/// The flags that say something of a server, and nothing of a socket.
+/// Flags that apply to a remote server and not to the control socket.
 const REMOTE_FLAGS: [&str; 4] = ["token_file", "ca", "client_certificate", "client_key"];
 
-/// The flags of `restore` that are for `--offline`.
+/// Flags of `restore` that apply with `--offline` only.
 const OFFLINE_FLAGS: [&str; 4] = ["config", "state_dir", "bpf_dir", "event_retention"];
 
-/// The commands that do not talk to the agent.
+/// Commands that are not clients of the agent.
 const LOCAL_COMMANDS: [&str; 5] = ["run", "config", "unload", "openapi", "completions"];
 
-/// Refuses flags of the command line that the command does not use. Variables of the environment are for
-/// all commands and may stay unused.
+/// Rejects flags of the command line that the command does not use. Environment variables are set for all commands,
+/// so unused ones are accepted.
 ///
 /// # Errors
-/// The flag, the command, and what to do.
+/// Names the flag, the command and the remedy.
 pub(super) fn check(matches: &ArgMatches) -> Result<()> {
     let Some((command, arguments)) = matches.subcommand() else {
         return Ok(());
@@ -44,27 +44,27 @@ pub(super) fn check(matches: &ArgMatches) -> Result<()> {
         };
         reject_flags(matches, &CLIENT_FLAGS, |flag| {
             format!(
-                "`plgw {shown}` does not talk to the agent and has no use for {flag}: leave it out"
+                "`plgw {shown}` does not connect to the agent, so {flag} has no effect: omit it"
             )
         })?;
     }
     if command == "restore" && !offline {
         reject_flags(arguments, &OFFLINE_FLAGS, |flag| {
-            format!("{flag} is for `plgw restore --offline`: leave it out, or add --offline")
+            format!("{flag} requires --offline: omit it, or use `plgw restore --offline`")
         })?;
     }
     Ok(())
 }
 
-/// Refuses flags of the target that is not used.
+/// Rejects flags of the target that is not used.
 fn check_target(matches: &ArgMatches) -> Result<()> {
     let by_socket = is_given(matches, "socket");
     if by_socket && is_given(matches, "server") {
-        bail!("--socket and --server name two gateways: give one of them");
+        bail!("--socket and --server exclude each other: give one of them");
     }
     if by_socket || matches.get_one::<String>("server").is_none() {
         reject_flags(matches, &REMOTE_FLAGS, |flag| {
-            format!("{flag} is for a gateway that --server names: add --server, or leave it out")
+            format!("{flag} requires a remote connection: add --server, or omit it")
         })?;
     }
     Ok(())
@@ -81,7 +81,7 @@ fn reject_flags(
     }
 }
 
-/// Returns whether a flag is on the command line.
+/// Returns true if the flag was given on the command line.
 pub(super) fn is_given(matches: &ArgMatches, flag: &str) -> bool {
     matches.value_source(flag) == Some(ValueSource::CommandLine)
 }

@@ -1,4 +1,4 @@
-//! The command line: `plgw run` is the agent, everything else talks to it.
+//! Command line. `plgw run` is the agent; the other commands are clients of its API, or work on its files.
 
 mod client;
 mod commands;
@@ -30,7 +30,7 @@ use crate::{
     model::identity::Authority,
 };
 
-/// Private Link Gateway: a provider's service as one private IP address in a consumer's network.
+/// Private Link Gateway: offers a provider's service at a private IP address in a consumer's network
 #[derive(Debug, Parser)]
 #[command(name = "plgw", version, propagate_version = true)]
 pub struct Cli {
@@ -44,93 +44,93 @@ pub struct Cli {
 enum Command {
     /// Run the agent (as root)
     Run(RunArguments),
-    /// Look at the agent's configuration
+    /// Check the agent's configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Detach from all interfaces and forget all flows; traffic through the gateway stops
+    /// Detach from all interfaces and remove all flows; traffic through the gateway stops
     Unload(StateDirArguments),
-    /// Owners of networks, services and endpoints
+    /// Manage tenants, the owners of networks, services and endpoints
     #[command(subcommand)]
     Tenant(tenant::Command),
-    /// Isolated address spaces, and the interfaces that lead to them
+    /// Manage networks, the isolated address spaces, and their interfaces
     #[command(subcommand)]
     Network(network::Command),
-    /// What providers offer
+    /// Manage services, their resources and backends
     #[command(subcommand)]
     Service(service::Command),
-    /// Private addresses of services in consumers' networks
+    /// Manage endpoints, the private addresses of services in consumers' networks
     #[command(subcommand)]
     Endpoint(endpoint::Command),
-    /// The relations of endpoints to services, decided by providers
+    /// List, approve, reject and remove connections of endpoints to services
     #[command(subcommand)]
     Connection(connection::Command),
-    /// Conversations that are under way
+    /// List active flows
     #[command(subcommand)]
     Flow(flow::Command),
-    /// Bring many objects to what a file says: all of it, or nothing
+    /// Apply a manifest: create and update objects from a file, in one transaction
     Apply(apply::ApplyArguments),
-    /// Write down everything as such a file; secrets are only in a backup
+    /// Print all objects as a manifest, without secrets
     Export,
-    /// Write the whole store to a file, secrets included; the agent goes on
+    /// Write the whole store to a file, secrets included, while the agent runs
     Backup {
-        /// The file; it must not exist yet
+        /// The file to create; it must not exist
         file: PathBuf,
     },
-    /// Put a backup in the place of everything
+    /// Replace all state with a backup
     Restore {
         #[command(flatten)]
         restore: backup::RestoreArguments,
         #[command(flatten)]
         state_dirs: StateDirArguments,
-        /// Events that each ring of an audit trail keeps [default: 1000]
+        /// Events to keep in each ring of the event log [default: 1000]
         #[arg(long, env = "PLGW_EVENT_RETENTION", value_name = "N", help_heading = OFFLINE)]
         event_retention: Option<usize>,
     },
-    /// What was changed, and by whom
+    /// List events: changes to objects, with their authors
     #[command(subcommand)]
     Event(event::Command),
-    /// How the gateway is
+    /// Show gateway status
     Status,
-    /// Who the gateway takes you for
+    /// Show the authenticated identity
     Whoami,
     /// Print the API's OpenAPI document
     #[command(hide = true)]
     Openapi,
-    /// Print a completion script
+    /// Print a shell completion script
     Completions {
-        /// The shell it is for
+        /// The shell to complete for
         shell: Shell,
     },
 }
 
-/// How to reach the agent and how to show what it says.
+/// Options that address the agent and select the output format.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// The agent's control socket
     #[arg(long, global = true, env = "PLGW_SOCKET", default_value = DEFAULT_SOCKET, value_name = "PATH")]
     socket: PathBuf,
-    /// The gateway's URL, to talk to it over TLS instead: https://HOST:PORT
+    /// The gateway's URL, to connect over TLS instead of the socket: https://HOST:PORT
     #[arg(long, global = true, env = "PLGW_SERVER", value_name = "URL", help_heading = REMOTE)]
     server: Option<String>,
-    /// The file that holds the token to show there
+    /// A file with the bearer token to present
     #[arg(long, global = true, env = "PLGW_TOKEN_FILE", value_name = "FILE", help_heading = REMOTE)]
     token_file: Option<PathBuf>,
-    /// The authorities that vouch for the server, a PEM file [default: the system's]
+    /// Certificate authorities that the server's certificate is verified against, a PEM file [default: the system's]
     #[arg(long, global = true, env = "PLGW_CA", value_name = "FILE", help_heading = REMOTE)]
     ca: Option<PathBuf>,
-    /// A client certificate to show there, a PEM file
+    /// The client certificate to present, a PEM file
     #[arg(long, global = true, env = "PLGW_CLIENT_CERTIFICATE", value_name = "FILE", requires = "client_key", help_heading = REMOTE)]
     client_certificate: Option<PathBuf>,
-    /// Its private key, a PEM file
+    /// The client certificate's private key, a PEM file
     #[arg(long, global = true, env = "PLGW_CLIENT_KEY", value_name = "FILE", requires = "client_certificate", help_heading = REMOTE)]
     client_key: Option<PathBuf>,
-    /// How results are shown
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
 }
 
-const REMOTE: &str = "From afar";
-const OFFLINE: &str = "Of the agent's configuration, without an agent";
+const REMOTE: &str = "Remote connection";
+const OFFLINE: &str = "Agent state, for offline commands";
 
 impl Options {
     fn target(self) -> Target {
@@ -148,7 +148,7 @@ impl Options {
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// The configuration file; it need not exist if it is the default one
+    /// The configuration file; the default one may be absent
     /// [default: /etc/plgw/plgw.toml]
     #[arg(long, env = "PLGW_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -156,18 +156,18 @@ struct RunArguments {
     settings: Settings,
 }
 
-/// What of the agent's configuration says where it keeps things.
+/// Settings of the agent that locate its state, for commands that run without an agent.
 #[derive(Debug, Args)]
 #[command(next_help_heading = OFFLINE)]
 struct StateDirArguments {
-    /// The configuration file; it need not exist if it is the default one
+    /// The configuration file; the default one may be absent
     /// [default: /etc/plgw/plgw.toml]
     #[arg(long, env = "PLGW_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the store is [default: /var/lib/plgw]
+    /// Directory of the store [default: /var/lib/plgw]
     #[arg(long, env = "PLGW_STATE_DIR", value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// Where program and maps are pinned, on a bpf file system [default: /sys/fs/bpf/plgw]
+    /// Directory of the pinned program and maps, on a bpf file system [default: /sys/fs/bpf/plgw]
     #[arg(long, env = "PLGW_BPF_DIR", value_name = "DIR")]
     bpf_dir: Option<PathBuf>,
 }
@@ -186,9 +186,9 @@ impl StateDirArguments {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Say what is wrong with the configuration, or what is in force
+    /// Report errors in the configuration, or print the effective settings
     Check {
-        /// Only say what is wrong
+        /// Print errors only
         #[arg(long)]
         quiet: bool,
         #[command(flatten)]
@@ -196,11 +196,11 @@ enum ConfigCommand {
     },
 }
 
-/// Runs what was asked for.
+/// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
-    // Every HTTP client wants one. Fails only if one is installed already, which is as good.
+    // HTTP clients need a process-wide TLS provider. Installation fails only if there is one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match run(&matches) {
         Ok(()) => ExitCode::SUCCESS,
@@ -215,7 +215,7 @@ fn run(matches: &ArgMatches) -> Result<()> {
     flags::check(matches)?;
     let mut cli = Cli::from_arg_matches(matches)?;
     if flags::is_given(matches, "socket") {
-        // A flag wins over a server that the environment names.
+        // A flag takes precedence over PLGW_SERVER in the environment.
         cli.options.server = None;
     }
     dispatch(cli)
@@ -233,7 +233,7 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
                 .enable_all()
                 .build()?;
             let result = runtime.block_on(agent::run(config, prepared));
-            // The process ends now; tasks that are under way need not be shut down one by one.
+            // The process exits now: waiting for the remaining tasks would only delay that.
             std::mem::forget(runtime);
             result
         }
@@ -307,11 +307,8 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
     }
 }
 
-/// Runs a command that talks to the agent.
-fn run_with_client(
-    options: Options,
-    command: impl AsyncFnOnce(&CliContext) -> Result<()>,
-) -> Result<()> {
+/// Runs a command that is a client of the agent.
+fn run_with_client(options: Options, command: impl AsyncFnOnce(&CliContext) -> Result<()>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

@@ -1,4 +1,4 @@
-//! Showing results: tables for people, JSON and YAML for programs.
+//! Output of results: tables for people, JSON and YAML for programs.
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -7,28 +7,28 @@ use serde::Serialize;
 
 use crate::model::text::{escaped, is_forbidden};
 
-/// How results are shown.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// Table for people, with selected fields
     Table,
-    /// Whole.
+    /// All fields, as JSON
     Json,
-    /// Whole.
+    /// All fields, as YAML
     Yaml,
 }
 
-/// The width that a table has at the most, in columns.
+/// Maximum width of a table, in columns.
 const MAX_WIDTH: u16 = 100;
 
 /// A table, or a list of fields with their values.
 #[derive(Clone, Debug)]
 pub(super) enum Table {
-    /// A head, and rows under it.
+    /// A header, and the rows.
     Rows(Vec<&'static str>, Vec<Vec<String>>),
-    /// Names and values, one a line.
+    /// Names and values, one pair a line.
     Fields(Vec<(&'static str, String)>),
-    /// Several, one below the other.
+    /// Several tables, one below the other.
     Several(Vec<Table>),
 }
 
@@ -62,7 +62,7 @@ fn render_rows(header: &[&str], rows: &[Vec<String>]) -> String {
     if !header.is_empty() {
         table.set_header(header);
     }
-    // A line feed in a cell would begin a row that nobody wrote.
+    // Escaped: a line feed in a cell would forge a row.
     for row in rows {
         table.add_row(row.iter().map(|cell| escaped(cell).into_owned()));
     }
@@ -77,7 +77,7 @@ fn render_rows(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The value, as it is to be shown.
+/// Renders a value in the output format.
 pub(super) fn render<T: Serialize>(
     format: Format,
     value: &T,
@@ -90,8 +90,10 @@ pub(super) fn render<T: Serialize>(
     })
 }
 
-/// The value as YAML. One whose text would have to be escaped for the terminal is written as JSON, which is
-/// YAML too and in which an escape is the character that it stands for.
+/// Renders a value as YAML.
+///
+/// A value with characters that the terminal module would escape is rendered as JSON instead. JSON is valid YAML, and
+/// a JSON escape stands for the character, so a parser restores the value.
 pub(super) fn yaml<T: Serialize>(value: &T) -> Result<String> {
     let text = serde_norway::to_string(value)?;
     if text.chars().any(|c| c != '\n' && is_forbidden(c)) {
@@ -105,8 +107,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_fits_and_has_no_trailing_blanks() {
-        let long = "a very long sentence that says what is wrong ".repeat(8);
+    fn table_keeps_to_the_width_without_trailing_blanks() {
+        let long = "a very long sentence about a problem ".repeat(8);
         let table = Table::Rows(vec!["NAME", "PROBLEM"], vec![vec!["one".to_owned(), long]]);
         let text = table.render();
         assert!(text.starts_with("NAME  PROBLEM\n"), "{text}");
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cell_breaks_its_row_or_reaches_the_terminal() {
+    fn control_characters_in_cells_are_escaped() {
         let cell = "a\n\u{1b}[1A\u{202e}".to_owned();
         let text = Table::Rows(vec!["NAME"], vec![vec![cell.clone()]]).render();
         assert_eq!(text, "NAME\na\\u000a\\u001b[1A\\u202e\n");
@@ -131,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_fields_are_left_out() {
+    fn fields_without_a_value_are_omitted() {
         let fields = Table::Fields(vec![("name", "x".to_owned()), ("reason", String::new())]);
         assert_eq!(fields.render(), "name:  x\n");
     }

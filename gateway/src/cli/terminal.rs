@@ -1,6 +1,7 @@
-//! The only place that writes to the terminal. Text from elsewhere (a server's answer, another tenant's
-//! labels, a file) could move the cursor, change colours or reorder what is read, so whatever text of users
-//! may not hold is escaped here.
+//! The only module that writes to the terminal.
+//!
+//! Text from elsewhere (a server's response, another tenant's labels, a file) could move the cursor, change colours
+//! or reorder the line. Characters that are forbidden in users' text (`model::text`) are therefore escaped here.
 
 #![expect(
     clippy::print_stderr,
@@ -13,27 +14,27 @@ use anyhow::{Context as _, Result};
 
 use crate::model::text::{escaped, escaped_lines};
 
-/// Text that is shown in a colour where the output is a terminal.
+/// Text with a colour, which applies only if the output is a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StyledText {
-    /// The foreground colour's number (ECMA-48, SGR 30 to 37); none for the usual one.
+    /// Foreground colour (ECMA-48, SGR 30 to 37); none: the terminal's default.
     pub(super) colour: Option<u8>,
-    /// Text of one line, not escaped yet.
+    /// Text of one line, not escaped.
     pub(super) text: String,
 }
 
-/// Prints text of one or more lines, escaped. A reader that has gone away is no failure.
+/// Prints text of one or more lines, escaped. A closed pipe is not an error.
 ///
 /// # Errors
-/// When standard output can't be written.
+/// If standard output can't be written.
 pub(super) fn print(text: &str) -> Result<()> {
     write(&escaped_lines(text))
 }
 
-/// Prints lines of coloured pieces. Only the colours are not escaped.
+/// Prints lines of coloured pieces. Everything but the colours is escaped.
 ///
 /// # Errors
-/// When standard output can't be written.
+/// If standard output can't be written.
 pub(super) fn print_pieces(lines: &[Vec<StyledText>]) -> Result<()> {
     let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     write(&painted(lines, coloured))
@@ -57,7 +58,7 @@ fn painted(lines: &[Vec<StyledText>], coloured: bool) -> String {
 fn write(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("could not print"),
+        other => other.context("standard output can't be written"),
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_own_colours_reach_the_terminal() {
+    fn escape_sequences_in_text_are_escaped_and_colours_are_not() {
         let lines = [vec![
             StyledText {
                 colour: Some(31),

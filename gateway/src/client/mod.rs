@@ -1,4 +1,4 @@
-//! The API's client: over the control socket, or over TLS.
+//! API client, over the control socket or over TLS.
 
 mod operations;
 pub mod types;
@@ -22,54 +22,54 @@ use crate::{
     model::text::escaped,
 };
 
-/// Where the agent is, and what to show it.
+/// Address of the API, with the credentials to present.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// Its control socket.
+    /// Control socket.
     Socket(PathBuf),
-    /// Its listener for tenants.
+    /// TLS listener.
     Server {
-        /// Its URL.
+        /// URL: `https://HOST:PORT`.
         url: String,
-        /// The file that holds a token.
+        /// File with a bearer token.
         token_file: Option<PathBuf>,
-        /// The file of the authorities that vouch for the server; none: the system's.
+        /// File of the certificate authorities that the server is verified against; none: the system's.
         ca: Option<PathBuf>,
-        /// The files of a client certificate and its key.
+        /// Files of a client certificate and its key.
         certificate: Option<(PathBuf, PathBuf)>,
     },
 }
 
-/// A client.
+/// API client.
 #[derive(Debug)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
     token: Option<header::HeaderValue>,
-    /// What to call it in messages.
+    /// Name of the target in messages.
     display_target: String,
 }
 
-/// What a request carries.
+/// Body of a request.
 #[derive(Debug)]
 enum Body<'a, T> {
-    /// Nothing.
+    /// No body.
     Empty,
-    /// JSON.
+    /// JSON value.
     Json(&'a T),
-    /// Bytes.
+    /// Octets.
     Bytes(Vec<u8>),
 }
 
-/// No body, of the type that none needs.
+/// Empty body. The type parameter is arbitrary.
 const EMPTY_BODY: Body<'static, ()> = Body::Empty;
 
-/// What stands behind the question mark.
+/// Query string of a request.
 #[derive(Clone, Debug, Default)]
 pub struct Query(Vec<(&'static str, String)>);
 
 impl Query {
-    /// And this, if it is set.
+    /// Adds a parameter, if it has a value.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: Option<impl ToString>) -> Self {
         if let Some(value) = value {
@@ -80,20 +80,20 @@ impl Query {
 }
 
 impl Client {
-    /// Sets the connection up; nothing is sent yet.
+    /// Returns a client for the target. Reads the files that the target names, and sends nothing.
     ///
     /// # Errors
-    /// When a file can't be read or is not what it should be.
+    /// If a file can't be read or is malformed.
     pub fn new(target: &Target) -> Result<Self> {
         let builder = reqwest::Client::builder();
         let (builder, base, token, display_target) = match target {
             Target::Socket(path) => (
                 builder
                     .unix_socket(path.as_path())
-                    // No TLS on a socket file; without this the host's certificates are loaded, or
-                    // missed.
+                    // Unused on a socket. Without it reqwest loads the system's certificates, and fails if there
+                    // are none.
                     .tls_certs_only([]),
-                // Nobody reads the host's name: the socket says where it goes.
+                // A placeholder: requests go to the socket, whatever the host is.
                 "http://plgw".to_owned(),
                 None,
                 path.display().to_string(),
@@ -106,7 +106,7 @@ impl Client {
             } => {
                 let base = url.trim_end_matches('/').to_owned();
                 if !base.starts_with("https://") {
-                    bail!("{url}: a server is talked to over https:// only");
+                    bail!("{url} is not an https URL: write https://HOST:PORT");
                 }
                 let mut builder = builder.connect_timeout(Duration::from_secs(10));
                 if let Some(path) = ca {
@@ -118,7 +118,7 @@ impl Client {
                     files::warn_if_readable_by_others(key);
                     let identity = reqwest::Identity::from_pem(&text).with_context(|| {
                         let (certificate, key) = (certificate.display(), key.display());
-                        format!("{certificate} and {key} are no certificate and its key")
+                        format!("{certificate} and {key} are not a certificate and its private key")
                     })?;
                     builder = builder.identity(identity);
                 }
@@ -129,14 +129,14 @@ impl Client {
         Ok(Self {
             http: builder
                 .build()
-                .context("could not set up the connection to the agent")?,
+                .context("the HTTP client can't be set up")?,
             base,
             token,
             display_target,
         })
     }
 
-    /// A request, and its answer if that is no refusal.
+    /// Sends a request and returns the response if its status is a success.
     async fn send<B: Serialize>(
         &self,
         method: Method,
@@ -171,15 +171,16 @@ impl Client {
                 Some(field) => bail!("{} (field {})", escaped(&problem.detail), escaped(&field)),
                 None => bail!("{}", escaped(&problem.detail)),
             },
-            Err(_) => bail!("the agent answered {status}, and nothing that can be understood"),
+            Err(_) => bail!("the agent responded with {status} and no problem document: check that the target is a gateway"),
         }
     }
 
-    /// Sends a request, again after a while if the agent asks for that and the while is short.
+    /// Sends a request. Repeats it as long as the agent asks for that (`Retry-After`) and the waits stay within
+    /// [`MAX_RETRY_WAIT`].
     async fn send_with_retries(&self, request: RequestBuilder) -> Result<Response> {
         let mut waited = Duration::ZERO;
         loop {
-            // Without one to send again there is no second try.
+            // A request that can't be cloned is sent once.
             let copy = request.try_clone();
             let Some(attempt) = copy else {
                 return request.send().await.map_err(|error| self.explain(error));
@@ -205,7 +206,7 @@ impl Client {
         let bytes = response.bytes().await.context(RESPONSE_TRUNCATED)?;
         serde_json::from_slice(&bytes).map_err(|error| {
             anyhow!(
-                "the agent's answer is of another version than this program: use the agent's own: {}",
+                "the agent's response can't be parsed: use the `plgw` program of the agent's version: {}",
                 escaped(&error.to_string())
             )
         })
@@ -243,10 +244,10 @@ impl Client {
         Ok(response.bytes().await.context(RESPONSE_TRUNCATED)?.to_vec())
     }
 
-    /// Events as they happen, each handed over as it comes, until the agent ends the stream.
+    /// Receives events as they occur and calls `each` with each of them, until the agent ends the stream.
     ///
     /// # Errors
-    /// As for every operation, and what `each` says.
+    /// If the request fails, the stream breaks off, or `each` fails.
     pub async fn follow_events(
         &self,
         query: &Query,
@@ -264,7 +265,7 @@ impl Client {
                 if let Some(data) = line.strip_prefix(b"data:") {
                     let event = serde_json::from_slice(data).map_err(|error| {
                         let error = error.to_string();
-                        anyhow!("an event can't be understood: {}", escaped(&error))
+                        anyhow!("an event of the stream can't be parsed: {}", escaped(&error))
                     })?;
                     each(event)?;
                 }
@@ -286,25 +287,26 @@ impl Client {
             .map(std::io::Error::kind);
         let server = self.token.is_some() || self.base.starts_with("https://");
         match kind {
-            _ if server => anyhow!("could not talk to the gateway on {target}: {text}"),
+            _ if server => anyhow!("the gateway at {target} can't be reached: {text}"),
             Some(std::io::ErrorKind::NotFound) => {
                 anyhow!("no agent listens on {target}: start it with `plgw run`")
             }
             Some(std::io::ErrorKind::ConnectionRefused) => {
-                anyhow!("the agent that listened on {target} is gone: start it with `plgw run`")
+                anyhow!("the agent on {target} is gone: start it with `plgw run`")
             }
             Some(std::io::ErrorKind::PermissionDenied) => anyhow!(
-                "{target} may be used by root and members of its group only: you are neither"
+                "access to {target} is denied: run as root, or as a member of the socket's group"
             ),
-            _ => anyhow!("could not talk to the agent on {target}: {text}"),
+            _ => anyhow!("the agent on {target} can't be reached: {text}"),
         }
     }
 }
 
-/// How long is waited in all for an agent that asks for patience (`Retry-After`).
+/// Maximum total wait for an agent that asks for a repetition (`Retry-After`).
 const MAX_RETRY_WAIT: Duration = Duration::from_secs(30);
 
-/// Returns how long the agent asks to wait before the request is sent again. It has done nothing then.
+/// Returns the time after which the agent asks for the request again. The agent has not processed the request then, so
+/// a repetition is safe.
 fn retry_after(response: &Response) -> Option<Duration> {
     let busy = [
         StatusCode::TOO_MANY_REQUESTS,
@@ -317,12 +319,12 @@ fn retry_after(response: &Response) -> Option<Duration> {
     seconds.parse().ok().map(Duration::from_secs)
 }
 
-const RESPONSE_TRUNCATED: &str = "the agent's answer broke off";
+const RESPONSE_TRUNCATED: &str = "the agent's response broke off";
 
-/// All pages of a list, of which `page` gets the one after what it is given.
+/// Collects all pages of a list. `page` takes a limit and the cursor that the page before returned.
 ///
 /// # Errors
-/// As for getting a page.
+/// If `page` fails.
 pub async fn collect_pages<T>(
     mut page: impl AsyncFnMut(Option<u64>, Option<&str>) -> Result<Page<T>>,
 ) -> Result<Vec<T>> {
@@ -339,15 +341,15 @@ pub async fn collect_pages<T>(
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("could not read {}", path.display()))
+    fs::read(path).with_context(|| format!("{} can't be read", path.display()))
 }
 
 fn read_authorities(path: &Path) -> Result<Vec<reqwest::Certificate>> {
     reqwest::Certificate::from_pem_bundle(&read(path)?)
-        .with_context(|| format!("{} holds no certificates", path.display()))
+        .with_context(|| format!("{} is not a PEM file of certificates", path.display()))
 }
 
-/// The header that shows the token in the file.
+/// Returns the `Authorization` header for the token in the file.
 fn read_bearer(path: &Path) -> Result<header::HeaderValue> {
     let text = String::from_utf8(read(path)?).ok();
     files::warn_if_readable_by_others(path);
@@ -355,7 +357,7 @@ fn read_bearer(path: &Path) -> Result<header::HeaderValue> {
     let value = header::HeaderValue::from_str(&format!("Bearer {token}")).ok();
     let mut value = value
         .filter(|_| !token.is_empty())
-        .with_context(|| format!("{} holds no token", path.display()))?;
+        .with_context(|| format!("{} contains no bearer token", path.display()))?;
     value.set_sensitive(true);
     Ok(value)
 }

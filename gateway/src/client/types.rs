@@ -1,4 +1,4 @@
-//! The types of the OpenAPI document's schemas, by their names there.
+//! Types of the OpenAPI document's schemas, by their schema names.
 
 pub use crate::{
     api::{apply::Applied, connections::DecisionRequest, page::Page, view::*},

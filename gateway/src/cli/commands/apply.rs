@@ -25,16 +25,16 @@ use crate::{
 
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct ApplyArguments {
-    /// The manifest: YAML (several documents are one), JSON or TOML; - for standard input
+    /// The manifest: YAML (one or more documents), JSON or TOML; - for standard input
     #[arg(short, long, value_name = "FILE")]
     file: PathBuf,
-    /// Change nothing, only show the difference
+    /// Show the changes without applying them
     #[arg(long)]
     dry_run: bool,
-    /// Delete what the manifest does not name
+    /// Delete objects that are not in the manifest
     #[arg(long)]
     prune: bool,
-    /// Delete services even though connections to them are approved
+    /// Delete services even if they have approved connections
     #[arg(long, requires = "prune")]
     force: bool,
 }
@@ -61,36 +61,36 @@ pub(in crate::cli) async fn apply(client: &CliContext, arguments: ApplyArguments
 pub(in crate::cli) async fn export(client: &CliContext) -> Result<()> {
     let manifest = client.api.export().await?;
     match client.format {
-        // What can be read back, and by people too.
+        // A manifest has no table form: YAML can be read by people and by `plgw apply`.
         Format::Table | Format::Yaml => print(&yaml(&manifest)?),
         Format::Json => print(&(serde_json::to_string_pretty(&manifest)? + "\n")),
     }
 }
 
-/// A manifest from a file. What kind of file it is its name says; from standard input it is YAML, of
-/// which JSON is a part.
+/// Reads a manifest from a file. A file name that ends in `.toml` selects TOML. All else is YAML, of which JSON is a
+/// subset.
 fn read(path: &Path) -> Result<Manifest> {
     let shown = path.display();
     let text = if path.as_os_str() == "-" {
         let mut text = String::new();
         std::io::stdin()
             .read_to_string(&mut text)
-            .context("could not read standard input")?;
+            .context("standard input can't be read")?;
         text
     } else {
-        fs::read_to_string(path).with_context(|| format!("could not read {shown}"))?
+        fs::read_to_string(path).with_context(|| format!("{shown} can't be read"))?
     };
     let is_toml = path
         .extension()
         .is_some_and(|extension| extension == "toml");
     let values = if is_toml {
-        vec![toml::from_str(&text).with_context(|| format!("{shown} is no TOML"))?]
+        vec![toml::from_str(&text).with_context(|| format!("{shown} is not valid TOML"))?]
     } else {
         let documents = serde_norway::Deserializer::from_str(&text);
         documents
             .map(serde::Deserialize::deserialize)
             .collect::<Result<Vec<Value>, _>>()
-            .with_context(|| format!("{shown} is no YAML"))?
+            .with_context(|| format!("{shown} is not valid YAML"))?
     };
     let mut manifest = Manifest::default();
     for value in values {
@@ -112,13 +112,13 @@ fn read(path: &Path) -> Result<Manifest> {
         .as_object()
         .is_none_or(serde_json::Map::is_empty);
     if empty {
-        // With --prune it would delete everything.
-        bail!("{shown} holds nothing");
+        // With --prune an empty manifest would delete every object.
+        bail!("{shown} describes no object: add objects, or delete them one by one");
     }
     Ok(manifest)
 }
 
-/// Returns the difference as lines for people.
+/// Formats the changes as lines for people.
 fn render_diff(applied: &Applied, dry_run: bool) -> Vec<Vec<StyledText>> {
     let plain = |text: String| vec![StyledText { colour: None, text }];
     let mut lines = Vec::new();
@@ -190,10 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn wrong_manifests_are_refused_with_the_place() {
+    fn errors_of_manifests_name_the_path() {
         for (text, says) in [
-            ("", "holds nothing"),
-            ("tenants: [", "no YAML"),
+            ("", "describes no object"),
+            ("tenants: [", "not valid YAML"),
             ("tenant: []", "unknown field `tenant`"),
             ("tenants: [{name: A}]", "tenants[0]"),
             ("networks: [{name: n, attachments: []}]", "needs the tenant"),

@@ -28,46 +28,46 @@ use crate::{
     },
 };
 
-/// What is asked for beside the file.
+/// Arguments of `plgw restore`.
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct RestoreArguments {
-    /// The file, which `plgw backup` wrote
+    /// A file written by `plgw backup`
     pub(in crate::cli) file: PathBuf,
-    /// Change nothing, only show what would change
+    /// Show the changes without applying them
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, conflicts_with = "dry_run")]
     yes: bool,
-    /// The backup may be of another gateway
+    /// Accept a backup of another gateway
     #[arg(long)]
     foreign: bool,
-    /// Without an agent, which may not even start
+    /// Replace the store's files directly, while no agent runs; for an agent that does not start
     #[arg(long)]
     pub(in crate::cli) offline: bool,
 }
 
-/// Writes the whole store to a file that only its owner can read.
+/// Writes the whole store to a new file that only its owner can read.
 pub(in crate::cli) async fn backup(client: &CliContext, file: PathBuf) -> Result<()> {
     let shown = file.display();
-    // Not over an older one that may be the only good one.
+    // `create_new`: an existing file may be the only good backup.
     let mut output = fs::OpenOptions::new()
         .create_new(true)
         .write(true)
         .mode(0o600)
         .open(&file)
-        .with_context(|| format!("could not make the file {shown}"))?;
+        .with_context(|| format!("the file {shown} can't be created"))?;
     let written = match client.api.backup().await {
         Ok(content) => output
             .write_all(&content)
             .and_then(|()| output.sync_all())
-            .with_context(|| format!("could not write to {shown}"))
+            .with_context(|| format!("{shown} can't be written"))
             .map(|()| content.len()),
         Err(error) => Err(error),
     };
     match written {
         Ok(length) => client.print_message(&format!(
-            "{length} bytes in {shown}: keep it safe, it holds secrets"
+            "backup written to {shown}, {length} bytes: keep it safe, it contains secrets"
         )),
         Err(error) => {
             let _gone = fs::remove_file(&file);
@@ -76,11 +76,8 @@ pub(in crate::cli) async fn backup(client: &CliContext, file: PathBuf) -> Result
     }
 }
 
-/// Puts a backup in the place of everything, with the agent running.
-pub(in crate::cli) async fn restore(
-    client: &CliContext,
-    arguments: &RestoreArguments,
-) -> Result<()> {
+/// Replaces all state with a backup, through the running agent.
+pub(in crate::cli) async fn restore(client: &CliContext, arguments: &RestoreArguments) -> Result<()> {
     let RestoreArguments {
         file,
         dry_run,
@@ -90,7 +87,7 @@ pub(in crate::cli) async fn restore(
     } = arguments;
     let content = read(file)?;
     let api = &client.api;
-    // Without a plan that somebody reads, one request does.
+    // A dry run first, for the plan that is confirmed; with --yes nobody reads it.
     if !yes {
         let plan = api
             .restore(Some(true), Some(*foreign), content.clone())
@@ -105,10 +102,11 @@ pub(in crate::cli) async fn restore(
     if *yes {
         client.show(&plan, render_plan)?;
     }
-    client.print_message(&format!("{} is restored, and in force", file.display()))
+    client.print_message(&format!("{} restored and in effect", file.display()))
 }
 
-/// Does the same without an agent: the store is put aside, and one made of the backup takes its place.
+/// Replaces all state with a backup, without an agent: a store made of the backup replaces the present one, which is
+/// renamed.
 pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArguments) -> Result<()> {
     files::restrict_umask();
     let _lock = Lock::for_maintenance(&config.state_dir, &config.bpf_dir)?;
@@ -123,9 +121,9 @@ pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArgume
     let known = prepared.current_header.is_some() || !exists;
     if !known {
         print(
-            "What is in the store can't be read. Which connections were ended since the backup is not \
-             known, so all that it has as approved are approved anew: what flows over them now ends \
-             when the agent starts.\n",
+            "The present store can't be read, so connections that were rejected or removed since the \
+             backup are not known. All approved connections of the backup get a new approval: their \
+             open flows end when the agent starts.\n",
         )?;
     }
     if arguments.dry_run {
@@ -142,19 +140,19 @@ pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArgume
     }
     let old = config.state_dir.join("state.db.before-restore");
     swap_stores(&store_path, &new, &old)?;
-    print(&format!("{shown} is restored. Start the agent.\n"))?;
+    print(&format!("{shown} restored: start the agent.\n"))?;
     if exists {
-        print(&format!("The store that was there is {}.\n", old.display()))?;
+        print(&format!("The previous store was renamed to {}.\n", old.display()))?;
     }
     Ok(())
 }
 
-/// A backup that is fit to take the store's place.
+/// Backup that is ready to replace the store.
 struct OfflineRestore {
     backup_header: store::backup::Header,
     entries: Vec<Entry>,
     plan: RestorePlan,
-    /// Identity and seed of the store that is there, if it can be read: they stay.
+    /// Header of the present store, if that can be read: its identity and seed are kept.
     current_header: Option<store::backup::Header>,
 }
 
@@ -175,7 +173,7 @@ fn prepare(
     {
         None => None,
         Some(Ok(there)) => Some(there),
-        // What can't be read can't be compared. Any other failure, such as a full disk, may pass.
+        // A damaged store can't be compared. Any other failure, such as a full disk, may be temporary.
         Some(Err(
             StoreError::Damaged { .. }
             | StoreError::Decode(_)
@@ -205,7 +203,7 @@ fn prepare(
         config.event_retention,
         &mut RandomIdentifiers,
     )?;
-    // Versions go on from where they were.
+    // Versions continue from the present store's: a client's older version must not match a restored object.
     let revisions = current.iter().flat_map(|(there, _)| &there.entries);
     let last = revisions.map(|entry| entry.revision).max();
     for entry in &mut entries {
@@ -219,7 +217,7 @@ fn prepare(
     })
 }
 
-/// Writes the new store to a file beside the old one.
+/// Writes the new store to a file beside the present one.
 fn write_store(new: &Path, prepared: &OfflineRestore) -> Result<()> {
     remove_store(new)?;
     let mut store = Sqlite::open(new)?;
@@ -234,12 +232,12 @@ fn write_store(new: &Path, prepared: &OfflineRestore) -> Result<()> {
     Ok(())
 }
 
-/// Puts the new store in the place of the old one, which gets another name. At no moment there is none.
+/// Replaces the present store with the new one, and renames the present one. A store exists at every moment.
 fn swap_stores(store_path: &Path, new: &Path, old: &Path) -> Result<()> {
     let shown = store_path.display();
-    let rename_error = || format!("could not put {shown} aside");
+    let rename_error = || format!("{shown} can't be renamed");
     remove_store(old)?;
-    // A log that is left beside the new store would be taken for its own.
+    // SQLite would apply a write-ahead log that is left beside the new store to it.
     for suffix in files::SQLITE_SUFFIXES {
         match fs::rename(
             files::with_suffix(store_path, suffix),
@@ -253,58 +251,57 @@ fn swap_stores(store_path: &Path, new: &Path, old: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         linked => linked.with_context(rename_error)?,
     }
-    fs::rename(new, store_path)
-        .with_context(|| format!("could not put the new store at {shown}"))?;
+    fs::rename(new, store_path).with_context(|| format!("the new store can't be renamed to {shown}"))?;
     let directory = store_path.parent().unwrap_or(Path::new("."));
     fs::File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .with_context(|| format!("could not sync {}", directory.display()))
+        .with_context(|| format!("{} can't be synced", directory.display()))
 }
 
-/// Removes a store that may be there, with the files beside it.
+/// Removes a store and its SQLite side files, if they exist.
 fn remove_store(path: &Path) -> Result<()> {
     for suffix in ["", files::SQLITE_SUFFIXES[0], files::SQLITE_SUFFIXES[1]] {
         let path = files::with_suffix(path, suffix);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             removed => {
-                removed.with_context(|| format!("could not remove {}", path.display()))?;
+                removed.with_context(|| format!("{} can't be removed", path.display()))?;
             }
         }
     }
     Ok(())
 }
 
-/// Reads a file that may be anything, up to the size that a backup has at the most.
+/// Reads a file, up to one byte more than the maximum size of a backup: the path may be any file.
 fn read(path: &Path) -> Result<Vec<u8>> {
     let shown = path.display();
     let mut content = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content))
-        .with_context(|| format!("could not read {shown}"))?;
+        .with_context(|| format!("{shown} can't be read"))?;
     Ok(content)
 }
 
-/// Asks on the terminal. Where there is none, nobody can have seen what changes.
+/// Asks for confirmation on the terminal. Fails without a terminal: nobody can have read the plan.
 fn confirm() -> Result<()> {
     let input = std::io::stdin();
     if !input.is_terminal() {
         bail!(
-            "nothing was changed: a restore asks on a terminal, so give --yes where there is none"
+            "nothing was changed: a restore needs confirmation on a terminal: give --yes to skip it"
         );
     }
     notice("Restore this? [y/N]");
     let mut answer = String::new();
     input
         .read_line(&mut answer)
-        .context("could not read the answer")?;
+        .context("the answer can't be read from standard input")?;
     if ["y", "yes"].contains(&answer.trim().to_lowercase().as_str()) {
         return Ok(());
     }
     bail!("nothing was changed")
 }
 
-/// Returns a plan for people.
+/// Formats a plan for people.
 fn render_plan(plan: &RestorePlan) -> Table {
     let yes_no = |yes: bool| if yes { "yes" } else { "no" };
     let mut tables = vec![Table::Fields(vec![
@@ -331,7 +328,7 @@ fn render_plan(plan: &RestorePlan) -> Table {
             .map(|change| {
                 let after = match (change.before, change.after) {
                     (Some(before), Some(after)) if before == after => {
-                        format!("{after} anew: open flows end")
+                        format!("{after} (new approval: open flows end)")
                     }
                     (_, after) => state(after),
                 };

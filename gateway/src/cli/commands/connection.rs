@@ -14,27 +14,27 @@ use crate::{
 pub(in crate::cli) enum Command {
     /// List connections
     List {
-        /// Only those to this service
+        /// List connections to this service only
         #[arg(value_name = "TENANT/SERVICE")]
         service: Option<Reference>,
-        /// Only those in this state: Pending, Approved, Rejected
+        /// List connections in this state only: Pending, Approved, Rejected
         #[arg(long, value_name = "STATE", conflicts_with = "service")]
         state: Option<ConnectionState>,
     },
-    /// Let an endpoint's connection carry traffic
+    /// Approve a connection, so that it carries traffic
     Approve(DecisionArguments),
-    /// Refuse a connection, or cut it off; it can be approved later
+    /// Reject a connection and end its flows; it can be approved later
     Reject(DecisionArguments),
-    /// End a connection for good
+    /// Remove a connection permanently
     Remove(DecisionArguments),
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct DecisionArguments {
-    /// The endpoint whose connection it is
+    /// The endpoint of the connection
     #[arg(value_name = "TENANT/ENDPOINT")]
     endpoint: Reference,
-    /// What the consumer is told about it
+    /// The reason, shown to the consumer
     #[arg(long, default_value = "", value_name = "TEXT")]
     reason: String,
 }
@@ -90,12 +90,12 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
         .items
         .into_iter()
         .next()
-        .with_context(|| format!("no connection of an endpoint {endpoint} is there"))?;
+        .with_context(|| format!("endpoint {endpoint} has no connection"))?;
     let Reference { tenant, name } = &found.service;
     let link_id = found.connection.link_id;
     let request = DecisionRequest {
         reason: arguments.reason,
-        // What is decided about is what was looked at.
+        // Makes the decision fail if the connection has changed since it was read above.
         version: Some(found.version),
     };
     let connection = match decision {

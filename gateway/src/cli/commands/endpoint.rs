@@ -18,11 +18,11 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Create an endpoint, and ask its service's provider for a connection
+    /// Create an endpoint and request a connection to its service
     Create(Create),
     /// List endpoints
     List {
-        /// Only those of this tenant
+        /// List endpoints of this tenant only
         tenant: Option<Name>,
     },
     /// Show an endpoint
@@ -31,7 +31,7 @@ pub(in crate::cli) enum Command {
         #[arg(value_name = "TENANT/NAME")]
         endpoint: Reference,
     },
-    /// Delete an endpoint; its connection is cut
+    /// Delete an endpoint and end its connection
     Delete {
         /// The endpoint
         #[arg(value_name = "TENANT/NAME")]
@@ -47,17 +47,17 @@ pub(in crate::cli) struct Create {
     /// The consumer's network
     #[arg(long, value_name = "NET")]
     network: String,
-    /// The private address that the service gets there; one of each family can be given. Without it,
-    /// free ones of the network's pool are taken
+    /// The service's private address in that network; one of each family can be given. By default, free addresses of
+    /// the network's pool are allocated
     #[arg(long = "address", value_name = "IP")]
     addresses: Vec<IpAddr>,
     /// The service: its alias, or TENANT/NAME
     #[arg(long, value_name = "SERVICE")]
     service: String,
-    /// The resource, if it is not the default one
+    /// The resource, if not the default one
     #[arg(long, value_name = "NAME")]
     resource: Option<Name>,
-    /// A message for the provider
+    /// A message to the provider
     #[arg(long, default_value = "", value_name = "TEXT")]
     message: String,
     #[command(flatten)]
@@ -71,7 +71,7 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
             let network = match arguments.network.parse::<Reference>() {
                 Ok(reference) if reference.tenant == tenant => reference.name,
                 Ok(reference) => {
-                    bail!("network {reference} belongs to another tenant than {tenant}")
+                    bail!("network {reference} is of another tenant: name a network of tenant {tenant}")
                 }
                 Err(_) => arguments.network.parse()?,
             };
@@ -193,18 +193,18 @@ fn details(endpoint: &EndpointView) -> Table {
     ])
 }
 
-/// Addresses, with what is wrong with them.
+/// Formats addresses with their problems.
 fn addresses(addresses: &[AddressStatus]) -> String {
     let shown = addresses.iter().map(|status| {
         let address = status.address;
-        let station = status.mac_address.as_deref().unwrap_or_default();
+        let mac_address = status.mac_address.as_deref().unwrap_or_default();
         if let Some(problem) = &status.problem {
             return format!("{address} (not in use: {problem})");
         }
         match status.state.as_str() {
             "in_use" => address.to_string(),
-            "conflict" => format!("{address} (not in use: station {station} has it)"),
-            "disputed" => format!("{address} (station {station} claims it too)"),
+            "conflict" => format!("{address} (not in use: MAC address {mac_address} has it)"),
+            "disputed" => format!("{address} (disputed: MAC address {mac_address} claims it)"),
             other => format!("{address} ({other})"),
         }
     });

@@ -20,21 +20,21 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// List events, the last ones last
+    /// List events, oldest first
     List {
-        /// Stay, and show them as they happen
+        /// Print events as they occur, until interrupted
         #[arg(long)]
         follow: bool,
-        /// Only those after the event with this id, which -o json shows
+        /// List events after the one with this id only; -o json shows ids
         #[arg(long, value_name = "ID")]
         after: Option<EventId>,
-        /// Only those about this kind of object
+        /// List events about this kind of object only
         #[arg(long, value_name = "KIND", value_parser = parse_enum::<Kind>)]
         kind: Option<Kind>,
-        /// Only those in which this happened: requested, approved, rejected, ...
+        /// List events with this action only: requested, approved, rejected, ...
         #[arg(long, value_name = "ACTION", value_parser = parse_enum::<Action>)]
         action: Option<Action>,
-        /// How many at the most
+        /// Maximum number of events
         #[arg(
             long,
             default_value_t = 100,
@@ -45,7 +45,7 @@ pub(in crate::cli) enum Command {
     },
 }
 
-/// A word that serde knows; its refusal lists them.
+/// Parses a variant's name as serde has it; the error lists all names.
 fn parse_enum<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }

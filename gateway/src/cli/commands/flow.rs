@@ -12,12 +12,12 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// List flows
+    /// List active flows
     List {
-        /// Only those of this endpoint
+        /// List flows of this endpoint only
         #[arg(long, value_name = "TENANT/NAME")]
         endpoint: Option<Reference>,
-        /// How many at the most
+        /// Maximum number of flows
         #[arg(long, default_value_t = 100, value_name = "N")]
         limit: u64,
     },

@@ -18,14 +18,14 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Say who, of those that another system knows, acts for a tenant
+    /// Map an external identity to a role of a tenant
     Create(Create),
     /// List identities
     List {
-        /// Only those of this tenant
+        /// List identities of this tenant only
         tenant: Option<Name>,
     },
-    /// Remove an identity: those who were meant act for the tenant no more
+    /// Delete an identity; its role is withdrawn at once
     Delete {
         /// The identity
         #[arg(value_name = "TENANT/NAME")]
@@ -38,21 +38,20 @@ pub(in crate::cli) struct Create {
     /// The identity
     #[arg(value_name = "TENANT/NAME")]
     identity: Reference,
-    /// Who vouches for them: an OpenID Connect issuer's URL, or `certificate`
+    /// The issuer of the credential: an OpenID Connect issuer's URL, or `certificate`
     #[arg(long, value_name = "URL|certificate")]
     issuer: String,
-    /// What is looked at: a claim of the issuer's tokens; of certificates common_name, dns, email, uri
-    /// or sha256
+    /// The claim to match: a claim of the issuer's tokens; for certificates common_name, dns, email, uri or sha256
     #[arg(long, default_value = "sub", value_name = "CLAIM")]
     claim: String,
-    /// What it must say, or hold if it is a list
+    /// The value that the claim must equal, or contain if it is a list
     #[arg(long, value_name = "VALUE")]
     value: String,
-    /// For certificates, the authority that must have issued them: its certificate, a PEM file, or the SHA-256 of its
-    /// SubjectPublicKeyInfo; needed unless the claim is sha256
+    /// The authority that must have issued the certificate: the authority's certificate, a PEM file, or the SHA-256 of
+    /// its SubjectPublicKeyInfo; required for certificates unless the claim is sha256
     #[arg(long, value_name = "FILE|SHA256", value_parser = parse_authority)]
     authority: Option<AuthorityRequest>,
-    /// What they are within the tenant: viewer, consumer, provider or admin
+    /// The role in the tenant: viewer, consumer, provider or admin
     #[arg(long, value_name = "ROLE")]
     role: Role,
     #[command(flatten)]
@@ -106,7 +105,7 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                         render_issuer(identity),
                     ]
                 });
-                let header = vec!["IDENTITY", "ROLE", "WHO", "ISSUER"];
+                let header = vec!["IDENTITY", "ROLE", "CLAIM", "ISSUER"];
                 Table::Rows(header, rows.collect())
             })
         }
@@ -118,7 +117,7 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
     }
 }
 
-/// Returns who vouches for an identity: an issuer, or the authority of a certificate.
+/// Formats an identity's issuer; for certificates, with their authority.
 fn render_issuer(identity: &IdentityView) -> String {
     match &identity.authority {
         Some(authority) => format!("{} of {}", identity.issuer, authority.subject),
@@ -126,7 +125,7 @@ fn render_issuer(identity: &IdentityView) -> String {
     }
 }
 
-/// Reads an authority: the digits of its key's hash, or the file of its certificate.
+/// Parses an authority: the hexadecimal digits of its key's hash, or the path of its certificate.
 fn parse_authority(text: &str) -> Result<AuthorityRequest, String> {
     let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_hash {
@@ -139,7 +138,7 @@ fn parse_authority(text: &str) -> Result<AuthorityRequest, String> {
         match &read_certificates(Path::new(text))?[..] {
             [certificate] => Ok(authority_from_certificate(certificate)?.into()),
             several => bail!(
-                "{text} holds {} certificates: name a file with that of the one authority",
+                "{text} holds {} certificates: name a file with one",
                 several.len()
             ),
         }

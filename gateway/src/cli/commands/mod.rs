@@ -1,4 +1,4 @@
-//! The commands that talk to the agent, one file a resource.
+//! Commands that are clients of the agent, one file for each kind of object.
 
 pub(super) mod apply;
 pub(super) mod backup;
@@ -20,16 +20,16 @@ use clap::Args;
 
 use crate::model::record::Labels;
 
-/// The labels of what is created or changed.
+/// Labels of the object that is created or changed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LabelArguments {
-    /// A note on the object; can be given several times
+    /// A label of the object; repeatable. Replaces all present labels
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
 }
 
 impl LabelArguments {
-    /// None where none was given: the object keeps those it has.
+    /// Returns the labels; none if no `--label` was given, so that the object keeps its labels.
     fn labels(self) -> Option<Labels> {
         (!self.labels.is_empty()).then(|| self.labels.into_iter().collect::<BTreeMap<_, _>>())
     }
@@ -38,11 +38,11 @@ impl LabelArguments {
 fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err("write KEY=VALUE".to_owned()),
+        None => Err("not a label: write KEY=VALUE".to_owned()),
     }
 }
 
-/// Labels on one line.
+/// Formats labels as one line.
 fn render_labels(labels: &Labels) -> String {
     let pairs: Vec<String> = labels
         .iter()
@@ -51,13 +51,13 @@ fn render_labels(labels: &Labels) -> String {
     pairs.join(" ")
 }
 
-/// A list on one line.
+/// Formats a list as one line.
 fn joined<T: ToString>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     items.join(", ")
 }
 
-/// Bytes or packets, with a unit where they are many.
+/// Formats a count with its unit; bytes get a binary prefix from ten units of it on.
 fn amount(count: u64, unit: &str) -> String {
     const STEPS: [(u64, &str); 4] = [
         (1 << 40, "Ti"),

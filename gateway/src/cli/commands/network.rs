@@ -25,11 +25,11 @@ use crate::{
 pub(in crate::cli) enum Command {
     /// Create a network
     Create(NetworkArguments),
-    /// Change a network; what is not given stays as it is
+    /// Change a network; options that are not given keep their values
     Update(NetworkArguments),
     /// List networks
     List {
-        /// Only those of this tenant
+        /// List networks of this tenant only
         tenant: Option<Name>,
     },
     /// Show a network
@@ -38,7 +38,7 @@ pub(in crate::cli) enum Command {
         #[arg(value_name = "TENANT/NAME")]
         network: Reference,
     },
-    /// Delete a network that nothing is in
+    /// Delete a network without services and endpoints
     Delete {
         /// The network
         #[arg(value_name = "TENANT/NAME")]
@@ -51,30 +51,30 @@ pub(in crate::cli) struct NetworkArguments {
     /// The network
     #[arg(value_name = "TENANT/NAME")]
     network: Reference,
-    /// An interface that leads to it; can be given several times
+    /// A host interface to attach; repeatable
     #[arg(long = "interface", value_name = "IF")]
     interfaces: Vec<String>,
-    /// Drop what is for no endpoint, instead of handing it to the host; by default that is so
-    /// while the network holds no service
+    /// Drop packets to addresses that are not endpoints, instead of passing them to the host; by default true while the
+    /// network has no service
     #[arg(long, value_name = "BOOL")]
     isolated: Option<bool>,
-    /// The largest IP packet to send into it, in bytes; by default what the interface allows
+    /// The maximum IP packet size in bytes; by default the MTU of the interface
     #[arg(long, value_name = "BYTES")]
     mtu: Option<u16>,
-    /// A prefix that its hosts' addresses are in; can be given several times
+    /// A prefix of the addresses of the network's hosts; repeatable
     #[arg(long = "prefix", value_name = "CIDR")]
     prefixes: Vec<IpNet>,
-    /// A router in it; can be given several times
+    /// A router of the network; repeatable
     #[arg(long = "router", value_name = "IP")]
     routers: Vec<IpAddr>,
-    /// Where endpoints that are created without an address get it; can be given several times
+    /// Addresses for endpoints that are created without one; repeatable
     #[arg(long = "pool", value_name = "CIDR|FIRST-LAST")]
     pool: Vec<AddressRange>,
     #[command(flatten)]
     labels: LabelArguments,
 }
 
-/// What was given, or what was there where nothing was.
+/// Returns the given values, or the current ones if none were given.
 fn given_or_current<T>(given: Vec<T>, current: Vec<T>) -> Vec<T> {
     if given.is_empty() { current } else { given }
 }

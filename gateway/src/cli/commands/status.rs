@@ -16,9 +16,9 @@ pub(in crate::cli) async fn run(client: &CliContext) -> Result<()> {
                 (
                     "data path",
                     if status.in_sync {
-                        "in step"
+                        "in sync"
                     } else {
-                        "NOT in step"
+                        "not in sync"
                     }
                     .to_owned(),
                 ),
@@ -33,7 +33,7 @@ pub(in crate::cli) async fn run(client: &CliContext) -> Result<()> {
                 (
                     "flows",
                     format!(
-                        "{} established, {} opening",
+                        "{} established, {} half-open",
                         status.established_flows, status.half_open_flows
                     ),
                 ),
@@ -41,7 +41,7 @@ pub(in crate::cli) async fn run(client: &CliContext) -> Result<()> {
             counts("PACKETS", &status.statistics),
         ];
         if !status.drops.is_empty() {
-            tables.push(counts("DROPPED OR RESET", &status.drops));
+            tables.push(counts("DROPPED OR REJECTED", &status.drops));
         }
         if !status.problems.is_empty() {
             let problems = status.problems.iter().map(|problem| vec![problem.clone()]);
@@ -51,7 +51,7 @@ pub(in crate::cli) async fn run(client: &CliContext) -> Result<()> {
     })
 }
 
-/// Who the agent takes the caller for.
+/// Shows the authenticated identity and its roles.
 pub(in crate::cli) async fn whoami(client: &CliContext) -> Result<()> {
     let caller = client.api.show_caller().await?;
     client.show(&caller, |caller| {
@@ -60,9 +60,9 @@ pub(in crate::cli) async fn whoami(client: &CliContext) -> Result<()> {
             .map(|(tenant, role)| format!("{role} of {tenant}"))
             .collect();
         let may = if caller.operator {
-            "everything: the operator".to_owned()
+            "everything (operator)".to_owned()
         } else if roles.is_empty() {
-            "nothing: no tenant knows you".to_owned()
+            "nothing: no tenant has an identity or token for you".to_owned()
         } else {
             roles.join(", ")
         };

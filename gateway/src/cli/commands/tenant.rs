@@ -23,7 +23,7 @@ pub(in crate::cli) enum Command {
     Create(TenantArguments),
     /// Change a tenant's quotas and labels
     Update(TenantArguments),
-    /// List the tenants
+    /// List tenants
     List,
     /// Show a tenant
     Show {
@@ -35,13 +35,13 @@ pub(in crate::cli) enum Command {
         /// The tenant
         name: Name,
     },
-    /// Secrets by which programs and people act for a tenant
+    /// Manage a tenant's tokens, the bearer secrets for its API access
     #[command(subcommand)]
     Token(token::Command),
-    /// Who, of those that another system knows, acts for a tenant
+    /// Map external identities (OIDC claims, client certificates) to tenant roles
     #[command(subcommand)]
     Identity(identity::Command),
-    /// Where a tenant wants to be told of events
+    /// Manage a tenant's webhooks, the URLs that its events are delivered to
     #[command(subcommand)]
     Webhook(webhook::Command),
 }
@@ -50,13 +50,13 @@ pub(in crate::cli) enum Command {
 pub(in crate::cli) struct TenantArguments {
     /// The tenant
     name: Name,
-    /// How many networks it may have
+    /// Maximum number of networks
     #[arg(long, value_name = "N")]
     networks: Option<u32>,
-    /// How many services it may have
+    /// Maximum number of services
     #[arg(long, value_name = "N")]
     services: Option<u32>,
-    /// How many endpoints it may have
+    /// Maximum number of endpoints
     #[arg(long, value_name = "N")]
     endpoints: Option<u32>,
     #[command(flatten)]

@@ -23,10 +23,10 @@ pub(in crate::cli) enum Command {
     Create(Create),
     /// List tokens, without their secrets
     List {
-        /// Only those of this tenant
+        /// List tokens of this tenant only
         tenant: Option<Name>,
     },
-    /// Revoke a token
+    /// Revoke a token; takes effect at once
     Revoke {
         /// The token
         #[arg(value_name = "TENANT/NAME")]
@@ -39,13 +39,13 @@ pub(in crate::cli) struct Create {
     /// The token
     #[arg(value_name = "TENANT/NAME")]
     token: Reference,
-    /// What its bearer is within the tenant: viewer, consumer, provider or admin
+    /// The bearer's role in the tenant: viewer, consumer, provider or admin
     #[arg(long, value_name = "ROLE")]
     role: Role,
-    /// For how long it is valid, as in 90d or 12h; without it, until it is revoked
+    /// The time until the token expires, such as 90d or 12h; by default it never expires
     #[arg(long, value_name = "TIME")]
     expires_in: Option<Span>,
-    /// Write the secret to this file, which nobody else can read, instead of showing it
+    /// Write the secret to this new file, readable by its owner only, instead of printing it
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
     #[command(flatten)]
@@ -88,7 +88,7 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
         None => None,
         Some(span) => {
             let now = TimeZone::UTC.to_datetime(Timestamp::now());
-            let end = now.checked_add(span).context("that is too long")?;
+            let end = now.checked_add(span).context("--expires-in is too long: the expiry can't be represented")?;
             Some(TimeZone::UTC.to_timestamp(end)?)
         }
     };
@@ -98,7 +98,7 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
         expires_at,
         labels: arguments.labels.labels(),
     };
-    // Before the token is made: a secret that can't be written down would be lost.
+    // The file is created before the token: a secret that can't be written would be lost.
     let file = match &arguments.output_file {
         None => None,
         Some(path) => {
@@ -107,7 +107,7 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
                 .write(true)
                 .mode(0o600)
                 .open(path)
-                .with_context(|| format!("could not make the file {}", path.display()))?;
+                .with_context(|| format!("the file {} can't be created", path.display()))?;
             Some((path, file))
         }
     };
@@ -123,9 +123,9 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
     };
     if let Some((path, mut file)) = file {
         writeln!(file, "{}", made.secret)
-            .with_context(|| format!("could not write to {}", path.display()))?;
+            .with_context(|| format!("{} can't be written", path.display()))?;
         return client.print_message(&format!(
-            "token {} is in {}",
+            "token {} written to {}",
             arguments.token,
             path.display()
         ));

@@ -17,11 +17,11 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Have a tenant's events sent somewhere; the key of the signatures is shown once
+    /// Create a webhook; its signing key is shown once
     Create(Create),
-    /// List webhooks, and how sending goes
+    /// List webhooks with their delivery status
     List {
-        /// Only those of this tenant
+        /// List webhooks of this tenant only
         tenant: Option<Name>,
     },
     /// Delete a webhook
@@ -37,7 +37,7 @@ pub(in crate::cli) struct Create {
     /// The webhook
     #[arg(value_name = "TENANT/NAME")]
     webhook: Reference,
-    /// Where events are sent
+    /// The URL to deliver events to, by HTTP POST
     #[arg(long, value_name = "URL")]
     url: String,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! Every command against every flag that all commands take: used, or refused.
+//! Every command with every global flag: the flag has an effect, or is rejected.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory as _};
 use super::*;
 use crate::cli::{Cli, run};
 
-/// Returns a value that an argument takes.
+/// Returns a value that the argument accepts.
 fn value(command: &str, argument: &Arg, folder: &Path) -> String {
     let file = |name: &str, content: &str| {
         let path = folder.join(name);
@@ -36,7 +36,7 @@ fn value(command: &str, argument: &Arg, folder: &Path) -> String {
     }
 }
 
-/// Calls `each` with the words of every command that has none below it, its required arguments included.
+/// Returns the path and the required arguments of every command without subcommands.
 fn commands(folder: &Path) -> Vec<(Vec<String>, Vec<String>)> {
     fn walk(
         command: &Command,
@@ -75,19 +75,19 @@ fn commands(folder: &Path) -> Vec<(Vec<String>, Vec<String>)> {
     found
 }
 
-/// Runs a command line; returns the sentence by which it fails.
+/// Runs a command line that must fail; returns the error.
 fn failure(words: &[String]) -> String {
     let words = std::iter::once("plgw".to_owned()).chain(words.iter().cloned());
     let matches = match Cli::command().try_get_matches_from(words.clone()) {
         Ok(matches) => matches,
         Err(error) => panic!("{:?}: {error}", words.collect::<Vec<_>>()),
     };
-    let refusal = run(&matches).expect_err("nothing is there to talk to");
+    let refusal = run(&matches).expect_err("no agent runs");
     format!("{refusal:#}")
 }
 
 #[test]
-fn every_command_uses_each_flag_that_it_takes_or_refuses_it() {
+fn every_command_uses_or_rejects_each_global_flag() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let folder = tempfile::tempdir().unwrap();
     let all = commands(folder.path());
@@ -100,7 +100,7 @@ fn every_command_uses_each_flag_that_it_takes_or_refuses_it() {
         for flag in CLIENT_FLAGS {
             let named = format!("--{}", flag.replace('_', "-"));
             let nowhere = missing("nowhere");
-            // What the command fails by if it uses the flag.
+            // The text of the error if the command uses the flag.
             let (words, sign) = match flag {
                 "socket" => (vec![named.clone(), nowhere.clone()], nowhere),
                 "server" => (server(), server()[1].clone()),
@@ -115,7 +115,7 @@ fn every_command_uses_each_flag_that_it_takes_or_refuses_it() {
                         .concat();
                     ([server(), words].concat(), nowhere)
                 }
-                // Shown by what the command prints, which needs an agent: here only that it is taken.
+                // The effect of --output shows only with an agent: this checks that the flag is accepted.
                 _ => {
                     let words = ["--output", "json", "--socket", &nowhere].map(str::to_owned);
                     (words.to_vec(), nowhere)
@@ -129,7 +129,7 @@ fn every_command_uses_each_flag_that_it_takes_or_refuses_it() {
                 };
                 let refusal = failure(&line);
                 if local {
-                    let command = format!("`plgw {}` does not talk to the agent", path[0]);
+                    let command = format!("`plgw {}` does not connect to the agent", path[0]);
                     assert!(refusal.contains(&command), "{line:?}: {refusal}");
                 } else {
                     assert!(refusal.contains(&sign), "{line:?}: {refusal}");
@@ -144,35 +144,32 @@ fn flags_of_another_mode_are_refused() {
     for (line, says) in [
         (
             "restore f --state-dir /x",
-            "--state-dir is for `plgw restore --offline`",
+            "--state-dir requires --offline: omit it, or use `plgw restore --offline`",
         ),
-        ("restore f --bpf-dir /x", "--bpf-dir is for"),
-        ("restore f --config /x", "--config is for"),
-        (
-            "restore f --event-retention 100",
-            "--event-retention is for",
-        ),
+        ("restore f --bpf-dir /x", "--bpf-dir requires"),
+        ("restore f --config /x", "--config requires"),
+        ("restore f --event-retention 100", "--event-retention requires"),
         (
             "--socket /x restore --offline f",
-            "`plgw restore --offline` does not talk to the agent and has no use for --socket",
+            "`plgw restore --offline` does not connect to the agent, so --socket has no effect",
         ),
-        ("restore --offline f -o json", "no use for --output"),
+        ("restore --offline f -o json", "so --output has no effect"),
         (
             "--token-file /x status",
-            "--token-file is for a gateway that --server names",
+            "--token-file requires a remote connection",
         ),
-        ("--ca /x status", "--ca is for"),
-        ("--socket /x --server https://h status", "name two gateways"),
+        ("--ca /x status", "--ca requires"),
+        ("--socket /x --server https://h status", "exclude each other"),
         (
             "run --socket /x",
-            "`plgw run` does not talk to the agent and has no use for --socket: leave it out",
+            "`plgw run` does not connect to the agent, so --socket has no effect: omit it",
         ),
     ] {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let refusal = failure(&words);
         assert!(refusal.contains(says), "{line}: {refusal}");
     }
-    // What no way to run the command uses is not taken at all.
+    // The parser rejects flags that no mode of the command uses.
     for line in [
         "unload --listen 127.0.0.1:1",
         "unload --run-dir /x",

@@ -1,4 +1,4 @@
-//! What `plgw service` takes.
+//! Arguments of `plgw service`.
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -19,19 +19,19 @@ pub(in crate::cli) struct Create {
     /// The service
     #[arg(value_name = "TENANT/NAME")]
     pub(super) service: Reference,
-    /// The provider's network that its backends are in
+    /// The provider's network, which contains the backends
     #[arg(long, value_name = "NET")]
     pub(super) network: String,
-    /// A port to offer: PORT[/udp][:BACKEND_PORT], or * for every port; can be given several times
+    /// A port to offer: PORT[/udp][:BACKEND_PORT], or * for every port; repeatable
     #[arg(long = "port", value_name = "PORT", required = true)]
     pub(super) ports: Vec<Port>,
-    /// A server: ADDRESS[,weight=N]; can be given several times
+    /// A backend: ADDRESS[,weight=N]; repeatable
     #[arg(long = "backend", value_name = "ADDRESS")]
     pub(super) backends: Vec<Backend>,
-    /// Addresses from which consumers appear: a CIDR, a range FIRST-LAST or one address
+    /// SNAT addresses, the source addresses of consumers' flows: a CIDR, a range FIRST-LAST or one address; repeatable
     #[arg(long = "nat", value_name = "CIDR", required = true)]
     pub(super) nat_addresses: Vec<AddressRange>,
-    /// The resource's name
+    /// The name of the first resource
     #[arg(long, value_name = "NAME")]
     pub(super) resource: Option<Name>,
     #[command(flatten)]
@@ -43,56 +43,56 @@ pub(in crate::cli) struct Update {
     /// The service
     #[arg(value_name = "TENANT/NAME")]
     pub(super) service: Reference,
-    /// Addresses from which consumers appear, in place of those it has; can be given several times
+    /// SNAT addresses that replace the present ones; repeatable
     #[arg(long = "nat", value_name = "CIDR")]
     pub(super) nat_addresses: Vec<AddressRange>,
     #[command(flatten)]
     pub(super) settings: SettingsArguments,
 }
 
-/// What both creating and changing a service set.
+/// Settings that `create` and `update` share.
 #[derive(Debug, Args)]
 pub(super) struct SettingsArguments {
-    /// Who may see the service: tenants, separated by commas, or *; empty for none
+    /// Tenants that can see the service: names separated by commas, * for all, empty for none
     #[arg(long, value_name = "TENANTS", value_parser = parse_tenants)]
     visibility: Option<TenantSet>,
-    /// Whose requests are approved at once
+    /// Tenants whose connection requests are approved automatically
     #[arg(long, value_name = "TENANTS", value_parser = parse_tenants)]
     auto_approval: Option<TenantSet>,
-    /// Who may not, whatever the other two say
+    /// Tenants that can't use the service; takes precedence over the other two lists
     #[arg(long, value_name = "TENANTS", value_parser = parse_tenants)]
     denied: Option<TenantSet>,
-    /// How many connections each tenant may have
+    /// Maximum number of connections of each tenant
     #[arg(long, value_name = "N")]
     max_connections_per_tenant: Option<u32>,
-    /// What a client gets when no backend can take its flow
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Action for new flows when no backend is available
+    #[arg(long, value_enum, value_name = "ACTION")]
     no_backend_action: Option<NoBackendActionArgument>,
-    /// What keeps a client's flows on one backend
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Affinity that keeps a client's flows on one backend
+    #[arg(long, value_enum, value_name = "AFFINITY")]
     session_affinity: Option<SessionAffinityArgument>,
-    /// Seconds after which an idle TCP connection is forgotten
+    /// Idle timeout of established TCP flows, in seconds
     #[arg(long, value_name = "SECONDS")]
     tcp_established_timeout: Option<u32>,
-    /// Seconds after which one that opens or closes is
+    /// Idle timeout of TCP flows that are opening or closing, in seconds
     #[arg(long, value_name = "SECONDS")]
     tcp_transitory_timeout: Option<u32>,
-    /// Seconds after which an idle UDP flow is
+    /// Idle timeout of UDP flows, in seconds
     #[arg(long, value_name = "SECONDS")]
     udp_timeout: Option<u32>,
-    /// What a packet gets that belongs to no flow
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Action for packets that match no flow
+    #[arg(long, value_enum, value_name = "ACTION")]
     unmatched_packet_action: Option<UnmatchedPacketActionArgument>,
-    /// How many flows each endpoint may have at the same time; 0 for no limit
+    /// Maximum number of flows of each endpoint; 0 for no limit
     #[arg(long, value_name = "N")]
     connection_limit: Option<u32>,
-    /// How many flows each endpoint may open a second; 0 for no limit
+    /// Maximum number of new flows per second of each endpoint; 0 for no limit
     #[arg(long, value_name = "N")]
     new_connection_rate: Option<u32>,
-    /// How many packets a second each endpoint may send, and be sent; 0 for no limit
+    /// Maximum number of packets per second of each endpoint, in each direction; 0 for no limit
     #[arg(long, value_name = "N")]
     packet_rate: Option<u32>,
-    /// How many bits a second each endpoint may send, and be sent; 0 for no limit
+    /// Maximum number of bits per second of each endpoint, in each direction; 0 for no limit
     #[arg(long, value_name = "N")]
     bit_rate: Option<u64>,
     #[command(flatten)]
@@ -101,40 +101,40 @@ pub(super) struct SettingsArguments {
     pub(super) labels: LabelArguments,
 }
 
-/// How backends are checked.
+/// Health check settings.
 #[derive(Debug, Args)]
 struct HealthArguments {
-    /// What backends are asked, to know whether they are well
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Health check type
+    #[arg(long, value_enum, value_name = "TYPE")]
     health_check: Option<CheckArgument>,
-    /// The backends' port that is asked; 0 for the resource's first
+    /// Backend port to check; 0 for the resource's first port
     #[arg(long, value_name = "PORT")]
     health_port: Option<u16>,
-    /// Seconds between two checks
+    /// Interval between checks, in seconds
     #[arg(long, value_name = "SECONDS")]
     health_interval: Option<u32>,
-    /// Seconds within which the answer must come
+    /// Timeout of a check, in seconds
     #[arg(long, value_name = "SECONDS")]
     health_timeout: Option<u32>,
-    /// Checks in a row that make a backend healthy
+    /// Consecutive successful checks that make a backend healthy
     #[arg(long, value_name = "N")]
     healthy_threshold: Option<u32>,
-    /// Failed checks in a row that make it unhealthy
+    /// Consecutive failed checks that make a backend unhealthy
     #[arg(long, value_name = "N")]
     unhealthy_threshold: Option<u32>,
-    /// What is asked for by HTTP
+    /// Path that HTTP checks request
     #[arg(long, value_name = "PATH")]
     health_path: Option<String>,
-    /// What the answer must be: a status code, or a range as 200-399
+    /// HTTP status code that counts as success, or a range such as 200-399
     #[arg(long, value_name = "STATUS")]
     health_status: Option<StatusRange>,
-    /// What happens to an unhealthy backend's flows
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Action for the flows of an unhealthy backend
+    #[arg(long, value_enum, value_name = "ACTION")]
     unhealthy_flow_action: Option<UnhealthyFlowActionArgument>,
 }
 
 impl HealthArguments {
-    /// Lays what was given over a service's health check.
+    /// Sets the given fields of a service's health check.
     fn apply(&self, health: &mut HealthCheck) {
         fn set<T>(field: &mut T, given: Option<T>) {
             if let Some(given) = given {
@@ -186,11 +186,8 @@ enum UnmatchedPacketActionArgument {
     Drop,
 }
 
-/// A limit as it was given: 0 is none.
-fn limit_or_current<T: Copy + Default + PartialEq>(
-    given: Option<T>,
-    current: Option<T>,
-) -> Option<T> {
+/// Returns the given limit, of which 0 means none, or else the current one.
+fn limit_or_current<T: Copy + Default + PartialEq>(given: Option<T>, current: Option<T>) -> Option<T> {
     given.map_or(current, |given| {
         Some(given).filter(|given| *given != T::default())
     })
@@ -212,9 +209,9 @@ enum SessionAffinityArgument {
 pub(in crate::cli) enum BackendCommand {
     /// Add a backend, or change its weight
     Add(BackendArguments),
-    /// Give a backend no new flows; those it has go on
+    /// Drain a backend: it gets no new flows, and keeps its open ones
     Drain(BackendArguments),
-    /// Remove a backend; its flows are reset
+    /// Remove a backend and reset its flows
     Remove(BackendArguments),
 }
 
@@ -226,7 +223,7 @@ pub(in crate::cli) struct BackendArguments {
     /// The backend: ADDRESS[,weight=N]
     #[arg(value_name = "ADDRESS")]
     pub(super) backend: Backend,
-    /// The resource, if it is not the default one
+    /// The resource, if not the default one
     #[arg(long, value_name = "NAME")]
     pub(super) resource: Option<Name>,
 }
@@ -240,7 +237,7 @@ fn parse_tenants(text: &str) -> Result<TenantSet, String> {
 }
 
 impl SettingsArguments {
-    /// Lays what was given over a service's fields.
+    /// Sets the given fields of a service.
     pub(super) fn apply(&self, spec: &mut ServiceSpec) {
         if let Some(set) = &self.visibility {
             spec.visibility = set.clone();

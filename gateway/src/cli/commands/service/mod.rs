@@ -28,19 +28,19 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Offer a service, with one resource
+    /// Create a service with one resource
     Create(Create),
-    /// Change who may see a service, and what its flows get; what is not given stays as it is
+    /// Change a service's settings; options that are not given keep their values
     Update(Update),
     /// Add, drain or remove a backend
     #[command(subcommand)]
     Backend(BackendCommand),
-    /// Offer, change or take away a further resource
+    /// Add, change or remove a resource
     #[command(subcommand)]
     Resource(resource::Command),
     /// List services
     List {
-        /// Only those of this tenant
+        /// List services of this tenant only
         tenant: Option<Name>,
     },
     /// Show a service
@@ -54,7 +54,7 @@ pub(in crate::cli) enum Command {
         /// The service
         #[arg(value_name = "TENANT/NAME")]
         service: Reference,
-        /// Even though connections are approved: they are cut
+        /// Delete the service even if it has approved connections, and end their flows
         #[arg(long)]
         force: bool,
     },
@@ -139,12 +139,12 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
 }
 
 async fn create(client: &CliContext, arguments: Create) -> Result<()> {
-    // A network without a slash is in the same tenant; with one it must say so.
+    // A network name without a slash is of the service's tenant; TENANT/NAME must name that tenant.
     let network = match arguments.network.parse::<Reference>() {
         Ok(reference) if reference.tenant == arguments.service.tenant => reference.name,
         Ok(reference) => bail!(
-            "network {reference} belongs to another tenant than service {}",
-            arguments.service
+            "network {reference} is of another tenant: name a network of tenant {}",
+            arguments.service.tenant
         ),
         Err(_) => arguments.network.parse()?,
     };
@@ -182,7 +182,8 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
     client.show(&service, details)
 }
 
-/// Reads a service, changes it, and writes it back, if nobody else did meanwhile.
+/// Reads a service, edits it and writes it back. Fails if the service was changed in between: the request names the
+/// version that was read.
 async fn update_spec(
     client: &CliContext,
     service: &Reference,
@@ -219,7 +220,7 @@ fn add(resource: &mut Resource, backend: Backend) -> Result<()> {
 
 fn drain(resource: &mut Resource, backend: Backend) -> Result<()> {
     let existing = find_backend(resource, backend.address)
-        .with_context(|| format!("the service has no backend {}", backend.address))?;
+        .with_context(|| format!("the resource has no backend {}", backend.address))?;
     existing.drain = true;
     Ok(())
 }
@@ -230,7 +231,7 @@ fn remove(resource: &mut Resource, backend: Backend) -> Result<()> {
         .backends
         .retain(|other| other.address != backend.address);
     if resource.backends.len() == old_len {
-        bail!("the service has no backend {}", backend.address);
+        bail!("the resource has no backend {}", backend.address);
     }
     Ok(())
 }

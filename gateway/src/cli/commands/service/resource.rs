@@ -10,11 +10,11 @@ use crate::model::{
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
-    /// Offer one more; endpoints that ask for it are bound to it alone
+    /// Add a resource to a service
     Add(Add),
-    /// Give it other ports; backends have a command of their own
+    /// Replace a resource's ports; for its backends, use `service backend`
     Update(Update),
-    /// Take it away, when no endpoint is bound to it any more
+    /// Remove a resource that no endpoint uses
     Remove(ResourceRef),
 }
 
@@ -32,10 +32,10 @@ pub(in crate::cli) struct ResourceRef {
 pub(in crate::cli) struct Add {
     #[command(flatten)]
     pub(super) target: ResourceRef,
-    /// A port to offer: PORT[/udp][:BACKEND_PORT], or * for every port; can be given several times
+    /// A port to offer: PORT[/udp][:BACKEND_PORT], or * for every port; repeatable
     #[arg(long = "port", value_name = "PORT", required = true)]
     ports: Vec<Port>,
-    /// A server: ADDRESS[,weight=N]; can be given several times
+    /// A backend: ADDRESS[,weight=N]; repeatable
     #[arg(long = "backend", value_name = "ADDRESS")]
     backends: Vec<Backend>,
 }
@@ -44,13 +44,13 @@ pub(in crate::cli) struct Add {
 pub(in crate::cli) struct Update {
     #[command(flatten)]
     pub(super) target: ResourceRef,
-    /// A port, in place of those it offers: PORT[/udp][:BACKEND_PORT], or *; can be given several times
+    /// A port to offer, replacing the present ones: PORT[/udp][:BACKEND_PORT], or *; repeatable
     #[arg(long = "port", value_name = "PORT", required = true)]
     ports: Vec<Port>,
 }
 
 impl Command {
-    /// The service that it is about.
+    /// Returns the service of the resource.
     pub(super) const fn service(&self) -> &Reference {
         match self {
             Self::Add(add) => &add.target.service,
@@ -59,13 +59,13 @@ impl Command {
         }
     }
 
-    /// Does it to the service's fields.
+    /// Applies the command to the service's fields.
     pub(super) fn apply(self, spec: &mut ServiceSpec) -> Result<()> {
         match self {
             Self::Add(add) => {
                 let name = add.target.name;
                 if spec.resource(&name).is_some() {
-                    bail!("the service has a resource {name} already");
+                    bail!("the service already has a resource {name}: change it with `service resource update`");
                 }
                 spec.resources.push(Resource {
                     name,
@@ -86,11 +86,8 @@ impl Command {
     }
 }
 
-/// The service's resource of the name.
-pub(super) fn find_resource<'a>(
-    spec: &'a mut ServiceSpec,
-    name: &Name,
-) -> Result<&'a mut Resource> {
+/// Returns the service's resource with the name.
+pub(super) fn find_resource<'a>(spec: &'a mut ServiceSpec, name: &Name) -> Result<&'a mut Resource> {
     let mut resources = spec.resources.iter_mut();
     resources
         .find(|resource| resource.name == *name)

@@ -1,4 +1,4 @@
-//! How services are shown.
+//! Tables of services.
 
 use crate::{
     api::view::ServiceView,
@@ -9,7 +9,7 @@ use crate::{
     model::service::{ConnectionLimits, HealthCheck, HealthCheckKind, SessionAffinity, TenantSet},
 };
 
-/// How many connections there are in each state, on one line.
+/// Formats the number of connections in each state as one line.
 pub(super) fn connections(service: &ServiceView) -> String {
     let counts = service.status.connections.iter();
     let counts: Vec<String> = counts
@@ -22,7 +22,7 @@ pub(super) fn connections(service: &ServiceView) -> String {
     }
 }
 
-/// What each endpoint may use, on one line.
+/// Formats the limits of each endpoint as one line.
 fn limits(limits: ConnectionLimits) -> String {
     let ConnectionLimits {
         connection_limit,
@@ -32,7 +32,7 @@ fn limits(limits: ConnectionLimits) -> String {
     } = limits;
     let parts = [
         connection_limit.map(|max| format!("{max} flows")),
-        new_connection_rate.map(|max| format!("{max} new ones/s")),
+        new_connection_rate.map(|max| format!("{max} new flows/s")),
         packet_rate.map(|max| format!("{max} packets/s")),
         bit_rate.map(|max| format!("{max} bit/s")),
     ];
@@ -44,14 +44,12 @@ fn limits(limits: ConnectionLimits) -> String {
     }
 }
 
-/// How backends are checked, on one line.
+/// Formats a health check as one line.
 fn health(check: &HealthCheck) -> String {
     let port = check.port.map(|port| format!(" on port {port}"));
     let port = port.unwrap_or_default();
     let what = match check.check {
-        HealthCheckKind::None => {
-            return "none: who answers ARP or neighbour discovery is well".to_owned();
-        }
+        HealthCheckKind::None => return "none (reachable by ARP or neighbour discovery counts as healthy)".to_owned(),
         HealthCheckKind::Tcp => format!("TCP{port}"),
         HealthCheckKind::Http => format!("HTTP{port} {} -> {}", check.path, check.expected_status),
         HealthCheckKind::Https => {
@@ -61,7 +59,7 @@ fn health(check: &HealthCheck) -> String {
     format!("{what}, every {} s", check.interval)
 }
 
-/// A service, whole.
+/// Formats all fields of a service.
 pub(super) fn details(service: &ServiceView) -> Table {
     let spec = &service.spec;
     let timeouts = spec.timeouts;
@@ -69,12 +67,12 @@ pub(super) fn details(service: &ServiceView) -> Table {
         ("service", service.reference()),
         ("alias", service.status.alias.clone()),
         ("network", spec.network.to_string()),
-        ("source NAT", joined(&spec.nat_addresses)),
+        ("SNAT", joined(&spec.nat_addresses)),
         ("problem", service.status.problems.join("; ")),
         (
             "visible to",
             if spec.visibility == TenantSet::None {
-                "nobody else".to_owned()
+                "own tenant only".to_owned()
             } else {
                 spec.visibility.to_string()
             },
@@ -127,7 +125,7 @@ pub(super) fn details(service: &ServiceView) -> Table {
                 Some(status) if status.reachable => "reachable".to_owned(),
                 Some(status) => format!(
                     "unreachable: {}",
-                    status.problem.as_deref().unwrap_or("not looked at yet")
+                    status.problem.as_deref().unwrap_or("not probed yet")
                 ),
                 None => String::new(),
             };
@@ -162,7 +160,7 @@ pub(super) fn details(service: &ServiceView) -> Table {
         })
         .collect();
     if !nat.is_empty() {
-        let columns = vec!["SOURCE NAT", "FLOWS", "PORTS USED", "FREE"];
+        let columns = vec!["SNAT ADDRESS", "FLOWS", "PORTS USED", "FREE"];
         tables.push(Table::Rows(columns, nat));
     }
     Table::Several(tables)
