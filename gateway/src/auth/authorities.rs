@@ -35,13 +35,13 @@ use crate::{
     model::identity::Authority,
 };
 
-/// Longest subject of an authority, in characters.
+/// Maximum length of an authority's subject, in characters.
 const MAX_SUBJECT: usize = 400;
 
-/// Returns the authority of a certificate.
+/// Returns the authority that an authority's certificate describes.
 ///
 /// # Errors
-/// When the certificate can't be read.
+/// If the certificate can't be parsed.
 pub fn authority_from_certificate(certificate: &CertificateDer<'_>) -> Result<Authority> {
     let (_, parsed) = X509Certificate::from_der(certificate)?;
     let key = digest(&SHA256, parsed.public_key().raw);
@@ -54,40 +54,40 @@ pub fn authority_from_certificate(certificate: &CertificateDer<'_>) -> Result<Au
 /// Reads the certificates of a PEM file.
 ///
 /// # Errors
-/// When the file can't be read, is no PEM file, or holds no certificate.
+/// If the file can't be read, is not a PEM file, or contains no certificate.
 pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let shown = path.display();
-    let text = fs::read(path).with_context(|| format!("could not read {shown}"))?;
+    let text = fs::read(path).with_context(|| format!("{shown} can't be read"))?;
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .with_context(|| format!("{shown} is no PEM file of certificates"))?;
+        .with_context(|| format!("{shown} is not a PEM file of certificates"))?;
     if certificates.is_empty() {
-        bail!("{shown} holds no certificate");
+        bail!("{shown} contains no certificate");
     }
     Ok(certificates)
 }
 
 fn read_revocation_lists(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>> {
     let shown = path.display();
-    let text = fs::read(path).with_context(|| format!("could not read {shown}"))?;
+    let text = fs::read(path).with_context(|| format!("{shown} can't be read"))?;
     let lists: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .with_context(|| format!("{shown} is no PEM file of certificate revocation lists"))?;
+        .with_context(|| format!("{shown} is not a PEM file of certificate revocation lists"))?;
     if lists.is_empty() {
-        bail!("{shown} holds no certificate revocation list");
+        bail!("{shown} contains no certificate revocation list");
     }
     Ok(lists)
 }
 
-/// Trust anchor: one certificate of the file of authorities.
+/// Trust anchor: one certificate of `tls_client_ca`.
 #[derive(Debug)]
 pub struct TrustAnchor {
     authority: Authority,
-    /// Seconds since 1970 from which, and until which, the anchor's certificate is valid.
+    /// Validity of the anchor's certificate: first and last second, since 1970.
     validity: (i64, i64),
     is_constrained: bool,
     has_revocation_list: bool,
-    /// Verifies against this anchor alone.
+    /// Verifier with this anchor alone.
     verifier: Arc<dyn ClientCertVerifier>,
 }
 
@@ -128,13 +128,13 @@ impl TrustAnchor {
         &self.authority
     }
 
-    /// Returns whether the anchor restricts the names of the certificates below it.
+    /// Returns true if the anchor's certificate has name constraints (RFC 5280, section 4.2.1.10).
     #[must_use]
     pub const fn is_constrained(&self) -> bool {
         self.is_constrained
     }
 
-    /// Returns whether a revocation list of the authority itself is there.
+    /// Returns true if there is a revocation list of the authority itself.
     #[must_use]
     pub const fn has_revocation_list(&self) -> bool {
         self.has_revocation_list
@@ -146,8 +146,10 @@ impl TrustAnchor {
         Timestamp::from_second(self.validity.1).ok()
     }
 
-    /// Returns whether the chain leads to this anchor, at this time. RFC 5280, section 6.1, leaves the validity of
-    /// anchors to the relying party: an expired one verifies nothing.
+    /// Returns true if the chain leads to this anchor at this time.
+    ///
+    /// RFC 5280, section 6.1, leaves the validity of anchors to the relying party. Here an expired anchor verifies
+    /// nothing.
     fn verifies(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> bool {
         let seconds = now.as_second();
         let [certificate, intermediates @ ..] = chain else {
@@ -165,10 +167,10 @@ impl TrustAnchor {
     }
 }
 
-/// Returns a verifier of client certificates, which are accepted but not demanded: others come with a token.
+/// Returns a verifier of client certificates. A certificate is optional: other clients authenticate by a token.
 ///
-/// Certificates of an authority whose revocation list is not in the file are not looked for in any. A list that is
-/// past its next update (RFC 5280, section 5.1.2.5) makes all certificates of its authority be refused.
+/// Revocation is not checked for authorities without a revocation list in the file. A list that is past its next update
+/// (RFC 5280, section 5.1.2.5) makes the verifier reject all certificates of its authority.
 fn build_verifier(
     certificates: &[CertificateDer<'static>],
     lists: &[CertificateRevocationListDer<'static>],
@@ -177,7 +179,7 @@ fn build_verifier(
     for certificate in certificates {
         roots
             .add(certificate.clone())
-            .context("a certificate is no authority's")?;
+            .context("a certificate is not an authority's")?;
     }
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
         .with_crls(lists.iter().cloned())
@@ -188,11 +190,11 @@ fn build_verifier(
     Ok(Arc::new(ChainLengthVerifier(verifier)))
 }
 
-/// Intermediate certificates that a client may send. Path building tries them in every order, so a client
-/// that sends many of its own making would occupy a processor for seconds.
+/// Maximum number of intermediate certificates of a client. Path building tries them in every order, so a client that
+/// sends many forged ones would occupy a CPU for seconds.
 const MAX_INTERMEDIATES: usize = 3;
 
-/// Verifier that refuses long chains before it builds a path.
+/// Verifier that rejects long chains before path building.
 #[derive(Debug)]
 struct ChainLengthVerifier(Arc<dyn ClientCertVerifier>);
 
@@ -249,7 +251,7 @@ impl ClientCertVerifier for ChainLengthVerifier {
 /// All authorities whose client certificates are accepted.
 #[derive(Debug)]
 pub struct ClientAuthorities {
-    /// Different for different contents that were read by this process.
+    /// Number of this reading of the files, unique within the process.
     generation: u64,
     anchors: Vec<TrustAnchor>,
     verifier: Arc<dyn ClientCertVerifier>,
@@ -259,7 +261,7 @@ impl ClientAuthorities {
     /// Reads the PEM files of authorities and revocation lists.
     ///
     /// # Errors
-    /// When a file can't be read, or holds something else.
+    /// If a file can't be read or is malformed.
     pub fn read(authorities: &Path, lists: Option<&Path>) -> Result<Self> {
         static GENERATION: AtomicU64 = AtomicU64::new(1);
         let certificates = read_certificates(authorities)?;
@@ -270,13 +272,13 @@ impl ClientAuthorities {
         let shown = authorities.display();
         let anchors = certificates.iter().map(|certificate| {
             TrustAnchor::new(certificate.clone(), &lists)
-                .with_context(|| format!("{shown} holds no authority's certificate"))
+                .with_context(|| format!("{shown} contains a certificate that is not an authority's"))
         });
         Ok(Self {
             generation: GENERATION.fetch_add(1, Ordering::Relaxed),
             anchors: anchors.collect::<Result<_>>()?,
             verifier: build_verifier(&certificates, &lists)
-                .with_context(|| format!("{shown} can't be used"))?,
+                .with_context(|| format!("{shown} can't be used for verification"))?,
         })
     }
 
@@ -286,7 +288,7 @@ impl ClientAuthorities {
         self.generation
     }
 
-    /// Returns the trust anchors, in the file's order.
+    /// Returns the trust anchors, in the order of the file.
     #[must_use]
     pub fn anchors(&self) -> &[TrustAnchor] {
         &self.anchors
@@ -304,14 +306,14 @@ impl ClientAuthorities {
         authorities
     }
 
-    /// Returns the verifier for handshakes, which accepts what any of the anchors verifies.
+    /// Returns the verifier for TLS handshakes. It accepts a chain that leads to any of the anchors.
     #[must_use]
     pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
         Arc::clone(&self.verifier)
     }
 
-    /// Returns the anchors that the chain leads to, each authority once. A certificate that several authorities have
-    /// signed the issuer of leads to each of them.
+    /// Returns the anchors that the chain leads to, each authority once. A chain leads to several authorities if they
+    /// have cross-signed its issuer.
     #[must_use]
     pub fn anchors_for_chain(
         &self,
@@ -330,7 +332,7 @@ impl ClientAuthorities {
         found
     }
 
-    /// Logs which authorities are accepted.
+    /// Logs the accepted authorities, and a warning for expired ones.
     pub fn log_anchors(&self) {
         let now = Timestamp::now();
         for anchor in &self.anchors {
@@ -359,12 +361,12 @@ impl ClientAuthorities {
     }
 }
 
-/// The authorities that are accepted now. Replaced when the files are read again.
+/// Holder of the authorities that are accepted now. Replaced when the files are read again (SIGHUP).
 #[derive(Debug)]
 pub struct ClientTrustStore(RwLock<Arc<ClientAuthorities>>);
 
 impl ClientTrustStore {
-    /// Begins with these authorities.
+    /// Returns a trust store with the given authorities.
     #[must_use]
     pub fn new(authorities: Arc<ClientAuthorities>) -> Self {
         Self(RwLock::new(authorities))
@@ -376,7 +378,7 @@ impl ClientTrustStore {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts other authorities in place.
+    /// Replaces the authorities.
     pub fn replace(&self, authorities: Arc<ClientAuthorities>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = authorities;
     }

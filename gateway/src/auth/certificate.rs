@@ -1,4 +1,4 @@
-//! Client certificates: the names in them, and the authorities that vouch for these.
+//! Client certificates: their names, and the authorities that verify them.
 
 use std::{
     fmt,
@@ -20,34 +20,35 @@ use crate::{
     model::identity::{Authority, CERTIFICATE, Claim, PINNING_CLAIM},
 };
 
-/// Time after which a chain is verified again though neither authorities nor revocation lists have changed:
-/// certificates above the client's, and the lists, may have expired meanwhile.
+/// Interval after which a chain is verified again although neither authorities nor revocation lists have changed.
+/// Certificates above the client's, and the lists, can expire.
 const REVERIFY_INTERVAL: Duration = Duration::from_secs(60);
-/// Longest name in parentheses behind a principal's identity, in characters.
+/// Maximum length of the display name in parentheses after a principal's identity, in characters.
 const MAX_DISPLAY_NAME: usize = 80;
 
-/// Returns the bytes in lower-case hexadecimal digits.
+/// Returns the bytes as lower-case hexadecimal digits.
 #[must_use]
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Names of a certificate that are looked at. More would make every request of the client slow for others.
+/// Maximum number of a certificate's names that become claims. More would make the client's requests slow others down:
+/// identities are looked up by claim while the state is locked.
 const MAX_NAMES: usize = 64;
 
-/// Names in a certificate. Only an authority makes them more than claims of the certificate's maker.
+/// Names in a certificate. They are unverified until the chain leads to an authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CertificateNames {
-    /// SHA-256 of the whole certificate, in hexadecimal digits.
+    /// SHA-256 of the whole certificate, as hexadecimal digits.
     fingerprint: String,
-    /// Names by the claim that identities know them as.
+    /// Names, each with the claim that identities match it by.
     claims: Vec<(&'static str, String)>,
     /// End of the certificate's validity.
     expires_at: Timestamp,
 }
 
 impl CertificateNames {
-    /// Reads the certificate; returns nothing for one that can't be read.
+    /// Parses the names of a certificate; `None` if it can't be parsed.
     fn read(certificate: &[u8]) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let mut claims = Vec::new();
@@ -76,7 +77,7 @@ impl CertificateNames {
     }
 }
 
-/// Returns whether a certificate restricts the names below it (RFC 5280, section 4.2.1.10), or can't be read.
+/// Returns true if a certificate has name constraints (RFC 5280, section 4.2.1.10) or can't be parsed.
 fn has_name_constraints(certificate: &[u8]) -> bool {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
         return true;
@@ -89,10 +90,10 @@ fn has_name_constraints(certificate: &[u8]) -> bool {
     })
 }
 
-/// Certificate that a client has shown, and proved to have the key of, in a TLS handshake.
+/// Certificate that a client has presented in a TLS handshake, with proof of possession of its key.
 ///
-/// The authorities are looked at whenever the claims are asked for, so that taking one away, or revoking the
-/// certificate, takes effect on connections that are open too.
+/// [`Self::claims`] consults the current authorities on every call. Removal of an authority and revocation of the
+/// certificate therefore take effect on open connections too.
 pub struct ClientCertificate {
     chain: Vec<CertificateDer<'static>>,
     names: CertificateNames,
@@ -100,12 +101,12 @@ pub struct ClientCertificate {
     verified: Mutex<Option<VerificationCache>>,
 }
 
-/// Outcome of a verification.
+/// Cached outcome of a verification.
 struct VerificationCache {
     generation: u64,
     verified_at: Instant,
     authorities: Vec<Authority>,
-    /// True if the common names count as well.
+    /// True if common names are claims too.
     accepts_common_names: bool,
 }
 
@@ -118,7 +119,7 @@ impl fmt::Debug for ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// Reads the chain of a handshake, the client's certificate first. Returns nothing if that can't be read.
+    /// Takes the chain of a handshake, the client's certificate first. Returns `None` if that can't be parsed.
     #[must_use]
     pub fn new(chain: &[CertificateDer<'_>], trust: Arc<ClientTrustStore>) -> Option<Self> {
         let chain: Vec<_> = chain
@@ -139,13 +140,13 @@ impl ClientCertificate {
         self.names.expires_at
     }
 
-    /// Returns the stable name of the principal: no other certificate has it.
+    /// Returns the stable name of the principal, unique to the certificate.
     #[must_use]
     pub fn identity(&self) -> String {
         format!("certificate sha256:{}", self.names.fingerprint)
     }
 
-    /// Returns the name for people: the identity, and behind it a name from the certificate.
+    /// Returns the name for people: the identity, followed by a name from the certificate.
     #[must_use]
     pub fn name(&self) -> String {
         let identity = self.identity();
@@ -157,8 +158,8 @@ impl ClientCertificate {
         }
     }
 
-    /// Returns what the certificate says, once for each accepted authority that verifies it; nothing when it has
-    /// expired or no authority does.
+    /// Returns the certificate's claims, once for each accepted authority that verifies it. Returns `None` if the
+    /// certificate has expired or no authority verifies it.
     #[must_use]
     pub fn claims(&self, now: Timestamp) -> Option<Vec<Claim>> {
         if self.names.expires_at <= now {
@@ -172,8 +173,8 @@ impl ClientCertificate {
         });
         if !is_recent {
             let anchors = authorities.anchors_for_chain(&self.chain, now);
-            // Names of the subject alone are not covered by constraints on DNS names, so an authority that was given a
-            // few names could write any name there.
+            // Constraints on DNS names do not apply to common names. An authority that is constrained to a few names
+            // could issue any common name.
             let constrained = self.chain.iter().any(|link| has_name_constraints(link))
                 || anchors.iter().any(|anchor| anchor.is_constrained());
             *verified = Some(VerificationCache {

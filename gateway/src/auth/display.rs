@@ -1,13 +1,13 @@
-//! Names of principals for people. Pure.
+//! Display names of principals. Pure functions.
 
-/// Returns the text without characters that could hide, reorder or break other text, cut to `most` characters.
+/// Returns the text without characters that could hide, reorder or break other text, cut to `max` characters.
 #[must_use]
 pub fn sanitized(text: &str, max: usize) -> String {
     text.chars().filter(|c| !is_unsafe(*c)).take(max).collect()
 }
 
-/// Returns whether a character is a control, a bidirectional control (UAX 9), invisible, a line separator, or has no
-/// assigned meaning.
+/// Returns true if a character is a control, a bidirectional control (UAX 9), invisible, a line separator, or not
+/// assigned.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -29,8 +29,8 @@ fn is_unsafe(c: char) -> bool {
         )
 }
 
-/// Returns the text in visible ASCII without blanks: every other byte, and `%`, is percent-encoded (RFC 3986,
-/// section 2.1). Different texts stay different.
+/// Returns the text in printable ASCII without spaces: every other byte, and `%`, is percent-encoded (RFC 3986,
+/// section 2.1). The encoding is injective.
 #[must_use]
 pub fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());

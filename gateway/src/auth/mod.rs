@@ -1,4 +1,4 @@
-//! Authentication: from the credential that a request presents to a [`Principal`].
+//! Authentication: maps the credential of a request to a [`Principal`].
 
 pub mod authorities;
 pub mod certificate;
@@ -18,43 +18,45 @@ use crate::{
     },
 };
 
-/// What a request came with, found to be genuine. What it allows is looked up whenever it matters, so
-/// that taking it away takes effect on streams that are open too.
+/// Verified credential of a request.
+///
+/// Roles are not part of it: [`Self::principal`] looks them up on every use. A revocation therefore takes effect on
+/// open event streams too.
 #[derive(Clone, Debug)]
 pub enum Credential {
     /// The control socket, which only the operator can open.
     Operator {
-        /// The user's number.
+        /// User id of the peer process.
         uid: Option<u32>,
     },
     /// A token of a tenant.
     Token(TokenHash),
-    /// A token of an OpenID Connect issuer.
+    /// A token (JWT) of an OpenID Connect issuer.
     Claims {
-        /// The stable name of the principal: issuer and subject.
+        /// Stable name of the principal: issuer and subject.
         identity: String,
-        /// The name for people, which begins with the identity.
+        /// Name for people, which begins with the identity.
         name: String,
-        /// Claims of the issuer.
+        /// Claims of the token.
         claims: Vec<Claim>,
-        /// When the token expires.
+        /// Expiry of the token.
         expires_at: Timestamp,
     },
     /// A client certificate.
     Certificate(Arc<ClientCertificate>),
 }
 
-/// A bearer token, as it comes.
+/// Unverified bearer token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bearer<'a> {
-    /// One of the gateway's own.
+    /// A token that the gateway issued.
     Token(&'a str),
-    /// Another system's.
+    /// A JWT of another issuer.
     Jwt(&'a str),
 }
 
 impl<'a> Bearer<'a> {
-    /// Of the value of an `Authorization` header (RFC 6750, section 2.1).
+    /// Parses the value of an `Authorization` header (RFC 6750, section 2.1).
     #[must_use]
     pub fn from_header(header: &'a str) -> Option<Self> {
         let (scheme, text) = header.split_once(' ')?;
@@ -71,7 +73,7 @@ impl<'a> Bearer<'a> {
 }
 
 impl Credential {
-    /// Returns the time at which it expires, if that is known.
+    /// Returns the expiry of the credential, if it has one.
     #[must_use]
     pub fn expiry(&self, state: &State) -> Option<Timestamp> {
         match self {
@@ -84,15 +86,15 @@ impl Credential {
         }
     }
 
-    /// Does the part of [`Self::principal`] that takes long and needs no state, and remembers it: a certificate's
-    /// chain is verified. Call it before the state is locked.
+    /// Verifies a certificate's chain and caches the outcome for [`Self::principal`]. Verification is slow and needs no
+    /// state, so call this before the state is locked.
     pub fn verify_in_advance(&self, now: Timestamp) {
         if let Self::Certificate(certificate) = self {
             let _remembered = certificate.claims(now);
         }
     }
 
-    /// Who that is now; nobody if the token is unknown, has expired or was revoked.
+    /// Returns the principal with its present roles; `None` if the credential is unknown, has expired or was revoked.
     #[must_use]
     pub fn principal(&self, state: &State, now: Timestamp, from: &str) -> Option<Principal> {
         let (identity, name, access) = match self {
@@ -112,7 +114,7 @@ impl Credential {
                     return None;
                 }
                 let roles = [(reference.tenant.clone(), record.object.role)].into();
-                // A token that is deleted and created again under the same name is another one.
+                // By uid: a token that is deleted and created again with the same name is another principal.
                 let uid = record.meta.uid;
                 let name = format!("token {reference} (uid {uid})");
                 (format!("token {uid}"), name, Access::Tenants(roles))
@@ -143,7 +145,7 @@ impl Credential {
     }
 }
 
-/// Returns the roles that identities give to whoever has the claims: those of all identities that are met.
+/// Returns the roles of a principal with the claims: the union over all identities that match one of them.
 fn roles(state: &State, claims: &[Claim]) -> BTreeMap<Name, Role> {
     let mut roles: BTreeMap<Name, Role> = BTreeMap::new();
     for claim in claims {
@@ -251,15 +253,9 @@ mod tests {
     }
 
     #[test]
-    fn bearers() {
-        assert_eq!(
-            Bearer::from_header("Bearer gwt_a"),
-            Some(Bearer::Token("gwt_a"))
-        );
-        assert_eq!(
-            Bearer::from_header("bearer  a.b.c"),
-            Some(Bearer::Jwt("a.b.c"))
-        );
+    fn bearer_tokens_are_classified_by_prefix() {
+        assert_eq!(Bearer::from_header("Bearer gwt_a"), Some(Bearer::Token("gwt_a")));
+        assert_eq!(Bearer::from_header("bearer  a.b.c"), Some(Bearer::Jwt("a.b.c")));
         assert_eq!(Bearer::from_header("Basic gwt_a"), None);
         assert_eq!(Bearer::from_header("gwt_a"), None);
     }

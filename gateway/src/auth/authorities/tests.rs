@@ -1,4 +1,4 @@
-//! Chains of certificates, made for each test, against authorities.
+//! Verification of certificate chains, generated for each test, against authorities.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -24,7 +24,7 @@ fn root(name: &str) -> Issuer {
     CertifiedIssuer::self_signed(authority_params(name), KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A client's certificate of serial number 7, with the name as common name and DNS name.
+/// Returns a client certificate with serial number 7 and the name as common name and DNS name.
 fn client(issuer: &Issuer, name: &str) -> CertificateDer<'static> {
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
@@ -102,20 +102,20 @@ fn trust(files: &Files) -> Arc<ClientTrustStore> {
 }
 
 #[test]
-fn a_certificate_counts_for_the_authority_that_signed_it() {
+fn a_certificate_is_verified_for_its_issuing_authority_only() {
     let (one, two, three) = (root("one"), root("two"), root("three"));
     let authorities = Files::new(&[&one, &two]).read();
     assert_eq!(subjects(&authorities, &[client(&one, "x")]), ["CN=one"]);
     assert_eq!(subjects(&authorities, &[client(&two, "x")]), ["CN=two"]);
     assert!(subjects(&authorities, &[client(&three, "x")]).is_empty());
     assert!(subjects(&authorities, &[]).is_empty());
-    // The name of an authority is not enough.
+    // An authority with the same name and another key.
     let impostor = root("one");
     assert!(subjects(&authorities, &[client(&impostor, "x")]).is_empty());
 }
 
 #[test]
-fn authorities_of_one_name_differ_by_their_keys() {
+fn authorities_with_equal_names_are_distinguished_by_their_keys() {
     let (one, other) = (root("one"), root("one"));
     let files = Files::new(&[&one, &other]);
     let trust = trust(&files);
@@ -149,7 +149,7 @@ fn a_cross_signed_issuer_chains_to_each_authority() {
 }
 
 #[test]
-fn every_name_is_bound_to_an_authority_and_only_the_fingerprint_stands_alone() {
+fn only_the_fingerprint_claim_needs_no_authority() {
     let one = root("one");
     let files = Files::new(&[&one]);
     let found = claims(&trust(&files), &[client(&one, "x")]).unwrap();
@@ -164,7 +164,7 @@ fn every_name_is_bound_to_an_authority_and_only_the_fingerprint_stands_alone() {
 }
 
 #[test]
-fn a_common_name_does_not_count_below_name_constraints() {
+fn common_names_are_no_claims_under_name_constraints() {
     let one = root("one");
     let mut params = authority_params("constrained");
     params.name_constraints = Some(NameConstraints {
@@ -213,7 +213,7 @@ fn a_certificate_is_refused_after_its_revocation() {
     files.revoke(&one, &[7], 2090);
     trust.replace(Arc::new(files.read()));
     assert_eq!(certificate.claims(Timestamp::now()), None);
-    // The other authority has no list, and a certificate of the same number.
+    // The other authority has no list. Its certificate has the same serial number.
     assert!(claims(&trust, &[client(&two, "x")]).is_some());
     assert!(
         files.read().anchors()[0].has_revocation_list()
@@ -252,7 +252,7 @@ fn long_chains_are_refused_unverified() {
     let one = root("one");
     let authorities = Files::new(&[&one, &root("two")]).read();
     let own = client(&one, "x");
-    // Self-made authorities of the issuer's name: path building would try each below each other.
+    // Forged authorities with the issuer's name: path building would try them in every order.
     let chain = |count: usize| {
         let mut chain = vec![own.clone()];
         chain.extend((0..count).map(|_| der(&root("one"))));

@@ -1,4 +1,4 @@
-//! Cache of an issuer's keys: which look-ups are answered from it, and when the issuer is asked again. Pure.
+//! Cache of an issuer's keys: decides when keys are fetched again. Does no I/O.
 
 use std::{
     collections::HashMap,
@@ -10,20 +10,20 @@ use jsonwebtoken::{
     jwk::{Jwk, JwkSet, PublicKeyUse},
 };
 
-/// Time between two reads of an issuer's keys while all goes well.
+/// Interval between successful fetches of an issuer's keys.
 pub(super) const REFRESH_AFTER: Duration = Duration::from_secs(3_600);
-/// Time for which keys that can't be read again stay in use.
+/// Time for which keys stay in use although they can't be fetched again.
 const STALE_AFTER: Duration = Duration::from_secs(86_400);
-/// Shortest time between the end of one read and the next, whatever tokens come.
+/// Minimum interval between the end of a fetch and the next one, whatever tokens arrive.
 const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(5);
-/// Time for which a key that the issuer does not have makes nobody ask for it again.
+/// Time for which an unknown key causes no further fetch.
 const UNKNOWN_KEY_LIFETIME: Duration = Duration::from_secs(30);
-/// Largest number of unknown keys that are remembered.
+/// Maximum number of remembered unknown keys.
 const MAX_UNKNOWN: usize = 1_024;
-/// Time after which a read that was begun and never finished counts as lost.
+/// Time after which a fetch that has not ended counts as lost.
 const FETCH_ABANDONED_AFTER: Duration = Duration::from_secs(60);
 
-/// Keys of an issuer.
+/// Cached keys of an issuer.
 #[derive(Default)]
 pub(super) struct KeyCache {
     set: Option<(Instant, JwkSet)>,
@@ -32,20 +32,20 @@ pub(super) struct KeyCache {
     unknown: HashMap<String, Instant>,
 }
 
-/// Answer of the cache to a look-up.
+/// Outcome of a look-up.
 pub(super) enum KeyLookup {
-    /// The key is there.
+    /// The key is cached.
     Found(DecodingKey),
-    /// The key is not there, and the issuer is not asked now.
+    /// The key is not cached, and no fetch is allowed now.
     Rejected,
-    /// The key is not there: the caller must read the keys, and look again.
+    /// The key is not cached: the caller must fetch the keys and look the key up again.
     FetchRequired,
-    /// The key is not there, but the keys are being read: look again afterwards.
+    /// The key is not cached, and a fetch is in progress: the caller must wait for it and look the key up again.
     FetchInProgress,
 }
 
 impl KeyCache {
-    /// Looks a key up. [`LookUp::MustRead`] counts as the beginning of a read.
+    /// Looks a key up. [`KeyLookup::FetchRequired`] marks a fetch as begun.
     pub(super) fn look_up(&mut self, id: &str, algorithm: Algorithm, now: Instant) -> KeyLookup {
         if let Some(key) = self.cached_key(id, algorithm, now) {
             return KeyLookup::Found(key);
@@ -61,13 +61,8 @@ impl KeyCache {
         KeyLookup::FetchRequired
     }
 
-    /// Returns the key that is there for the id and the algorithm.
-    pub(super) fn cached_key(
-        &self,
-        id: &str,
-        algorithm: Algorithm,
-        now: Instant,
-    ) -> Option<DecodingKey> {
+    /// Returns the cached key with the id, if it may be used with the algorithm.
+    pub(super) fn cached_key(&self, id: &str, algorithm: Algorithm, now: Instant) -> Option<DecodingKey> {
         let (read, set) = self.set.as_ref()?;
         if now.saturating_duration_since(*read) >= STALE_AFTER {
             return None;
@@ -76,7 +71,7 @@ impl KeyCache {
         DecodingKey::from_jwk(jwk).ok()
     }
 
-    /// Returns whether no keys were ever read.
+    /// Returns true if no fetch has succeeded yet.
     pub(super) const fn is_empty(&self) -> bool {
         self.set.is_none()
     }
@@ -87,7 +82,7 @@ impl KeyCache {
             .is_some_and(|at| age(at) < FETCH_ABANDONED_AFTER)
     }
 
-    /// Notes that a read begins; returns false where one is under way or was made just before.
+    /// Marks a fetch as begun. Returns false if one is in progress or the last one ended too recently.
     pub(super) fn begin_fetch(&mut self, now: Instant) -> bool {
         let paused = self
             .last_fetched_at
@@ -99,7 +94,7 @@ impl KeyCache {
         true
     }
 
-    /// Takes in the end of a read, with the keys if the issuer told them.
+    /// Records the end of a fetch, with the keys if it succeeded.
     pub(super) fn end_fetch(&mut self, set: Option<JwkSet>, now: Instant) {
         self.fetch_started_at = None;
         self.last_fetched_at = Some(now);
@@ -109,7 +104,7 @@ impl KeyCache {
         }
     }
 
-    /// Remembers that the issuer, asked for it, does not have the key. Does nothing while the issuer can't be read.
+    /// Records that the issuer does not have the key. Does nothing unless the last fetch succeeded.
     pub(super) fn record_unknown(&mut self, id: &str, now: Instant) {
         let read_just_now = self.last_fetched_at.is_some()
             && self.set.as_ref().map(|(read, _)| *read) == self.last_fetched_at;
@@ -126,7 +121,7 @@ impl KeyCache {
     }
 }
 
-/// Returns whether the key may verify signatures of the algorithm.
+/// Returns true if the key may verify signatures of the algorithm.
 fn is_usable_for(jwk: &Jwk, algorithm: Algorithm) -> bool {
     let named = jwk.common.key_algorithm.map(|named| named.to_string());
     named.is_none_or(|named| named == format!("{algorithm:?}"))
@@ -152,9 +147,9 @@ mod tests {
     fn look(cache: &mut KeyCache, id: &str, now: Instant) -> &'static str {
         match cache.look_up(id, Algorithm::ES256, now) {
             KeyLookup::Found(_) => "found",
-            KeyLookup::Rejected => "refused",
-            KeyLookup::FetchRequired => "must read",
-            KeyLookup::FetchInProgress => "being read",
+            KeyLookup::Rejected => "rejected",
+            KeyLookup::FetchRequired => "fetch",
+            KeyLookup::FetchInProgress => "fetching",
         }
     }
 
@@ -162,21 +157,18 @@ mod tests {
     fn cached_keys_never_wait_for_a_fetch() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
-        assert_eq!(look(&mut cache, "a", start), "must read");
-        assert_eq!(look(&mut cache, "a", start), "being read");
+        assert_eq!(look(&mut cache, "a", start), "fetch");
+        assert_eq!(look(&mut cache, "a", start), "fetching");
         cache.end_fetch(Some(set("a")), start);
         assert_eq!(look(&mut cache, "a", start), "found");
         let later = start + MIN_FETCH_INTERVAL;
-        assert_eq!(look(&mut cache, "b", later), "must read");
+        assert_eq!(look(&mut cache, "b", later), "fetch");
         assert_eq!(look(&mut cache, "a", later), "found");
-        assert_eq!(look(&mut cache, "c", later), "being read");
-        // Read long ago, with an issuer that can't be reached: still there, for a day.
+        assert_eq!(look(&mut cache, "c", later), "fetching");
+        // The issuer can't be reached: keys stay in use for a day.
         cache.end_fetch(None, later);
-        assert_eq!(
-            look(&mut cache, "a", start + STALE_AFTER - MIN_FETCH_INTERVAL),
-            "found"
-        );
-        assert_eq!(look(&mut cache, "a", start + STALE_AFTER), "must read");
+        assert_eq!(look(&mut cache, "a", start + STALE_AFTER - MIN_FETCH_INTERVAL), "found");
+        assert_eq!(look(&mut cache, "a", start + STALE_AFTER), "fetch");
     }
 
     #[test]
@@ -185,20 +177,14 @@ mod tests {
         let mut cache = KeyCache::default();
         assert!(cache.begin_fetch(start));
         cache.end_fetch(Some(set("a")), start);
-        assert_eq!(
-            look(&mut cache, "b", start + MIN_FETCH_INTERVAL / 2),
-            "refused"
-        );
-        assert_eq!(
-            look(&mut cache, "b", start + MIN_FETCH_INTERVAL),
-            "must read"
-        );
+        assert_eq!(look(&mut cache, "b", start + MIN_FETCH_INTERVAL / 2), "rejected");
+        assert_eq!(look(&mut cache, "b", start + MIN_FETCH_INTERVAL), "fetch");
         cache.end_fetch(Some(set("a")), start + MIN_FETCH_INTERVAL);
         cache.record_unknown("b", start + MIN_FETCH_INTERVAL);
         let after = start + MIN_FETCH_INTERVAL * 2;
-        assert_eq!(look(&mut cache, "b", after), "refused");
-        assert_eq!(look(&mut cache, "c", after), "must read");
-        // The read for another key brings it.
+        assert_eq!(look(&mut cache, "b", after), "rejected");
+        assert_eq!(look(&mut cache, "c", after), "fetch");
+        // The fetch for another key brings it.
         cache.end_fetch(Some(set("b")), after);
         assert_eq!(look(&mut cache, "b", after), "found");
     }
@@ -210,10 +196,7 @@ mod tests {
         assert!(cache.begin_fetch(start));
         cache.end_fetch(None, start);
         cache.record_unknown("a", start);
-        assert_eq!(
-            look(&mut cache, "a", start + MIN_FETCH_INTERVAL),
-            "must read"
-        );
+        assert_eq!(look(&mut cache, "a", start + MIN_FETCH_INTERVAL), "fetch");
     }
 
     #[test]
@@ -233,11 +216,8 @@ mod tests {
     fn an_abandoned_fetch_can_be_repeated() {
         let start = Instant::now();
         let mut cache = KeyCache::default();
-        assert_eq!(look(&mut cache, "a", start), "must read");
-        assert_eq!(
-            look(&mut cache, "a", start + FETCH_ABANDONED_AFTER),
-            "must read"
-        );
+        assert_eq!(look(&mut cache, "a", start), "fetch");
+        assert_eq!(look(&mut cache, "a", start + FETCH_ABANDONED_AFTER), "fetch");
     }
 
     #[test]

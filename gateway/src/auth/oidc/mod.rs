@@ -1,4 +1,4 @@
-//! Tokens of OpenID Connect issuers (OpenID Connect Core 1.0, Discovery 1.0; RFC 7519, RFC 7517).
+//! Verification of tokens of OpenID Connect issuers (OpenID Connect Core 1.0, Discovery 1.0; RFC 7519, RFC 7517).
 
 mod keys;
 mod settings;
@@ -33,11 +33,11 @@ use crate::{
     outbound::{self, CALL_TIMEOUT},
 };
 
-/// Largest answer of an issuer, in bytes.
+/// Maximum size of an issuer's response, in bytes.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
-/// Time that a token waits for its key to be read. A read takes no longer than [`CALL_TIMEOUT`].
+/// Maximum time that a request waits for the key of its token. A fetch takes no longer than [`CALL_TIMEOUT`].
 const MAX_FETCH_WAIT: Duration = Duration::from_secs(6);
-/// Time after which keys that could not be refreshed are read again.
+/// Interval to the next fetch after one that failed.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Trusted issuers, by URL.
@@ -48,9 +48,9 @@ pub struct Issuers {
 struct Issuer {
     settings: IssuerSettings,
     client: reqwest::Client,
-    /// Never locked while the issuer is asked.
+    /// Not locked during a fetch.
     keys: Mutex<KeyCache>,
-    /// Reads that have ended, with the outcome of the last: whether it brought keys.
+    /// Number of fetches that have ended, and true if the last one succeeded.
     fetch_results: watch::Sender<(u64, bool)>,
 }
 
@@ -61,10 +61,10 @@ struct Discovery {
 }
 
 impl Issuers {
-    /// Returns issuers of whom no keys are known yet.
+    /// Returns the issuers, without keys: those are fetched on demand.
     ///
     /// # Errors
-    /// When the file of authorities can't be read.
+    /// If the file of certificate authorities can't be read.
     pub fn new(settings: &[IssuerSettings], authorities: Option<&PathBuf>) -> Result<Self> {
         let mut issuers = HashMap::new();
         for settings in settings {
@@ -82,25 +82,26 @@ impl Issuers {
         Ok(Self { issuers })
     }
 
-    /// Returns the credential that a token amounts to, if the token is genuine, for this gateway, and of now.
+    /// Verifies a token. Returns its credential if a trusted issuer signed the token for this gateway's audience and
+    /// the token is valid now.
     ///
-    /// What is wrong in form, or of an issuer that is not trusted, is refused before anything is fetched.
+    /// A token that is malformed or of an untrusted issuer is rejected without a fetch.
     pub async fn verify(&self, token: &str) -> Option<Credential> {
         let unverified = match UnverifiedToken::parse(token) {
             Ok(unverified) => unverified,
             Err(reason) => {
-                debug!("oidc: token refused reason={reason:?}");
+                debug!("oidc: token rejected reason={reason:?}");
                 return None;
             }
         };
         let issuer = self.issuers.get(&unverified.issuer)?;
         match issuer.verify(token, &unverified).await {
             Ok(credential) => Some(credential),
-            // Anyone can have this written, so it is not written by default.
+            // At debug level: anyone can cause this message.
             Err(error) => {
                 let url = &issuer.settings.url;
                 debug!(
-                    "oidc: token refused issuer={url} reason={:?}",
+                    "oidc: token rejected issuer={url} reason={:?}",
                     format!("{error:#}")
                 );
                 None
@@ -120,7 +121,7 @@ impl Issuer {
         validation.set_audience(&[&self.settings.audience]);
         validation.set_issuer(&[&self.settings.url]);
         validation.set_required_spec_claims(&["exp", "iss", "aud"]);
-        // The times are checked with the claims, where those that can't be represented are refused too.
+        // `credential_from_claims` checks the times, and rejects those that can't be represented.
         validation.validate_exp = false;
         let claims = decode::<Map<String, Value>>(token, &key, &validation)?.claims;
         let now = Timestamp::now();
@@ -128,17 +129,19 @@ impl Issuer {
             .map_err(|reason| anyhow!(reason))
     }
 
-    /// Returns the key of a token. One that is in the cache is returned at once; for any other the issuer is asked, by
-    /// one task for all who wait, and not too often.
+    /// Returns the key of a token.
+    ///
+    /// A cached key is returned at once. For any other one, the issuer's keys are fetched, at a limited rate and by one
+    /// task for all waiting requests.
     async fn key(self: &Arc<Self>, token: &UnverifiedToken) -> Result<DecodingKey> {
         let (id, algorithm) = (&token.key_id, token.algorithm);
-        // Subscribed before the look-up, so that the end of a read that is under way then is not missed.
+        // Subscribed before the look-up, so that the end of a fetch in progress is not missed.
         let mut reads = self.fetch_results.subscribe();
         let found = self.keys().look_up(id, algorithm, Instant::now());
         let started_fetch = match found {
             KeyLookup::Found(key) => return Ok(key),
-            KeyLookup::Rejected => anyhow::bail!("its key is not one of the issuer's"),
-            // In a task of its own: the read goes on though the one who asked for it may be gone.
+            KeyLookup::Rejected => anyhow::bail!("the issuer does not have its key"),
+            // In a separate task: the fetch continues if the request that caused it is cancelled.
             KeyLookup::FetchRequired => {
                 tokio::spawn(Arc::clone(self).fetch_keys());
                 true
@@ -146,40 +149,40 @@ impl Issuer {
             KeyLookup::FetchInProgress => false,
         };
         let fetched = tokio::time::timeout(MAX_FETCH_WAIT, reads.changed()).await;
-        fetched.context("its key took too long to be read")??;
+        fetched.context("the fetch of its key timed out")??;
         let mut keys = self.keys();
         let now = Instant::now();
         if let Some(key) = keys.cached_key(id, algorithm, now) {
             return Ok(key);
         }
-        // A read that was under way before may have been too early for this key.
+        // A fetch that had begun before may have read the keys before the issuer published this one.
         if started_fetch {
             keys.record_unknown(id, now);
         }
-        anyhow::bail!("its key is not one of the issuer's")
+        anyhow::bail!("the issuer does not have its key")
     }
 
     fn keys(&self) -> std::sync::MutexGuard<'_, KeyCache> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the keys, whose read has begun, and has them refreshed from then on.
+    /// Fetches the keys after the cache has marked the fetch as begun. The first success starts the periodic refresh.
     async fn fetch_keys(self: Arc<Self>) {
         let url = &self.settings.url;
         let outcome = tokio::time::timeout(CALL_TIMEOUT, self.discover_keys()).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("it took too long")));
+        let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("timed out")));
         let (count, previous_succeeded) = *self.fetch_results.borrow();
         let set = match outcome {
             Ok(set) => {
                 if !previous_succeeded {
-                    info!("oidc: keys read issuer={url} keys={}", set.keys.len());
+                    info!("oidc: keys fetched issuer={url} keys={}", set.keys.len());
                 }
                 Some(set)
             }
             Err(error) => {
-                // Once, not for every token that comes meanwhile.
+                // Logged at the first failure in a row only: every token causes a fetch.
                 if previous_succeeded || count == 0 {
-                    warn!("oidc: keys not read issuer={url} error={error:#}");
+                    warn!("oidc: fetch of keys failed issuer={url} error={error:#}");
                 }
                 None
             }
@@ -203,9 +206,9 @@ impl Issuer {
         }
     }
 
-    /// Reads keys that are in use again; returns when to do so next.
+    /// Fetches the keys again and returns the interval to the next refresh.
     ///
-    /// The future is boxed, since [`Self::read`] starts the task that calls this.
+    /// The future is boxed because [`Self::fetch_keys`] starts the task that calls this: its type would be recursive.
     fn refresh(self: Arc<Self>) -> Pin<Box<dyn Future<Output = Duration> + Send>> {
         Box::pin(async move {
             if !self.keys().begin_fetch(Instant::now()) {
@@ -229,7 +232,7 @@ impl Issuer {
             .await?;
         anyhow::ensure!(
             discovery.issuer == self.settings.url,
-            "it calls itself {:?}",
+            "the discovery document names another issuer, {:?}",
             discovery.issuer
         );
         self.get(&discovery.jwks_uri).await
@@ -241,10 +244,10 @@ impl Issuer {
         while let Some(chunk) = response.chunk().await? {
             anyhow::ensure!(
                 body.len() + chunk.len() <= MAX_RESPONSE_BYTES,
-                "{url:?} answers too much"
+                "the response of {url:?} is larger than {MAX_RESPONSE_BYTES} bytes"
             );
             body.extend_from_slice(&chunk);
         }
-        serde_json::from_slice(&body).with_context(|| format!("{url:?} can't be understood"))
+        serde_json::from_slice(&body).with_context(|| format!("the response of {url:?} can't be parsed"))
     }
 }

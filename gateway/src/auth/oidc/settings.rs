@@ -8,9 +8,9 @@ use serde::Deserialize;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct IssuerSettings {
-    /// URL, as the tokens have it in `iss`.
+    /// URL of the issuer: the `iss` of its tokens.
     pub url: String,
-    /// Audience that the tokens must be for (`aud`).
+    /// Required audience of the tokens (`aud`).
     pub audience: String,
 }
 
@@ -18,20 +18,20 @@ impl FromStr for IssuerSettings {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?}: write URL,audience=AUDIENCE");
+        let wrong = || format!("{text:?} is not an issuer: write URL,audience=AUDIENCE");
         let (url, audience) = text.split_once(",audience=").ok_or_else(wrong)?;
-        let parsed = reqwest::Url::parse(url).map_err(|error| format!("{url:?}: {error}"))?;
+        let parsed = reqwest::Url::parse(url).map_err(|error| format!("{url:?} is not a URL: {error}"))?;
         if parsed.scheme() != "https" {
-            return Err(format!("{url}: an issuer is asked over https:// only"));
+            return Err(format!("{url} is not an https URL: name the issuer's https URL"));
         }
-        // OpenID Connect Discovery 1.0, section 3. Principals are named ISSUER#SUBJECT, so the URL may hold no `#`.
+        // OpenID Connect Discovery 1.0, section 3. The `#` is excluded because principals are named ISSUER#SUBJECT.
         let plain = parsed.query().is_none()
             && parsed.fragment().is_none()
             && parsed.username().is_empty()
             && parsed.password().is_none();
         if !plain {
             return Err(format!(
-                "{url}: an issuer's URL has no query, fragment or user: leave it out"
+                "{url} has a query, fragment or user, which an issuer's URL must not have: omit it"
             ));
         }
         if audience.is_empty() {

@@ -1,4 +1,4 @@
-//! Tokens: what can be refused before a key is looked up, and what the claims of a genuine one mean. Pure.
+//! Tokens: checks before the key is looked up, and the credential from verified claims. Does no I/O.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
@@ -14,26 +14,26 @@ use crate::{
     model::identity::Claim,
 };
 
-/// Largest token, in bytes.
+/// Maximum size of a token, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
-/// Claims of a token that are looked at, counting each member of a list. More would make every request of the
-/// caller slow for others, since identities are looked up while the state is locked.
+/// Maximum number of a token's claims, counting each member of a list. More would make the caller's requests slow
+/// others down: identities are looked up by claim while the state is locked.
 const MAX_CLAIMS: usize = 256;
-/// Longest key id, and longest subject, in bytes. OpenID Connect Core 1.0, section 2, has 255 for a subject.
+/// Maximum length of a key id and of a subject, in bytes. OpenID Connect Core 1.0, section 2, limits a subject to 255.
 const MAX_NAME: usize = 255;
-/// Difference between the clocks of issuer and gateway that is tolerated.
+/// Tolerated difference between the clocks of issuer and gateway.
 const LEEWAY: SignedDuration = SignedDuration::from_secs(30);
-/// Longest time from now that a token may be valid for.
+/// Maximum remaining validity of a token.
 const MAX_VALIDITY: SignedDuration = SignedDuration::from_hours(366 * 24);
-/// Longest name in parentheses behind a principal's identity, in characters.
+/// Maximum length of the display name in parentheses after a principal's identity, in characters.
 const MAX_DISPLAY_NAME: usize = 80;
 
-/// Token whose form was checked, and nothing else: signature and claims may be anybody's.
+/// Token of which only the form was checked. Signature and claims may be forged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnverifiedToken {
-    /// Issuer that the token says it is of.
+    /// Issuer that the token names (`iss`).
     pub(super) issuer: String,
-    /// Key that it says it is signed with.
+    /// Id of the key that the token names (`kid`).
     pub(super) key_id: String,
     /// Algorithm of the signature.
     pub(super) algorithm: Algorithm,
@@ -48,11 +48,11 @@ struct Header {
 }
 
 impl UnverifiedToken {
-    /// Reads the parts of a token that say which key verifies it.
+    /// Parses the parts of a token that select the key for its verification.
     ///
     /// # Errors
-    /// Says why the token can't be one that is accepted: size, form, type (RFC 8725, section 3.11), algorithm, a
-    /// missing key id, or extensions that must be understood (RFC 7515, section 4.1.11).
+    /// Returns the reason if the token can't be accepted: size, form, type (RFC 8725, section 3.11), algorithm, a
+    /// missing key id, or critical extensions (RFC 7515, section 4.1.11).
     pub(super) fn parse(token: &str) -> Result<Self, &'static str> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err("it is too large");
@@ -61,7 +61,7 @@ impl UnverifiedToken {
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err("it has not three parts");
+            return Err("it does not have three parts");
         };
         if signature.is_empty() {
             return Err("it is not signed");
@@ -69,29 +69,29 @@ impl UnverifiedToken {
         let header = URL_SAFE_NO_PAD.decode(header).ok();
         let header: Header = header
             .and_then(|header| serde_json::from_slice(&header).ok())
-            .ok_or("its header has no algorithm that is known, or can't be read")?;
-        // A key that verifies and signs alike would let everyone sign who can verify.
+            .ok_or("its header can't be parsed or names an unknown algorithm")?;
+        // With a symmetric algorithm, everyone with the verification key could sign.
         let symmetric = matches!(
             header.alg,
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
         );
         if symmetric {
-            return Err("it is signed with a shared secret, not with a key pair");
+            return Err("it is signed with a shared secret instead of a key pair");
         }
         if header.crit.is_some() {
-            return Err("it has extensions that must be understood (crit)");
+            return Err("it has critical extensions (crit)");
         }
         if !header.typ.as_deref().is_none_or(is_accepted_type) {
             return Err("its type is neither JWT nor at+jwt");
         }
         let key_id = header.kid.ok_or("it does not name its key (kid)")?;
         if key_id.is_empty() || key_id.len() > MAX_NAME || key_id.chars().any(char::is_control) {
-            return Err("its key id is no text of at most 255 bytes");
+            return Err("its key id is not a text of 1 to 255 bytes");
         }
         let payload = URL_SAFE_NO_PAD.decode(payload).ok();
         let payload: Map<String, Value> = payload
             .and_then(|payload| serde_json::from_slice(&payload).ok())
-            .ok_or("its claims can't be read")?;
+            .ok_or("its claims can't be parsed")?;
         let issuer = payload.get("iss").and_then(Value::as_str);
         Ok(Self {
             issuer: issuer
@@ -103,21 +103,21 @@ impl UnverifiedToken {
     }
 }
 
-/// Returns whether a token of the type (`typ`) may be shown to the gateway. Tokens of other types are signed with the
-/// same keys and mean something else, such as a logout.
+/// Returns true if tokens of the type (`typ`) are accepted. An issuer signs tokens of other types, such as logout
+/// tokens, with the same keys.
 fn is_accepted_type(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
     let text = text.strip_prefix("application/").unwrap_or(&text);
     matches!(text, "jwt" | "at+jwt")
 }
 
-/// Returns the credential that the claims of a genuine token amount to.
+/// Returns the credential for the claims of a token whose signature was verified.
 ///
-/// An `email` claim counts only where `email_verified` is `true`: elsewhere its owner may have chosen it.
+/// An `email` claim is used only if `email_verified` is `true`: otherwise the user may have chosen it freely.
 ///
 /// # Errors
-/// Says why the token is refused: a time that can't be represented, is past, not yet come or too far ahead, or a
-/// subject that is missing or too long.
+/// Returns the reason if the token is rejected: a time that can't be represented, is past, not reached or too far in
+/// the future, or a subject that is missing or too long.
 pub(super) fn credential_from_claims(
     issuer: &str,
     token: &Map<String, Value>,
@@ -132,13 +132,13 @@ pub(super) fn credential_from_claims(
     }
     for claim in ["nbf", "iat"] {
         if claim_time(token, claim)?.is_some_and(|from| from.duration_since(now) > LEEWAY) {
-            return Err(format!("its {claim} has not come yet"));
+            return Err(format!("its {claim} is in the future"));
         }
     }
     let subject = token.get("sub").and_then(Value::as_str);
     let subject = subject.ok_or("it has no subject (sub)")?;
     if subject.is_empty() || subject.len() > MAX_NAME {
-        return Err("its subject (sub) is no text of at most 255 bytes".to_owned());
+        return Err("its subject (sub) is not a text of 1 to 255 bytes".to_owned());
     }
     let email_is_verified = token.get("email_verified") == Some(&Value::Bool(true));
     let mut claims = Vec::new();
@@ -183,9 +183,9 @@ pub(super) fn credential_from_claims(
     })
 }
 
-/// Returns the time in a claim (NumericDate, RFC 7519, section 2), in whole seconds, rounded down.
+/// Returns the time in a claim (NumericDate, RFC 7519, section 2), rounded down to seconds.
 fn claim_time(token: &Map<String, Value>, claim: &str) -> Result<Option<Timestamp>, String> {
-    let wrong = || format!("its {claim} is no time that can be represented");
+    let wrong = || format!("its {claim} is not a time that can be represented");
     let number = match token.get(claim) {
         None => return Ok(None),
         Some(Value::Number(number)) => number,
@@ -196,7 +196,7 @@ fn claim_time(token: &Map<String, Value>, claim: &str) -> Result<Option<Timestam
         (None, Some(float)) if float.abs() < 1e15 => {
             #[expect(
                 clippy::cast_possible_truncation,
-                reason = "the range is checked in the line before"
+                reason = "the guard of the arm checks the range"
             )]
             let seconds = float.floor() as i64;
             seconds
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_refused_before_a_key_is_looked_up() {
+    fn malformed_tokens_are_rejected_before_a_key_is_looked_up() {
         let payload = json!({ "iss": "https://idp" });
         let good = json!({ "alg": "ES256", "kid": "k", "typ": "JWT" });
         let parsed = UnverifiedToken::parse(&parts(&good, &payload)).unwrap();
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_ends_at_a_time_that_can_be_represented() {
+    fn an_expiry_must_be_a_future_time_that_can_be_represented() {
         let until = |exp: Value| match validate(json!({ "exp": exp })) {
             Ok(Credential::Claims {
                 expires_at: until, ..
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_email_address_counts_only_when_the_issuer_has_verified_it() {
+    fn an_email_address_is_a_claim_only_if_verified() {
         let with = |verified: Value| {
             let claims = json!({ "email": "kim@a.example", "email_verified": verified });
             let shown = principal_name(claims.clone()).1.contains("kim");
@@ -375,7 +375,7 @@ mod tests {
         assert_eq!(plain.0, plain.1);
         let called = principal_name(json!({ "sub": "u1", "preferred_username": "kim" }));
         assert_eq!(called, (plain.0, "oidc:https://idp#u1 (kim)".to_owned()));
-        // A subject that imitates another's name.
+        // A subject that imitates a display name.
         let liar = principal_name(json!({ "sub": "u1 (kim)" }));
         assert_eq!(liar.1, "oidc:https://idp#u1%20(kim)");
         let hidden =
