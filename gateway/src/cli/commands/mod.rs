@@ -23,7 +23,7 @@ use crate::model::record::Labels;
 /// Labels of the object that is created or changed.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LabelArguments {
-    /// A label of the object; repeatable. Replaces all present labels
+    /// A label of the object; repeatable. When an object is changed, the given labels replace all present ones
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
 }
