@@ -1,5 +1,5 @@
-//! `cargo xtask bench scale`: what the control plane costs with many tenants, services and endpoints, and
-//! with few, in the same run.
+//! `cargo xtask bench scale`: control plane benchmark, with few and with many tenants, services and endpoints in one
+//! run.
 
 use std::{
     fs,
@@ -19,21 +19,21 @@ use crate::{
     workspace,
 };
 
-/// How often a change is made, to see what one costs.
+/// Number of repetitions of each change.
 const CHANGES_PER_MEASUREMENT: usize = 200;
 
-/// How much there is.
+/// Number of objects.
 #[derive(Clone, Copy)]
 struct WorkloadSize {
-    /// With a network and a service each; at least two.
+    /// Tenants, each with one network and one service; at least two.
     tenants: u32,
-    /// Of all of them, one after the other; each leads to the service of the next tenant, of the one
-    /// behind that, and so on.
+    /// Endpoints, distributed evenly over the tenants. A tenant's first endpoint uses the service of the next tenant,
+    /// the second one the service of the tenant after that, and so on.
     endpoints: u32,
 }
 
 impl WorkloadSize {
-    /// What is measured: one endpoint, and many with these tenants and a tenth of them.
+    /// Returns the sizes to measure: one endpoint, and ten per tenant with a tenth of the tenants and with all.
     fn all(tenants: u32) -> Vec<Self> {
         let one = Self {
             tenants: 2,
@@ -50,15 +50,14 @@ impl WorkloadSize {
     }
 }
 
-/// What it costs.
+/// Measurements for one size. Pairs are the median and the 99th percentile.
 struct Costs {
     size: WorkloadSize,
     apply: Duration,
-    /// Of an endpoint that is created, and of its deletion: the middle one, and the one of a hundred.
     create: [Duration; 2],
     delete: [Duration; 2],
     approve: [Duration; 2],
-    /// From the approval's call to the first packet at the provider's host.
+    /// Time from the approval's request to the first packet at the provider's host.
     first_packet: [Duration; 2],
     reject: [Duration; 2],
     start: Duration,
@@ -66,13 +65,13 @@ struct Costs {
     memory: u64,
 }
 
-/// Measures, and prints a table.
+/// Measures all sizes, prints a table and writes the figures to a file.
 ///
 /// # Errors
-/// When the agent does not do as it should.
+/// If the agent fails or refuses a request.
 pub(crate) fn measure_all(binary: &Path, tenants: u32) -> Result<()> {
     if !is_root() {
-        bail!("the benchmark needs root: it runs the agent");
+        bail!("the benchmark starts the agent: run it as root");
     }
     let mut all = Vec::new();
     for size in WorkloadSize::all(tenants) {
@@ -92,7 +91,7 @@ pub(crate) fn measure_all(binary: &Path, tenants: u32) -> Result<()> {
 }
 
 impl Costs {
-    /// As JSON, in milliseconds and bytes.
+    /// Returns the measurements as JSON, in milliseconds and bytes.
     fn to_json(&self) -> Value {
         let ms = |time: &Duration| time.as_secs_f64() * 1e3;
         let pair =
@@ -121,7 +120,8 @@ struct Agent {
 impl Agent {
     fn start(binary: &Path, directory: &Path) -> Result<(Self, Duration)> {
         let begin = Instant::now();
-        // Not `ip netns exec`, which hides the bpf file system; it becomes the agent, number and all.
+        // `ip netns exec` mounts a new /sys, which hides the bpf file system. nsenter executes the agent in its own
+        // process, so the child's process id is the agent's.
         let child = Command::new("nsenter")
             .arg(format!("--net=/run/netns/{NAMESPACE}"))
             .arg(binary)
@@ -135,7 +135,7 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
-            .context("could not start the agent")?;
+            .context("the agent can't be started")?;
         let mut agent = Self {
             child,
             directory: directory.to_owned(),
@@ -143,7 +143,7 @@ impl Agent {
         let deadline = begin + Duration::from_secs(120);
         while UnixStream::connect(agent.socket()).is_err() {
             if agent.child.try_wait()?.is_some() || Instant::now() > deadline {
-                bail!("the agent did not start");
+                bail!("the agent does not accept connections");
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -154,7 +154,7 @@ impl Agent {
         self.directory.join("run/plgw.sock")
     }
 
-    /// A request, and the time until its answer is whole.
+    /// Sends a request. Returns the response and the time until it was complete.
     fn request(&self, method: &str, path: &str, body: &Value) -> Result<(Value, Duration)> {
         let body = if body.is_null() {
             String::new()
@@ -172,20 +172,20 @@ impl Agent {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let took = begin.elapsed();
-        let (head, rest) = answer.split_once("\r\n\r\n").context("no answer")?;
+        let (head, rest) = answer.split_once("\r\n\r\n").context("the response has no header")?;
         if !head.starts_with("HTTP/1.1 2") {
             bail!("{method} {path}: {answer:.500}");
         }
-        // Large answers come in chunks, and nobody asks for what is in them.
+        // Large responses are chunked, which is not parsed here: callers do not use their content.
         Ok((serde_json::from_str(rest).unwrap_or(Value::Null), took))
     }
 
-    /// The resident memory, in bytes.
+    /// Returns the agent's resident memory, in bytes.
     fn memory(&self) -> Result<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().next());
-        let kilobytes: u64 = kilobytes.context("no memory")?.parse()?;
+        let kilobytes: u64 = kilobytes.context("the process status has no VmRSS")?.parse()?;
         Ok(kilobytes << 10)
     }
 
@@ -199,21 +199,21 @@ impl Agent {
 const NAMESPACE: &str = "plg-scale";
 const BPF_DIRECTORY: &str = "/sys/fs/bpf/plg-scale";
 
-/// A host of the first tenant, whose network the endpoint is in that is made and removed.
+/// Host of the first tenant, which is the consumer in the measured changes.
 const CONSUMER: Host = Host {
     name: "plg-scale-c",
     interface: "if0",
     addresses: &["10.9.9.5/24"],
 };
-/// The backends of the second tenant, whose service it leads to.
+/// Host with the backends of the second tenant, which is the provider in the measured changes.
 const PROVIDER: Host = Host {
     name: "plg-scale-p",
     interface: "if1",
     addresses: &["10.1.0.10/24", "10.1.0.11/24"],
 };
-/// That endpoint's address.
+/// Address of the endpoint in the measured changes.
 const ENDPOINT: &str = "10.9.9.9";
-/// The service's port for datagrams.
+/// UDP port of the services.
 const PORT: u16 = 53;
 
 fn measure(binary: &Path, size: WorkloadSize) -> Result<Costs> {
@@ -256,7 +256,7 @@ fn measure_in(binary: &Path, size: WorkloadSize, directory: &Path) -> Result<Cos
     }
     let first_packets = measure_first_packets(&agent)?;
     agent.stop()?;
-    // With everything in the kernel, as after an upgrade; and with nothing there, as after a reboot.
+    // First with all maps in the kernel, as after an upgrade; then with none, as after a reboot.
     let (agent, start) = Agent::start(binary, directory)?;
     let memory = agent.memory()?;
     agent.stop()?;
@@ -277,8 +277,8 @@ fn measure_in(binary: &Path, size: WorkloadSize, directory: &Path) -> Result<Cos
     })
 }
 
-/// How long it takes from the call that approves a connection to the first packet at the provider's host,
-/// while the consumer sends without pause.
+/// Measures the time from the request that approves a connection to the first packet at the provider's host, while the
+/// consumer sends continuously.
 fn measure_first_packets(agent: &Agent) -> Result<Vec<Duration>> {
     let request =
         json!({ "name": "seen", "network": "net", "addresses": [ENDPOINT], "service": "t1/web" });
@@ -300,7 +300,7 @@ fn measure_first_packets(agent: &Agent) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// The middle one, and the one that one of a hundred exceeds.
+/// Returns the median and the 99th percentile.
 fn median_and_p99(mut times: Vec<Duration>) -> [Duration; 2] {
     times.sort();
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
@@ -362,35 +362,35 @@ fn print_table(all: &[Costs]) {
         costs.size.tenants.to_string()
     });
     row("endpoints", &|costs| costs.size.endpoints.to_string());
-    row("all of them applied at once", &|costs| {
+    row("apply of all objects", &|costs| {
         milliseconds(&costs.apply)
     });
-    row("an endpoint created, in force", &|costs| {
+    row("create an endpoint, in effect", &|costs| {
         cell(&costs.create)
     });
-    row("a connection approved, in force", &|costs| {
+    row("approve a connection, in effect", &|costs| {
         cell(&costs.approve)
     });
-    row("from that call to the first packet", &|costs| {
+    row("approval to the first packet", &|costs| {
         cell(&costs.first_packet)
     });
-    row("one rejected, and nothing passes", &|costs| {
+    row("reject a connection, in effect", &|costs| {
         cell(&costs.reject)
     });
-    row("an endpoint deleted, in force", &|costs| {
+    row("delete an endpoint, in effect", &|costs| {
         cell(&costs.delete)
     });
-    row("start, the kernel's maps empty", &|costs| {
+    row("start with empty maps", &|costs| {
         milliseconds(&costs.start)
     });
-    row("start, the kernel's maps full", &|costs| {
+    row("start with full maps", &|costs| {
         milliseconds(&costs.start_in_kernel)
     });
-    row("memory of the agent", &|costs| {
+    row("resident memory of the agent", &|costs| {
         format!("{} MiB", costs.memory >> 20)
     });
-    row("an endpoint's part in that", &|costs| {
-        // With what belongs to it of a tenant, a network and a service.
+    row("memory per endpoint", &|costs| {
+        // Includes the endpoint's share of a tenant, a network and a service.
         let more = costs.memory.saturating_sub(all[0].memory);
         let endpoints = u64::from(costs.size.endpoints);
         if endpoints > 1 {

@@ -1,11 +1,11 @@
-//! The API's client, made of the OpenAPI document: one method an operation.
+//! Code generator for the API client: one method for each operation of the OpenAPI document.
 
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value};
 
-/// The head of the file.
+/// Head of the generated file.
 const FILE_HEADER: &str = "\
 //! The API's operations, @generated from `docs/openapi.json` by `cargo xtask openapi`.
 //!
@@ -19,18 +19,18 @@ use crate::client::{Body, Client, NOTHING, Query, types::*};
 impl Client {
 ";
 
-/// The client's source code for the document.
+/// Generates the client's source code from the OpenAPI document.
 ///
 /// # Errors
-/// When the document holds what the generator doesn't know.
+/// If the document contains a construct that the generator does not support.
 pub fn generate(document: &str) -> Result<String> {
-    let document: Value = serde_json::from_str(document).context("the document is no JSON")?;
+    let document: Value = serde_json::from_str(document).context("the OpenAPI document is not JSON")?;
     let paths = document["paths"]
         .as_object()
-        .context("the document has no paths")?;
+        .context("the OpenAPI document has no paths")?;
     let mut operations = Vec::new();
     for (path, item) in paths {
-        let item = item.as_object().context("a path is no object")?;
+        let item = item.as_object().context("a path item is not an object")?;
         for (method, operation) in item {
             let name = operation["operationId"].as_str();
             let name = name.with_context(|| format!("{method} {path} has no operationId"))?;
@@ -64,9 +64,9 @@ fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<
                 write!(arguments, ", {field}: Option<{kind}>")?;
                 writeln!(query, "            .with(\"{field}\", {field})")?;
             }
-            // Headers are for those who need them.
+            // Optional headers, such as idempotency keys, are not used by the client.
             Some("header") => {}
-            other => bail!("a parameter is in {other:?}"),
+            other => bail!("a parameter has an unsupported location {other:?}"),
         }
     }
     let body = &operation["requestBody"]["content"]["application/json"]["schema"];
@@ -82,7 +82,7 @@ fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<
     };
     let responses = operation["responses"]
         .as_object()
-        .context("there are no responses")?;
+        .context("the operation has no responses")?;
     let result = result_type(responses)?;
     let summary = operation["summary"].as_str().unwrap_or(name);
     let mut code = String::new();
@@ -128,10 +128,10 @@ fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<
     Ok(code)
 }
 
-/// What an operation answers where it succeeds.
+/// Returns the type of an operation's success response.
 fn result_type(responses: &Map<String, Value>) -> Result<String> {
     let success = responses.iter().find(|(status, _)| status.starts_with('2'));
-    let (_, success) = success.context("there is no success")?;
+    let (_, success) = success.context("the operation has no success response")?;
     let content = &success["content"];
     if content.is_null() {
         return Ok("()".to_owned());
@@ -146,9 +146,9 @@ fn result_type(responses: &Map<String, Value>) -> Result<String> {
     referenced_type(json)
 }
 
-/// The type of a schema in the document's components: `Page_X` is `Page<X>`.
+/// Returns the type of a schema in the document's components: `Page_X` is `Page<X>`.
 fn referenced_type(schema: &Value) -> Result<String> {
-    let reference = schema["$ref"].as_str().context("a schema has no name")?;
+    let reference = schema["$ref"].as_str().context("an inline schema is not supported: give the schema a name")?;
     let name = reference.rsplit('/').next().unwrap_or_default();
     Ok(match name.split_once('_') {
         Some((outer, inner)) => format!("{outer}<{inner}>"),
@@ -156,15 +156,15 @@ fn referenced_type(schema: &Value) -> Result<String> {
     })
 }
 
-/// The type of a parameter.
+/// Returns the type of a parameter.
 fn argument_type(schema: &Value) -> Result<String> {
     if schema["$ref"].is_string() {
         return Ok(format!("&{}", referenced_type(schema)?));
     }
-    // Something optional is the thing or null.
+    // An optional schema is one of the schema and null.
     if let Some(either) = schema["oneOf"].as_array().or(schema["anyOf"].as_array()) {
         let thing = either.iter().find(|one| one["type"] != "null");
-        return argument_type(thing.context("a parameter is nothing but null")?);
+        return argument_type(thing.context("a parameter allows null only")?);
     }
     let kind = match &schema["type"] {
         Value::String(kind) => kind.as_str(),
@@ -180,7 +180,7 @@ fn argument_type(schema: &Value) -> Result<String> {
         ("integer", _) => "u64",
         ("boolean", _) => "bool",
         ("string", _) => "&str",
-        other => bail!("a parameter is of type {other:?}"),
+        other => bail!("a parameter has an unsupported type {other:?}"),
     }
     .to_owned())
 }
@@ -197,11 +197,11 @@ mod tests {
         let read = |path: &str| fs::read_to_string(workspace.join(path)).unwrap();
         let generated = generate(&read("docs/openapi.json")).unwrap();
         let words = |text: &str| -> String { text.split_whitespace().collect() };
-        // Formatting apart.
+        // Compared without whitespace and trailing commas, which rustfmt changes.
         let clean = |text: &str| words(text).replace(",)", ")");
         assert!(
             clean(&generated) == clean(&read("gateway/src/client/operations.rs")),
-            "gateway/src/client/operations.rs is not what docs/openapi.json says: \
+            "gateway/src/client/operations.rs is not generated from docs/openapi.json: \
              run `cargo xtask openapi`"
         );
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a request approved and traffic flowing, each command shown.
+//! `cargo xtask demo`: a connection request, its approval and traffic, with every command shown.
 
 use std::{
     fs,
@@ -36,15 +36,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// Runs the demo.
 ///
 /// # Errors
-/// When any step does not do what it says.
+/// If a step does not have the described effect.
 pub(crate) fn demo(binary: &Path, keep: bool) -> Result<()> {
     if !is_root() {
         bail!(
-            "the demo needs root: it loads a program into the kernel and makes network namespaces"
+            "the demo loads a program into the kernel and creates network namespaces: run it as root"
         );
     }
     if topology::exists() {
-        bail!("an earlier demo is standing: remove it with `cargo xtask demo --remove`");
+        bail!("an earlier demo is still running: remove it with `cargo xtask demo --remove`");
     }
     let outcome = topology::build().and_then(|()| run_demo(binary));
     if keep && outcome.is_ok() {
@@ -60,19 +60,19 @@ pub(crate) fn demo(binary: &Path, keep: bool) -> Result<()> {
     topology::remove()?;
     outcome?;
     println!(
-        "\nEvery step did what it says. `cargo xtask demo --keep` leaves it standing to play with."
+        "\nEvery step succeeded. `cargo xtask demo --keep` keeps the demo running for experiments."
     );
     Ok(())
 }
 
-/// Removes what an earlier demo left standing.
+/// Removes a demo that was kept.
 pub(crate) fn remove() -> Result<()> {
     topology::remove()?;
     println!("removed");
     Ok(())
 }
 
-/// The gateway's command line, shown as a user would type it.
+/// Command line of the gateway. Prints commands as a user would type them.
 struct Gateway<'a> {
     binary: &'a Path,
 }
@@ -86,7 +86,7 @@ impl Gateway<'_> {
         command
     }
 
-    /// Runs a command line, shows it and what it prints.
+    /// Runs a command line; prints it and its output.
     fn run(&self, line: &str) -> Result<String> {
         let mut command = self.command(line);
         println!("\n$ plgw {}", shell_quote(line));
@@ -110,7 +110,7 @@ fn shell_quote(line: &str) -> String {
     arguments.collect::<Vec<_>>().join(" ")
 }
 
-/// Runs a command in a host, shows it and what it prints.
+/// Runs a command on a host; prints it and its output.
 fn run_on(host: &str, line: &str) -> Result<(bool, String)> {
     let mut command = command_in(host);
     command.args(line.split(' '));
@@ -130,7 +130,7 @@ fn run_demo(binary: &Path) -> Result<()> {
     start_servers()?;
     start_agent(binary, &gateway)?;
 
-    print_step("the operator makes three tenants and says which interface leads to whose network");
+    print_step("the operator creates three tenants and attaches an interface to each network");
     for tenant in ["blue", "green", "shop"] {
         gateway.run(&format!("tenant create {tenant}"))?;
         gateway.run(&format!(
@@ -138,12 +138,12 @@ fn run_demo(binary: &Path) -> Result<()> {
         ))?;
     }
 
-    print_step("the provider offers its web servers as a service");
+    print_step("the provider creates a service with its web servers as backends");
     gateway.run(
         "service create shop/web --network net --port 80 --backend 10.1.0.10 --backend 10.1.0.11 \
          --nat 10.1.0.64/28 --visibility *",
     )?;
-    wait("the backends to be found", START_TIMEOUT, || {
+    wait("the backends to become reachable", START_TIMEOUT, || {
         let (_, text) = capture(&mut gateway.command("service list"))?;
         Ok(text.contains("2/2"))
     })?;
@@ -153,7 +153,7 @@ fn run_demo(binary: &Path) -> Result<()> {
         .find(|word| word.ends_with(".privatelink.internal"))
         .context("the service has no alias")?;
 
-    print_step("the consumers ask for it: blue by the alias it was handed, green by name");
+    print_step("the consumers create endpoints: blue by the service's alias, green by its name");
     gateway.run(&format!(
         "endpoint create blue/web --network net --address 10.0.0.100 --service {alias} \
          --message for-the-blue-team"
@@ -162,28 +162,28 @@ fn run_demo(binary: &Path) -> Result<()> {
         .run("endpoint create green/web --network net --address 10.0.0.100 --service shop/web")?;
 
     for endpoint in ["blue/web", "green/web"] {
-        wait("the address to be found free", START_TIMEOUT, || {
+        wait("the address to be found free of conflicts", START_TIMEOUT, || {
             let mut show = gateway.command(&format!("endpoint show {endpoint} -o json"));
             Ok(capture(&mut show)?.1.contains("in_use"))
         })?;
     }
 
-    print_step("nothing flows before the provider has agreed");
+    print_step("no traffic passes before the provider approves");
     let (succeeded, _) = curl("plg-blue")?;
     if succeeded {
-        bail!("a request got through that nobody had approved");
+        bail!("a request succeeded without approval");
     }
 
-    print_step("the provider looks at the requests and approves them");
+    print_step("the provider lists the connection requests and approves them");
     let list = gateway.run("connection list shop/web")?;
     if list.matches("Pending").count() != 2 {
-        bail!("two requests should be pending");
+        bail!("two connections should be pending");
     }
     gateway.run("connection approve blue/web --reason welcome")?;
     gateway.run("connection approve green/web --reason welcome")?;
 
     print_step(
-        "both consumers reach the service, though both are 10.0.0.5; the backends take turns",
+        "both consumers reach the service, though both have the address 10.0.0.5; both backends are used",
     );
     let mut seen = std::collections::BTreeSet::new();
     for host in ["plg-blue", "plg-green"] {
@@ -194,21 +194,21 @@ fn run_demo(binary: &Path) -> Result<()> {
                 capture(command_in(host).args(["curl", "-sS", "-m", "5", URL]))?
             };
             if !succeeded {
-                bail!("a request failed that was approved: {text}");
+                bail!("a request failed despite the approval: {text}");
             }
             seen.insert(text.trim().to_owned());
         }
     }
     println!(
-        "\n(and 17 requests more from each: {})",
+        "\n(and 17 more requests from each: {})",
         seen.iter().cloned().collect::<Vec<_>>().join(", ")
     );
     if seen.len() != 2 {
-        bail!("only one backend was reached: {seen:?}");
+        bail!("one backend was not reached: {seen:?}");
     }
     gateway.run("flow list --limit 6")?;
 
-    print_step("the provider withdraws its approval in the midst of a download");
+    print_step("the provider rejects the connection during a download");
     let mut download = command_in("plg-blue");
     download.args([
         "curl",
@@ -226,25 +226,25 @@ fn run_demo(binary: &Path) -> Result<()> {
         Ok(text.contains("established"))
     })?;
     gateway.run("connection reject blue/web --reason contract-ended")?;
-    // Not by itself: the file would take minutes, and curl is told to wait.
-    wait("the download to break off", START_TIMEOUT, || {
+    // The rejection ends it: the download takes minutes, and curl's timeout is longer than the wait.
+    wait("the download to be reset", START_TIMEOUT, || {
         download.has_exited()
     })?;
-    println!("\n(the download broke off: both ends were sent a reset)");
+    println!("\n(the download ended: the gateway sent a reset to both ends)");
     let (succeeded, _) = curl("plg-blue")?;
     if succeeded {
-        bail!("a request got through after the rejection");
+        bail!("a request succeeded after the rejection");
     }
     let (succeeded, _) = curl("plg-green")?;
     if !succeeded {
-        bail!("the other consumer was cut off as well");
+        bail!("the other consumer lost its connection too");
     }
     gateway.run("endpoint show blue/web")?;
     gateway.run("status")?;
     Ok(())
 }
 
-/// Two web servers in the provider's network.
+/// Starts two web servers in the provider's network.
 fn start_servers() -> Result<()> {
     print_step("starting two web servers in the provider's network");
     for (name, address) in [("one", "10.1.0.10"), ("two", "10.1.0.11")] {
@@ -257,7 +257,7 @@ fn start_servers() -> Result<()> {
                 format!("hello from {name}\n"),
             )?;
             let endless = fs::File::create(directory.join("root/endless"))?;
-            // Takes minutes, and no room on the disk.
+            // A sparse file: its transfer takes minutes, and it occupies no disk space.
             endless.set_len(200 << 30)?;
             fs::write(
                 directory.join("nginx.conf"),
@@ -278,7 +278,7 @@ fn start_servers() -> Result<()> {
                 .arg("-c")
                 .arg(directory.join("nginx.conf"));
         } else {
-            let xtask = std::env::current_exe().context("this program's path")?;
+            let xtask = std::env::current_exe().context("the path of this program is unknown")?;
             command
                 .arg(xtask)
                 .args(["serve", &format!("{address}:80"), name]);
@@ -293,11 +293,11 @@ fn start_servers() -> Result<()> {
     Ok(())
 }
 
-/// The agent, on the gateway's host.
+/// Starts the agent on the gateway's host.
 fn start_agent(binary: &Path, gateway: &Gateway<'_>) -> Result<()> {
     print_step("starting the agent on the gateway's host");
     let log = fs::File::create(files_directory().join("agent.log"))?;
-    // Not `ip netns exec`: that would hide the bpf file system.
+    // `ip netns exec` mounts a new /sys, which hides the bpf file system.
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net=/run/netns/{GATEWAY}"))
@@ -312,7 +312,7 @@ fn start_agent(binary: &Path, gateway: &Gateway<'_>) -> Result<()> {
     let mut agent = Background::start(&mut command)?;
     wait("the agent", START_TIMEOUT, || {
         if agent.has_exited()? {
-            bail!("the agent ended");
+            bail!("the agent has exited");
         }
         Ok(capture(&mut gateway.command("status"))?.0)
     })
@@ -321,7 +321,7 @@ fn start_agent(binary: &Path, gateway: &Gateway<'_>) -> Result<()> {
 fn print_usage_hints(binary: &Path) {
     println!(
         "
-It is left standing. To play with it:
+The demo is running. To use it:
 
   export PLGW_SOCKET={socket}
   {binary} status
@@ -330,7 +330,7 @@ It is left standing. To play with it:
   ip netns exec plg-green bash        # a shell on a consumer's host
   tail -f {log}
 
-And to remove it:
+To remove it:
 
   cargo xtask demo --remove",
         socket = files_directory().join("run/plgw.sock").display(),

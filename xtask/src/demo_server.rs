@@ -1,4 +1,4 @@
-//! A server that answers every HTTP request with a name: the demo's, where there is no nginx.
+//! HTTP server of the demo where nginx is not installed. Every response is a name.
 
 use std::{
     io::{Read as _, Write as _},
@@ -9,15 +9,15 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// Serves until it is killed. `/endless` never ends.
+/// Serves until the process is killed. The response to `/endless` never ends.
 pub(crate) fn serve_name(address: SocketAddr, name: &str) -> Result<()> {
     let listener =
-        TcpListener::bind(address).with_context(|| format!("could not listen on {address}"))?;
+        TcpListener::bind(address).with_context(|| format!("can't listen on {address}"))?;
     for stream in listener.incoming() {
         let (stream, name) = (stream?, name.to_owned());
         thread::spawn(move || {
             if let Err(error) = answer_request(stream, &name) {
-                eprintln!("a client went away: {error}");
+                eprintln!("demo server: connection failed error={error}");
             }
         });
     }
@@ -31,7 +31,7 @@ fn answer_request(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
         stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n")?;
         loop {
             stream.write_all(&[b'.'; 1_000])?;
-            // The pace of the transfer, not a wait for something.
+            // Paces the transfer.
             thread::park_timeout(Duration::from_millis(20));
         }
     }

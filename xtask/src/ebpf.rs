@@ -1,8 +1,8 @@
-//! Building the XDP program: finding a compiler that can, and running it.
+//! Build of the XDP program: selects a toolchain and runs it.
 //!
-//! The BPF target has no precompiled `core`, so it is built from source, which takes either a
-//! nightly toolchain with rust-src, or a stable one of the distribution with its source beside it
-//! and the bootstrap switch that makes it accept unstable options.
+//! The BPF target has no precompiled `core`, so `core` is built from source. That requires either a nightly toolchain
+//! with rust-src, or the distribution's stable toolchain with its library source. The latter accepts unstable options
+//! if `RUSTC_BOOTSTRAP` is set.
 
 use std::{
     env,
@@ -13,22 +13,22 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// The file name of the compiled program, which is the name of its crate.
+/// File name of the compiled program: the name of its crate.
 pub const OBJECT: &str = "gateway-ebpf";
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// A compiler that can build `core` for the BPF target.
+/// Toolchain that can build `core` for the BPF target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Toolchain {
-    /// rustup's nightly, with the rust-src component.
+    /// Nightly of rustup, with the rust-src component.
     Nightly,
-    /// The distribution's compiler, with its library source: the directory of `rustc` and `cargo`.
+    /// Toolchain of the distribution, with its library source. The path is the directory of `rustc` and `cargo`.
     Distribution(PathBuf),
 }
 
 impl Toolchain {
-    /// The one to use on this machine, if there is one. An ordinary nightly is preferred.
+    /// Returns the toolchain of this machine, if there is one. A nightly of rustup is preferred.
     #[must_use]
     pub fn find() -> Option<Self> {
         let nightly =
@@ -44,10 +44,10 @@ impl Toolchain {
         usable.then_some(Self::Distribution(directory))
     }
 
-    /// The major version of LLVM that it brings: what the linker must be built for.
+    /// Returns the major version of the compiler's LLVM, which bpf-linker must be built for.
     ///
     /// # Errors
-    /// When the compiler does not say.
+    /// If the compiler can't be run or does not print its LLVM version.
     pub fn llvm_version(&self) -> Result<u32> {
         let mut command = match self {
             Self::Nightly => {
@@ -63,10 +63,10 @@ impl Toolchain {
             .find_map(|line| line.strip_prefix("LLVM version: "))
             .and_then(|version| version.split('.').next())
             .and_then(|major| major.parse().ok())
-            .with_context(|| format!("the compiler does not say which LLVM it has: {text}"))
+            .with_context(|| format!("the compiler's version names no LLVM version: {text}"))
     }
 
-    /// A `cargo` command that builds with it.
+    /// Returns a `cargo` command that uses the toolchain.
     #[must_use]
     pub fn cargo(&self) -> Command {
         match self {
@@ -86,7 +86,7 @@ impl Toolchain {
     }
 }
 
-/// The path that a compiler prints as its sysroot, if it runs.
+/// Returns the path that a compiler prints as its sysroot, if it runs.
 fn sysroot(command: &mut Command) -> Option<PathBuf> {
     let output = command.env_remove("RUSTUP_TOOLCHAIN").output().ok()?;
     let path = String::from_utf8(output.stdout).ok()?;
@@ -102,13 +102,14 @@ fn has_source(sysroot: &Path) -> bool {
             .exists()
 }
 
-/// Where `bpf-linker` is.
+/// Returns the path of `bpf-linker`, if it is installed.
 #[must_use]
 pub fn bpf_linker() -> Option<PathBuf> {
     find_in_path("bpf-linker")
 }
 
-/// Where a program is: on the search path, where cargo installs them, or where only root looks.
+/// Returns the path of a program: on `PATH`, in cargo's install directory, or in the directories of system programs,
+/// which are on root's `PATH` only.
 #[must_use]
 pub fn find_in_path(program: &str) -> Option<PathBuf> {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
@@ -123,18 +124,18 @@ pub fn find_in_path(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// A cargo command for the program's crate, with the target, the flags and the linker set.
+/// Returns a cargo command for the XDP program's crate, with target, flags and linker.
 ///
 /// # Errors
-/// When the machine lacks the compiler or the linker; says how to get them.
+/// If a toolchain or the linker is missing. The message names the remedy.
 pub fn cargo(workspace: &Path, target_directory: &Path, subcommand: &str) -> Result<Command> {
     let toolchain = Toolchain::find().context(
-        "no compiler for the XDP program: neither a nightly with rust-src nor the distribution's \
-         with its source; run `cargo xtask setup`",
+        "no toolchain for the XDP program, neither a nightly with rust-src nor the distribution's \
+         with its library source: run `cargo xtask setup`",
     )?;
-    let linker = bpf_linker().context("bpf-linker is not installed; run `cargo xtask setup`")?;
+    let linker = bpf_linker().context("bpf-linker is not installed: run `cargo xtask setup`")?;
     let mut command = toolchain.cargo();
-    // What the outer cargo sets for its own build must not leak into this one.
+    // Variables that the outer cargo sets for its build must not affect this one.
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_") && text != "CARGO_HOME" && text != "CARGO_NET_OFFLINE" {
@@ -174,17 +175,17 @@ pub fn cargo(workspace: &Path, target_directory: &Path, subcommand: &str) -> Res
     Ok(command)
 }
 
-/// Compiles the program and returns the path of the object file.
+/// Compiles the XDP program and returns the path of the object file.
 ///
 /// # Errors
-/// When a tool is missing or the compiler refuses; the compiler's own output went to stderr.
+/// If a tool is missing or the compilation fails. The compiler's output goes to stderr.
 pub fn build(workspace: &Path, target_directory: &Path) -> Result<PathBuf> {
     let mut command = cargo(workspace, target_directory, "build")?;
     let status = command
         .status()
-        .with_context(|| format!("could not run {command:?}"))?;
+        .with_context(|| format!("{command:?} can't be run"))?;
     if !status.success() {
-        bail!("building the XDP program failed: {command:?}");
+        bail!("the build of the XDP program failed: {command:?}");
     }
     Ok(target_directory.join(TARGET).join("release").join(OBJECT))
 }

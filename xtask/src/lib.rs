@@ -1,4 +1,4 @@
-//! What the build script of `gateway` and the commands of `cargo xtask` share.
+//! Code that the build script of `gateway` and `cargo xtask` share.
 
 pub mod codegen_client;
 pub mod ebpf;

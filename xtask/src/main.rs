@@ -1,4 +1,4 @@
-//! `cargo xtask`: set-up, build, demo and tests.
+//! `cargo xtask`: set-up, build, demo, tests, lints and benchmarks of the workspace.
 
 mod bench_control_plane;
 mod demo;
@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 use run::{is_root, print_step, run};
 
-/// Set-up, build, demo and tests of the private link gateway.
+/// Set up, build, demonstrate, test and measure the private link gateway
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -32,29 +32,29 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Install what this machine lacks to build and test
+    /// Install the missing programs for building and testing
     Setup,
-    /// Build the gateway: one binary, with the XDP program in it
+    /// Build the gateway, one binary that contains the XDP program, and print its path
     Build {
-        /// With optimizations
+        /// Build with optimizations
         #[arg(long)]
         release: bool,
     },
-    /// Make two consumers and a provider, and show a request approved and traffic flowing
+    /// Run the demo: two consumers and a provider, a connection request, its approval, and traffic
     Demo {
-        /// Leave everything standing, to play with
+        /// Keep the demo running for experiments
         #[arg(long)]
         keep: bool,
-        /// Remove what an earlier demo left standing
+        /// Remove a demo that was kept
         #[arg(long, conflicts_with = "keep")]
         remove: bool,
     },
     /// Run all tests
     Test {
-        /// Only tests whose names contain this
+        /// Run tests only whose names contain this text
         filter: Option<String>,
     },
-    /// Run the packet tests and a core of the network tests on the oldest kernel that is supported
+    /// Run the packet tests and selected network tests on the oldest supported kernel, in an emulated machine
     TestKernel,
     /// Check formatting, lints, documentation, words, layers and licences
     Lint {
@@ -65,36 +65,36 @@ enum Task {
     },
     /// Check words, layers and the size of files: the part of `lint` that needs no compiler
     Tidy,
-    /// Measure what packets cost and what the control plane does: figures, and a picture of them
+    /// Measure the data path and the control plane, and write figures and charts
     Bench {
         #[command(subcommand)]
         benchmark: Option<Bench>,
-        /// Measure the control plane with so many tenants, each with a service and ten endpoints
+        /// Number of tenants in the control plane benchmark, each with one service and ten endpoints
         #[arg(long, default_value_t = 10_000)]
         tenants: u32,
     },
-    /// Write down the API's OpenAPI document, and make the client of it
+    /// Generate the OpenAPI document and the API client
     Openapi,
-    /// Answer HTTP requests with a name: the demo's server where there is no nginx
+    /// Serve HTTP for the demo where nginx is not installed: every response is a name
     #[command(hide = true)]
     Serve {
-        /// Where to listen
+        /// Address and port to listen on
         address: SocketAddr,
-        /// What to answer
+        /// The name to respond with
         name: String,
     },
 }
 
 #[derive(Subcommand)]
 enum Bench {
-    /// What packets cost, by each way, and on whole paths beside nftables and HAProxy
+    /// Measure the data path: cost per packet and subprogram, and end to end beside nftables and HAProxy
     Packets,
-    /// What the control plane costs with few objects and with many
+    /// Measure the control plane with few and with many objects
     Scale {
-        /// How many tenants, each with a service and ten endpoints
+        /// Number of tenants, each with one service and ten endpoints
         #[arg(long, default_value_t = 10_000)]
         tenants: u32,
-        /// Measure this one, instead of building it
+        /// Measure this binary instead of building one
         #[arg(long, value_name = "FILE")]
         binary: Option<PathBuf>,
     },
@@ -131,13 +131,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The workspace's directory.
+/// Returns the workspace's directory.
 fn workspace() -> Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest
         .parent()
         .map(Path::to_owned)
-        .context("the crate lies in the workspace")
+        .context("the crate's directory has no parent")
 }
 
 fn cargo() -> Result<Command> {
@@ -146,12 +146,12 @@ fn cargo() -> Result<Command> {
     Ok(command)
 }
 
-/// Builds the gateway and says where it is.
+/// Builds the gateway and returns the binary's path.
 fn build(release: bool) -> Result<PathBuf> {
     print_step("building the gateway and its XDP program");
     let mut command = cargo()?;
-    // All there is: with the features of one package alone, tests and benchmark would build everything
-    // anew.
+    // The whole workspace: with the feature set of a single package, tests and benchmarks would rebuild all
+    // dependencies.
     command.args(["build", "--locked"]);
     if release {
         command.args(["--release", "--bins"]);
@@ -164,11 +164,11 @@ fn build(release: bool) -> Result<PathBuf> {
         .join("plgw"))
 }
 
-/// Every layer of tests: pure ones beside the code, packets, networks, faults.
+/// Runs all tests: unit, packet, network and fault tests.
 fn test(filter: Option<&str>) -> Result<()> {
     if !is_root() {
         bail!(
-            "the tests need root: they load a program into the kernel and make network namespaces"
+            "the tests load a program into the kernel and create network namespaces: run them as root"
         );
     }
     let binary = build(false)?;
@@ -181,7 +181,7 @@ fn test(filter: Option<&str>) -> Result<()> {
     run(&mut command)
 }
 
-/// Measures, in one run.
+/// Runs the benchmarks.
 fn bench(benchmark: Option<Bench>, tenants: u32) -> Result<()> {
     match benchmark {
         Some(Bench::Packets) => bench_packets(&build(true)?),
@@ -197,7 +197,7 @@ fn bench(benchmark: Option<Bench>, tenants: u32) -> Result<()> {
     }
 }
 
-/// The data path's benchmark.
+/// Runs the data path's benchmark.
 fn bench_packets(binary: &Path) -> Result<()> {
     setup::bench_programs()?;
     print_step("measuring the data path");
@@ -210,12 +210,12 @@ fn bench_packets(binary: &Path) -> Result<()> {
     run(&mut command)
 }
 
-/// Where the OpenAPI document is.
+/// Path of the OpenAPI document in the workspace.
 const DOCUMENT: &str = "docs/openapi.json";
 
-/// The document as the program makes it, and the client that is made of that.
+/// Writes the OpenAPI document that the program prints, and the client that is generated from it.
 fn write_openapi(binary: &Path) -> Result<()> {
-    print_step("writing the OpenAPI document, and the client");
+    print_step("generating the OpenAPI document and the client");
     let output = Command::new(binary).arg("openapi").output()?;
     if !output.status.success() {
         bail!("{}", String::from_utf8_lossy(&output.stderr));
@@ -253,7 +253,7 @@ fn lint() -> Result<()> {
         run(cargo()?.args(["deny", "check", "licenses", "bans", "sources"]))?;
     } else {
         println!(
-            "cargo-deny is not installed, so licences are not checked: cargo install cargo-deny"
+            "licences are not checked, cargo-deny is missing: cargo install cargo-deny"
         );
     }
     Ok(())

@@ -1,5 +1,4 @@
-//! Whether packets go through, seen from both ends: a consumer's host that sends without pause, and a
-//! provider's that notes when something arrives.
+//! Reachability probe: a consumer's host sends datagrams continuously, and a provider's host records their arrival.
 
 use std::{
     fs::File,
@@ -19,37 +18,37 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::run::run_silently;
 
-/// Between one packet and the next: what a time is exact to.
+/// Interval between packets, which is the resolution of the measured times.
 const SEND_INTERVAL: Duration = Duration::from_micros(50);
 
-/// The gateway's hardware address, on every interface.
+/// MAC address of every interface of the gateway.
 const GATEWAY_MAC: &str = "02:00:00:00:00:fe";
 
-/// How long nothing must arrive, for it to be sure that nothing is on its way.
+/// Time without an arrival after which no packet is in flight.
 const QUIET_PERIOD: Duration = Duration::from_millis(5);
 
-/// How long a packet is waited for.
+/// Maximum wait for a packet.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Both ends.
+/// Sender and receiver.
 pub(crate) struct ReachabilityProbe {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
     arrivals: Receiver<Instant>,
 }
 
-/// A host: a network namespace beside the gateway's.
+/// Host: a network namespace with a veth to the gateway's.
 pub(crate) struct Host {
-    /// Its name.
+    /// Name of the namespace.
     pub(crate) name: &'static str,
-    /// The gateway's interface towards it.
+    /// Gateway's end of the veth.
     pub(crate) interface: &'static str,
-    /// Its own addresses, with their prefixes.
+    /// Addresses of the host, with prefix lengths.
     pub(crate) addresses: &'static [&'static str],
 }
 
 impl Host {
-    /// Makes it, and connects it to the gateway's namespace.
+    /// Creates the host and connects it to the gateway's namespace.
     pub(crate) fn create(&self, gateway: &str) -> Result<()> {
         self.remove();
         let Self {
@@ -70,7 +69,7 @@ impl Host {
         ip(&format!("-n {gateway} link set {interface} up"))
     }
 
-    /// Tells it where an address is, so that no packet waits for an answer to ARP.
+    /// Adds a static neighbour entry, so that no packet waits for ARP.
     pub(crate) fn add_neighbour(&self, address: &str) -> Result<()> {
         let name = self.name;
         ip(&format!(
@@ -78,20 +77,20 @@ impl Host {
         ))
     }
 
-    /// Removes it, if it is there.
+    /// Removes the host, if it exists.
     pub(crate) fn remove(&self) {
         let _gone = ip(&format!("netns delete {}", self.name));
     }
 
-    /// Does something there, in a thread of its own.
+    /// Starts a thread in the host's namespace.
     fn spawn(
         &self,
         body: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Result<JoinHandle<Result<()>>> {
         let path = format!("/run/netns/{}", self.name);
-        let namespace = File::open(&path).with_context(|| format!("could not open {path}"))?;
+        let namespace = File::open(&path).with_context(|| format!("{path} can't be opened"))?;
         Ok(thread::spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).context("could not enter a namespace")?;
+            setns(&namespace, CloneFlags::CLONE_NEWNET).context("the network namespace can't be entered")?;
             body()
         }))
     }
@@ -102,10 +101,10 @@ fn ip(line: &str) -> Result<()> {
 }
 
 impl ReachabilityProbe {
-    /// Sends datagrams from one host to `target`, and looks for them at a port of the other.
+    /// Starts to send datagrams from the consumer to `target`, and to receive them at a port of the provider.
     ///
     /// # Errors
-    /// When a namespace can't be entered.
+    /// If a namespace can't be opened.
     pub(crate) fn start(
         consumer: &Host,
         provider: &Host,
@@ -126,34 +125,34 @@ impl ReachabilityProbe {
         })
     }
 
-    /// Forgets what has arrived, and what was on its way.
+    /// Discards all arrivals until no packet is in flight.
     ///
     /// # Errors
-    /// When packets do not cease to arrive.
+    /// If packets keep arriving.
     pub(crate) fn discard_arrivals(&self) -> Result<()> {
         let begin = Instant::now();
         while self.arrivals.recv_timeout(QUIET_PERIOD).is_ok() {
             if begin.elapsed() > ARRIVAL_TIMEOUT {
-                bail!("packets go through that should not");
+                bail!("packets are still forwarded after the rejection");
             }
         }
         Ok(())
     }
 
-    /// When the next packet arrives that has not been forgotten.
+    /// Waits for the next arrival and returns its time.
     ///
     /// # Errors
-    /// When none does.
+    /// If no packet arrives in time.
     pub(crate) fn next_arrival(&self) -> Result<Instant> {
         self.arrivals
             .recv_timeout(ARRIVAL_TIMEOUT)
-            .context("no packet arrives")
+            .context("no packet arrived")
     }
 
-    /// Ends both.
+    /// Stops sender and receiver.
     ///
     /// # Errors
-    /// What went wrong at one of the ends.
+    /// If one of them failed.
     pub(crate) fn stop(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         for end in self.threads {
@@ -169,7 +168,7 @@ impl ReachabilityProbe {
 fn send(target: (&str, u16), stop: &AtomicBool) -> Result<()> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     while !stop.load(Ordering::Relaxed) {
-        // A refusal of an earlier one is reported here, and is what is waited to end.
+        // Fails after an ICMP error for an earlier datagram, as expected while the connection is rejected.
         let _refused = socket.send_to(&[0; 32], target);
         thread::sleep(SEND_INTERVAL);
     }
@@ -182,7 +181,7 @@ fn receive(port: u16, arrivals: &Sender<Instant>, stop: &AtomicBool) -> Result<(
     let mut datagram = [0; 64];
     while !stop.load(Ordering::Relaxed) {
         if socket.recv_from(&mut datagram).is_ok() {
-            // Nobody listens any more once both are being stopped.
+            // Fails once the probe is being stopped.
             let _stopping = arrivals.send(Instant::now());
         }
     }

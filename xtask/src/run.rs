@@ -1,37 +1,37 @@
-//! Running commands, with a word about each.
+//! Execution of commands, with progress messages.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Says what comes next.
+/// Prints the next step.
 pub(crate) fn print_step(what: &str) {
     println!("==> {what}");
 }
 
-/// Runs a command that must succeed; its output is the user's to read.
+/// Runs a command that must succeed. Its output goes to the terminal.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
-        .with_context(|| format!("could not run {}", display_command(command)))?;
+        .with_context(|| format!("{} can't be run", display_command(command)))?;
     if !status.success() {
         bail!("{} failed: {status}", display_command(command));
     }
     Ok(())
 }
 
-/// Runs a command silently; returns whether it succeeded and what it printed, stdout first.
+/// Runs a command silently. Returns true if it succeeded, and its output, stdout first.
 pub(crate) fn capture(command: &mut Command) -> Result<(bool, String)> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("could not run {}", display_command(command)))?;
+        .with_context(|| format!("{} can't be run", display_command(command)))?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     Ok((output.status.success(), text))
 }
 
-/// Runs a command silently that must succeed.
+/// Runs a command that must succeed silently, and returns its output.
 pub(crate) fn run_silently(command: &mut Command) -> Result<String> {
     let (succeeded, text) = capture(command)?;
     if !succeeded {
@@ -40,7 +40,7 @@ pub(crate) fn run_silently(command: &mut Command) -> Result<String> {
     Ok(text)
 }
 
-/// The command as a person would type it.
+/// Formats a command as a person would type it.
 pub(crate) fn display_command(command: &Command) -> String {
     let arguments = std::iter::once(command.get_program()).chain(command.get_args());
     let arguments: Vec<String> = arguments
@@ -56,7 +56,7 @@ pub(crate) fn display_command(command: &Command) -> String {
     arguments.join(" ")
 }
 
-/// Whether this process is root's.
+/// Returns true if this process runs as root.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|metadata| {
         use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! `cargo xtask setup`: what a fresh machine lacks. Quick when nothing is missing.
+//! `cargo xtask setup`: installs missing programs. Fast if nothing is missing.
 
 use std::{fs, path::Path, process::Command};
 
@@ -10,7 +10,7 @@ use crate::{
     workspace,
 };
 
-/// Programs that building, demo and tests call, and the Debian packages that bring them.
+/// Programs that build, demo and tests call, with the Debian packages that contain them.
 const PROGRAMS: &[(&str, &str)] = &[
     ("cc", "build-essential"),
     ("ip", "iproute2"),
@@ -36,10 +36,10 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("systemctl", "systemd"),
 ];
 
-/// The oldest kernel that is supported, and that tests run on.
+/// Oldest supported kernel version, which `test-kernel` boots.
 pub(crate) const MIN_KERNEL: &str = "6.1";
 
-/// Programs that running another kernel needs, likewise.
+/// Programs that `test-kernel` calls, with their packages.
 const KERNEL_PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("busybox", "busybox-static"),
@@ -47,10 +47,10 @@ const KERNEL_PROGRAMS: &[(&str, &str)] = &[
     ("strip", "binutils"),
 ];
 
-/// Programs that the gateway is measured beside, likewise.
+/// Programs that `bench` compares the gateway with, with their packages.
 const BENCH_PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("haproxy", "haproxy")];
 
-/// Installs what the gateway is measured beside.
+/// Installs the programs that `bench` compares the gateway with.
 ///
 /// # Errors
 /// As [`setup`].
@@ -58,7 +58,7 @@ pub(crate) fn bench_programs() -> Result<()> {
     install_missing(BENCH_PROGRAMS)
 }
 
-/// Installs what running another kernel needs.
+/// Installs the programs that `test-kernel` calls.
 ///
 /// # Errors
 /// As [`setup`].
@@ -78,16 +78,16 @@ fn install_missing(programs: &[(&str, &'static str)]) -> Result<()> {
     install(&missing)
 }
 
-/// The distribution's compiler with its library source, where there is no nightly with rust-src.
+/// Packages of the distribution's compiler and its library source, for machines without a nightly with rust-src.
 const COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
-/// The linker's version: the last that builds with the compiler of the workspace.
+/// Version of bpf-linker: the last one that the workspace's compiler can build.
 const LINKER_VERSION: &str = "0.13.0";
 
-/// Installs what is missing.
+/// Installs everything that is missing.
 ///
 /// # Errors
-/// When something can't be installed; says what to install where this can't be done here.
+/// If something can't be installed here. The message names the remedy.
 pub(crate) fn setup() -> Result<()> {
     let missing: Vec<&(&str, &str)> = PROGRAMS
         .iter()
@@ -102,7 +102,7 @@ pub(crate) fn setup() -> Result<()> {
         install(&packages)?;
     }
     let toolchain = Toolchain::find().context(
-        "there is still no compiler for the XDP program: install a nightly with its source, \
+        "no toolchain for the XDP program: install a nightly with its library source, \
          `rustup toolchain install nightly --component rust-src`",
     )?;
     if bpf_linker().is_none() {
@@ -112,11 +112,11 @@ pub(crate) fn setup() -> Result<()> {
     mount_bpf()
 }
 
-/// Installs packages of the distribution.
+/// Installs packages of the distribution. Needs apt-get and root.
 fn install(packages: &[&str]) -> Result<()> {
     if find_in_path("apt-get").is_none() {
         bail!(
-            "this machine has no apt-get, so install by hand what brings these: {}. For the XDP \
+            "this machine has no apt-get: install these programs manually: {}. For the XDP \
              program: `rustup toolchain install nightly --component rust-src`",
             PROGRAMS
                 .iter()
@@ -127,7 +127,7 @@ fn install(packages: &[&str]) -> Result<()> {
     }
     if !is_root() {
         bail!(
-            "as root, run: apt-get install --no-install-recommends {}",
+            "packages are missing: run as root: apt-get install --no-install-recommends {}",
             packages.join(" ")
         );
     }
@@ -142,7 +142,7 @@ fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Builds the BPF linker for the LLVM that the compiler has.
+/// Builds bpf-linker for the LLVM version of the compiler.
 fn install_linker(toolchain: &Toolchain) -> Result<()> {
     let llvm = toolchain.llvm_version()?;
     let prefix = format!("/usr/lib/llvm-{llvm}");
@@ -170,10 +170,10 @@ fn install_linker(toolchain: &Toolchain) -> Result<()> {
     run(&mut command)
 }
 
-/// What holds the API against its document. Pinned: each version finds something new.
+/// Version of schemathesis, which tests the API against its OpenAPI document. Pinned: newer versions add checks.
 const SCHEMATHESIS: &str = "4.32.5";
 
-/// Installs schemathesis where nothing else is in its way.
+/// Installs schemathesis in a virtual environment of its own.
 fn schemathesis() -> Result<()> {
     let at = workspace()?.join("target/schemathesis");
     let program = at.join("bin/schemathesis");
@@ -196,10 +196,10 @@ fn schemathesis() -> Result<()> {
     Ok(())
 }
 
-/// The bpf file system, where the program is pinned.
+/// Mounts the bpf file system, in which the agent pins programs and maps.
 fn mount_bpf() -> Result<()> {
     const AT: &str = "/sys/fs/bpf";
-    let mounts = fs::read_to_string("/proc/mounts").context("could not read the mounts")?;
+    let mounts = fs::read_to_string("/proc/mounts").context("/proc/mounts can't be read")?;
     if mounts
         .lines()
         .any(|line| line.split(' ').nth(2) == Some("bpf"))
@@ -207,7 +207,7 @@ fn mount_bpf() -> Result<()> {
         return Ok(());
     }
     if !is_root() {
-        bail!("as root, run: mount -t bpf bpf {AT}");
+        bail!("the bpf file system is not mounted: run as root: mount -t bpf bpf {AT}");
     }
     print_step("mounting the bpf file system");
     run_silently(Command::new("mount").args(["-t", "bpf", "bpf", AT]))?;

@@ -1,4 +1,4 @@
-//! The demo's hosts: network namespaces, and the cables between them.
+//! Topology of the demo: network namespaces as hosts, connected by veth pairs.
 
 use std::{
     fs,
@@ -12,22 +12,22 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::run::{capture, run_silently};
 
-/// The gateway's host.
+/// Namespace of the gateway.
 pub(crate) const GATEWAY: &str = "plg-gateway";
-/// A consumer's host, and the other's, and the provider's.
+/// Namespaces of the two consumers and the provider.
 pub(crate) const HOSTS: [&str; 3] = ["plg-blue", "plg-green", "plg-shop"];
 
-/// Where the demo keeps its files.
+/// Returns the directory of the demo's files.
 pub(crate) fn files_directory() -> PathBuf {
     std::env::temp_dir().join("plg-demo")
 }
 
-/// Where the demo's agent pins its program.
+/// Returns the directory in which the demo's agent pins its program.
 pub(crate) fn bpf_directory() -> PathBuf {
     PathBuf::from("/sys/fs/bpf/plg-demo")
 }
 
-/// A command in a host.
+/// Returns a command that runs on a host.
 pub(crate) fn command_in(host: &str) -> Command {
     let mut command = Command::new("ip");
     command.args(["netns", "exec", host]);
@@ -38,7 +38,7 @@ fn ip(arguments: &str) -> Result<()> {
     run_silently(Command::new("ip").args(arguments.split(' '))).map(drop)
 }
 
-/// Whether an earlier demo stands.
+/// Returns true if an earlier demo has not been removed.
 pub(crate) fn exists() -> bool {
     [GATEWAY]
         .iter()
@@ -46,9 +46,9 @@ pub(crate) fn exists() -> bool {
         .any(|host| Path::new("/run/netns").join(host).exists())
 }
 
-/// Makes the hosts and the cables.
+/// Creates the hosts and the veth pairs.
 pub(crate) fn build() -> Result<()> {
-    fs::create_dir_all(files_directory()).context("could not make the demo's directory")?;
+    fs::create_dir_all(files_directory()).context("the demo's directory can't be created")?;
     for host in [GATEWAY].iter().chain(&HOSTS) {
         ip(&format!("netns add {host}"))?;
         ip(&format!("-n {host} link set dev lo up"))?;
@@ -72,7 +72,7 @@ pub(crate) fn build() -> Result<()> {
     Ok(())
 }
 
-/// Ends what runs in the hosts and removes them.
+/// Kills the processes on the hosts and removes the hosts.
 pub(crate) fn remove() -> Result<()> {
     for host in HOSTS.iter().chain([&GATEWAY]) {
         if !Path::new("/run/netns").join(host).exists() {
@@ -83,7 +83,7 @@ pub(crate) fn remove() -> Result<()> {
             .split_whitespace()
             .filter(|id| id.parse::<u32>().is_ok())
         {
-            // One that has just ended by itself is as good.
+            // Fails for a process that has just ended.
             let _ended = capture(Command::new("kill").args(["-9", id]))?;
         }
         ip(&format!("netns delete {host}"))?;
@@ -91,31 +91,31 @@ pub(crate) fn remove() -> Result<()> {
     for directory in [bpf_directory(), files_directory()] {
         if directory.exists() {
             fs::remove_dir_all(&directory)
-                .with_context(|| format!("could not remove {}", directory.display()))?;
+                .with_context(|| format!("{} can't be removed", directory.display()))?;
         }
     }
     Ok(())
 }
 
-/// A program in the background.
+/// Program in the background.
 pub(crate) struct Background(Child);
 
 impl Background {
-    /// Starts it; it lives until the hosts are removed.
+    /// Starts a program, which runs until the hosts are removed.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         child
             .map(Self)
-            .with_context(|| format!("could not start {command:?}"))
+            .with_context(|| format!("{command:?} can't be started"))
     }
 
-    /// Whether it has ended.
+    /// Returns true if the program has ended.
     pub(crate) fn has_exited(&mut self) -> Result<bool> {
         Ok(self.0.try_wait()?.is_some())
     }
 }
 
-/// Waits for a condition.
+/// Waits until a condition is true.
 pub(crate) fn wait(
     what: &str,
     limit: Duration,

@@ -1,6 +1,7 @@
-//! `cargo xtask test-kernel`: the packet tests and a core of the network tests on the oldest kernel
-//! that is supported, in an emulated machine: Debian's kernel, and a root file system that holds the
-//! tests and what they call.
+//! `cargo xtask test-kernel`: runs the packet tests and selected network tests on the oldest supported kernel, in an
+//! emulated machine.
+//!
+//! The machine boots Debian's kernel, with a root file system that contains the test programs and their dependencies.
 
 use std::{
     collections::BTreeSet,
@@ -21,11 +22,11 @@ use crate::{
     workspace,
 };
 
-/// Programs that the tests call in the machine.
+/// Programs that the tests call inside the machine.
 const GUEST_PROGRAMS: &[&str] = &["ip", "ethtool", "ping", "ss", "cat"];
 
-/// The tests that run there, by the program that holds them. Left out is what only takes longer under
-/// emulation and asks nothing else of the kernel.
+/// Test programs to run in the machine, with their arguments. Tests are skipped that are slow under emulation and use
+/// no further kernel features.
 const TESTS: &[(&str, &[&str])] = &[
     (
         "packets",
@@ -50,13 +51,13 @@ const TESTS: &[(&str, &[&str])] = &[
     ("flow_termination", &["--test-threads=1", "revocation"]),
 ];
 
-/// What the machine prints last.
+/// Prefix of the last line that the machine prints.
 const RESULT_MARKER: &str = "all tests on this kernel: ";
 
-/// Longer than they take on a slow machine.
+/// Time limit, longer than the tests take on a slow machine.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(1_500);
 
-/// Runs them.
+/// Runs the tests in the machine.
 pub(crate) fn test() -> Result<()> {
     setup::kernel_programs()?;
     let directory = workspace()?.join("target/kernel");
@@ -69,7 +70,7 @@ pub(crate) fn test() -> Result<()> {
     boot(&kernel.image, &image)
 }
 
-/// A kernel, taken out of its package.
+/// Kernel, unpacked from its package.
 struct Kernel {
     image: PathBuf,
     modules: PathBuf,
@@ -82,7 +83,7 @@ impl Kernel {
     }
 }
 
-/// Debian's kernel of that version: downloaded once.
+/// Returns Debian's kernel of the oldest supported version. Downloads it if it is not there.
 fn find_kernel(directory: &Path) -> Result<Kernel> {
     let unpacked = directory.join("unpacked");
     if let Some(kernel) = kernel_of_unpacked_package(&unpacked) {
@@ -115,7 +116,7 @@ fn find_kernel(directory: &Path) -> Result<Kernel> {
         let file = file?.path();
         run_silently(Command::new("dpkg").arg("-x").args([&file, &unpacked]))?;
     }
-    kernel_of_unpacked_package(&unpacked).with_context(|| format!("{package} holds no kernel"))
+    kernel_of_unpacked_package(&unpacked).with_context(|| format!("{package} contains no kernel"))
 }
 
 fn kernel_of_unpacked_package(unpacked: &Path) -> Option<Kernel> {
@@ -132,11 +133,11 @@ fn kernel_of_unpacked_package(unpacked: &Path) -> Option<Kernel> {
     })
 }
 
-/// The test programs, by name.
+/// Builds the test programs and returns their names and paths.
 fn test_programs() -> Result<Vec<(String, PathBuf)>> {
     print_step("building the tests");
     let mut command = cargo()?;
-    // As `cargo xtask test` does, so that nothing is built twice.
+    // The same arguments as `cargo xtask test`, so that nothing is built twice.
     command.args(["test", "--locked", "--no-run"]);
     let text = run_silently(&mut command)?;
     let programs = text.lines().filter_map(|line| {
@@ -150,7 +151,7 @@ fn test_programs() -> Result<Vec<(String, PathBuf)>> {
     Ok(programs.collect())
 }
 
-/// The root file system of the machine.
+/// Root file system of the machine.
 struct Root(PathBuf);
 
 impl Root {
@@ -164,7 +165,7 @@ impl Root {
         Ok(Self(path))
     }
 
-    /// A program, without its debugging information, and the libraries that it is linked with.
+    /// Adds a program, stripped of debugging information, and its shared libraries.
     fn add(&self, program: &Path, name: &str) -> Result<()> {
         let target = self.0.join("bin").join(name);
         run_silently(Command::new("strip").arg("-o").args([&target, program]))?;
@@ -185,7 +186,7 @@ impl Root {
     }
 }
 
-/// What the machine does: everything is mounted, the tests run, the machine ends.
+/// Returns the init script: mounts file systems, runs the tests and powers the machine off.
 fn init_script() -> String {
     let mut script = "#!/bin/busybox sh
 export PATH=/bin RUST_BACKTRACE=0 PLGW_BIN=/bin/plgw PLGW_TEST_PATIENCE=10
@@ -215,7 +216,7 @@ outcome=passed
     script
 }
 
-/// Builds the root file system's image.
+/// Builds the image of the root file system.
 fn build_initramfs(directory: &Path, kernel: &Kernel, binary: &Path) -> Result<PathBuf> {
     let root = Root::new(directory.join("root"))?;
     let programs = test_programs()?;
@@ -223,7 +224,7 @@ fn build_initramfs(directory: &Path, kernel: &Kernel, binary: &Path) -> Result<P
         let (_, path) = programs
             .iter()
             .find(|(found, _)| found == name)
-            .with_context(|| format!("there is no test program {name}"))?;
+            .with_context(|| format!("the test program {name} was not built"))?;
         root.add(path, name)?;
     }
     root.add(binary, "plgw")?;
@@ -234,17 +235,17 @@ fn build_initramfs(directory: &Path, kernel: &Kernel, binary: &Path) -> Result<P
             .map(|directory| directory.join(name))
             .find(|path| path.exists());
         root.add(
-            &found.with_context(|| format!("there is no program {name}"))?,
+            &found.with_context(|| format!("the program {name} is not installed: run `cargo xtask setup`"))?,
             name,
         )?;
     }
-    fs::copy("/bin/busybox", root.0.join("bin/busybox")).context("busybox-static is missing")?;
+    fs::copy("/bin/busybox", root.0.join("bin/busybox")).context("busybox-static is not installed")?;
     let veth = run_silently(
         Command::new("find")
             .arg(&kernel.modules)
             .args(["-name", "veth.ko"]),
     )?;
-    fs::copy(veth.trim(), root.0.join("modules/veth.ko")).context("the kernel has no veth")?;
+    fs::copy(veth.trim(), root.0.join("modules/veth.ko")).context("the kernel package has no veth module")?;
     let init = root.0.join("init");
     fs::write(&init, init_script())?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
@@ -257,8 +258,8 @@ fn build_initramfs(directory: &Path, kernel: &Kernel, binary: &Path) -> Result<P
         .stdin(Stdio::piped())
         .stdout(fs::File::create(&image)?)
         .spawn()
-        .context("could not run cpio")?;
-    let mut input = cpio.stdin.take().context("cpio takes no input")?;
+        .context("cpio can't be run")?;
+    let mut input = cpio.stdin.take().context("cpio has no standard input")?;
     input.write_all(files.as_bytes())?;
     drop(input);
     if !cpio.wait()?.success() {
@@ -267,10 +268,10 @@ fn build_initramfs(directory: &Path, kernel: &Kernel, binary: &Path) -> Result<P
     Ok(image)
 }
 
-/// Boots the machine, shows what it prints, and demands that its tests passed.
+/// Boots the machine and prints its output. Fails unless all tests passed.
 fn boot(kernel: &Path, image: &Path) -> Result<()> {
     let mut machine = Command::new("qemu-system-x86_64")
-        // Hardware that emulates is not everywhere, and where it is it may hang.
+        // Software emulation (TCG): hardware virtualization is not available everywhere, and nested it may hang.
         .args([
             "-accel",
             "tcg,thread=multi",
@@ -290,7 +291,7 @@ fn boot(kernel: &Path, image: &Path) -> Result<()> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .context("could not run qemu-system-x86_64")?;
+        .context("qemu-system-x86_64 can't be run")?;
     let output = machine
         .stdout
         .take()
@@ -322,7 +323,7 @@ fn boot(kernel: &Path, image: &Path) -> Result<()> {
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
                 machine.kill()?;
                 machine.wait()?;
-                bail!("the machine took longer than {} s", BOOT_TIMEOUT.as_secs());
+                bail!("the tests in the machine took longer than {} s", BOOT_TIMEOUT.as_secs());
             }
         }
     }

@@ -271,8 +271,9 @@ impl ClientAuthorities {
             .unwrap_or_default();
         let shown = authorities.display();
         let anchors = certificates.iter().map(|certificate| {
-            TrustAnchor::new(certificate.clone(), &lists)
-                .with_context(|| format!("{shown} contains a certificate that is not an authority's"))
+            TrustAnchor::new(certificate.clone(), &lists).with_context(|| {
+                format!("{shown} contains a certificate that is not an authority's")
+            })
         });
         Ok(Self {
             generation: GENERATION.fetch_add(1, Ordering::Relaxed),

@@ -254,8 +254,14 @@ mod tests {
 
     #[test]
     fn bearer_tokens_are_classified_by_prefix() {
-        assert_eq!(Bearer::from_header("Bearer gwt_a"), Some(Bearer::Token("gwt_a")));
-        assert_eq!(Bearer::from_header("bearer  a.b.c"), Some(Bearer::Jwt("a.b.c")));
+        assert_eq!(
+            Bearer::from_header("Bearer gwt_a"),
+            Some(Bearer::Token("gwt_a"))
+        );
+        assert_eq!(
+            Bearer::from_header("bearer  a.b.c"),
+            Some(Bearer::Jwt("a.b.c"))
+        );
         assert_eq!(Bearer::from_header("Basic gwt_a"), None);
         assert_eq!(Bearer::from_header("gwt_a"), None);
     }

@@ -308,7 +308,10 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
 }
 
 /// Runs a command that is a client of the agent.
-fn run_with_client(options: Options, command: impl AsyncFnOnce(&CliContext) -> Result<()>) -> Result<()> {
+fn run_with_client(
+    options: Options,
+    command: impl AsyncFnOnce(&CliContext) -> Result<()>,
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

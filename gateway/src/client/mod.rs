@@ -127,9 +127,7 @@ impl Client {
             }
         };
         Ok(Self {
-            http: builder
-                .build()
-                .context("the HTTP client can't be set up")?,
+            http: builder.build().context("the HTTP client can't be set up")?,
             base,
             token,
             display_target,
@@ -171,7 +169,9 @@ impl Client {
                 Some(field) => bail!("{} (field {})", escaped(&problem.detail), escaped(&field)),
                 None => bail!("{}", escaped(&problem.detail)),
             },
-            Err(_) => bail!("the agent responded with {status} and no problem document: check that the target is a gateway"),
+            Err(_) => bail!(
+                "the agent responded with {status} and no problem document: check that the target is a gateway"
+            ),
         }
     }
 
@@ -265,7 +265,10 @@ impl Client {
                 if let Some(data) = line.strip_prefix(b"data:") {
                     let event = serde_json::from_slice(data).map_err(|error| {
                         let error = error.to_string();
-                        anyhow!("an event of the stream can't be parsed: {}", escaped(&error))
+                        anyhow!(
+                            "an event of the stream can't be parsed: {}",
+                            escaped(&error)
+                        )
                     })?;
                     each(event)?;
                 }

@@ -62,7 +62,12 @@ impl KeyCache {
     }
 
     /// Returns the cached key with the id, if it may be used with the algorithm.
-    pub(super) fn cached_key(&self, id: &str, algorithm: Algorithm, now: Instant) -> Option<DecodingKey> {
+    pub(super) fn cached_key(
+        &self,
+        id: &str,
+        algorithm: Algorithm,
+        now: Instant,
+    ) -> Option<DecodingKey> {
         let (read, set) = self.set.as_ref()?;
         if now.saturating_duration_since(*read) >= STALE_AFTER {
             return None;
@@ -167,7 +172,10 @@ mod tests {
         assert_eq!(look(&mut cache, "c", later), "fetching");
         // The issuer can't be reached: keys stay in use for a day.
         cache.end_fetch(None, later);
-        assert_eq!(look(&mut cache, "a", start + STALE_AFTER - MIN_FETCH_INTERVAL), "found");
+        assert_eq!(
+            look(&mut cache, "a", start + STALE_AFTER - MIN_FETCH_INTERVAL),
+            "found"
+        );
         assert_eq!(look(&mut cache, "a", start + STALE_AFTER), "fetch");
     }
 
@@ -177,7 +185,10 @@ mod tests {
         let mut cache = KeyCache::default();
         assert!(cache.begin_fetch(start));
         cache.end_fetch(Some(set("a")), start);
-        assert_eq!(look(&mut cache, "b", start + MIN_FETCH_INTERVAL / 2), "rejected");
+        assert_eq!(
+            look(&mut cache, "b", start + MIN_FETCH_INTERVAL / 2),
+            "rejected"
+        );
         assert_eq!(look(&mut cache, "b", start + MIN_FETCH_INTERVAL), "fetch");
         cache.end_fetch(Some(set("a")), start + MIN_FETCH_INTERVAL);
         cache.record_unknown("b", start + MIN_FETCH_INTERVAL);
@@ -217,7 +228,10 @@ mod tests {
         let start = Instant::now();
         let mut cache = KeyCache::default();
         assert_eq!(look(&mut cache, "a", start), "fetch");
-        assert_eq!(look(&mut cache, "a", start + FETCH_ABANDONED_AFTER), "fetch");
+        assert_eq!(
+            look(&mut cache, "a", start + FETCH_ABANDONED_AFTER),
+            "fetch"
+        );
     }
 
     #[test]

@@ -248,6 +248,7 @@ impl Issuer {
             );
             body.extend_from_slice(&chunk);
         }
-        serde_json::from_slice(&body).with_context(|| format!("the response of {url:?} can't be parsed"))
+        serde_json::from_slice(&body)
+            .with_context(|| format!("the response of {url:?} can't be parsed"))
     }
 }

@@ -20,9 +20,12 @@ impl FromStr for IssuerSettings {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not an issuer: write URL,audience=AUDIENCE");
         let (url, audience) = text.split_once(",audience=").ok_or_else(wrong)?;
-        let parsed = reqwest::Url::parse(url).map_err(|error| format!("{url:?} is not a URL: {error}"))?;
+        let parsed =
+            reqwest::Url::parse(url).map_err(|error| format!("{url:?} is not a URL: {error}"))?;
         if parsed.scheme() != "https" {
-            return Err(format!("{url} is not an https URL: name the issuer's https URL"));
+            return Err(format!(
+                "{url} is not an https URL: name the issuer's https URL"
+            ));
         }
         // OpenID Connect Discovery 1.0, section 3. The `#` is excluded because principals are named ISSUER#SUBJECT.
         let plain = parsed.query().is_none()

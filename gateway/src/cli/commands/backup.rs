@@ -77,7 +77,10 @@ pub(in crate::cli) async fn backup(client: &CliContext, file: PathBuf) -> Result
 }
 
 /// Replaces all state with a backup, through the running agent.
-pub(in crate::cli) async fn restore(client: &CliContext, arguments: &RestoreArguments) -> Result<()> {
+pub(in crate::cli) async fn restore(
+    client: &CliContext,
+    arguments: &RestoreArguments,
+) -> Result<()> {
     let RestoreArguments {
         file,
         dry_run,
@@ -142,7 +145,10 @@ pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArgume
     swap_stores(&store_path, &new, &old)?;
     print(&format!("{shown} restored: start the agent.\n"))?;
     if exists {
-        print(&format!("The previous store was renamed to {}.\n", old.display()))?;
+        print(&format!(
+            "The previous store was renamed to {}.\n",
+            old.display()
+        ))?;
     }
     Ok(())
 }
@@ -251,7 +257,8 @@ fn swap_stores(store_path: &Path, new: &Path, old: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         linked => linked.with_context(rename_error)?,
     }
-    fs::rename(new, store_path).with_context(|| format!("the new store can't be renamed to {shown}"))?;
+    fs::rename(new, store_path)
+        .with_context(|| format!("the new store can't be renamed to {shown}"))?;
     let directory = store_path.parent().unwrap_or(Path::new("."));
     fs::File::open(directory)
         .and_then(|directory| directory.sync_all())

@@ -71,7 +71,9 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
             let network = match arguments.network.parse::<Reference>() {
                 Ok(reference) if reference.tenant == tenant => reference.name,
                 Ok(reference) => {
-                    bail!("network {reference} is of another tenant: name a network of tenant {tenant}")
+                    bail!(
+                        "network {reference} is of another tenant: name a network of tenant {tenant}"
+                    )
                 }
                 Err(_) => arguments.network.parse()?,
             };

@@ -88,7 +88,9 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
         None => None,
         Some(span) => {
             let now = TimeZone::UTC.to_datetime(Timestamp::now());
-            let end = now.checked_add(span).context("--expires-in is too long: the expiry can't be represented")?;
+            let end = now
+                .checked_add(span)
+                .context("--expires-in is too long: the expiry can't be represented")?;
             Some(TimeZone::UTC.to_timestamp(end)?)
         }
     };

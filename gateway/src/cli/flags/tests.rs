@@ -148,7 +148,10 @@ fn flags_of_another_mode_are_refused() {
         ),
         ("restore f --bpf-dir /x", "--bpf-dir requires"),
         ("restore f --config /x", "--config requires"),
-        ("restore f --event-retention 100", "--event-retention requires"),
+        (
+            "restore f --event-retention 100",
+            "--event-retention requires",
+        ),
         (
             "--socket /x restore --offline f",
             "`plgw restore --offline` does not connect to the agent, so --socket has no effect",
@@ -159,7 +162,10 @@ fn flags_of_another_mode_are_refused() {
             "--token-file requires a remote connection",
         ),
         ("--ca /x status", "--ca requires"),
-        ("--socket /x --server https://h status", "exclude each other"),
+        (
+            "--socket /x --server https://h status",
+            "exclude each other",
+        ),
         (
             "run --socket /x",
             "`plgw run` does not connect to the agent, so --socket has no effect: omit it",

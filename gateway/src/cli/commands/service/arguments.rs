@@ -187,7 +187,10 @@ enum UnmatchedPacketActionArgument {
 }
 
 /// Returns the given limit, of which 0 means none, or else the current one.
-fn limit_or_current<T: Copy + Default + PartialEq>(given: Option<T>, current: Option<T>) -> Option<T> {
+fn limit_or_current<T: Copy + Default + PartialEq>(
+    given: Option<T>,
+    current: Option<T>,
+) -> Option<T> {
     given.map_or(current, |given| {
         Some(given).filter(|given| *given != T::default())
     })

@@ -65,7 +65,9 @@ impl Command {
             Self::Add(add) => {
                 let name = add.target.name;
                 if spec.resource(&name).is_some() {
-                    bail!("the service already has a resource {name}: change it with `service resource update`");
+                    bail!(
+                        "the service already has a resource {name}: change it with `service resource update`"
+                    );
                 }
                 spec.resources.push(Resource {
                     name,
@@ -87,7 +89,10 @@ impl Command {
 }
 
 /// Returns the service's resource with the name.
-pub(super) fn find_resource<'a>(spec: &'a mut ServiceSpec, name: &Name) -> Result<&'a mut Resource> {
+pub(super) fn find_resource<'a>(
+    spec: &'a mut ServiceSpec,
+    name: &Name,
+) -> Result<&'a mut Resource> {
     let mut resources = spec.resources.iter_mut();
     resources
         .find(|resource| resource.name == *name)

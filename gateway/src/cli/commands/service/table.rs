@@ -49,7 +49,9 @@ fn health(check: &HealthCheck) -> String {
     let port = check.port.map(|port| format!(" on port {port}"));
     let port = port.unwrap_or_default();
     let what = match check.check {
-        HealthCheckKind::None => return "none (reachable by ARP or neighbour discovery counts as healthy)".to_owned(),
+        HealthCheckKind::None => {
+            return "none (reachable by ARP or neighbour discovery counts as healthy)".to_owned();
+        }
         HealthCheckKind::Tcp => format!("TCP{port}"),
         HealthCheckKind::Http => format!("HTTP{port} {} -> {}", check.path, check.expected_status),
         HealthCheckKind::Https => {
