@@ -11,12 +11,12 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::{
-    api::apply::Applied,
     cli::{
-        client::CliContext,
+        context::CliContext,
         output::{Format, yaml},
         terminal::{StyledText, print, print_pieces},
     },
+    client::types::Applied,
     model::{
         manifest::Manifest,
         operations::{DiffAction, ObjectDiff},
@@ -39,7 +39,7 @@ pub(in crate::cli) struct ApplyArguments {
     force: bool,
 }
 
-pub(in crate::cli) async fn apply(client: &CliContext, arguments: ApplyArguments) -> Result<()> {
+pub(in crate::cli) async fn apply(context: &CliContext, arguments: ApplyArguments) -> Result<()> {
     let manifest = read(&arguments.file)?;
     let ApplyArguments {
         dry_run,
@@ -47,20 +47,20 @@ pub(in crate::cli) async fn apply(client: &CliContext, arguments: ApplyArguments
         force,
         ..
     } = arguments;
-    let applied = client
+    let applied = context
         .api
         .apply(Some(dry_run), Some(prune), Some(force), &manifest)
         .await?;
-    match client.format {
+    match context.format {
         Format::Table => print_pieces(&render_diff(&applied, dry_run)),
         Format::Json => print(&(serde_json::to_string_pretty(&applied)? + "\n")),
         Format::Yaml => print(&yaml(&applied)?),
     }
 }
 
-pub(in crate::cli) async fn export(client: &CliContext) -> Result<()> {
-    let manifest = client.api.export().await?;
-    match client.format {
+pub(in crate::cli) async fn export(context: &CliContext) -> Result<()> {
+    let manifest = context.api.export().await?;
+    match context.format {
         // A manifest has no table form: YAML can be read by people and by `plgw apply`.
         Format::Table | Format::Yaml => print(&yaml(&manifest)?),
         Format::Json => print(&(serde_json::to_string_pretty(&manifest)? + "\n")),

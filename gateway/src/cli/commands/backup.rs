@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use crate::{
     agent::{STORE_FILE, backups::restore_problem},
     cli::{
-        client::CliContext,
+        context::CliContext,
         output::Table,
         terminal::{notice, print},
     },
@@ -48,7 +48,7 @@ pub(in crate::cli) struct RestoreArguments {
 }
 
 /// Writes the whole store to a new file that only its owner can read.
-pub(in crate::cli) async fn backup(client: &CliContext, file: PathBuf) -> Result<()> {
+pub(in crate::cli) async fn backup(context: &CliContext, file: PathBuf) -> Result<()> {
     let shown = file.display();
     // `create_new`: an existing file may be the only good backup.
     let mut output = fs::OpenOptions::new()
@@ -57,7 +57,7 @@ pub(in crate::cli) async fn backup(client: &CliContext, file: PathBuf) -> Result
         .mode(0o600)
         .open(&file)
         .with_context(|| format!("the file {shown} can't be created"))?;
-    let written = match client.api.backup().await {
+    let written = match context.api.backup().await {
         Ok(content) => output
             .write_all(&content)
             .and_then(|()| output.sync_all())
@@ -66,7 +66,7 @@ pub(in crate::cli) async fn backup(client: &CliContext, file: PathBuf) -> Result
         Err(error) => Err(error),
     };
     match written {
-        Ok(length) => client.print_message(&format!(
+        Ok(length) => context.print_message(&format!(
             "backup written to {shown}, {length} bytes: keep it safe, it contains secrets"
         )),
         Err(error) => {
@@ -78,7 +78,7 @@ pub(in crate::cli) async fn backup(client: &CliContext, file: PathBuf) -> Result
 
 /// Replaces all state with a backup, through the running agent.
 pub(in crate::cli) async fn restore(
-    client: &CliContext,
+    context: &CliContext,
     arguments: &RestoreArguments,
 ) -> Result<()> {
     let RestoreArguments {
@@ -89,13 +89,13 @@ pub(in crate::cli) async fn restore(
         ..
     } = arguments;
     let content = read(file)?;
-    let api = &client.api;
+    let api = &context.api;
     // A dry run first, for the plan that is confirmed; with --yes nobody reads it.
     if !yes {
         let plan = api
             .restore(Some(true), Some(*foreign), content.clone())
             .await?;
-        client.show(&plan, render_plan)?;
+        context.print_value(&plan, render_plan)?;
         if *dry_run {
             return Ok(());
         }
@@ -103,9 +103,9 @@ pub(in crate::cli) async fn restore(
     }
     let plan = api.restore(Some(false), Some(*foreign), content).await?;
     if *yes {
-        client.show(&plan, render_plan)?;
+        context.print_value(&plan, render_plan)?;
     }
-    client.print_message(&format!("{} restored and in effect", file.display()))
+    context.print_message(&format!("{} restored and in effect", file.display()))
 }
 
 /// Replaces all state with a backup, without an agent: a store made of the backup replaces the present one, which is

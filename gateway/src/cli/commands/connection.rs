@@ -4,9 +4,16 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use crate::{
-    api::connections::DecisionRequest,
-    cli::{client::CliContext, commands::joined, output::Table},
-    client::collect_pages,
+    cli::{
+        commands::joined,
+        context::CliContext,
+        object::{ListedObject, ShownObject},
+        output::Table,
+    },
+    client::{
+        collect_pages,
+        types::{ConnectionView, DecisionRequest},
+    },
     model::{ConnectionState, Decision, Reference},
 };
 
@@ -39,54 +46,50 @@ pub(in crate::cli) struct DecisionArguments {
     reason: String,
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
-    let (decision, arguments) = match command {
-        Command::List { service, state } => {
-            let listed = match service {
-                Some(Reference { tenant, name }) => {
-                    let api = &client.api;
-                    collect_pages(async |limit, after| {
-                        api.list_service_connections(&tenant, &name, limit, after)
-                            .await
-                    })
-                    .await?
-                }
-                None => {
-                    let api = &client.api;
-                    collect_pages(async |limit, after| {
-                        api.list_connections(None, state.as_ref(), limit, after)
-                            .await
-                    })
-                    .await?
-                }
-            };
-            return client.show(&listed, |listed| {
-                let rows = listed.iter().map(|connection| {
-                    vec![
-                        connection.endpoint.to_string(),
-                        joined(&connection.addresses),
-                        connection.service.to_string(),
-                        connection.connection.state.to_string(),
-                        connection.connection.link_id.to_string(),
-                        connection.request_message.clone(),
-                    ]
-                });
-                let header = vec![
-                    "ENDPOINT", "ADDRESS", "SERVICE", "STATE", "LINK ID", "MESSAGE",
-                ];
-                Table::Rows(header, rows.collect())
-            });
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
+    match command {
+        Command::List { service, state } => list(context, service, state).await,
+        Command::Approve(arguments) => decide(context, Decision::Approve, arguments).await,
+        Command::Reject(arguments) => decide(context, Decision::Reject, arguments).await,
+        Command::Remove(arguments) => decide(context, Decision::Remove, arguments).await,
+    }
+}
+
+async fn list(
+    context: &CliContext,
+    service: Option<Reference>,
+    state: Option<ConnectionState>,
+) -> Result<()> {
+    let api = &context.api;
+    let connections = match service {
+        Some(Reference { tenant, name }) => {
+            collect_pages(async |limit, after| {
+                api.list_service_connections(&tenant, &name, limit, after)
+                    .await
+            })
+            .await?
         }
-        Command::Approve(arguments) => (Decision::Approve, arguments),
-        Command::Reject(arguments) => (Decision::Reject, arguments),
-        Command::Remove(arguments) => (Decision::Remove, arguments),
+        None => {
+            collect_pages(async |limit, after| {
+                api.list_connections(None, state.as_ref(), limit, after)
+                    .await
+            })
+            .await?
+        }
     };
-    let api = &client.api;
+    context.print_list(&connections)
+}
+
+async fn decide(
+    context: &CliContext,
+    decision: Decision,
+    arguments: DecisionArguments,
+) -> Result<()> {
+    let api = &context.api;
     let endpoint = &arguments.endpoint;
-    let found = api
-        .list_connections(Some(endpoint), None, None, None)
-        .await?;
+    let found = api.list_connections(Some(endpoint), None, None, None);
     let found = found
+        .await?
         .items
         .into_iter()
         .next()
@@ -112,16 +115,37 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                 .await?
         }
     };
-    client.show(&connection, |connection| {
-        let status = &connection.connection;
+    context.print_object(&connection)
+}
+
+impl ListedObject for ConnectionView {
+    const HEADER: &'static [&'static str] = &[
+        "ENDPOINT", "ADDRESS", "SERVICE", "STATE", "LINK ID", "MESSAGE",
+    ];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            self.endpoint.to_string(),
+            joined(&self.addresses),
+            self.service.to_string(),
+            self.connection.state.to_string(),
+            self.connection.link_id.to_string(),
+            self.request_message.clone(),
+        ]]
+    }
+}
+
+impl ShownObject for ConnectionView {
+    fn details(&self) -> Table {
+        let status = &self.connection;
         Table::Fields(vec![
-            ("endpoint", connection.endpoint.to_string()),
-            ("address", joined(&connection.addresses)),
-            ("service", connection.service.to_string()),
+            ("endpoint", self.endpoint.to_string()),
+            ("address", joined(&self.addresses)),
+            ("service", self.service.to_string()),
             ("connection", status.state.to_string()),
             ("link id", status.link_id.to_string()),
             ("reason", status.reason.clone()),
             ("decided by", status.decided_by.clone().unwrap_or_default()),
         ])
-    })
+    }
 }

@@ -6,14 +6,17 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::{
-    api::view::{AddressStatus, EndpointView},
     cli::{
-        client::CliContext,
         commands::{LabelArguments, amount, joined, render_labels},
+        context::CliContext,
+        object::{ListedObject, ShownObject},
         output::Table,
     },
-    client::collect_pages,
-    model::{Name, Reference, endpoint::EndpointRequest},
+    client::{
+        Client,
+        types::{AddressStatus, EndpointView},
+    },
+    model::{Kind, Name, Reference, endpoint::EndpointRequest},
 };
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +67,7 @@ pub(in crate::cli) struct Create {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => {
             let tenant = arguments.endpoint.tenant;
@@ -87,112 +90,91 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                 resource: arguments.resource,
                 request_message: arguments.message,
             };
-            let endpoint = client.api.create_endpoint(&tenant, &request).await?;
-            client.show(&endpoint, details)
+            let endpoint = context.api.create_endpoint(&tenant, &request).await?;
+            context.print_object(&endpoint)
         }
-        Command::List { tenant } => {
-            let endpoints = client
-                .list_across_tenants(tenant, async |api, tenant| {
-                    collect_pages(async |limit, after| {
-                        api.list_endpoints(tenant, limit, after).await
-                    })
-                    .await
-                })
-                .await?;
-            client.show(&endpoints, |endpoints| {
-                let rows = endpoints.iter().map(|endpoint| {
-                    vec![
-                        endpoint.reference(),
-                        joined(&endpoint.spec.addresses),
-                        endpoint.spec.service.clone(),
-                        endpoint.status.connection.state.to_string(),
-                        endpoint.status.counters.flows_opened.to_string(),
-                    ]
-                });
-                Table::Rows(
-                    vec!["ENDPOINT", "ADDRESS", "SERVICE", "CONNECTION", "FLOWS"],
-                    rows.collect(),
-                )
-            })
-        }
-        Command::Show { endpoint } => {
-            let endpoint = client
-                .api
-                .show_endpoint(&endpoint.tenant, &endpoint.name)
-                .await?;
-            client.show(&endpoint, details)
-        }
+        Command::List { tenant } => context.list(tenant, Client::list_endpoints).await,
+        Command::Show { endpoint } => context.show(&endpoint, Client::show_endpoint).await,
         Command::Delete { endpoint } => {
-            client
-                .api
-                .delete_endpoint(&endpoint.tenant, &endpoint.name)
-                .await?;
-            client.print_deleted(&format!("endpoint {endpoint}"))
+            let delete = Client::delete_endpoint;
+            context.delete(Kind::Endpoint, &endpoint, delete).await
         }
     }
 }
 
-fn details(endpoint: &EndpointView) -> Table {
-    let spec = &endpoint.spec;
-    let connection = &endpoint.status.connection;
-    let counters = &endpoint.status.counters;
-    let crossed = |packets: u64, bytes: u64| {
-        format!("{} packets, {}", amount(packets, ""), amount(bytes, "B"))
-    };
-    let drops = counters
-        .drops
-        .iter()
-        .flatten()
-        .map(|(reason, count)| format!("{count} {reason}"));
-    Table::Fields(vec![
-        ("endpoint", endpoint.reference()),
-        ("network", spec.network.to_string()),
-        ("address", addresses(&endpoint.status.addresses)),
-        ("service", spec.service.clone()),
-        ("resource", spec.resource.to_string()),
-        ("message", spec.request_message.clone()),
-        ("connection", connection.state.to_string()),
-        ("link id", connection.link_id.to_string()),
-        ("reason", connection.reason.clone()),
-        (
-            "decided by",
-            connection.decided_by.clone().unwrap_or_default(),
-        ),
-        (
-            "decided at",
-            connection
-                .decided_at
-                .map(|at| at.to_string())
-                .unwrap_or_default(),
-        ),
-        (
-            "programmed",
-            if endpoint.status.programmed {
-                "yes"
-            } else {
-                "no"
-            }
-            .to_owned(),
-        ),
-        (
-            "flows",
-            format!(
-                "{} now, {} opened",
-                endpoint.status.flows, counters.flows_opened
+impl ListedObject for EndpointView {
+    const HEADER: &'static [&'static str] =
+        &["ENDPOINT", "ADDRESS", "SERVICE", "CONNECTION", "FLOWS"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            self.reference(),
+            joined(&self.spec.addresses),
+            self.spec.service.clone(),
+            self.status.connection.state.to_string(),
+            self.status.counters.flows_opened.to_string(),
+        ]]
+    }
+}
+
+impl ShownObject for EndpointView {
+    fn details(&self) -> Table {
+        let spec = &self.spec;
+        let connection = &self.status.connection;
+        let counters = &self.status.counters;
+        let crossed = |packets: u64, bytes: u64| {
+            format!("{} packets, {}", amount(packets, ""), amount(bytes, "B"))
+        };
+        let drops = counters
+            .drops
+            .iter()
+            .flatten()
+            .map(|(reason, count)| format!("{count} {reason}"));
+        Table::Fields(vec![
+            ("endpoint", self.reference()),
+            ("network", spec.network.to_string()),
+            ("address", addresses(&self.status.addresses)),
+            ("service", spec.service.clone()),
+            ("resource", spec.resource.to_string()),
+            ("message", spec.request_message.clone()),
+            ("connection", connection.state.to_string()),
+            ("link id", connection.link_id.to_string()),
+            ("reason", connection.reason.clone()),
+            (
+                "decided by",
+                connection.decided_by.clone().unwrap_or_default(),
             ),
-        ),
-        (
-            "to service",
-            crossed(counters.packets_to_service, counters.bytes_to_service),
-        ),
-        (
-            "to consumer",
-            crossed(counters.packets_to_consumer, counters.bytes_to_consumer),
-        ),
-        ("dropped", drops.collect::<Vec<_>>().join(", ")),
-        ("labels", render_labels(&endpoint.meta.labels)),
-        ("created", endpoint.meta.created_at.to_string()),
-    ])
+            (
+                "decided at",
+                connection
+                    .decided_at
+                    .map(|at| at.to_string())
+                    .unwrap_or_default(),
+            ),
+            (
+                "programmed",
+                if self.status.programmed { "yes" } else { "no" }.to_owned(),
+            ),
+            (
+                "flows",
+                format!(
+                    "{} now, {} opened",
+                    self.status.flows, counters.flows_opened
+                ),
+            ),
+            (
+                "to service",
+                crossed(counters.packets_to_service, counters.bytes_to_service),
+            ),
+            (
+                "to consumer",
+                crossed(counters.packets_to_consumer, counters.bytes_to_consumer),
+            ),
+            ("dropped", drops.collect::<Vec<_>>().join(", ")),
+            ("labels", render_labels(&self.meta.labels)),
+            ("created", self.meta.created_at.to_string()),
+        ])
+    }
 }
 
 /// Formats addresses with their problems.

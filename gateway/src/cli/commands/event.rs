@@ -5,8 +5,9 @@ use clap::Subcommand;
 
 use crate::{
     cli::{
-        client::CliContext,
-        output::{Format, Table, yaml},
+        context::CliContext,
+        object::ListedObject,
+        output::{Format, yaml},
         terminal::print,
     },
     client::Query,
@@ -50,7 +51,7 @@ fn parse_enum<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(text.into()).map_err(|error| error.to_string())
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     let Command::List {
         follow,
         after,
@@ -63,9 +64,9 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
             .with("after", after)
             .with("kind", kind)
             .with("action", action);
-        return client
+        return context
             .api
-            .follow_events(&query, |event| match client.format {
+            .follow_events(&query, |event| match context.format {
                 Format::Table => {
                     print(&format!("{}\n", escaped(row(&event).join("  ").trim_end())))
                 }
@@ -75,7 +76,7 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
             .await;
     }
     let after = after.map(|after| after.to_string());
-    let page = client
+    let page = context
         .api
         .list_events(
             after.as_deref(),
@@ -85,10 +86,15 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
             None,
         )
         .await?;
-    client.show(&page.items, |events| {
-        let header = vec!["AT", "ACTION", "OBJECT", "BY", "ABOUT"];
-        Table::Rows(header, events.iter().map(row).collect())
-    })
+    context.print_list(&page.items)
+}
+
+impl ListedObject for Event {
+    const HEADER: &'static [&'static str] = &["AT", "ACTION", "OBJECT", "BY", "ABOUT"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        vec![row(self)]
+    }
 }
 
 fn row(event: &Event) -> Vec<String> {

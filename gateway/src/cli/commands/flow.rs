@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use crate::{
-    cli::{client::CliContext, output::Table},
+    cli::{context::CliContext, object::ListedObject},
+    client::types::FlowView,
     model::Reference,
 };
 
@@ -23,31 +24,32 @@ pub(in crate::cli) enum Command {
     },
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     let Command::List { endpoint, limit } = command;
-    let page = client
+    let page = context
         .api
         .list_flows(endpoint.as_ref(), Some(limit))
         .await?;
-    client.show(&page.items, |flows| {
-        let rows = flows.iter().map(|flow| {
-            vec![
-                flow.endpoint
-                    .as_ref()
-                    .map_or_else(|| "-".to_owned(), ToString::to_string),
-                flow.protocol.to_string(),
-                flow.client.to_string(),
-                render_address(flow.nat),
-                render_address(flow.backend),
-                flow.state.clone(),
-                format!("{} s", flow.idle),
-            ]
-        });
-        let header = vec![
-            "ENDPOINT", "PROTO", "CLIENT", "NAT", "BACKEND", "STATE", "IDLE",
-        ];
-        Table::Rows(header, rows.collect())
-    })
+    context.print_list(&page.items)
+}
+
+impl ListedObject for FlowView {
+    const HEADER: &'static [&'static str] = &[
+        "ENDPOINT", "PROTO", "CLIENT", "NAT", "BACKEND", "STATE", "IDLE",
+    ];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let endpoint = self.endpoint.as_ref();
+        vec![vec![
+            endpoint.map_or_else(|| "-".to_owned(), ToString::to_string),
+            self.protocol.to_string(),
+            self.client.to_string(),
+            render_address(self.nat),
+            render_address(self.backend),
+            self.state.clone(),
+            format!("{} s", self.idle),
+        ]]
+    }
 }
 
 fn render_address(address: Option<SocketAddr>) -> String {

@@ -6,12 +6,16 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use crate::{
-    api::view::IdentityView,
     auth::authorities::{authority_from_certificate, read_certificates},
-    cli::{client::CliContext, commands::LabelArguments, output::Table},
-    client::collect_pages,
+    cli::{
+        commands::LabelArguments,
+        context::CliContext,
+        object::{ListedObject, ShownObject},
+        output::Table,
+    },
+    client::{Client, types::IdentityView},
     model::{
-        Name, Reference, Role,
+        Kind, Name, Reference, Role,
         identity::{AuthorityRequest, IdentityRequest},
     },
 };
@@ -58,7 +62,7 @@ pub(in crate::cli) struct Create {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => {
             let request = IdentityRequest {
@@ -71,49 +75,44 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                 labels: arguments.labels.labels(),
             };
             let tenant = &arguments.identity.tenant;
-            let identity = client.api.create_identity(tenant, &request).await?;
-            client.show(&identity, |identity| {
-                let mut fields = vec![
-                    ("identity", reference(identity)),
-                    ("issuer", identity.issuer.clone()),
-                    ("claim", identity.claim.clone()),
-                    ("value", identity.value.clone()),
-                    ("role", identity.role.to_string()),
-                ];
-                if let Some(authority) = &identity.authority {
-                    fields.push(("authority", authority.subject.clone()));
-                    fields.push(("authority key", authority.key_sha256.clone()));
-                }
-                Table::Fields(fields)
-            })
+            let identity = context.api.create_identity(tenant, &request).await?;
+            context.print_object(&identity)
         }
-        Command::List { tenant } => {
-            let identities = client
-                .list_across_tenants(tenant, async |api, tenant| {
-                    collect_pages(async |limit, after| {
-                        api.list_identities(tenant, limit, after).await
-                    })
-                    .await
-                })
-                .await?;
-            client.show(&identities, |identities| {
-                let rows = identities.iter().map(|identity| {
-                    vec![
-                        reference(identity),
-                        identity.role.to_string(),
-                        format!("{}={}", identity.claim, identity.value),
-                        render_issuer(identity),
-                    ]
-                });
-                let header = vec!["IDENTITY", "ROLE", "CLAIM", "ISSUER"];
-                Table::Rows(header, rows.collect())
-            })
-        }
+        Command::List { tenant } => context.list(tenant, Client::list_identities).await,
         Command::Delete { identity } => {
-            let Reference { tenant, name } = &identity;
-            client.api.delete_identity(tenant, name).await?;
-            client.print_deleted(&format!("identity {identity}"))
+            let delete = Client::delete_identity;
+            context.delete(Kind::Identity, &identity, delete).await
         }
+    }
+}
+
+impl ShownObject for IdentityView {
+    fn details(&self) -> Table {
+        let mut fields = vec![
+            ("identity", reference(self)),
+            ("issuer", self.issuer.clone()),
+            ("claim", self.claim.clone()),
+            ("value", self.value.clone()),
+            ("role", self.role.to_string()),
+        ];
+        if let Some(authority) = &self.authority {
+            fields.push(("authority", authority.subject.clone()));
+            fields.push(("authority key", authority.key_sha256.clone()));
+        }
+        Table::Fields(fields)
+    }
+}
+
+impl ListedObject for IdentityView {
+    const HEADER: &'static [&'static str] = &["IDENTITY", "ROLE", "CLAIM", "ISSUER"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            reference(self),
+            self.role.to_string(),
+            format!("{}={}", self.claim, self.value),
+            render_issuer(self),
+        ]]
     }
 }
 

@@ -7,15 +7,18 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use crate::{
-    api::view::{AttachmentStatus, NetworkView},
     cli::{
-        client::CliContext,
         commands::{LabelArguments, joined, render_labels},
+        context::CliContext,
+        object::{ListedObject, ShownObject},
         output::Table,
     },
-    client::collect_pages,
+    client::{
+        Client,
+        types::{AttachmentStatus, NetworkView},
+    },
     model::{
-        Name, Reference,
+        Kind, Name, Reference,
         address::AddressRange,
         network::{Attachment, NetworkRequest},
     },
@@ -88,7 +91,7 @@ impl NetworkArguments {
     }
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(fields) => {
             let request = NetworkRequest {
@@ -102,15 +105,15 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                 routers: fields.routers,
                 pool: fields.pool,
             };
-            let network = client
+            let network = context
                 .api
                 .create_network(&fields.network.tenant, &request)
                 .await?;
-            client.show(&network, details)
+            context.print_object(&network)
         }
         Command::Update(fields) => {
             let Reference { tenant, name } = &fields.network;
-            let old = client.api.show_network(tenant, name).await?;
+            let old = context.api.show_network(tenant, name).await?;
             let attachments = fields.attachments();
             let request = NetworkRequest {
                 name: None,
@@ -123,56 +126,40 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                 routers: given_or_current(fields.routers, old.spec.routers),
                 pool: given_or_current(fields.pool, old.spec.pool),
             };
-            let network = client.api.update_network(tenant, name, &request).await?;
-            client.show(&network, details)
+            let network = context.api.update_network(tenant, name, &request).await?;
+            context.print_object(&network)
         }
-        Command::List { tenant } => {
-            let networks = client
-                .list_across_tenants(tenant, async |api, tenant| {
-                    collect_pages(async |limit, after| {
-                        api.list_networks(tenant, limit, after).await
-                    })
-                    .await
-                })
-                .await?;
-            client.show(&networks, |networks| {
-                let rows = networks.iter().flat_map(|network| {
-                    network.status.attachments.iter().map(|attachment| {
-                        vec![
-                            network.reference(),
-                            attachment.interface.clone(),
-                            attachment.state.clone(),
-                            mode(attachment),
-                            yes_or_no(network.status.isolated),
-                            attachment.problems.len().to_string(),
-                        ]
-                    })
-                });
-                let header = vec![
-                    "NETWORK",
-                    "INTERFACE",
-                    "STATE",
-                    "XDP",
-                    "ISOLATED",
-                    "PROBLEMS",
-                ];
-                Table::Rows(header, rows.collect())
-            })
-        }
-        Command::Show { network } => {
-            let network = client
-                .api
-                .show_network(&network.tenant, &network.name)
-                .await?;
-            client.show(&network, details)
-        }
+        Command::List { tenant } => context.list(tenant, Client::list_networks).await,
+        Command::Show { network } => context.show(&network, Client::show_network).await,
         Command::Delete { network } => {
-            client
-                .api
-                .delete_network(&network.tenant, &network.name)
-                .await?;
-            client.print_deleted(&format!("network {network}"))
+            let delete = Client::delete_network;
+            context.delete(Kind::Network, &network, delete).await
         }
+    }
+}
+
+impl ListedObject for NetworkView {
+    const HEADER: &'static [&'static str] = &[
+        "NETWORK",
+        "INTERFACE",
+        "STATE",
+        "XDP",
+        "ISOLATED",
+        "PROBLEMS",
+    ];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let rows = self.status.attachments.iter().map(|attachment| {
+            vec![
+                self.reference(),
+                attachment.interface.clone(),
+                attachment.state.clone(),
+                mode(attachment),
+                yes_or_no(self.status.isolated),
+                attachment.problems.len().to_string(),
+            ]
+        });
+        rows.collect()
     }
 }
 
@@ -187,55 +174,53 @@ fn yes_or_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
-fn details(network: &NetworkView) -> Table {
-    let attachments = network.status.attachments.iter().map(|attachment| {
-        vec![
-            attachment.interface.clone(),
-            attachment.state.clone(),
-            mode(attachment),
-            attachment.mac.clone().unwrap_or_default(),
-            attachment
-                .mtu
-                .map(|mtu| mtu.to_string())
-                .unwrap_or_default(),
-        ]
-    });
-    let fields = Table::Fields(vec![
-        ("network", network.reference()),
-        ("isolated", yes_or_no(network.status.isolated)),
-        (
-            "mtu",
-            network
-                .spec
-                .mtu
-                .map(|mtu| mtu.to_string())
-                .unwrap_or_default(),
-        ),
-        ("prefixes", joined(&network.spec.prefixes)),
-        ("routers", joined(&network.spec.routers)),
-        ("pool", joined(&network.spec.pool)),
-        ("labels", render_labels(&network.meta.labels)),
-        ("created", network.meta.created_at.to_string()),
-    ]);
-    let header = vec!["INTERFACE", "STATE", "XDP", "MAC", "MTU"];
-    let mut tables = vec![fields, Table::Rows(header, attachments.collect())];
-    let problems: Vec<Vec<String>> = network
-        .status
-        .attachments
-        .iter()
-        .flat_map(|attachment| &attachment.problems)
-        .map(|problem| vec![problem.clone()])
-        .collect();
-    if !problems.is_empty() {
-        tables.push(Table::Rows(vec!["PROBLEMS"], problems));
+impl ShownObject for NetworkView {
+    fn details(&self) -> Table {
+        let attachments = self.status.attachments.iter().map(|attachment| {
+            vec![
+                attachment.interface.clone(),
+                attachment.state.clone(),
+                mode(attachment),
+                attachment.mac.clone().unwrap_or_default(),
+                attachment
+                    .mtu
+                    .map(|mtu| mtu.to_string())
+                    .unwrap_or_default(),
+            ]
+        });
+        let fields = Table::Fields(vec![
+            ("network", self.reference()),
+            ("isolated", yes_or_no(self.status.isolated)),
+            (
+                "mtu",
+                self.spec.mtu.map(|mtu| mtu.to_string()).unwrap_or_default(),
+            ),
+            ("prefixes", joined(&self.spec.prefixes)),
+            ("routers", joined(&self.spec.routers)),
+            ("pool", joined(&self.spec.pool)),
+            ("labels", render_labels(&self.meta.labels)),
+            ("created", self.meta.created_at.to_string()),
+        ]);
+        let header = vec!["INTERFACE", "STATE", "XDP", "MAC", "MTU"];
+        let mut tables = vec![fields, Table::Rows(header, attachments.collect())];
+        let problems: Vec<Vec<String>> = self
+            .status
+            .attachments
+            .iter()
+            .flat_map(|attachment| &attachment.problems)
+            .map(|problem| vec![problem.clone()])
+            .collect();
+        if !problems.is_empty() {
+            tables.push(Table::Rows(vec!["PROBLEMS"], problems));
+        }
+        let attachments = self.status.attachments.iter();
+        let notes: Vec<Vec<String>> = attachments
+            .flat_map(|attachment| &attachment.notes)
+            .map(|note| vec![note.clone()])
+            .collect();
+        if !notes.is_empty() {
+            tables.push(Table::Rows(vec!["NOTES"], notes));
+        }
+        Table::Several(tables)
     }
-    let attachments = network.status.attachments.iter();
-    let notes: Vec<Vec<String>> = attachments
-        .flat_map(|attachment| &attachment.notes)
-        .map(|note| vec![note.clone()])
-        .collect();
-    if !notes.is_empty() {
-        tables.push(Table::Rows(vec!["NOTES"], notes));
-    }
-    Table::Several(tables)
 }

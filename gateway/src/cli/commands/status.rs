@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::cli::{client::CliContext, output::Table};
+use crate::cli::{context::CliContext, output::Table};
 
-pub(in crate::cli) async fn run(client: &CliContext) -> Result<()> {
-    let status = client.api.show_status().await?;
-    client.show(&status, |status| {
+pub(in crate::cli) async fn run(context: &CliContext) -> Result<()> {
+    let status = context.api.show_status().await?;
+    context.print_value(&status, |status| {
         let objects = &status.objects;
         let mut tables = vec![
             Table::Fields(vec![
@@ -52,9 +52,9 @@ pub(in crate::cli) async fn run(client: &CliContext) -> Result<()> {
 }
 
 /// Shows the authenticated identity and its roles.
-pub(in crate::cli) async fn whoami(client: &CliContext) -> Result<()> {
-    let caller = client.api.show_caller().await?;
-    client.show(&caller, |caller| {
+pub(in crate::cli) async fn whoami(context: &CliContext) -> Result<()> {
+    let caller = context.api.show_caller().await?;
+    context.print_value(&caller, |caller| {
         let roles = caller.roles.iter();
         let roles: Vec<String> = roles
             .map(|(tenant, role)| format!("{role} of {tenant}"))

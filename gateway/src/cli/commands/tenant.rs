@@ -4,13 +4,13 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::{
-    api::view::TenantView,
     cli::{
-        client::CliContext,
         commands::{LabelArguments, identity, render_labels, token, webhook},
+        context::CliContext,
+        object::{ListedObject, ShownObject},
         output::Table,
     },
-    client::collect_pages,
+    client::{collect_pages, types::TenantView},
     model::{
         Name,
         tenant::{Quotas, TenantRequest},
@@ -63,11 +63,11 @@ pub(in crate::cli) struct TenantArguments {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     match command {
-        Command::Token(command) => token::run(client, command).await,
-        Command::Identity(command) => identity::run(client, command).await,
-        Command::Webhook(command) => webhook::run(client, command).await,
+        Command::Token(command) => token::run(context, command).await,
+        Command::Identity(command) => identity::run(context, command).await,
+        Command::Webhook(command) => webhook::run(context, command).await,
         Command::Create(fields) => {
             let request = TenantRequest {
                 name: Some(fields.name),
@@ -79,11 +79,11 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                     endpoints: fields.endpoints,
                 },
             };
-            let tenant = client.api.create_tenant(&request).await?;
-            client.show(&tenant, details)
+            let tenant = context.api.create_tenant(&request).await?;
+            context.print_object(&tenant)
         }
         Command::Update(fields) => {
-            let old = client.api.show_tenant(&fields.name).await?;
+            let old = context.api.show_tenant(&fields.name).await?;
             let quotas = old.spec.quotas;
             let request = TenantRequest {
                 name: None,
@@ -95,55 +95,57 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                     endpoints: fields.endpoints.or(quotas.endpoints),
                 },
             };
-            let tenant = client.api.update_tenant(&fields.name, &request).await?;
-            client.show(&tenant, details)
+            let tenant = context.api.update_tenant(&fields.name, &request).await?;
+            context.print_object(&tenant)
         }
         Command::List => {
-            let api = &client.api;
+            let api = &context.api;
             let tenants =
                 collect_pages(async |limit, after| api.list_tenants(limit, after).await).await?;
-            client.show(&tenants, |tenants| {
-                let rows = tenants.iter().map(|tenant| {
-                    let usage = &tenant.status.usage;
-                    vec![
-                        tenant.meta.name.to_string(),
-                        usage.networks.to_string(),
-                        usage.services.to_string(),
-                        usage.endpoints.to_string(),
-                    ]
-                });
-                Table::Rows(
-                    vec!["NAME", "NETWORKS", "SERVICES", "ENDPOINTS"],
-                    rows.collect(),
-                )
-            })
+            context.print_list(&tenants)
         }
         Command::Show { name } => {
-            let tenant = client.api.show_tenant(&name).await?;
-            client.show(&tenant, details)
+            let tenant = context.api.show_tenant(&name).await?;
+            context.print_object(&tenant)
         }
         Command::Delete { name } => {
-            client.api.delete_tenant(&name).await?;
-            client.print_deleted(&format!("tenant {name}"))
+            context.api.delete_tenant(&name).await?;
+            context.print_message(&format!("tenant {name} deleted"))
         }
     }
 }
 
-fn details(tenant: &TenantView) -> Table {
-    let (quotas, usage) = (&tenant.spec.quotas, &tenant.status.usage);
-    let usage_of_quota = |used: usize, quota: Option<u32>| match quota {
-        Some(quota) => format!("{used} of {quota}"),
-        None => used.to_string(),
-    };
-    Table::Fields(vec![
-        ("tenant", tenant.meta.name.to_string()),
-        ("networks", usage_of_quota(usage.networks, quotas.networks)),
-        ("services", usage_of_quota(usage.services, quotas.services)),
-        (
-            "endpoints",
-            usage_of_quota(usage.endpoints, quotas.endpoints),
-        ),
-        ("labels", render_labels(&tenant.meta.labels)),
-        ("created", tenant.meta.created_at.to_string()),
-    ])
+impl ListedObject for TenantView {
+    const HEADER: &'static [&'static str] = &["NAME", "NETWORKS", "SERVICES", "ENDPOINTS"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let usage = &self.status.usage;
+        vec![vec![
+            self.meta.name.to_string(),
+            usage.networks.to_string(),
+            usage.services.to_string(),
+            usage.endpoints.to_string(),
+        ]]
+    }
+}
+
+impl ShownObject for TenantView {
+    fn details(&self) -> Table {
+        let (quotas, usage) = (&self.spec.quotas, &self.status.usage);
+        let usage_of_quota = |used: usize, quota: Option<u32>| match quota {
+            Some(quota) => format!("{used} of {quota}"),
+            None => used.to_string(),
+        };
+        Table::Fields(vec![
+            ("tenant", self.meta.name.to_string()),
+            ("networks", usage_of_quota(usage.networks, quotas.networks)),
+            ("services", usage_of_quota(usage.services, quotas.services)),
+            (
+                "endpoints",
+                usage_of_quota(usage.endpoints, quotas.endpoints),
+            ),
+            ("labels", render_labels(&self.meta.labels)),
+            ("created", self.meta.created_at.to_string()),
+        ])
+    }
 }

@@ -8,12 +8,13 @@ use jiff::{Span, Timestamp, tz::TimeZone};
 
 use crate::{
     cli::{
-        client::CliContext,
         commands::LabelArguments,
+        context::CliContext,
+        object::ListedObject,
         output::{Format, Table},
         terminal::notice,
     },
-    client::collect_pages,
+    client::{Client, types::TokenView},
     model::{Name, Reference, Role, token::TokenRequest},
 };
 
@@ -52,38 +53,36 @@ pub(in crate::cli) struct Create {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     match command {
-        Command::Create(arguments) => create(client, arguments).await,
-        Command::List { tenant } => {
-            let tokens = client
-                .list_across_tenants(tenant, async |api, tenant| {
-                    collect_pages(async |limit, after| api.list_tokens(tenant, limit, after).await)
-                        .await
-                })
-                .await?;
-            client.show(&tokens, |tokens| {
-                let rows = tokens.iter().map(|token| {
-                    let end = token.expires_at.map(|end| end.to_string());
-                    vec![
-                        format!("{}/{}", token.tenant, token.meta.name),
-                        token.role.to_string(),
-                        token.meta.created_at.to_string(),
-                        end.unwrap_or_else(|| "never".to_owned()),
-                    ]
-                });
-                let header = vec!["TOKEN", "ROLE", "CREATED", "EXPIRES"];
-                Table::Rows(header, rows.collect())
-            })
-        }
+        Command::Create(arguments) => create(context, arguments).await,
+        Command::List { tenant } => context.list(tenant, Client::list_tokens).await,
         Command::Revoke { token } => {
-            client.api.delete_token(&token.tenant, &token.name).await?;
-            client.print_message(&format!("token {token} revoked"))
+            context.api.delete_token(&token.tenant, &token.name).await?;
+            context.print_message(&format!("token {token} revoked"))
         }
     }
 }
 
-async fn create(client: &CliContext, arguments: Create) -> Result<()> {
+impl ListedObject for TokenView {
+    const HEADER: &'static [&'static str] = &["TOKEN", "ROLE", "CREATED", "EXPIRES"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        vec![vec![
+            format!("{}/{}", self.tenant, self.meta.name),
+            self.role.to_string(),
+            self.meta.created_at.to_string(),
+            render_expiry(self.expires_at),
+        ]]
+    }
+}
+
+/// Formats the expiry of a token.
+fn render_expiry(expires_at: Option<Timestamp>) -> String {
+    expires_at.map_or_else(|| "never".to_owned(), |time| time.to_string())
+}
+
+async fn create(context: &CliContext, arguments: Create) -> Result<()> {
     let expires_at = match arguments.expires_in {
         None => None,
         Some(span) => {
@@ -113,7 +112,7 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
             Some((path, file))
         }
     };
-    let made = client.api.create_token(&arguments.token.tenant, &request);
+    let made = context.api.create_token(&arguments.token.tenant, &request);
     let made = match made.await {
         Ok(made) => made,
         Err(error) => {
@@ -126,26 +125,21 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
     if let Some((path, mut file)) = file {
         writeln!(file, "{}", made.secret)
             .with_context(|| format!("{} can't be written", path.display()))?;
-        return client.print_message(&format!(
+        return context.print_message(&format!(
             "token {} written to {}",
             arguments.token,
             path.display()
         ));
     }
-    client.show(&made, |made| {
+    context.print_value(&made, |made| {
         Table::Fields(vec![
             ("token", arguments.token.to_string()),
             ("role", made.token.role.to_string()),
-            (
-                "expires",
-                made.token
-                    .expires_at
-                    .map_or_else(|| "never".to_owned(), |end| end.to_string()),
-            ),
+            ("expires", render_expiry(made.token.expires_at)),
             ("secret", made.secret.clone()),
         ])
     })?;
-    if client.format == Format::Table {
+    if context.format == Format::Table {
         notice("The secret is not shown again.");
     }
     Ok(())

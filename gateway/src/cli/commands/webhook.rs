@@ -4,15 +4,15 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 
 use crate::{
-    api::view::WebhookView,
     cli::{
-        client::CliContext,
         commands::LabelArguments,
+        context::CliContext,
+        object::ListedObject,
         output::{Format, Table},
         terminal::notice,
     },
-    client::collect_pages,
-    model::{Name, Reference, webhook::WebhookRequest},
+    client::{Client, types::WebhookView},
+    model::{Kind, Name, Reference, webhook::WebhookRequest},
 };
 
 #[derive(Debug, Subcommand)]
@@ -44,7 +44,7 @@ pub(in crate::cli) struct Create {
     labels: LabelArguments,
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => {
             let request = WebhookRequest {
@@ -53,48 +53,39 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                 labels: arguments.labels.labels(),
             };
             let tenant = &arguments.webhook.tenant;
-            let made = client.api.create_webhook(tenant, &request).await?;
-            client.show(&made, |made| {
+            let made = context.api.create_webhook(tenant, &request).await?;
+            context.print_value(&made, |made| {
                 Table::Fields(vec![
                     ("webhook", reference(&made.webhook)),
                     ("url", made.webhook.url.clone()),
                     ("secret", made.secret.clone()),
                 ])
             })?;
-            if client.format == Format::Table {
+            if context.format == Format::Table {
                 notice("The secret is not shown again.");
             }
             Ok(())
         }
-        Command::List { tenant } => {
-            let webhooks = client
-                .list_across_tenants(tenant, async |api, tenant| {
-                    collect_pages(async |limit, after| {
-                        api.list_webhooks(tenant, limit, after).await
-                    })
-                    .await
-                })
-                .await?;
-            client.show(&webhooks, |webhooks| {
-                let rows = webhooks.iter().map(|webhook| {
-                    let status = &webhook.status;
-                    vec![
-                        reference(webhook),
-                        webhook.url.clone(),
-                        status.failures.to_string(),
-                        status.events_lost.to_string(),
-                        status.last_error.clone().unwrap_or_default(),
-                    ]
-                });
-                let header = vec!["WEBHOOK", "URL", "FAILURES", "LOST", "LAST ERROR"];
-                Table::Rows(header, rows.collect())
-            })
-        }
+        Command::List { tenant } => context.list(tenant, Client::list_webhooks).await,
         Command::Delete { webhook } => {
-            let Reference { tenant, name } = &webhook;
-            client.api.delete_webhook(tenant, name).await?;
-            client.print_deleted(&format!("webhook {webhook}"))
+            let delete = Client::delete_webhook;
+            context.delete(Kind::Webhook, &webhook, delete).await
         }
+    }
+}
+
+impl ListedObject for WebhookView {
+    const HEADER: &'static [&'static str] = &["WEBHOOK", "URL", "FAILURES", "LOST", "LAST ERROR"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let status = &self.status;
+        vec![vec![
+            reference(self),
+            self.url.clone(),
+            status.failures.to_string(),
+            status.events_lost.to_string(),
+            status.last_error.clone().unwrap_or_default(),
+        ]]
     }
 }
 

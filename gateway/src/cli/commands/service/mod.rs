@@ -10,14 +10,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 
 use arguments::{BackendCommand, Create, Update};
-use table::{connections, details};
 
 use crate::{
-    api::view::ServiceView,
-    cli::{client::CliContext, output::Table},
-    client::collect_pages,
+    cli::context::CliContext,
+    client::{Client, types::ServiceView},
     model::{
-        Name, Reference,
+        Kind, Name, Reference,
         record::Labels,
         service::{
             Backend, HealthCheck, NoBackendAction, Resource, ServiceRequest, ServiceSpec,
@@ -60,13 +58,13 @@ pub(in crate::cli) enum Command {
     },
 }
 
-pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result<()> {
+pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     match command {
-        Command::Create(arguments) => create(client, arguments).await,
+        Command::Create(arguments) => create(context, arguments).await,
         Command::Update(arguments) => {
             let settings = &arguments.settings;
             let service = update_spec(
-                client,
+                context,
                 &arguments.service,
                 settings.labels.clone().labels(),
                 |spec| {
@@ -77,7 +75,7 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                     Ok(())
                 },
             );
-            client.show(&service.await?, details)
+            context.print_object(&service.await?)
         }
         Command::Backend(command) => {
             let (arguments, act): (_, fn(&mut Resource, Backend) -> Result<()>) = match command {
@@ -86,59 +84,28 @@ pub(in crate::cli) async fn run(client: &CliContext, command: Command) -> Result
                 BackendCommand::Remove(arguments) => (arguments, remove),
             };
             let name = arguments.resource.unwrap_or_else(default_resource);
-            let service = update_spec(client, &arguments.service, None, |spec| {
+            let service = update_spec(context, &arguments.service, None, |spec| {
                 act(resource::find_resource(spec, &name)?, arguments.backend)
             });
-            client.show(&service.await?, details)
+            context.print_object(&service.await?)
         }
         Command::Resource(command) => {
             let service = command.service().clone();
-            let service = update_spec(client, &service, None, |spec| command.apply(spec));
-            client.show(&service.await?, details)
+            let service = update_spec(context, &service, None, |spec| command.apply(spec));
+            context.print_object(&service.await?)
         }
-        Command::List { tenant } => {
-            let services = client
-                .list_across_tenants(tenant, async |api, tenant| {
-                    collect_pages(async |limit, after| {
-                        api.list_services(tenant, limit, after).await
-                    })
-                    .await
-                })
-                .await?;
-            client.show(&services, |services| {
-                let rows = services.iter().map(|service| {
-                    let backends = &service.status.backends;
-                    let reachable = backends.iter().filter(|backend| backend.reachable).count();
-                    vec![
-                        service.reference(),
-                        service.spec.network.to_string(),
-                        format!("{reachable}/{}", backends.len()),
-                        connections(service),
-                        service.status.alias.clone(),
-                    ]
-                });
-                Table::Rows(
-                    vec!["SERVICE", "NETWORK", "BACKENDS", "CONNECTIONS", "ALIAS"],
-                    rows.collect(),
-                )
-            })
-        }
-        Command::Show { service } => {
-            let service = client
-                .api
-                .show_service(&service.tenant, &service.name)
-                .await?;
-            client.show(&service, details)
-        }
+        Command::List { tenant } => context.list(tenant, Client::list_services).await,
+        Command::Show { service } => context.show(&service, Client::show_service).await,
         Command::Delete { service, force } => {
-            let Reference { tenant, name } = &service;
-            client.api.delete_service(tenant, name, Some(force)).await?;
-            client.print_deleted(&format!("service {service}"))
+            let delete = async |api: &Client, tenant: &Name, name: &Name| {
+                api.delete_service(tenant, name, Some(force)).await
+            };
+            context.delete(Kind::Service, &service, delete).await
         }
     }
 }
 
-async fn create(client: &CliContext, arguments: Create) -> Result<()> {
+async fn create(context: &CliContext, arguments: Create) -> Result<()> {
     // A network name without a slash is of the service's tenant; TENANT/NAME must name that tenant.
     let network = match arguments.network.parse::<Reference>() {
         Ok(reference) if reference.tenant == arguments.service.tenant => reference.name,
@@ -178,20 +145,20 @@ async fn create(client: &CliContext, arguments: Create) -> Result<()> {
         spec,
     };
     let tenant = &arguments.service.tenant;
-    let service = client.api.create_service(tenant, &request).await?;
-    client.show(&service, details)
+    let service = context.api.create_service(tenant, &request).await?;
+    context.print_object(&service)
 }
 
 /// Reads a service, edits it and writes it back. Fails if the service was changed in between: the request names the
 /// version that was read.
 async fn update_spec(
-    client: &CliContext,
+    context: &CliContext,
     service: &Reference,
     labels: Option<Labels>,
     edit: impl FnOnce(&mut ServiceSpec) -> Result<()>,
 ) -> Result<ServiceView> {
     let Reference { tenant, name } = service;
-    let old = client.api.show_service(tenant, name).await?;
+    let old = context.api.show_service(tenant, name).await?;
     let mut spec = old.spec;
     edit(&mut spec)?;
     let request = ServiceRequest {
@@ -200,7 +167,7 @@ async fn update_spec(
         labels,
         spec,
     };
-    client.api.update_service(tenant, name, &request).await
+    context.api.update_service(tenant, name, &request).await
 }
 
 fn find_backend(resource: &mut Resource, address: IpAddr) -> Option<&mut Backend> {

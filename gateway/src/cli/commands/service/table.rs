@@ -1,16 +1,20 @@
 //! Tables of services.
 
 use crate::{
-    api::view::ServiceView,
     cli::{
         commands::{joined, render_labels},
+        object::{ListedObject, ShownObject},
         output::Table,
     },
-    model::service::{ConnectionLimits, HealthCheck, HealthCheckKind, SessionAffinity, TenantSet},
+    client::types::{NatAddressStatus, ServiceView},
+    model::service::{
+        Backend, ConnectionLimits, HealthCheck, HealthCheckKind, Resource, SessionAffinity,
+        TenantSet,
+    },
 };
 
 /// Formats the number of connections in each state as one line.
-pub(super) fn connections(service: &ServiceView) -> String {
+fn connections(service: &ServiceView) -> String {
     let counts = service.status.connections.iter();
     let counts: Vec<String> = counts
         .map(|(state, count)| format!("{count} {state}"))
@@ -61,109 +65,133 @@ fn health(check: &HealthCheck) -> String {
     format!("{what}, every {} s", check.interval)
 }
 
-/// Formats all fields of a service.
-pub(super) fn details(service: &ServiceView) -> Table {
-    let spec = &service.spec;
-    let timeouts = spec.timeouts;
-    let fields = Table::Fields(vec![
-        ("service", service.reference()),
-        ("alias", service.status.alias.clone()),
-        ("network", spec.network.to_string()),
-        ("SNAT", joined(&spec.nat_addresses)),
-        ("problem", service.status.problems.join("; ")),
-        (
-            "visible to",
-            if spec.visibility == TenantSet::None {
-                "own tenant only".to_owned()
-            } else {
-                spec.visibility.to_string()
-            },
-        ),
-        ("auto-approval", spec.auto_approval.to_string()),
-        ("denied", spec.denied.to_string()),
-        (
-            "per tenant",
-            spec.max_connections_per_tenant
-                .map(|max| format!("at most {max} connections"))
-                .unwrap_or_default(),
-        ),
-        (
-            "affinity",
-            match spec.session_affinity {
-                SessionAffinity::None => String::new(),
-                SessionAffinity::ClientAddress => "by the client's address".to_owned(),
-            },
-        ),
-        (
-            "timeouts",
-            format!(
-                "TCP {} s, opening or closing {} s, UDP {} s",
-                timeouts.tcp_established, timeouts.tcp_transitory, timeouts.udp
-            ),
-        ),
-        ("each endpoint", limits(spec.limits())),
-        ("health check", health(&spec.health_check)),
-        ("connections", connections(service)),
-        ("labels", render_labels(&service.meta.labels)),
-        ("created", service.meta.created_at.to_string()),
-    ]);
-    let mut ports = Vec::new();
-    let mut backends = Vec::new();
-    for resource in &spec.resources {
-        ports.push(vec![resource.name.to_string(), joined(&resource.ports)]);
-        for backend in &resource.backends {
-            let status = service.status.backends.iter().find(|status| {
-                status.resource == resource.name && status.address == backend.address
-            });
-            let state = match status {
-                _ if backend.drain => "draining".to_owned(),
-                Some(status) if status.reachable && status.healthy == Some(false) => format!(
-                    "unhealthy: {}",
-                    status.problem.as_deref().unwrap_or_default()
-                ),
-                Some(status) if status.healthy == Some(true) && status.reachable => {
-                    "healthy".to_owned()
-                }
-                Some(status) if status.reachable => "reachable".to_owned(),
-                Some(status) => format!(
-                    "unreachable: {}",
-                    status.problem.as_deref().unwrap_or("not probed yet")
-                ),
-                None => String::new(),
-            };
-            backends.push(vec![
-                resource.name.to_string(),
-                backend.address.to_string(),
-                backend.weight.to_string(),
-                state,
-            ]);
-        }
+impl ListedObject for ServiceView {
+    const HEADER: &'static [&'static str] =
+        &["SERVICE", "NETWORK", "BACKENDS", "CONNECTIONS", "ALIAS"];
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let backends = &self.status.backends;
+        let reachable = backends.iter().filter(|backend| backend.reachable).count();
+        vec![vec![
+            self.reference(),
+            self.spec.network.to_string(),
+            format!("{reachable}/{}", backends.len()),
+            connections(self),
+            self.status.alias.clone(),
+        ]]
     }
-    let mut tables = vec![
-        fields,
-        Table::Rows(vec!["RESOURCE", "PORTS"], ports),
-        Table::Rows(vec!["RESOURCE", "BACKEND", "WEIGHT", "STATE"], backends),
-    ];
-    let nat: Vec<Vec<String>> = service
-        .status
-        .nat_addresses
-        .iter()
-        .map(|nat| {
-            vec![
-                nat.address.to_string(),
-                nat.flows.to_string(),
-                nat.ports_used.to_string(),
-                if nat.scarce {
-                    format!("{}: add addresses", nat.ports_free)
+}
+
+impl ShownObject for ServiceView {
+    fn details(&self) -> Table {
+        let spec = &self.spec;
+        let timeouts = spec.timeouts;
+        let fields = Table::Fields(vec![
+            ("service", self.reference()),
+            ("alias", self.status.alias.clone()),
+            ("network", spec.network.to_string()),
+            ("SNAT", joined(&spec.nat_addresses)),
+            ("problem", self.status.problems.join("; ")),
+            (
+                "visible to",
+                if spec.visibility == TenantSet::None {
+                    "own tenant only".to_owned()
                 } else {
-                    nat.ports_free.to_string()
+                    spec.visibility.to_string()
                 },
-            ]
-        })
-        .collect();
-    if !nat.is_empty() {
-        let columns = vec!["SNAT ADDRESS", "FLOWS", "PORTS USED", "FREE"];
-        tables.push(Table::Rows(columns, nat));
+            ),
+            ("auto-approval", spec.auto_approval.to_string()),
+            ("denied", spec.denied.to_string()),
+            (
+                "per tenant",
+                spec.max_connections_per_tenant
+                    .map(|max| format!("at most {max} connections"))
+                    .unwrap_or_default(),
+            ),
+            (
+                "affinity",
+                match spec.session_affinity {
+                    SessionAffinity::None => String::new(),
+                    SessionAffinity::ClientAddress => "by the client's address".to_owned(),
+                },
+            ),
+            (
+                "timeouts",
+                format!(
+                    "TCP {} s, opening or closing {} s, UDP {} s",
+                    timeouts.tcp_established, timeouts.tcp_transitory, timeouts.udp
+                ),
+            ),
+            ("each endpoint", limits(spec.limits())),
+            ("health check", health(&spec.health_check)),
+            ("connections", connections(self)),
+            ("labels", render_labels(&self.meta.labels)),
+            ("created", self.meta.created_at.to_string()),
+        ]);
+        let resources = spec.resources.iter();
+        let ports = resources
+            .clone()
+            .map(|resource| vec![resource.name.to_string(), joined(&resource.ports)]);
+        let backends = resources.flat_map(|resource| {
+            let backends = resource.backends.iter();
+            backends.map(|backend| {
+                vec![
+                    resource.name.to_string(),
+                    backend.address.to_string(),
+                    backend.weight.to_string(),
+                    backend_state(self, resource, backend),
+                ]
+            })
+        });
+        let mut tables = vec![
+            fields,
+            Table::Rows(vec!["RESOURCE", "PORTS"], ports.collect()),
+            Table::Rows(
+                vec!["RESOURCE", "BACKEND", "WEIGHT", "STATE"],
+                backends.collect(),
+            ),
+        ];
+        let snat: Vec<Vec<String>> = self.status.nat_addresses.iter().map(snat_row).collect();
+        if !snat.is_empty() {
+            let header = vec!["SNAT ADDRESS", "FLOWS", "PORTS USED", "FREE"];
+            tables.push(Table::Rows(header, snat));
+        }
+        Table::Several(tables)
     }
-    Table::Several(tables)
+}
+
+/// Formats the state of a backend.
+fn backend_state(service: &ServiceView, resource: &Resource, backend: &Backend) -> String {
+    if backend.drain {
+        return "draining".to_owned();
+    }
+    let status = service
+        .status
+        .backends
+        .iter()
+        .find(|status| status.resource == resource.name && status.address == backend.address);
+    let Some(status) = status else {
+        return String::new();
+    };
+    let problem = status.problem.as_deref();
+    match (status.reachable, status.healthy) {
+        (true, Some(false)) => format!("unhealthy: {}", problem.unwrap_or_default()),
+        (true, Some(true)) => "healthy".to_owned(),
+        (true, None) => "reachable".to_owned(),
+        (false, _) => format!("unreachable: {}", problem.unwrap_or("not probed yet")),
+    }
+}
+
+/// Returns the row of a SNAT address.
+fn snat_row(status: &NatAddressStatus) -> Vec<String> {
+    vec![
+        status.address.to_string(),
+        status.flows.to_string(),
+        status.ports_used.to_string(),
+        if status.scarce {
+            format!("{}: add addresses", status.ports_free)
+        } else {
+            status.ports_free.to_string()
+        },
+    ]
 }
