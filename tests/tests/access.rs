@@ -642,7 +642,7 @@ fn tenant_manifest_is_confined_to_the_tenant() {
     let more = "endpoints: [{tenant: a, name: more, network: net, addresses: [10.0.0.160], service: shop/web}]";
     let refusal = fail(&mut apply(&viewer, more));
     assert!(
-        refusal.contains("is viewer of tenant a, and may not change its endpoints"),
+        refusal.contains("has role viewer in tenant a, and may not change its endpoints"),
         "{refusal}"
     );
     let done = succeed(&mut apply(&admin, more));

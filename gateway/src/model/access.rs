@@ -1,4 +1,4 @@
-//! Who may do what. Pure.
+//! Principals, their roles in tenants, and the permissions that roles include. Pure.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -7,27 +7,27 @@ use utoipa::ToSchema;
 
 use crate::model::{Name, Problem, ProblemCode};
 
-/// What somebody is within a tenant.
+/// Role of a principal in one tenant.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Sees everything that the tenant has.
+    /// Reads everything that the tenant owns.
     Viewer,
-    /// And looks after its endpoints.
+    /// Reads everything and manages the tenant's endpoints.
     Consumer,
-    /// Sees everything, looks after its services and decides about their connections.
+    /// Reads everything, manages the tenant's services and decides about their connections.
     Provider,
-    /// All of it, and who else may act for the tenant.
+    /// Has every permission of the other roles, and manages the tenant's credentials and webhooks.
     Admin,
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     pub const ALL: [Self; 4] = [Self::Viewer, Self::Consumer, Self::Provider, Self::Admin];
 
-    /// Whether the role includes the permission.
+    /// Returns true if the role includes the permission.
     #[must_use]
     pub const fn allows(self, permission: Permission) -> bool {
         match permission {
@@ -41,7 +41,7 @@ impl Role {
         }
     }
 
-    /// The least that includes the permissions of both.
+    /// Returns the least role that includes the permissions of both.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         match (self, other) {
@@ -71,52 +71,52 @@ impl FromStr for Role {
         let mut roles = Self::ALL.into_iter();
         roles.find(|role| role.to_string() == text).ok_or_else(|| {
             let shown: String = text.chars().take(40).collect();
-            format!("{shown:?} is no role: viewer, consumer, provider or admin")
+            format!("{shown:?} is not a role: use viewer, consumer, provider or admin")
         })
     }
 }
 
-/// What a request needs.
+/// Permission that a request needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Permission {
-    /// To see what a tenant has.
+    /// Read what a tenant owns.
     Read,
-    /// To create, change and delete a tenant's endpoints.
+    /// Create, change and delete a tenant's endpoints.
     Endpoints,
-    /// To create, change and delete a tenant's services.
+    /// Create, change and delete a tenant's services.
     Services,
-    /// To decide about the connections to a tenant's services.
+    /// Decide about the connections to a tenant's services.
     Decisions,
-    /// To say who may act for a tenant.
+    /// Manage a tenant's tokens, identities and webhooks.
     ManageCredentials,
-    /// To look after the gateway itself: tenants, quotas, and which interfaces are whose network.
+    /// Manage the gateway itself: tenants, quotas, networks and their interfaces.
     ManageGateway,
 }
 
 impl Permission {
-    /// What it is for, as the end of a sentence.
+    /// Returns the purpose of the permission, worded to follow "may not".
     const fn purpose(self) -> &'static str {
         match self {
-            Self::Read => "see what it has",
+            Self::Read => "read its objects",
             Self::Endpoints => "change its endpoints",
             Self::Services => "change its services",
             Self::Decisions => "decide about the connections to its services",
-            Self::ManageCredentials => "say who may act for it",
-            Self::ManageGateway => "do what only the gateway's operator may",
+            Self::ManageCredentials => "manage its credentials and webhooks",
+            Self::ManageGateway => "do what is reserved for the gateway's operator",
         }
     }
 }
 
-/// What somebody may do.
+/// Extent of a principal's access.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Everything.
+    /// Access to everything.
     Operator,
-    /// What the roles allow, in these tenants. Nothing else exists for them.
+    /// Access by role in these tenants. No other tenant is visible to the principal.
     Tenants(BTreeMap<Name, Role>),
 }
 
-/// Returns the name of the operator in events, by the number of the user who has the control socket open.
+/// Returns the operator's name in events, with the user id of the control socket's peer.
 #[must_use]
 pub fn operator_name(uid: Option<u32>) -> String {
     match uid {
@@ -125,8 +125,8 @@ pub fn operator_name(uid: Option<u32>) -> String {
     }
 }
 
-/// Returns whether the name in a record is the operator's. Records of earlier versions may hold names that their
-/// owners chose, so nothing but the exact form counts.
+/// Returns true if the name in a record is the operator's. Only the exact form counts, because records of earlier
+/// versions may hold names that their owners chose.
 #[must_use]
 pub fn is_operator_name(name: &str) -> bool {
     let uid = name
@@ -138,20 +138,21 @@ pub fn is_operator_name(name: &str) -> bool {
 /// Caller of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
-    /// Stable name that no other principal has, and that nobody can choose: `token UID`, `oidc:ISSUER#SUBJECT`,
-    /// `certificate sha256:FINGERPRINT` or `operator uid N`. Whatever is kept for each principal is kept by this.
+    /// Stable, unique name that nobody can choose: `token UID`, `oidc:ISSUER#SUBJECT`,
+    /// `certificate sha256:FINGERPRINT` or `operator uid N`. It is the key of everything that is stored for each
+    /// principal.
     pub identity: String,
-    /// Name that records and events show. Tokens of the gateway show their owner's name for them and the identity,
-    /// others the identity first.
+    /// Name that records and events show. For a token of the gateway it is the owner's name for the token and the
+    /// identity; for other principals the identity comes first.
     pub name: String,
-    /// From where: `socket`, or an IP address.
+    /// Origin of the request: `socket`, or an IP address.
     pub from: String,
-    /// What it may do.
+    /// Access of the principal.
     pub access: Access,
 }
 
 impl Principal {
-    /// The operator, by this name, from there.
+    /// Returns the operator as a principal with this name and origin.
     #[must_use]
     pub fn operator(name: &str, from: &str) -> Self {
         Self {
@@ -162,7 +163,7 @@ impl Principal {
         }
     }
 
-    /// Returns whether this principal is the earlier one, and may still do all that it might.
+    /// Returns true if this principal is the earlier one and has lost none of its permissions.
     #[must_use]
     pub fn includes(&self, earlier: &Self) -> bool {
         let access = match (&self.access, &earlier.access) {
@@ -175,13 +176,13 @@ impl Principal {
         access && self.identity == earlier.identity
     }
 
-    /// Whether it is the operator.
+    /// Returns true if the principal is the operator.
     #[must_use]
     pub fn is_operator(&self) -> bool {
         self.access == Access::Operator
     }
 
-    /// Whether the tenant exists for it.
+    /// Returns true if the tenant is visible to the principal.
     #[must_use]
     pub fn can_see(&self, tenant: &Name) -> bool {
         match &self.access {
@@ -190,11 +191,11 @@ impl Principal {
         }
     }
 
-    /// Refuses what it may not do in the tenant. Whether a tenant exists in which it has no role can't
-    /// be told from the refusal, nor from the time that it takes: nothing is looked up.
+    /// Requires a permission in the tenant. Neither the refusal nor the time that it takes reveals the existence of a
+    /// tenant in which the principal has no role, because the state is not looked up.
     ///
     /// # Errors
-    /// [`Code::NotFound`] without a role in the tenant, else [`Code::Forbidden`].
+    /// [`ProblemCode::NotFound`] without a role in the tenant, else [`ProblemCode::Forbidden`].
     pub fn require(&self, tenant: &Name, permission: Permission) -> Result<(), Problem> {
         let Access::Tenants(roles) = &self.access else {
             return Ok(());
@@ -206,17 +207,17 @@ impl Principal {
             return Ok(());
         }
         let detail = format!(
-            "{} is {role} of tenant {tenant}, and may not {}",
+            "{} has role {role} in tenant {tenant}, and may not {}",
             self.name,
             permission.purpose()
         );
         Err(Problem::new(ProblemCode::Forbidden, detail))
     }
 
-    /// Refuses a principal that has no role in any tenant.
+    /// Requires a role in at least one tenant.
     ///
     /// # Errors
-    /// [`Code::Forbidden`].
+    /// [`ProblemCode::Forbidden`].
     pub fn require_any_role(&self) -> Result<(), Problem> {
         match &self.access {
             Access::Tenants(roles) if roles.is_empty() => {
@@ -230,10 +231,10 @@ impl Principal {
         }
     }
 
-    /// Refuses everyone but the operator.
+    /// Requires the operator.
     ///
     /// # Errors
-    /// [`Code::Forbidden`].
+    /// [`ProblemCode::Forbidden`].
     pub fn require_operator(&self) -> Result<(), Problem> {
         if self.is_operator() {
             return Ok(());
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_roles() {
+    fn each_role_includes_exactly_its_permissions() {
         use Permission::*;
         for (role, allowed) in [
             (Role::Viewer, &[Read][..]),
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_that_gains_a_role_is_still_the_same_and_one_that_loses_it_is_not() {
+    fn includes_holds_after_a_gained_role_and_fails_after_a_lost_one() {
         let principal_with = |roles: &[(&str, Role)]| {
             let roles = roles
                 .iter()
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn roles_combine() {
+    fn union_of_roles_includes_the_permissions_of_both() {
         for a in Role::ALL {
             for b in Role::ALL {
                 for permission in [

@@ -1,9 +1,9 @@
-//! Authorization of changes. Every change that an operation returns passes [`authorize`] before it is
-//! committed, whoever the caller is and whichever route the request came by.
+//! Authorization of changes. Every change that an operation returns passes [`authorize`] before it is committed,
+//! for every caller and every API route.
 //!
-//! The decision depends on the difference between the object before and after the change, not on the
-//! request: a manifest that creates an endpoint and approves its connection needs what an approval needs.
-//! A difference that no rule names needs [`Permission::ManageGateway`], which no role of a tenant includes.
+//! The decision depends on the difference between the object before and after the change, not on the request: a
+//! manifest that creates an endpoint and approves its connection needs the permission to approve. A difference that
+//! no rule names needs [`Permission::ManageGateway`], which no role of a tenant includes.
 
 use crate::model::{
     Change, Connection, ConnectionState, Endpoint, Kind, Name, Object, Permission, Principal,
@@ -17,11 +17,11 @@ struct Requirement<'a> {
     permission: Permission,
 }
 
-/// Refuses changes that the principal may not make to the state `before`.
+/// Refuses changes to the state `before` that the principal may not make.
 ///
 /// # Errors
-/// [`Code::NotFound`] if the principal has no role in the tenant of an object, [`Code::Forbidden`] if its
-/// role does not include what a change needs.
+/// [`ProblemCode::NotFound`] if the principal has no role in the tenant of an object, [`ProblemCode::Forbidden`] if
+/// its role does not include what a change needs.
 pub fn authorize(before: &State, changes: &[Change], principal: &Principal) -> Result<(), Problem> {
     if principal.is_operator() {
         return Ok(());
@@ -39,12 +39,12 @@ pub fn authorize(before: &State, changes: &[Change], principal: &Principal) -> R
     Ok(())
 }
 
-/// Refuses a decision about an endpoint's connection of somebody who may not take it. To somebody without a role
-/// in the provider's tenant the provider is not named: a consumer that knows a service by its alias does not know
-/// whose it is.
+/// Requires the permission to decide about an endpoint's connection. The refusal does not name the provider to a
+/// principal without a role in the provider's tenant: a consumer that knows a service by its alias does not know its
+/// provider.
 ///
 /// # Errors
-/// [`Code::Forbidden`].
+/// [`ProblemCode::Forbidden`].
 pub fn require_provider(
     principal: &Principal,
     provider: &Name,
@@ -57,7 +57,7 @@ pub fn require_provider(
     Err(Problem::new(ProblemCode::Forbidden, detail))
 }
 
-/// Returns the permissions that a change needs, one for each tenant concerned.
+/// Returns the permissions that a change needs, each with the tenant in which it is needed.
 fn requirements<'a>(
     before: &'a State,
     changes: &'a [Change],
@@ -110,8 +110,8 @@ fn requirements<'a>(
     }
 }
 
-/// Returns the permissions that the difference between two versions of an endpoint needs; `old` is none
-/// for one that is created.
+/// Returns the permissions that the difference between two versions of an endpoint needs. `old` is `None` for an
+/// endpoint that is created.
 fn endpoint_permissions(
     old: Option<&Record<Endpoint>>,
     new: &Record<Endpoint>,
@@ -125,14 +125,14 @@ fn endpoint_permissions(
         };
     };
     let mut permissions = Vec::new();
-    // What the consumer may change: labels, and with them the time of the change.
+    // A consumer may change the labels, and with them the time of the change.
     let mut expected = old.clone();
     if (&old.meta.labels, old.meta.updated_at) != (&new.meta.labels, new.meta.updated_at) {
         permissions.push(Permission::Endpoints);
         expected.meta.labels.clone_from(&new.meta.labels);
         expected.meta.updated_at = new.meta.updated_at;
     }
-    // What the provider may change: the decision, but neither the number of the connection nor its slot.
+    // A provider may change the decision, but neither the number of the connection nor its slot.
     if old.object.connection != new.object.connection {
         permissions.push(Permission::Decisions);
         expected.object.connection = Connection {
@@ -141,7 +141,7 @@ fn endpoint_permissions(
             ..new.object.connection.clone()
         };
     }
-    // Nobody else changes anything: what was approved stays what it was.
+    // Nothing else may change, so that an approval keeps applying to what was approved.
     expected.meta.version = new.meta.version;
     if expected != *new {
         permissions.push(Permission::ManageGateway);
@@ -149,8 +149,8 @@ fn endpoint_permissions(
     permissions
 }
 
-/// Tells whether the connection of a new endpoint is as the gateway makes it without a decision of the
-/// provider: Pending, or Approved by the service's own rule.
+/// Returns true if the connection of a new endpoint is as the gateway creates it without a decision of the provider:
+/// Pending, or Approved by the service's automatic approval.
 fn is_initial(before: &State, changes: &[Change], tenant: &Name, endpoint: &Endpoint) -> bool {
     let connection = &endpoint.connection;
     match connection.state {
@@ -182,11 +182,11 @@ fn is_initial(before: &State, changes: &[Change], tenant: &Name, endpoint: &Endp
     }
 }
 
-/// Refuses entries of a manifest that name what the principal may not see, before anything is looked up:
-/// the refusal is the same, whether the object exists or not.
+/// Refuses a manifest's connection entry for an endpoint that the principal may not see. The refusal is the same as
+/// for an endpoint that does not exist.
 ///
 /// # Errors
-/// [`Code::NotFound`].
+/// [`ProblemCode::NotFound`].
 pub fn require_visible_connection(
     state: &State,
     endpoint: &Reference,

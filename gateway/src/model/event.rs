@@ -1,4 +1,4 @@
-//! Events: what was changed, by whom, from where. Pure.
+//! Events: records of changes, with their actor and origin. Pure.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -13,23 +13,23 @@ use crate::model::{
     limits, text,
 };
 
-/// What happened to an object.
+/// Action on an object that an event records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// It was created.
+    /// The object was created.
     Created,
-    /// Its fields were changed.
+    /// Fields of the object were changed.
     Updated,
-    /// It was deleted.
+    /// The object was deleted.
     Deleted,
-    /// An endpoint was created that waits for the provider's approval.
+    /// An endpoint was created and waits for the provider's approval.
     Requested,
     /// An endpoint's connection was approved.
     Approved,
-    /// It was rejected.
+    /// An endpoint's connection was rejected.
     Rejected,
-    /// It was ended for good.
+    /// An endpoint's connection was removed, which is final.
     Disconnected,
 }
 
@@ -47,58 +47,58 @@ impl fmt::Display for Action {
     }
 }
 
-/// Something that happened.
+/// Record of one change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Its identifier, a UUID of version 7 (RFC 9562): later events have higher ones.
+    /// Identifier: a UUID of version 7 (RFC 9562). Later events have higher identifiers.
     #[schema(value_type = String, format = Uuid)]
     pub id: EventId,
-    /// When.
+    /// Time of the change.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// What happened.
+    /// Action that was taken.
     pub action: Action,
-    /// To what kind of object.
+    /// Kind of the object.
     pub kind: Kind,
-    /// To which: `TENANT`, or `TENANT/NAME`.
+    /// Name of the object: `TENANT`, or `TENANT/NAME`.
     pub object: String,
-    /// For an endpoint, the service that it is connected to.
+    /// Service that the endpoint is connected to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<Reference>,
-    /// For an endpoint, its connection's number.
+    /// Link id of the endpoint's connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_id: Option<u32>,
-    /// What was said: the request's message, or the decision's reason.
+    /// Message of the connection request, or reason of the decision.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The fields that were changed.
+    /// Fields that were changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-    /// Who did it. Of another tenant only that it was `the other side`.
+    /// Name of the actor. An actor of another tenant is shown as `the other side`.
     pub actor: String,
-    /// From where: `socket`, or an IP address.
+    /// Origin of the request: `socket`, or an IP address.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub from: String,
 }
 
-/// An event as it is kept: with who may see it.
+/// Event as it is stored, with the fields that decide its visibility.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredEvent {
-    /// What happened.
+    /// The event, unredacted.
     #[serde(flatten)]
     pub event: Event,
-    /// The tenant that owns the object.
+    /// Tenant that owns the object.
     pub owner: Name,
-    /// The tenant that did it; none: the operator.
+    /// Tenant that caused the event. `None` stands for the operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acting: Option<Name>,
-    /// Whether it is a provider's decision about a connection.
+    /// True for a provider's decision about a connection.
     #[serde(default)]
     pub decided: bool,
 }
 
 impl StoredEvent {
-    /// The event, as somebody may see it.
+    /// Returns the event as the principal may see it, or `None` if it may not see the event.
     #[must_use]
     pub fn redacted_for(&self, principal: &Principal) -> Option<Event> {
         let Access::Tenants(roles) = &principal.access else {
@@ -129,7 +129,7 @@ impl StoredEvent {
         Some(event)
     }
 
-    /// Returns the tenants whose trails it is part of.
+    /// Returns the tenants that see the event.
     pub fn viewers(&self) -> impl Iterator<Item = &Name> {
         let service = self.event.service.as_ref();
         let other = service.map(|service| &service.tenant);
@@ -139,7 +139,7 @@ impl StoredEvent {
     }
 }
 
-/// Returns the events of changes that are made together, at a time of the events' clock.
+/// Returns the events of changes that are committed together. `ticks` is the time of the event clock.
 #[must_use]
 pub fn events_for_changes(
     before: &State,
@@ -171,7 +171,7 @@ pub fn events_for_changes(
                     link_id: endpoint.map(|endpoint| endpoint.connection.link_id),
                     message: described.message,
                     fields: described.fields,
-                    // A name from another system is shown to the other side's people too.
+                    // Bounded, because names come from other systems and are shown to the other tenant too.
                     actor: text::truncated(&principal.name, limits::MAX_ACTOR),
                     from: text::truncated(&principal.from, limits::MAX_ACTOR),
                 },
@@ -185,7 +185,7 @@ pub fn events_for_changes(
     events
 }
 
-/// The tenant that did it.
+/// Returns the tenant on whose behalf the principal acts, or `None` for the operator.
 fn acting_tenant(
     principal: &Principal,
     owner: &Name,
@@ -209,7 +209,7 @@ fn acting_tenant(
 struct EventDescription<'a> {
     object: &'a Object,
     action: Action,
-    /// It is the provider's doing.
+    /// True for a provider's decision.
     decided: bool,
     message: String,
     fields: Vec<String>,
@@ -274,7 +274,7 @@ fn describe_endpoint<'a>(
     }
 }
 
-/// The fields at the top that are not the same, without those that say when and what for.
+/// Returns the names of the top-level fields that differ, without those that the gateway maintains.
 fn changed_fields(old: &Object, new: &Object) -> Vec<String> {
     let (Ok(old), Ok(new)) = (old.to_value(), new.to_value()) else {
         return Vec::new();
@@ -311,7 +311,7 @@ mod tests {
         ))
     }
 
-    /// The events of a decision of the provider's.
+    /// Returns the event of a provider's approval.
     fn decided() -> StoredEvent {
         let mut world = World::furnished();
         world
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_names_its_fields() {
+    fn an_update_event_names_the_changed_fields() {
         let mut world = World::furnished();
         let service = |world: &World| {
             let record = world.state.services[&"provider/shop".parse().unwrap()].clone();

@@ -1,4 +1,4 @@
-//! Identifiers of events, and the clock that makes them.
+//! Identifiers of events, and the event clock that their time is taken from.
 
 use std::{
     collections::BTreeMap,
@@ -13,27 +13,26 @@ use uuid::{Builder, Uuid, Variant};
 
 use crate::model::{Identifiers, Name, event::StoredEvent};
 
-/// An event's identifier: a UUID of version 7 (RFC 9562, section 5.7). Later events have higher ones, and
-/// all that one tells is the time, which the event has anyway. A counter would tell a tenant how much
-/// happens to the others.
+/// Identifier of an event: a UUID of version 7 (RFC 9562, section 5.7). Later events have higher identifiers. An
+/// identifier reveals only the event's time, which the event shows anyway. A counter would reveal to a tenant how many
+/// events other tenants cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct EventId(Uuid);
 
-/// Why a text is no event's identifier.
+/// Error of parsing an event identifier.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("an event's identifier is a UUID: take the `id` of an event")]
+#[error("not an event identifier: use the `id` of an event, a UUID")]
 pub struct InvalidEventId;
 
-/// Ticks of a millisecond: what the twelve bits behind the milliseconds hold (RFC 9562, section 6.2,
-/// method 3).
+/// Ticks in a millisecond: the range of the twelve bits after the milliseconds (RFC 9562, section 6.2, method 3).
 const TICKS_PER_MILLISECOND: u64 = 1 << 12;
 
-/// The latest time that an event may be of: the year 2200.
+/// Latest time of an event: the beginning of the year 2200.
 const MAX_TICKS: u64 = 7_258_118_400_000 * TICKS_PER_MILLISECOND;
 
 impl EventId {
-    /// Makes an identifier of a time, in ticks, and random bits, of which 62 are used.
+    /// Creates an identifier from a time in ticks and random bits, of which 62 are used.
     #[must_use]
     pub fn new(ticks: u64, random: u128) -> Self {
         let mut bytes = [0; 10];
@@ -46,27 +45,27 @@ impl EventId {
         Self(Builder::from_unix_timestamp_millis(ticks / TICKS_PER_MILLISECOND, &bytes).into_uuid())
     }
 
-    /// Returns the identifier of the event that an earlier program numbered so. It is before every other.
+    /// Converts the number that an earlier version gave to an event. The result is less than every UUID of version 7.
     #[must_use]
     pub const fn from_number(number: u64) -> Self {
         Self(Uuid::from_u128(number as u128))
     }
 
-    /// Returns the number that an earlier program gave the event, if one did.
+    /// Returns the number of an event of an earlier version, or `None` for a UUID.
     #[must_use]
     pub fn number(self) -> Option<u64> {
         u64::try_from(self.0.as_u128()).ok()
     }
 
-    /// Returns whether the clock of events can go on from here: what is written like an identifier can be of a
-    /// time so late that there is none after it.
+    /// Returns true if the event clock can continue after this identifier. A well-formed identifier can be so late
+    /// that no later one exists.
     #[must_use]
     pub fn is_usable(self) -> bool {
         let is_v7 = self.0.get_version_num() == 7 && self.0.get_variant() == Variant::RFC4122;
         self.number().is_some() || (is_v7 && self.ticks() <= MAX_TICKS)
     }
 
-    /// Returns the time in it, in ticks.
+    /// Returns the time of the identifier, in ticks.
     #[must_use]
     pub fn ticks(self) -> u64 {
         if self.0.get_variant() != Variant::RFC4122 {
@@ -91,7 +90,7 @@ impl FromStr for EventId {
     }
 }
 
-// Stores of earlier programs have numbers.
+// Stores of earlier versions have numbers.
 impl<'de> Deserialize<'de> for EventId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -107,9 +106,9 @@ impl<'de> Deserialize<'de> for EventId {
     }
 }
 
-/// The clock of events. It never stands still and never goes back, whatever becomes of the host's clock,
-/// and it goes on by itself: were it moved on by each event, a clock that was set back would show how many
-/// events others cause.
+/// Event clock. It is strictly monotonic, even if the host's clock is set back. It advances with real time rather than
+/// with each event: otherwise, after the host's clock is set back, identifiers would reveal how many events other
+/// tenants cause.
 #[derive(Debug)]
 pub struct EventClock {
     start_ticks: u64,
@@ -118,7 +117,7 @@ pub struct EventClock {
 }
 
 impl EventClock {
-    /// Starts the clock after the last event there is.
+    /// Starts the clock after the last event.
     #[must_use]
     pub fn new(last: EventId) -> Self {
         Self {
@@ -128,7 +127,7 @@ impl EventClock {
         }
     }
 
-    /// Returns the time in ticks, different each time.
+    /// Returns the time in ticks, greater than every earlier result.
     pub fn next_ticks(&mut self) -> u64 {
         let elapsed = self
             .start_ticks
@@ -149,8 +148,9 @@ fn ticks_now() -> u64 {
     u64::try_from(nanoseconds * u128::from(TICKS_PER_MILLISECOND) / 1_000_000).unwrap_or(u64::MAX)
 }
 
-/// Gives the events of one change identifiers of one time. Those that the same tenants see keep their order;
-/// how many there are that a tenant does not see can't be told from those that it sees, as all are random.
+/// Assigns identifiers of the same time to the events of one change. Events that the same tenants see keep their order.
+/// The identifiers that a tenant sees reveal nothing about the number of those that it does not see, because all are
+/// random.
 pub fn assign_ids(events: &mut [StoredEvent], ticks: u64, identifiers: &mut dyn Identifiers) {
     let mut groups: BTreeMap<(Name, Option<Name>), Vec<usize>> = BTreeMap::new();
     for (index, recorded) in events.iter().enumerate() {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn identifiers_are_uuids_in_the_order_of_time() {
+    fn identifiers_are_uuids_ordered_by_time() {
         let early = EventId::new(1_700_000_000_000 * TICKS_PER_MILLISECOND + 5, u128::MAX);
         let late = EventId::new(1_700_000_000_000 * TICKS_PER_MILLISECOND + 6, 0);
         assert!(early < late && EventId::from_number(u64::MAX) < early);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_earlier_programs_are_read() {
+    fn numbers_of_earlier_versions_deserialize() {
         let read = |text: &str| serde_json::from_str::<EventId>(text).ok();
         assert_eq!(read("12"), Some(EventId::from_number(12)));
         let new = EventId::new(TICKS_PER_MILLISECOND, 1);

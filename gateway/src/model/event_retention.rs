@@ -1,8 +1,8 @@
-//! Whose trail an event is part of, and what it shares the room there with. Pure.
+//! Retention of events: the bounded lists that an event is kept in. Pure.
 //!
-//! Every tenant has a trail of its own, and the operator has one. A trail is made of rings of bounded length,
-//! one for each [`Side`] that causes events and each [`Class`] of them, so that whoever causes many events of
-//! one kind pushes out neither those of another side nor those of more weight.
+//! The operator and every tenant have an event log of their own. An event log consists of lists of bounded length, one
+//! for each [`ActorRelation`] and [`EventClass`], so that a flood of events of one class evicts neither events of
+//! another actor nor those of a more important class.
 
 use std::collections::HashMap;
 
@@ -11,31 +11,32 @@ use crate::model::{
     event::{Action, Event, StoredEvent},
 };
 
-/// Who caused an event, as seen by a tenant.
+/// Relation of an event's actor to a tenant that sees the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ActorRelation {
     /// The tenant itself.
     Own,
     /// The gateway's operator.
     Operator,
-    /// Other tenants; they share the room evenly, see [`Ring`](crate::model::ring::Ring).
+    /// Another tenant. All other tenants share the space evenly, see
+    /// [`EvictionIndex`](crate::model::eviction_index::EvictionIndex).
     OtherParty,
 }
 
-/// What events compete for room with one another. Roles that can cause one class can't push out what only
-/// other roles cause: a consumer's credential can't erase decisions, nor what was done with credentials.
+/// Class of events that share a bounded list. A role that can cause one class can't evict events that only other
+/// roles can cause: a consumer's credential erases neither decisions nor the record of changes to credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventClass {
-    /// Who may act for a tenant, where its events are sent, and what the operator gives it: tokens,
-    /// identities, webhooks, networks, the tenant itself.
+    /// Changes of access and of what the operator manages: tokens, identities, webhooks, networks, the tenant
+    /// itself.
     Access,
-    /// A provider's decisions about connections.
+    /// Decisions of a provider about connections.
     Decisions,
-    /// Endpoints that come and go, with their requests.
+    /// Creation and deletion of endpoints, with their connection requests.
     Requests,
-    /// Services.
+    /// Changes of services.
     Services,
-    /// Labels.
+    /// Changes of labels alone.
     Labels,
 }
 
@@ -62,7 +63,7 @@ impl EventClass {
 }
 
 impl ActorRelation {
-    /// Returns who caused an event, as the tenant sees it.
+    /// Returns the relation of the event's actor to the tenant.
     #[must_use]
     pub fn for_viewer(recorded: &StoredEvent, viewer: &Name) -> Self {
         match &recorded.acting {
@@ -73,15 +74,15 @@ impl ActorRelation {
     }
 }
 
-/// Returns which of the events of one change find room where each ring has room for `most`: of a change that
-/// is larger than a ring only the end is kept.
+/// Returns a flag for each event of one change: true if it is retained in lists of `max` events. Of a change that has
+/// more events than a list holds, only the last ones are retained.
 #[must_use]
 pub fn select_retained(new: &[StoredEvent], max: usize) -> Vec<bool> {
     let mut counts: HashMap<(Option<&Name>, Option<&Name>, EventClass), usize> = HashMap::new();
     let mut keep = vec![false; new.len()];
     for (index, recorded) in new.iter().enumerate().rev() {
         let (cause, class) = (recorded.acting.as_ref(), EventClass::from_event(recorded));
-        // The operator's own trail has what the operator does.
+        // The operator's own event log has the operator's events.
         let operator = cause.is_none().then_some(None);
         for viewer in recorded.viewers().map(Some).chain(operator) {
             let count = counts.entry((viewer, cause, class)).or_default();

@@ -1,13 +1,12 @@
-//! A bounded list in which several causes share the room.
+//! Bounded list whose space is shared fairly between causes.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
 };
 
-/// A list of bounded length. Where there is no room, the oldest entry of whoever has the most entries makes
-/// it. So a cause can push out another's entries only as long as that one has more than it has itself: each
-/// keeps at least an even share.
+/// List of bounded length. If it is full, the oldest entry of the cause with the most entries is evicted. A cause can
+/// evict another cause's entries only while the other has more entries, so each cause keeps at least an even share.
 #[derive(Clone, Debug)]
 pub struct EvictionIndex<C, I> {
     by_cause: BTreeMap<C, BTreeSet<I>>,
@@ -24,7 +23,7 @@ impl<C, I> Default for EvictionIndex<C, I> {
 }
 
 impl<C: Ord + Clone, I: Ord + Clone> EvictionIndex<C, I> {
-    /// Adds an entry; returns the one that has to make room, if there are more than `most` then.
+    /// Adds an entry. Returns the entry that is evicted if the list then has more than `max`.
     pub fn insert(&mut self, cause: C, entry: I, max: usize) -> Option<I> {
         if self.by_cause.entry(cause).or_default().insert(entry) {
             self.len += 1;
@@ -44,13 +43,13 @@ impl<C: Ord + Clone, I: Ord + Clone> EvictionIndex<C, I> {
         evicted
     }
 
-    /// Returns whether there is no entry.
+    /// Returns true if the list has no entry.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Takes an entry out.
+    /// Removes an entry.
     pub fn remove(&mut self, cause: &C, entry: &I) {
         if let Some(entries) = self.by_cause.get_mut(cause) {
             self.len -= usize::from(entries.remove(entry));
@@ -76,7 +75,7 @@ mod tests {
             .collect();
         assert!(
             evicted.iter().all(|entry| *entry >= 4),
-            "nothing of the quiet one"
+            "an entry of the quiet cause was evicted"
         );
         assert_eq!(evicted.len(), 9_996 - 6);
         assert_eq!(ring.len, 10);
@@ -92,7 +91,7 @@ mod tests {
             .filter_map(|entry| ring.insert("second", entry, 10))
             .collect();
         assert_eq!(evicted, [0, 1, 2, 3, 4]);
-        // Now it is even, and the next of the second is at the second's expense.
+        // The shares are even now, so the next entry of the second cause evicts one of its own.
         assert_eq!(ring.insert("second", 15, 10), Some(10));
         ring.remove(&"first", &5);
         assert_eq!(ring.insert("third", 16, 10), None);

@@ -1,6 +1,6 @@
-//! The control plane's objects and what may be done with them. Pure: every operation is a function
-//! from the state, a request and a [`Context`] to the changes that carry it out, or to the
-//! [`Problem`] that refuses it. Nothing here does I/O.
+//! Objects of the control plane, and the operations on them. Pure: an operation is a function from the state, a
+//! request and an [`OpContext`] to the changes that carry it out, or to the [`Problem`] that refuses it. Nothing in
+//! this module does I/O.
 
 pub mod access;
 pub mod address;
@@ -56,36 +56,36 @@ use gateway_common::flow::NetworkProto;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// What an operation needs besides the state: the time, who asks, and fresh identifiers.
+/// Inputs of an operation besides the state and the request.
 pub struct OpContext<'a> {
-    /// Now.
+    /// Time of the operation.
     pub now: Timestamp,
-    /// Who asks, as the records show it.
+    /// Name of the caller, as records show it.
     pub actor: &'a str,
-    /// Where identifiers come from.
+    /// Source of fresh identifiers.
     pub identifiers: &'a mut dyn Identifiers,
-    /// Addresses that the gateway's host has itself.
+    /// Addresses that the gateway's host itself uses.
     pub host: &'a HostAddresses,
 }
 
-/// A source of identifiers that nobody else uses. Random in the agent, counted in tests.
+/// Source of unique identifiers: random in the agent, counted in tests.
 pub trait Identifiers {
-    /// 128 unpredictable bits.
+    /// Returns 128 unpredictable bits.
     fn bits(&mut self) -> u128;
 
-    /// An object's unique identifier.
+    /// Returns a unique identifier for an object.
     fn uid(&mut self) -> Uuid {
         uuid::Builder::from_random_bytes(self.bits().to_ne_bytes()).into_uuid()
     }
 
-    /// A secret: 256 unpredictable bits.
+    /// Returns a secret of 256 unpredictable bits.
     fn secret(&mut self) -> [u8; 32] {
         bytemuck::cast([self.bits(), self.bits()])
     }
 
-    /// A number of 31 bits ([`Realm::MOST`]) that is not 0 and not one of those taken. Random rather than
-    /// counted, so that two gateways that share a store need no common counter, and a number that was
-    /// given up is not met again in old flow entries.
+    /// Returns a number of 31 bits ([`NetworkProto::MAX_NETWORK`]) that is neither 0 nor taken. The number is random
+    /// rather than counted: two gateways that share a store need no common counter, and a number that was released
+    /// is not found in old flow entries.
     fn number(&mut self, is_taken: &dyn Fn(u32) -> bool) -> u32 {
         loop {
             for word in bytemuck::cast::<u128, [u32; 4]>(self.bits()) {
@@ -97,7 +97,7 @@ pub trait Identifiers {
         }
     }
 
-    /// 16 lower-case base32 characters (RFC 4648): the random part of an alias, 80 bits.
+    /// Returns the random part of an alias: 16 lower-case base32 characters (RFC 4648), 80 bits.
     fn alias_part(&mut self) -> String {
         const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
         let bytes = self.bits().to_ne_bytes();
@@ -108,7 +108,7 @@ pub trait Identifiers {
     }
 }
 
-/// Identifiers from the operating system's random numbers.
+/// Identifiers from the operating system's random number generator.
 #[derive(Debug, Default)]
 pub struct RandomIdentifiers;
 

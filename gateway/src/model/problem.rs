@@ -1,4 +1,5 @@
-//! Refusals: what was wrong, where, and what to do about it. They become RFC 9457 problem documents.
+//! Problems: refusals of requests with a code, a sentence and the field at fault. The API shows them as problem details
+//! (RFC 9457).
 
 use std::fmt;
 
@@ -7,48 +8,48 @@ use utoipa::ToSchema;
 
 use crate::model::{Kind, Name};
 
-/// What kind of refusal it is. Stable: programs may depend on it.
+/// Code of a problem. Stable: programs may depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemCode {
-    /// The request can't be understood.
+    /// The request can't be parsed.
     Malformed,
     /// A field's value can't be accepted.
     Invalid,
-    /// There is no such thing, or not for the one who asks.
+    /// The object does not exist, or is not visible to the caller.
     NotFound,
-    /// The name is taken.
+    /// An object of this name exists.
     AlreadyExists,
-    /// An address or interface is used by something else.
+    /// An address, interface or alias is in use by another object.
     InUse,
     /// The object changed since it was read.
     VersionConflict,
     /// The connection's state does not allow it.
     WrongState,
-    /// Something else still depends on it.
+    /// Other objects still depend on the object.
     HasDependents,
-    /// A quota or a table has no room left.
+    /// A quota or a table is exhausted.
     LimitReached,
-    /// It is not known who asks.
+    /// The request has no valid credentials.
     Unauthenticated,
     /// The caller may not do this.
     Forbidden,
     /// The method is not defined for this path.
     MethodNotAllowed,
-    /// The body is larger, or holds more, than is taken there.
+    /// The body is larger, or has more entries, than the path accepts.
     TooLarge,
-    /// The caller sends more than it may: it is to wait.
+    /// The caller exceeds its request rate and has to wait.
     RateLimited,
-    /// The gateway has too many large requests under way: the caller is to wait.
+    /// The gateway is processing too many large requests, and the caller has to wait.
     Overloaded,
-    /// The store can't be written; nothing was changed.
+    /// The store can't be written. Nothing was changed.
     StoreUnavailable,
-    /// The gateway failed; the journal says more.
+    /// Internal error. The system journal has the details.
     Internal,
 }
 
 impl ProblemCode {
-    /// The HTTP status that goes with it.
+    /// Returns the HTTP status of the code.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
@@ -71,45 +72,45 @@ impl ProblemCode {
         }
     }
 
-    /// The problem's title, the same for every problem of the code.
+    /// Returns the title that every problem of the code has.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
-            Self::Malformed => "The request can't be understood",
-            Self::Invalid => "A value can't be accepted",
+            Self::Malformed => "The request can't be parsed",
+            Self::Invalid => "Invalid value",
             Self::NotFound => "Not found",
-            Self::AlreadyExists => "The name is taken",
-            Self::InUse => "Used by something else",
+            Self::AlreadyExists => "The name is in use",
+            Self::InUse => "In use by another object",
             Self::VersionConflict => "The object has changed",
             Self::WrongState => "The connection's state does not allow it",
-            Self::HasDependents => "Something still depends on it",
+            Self::HasDependents => "Other objects depend on the object",
             Self::LimitReached => "A limit is reached",
-            Self::Unauthenticated => "Who asks is not known",
-            Self::Forbidden => "Not allowed",
+            Self::Unauthenticated => "Not authenticated",
+            Self::Forbidden => "Forbidden",
             Self::MethodNotAllowed => "Method not allowed",
             Self::TooLarge => "The body is too large",
             Self::RateLimited => "Too many requests",
             Self::Overloaded => "Too many large requests at once",
             Self::StoreUnavailable => "The store can't be written",
-            Self::Internal => "The gateway failed",
+            Self::Internal => "Internal error",
         }
     }
 }
 
-/// A refusal.
+/// Refusal of a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub struct Problem {
-    /// What kind.
+    /// Code of the problem.
     pub code: ProblemCode,
-    /// One sentence for the person who asked.
+    /// Sentence for the caller: the cause and the remedy.
     pub detail: String,
-    /// The field at fault, as a path in the request: `resources[0].ports`.
+    /// Field at fault, as a path in the request: `resources[0].ports`.
     pub field: Option<String>,
 }
 
 impl Problem {
-    /// A refusal that concerns no field.
+    /// Creates a problem that concerns no field.
     #[must_use]
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
         Self {
@@ -119,25 +120,26 @@ impl Problem {
         }
     }
 
-    /// A value that can't be accepted.
+    /// Creates a problem for an invalid value.
     #[must_use]
     pub fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(ProblemCode::Invalid, detail).at(field)
     }
 
-    /// There is no such object. The same bytes, whether it never was or may not be seen.
+    /// Creates a problem for an object that is not found. The text is the same for an object that does not exist and
+    /// one that the caller may not see.
     #[must_use]
     pub fn not_found(kind: Kind, name: &impl fmt::Display) -> Self {
         Self::new(ProblemCode::NotFound, format!("there is no {kind} {name}"))
     }
 
-    /// There is no such tenant.
+    /// Creates a problem for a tenant that is not found.
     #[must_use]
     pub fn no_tenant(name: &Name) -> Self {
         Self::not_found(Kind::Tenant, name)
     }
 
-    /// The same refusal, naming the field at fault.
+    /// Returns the problem with the field at fault.
     #[must_use]
     pub fn at(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());

@@ -1,4 +1,4 @@
-//! What every object has beside its own fields.
+//! Fields that every object has: identity, history and labels.
 
 use std::collections::BTreeMap;
 
@@ -9,45 +9,45 @@ use uuid::Uuid;
 
 use crate::model::{Name, OpContext, Problem, ProblemCode, Version, limits, schema, text};
 
-/// Labels: the user's own notes on an object.
+/// Labels: key-value notes of the user on an object.
 pub type Labels = BTreeMap<String, String>;
 
 /// Identity and history of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Meta {
-    /// The object's name.
+    /// Name of the object.
     pub name: Name,
-    /// Its identity: a new one each time an object of the name is created.
+    /// Identity of the object. An object that is created again under the same name has another one.
     pub uid: Uuid,
-    /// The object's version: another number after each change. Opaque, only to be compared for equality.
+    /// Version of the object: a different number after each change. Opaque; compare it for equality only.
     #[serde(default)]
     #[schema(value_type = u64, maximum = 9_007_199_254_740_991u64)]
     pub version: Version,
-    /// When it was created.
+    /// Time of creation.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
-    /// When its user last changed it.
+    /// Time of the last change by the owner.
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
-    /// The user's own notes.
+    /// Labels of the object.
     #[serde(default)]
     #[schema(value_type = schema::Labels)]
     pub labels: Labels,
 }
 
-/// An object as it is stored and shown: identity, and its own fields beside it.
+/// Object as it is stored and shown: its metadata and its own fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record<T> {
-    /// Identity and history.
+    /// Identity, history and labels.
     #[serde(flatten)]
     pub meta: Meta,
-    /// The object's own fields.
+    /// Fields of the object's kind.
     #[serde(flatten)]
     pub object: T,
 }
 
 impl<T> Record<T> {
-    /// A new object.
+    /// Creates the record of a new object.
     pub fn create(context: &mut OpContext<'_>, name: Name, labels: Labels, object: T) -> Self {
         Self {
             meta: Meta {
@@ -62,7 +62,7 @@ impl<T> Record<T> {
         }
     }
 
-    /// The object with other fields.
+    /// Returns the record with other labels and fields.
     #[must_use]
     pub fn update(&self, context: &OpContext<'_>, labels: Labels, object: T) -> Self {
         Self {
@@ -75,10 +75,10 @@ impl<T> Record<T> {
         }
     }
 
-    /// Refuses a write that was made for another version.
+    /// Refuses a change that was made for another version of the object.
     ///
     /// # Errors
-    /// [`Code::VersionConflict`].
+    /// [`ProblemCode::VersionConflict`].
     pub fn expect_version(&self, expected: Option<u64>) -> Result<(), Problem> {
         match expected {
             Some(expected) if expected != self.meta.version.public_value() => Err(Problem::new(
@@ -94,10 +94,10 @@ impl<T> Record<T> {
     }
 }
 
-/// Refuses labels that are too many or too long.
+/// Refuses labels that are too many, too long, or hold characters that [`text::check`] refuses.
 ///
 /// # Errors
-/// [`Code::Invalid`].
+/// [`ProblemCode::Invalid`].
 pub fn check_labels(labels: &Labels) -> Result<(), Problem> {
     let problem = |detail: String| Err(Problem::invalid("labels", detail));
     check_stored_labels(labels)?;
@@ -115,11 +115,11 @@ pub fn check_labels(labels: &Labels) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Refuses labels that no program ever stored. Earlier ones let any characters through, and a store that has
-/// some must still be read.
+/// Refuses stored labels that no version of the gateway can have written. Unlike [`check_labels`] it allows every
+/// character, because earlier versions did and their stores must still load.
 ///
 /// # Errors
-/// [`Code::Invalid`].
+/// [`ProblemCode::Invalid`].
 pub(crate) fn check_stored_labels(labels: &Labels) -> Result<(), Problem> {
     let problem = |detail: String| Err(Problem::invalid("labels", detail));
     if labels.len() > limits::MAX_LABELS {
@@ -143,10 +143,11 @@ pub(crate) fn check_stored_labels(labels: &Labels) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Refuses a stored message that no program ever stored: one that is too long or holds control characters.
+/// Refuses a stored message that no version of the gateway can have written: one that is too long or holds control
+/// characters.
 ///
 /// # Errors
-/// [`Code::Invalid`], for the field.
+/// [`ProblemCode::Invalid`], for the field.
 pub(crate) fn check_stored_text(field: &str, text: &str) -> Result<(), Problem> {
     if text.len() > limits::MAX_MESSAGE {
         let detail = format!("{field} has at most {} bytes", limits::MAX_MESSAGE);
@@ -159,7 +160,7 @@ pub(crate) fn check_stored_text(field: &str, text: &str) -> Result<(), Problem> 
     Ok(())
 }
 
-/// Returns the labels that are asked for, checked; those that the object has where none are given.
+/// Returns the requested labels after checking them, or the object's own labels if the request has none.
 pub(crate) fn checked_labels(labels: Option<Labels>, old: &Labels) -> Result<Labels, Problem> {
     let Some(labels) = labels else {
         return Ok(old.clone());
@@ -168,10 +169,10 @@ pub(crate) fn checked_labels(labels: Option<Labels>, old: &Labels) -> Result<Lab
     Ok(labels)
 }
 
-/// Refuses a message or a reason that is too long, or that holds characters that [`text`] refuses.
+/// Refuses a message or a reason that is too long, or that holds characters that [`text::check`] refuses.
 ///
 /// # Errors
-/// [`Code::Invalid`], for the field.
+/// [`ProblemCode::Invalid`], for the field.
 pub fn check_text(field: &str, text: &str) -> Result<(), Problem> {
     text::check(field, text, limits::MAX_MESSAGE)
 }
