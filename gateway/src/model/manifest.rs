@@ -1,4 +1,4 @@
-//! Many objects in one document: what `apply` takes and `export` gives.
+//! Manifest: a document of many objects, which `apply` reads and `export` writes.
 
 use std::{fmt, marker::PhantomData};
 
@@ -20,20 +20,20 @@ use crate::model::{
     service::ServiceRequest, strict, tenant::TenantRequest,
 };
 
-/// An object of a tenant.
+/// Object of a tenant in a manifest.
 #[derive(Clone, Debug, Serialize)]
 pub struct ManifestEntry<T> {
-    /// The owner.
+    /// Owner of the object.
     pub tenant: Name,
-    /// For a service: its alias. Unset, a new service gets one.
+    /// Alias of a service. A new service without one gets a random alias.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
-    /// What is asked for.
+    /// Requested fields of the object.
     #[serde(flatten)]
     pub request: T,
 }
 
-// Flattening would let unknown fields through, and would buffer the whole object.
+// A derived implementation with `flatten` would accept unknown fields and buffer the whole object.
 impl<'de, T: Deserialize<'de> + NamedRequest> Deserialize<'de> for ManifestEntry<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ManifestEntryVisitor(PhantomData))
@@ -59,7 +59,7 @@ impl<'de, T: Deserialize<'de> + NamedRequest> Visitor<'de> for ManifestEntryVisi
         let request = T::deserialize(MapAccessDeserializer::new(request_fields))?;
         let tenant = fields
             .tenant
-            .ok_or_else(|| A::Error::custom("each needs the tenant that it belongs to: tenant"))?;
+            .ok_or_else(|| A::Error::custom("an entry has no owner: set tenant"))?;
         Ok(ManifestEntry {
             tenant,
             alias: fields.alias,
@@ -68,14 +68,14 @@ impl<'de, T: Deserialize<'de> + NamedRequest> Visitor<'de> for ManifestEntryVisi
     }
 }
 
-/// The members of an [`ManifestEntry`] object that are not its request's.
+/// Members of a [`ManifestEntry`] that are not part of its request.
 #[derive(Default)]
 struct EntryFields {
     tenant: Option<Name>,
     alias: Option<String>,
 }
 
-/// The name of a member.
+/// Name of a member.
 struct FieldName(Box<str>);
 
 impl<'de> Deserialize<'de> for FieldName {
@@ -98,7 +98,8 @@ impl<'de> Deserialize<'de> for FieldName {
     }
 }
 
-/// The members of an [`ManifestEntry`] object that are its request's; the others are put into the head as they come.
+/// Map of the members that are part of a [`ManifestEntry`]'s request. The other members are moved into [`EntryFields`]
+/// while the map is read.
 struct RequestMapAccess<'a, A> {
     map: A,
     fields: &'a mut EntryFields,
@@ -133,11 +134,11 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for RequestMapAccess<'_, A> {
     }
 }
 
-/// A request that says what it is about.
+/// Request that has the name of its object.
 pub trait NamedRequest {
-    /// Whether what is asked for can have an alias.
+    /// True if the object can have an alias.
     const HAS_ALIAS: bool = false;
-    /// The object's name.
+    /// Returns the name of the object.
     fn name(&self) -> Option<&Name>;
 }
 
@@ -161,39 +162,39 @@ named! {
 }
 
 impl<T: NamedRequest> ManifestEntry<T> {
-    /// Owner and name, if it has one.
+    /// Returns the owner and the name, or `None` for an entry without a name.
     pub fn reference(&self) -> Option<Reference> {
         let name = self.request.name()?;
         Some(Reference::new(self.tenant.clone(), name.clone()))
     }
 }
 
-/// The fields that an [`ManifestEntry`] object has beside its request's.
+/// Fields that every [`ManifestEntry`] has beside those of its request.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "it is there for its schema")]
+#[expect(dead_code, reason = "only the schema is used")]
 struct ManifestEntryCommonFields {
-    /// The owner.
+    /// Owner of the object.
     tenant: Name,
 }
 
-/// And a service.
+/// Fields that an entry for a service has in addition.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "it is there for its schema")]
+#[expect(dead_code, reason = "only the schema is used")]
 struct ServiceEntryFields {
-    /// Its alias, where it had one elsewhere; for the operator.
+    /// Alias of the service, to keep one that it had before. Only the operator may set it for a new service.
     #[schema(max_length = 256)]
     alias: Option<String>,
 }
 
 macro_rules! manifest_entry_schemas {
     ($($name:ident, $request:ty $(, $more:ty)*;)*) => {$(
-        /// The schema of an owned request.
+        /// Schema of an entry for a request.
         struct $name;
 
         impl PartialSchema for $name {
             fn schema() -> RefOr<Schema> {
                 let parts = [ManifestEntryCommonFields::schema(), <$request>::schema() $(, <$more>::schema())*];
-                schema::merged(parts, "An object of a tenant.")
+                schema::merged(parts, "Object of a tenant")
             }
         }
 
@@ -213,48 +214,48 @@ manifest_entry_schemas! {
     EndpointEntry, EndpointRequest;
 }
 
-/// How a connection is to stand.
+/// Desired state of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionEntry {
-    /// The endpoint.
+    /// Endpoint of the connection.
     pub endpoint: Reference,
-    /// Its state: Pending, Approved or Rejected.
+    /// State of the connection: Pending, Approved or Rejected.
     pub state: ConnectionState,
-    /// What is said with it.
+    /// Reason of the decision.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schema(max_length = 1000)]
     pub reason: String,
 }
 
-/// Many objects.
+/// Manifest: many objects in one document.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Manifest {
-    /// Tenants.
+    /// Tenants, which only the operator may create, change or delete.
     #[serde(
         deserialize_with = "strict::objects",
         skip_serializing_if = "Vec::is_empty"
     )]
     #[schema(max_items = 200_000)]
     pub tenants: Vec<TenantRequest>,
-    /// Who, of those that other systems know, acts for tenants.
+    /// Mappings of external identities to roles in tenants.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<IdentityEntry>, max_items = 200_000)]
     pub identities: Vec<ManifestEntry<IdentityRequest>>,
-    /// Networks.
+    /// Networks, which only the operator may create, change or delete.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<NetworkEntry>, max_items = 200_000)]
     pub networks: Vec<ManifestEntry<NetworkRequest>>,
-    /// Services.
+    /// Services of the tenants.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<ServiceEntry>, max_items = 200_000)]
     pub services: Vec<ManifestEntry<ServiceRequest>>,
-    /// Endpoints.
+    /// Endpoints of the tenants.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<EndpointEntry>, max_items = 200_000)]
     pub endpoints: Vec<ManifestEntry<EndpointRequest>>,
-    /// How connections are to stand.
+    /// Desired states of connections.
     #[serde(
         deserialize_with = "strict::objects",
         skip_serializing_if = "Vec::is_empty"
@@ -264,8 +265,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Everything in the state that belongs to tenants that are seen, but for what has secrets, and for
-    /// connections that are Disconnected: those can only be deleted.
+    /// Returns the manifest of all tenants for which `sees` is true. Objects with secrets are left out, and so are
+    /// endpoints whose connection is Disconnected: such an endpoint can only be deleted.
     #[must_use]
     pub fn from_state(state: &State, sees: impl Fn(&Name) -> bool) -> Self {
         let mut manifest = Self::default();
@@ -299,7 +300,7 @@ impl Manifest {
         manifest
     }
 
-    /// What of a kind it names.
+    /// Returns the references of the manifest's objects of a kind.
     #[must_use]
     pub fn references(&self, kind: Kind) -> Vec<Reference> {
         fn collect_references<T: NamedRequest>(list: &[ManifestEntry<T>]) -> Vec<Reference> {

@@ -1,4 +1,4 @@
-//! Objects of any kind, and changes of them: what is stored, by which key.
+//! Objects of every kind, their keys and encoding in the store, and changes of them.
 
 use std::fmt;
 
@@ -10,30 +10,30 @@ use crate::model::{
     Webhook,
 };
 
-/// The kinds of objects.
+/// Kind of an object.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A tenant.
+    /// Tenant.
     Tenant,
-    /// A network.
+    /// Network.
     Network,
-    /// A service.
+    /// Service.
     Service,
-    /// An endpoint, with its connection.
+    /// Endpoint with its connection.
     Endpoint,
-    /// A token, by which a program or person acts for a tenant.
+    /// Access token of a tenant.
     Token,
-    /// Who, of those that another system knows, acts for a tenant.
+    /// Mapping of an external identity to a role in a tenant.
     Identity,
-    /// Where a tenant wants to be told of events.
+    /// URL that a tenant's events are delivered to.
     Webhook,
 }
 
 impl Kind {
-    /// The word in paths and store keys.
+    /// Returns the plural, as API paths and store keys use it.
     #[must_use]
     pub const fn plural(self) -> &'static str {
         match self {
@@ -62,36 +62,36 @@ impl fmt::Display for Kind {
     }
 }
 
-/// An object of any kind, with its owner.
+/// Object of any kind, with the tenant that owns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
-    /// A tenant.
+    /// Tenant.
     Tenant(Record<Tenant>),
-    /// A network.
+    /// Network.
     Network(Name, Record<Network>),
-    /// A service.
+    /// Service.
     Service(Name, Record<Service>),
-    /// An endpoint, with its connection.
+    /// Endpoint with its connection.
     Endpoint(Name, Record<Endpoint>),
-    /// A token, by which a program or person acts for a tenant.
+    /// Access token of a tenant.
     Token(Name, Record<Token>),
-    /// Who, of those that another system knows, acts for a tenant.
+    /// Mapping of an external identity to a role in a tenant.
     Identity(Name, Record<Identity>),
-    /// Where a tenant wants to be told of events.
+    /// URL that a tenant's events are delivered to.
     Webhook(Name, Record<Webhook>),
 }
 
-/// One thing that an operation changes.
+/// Change of one object by an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The object is created (revision 0) or takes the place of the version that it carries.
+    /// Creates the object if it carries revision 0, else replaces the version that it carries.
     Put(Object),
-    /// This object is removed.
+    /// Deletes the object.
     Delete(Object),
 }
 
 impl Change {
-    /// What is changed.
+    /// Returns the object of the change.
     #[must_use]
     pub const fn object(&self) -> &Object {
         match self {
@@ -100,24 +100,24 @@ impl Change {
     }
 }
 
-/// Why a stored object can't be read.
+/// Error of decoding a stored object.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// The key is of no known form.
-    #[error("the key {0:?} is unknown, or not that of its value")]
+    /// The key is not that of a known kind, or does not match the value.
+    #[error("store key {0:?} is unknown or does not match its value")]
     Key(String),
-    /// The value is not what the key says.
-    #[error("the entry {key:?} can't be read: {error}")]
+    /// The value is not an object of the kind that the key names.
+    #[error("store entry {key:?} can't be parsed: {error}")]
     Value {
-        /// Which one.
+        /// Key of the entry.
         key: String,
-        /// What is wrong with it.
+        /// Cause.
         error: serde_json::Error,
     },
 }
 
 impl Object {
-    /// What it is.
+    /// Returns the kind of the object.
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
@@ -131,7 +131,7 @@ impl Object {
         }
     }
 
-    /// Its identity and history.
+    /// Returns the identity, history and labels of the object.
     #[must_use]
     pub const fn meta(&self) -> &Meta {
         match self {
@@ -145,7 +145,7 @@ impl Object {
         }
     }
 
-    /// The same, to be changed.
+    /// Returns the metadata for modification.
     pub const fn meta_mut(&mut self) -> &mut Meta {
         match self {
             Self::Tenant(record) => &mut record.meta,
@@ -158,7 +158,7 @@ impl Object {
         }
     }
 
-    /// The tenant that it belongs to, or is.
+    /// Returns the tenant that owns the object; for a tenant, its own name.
     #[must_use]
     pub const fn tenant(&self) -> &Name {
         match self {
@@ -172,7 +172,7 @@ impl Object {
         }
     }
 
-    /// What people call it: `TENANT`, or `TENANT/NAME`.
+    /// Returns the name that users know: `TENANT`, or `TENANT/NAME`.
     #[must_use]
     pub fn path(&self) -> String {
         match self {
@@ -181,28 +181,28 @@ impl Object {
         }
     }
 
-    /// Owner and name; for a tenant its name twice.
+    /// Returns the owner and the name. The reference of a tenant has its name twice.
     #[must_use]
     pub fn reference(&self) -> Reference {
         Reference::new(self.tenant().clone(), self.meta().name.clone())
     }
 
-    /// Its key in the store: `tenants/T`, `networks/T/N`, ...
+    /// Returns the key in the store: `tenants/T`, `networks/T/N`, ...
     #[must_use]
     pub fn key(&self) -> String {
         format!("{}/{}", self.kind().plural(), self.path())
     }
 
-    /// The version that it carries.
+    /// Returns the version that the object carries.
     #[must_use]
     pub const fn version(&self) -> Version {
         self.meta().version
     }
 
-    /// Its value in the store.
+    /// Encodes the object as its value in the store.
     ///
     /// # Errors
-    /// Never for the types as they are; serde's signature demands it.
+    /// Never for the present types; serde's signature requires it.
     pub fn encode(&self) -> serde_json::Result<String> {
         match self {
             Self::Tenant(record) => serde_json::to_string(record),
@@ -215,7 +215,7 @@ impl Object {
         }
     }
 
-    /// The same, as a tree.
+    /// Encodes the object as a JSON tree.
     ///
     /// # Errors
     /// As for [`Self::encode`].
@@ -231,10 +231,10 @@ impl Object {
         }
     }
 
-    /// Reads a stored object.
+    /// Decodes a stored object.
     ///
     /// # Errors
-    /// When key or value are not what [`Object::key`] and [`Object::encode`] make.
+    /// [`DecodeError`] if the key or the value is not one that [`Object::key`] and [`Object::encode`] produce.
     pub fn decode(key: &str, value: &str, revision: u64) -> Result<Self, DecodeError> {
         fn read<T: DeserializeOwned>(key: &str, value: &str) -> Result<T, DecodeError> {
             serde_json::from_str(value).map_err(|error| DecodeError::Value {

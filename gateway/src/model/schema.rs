@@ -1,4 +1,4 @@
-//! The OpenAPI schemas of what is written as text.
+//! OpenAPI schemas of values that are written as text.
 
 use std::borrow::Cow;
 
@@ -47,26 +47,26 @@ macro_rules! schemas {
     )*};
 }
 
-/// How an IP address is written.
+/// Schema of an IP address.
 #[derive(Debug)]
 pub struct IpAddress;
 
-/// How an address and a port are written.
+/// Schema of an address with a port.
 #[derive(Debug)]
 pub struct SocketAddress;
 
-/// Labels: short names with short values.
+/// Schema of labels: short keys with short values.
 #[derive(Debug)]
 pub struct Labels;
 
-/// A prefix: an address and a length.
+/// Schema of a prefix: an address and a length.
 #[derive(Debug)]
 pub struct Prefix;
 
 schemas! {
     Labels, "Labels",
         ObjectBuilder::new()
-            .description(Some("At most 64 notes of the user's own, of 4096 bytes together"))
+            .description(Some("At most 64 key-value notes of the user, with at most 4096 bytes in total"))
             .max_properties(Some(limits::MAX_LABELS))
             .property_names(Some(
                 ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(limits::MAX_LABEL_KEY)),
@@ -100,16 +100,16 @@ schemas! {
                     .minimum(Some(1))
                     .maximum(Some(65_535)),
             )
-            .item(text("every port").enum_values(Some(["*"])));
+            .item(text("all ports").enum_values(Some(["*"])));
     TenantSet, "TenantSet",
         ArrayBuilder::new()
-            .items(text("a tenant's name, or `*` alone for every tenant")
+            .items(text("name of a tenant, or `*` alone for all tenants")
                 .pattern(Some(format!("^(\\*|{NAME_PATTERN})$"))))
             .max_items(Some(limits::MAX_TENANTS))
-            .description(Some("Tenants by name, or every tenant"));
+            .description(Some("Tenants by name, or all tenants"));
 }
 
-/// The schema of an object whose fields are those of several, and no others.
+/// Returns the schema of an object that has the fields of all parts and no others.
 pub(crate) fn merged(
     parts: impl IntoIterator<Item = RefOr<Schema>>,
     description: &str,

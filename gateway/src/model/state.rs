@@ -1,4 +1,4 @@
-//! The whole desired state, and the indexes that keep a look-up from being a search.
+//! Desired state, with indexes for look-ups.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,36 +15,36 @@ use crate::model::{
     token::TokenHash,
 };
 
-/// Everything that users asked for, in memory.
+/// Desired state: all objects, in memory.
 #[derive(Clone, Debug, Default)]
 pub struct State {
-    /// By name.
+    /// Tenants by name.
     pub tenants: BTreeMap<Name, Record<Tenant>>,
-    /// By reference.
+    /// Networks by reference.
     pub networks: BTreeMap<Reference, Record<Network>>,
-    /// By reference.
+    /// Services by reference.
     pub services: BTreeMap<Reference, Record<Service>>,
-    /// By reference.
+    /// Endpoints by reference.
     pub endpoints: BTreeMap<Reference, Record<Endpoint>>,
-    /// By reference.
+    /// Tokens by reference.
     pub tokens: BTreeMap<Reference, Record<Token>>,
-    /// By reference.
+    /// Identities by reference.
     pub identities: BTreeMap<Reference, Record<Identity>>,
-    /// By reference.
+    /// Webhooks by reference.
     pub webhooks: BTreeMap<Reference, Record<Webhook>>,
 
     by_interface: HashMap<String, Reference>,
     by_alias: HashMap<String, Reference>,
     by_link_id: HashMap<u32, Reference>,
-    /// Addresses that are taken, by network; networks without any left out.
+    /// Addresses in use, by network. A network without any is absent.
     occupancy: BTreeMap<Reference, Occupancy>,
     by_service: BTreeMap<Reference, BTreeSet<Reference>>,
     by_network: BTreeMap<Reference, BTreeSet<(Kind, Reference)>>,
-    /// Those of a network that have IPv6 addresses in it.
+    /// Services and endpoints that have IPv6 addresses in a network.
     by_ipv6: BTreeMap<Reference, BTreeSet<(Kind, Reference)>>,
     by_token: HashMap<TokenHash, Reference>,
     by_claim: BTreeMap<Claim, BTreeSet<Reference>>,
-    /// How much room each tenant's objects take, by [`limits::weight`].
+    /// Size of each tenant's objects, the sum of [`limits::object_size`].
     tenant_sizes: BTreeMap<Name, usize>,
     version_key: VersionKey,
     slots: SlotAllocator,
@@ -52,7 +52,7 @@ pub struct State {
 }
 
 impl State {
-    /// Makes the state of stored objects; the key makes the versions that users see.
+    /// Creates the state from stored objects. The key derives the versions that users see.
     #[must_use]
     pub fn new(objects: impl IntoIterator<Item = Object>, version_key: VersionKey) -> Self {
         let mut state = Self {
@@ -65,7 +65,7 @@ impl State {
         state
     }
 
-    /// Carries out changes that the store has committed at this revision.
+    /// Applies changes that the store has committed at this revision.
     pub fn apply(&mut self, changes: Vec<Change>, revision: u64) {
         for change in changes {
             match change {
@@ -79,7 +79,7 @@ impl State {
         }
     }
 
-    /// All objects, kind by kind.
+    /// Returns all objects, ordered by kind.
     pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
         fn objects_in<'a, T: Clone>(
             objects: &'a BTreeMap<Reference, Record<T>>,
@@ -98,7 +98,7 @@ impl State {
             .chain(objects_in(&self.webhooks, Object::Webhook))
     }
 
-    /// The object of the kind and reference; a tenant's reference has its name twice.
+    /// Returns the object of a kind and reference. A tenant's reference has its name twice.
     #[must_use]
     pub fn object(&self, kind: Kind, reference: &Reference) -> Option<Object> {
         fn object_in<T: Clone>(
@@ -123,37 +123,37 @@ impl State {
         }
     }
 
-    /// The network that the interface is attached to.
+    /// Returns the network that the interface is attached to.
     #[must_use]
     pub fn network_by_interface(&self, interface: &str) -> Option<&Reference> {
         self.by_interface.get(interface)
     }
 
-    /// The service with this alias.
+    /// Returns the service with this alias.
     #[must_use]
     pub fn service_by_alias(&self, alias: &str) -> Option<&Reference> {
         self.by_alias.get(alias)
     }
 
-    /// The endpoint whose connection has this number.
+    /// Returns the endpoint whose connection has this link id.
     #[must_use]
     pub fn endpoint_by_link_id(&self, link_id: u32) -> Option<&Reference> {
         self.by_link_id.get(&link_id)
     }
 
-    /// Returns the index of the addresses that endpoints, backends and source NAT take in the network.
+    /// Returns the index of the addresses that endpoints, backends and SNAT use in the network.
     #[must_use]
     pub fn occupancy(&self, network: &Reference) -> &Occupancy {
         self.occupancy.get(network).unwrap_or(&occupancy::EMPTY)
     }
 
-    /// The endpoint with this address in the network.
+    /// Returns the endpoint with this address in the network.
     #[must_use]
     pub fn endpoint_by_address(&self, network: &Reference, address: IpAddr) -> Option<&Reference> {
         self.occupancy(network).endpoint_at(address)
     }
 
-    /// The endpoints connected to the service.
+    /// Returns the endpoints connected to the service.
     pub fn endpoints_of_service(
         &self,
         service: &Reference,
@@ -165,12 +165,12 @@ impl State {
             .filter_map(|reference| self.endpoints.get_key_value(reference))
     }
 
-    /// The services that are in the network.
+    /// Returns the services in the network.
     pub fn services_of_network(
         &self,
         network: &Reference,
     ) -> impl Iterator<Item = (&Reference, &Record<Service>)> {
-        // They come before the endpoints.
+        // Services are ordered before endpoints.
         let users = self.users_of_network(network);
         users
             .take_while(|(kind, _)| *kind == Kind::Service)
@@ -178,7 +178,7 @@ impl State {
             .filter_map(|(_, reference)| self.services.get_key_value(reference))
     }
 
-    /// The services and endpoints that are in the network.
+    /// Returns the services and endpoints in the network.
     pub fn users_of_network(
         &self,
         network: &Reference,
@@ -186,18 +186,18 @@ impl State {
         self.by_network.get(network).into_iter().flatten()
     }
 
-    /// Whether the gateway has IPv6 addresses in the network: an endpoint's, or for source NAT.
+    /// Returns true if an endpoint or SNAT has an IPv6 address in the network.
     #[must_use]
     pub fn has_ipv6(&self, network: &Reference) -> bool {
         self.by_ipv6.contains_key(network)
     }
 
-    /// The interfaces that networks are attached to, with their networks.
+    /// Returns the interfaces that networks are attached to, with their networks.
     pub fn interfaces(&self) -> impl Iterator<Item = (&String, &Reference)> {
         self.by_interface.iter()
     }
 
-    /// The endpoints that are in the network, with their addresses.
+    /// Returns the addresses of the endpoints in the network.
     pub fn addresses_of_network(
         &self,
         network: &Reference,
@@ -214,7 +214,7 @@ impl State {
             })
     }
 
-    /// The objects of one kind that belong to the tenant.
+    /// Returns the objects of one kind that the tenant owns.
     pub fn owned_by<'a, T>(
         objects: &'a BTreeMap<Reference, T>,
         tenant: &'a Name,
@@ -225,13 +225,13 @@ impl State {
             .take_while(move |(reference, _)| reference.tenant == *tenant)
     }
 
-    /// The token that is recognised by the hash.
+    /// Returns the token with this hash.
     #[must_use]
     pub fn token_by_hash(&self, hash: &TokenHash) -> Option<(&Reference, &Record<Token>)> {
         self.tokens.get_key_value(self.by_token.get(hash)?)
     }
 
-    /// The identities that are meant by the claim.
+    /// Returns the identities that match the claim.
     pub fn identities_by_claim(
         &self,
         claim: &Claim,
@@ -240,19 +240,19 @@ impl State {
         references.filter_map(|reference| self.identities.get_key_value(reference))
     }
 
-    /// A place in the data path's arrays that no connection has: the lowest.
+    /// Returns the lowest free slot of the data path's arrays of connections.
     #[must_use]
     pub fn free_slot(&self) -> u32 {
         self.slots.lowest_free()
     }
 
-    /// Whether a network, service, resource or connection has this number.
+    /// Returns true if a network, service, resource or connection has this number.
     #[must_use]
     pub fn number_is_taken(&self, number: u32) -> bool {
         self.numbers.contains(&number) || self.by_link_id.contains_key(&number)
     }
 
-    /// Returns how many bytes of their owner's choice the tenant's objects take.
+    /// Returns the total size in bytes of the fields that the tenant chose for its objects.
     #[must_use]
     pub fn tenant_size(&self, tenant: &Name) -> usize {
         self.tenant_sizes.get(tenant).copied().unwrap_or_default()

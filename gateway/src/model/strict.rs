@@ -1,4 +1,4 @@
-//! Objects that must be written as objects: serde takes a list of a struct's fields for it as well.
+//! Deserialization that accepts only JSON objects for structs. Serde also accepts a list of the fields' values.
 
 use std::{fmt, marker::PhantomData};
 
@@ -47,20 +47,20 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for StrictObjects<T> {
     }
 }
 
-/// Reads an object.
+/// Deserializes an object.
 ///
 /// # Errors
-/// When it is none.
+/// The value is not an object, or `T` refuses it.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     StrictObject(PhantomData).deserialize(deserializer)
 }
 
-/// Reads a list of objects.
+/// Deserializes a list of objects.
 ///
 /// # Errors
-/// When it is none.
+/// The value is not a list of objects, or `T` refuses one.
 pub(crate) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {

@@ -1,4 +1,5 @@
-//! Versions of objects: what a change is compared by, so that nobody overwrites what he has not seen.
+//! Versions of objects. A change may name the version that it is based on, so that it does not overwrite a change of
+//! somebody else (optimistic concurrency control).
 
 use std::fmt;
 
@@ -6,27 +7,25 @@ use ring::hmac;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
-/// An object's version: the store's revision, and the number that users see in its place.
+/// Version of an object: the store's revision, and the public number that users see instead.
 ///
-/// Every write of any tenant raises the revision, so whoever saw it would see how busy the others are. The
-/// number that is shown is a keyed hash of identity and revision. Two of them can only be compared for
-/// equality.
+/// Every write of any tenant raises the revision, so a visible revision would reveal how busy other tenants are. The
+/// public number is a keyed hash of the object's uid and revision. Public numbers can be compared for equality only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Version {
     revision: u64,
     public_value: u64,
 }
 
-/// The bits of a version that are shown: what a JSON number holds exactly everywhere (RFC 7493, section
-/// 2.2).
+/// Bits of the public number: as many as a JSON number holds exactly in every implementation (RFC 7493, section 2.2).
 const PUBLIC_BITS: u32 = 53;
 
-/// The largest number that is shown.
+/// Largest public number.
 pub const MAX_PUBLIC: u64 = (1 << PUBLIC_BITS) - 1;
 
 impl Version {
-    /// Makes the version of an entry that the store has at this revision. Users see it as 0 until
-    /// [`VersionKey::stamp`] has made the number that they see.
+    /// Creates the version of an entry at this revision of the store. The public number is 0 until
+    /// [`VersionKey::derive_version`] computes it.
     #[must_use]
     pub const fn from_revision(revision: u64) -> Self {
         Self {
@@ -35,13 +34,13 @@ impl Version {
         }
     }
 
-    /// Returns the store's revision: for the store only.
+    /// Returns the store's revision. It must not be shown to users.
     #[must_use]
     pub const fn revision(self) -> u64 {
         self.revision
     }
 
-    /// Returns the number that users see.
+    /// Returns the public number.
     #[must_use]
     pub const fn public_value(self) -> u64 {
         self.public_value
@@ -54,7 +53,7 @@ impl fmt::Display for Version {
     }
 }
 
-// The revision is the store's own, and never leaves it in an object.
+// The revision is private to the store, so it is never serialized with an object.
 impl Serialize for Version {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.public_value.serialize(serializer)
@@ -71,7 +70,7 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The key that makes versions out of revisions. Gateways that share a store have the same one.
+/// Key that derives public numbers from revisions. Gateways that share a store have the same key.
 #[derive(Clone)]
 pub struct VersionKey(hmac::Key);
 
@@ -96,8 +95,8 @@ impl VersionKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, &secret))
     }
 
-    /// Returns the version of the object that the store has at this revision. Never 0, which is the version
-    /// of what is not stored.
+    /// Returns the version of the object at this revision of the store. The public number is never 0, which is that of
+    /// an object that is not stored.
     #[must_use]
     pub fn derive_version(&self, uid: Uuid, revision: u64) -> Version {
         let mut context = hmac::Context::with_key(&self.0);
@@ -122,8 +121,8 @@ mod tests {
         let key = VersionKey::new(7);
         let uid = Uuid::from_u128(1);
         let versions: Vec<Version> = (1..=1_000).map(|at| key.derive_version(uid, at)).collect();
-        // Neither the order nor the distance of two shows: a fair coin is heads in 500 of 1,000 throws,
-        // with a standard deviation of 16.
+        // The order of two revisions must not show: a fair coin is heads in 500 of 1,000 throws, with a standard
+        // deviation of 16.
         let rises = versions
             .windows(2)
             .filter(|pair| pair[0].public_value < pair[1].public_value);

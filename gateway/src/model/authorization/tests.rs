@@ -1,5 +1,5 @@
-//! Random callers make random sequences of single calls and manifests. Whatever succeeds must be what the
-//! table of roles allows, judged here from the states before and after alone.
+//! Random callers make random sequences of single calls and manifests. Each successful step must be allowed by the
+//! table of roles, which the tests check from the states before and after the step alone.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -38,7 +38,7 @@ fn reference(text: &str) -> Reference {
     text.parse().unwrap()
 }
 
-/// Connections in every state, to services with and without automatic approval.
+/// Returns a world with connections in several states, to services with and without automatic approval.
 fn world() -> World {
     let mut world = World::default();
     for tenant in TENANTS {
@@ -60,14 +60,14 @@ fn world() -> World {
     world
 }
 
-/// One call, as a route of its own or as a part of a manifest.
+/// Call: a request of its own, or a part of a manifest.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     CreateEndpoint(usize, usize),
     LabelEndpoint(usize, u8),
     DeleteEndpoint(usize),
     Decide(usize, ConnectionState),
-    /// Creates or changes a service: who is approved automatically, and a label.
+    /// Creates or changes a service: its index, its automatic approval, a label.
     Service(usize, u8, u8),
     DeleteService(usize),
 }
@@ -111,7 +111,7 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
-/// Returns a caller with a role, or none, in each tenant; one of 32 is the operator.
+/// Returns a caller with a role or none in each tenant. One of 32 callers is the operator.
 fn caller(bits: u16) -> Principal {
     if bits >> 11 == 0 {
         return Principal::operator("operator", "socket");
@@ -203,8 +203,7 @@ struct Run {
 }
 
 impl Run {
-    /// Carries the step out as the agent does: the route's permission, the operation, the authorization of
-    /// its changes.
+    /// Runs the step as the agent does: the route's permission, the operation, the authorization of its changes.
     fn carry_out(&mut self, step: &Step, principal: &Principal) -> Result<Vec<Change>, Problem> {
         let mut context = OpContext {
             now: Timestamp::UNIX_EPOCH,
@@ -302,7 +301,7 @@ fn operation(
     }
 }
 
-/// Returns the manifest with the parts of these calls; a deletion is the absence of a part.
+/// Returns a manifest of the calls. A deletion is expressed by the absence of the object.
 fn manifest(state: &State, calls: &[Call]) -> Manifest {
     let mut manifest = Manifest::default();
     let mut endpoints = BTreeMap::new();
@@ -354,7 +353,7 @@ fn owned<T>(at: &str, request: T) -> ManifestEntry<T> {
     }
 }
 
-/// The table of roles, once more: this judge shares nothing with the code that it judges.
+/// Returns true if the principal has one of the roles. Written independently of the code under test.
 fn has_role(principal: &Principal, tenant: &Name, roles: [Role; 2]) -> bool {
     match &principal.access {
         Access::Operator => true,
@@ -370,12 +369,8 @@ fn is_consumer(principal: &Principal, tenant: &Name) -> bool {
     has_role(principal, tenant, [Role::Consumer, Role::Admin])
 }
 
-/// Fails if the step from one state to the other is more than the caller may do.
-fn check_permissions(
-    before: &State,
-    after: &State,
-    principal: &Principal,
-) -> Result<(), TestCaseError> {
+/// Fails if the caller may not make the step from one state to the other.
+fn check_permissions(before: &State, after: &State, principal: &Principal) -> Result<(), TestCaseError> {
     for (at, new) in &after.endpoints {
         let endpoint = &new.object;
         let provider = &endpoint.service_identity.reference.tenant;
@@ -435,10 +430,10 @@ fn check_permissions(
     Ok(())
 }
 
-/// Number of sequences that are tried.
+/// Number of sequences.
 const CASES: u32 = 100_000;
 
-/// Runs part of the sequences, always the same ones; a test for each part uses all processors.
+/// Runs a part of the sequences, with a fixed seed. A test for each part lets all processors be used.
 fn nobody_exceeds_the_roles(part: u8, parts: u32) {
     let config = Config {
         cases: CASES / parts,
@@ -455,7 +450,7 @@ fn nobody_exceeds_the_roles(part: u8, parts: u32) {
             identifiers: Counted::default(),
             policy: Policy::default(),
         };
-        // The world's own identifiers are not given out again.
+        // The identifiers of the initial state are not used again.
         run.identifiers.skip(10_000);
         for step in &steps {
             let principal = caller(step.caller);
@@ -481,7 +476,7 @@ fn nobody_exceeds_the_roles(part: u8, parts: u32) {
         Ok(())
     });
     result.unwrap_or_else(|error| panic!("{error}"));
-    // A test in which nearly everything is refused would show nothing.
+    // A run in which nearly every step is refused would prove nothing.
     let [done, manifests, approvals] = approved.get();
     assert!(done > CASES / parts / 4, "{done} steps succeeded");
     assert!(manifests > done / 10, "{manifests} manifests of {done}");
@@ -498,7 +493,7 @@ fn nobody_exceeds_the_roles_in_the_second_half_of_the_sequences() {
     nobody_exceeds_the_roles(2, 2);
 }
 
-/// Returns what becomes of a manifest with a new endpoint of `c` and its connection in a state.
+/// Returns the result of a manifest with a new endpoint of `c` and its connection in a state.
 fn self_approval(principal: &Principal, state: ConnectionState) -> Result<Vec<Change>, Problem> {
     let start = world();
     let mut run = Run {
@@ -533,7 +528,7 @@ fn a_consumer_does_not_approve_the_endpoint_that_it_creates() {
     for state in [Approved, Rejected, Disconnected] {
         let problem = self_approval(&consumer, state).unwrap_err();
         assert_eq!(problem.code, ProblemCode::Forbidden, "{state}");
-        // Whose the service is stays unknown to somebody who has its alias only.
+        // A consumer that only knows the alias must not learn the provider.
         assert!(!problem.detail.contains("tenant p"), "{problem}");
     }
     assert!(self_approval(&consumer, Pending).is_ok());
@@ -621,7 +616,7 @@ fn a_decision_about_an_own_endpoint_does_not_reveal_the_provider() {
     let mut start = world();
     start.decide("p/open", "c/e1", Decision::Remove).unwrap();
     let consumer = in_tenants(&[("c", Role::Admin)]);
-    // The connection has ended, and the service has gone: other refusals would name both.
+    // The connection is Disconnected and the service is deleted: other problems would name both.
     start.state.services.remove(&reference("p/open"));
     let manifest = Manifest {
         connections: vec![ConnectionEntry {
@@ -639,7 +634,7 @@ fn a_decision_about_an_own_endpoint_does_not_reveal_the_provider() {
 #[test]
 fn pruning_ignores_tenants_absent_from_the_manifest() {
     let start = world();
-    // Somebody gave the caller a role that it did not ask for.
+    // Another tenant gave the caller a role without its consent.
     let caller = in_tenants(&[("c", Role::Admin), ("q", Role::Viewer)]);
     let exported = Manifest::from_state(&start.state, |tenant| *tenant == name("c"));
     let mut less = exported.clone();

@@ -1,4 +1,4 @@
-//! Creating and revoking what a tenant's users come with: tokens and identities.
+//! Creating and deleting a tenant's credentials: tokens and identities.
 
 use crate::model::{
     Change, Identity, Kind, Name, Object, OpContext, Problem, ProblemCode, Record, Reference,
@@ -9,13 +9,13 @@ use crate::model::{
     token::{TokenHash, TokenRequest},
 };
 
-/// The most tokens, and the most identities, that a tenant has.
+/// Maximum number of tokens, and of identities, of a tenant.
 const MAX_OBJECTS: usize = 1_000;
 
-/// Creates a token; its text is the secret that is shown once.
+/// Creates a token. `text` is the secret, which is shown once; the state has only its hash.
 ///
 /// # Errors
-/// There is no such tenant, the name is taken, or the time is past.
+/// The tenant does not exist, the name is in use, the time of expiry is past, or the tenant has too many tokens.
 pub fn create_token(
     state: &State,
     context: &mut OpContext<'_>,
@@ -31,7 +31,7 @@ pub fn create_token(
         return Err(Problem::invalid(
             "expires_at",
             format!(
-                "the token would have expired already: it is {}",
+                "expires_at is in the past: the time is {}",
                 context.now
             ),
         ));
@@ -47,10 +47,10 @@ pub fn create_token(
     Ok(vec![Change::Put(Object::Token(tenant.clone(), record))])
 }
 
-/// Revokes a token: from now on it is unknown.
+/// Deletes a token, which revokes it.
 ///
 /// # Errors
-/// There is none of the name.
+/// The token does not exist.
 pub fn delete_token(state: &State, reference: &Reference) -> Result<Vec<Change>, Problem> {
     existing_tenant(state, &reference.tenant)?;
     let record = state.tokens.get(reference);
@@ -59,10 +59,10 @@ pub fn delete_token(state: &State, reference: &Reference) -> Result<Vec<Change>,
     Ok(vec![Change::Delete(object)])
 }
 
-/// Says who, of those that another system knows, acts for the tenant.
+/// Creates an identity: a mapping of an external identity to a role in the tenant.
 ///
 /// # Errors
-/// There is no such tenant, the name is taken, or nobody can be recognised by that.
+/// The tenant does not exist, the name is in use, the claim can't match, or the tenant has too many identities.
 pub fn create_identity(
     state: &State,
     context: &mut OpContext<'_>,
@@ -89,10 +89,10 @@ pub fn create_identity(
     Ok(vec![Change::Put(Object::Identity(tenant.clone(), record))])
 }
 
-/// Removes an identity: from now on those who were meant act for the tenant no more.
+/// Deletes an identity, which revokes the role of those whom it matched.
 ///
 /// # Errors
-/// There is none of the name.
+/// The identity does not exist.
 pub fn delete_identity(state: &State, reference: &Reference) -> Result<Vec<Change>, Problem> {
     existing_tenant(state, &reference.tenant)?;
     let record = state.identities.get(reference);

@@ -1,4 +1,4 @@
-//! Allocation of addresses from the pool of a network.
+//! Allocation of endpoint addresses from the pool of a network.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use crate::model::{
     operations::endpoint::check_free,
 };
 
-/// Returns free addresses of the network's pool, one of each family that is in it.
+/// Returns free addresses of the network's pool, one of each family that the pool has.
 ///
-/// The search begins at a place that depends on the endpoint's name, so that an endpoint that is created again is
-/// likely to get the address that it had.
+/// The search starts at an offset that is a hash of the endpoint's reference, so that an endpoint that is created again
+/// is likely to get the address that it had.
 ///
 /// # Errors
 /// The network has no pool, or no free address was found in it.
@@ -28,7 +28,7 @@ pub(super) fn allocate(
     if network.pool.is_empty() {
         return Err(Problem::invalid(
             "addresses",
-            format!("an endpoint needs an address, since network {reference} has no pool of them"),
+            format!("network {reference} has no address pool: an endpoint there needs an address"),
         ));
     }
     let mut addresses = Vec::new();
@@ -54,7 +54,7 @@ pub(super) fn allocate(
             let detail = match exhausted {
                 AllocationError::PoolExhausted => none,
                 AllocationError::AttemptsExhausted => format!(
-                    "{none} among the {MAX_TRIES} that were tried: choose an address, or make the pool larger"
+                    "{none} among the {MAX_TRIES} that were tried: choose an address, or enlarge the pool"
                 ),
             };
             Problem::new(ProblemCode::LimitReached, detail).at("addresses")
@@ -64,7 +64,7 @@ pub(super) fn allocate(
     Ok(addresses)
 }
 
-/// The most addresses of a pool that are tried, since all other operations wait meanwhile.
+/// Maximum number of addresses of a pool that are tried. All other operations wait while an address is searched.
 const MAX_TRIES: usize = 1 << 16;
 
 /// Reasons why a search finds no free address.
@@ -72,13 +72,13 @@ const MAX_TRIES: usize = 1 << 16;
 enum AllocationError {
     /// No address of the pool is free.
     PoolExhausted,
-    /// As many addresses as may be tried were taken.
+    /// [`MAX_TRIES`] addresses were tried, and none was free.
     AttemptsExhausted,
 }
 
-/// Returns the first free address of the pool from the place `start` on, counted modulo the size of the pool.
+/// Returns the first free address of the pool from offset `start` on, modulo the size of the pool.
 ///
-/// A source NAT range takes one try, whatever its size.
+/// An SNAT range is skipped in one try, independent of its size.
 fn search(
     pool: &[AddressRange],
     start: u64,
@@ -107,7 +107,7 @@ fn search(
     Err(AllocationError::PoolExhausted)
 }
 
-/// Returns the address of the pool at the place `start` plus `step`, modulo `count`, and the range that it is of.
+/// Returns the address of the pool at offset `start + step` modulo `count`, and the range that contains it.
 fn nth_address(pool: &[AddressRange], start: u64, step: u64, count: u64) -> (AddressRange, IpAddr) {
     let offset = (u128::from(start) + u128::from(step)) % u128::from(count);
     let mut offset = u64::try_from(offset).unwrap_or_default();

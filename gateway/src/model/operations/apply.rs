@@ -1,4 +1,4 @@
-//! Bringing many objects to what a manifest says, as one change: all of it, or nothing.
+//! Applying a manifest to the state, as one change: all of it or nothing.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,60 +22,60 @@ use crate::model::{
     service::ServiceRequest,
 };
 
-/// How a manifest is applied.
+/// Options for applying a manifest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ApplyOptions {
-    /// What it does not name is deleted.
+    /// Deletes objects that the manifest does not name.
     pub prune: bool,
-    /// Services are deleted even though connections to them are approved.
+    /// Deletes services even if connections to them are approved.
     pub force: bool,
 }
 
-/// What becomes of an object.
+/// Action on an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DiffAction {
-    /// It is created.
+    /// The object is created.
     Create,
-    /// It is changed.
+    /// The object is changed.
     Update,
-    /// It is deleted.
+    /// The object is deleted.
     Delete,
 }
 
-/// What becomes of a field.
+/// Change of one field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FieldDiff {
-    /// Which: `resources[0].backends[1].weight`.
+    /// Path of the field: `resources[0].backends[1].weight`.
     pub field: String,
-    /// What it was; none if it was not there.
+    /// Old value. Absent if the field had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub old: Option<String>,
-    /// What it becomes.
+    /// New value. Absent if the field has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub new: Option<String>,
 }
 
-/// What becomes of an object, and of its fields.
+/// Change of one object and of its fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ObjectDiff {
-    /// What becomes of it.
+    /// Action on the object.
     pub action: DiffAction,
-    /// What it is.
+    /// Kind of the object.
     pub kind: Kind,
-    /// Which.
+    /// Name of the object: `TENANT`, or `TENANT/NAME`.
     pub object: String,
-    /// The fields that change.
+    /// Fields that change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<FieldDiff>,
 }
 
-/// The changes that bring the state to what the manifest says, and how it differs.
+/// Returns the changes that make the state equal to the manifest, and the differences.
 ///
 /// # Errors
-/// What the first operation is refused for that is needed; nothing is changed then.
+/// The problem of the first operation that is refused. Nothing is changed then.
 pub fn apply(
     state: &State,
     context: &mut OpContext<'_>,
@@ -123,14 +123,13 @@ pub fn apply(
             (None, None) => {}
         }
     }
-    // Here as well as where changes are committed: a dry run commits none, and its answer must be that of
-    // the real one.
+    // Checked here as well as on commit: a dry run commits nothing, and its result must be that of a real run.
     authorize(state, &changes, principal)?;
     limits::check_tenants(state, &changes)?;
     Ok((changes, differences))
 }
 
-/// Each object is named once, and belongs to somebody whom the caller sees.
+/// Refuses a manifest that names an object twice, or one that the caller may not see.
 fn check_manifest(
     state: &State,
     manifest: &Manifest,
@@ -161,7 +160,7 @@ fn check_manifest(
     Ok(())
 }
 
-/// What has no secrets, in an order in which each only depends on those before.
+/// Kinds of objects that a manifest can have, those without secrets. Each kind depends on earlier ones only.
 const APPLY_ORDER: [Kind; 5] = [
     Kind::Tenant,
     Kind::Identity,
@@ -179,15 +178,15 @@ fn display_name(kind: Kind, reference: &Reference) -> String {
 }
 
 struct ApplySession<'a, 'c> {
-    /// The state with what was done so far.
+    /// State with the changes so far.
     state: State,
-    /// What was touched, as it was before, by key.
+    /// Objects that were changed, as they were before the first change.
     touched: BTreeMap<(Kind, Reference), (Option<Object>, Reference, Kind)>,
     context: &'a mut OpContext<'c>,
     policy: &'a Policy,
 }
 
-/// A revision that no object of a store has.
+/// Revision that no stored object has.
 const UNSTORED_REVISION: u64 = u64::MAX;
 
 impl ApplySession<'_, '_> {
@@ -204,7 +203,7 @@ impl ApplySession<'_, '_> {
         self.state.apply(changes, UNSTORED_REVISION);
     }
 
-    /// Names the object in a refusal, for the reader has many before him.
+    /// Prefixes a problem with the object's kind and name, because a manifest has many objects.
     fn with_object<T>(kind: Kind, shown: &str, result: Result<T, Problem>) -> Result<T, Problem> {
         result.map_err(|problem| Problem {
             detail: format!("{kind} {shown}: {}", problem.detail),
@@ -215,16 +214,16 @@ impl ApplySession<'_, '_> {
         })
     }
 
-    /// Deletes what the manifest does not name, of tenants that the caller sees: first what depends on
-    /// others.
+    /// Deletes the objects that the manifest does not name, of tenants that the caller sees. Dependent objects are
+    /// deleted first.
     fn prune(
         &mut self,
         manifest: &Manifest,
         principal: &Principal,
         force: bool,
     ) -> Result<(), Problem> {
-        // Anybody can be given a role in a tenant of somebody else's. Of such a tenant nothing is deleted unless
-        // the manifest speaks of it.
+        // A principal can be given a role in another tenant without its consent. Nothing of a tenant is deleted
+        // unless the manifest has an object of that tenant.
         let mut named_tenants: HashSet<Name> = HashSet::new();
         for kind in APPLY_ORDER {
             let references = manifest.references(kind).into_iter();
@@ -233,7 +232,7 @@ impl ApplySession<'_, '_> {
         let current = Manifest::from_state(&self.state, |tenant| {
             principal.is_operator() || (principal.can_see(tenant) && named_tenants.contains(tenant))
         });
-        // Before its endpoints are gone: who loses what was approved must be meant.
+        // Checked while the service's endpoints still exist: the loss of approved connections needs `force`.
         let named: HashSet<Reference> = manifest.references(Kind::Service).into_iter().collect();
         for reference in current.references(Kind::Service) {
             if !named.contains(&reference) {
@@ -277,7 +276,7 @@ impl ApplySession<'_, '_> {
     ) -> Result<(), Problem> {
         for request in &manifest.tenants {
             let name = request.name.clone();
-            let name = name.ok_or_else(|| Problem::invalid("tenants", "a tenant needs a name"))?;
+            let name = name.ok_or_else(|| Problem::invalid("tenants", "a tenant needs a name: set name"))?;
             let changes = if self.state.tenants.contains_key(&name) {
                 update_tenant(&self.state, self.context, &name, request.clone())
             } else {
@@ -288,7 +287,7 @@ impl ApplySession<'_, '_> {
         for entry in &manifest.identities {
             let reference = required_reference(Kind::Identity, entry)?;
             let request = entry.request.clone();
-            // An identity is nothing but its fields, so another one takes its place.
+            // An identity has no operation for changes, so a changed one is deleted and created again.
             if self.state.identities.contains_key(&reference) {
                 let unchanged = create_identity(
                     &self.state,
@@ -319,8 +318,8 @@ impl ApplySession<'_, '_> {
         for entry in &manifest.networks {
             let reference = required_reference(Kind::Network, entry)?;
             let request = entry.request.clone();
-            // What is there just so needs no permission; all else is not even looked into, for the refusal
-            // would tell of others' interfaces.
+            // An unchanged network needs no permission. Any other is refused before it is checked, because the
+            // problem could reveal interfaces of other tenants.
             let existing = self.state.networks.get(&reference);
             if !existing.is_some_and(|record| matches_request(record, &request)) {
                 principal.require_operator()?;
@@ -364,12 +363,8 @@ impl ApplySession<'_, '_> {
         match self.state.services.get(reference) {
             Some(existing) => {
                 let alias = &existing.object.alias;
-                if entry
-                    .alias
-                    .as_ref()
-                    .is_some_and(|requested| requested != alias)
-                {
-                    let detail = format!("its alias is {alias}, and can't be changed");
+                if entry.alias.as_ref().is_some_and(|requested| requested != alias) {
+                    let detail = format!("the alias {alias} can't be changed: omit alias");
                     return Err(Problem::invalid("alias", detail));
                 }
                 let labels = request.labels.as_ref();
@@ -379,14 +374,14 @@ impl ApplySession<'_, '_> {
                     existing.expect_version(request.version)?;
                     return Ok(Vec::new());
                 }
-                // Before the service is compared with all others in its network, which takes time.
+                // Before the addresses are checked against the whole network, which takes time.
                 principal.require(&entry.tenant, Permission::Services)?;
                 update_service(&self.state, self.context, reference, request)
             }
             None => {
                 principal.require(&entry.tenant, Permission::Services)?;
                 if entry.alias.is_some() {
-                    // Whoever could choose an alias could take that of a service that was deleted.
+                    // A tenant that could choose an alias could take over that of a deleted service.
                     principal.require_operator()?;
                 }
                 create_service_as(
@@ -417,7 +412,7 @@ impl ApplySession<'_, '_> {
             let changes = if self.state.endpoints.contains_key(&reference) {
                 update_endpoint(&self.state, self.context, &reference, request)
             } else {
-                // Before a free address is looked for, which takes time.
+                // Before a free address is searched, which takes time.
                 principal.require(&entry.tenant, Permission::Endpoints)?;
                 let trusted = principal.is_operator();
                 let (tenant, policy) = (&entry.tenant, self.policy);
@@ -454,12 +449,8 @@ impl ApplySession<'_, '_> {
         Ok(())
     }
 
-    /// The endpoint that is created, with its connection as it is to stand.
-    fn set_connection_state(
-        &mut self,
-        mut changes: Vec<Change>,
-        requested: &ConnectionEntry,
-    ) -> Vec<Change> {
+    /// Returns the changes that create an endpoint, with its connection in the requested state.
+    fn set_connection_state(&mut self, mut changes: Vec<Change>, requested: &ConnectionEntry) -> Vec<Change> {
         for change in &mut changes {
             if let Change::Put(Object::Endpoint(_, record)) = change {
                 let connection = &record.object.connection;
@@ -506,14 +497,14 @@ impl ApplySession<'_, '_> {
                 return Err(Problem::new(
                     ProblemCode::WrongState,
                     format!(
-                        "a connection that is {} can't be Pending again",
+                        "a connection that is {} can't become Pending",
                         connection.state
                     ),
                 ));
             }
         };
         let service = record.object.service_identity.reference.clone();
-        // Other refusals name the service, and with it its provider.
+        // Checked first, because later problems name the service and thereby its provider.
         require_provider(principal, &service.tenant, &requested.endpoint)?;
         let (link_id, reason) = (connection.link_id, requested.reason.clone());
         operations::decide(
@@ -527,17 +518,14 @@ impl ApplySession<'_, '_> {
     }
 }
 
-fn required_reference<T: NamedRequest>(
-    kind: Kind,
-    entry: &ManifestEntry<T>,
-) -> Result<Reference, Problem> {
-    let detail = || format!("a {kind} of {} has no name", entry.tenant);
+fn required_reference<T: NamedRequest>(kind: Kind, entry: &ManifestEntry<T>) -> Result<Reference, Problem> {
+    let detail = || format!("a {kind} of tenant {} has no name: set name", entry.tenant);
     entry
         .reference()
         .ok_or_else(|| Problem::invalid(kind.plural(), detail()))
 }
 
-/// Whether nothing changes but when it was written.
+/// Returns true if the object is the same apart from its version and time of change.
 fn is_unchanged(before: Option<&Object>, after: Option<&Object>) -> bool {
     match (before, after) {
         (None, None) => true,
@@ -552,7 +540,7 @@ fn is_unchanged(before: Option<&Object>, after: Option<&Object>) -> bool {
     }
 }
 
-/// What is told of an object's fields: not what the gateway keeps for itself.
+/// Fields that are left out of differences, because the gateway maintains them.
 const HIDDEN_FIELDS: [&str; 12] = [
     "version",
     "updated_at",
@@ -652,7 +640,7 @@ fn diff_fields(path: &str, old: Option<&Value>, new: Option<&Value>, fields: &mu
     }
 }
 
-/// The owner of an object, for whom it is seen.
+/// Returns the manifest of all objects that the principal sees, without those that have secrets.
 #[must_use]
 pub fn export(state: &State, principal: &Principal) -> Manifest {
     Manifest::from_state(state, |tenant: &Name| principal.can_see(tenant))

@@ -6,10 +6,10 @@ use crate::model::{
     text,
 };
 
-/// The endpoint whose connection has the link id, if it is one of the service.
+/// Returns the endpoint whose connection to the service has the link id.
 ///
 /// # Errors
-/// There is no such service or connection.
+/// The service or the connection does not exist.
 pub fn find_connection<'a>(
     state: &'a State,
     service: &Reference,
@@ -35,7 +35,7 @@ pub fn find_connection<'a>(
 /// Decides about a connection.
 ///
 /// # Errors
-/// There is no such connection, or its state does not allow the move.
+/// The connection does not exist, or its state does not allow the decision.
 pub fn decide(
     state: &State,
     context: &mut OpContext<'_>,
@@ -48,7 +48,7 @@ pub fn decide(
     check_text("reason", &reason)?;
     let next = old.object.connection.state.apply_decision(decision)?;
     let generation = match next {
-        // Never the one before: its flows are dead and must stay so.
+        // Never the previous generation, whose flows were revoked and must stay so.
         ConnectionState::Approved => {
             let old_generation = old.object.connection.generation;
             context
@@ -64,7 +64,7 @@ pub fn decide(
     ))])
 }
 
-/// The endpoint with its connection in another state.
+/// Returns the endpoint with its connection in another state.
 pub(super) fn with_connection_state(
     context: &OpContext<'_>,
     old: &Record<Endpoint>,

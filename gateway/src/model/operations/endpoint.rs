@@ -1,4 +1,4 @@
-//! Creating and deleting endpoints.
+//! Creating, changing and deleting endpoints.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ use crate::model::{
 /// Creates an endpoint, and with it the request for a connection.
 ///
 /// # Errors
-/// What is wrong with the request. A service that is not visible to the tenant does not exist.
+/// The request is invalid, or the service does not exist or is not visible to the tenant.
 pub fn create_endpoint(
     state: &State,
     context: &mut OpContext<'_>,
@@ -32,8 +32,8 @@ pub fn create_endpoint(
     create_endpoint_for(state, context, policy, tenant, request, false)
 }
 
-/// The same; to whom the service is visible does not matter where that is `trusted`: an endpoint that was
-/// made when it was may stay.
+/// Creates an endpoint. If `trusted`, the visibility of the service is not checked, so that an endpoint that was
+/// created while the service was visible can be restored.
 pub(super) fn create_endpoint_for(
     state: &State,
     context: &mut OpContext<'_>,
@@ -96,7 +96,7 @@ pub(super) fn create_endpoint_for(
         return Err(Problem::new(
             ProblemCode::LimitReached,
             format!(
-                "the gateway has no room for more than {} connections",
+                "the gateway has reached its limit of {} connections",
                 policy.max_connections
             ),
         ));
@@ -140,10 +140,10 @@ pub(super) fn create_endpoint_for(
     Ok(vec![Change::Put(Object::Endpoint(tenant.clone(), record))])
 }
 
-/// Changes an endpoint's labels. What it is bound to never changes: that is what was approved.
+/// Changes an endpoint's labels. Its other fields never change, because the approval applies to them.
 ///
 /// # Errors
-/// There is no such endpoint, it is at another version, or the change is one of what was approved.
+/// The endpoint does not exist, is at another version, or another field would change.
 pub fn update_endpoint(
     state: &State,
     context: &OpContext<'_>,
@@ -173,8 +173,8 @@ pub fn update_endpoint(
             return Err(Problem::invalid(
                 field,
                 format!(
-                    "{field} of an endpoint can't be changed, since it is what its connection was \
-                     asked for: delete the endpoint and create another"
+                    "{field} of an endpoint can't be changed, because its connection was requested with \
+                     it: delete the endpoint and create another"
                 ),
             ));
         }
@@ -186,10 +186,10 @@ pub fn update_endpoint(
     ))])
 }
 
-/// Deletes an endpoint; its connection is gone from both sides.
+/// Deletes an endpoint, and with it its connection.
 ///
 /// # Errors
-/// There is no such endpoint.
+/// The endpoint does not exist.
 pub fn delete_endpoint(state: &State, reference: &Reference) -> Result<Vec<Change>, Problem> {
     let record = existing_endpoint(state, reference)?;
     Ok(vec![Change::Delete(Object::Endpoint(
@@ -207,12 +207,8 @@ fn existing_endpoint<'a>(
     found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))
 }
 
-/// Whether the endpoint is what is asked for.
-fn matches_request(
-    existing: &Record<Endpoint>,
-    request: &EndpointRequest,
-    labels: &Labels,
-) -> bool {
+/// Returns true if the endpoint is as requested.
+fn matches_request(existing: &Record<Endpoint>, request: &EndpointRequest, labels: &Labels) -> bool {
     let endpoint = &existing.object;
     let resource = request.resource.clone().unwrap_or_else(default_resource);
     existing.meta.labels == *labels
@@ -224,7 +220,7 @@ fn matches_request(
         && endpoint.connection.state != ConnectionState::Disconnected
 }
 
-/// One address of each family at the most, which nothing else in the network has.
+/// Refuses two addresses of one family, and an address that is not usable or not free in the network.
 fn check_addresses(
     state: &State,
     host: &HostAddresses,
@@ -253,7 +249,7 @@ fn check_addresses(
     Ok(())
 }
 
-/// Refuses an address that an endpoint, a backend or source NAT of the network has.
+/// Refuses an address that an endpoint, a backend or SNAT of the network uses.
 pub(super) fn check_free(
     state: &State,
     network: &Reference,
@@ -279,8 +275,8 @@ pub(super) fn check_free(
     }
 }
 
-/// The service that is meant, by alias or reference. One that is not visible to the tenant does not
-/// exist for it, however it is named; its owner sees it always.
+/// Returns the service with an alias or reference. A service that is not visible to the tenant is refused in the same
+/// way as one that does not exist. A service is always visible to its owner.
 fn lookup_visible_service<'a>(
     state: &'a State,
     tenant: &Name,

@@ -1,4 +1,4 @@
-//! What can be done: one function an operation, from the state and a request to the changes.
+//! Operations: one function for each, from the state and a request to the changes.
 
 mod access;
 mod allocation;
@@ -25,29 +25,29 @@ use crate::model::{
     tenant::Quotas,
 };
 
-/// What the configuration says that operations depend on.
+/// Configuration that operations depend on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The last part of every alias.
+    /// Domain of every alias, its last part.
     pub alias_domain: String,
-    /// What a tenant may have that has no quota of its own.
+    /// Quotas of a tenant that has none of its own.
     pub default_quotas: DefaultQuotas,
-    /// The OpenID Connect issuers that are trusted.
+    /// Trusted OpenID Connect issuers.
     pub issuers: Vec<String>,
     /// Certificate authorities whose client certificates are accepted.
     pub authorities: Vec<Authority>,
-    /// How many connections the data path's arrays have room for.
+    /// Capacity of the data path's arrays of connections.
     pub max_connections: u32,
 }
 
-/// Quotas, each set.
+/// Default quotas: the maximum number of objects of each kind that a tenant owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefaultQuotas {
-    /// Networks.
+    /// Maximum number of networks.
     pub networks: u32,
-    /// Services.
+    /// Maximum number of services.
     pub services: u32,
-    /// Endpoints.
+    /// Maximum number of endpoints.
     pub endpoints: u32,
 }
 
@@ -80,12 +80,12 @@ fn existing_tenant<'a>(state: &'a State, name: &Name) -> Result<&'a Record<Tenan
         .ok_or_else(|| Problem::no_tenant(name))
 }
 
-/// The name in a body that creates something.
+/// Returns the name in a request that creates an object.
 fn required_name(name: Option<Name>) -> Result<Name, Problem> {
-    name.ok_or_else(|| Problem::invalid("name", "what is created needs a name"))
+    name.ok_or_else(|| Problem::invalid("name", "a new object needs a name: set name"))
 }
 
-/// A name in the body of a change must be the one in the path.
+/// Refuses a name in the body of a change that is not the one in the path.
 fn check_same_name(given: Option<&Name>, actual: &Name) -> Result<(), Problem> {
     match given {
         Some(given) if given != actual => Err(Problem::invalid(
@@ -107,7 +107,7 @@ fn refuse_existing(exists: bool, kind: Kind, name: &Reference) -> Result<(), Pro
     Ok(())
 }
 
-/// Refuses one more object than the tenant may have.
+/// Refuses another object of the kind if the tenant has as many as its quota allows.
 fn check_quota(
     tenant: &Record<Tenant>,
     policy: &Policy,

@@ -13,7 +13,7 @@ use crate::model::{
 /// Creates a network.
 ///
 /// # Errors
-/// What is wrong with the request, or an interface that another network has.
+/// The request is invalid, or an interface is attached to another network.
 pub fn create_network(
     state: &State,
     context: &mut OpContext<'_>,
@@ -49,7 +49,7 @@ pub fn create_network(
     Ok(vec![Change::Put(Object::Network(tenant.clone(), record))])
 }
 
-/// Whether the network is what is asked for.
+/// Returns true if the network is as requested.
 pub(super) fn matches_request(existing: &Record<Network>, request: &NetworkRequest) -> bool {
     existing.object == network_from_request(request, existing.object.number)
         && request
@@ -58,7 +58,7 @@ pub(super) fn matches_request(existing: &Record<Network>, request: &NetworkReque
             .is_none_or(|labels| *labels == existing.meta.labels)
 }
 
-/// The network that is asked for.
+/// Returns the requested network.
 fn network_from_request(request: &NetworkRequest, number: u32) -> Network {
     Network {
         attachments: request.attachments.clone(),
@@ -74,7 +74,7 @@ fn network_from_request(request: &NetworkRequest, number: u32) -> Network {
 /// Changes a network.
 ///
 /// # Errors
-/// As for creating one, and another version.
+/// As for [`create_network`]; or the network is at another version, or something in it could not stay.
 pub fn update_network(
     state: &State,
     context: &OpContext<'_>,
@@ -96,10 +96,10 @@ pub fn update_network(
     ))])
 }
 
-/// Deletes a network that nothing is in.
+/// Deletes an unused network.
 ///
 /// # Errors
-/// There is no such network, or something is in it.
+/// The network does not exist, or a service or an endpoint is in it.
 pub fn delete_network(state: &State, reference: &Reference) -> Result<Vec<Change>, Problem> {
     let record = existing_network(state, reference)?;
     let users: Vec<String> = state
@@ -123,8 +123,8 @@ pub fn delete_network(state: &State, reference: &Reference) -> Result<Vec<Change
     ))])
 }
 
-/// Refuses a change after which something that is in the network could not stay: an endpoint, a backend or a
-/// source NAT address. What the change leaves as it was is not judged again.
+/// Refuses a change after which an endpoint, a backend or an SNAT address of the network would be invalid. Fields that
+/// the change leaves as they were are not checked again.
 fn check_users(
     state: &State,
     host: &HostAddresses,
@@ -185,8 +185,8 @@ fn existing_network<'a>(
     found.ok_or_else(|| Problem::not_found(Kind::Network, reference))
 }
 
-/// An interface leads to one network only: it is what tells a packet's network. Who has it is not
-/// said, since it may be another tenant.
+/// Refuses an interface that is attached to another network, because a packet's network follows from its interface. The
+/// refusal does not name the network, which may be another tenant's.
 fn check_interfaces(
     state: &State,
     reference: &Reference,

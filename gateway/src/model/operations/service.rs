@@ -17,10 +17,10 @@ use crate::model::{
     service::{ServiceRequest, ServiceSpec},
 };
 
-/// Creates a service, with an alias of its own.
+/// Creates a service with a new alias.
 ///
 /// # Errors
-/// What is wrong with the request, or addresses that are taken.
+/// The request is invalid, or an address is in use.
 pub fn create_service(
     state: &State,
     context: &mut OpContext<'_>,
@@ -31,7 +31,7 @@ pub fn create_service(
     create_service_as(state, context, policy, tenant, request, None)
 }
 
-/// The same, with an alias that it had elsewhere.
+/// Creates a service, with the given alias if there is one. A restored service keeps its alias this way.
 pub(super) fn create_service_as(
     state: &State,
     context: &mut OpContext<'_>,
@@ -89,7 +89,7 @@ fn generate_alias(
     }
 }
 
-/// Returns whether a text is of the form that the service's aliases have: `NAME.RANDOM.DOMAIN`.
+/// Returns true if the text has the form of the service's aliases: `NAME.RANDOM.DOMAIN`.
 pub(crate) fn is_alias_for(name: &Name, alias: &str) -> bool {
     let is_random = |part: &str| {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte);
@@ -109,13 +109,13 @@ pub(crate) fn is_alias_for(name: &Name, alias: &str) -> bool {
     is_random(random) && is_domain
 }
 
-/// An alias that is of the form that aliases have, and free.
+/// Returns the alias if it has the form of an alias and is free.
 fn checked_alias(state: &State, name: &Name, alias: String) -> Result<String, Problem> {
     if !is_alias_for(name, &alias) {
         let shown: String = alias.chars().take(100).collect();
         return Err(Problem::invalid(
             "alias",
-            format!("{shown:?} is no alias of {name}: NAME.RANDOM.DOMAIN"),
+            format!("{shown:?} is not an alias of {name}: use NAME.RANDOM.DOMAIN"),
         ));
     }
     if state.service_by_alias(&alias).is_some() {
@@ -126,11 +126,11 @@ fn checked_alias(state: &State, name: &Name, alias: String) -> Result<String, Pr
     Ok(alias)
 }
 
-/// Changes a service. Connections that exist are not touched by a change of who may see it.
+/// Changes a service. A change of its visibility does not affect existing connections.
 ///
 /// # Errors
-/// As for creating one, another version, or a resource that an endpoint is bound to and that would
-/// be gone.
+/// As for [`create_service`]; or the service is at another version, or a resource would be removed that an endpoint is
+/// bound to.
 pub fn update_service(
     state: &State,
     context: &mut OpContext<'_>,
@@ -179,10 +179,10 @@ pub fn update_service(
     ))])
 }
 
-/// Deletes a service; its connections become Disconnected.
+/// Deletes a service. Its connections become Disconnected.
 ///
 /// # Errors
-/// There is no such service, or connections are approved and `force` was not given.
+/// The service does not exist, or connections are approved and `force` is false.
 pub fn delete_service(
     state: &State,
     context: &OpContext<'_>,
@@ -203,7 +203,7 @@ pub fn delete_service(
             ProblemCode::HasDependents,
             format!(
                 "service {reference} has {approved} approved connections: remove them first, or \
-                 delete it with force to cut them"
+                 delete it with force to disconnect them"
             ),
         ));
     }
@@ -230,10 +230,10 @@ fn existing_service<'a>(
     found.ok_or_else(|| Problem::not_found(Kind::Service, reference))
 }
 
-/// Refuses addresses that are taken, or can't be taken in the service's network.
+/// Refuses addresses that are in use, or not usable, in the service's network.
 ///
-/// What the service had `before` was judged then. The host may have got one of its addresses since: that is not
-/// programmed, and a change of something else must be possible.
+/// Addresses of `old_spec` were checked before and are not checked against the host again. The host may have got one of
+/// them since: such an address is not programmed, and a change of other fields must stay possible.
 fn check_network_use(
     state: &State,
     host: &HostAddresses,
@@ -284,7 +284,7 @@ fn check_network_use(
     check_backends(state, host, reference, &network, spec, old_spec)
 }
 
-/// A backend can't be an address that the gateway itself answers for in the network.
+/// Refuses a backend whose address is the host's, is reserved, or is a local address of the gateway in the network.
 fn check_backends(
     state: &State,
     host: &HostAddresses,
@@ -309,7 +309,7 @@ fn check_backends(
             let field = || format!("resources[{r}].backends[{b}].address");
             let in_use = |detail: String| Err(Problem::new(ProblemCode::InUse, detail).at(field()));
             let address = backend.address;
-            // The health checks of a tenant's backend are not to ask the host itself.
+            // Health checks of a tenant's backend must not reach the host itself.
             let conflict = host.conflict(state, network, &found.object, address);
             if let Some(detail) = conflict.filter(|_| !old_addresses.contains(&address)) {
                 return in_use(detail);
@@ -333,7 +333,7 @@ fn check_backends(
     Ok(())
 }
 
-/// A number for each resource: the one it has, or a new one.
+/// Returns a number for each resource: its present one, or a new one.
 fn number_resources(
     state: &State,
     context: &mut OpContext<'_>,

@@ -10,7 +10,7 @@ use crate::model::{
 /// Creates a tenant.
 ///
 /// # Errors
-/// The name is missing or taken, or the labels are not acceptable.
+/// The name is missing or in use, or the labels are invalid.
 pub fn create_tenant(
     state: &State,
     context: &mut OpContext<'_>,
@@ -38,7 +38,7 @@ pub fn create_tenant(
 /// Changes a tenant's quotas and labels.
 ///
 /// # Errors
-/// There is no such tenant, or it is at another version.
+/// The tenant does not exist, or is at another version.
 pub fn update_tenant(
     state: &State,
     context: &OpContext<'_>,
@@ -57,10 +57,10 @@ pub fn update_tenant(
     ))])
 }
 
-/// Deletes a tenant that owns nothing.
+/// Deletes a tenant, with its credentials and webhooks.
 ///
 /// # Errors
-/// There is no such tenant, or it still owns something.
+/// The tenant does not exist, or still owns networks, services or endpoints.
 pub fn delete_tenant(state: &State, name: &Name) -> Result<Vec<Change>, Problem> {
     let record = existing_tenant(state, name)?;
     let owned = [
@@ -91,7 +91,7 @@ pub fn delete_tenant(state: &State, name: &Name) -> Result<Vec<Change>, Problem>
             ),
         ));
     }
-    // Who may act for it is of no use without it.
+    // Credentials and webhooks are of no use without the tenant.
     let mut changes = Vec::new();
     for (_, record) in State::owned_by(&state.tokens, name) {
         changes.push(Change::Delete(Object::Token(name.clone(), record.clone())));

@@ -1,4 +1,4 @@
-//! The operations against a small world: what is allowed, what is refused and with which words.
+//! Operations on a small state: accepted requests, and the problems of refused ones.
 
 mod host;
 mod occupancy;
@@ -13,12 +13,12 @@ use crate::model::{
     tenant::TenantRequest,
 };
 
-/// Identifiers that are counted, so that a test's outcome is always the same.
+/// Counted identifiers, so that tests are deterministic.
 #[derive(Default)]
 pub(crate) struct Counted(u128);
 
 impl Counted {
-    /// Leaves out the next identifiers, which something else has.
+    /// Skips identifiers, which another counter has returned.
     pub(crate) const fn skip(&mut self, count: u128) {
         self.0 += count;
     }
@@ -31,7 +31,7 @@ impl Identifiers for Counted {
     }
 }
 
-/// A state with operations applied to it as the agent does, less the store.
+/// State to which operations are applied as the agent does, without a store.
 #[derive(Default)]
 pub(crate) struct World {
     pub(crate) state: State,
@@ -39,7 +39,7 @@ pub(crate) struct World {
     revision: u64,
     policy: Policy,
     pub(crate) host: HostAddresses,
-    /// What the last operation changed, and the state before it.
+    /// State before the last operation, and the changes of that operation.
     pub(crate) last: (State, Vec<Change>),
 }
 
@@ -133,7 +133,7 @@ impl World {
             .state
     }
 
-    /// A provider with a service, and a consumer with a network.
+    /// Returns a world with a provider that has a service, and a consumer that has a network.
     pub(crate) fn furnished() -> Self {
         let mut world = Self::default();
         world.tenant("provider").unwrap();
@@ -145,10 +145,10 @@ impl World {
     }
 }
 
-/// The refusal's code and field, and that its sentence holds the words.
+/// Asserts that the outcome is a problem with this code and field, and that its detail contains the words.
 #[track_caller]
 fn refused(outcome: Outcome, code: ProblemCode, field: Option<&str>, words: &str) {
-    let problem = outcome.expect_err("this must be refused");
+    let problem = outcome.expect_err("the operation succeeded");
     assert_eq!(
         (problem.code, problem.field.as_deref()),
         (code, field),
@@ -183,7 +183,7 @@ fn connection_lifecycle() {
         assert_eq!(generation != 0, approved);
         assert!(
             !approved || generations.insert(generation),
-            "an approval's number came twice"
+            "a generation was used twice"
         );
     }
     refused(
@@ -249,7 +249,7 @@ fn an_invisible_service_is_not_found() {
 }
 
 #[test]
-fn bad_endpoints() {
+fn invalid_endpoints_are_refused() {
     let mut world = World::furnished();
     world
         .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
@@ -334,7 +334,7 @@ fn bad_endpoints() {
 }
 
 #[test]
-fn bad_services() {
+fn invalid_services_are_refused() {
     let mut world = World::furnished();
     let resource = |ports: Value, backends: Value| json!({ "resources": [{ "ports": ports, "backends": backends }], "nat_addresses": ["10.1.1.0/28"] });
     let https = || json!([{ "port": 443 }]);
@@ -529,7 +529,7 @@ fn an_old_version_is_refused() {
 }
 
 #[test]
-fn quotas() {
+fn an_endpoint_beyond_the_quota_is_refused() {
     let mut world = World::furnished();
     let request: TenantRequest = body(json!({ "quotas": { "endpoints": 1 } })).unwrap();
     world
@@ -547,7 +547,7 @@ fn quotas() {
 }
 
 #[test]
-fn slots_are_reused_and_records_survive_the_store() {
+fn slots_are_reused_and_records_round_trip_through_the_store_encoding() {
     let mut world = World::furnished();
     for (endpoint, address) in [
         ("a", "10.0.0.101"),
@@ -595,7 +595,7 @@ impl World {
         self.run(|state, context, _| delete_service(state, context, &reference(at), true))
     }
 
-    /// Replaces a network's fields, all but its interface by these.
+    /// Replaces the fields of a network.
     fn update_network(&mut self, at: &str, interface: &str, changes: Value) -> Outcome {
         let mut value = json!({ "attachments": [{ "interface": interface }] });
         value
@@ -612,7 +612,7 @@ impl World {
     }
 }
 
-/// A service that can be created, with changes to it.
+/// Returns a valid request for a service, with changes.
 fn service_request(name: Option<&Name>, changes: Value) -> Result<ServiceRequest, Problem> {
     let mut value = json!({
         "network": "net",
@@ -630,7 +630,7 @@ fn service_request(name: Option<&Name>, changes: Value) -> Result<ServiceRequest
     body(value)
 }
 
-/// The consumer's network, with these fields as well.
+/// Replaces the fields of the consumer's network.
 fn update_consumer_network(world: &mut World, fields: Value) -> Outcome {
     let mut value = json!({ "attachments": [{ "interface": "veth-c" }] });
     let map = value.as_object_mut().unwrap();
@@ -648,13 +648,13 @@ fn an_endpoint_without_an_address_gets_a_free_one_of_each_family_of_the_pool() {
         .endpoint_with("consumer/x", without.clone())
         .unwrap_err();
     assert_eq!(refusal.field.as_deref(), Some("addresses"));
-    assert!(refusal.detail.contains("no pool"), "{refusal}");
+    assert!(refusal.detail.contains("has no address pool"), "{refusal}");
     update_consumer_network(
         &mut world,
         json!({
             "prefixes": ["10.0.0.0/24", "fd00::/64"],
             "routers": ["10.0.0.251"],
-            // The network's own address, a router and the broadcast address are passed over.
+            // The network address, a router and the broadcast address are skipped.
             "pool": ["10.0.0.0-10.0.0.1", "10.0.0.250-10.0.0.255", "fd00::10-fd00::20"],
         }),
     )
@@ -717,7 +717,7 @@ fn an_exhausted_pool_is_reported_and_a_released_address_is_reused() {
 }
 
 #[test]
-fn addresses_that_no_host_of_the_network_has_are_refused() {
+fn addresses_that_no_host_of_the_network_can_have_are_refused() {
     let mut world = World::furnished();
     let fields = json!({ "prefixes": ["10.0.0.0/24"], "routers": ["10.0.0.1"] });
     update_consumer_network(&mut world, fields).unwrap();

@@ -8,13 +8,13 @@ use crate::model::{
     webhook::WebhookRequest,
 };
 
-/// The most webhooks that a tenant has.
+/// Maximum number of webhooks of a tenant.
 const MAX_WEBHOOKS: usize = 16;
 
-/// Creates a webhook, which is told of events after `since`.
+/// Creates a webhook, which receives the events after `since`.
 ///
 /// # Errors
-/// There is no such tenant, the name is taken, or the address is none.
+/// The tenant does not exist, the name is in use, the URL is invalid, or the tenant has too many webhooks.
 pub fn create_webhook(
     state: &State,
     context: &mut OpContext<'_>,
@@ -45,7 +45,7 @@ pub fn create_webhook(
 /// Deletes a webhook.
 ///
 /// # Errors
-/// There is none of the name.
+/// The webhook does not exist.
 pub fn delete_webhook(state: &State, reference: &Reference) -> Result<Vec<Change>, Problem> {
     existing_tenant(state, &reference.tenant)?;
     let record = state.webhooks.get(reference);

@@ -1,4 +1,4 @@
-//! Addresses that are the host's, a router's or outside of the network: nothing in the network takes them.
+//! Addresses of the host and of routers, and addresses outside of the network's prefixes, are refused.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A world whose host has an address in the provider's network, one in the consumer's, and one of its own.
+/// Returns a world whose host has addresses in the provider's network, the consumer's network and neither.
 fn with_host() -> World {
     let mut world = World::furnished();
     world.host = [
@@ -22,7 +22,7 @@ fn with_host() -> World {
 }
 
 #[test]
-fn source_nat_takes_no_address_of_the_host() {
+fn source_nat_with_an_address_of_the_host_is_refused() {
     let mut world = with_host();
     for (range, says) in [
         (
@@ -43,13 +43,13 @@ fn source_nat_takes_no_address_of_the_host() {
         let outcome = world.replace_service("provider/shop", spec);
         refused(outcome, ProblemCode::InUse, Some("nat_addresses[1]"), says);
     }
-    // The consumer's network is another: there the address is anybody's.
+    // The address belongs to the host in the consumer's network only.
     let spec = json!({ "nat_addresses": ["10.0.0.200/30"] });
     world.service("provider/other", spec).unwrap();
 }
 
 #[test]
-fn endpoints_and_backends_take_no_address_of_the_host() {
+fn endpoints_and_backends_with_an_address_of_the_host_are_refused() {
     let mut world = with_host();
     for address in ["10.0.0.200", "192.0.2.1"] {
         let outcome = world.endpoint("consumer/a", address, "provider/shop");
@@ -110,7 +110,7 @@ fn a_later_host_address_does_not_block_other_changes() {
 }
 
 #[test]
-fn a_network_moves_to_no_interface_whose_host_address_is_taken() {
+fn a_network_does_not_move_to_an_interface_whose_host_address_is_in_use() {
     let mut world = with_host();
     world
         .endpoint("consumer/a", "10.0.0.101", "provider/shop")
@@ -142,7 +142,7 @@ fn a_network_moves_to_no_interface_whose_host_address_is_taken() {
 }
 
 #[test]
-fn source_nat_is_within_the_networks_prefixes() {
+fn source_nat_outside_the_networks_prefixes_is_refused() {
     let mut world = World::furnished();
     let prefixes = |list: &[&str]| json!({ "prefixes": list });
     let outcome = world.update_network("provider/net", "veth-p", prefixes(&["10.9.0.0/24"]));

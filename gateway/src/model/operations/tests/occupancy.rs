@@ -1,4 +1,4 @@
-//! Addresses that are taken: the index against scans, and how the cost of operations grows with a network.
+//! Index of addresses in use: comparison with scans, and bounds on the cost of operations in large networks.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ impl Numbers {
     }
 }
 
-/// Size of the address space of the random changes: small, so that most of them conflict.
+/// Size of the address space of the random changes. It is small, so that many of them conflict.
 const SPACE: u8 = 60;
 
 fn address(number: u8) -> IpAddr {
@@ -94,7 +94,7 @@ fn check_against_scans(state: &State, network: &Reference) {
     }
 }
 
-/// Returns whether another object of the network takes an address that the specification needs.
+/// Returns true if another object of the network uses an address that the specification needs.
 fn conflicts(state: &State, service: &Reference, spec: &ServiceSpec) -> bool {
     let network = Reference::new(service.tenant.clone(), spec.network.clone());
     let endpoint = state.addresses_of_network(&network).any(|(address, _)| {
@@ -115,7 +115,7 @@ fn conflicts(state: &State, service: &Reference, spec: &ServiceSpec) -> bool {
         })
 }
 
-/// Returns whether an object of the network takes the address.
+/// Returns true if an object of the network uses the address.
 fn is_taken(state: &State, network: &Reference, wanted_address: IpAddr) -> bool {
     let mut services = state.services_of_network(network);
     let mut endpoints = state.addresses_of_network(network);
@@ -153,7 +153,7 @@ fn random_service(numbers: &mut Numbers) -> Value {
 }
 
 #[test]
-fn the_index_of_addresses_equals_scans_after_random_changes() {
+fn the_address_index_equals_scans_after_random_changes() {
     let mut world = World::default();
     world.tenant("provider").unwrap();
     world.network("provider/net", "veth-p").unwrap();
@@ -195,7 +195,7 @@ fn the_index_of_addresses_equals_scans_after_random_changes() {
                         assert!(conflict, "{problem}");
                         in_use += 1;
                     }
-                    // Its own ranges and backends overlap.
+                    // The ranges and backends of the service itself overlap.
                     Err(problem) => assert_eq!(problem.code, ProblemCode::Invalid, "{problem}"),
                 }
             }
@@ -212,7 +212,7 @@ fn the_index_of_addresses_equals_scans_after_random_changes() {
     assert!(world.state.occupancy(&network).is_empty());
 }
 
-/// Adds a service with these addresses, made after the one at the reference.
+/// Adds a service with these addresses, otherwise a copy of the template.
 fn add_service(
     world: &mut World,
     template: &str,
@@ -249,14 +249,14 @@ fn add_service(
 }
 
 #[test]
-fn an_update_of_a_service_looks_at_a_bounded_number_of_entries_of_a_large_network() {
+fn an_update_of_a_service_visits_a_bounded_number_of_entries_in_a_large_network() {
     const RANGES: u32 = 1_024;
     const BACKENDS: u32 = 1_600;
     let mut world = World::furnished();
     let (nat, servers) = (0x0b00_0000, 0x0c00_0000);
     for number in 0..100 {
         let name = format!("large{number}");
-        // The ranges of the services alternate, so that each has neighbours of other services.
+        // The ranges of the services alternate, so that ranges of other services surround each.
         let ranges = (0..RANGES).map(|range| nat + range * 100 + number);
         let backends = (0..BACKENDS).map(|backend| servers + backend * 100 + number);
         add_service(&mut world, "provider/shop", &name, ranges, backends);
@@ -264,7 +264,7 @@ fn an_update_of_a_service_looks_at_a_bounded_number_of_entries_of_a_large_networ
     let service = reference("provider/large50");
     let mut request = service_request(None, json!({})).unwrap();
     request.spec = world.state.services[&service].object.spec.clone();
-    // All ranges move, and each still has neighbours on both sides.
+    // All ranges move, and ranges of other services still surround each.
     request.spec.nat_addresses = (0..RANGES)
         .map(|range| AddressRange::one(Ipv4Addr::from_bits(nat + (range + RANGES) * 100).into()))
         .collect();
@@ -333,7 +333,7 @@ fn an_allocation_skips_a_source_nat_range_in_one_step() {
     world.service("consumer/own", net).unwrap();
     let pool = json!({ "pool": ["10.9.0.128-10.9.2.100"] });
     update_consumer_network(&mut world, pool).unwrap();
-    // Wherever the search begins.
+    // The start of the search depends on the endpoint's name.
     for number in 0..20 {
         let at = format!("consumer/x{number}");
         let without = json!({ "service": "provider/shop" });
