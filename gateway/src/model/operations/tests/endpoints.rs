@@ -1,0 +1,136 @@
+//! Invalid endpoints, quotas and slots.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::model::tenant::TenantRequest;
+
+#[test]
+fn invalid_endpoints_are_refused() {
+    let mut world = World::furnished();
+    world
+        .endpoint("consumer/ep", "10.0.0.100", "provider/shop")
+        .unwrap();
+    let with = |changes: Value| {
+        let mut value = json!({ "addresses": ["10.0.0.101"], "service": "provider/shop" });
+        value
+            .as_object_mut()
+            .unwrap()
+            .extend(changes.as_object().unwrap().clone());
+        value
+    };
+    for (changes, code, field, words) in [
+        (
+            json!({ "addresses": ["10.0.0.100"] }),
+            ProblemCode::InUse,
+            "addresses[0]",
+            "endpoint consumer/ep",
+        ),
+        (
+            json!({ "addresses": [] }),
+            ProblemCode::Invalid,
+            "addresses",
+            "needs an address",
+        ),
+        (
+            json!({ "addresses": ["127.0.0.1"] }),
+            ProblemCode::Invalid,
+            "addresses[0]",
+            "loopback",
+        ),
+        (
+            json!({ "addresses": ["224.1.1.1"] }),
+            ProblemCode::Invalid,
+            "addresses[0]",
+            "multicast",
+        ),
+        (
+            json!({ "network": "nowhere" }),
+            ProblemCode::Invalid,
+            "network",
+            "create it first",
+        ),
+        (
+            json!({ "resource": "other" }),
+            ProblemCode::Invalid,
+            "resource",
+            "offers no resource other",
+        ),
+        (
+            json!({ "service": "a/b/c" }),
+            ProblemCode::Invalid,
+            "service",
+            "TENANT/NAME",
+        ),
+        (
+            json!({ "request_message": "a\nb" }),
+            ProblemCode::Invalid,
+            "request_message",
+            "control",
+        ),
+    ] {
+        refused(
+            world.endpoint_with("consumer/new", with(changes)),
+            code,
+            Some(field),
+            words,
+        );
+    }
+    refused(
+        world.endpoint("consumer/ep", "10.0.0.101", "provider/shop"),
+        ProblemCode::AlreadyExists,
+        Some("name"),
+        "endpoint consumer/ep exists already",
+    );
+    refused(
+        world.endpoint("nobody/ep", "10.0.0.101", "provider/shop"),
+        ProblemCode::NotFound,
+        None,
+        "there is no tenant nobody",
+    );
+}
+
+#[test]
+fn an_endpoint_beyond_the_quota_is_refused() {
+    let mut world = World::furnished();
+    let request: TenantRequest = body(json!({ "quotas": { "endpoints": 1 } })).unwrap();
+    world
+        .run(|state, context, _| update_tenant(state, context, &name("consumer"), request))
+        .unwrap();
+    world
+        .endpoint("consumer/a", "10.0.0.101", "provider/shop")
+        .unwrap();
+    refused(
+        world.endpoint("consumer/b", "10.0.0.102", "provider/shop"),
+        ProblemCode::LimitReached,
+        None,
+        "1 endpoints of the 1",
+    );
+}
+
+#[test]
+fn slots_are_reused_and_records_round_trip_through_the_store_encoding() {
+    let mut world = World::furnished();
+    for (endpoint, address) in [
+        ("a", "10.0.0.101"),
+        ("b", "10.0.0.102"),
+        ("c", "10.0.0.103"),
+    ] {
+        world
+            .endpoint(&format!("consumer/{endpoint}"), address, "provider/shop")
+            .unwrap();
+    }
+    assert_eq!(world.state.free_slot(), 3);
+    world
+        .run(|state, _, _| delete_endpoint(state, &reference("consumer/b")))
+        .unwrap();
+    assert_eq!(world.state.free_slot(), 1);
+    let record = world.state.endpoints[&reference("consumer/a")].clone();
+    let version = record.meta.version;
+    let object = crate::model::Object::Endpoint(name("consumer"), record);
+    let text = object.encode().unwrap();
+    let decoded = crate::model::Object::decode(&object.key(), &text, version.revision());
+    let mut decoded = decoded.unwrap();
+    decoded.meta_mut().version = version;
+    assert_eq!(decoded, object);
+}
