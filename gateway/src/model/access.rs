@@ -42,6 +42,14 @@ impl Role {
     }
 
     /// Returns the least role that includes the permissions of both.
+    ///
+    /// # Examples
+    /// ```
+    /// use gateway::model::Role;
+    ///
+    /// assert_eq!(Role::Viewer.union(Role::Consumer), Role::Consumer);
+    /// assert_eq!(Role::Consumer.union(Role::Provider), Role::Admin);
+    /// ```
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         match (self, other) {

@@ -24,6 +24,17 @@ impl<C, I> Default for EvictionIndex<C, I> {
 
 impl<C: Ord + Clone, I: Ord + Clone> EvictionIndex<C, I> {
     /// Adds an entry. Returns the entry that is evicted if the list then has more than `max`.
+    ///
+    /// # Examples
+    /// ```
+    /// use gateway::model::eviction_index::EvictionIndex;
+    ///
+    /// let mut index = EvictionIndex::default();
+    /// assert_eq!(index.insert("quiet", 1, 3), None);
+    /// assert_eq!(index.insert("flood", 2, 3), None);
+    /// assert_eq!(index.insert("flood", 3, 3), None);
+    /// assert_eq!(index.insert("flood", 4, 3), Some(2));
+    /// ```
     pub fn insert(&mut self, cause: C, entry: I, max: usize) -> Option<I> {
         if self.by_cause.entry(cause).or_default().insert(entry) {
             self.len += 1;

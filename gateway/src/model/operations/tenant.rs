@@ -11,6 +11,35 @@ use crate::model::{
 ///
 /// # Errors
 /// The name is missing or in use, or the labels are invalid.
+///
+/// # Examples
+/// ```
+/// use gateway::model::{
+///     HostAddresses, OpContext, ProblemCode, RandomIdentifiers, State, operations::create_tenant,
+///     tenant::TenantRequest,
+/// };
+/// use jiff::Timestamp;
+///
+/// let mut context = OpContext {
+///     now: Timestamp::UNIX_EPOCH,
+///     actor: "operator",
+///     identifiers: &mut RandomIdentifiers,
+///     host: &HostAddresses::default(),
+/// };
+/// let request: TenantRequest = serde_json::from_str(r#"{ "name": "shop" }"#)?;
+/// let mut state = State::default();
+/// let changes = create_tenant(&state, &mut context, request)?;
+///
+/// // The store commits the changes, and the state follows.
+/// state.apply(changes, 1);
+/// assert!(state.tenants.contains_key("shop"));
+///
+/// let request: TenantRequest =
+///     serde_json::from_str(r#"{ "name": "shop", "quotas": { "networks": 1 } }"#)?;
+/// let problem = create_tenant(&state, &mut context, request).unwrap_err();
+/// assert_eq!(problem.code, ProblemCode::AlreadyExists);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn create_tenant(
     state: &State,
     context: &mut OpContext<'_>,
