@@ -48,8 +48,8 @@ use crate::{
         event::{StoredEvent, events_for_changes},
         event_id::{EventClock, EventId},
         identity::Authority,
-        limits,
         operations::Policy,
+        tenant_size,
     },
     store::{self, IdempotencyRecord, Store, StoreContents, StoreError},
 };
@@ -199,7 +199,7 @@ impl Controller {
                 needs_host_refresh: false,
             });
         }
-        limits::check_tenants(&self.state, &changes)?;
+        tenant_size::check_tenant_sizes(&self.state, &changes)?;
         let ticks = self.event_clock.next_ticks();
         let events = events_for_changes(
             &self.state,

@@ -9,7 +9,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Problem;
+use crate::model::{Problem, schema};
 
 /// Special-purpose addresses that nothing in a network can be given, first and last, and what they are (RFC 6890
 /// and its registries).
@@ -237,6 +237,12 @@ impl fmt::Display for AddressRange {
         };
         f.pad(&text)
     }
+}
+
+schema::schemas! {
+    AddressRange, "AddressRange",
+        schema::text("`10.1.0.64/28`, `10.1.0.64-10.1.0.70`, `10.1.0.64` or `fd00::/124`")
+            .pattern(Some("^[0-9a-fA-F.:/-]{2,80}$"));
 }
 
 #[cfg(test)]

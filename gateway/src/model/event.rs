@@ -1,6 +1,9 @@
 //! Events: records of changes, with their actor and origin. Pure.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,9 +11,7 @@ use utoipa::ToSchema;
 
 use crate::model::{
     Access, Change, ConnectionState, Endpoint, Identifiers, Kind, Name, Object, Principal, Record,
-    Reference, State,
-    event_id::{EventId, assign_ids},
-    limits, text,
+    Reference, State, event_id::EventId, limits, text,
 };
 
 /// Action on an object that an event records.
@@ -183,6 +184,31 @@ pub fn events_for_changes(
         .collect();
     assign_ids(&mut events, ticks, identifiers);
     events
+}
+
+/// Assigns identifiers of the same time to the events of one change. Events that the same tenants see keep their order.
+/// The identifiers that a tenant sees reveal nothing about the number of those that it does not see, because all are
+/// random.
+fn assign_ids(events: &mut [StoredEvent], ticks: u64, identifiers: &mut dyn Identifiers) {
+    let mut groups: BTreeMap<(Name, Option<Name>), Vec<usize>> = BTreeMap::new();
+    for (index, recorded) in events.iter().enumerate() {
+        let service = recorded.event.service.as_ref();
+        let viewers = (
+            recorded.owner.clone(),
+            service.map(|service| service.tenant.clone()),
+        );
+        groups.entry(viewers).or_default().push(index);
+    }
+    for indices in groups.into_values() {
+        let mut ids: Vec<EventId> = indices
+            .iter()
+            .map(|_| EventId::new(ticks, identifiers.bits()))
+            .collect();
+        ids.sort_unstable();
+        for (index, id) in indices.into_iter().zip(ids) {
+            events[index].event.id = id;
+        }
+    }
 }
 
 /// Returns the tenant on whose behalf the principal acts, or `None` for the operator.

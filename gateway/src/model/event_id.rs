@@ -1,7 +1,6 @@
 //! Identifiers of events, and the event clock that their time is taken from.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     str::FromStr,
     time::{Duration, Instant},
@@ -10,8 +9,6 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use uuid::{Builder, Uuid, Variant};
-
-use crate::model::{Identifiers, Name, event::StoredEvent};
 
 /// Identifier of an event: a UUID of version 7 (RFC 9562, section 5.7). Later events have higher identifiers. An
 /// identifier reveals only the event's time, which the event shows anyway. A counter would reveal to a tenant how many
@@ -146,31 +143,6 @@ fn ticks_now() -> u64 {
     let nanoseconds = Timestamp::now().as_nanosecond().max(0);
     let nanoseconds = u128::try_from(nanoseconds).unwrap_or(0);
     u64::try_from(nanoseconds * u128::from(TICKS_PER_MILLISECOND) / 1_000_000).unwrap_or(u64::MAX)
-}
-
-/// Assigns identifiers of the same time to the events of one change. Events that the same tenants see keep their order.
-/// The identifiers that a tenant sees reveal nothing about the number of those that it does not see, because all are
-/// random.
-pub fn assign_ids(events: &mut [StoredEvent], ticks: u64, identifiers: &mut dyn Identifiers) {
-    let mut groups: BTreeMap<(Name, Option<Name>), Vec<usize>> = BTreeMap::new();
-    for (index, recorded) in events.iter().enumerate() {
-        let service = recorded.event.service.as_ref();
-        let viewers = (
-            recorded.owner.clone(),
-            service.map(|service| service.tenant.clone()),
-        );
-        groups.entry(viewers).or_default().push(index);
-    }
-    for indices in groups.into_values() {
-        let mut ids: Vec<EventId> = indices
-            .iter()
-            .map(|_| EventId::new(ticks, identifiers.bits()))
-            .collect();
-        ids.sort_unstable();
-        for (index, id) in indices.into_iter().zip(ids) {
-            events[index].event.id = id;
-        }
-    }
 }
 
 #[cfg(test)]

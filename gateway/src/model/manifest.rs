@@ -265,6 +265,15 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Kinds of objects that a manifest can have: those without secrets. Each kind depends on earlier ones only.
+    pub const KINDS: [Kind; 5] = [
+        Kind::Tenant,
+        Kind::Identity,
+        Kind::Network,
+        Kind::Service,
+        Kind::Endpoint,
+    ];
+
     /// Returns the manifest of all tenants for which `sees` is true. Objects with secrets are left out, and so are
     /// endpoints whose connection is Disconnected: such an endpoint can only be deleted.
     #[must_use]
@@ -403,4 +412,17 @@ fn endpoint(reference: &Reference, record: &Record<Endpoint>) -> ManifestEntry<E
         request_message: endpoint.request_message,
     };
     manifest_entry(reference, request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_has_every_kind_without_secrets() {
+        for kind in Kind::ALL {
+            let has_secret = matches!(kind, Kind::Token | Kind::Webhook);
+            assert_eq!(Manifest::KINDS.contains(kind), !has_secret, "{kind}");
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::{borrow::Borrow, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use crate::model::schema::{self, NAME_PATTERN};
+
 /// 1 to 63 of `a-z 0-9 -`, starting with a letter. Copies are cheap: short ones are held in place, and
 /// long ones shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -36,6 +38,15 @@ impl Name {
 impl FromStr for Name {
     type Err = InvalidName;
 
+    /// Parses a name.
+    ///
+    /// # Examples
+    /// ```
+    /// use gateway::model::Name;
+    ///
+    /// assert!("db-1".parse::<Name>().is_ok());
+    /// assert!("1-db".parse::<Name>().is_err());
+    /// ```
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         let valid = text.len() <= 63
@@ -112,6 +123,17 @@ impl Reference {
 impl FromStr for Reference {
     type Err = InvalidReference;
 
+    /// Parses a reference of the form `TENANT/NAME`.
+    ///
+    /// # Examples
+    /// ```
+    /// use gateway::model::Reference;
+    ///
+    /// let reference: Reference = "shop/db".parse()?;
+    /// assert_eq!(reference.tenant.as_str(), "shop");
+    /// assert_eq!(reference.name.as_str(), "db");
+    /// # Ok::<(), gateway::model::name::InvalidReference>(())
+    /// ```
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
         match text.split_once('/') {
             Some((tenant, name)) if !name.contains('/') => Ok(Self {
@@ -141,6 +163,13 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!("{}/{}", self.tenant, self.name))
     }
+}
+
+schema::schemas! {
+    Name, "Name",
+        schema::text("1 to 63 of `a-z 0-9 -`, starting with a letter").pattern(Some(format!("^{NAME_PATTERN}$")));
+    Reference, "Reference",
+        schema::text("`TENANT/NAME`").pattern(Some(format!("^{NAME_PATTERN}/{NAME_PATTERN}$")));
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::model::{Name, OpContext, Problem, ProblemCode, Version, limits, schema, text};
+use crate::model::{Name, Problem, ProblemCode, Version, limits, schema, text};
 
 /// Labels: key-value notes of the user on an object.
 pub type Labels = BTreeMap<String, String>;
@@ -47,34 +47,6 @@ pub struct Record<T> {
 }
 
 impl<T> Record<T> {
-    /// Creates the record of a new object.
-    pub fn create(context: &mut OpContext<'_>, name: Name, labels: Labels, object: T) -> Self {
-        Self {
-            meta: Meta {
-                name,
-                uid: context.identifiers.uid(),
-                version: Version::default(),
-                created_at: context.now,
-                updated_at: context.now,
-                labels,
-            },
-            object,
-        }
-    }
-
-    /// Returns the record with other labels and fields.
-    #[must_use]
-    pub fn update(&self, context: &OpContext<'_>, labels: Labels, object: T) -> Self {
-        Self {
-            meta: Meta {
-                updated_at: context.now,
-                labels,
-                ..self.meta.clone()
-            },
-            object,
-        }
-    }
-
     /// Refuses a change that was made for another version of the object.
     ///
     /// # Errors
@@ -94,6 +66,15 @@ impl<T> Record<T> {
     }
 }
 
+/// Returns the approximate size of labels, in bytes.
+#[must_use]
+pub fn labels_size(labels: &Labels) -> usize {
+    labels
+        .iter()
+        .map(|(key, value)| key.len() + value.len())
+        .sum()
+}
+
 /// Refuses labels that are too many, too long, or hold characters that [`text::check`] refuses.
 ///
 /// # Errors
@@ -105,7 +86,7 @@ pub fn check_labels(labels: &Labels) -> Result<(), Problem> {
         text::check("labels", key, limits::MAX_LABEL_KEY)?;
         text::check("labels", value, limits::MAX_LABEL_VALUE)?;
     }
-    let weight = limits::labels_size(labels);
+    let weight = labels_size(labels);
     if weight > limits::MAX_LABELS_BYTES {
         return problem(format!(
             "labels take {weight} bytes together: use at most {}",

@@ -1,25 +1,17 @@
 //! OpenAPI schemas of values that are written as text.
 
-use std::borrow::Cow;
-
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{
-        ArrayBuilder, KnownFormat, Object, ObjectBuilder, OneOfBuilder, RefOr, Schema,
-        SchemaFormat, Type, schema::AdditionalProperties,
-    },
+use utoipa::openapi::{
+    KnownFormat, Object, ObjectBuilder, OneOfBuilder, RefOr, Schema, SchemaFormat, Type,
+    schema::AdditionalProperties,
 };
 
-use crate::model::{
-    Name, Reference,
-    address::AddressRange,
-    limits,
-    service::{PortNumber, StatusRange, TenantSet},
-};
+use crate::model::limits;
 
-const NAME_PATTERN: &str = "[a-z][a-z0-9-]{0,62}";
+/// Pattern of names, without anchors.
+pub(crate) const NAME_PATTERN: &str = "[a-z][a-z0-9-]{0,62}";
 
-fn text(description: &str) -> ObjectBuilder {
+/// Returns the schema of a text.
+pub(crate) fn text(description: &str) -> ObjectBuilder {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .description(Some(description))
@@ -32,20 +24,23 @@ fn format_schema(format: KnownFormat) -> Object {
         .build()
 }
 
+/// Implements [`ToSchema`](utoipa::ToSchema) for types, each with its name in the document and its schema. The schema of
+/// a type is in the module of the type.
 macro_rules! schemas {
     ($($type:ty, $name:literal, $schema:expr;)*) => {$(
-        impl PartialSchema for $type {
-            fn schema() -> RefOr<Schema> {
+        impl utoipa::PartialSchema for $type {
+            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
                 $schema.into()
             }
         }
-        impl ToSchema for $type {
-            fn name() -> Cow<'static, str> {
+        impl utoipa::ToSchema for $type {
+            fn name() -> std::borrow::Cow<'static, str> {
                 $name.into()
             }
         }
     )*};
 }
+pub(crate) use schemas;
 
 /// Schema of an IP address.
 #[derive(Debug)]
@@ -76,37 +71,12 @@ schemas! {
             ));
     Prefix, "Prefix",
         text("`10.0.0.0/24` or `fd00::/64`").pattern(Some("^[0-9a-fA-F.:]{2,39}/[0-9]{1,3}$"));
-    Name, "Name",
-        text("1 to 63 of `a-z 0-9 -`, starting with a letter").pattern(Some(format!("^{NAME_PATTERN}$")));
-    Reference, "Reference",
-        text("`TENANT/NAME`").pattern(Some(format!("^{NAME_PATTERN}/{NAME_PATTERN}$")));
     IpAddress, "IpAddress",
         OneOfBuilder::new()
             .item(format_schema(KnownFormat::Ipv4))
             .item(format_schema(KnownFormat::Ipv6));
     SocketAddress, "SocketAddress",
         text("`192.0.2.1:443` or `[2001:db8::1]:443`").max_length(Some(64));
-    AddressRange, "AddressRange",
-        text("`10.1.0.64/28`, `10.1.0.64-10.1.0.70`, `10.1.0.64` or `fd00::/124`")
-            .pattern(Some("^[0-9a-fA-F.:/-]{2,80}$"));
-    StatusRange, "StatusRange",
-        text("HTTP status codes: `200` or `200-399`")
-            .pattern(Some("^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$"));
-    PortNumber, "PortNumber",
-        OneOfBuilder::new()
-            .item(
-                ObjectBuilder::new()
-                    .schema_type(Type::Integer)
-                    .minimum(Some(1))
-                    .maximum(Some(65_535)),
-            )
-            .item(text("all ports").enum_values(Some(["*"])));
-    TenantSet, "TenantSet",
-        ArrayBuilder::new()
-            .items(text("name of a tenant, or `*` alone for all tenants")
-                .pattern(Some(format!("^(\\*|{NAME_PATTERN})$"))))
-            .max_items(Some(limits::MAX_TENANTS))
-            .description(Some("Tenants by name, or all tenants"));
 }
 
 /// Returns the schema of an object that has the fields of all parts and no others.

@@ -9,7 +9,8 @@ use crate::model::{
     Change, Endpoint, Identity, Kind, Name, Network, Object, Record, Reference, Service, Tenant,
     Token, Version, VersionKey, Webhook,
     identity::Claim,
-    limits,
+    kind::objects,
+    object_size::object_size,
     occupancy::{self, Occupancy},
     slot_allocator::SlotAllocator,
     token::TokenHash,
@@ -44,7 +45,7 @@ pub struct State {
     by_ipv6: BTreeMap<Reference, BTreeSet<(Kind, Reference)>>,
     by_token: HashMap<TokenHash, Reference>,
     by_claim: BTreeMap<Claim, BTreeSet<Reference>>,
-    /// Size of each tenant's objects, the sum of [`limits::object_size`].
+    /// Size of each tenant's objects, the sum of [`object_size`].
     tenant_sizes: BTreeMap<Name, usize>,
     version_key: VersionKey,
     slots: SlotAllocator,
@@ -76,50 +77,6 @@ impl State {
                 }
                 Change::Delete(object) => self.remove(&object),
             }
-        }
-    }
-
-    /// Returns all objects, ordered by kind.
-    pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
-        fn objects_in<'a, T: Clone>(
-            objects: &'a BTreeMap<Reference, Record<T>>,
-            object: impl Fn(Name, Record<T>) -> Object + 'a,
-        ) -> impl Iterator<Item = Object> + 'a {
-            let objects = objects.iter();
-            objects.map(move |(reference, record)| object(reference.tenant.clone(), record.clone()))
-        }
-        let tenants = self.tenants.values().cloned().map(Object::Tenant);
-        tenants
-            .chain(objects_in(&self.networks, Object::Network))
-            .chain(objects_in(&self.services, Object::Service))
-            .chain(objects_in(&self.endpoints, Object::Endpoint))
-            .chain(objects_in(&self.tokens, Object::Token))
-            .chain(objects_in(&self.identities, Object::Identity))
-            .chain(objects_in(&self.webhooks, Object::Webhook))
-    }
-
-    /// Returns the object of a kind and reference. A tenant's reference has its name twice.
-    #[must_use]
-    pub fn object(&self, kind: Kind, reference: &Reference) -> Option<Object> {
-        fn object_in<T: Clone>(
-            objects: &BTreeMap<Reference, Record<T>>,
-            reference: &Reference,
-            object: impl Fn(Name, Record<T>) -> Object,
-        ) -> Option<Object> {
-            let record = objects.get(reference)?;
-            Some(object(reference.tenant.clone(), record.clone()))
-        }
-        match kind {
-            Kind::Tenant => {
-                let record = self.tenants.get(&reference.tenant)?;
-                Some(Object::Tenant(record.clone()))
-            }
-            Kind::Network => object_in(&self.networks, reference, Object::Network),
-            Kind::Service => object_in(&self.services, reference, Object::Service),
-            Kind::Endpoint => object_in(&self.endpoints, reference, Object::Endpoint),
-            Kind::Token => object_in(&self.tokens, reference, Object::Token),
-            Kind::Identity => object_in(&self.identities, reference, Object::Identity),
-            Kind::Webhook => object_in(&self.webhooks, reference, Object::Webhook),
         }
     }
 
@@ -263,7 +220,7 @@ impl State {
         meta.version = self
             .version_key
             .derive_version(meta.uid, meta.version.revision());
-        let weight = limits::object_size(&object);
+        let weight = object_size(&object);
         if weight > 0 {
             *self
                 .tenant_sizes
@@ -357,7 +314,7 @@ impl State {
     /// Removes what is there under the object's name.
     fn remove(&mut self, object: &Object) {
         let old = self.object(object.kind(), &object.reference());
-        let old = old.map_or(0, |old| limits::object_size(&old));
+        let old = old.map_or(0, |old| object_size(&old));
         if let Some(weight) = self.tenant_sizes.get_mut(object.tenant()) {
             *weight = weight.saturating_sub(old);
             if *weight == 0 {
@@ -438,4 +395,49 @@ fn remove_member<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, 
             index.remove(key);
         }
     }
+}
+
+macro_rules! define_object_access {
+    (
+        $(#[$tenant_doc:meta])* Tenant $tenant:ident $tenants:ident;
+        $($(#[$doc:meta])* $kind:ident $singular:ident $plural:ident;)*
+    ) => {
+        impl State {
+            /// Returns all objects, ordered by kind.
+            pub fn objects(&self) -> impl Iterator<Item = Object> + '_ {
+                let tenants = self.$tenants.values().cloned().map(Object::Tenant);
+                tenants $(.chain(objects_in(&self.$plural, Object::$kind)))*
+            }
+
+            /// Returns the object of a kind and reference. A tenant's reference has its name twice.
+            #[must_use]
+            pub fn object(&self, kind: Kind, reference: &Reference) -> Option<Object> {
+                match kind {
+                    Kind::Tenant => {
+                        let record = self.$tenants.get(&reference.tenant)?;
+                        Some(Object::Tenant(record.clone()))
+                    }
+                    $(Kind::$kind => object_in(&self.$plural, reference, Object::$kind),)*
+                }
+            }
+        }
+    };
+}
+objects!(define_object_access);
+
+fn objects_in<'a, T: Clone>(
+    objects: &'a BTreeMap<Reference, Record<T>>,
+    object: impl Fn(Name, Record<T>) -> Object + 'a,
+) -> impl Iterator<Item = Object> + 'a {
+    let objects = objects.iter();
+    objects.map(move |(reference, record)| object(reference.tenant.clone(), record.clone()))
+}
+
+fn object_in<T: Clone>(
+    objects: &BTreeMap<Reference, Record<T>>,
+    reference: &Reference,
+    object: impl Fn(Name, Record<T>) -> Object,
+) -> Option<Object> {
+    let record = objects.get(reference)?;
+    Some(object(reference.tenant.clone(), record.clone()))
 }

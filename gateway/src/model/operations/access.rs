@@ -30,10 +30,7 @@ pub fn create_token(
     if request.expires_at.is_some_and(|end| end <= context.now) {
         return Err(Problem::invalid(
             "expires_at",
-            format!(
-                "expires_at is in the past: the time is {}",
-                context.now
-            ),
+            format!("expires_at is in the past: the time is {}", context.now),
         ));
     }
     check_count(Kind::Token, State::owned_by(&state.tokens, tenant).count())?;

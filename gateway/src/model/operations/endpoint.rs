@@ -208,7 +208,11 @@ fn existing_endpoint<'a>(
 }
 
 /// Returns true if the endpoint is as requested.
-fn matches_request(existing: &Record<Endpoint>, request: &EndpointRequest, labels: &Labels) -> bool {
+fn matches_request(
+    existing: &Record<Endpoint>,
+    request: &EndpointRequest,
+    labels: &Labels,
+) -> bool {
     let endpoint = &existing.object;
     let resource = request.resource.clone().unwrap_or_else(default_resource);
     existing.meta.labels == *labels

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Problem, text};
+use crate::model::{Problem, schema, text};
 
 /// What is asked of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -212,6 +212,12 @@ impl HealthState {
         }
         true
     }
+}
+
+schema::schemas! {
+    StatusRange, "StatusRange",
+        schema::text("HTTP status codes: `200` or `200-399`")
+            .pattern(Some("^[1-5][0-9][0-9](-[1-5][0-9][0-9])?$"));
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod health;
 mod limits;
 mod port;
 mod resource;
+mod size;
 mod tenants;
 
 use std::{
@@ -23,6 +24,7 @@ pub use health::{HealthCheck, HealthCheckKind, HealthState, StatusRange, Unhealt
 pub use limits::ConnectionLimits;
 pub use port::{Port, PortNumber, Protocol};
 pub use resource::{Resource, default_resource};
+pub use size::service_size;
 pub use tenants::TenantSet;
 
 use crate::model::{
@@ -322,7 +324,7 @@ impl ServiceSpec {
             let detail = format!("a service has at most {max} source NAT addresses");
             return Err(Problem::invalid("nat_addresses", detail));
         }
-        let weight = size_limits::service_size(self);
+        let weight = service_size(self);
         if weight > size_limits::MAX_SERVICE_BYTES {
             let detail = format!(
                 "resources and lists of tenants take about {weight} bytes together: use at most {}, \

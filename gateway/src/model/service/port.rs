@@ -3,7 +3,12 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{ObjectBuilder, OneOfBuilder, Type},
+};
+
+use crate::model::schema;
 
 /// The transport protocol of a port.
 #[derive(
@@ -119,6 +124,17 @@ const fn tcp() -> Protocol {
 impl FromStr for Port {
     type Err = String;
 
+    /// Parses a port: `PORT`, `PORT/PROTOCOL`, `PORT:BACKEND_PORT`, `PORT/PROTOCOL:BACKEND_PORT`, or `*` for all ports.
+    ///
+    /// # Examples
+    /// ```
+    /// use gateway::model::service::{Port, PortNumber};
+    ///
+    /// let port: Port = "443/tcp:8443".parse()?;
+    /// assert_eq!(port.port, PortNumber::One(443));
+    /// assert_eq!(port.backend_port, Some(8443));
+    /// # Ok::<(), String>(())
+    /// ```
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong =
             || format!("{text:?} is not a port: write 443, 53/udp, 80:8080, 443/tcp:8443 or *");
@@ -155,6 +171,18 @@ impl fmt::Display for Port {
             None => Ok(()),
         }
     }
+}
+
+schema::schemas! {
+    PortNumber, "PortNumber",
+        OneOfBuilder::new()
+            .item(
+                ObjectBuilder::new()
+                    .schema_type(Type::Integer)
+                    .minimum(Some(1))
+                    .maximum(Some(65_535)),
+            )
+            .item(schema::text("all ports").enum_values(Some(["*"])));
 }
 
 #[cfg(test)]

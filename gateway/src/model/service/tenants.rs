@@ -4,7 +4,12 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Name;
+use utoipa::openapi::ArrayBuilder;
+
+use crate::model::{
+    Name, limits,
+    schema::{self, NAME_PATTERN},
+};
 
 /// Tenants by name, or all: a list, in which `*` stands alone. A tenant is looked up, not searched for:
 /// every consumer's request asks these sets of services that others fill.
@@ -91,6 +96,15 @@ impl fmt::Display for TenantSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&Vec::from(self.clone()).join(","))
     }
+}
+
+schema::schemas! {
+    TenantSet, "TenantSet",
+        ArrayBuilder::new()
+            .items(schema::text("name of a tenant, or `*` alone for all tenants")
+                .pattern(Some(format!("^(\\*|{NAME_PATTERN})$"))))
+            .max_items(Some(limits::MAX_TENANTS))
+            .description(Some("Tenants by name, or all tenants"));
 }
 
 #[cfg(test)]
