@@ -19,6 +19,7 @@ pub use output::Format;
 use crate::{
     agent, api,
     auth::authorities::ClientAuthorities,
+    bpf::loader,
     cli::{
         arguments::{ClientCommand, Command, ConfigCommand, Options, RunArguments},
         commands::{
@@ -27,7 +28,6 @@ use crate::{
         context::CliContext,
     },
     config::Config,
-    bpf::loader,
     files, logging,
     model::identity::Authority,
 };

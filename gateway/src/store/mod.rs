@@ -7,6 +7,7 @@ pub mod backup;
 mod error;
 pub mod keys;
 mod restore;
+mod restore_offline;
 mod sqlite;
 
 pub use backup::{Backup, BackupError};
@@ -15,6 +16,7 @@ pub use restore::{
     Baseline, ConnectionChange, KindChanges, PreparedRestore, RestorePlan, RestoreTarget,
     prepare_restore,
 };
+pub use restore_offline::OfflineRestore;
 pub use sqlite::Sqlite;
 
 use jiff::Timestamp;

@@ -2,14 +2,13 @@
 
 use std::{
     fs,
-    io::{ErrorKind, IsTerminal as _, Read as _, Write as _},
+    io::{IsTerminal as _, Read as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use jiff::Timestamp;
 
 use crate::{
     agent::{STORE_FILE, backups::restore_problem},
@@ -21,11 +20,8 @@ use crate::{
     config::Config,
     files,
     lock::Lock,
-    model::{ConnectionState, Principal, RandomIdentifiers, VersionKey},
-    store::{
-        self, Backup, Baseline, Entry, PreparedRestore, RestorePlan, RestoreTarget, Sqlite,
-        Store as _, StoreContents, StoreError, backup::MAX_BYTES, prepare_restore,
-    },
+    model::ConnectionState,
+    store::{self, OfflineRestore, RestorePlan, backup::MAX_BYTES},
 };
 
 /// Arguments of `plgw restore`.
@@ -108,21 +104,23 @@ pub(in crate::cli) async fn restore(
     context.print_message(&format!("{} restored and in effect", file.display()))
 }
 
-/// Replaces all state with a backup, without an agent: a store made of the backup replaces the present one, which is
-/// renamed.
+/// Replaces all state with a backup, without an agent: a store made of the backup replaces the present one.
 pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArguments) -> Result<()> {
     files::restrict_umask();
-    let _lock = Lock::for_maintenance(&config.state_dir, &config.bpf_dir)?;
-    let shown = arguments.file.display();
+    let lock = Lock::for_maintenance(&config.state_dir, &config.bpf_dir)?;
     let store_path = config.state_dir.join(STORE_FILE);
     files::check_store(&store_path)?;
     let backup = store::read_backup(&read(&arguments.file)?).map_err(restore_problem)?;
-    let exists = store_path.exists();
-    let prepared =
-        prepare(config, &store_path, backup, arguments.foreign).map_err(restore_problem)?;
-    print(&render_plan(&prepared.plan).render())?;
-    let known = prepared.current_header.is_some() || !exists;
-    if !known {
+    let restore = OfflineRestore::prepare(
+        &store_path,
+        backup,
+        arguments.foreign,
+        config.event_retention,
+        &lock,
+    )
+    .map_err(restore_problem)?;
+    print(&render_plan(restore.plan()).render())?;
+    if restore.is_present_store_unreadable() {
         print(
             "The present store can't be read, so connections that were rejected or removed since the \
              backup are not known. All approved connections of the backup get a new approval: their \
@@ -135,146 +133,16 @@ pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArgume
     if !arguments.yes {
         confirm()?;
     }
-    let new = config.state_dir.join(".restore-offline");
-    let written = write_store(&new, &prepared);
-    if let Err(error) = written {
-        remove_store(&new)?;
-        return Err(error);
-    }
-    let old = config.state_dir.join("state.db.before-restore");
-    swap_stores(&store_path, &new, &old)?;
-    print(&format!("{shown} restored: start the agent.\n"))?;
-    if exists {
+    let previous = restore.apply(&lock)?;
+    print(&format!(
+        "{} restored: start the agent.\n",
+        arguments.file.display()
+    ))?;
+    if let Some(previous) = previous {
         print(&format!(
             "The previous store was renamed to {}.\n",
-            old.display()
+            previous.display()
         ))?;
-    }
-    Ok(())
-}
-
-/// Backup that is ready to replace the store.
-struct OfflineRestore {
-    backup_header: store::backup::Header,
-    entries: Vec<Entry>,
-    plan: RestorePlan,
-    /// Header of the present store, if that can be read: its identity and seed are kept.
-    current_header: Option<store::backup::Header>,
-}
-
-fn prepare(
-    config: &Config,
-    store_path: &Path,
-    backup: Backup,
-    foreign: bool,
-) -> Result<OfflineRestore, StoreError> {
-    let read = |current: Sqlite| -> Result<(Backup, StoreContents), StoreError> {
-        let current = store::back_up(&current, Timestamp::now())?;
-        let loaded = store::decode_entries(current.entries.clone(), VersionKey::default())?;
-        Ok((current, loaded))
-    };
-    let current = match store_path
-        .exists()
-        .then(|| Sqlite::open(store_path).and_then(read))
-    {
-        None => None,
-        Some(Ok(there)) => Some(there),
-        // A damaged store can't be compared. Any other failure, such as a full disk, may be temporary.
-        Some(Err(
-            StoreError::Damaged { .. }
-            | StoreError::Decode(_)
-            | StoreError::Violation(_)
-            | StoreError::TooNew { .. },
-        )) => None,
-        Some(Err(error)) => return Err(error),
-    };
-    let baseline = current.as_ref().map(|(_, loaded)| Baseline {
-        state: &loaded.state,
-        last_event: {
-            let ids = loaded.events.iter().map(|(recorded, _)| recorded.event.id);
-            ids.max().unwrap_or_default()
-        },
-    });
-    let header = backup.header.clone();
-    let replacing = RestoreTarget {
-        store: current.as_ref().map(|(there, _)| there.header.store),
-        accept_foreign: foreign,
-    };
-    let PreparedRestore { mut entries, plan } = prepare_restore(
-        backup,
-        baseline,
-        replacing,
-        &Principal::operator("operator", "offline"),
-        Timestamp::now(),
-        config.event_retention,
-        &mut RandomIdentifiers,
-    )?;
-    // Versions continue from the present store's: a client's older version must not match a restored object.
-    let revisions = current.iter().flat_map(|(there, _)| &there.entries);
-    let last = revisions.map(|entry| entry.revision).max();
-    for entry in &mut entries {
-        entry.revision = entry.revision.max(last.unwrap_or(0));
-    }
-    Ok(OfflineRestore {
-        backup_header: header,
-        entries,
-        plan,
-        current_header: current.map(|(there, _)| there.header),
-    })
-}
-
-/// Writes the new store to a file beside the present one.
-fn write_store(new: &Path, prepared: &OfflineRestore) -> Result<()> {
-    remove_store(new)?;
-    let mut store = Sqlite::open(new)?;
-    store.adopt_identity(
-        prepared
-            .current_header
-            .as_ref()
-            .unwrap_or(&prepared.backup_header),
-    )?;
-    store.replace(&prepared.entries)?;
-    store.checkpoint()?;
-    Ok(())
-}
-
-/// Replaces the present store with the new one, and renames the present one. A store exists at every moment.
-fn swap_stores(store_path: &Path, new: &Path, old: &Path) -> Result<()> {
-    let shown = store_path.display();
-    let rename_error = || format!("{shown} can't be renamed");
-    remove_store(old)?;
-    // SQLite would apply a write-ahead log that is left beside the new store to it.
-    for suffix in files::SQLITE_SUFFIXES {
-        match fs::rename(
-            files::with_suffix(store_path, suffix),
-            files::with_suffix(old, suffix),
-        ) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            moved => moved.with_context(rename_error)?,
-        }
-    }
-    match fs::hard_link(store_path, old) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        linked => linked.with_context(rename_error)?,
-    }
-    fs::rename(new, store_path)
-        .with_context(|| format!("the new store can't be renamed to {shown}"))?;
-    let directory = store_path.parent().unwrap_or(Path::new("."));
-    fs::File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .with_context(|| format!("{} can't be synced", directory.display()))
-}
-
-/// Removes a store and its SQLite side files, if they exist.
-fn remove_store(path: &Path) -> Result<()> {
-    for suffix in ["", files::SQLITE_SUFFIXES[0], files::SQLITE_SUFFIXES[1]] {
-        let path = files::with_suffix(path, suffix);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            removed => {
-                removed.with_context(|| format!("{} can't be removed", path.display()))?;
-            }
-        }
     }
     Ok(())
 }
