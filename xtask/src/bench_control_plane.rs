@@ -14,9 +14,9 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use crate::{
+    build::workspace,
     reachability_probe::{Host, ReachabilityProbe},
     run::{is_root, print_step, run_silently},
-    workspace,
 };
 
 /// Number of repetitions of each change.
@@ -172,7 +172,9 @@ impl Agent {
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let took = begin.elapsed();
-        let (head, rest) = answer.split_once("\r\n\r\n").context("the response has no header")?;
+        let (head, rest) = answer
+            .split_once("\r\n\r\n")
+            .context("the response has no header")?;
         if !head.starts_with("HTTP/1.1 2") {
             bail!("{method} {path}: {answer:.500}");
         }
@@ -185,7 +187,9 @@ impl Agent {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().next());
-        let kilobytes: u64 = kilobytes.context("the process status has no VmRSS")?.parse()?;
+        let kilobytes: u64 = kilobytes
+            .context("the process status has no VmRSS")?
+            .parse()?;
         Ok(kilobytes << 10)
     }
 
@@ -362,9 +366,7 @@ fn print_table(all: &[Costs]) {
         costs.size.tenants.to_string()
     });
     row("endpoints", &|costs| costs.size.endpoints.to_string());
-    row("apply of all objects", &|costs| {
-        milliseconds(&costs.apply)
-    });
+    row("apply of all objects", &|costs| milliseconds(&costs.apply));
     row("create an endpoint, in effect", &|costs| {
         cell(&costs.create)
     });
@@ -380,9 +382,7 @@ fn print_table(all: &[Costs]) {
     row("delete an endpoint, in effect", &|costs| {
         cell(&costs.delete)
     });
-    row("start with empty maps", &|costs| {
-        milliseconds(&costs.start)
-    });
+    row("start with empty maps", &|costs| milliseconds(&costs.start));
     row("start with full maps", &|costs| {
         milliseconds(&costs.start_in_kernel)
     });

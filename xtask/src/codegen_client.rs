@@ -14,7 +14,7 @@ const FILE_HEADER: &str = "\
 use anyhow::Result;
 use reqwest::Method;
 
-use crate::client::{Body, Client, NOTHING, Query, types::*};
+use crate::client::{Body, Client, EMPTY_BODY, Query, types::*};
 
 impl Client {
 ";
@@ -23,8 +23,9 @@ impl Client {
 ///
 /// # Errors
 /// If the document contains a construct that the generator does not support.
-pub fn generate(document: &str) -> Result<String> {
-    let document: Value = serde_json::from_str(document).context("the OpenAPI document is not JSON")?;
+pub(crate) fn generate(document: &str) -> Result<String> {
+    let document: Value =
+        serde_json::from_str(document).context("the OpenAPI document is not JSON")?;
     let paths = document["paths"]
         .as_object()
         .context("the OpenAPI document has no paths")?;
@@ -75,7 +76,7 @@ fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<
         write!(arguments, ", body: Vec<u8>")?;
         "Body::<()>::Bytes(body)"
     } else if body.is_null() {
-        "NOTHING"
+        "EMPTY_BODY"
     } else {
         write!(arguments, ", body: &{}", referenced_type(body)?)?;
         "Body::Json(body)"
@@ -86,12 +87,15 @@ fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<
     let result = result_type(responses)?;
     let summary = operation["summary"].as_str().unwrap_or(name);
     let mut code = String::new();
+    let method = method.to_uppercase();
+    writeln!(code, "    /// Calls `{method} {path}`.")?;
+    writeln!(code, "    ///")?;
     writeln!(code, "    /// {}", summary.trim())?;
     writeln!(code, "    ///")?;
     writeln!(code, "    /// # Errors")?;
     writeln!(
         code,
-        "    /// The agent's refusal, or that it can't be reached."
+        "    /// If the agent refuses the request or can't be reached."
     )?;
     writeln!(
         code,
@@ -113,7 +117,6 @@ fn method_of(name: &str, path: &str, method: &str, operation: &Value) -> Result<
         )?;
         writeln!(code, ";")?;
     }
-    let method = method.to_uppercase();
     let call = match result.as_str() {
         "()" => "call_without_answer",
         "String" => "call_for_text",
@@ -148,7 +151,9 @@ fn result_type(responses: &Map<String, Value>) -> Result<String> {
 
 /// Returns the type of a schema in the document's components: `Page_X` is `Page<X>`.
 fn referenced_type(schema: &Value) -> Result<String> {
-    let reference = schema["$ref"].as_str().context("an inline schema is not supported: give the schema a name")?;
+    let reference = schema["$ref"]
+        .as_str()
+        .context("an inline schema is not supported: give the schema a name")?;
     let name = reference.rsplit('/').next().unwrap_or_default();
     Ok(match name.split_once('_') {
         Some((outer, inner)) => format!("{outer}<{inner}>"),

@@ -162,10 +162,14 @@ fn run_demo(binary: &Path) -> Result<()> {
         .run("endpoint create green/web --network net --address 10.0.0.100 --service shop/web")?;
 
     for endpoint in ["blue/web", "green/web"] {
-        wait("the address to be found free of conflicts", START_TIMEOUT, || {
-            let mut show = gateway.command(&format!("endpoint show {endpoint} -o json"));
-            Ok(capture(&mut show)?.1.contains("in_use"))
-        })?;
+        wait(
+            "the address to be found free of conflicts",
+            START_TIMEOUT,
+            || {
+                let mut show = gateway.command(&format!("endpoint show {endpoint} -o json"));
+                Ok(capture(&mut show)?.1.contains("in_use"))
+            },
+        )?;
     }
 
     print_step("no traffic passes before the provider approves");

@@ -1,4 +1,6 @@
-//! Code that the build script of `gateway` and `cargo xtask` share.
+//! Build of the XDP program, which the build script of `gateway` and the tasks of `cargo xtask` share.
+//!
+//! The tasks are in the binary, with their dependencies behind the feature `cli`: a build script that compiles a command
+//! line parser would delay every build.
 
-pub mod codegen_client;
 pub mod ebpf;

@@ -90,7 +90,8 @@ impl Host {
         let path = format!("/run/netns/{}", self.name);
         let namespace = File::open(&path).with_context(|| format!("{path} can't be opened"))?;
         Ok(thread::spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).context("the network namespace can't be entered")?;
+            setns(&namespace, CloneFlags::CLONE_NEWNET)
+                .context("the network namespace can't be entered")?;
             body()
         }))
     }

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use xtask::ebpf::{Toolchain, bpf_linker, find_in_path};
 
 use crate::{
+    build::workspace,
     run::{is_root, print_step, run, run_silently},
-    workspace,
 };
 
 /// Programs that build, demo and tests call, with the Debian packages that contain them.

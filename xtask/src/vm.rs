@@ -16,10 +16,9 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    build, cargo,
+    build::{build, cargo, workspace},
     run::{print_step, run_silently},
     setup::{self, MIN_KERNEL},
-    workspace,
 };
 
 /// Programs that the tests call inside the machine.
@@ -102,9 +101,12 @@ fn find_kernel(directory: &Path) -> Result<Kernel> {
         parts.nth(3).and_then(|n| n.parse().ok()).unwrap_or(0)
     };
     let names = names.lines().filter_map(|line| line.split(' ').next());
-    let package = names
-        .max_by_key(number)
-        .with_context(|| format!("the package lists have no cloud kernel of Linux {MIN_KERNEL}"))?;
+    let package = names.max_by_key(number).with_context(|| {
+        format!(
+            "the package lists contain no cloud kernel of Linux {MIN_KERNEL}: \
+                 run `apt-get update`, or add a release with it"
+        )
+    })?;
     let downloads = directory.join("download");
     fs::create_dir_all(&downloads)?;
     run_silently(
@@ -235,17 +237,21 @@ fn build_initramfs(directory: &Path, kernel: &Kernel, binary: &Path) -> Result<P
             .map(|directory| directory.join(name))
             .find(|path| path.exists());
         root.add(
-            &found.with_context(|| format!("the program {name} is not installed: run `cargo xtask setup`"))?,
+            &found.with_context(|| {
+                format!("the program {name} is not installed: run `cargo xtask setup`")
+            })?,
             name,
         )?;
     }
-    fs::copy("/bin/busybox", root.0.join("bin/busybox")).context("busybox-static is not installed")?;
+    fs::copy("/bin/busybox", root.0.join("bin/busybox"))
+        .context("busybox-static is not installed")?;
     let veth = run_silently(
         Command::new("find")
             .arg(&kernel.modules)
             .args(["-name", "veth.ko"]),
     )?;
-    fs::copy(veth.trim(), root.0.join("modules/veth.ko")).context("the kernel package has no veth module")?;
+    fs::copy(veth.trim(), root.0.join("modules/veth.ko"))
+        .context("the kernel package has no veth module")?;
     let init = root.0.join("init");
     fs::write(&init, init_script())?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
@@ -323,7 +329,10 @@ fn boot(kernel: &Path, image: &Path) -> Result<()> {
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
                 machine.kill()?;
                 machine.wait()?;
-                bail!("the tests in the machine took longer than {} s", BOOT_TIMEOUT.as_secs());
+                bail!(
+                    "the tests in the machine took longer than {} s",
+                    BOOT_TIMEOUT.as_secs()
+                );
             }
         }
     }

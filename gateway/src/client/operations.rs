@@ -8,10 +8,12 @@ use reqwest::Method;
 use crate::client::{Body, Client, EMPTY_BODY, Query, types::*};
 
 impl Client {
+    /// Calls `GET /healthz`.
+    ///
     /// The agent answers.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn alive(&self) -> Result<String> {
         let path = "/healthz";
         let query = Query::default();
@@ -19,10 +21,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/apply`.
+    ///
     /// Bring objects to what a manifest says: all of it, or nothing.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn apply(
         &self,
         dry_run: Option<bool>,
@@ -39,10 +43,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/services/{name}/connections/{link_id}/approve`.
+    ///
     /// Let an endpoint's connection carry traffic.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn approve_connection(
         &self,
         tenant: &Name,
@@ -57,10 +63,12 @@ impl Client {
             .await
     }
 
+    /// Calls `GET /v1/backup`.
+    ///
     /// The whole store, secrets included, as it is at one moment.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn backup(&self) -> Result<Vec<u8>> {
         let path = "/v1/backup";
         let query = Query::default();
@@ -68,10 +76,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/endpoints`.
+    ///
     /// Create an endpoint.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn create_endpoint(
         &self,
         tenant: &Name,
@@ -84,10 +94,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/identities`.
+    ///
     /// Say who, of those that another system knows, acts for the tenant.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn create_identity(
         &self,
         tenant: &Name,
@@ -100,10 +112,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/networks`.
+    ///
     /// Create a network.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn create_network(
         &self,
         tenant: &Name,
@@ -116,10 +130,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/services`.
+    ///
     /// Create a service.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn create_service(
         &self,
         tenant: &Name,
@@ -132,10 +148,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants`.
+    ///
     /// Create a tenant.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn create_tenant(&self, body: &TenantRequest) -> Result<TenantView> {
         let path = "/v1/tenants";
         let query = Query::default();
@@ -143,10 +161,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/tokens`.
+    ///
     /// Create a token. Its secret is shown in this answer only.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn create_token(&self, tenant: &Name, body: &TokenRequest) -> Result<NewTokenView> {
         let path = format!("/v1/tenants/{tenant}/tokens");
         let path = path.as_str();
@@ -155,10 +175,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/webhooks`.
+    ///
     /// Create a webhook. The key of its signatures is shown in this answer only.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn create_webhook(
         &self,
         tenant: &Name,
@@ -171,10 +193,12 @@ impl Client {
             .await
     }
 
+    /// Calls `DELETE /v1/tenants/{tenant}/endpoints/{name}`.
+    ///
     /// Delete an endpoint; its connection is gone from both sides.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn delete_endpoint(&self, tenant: &Name, name: &Name) -> Result<()> {
         let path = format!("/v1/tenants/{tenant}/endpoints/{name}");
         let path = path.as_str();
@@ -183,10 +207,12 @@ impl Client {
             .await
     }
 
+    /// Calls `DELETE /v1/tenants/{tenant}/identities/{name}`.
+    ///
     /// Remove an identity: those who were meant act for the tenant no more.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn delete_identity(&self, tenant: &Name, name: &Name) -> Result<()> {
         let path = format!("/v1/tenants/{tenant}/identities/{name}");
         let path = path.as_str();
@@ -195,10 +221,12 @@ impl Client {
             .await
     }
 
+    /// Calls `DELETE /v1/tenants/{tenant}/networks/{name}`.
+    ///
     /// Delete a network that nothing is in.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn delete_network(&self, tenant: &Name, name: &Name) -> Result<()> {
         let path = format!("/v1/tenants/{tenant}/networks/{name}");
         let path = path.as_str();
@@ -207,10 +235,12 @@ impl Client {
             .await
     }
 
+    /// Calls `DELETE /v1/tenants/{tenant}/services/{name}`.
+    ///
     /// Delete a service; its connections are Disconnected.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn delete_service(
         &self,
         tenant: &Name,
@@ -224,10 +254,12 @@ impl Client {
             .await
     }
 
+    /// Calls `DELETE /v1/tenants/{tenant}`.
+    ///
     /// Delete a tenant that owns nothing.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn delete_tenant(&self, tenant: &Name) -> Result<()> {
         let path = format!("/v1/tenants/{tenant}");
         let path = path.as_str();
@@ -236,10 +268,12 @@ impl Client {
             .await
     }
 
+    /// Calls `DELETE /v1/tenants/{tenant}/tokens/{name}`.
+    ///
     /// Revoke a token: from now on it is unknown.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn delete_token(&self, tenant: &Name, name: &Name) -> Result<()> {
         let path = format!("/v1/tenants/{tenant}/tokens/{name}");
         let path = path.as_str();
@@ -248,10 +282,12 @@ impl Client {
             .await
     }
 
+    /// Calls `DELETE /v1/tenants/{tenant}/webhooks/{name}`.
+    ///
     /// Delete a webhook.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn delete_webhook(&self, tenant: &Name, name: &Name) -> Result<()> {
         let path = format!("/v1/tenants/{tenant}/webhooks/{name}");
         let path = path.as_str();
@@ -260,20 +296,24 @@ impl Client {
             .await
     }
 
+    /// Calls `GET /v1/export`.
+    ///
     /// Write down everything that the caller sees, but for what has secrets.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn export(&self) -> Result<Manifest> {
         let path = "/v1/export";
         let query = Query::default();
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/connections`.
+    ///
     /// List the connections to all services in which the caller has a role.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_connections(
         &self,
         endpoint: Option<&Reference>,
@@ -290,10 +330,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/endpoints`.
+    ///
     /// List a tenant's endpoints.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_endpoints(
         &self,
         tenant: &Name,
@@ -306,10 +348,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/events`.
+    ///
     /// List or follow the events that the caller may see.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_events(
         &self,
         after: Option<&str>,
@@ -328,10 +372,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/flows`.
+    ///
     /// List flows. They come and go, so there are no further pages: a larger limit shows more.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_flows(
         &self,
         endpoint: Option<&Reference>,
@@ -344,10 +390,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/identities`.
+    ///
     /// List a tenant's identities.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_identities(
         &self,
         tenant: &Name,
@@ -360,10 +408,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/networks`.
+    ///
     /// List a tenant's networks.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_networks(
         &self,
         tenant: &Name,
@@ -376,10 +426,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/services/{name}/connections`.
+    ///
     /// List the connections to a service.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_service_connections(
         &self,
         tenant: &Name,
@@ -393,10 +445,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/services`.
+    ///
     /// List a tenant's services.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_services(
         &self,
         tenant: &Name,
@@ -409,10 +463,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants`.
+    ///
     /// List the tenants in which the caller has a role; all for the operator.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_tenants(
         &self,
         limit: Option<u64>,
@@ -423,10 +479,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/tokens`.
+    ///
     /// List a tenant's tokens.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_tokens(
         &self,
         tenant: &Name,
@@ -439,10 +497,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/webhooks`.
+    ///
     /// List a tenant's webhooks.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn list_webhooks(
         &self,
         tenant: &Name,
@@ -455,10 +515,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /readyz`.
+    ///
     /// The data path holds what it should.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn ready(&self) -> Result<String> {
         let path = "/readyz";
         let query = Query::default();
@@ -466,10 +528,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/services/{name}/connections/{link_id}/reject`.
+    ///
     /// Refuse a connection, or cut it off; it can be approved later.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn reject_connection(
         &self,
         tenant: &Name,
@@ -484,10 +548,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/tenants/{tenant}/services/{name}/connections/{link_id}/remove`.
+    ///
     /// End a connection for good.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn remove_connection(
         &self,
         tenant: &Name,
@@ -502,10 +568,12 @@ impl Client {
             .await
     }
 
+    /// Calls `POST /v1/restore`.
+    ///
     /// Put what is in a backup in the place of everything.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn restore(
         &self,
         dry_run: Option<bool>,
@@ -520,20 +588,24 @@ impl Client {
             .await
     }
 
+    /// Calls `GET /v1/whoami`.
+    ///
     /// Who the gateway takes the caller for, and what the caller may do.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_caller(&self) -> Result<CallerView> {
         let path = "/v1/whoami";
         let query = Query::default();
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/services/{name}/connections/{link_id}`.
+    ///
     /// Show a connection.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_connection(
         &self,
         tenant: &Name,
@@ -546,10 +618,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/endpoints/{name}`.
+    ///
     /// Show an endpoint.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_endpoint(&self, tenant: &Name, name: &Name) -> Result<EndpointView> {
         let path = format!("/v1/tenants/{tenant}/endpoints/{name}");
         let path = path.as_str();
@@ -557,10 +631,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/identities/{name}`.
+    ///
     /// Show an identity.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_identity(&self, tenant: &Name, name: &Name) -> Result<IdentityView> {
         let path = format!("/v1/tenants/{tenant}/identities/{name}");
         let path = path.as_str();
@@ -568,10 +644,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/networks/{name}`.
+    ///
     /// Show a network.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_network(&self, tenant: &Name, name: &Name) -> Result<NetworkView> {
         let path = format!("/v1/tenants/{tenant}/networks/{name}");
         let path = path.as_str();
@@ -579,10 +657,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/services/{name}`.
+    ///
     /// Show a service.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_service(&self, tenant: &Name, name: &Name) -> Result<ServiceView> {
         let path = format!("/v1/tenants/{tenant}/services/{name}");
         let path = path.as_str();
@@ -590,20 +670,24 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/status`.
+    ///
     /// How the gateway is.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_status(&self) -> Result<StatusView> {
         let path = "/v1/status";
         let query = Query::default();
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}`.
+    ///
     /// Show a tenant.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_tenant(&self, tenant: &Name) -> Result<TenantView> {
         let path = format!("/v1/tenants/{tenant}");
         let path = path.as_str();
@@ -611,10 +695,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/tokens/{name}`.
+    ///
     /// Show a token.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_token(&self, tenant: &Name, name: &Name) -> Result<TokenView> {
         let path = format!("/v1/tenants/{tenant}/tokens/{name}");
         let path = path.as_str();
@@ -622,10 +708,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `GET /v1/tenants/{tenant}/webhooks/{name}`.
+    ///
     /// Show a webhook.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn show_webhook(&self, tenant: &Name, name: &Name) -> Result<WebhookView> {
         let path = format!("/v1/tenants/{tenant}/webhooks/{name}");
         let path = path.as_str();
@@ -633,10 +721,12 @@ impl Client {
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }
 
+    /// Calls `PUT /v1/tenants/{tenant}/endpoints/{name}`.
+    ///
     /// Change an endpoint's labels: what it is bound to never changes.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn update_endpoint(
         &self,
         tenant: &Name,
@@ -649,10 +739,12 @@ impl Client {
         self.call(Method::PUT, path, &query, Body::Json(body)).await
     }
 
+    /// Calls `PUT /v1/tenants/{tenant}/networks/{name}`.
+    ///
     /// Change a network.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn update_network(
         &self,
         tenant: &Name,
@@ -665,10 +757,12 @@ impl Client {
         self.call(Method::PUT, path, &query, Body::Json(body)).await
     }
 
+    /// Calls `PUT /v1/tenants/{tenant}/services/{name}`.
+    ///
     /// Change a service.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn update_service(
         &self,
         tenant: &Name,
@@ -681,10 +775,12 @@ impl Client {
         self.call(Method::PUT, path, &query, Body::Json(body)).await
     }
 
+    /// Calls `PUT /v1/tenants/{tenant}`.
+    ///
     /// Change a tenant's quotas and labels.
     ///
     /// # Errors
-    /// The agent's refusal, or that it can't be reached.
+    /// If the agent refuses the request or can't be reached.
     pub async fn update_tenant(&self, tenant: &Name, body: &TenantRequest) -> Result<TenantView> {
         let path = format!("/v1/tenants/{tenant}");
         let path = path.as_str();
