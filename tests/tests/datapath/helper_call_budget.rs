@@ -128,7 +128,7 @@ fn helper_calls_of_every_path_match_the_budget() {
         costs.measure("denied, with a reset", lab, Side::B, &unapproved);
         (costs.0, lab.program_info().verified_instructions)
     });
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/packets/helper_call_budget.snap");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/datapath/helper_call_budget.snap");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");
     let mut numbers = kernel.split('.');
     let series = [numbers.next(), numbers.next()]
