@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Change, Kind, Name, Object, Problem, ProblemCode, State, limits, object_size::object_size,
+    Change, Kind, Name, Problem, ProblemCode, State, limits, object_size::object_size,
 };
 
 /// Refuses changes after which the objects of a tenant exceed [`limits::MAX_TENANT_BYTES`]. Objects of a tenant that
