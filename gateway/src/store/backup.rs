@@ -1,4 +1,4 @@
-//! The format of backups: lines of JSON that identify and protect themselves.
+//! Backup file format: lines of JSON between a header and a checksum.
 //!
 //! ```text
 //! {"format":"plgw-backup","version":1,"schema":6,"store":"…","seed":…,"created_at":"…","entries":2}
@@ -7,9 +7,9 @@
 //! {"sha256":"…"}
 //! ```
 //!
-//! The first line says which store the backup is of. The last holds the SHA-256 of all bytes before it.
-//! A backup is untrusted when it is read. It is no database file, so that it can hold no views, triggers
-//! or virtual tables, and reading it takes time and memory in proportion to its length.
+//! The first line identifies the store that the backup was made from. The last line holds the SHA-256 of all bytes
+//! before it. A backup is untrusted input. The format is not a database file, so that it can't contain views, triggers
+//! or virtual tables. Reading it takes time and memory in proportion to its length.
 
 use std::fmt::Write as _;
 
@@ -20,17 +20,16 @@ use uuid::Uuid;
 
 use crate::store::{Entry, StoreError};
 
-/// The largest backup that is read, in bytes.
+/// Maximum size of a backup, in bytes.
 pub const MAX_BYTES: usize = 1 << 30;
 
-/// The most entries that a backup has: all objects that the data path has room for, and a million events.
+/// Maximum number of entries of a backup: all objects that the data path has room for, and a million events.
 pub const MAX_ENTRIES: u64 = 4_000_000;
 
-/// The largest revision and the largest event number that a backup may hold. Later ones are counted on
-/// from there, and must not overflow.
+/// Maximum revision and event number in a backup. Later ones continue from there and must not overflow.
 pub const MAX_NUMBER: u64 = 1 << 53;
 
-/// The longest key, in bytes: the longest kind and two names.
+/// Maximum length of a key, in bytes: the longest kind and two names.
 const MAX_KEY: usize = 256;
 
 const FORMAT: &str = "plgw-backup";
@@ -38,61 +37,61 @@ const FORMAT: &str = "plgw-backup";
 const OLD_FORMAT: &str = "gateway-backup";
 const FORMAT_VERSION: u32 = 1;
 
-/// A reason why a file is refused as a backup.
+/// Reason why a file is refused as a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {
-    /// The file has no content.
+    /// The file is empty.
     #[error("the backup is empty: give a file that `plgw backup` wrote")]
     Empty,
-    /// The file is larger than [`MOST_BYTES`], or has more than [`MOST_ENTRIES`].
+    /// The file is larger than [`MAX_BYTES`], or has more entries than [`MAX_ENTRIES`].
     #[error(
-        "the backup is too large: it has at most 1 GiB and 4000000 entries; lower events_kept before the next"
+        "the backup is larger than 1 GiB or 4000000 entries: lower event_retention before the next backup"
     )]
     TooLarge,
-    /// The file is of another kind.
-    #[error("this is no backup of a gateway: give a file that `plgw backup` wrote")]
+    /// The file is not a backup.
+    #[error("the file is not a backup of a gateway: give a file that `plgw backup` wrote")]
     NotABackup,
-    /// The file is of a version that wrote SQLite files.
+    /// The file is an SQLite database, which programs before 0.1.0 wrote as a backup.
     #[error(
-        "a version before 0.1.0 wrote this backup: stop the agent, put it in place as state.db in the state \
-         directory, with mode 0600, and start the agent"
+        "the backup is an SQLite file of a version before 0.1.0: stop the agent, copy the file to state.db in the \
+         state directory with mode 0600, and start the agent"
     )]
     Sqlite,
-    /// The format is of a newer program.
-    #[error("a newer program wrote this backup: restore it with that program")]
+    /// A newer program wrote the file.
+    #[error("a newer program wrote the backup: restore it with that program")]
     TooNew,
-    /// The content is not what was written: truncated, extended or changed.
+    /// The content was truncated, extended or changed.
     #[error("the backup is damaged: its content does not match its checksum; use another copy")]
     Damaged,
     /// A revision or event number is out of range.
     #[error(
-        "the backup has a revision or event number above 2^53: it can't be continued from there"
+        "the backup has a revision or event number above 2^53: use a backup that `plgw backup` wrote"
     )]
     NumberTooLarge,
-    /// The backup is of another store, and that was not allowed.
+    /// The backup was made from another store, and the caller did not allow that.
     #[error(
-        "the backup is of another gateway (store {backup_store}, this is {current_store}): restore it with --foreign if \
-         that is meant"
+        "the backup is of another gateway (its store is {backup_store}, this one is {current_store}): restore it with \
+         --foreign if that is intended"
     )]
     OtherStore {
-        /// The store that the backup is of.
+        /// Store that the backup was made from.
         backup_store: Uuid,
-        /// The store that it was to replace.
+        /// Store that would be replaced.
         current_store: Uuid,
     },
 }
 
-/// What a backup says of itself.
+/// First line of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
     format: String,
     version: u32,
-    /// The schema version of the store's entries.
+    /// Schema version of the entries.
     pub schema: u32,
-    /// The store's identity.
+    /// Identity of the store that the backup was made from.
     pub store: Uuid,
-    /// The key of the data path's hashes.
+    /// Key of the data path's hashes.
     pub seed: u64,
     /// Time at which the backup was made. Earlier programs called it `made_at`.
     #[serde(alias = "made_at")]
@@ -102,7 +101,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// Describes a backup of a store.
+    /// Creates the header of a backup without entries.
     #[must_use]
     pub fn new(schema: u32, store: Uuid, seed: u64, created_at: Timestamp) -> Self {
         Self {
@@ -117,20 +116,21 @@ impl Header {
     }
 }
 
-/// A backup.
+/// Decoded backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
-    /// What it says of itself.
+    /// First line of the file.
     pub header: Header,
-    /// The store's entries, in the order of their keys.
+    /// Entries of the store, sorted by key.
     pub entries: Vec<Entry>,
 }
 
 impl Backup {
-    /// Returns the file's content.
+    /// Encodes the backup as the content of a file.
     ///
     /// # Errors
-    /// Never for strings and numbers; serde's signature demands it.
+    /// Fails with [`BackupError::TooLarge`] if [`Self::decode`] would refuse the size. Serialization itself does not
+    /// fail for strings and numbers.
     pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
         let mut header = self.header.clone();
         header.entries = self.entries.len() as u64;
@@ -148,17 +148,17 @@ impl Backup {
         let trailer = compute_trailer(&content);
         content.extend_from_slice(trailer.as_bytes());
         content.push(b'\n');
-        // What can't be restored is no backup, and is found out now.
+        // A backup that can't be restored must be reported when it is made.
         if header.entries > MAX_ENTRIES || content.len() > MAX_BYTES {
             return Err(BackupError::TooLarge.into());
         }
         Ok(content)
     }
 
-    /// Reads a file's content. Only the container is looked at, not what the entries mean.
+    /// Decodes the content of a file, without decoding the values of its entries.
     ///
     /// # Errors
-    /// When the content is anything but what [`Self::encode`] makes.
+    /// Fails if the content is not what [`Self::encode`] writes.
     pub fn decode(content: &[u8]) -> Result<Self, BackupError> {
         if content.is_empty() {
             return Err(BackupError::Empty);
@@ -167,7 +167,7 @@ impl Backup {
             return Err(BackupError::TooLarge);
         }
         let header = decode_header(content)?;
-        // The checksum comes before anything is built on the content.
+        // Check the checksum before the content is used.
         let body = content.strip_suffix(b"\n").ok_or(BackupError::Damaged)?;
         let end = body
             .iter()
@@ -189,7 +189,7 @@ impl Backup {
             }
             let (key, value, revision): (String, String, u64) =
                 serde_json::from_slice(line).map_err(|_| BackupError::Damaged)?;
-            // In the keys' order, so that none comes twice.
+            // Strictly ascending keys exclude duplicates.
             let in_order = entries.last().is_none_or(|last| last.key < key);
             if key.len() > MAX_KEY || !in_order {
                 return Err(BackupError::Damaged);
@@ -210,9 +210,9 @@ impl Backup {
     }
 }
 
-/// Reads the header, which tells a backup from other files.
+/// Decodes the header, by which a backup differs from other files.
 fn decode_header(content: &[u8]) -> Result<Header, BackupError> {
-    /// What every version of the format begins with.
+    /// Fields of the header in every version of the format.
     #[derive(Deserialize)]
     struct FormatHeader {
         format: String,
@@ -272,13 +272,13 @@ mod tests {
         }
     }
 
-    /// Puts a right checksum under a content that was tampered with.
+    /// Appends a valid checksum to tampered lines.
     fn with_trailer(lines: &str) -> Vec<u8> {
         let trailer = compute_trailer(lines.as_bytes());
         format!("{lines}{trailer}\n").into_bytes()
     }
 
-    /// The lines of a backup without its trailer.
+    /// Returns the lines of a backup without its trailer.
     fn lines() -> String {
         let text = String::from_utf8(backup().encode().unwrap()).unwrap();
         let end = text.trim_end().rfind('\n').unwrap() + 1;
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn encode_and_decode_round_trip() {
+    fn backup_round_trips() {
         assert_eq!(Backup::decode(&backup().encode().unwrap()), Ok(backup()));
         assert_eq!(Backup::decode(&with_trailer(&lines())), Ok(backup()));
     }
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn every_truncation_and_every_flipped_bit_is_refused() {
+    fn truncations_and_bit_flips_are_refused() {
         let content = backup().encode().unwrap();
         for length in 0..content.len() {
             assert!(
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_refused_with_the_reason() {
+    fn other_files_are_refused_with_a_reason() {
         for (content, error) in [
             (&b""[..], BackupError::Empty),
             (b"SQLite format 3\0", BackupError::Sqlite),
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn tampering_with_a_valid_checksum_is_refused() {
+    fn tampered_content_with_a_valid_checksum_is_refused() {
         let lines = lines();
         let entry = "[\"tenants/a\",\"{}\",7]\n";
         let key = "k".repeat(MAX_KEY + 1);
@@ -382,7 +382,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_input_is_refused_without_panic(
+        fn random_content_is_refused_without_panic(
             content in proptest::collection::vec(any::<u8>(), 0..400),
             cut in 0usize..600,
         ) {

@@ -1,4 +1,4 @@
-//! Failures of the store, as fixed sentences for users. SQLite's own words go to the log only.
+//! Errors of the store, as fixed sentences for users. SQLite's own messages go to the log only.
 
 use log::error;
 use rusqlite::ErrorCode;
@@ -8,38 +8,38 @@ use crate::{
     store::backup::BackupError,
 };
 
-/// A failure of the store. Nothing has changed then.
+/// Error of the store. The operation that failed has changed nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// An entry is not at the expected revision.
     #[error("{0:?} was changed by somebody else in the meantime")]
     Conflict(String),
-    /// A newer program wrote the store.
+    /// A newer program wrote the store or backup.
     #[error(
-        "the store {path} has schema version {found}, this program knows up to {known}: use the \
-         program that wrote it, or a newer one"
+        "the store {path} has schema version {found}, newer than version {known} of this program: use the program \
+         that wrote it, or a newer one"
     )]
     TooNew {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The schema version of the file.
+        /// Schema version of the file.
         found: u32,
-        /// The newest schema version that this program knows.
+        /// Newest schema version that this program knows.
         known: u32,
     },
-    /// The file is not what SQLite and this program left there.
+    /// The content of the file is not what SQLite and this program wrote.
     #[error(
-        "the store {path} is damaged: put a backup in its place with `plgw restore --offline \
-         FILE`; what is approved goes on meanwhile"
+        "the store {path} is damaged: replace it with a backup by `plgw restore --offline FILE`; approved \
+         connections keep working meanwhile"
     )]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: String,
     },
-    /// An entry can't be read.
+    /// An entry can't be decoded.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// An entry can be read, and must not be there.
+    /// An entry can be decoded but violates an invariant of the state.
     #[error(transparent)]
     Violation(#[from] Violation),
     /// A value can't be encoded.
@@ -51,9 +51,9 @@ pub enum StoreError {
     /// The file or its directory can't be used.
     #[error("the store {path} can't be opened: {error}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// The system's error.
+        /// Error of the operating system.
         error: std::io::Error,
     },
     /// The backup can't be restored.
@@ -69,7 +69,7 @@ impl From<serde_json::Error> for StoreError {
 }
 
 impl StoreError {
-    /// Logs SQLite's error, and returns the sentence that stands for it.
+    /// Logs SQLite's error, and returns the fixed sentence for it.
     pub(super) fn from_database_error(path: &str, error: &rusqlite::Error) -> Self {
         error!("store: database failed path={path} error={error}");
         Self::Database(match error.sqlite_error_code() {
@@ -77,7 +77,7 @@ impl StoreError {
             Some(ErrorCode::ReadOnly) => "its file system is read-only: make it writable",
             Some(ErrorCode::SystemIoFailure) => "the disk failed: look at the kernel's log",
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                "another program holds it: end that program"
+                "another program has it locked: stop that program"
             }
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 "it is damaged: restore a backup"
@@ -86,7 +86,7 @@ impl StoreError {
         })
     }
 
-    /// Tells a damaged file from a database that failed.
+    /// Returns the error for a database that can't be opened: [`Self::Damaged`] if its file is not a database.
     pub(super) fn from_open_error(path: &str, error: &rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
@@ -96,7 +96,7 @@ impl StoreError {
         }
     }
 
-    /// Logs how the file is damaged, and returns the sentence that stands for it.
+    /// Logs how the file is damaged, and returns the fixed sentence for it.
     pub(super) fn damaged(path: &str, found: &str) -> Self {
         let found = found.replace('\n', " ");
         error!("store: damaged path={path} found={found:?}");

@@ -1,15 +1,15 @@
-//! The keys of what is stored beside objects.
+//! Keys of the stored entries that are not objects.
 
 use crate::model::{Reference, event_id::EventId};
 
-/// Events.
+/// Prefix of event keys.
 pub const EVENTS: &str = "events";
-/// How far webhooks have been told.
+/// Prefix of the keys of webhooks' delivery cursors.
 pub const CURSORS: &str = "cursors";
-/// Requests that are not to be carried out twice.
+/// Prefix of the keys of idempotency records.
 pub const IDEMPOTENCY: &str = "requests";
 
-/// Returns an event's key. Earlier programs wrote numbers.
+/// Returns the key of an event. Events of earlier programs have numbers, which are padded so that keys sort by age.
 #[must_use]
 pub fn event(id: EventId) -> String {
     match id.number() {
@@ -18,13 +18,13 @@ pub fn event(id: EventId) -> String {
     }
 }
 
-/// A webhook's cursor.
+/// Returns the key of a webhook's delivery cursor.
 #[must_use]
 pub fn cursor(webhook: &Reference) -> String {
     format!("{CURSORS}/{webhook}")
 }
 
-/// A request, by the hash of its key.
+/// Returns the key of an idempotency record, given the hash of the idempotency key.
 #[must_use]
 pub fn idempotency(hash: &str) -> String {
     format!("{IDEMPOTENCY}/{hash}")

@@ -1,7 +1,7 @@
-//! Where desired state is kept: keys, values, and transactions of compare-and-swap writes.
+//! Storage of desired state: keys, values, and transactions of compare-and-swap writes.
 //!
-//! The model does not lean on SQL, so another store (etcd, for several gateways with one desired
-//! state) can take SQLite's place behind [`Store`].
+//! The model does not depend on SQL. Another store can therefore replace SQLite behind [`Store`], such as etcd for
+//! several gateways that share one desired state.
 
 pub mod backup;
 mod error;
@@ -31,89 +31,92 @@ use crate::model::{
 /// A stored value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its key.
+    /// Key, `KIND/NAME` or `KIND/TENANT/NAME`.
     pub key: String,
-    /// The value.
+    /// Value, as JSON.
     pub value: String,
-    /// The revision at which it was last written.
+    /// Revision at which the entry was last written.
     pub revision: u64,
 }
 
-/// One write of a transaction: only if the key's entry still has the expected revision.
+/// One write of a transaction, which requires that the key's entry still has the expected revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
-    /// The key.
+    /// Key of the entry.
     pub key: String,
-    /// The entry's revision; 0 if there must be none.
+    /// Expected revision of the entry; 0 if the entry must not exist.
     pub expected: u64,
-    /// The new value; none to delete it.
+    /// New value; none to delete the entry.
     pub value: Option<String>,
 }
 
-/// A store.
+/// A transactional key-value store.
 pub trait Store: Send {
-    /// All entries whose keys start with `prefix`, in the keys' order.
+    /// Returns all entries whose keys start with `prefix`, sorted by key.
     ///
     /// # Errors
-    /// When the store can't be read.
+    /// Fails if the store can't be read.
     fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError>;
 
-    /// Does all of the writes, or none; returns the revision that they are at.
+    /// Carries out all of the writes or none of them, and returns the revision of the commit.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if an entry is not as expected; else when the store can't be written.
+    /// Fails with [`StoreError::Conflict`] if an entry does not have its expected revision, and with other errors if
+    /// the store can't be written.
     fn commit(&mut self, writes: &[Write]) -> Result<u64, StoreError>;
 
-    /// Puts these entries in the place of all there are; returns the revision that they are at.
+    /// Replaces all entries with these, and returns the revision of the commit.
     ///
     /// # Errors
-    /// When the store can't be written; nothing has changed then.
+    /// Fails if the store can't be written. The store is unchanged then.
     fn replace(&mut self, entries: &[Entry]) -> Result<u64, StoreError>;
 
-    /// Returns the identity that was made with the store, by which its backups are told from others'.
+    /// Returns the UUID that was generated with the store. A backup carries it, so that a backup of another store is
+    /// recognised.
     ///
     /// # Errors
-    /// When the store can't be read.
+    /// Fails if the store can't be read.
     fn identity(&self) -> Result<Uuid, StoreError>;
 
-    /// Brings everything into the one file, before the program ends. It may be ended without.
+    /// Moves the write-ahead log into the database file before the program ends. The program may also end without it:
+    /// the next start replays the log.
     ///
     /// # Errors
-    /// When the store can't be written.
+    /// Fails if the store can't be written.
     fn checkpoint(&self) -> Result<(), StoreError>;
 
-    /// A secret that was made with the store: the key of the data path's hashes, the same for every
-    /// gateway that shares the store.
+    /// Returns the secret that was generated with the store. The data path uses it as the key of its hashes, so every
+    /// gateway that shares the store must have the same one.
     ///
     /// # Errors
-    /// When the store can't be read.
+    /// Fails if the store can't be read.
     fn seed(&self) -> Result<u64, StoreError>;
 }
 
-/// What a store holds.
+/// Decoded content of a store.
 #[derive(Debug, Default)]
 pub struct StoreContents {
-    /// What users asked for.
+    /// Desired state.
     pub state: State,
-    /// The events of late, oldest first, and the revisions at which they were written.
+    /// Retained events, oldest first, with the revisions at which they were written.
     pub events: Vec<(StoredEvent, u64)>,
-    /// How far webhooks have been told, by `TENANT/NAME`, with the revision.
+    /// Delivery cursors of webhooks, by `TENANT/NAME`, with their revisions.
     pub cursors: Vec<(String, Cursor, u64)>,
-    /// Requests that were carried out once, by the hash of their key, with the revision.
+    /// Idempotency records, by the hash of the idempotency key, with their revisions.
     pub idempotency_records: Vec<(String, IdempotencyRecord, u64)>,
 }
 
-/// How far a webhook has been told.
+/// Delivery cursor of a webhook: the position in the event log up to which events were delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "SerializedCursor")]
 pub struct Cursor {
-    /// The last event that was delivered, or given up.
+    /// Last event that was delivered or given up.
     pub delivered: Option<EventId>,
-    /// Events that were lost.
+    /// Number of events that were lost.
     pub lost: u64,
 }
 
-/// How cursors are written, by earlier programs too.
+/// Serialized forms of a cursor. Earlier programs wrote the number of the last event.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum SerializedCursor {
@@ -136,42 +139,42 @@ impl From<SerializedCursor> for Cursor {
     }
 }
 
-/// A request with an idempotency key that was carried out.
+/// Record of a request with an idempotency key that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyRecord {
-    /// The hash of the request.
+    /// Hash of the request's path and body.
     pub request: String,
-    /// The hash of the caller's name.
+    /// Hash of the caller's identity.
     #[serde(default)]
     pub caller: String,
-    /// The tenant in which the caller created something; none: it is the operator.
+    /// Tenant of the created object; none if the caller is the operator.
     #[serde(default)]
     pub tenant: Option<Name>,
-    /// When.
+    /// Time of the request.
     pub at: Timestamp,
-    /// What it created.
+    /// Kind of the created object.
     pub kind: Kind,
-    /// Where.
+    /// Reference of the created object.
     pub reference: Reference,
-    /// Which one.
+    /// UID of the created object.
     pub uid: Uuid,
 }
 
 /// Returns a backup of the whole store.
 ///
 /// # Errors
-/// When the store can't be read.
+/// Fails if the store can't be read.
 pub fn back_up(store: &dyn Store, now: Timestamp) -> Result<Backup, StoreError> {
     let header = backup::Header::new(sqlite::SCHEMA, store.identity()?, store.seed()?, now);
     let entries = store.list("")?;
     Ok(Backup { header, entries })
 }
 
-/// Reads a backup: the container, entries of an older schema brought up to date, and what they mean, which
-/// must hold every invariant. Nothing is changed.
+/// Decodes a backup file, upgrades entries of an older schema, and checks the decoded state against every invariant.
+/// No store is changed.
 ///
 /// # Errors
-/// When it can't be restored, whatever is there.
+/// Fails if the backup can't be restored into any store.
 pub fn read_backup(content: &[u8]) -> Result<Backup, StoreError> {
     let mut backup = Backup::decode(content)?;
     backup.entries = sqlite::upgrade_entries(backup.entries, backup.header.schema)?;
@@ -193,18 +196,18 @@ pub fn read_backup(content: &[u8]) -> Result<Backup, StoreError> {
     Ok(backup)
 }
 
-/// Reads everything.
+/// Reads and decodes the whole store.
 ///
 /// # Errors
-/// When the store can't be read, or holds what this program does not understand.
+/// Fails if the store can't be read, or holds an entry that this program can't decode.
 pub fn load(store: &dyn Store) -> Result<StoreContents, StoreError> {
     decode_entries(store.list("")?, VersionKey::new(store.seed()?))
 }
 
-/// Returns what entries mean. The key makes the versions that users see of objects.
+/// Decodes entries. `key` derives the object versions that users see from revisions.
 ///
 /// # Errors
-/// When an entry can't be read, or does not hold the [invariants] of a state.
+/// Fails if an entry can't be decoded, or if the objects violate an [invariant](invariants) of the state.
 pub fn decode_entries(entries: Vec<Entry>, key: VersionKey) -> Result<StoreContents, StoreError> {
     fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, DecodeError> {
         serde_json::from_str(&entry.value).map_err(|error| DecodeError::Value {
@@ -218,7 +221,7 @@ pub fn decode_entries(entries: Vec<Entry>, key: VersionKey) -> Result<StoreConte
         match entry.key.split_once('/') {
             Some((keys::EVENTS, _)) => {
                 let recorded: StoredEvent = read(&entry)?;
-                // The identifier in the value is the one that the clock of events goes on from.
+                // The clock of events continues from the identifier in the value, so it must be that of the key.
                 let id = recorded.event.id;
                 if entry.key != keys::event(id) || !id.is_usable() {
                     return Err(DecodeError::Key(entry.key).into());
@@ -237,16 +240,16 @@ pub fn decode_entries(entries: Vec<Entry>, key: VersionKey) -> Result<StoreConte
         }
     }
     let objects = decode_objects(&objects)?;
-    // Before any index is built on them.
+    // The indexes of the state rely on the invariants.
     invariants::check(&objects)?;
     contents.state = State::new(objects, key);
     Ok(contents)
 }
 
-/// Fewer objects than this are not worth a thread.
+/// Smallest number of entries for which another decoding thread is started.
 const MIN_ENTRIES_PER_THREAD: usize = 1_024;
 
-/// The objects that entries hold, read on all processors: they are the most of what a start takes.
+/// Decodes objects on all processors, since decoding takes most of the time of a start.
 fn decode_objects(entries: &[Entry]) -> Result<Vec<Object>, DecodeError> {
     let decode = |entries: &[Entry]| -> Result<Vec<Object>, DecodeError> {
         entries
@@ -266,7 +269,7 @@ fn decode_objects(entries: &[Entry]) -> Result<Vec<Object>, DecodeError> {
             .collect();
         let mut objects = Vec::with_capacity(entries.len());
         for part in parts {
-            // A thread of these does not panic; if it does, so does this one.
+            // Decoding does not panic. If a thread did, pass its panic on.
             let part = part
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -276,10 +279,10 @@ fn decode_objects(entries: &[Entry]) -> Result<Vec<Object>, DecodeError> {
     })
 }
 
-/// The writes that carry out changes.
+/// Returns the writes that store changes.
 ///
 /// # Errors
-/// When an object can't be written down.
+/// Fails if an object can't be serialized.
 pub fn writes_for_changes(changes: &[Change]) -> Result<Vec<Write>, StoreError> {
     let mut writes = Vec::with_capacity(changes.len());
     for change in changes {

@@ -1,4 +1,4 @@
-//! The restore of a backup: what takes the place of what is there, and what changes by that. Pure.
+//! Preparation of a restore: the entries to write and the changes that they make. Performs no I/O.
 
 use std::collections::BTreeMap;
 
@@ -16,35 +16,35 @@ use crate::{
     store::{Backup, BackupError, Entry, StoreError, backup::Header, decode_entries, keys},
 };
 
-/// The message of the events that a restore makes.
+/// Message of the events that a restore creates.
 const EVENT_MESSAGE: &str = "a backup was restored";
 
-/// The most connections that a plan names; it counts all of them.
+/// Maximum number of connections that a plan lists. The plan counts all of them.
 const MAX_CONNECTIONS: usize = 1_000;
 
-/// What is there, if that can be known.
+/// Current content of the store that a restore replaces.
 #[derive(Clone, Copy, Debug)]
 pub struct Baseline<'a> {
-    /// The objects.
+    /// Current state.
     pub state: &'a State,
-    /// The last event.
+    /// Last event.
     pub last_event: EventId,
 }
 
-/// The store that a backup is to replace.
+/// Store that a restore replaces.
 #[derive(Clone, Copy, Debug)]
 pub struct RestoreTarget {
-    /// Its identity, if that can be known.
+    /// Identity of the store; none if it can't be read.
     pub store: Option<uuid::Uuid>,
-    /// Whether the backup may be of another store.
+    /// Allows a backup that was made from another store.
     pub accept_foreign: bool,
 }
 
 impl RestoreTarget {
-    /// Refuses the backup of another store, unless that is allowed.
+    /// Refuses a backup that was made from another store, unless that is allowed.
     ///
     /// # Errors
-    /// [`BackupError::OtherStore`].
+    /// Fails with [`BackupError::OtherStore`].
     pub fn check_store(self, header: &Header) -> Result<(), BackupError> {
         match self.store {
             Some(current_store) if current_store != header.store && !self.accept_foreign => {
@@ -58,68 +58,72 @@ impl RestoreTarget {
     }
 }
 
-/// Changes of the objects of one kind.
+/// Numbers of objects of one kind that a restore changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KindChanges {
-    /// The kind.
+    /// Kind of the objects.
     pub kind: Kind,
-    /// Objects that are in the backup only.
+    /// Objects that only the backup has.
     pub created: u64,
-    /// Objects that are not as in the backup.
+    /// Objects that differ from the backup.
     pub updated: u64,
-    /// Objects that are not in the backup.
+    /// Objects that the backup does not have.
     pub deleted: u64,
 }
 
-/// A connection that a restore brings into another state, or whose open flows it ends.
+/// Connection whose state a restore changes, or whose open flows it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionChange {
-    /// The endpoint: `TENANT/NAME`.
+    /// Endpoint, as `TENANT/NAME`.
     pub endpoint: String,
-    /// The service: `TENANT/NAME`.
+    /// Service, as `TENANT/NAME`.
     pub service: String,
-    /// The state before; unset: there is no such endpoint.
+    /// State before the restore; unset if the endpoint does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<ConnectionState>,
-    /// The state after; unset: there will be no such endpoint.
+    /// State after the restore; unset if the endpoint will not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<ConnectionState>,
 }
 
-/// What a restore changes.
+/// Changes that a restore makes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RestorePlan {
-    /// The time at which the backup was made.
+    /// Time at which the backup was made.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
-    /// Whether the backup is of another gateway.
+    /// True if the backup is of another gateway.
     pub foreign: bool,
-    /// Whether what is there could be compared. If not, all that the backup has counts as created.
+    /// True if the backup was compared with the current state. Otherwise all objects of the backup count as created.
     pub compared: bool,
-    /// Changes by kind; kinds without any are left out.
+    /// Changes by kind; kinds without changes are left out.
     pub changes: Vec<KindChanges>,
-    /// The number of connections that get into another state, or whose open flows end.
+    /// Number of connections whose state changes, or whose open flows end.
     pub connections_changed: u64,
-    /// The first 1000 of them.
+    /// First 1000 of these connections.
     pub connections: Vec<ConnectionChange>,
 }
 
-/// A backup that is fit to take the place of what is there.
+/// Restore that is ready to be written.
 #[derive(Clone, Debug)]
 pub struct PreparedRestore {
-    /// The entries to be written.
+    /// Entries to write.
     pub entries: Vec<Entry>,
-    /// What they change.
+    /// Changes that the entries make.
     pub plan: RestorePlan,
 }
 
-/// Makes the entries that are to be written when a backup is restored. Connections that are not just as
-/// they are now are approved anew, so that flows that were cut since stay dead; if it is not known how they
-/// are, that is all of them. What becomes another is told by events, of which each ring keeps so
-/// many.
+/// Returns the entries to write when a backup is restored, and the changes that they make.
+///
+/// An approved connection gets a new generation unless the current state has the same connection with the same
+/// generation. Flows of approvals that were revoked since the backup therefore stay dead. Without a baseline, every
+/// approved connection gets a new generation.
+///
+/// The restore adds an event for each change, as far as `max_events`, the capacity of each ring of the event log,
+/// allows.
 ///
 /// # Errors
-/// When the backup is of another store without that being allowed, or can't be understood.
+/// Fails if the backup was made from another store and that is not allowed, or if its entries can't be decoded.
 pub fn prepare_restore(
     backup: Backup,
     baseline: Option<Baseline<'_>>,
@@ -180,7 +184,7 @@ pub fn prepare_restore(
     Ok(PreparedRestore { entries, plan })
 }
 
-/// Sums up changes of a state.
+/// Summarises the changes of a state.
 fn build_plan(
     header: &Header,
     replacing: RestoreTarget,
@@ -227,6 +231,7 @@ fn build_plan(
     }
 }
 
+/// Returns the change of a connection's state or generation, if the change is one.
 fn connection_change(before: &State, change: &Change) -> Option<ConnectionChange> {
     let object = change.object();
     let Object::Endpoint(_, record) = object else {
@@ -249,7 +254,7 @@ fn connection_change(before: &State, change: &Change) -> Option<ConnectionChange
     })
 }
 
-/// Returns the changes by which the one becomes the other.
+/// Returns the changes that turn `before` into `after`.
 fn diff_states(before: &State, after: &State) -> Vec<Change> {
     let mut changes = Vec::new();
     for old in before.objects() {
@@ -316,7 +321,7 @@ mod tests {
         endpoint.object.connection.generation
     }
 
-    /// A world with an approved connection.
+    /// Returns a world with an approved connection.
     fn approved() -> World {
         let mut world = World::furnished();
         world
@@ -329,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unchanged_connection_keeps_its_generation_and_makes_no_event() {
+    fn unchanged_state_keeps_generations_and_makes_no_events() {
         let world = approved();
         let (state, events, plan) = restore(backup(&world.state), Some(&world.state));
         assert_ne!(generation(&state), 0);
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revoked_connection_gets_a_new_generation_and_an_event() {
+    fn connection_revoked_since_gets_a_new_generation_and_an_event() {
         let mut world = approved();
         let before = generation(&world.state);
         let old = backup(&world.state);
@@ -365,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_baseline_every_connection_gets_a_new_generation() {
+    fn without_baseline_every_connection_gets_a_new_generation() {
         let world = approved();
         let (state, events, plan) = restore(backup(&world.state), None);
         assert!(![0, generation(&world.state)].contains(&generation(&state)));
@@ -374,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_missing_from_the_backup_makes_a_deleted_event() {
+    fn objects_missing_from_the_backup_are_deleted_with_events() {
         let world = approved();
         let old = backup(&World::furnished().state);
         let (state, events, plan) = restore(old, Some(&world.state));
@@ -396,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_of_another_store_needs_the_foreign_option() {
+    fn backup_of_another_store_needs_permission() {
         let state = World::furnished().state;
         let header = backup(&state).header;
         let other = Some(Uuid::from_u128(8));

@@ -1,4 +1,4 @@
-//! The embedded store: one SQLite file, write-ahead log, every commit synced to the disk.
+//! Embedded store: one SQLite file with a write-ahead log. Every commit is synced to the disk.
 
 use std::{fs, os::unix::fs::OpenOptionsExt as _, path::Path, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     store::{Entry, Store, StoreError, Write, backup::Header},
 };
 
-/// What brings a store from the schema version that is the script's place to the next one.
+/// Migration scripts. The script at index N upgrades a store from schema version N to N + 1.
 const MIGRATIONS: &[&str] = &[
     "CREATE TABLE entry (
         key TEXT PRIMARY KEY NOT NULL,
@@ -23,17 +23,17 @@ const MIGRATIONS: &[&str] = &[
         seed INTEGER NOT NULL
     ) STRICT;
     INSERT INTO meta VALUES (0, 0, random());",
-    // Entries that are no objects: programs before this one would not understand them.
+    // Entries that are not objects. Earlier programs can't read them, hence the new version.
     "",
-    // A network's number shares a word with a protocol: it has 31 bits.
+    // A network's number shares a 32-bit word with a protocol bit, so it has 31 bits.
     "UPDATE entry SET value = json_set(value, '$.number', value ->> '$.number' & 2147483647)
      WHERE substr(key, 1, 9) = 'networks/';
-     -- No two may have become the same: each would be in the other's network.
+     -- Two networks with one number would be one network in the data path: fail.
      CREATE TEMP TABLE numbers_of_networks_differ (number INTEGER UNIQUE);
      INSERT INTO numbers_of_networks_differ
      SELECT value ->> '$.number' FROM entry WHERE substr(key, 1, 9) = 'networks/';
      DROP TABLE numbers_of_networks_differ;",
-    // Backups say which store they are of.
+    // Backups identify the store that they were made from.
     "CREATE TABLE identity (
         only_row INTEGER PRIMARY KEY CHECK (only_row = 0),
         store BLOB NOT NULL CHECK (length(store) = 16)
@@ -69,7 +69,7 @@ const MIGRATIONS: &[&str] = &[
             WHERE field.value IN ('no_backend', 'no_flow')) END;",
 ];
 
-/// The schema version that this program writes.
+/// Schema version that this program writes.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "checked in the line before"
@@ -87,10 +87,10 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens the store, or makes it; brings an older schema up to date.
+    /// Opens the store, or creates it. Upgrades an older schema.
     ///
     /// # Errors
-    /// When the file can't be used, or was written by a newer program.
+    /// Fails if the file can't be used, is damaged, or was written by a newer program.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
         let file = |error| StoreError::File {
@@ -103,7 +103,7 @@ impl Sqlite {
         if !path.exists() {
             create(path, &shown)?;
         }
-        // SQLite would be content with reading it, and refuse the first change.
+        // SQLite would open an unwritable file read-only and fail at the first commit.
         fs::OpenOptions::new()
             .write(true)
             .open(path)
@@ -113,7 +113,7 @@ impl Sqlite {
         harden(&connection).map_err(opening)?;
         let found = schema_version(&connection, &shown)?;
         if found == 0 {
-            // Not a store to begin with: it would take all connections away.
+            // Starting with an empty store would revoke all connections.
             return Err(StoreError::damaged(&shown, "it is empty"));
         }
         check_schema(&connection, found, &shown)?;
@@ -131,10 +131,11 @@ impl Sqlite {
         })
     }
 
-    /// Takes over identity and seed of the store that a backup is of, where none is there to be kept.
+    /// Adopts identity and seed of the store that a backup was made from. Used if the store that is replaced has no
+    /// readable identity.
     ///
     /// # Errors
-    /// When the store can't be written.
+    /// Fails if the store can't be written.
     pub fn adopt_identity(&mut self, header: &Header) -> Result<(), StoreError> {
         let write = || -> rusqlite::Result<()> {
             let transaction = self.connection.unchecked_transaction()?;
@@ -152,8 +153,8 @@ impl Sqlite {
     }
 }
 
-/// Makes a new store under another name, and gives it its own when it is whole: a file that is empty or
-/// begun is always a damaged store.
+/// Creates a store under a temporary name and renames it when it is complete. An empty or incomplete file at `path` is
+/// therefore always a damaged store.
 fn create(path: &Path, shown: &str) -> Result<(), StoreError> {
     let file = |error| StoreError::File {
         path: shown.to_owned(),
@@ -166,7 +167,7 @@ fn create(path: &Path, shown: &str) -> Result<(), StoreError> {
             _ => {}
         }
     }
-    // SQLite would give it the mode that the umask leaves, and gives its mode to the files beside it.
+    // SQLite would create the file with the mode that the umask leaves. The write-ahead log gets the file's mode.
     fs::OpenOptions::new()
         .create_new(true)
         .write(true)
@@ -184,8 +185,8 @@ fn create(path: &Path, shown: &str) -> Result<(), StoreError> {
         .map_err(file)
 }
 
-/// Switches off what a crafted schema could use: functions with side effects, writes to internal tables,
-/// and cells that point outside of their page.
+/// Disables what a crafted database file could abuse: functions with side effects in the schema, writes to internal
+/// tables, triggers, views, and cells that point outside of their page.
 fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -194,7 +195,7 @@ fn harden(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cell_size_check", true)
 }
 
-/// Returns the file's schema version.
+/// Returns the schema version of the file, which must be one that this program knows.
 fn schema_version(connection: &Connection, path: &str) -> Result<u32, StoreError> {
     let found: i64 = connection
         .pragma_query_value(None, "user_version", |row| row.get(0))
@@ -211,8 +212,8 @@ fn schema_version(connection: &Connection, path: &str) -> Result<u32, StoreError
     Ok(found)
 }
 
-/// Refuses a file with other tables than the migrations up to its version make. A view in a table's place
-/// would run whatever it says.
+/// Refuses a file whose tables differ from those that the migrations up to its version create. A view in place of a
+/// table, for example, would run a query of its author's choice.
 fn check_schema(connection: &Connection, version: u32, path: &str) -> Result<(), StoreError> {
     type SchemaObject = (String, String, String, Option<String>);
     let parts = |connection: &Connection| -> rusqlite::Result<Vec<SchemaObject>> {
@@ -233,11 +234,11 @@ fn check_schema(connection: &Connection, version: u32, path: &str) -> Result<(),
     }
     Err(StoreError::damaged(
         path,
-        "its tables are not those of its schema version",
+        "its tables differ from those of its schema version",
     ))
 }
 
-/// Looks for damage, before anything is built on what is there.
+/// Runs SQLite's quick check of the file, before any of its content is used.
 fn check_integrity(connection: &Connection, path: &str) -> Result<(), StoreError> {
     let found: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
@@ -248,11 +249,11 @@ fn check_integrity(connection: &Connection, path: &str) -> Result<(), StoreError
     Err(StoreError::damaged(path, &found))
 }
 
-/// Brings entries of an older schema up to date, in memory. The tables are made by this program; of the
-/// entries only keys and values come from outside.
+/// Upgrades entries of an older schema, in an in-memory database. This program creates the tables, so only the keys and
+/// values come from the backup.
 ///
 /// # Errors
-/// When the schema is newer than this program's, or a migration refuses the entries.
+/// Fails if the schema is newer than this program's, or if a migration fails on the entries.
 pub(super) fn upgrade_entries(entries: Vec<Entry>, schema: u32) -> Result<Vec<Entry>, StoreError> {
     const PATH: &str = "the backup";
     if schema == SCHEMA {
@@ -369,7 +370,8 @@ impl Store for Sqlite {
         let write = || -> rusqlite::Result<u64> {
             let last: u64 =
                 transaction.query_row("SELECT revision FROM meta", [], |row| row.get(0))?;
-            // No object gets a version that it had before with another content.
+            // Revisions continue above those of both stores: an object must not get a version that it had before with
+            // other content.
             let last_revision = entries.iter().map(|entry| entry.revision).max();
             let revision = last.max(last_revision.unwrap_or(0)) + 1;
             transaction.execute("DELETE FROM entry", [])?;
@@ -431,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn written_entries_survive_reopening() {
+    fn entries_persist_after_reopening() {
         let (folder, mut store) = open();
         let seed = store.seed().unwrap();
         assert_eq!(
@@ -451,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_changes_nothing() {
+    fn conflicting_commit_changes_nothing() {
         let (_folder, mut store) = open();
         store.commit(&[put("a", 0, "1")]).unwrap();
         for stale in [
@@ -480,7 +482,7 @@ mod tests {
         assert_eq!(store.list("").unwrap(), []);
     }
 
-    /// Makes a store as a program made it that knew only the first migrations.
+    /// Creates a store of an older schema version.
     fn store_with_schema(version: u32) -> (tempfile::TempDir, Sqlite) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
@@ -496,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn network_numbers_are_migrated_to_31_bits() {
+    fn schema_3_truncates_network_numbers_to_31_bits() {
         let (folder, mut store) = store_with_schema(2);
         let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
         let writes = [
@@ -509,11 +511,8 @@ mod tests {
         let old = store.list("").unwrap();
         drop(store);
         let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
-        // The entries of a backup come to the same.
-        let upgraded = upgrade_entries(old, 2)
-            .unwrap()
-            .into_iter()
-            .map(|e| e.value);
+        // Entries of a backup are upgraded in the same way.
+        let upgraded = upgrade_entries(old, 2).unwrap().into_iter().map(|e| e.value);
         assert!(upgraded.eq(store.list("").unwrap().into_iter().map(|e| e.value)));
         let values: Vec<_> = store
             .list("")
@@ -625,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn colliding_migrated_network_numbers_are_refused() {
+    fn schema_3_refuses_networks_whose_numbers_collide() {
         let (folder, mut store) = store_with_schema(2);
         let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
         let before = [("networks/t/a", 77), ("networks/t/b", 77 | 1 << 31)]
@@ -633,7 +632,7 @@ mod tests {
         store.commit(&before).unwrap();
         drop(store);
         let path = folder.path().join("state.db");
-        // Tried again, it is as it was.
+        // The failed migration is rolled back: a second attempt fails in the same way.
         for _ in 0..2 {
             let refusal = Sqlite::open(&path).unwrap_err().to_string();
             assert!(refusal.contains("the store failed"), "{refusal}");
@@ -641,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_schema_is_refused_and_unmodified() {
+    fn newer_schema_is_refused() {
         let (folder, store) = open();
         store
             .connection
@@ -656,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_keeps_its_identity_and_no_two_have_the_same() {
+    fn identity_is_persistent_unique_and_adoptable() {
         let (folder, store) = open();
         let identity = store.identity().unwrap();
         drop(store);
@@ -671,7 +670,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tables_than_those_of_the_schema_are_refused_before_they_are_used() {
+    fn foreign_tables_are_refused_before_they_are_used() {
         let crafted = [
             "CREATE VIEW v AS SELECT 1",
             "DROP TABLE entry; CREATE VIEW entry AS WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL \
@@ -699,7 +698,7 @@ mod tests {
     }
 
     #[test]
-    fn user_visible_errors_contain_no_sql() {
+    fn errors_for_users_contain_no_sql() {
         let (_folder, mut store) = open();
         store.connection.execute_batch("DROP TABLE meta").unwrap();
         for refusal in [
@@ -713,7 +712,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_a_damaged_store() {
+    fn empty_file_is_a_damaged_store() {
         let (folder, store) = open();
         drop(store);
         let path = folder.path().join("deep/state.db");
@@ -721,7 +720,7 @@ mod tests {
         let refusal = Sqlite::open(&path).unwrap_err();
         assert!(matches!(refusal, StoreError::Damaged { .. }), "{refusal}");
         assert_eq!(fs::read(&path).unwrap(), b"");
-        // One that was begun and never finished is in nobody's way.
+        // An incomplete file of an earlier attempt is replaced.
         fs::remove_file(&path).unwrap();
         fs::write(folder.path().join("deep/state.db.new"), "begun").unwrap();
         Sqlite::open(&path).unwrap();

@@ -133,7 +133,7 @@ fn incomplete_backup_is_refused_without_changes() {
     let sqlite = fs::read(sqlite).expect("a file");
     backed_up.expect_all_refused(&[
         ("nothing", Vec::new(), "the backup is empty"),
-        ("a word", b"nonsense".to_vec(), "this is no backup"),
+        ("a word", b"nonsense".to_vec(), "the file is not a backup"),
         ("a database", sqlite, "put it in place as state.db"),
         ("half", good[..good.len() / 2].to_vec(), "is damaged"),
         (

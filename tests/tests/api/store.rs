@@ -212,7 +212,7 @@ fn damaged_store_is_refused_and_replaced_by_a_backup() {
     ] {
         fs::write(&file, bad).expect("a file");
         let refusal = fail(&mut site.agent.run_command());
-        assert!(refusal.contains("is damaged") && refusal.contains("gateway restore"), "{what}: {refusal}");
+        assert!(refusal.contains("is damaged") && refusal.contains("plgw restore"), "{what}: {refusal}");
         // What is approved goes on.
         succeed(&mut site.a.command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")));
     }
@@ -220,7 +220,7 @@ fn damaged_store_is_refused_and_replaced_by_a_backup() {
     let nonsense = directory.path().join("nonsense");
     fs::write(&nonsense, "nonsense").expect("a file");
     let refusal = fail(&mut restore(&nonsense));
-    assert!(refusal.contains("is no backup"), "{refusal}");
+    assert!(refusal.contains("is not a backup"), "{refusal}");
     let said = succeed(&mut restore(&backup));
     assert!(said.contains("state.db.before-restore"), "{said}");
     assert!(said.contains("are not known"), "{said}");
@@ -300,8 +300,8 @@ fn online_restore_keeps_later_revocations() {
     assert_ne!(agent.json("tenant show later")["version"].as_u64(), version);
     assert!(last_id(&agent.json("event list")) > before);
     let refusal = agent.cli_error("restore /etc/hostname");
-    assert!(refusal.contains("this is no backup"), "{refusal}");
-    assert_eq!(agent.json("status")["in_sync"], true);
+    assert!(refusal.contains("the file is not a backup"), "{refusal}");
+    assert_eq!(agent.json("status")["in_step"], true);
 
     // The same without an agent, where the store can be read.
     let known = restored_events(agent).len();
