@@ -1,4 +1,4 @@
-//! Addresses that a user may give to an endpoint, a backend or source NAT.
+//! Addresses and address ranges of endpoints, backends and SNAT.
 
 use std::{
     fmt,
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Problem, schema};
 
-/// Special-purpose addresses that nothing in a network can be given, first and last, and what they are (RFC 6890
-/// and its registries).
+/// Special-purpose IPv4 blocks that no object may use (RFC 6890 and its registries): first address, last address and
+/// description.
 const RESERVED_V4: &[(Ipv4Addr, Ipv4Addr, &str)] = &[
     block_v4([0, 0, 0, 0], 8, "of \"this network\" (0.0.0.0/8)"),
     block_v4([127, 0, 0, 0], 8, "a loopback address"),
@@ -21,7 +21,7 @@ const RESERVED_V4: &[(Ipv4Addr, Ipv4Addr, &str)] = &[
     block_v4([240, 0, 0, 0], 4, "a broadcast or reserved address"),
 ];
 
-/// The same of IPv6.
+/// Special-purpose IPv6 blocks that no object may use.
 const RESERVED_V6: &[(Ipv6Addr, Ipv6Addr, &str)] = &[
     block_v6(0, 96, "unspecified, loopback or IPv4-compatible (::/96)"),
     block_v6(0xffff << 32, 96, "an IPv4-mapped address"),
@@ -51,7 +51,7 @@ const fn block_v6(
 /// Refuses an address that no host can have.
 ///
 /// # Errors
-/// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
+/// Fails with [`ProblemCode::Invalid`](crate::model::ProblemCode::Invalid), for the field.
 pub fn check_host(field: &str, address: IpAddr) -> Result<(), Problem> {
     check_hosts(field, AddressRange::one(address))
 }
@@ -59,12 +59,12 @@ pub fn check_host(field: &str, address: IpAddr) -> Result<(), Problem> {
 /// Refuses a range that holds an address that no host can have, at either end or in between.
 ///
 /// # Errors
-/// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
+/// Fails with [`ProblemCode::Invalid`](crate::model::ProblemCode::Invalid), for the field.
 pub fn check_hosts(field: &str, range: AddressRange) -> Result<(), Problem> {
     let reserved = match range.ends() {
         (IpAddr::V4(first), IpAddr::V4(last)) => reserved(RESERVED_V4, first, last),
         (IpAddr::V6(first), IpAddr::V6(last)) => reserved(RESERVED_V6, first, last),
-        // Both ends are of one family, as a range is read.
+        // Parsing ensures that both ends are of one family.
         _ => None,
     };
     match reserved {
@@ -76,7 +76,7 @@ pub fn check_hosts(field: &str, range: AddressRange) -> Result<(), Problem> {
     }
 }
 
-/// Returns the first address from `first` to `last` that is reserved, and what it is.
+/// Returns the first reserved address from `first` to `last`, with the description of its block.
 fn reserved<A: Copy + Ord + Into<IpAddr>>(
     blocks: &[(A, A, &'static str)],
     first: A,
@@ -96,7 +96,7 @@ pub struct AddressRange {
     last: IpAddr,
 }
 
-/// The address as a number, for counting.
+/// Returns the address as a number.
 fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(u32::from(address)),
@@ -114,20 +114,20 @@ impl AddressRange {
         }
     }
 
-    /// Both ends, included.
+    /// Returns the first and the last address.
     #[must_use]
     pub const fn ends(self) -> (IpAddr, IpAddr) {
         (self.first, self.last)
     }
 
-    /// How many addresses there are; the largest number where there are more than it tells.
+    /// Returns the number of addresses, saturating at `u64::MAX`.
     #[must_use]
     pub fn count(self) -> u64 {
         let more = number(self.last) - number(self.first);
         u64::try_from(more).map_or(u64::MAX, |more| more.saturating_add(1))
     }
 
-    /// The address at the place, counted from 0; the last one for all places behind.
+    /// Returns the address at the index, or the last address if the index is beyond it.
     #[must_use]
     pub fn nth(self, index: u64) -> IpAddr {
         let number = number(self.first).saturating_add(u128::from(index));
@@ -138,15 +138,15 @@ impl AddressRange {
         }
     }
 
-    /// Returns how many addresses of the range come after one that it holds; the largest number where there are
-    /// more than that.
+    /// Returns the number of addresses of the range after `address`, which the range must contain. The number saturates
+    /// at `u64::MAX`.
     #[must_use]
     pub fn count_after(self, address: IpAddr) -> u64 {
         let more = number(self.last).saturating_sub(number(address));
         u64::try_from(more).unwrap_or(u64::MAX)
     }
 
-    /// All of them.
+    /// Returns all addresses in ascending order.
     pub fn iter(self) -> impl Iterator<Item = IpAddr> {
         let (first, last) = (number(self.first), number(self.last));
         (first..=last).map(move |number| match self.first {
@@ -155,13 +155,13 @@ impl AddressRange {
         })
     }
 
-    /// Whether the address is one of them.
+    /// Returns true if the range contains the address.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         (self.first..=self.last).contains(&address)
     }
 
-    /// Whether both have an address in common.
+    /// Returns true if both ranges contain a common address.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
@@ -197,11 +197,11 @@ impl FromStr for AddressRange {
         let last: IpAddr = last.trim().parse().map_err(|_| wrong())?;
         if first.is_ipv4() != last.is_ipv4() {
             return Err(format!(
-                "{text} begins in one address family and ends in the other"
+                "{text} begins in one address family and ends in the other: write a range of one family"
             ));
         }
         if first > last {
-            return Err(format!("{text} ends before it begins"));
+            return Err(format!("{text} ends before it begins: write the lower address first"));
         }
         Ok(Self { first, last })
     }
@@ -225,7 +225,7 @@ impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, last) = (self.first, self.last);
         let bits = if first.is_ipv4() { 32 } else { 128 };
-        // A block if its size is a power of two and its start a multiple of it.
+        // The range is a prefix if its size is a power of two and its start is a multiple of the size.
         let host_bits = number(first) ^ number(last);
         let block = host_bits.wrapping_add(1) & host_bits == 0 && number(first) & host_bits == 0;
         let text = if first == last {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_reads_and_prints() {
+    fn every_form_is_parsed_and_displayed() {
         for text in [
             "10.1.0.64/28",
             "10.1.0.5",
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_ranges_are_refused_with_a_message() {
+    fn malformed_ranges_are_refused_with_a_sentence() {
         for (text, says) in [
             ("", "is not a range"),
             ("10.1.0.65/28", "write 10.1.0.64/28"),
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn special_addresses_follow_the_iana_registries() {
+    fn special_purpose_addresses_follow_the_registries() {
         for good in [
             "1.0.0.0",
             "10.0.0.9",
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_contains_a_reserved_address_is_refused() {
+    fn ranges_are_checked_between_their_ends() {
         for (text, says) in [
             ("126.255.255.255-128.0.0.0", "127.0.0.0 is a loopback"),
             ("10.0.0.0-192.0.0.1", "127.0.0.0 is a loopback"),

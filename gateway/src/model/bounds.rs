@@ -1,8 +1,8 @@
-//! Enforcement of what OpenAPI schemas say of sizes, and of the characters of text.
+//! Enforcement of the sizes that OpenAPI schemas state, and of the permitted characters of text.
 //!
-//! Bodies of requests are held against the very schemas that users read (`maxLength`, `maxItems` and
-//! `maxProperties`), and every string and key against [`text`], so that no field can be forgotten. A body is
-//! gone through as it is parsed: no tree is made of it.
+//! Bodies of requests are checked against the published schemas (`maxLength`, `maxItems` and `maxProperties`), and
+//! every string and key against [`text`], so that no field can be forgotten. A body is checked while it is parsed,
+//! without building a tree.
 
 use std::{cell::RefCell, fmt};
 
@@ -17,11 +17,11 @@ use utoipa::openapi::{
 
 use crate::model::{Problem, text};
 
-/// Refuses a JSON document that goes beyond a limit of its schema, or in which a string or a key holds a
-/// refused character. Types, required fields and patterns are left to decoding, and so is what is no JSON.
+/// Refuses a JSON document that exceeds a limit of its schema, or in which a string or a key has a forbidden character.
+/// Malformed JSON, types, required fields and patterns are left to decoding.
 ///
 /// # Errors
-/// [`Code::Invalid`](crate::model::Code::Invalid), for the field at fault.
+/// Fails with [`ProblemCode::Invalid`](crate::model::ProblemCode::Invalid), for the first field at fault.
 pub fn check<'de, D: Deserializer<'de>>(
     components: &Components,
     name: &str,
@@ -38,12 +38,12 @@ pub fn check<'de, D: Deserializer<'de>>(
         path: Path::Root,
         problem: &found,
     };
-    // Other errors are those of decoding.
+    // Decoding reports all other errors.
     let _parsed = walk.deserialize(document);
     found.into_inner().map_or(Ok(()), Err)
 }
 
-/// Collects what a schema stands for: references are followed, and of several schemas all are taken.
+/// Collects the schemas that a schema consists of: follows references, and takes every alternative.
 fn resolve<'a>(components: &'a Components, schema: &'a RefOr<Schema>, found: &mut Vec<&'a Schema>) {
     match schema {
         RefOr::Ref(reference) => {
@@ -75,7 +75,7 @@ fn resolve<'a>(components: &'a Components, schema: &'a RefOr<Schema>, found: &mu
     }
 }
 
-/// The place of a value in a document.
+/// Path of a value in a document.
 #[derive(Clone, Copy)]
 enum Path<'a> {
     Root,
@@ -94,7 +94,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// A value that is gone through, with the schemas that it may be of.
+/// Visitor of a value, with the schemas that apply to the value.
 struct SchemaWalker<'a> {
     components: &'a Components,
     schemas: Vec<&'a Schema>,
@@ -119,10 +119,10 @@ impl<'a> SchemaWalker<'a> {
 
     fn reject<E: serde::de::Error>(&self, problem: Problem) -> E {
         self.problem.replace(Some(problem));
-        E::custom("refused")
+        E::custom("document exceeds its schema")
     }
 
-    /// Refuses more than the limit.
+    /// Refuses a count above the limit.
     fn check_count<E: serde::de::Error>(
         &self,
         count: usize,
@@ -152,7 +152,7 @@ impl<'a> SchemaWalker<'a> {
     }
 }
 
-/// Returns the largest of several limits; none where one of them has no limit, or there are none.
+/// Returns the largest of several limits, or none if one of them is none or there are none.
 fn largest(limits: impl Iterator<Item = Option<usize>>) -> Option<usize> {
     limits.reduce(|one, other| Some(one?.max(other?))).flatten()
 }
@@ -233,7 +233,7 @@ impl<'de> Visitor<'de> for SchemaWalker<'_> {
                 path: Path::Element(&self.path, count),
                 problem: self.problem,
             };
-            // One too many is refused for that, whatever it is.
+            // An item beyond the limit is not parsed.
             if max == Some(count) {
                 let more = list.next_element::<serde::de::IgnoredAny>()?;
                 return match more {
@@ -274,7 +274,7 @@ impl<'de> Visitor<'de> for SchemaWalker<'_> {
                     resolve(self.components, values, &mut schemas);
                 }
             }
-            // A key that is no field's name is the user's own, and not repeated.
+            // A key that is not a field's name is the user's data, so the path of an error does not repeat it.
             let path = match (is_field, &&self.path) {
                 (true, _) | (false, Path::Root) => Path::Field(&self.path, &key),
                 (false, path) => **path,
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn every_leaf_of_a_document_is_checked() {
+    fn forbidden_characters_are_found_at_any_depth_without_a_schema() {
         assert_eq!(found(json!({"a": [{"b": "fine"}, 1, null]})), None);
         assert_eq!(
             found(json!({"a": {"b": "x\u{202e}"}})).as_deref(),

@@ -1,4 +1,4 @@
-//! The relation of an endpoint to its service, and the only ways its state can change.
+//! Connections between endpoints and services, and the state machine of their approval.
 
 use std::{fmt, str::FromStr};
 
@@ -8,19 +8,19 @@ use utoipa::ToSchema;
 
 use crate::model::{Problem, ProblemCode};
 
-/// Where a connection stands.
+/// State of a connection.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
 pub enum ConnectionState {
-    /// The consumer has asked; nothing flows.
+    /// Waiting for the provider's approval. The connection carries no traffic.
     Pending,
-    /// The provider has agreed; traffic flows.
+    /// Approved by the provider. The connection carries traffic.
     Approved,
-    /// The provider has refused, or withdrawn what it had agreed to.
+    /// Rejected by the provider, which may have approved the connection before.
     Rejected,
-    /// The provider has removed the connection or its service. The end: the consumer can only
-    /// delete the endpoint.
+    /// Removed by the provider, alone or with the service. The state is final: the consumer can only delete the
+    /// endpoint.
     Disconnected,
 }
 
@@ -52,19 +52,19 @@ impl FromStr for ConnectionState {
     }
 }
 
-/// What a provider can do with a connection.
+/// Decision of a provider about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Decision {
-    /// Let it flow.
+    /// Let the connection carry traffic.
     Approve,
-    /// Refuse it, or cut it off.
+    /// Refuse the connection, or revoke its approval.
     Reject,
-    /// End it for good.
+    /// Disconnect the connection permanently.
     Remove,
 }
 
 impl Decision {
-    /// All of them.
+    /// All decisions.
     pub const ALL: [Self; 3] = [Self::Approve, Self::Reject, Self::Remove];
 
     const fn past_participle(self) -> &'static str {
@@ -77,10 +77,10 @@ impl Decision {
 }
 
 impl ConnectionState {
-    /// The state after a decision.
+    /// Returns the state after a decision.
     ///
     /// # Errors
-    /// [`Code::WrongState`] for every move that is not defined.
+    /// Fails with [`ProblemCode::WrongState`] for a transition that is not defined.
     pub fn apply_decision(self, decision: Decision) -> Result<Self, Problem> {
         match (self, decision) {
             (Self::Pending | Self::Rejected, Decision::Approve) => Ok(Self::Approved),
@@ -104,28 +104,28 @@ impl ConnectionState {
     }
 }
 
-/// Who decides about the requests of tenants that are approved at once.
+/// Name in `decided_by` of connections that were approved automatically.
 pub const AUTO_APPROVAL: &str = "auto-approval";
 
-/// A connection.
+/// Stored connection, a part of its endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
-    /// Its number.
+    /// Number of the connection in the API.
     pub link_id: u32,
-    /// Its place in the data path's arrays.
+    /// Index of the connection in the data path's arrays.
     pub slot: u32,
-    /// Where it stands.
+    /// State of the approval.
     pub state: ConnectionState,
-    /// Which approval it stands under: another number for each, 0 for none. Flows carry it, so
-    /// those of an approval that has ended are dead at once.
+    /// Number of the approval, another one each time; 0 if the connection is not approved. Flows carry it, so that
+    /// revocation ends them at once.
     pub generation: u32,
-    /// What was said with the last decision.
+    /// Reason that the provider gave for the last decision.
     #[serde(default)]
     pub reason: String,
-    /// Who took it.
+    /// Name of the caller that took the last decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<String>,
-    /// When.
+    /// Time of the last decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_at: Option<Timestamp>,
 }
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_listed_transitions_are_allowed() {
+    fn transitions_are_those_of_the_table() {
         let allowed = [
             (Pending, Approve, Approved),
             (Pending, Reject, Rejected),

@@ -1,4 +1,4 @@
-//! Endpoints: the consumer's side.
+//! Endpoints: the consumer's side of private links.
 
 use std::net::IpAddr;
 
@@ -8,62 +8,62 @@ use uuid::Uuid;
 
 use crate::model::{Connection, Name, Reference, record::Labels, schema};
 
-/// The service that an endpoint is connected to, as the gateway knows it.
+/// Identity of the service that an endpoint is connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceIdentity {
-    /// Where it is.
+    /// Tenant and name of the service.
     pub reference: Reference,
-    /// Which one it is: one of the same name that came later is another.
+    /// UID of the service. A service that is created later under the same name has another one.
     pub uid: Uuid,
 }
 
-/// An endpoint.
+/// Stored endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// The consumer's network.
+    /// Network of the consumer.
     pub network: Name,
-    /// Its private addresses there.
+    /// Private addresses in the network, at most one of each family.
     pub addresses: Vec<IpAddr>,
-    /// The service, as its user named it: an alias, or `TENANT/NAME`.
+    /// Service as the request named it: an alias, or `TENANT/NAME`.
     pub service: String,
-    /// The resource that it is bound to.
+    /// Resource that the endpoint is bound to.
     pub resource: Name,
-    /// What the consumer told the provider.
+    /// Message of the consumer to the provider.
     #[serde(default)]
     pub request_message: String,
-    /// The service that was meant.
+    /// Service that `service` named when the endpoint was created.
     pub service_identity: ServiceIdentity,
-    /// The relation to the service.
+    /// Connection to the service.
     pub connection: Connection,
 }
 
-/// What a user says of a new endpoint.
+/// Request to create an endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointRequest {
-    /// The endpoint's name.
+    /// Name of the endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// The version that the change was made for.
+    /// Version of the endpoint that the change applies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
-    /// The consumer's network.
+    /// Network of the consumer.
     pub network: Name,
-    /// Its private addresses there, one of a family; unset: free ones of the network's pool.
+    /// Private addresses in the network, at most one of each family. Unset: free addresses of the network's pool.
     #[serde(default)]
     #[schema(value_type = Vec<schema::IpAddress>, max_items = 2)]
     pub addresses: Vec<IpAddr>,
-    /// The service: an alias, or `TENANT/NAME` if it is visible.
+    /// Service: its alias, or `TENANT/NAME` if the service is visible to the tenant.
     #[schema(max_length = 256)]
     pub service: String,
-    /// The resource to be bound to.
+    /// Resource to bind the endpoint to. Unset: the resource `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<Name>,
-    /// A message for the provider.
+    /// Message to the provider.
     #[serde(default)]
     #[schema(max_length = 1000)]
     pub request_message: String,

@@ -1,4 +1,4 @@
-//! Addresses that the gateway's host has itself. Pure.
+//! Addresses of the gateway's host, which no object may use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use crate::model::{Network, Reference, State, address::AddressRange};
 
 /// Addresses of the host, with the names of the interfaces that have them.
 ///
-/// Nothing in a network may take one: the data path would answer for it and keep its packets from the host.
+/// No object may use such an address: the data path would answer for the address and keep its packets from the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostAddresses(BTreeMap<IpAddr, BTreeSet<String>>);
 
@@ -24,11 +24,11 @@ impl FromIterator<(IpAddr, String)> for HostAddresses {
 }
 
 impl HostAddresses {
-    /// Returns what is wrong with an address in a network: that the host has it there, and on which of the
-    /// network's interfaces. None where it has not.
+    /// Returns the error message for an address in a network that the host has too, or none if the host does not have
+    /// the address there. The message names the interface if it is attached to the network.
     ///
-    /// An address of an interface of no network counts in all, since the host answers for it wherever it is
-    /// asked. One of an interface of another network does not: address spaces may be the same.
+    /// An address on an interface of no network conflicts in every network, since the host answers for the address on
+    /// every interface. An address on an interface of another network does not conflict: address spaces may overlap.
     #[must_use]
     pub fn conflict(
         &self,
@@ -47,7 +47,7 @@ impl HostAddresses {
                 "address {address} is the gateway host's own on {name}: choose another"
             ));
         }
-        // Which interface it is concerns nobody in the network.
+        // The name of an interface outside of the network is not revealed to its tenant.
         let counts = |name: &String| {
             state
                 .network_by_interface(name)
@@ -59,7 +59,7 @@ impl HostAddresses {
             .then(|| format!("address {address} is the gateway host's own: choose another"))
     }
 
-    /// Returns the same for the first address of a range that the host has.
+    /// Returns the error message of [`Self::conflict`] for the first address of the range that conflicts.
     #[must_use]
     pub fn range_conflict(
         &self,
@@ -78,19 +78,19 @@ impl HostAddresses {
         self.0.range(first..=last).map(|(address, _)| *address)
     }
 
-    /// Returns whether the host has the address on any interface.
+    /// Returns true if the host has the address on any interface.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains_key(&address)
     }
 
-    /// Returns whether the host has any address of the range.
+    /// Returns true if the host has any address of the range on any interface.
     #[must_use]
     pub fn has_address_in(&self, range: AddressRange) -> bool {
         self.addresses_in(range).next().is_some()
     }
 
-    /// Returns the addresses that only one of the two has, or that other interfaces have.
+    /// Returns the addresses that only one of the two sets has, or that are on other interfaces in the other set.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         let changed = |one: &Self, two: &Self| {
@@ -103,13 +103,13 @@ impl HostAddresses {
         Self(all)
     }
 
-    /// Returns whether there are none.
+    /// Returns true if the host has no addresses.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Returns the addresses, each once.
+    /// Returns each address once, in ascending order.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.0.keys().copied()
     }

@@ -1,31 +1,31 @@
-//! Identities: who, of those that another system knows, acts for a tenant. That is how consumers and
-//! providers can live in different identity systems.
+//! Identities: mappings of OIDC claims and client certificates to roles in a tenant. Consumers and providers can
+//! therefore use different identity systems.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::{Name, Problem, access::Role, record::Labels, schema, text};
 
-/// The issuer of those who come with a certificate.
+/// Issuer of claims that are read from client certificates.
 pub const CERTIFICATE: &str = "certificate";
 
-/// What of a certificate can be named.
+/// Claims that are read from client certificates.
 pub const CERTIFICATE_CLAIMS: [&str; 5] = ["common_name", "dns", "email", "uri", "sha256"];
 
-/// Certificate authority, by what RFC 5280, section 6.1.1, takes of a trust anchor: its name and its key. Another
-/// certificate of the same authority, such as a renewed one, is the same authority.
+/// Certificate authority, identified by the name and the key of a trust anchor (RFC 5280, section 6.1.1). A renewed
+/// certificate of the same name and key is the same authority.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct Authority {
-    /// The subject of the authority's certificate.
+    /// Subject of the authority's certificate.
     #[schema(max_length = 500)]
     pub subject: String,
-    /// The SHA-256 of the authority's SubjectPublicKeyInfo (RFC 5280, section 4.1), 64 lower-case hexadecimal digits.
+    /// SHA-256 of the authority's SubjectPublicKeyInfo (RFC 5280, section 4.1), as 64 lower-case hexadecimal digits.
     #[schema(pattern = "^[0-9a-f]{64}$")]
     pub key_sha256: String,
 }
 
 impl Authority {
-    /// Refuses what no certificate's authority looks like.
+    /// Refuses a malformed authority.
     fn check(&self) -> Result<(), Problem> {
         let is_hash = self.key_sha256.len() == 64
             && self
@@ -43,15 +43,15 @@ impl Authority {
     }
 }
 
-/// Reference of a user to a certificate authority that the gateway accepts.
+/// Reference in a request to a certificate authority that the gateway accepts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorityRequest {
-    /// The subject of the authority's certificate; needed only where several authorities have one key.
+    /// Subject of the authority's certificate. Needed only if several authorities have the same key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(max_length = 500)]
     pub subject: Option<String>,
-    /// The SHA-256 of the authority's SubjectPublicKeyInfo, 64 lower-case hexadecimal digits.
+    /// SHA-256 of the authority's SubjectPublicKeyInfo, as 64 lower-case hexadecimal digits.
     #[schema(pattern = "^[0-9a-f]{64}$")]
     pub key_sha256: String,
 }
@@ -66,7 +66,7 @@ impl From<Authority> for AuthorityRequest {
 }
 
 impl AuthorityRequest {
-    /// Returns the accepted authority that is meant.
+    /// Returns the accepted authority with the key and, if given, the subject.
     fn resolve(&self, accepted: &[Authority]) -> Result<Authority, Problem> {
         let mut matching = accepted.iter().filter(|authority| {
             authority.key_sha256 == self.key_sha256
@@ -90,28 +90,28 @@ impl AuthorityRequest {
     }
 }
 
-/// The claim that is the SHA-256 of the certificate itself: no other certificate meets it, whoever issues it.
+/// Claim that is the SHA-256 of the certificate itself. No other certificate matches it, whichever authority issues it.
 pub const PINNING_CLAIM: &str = "sha256";
 
-/// Something that another system says of somebody.
+/// Claim of an issuer about a caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Claim {
-    /// Who says so: an OpenID Connect issuer's URL, or [`CERTIFICATE`].
+    /// URL of an OpenID Connect issuer, or [`CERTIFICATE`].
     pub issuer: String,
-    /// What it is about: a token's claim, or one of [`CERTIFICATE_CLAIMS`].
+    /// Name of a token's claim, or one of [`CERTIFICATE_CLAIMS`].
     pub claim: String,
-    /// What it says.
+    /// Value of the claim.
     pub value: String,
-    /// For a certificate, the authority that issued it; none where the claim pins the certificate itself (`sha256`).
+    /// Authority that issued the certificate; none if the claim pins the certificate itself (`sha256`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<Authority>,
 }
 
 impl Claim {
-    /// Refuses texts that are empty, too long, or hold control characters.
+    /// Refuses texts that are empty, too long, or have control characters.
     ///
     /// # Errors
-    /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
+    /// Fails with [`ProblemCode::Invalid`](crate::model::ProblemCode::Invalid), for the field.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         for (field, text, max) in [
             ("issuer", &self.issuer, 2_000),
@@ -129,38 +129,38 @@ impl Claim {
     }
 }
 
-/// An identity.
+/// Stored identity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Who is meant.
+    /// Claim that a caller must have.
     #[serde(flatten)]
     pub claim: Claim,
-    /// What they are within the tenant.
+    /// Role of such a caller in the tenant.
     pub role: Role,
 }
 
-/// What a user says of an identity.
+/// Request to create an identity.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityRequest {
-    /// The identity's name.
+    /// Name of the identity.
     pub name: Name,
-    /// Who says so: an OpenID Connect issuer's URL, or `certificate`.
+    /// URL of an OpenID Connect issuer, or `certificate`.
     #[schema(max_length = 2000)]
     pub issuer: String,
-    /// What it is about: a claim of the issuer's tokens (`sub`, `groups`, ...); for certificates one of
-    /// `common_name`, `dns`, `email`, `uri` and `sha256`.
+    /// Name of a claim of the issuer's tokens (`sub`, `groups`, ...); for certificates one of `common_name`, `dns`,
+    /// `email`, `uri` and `sha256`.
     #[serde(default = "subject")]
     #[schema(default = "sub", max_length = 100)]
     pub claim: String,
-    /// What it must say. A claim that is a list must hold it.
+    /// Value that the claim must have, or contain if it is a list.
     #[schema(max_length = 500)]
     pub value: String,
-    /// For the issuer `certificate`, the authority that must have issued the certificate. Required unless the claim is
+    /// Authority that must have issued the certificate, for the issuer `certificate`. Required unless the claim is
     /// `sha256`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<AuthorityRequest>,
-    /// What they are within the tenant.
+    /// Role of such a caller in the tenant.
     pub role: Role,
     /// Labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -173,7 +173,7 @@ fn subject() -> String {
 }
 
 impl IdentityRequest {
-    /// Returns who is meant, if that is somebody whom the gateway can recognise.
+    /// Returns the requested claim, if the gateway trusts its issuer.
     pub(crate) fn claim(
         &self,
         issuers: &[String],
@@ -195,7 +195,7 @@ impl IdentityRequest {
             return Err(Problem::invalid(
                 "claim",
                 format!(
-                    "a certificate is recognised by one of {}",
+                    "a certificate has no such claim: use one of {}",
                     CERTIFICATE_CLAIMS.join(", ")
                 ),
             ));
@@ -204,7 +204,7 @@ impl IdentityRequest {
         text::check("value", &self.value, 500)?;
         let authority = match &self.authority {
             Some(_) if !is_certificate => {
-                let detail = "only certificates have an authority: leave it out, or write `certificate` as the issuer";
+                let detail = "only certificates have an authority: leave it out, or use `certificate` as the issuer";
                 return Err(Problem::invalid("authority", detail));
             }
             Some(authority) => Some(authority.resolve(authorities)?),
@@ -229,8 +229,9 @@ impl IdentityRequest {
 }
 
 impl Identity {
-    /// Returns whether no credential can meet the identity any more: a certificate of any authority would have, as
-    /// identities of earlier versions were read, so that one tenant's authority could make another tenant's users.
+    /// Returns true if no credential can match the identity. Identities of earlier versions have no authority and
+    /// matched certificates of any accepted authority, so that one tenant's authority could issue certificates for
+    /// another tenant's users. They no longer match.
     #[must_use]
     pub fn lacks_authority(&self) -> bool {
         self.claim.issuer == CERTIFICATE
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_recognised_by_its_authority_or_by_itself() {
+    fn certificate_claims_need_an_authority_or_a_pin() {
         let accepted = [authority("CN=one", "1"), authority("CN=two", "2")];
         let one = serde_json::json!({ "authority": { "key_sha256": "1".repeat(64) } });
         let found = claim(one.clone(), &accepted).unwrap();
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_without_an_authority_matches_no_certificate() {
+    fn identities_without_an_authority_are_recognised() {
         let identity = |issuer: &str, claim: &str, authority: Option<Authority>| Identity {
             claim: Claim {
                 issuer: issuer.to_owned(),

@@ -1,7 +1,7 @@
-//! Invariants of the whole state: every cross-reference, uniqueness and range. Operations keep them;
-//! a start and a restore check them before anything is built on what was stored.
+//! Invariants of the whole state: references, uniqueness and ranges. Operations keep them. A start and a restore check
+//! them before any stored object is used.
 //!
-//! Quotas are no invariants: they may be lowered below what a tenant has.
+//! Quotas are not invariants: they may be lowered below the number of objects that a tenant has.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -20,13 +20,13 @@ use crate::model::{
     record::{check_stored_labels, check_stored_text},
 };
 
-/// An object that no sequence of operations makes.
+/// Violation of an invariant by a stored object. No sequence of operations creates such an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the entry {key} can't be used: {detail}")]
 pub struct Violation {
-    /// The object's key in the store.
+    /// Key of the object in the store.
     pub key: String,
-    /// The invariant that does not hold.
+    /// Description of the violated invariant.
     pub detail: String,
 }
 
@@ -39,11 +39,10 @@ impl Violation {
     }
 }
 
-/// Checks objects that are to become a state. Takes time and memory in proportion to their size, whatever
-/// they hold.
+/// Checks the objects of a state. Time and memory are proportional to the size of the objects, whatever they contain.
 ///
 /// # Errors
-/// The first invariant that does not hold.
+/// Fails with the first violation.
 pub fn check(objects: &[Object]) -> Result<(), Violation> {
     let mut seen = SeenValues::default();
     for object in objects {
@@ -57,7 +56,7 @@ pub fn check(objects: &[Object]) -> Result<(), Violation> {
     members.values_mut().try_for_each(NetworkMembers::check)
 }
 
-/// What must be unique, and what others refer to.
+/// Values that must be unique, and objects that other objects refer to.
 #[derive(Default)]
 struct SeenValues<'a> {
     uids: HashSet<Uuid>,
@@ -72,7 +71,7 @@ struct SeenValues<'a> {
 }
 
 impl<'a> SeenValues<'a> {
-    /// Checks an object by itself, and against those before it.
+    /// Checks an object by itself and for uniqueness, and records it.
     fn add(&mut self, object: &'a Object) -> Result<(), Violation> {
         let violation = |detail: String| Violation::new(object, detail);
         let problem = |problem: Problem| Violation::new(object, problem.detail);
@@ -88,7 +87,7 @@ impl<'a> SeenValues<'a> {
                 if network.number > NetworkProto::MAX_NETWORK {
                     let max = NetworkProto::MAX_NETWORK;
                     return Err(violation(format!(
-                        "its number {} is above {max}",
+                        "its number {} is above the maximum {max}",
                         network.number
                     )));
                 }
@@ -123,7 +122,7 @@ impl<'a> SeenValues<'a> {
             Object::Token(_, record) => {
                 let hash = &record.object.hash;
                 if !hash.is_well_formed() {
-                    return Err(violation("its hash is none".to_owned()));
+                    return Err(violation("its hash is not a SHA-256".to_owned()));
                 }
                 insert_unique(&mut self.hashes, hash.as_str(), "hash").map_err(violation)?;
             }
@@ -151,9 +150,7 @@ impl<'a> SeenValues<'a> {
         let resources: HashSet<&Name> = service.spec.resources.iter().map(|r| &r.name).collect();
         let numbered = service.resource_numbers.keys();
         if resources != numbered.collect() {
-            return Err(violation(
-                "its resources are not those with numbers".to_owned(),
-            ));
+            return Err(violation("its resources differ from its resource_numbers".to_owned()));
         }
         if !is_alias_for(&record.meta.name, &service.alias) {
             let shown: String = service.alias.chars().take(100).collect();
@@ -164,15 +161,15 @@ impl<'a> SeenValues<'a> {
         Ok(())
     }
 
-    /// Takes in a number of a network, service, resource or connection.
+    /// Records the number of a network, service, resource or connection.
     fn add_number(&mut self, number: u32) -> Result<(), String> {
         if number == 0 {
-            return Err("a number of it is 0".to_owned());
+            return Err("one of its numbers is 0".to_owned());
         }
         insert_unique(&mut self.numbers, number, "number")
     }
 
-    /// Checks that what the object refers to is there.
+    /// Checks that the objects that the object refers to exist.
     fn check_references(&self, object: &Object) -> Result<(), Violation> {
         let violation = |detail: String| Violation::new(object, detail);
         let tenant = object.tenant();
@@ -200,9 +197,9 @@ impl<'a> SeenValues<'a> {
         }
     }
 
-    /// Checks that a connection which may carry packets has a service to go to.
+    /// Checks that a connection which is not final has its service and resource.
     fn check_service(&self, endpoint: &Endpoint) -> Result<(), String> {
-        // Disconnected is final: what it was bound to may be gone, or another of the name.
+        // Disconnected is final: the service may be deleted, or replaced by another one of the same name.
         if endpoint.connection.state == ConnectionState::Disconnected {
             return Ok(());
         }
@@ -211,7 +208,7 @@ impl<'a> SeenValues<'a> {
             .services
             .get(&bound.reference)
             .filter(|service| service.meta.uid == bound.uid)
-            .ok_or_else(|| format!("there is no service {} of its uid", bound.reference))?;
+            .ok_or_else(|| format!("there is no service {} with the uid that it is bound to", bound.reference))?;
         let resource = service.object.spec.resource(&endpoint.resource);
         resource.map(drop).ok_or_else(|| {
             format!(
@@ -222,7 +219,7 @@ impl<'a> SeenValues<'a> {
     }
 }
 
-/// Notes which addresses of its network the object takes.
+/// Records the addresses that the object uses in its network.
 fn add_member<'a>(object: &'a Object, members: &mut BTreeMap<Reference, NetworkMembers<'a>>) {
     match object {
         Object::Service(_, record) => {
@@ -248,7 +245,7 @@ fn add_member<'a>(object: &'a Object, members: &mut BTreeMap<Reference, NetworkM
     }
 }
 
-/// The addresses of one network that objects take, with the objects.
+/// Addresses that objects use in one network, with the objects.
 #[derive(Default)]
 struct NetworkMembers<'a> {
     endpoints: Vec<(IpAddr, &'a Object)>,
@@ -257,7 +254,7 @@ struct NetworkMembers<'a> {
 }
 
 impl NetworkMembers<'_> {
-    /// Checks that no address serves two purposes. Several services may have the same backend.
+    /// Checks that no address has two uses. Several services may have the same backend.
     fn check(&mut self) -> Result<(), Violation> {
         let conflict = |object: &Object, address: &dyn fmt::Display, other: &Object| {
             Violation::new(
@@ -291,7 +288,7 @@ impl NetworkMembers<'_> {
         Ok(())
     }
 
-    /// Returns the service that has the address for source NAT. The ranges must be sorted and disjoint.
+    /// Returns the service whose SNAT ranges contain the address. The ranges must be sorted and disjoint.
     fn range_containing(&self, address: IpAddr) -> Option<&Object> {
         let after = self
             .ranges
@@ -301,7 +298,7 @@ impl NetworkMembers<'_> {
     }
 }
 
-/// Checks an endpoint's own fields.
+/// Checks the fields of an endpoint that do not depend on other objects.
 fn check_endpoint(endpoint: &Endpoint) -> Result<(), Problem> {
     let families: HashSet<bool> = endpoint.addresses.iter().map(IpAddr::is_ipv4).collect();
     if endpoint.addresses.is_empty() || families.len() != endpoint.addresses.len() {
@@ -318,7 +315,7 @@ fn check_endpoint(endpoint: &Endpoint) -> Result<(), Problem> {
     check_stored_text("reason", &endpoint.connection.reason)
 }
 
-/// Takes in a value that must not be there yet.
+/// Inserts a value, or fails if the set has it already.
 fn insert_unique<T: Copy + Eq + Hash + fmt::Display>(
     set: &mut HashSet<T>,
     value: T,
@@ -327,7 +324,7 @@ fn insert_unique<T: Copy + Eq + Hash + fmt::Display>(
     if set.insert(value) {
         return Ok(());
     }
-    Err(format!("its {what} {value} is that of another object too"))
+    Err(format!("its {what} {value} belongs to another object too"))
 }
 
 #[cfg(test)]

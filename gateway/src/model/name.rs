@@ -1,4 +1,4 @@
-//! Names of objects.
+//! Names of objects, and references by tenant and name.
 
 use std::{borrow::Borrow, fmt, str::FromStr};
 
@@ -7,13 +7,13 @@ use smol_str::SmolStr;
 
 use crate::model::schema::{self, NAME_PATTERN};
 
-/// 1 to 63 of `a-z 0-9 -`, starting with a letter. Copies are cheap: short ones are held in place, and
-/// long ones shared.
+/// Name of an object: 1 to 63 of the characters `a-z`, `0-9` and `-`, starting with a letter. Clones are cheap: short
+/// names are stored inline, and long ones are shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(SmolStr);
 
-/// Why a text is no name.
+/// Error for a text that is not a [`Name`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{given:?} is not a name: use 1 to 63 of the characters a-z, 0-9 and -, starting with a letter"
@@ -23,12 +23,12 @@ pub struct InvalidName {
 }
 
 impl Name {
-    /// The name that no other sorts before.
+    /// Returns the lowest name.
     pub(crate) fn min() -> Self {
         Self(SmolStr::new_static("a"))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -91,29 +91,29 @@ impl fmt::Display for Name {
     }
 }
 
-/// An object of a tenant: `TENANT/NAME`.
+/// Reference to an object of a tenant, written `TENANT/NAME`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference {
-    /// The owner.
+    /// Tenant that owns the object.
     pub tenant: Name,
-    /// The object's name within the tenant.
+    /// Name of the object within the tenant.
     pub name: Name,
 }
 
-/// Why a text is no reference.
+/// Error for a text that is not a [`Reference`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidReference {
-    /// There is no slash, or more than one.
-    #[error("{0:?} is not of the form TENANT/NAME")]
+    /// The text does not have exactly one slash.
+    #[error("{0:?} is not a reference: write TENANT/NAME")]
     Form(String),
-    /// One of the two is no name.
+    /// The tenant or the name is not a [`Name`].
     #[error(transparent)]
     Name(#[from] InvalidName),
 }
 
 impl Reference {
-    /// From its two parts.
+    /// Creates a reference.
     #[must_use]
     pub const fn new(tenant: Name, name: Name) -> Self {
         Self { tenant, name }

@@ -1,4 +1,4 @@
-//! Networks: isolated address spaces, met by the gateway through attachments.
+//! Networks: isolated address spaces that the gateway is connected to through attachments.
 
 use std::{collections::HashSet, net::IpAddr};
 
@@ -14,86 +14,87 @@ use crate::model::{
     schema, strict,
 };
 
-/// An interface through which the gateway meets the network.
+/// Host interface through which the gateway is connected to a network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Attachment {
-    /// The interface's name.
+    /// Name of the interface.
     #[schema(max_length = 15)]
     pub interface: String,
 }
 
-/// A network.
+/// Stored network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
-    /// Where the gateway meets it.
+    /// Interfaces through which the gateway is connected to the network.
     pub attachments: Vec<Attachment>,
-    /// Whether what comes in and is for no endpoint is dropped, instead of handed to the host.
-    /// Unset: it is while the network holds no service.
+    /// If true, packets from the network to addresses other than those of endpoints and SNAT are dropped; if false,
+    /// they are passed to the host. Unset: they are dropped as long as the network has no service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
-    /// The largest IP packet sent into it, in bytes; unset: what the interface allows.
+    /// Maximum size of an IP packet sent into the network, in bytes. Unset: the MTU of the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
-    /// Its prefixes: what addresses its hosts have. Set, they rule out addresses that no host there can
-    /// have; unset, any is taken.
+    /// Prefixes of the network. If set, only addresses that a host within them can have are accepted. Unset: any
+    /// address is accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub prefixes: Vec<IpNet>,
-    /// Its routers: no endpoint and no server.
+    /// Routers of the network. No endpoint, backend or SNAT range may have their addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routers: Vec<IpAddr>,
-    /// Where endpoints get their addresses from that are created without one.
+    /// Addresses for endpoints that are created without one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pool: Vec<AddressRange>,
-    /// What the data path knows the network by.
+    /// Identifier of the network in the data path.
     pub number: u32,
 }
 
-/// What a user says of a network.
+/// Request to create or change a network.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkRequest {
-    /// The network's name; in the path when an existing one is changed.
+    /// Name of the network. Unset in a request to change one, whose path has the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// The version that the change was made for.
+    /// Version of the network that the change applies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// Labels; unchanged where unset.
+    /// Labels. Unset: they stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
-    /// Where the gateway meets it.
+    /// Interfaces through which the gateway is connected to the network.
     #[serde(deserialize_with = "strict::objects")]
     #[schema(max_items = 64)]
     pub attachments: Vec<Attachment>,
-    /// See [`Network::isolated`].
+    /// If true, packets from the network to addresses other than those of endpoints and SNAT are dropped; if false,
+    /// they are passed to the host. Unset: they are dropped as long as the network has no service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
-    /// See [`Network::mtu`].
+    /// Maximum size of an IP packet sent into the network, in bytes. Unset: the MTU of the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 68)]
     pub mtu: Option<u16>,
-    /// Its prefixes: what addresses its hosts have. Set, they rule out addresses that no host there can
-    /// have; unset, any is taken.
+    /// Prefixes of the network. If set, only addresses that a host within them can have are accepted. Unset: any
+    /// address is accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Prefix>, max_items = 64)]
     pub prefixes: Vec<IpNet>,
-    /// Its routers: no endpoint and no server.
+    /// Routers of the network. No endpoint, backend or SNAT range may have their addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::IpAddress>, max_items = 64)]
     pub routers: Vec<IpAddr>,
-    /// Where endpoints get their addresses from that are created without one.
+    /// Addresses for endpoints that are created without one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 64)]
     pub pool: Vec<AddressRange>,
 }
 
-/// The smallest MTU that IPv4 asks of a link (RFC 791).
+/// Minimum MTU of a link that carries IPv4 (RFC 791).
 const MIN_MTU: u16 = 68;
 
 impl NetworkRequest {
-    /// Checks the fields that can be judged alone.
+    /// Checks the fields that do not depend on other objects.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         if self.attachments.is_empty() {
             return Err(Problem::invalid(
@@ -118,7 +119,7 @@ impl NetworkRequest {
         {
             return Err(Problem::invalid(
                 "mtu",
-                format!("an MTU of {mtu} is below {MIN_MTU}, the least that IPv4 allows"),
+                format!("an MTU of {mtu} is below the minimum of IPv4: use at least {MIN_MTU}"),
             ));
         }
         Ok(())
@@ -138,7 +139,7 @@ impl NetworkRequest {
         for (index, prefix) in self.prefixes.iter().enumerate() {
             if *prefix != prefix.trunc() {
                 let detail = format!(
-                    "{prefix} has bits set behind its length: {}",
+                    "{prefix} has bits set beyond its length: write {}",
                     prefix.trunc()
                 );
                 return Err(Problem::invalid(format!("prefixes[{index}]"), detail));
@@ -165,12 +166,12 @@ impl NetworkRequest {
     }
 }
 
-/// The most prefixes, routers, and ranges of a pool.
+/// Maximum number of prefixes, of routers, and of ranges in a pool.
 const MAX_RANGES: usize = 64;
 
-/// Refuses an address that no host of a network with these prefixes can have: one outside, the network's
-/// own, and the broadcast address (RFC 1122, section 3.2.1.3; but RFC 3021). IPv6 has none of these, but
-/// the routers' anycast address (RFC 4291, section 2.6.1).
+/// Refuses an address that no host of a network with these prefixes can have: one outside of them, and the network and
+/// broadcast addresses of IPv4 (RFC 1122, section 3.2.1.3), except in a /31 (RFC 3021). IPv6 has neither, but reserves
+/// the subnet-router anycast address (RFC 4291, section 2.6.1).
 fn check_within(field: &str, address: IpAddr, prefixes: &[IpNet]) -> Result<(), Problem> {
     let mut same_family = prefixes
         .iter()
@@ -187,7 +188,7 @@ fn check_within(field: &str, address: IpAddr, prefixes: &[IpNet]) -> Result<(), 
     let Some(prefix) = same_family.find(|prefix| prefix.contains(&address)) else {
         return invalid(format!("{address} is in none of the network's prefixes"));
     };
-    // Two hosts of a point-to-point link, or one alone.
+    // A point-to-point link of two hosts, or a single host.
     if prefix.max_prefix_len() - prefix.prefix_len() < 2 {
         return Ok(());
     }
@@ -205,7 +206,7 @@ fn check_within(field: &str, address: IpAddr, prefixes: &[IpNet]) -> Result<(), 
     Ok(())
 }
 
-/// Refuses a range that is not wholly within one of the prefixes, where there are any.
+/// Refuses a range that is not wholly within one of the prefixes. Without prefixes, every range is accepted.
 fn check_range_within(field: &str, range: AddressRange, prefixes: &[IpNet]) -> Result<(), Problem> {
     let (first, last) = range.ends();
     let holds = |prefix: &IpNet| prefix.contains(&first) && prefix.contains(&last);
@@ -213,17 +214,17 @@ fn check_range_within(field: &str, range: AddressRange, prefixes: &[IpNet]) -> R
         return Ok(());
     }
     let detail = format!(
-        "{range} is in none of the network's prefixes as a whole: choose other addresses, or add a prefix to \
-         the network"
+        "{range} is not wholly within one of the network's prefixes: choose other addresses, or add a prefix to the \
+         network"
     );
     Err(Problem::invalid(field, detail))
 }
 
 impl Network {
-    /// Refuses a stored network that no request makes.
+    /// Refuses a stored network that no request can create.
     ///
     /// # Errors
-    /// As for a request.
+    /// Fails as [`NetworkRequest::check`] does.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         let request = NetworkRequest {
             name: None,
@@ -239,11 +240,11 @@ impl Network {
         request.check()
     }
 
-    /// Refuses a range for source NAT that is not within the network's prefixes, or that holds an address
-    /// that no host of the network can have, or that a router of it has.
+    /// Refuses a SNAT range that is not within the network's prefixes, or that holds the address of a router or an
+    /// address that no host of the network can have.
     ///
     /// # Errors
-    /// [`Code::Invalid`] or [`Code::InUse`], for the field.
+    /// Fails with [`ProblemCode::Invalid`] or [`ProblemCode::InUse`], for the field.
     pub fn check_nat_range(&self, field: &str, range: AddressRange) -> Result<(), Problem> {
         check_range_within(field, range, &self.prefixes)?;
         let mut reserved = self.reserved_addresses();
@@ -256,10 +257,10 @@ impl Network {
         }
     }
 
-    /// Refuses an address that no host of the network can have, or that a router of it has.
+    /// Refuses the address of a router, and an address that no host of the network can have.
     ///
     /// # Errors
-    /// [`Code::Invalid`] or [`Code::InUse`], for the field.
+    /// Fails with [`ProblemCode::Invalid`] or [`ProblemCode::InUse`], for the field.
     pub fn check_member(&self, field: &str, address: IpAddr) -> Result<(), Problem> {
         check_within(field, address, &self.prefixes)?;
         if self.routers.contains(&address) {
@@ -269,7 +270,7 @@ impl Network {
         Ok(())
     }
 
-    /// The addresses that neither servers nor source NAT can have, and what they are.
+    /// Returns the addresses that neither backends nor SNAT ranges can have, each with a description.
     pub fn reserved_addresses(&self) -> impl Iterator<Item = (&'static str, IpAddr)> {
         let routers = self
             .routers
@@ -290,7 +291,7 @@ impl Network {
     }
 }
 
-/// What Linux takes as an interface's name: 1 to 15 bytes, no slash, space or colon.
+/// Refuses a name that Linux does not allow for an interface: 1 to 15 bytes, without slash, space and colon.
 fn check_interface_name(field: &str, name: &str) -> Result<(), Problem> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/' && byte != b':';
     let valid = (1..=limits::MAX_INTERFACE_NAME).contains(&name.len())
@@ -313,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_that_no_host_can_have() {
+    fn addresses_that_no_host_can_have_are_refused() {
         let prefixes: Vec<IpNet> = ["10.0.0.0/24", "10.1.0.0/31", "fd00::/64"]
             .iter()
             .map(|text| text.parse().unwrap())

@@ -1,4 +1,4 @@
-//! Addresses of one network that endpoints, backends and source NAT take.
+//! Index of the addresses that endpoints, backends and SNAT use in one network.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,21 +8,22 @@ use std::{
 
 use crate::model::{Name, Reference, address::AddressRange, service::ServiceSpec};
 
-/// Index of the addresses that objects of one network take, so that a conflict is found by look-ups rather than
-/// by a scan of all services.
+/// Index of the addresses that objects use in one network, so that a conflict is found by look-ups rather than by a
+/// scan of all services.
 ///
-/// Source NAT ranges of one network are disjoint: the operations and the invariants refuse others. So the last
-/// range that starts at or before an address is the only one that can hold it.
+/// SNAT ranges of one network are disjoint: operations and invariants refuse others. The last range that starts at or
+/// before an address is therefore the only one that can contain it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Occupancy {
     endpoints: BTreeMap<IpAddr, Reference>,
-    /// Sorted by address first. The services share their reference, since a network can have very many backends.
+    /// Backends, sorted by address first. All backends of a service share its reference, since a network can have very
+    /// many backends.
     backends: BTreeSet<(IpAddr, Arc<Reference>)>,
-    /// By the first address.
+    /// SNAT ranges by their first address.
     nat: BTreeMap<IpAddr, (AddressRange, Arc<Reference>)>,
 }
 
-/// Index of a network in which nothing takes an address.
+/// Index of a network in which no object uses an address.
 pub(super) static EMPTY: Occupancy = Occupancy {
     endpoints: BTreeMap::new(),
     backends: BTreeSet::new(),
@@ -37,7 +38,7 @@ impl Occupancy {
         self.endpoints.get(&address)
     }
 
-    /// Returns the lowest address of an endpoint in the range, and the endpoint.
+    /// Returns the lowest address of an endpoint in the range, with the endpoint.
     #[must_use]
     pub fn endpoint_in(&self, range: AddressRange) -> Option<(IpAddr, &Reference)> {
         count_visit();
@@ -46,13 +47,13 @@ impl Occupancy {
         found.next().map(|(address, endpoint)| (*address, endpoint))
     }
 
-    /// Returns the source NAT range that holds the address, and its service.
+    /// Returns the SNAT range that contains the address, with its service.
     #[must_use]
     pub fn nat_range_at(&self, address: IpAddr) -> Option<(AddressRange, &Reference)> {
         self.nat_ranges_in(AddressRange::one(address)).next()
     }
 
-    /// Returns the source NAT ranges that overlap the range, with their services, from the highest down.
+    /// Returns the SNAT ranges that overlap the range, with their services, in descending order.
     pub fn nat_ranges_in(
         &self,
         range: AddressRange,
@@ -65,7 +66,7 @@ impl Occupancy {
             .map(|(_, (found, service))| (*found, &**service))
     }
 
-    /// Returns the services that have a backend in the range, with its address, in ascending order.
+    /// Returns the backends in the range, with their services, in ascending order of addresses.
     pub fn backends_in(&self, range: AddressRange) -> impl Iterator<Item = (IpAddr, &Reference)> {
         let (first, last) = range.ends();
         let lowest = Reference::new(Name::min(), Name::min());
@@ -76,7 +77,7 @@ impl Occupancy {
             .map(|(address, service)| (*address, &**service))
     }
 
-    /// Returns whether nothing takes an address.
+    /// Returns true if no object uses an address.
     pub(super) fn is_empty(&self) -> bool {
         self.endpoints.is_empty() && self.backends.is_empty() && self.nat.is_empty()
     }
@@ -85,7 +86,7 @@ impl Occupancy {
         let service = Arc::new(service.clone());
         for range in &spec.nat_addresses {
             let old = self.nat.insert(range.ends().0, (*range, service.clone()));
-            debug_assert!(old.is_none(), "source NAT ranges of {service} overlap");
+            debug_assert!(old.is_none(), "SNAT ranges of {service} overlap");
         }
         let backends = spec.resources.iter().flat_map(|r| &r.backends);
         self.backends
@@ -114,7 +115,7 @@ impl Occupancy {
     }
 }
 
-/// Counts an entry of an index that was visited, for tests of how the cost of an operation grows.
+/// Counts a visited entry of an index, for tests of how the cost of an operation grows.
 #[cfg(not(test))]
 pub(super) const fn count_visit() {}
 
@@ -131,7 +132,7 @@ pub(crate) mod visits {
         pub(super) static COUNT: Cell<u64> = const { Cell::new(0) };
     }
 
-    /// Returns how many entries of indexes this thread visited during the call.
+    /// Calls a function, and returns its result with the number of index entries that this thread visited meanwhile.
     pub(crate) fn during<T>(call: impl FnOnce() -> T) -> (T, u64) {
         let before = COUNT.get();
         let value = call();

@@ -1,23 +1,23 @@
-//! Which places in the data path's arrays connections have.
+//! Allocation of slots, the indexes of connections in the data path's arrays.
 
 use std::collections::BTreeSet;
 
-/// Places that are taken, kept as those below the highest that are not.
+/// Allocator of the lowest free slot. It stores the free slots below the highest used one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SlotAllocator {
     free: BTreeSet<u32>,
-    /// From here on all are free.
+    /// First slot from which on all slots are free.
     end: u32,
 }
 
 impl SlotAllocator {
-    /// The lowest that is free.
+    /// Returns the lowest free slot.
     #[must_use]
     pub fn lowest_free(&self) -> u32 {
         self.free.first().copied().unwrap_or(self.end)
     }
 
-    /// Takes a place.
+    /// Marks a slot as used.
     pub fn reserve(&mut self, slot: u32) {
         if slot >= self.end {
             self.free.extend(self.end..slot);
@@ -27,7 +27,7 @@ impl SlotAllocator {
         }
     }
 
-    /// Gives a place back.
+    /// Marks a slot as free.
     pub fn release(&mut self, slot: u32) {
         if slot < self.end {
             self.free.insert(slot);

@@ -5,44 +5,44 @@ use utoipa::ToSchema;
 
 use crate::model::{Name, record::Labels, schema, strict};
 
-/// How many objects a tenant may have; the configured default applies where a number is unset.
+/// Quotas: the numbers of objects that a tenant may have. An unset quota is the configured default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Quotas {
-    /// Networks.
+    /// Maximum number of networks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub networks: Option<u32>,
-    /// Services.
+    /// Maximum number of services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services: Option<u32>,
-    /// Endpoints.
+    /// Maximum number of endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<u32>,
 }
 
-/// A tenant.
+/// Stored tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tenant {
-    /// Its quotas.
+    /// Quotas of the tenant.
     #[serde(default)]
     pub quotas: Quotas,
 }
 
-/// What a user says of a tenant.
+/// Request to create or change a tenant.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TenantRequest {
-    /// The tenant's name; in the path when an existing one is changed.
+    /// Name of the tenant. Unset in a request to change one, whose path has the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// The version that the change was made for.
+    /// Version of the tenant that the change applies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// Labels; unchanged where unset.
+    /// Labels. Unset: they stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::Labels>)]
     pub labels: Option<Labels>,
-    /// Quotas.
+    /// Quotas of the tenant.
     #[serde(default, deserialize_with = "strict::object")]
     pub quotas: Quotas,
 }

@@ -1,16 +1,15 @@
-//! Characters of text that users give, and text made fit to be shown.
+//! Forbidden characters of users' text, and escaping of text for display.
 //!
-//! The set of refused characters is what the PRECIS `FreeformClass` (RFC 8264, section 4.3) disallows:
-//! controls, format characters and whatever Unicode has readers ignore. They move a terminal's cursor,
-//! reorder what is read (UTS 39, section 5.4) or can't be seen. Joiners, which the class allows in some
-//! contexts, are refused everywhere. Code points that are not assigned yet are let through, unless Unicode
-//! has set them aside to be ignored.
+//! The forbidden characters are those that the PRECIS `FreeformClass` (RFC 8264, section 4.3) disallows: controls,
+//! format characters and default ignorable code points. They move a terminal's cursor, reorder the displayed text (UTS
+//! 39, section 5.4) or are invisible. Joiners, which the class allows in some contexts, are forbidden everywhere.
+//! Unassigned code points are allowed unless Unicode reserves them as default ignorable.
 
 use std::{borrow::Cow, fmt::Write as _};
 
 use crate::model::Problem;
 
-/// Code points that are refused, both ends included, in ascending order.
+/// Inclusive ranges of forbidden code points, in ascending order.
 const FORBIDDEN_CHARACTERS: [(u32, u32); 35] = [
     // C0 and C1 controls.
     (0x0000, 0x001f),
@@ -57,11 +56,11 @@ const FORBIDDEN_CHARACTERS: [(u32, u32); 35] = [
     // Tags and variation selectors.
     (0xe_0000, 0xe_0fff),
     (0xe_fffe, 0xe_ffff),
-    // Private use, to the end.
+    // Private use, up to the last code point.
     (0xf_0000, 0x10_ffff),
 ];
 
-/// Returns whether text of users must not hold the character.
+/// Returns true if users' text must not contain the character.
 #[must_use]
 pub fn is_forbidden(character: char) -> bool {
     let code = u32::from(character);
@@ -74,11 +73,10 @@ pub fn is_forbidden(character: char) -> bool {
         .is_some_and(|(first, _)| *first <= code)
 }
 
-/// Refuses text that is longer than `most` bytes of UTF-8, or that holds a character that can't be seen or
-/// changes how other text is read.
+/// Refuses text that is longer than `max` bytes of UTF-8, or that contains a forbidden character.
 ///
 /// # Errors
-/// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
+/// Fails with [`ProblemCode::Invalid`](crate::model::ProblemCode::Invalid), for the field.
 pub fn check(field: &str, text: &str, max: usize) -> Result<(), Problem> {
     if text.len() > max {
         let detail = format!("{field} has {} bytes: use at most {max}", text.len());
@@ -100,13 +98,13 @@ fn check_characters(field: &str, text: &str) -> Result<(), Problem> {
     Err(Problem::invalid(escaped(field), detail))
 }
 
-/// Returns text of one line in which every refused character is written as JSON escapes it: `\u202e`.
+/// Returns the text with every forbidden character, including line feeds, escaped as in JSON: `\u202e`.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
     escape(text, is_forbidden)
 }
 
-/// Returns text of several lines with its refused characters escaped; line feeds stay.
+/// Returns the text with every forbidden character except line feeds escaped as in JSON.
 #[must_use]
 pub fn escaped_lines(text: &str) -> Cow<'_, str> {
     escape(text, |character| {
@@ -122,7 +120,7 @@ fn escape(text: &str, must_escape: impl Fn(char) -> bool) -> Cow<'_, str> {
     for character in text[first..].chars() {
         if must_escape(character) {
             for unit in character.encode_utf16(&mut [0; 2]) {
-                // Writing to a string does not fail.
+                // Writing to a `String` does not fail.
                 let _ = write!(escaped, "\\u{unit:04x}");
             }
         } else {
@@ -132,7 +130,7 @@ fn escape(text: &str, must_escape: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// Returns the first `most` characters of text from elsewhere, escaped: fit to be stored, logged or shown.
+/// Returns the first `max` characters of untrusted text, escaped so that they can be stored, logged or displayed.
 #[must_use]
 pub fn truncated(text: &str, max: usize) -> String {
     let start: String = text.chars().take(max).collect();
@@ -144,14 +142,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_sorted_and_disjoint() {
+    fn ranges_are_ascending_and_disjoint() {
         for pair in FORBIDDEN_CHARACTERS.windows(2) {
             assert!(pair[0].0 <= pair[0].1 && pair[0].1 < pair[1].0, "{pair:x?}");
         }
     }
 
     #[test]
-    fn each_class_of_refused_characters_is_refused() {
+    fn each_class_of_forbidden_characters_is_refused() {
         for (class, character) in [
             ("escape", '\u{1b}'),
             ("line feed", '\n'),

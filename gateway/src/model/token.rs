@@ -1,4 +1,4 @@
-//! Tokens: secrets by which programs and people act for a tenant. Only a secret's hash is kept.
+//! API tokens of tenants. Only the hash of a token is stored.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
@@ -8,36 +8,36 @@ use utoipa::ToSchema;
 
 use crate::model::{Name, access::Role, record::Labels, schema};
 
-/// What every token's text begins with, so that one that got where it should not be is recognised.
+/// Prefix of every token's text, by which secret scanners recognise a leaked token.
 pub const PREFIX: &str = "gwt_";
 
-/// A token, without its secret.
+/// Stored token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Token {
-    /// What its bearer is within the tenant.
+    /// Role of the bearer in the tenant.
     pub role: Role,
-    /// When it stops being valid; none: when it is revoked.
+    /// Time at which the token expires; none if it is valid until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
-    /// What it is recognised by.
+    /// Hash of the token's text.
     pub hash: TokenHash,
 }
 
 impl Token {
-    /// Whether it still counts.
+    /// Returns true if the token has not expired.
     #[must_use]
     pub fn is_valid(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|end| now < end)
     }
 }
 
-/// The SHA-256 of a token's text. The secret in it is 256 random bits, so a slow hash would add nothing,
-/// and looking one up by its hash tells nothing about others by the time that it takes.
+/// SHA-256 of a token's text. The text has 256 random bits, so a slow hash would add no security. The time of a look-up
+/// by hash reveals nothing about the texts of other tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TokenHash(String);
 
 impl TokenHash {
-    /// Of a token's text.
+    /// Hashes a token's text.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         Self(URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes())))
@@ -49,7 +49,7 @@ impl TokenHash {
         &self.0
     }
 
-    /// Returns whether a stored hash is one that [`Self::of`] makes.
+    /// Returns true if a stored hash has the form that [`Self::from_text`] creates.
     #[must_use]
     pub fn is_well_formed(&self) -> bool {
         URL_SAFE_NO_PAD
@@ -58,21 +58,21 @@ impl TokenHash {
     }
 }
 
-/// The text of a token with this secret.
+/// Returns the text of a token with this secret.
 #[must_use]
 pub fn token_text(secret: [u8; 32]) -> String {
     format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(secret))
 }
 
-/// What a user says of a new token.
+/// Request to create a token.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
-    /// The token's name.
+    /// Name of the token.
     pub name: Name,
-    /// What its bearer is within the tenant.
+    /// Role of the bearer in the tenant.
     pub role: Role,
-    /// When it stops being valid; unset: when it is revoked.
+    /// Time at which the token expires. Unset: the token is valid until it is revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hash_is_sha_256() {
+    fn hash_is_sha_256() {
         // RFC 6234's test vector for "abc".
         assert_eq!(
             TokenHash::from_text("abc").0,

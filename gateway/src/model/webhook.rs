@@ -1,4 +1,4 @@
-//! Webhooks: where a tenant wants to be told of events.
+//! Webhooks: HTTPS URLs of tenants, to which the gateway delivers their events.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::hmac;
@@ -7,14 +7,14 @@ use utoipa::ToSchema;
 
 use crate::model::{Name, Problem, event_id::EventId, limits, record::Labels, schema, text};
 
-/// A webhook.
+/// Stored webhook.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Webhook {
-    /// Where events are sent.
+    /// URL that events are sent to.
     pub url: String,
-    /// The key of the signatures; shown once, when it is made.
+    /// Key of the signatures. The API returns it only when the webhook is created.
     pub secret: String,
-    /// Only events after this one are sent.
+    /// Last event before the webhook was created. Only later events are sent.
     pub since: EventId,
 }
 
@@ -27,13 +27,13 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
-/// What a user says of a new webhook.
+/// Request to create a webhook.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookRequest {
-    /// The webhook's name.
+    /// Name of the webhook.
     pub name: Name,
-    /// Where events are sent: `https://...`, or `http://...` within networks that are trusted. The port is 80, 443 or
+    /// URL that events are sent to: `https://...`, or `http://...` within trusted networks. The port is 80, 443 or
     /// above 1023.
     #[schema(max_length = 2000)]
     pub url: String,
@@ -44,11 +44,12 @@ pub struct WebhookRequest {
 }
 
 impl WebhookRequest {
-    /// Checks the address.
+    /// Checks the URL.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         text::check("url", &self.url, limits::MAX_URL)?;
         check_url(&self.url)?;
-        // Only of new webhooks: one of an earlier version on another port is not called, but no reason not to start.
+        // Stored webhooks are not checked for their port: events are not sent to one of an earlier version on another
+        // port, but it must not prevent a start.
         let port = reqwest::Url::parse(&self.url)
             .ok()
             .and_then(|url| url.port_or_known_default());
@@ -62,62 +63,62 @@ impl WebhookRequest {
     }
 }
 
-/// Refuses addresses that events can't be sent to.
+/// Refuses a URL that events can't be sent to.
 fn check_url(url: &str) -> Result<(), Problem> {
     let problem = |text: String| Err(Problem::invalid("url", text));
     if url.len() > limits::MAX_URL {
         return problem(format!("url has at most {} bytes", limits::MAX_URL));
     }
     match reqwest::Url::parse(url) {
-        Err(error) => problem(format!("{url:?} is no URL: {error}")),
+        Err(error) => problem(format!("{url:?} is not a URL: {error}")),
         Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
-            problem("events are sent to http:// or https:// addresses".to_owned())
+            problem("events can only be sent by HTTP: use a URL that starts with http:// or https://".to_owned())
         }
         Ok(url) if !url.username().is_empty() || url.password().is_some() => problem(
-            "a URL with a password in it would show it: check the signature instead".to_owned(),
+            "a URL with a password would reveal it: leave it out and check the signature instead".to_owned(),
         ),
         Ok(_) => Ok(()),
     }
 }
 
-/// Rule for the ports of webhooks, as the beginning of a sentence.
+/// Rule for the ports of webhooks, as the first half of an error message.
 const PERMITTED_PORTS: &str = "events are sent to port 80, port 443, or a port above 1023";
 
-/// Returns whether a webhook may be on the port: those of HTTP and HTTPS, and those that any user may open. Other
-/// well-known ports (RFC 6335, section 6) belong to protocols that may take the lines of a request for commands.
+/// Returns true if a webhook may use the port: the ports of HTTP and HTTPS, and unprivileged ports. Other system ports
+/// (RFC 6335, section 6) belong to protocols that may interpret the lines of a request as commands.
 #[must_use]
 pub const fn is_permitted_port(port: u16) -> bool {
     matches!(port, 80 | 443 | 1_024..)
 }
 
-/// The text of a new secret, as Standard Webhooks has it.
+/// Returns the text of a new secret in the format of Standard Webhooks.
 #[must_use]
 pub fn new_secret(secret: [u8; 32]) -> String {
     format!("{SECRET_PREFIX}{}", STANDARD.encode(secret))
 }
 
-/// What a secret's text begins with.
+/// Prefix of a secret's text.
 const SECRET_PREFIX: &str = "whsec_";
 
 impl Webhook {
-    /// Refuses a stored webhook that no request makes. A secret without a key would sign with an empty
-    /// one, which everybody knows.
+    /// Refuses a stored webhook that no request can create. A secret without a key would sign with the empty key, which
+    /// anyone can use.
     ///
     /// # Errors
-    /// [`Code::Invalid`](crate::model::Code::Invalid), for the field.
+    /// Fails with [`ProblemCode::Invalid`](crate::model::ProblemCode::Invalid), for the field.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         const MIN_KEY_BYTES: usize = 16;
         check_url(&self.url)?;
         let key = self.secret.strip_prefix(SECRET_PREFIX);
         let key = key.and_then(|text| STANDARD.decode(text).ok());
         if key.is_none_or(|key| key.len() < MIN_KEY_BYTES) {
-            return Err(Problem::invalid("secret", "its secret holds no key"));
+            return Err(Problem::invalid("secret", "its secret contains no key"));
         }
         Ok(())
     }
 
-    /// The value of the `webhook-signature` header: HMAC-SHA256 over id, time and body, as Standard
-    /// Webhooks has it.
+    /// Returns the value of the `webhook-signature` header: HMAC-SHA256 over identifier, time and body, in the format
+    /// of Standard Webhooks.
     #[must_use]
     pub fn signature(&self, id: &str, timestamp: i64, body: &str) -> String {
         let text = self.secret.trim_start_matches(SECRET_PREFIX);
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_signature_is_that_of_standard_webhooks() {
+    fn signature_matches_the_standard_webhooks_example() {
         // The example of the specification's reference implementations.
         let webhook = Webhook {
             url: "https://example.com".to_owned(),
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses() {
+    fn urls_are_checked() {
         let check = |url: &str| {
             let request = WebhookRequest {
                 name: "w".parse().unwrap(),

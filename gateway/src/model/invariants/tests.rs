@@ -1,4 +1,4 @@
-//! The invariants against states that operations make, which hold all, and states that they can't make.
+//! Tests of the invariants: states that operations create satisfy them, tampered states violate them.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ fn objects(world: &World) -> Vec<Object> {
 
 const TENANTS: [&str; 3] = ["a", "b", "c"];
 
-/// Does one thing, which may be refused.
+/// Carries out one random operation, which may be refused.
 fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
     let (owner, other) = (TENANTS[one], TENANTS[two]);
     let address = format!("10.0.0.{}", number % 12);
@@ -75,7 +75,7 @@ fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
 
 proptest! {
     #[test]
-    fn invariants_hold_after_operations_and_after_decoding(
+    fn operations_and_decoding_keep_the_invariants(
         steps in proptest::collection::vec((0u8..19, 0usize..3, 0usize..3, any::<u8>()), 0..120),
     ) {
         let mut world = World::default();
@@ -99,7 +99,7 @@ proptest! {
     }
 }
 
-/// Two tenants with a service, endpoints that are approved, pending and disconnected, and a token.
+/// Returns a world of two tenants with services, approved, pending and disconnected endpoints, a token and a webhook.
 fn world() -> World {
     let mut world = World::furnished();
     for (endpoint, address) in [
@@ -151,12 +151,12 @@ fn world() -> World {
     world
 }
 
-/// Puts a value at a JSON pointer.
+/// Sets the value at a JSON pointer.
 fn set(object: &mut Value, pointer: &str, value: Value) {
     *object.pointer_mut(pointer).unwrap() = value;
 }
 
-/// The violation after a field of an object got another value.
+/// Returns the violation after a field of an object was set to another value.
 fn after(key: &str, pointer: &str, value: Value) -> String {
     let mut found = false;
     let read = objects(&world()).into_iter().map(|object| {
@@ -174,7 +174,7 @@ fn after(key: &str, pointer: &str, value: Value) -> String {
 }
 
 #[test]
-fn a_field_that_no_operation_writes_is_a_violation() {
+fn field_values_that_no_operation_writes_are_violations() {
     let world = world();
     assert_eq!(check(&objects(&world)), Ok(()));
     let endpoint = |name: &str| {
@@ -313,13 +313,13 @@ fn a_field_that_no_operation_writes_is_a_violation() {
             "webhooks/consumer/w",
             "/secret",
             json!("whsec_"),
-            "holds no key",
+            "contains no key",
         ),
         (
             "webhooks/consumer/w",
             "/secret",
             json!("none"),
-            "holds no key",
+            "contains no key",
         ),
         (
             "webhooks/consumer/w",
@@ -334,7 +334,7 @@ fn a_field_that_no_operation_writes_is_a_violation() {
             "{pointer}: {text}"
         );
     }
-    // Where a connection is over, what it was bound to may be gone.
+    // The service of a Disconnected connection may be deleted.
     let mut gone = objects(&world);
     gone.retain(|object| !["shop", "e", "f"].contains(&object.meta().name.as_str()));
     assert_eq!(check(&gone), Ok(()));
@@ -346,7 +346,7 @@ fn endpoint_uid(world: &World, name: &str) -> Uuid {
 }
 
 #[test]
-fn a_missing_referenced_object_is_a_violation() {
+fn missing_referenced_objects_are_violations() {
     let all = objects(&world());
     for (gone, says) in [
         ("tenants/consumer", "there is no tenant consumer"),
@@ -365,7 +365,7 @@ fn a_missing_referenced_object_is_a_violation() {
 }
 
 #[test]
-fn a_duplicate_unique_value_is_a_violation() {
+fn duplicates_of_unique_values_are_violations() {
     for (kind, what) in [
         ("services/provider/shop", "alias"),
         ("tokens/consumer/t", "hash"),
@@ -375,7 +375,7 @@ fn a_duplicate_unique_value_is_a_violation() {
         let mut twin = object.clone();
         twin.meta_mut().uid = Uuid::from_u128(99);
         if let Object::Service(_, record) = &mut twin {
-            // Only the alias is the same.
+            // Make all values but the alias unique.
             record.object.number = 1 << 30;
             for number in record.object.resource_numbers.values_mut() {
                 *number = (1 << 30) + 1;

@@ -1,4 +1,4 @@
-//! Servers of a resource.
+//! Backends: the servers of a resource.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -7,17 +7,17 @@ use utoipa::ToSchema;
 
 use crate::model::schema;
 
-/// A server of a resource.
+/// Server of a resource, written `ADDRESS[,weight=N][,drain]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// Its address in the provider's network.
+    /// Address in the provider's network.
     #[schema(value_type = schema::IpAddress)]
     pub address: IpAddr,
-    /// Its share of new flows, against the other backends' weights; 0 takes none.
+    /// Share of new flows, relative to the weights of the other backends. A backend of weight 0 gets none.
     #[serde(default = "one")]
     pub weight: u16,
-    /// Takes no new flows; those it has go on.
+    /// Gives the backend no new flows, while its open flows continue.
     #[serde(default)]
     pub drain: bool,
 }
@@ -26,7 +26,7 @@ const fn one() -> u16 {
     1
 }
 
-/// The largest weight.
+/// Maximum weight of a backend.
 pub const MAX_WEIGHT: u16 = 1_000;
 
 impl FromStr for Backend {

@@ -1,4 +1,4 @@
-//! Health checks of backends: what is asked, and what the answers mean. Pure.
+//! Health checks of backends: settings, and the state that follows from results. Performs no I/O.
 
 use std::{fmt, str::FromStr};
 
@@ -7,33 +7,34 @@ use utoipa::ToSchema;
 
 use crate::model::{Problem, schema, text};
 
-/// What is asked of a backend.
+/// Kind of a health check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthCheckKind {
-    /// Nothing: who answers ARP is well.
+    /// No check. A backend counts as healthy if its MAC address is resolved.
     #[default]
     None,
-    /// To accept a TCP connection.
+    /// The backend must accept a TCP connection.
     Tcp,
-    /// To answer an HTTP request.
+    /// The backend must answer an HTTP request.
     Http,
-    /// To answer one over TLS; the certificate is not judged, since the backend is asked by address.
+    /// The backend must answer an HTTP request over TLS. The certificate is not verified, since the backend is
+    /// addressed by IP address.
     Https,
 }
 
-/// What happens to the flows of a backend that fails its checks.
+/// Treatment of the flows of an unhealthy backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnhealthyFlowAction {
-    /// They go on: the server may be slow, and not dead.
+    /// Keep the flows: the server may only be slow.
     #[default]
     Keep,
-    /// Both ends are sent a reset.
+    /// End the flows. Both ends of a TCP connection get a reset.
     Reset,
 }
 
-/// Status codes of HTTP: a range, both ends in it. As text `200`, or `200-399`.
+/// Inclusive range of HTTP status codes, written `200` or `200-399`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StatusRange {
@@ -42,7 +43,7 @@ pub struct StatusRange {
 }
 
 impl StatusRange {
-    /// Whether the code is in it.
+    /// Returns true if the range contains the code.
     #[must_use]
     pub const fn contains(self, code: u16) -> bool {
         self.first <= code && code <= self.last
@@ -58,7 +59,7 @@ impl FromStr for StatusRange {
         match (code(first), code(last)) {
             (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
             _ => Err(format!(
-                "{text:?} is no range of HTTP status codes: write 200, or 200-399"
+                "{text:?} is not a range of HTTP status codes: write 200 or 200-399"
             )),
         }
     }
@@ -87,29 +88,29 @@ impl From<StatusRange> for String {
     }
 }
 
-/// How a service's backends are checked.
+/// Health check of a service's backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HealthCheck {
-    /// What is asked.
+    /// Kind of the check.
     pub check: HealthCheckKind,
-    /// The backends' port; unset: that of the resource's first TCP port.
+    /// Port of the backends. Unset: the backend port of the resource's first TCP port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Seconds between two checks.
     pub interval: u32,
-    /// Seconds within which the answer must come.
+    /// Seconds after which a check without an answer fails.
     pub timeout: u32,
-    /// So many checks in a row that succeed make a backend healthy.
+    /// Number of consecutive successful checks that make a backend healthy.
     pub healthy_threshold: u32,
-    /// So many that fail make it unhealthy.
+    /// Number of consecutive failed checks that make a backend unhealthy.
     pub unhealthy_threshold: u32,
-    /// What is asked for by HTTP.
+    /// Path of the HTTP request.
     #[schema(max_length = 1024)]
     pub path: String,
-    /// What the answer must be.
+    /// Status codes that a healthy backend answers with.
     pub expected_status: StatusRange,
-    /// What happens to an unhealthy backend's flows.
+    /// Treatment of an unhealthy backend's flows.
     pub unhealthy_flow_action: UnhealthyFlowAction,
 }
 
@@ -133,13 +134,13 @@ impl Default for HealthCheck {
 }
 
 impl HealthCheck {
-    /// Whether these are the defaults, which need not be shown.
+    /// Returns true if all fields have their defaults, so that the check is left out of JSON.
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Checks the fields.
+    /// Checks the ranges of the fields.
     pub(super) fn check(&self) -> Result<(), Problem> {
         let problem =
             |field: &str, text: String| Problem::invalid(format!("health_check.{field}"), text);
@@ -164,7 +165,7 @@ impl HealthCheck {
             return Err(problem(
                 "path",
                 format!(
-                    "{:?} is no path of a URL: it begins with /, has no spaces and at most 1024 bytes",
+                    "{:?} is not a path of a URL: begin it with /, without spaces, and use at most 1024 bytes",
                     text::truncated(&self.path, 80)
                 ),
             ));
@@ -173,20 +174,20 @@ impl HealthCheck {
     }
 }
 
-/// How a backend did so far.
+/// Health of a backend according to its checks so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthState {
-    /// It failed its checks.
+    /// True if the backend is unhealthy.
     pub unhealthy: bool,
-    /// Checks in a row that contradict that.
+    /// Number of consecutive checks whose outcome contradicts `unhealthy`.
     streak: u32,
-    /// What the last failed check said.
+    /// Error of the last failed check.
     pub last_error: Option<String>,
 }
 
 impl HealthState {
-    /// Takes a check's outcome in; says whether the backend is another now. One that was never
-    /// checked is healthy until it has failed often enough.
+    /// Records the outcome of a check. Returns true if it changes the backend's health. A backend that was never
+    /// checked is healthy until it has failed `unhealthy_threshold` checks.
     pub fn observe(&mut self, check: &HealthCheck, outcome: Result<(), String>) -> bool {
         let failed = outcome.is_err();
         if let Err(error) = outcome {
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thresholds_count_checks_in_a_row() {
+    fn thresholds_count_consecutive_checks() {
         let check = HealthCheck {
             healthy_threshold: 2,
             unhealthy_threshold: 3,

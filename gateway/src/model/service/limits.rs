@@ -1,30 +1,30 @@
-//! What each connection may use.
+//! Limits of each connection of a service.
 
 use gateway_common::maps;
 
 use crate::model::Problem;
 
-/// Limits of each connection of a service, so that no consumer starves another. All of them are the
-/// provider's; unset: no limit.
+/// Limits of each connection of a service, so that no consumer starves another. The provider sets them. An unset field
+/// is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Flows at the same time.
+    /// Maximum number of concurrent flows.
     pub connection_limit: Option<u32>,
-    /// New flows a second.
+    /// Maximum number of new flows a second.
     pub new_connection_rate: Option<u32>,
-    /// Packets a second, in each direction.
+    /// Maximum number of packets a second, in each direction.
     pub packet_rate: Option<u32>,
-    /// Bits a second of IP packets, in each direction.
+    /// Maximum bits a second of IP packets, in each direction.
     pub bit_rate: Option<u64>,
 }
 
-/// Below this not even one full packet would pass in a burst's time.
+/// Minimum bit rate. Below it, not even one full-sized packet would fit in a burst.
 const MIN_BIT_RATE: u64 = 1_000_000;
-/// A terabit: a byte's price has too few digits beyond it.
+/// Maximum bit rate, one terabit a second. Above it, the cost of a byte has too few significant digits.
 const MAX_BIT_RATE: u64 = 1_000_000_000_000;
 
 impl ConnectionLimits {
-    /// Checks the fields.
+    /// Checks the ranges of the fields.
     pub(super) fn check(self) -> Result<(), Problem> {
         for (field, value) in [
             ("connection_limit", self.connection_limit),
@@ -34,8 +34,7 @@ impl ConnectionLimits {
             if value == Some(0) {
                 return Err(Problem::invalid(
                     field,
-                    "a limit of 0 lets nothing through: leave it out for no limit, or reject the \
-                     connection",
+                    "a limit of 0 lets nothing through: leave it out for no limit, or reject the connection",
                 ));
             }
         }
@@ -48,7 +47,7 @@ impl ConnectionLimits {
         }
     }
 
-    /// As the data path keeps them: rates as the time that one unit costs.
+    /// Converts the limits to their form in the maps: a rate becomes the time that one unit costs (GCRA).
     #[must_use]
     pub fn to_map_limits(self) -> maps::Limits {
         const SECOND: u64 = 1_000_000_000;
@@ -77,11 +76,8 @@ mod tests {
             bit_rate: Some(8_000_000),
         };
         let compiled = limits.to_map_limits();
-        assert_eq!(
-            (compiled.max_flows, compiled.new_flow_cost),
-            (7, 10_000_000)
-        );
-        assert_eq!(compiled.packet_cost, 1, "never free");
+        assert_eq!((compiled.max_flows, compiled.new_flow_cost), (7, 10_000_000));
+        assert_eq!(compiled.packet_cost, 1, "a cost is never 0");
         assert_eq!(compiled.byte_cost >> maps::Limits::BYTE_SHIFT, 1_000);
         assert_eq!(
             ConnectionLimits::default().to_map_limits(),
@@ -90,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_limit_is_unlimited() {
+    fn zero_and_out_of_range_limits_are_refused() {
         let none = ConnectionLimits::default();
         let zero = Some(0);
         let bits = |rate| ConnectionLimits {

@@ -1,4 +1,4 @@
-//! Services: the provider's side.
+//! Services: the provider's side of private links.
 
 mod backend;
 mod health;
@@ -35,48 +35,48 @@ use crate::model::{
     schema, strict,
 };
 
-/// What a client gets when no backend can take its flow.
+/// Answer to a client when no backend can take its flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NoBackendAction {
-    /// A TCP reset, at once.
+    /// Send a TCP reset, or an ICMP error for UDP.
     #[default]
     Reset,
-    /// Silence.
+    /// Drop the packet silently.
     Drop,
 }
 
-/// What a packet gets that belongs to no flow and can't open one.
+/// Answer to a packet that matches no flow and can't open one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UnmatchedPacketAction {
-    /// A TCP reset, or an ICMP error, at once.
+    /// Send a TCP reset, or an ICMP error for UDP.
     #[default]
     Reset,
-    /// Silence.
+    /// Drop the packet silently.
     Drop,
 }
 
-/// What keeps a client's flows on one backend.
+/// Assignment of a client's flows to backends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionAffinity {
-    /// Nothing: each flow is balanced by itself.
+    /// Balance each flow independently.
     #[default]
     None,
-    /// The client's address: as long as the backends stay the same, so does its backend.
+    /// Send all flows of a client address to one backend, as long as the set of backends does not change.
     ClientAddress,
 }
 
-/// How long a flow may be idle, in seconds.
+/// Idle timeouts of flows, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
-    /// An open TCP connection (RFC 5382, REQ-5).
+    /// Timeout of an established TCP connection (RFC 5382, REQ-5).
     pub tcp_established: u32,
-    /// A TCP connection that is opening, closing or reset (RFC 5382, REQ-5).
+    /// Timeout of a TCP connection that is half-open, closing or reset (RFC 5382, REQ-5).
     pub tcp_transitory: u32,
-    /// UDP (RFC 4787, REQ-5).
+    /// Timeout of a UDP flow (RFC 4787, REQ-5).
     pub udp: u32,
 }
 
@@ -91,9 +91,9 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// A week: the longest that can be set.
+    /// Maximum of each timeout: one week.
     const MAX_SECONDS: u32 = 604_800;
-    /// The shortest: the data path counts time in ticks of about a second.
+    /// Minimum of each timeout. The data path's clock has a resolution of about one second.
     pub const MIN_SECONDS: u32 = 5;
 
     fn check(self) -> Result<(), Problem> {
@@ -117,42 +117,42 @@ impl Timeouts {
     }
 }
 
-/// What a user says of a service.
+/// Request to create or change a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceRequest {
-    /// The service's name; in the path when an existing one is changed.
+    /// Name of the service. Unset in a request to change one, whose path has the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// The version that the change was made for.
+    /// Version of the service that the change applies to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
-    /// Labels; unchanged where unset.
+    /// Labels. Unset: they stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Labels>,
-    /// What the provider decides.
+    /// Settings of the provider.
     #[serde(flatten)]
     pub spec: ServiceSpec,
 }
 
 /// The fields of a [`ServiceRequest`] that every request has.
 #[derive(ToSchema)]
-#[expect(dead_code, reason = "it is there for its schema")]
+#[expect(dead_code, reason = "exists for its schema")]
 struct ServiceRequestCommonFields {
-    /// The service's name; in the path when an existing one is changed.
+    /// Name of the service. Unset in a request to change one, whose path has the name.
     name: Option<Name>,
-    /// The version that the change was made for.
+    /// Version of the service that the change applies to.
     version: Option<u64>,
-    /// Labels; unchanged where unset.
+    /// Labels. Unset: they stay as they are.
     #[schema(value_type = Option<schema::Labels>)]
     labels: Option<Labels>,
 }
 
-// The derived one would not say that there are no other fields.
+// The derived schema would allow other fields.
 impl PartialSchema for ServiceRequest {
     fn schema() -> RefOr<Schema> {
         let parts = [ServiceRequestCommonFields::schema(), ServiceSpec::schema()];
-        schema::merged(parts, "What a user says of a service.")
+        schema::merged(parts, "Request to create or change a service.")
     }
 }
 
@@ -163,55 +163,55 @@ impl ToSchema for ServiceRequest {
     }
 }
 
-/// The fields of a service that its provider sets.
+/// Settings of a service that its provider chooses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceSpec {
-    /// The provider's network.
+    /// Network of the provider.
     pub network: Name,
-    /// What can be connected to.
+    /// Resources that endpoints can be bound to.
     #[serde(deserialize_with = "strict::objects")]
     #[schema(max_items = 256)]
     pub resources: Vec<Resource>,
-    /// From where consumers appear in the provider's network.
+    /// SNAT addresses: the source addresses that consumers' flows have in the provider's network.
     #[schema(max_items = 1024)]
     pub nat_addresses: Vec<AddressRange>,
-    /// Who may see it.
+    /// Tenants that can see the service.
     #[serde(default)]
     pub visibility: TenantSet,
-    /// Whose requests are approved at once.
+    /// Tenants whose connections are approved automatically.
     #[serde(default)]
     pub auto_approval: TenantSet,
-    /// Who may not, whatever the other two say.
+    /// Tenants that can neither see the service nor be approved automatically, even if another list names them.
     #[serde(default)]
     pub denied: TenantSet,
-    /// How many connections one tenant may have.
+    /// Maximum number of connections of one tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connections_per_tenant: Option<u32>,
-    /// When idle flows end.
+    /// Idle timeouts of flows.
     #[serde(default, deserialize_with = "strict::object")]
     pub timeouts: Timeouts,
-    /// What a client gets when no backend can take its flow.
+    /// Answer to a client when no backend can take its flow.
     #[serde(default)]
     pub no_backend_action: NoBackendAction,
-    /// What keeps a client's flows on one backend.
+    /// Assignment of a client's flows to backends.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
-    /// What a packet gets that belongs to no flow and can't open one.
+    /// Answer to a packet that matches no flow and can't open one.
     #[serde(default)]
     pub unmatched_packet_action: UnmatchedPacketAction,
-    /// Flows that each connection may have at the same time.
+    /// Maximum number of concurrent flows of each connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_limit: Option<u32>,
-    /// New flows that it may open a second.
+    /// Maximum number of new flows a second of each connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_connection_rate: Option<u32>,
-    /// Packets a second, in each direction.
+    /// Maximum number of packets a second of each connection, in each direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packet_rate: Option<u32>,
-    /// Bits a second of IP packets, in each direction.
+    /// Maximum bits a second of IP packets of each connection, in each direction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bit_rate: Option<u64>,
-    /// How backends are checked.
+    /// Health check of the backends.
     #[serde(
         default,
         deserialize_with = "strict::object",
@@ -220,29 +220,29 @@ pub struct ServiceSpec {
     pub health_check: HealthCheck,
 }
 
-/// A service.
+/// Stored service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// What the provider decided.
+    /// Settings of the provider.
     #[serde(flatten)]
     pub spec: ServiceSpec,
-    /// The name it can be connected to by, made once: `NAME.RANDOM.DOMAIN`.
+    /// Alias, `NAME.RANDOM.DOMAIN`. Generated when the service is created.
     pub alias: String,
-    /// What the data path knows the service by.
+    /// Identifier of the service in the data path.
     pub number: u32,
-    /// What the data path knows its resources by.
+    /// Identifiers of the resources in the data path.
     pub resource_numbers: BTreeMap<Name, u32>,
 }
 
-/// The most addresses that a service's source NAT uses.
+/// Maximum number of SNAT addresses of a service.
 pub const MAX_NAT_ADDRESSES: u64 = 1_024;
-/// The most backends of a resource.
+/// Maximum number of backends of a resource.
 pub const MAX_BACKENDS: usize = 256;
 const MAX_RESOURCES: usize = 256;
 const MAX_PORTS: usize = 1_024;
 
 impl ServiceSpec {
-    /// The resource of the name.
+    /// Returns the resource with the name.
     #[must_use]
     pub fn resource(&self, name: &Name) -> Option<&Resource> {
         self.resources
@@ -250,14 +250,14 @@ impl ServiceSpec {
             .find(|resource| resource.name == *name)
     }
 
-    /// Whether it has IPv6 addresses for source NAT.
+    /// Returns true if the service has IPv6 addresses for SNAT.
     #[must_use]
     pub fn has_ipv6(&self) -> bool {
         let mut ranges = self.nat_addresses.iter();
         ranges.any(|range| range.ends().0.is_ipv6())
     }
 
-    /// What each connection may use.
+    /// Returns the limits of each connection.
     #[must_use]
     pub const fn limits(&self) -> ConnectionLimits {
         ConnectionLimits {
@@ -268,19 +268,19 @@ impl ServiceSpec {
         }
     }
 
-    /// Whether the service exists for the tenant.
+    /// Returns true if the tenant can see the service.
     #[must_use]
     pub fn is_visible_to(&self, tenant: &Name) -> bool {
         self.visibility.contains(tenant) && !self.denied.contains(tenant)
     }
 
-    /// Whether the tenant's requests are approved at once.
+    /// Returns true if the tenant's connections are approved automatically.
     #[must_use]
     pub fn auto_approves(&self, tenant: &Name) -> bool {
         self.auto_approval.contains(tenant) && !self.denied.contains(tenant)
     }
 
-    /// Checks the fields that can be judged alone.
+    /// Checks the fields that do not depend on other objects.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         if self.resources.is_empty() || self.resources.len() > MAX_RESOURCES {
             return Err(Problem::invalid(
@@ -305,9 +305,9 @@ impl ServiceSpec {
         self.health_check.check()
     }
 
-    /// Refuses lists that are too long. To be asked before [`Self::check`], which compares their entries with
-    /// one another; of what is stored already it is not asked, or an earlier program's store could not be
-    /// read.
+    /// Refuses lists that are too long. Requests must pass this check before [`Self::check`], which compares entries
+    /// of lists with one another. Stored services are not checked for size, since the store of an earlier program may
+    /// have larger ones.
     pub(crate) fn check_size(&self) -> Result<(), Problem> {
         for (field, set) in [
             ("visibility", &self.visibility),
@@ -328,7 +328,7 @@ impl ServiceSpec {
         if weight > size_limits::MAX_SERVICE_BYTES {
             let detail = format!(
                 "resources and lists of tenants take about {weight} bytes together: use at most {}, \
-                 or make several services",
+                 or create several services",
                 size_limits::MAX_SERVICE_BYTES
             );
             return Err(Problem::invalid("resources", detail));
@@ -353,7 +353,7 @@ impl ServiceSpec {
         }
         let backends = self.resources.iter().flat_map(|r| &r.backends);
         let backends: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
-        // By the last address: an overlapping range is the first one that ends in this one or later.
+        // Keyed by the last address. An overlapping range is the first one that ends at or after the start of this one.
         let mut ranges: BTreeMap<IpAddr, AddressRange> = BTreeMap::new();
         for (index, range) in self.nat_addresses.iter().enumerate() {
             let field = format!("nat_addresses[{index}]");

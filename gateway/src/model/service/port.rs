@@ -1,4 +1,4 @@
-//! Ports that resources offer.
+//! Ports of resources.
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +10,7 @@ use utoipa::{
 
 use crate::model::schema;
 
-/// The transport protocol of a port.
+/// Transport protocol of a port.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
 )]
@@ -23,7 +23,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The number in the IP header.
+    /// Returns the protocol number in the IP header.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -54,17 +54,17 @@ impl FromStr for Protocol {
     }
 }
 
-/// A port that clients connect to: a number, or every one.
+/// Port that clients connect to: a number, or every port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "PortRepr", into = "PortRepr")]
 pub enum PortNumber {
-    /// This one; not 0.
+    /// One port, which is not 0.
     One(u16),
-    /// Every port that is not named by itself.
+    /// Every port that has no entry of its own.
     Every,
 }
 
-/// How a port is written in JSON.
+/// JSON form of a port.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum PortRepr {
@@ -103,16 +103,16 @@ impl fmt::Display for PortNumber {
     }
 }
 
-/// A port that a resource offers. As text: `443`, `53/udp`, `80:8080`, `443/tcp:8443`, `*`.
+/// Port of a resource, written `443`, `53/udp`, `80:8080`, `443/tcp:8443` or `*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// Its protocol; TCP where unset.
+    /// Transport protocol. Unset: TCP.
     #[serde(default = "tcp")]
     pub protocol: Protocol,
-    /// The port that clients connect to.
+    /// Port that clients connect to.
     pub port: PortNumber,
-    /// The port of the backends; unset: the same.
+    /// Port of the backends. Unset: the port that clients connect to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_port: Option<u16>,
 }

@@ -1,4 +1,4 @@
-//! Resources: what an endpoint is bound to.
+//! Resources of services, to which endpoints are bound.
 
 use std::collections::HashSet;
 
@@ -12,27 +12,27 @@ use crate::model::{
     strict,
 };
 
-/// One named instance inside a service; an endpoint is bound to exactly one.
+/// Named instance inside a service. An endpoint is bound to exactly one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resource {
-    /// Its name within the service.
+    /// Name within the service.
     #[serde(default = "default_resource")]
     pub name: Name,
-    /// What it offers.
+    /// Ports that clients can connect to.
     #[serde(deserialize_with = "strict::objects")]
     #[schema(max_items = 1024)]
     pub ports: Vec<Port>,
-    /// Who serves it.
+    /// Servers of the resource.
     #[serde(default, deserialize_with = "strict::objects")]
     #[schema(max_items = 256)]
     pub backends: Vec<Backend>,
 }
 
-/// The name of a resource that was given none.
+/// Returns the name of a resource whose request has none.
 ///
 /// # Panics
-/// Never: the literal is a name.
+/// Does not panic: the literal is a valid name.
 #[must_use]
 pub fn default_resource() -> Name {
     #[expect(clippy::expect_used, reason = "a literal")]

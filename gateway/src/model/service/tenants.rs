@@ -11,22 +11,22 @@ use crate::model::{
     schema::{self, NAME_PATTERN},
 };
 
-/// Tenants by name, or all: a list, in which `*` stands alone. A tenant is looked up, not searched for:
-/// every consumer's request asks these sets of services that others fill.
+/// Set of tenants: a list of names, or `["*"]` for every tenant. Names are kept sorted, since every request of a
+/// consumer looks its tenant up in the sets of services that other tenants fill.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub enum TenantSet {
-    /// None.
+    /// No tenant.
     #[default]
     None,
-    /// Those named.
+    /// Tenants with these names.
     Some(BTreeSet<Name>),
     /// Every tenant.
     Every,
 }
 
 impl TenantSet {
-    /// Whether the tenant is meant.
+    /// Returns true if the set contains the tenant.
     #[must_use]
     pub fn contains(&self, tenant: &Name) -> bool {
         match self {
@@ -38,7 +38,7 @@ impl TenantSet {
 }
 
 impl TenantSet {
-    /// Returns how many tenants are named.
+    /// Returns the number of names.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -47,13 +47,13 @@ impl TenantSet {
         }
     }
 
-    /// Returns whether no tenant is named.
+    /// Returns true if the set has no names, which includes the set of every tenant.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns roughly how many bytes of JSON the names take.
+    /// Returns the approximate number of bytes of JSON that the names take.
     #[must_use]
     pub fn stored_size(&self) -> usize {
         match self {
