@@ -201,7 +201,9 @@ impl FromStr for AddressRange {
             ));
         }
         if first > last {
-            return Err(format!("{text} ends before it begins: write the lower address first"));
+            return Err(format!(
+                "{text} ends before it begins: write the lower address first"
+            ));
         }
         Ok(Self { first, last })
     }

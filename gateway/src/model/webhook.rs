@@ -71,11 +71,13 @@ fn check_url(url: &str) -> Result<(), Problem> {
     }
     match reqwest::Url::parse(url) {
         Err(error) => problem(format!("{url:?} is not a URL: {error}")),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => {
-            problem("events can only be sent by HTTP: use a URL that starts with http:// or https://".to_owned())
-        }
+        Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => problem(
+            "events can only be sent by HTTP: use a URL that starts with http:// or https://"
+                .to_owned(),
+        ),
         Ok(url) if !url.username().is_empty() || url.password().is_some() => problem(
-            "a URL with a password would reveal it: leave it out and check the signature instead".to_owned(),
+            "a URL with a password would reveal it: leave it out and check the signature instead"
+                .to_owned(),
         ),
         Ok(_) => Ok(()),
     }

@@ -1,7 +1,9 @@
 //! Tests of the invariants: states that operations create satisfy them, tampered states violate them.
 
+use gateway_common::maps::MAX_CONNECTIONS;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::*;
 use crate::model::{

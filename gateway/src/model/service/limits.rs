@@ -76,7 +76,10 @@ mod tests {
             bit_rate: Some(8_000_000),
         };
         let compiled = limits.to_map_limits();
-        assert_eq!((compiled.max_flows, compiled.new_flow_cost), (7, 10_000_000));
+        assert_eq!(
+            (compiled.max_flows, compiled.new_flow_cost),
+            (7, 10_000_000)
+        );
         assert_eq!(compiled.packet_cost, 1, "a cost is never 0");
         assert_eq!(compiled.byte_cost >> maps::Limits::BYTE_SHIFT, 1_000);
         assert_eq!(

@@ -1,224 +1,33 @@
 //! Services: the provider's side of private links.
 
 mod backend;
+mod check;
+mod flow_policy;
 mod health;
 mod limits;
 mod port;
+mod request;
 mod resource;
 mod size;
+mod spec;
 mod tenants;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
-};
-
-use serde::{Deserialize, Serialize};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{RefOr, Schema},
-};
-
 pub use backend::{Backend, MAX_WEIGHT};
+pub use flow_policy::{NoBackendAction, SessionAffinity, Timeouts, UnmatchedPacketAction};
 pub use health::{HealthCheck, HealthCheckKind, HealthState, StatusRange, UnhealthyFlowAction};
 pub use limits::ConnectionLimits;
 pub use port::{Port, PortNumber, Protocol};
+pub use request::ServiceRequest;
 pub use resource::{Resource, default_resource};
 pub use size::service_size;
+pub use spec::ServiceSpec;
 pub use tenants::TenantSet;
 
-use crate::model::{
-    Name, Problem,
-    address::{AddressRange, check_hosts},
-    limits as size_limits,
-    record::Labels,
-    schema, strict,
-};
+use std::collections::BTreeMap;
 
-/// Answer to a client when no backend can take its flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum NoBackendAction {
-    /// Send a TCP reset, or an ICMP error for UDP.
-    #[default]
-    Reset,
-    /// Drop the packet silently.
-    Drop,
-}
+use serde::{Deserialize, Serialize};
 
-/// Answer to a packet that matches no flow and can't open one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum UnmatchedPacketAction {
-    /// Send a TCP reset, or an ICMP error for UDP.
-    #[default]
-    Reset,
-    /// Drop the packet silently.
-    Drop,
-}
-
-/// Assignment of a client's flows to backends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum SessionAffinity {
-    /// Balance each flow independently.
-    #[default]
-    None,
-    /// Send all flows of a client address to one backend, as long as the set of backends does not change.
-    ClientAddress,
-}
-
-/// Idle timeouts of flows, in seconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Timeouts {
-    /// Timeout of an established TCP connection (RFC 5382, REQ-5).
-    pub tcp_established: u32,
-    /// Timeout of a TCP connection that is half-open, closing or reset (RFC 5382, REQ-5).
-    pub tcp_transitory: u32,
-    /// Timeout of a UDP flow (RFC 4787, REQ-5).
-    pub udp: u32,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            tcp_established: 7_440,
-            tcp_transitory: 240,
-            udp: 300,
-        }
-    }
-}
-
-impl Timeouts {
-    /// Maximum of each timeout: one week.
-    const MAX_SECONDS: u32 = 604_800;
-    /// Minimum of each timeout. The data path's clock has a resolution of about one second.
-    pub const MIN_SECONDS: u32 = 5;
-
-    fn check(self) -> Result<(), Problem> {
-        for (field, value) in [
-            ("timeouts.tcp_established", self.tcp_established),
-            ("timeouts.tcp_transitory", self.tcp_transitory),
-            ("timeouts.udp", self.udp),
-        ] {
-            if !(Self::MIN_SECONDS..=Self::MAX_SECONDS).contains(&value) {
-                return Err(Problem::invalid(
-                    field,
-                    format!(
-                        "{value} seconds is out of range: {} to {}",
-                        Self::MIN_SECONDS,
-                        Self::MAX_SECONDS
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Request to create or change a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceRequest {
-    /// Name of the service. Unset in a request to change one, whose path has the name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<Name>,
-    /// Version of the service that the change applies to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<u64>,
-    /// Labels. Unset: they stay as they are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub labels: Option<Labels>,
-    /// Settings of the provider.
-    #[serde(flatten)]
-    pub spec: ServiceSpec,
-}
-
-/// The fields of a [`ServiceRequest`] that every request has.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "exists for its schema")]
-struct ServiceRequestCommonFields {
-    /// Name of the service. Unset in a request to change one, whose path has the name.
-    name: Option<Name>,
-    /// Version of the service that the change applies to.
-    version: Option<u64>,
-    /// Labels. Unset: they stay as they are.
-    #[schema(value_type = Option<schema::Labels>)]
-    labels: Option<Labels>,
-}
-
-// The derived schema would allow other fields.
-impl PartialSchema for ServiceRequest {
-    fn schema() -> RefOr<Schema> {
-        let parts = [ServiceRequestCommonFields::schema(), ServiceSpec::schema()];
-        schema::merged(parts, "Request to create or change a service.")
-    }
-}
-
-impl ToSchema for ServiceRequest {
-    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
-        ServiceRequestCommonFields::schemas(schemas);
-        ServiceSpec::schemas(schemas);
-    }
-}
-
-/// Settings of a service that its provider chooses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ServiceSpec {
-    /// Network of the provider.
-    pub network: Name,
-    /// Resources that endpoints can be bound to.
-    #[serde(deserialize_with = "strict::objects")]
-    #[schema(max_items = 256)]
-    pub resources: Vec<Resource>,
-    /// SNAT addresses: the source addresses that consumers' flows have in the provider's network.
-    #[schema(max_items = 1024)]
-    pub nat_addresses: Vec<AddressRange>,
-    /// Tenants that can see the service.
-    #[serde(default)]
-    pub visibility: TenantSet,
-    /// Tenants whose connections are approved automatically.
-    #[serde(default)]
-    pub auto_approval: TenantSet,
-    /// Tenants that can neither see the service nor be approved automatically, even if another list names them.
-    #[serde(default)]
-    pub denied: TenantSet,
-    /// Maximum number of connections of one tenant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_connections_per_tenant: Option<u32>,
-    /// Idle timeouts of flows.
-    #[serde(default, deserialize_with = "strict::object")]
-    pub timeouts: Timeouts,
-    /// Answer to a client when no backend can take its flow.
-    #[serde(default)]
-    pub no_backend_action: NoBackendAction,
-    /// Assignment of a client's flows to backends.
-    #[serde(default)]
-    pub session_affinity: SessionAffinity,
-    /// Answer to a packet that matches no flow and can't open one.
-    #[serde(default)]
-    pub unmatched_packet_action: UnmatchedPacketAction,
-    /// Maximum number of concurrent flows of each connection.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub connection_limit: Option<u32>,
-    /// Maximum number of new flows a second of each connection.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub new_connection_rate: Option<u32>,
-    /// Maximum number of packets a second of each connection, in each direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub packet_rate: Option<u32>,
-    /// Maximum bits a second of IP packets of each connection, in each direction.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bit_rate: Option<u64>,
-    /// Health check of the backends.
-    #[serde(
-        default,
-        deserialize_with = "strict::object",
-        skip_serializing_if = "HealthCheck::is_default"
-    )]
-    pub health_check: HealthCheck,
-}
+use crate::model::Name;
 
 /// Stored service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
