@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_ranges_are_refused_with_a_sentence() {
+    fn malformed_ranges_are_refused_with_a_message() {
         for (text, says) in [
             ("", "is not a range"),
             ("10.1.0.65/28", "write 10.1.0.64/28"),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn special_purpose_addresses_follow_the_registries() {
+    fn special_addresses_follow_the_iana_registries() {
         for good in [
             "1.0.0.0",
             "10.0.0.9",
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_checked_between_their_ends() {
+    fn a_range_that_contains_a_reserved_address_is_refused() {
         for (text, says) in [
             ("126.255.255.255-128.0.0.0", "127.0.0.0 is a loopback"),
             ("10.0.0.0-192.0.0.1", "127.0.0.0 is a loopback"),

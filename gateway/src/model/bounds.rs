@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn forbidden_characters_are_found_at_any_depth_without_a_schema() {
+    fn every_leaf_of_a_document_is_checked() {
         assert_eq!(found(json!({"a": [{"b": "fine"}, 1, null]})), None);
         assert_eq!(
             found(json!({"a": {"b": "x\u{202e}"}})).as_deref(),

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn transitions_are_those_of_the_table() {
+    fn only_the_listed_transitions_are_allowed() {
         let allowed = [
             (Pending, Approve, Approved),
             (Pending, Reject, Rejected),

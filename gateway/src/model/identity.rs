@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn identities_without_an_authority_are_recognised() {
+    fn an_identity_without_an_authority_matches_no_certificate() {
         let identity = |issuer: &str, claim: &str, authority: Option<Authority>| Identity {
             claim: Claim {
                 issuer: issuer.to_owned(),

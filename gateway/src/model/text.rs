@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_ascending_and_disjoint() {
+    fn ranges_are_sorted_and_disjoint() {
         for pair in FORBIDDEN_CHARACTERS.windows(2) {
             assert!(pair[0].0 <= pair[0].1 && pair[0].1 < pair[1].0, "{pair:x?}");
         }

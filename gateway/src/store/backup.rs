@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn backup_round_trips() {
+    fn encode_and_decode_round_trip() {
         assert_eq!(Backup::decode(&backup().encode().unwrap()), Ok(backup()));
         assert_eq!(Backup::decode(&with_trailer(&lines())), Ok(backup()));
     }
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn truncations_and_bit_flips_are_refused() {
+    fn every_truncation_and_every_flipped_bit_is_refused() {
         let content = backup().encode().unwrap();
         for length in 0..content.len() {
             assert!(
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn tampered_content_with_a_valid_checksum_is_refused() {
+    fn tampering_with_a_valid_checksum_is_refused() {
         let lines = lines();
         let entry = "[\"tenants/a\",\"{}\",7]\n";
         let key = "k".repeat(MAX_KEY + 1);
@@ -382,7 +382,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_content_is_refused_without_panic(
+        fn random_input_is_refused_without_panic(
             content in proptest::collection::vec(any::<u8>(), 0..400),
             cut in 0usize..600,
         ) {

@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn unchanged_state_keeps_generations_and_makes_no_events() {
+    fn an_unchanged_connection_keeps_its_generation_and_makes_no_event() {
         let world = approved();
         let (state, events, plan) = restore(backup(&world.state), Some(&world.state));
         assert_ne!(generation(&state), 0);
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn connection_revoked_since_gets_a_new_generation_and_an_event() {
+    fn a_revoked_connection_gets_a_new_generation_and_an_event() {
         let mut world = approved();
         let before = generation(&world.state);
         let old = backup(&world.state);
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn without_baseline_every_connection_gets_a_new_generation() {
+    fn without_a_baseline_every_connection_gets_a_new_generation() {
         let world = approved();
         let (state, events, plan) = restore(backup(&world.state), None);
         assert!(![0, generation(&world.state)].contains(&generation(&state)));
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn objects_missing_from_the_backup_are_deleted_with_events() {
+    fn an_object_missing_from_the_backup_makes_a_deleted_event() {
         let world = approved();
         let old = backup(&World::furnished().state);
         let (state, events, plan) = restore(old, Some(&world.state));
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn backup_of_another_store_needs_permission() {
+    fn a_backup_of_another_store_needs_the_foreign_option() {
         let state = World::furnished().state;
         let header = backup(&state).header;
         let other = Some(Uuid::from_u128(8));

@@ -77,7 +77,7 @@ fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
 
 proptest! {
     #[test]
-    fn operations_and_decoding_keep_the_invariants(
+    fn invariants_hold_after_operations_and_after_decoding(
         steps in proptest::collection::vec((0u8..19, 0usize..3, 0usize..3, any::<u8>()), 0..120),
     ) {
         let mut world = World::default();
@@ -348,7 +348,7 @@ fn endpoint_uid(world: &World, name: &str) -> Uuid {
 }
 
 #[test]
-fn missing_referenced_objects_are_violations() {
+fn a_missing_referenced_object_is_a_violation() {
     let all = objects(&world());
     for (gone, says) in [
         ("tenants/consumer", "there is no tenant consumer"),
@@ -367,7 +367,7 @@ fn missing_referenced_objects_are_violations() {
 }
 
 #[test]
-fn duplicates_of_unique_values_are_violations() {
+fn a_duplicate_unique_value_is_a_violation() {
     for (kind, what) in [
         ("services/provider/shop", "alias"),
         ("tokens/consumer/t", "hash"),

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_and_out_of_range_limits_are_refused() {
+    fn an_absent_limit_is_unlimited() {
         let none = ConnectionLimits::default();
         let zero = Some(0);
         let bits = |rate| ConnectionLimits {

@@ -18,7 +18,7 @@ fn open() -> (tempfile::TempDir, Sqlite) {
 }
 
 #[test]
-fn entries_persist_after_reopening() {
+fn written_entries_survive_reopening() {
     let (folder, mut store) = open();
     let seed = store.seed().unwrap();
     assert_eq!(
@@ -68,7 +68,7 @@ fn conflicting_commit_changes_nothing() {
 }
 
 #[test]
-fn newer_schema_is_refused() {
+fn a_newer_schema_is_refused_and_unmodified() {
     let (folder, store) = open();
     store
         .connection
@@ -126,7 +126,7 @@ fn foreign_tables_are_refused_before_they_are_used() {
 }
 
 #[test]
-fn errors_for_users_contain_no_sql() {
+fn user_visible_errors_contain_no_sql() {
     let (_folder, mut store) = open();
     store.connection.execute_batch("DROP TABLE meta").unwrap();
     for refusal in [
@@ -140,7 +140,7 @@ fn errors_for_users_contain_no_sql() {
 }
 
 #[test]
-fn empty_file_is_a_damaged_store() {
+fn an_empty_file_is_a_damaged_store() {
     let (folder, store) = open();
     drop(store);
     let path = folder.path().join("deep/state.db");

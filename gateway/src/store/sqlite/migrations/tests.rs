@@ -22,7 +22,7 @@ fn store_with_schema(version: u32) -> (tempfile::TempDir, Sqlite) {
 }
 
 #[test]
-fn schema_3_truncates_network_numbers_to_31_bits() {
+fn network_numbers_are_migrated_to_31_bits() {
     let (folder, mut store) = store_with_schema(2);
     let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
     let writes = [
@@ -54,7 +54,7 @@ fn schema_3_truncates_network_numbers_to_31_bits() {
 }
 
 #[test]
-fn schema_3_refuses_networks_whose_numbers_collide() {
+fn colliding_migrated_network_numbers_are_refused() {
     let (folder, mut store) = store_with_schema(2);
     let network = |number: u32| format!(r#"{{"name":"n","number":{number}}}"#);
     let before = [("networks/t/a", 77), ("networks/t/b", 77 | 1 << 31)]
