@@ -301,7 +301,7 @@ fn online_restore_keeps_later_revocations() {
     assert!(last_id(&agent.json("event list")) > before);
     let refusal = agent.cli_error("restore /etc/hostname");
     assert!(refusal.contains("the file is not a backup"), "{refusal}");
-    assert_eq!(agent.json("status")["in_step"], true);
+    assert_eq!(agent.json("status")["in_sync"], true);
 
     // The same without an agent, where the store can be read.
     let known = restored_events(agent).len();
