@@ -2,6 +2,7 @@
 //! variable. Flags win over variables, those over the file, and that over the defaults.
 
 mod api_limits;
+mod probe;
 
 use std::{
     fs,
@@ -16,12 +17,12 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::{
-    address_conflict::Probing,
     auth::{authorities::ClientAuthorities, oidc::IssuerSettings},
     model::operations::{DefaultQuotas, Policy},
 };
 
 pub use api_limits::ApiLimits;
+pub use probe::ProbeConfig;
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_FILE: &str = "/etc/plgw/plgw.toml";
@@ -179,7 +180,7 @@ pub struct Config {
     /// How many refusals an endpoint is sent a second; 0: all.
     pub rejects_per_second: u32,
     /// How endpoints' addresses are probed before they are taken.
-    pub probing: Probing,
+    pub probing: ProbeConfig,
     /// How the API is offered over TLS; none: it is not.
     pub tls: Option<TlsSettings>,
     /// OpenID Connect issuers that are trusted.
@@ -299,7 +300,7 @@ impl Config {
             discard_incompatible_flows: settings.discard_incompatible_flows.unwrap_or(false),
             accept_unseen_vlan_tags: settings.accept_unseen_vlan_tags.unwrap_or(false),
             flow_gc_interval: flow_gc_interval,
-            probing: Probing {
+            probing: ProbeConfig {
                 probes,
                 interval: Duration::from_millis(probe_interval),
             },

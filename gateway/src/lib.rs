@@ -13,6 +13,7 @@ pub mod cli;
 pub mod client;
 pub mod compile;
 pub mod config;
+pub mod daemon;
 pub mod events;
 pub mod files;
 pub mod former_paths;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use log::warn;
 
 use crate::{
-    agent::{Agent, backups::RestoreOptions},
+    agent::{Agent, controller::RestoreOptions},
     events::idempotency::IdempotencyKey,
     model::{Change, OpContext, Principal, Problem, ProblemCode, State, operations::Policy},
     store::{Backup, RestorePlan},

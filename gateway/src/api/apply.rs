@@ -83,5 +83,5 @@ pub(super) async fn get(
     Caller(caller): Caller,
 ) -> ApiResult<Manifest> {
     let controller = agent.controller.lock().await;
-    Ok(Json(export(&controller.state, &caller)))
+    Ok(Json(export(controller.state(), &caller)))
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use crate::{
-    agent::backups::{self, restore_problem},
+    agent::controller::{self, restore_problem},
     api::{
         AppState,
         caller::Operator,
@@ -70,7 +70,7 @@ pub(super) async fn post(
     let backup = tokio::task::block_in_place(|| read_backup(&body).map_err(restore_problem))?;
     drop(body);
     let RestoreParameters { dry_run, foreign } = options;
-    let options = backups::RestoreOptions { dry_run, foreign };
+    let options = controller::RestoreOptions { dry_run, foreign };
     let plan = agent.restore(&caller, backup, options).await?;
     Ok(Json(plan))
 }

@@ -41,7 +41,7 @@ impl CallerCredential {
         let controller = agent.controller.lock().await;
         let now = self
             .credential
-            .principal(&controller.state, Timestamp::now(), &self.from);
+            .principal(controller.state(), Timestamp::now(), &self.from);
         drop(controller);
         match now {
             Some(now) if now.includes(caller) => Ok(()),
@@ -222,7 +222,7 @@ async fn authenticate_client(
     };
     credential.verify_in_advance(Timestamp::now());
     let controller = agent.controller.lock().await;
-    let principal = credential.principal(&controller.state, Timestamp::now(), &from);
+    let principal = credential.principal(controller.state(), Timestamp::now(), &from);
     let principal = principal.ok_or_else(invalid_credential)?;
     drop(controller);
     Ok((CallerCredential { credential, from }, principal))

@@ -88,7 +88,7 @@ pub(super) async fn list_all(
         after: request.after,
     };
     let controller = agent.controller.lock().await;
-    let state = &controller.state;
+    let state = controller.state();
     let matches = |record: &Record<Endpoint>| {
         let endpoint = &record.object;
         request
@@ -134,12 +134,12 @@ pub(super) async fn list(
 ) -> ApiResult<Page<ConnectionView>> {
     let service = parse_path_reference(Kind::Service, caller.tenant, &path.1)?;
     let controller = agent.controller.lock().await;
-    if !controller.state.services.contains_key(&service) {
+    if !controller.state().services.contains_key(&service) {
         return Err(Problem::not_found(Kind::Service, &service).into());
     }
-    let connections = controller.state.endpoints_of_service(&service);
+    let connections = controller.state().endpoints_of_service(&service);
     let connected =
-        connections.filter(|(_, record)| is_connected(&controller.state, &record.object));
+        connections.filter(|(_, record)| is_connected(controller.state(), &record.object));
     Ok(Json(paginate(&page, connected)?))
 }
 
@@ -168,7 +168,7 @@ pub(super) async fn show(
     let service = parse_path_reference(Kind::Service, caller.tenant, &path.1)?;
     let link = parse_link_id(&path.2)?;
     let controller = agent.controller.lock().await;
-    let (endpoint, record) = find_connection(&controller.state, &service, link)?;
+    let (endpoint, record) = find_connection(controller.state(), &service, link)?;
     Ok(Json(view::connection(endpoint, record)))
 }
 
@@ -188,7 +188,7 @@ async fn decide(
     });
     change.await?;
     let controller = agent.controller.lock().await;
-    let (endpoint, record) = find_connection(&controller.state, &service, link)?;
+    let (endpoint, record) = find_connection(controller.state(), &service, link)?;
     Ok(Json(view::connection(endpoint, record)))
 }
 

@@ -27,7 +27,7 @@ fn build_view(
     reference: &Reference,
     detail: CounterDetail,
 ) -> Result<EndpointView, ApiError> {
-    let found = controller.state.endpoints.get(reference);
+    let found = controller.state().endpoints.get(reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))?;
     Ok(view::endpoint(
         controller, caller, reference, record, detail,
@@ -46,11 +46,11 @@ pub(super) async fn list(
     QueryParameters(page): QueryParameters<PageRequest>,
 ) -> ApiResult<Page<EndpointView>> {
     let controller = agent.controller.lock().await;
-    if !controller.state.tenants.contains_key(&caller.tenant) {
+    if !controller.state().tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
     let page = page.paginate(
-        State::owned_by(&controller.state.endpoints, &caller.tenant)
+        State::owned_by(&controller.state().endpoints, &caller.tenant)
             .map(|(reference, _)| reference),
         |reference| reference.name.clone(),
         |reference| {

@@ -96,7 +96,7 @@ pub(super) async fn list(
     }
     let controller = agent.controller.lock().await;
     let found = controller
-        .event_log
+        .event_log()
         .events_visible_to(&caller, request.after.unwrap_or_default());
     let seen = found.filter_map(|recorded| select_event(&request, recorded, &caller));
     let (items, next) = if request.after.is_some() {
@@ -155,8 +155,8 @@ async fn follow(
     let controller = agent.controller.lock().await;
     let last = resumed
         .or(request.after)
-        .unwrap_or(controller.event_log.last());
-    let watch = controller.event_log.subscribe();
+        .unwrap_or(controller.event_log().last());
+    let watch = controller.event_log().subscribe();
     drop(controller);
     let follower = EventFollower {
         agent: Arc::clone(&agent),
@@ -213,10 +213,10 @@ impl EventFollower {
         let CallerCredential { credential, from } = &self.caller_credential;
         credential.verify_in_advance(Timestamp::now());
         let controller = self.agent.controller.lock().await;
-        let principal = credential.principal(&controller.state, Timestamp::now(), from)?;
+        let principal = credential.principal(controller.state(), Timestamp::now(), from)?;
         principal.require_any_role().ok()?;
         let found = controller
-            .event_log
+            .event_log()
             .events_visible_to(&principal, self.last);
         let batch: Vec<_> = found
             .filter_map(|recorded| select_event(&self.request, recorded, &principal))
@@ -224,8 +224,8 @@ impl EventFollower {
             .collect();
         match batch.last() {
             Some(event) => self.last = event.id,
-            None => self.last = self.last.max(controller.event_log.last()),
+            None => self.last = self.last.max(controller.event_log().last()),
         }
-        Some((batch, credential.expiry(&controller.state)))
+        Some((batch, credential.expiry(controller.state())))
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn list(
     let slot = match &request.endpoint {
         None => None,
         Some(reference) => {
-            let found = controller.state.endpoints.get(reference);
+            let found = controller.state().endpoints.get(reference);
             let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))?;
             Some(record.object.connection.slot)
         }

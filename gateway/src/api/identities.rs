@@ -30,11 +30,11 @@ pub(super) async fn list(
     QueryParameters(page): QueryParameters<PageRequest>,
 ) -> ApiResult<Page<IdentityView>> {
     let controller = agent.controller.lock().await;
-    if !controller.state.tenants.contains_key(&caller.tenant) {
+    if !controller.state().tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
     let page = page.paginate(
-        State::owned_by(&controller.state.identities, &caller.tenant),
+        State::owned_by(&controller.state().identities, &caller.tenant),
         |(reference, _)| reference.name.clone(),
         |(reference, record)| Ok(view::identity(reference, record)),
     )?;
@@ -63,7 +63,7 @@ pub(super) async fn create(
     });
     let new = change.await?;
     let controller = agent.controller.lock().await;
-    let found = controller.state.identities.get(&reference);
+    let found = controller.state().identities.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Identity, &reference))?;
     Ok(create_response(new, view::identity(&reference, record)))
 }
@@ -81,7 +81,7 @@ pub(super) async fn show(
 ) -> ApiResult<IdentityView> {
     let reference = parse_path_reference(Kind::Identity, caller.tenant.clone(), &path.1)?;
     let controller = agent.controller.lock().await;
-    let found = controller.state.identities.get(&reference);
+    let found = controller.state().identities.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Identity, &reference))?;
     Ok(Json(view::identity(&reference, record)))
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 fn build_view(controller: &Controller, reference: &Reference) -> Result<NetworkView, ApiError> {
-    let found = controller.state.networks.get(reference);
+    let found = controller.state().networks.get(reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Network, reference))?;
     Ok(view::network(controller, reference, record))
 }
@@ -39,11 +39,12 @@ pub(super) async fn list(
     QueryParameters(page): QueryParameters<PageRequest>,
 ) -> ApiResult<Page<NetworkView>> {
     let controller = agent.controller.lock().await;
-    if !controller.state.tenants.contains_key(&caller.tenant) {
+    if !controller.state().tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
     let page = page.paginate(
-        State::owned_by(&controller.state.networks, &caller.tenant).map(|(reference, _)| reference),
+        State::owned_by(&controller.state().networks, &caller.tenant)
+            .map(|(reference, _)| reference),
         |reference| reference.name.clone(),
         |reference| build_view(&controller, reference),
     )?;

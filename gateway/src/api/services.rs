@@ -36,7 +36,7 @@ pub struct DeleteServiceParameters {
 }
 
 fn build_view(controller: &Controller, reference: &Reference) -> Result<ServiceView, ApiError> {
-    let found = controller.state.services.get(reference);
+    let found = controller.state().services.get(reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Service, reference))?;
     Ok(view::service(controller, reference, record))
 }
@@ -53,11 +53,12 @@ pub(super) async fn list(
     QueryParameters(page): QueryParameters<PageRequest>,
 ) -> ApiResult<Page<ServiceView>> {
     let controller = agent.controller.lock().await;
-    if !controller.state.tenants.contains_key(&caller.tenant) {
+    if !controller.state().tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
     let page = page.paginate(
-        State::owned_by(&controller.state.services, &caller.tenant).map(|(reference, _)| reference),
+        State::owned_by(&controller.state().services, &caller.tenant)
+            .map(|(reference, _)| reference),
         |reference| reference.name.clone(),
         |reference| build_view(&controller, reference),
     )?;

@@ -38,11 +38,11 @@ pub(super) async fn list(
     QueryParameters(page): QueryParameters<PageRequest>,
 ) -> ApiResult<Page<TenantView>> {
     let controller = agent.controller.lock().await;
-    let tenants = controller.state.tenants.values();
+    let tenants = controller.state().tenants.values();
     let view = page.paginate(
         tenants.filter(|record| caller.can_see(&record.meta.name)),
         |record| record.meta.name.clone(),
-        |record| Ok(view::tenant(&controller.state, record)),
+        |record| Ok(view::tenant(controller.state(), record)),
     )?;
     Ok(Json(view))
 }
@@ -71,7 +71,7 @@ pub(super) async fn create(
     let new = change.await?;
     let controller = agent.controller.lock().await;
     let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
-    Ok(create_response(new, build_view(&controller.state, &name)?))
+    Ok(create_response(new, build_view(controller.state(), &name)?))
 }
 
 /// Show a tenant.
@@ -85,7 +85,7 @@ pub(super) async fn show(
     caller: Authorized<Read>,
 ) -> ApiResult<TenantView> {
     let controller = agent.controller.lock().await;
-    Ok(Json(build_view(&controller.state, &caller.tenant)?))
+    Ok(Json(build_view(controller.state(), &caller.tenant)?))
 }
 
 /// Change a tenant's quotas and labels.
@@ -105,7 +105,7 @@ pub(super) async fn update(
     });
     change.await?;
     let controller = agent.controller.lock().await;
-    Ok(Json(build_view(&controller.state, &caller.tenant)?))
+    Ok(Json(build_view(controller.state(), &caller.tenant)?))
 }
 
 /// Delete a tenant that owns nothing.

@@ -30,11 +30,11 @@ pub(super) async fn list(
     QueryParameters(page): QueryParameters<PageRequest>,
 ) -> ApiResult<Page<WebhookView>> {
     let controller = agent.controller.lock().await;
-    if !controller.state.tenants.contains_key(&caller.tenant) {
+    if !controller.state().tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
     let page = page.paginate(
-        State::owned_by(&controller.state.webhooks, &caller.tenant),
+        State::owned_by(&controller.state().webhooks, &caller.tenant),
         |(reference, _)| reference.name.clone(),
         |(reference, record)| Ok(view::webhook(&controller, reference, record)),
     )?;
@@ -71,7 +71,7 @@ pub(super) async fn create(
     });
     let new = change.await?;
     let controller = agent.controller.lock().await;
-    let found = controller.state.webhooks.get(&reference);
+    let found = controller.state().webhooks.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Webhook, &reference))?;
     Ok(create_response(
         new,
@@ -92,7 +92,7 @@ pub(super) async fn show(
 ) -> ApiResult<WebhookView> {
     let reference = parse_path_reference(Kind::Webhook, caller.tenant.clone(), &path.1)?;
     let controller = agent.controller.lock().await;
-    let found = controller.state.webhooks.get(&reference);
+    let found = controller.state().webhooks.get(&reference);
     let record = found.ok_or_else(|| Problem::not_found(Kind::Webhook, &reference))?;
     Ok(Json(view::webhook(&controller, &reference, record)))
 }

@@ -17,7 +17,7 @@ pub use arguments::Cli;
 pub use output::Format;
 
 use crate::{
-    agent, api,
+    api,
     auth::authorities::ClientAuthorities,
     bpf::loader,
     cli::{
@@ -28,7 +28,7 @@ use crate::{
         context::CliContext,
     },
     config::Config,
-    files, logging,
+    daemon, files, logging,
     model::identity::Authority,
 };
 
@@ -88,12 +88,12 @@ fn run_agent(arguments: RunArguments) -> Result<()> {
     let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
     logging::init(config.log);
     files::restrict_umask();
-    let prepared = agent::prepare(&config)?;
+    let prepared = daemon::prepare(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build()?;
-    let result = runtime.block_on(agent::run(config, prepared));
+    let result = runtime.block_on(daemon::run(config, prepared));
     // The process exits now: waiting for the remaining tasks would only delay that.
     std::mem::forget(runtime);
     result

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 
 use crate::{
-    host::dirty_set::ScanPlan,
+    host::scan_plan::ScanPlan,
     model::{HostAddresses, address::check_host},
     netlink::{Netlink, interface_name},
 };

@@ -1,6 +1,51 @@
-//! The host as the agent sees it: interfaces, neighbours, VLAN offloads, addresses.
+//! The host: interfaces and their problems, attachment of the program, addresses, VLAN offloads, and the next hops of
+//! backends.
 
-pub(crate) mod addresses;
+mod addresses;
+mod attach;
+mod diagnose;
 pub mod dirty_set;
 pub mod next_hops;
-pub(crate) mod vlan_tags;
+mod scan;
+pub mod scan_plan;
+pub mod status;
+mod vlan_tags;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::host::{next_hops::NextHopResolver, vlan_tags::VlanTagVisibility};
+
+pub(crate) use scan::Scan;
+
+/// Attachments and next hops that this process manages on the host.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// Interfaces that this process has attached its program to.
+    attached: BTreeSet<u32>,
+    /// Reasons why attaching failed, by interface number.
+    attach_errors: BTreeMap<u32, String>,
+    /// Length of the largest packet that the kernel redirects, if it has a limit.
+    max_packet_len: Option<u32>,
+    /// True if the program runs in native mode on any interface.
+    any_native: bool,
+    next_hops: NextHopResolver,
+    vlan_tags: VlanTagVisibility,
+}
+
+impl Host {
+    /// Returns a host that was not scanned yet. `accept_unseen_vlan_tags` states that the operator accepts VLAN tags
+    /// that the program does not see.
+    #[must_use]
+    pub fn new(accept_unseen_vlan_tags: bool) -> Self {
+        Self {
+            vlan_tags: VlanTagVisibility::new(accept_unseen_vlan_tags),
+            ..Self::default()
+        }
+    }
+
+    /// Returns the next hops of backends.
+    #[must_use]
+    pub const fn next_hops(&self) -> &NextHopResolver {
+        &self.next_hops
+    }
+}

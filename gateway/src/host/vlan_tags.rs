@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use log::{debug, warn};
 
 use crate::{
-    host::dirty_set::ScanPlan,
+    host::scan_plan::ScanPlan,
     netlink::{DeviceFeatures, Link, VethPeer, interface_name, vlan_offload},
 };
 

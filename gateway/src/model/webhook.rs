@@ -27,6 +27,23 @@ impl std::fmt::Debug for Webhook {
     }
 }
 
+/// Delivery status of a webhook.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WebhookStatus {
+    /// Last event that was delivered, or given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub delivered: Option<EventId>,
+    /// Number of attempts that have failed since then.
+    pub failures: u32,
+    /// Number of lost events: given up after a day, or evicted from the tenant's trail before their delivery.
+    #[serde(default)]
+    pub events_lost: u64,
+    /// Reason why the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+}
+
 /// Request to create a webhook.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -28,6 +28,9 @@ use uuid::Uuid;
 
 use crate::model::VersionKey;
 
+/// File name of the store within the state directory.
+pub const STORE_FILE: &str = "state.db";
+
 /// A stored value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

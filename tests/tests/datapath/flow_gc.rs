@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use gateway::{
-    agent::tasks::flow_gc::{FlowGc, GcSnapshot},
+    agent::flow_gc::{FlowGc, GcSnapshot},
     bpf::{flow_tables::FlowTables, maps},
 };
 use gateway_common::{

@@ -1,5 +1,8 @@
-//! The background tasks of the agent.
+//! Tasks of the agent. Each runs until the process ends.
 
-pub mod flow_gc;
-pub mod health_check;
-pub mod webhook_sender;
+pub(crate) mod address_probe;
+pub(crate) mod flow_gc;
+pub(crate) mod health_check;
+pub(crate) mod host_sync;
+pub(crate) mod packet_log;
+pub(crate) mod webhook_sender;

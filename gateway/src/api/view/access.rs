@@ -7,8 +7,8 @@ use utoipa::ToSchema;
 use crate::{
     agent::controller::Controller,
     model::{
-        Identity, Meta, Name, Record, Reference, Role, Token, Webhook, event_id::EventId,
-        identity::Authority,
+        Identity, Meta, Name, Record, Reference, Role, Token, Webhook, identity::Authority,
+        webhook::WebhookStatus,
     },
 };
 
@@ -108,24 +108,6 @@ pub struct WebhookView {
     pub status: WebhookStatus,
 }
 
-/// How sending goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct WebhookStatus {
-    /// The last event that was taken, or given up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = Uuid)]
-    pub delivered: Option<EventId>,
-    /// Attempts that failed since.
-    pub failures: u32,
-    /// Events that were lost: given up after a day, or pushed out of the tenant's trail before they could be
-    /// sent.
-    #[serde(default)]
-    pub events_lost: u64,
-    /// Why the last one failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_error: Option<String>,
-}
-
 /// A webhook that was just made, with its key.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewWebhookView {
@@ -147,7 +129,7 @@ pub fn webhook(
         meta: record.meta.clone(),
         tenant: reference.tenant.clone(),
         url: record.object.url.clone(),
-        status: controller.webhook_queue.status(reference, record),
+        status: controller.webhook_status(reference, record),
     }
 }
 

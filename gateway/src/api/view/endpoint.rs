@@ -108,12 +108,12 @@ pub fn endpoint(
 ) -> anyhow::Result<EndpointView> {
     let endpoint = &record.object;
     let slot = endpoint.connection.slot;
-    let counted = controller.maps.connection_counters(slot)?;
+    let counted = controller.maps().connection_counters(slot)?;
     let drops = match detail {
         CounterDetail::Totals => None,
         CounterDetail::Drops => {
             let drops = controller
-                .maps
+                .maps()
                 .connection_drops(slot, &counted)?
                 .into_iter();
             let named = drops.map(|(reason, count)| (reason.name().to_owned(), count));
@@ -136,7 +136,7 @@ pub fn endpoint(
                 .redacted_for(caller, &endpoint.service_identity.reference),
             programmed: link.is_some_and(|link| link.id == endpoint.connection.link_id),
             addresses: addresses(controller, reference, endpoint),
-            flows: controller.maps.usage(slot)?.flows,
+            flows: controller.maps().usage(slot)?.flows,
             counters: Counters {
                 flows_opened: counted.flows_opened,
                 packets_to_service: counted.packets_to_service,
@@ -155,11 +155,11 @@ fn addresses(
     endpoint: &Endpoint,
 ) -> Vec<AddressStatus> {
     let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
-    let found = controller.state.networks.get(&network);
+    let found = controller.state().networks.get(&network);
     let addresses = endpoint.addresses.iter().map(|address| {
         let host = &controller.observed().host;
         let conflict = found
-            .and_then(|found| host.conflict(&controller.state, &network, &found.object, *address));
+            .and_then(|found| host.conflict(controller.state(), &network, &found.object, *address));
         if let Some(problem) = conflict {
             return AddressStatus {
                 address: *address,
@@ -168,9 +168,7 @@ fn addresses(
                 mac_address: None,
             };
         }
-        let standing = controller
-            .conflict_detector
-            .status(&(network.clone(), *address));
+        let standing = controller.address_status(&(network.clone(), *address));
         let (state, station) = match standing {
             None | Some(ClaimStatus::Probing) => ("probing", None),
             Some(ClaimStatus::InUse) => ("in_use", None),

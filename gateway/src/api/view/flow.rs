@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{controller::Controller, flow_list::ListedFlow},
+    agent::controller::{Controller, ListedFlow},
     bpf::maps,
     compile::flow_expiry::ticks_to_seconds,
     model::{Principal, Reference, schema, service::Protocol},
@@ -53,8 +53,8 @@ pub fn flow(controller: &Controller, caller: &Principal, found: &ListedFlow) -> 
         .get(&found.connection_slot);
     let endpoint = link
         .filter(|link| link.generation == found.generation)
-        .and_then(|link| controller.state.endpoint_by_link_id(link.id));
-    let service = endpoint.and_then(|endpoint| controller.state.endpoints.get(endpoint));
+        .and_then(|link| controller.state().endpoint_by_link_id(link.id));
+    let service = endpoint.and_then(|endpoint| controller.state().endpoints.get(endpoint));
     let service = service.map(|record| &record.object.service_identity.reference);
     let serves = match service {
         Some(service) => caller.can_see(&service.tenant),

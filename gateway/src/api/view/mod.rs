@@ -10,9 +10,10 @@ mod service;
 mod status;
 mod tenant;
 
+pub use crate::model::webhook::WebhookStatus;
 pub use access::{
-    IdentityView, NewTokenView, NewWebhookView, TokenView, WebhookStatus, WebhookView, identity,
-    new_token, new_webhook, token, webhook,
+    IdentityView, NewTokenView, NewWebhookView, TokenView, WebhookView, identity, new_token,
+    new_webhook, token, webhook,
 };
 pub use caller::{CallerView, caller};
 pub use connection::{ConnectionStatus, ConnectionView, connection};

@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{controller::Controller, host::AttachmentState},
+    agent::controller::Controller,
     api::view::view,
     bpf::loader::AttachMode,
     compile::network::is_isolated,
+    host::status::AttachmentState,
     model::{
         Meta, Name, Network, Record, Reference, address::AddressRange, network::Attachment, schema,
     },
@@ -94,7 +95,7 @@ pub fn network(
         .iter()
         .map(|Attachment { interface }| {
             let state = controller
-                .host
+                .host_status()
                 .attachments
                 .get(interface)
                 .unwrap_or(&nothing);
@@ -113,7 +114,7 @@ pub fn network(
             pool: network.pool.clone(),
         },
         status: NetworkStatus {
-            isolated: is_isolated(&controller.state, reference, network),
+            isolated: is_isolated(controller.state(), reference, network),
             attachments,
         },
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    agent::{controller::Controller, duties::are_snat_ports_scarce},
+    agent::controller::Controller,
     api::view::view,
     model::{
         ConnectionState, Meta, Name, Record, Reference, Service, schema, service::ServiceSpec,
@@ -84,13 +84,13 @@ pub fn service(
             let key = (network.clone(), backend.address);
             let reachable = controller.observed().next_hops.contains_key(&key);
             let checked = (reference.clone(), resource.name.clone(), backend.address);
-            let health = controller.backend_health.get(&checked);
+            let health = controller.backend_health(&checked);
             let problem = if reachable {
                 health
                     .filter(|health| health.unhealthy)
                     .and_then(|health| health.last_error.clone())
             } else {
-                controller.host.unreachable.get(&key).cloned()
+                controller.host_status().unreachable.get(&key).cloned()
             };
             backends.push(BackendStatus {
                 resource: resource.name.clone(),
@@ -102,7 +102,7 @@ pub fn service(
         }
     }
     let mut connections = BTreeMap::new();
-    for (_, endpoint) in controller.state.endpoints_of_service(reference) {
+    for (_, endpoint) in controller.state().endpoints_of_service(reference) {
         if endpoint.object.service_identity.uid == record.meta.uid {
             *connections
                 .entry(endpoint.object.connection.state)
@@ -130,7 +130,7 @@ fn nat_address_problems(
     spec: &ServiceSpec,
 ) -> Vec<String> {
     let host = &controller.observed().host;
-    let Some(network) = controller.state.networks.get(reference) else {
+    let Some(network) = controller.state().networks.get(reference) else {
         return Vec::new();
     };
     let host_addresses = spec
@@ -138,7 +138,9 @@ fn nat_address_problems(
         .iter()
         .flat_map(|range| host.addresses_in(*range));
     host_addresses
-        .filter_map(|address| host.conflict(&controller.state, reference, &network.object, address))
+        .filter_map(|address| {
+            host.conflict(controller.state(), reference, &network.object, address)
+        })
         .collect()
 }
 
@@ -150,7 +152,7 @@ fn nat_addresses(
     spec: &ServiceSpec,
 ) -> Vec<NatAddressStatus> {
     let Some(number) = controller
-        .state
+        .state()
         .networks
         .get(network)
         .map(|n| n.object.number)
@@ -159,17 +161,15 @@ fn nat_addresses(
     };
     let in_use = spec.nat_addresses.iter().flat_map(|range| {
         let (first, last) = range.ends();
-        controller
-            .snat_usage
-            .range((number, first)..=(number, last))
+        controller.snat_usage(number, first, last)
     });
     in_use
-        .map(|((_, address), used)| NatAddressStatus {
-            address: *address,
+        .map(|(address, used)| NatAddressStatus {
+            address,
             flows: used.flows,
             ports_used: used.ports,
             ports_free: u64::from(SOURCE_PORT_COUNT).saturating_sub(used.ports),
-            scarce: are_snat_ports_scarce(*used),
+            scarce: used.are_ports_scarce(),
         })
         .collect()
 }

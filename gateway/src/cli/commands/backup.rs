@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::{
-    agent::{STORE_FILE, backups::restore_problem},
+    agent::controller::restore_problem,
     cli::{
         context::CliContext,
         output::Table,
@@ -21,7 +21,7 @@ use crate::{
     files,
     lock::Lock,
     model::ConnectionState,
-    store::{self, OfflineRestore, RestorePlan, backup::MAX_BYTES},
+    store::{self, OfflineRestore, RestorePlan, STORE_FILE, backup::MAX_BYTES},
 };
 
 /// Arguments of `plgw restore`.

@@ -9,7 +9,7 @@ use crate::model::{
     Problem,
     address::{AddressRange, check_hosts},
     limits,
-    service::{MAX_NAT_ADDRESSES, MAX_RESOURCES, ServiceSpec},
+    service::{MAX_NAT_ADDRESSES, MAX_RESOURCES, ServiceSpec, service_size},
 };
 
 impl ServiceSpec {
@@ -57,7 +57,7 @@ impl ServiceSpec {
             let detail = format!("a service has at most {max} source NAT addresses");
             return Err(Problem::invalid("nat_addresses", detail));
         }
-        let weight = limits::service_size(self);
+        let weight = service_size(self);
         if weight > limits::MAX_SERVICE_BYTES {
             let detail = format!(
                 "resources and lists of tenants take about {weight} bytes together: use at most {}, \

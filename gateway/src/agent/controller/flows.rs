@@ -64,8 +64,6 @@ impl ListedFlow {
     }
 }
 
-const FLOW_TABLES: [Table; 2] = [Table::Established, Table::HalfOpen];
-
 impl Controller {
     /// Returns at most `limit` flows that the data path carries, of one connection slot or of all, in no order. Entries
     /// of revoked flows stay for a while, so that their peers' packets are rejected with the reason; they are left out.
@@ -74,7 +72,7 @@ impl Controller {
     /// When a map can't be read.
     pub fn list_flows(&self, slot: Option<u32>, limit: usize) -> Result<Vec<ListedFlow>> {
         let mut flows = Vec::new();
-        for table in FLOW_TABLES {
+        for table in Table::ALL {
             self.add_flows::<V4>(table, slot, limit, &mut flows)?;
             self.add_flows::<V6>(table, slot, limit, &mut flows)?;
         }
@@ -89,7 +87,8 @@ impl Controller {
         flows: &mut Vec<ListedFlow>,
     ) -> Result<()> {
         let mut candidates = Vec::new();
-        self.maps
+        self.datapath
+            .maps
             .for_each_flow(table, |key: &FlowKey<F>, flow: &Flow<F>| {
                 let is_selected = slot.is_none_or(|slot| slot == flow.connection_slot);
                 if is_selected && self.is_live(flow) && candidates.len() + flows.len() < limit {
@@ -126,7 +125,8 @@ impl Controller {
 
     fn count_entries<F: HasFlowMaps>(&self, table: Table) -> Result<u64> {
         let mut entries = 0;
-        self.maps
+        self.datapath
+            .maps
             .for_each_flow(table, |_, flow: &Flow<F>| {
                 entries += u64::from(flow.direction() == Direction::ToService);
             })
@@ -142,6 +142,7 @@ impl Controller {
         flow: Flow<F>,
     ) -> Result<Option<FlowPair<F>>> {
         let reverse = self
+            .datapath
             .maps
             .flow(table, &flow.reverse_key(key.network_proto.protocol()))?;
         Ok(reverse.and_then(|reverse| FlowPair::from_entries(key, flow, reverse)))

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use log::{error, info};
 
 use crate::{
-    agent::controller::{Controller, store_problem},
+    agent::controller::{Controller, commit::store_problem},
     events::{idempotency::IdempotencyCache, webhook_queue::WebhookQueue},
     host::dirty_set::HostDirtySet,
     model::{Principal, Problem, ProblemCode, event_id::EventClock},
     store::{
-        self, Backup, Baseline, PreparedRestore, RestorePlan, RestoreTarget, StoreError,
-        prepare_restore,
+        self, Backup, Baseline, PreparedRestore, RestorePlan, RestoreTarget, StoreContents,
+        StoreError, prepare_restore,
     },
 };
 
@@ -42,10 +42,10 @@ impl Controller {
     /// # Errors
     /// When the store can't be read.
     pub fn backup(&self) -> Result<Backup, Problem> {
-        store::back_up(&*self.store, Timestamp::now()).map_err(store_problem)
+        store::back_up(&*self.desired.store, Timestamp::now()).map_err(store_problem)
     }
 
-    /// Replaces all state by a backup; see [`restored`]. Returns the plan of what that changes.
+    /// Replaces all state by a backup; see [`prepare_restore`]. Returns the plan of what that changes.
     ///
     /// # Errors
     /// When the backup is refused, with nothing changed; or the store or the kernel failed.
@@ -57,46 +57,36 @@ impl Controller {
     ) -> Result<RestorePlan, Problem> {
         // A backup replaces objects of every tenant, including networks.
         principal.require_operator()?;
-        let last = self.event_log.last();
-        let before = Baseline {
-            state: &self.state,
-            last_event: last,
+        let desired = &mut self.desired;
+        let baseline = Baseline {
+            state: &desired.state,
+            last_event: desired.event_log.last(),
         };
-        let replacing = RestoreTarget {
-            store: Some(self.store.identity().map_err(store_problem)?),
+        let target = RestoreTarget {
+            store: Some(desired.store.identity().map_err(store_problem)?),
             accept_foreign: options.foreign,
         };
         let PreparedRestore { entries, plan } = prepare_restore(
             backup,
-            Some(before),
-            replacing,
+            Some(baseline),
+            target,
             principal,
             Timestamp::now(),
-            self.event_log.ring_capacity(),
-            &mut self.identifiers,
+            desired.event_log.ring_capacity(),
+            &mut desired.identifiers,
         )
         .map_err(restore_problem)?;
         if options.dry_run {
             return Ok(plan);
         }
-        self.store.replace(&entries).map_err(store_problem)?;
+        desired.store.replace(&entries).map_err(store_problem)?;
         let Principal { name, from, .. } = principal;
         info!(
             "backup: restored entries={} actor={name:?} from={from}",
             entries.len()
         );
-        let loaded = store::load(&*self.store).map_err(store_problem)?;
-        let services_before = std::mem::take(&mut self.state.services);
-        self.state = loaded.state;
-        self.needs_full_resync = true;
-        self.host_dirty = HostDirtySet::resync_all();
-        self.services_to_recheck.extend(services_before.into_keys());
-        self.services_to_recheck
-            .extend(self.state.services.keys().cloned());
-        self.event_log.replace(loaded.events, &self.state, last);
-        self.event_clock = EventClock::new(self.event_log.last());
-        self.idempotency = IdempotencyCache::new(loaded.idempotency_records);
-        self.webhook_queue = WebhookQueue::new(loaded.cursors);
+        let loaded = store::load(&*desired.store).map_err(store_problem)?;
+        self.replace_state(loaded);
         self.reconcile().map_err(|error| {
             error!("backup: restored but not in the maps yet error=\"{error:#}\"");
             Problem::new(
@@ -106,5 +96,27 @@ impl Controller {
             )
         })?;
         Ok(plan)
+    }
+
+    /// Replaces the desired state, and marks everything as dirty.
+    fn replace_state(&mut self, loaded: StoreContents) {
+        let (desired, observed) = (&mut self.desired, &mut self.observed);
+        let services_before = std::mem::take(&mut desired.state.services);
+        desired.state = loaded.state;
+        self.datapath.needs_full_resync = true;
+        observed.host_dirty = HostDirtySet::resync_all();
+        observed
+            .services_to_recheck
+            .extend(services_before.into_keys());
+        observed
+            .services_to_recheck
+            .extend(desired.state.services.keys().cloned());
+        let last = desired.event_log.last();
+        desired
+            .event_log
+            .replace(loaded.events, &desired.state, last);
+        desired.event_clock = EventClock::new(desired.event_log.last());
+        desired.idempotency = IdempotencyCache::new(loaded.idempotency_records);
+        desired.webhook_queue = WebhookQueue::new(loaded.cursors);
     }
 }

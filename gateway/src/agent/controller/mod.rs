@@ -1,0 +1,201 @@
+//! The controller: decides changes, commits them to the store, and reconciles the maps with desired and observed
+//! state.
+//!
+//! It has three parts. [`Desired`] is what users asked for, equal to the store. [`Observations`] is what tasks found
+//! out about the host and the backends. [`Datapath`] is the maps, and the entries that they should hold.
+
+mod commit;
+mod flows;
+mod observe;
+mod reconcile;
+mod restore;
+mod status;
+mod usage;
+mod webhooks;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use anyhow::Result;
+use gateway_common::{
+    IpAddress,
+    maps::{AddressKey, LocalAddress},
+};
+use tokio::sync::Notify;
+
+use crate::{
+    address_conflict::{AddressConflictDetector, NetworkAddress},
+    agent::{
+        connection_index::ConnectionIndex,
+        flow_gc::DepartedBackends,
+        status::{HealthByBackend, SnatUsage},
+    },
+    bpf::{loader::Program, maps::Maps},
+    compile::{
+        capacity::CapacityError, compile_cache::CompileCache, dirty::DirtyObjects,
+        map_snapshot::MapSnapshot, observed::Observed,
+    },
+    config::Config,
+    events::{event_log::EventLog, idempotency::IdempotencyCache, webhook_queue::WebhookQueue},
+    host::{dirty_set::HostDirtySet, status::HostStatus},
+    model::{RandomIdentifiers, Reference, State, event_id::EventClock, operations::Policy},
+    store::{Store, StoreContents},
+};
+
+pub use commit::ChangeOutcome;
+pub use flows::ListedFlow;
+pub use restore::{RestoreOptions, restore_problem};
+
+/// Desired state, observed state and the data path, and the operations on them.
+pub struct Controller {
+    pub(in crate::agent) desired: Desired,
+    pub(in crate::agent) observed: Observations,
+    pub(in crate::agent) datapath: Datapath,
+}
+
+/// Desired state, and what is committed to the store together with it.
+pub(in crate::agent) struct Desired {
+    /// Objects, equal to the store's.
+    pub(in crate::agent) state: State,
+    store: Box<dyn Store>,
+    policy: Policy,
+    identifiers: RandomIdentifiers,
+    event_log: EventLog,
+    /// Clock of event identifiers.
+    event_clock: EventClock,
+    webhook_queue: WebhookQueue,
+    idempotency: IdempotencyCache,
+}
+
+/// Observed state of the host and the backends.
+pub(in crate::agent) struct Observations {
+    /// Observed state that the compiler uses.
+    pub(in crate::agent) compiled: Observed,
+    /// Observed state of the host, as shown to users.
+    pub(in crate::agent) host: HostStatus,
+    /// Parts of the host that are to be scanned again.
+    pub(in crate::agent) host_dirty: HostDirtySet,
+    pub(in crate::agent) backend_health: HealthByBackend,
+    /// Services whose list of checked backends is to be determined again.
+    pub(in crate::agent) services_to_recheck: BTreeSet<Reference>,
+    /// Address conflict detection for endpoints' addresses.
+    pub(in crate::agent) conflict_detector: AddressConflictDetector,
+    /// Usage of SNAT addresses, by network number and address.
+    snat_usage: BTreeMap<(u32, IpAddr), SnatUsage>,
+}
+
+/// The data path, and the entries that its maps should hold.
+pub(in crate::agent) struct Datapath {
+    pub(in crate::agent) maps: Maps,
+    /// XDP program and its attachments.
+    pub(in crate::agent) program: Program,
+    /// Map entries that the present state compiles to, with the objects that they come from.
+    compile_cache: CompileCache,
+    /// Contents of the maps.
+    map_snapshot: MapSnapshot,
+    /// Objects that are to be compiled again.
+    dirty_objects: DirtyObjects,
+    /// True if the maps may differ from the compile cache, so that everything is compiled again.
+    needs_full_resync: bool,
+    /// True if the maps hold what desired and observed state say.
+    in_sync: bool,
+    /// Objects that did not fit into the maps.
+    capacity_errors: Vec<CapacityError>,
+    /// Generation and timeouts by connection, for flow GC.
+    connection_index: ConnectionIndex,
+    departed_backends: DepartedBackends,
+    /// Notified when flows may have been revoked.
+    flows_revoked: Arc<Notify>,
+}
+
+impl Controller {
+    /// Creates the controller, and reads the present contents of `maps`.
+    ///
+    /// # Errors
+    /// When the maps can't be read.
+    pub fn new(
+        loaded: StoreContents,
+        store: Box<dyn Store>,
+        config: &Config,
+        program: Program,
+        maps: Maps,
+    ) -> Result<Self> {
+        let desired = Desired::new(loaded, store, config);
+        let datapath = Datapath::new(program, maps)?;
+        let mut conflict_detector = AddressConflictDetector::new(config.probing);
+        conflict_detector.adopt_in_use(addresses_in_use(&desired.state, &datapath.map_snapshot));
+        let observed = Observations {
+            compiled: Observed::default(),
+            host: HostStatus::default(),
+            host_dirty: HostDirtySet::resync_all(),
+            backend_health: HealthByBackend::new(),
+            services_to_recheck: desired.state.services.keys().cloned().collect(),
+            conflict_detector,
+            snat_usage: BTreeMap::new(),
+        };
+        Ok(Self {
+            desired,
+            observed,
+            datapath,
+        })
+    }
+}
+
+impl Desired {
+    fn new(loaded: StoreContents, store: Box<dyn Store>, config: &Config) -> Self {
+        let event_log = EventLog::new(loaded.events, &loaded.state, config.event_retention);
+        Self {
+            state: loaded.state,
+            store,
+            policy: config.policy.clone(),
+            identifiers: RandomIdentifiers,
+            event_clock: EventClock::new(event_log.last()),
+            event_log,
+            webhook_queue: WebhookQueue::new(loaded.cursors),
+            idempotency: IdempotencyCache::new(loaded.idempotency_records),
+        }
+    }
+}
+
+impl Datapath {
+    fn new(program: Program, maps: Maps) -> Result<Self> {
+        Ok(Self {
+            map_snapshot: maps.read_snapshot()?,
+            maps,
+            program,
+            compile_cache: CompileCache::default(),
+            dirty_objects: DirtyObjects::default(),
+            needs_full_resync: true,
+            in_sync: false,
+            capacity_errors: Vec::new(),
+            connection_index: ConnectionIndex::default(),
+            departed_backends: HashMap::new(),
+            flows_revoked: Arc::new(Notify::new()),
+        })
+    }
+}
+
+/// Returns the endpoints' addresses that the maps already contain.
+fn addresses_in_use(state: &State, snapshot: &MapSnapshot) -> Vec<NetworkAddress> {
+    let mut keys = Vec::new();
+    for (reference, record) in &state.endpoints {
+        let network = Reference::new(reference.tenant.clone(), record.object.network.clone());
+        let Some(network_record) = state.networks.get(&network) else {
+            continue;
+        };
+        for address in &record.object.addresses {
+            let key = AddressKey {
+                network: network_record.object.number,
+                address: IpAddress::from(*address),
+            };
+            let current = snapshot.addresses.get(&key);
+            if current.is_some_and(|there| there.kind == LocalAddress::ENDPOINT) {
+                keys.push((network.clone(), *address));
+            }
+        }
+    }
+    keys
+}

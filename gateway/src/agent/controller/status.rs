@@ -1,0 +1,155 @@
+//! Read access to the controller, for the API and the tasks.
+
+use std::{net::IpAddr, sync::Arc};
+
+use log::warn;
+use tokio::sync::Notify;
+
+use crate::{
+    address_conflict::{ClaimStatus, NetworkAddress},
+    agent::{
+        connection_index::ConnectionIndex, controller::Controller, flow_gc::GcSnapshot,
+        status::SnatUsage,
+    },
+    bpf::{loader::Program, maps::Maps},
+    compile::{
+        capacity::CapacityError,
+        map_snapshot::MapSnapshot,
+        observed::{HealthCheckKey, Observed},
+    },
+    events::event_log::EventLog,
+    host::status::HostStatus,
+    model::{
+        Record, Reference, State, Webhook, identity::Authority, operations::Policy,
+        service::HealthState, webhook::WebhookStatus,
+    },
+};
+
+impl Controller {
+    /// Returns the desired state.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.desired.state
+    }
+
+    /// Returns the configured policy that operations depend on.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.desired.policy
+    }
+
+    /// Sets the authorities whose client certificates are accepted.
+    pub fn set_authorities(&mut self, authorities: Vec<Authority>) {
+        self.desired.policy.authorities = authorities;
+    }
+
+    /// Returns the recent events.
+    #[must_use]
+    pub const fn event_log(&self) -> &EventLog {
+        &self.desired.event_log
+    }
+
+    /// Returns the delivery status of a webhook.
+    #[must_use]
+    pub fn webhook_status(&self, reference: &Reference, record: &Record<Webhook>) -> WebhookStatus {
+        self.desired.webhook_queue.status(reference, record)
+    }
+
+    /// Merges the store's write-ahead log into its file, before the process ends.
+    pub fn checkpoint(&self) {
+        if let Err(error) = self.desired.store.checkpoint() {
+            warn!("store: checkpoint failed error=\"{error}\"");
+        }
+    }
+
+    /// Returns the observed state that the compiler uses.
+    #[must_use]
+    pub const fn observed(&self) -> &Observed {
+        &self.observed.compiled
+    }
+
+    /// Returns the observed state of the host.
+    #[must_use]
+    pub const fn host_status(&self) -> &HostStatus {
+        &self.observed.host
+    }
+
+    /// Returns the health of a backend, if it is checked.
+    #[must_use]
+    pub fn backend_health(&self, key: &HealthCheckKey) -> Option<&HealthState> {
+        self.observed.backend_health.get(key)
+    }
+
+    /// Returns the status of an endpoint's address in conflict detection.
+    #[must_use]
+    pub fn address_status(&self, key: &NetworkAddress) -> Option<ClaimStatus> {
+        self.observed.conflict_detector.status(key)
+    }
+
+    /// Returns the usage of the SNAT addresses from `first` to `last` in the network with this number.
+    pub fn snat_usage(
+        &self,
+        network: u32,
+        first: IpAddr,
+        last: IpAddr,
+    ) -> impl Iterator<Item = (IpAddr, SnatUsage)> {
+        let usage = self
+            .observed
+            .snat_usage
+            .range((network, first)..=(network, last));
+        usage.map(|((_, address), usage)| (*address, *usage))
+    }
+
+    /// Returns the maps of the data path.
+    #[must_use]
+    pub const fn maps(&self) -> &Maps {
+        &self.datapath.maps
+    }
+
+    /// Returns the contents of the maps.
+    #[must_use]
+    pub const fn map_snapshot(&self) -> &MapSnapshot {
+        &self.datapath.map_snapshot
+    }
+
+    /// Returns the XDP program.
+    #[must_use]
+    pub const fn program(&self) -> &Program {
+        &self.datapath.program
+    }
+
+    /// Returns true if the maps hold what desired and observed state say.
+    #[must_use]
+    pub const fn in_sync(&self) -> bool {
+        self.datapath.in_sync
+    }
+
+    /// Returns the objects that did not fit into the maps.
+    #[must_use]
+    pub fn capacity_errors(&self) -> &[CapacityError] {
+        &self.datapath.capacity_errors
+    }
+
+    /// Returns generation and timeouts by connection.
+    #[must_use]
+    pub const fn connection_index(&self) -> &ConnectionIndex {
+        &self.datapath.connection_index
+    }
+
+    /// Takes a snapshot for flow GC.
+    #[must_use]
+    pub fn gc_snapshot(&self) -> GcSnapshot {
+        // The clone of the index is cheap, because it shares the entries.
+        GcSnapshot::new(
+            &self.datapath.map_snapshot,
+            self.datapath.connection_index.clone(),
+            self.datapath.departed_backends.clone(),
+        )
+    }
+
+    /// Returns the notification of flows that may have been revoked.
+    #[must_use]
+    pub fn flows_revoked(&self) -> Arc<Notify> {
+        Arc::clone(&self.datapath.flows_revoked)
+    }
+}

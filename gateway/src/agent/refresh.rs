@@ -1,0 +1,103 @@
+//! Host refresh: scans the dirty parts of the host, and brings the result into the maps.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::{
+    agent::{Agent, controller::Controller},
+    host::{Host, Scan, next_hops::NextHopResult, scan_plan::ScanPlan},
+};
+
+impl Agent {
+    /// Scans the dirty parts of the host, attaches the program where it is needed, and reconciles the maps. Runs in a
+    /// task of its own, so that it completes even if the caller is cancelled.
+    ///
+    /// # Errors
+    /// When a netlink request, an attachment or a write to a map fails. The host sync task tries again later.
+    pub async fn refresh_host(self: &Arc<Self>) -> Result<()> {
+        let agent = Arc::clone(self);
+        tokio::spawn(async move { agent.refresh_host_locked().await }).await?
+    }
+
+    async fn refresh_host_locked(&self) -> Result<()> {
+        let mut host = self.host.lock().await;
+        let (dirty, plan) = {
+            let mut controller = self.controller.lock().await;
+            let dirty = std::mem::take(&mut controller.observed.host_dirty);
+            if dirty.is_empty() && controller.in_sync() {
+                return Ok(());
+            }
+            let plan = ScanPlan::from_dirty_set(&dirty, controller.state(), host.next_hops());
+            (dirty, plan)
+        };
+        let result = self.refresh(&mut host, &plan).await;
+        if result.is_err() {
+            self.controller
+                .lock()
+                .await
+                .observed
+                .host_dirty
+                .merge(dirty);
+        }
+        result
+    }
+
+    async fn refresh(&self, host: &mut Host, plan: &ScanPlan) -> Result<()> {
+        let mut scan = host.scan(&self.netlink, self.kernel, plan).await?;
+        {
+            let mut controller = self.controller.lock().await;
+            tokio::task::block_in_place(|| sync_data_path(&mut controller, host, plan, &mut scan))?;
+        }
+        // The attach modes are known only now. They are read without the controller's lock.
+        let interfaces = host.diagnose(&self.netlink, plan).await?;
+        let mut controller = self.controller.lock().await;
+        controller.observed.host.update(interfaces, scan.next_hops);
+        Ok(())
+    }
+}
+
+/// Updates the maps, then attaches the program to new interfaces: where the program runs, its network's entries are
+/// already in the maps.
+fn sync_data_path(
+    controller: &mut Controller,
+    host: &mut Host,
+    plan: &ScanPlan,
+    scan: &mut Scan,
+) -> Result<()> {
+    if let Some(addresses) = scan.addresses.take() {
+        controller.observe_host_addresses(addresses);
+    }
+    let known = controller.observed().interfaces.keys();
+    for (name, interface) in host.usable_interfaces(plan, &scan.links, known) {
+        let network = plan.links.get(&name).and_then(Option::as_ref);
+        if let Some(network) = network
+            && interface.is_some()
+            && !controller.observed().interfaces.contains_key(&name)
+        {
+            // Neighbours' caches may have lost the network's addresses while its interface was away.
+            controller.observed.conflict_detector.reannounce(network);
+        }
+        controller.observe_interface(&name, interface);
+    }
+    for (key, result) in &scan.next_hops {
+        let hop = match result {
+            NextHopResult::Resolved(hop) => Some(hop.clone()),
+            NextHopResult::Unreachable(_) | NextHopResult::Unused => None,
+        };
+        controller.observe_next_hop(key, hop);
+    }
+    controller.reconcile()?;
+    let mut failed = Vec::new();
+    let attached = host.attach(
+        &mut controller.datapath.program,
+        plan,
+        &scan.links,
+        &mut failed,
+    );
+    for name in failed {
+        controller.observe_interface(&name, None);
+    }
+    attached?;
+    controller.reconcile()
+}

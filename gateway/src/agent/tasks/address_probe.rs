@@ -1,0 +1,137 @@
+//! Address probe: advances address conflict detection, and sends its probes and announcements (RFC 5227).
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use gateway_common::{maps::AddressKey, packet::Mac};
+use log::warn;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    address_conflict::{Action, ClaimStatus, NetworkAddress},
+    agent::{Agent, controller::Controller},
+    config::ProbeConfig,
+    inject::frames,
+    model::Reference,
+};
+
+/// Upper bound of the interval at which address conflicts are read from the data path.
+const MAX_PROBE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Frame with the number of the interface that it is sent from.
+type OutgoingFrame = (u32, Vec<u8>);
+
+/// Runs the task.
+pub(crate) async fn run(agent: Arc<Agent>, config: ProbeConfig) {
+    let mut ticks = interval(config.interval.min(MAX_PROBE_INTERVAL));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let frames = {
+            let mut controller = agent.controller.lock().await;
+            tokio::task::block_in_place(|| step(&mut controller, Instant::now()))
+        };
+        match frames {
+            Ok(frames) => {
+                for (ifindex, frame) in frames {
+                    agent.send_frame(ifindex, &frame);
+                }
+            }
+            Err(error) => warn!("address conflict: detection failed error=\"{error:#}\""),
+        }
+    }
+}
+
+/// Advances conflict detection, and reconciles. Returns the frames to be sent.
+fn step(controller: &mut Controller, now: Instant) -> Result<Vec<OutgoingFrame>> {
+    read_conflicts(controller, now)?;
+    let (state, observed) = (&controller.desired.state, &mut controller.observed);
+    let interfaces = &observed.compiled.interfaces;
+    let reachable = |network: &Reference| {
+        state.networks.get(network).is_some_and(|record| {
+            let mut attachments = record.object.attachments.iter();
+            attachments.any(|a| interfaces.contains_key(&a.interface))
+        })
+    };
+    let actions = observed.conflict_detector.step(now, reachable);
+    controller.reconcile()?;
+    let frames = actions
+        .iter()
+        .flat_map(|action| frames_of(controller, action));
+    Ok(frames.collect())
+}
+
+/// Returns the frames of an action, one for each interface of the network.
+fn frames_of(controller: &Controller, action: &Action) -> Vec<OutgoingFrame> {
+    let (Action::Probe((network, address)) | Action::Announce((network, address))) = action;
+    let Some(record) = controller.state().networks.get(network) else {
+        return Vec::new();
+    };
+    let interfaces = record.object.attachments.iter();
+    let interfaces = interfaces.filter_map(|a| controller.observed().interfaces.get(&a.interface));
+    interfaces
+        .map(|interface| {
+            let frame = match action {
+                Action::Probe(_) => frames::probe(interface.mac, *address),
+                Action::Announce(_) => frames::announcement(interface.mac, *address),
+            };
+            (interface.ifindex, frame)
+        })
+        .collect()
+}
+
+/// Reads and deletes the conflicts that the data path recorded: other hosts that use local addresses.
+fn read_conflicts(controller: &mut Controller, now: Instant) -> Result<()> {
+    let maps = &mut controller.datapath.maps;
+    let conflicts = maps.conflicts().context("failed to read map CONFLICTS")?;
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    let networks = controller.desired.state.networks.iter();
+    let names: BTreeMap<u32, Reference> = networks
+        .map(|(reference, record)| (record.object.number, reference.clone()))
+        .collect();
+    for (key, conflict) in conflicts {
+        controller.datapath.maps.delete_conflict(&key)?;
+        let AddressKey { network, address } = key;
+        if let Some(network) = names.get(&network) {
+            on_conflict(
+                controller,
+                &(network.clone(), address.into()),
+                conflict.mac,
+                now,
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Records another host that uses an address, and logs it if that is new.
+fn on_conflict(controller: &mut Controller, key: &NetworkAddress, mac: Mac, now: Instant) {
+    // The agent's own probe, received through another interface of the same network.
+    let mut interfaces = controller.observed().interfaces.values();
+    if interfaces.any(|interface| interface.mac == mac) {
+        return;
+    }
+    let detector = &mut controller.observed.conflict_detector;
+    let before = detector.status(key);
+    detector.on_conflict(key, mac, now);
+    let (network, address) = key;
+    match detector.status(key) {
+        after if after == before => {}
+        Some(ClaimStatus::Conflict(_)) => warn!(
+            "address conflict: address in use by another host address={address} network={network} \
+             mac={mac}: remove the address from that host, or give the endpoint another one; it is \
+             not reachable until then"
+        ),
+        Some(ClaimStatus::Disputed(_)) => warn!(
+            "address conflict: another host claims an endpoint's address, which is defended \
+             address={address} network={network} mac={mac}"
+        ),
+        _ => {}
+    }
+}

@@ -1,0 +1,180 @@
+//! Health checks: the host itself probes backends through the interfaces of their networks.
+
+mod probe;
+mod schedule;
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use log::{info, warn};
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    agent::{Agent, controller::Controller},
+    compile::observed::HealthCheckKey,
+    model::{
+        Reference, State,
+        service::{HealthCheck, HealthCheckKind},
+        text,
+    },
+};
+
+use probe::{Probe, probe_port};
+use schedule::{ProbeSchedule, keys_of_service};
+
+/// Interval at which due checks are started.
+const SCHEDULER_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Delay before a backend without a next hop is considered again.
+const UNREACHABLE_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Number of characters of an error that are kept.
+const MAX_ERROR_CHARS: usize = 500;
+
+/// Backend, its check, and the outcome.
+type Finished = (HealthCheckKey, HealthCheck, Result<(), String>);
+
+/// Scheduled and running checks.
+#[derive(Default)]
+struct HealthChecker {
+    schedule: ProbeSchedule,
+    in_flight: BTreeSet<HealthCheckKey>,
+    checks: JoinSet<Finished>,
+}
+
+/// Runs the task.
+pub(crate) async fn run(agent: Arc<Agent>) {
+    let mut ticks = interval(SCHEDULER_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut checker = HealthChecker::default();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Some(finished) = checker.checks.join_next() => {
+                if let Ok((key, check, outcome)) = finished {
+                    checker.in_flight.remove(&key);
+                    record_result(&agent, key, &check, outcome).await;
+                }
+                continue;
+            }
+        }
+        let mut controller = agent.controller.lock().await;
+        checker.start_due(&mut controller, Instant::now());
+    }
+}
+
+impl HealthChecker {
+    /// Takes over changes of services, and starts the checks that are due.
+    fn start_due(&mut self, controller: &mut Controller, now: Instant) {
+        for service in std::mem::take(&mut controller.observed.services_to_recheck) {
+            let keys = checked_backends(controller.state(), &service);
+            self.schedule.set_service(&service, &keys, now);
+            drop_unchecked(controller, &service, &keys);
+        }
+        while let Some(key) = self.schedule.take_due(now) {
+            if self.in_flight.contains(&key) {
+                self.schedule.set(key, now + SCHEDULER_INTERVAL);
+                continue;
+            }
+            let Some(probe) = Probe::for_backend(controller, &key) else {
+                self.schedule.set(key, now + UNREACHABLE_RETRY_INTERVAL);
+                continue;
+            };
+            let every = Duration::from_secs(u64::from(probe.check.interval));
+            self.schedule.set(key.clone(), now + every);
+            self.in_flight.insert(key.clone());
+            self.checks.spawn(async move {
+                let outcome = probe.run().await;
+                let outcome = outcome
+                    .map_err(|error| text::truncated(&format!("{error:#}"), MAX_ERROR_CHARS));
+                (key, probe.check, outcome)
+            });
+        }
+    }
+}
+
+/// Returns the backends of the service that are to be checked.
+fn checked_backends(state: &State, service: &Reference) -> BTreeSet<HealthCheckKey> {
+    let mut keys = BTreeSet::new();
+    let Some(record) = state.services.get(service) else {
+        return keys;
+    };
+    let spec = &record.object.spec;
+    if spec.health_check.check == HealthCheckKind::None {
+        return keys;
+    }
+    for resource in &spec.resources {
+        if probe_port(&spec.health_check, resource).is_some() {
+            let backends = resource.backends.iter();
+            keys.extend(backends.map(|b| (service.clone(), resource.name.clone(), b.address)));
+        }
+    }
+    keys
+}
+
+/// Forgets the health of the service's backends that are no longer checked: they count as healthy. A backend that is
+/// checked but can't be reached keeps its health.
+fn drop_unchecked(
+    controller: &mut Controller,
+    service: &Reference,
+    checked: &BTreeSet<HealthCheckKey>,
+) {
+    let mut unchecked = keys_of_service(&controller.observed.backend_health, service);
+    unchecked.retain(|key| !checked.contains(key));
+    for key in &unchecked {
+        controller.observed.backend_health.remove(key);
+        controller.observe_health(key, false);
+    }
+    if !unchecked.is_empty() {
+        reconcile_or_warn(controller);
+    }
+}
+
+/// Records the result of a check.
+async fn record_result(
+    agent: &Agent,
+    key: HealthCheckKey,
+    check: &HealthCheck,
+    outcome: Result<(), String>,
+) {
+    let mut controller = agent.controller.lock().await;
+    let (service, resource, address) = &key;
+    // The check may have been removed or changed meanwhile.
+    let current = controller.state().services.get(service);
+    if current.is_none_or(|record| record.object.spec.health_check != *check)
+        || !checked_backends(controller.state(), service).contains(&key)
+    {
+        return;
+    }
+    let health = &mut controller.observed.backend_health;
+    let health = health.entry(key.clone()).or_default();
+    if !health.observe(check, outcome) {
+        return;
+    }
+    if health.unhealthy {
+        let error = health.last_error.as_deref().unwrap_or_default();
+        warn!(
+            "health check: backend unhealthy backend={address} service={service} resource={resource} \
+             error=\"{error}\""
+        );
+    } else {
+        info!(
+            "health check: backend healthy backend={address} service={service} resource={resource}"
+        );
+    }
+    let unhealthy = health.unhealthy;
+    controller.observe_health(&key, unhealthy);
+    reconcile_or_warn(&mut controller);
+}
+
+fn reconcile_or_warn(controller: &mut Controller) {
+    if let Err(error) = tokio::task::block_in_place(|| controller.reconcile()) {
+        warn!("health check: result not in the maps yet error=\"{error:#}\"");
+    }
+}

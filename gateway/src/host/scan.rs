@@ -1,0 +1,127 @@
+//! Scan of the dirty parts of the host: interfaces, addresses, VLAN offloads and next hops.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+
+use crate::{
+    compile::observed::{BackendKey, Interface},
+    host::{Host, addresses::scan_host_addresses, next_hops::NextHopResult, scan_plan::ScanPlan},
+    model::HostAddresses,
+    netlink::{Kernel, Link, Netlink},
+};
+
+/// Result of a scan.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// Interfaces that exist, by name.
+    pub(crate) links: BTreeMap<String, Link>,
+    /// The host's own addresses, if they can have changed.
+    pub(crate) addresses: Option<HostAddresses>,
+    pub(crate) next_hops: BTreeMap<BackendKey, NextHopResult>,
+}
+
+impl Host {
+    /// Carries out a scan plan. VLAN offloads are disabled and multicast is enabled where that is needed.
+    ///
+    /// # Errors
+    /// When a netlink request fails.
+    pub(crate) async fn scan(
+        &mut self,
+        netlink: &Netlink,
+        kernel: Kernel,
+        plan: &ScanPlan,
+    ) -> Result<Scan> {
+        let ScanPlan {
+            is_full,
+            links,
+            multicast_interfaces,
+            backends,
+        } = plan;
+        let backend_interfaces = backends.values().flatten();
+        let names = links.keys().chain(multicast_interfaces);
+        let links = list_links(netlink, plan, names.chain(backend_interfaces)).await?;
+        let addresses = scan_host_addresses(netlink, plan).await?;
+        let features = netlink.features();
+        self.vlan_tags
+            .disable_offloads(features, plan, &links)
+            .await;
+        for link in links.values() {
+            if multicast_interfaces.contains(&link.name) && !link.all_multicast {
+                netlink.receive_all_multicast(link.ifindex).await?;
+            }
+        }
+        let next_hops = &mut self.next_hops;
+        let next_hops = next_hops
+            .resolve(netlink, backends, *is_full, &links)
+            .await?;
+        self.max_packet_len = kernel.max_packet_len();
+        Ok(Scan {
+            links,
+            addresses,
+            next_hops,
+        })
+    }
+
+    /// Returns the scanned interfaces, with `None` for those that can't carry packets of a network. A full plan covers
+    /// the `known` interfaces as well.
+    pub(crate) fn usable_interfaces<'a>(
+        &self,
+        plan: &ScanPlan,
+        links: &BTreeMap<String, Link>,
+        known: impl Iterator<Item = &'a String>,
+    ) -> Vec<(String, Option<Interface>)> {
+        let mut names: BTreeSet<&String> = plan.links.keys().collect();
+        if plan.is_full {
+            names.extend(known);
+        }
+        let interfaces = names.into_iter().map(|name| {
+            let network = plan.links.get(name).and_then(Option::as_ref);
+            let link = network.and_then(|_| links.get(name));
+            let interface = link
+                .and_then(usable_interface)
+                .filter(|interface| self.vlan_tags.are_tags_visible(interface.ifindex))
+                .map(|interface| limit_mtu(interface, self.max_packet_len));
+            (name.clone(), interface)
+        });
+        interfaces.collect()
+    }
+}
+
+/// Returns the interfaces of these names that exist; with a full plan, all that networks name.
+pub(super) async fn list_links<'a>(
+    netlink: &Netlink,
+    plan: &ScanPlan,
+    names: impl Iterator<Item = &'a String>,
+) -> Result<BTreeMap<String, Link>> {
+    let mut links = BTreeMap::new();
+    if plan.is_full {
+        let all = netlink.links().await?.into_iter();
+        let all = all.filter(|link| plan.links.contains_key(&link.name));
+        links.extend(all.map(|link| (link.name.clone(), link)));
+        return Ok(links);
+    }
+    for name in names.collect::<BTreeSet<_>>() {
+        if let Some(link) = netlink.link(name).await? {
+            links.insert(name.clone(), link);
+        }
+    }
+    Ok(links)
+}
+
+/// Returns the interface, if it is an Ethernet interface and up.
+pub(super) fn usable_interface(link: &Link) -> Option<Interface> {
+    Some(Interface {
+        ifindex: link.ifindex,
+        mac: link.mac.filter(|_| link.up)?,
+        mtu: link.mtu,
+    })
+}
+
+/// Returns the interface with its MTU limited to what the kernel redirects.
+fn limit_mtu(interface: Interface, max_packet_len: Option<u32>) -> Interface {
+    Interface {
+        mtu: max_packet_len.map_or(interface.mtu, |largest| interface.mtu.min(largest)),
+        ..interface
+    }
+}
