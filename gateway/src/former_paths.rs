@@ -4,11 +4,11 @@
 //! an XDP program that still forwards by the rules of the former store. It refuses to start instead.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 /// Default state directory: former and present.
 const STATE_DIRS: [&str; 2] = ["/var/lib/gateway", "/var/lib/plgw"];
@@ -24,7 +24,8 @@ const STORE_FILE: &str = "state.db";
 /// A directory that is not the default was chosen by the operator, and passes.
 ///
 /// # Errors
-/// Fails if a former directory holds a store or pins and the present one holds none, or if a directory can't be read.
+/// Fails if a former directory holds a store or pins and the present one holds none. A directory that can't be read
+/// belongs to another program, since the agent's directories belong to root.
 pub fn check(state_dir: &Path, bpf_dir: &Path) -> Result<()> {
     let [former, present] = STATE_DIRS.map(Path::new);
     if state_dir == present {
@@ -39,13 +40,8 @@ pub fn check(state_dir: &Path, bpf_dir: &Path) -> Result<()> {
 
 fn check_state(former: &Path, present: &Path) -> Result<()> {
     // The service manager makes the present directory before the agent starts, so only the store counts.
-    let holds_store = |directory: &Path| {
-        let store = directory.join(STORE_FILE);
-        store
-            .try_exists()
-            .with_context(|| format!("could not look for {}", store.display()))
-    };
-    if holds_store(former)? && !holds_store(present)? {
+    let holds_store = |directory: &Path| directory.join(STORE_FILE).is_file();
+    if holds_store(former) && !holds_store(present) {
         let (former, present) = (former.display(), present.display());
         bail!(
             "the state of an earlier version is in {former}: stop that version and move {STORE_FILE}* from there to \
@@ -56,7 +52,7 @@ fn check_state(former: &Path, present: &Path) -> Result<()> {
 }
 
 fn check_pins(former: &Path, present: &Path) -> Result<()> {
-    if has_pins(former)? && !has_pins(present)? {
+    if has_pins(former) && !has_pins(present) {
         let former = former.display();
         bail!(
             "the program of an earlier version is pinned in {former} and may still forward packets: stop that version \
@@ -67,24 +63,17 @@ fn check_pins(former: &Path, present: &Path) -> Result<()> {
 }
 
 /// Returns true if maps or links are pinned below a directory.
-fn has_pins(directory: &Path) -> Result<bool> {
-    Ok(list(directory)?.iter().any(|path| {
+fn has_pins(directory: &Path) -> bool {
+    list(directory).iter().any(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let may_hold_pins = name == "links" || name.starts_with("maps-v");
-        may_hold_pins && list(path).is_ok_and(|pins| !pins.is_empty())
-    }))
+        (name == "links" || name.starts_with("maps-v")) && !list(path).is_empty()
+    })
 }
 
-/// Returns the entries of a directory, and none if it does not exist.
-fn list(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.with_context(|| format!("could not read {}", directory.display()))?,
-    };
-    let paths = entries.map(|entry| Ok(entry?.path()));
-    paths
-        .collect::<io::Result<_>>()
-        .with_context(|| format!("could not read {}", directory.display()))
+/// Returns the paths in a directory, and none if it does not exist or can't be read.
+fn list(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path()).collect()
 }
 
 #[cfg(test)]
