@@ -33,11 +33,11 @@ impl Compiler<'_> {
                 self.report_full(format!("interface {name}"), name::EGRESS, MAX_ATTACHMENTS);
                 continue;
             };
-            self.attach(reference, record, interface, slot);
+            self.compile_attachment(reference, record, interface, slot);
         }
     }
 
-    fn attach(
+    fn compile_attachment(
         &mut self,
         reference: &Reference,
         record: &Record<Network>,

@@ -23,7 +23,7 @@ use crate::{
 
 /// Range of a service's SNAT addresses in the array of all SNAT addresses.
 #[derive(Clone, Copy)]
-struct NatRegion {
+struct SnatRange {
     offset: u32,
     size_v4: u32,
     size_v6: u32,
@@ -39,7 +39,8 @@ impl Compiler<'_> {
             return;
         };
         let number = network_record.object.number;
-        let Some(nat) = self.nat_region(reference, record, (&network, &network_record.object))
+        let Some(nat) =
+            self.compile_snat_range(reference, record, (&network, &network_record.object))
         else {
             return;
         };
@@ -48,7 +49,7 @@ impl Compiler<'_> {
                 continue;
             };
             let usable = self.compile_backends(reference, record, resource, *id);
-            let Some(maglev) = self.maglev_region(*id, &usable) else {
+            let Some(maglev) = self.compile_maglev_table(*id, &usable) else {
                 let part = format!("the backends of {reference}, resource {}", resource.name);
                 self.report_full(part, name::MAGLEV, MAX_MAGLEV_ENTRIES);
                 continue;
@@ -59,12 +60,12 @@ impl Compiler<'_> {
 
     /// Compiles the service's SNAT addresses: local addresses in the service's network, and a range of the SNAT array.
     /// The present range is kept if its contents are still correct.
-    fn nat_region(
+    fn compile_snat_range(
         &mut self,
         reference: &Reference,
         record: &Record<Service>,
         (network_reference, network): (&Reference, &Network),
-    ) -> Option<NatRegion> {
+    ) -> Option<SnatRange> {
         let service = record.object.number;
         let mut list: Vec<NatAddress> = record
             .object
@@ -92,7 +93,7 @@ impl Compiler<'_> {
             .resource_numbers
             .values()
             .find_map(|resource| {
-                let port = first_port(self.current, *resource)?;
+                let port = find_port(self.current, *resource)?;
                 let same = (port.nat_size_v4, port.nat_size_v6) == (size_v4, size_v6)
                     && (port.nat_offset..).zip(&list).all(|(index, address)| {
                         self.current.nat_addresses.get(&index) == Some(address)
@@ -119,7 +120,7 @@ impl Compiler<'_> {
             self.keys.push(EntryKey::Address(key));
         }
         self.keys.push(EntryKey::Nat(offset, size));
-        Some(NatRegion {
+        Some(SnatRange {
             offset,
             size_v4,
             size_v6,
@@ -183,7 +184,11 @@ impl Compiler<'_> {
     }
 
     /// Compiles the resource's Maglev table. The present range is kept if its contents are still correct.
-    fn maglev_region(&mut self, resource: u32, usable: &[(Candidate, u32)]) -> Option<(u32, u32)> {
+    fn compile_maglev_table(
+        &mut self,
+        resource: u32,
+        usable: &[(Candidate, u32)],
+    ) -> Option<(u32, u32)> {
         let candidates: Vec<Candidate> = usable.iter().map(|(candidate, _)| *candidate).collect();
         let table: Vec<u32> = maglev::build_table(&candidates)
             .into_iter()
@@ -193,7 +198,7 @@ impl Compiler<'_> {
         if size == 0 {
             return Some((0, 0));
         }
-        let current = first_port(self.current, resource).filter(|port| {
+        let current = find_port(self.current, resource).filter(|port| {
             port.maglev_size == size
                 && (port.maglev_offset..)
                     .zip(&table)
@@ -214,7 +219,7 @@ impl Compiler<'_> {
         resource: &Resource,
         id: u32,
         network: u32,
-        nat: NatRegion,
+        nat: SnatRange,
         (maglev_offset, maglev_size): (u32, u32),
     ) {
         let mut flags = 0;
@@ -256,7 +261,7 @@ impl Compiler<'_> {
 }
 
 /// Returns one port of the resource, since all of them name the same ranges.
-fn first_port(snapshot: &MapSnapshot, resource: u32) -> Option<&Port> {
+fn find_port(snapshot: &MapSnapshot, resource: u32) -> Option<&Port> {
     let from = PortKey {
         resource,
         ..PortKey::default()

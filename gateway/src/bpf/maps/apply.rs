@@ -38,7 +38,7 @@ impl Maps {
             self.apply_write(*write, None, current)?;
         }
         if !plan.revoke.is_empty() {
-            grace_period();
+            wait_for_grace_period();
         }
         let rest = plan.grant.iter().chain(&plan.release);
         let resets = rest.filter(|write| matches!(write, MapWrite::ResetCounters(_)));
@@ -53,7 +53,7 @@ impl Maps {
         }
         // A backend's slot is freed after the Maglev tables that name it have changed, so this wait comes last.
         if ends_flows {
-            grace_period();
+            wait_for_grace_period();
         }
         Ok(())
     }
@@ -173,7 +173,7 @@ impl Maps {
 /// Waits until every packet whose processing began before the call is finished.
 ///
 /// Afterwards no packet in progress can have read the maps as they were before the preceding writes.
-fn grace_period() {
+fn wait_for_grace_period() {
     // A global membarrier waits for an RCU grace period (kernel/sched/membarrier.c), and XDP programs run
     // within RCU read-side critical sections.
     const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;

@@ -17,7 +17,7 @@ use crate::{
 
 /// Applies the plan between two snapshots, checks the contents after every write, and returns the plan.
 #[track_caller]
-fn carry_out(old: &MapSnapshot, new: &MapSnapshot) -> Plan {
+fn apply_checked(old: &MapSnapshot, new: &MapSnapshot) -> Plan {
     let plan = plan(old, new);
     let mut snapshot = old.clone();
     for write in plan.revoke.iter().chain(&plan.grant).chain(&plan.release) {
@@ -76,7 +76,7 @@ fn equal_snapshots_give_an_empty_plan() {
     let world = approved_world();
     let (first, lacks) = compile(&world.state, &both_interfaces(), &MapSnapshot::default());
     assert_eq!(lacks, []);
-    carry_out(&MapSnapshot::default(), &first);
+    apply_checked(&MapSnapshot::default(), &first);
     let (second, _) = compile(&world.state, &both_interfaces(), &first);
     assert_eq!(first, second);
     assert!(plan(&first, &second).is_empty());
@@ -111,7 +111,7 @@ fn rejection_revokes_first() {
         .decide("provider/shop", "consumer/ep", Decision::Reject)
         .unwrap();
     let (new, _) = compile(&world.state, &both_interfaces(), &old);
-    let plan = carry_out(&old, &new);
+    let plan = apply_checked(&old, &new);
     assert!(
         matches!(
             plan.revoke[0],
@@ -141,7 +141,7 @@ fn second_approval_has_a_new_generation() {
         old.connections[&0].generation,
         new.connections[&0].generation
     );
-    let plan = carry_out(&old, &new);
+    let plan = apply_checked(&old, &new);
     assert!(matches!(plan.revoke[0], MapWrite::Connection(0, _)));
 }
 
@@ -150,7 +150,7 @@ fn removed_interface_revokes_its_egress() {
     let world = approved_world();
     let (old, _) = compile(&world.state, &both_interfaces(), &MapSnapshot::default());
     let (new, _) = compile(&world.state, &observed(&[("veth-c", 3)]), &old);
-    let plan = carry_out(&old, &new);
+    let plan = apply_checked(&old, &new);
     let slot = old.attachments[&4].slot;
     assert_eq!(
         plan.revoke.first(),
@@ -168,7 +168,7 @@ fn service_keeps_its_ranges_when_another_is_added() {
     let other = json!({ "nat_addresses": ["10.1.2.0/28"] });
     world.service("provider/auction", other).unwrap();
     let (new, _) = compile(&world.state, &both_interfaces(), &old);
-    let plan = carry_out(&old, &new);
+    let plan = apply_checked(&old, &new);
     for (key, port) in &old.ports {
         assert_eq!(new.ports.get(key), Some(port));
     }
@@ -219,7 +219,7 @@ proptest! {
             };
             let (expected, errors) = compile(&world.state, &interfaces, &snapshot);
             prop_assert_eq!(errors, []);
-            carry_out(&snapshot, &expected);
+            apply_checked(&snapshot, &expected);
             snapshot = expected;
         }
     }
