@@ -1,6 +1,7 @@
-//! IP addresses of either family in 128 bits: an IPv4 address as an IPv4-mapped one
-//! (RFC 4291, section 2.5.5.2). What configures the data path is keyed by these; flows have keys of
-//! their own family.
+//! IP addresses of either family in 128 bits.
+//!
+//! An IPv4 address is held as an IPv4-mapped IPv6 address, `::ffff:0:0/96` (RFC 4291, section 2.5.5.2). The
+//! configuration maps are keyed by these. Flow keys hold addresses of their own family, which are shorter for IPv4.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,6 +10,26 @@ use bytemuck::{Pod, Zeroable};
 use crate::byte_order::Be32;
 
 /// An address of either family, as four words in network byte order.
+///
+/// # Examples
+///
+/// ```
+/// use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+///
+/// use gateway_common::{Be32, IpAddress};
+///
+/// let address = IpAddress::from(Ipv4Addr::new(10, 0, 0, 5));
+/// let mapped: Ipv6Addr = "::ffff:10.0.0.5".parse()?;
+/// assert_eq!(address, IpAddress::from(mapped));
+/// assert_eq!(address.to_v4(), Some(Be32::new(0x0a00_0005)));
+///
+/// // The mapping is reversible: an IPv4-mapped address is an IPv4 address again.
+/// assert_eq!(IpAddr::from(address), IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5)));
+///
+/// let ipv6: Ipv6Addr = "fd00::5".parse()?;
+/// assert_eq!(IpAddress::from(ipv6).to_v4(), None);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct IpAddress([Be32; 4]);
@@ -17,28 +38,28 @@ pub struct IpAddress([Be32; 4]);
 const MAPPED: Be32 = Be32::new(0xffff);
 
 impl IpAddress {
-    /// From its four words.
+    /// Returns the address with these four words.
     #[inline(always)]
     #[must_use]
     pub const fn new(words: [Be32; 4]) -> Self {
         Self(words)
     }
 
-    /// Its four words.
+    /// Returns the four words.
     #[inline(always)]
     #[must_use]
     pub const fn words(self) -> [Be32; 4] {
         self.0
     }
 
-    /// From an IPv4 address.
+    /// Maps an IPv4 address.
     #[inline(always)]
     #[must_use]
     pub const fn from_v4(address: Be32) -> Self {
         Self([Be32::new(0), Be32::new(0), MAPPED, address])
     }
 
-    /// The IPv4 address, if it is one.
+    /// Returns the IPv4 address if this is an IPv4-mapped one.
     #[inline(always)]
     #[must_use]
     pub const fn to_v4(self) -> Option<Be32> {

@@ -1,5 +1,7 @@
-//! Integers kept as they are on the wire. A type of their own, so that mixing them up with numbers
-//! of this machine's byte order does not compile.
+//! Integers in network byte order.
+//!
+//! [`Be16`] and [`Be32`] hold the bytes as they are on the wire. They are types of their own, so that code which
+//! mixes them with numbers in host byte order does not compile.
 
 use core::net::Ipv4Addr;
 
@@ -11,28 +13,28 @@ use bytemuck::{Pod, Zeroable};
 pub struct Be16(u16);
 
 impl Be16 {
-    /// From a number of this machine.
+    /// Converts a number from host byte order.
     #[inline(always)]
     #[must_use]
     pub const fn new(value: u16) -> Self {
         Self(value.to_be())
     }
 
-    /// The number it stands for.
+    /// Returns the number in host byte order.
     #[inline(always)]
     #[must_use]
     pub const fn get(self) -> u16 {
         u16::from_be(self.0)
     }
 
-    /// The bytes as loaded, for arithmetic that doesn't care about the order (checksums).
+    /// Returns the bytes as loaded, for arithmetic that is independent of the byte order (checksums).
     #[inline(always)]
     #[must_use]
     pub const fn raw(self) -> u16 {
         self.0
     }
 
-    /// From bytes as loaded; the inverse of [`Be16::raw`].
+    /// Wraps bytes as loaded. Inverse of [`Be16::raw`].
     #[inline(always)]
     #[must_use]
     pub const fn from_raw(raw: u16) -> Self {
@@ -46,28 +48,28 @@ impl Be16 {
 pub struct Be32(u32);
 
 impl Be32 {
-    /// From a number of this machine.
+    /// Converts a number from host byte order.
     #[inline(always)]
     #[must_use]
     pub const fn new(value: u32) -> Self {
         Self(value.to_be())
     }
 
-    /// The number it stands for.
+    /// Returns the number in host byte order.
     #[inline(always)]
     #[must_use]
     pub const fn get(self) -> u32 {
         u32::from_be(self.0)
     }
 
-    /// The bytes as loaded, for arithmetic that doesn't care about the order (checksums, hashes).
+    /// Returns the bytes as loaded, for arithmetic that is independent of the byte order (checksums, hashes).
     #[inline(always)]
     #[must_use]
     pub const fn raw(self) -> u32 {
         self.0
     }
 
-    /// From bytes as loaded; the inverse of [`Be32::raw`].
+    /// Wraps bytes as loaded. Inverse of [`Be32::raw`].
     #[inline(always)]
     #[must_use]
     pub const fn from_raw(raw: u32) -> Self {
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wire_order_is_kept() {
+    fn memory_holds_network_byte_order() {
         assert_eq!(bytemuck::bytes_of(&Be16::new(0x1234)), [0x12, 0x34]);
         assert_eq!(
             bytemuck::bytes_of(&Be32::new(0x1234_5678)),

@@ -1,10 +1,13 @@
-//! Why a packet was not forwarded: one value, one counter, one sentence each.
+//! Drop reasons: the counted causes of packets that are not forwarded.
+//!
+//! A reason has a number, which indexes the counters, a stable name for metrics, and one sentence for people. The
+//! table in `docs/operation.md` has the same sentences, which a test compares.
 
 macro_rules! drop_reasons {
     ($($variant:ident = $number:literal, $name:literal, $text:literal;)+) => {
-        /// Why a packet was dropped, or answered with a reset instead of being forwarded.
+        /// Cause of a packet that was dropped or rejected.
         ///
-        /// The number indexes the counters, so it is part of the maps' layout.
+        /// The number indexes the counters, so it is part of the map layout.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[repr(u8)]
         pub enum DropReason {
@@ -15,13 +18,13 @@ macro_rules! drop_reasons {
             /// Every reason, in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
-            /// The reason's stable name, as metrics and tables show it.
+            /// Returns the reason's stable name, as metrics and tables show it.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
             }
 
-            /// One sentence for the person who looks it up.
+            /// Returns one sentence that explains the reason.
             #[must_use]
             pub const fn description(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
@@ -73,10 +76,10 @@ drop_reasons! {
 }
 
 impl DropReason {
-    /// How many there are: the size of an array with a place for each.
+    /// Number of reasons: the length of an array that is indexed by reason.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// The reason with this number; the last one for numbers that none has.
+    /// Returns the reason with this number, or the last reason if there is none.
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "numbers are bytes")]
@@ -86,19 +89,18 @@ impl DropReason {
         } else {
             number
         };
-        // SAFETY: the reasons are numbered without a gap, as a test shows, and this is one of the
-        // numbers.
+        // SAFETY: the reasons are numbered without gaps, as a test shows, and `number` is at most the last.
         unsafe { core::mem::transmute::<u8, Self>(number) }
     }
 
-    /// The reason with this number.
+    /// Returns the reason with this number.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 }
 
-/// The cause of a packet that is not forwarded, and the connection that it is counted for.
+/// The drop reason of a packet, and the connection that the drop is counted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribution {
     /// The drop reason.
@@ -108,7 +110,7 @@ pub struct Attribution {
 }
 
 impl Attribution {
-    /// Attributes a packet to a reason and a connection.
+    /// Attributes a drop to a reason and a connection.
     #[inline(always)]
     #[must_use]
     pub const fn new(reason: DropReason, connection_slot: u32) -> Self {

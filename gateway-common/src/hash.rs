@@ -1,12 +1,12 @@
-//! The keyed hash behind the choice of a backend, of a source NAT port, and of identifications.
+//! The keyed hash that selects backends, SNAT ports and the buckets of identifications.
 //!
-//! It must spread well and cost little in eBPF; it need not be cryptographic, but the seed keeps an
-//! outsider from steering flows onto one backend or guessing ports off-path (RFC 6056).
+//! The hash must spread well and cost little in eBPF. It need not be cryptographic: its seed is secret, which keeps
+//! an outsider from steering flows onto one backend and from guessing ports off-path (RFC 6056).
 
 /// The 64-bit golden ratio, and a second odd constant with well-mixed bits (splitmix64).
 const MULTIPLIERS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9];
 
-/// Mixes one more word into `state`.
+/// Mixes one more word into the hash `state`.
 #[inline(always)]
 #[must_use]
 pub const fn mix(state: u64, word: u64) -> u64 {
@@ -33,7 +33,7 @@ mod tests {
             let hash = mix(mix(7, 0x0a00_0005), port);
             counts[reduce((hash >> 32) as u32, 64) as usize] += 1;
         }
-        // 1,000 expected a bucket; a fair hash stays within about four standard deviations.
+        // 1,000 are expected in each bucket. A fair hash stays within about four standard deviations.
         let fair = counts.iter().all(|count| (860..1_140).contains(count));
         assert!(fair, "{counts:?}");
     }

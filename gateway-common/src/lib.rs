@@ -1,8 +1,25 @@
 //! The data path of the private link gateway.
 //!
-//! Everything that decides about a packet is here, `no_std` and generic over [`Platform`]. The XDP program of the
-//! kernel and the simulation in `sim` are two implementations of that trait and run the same code.
-//! [`process`] handles one packet.
+//! This crate decides about every packet. It is `no_std` and generic over [`Platform`], the data path's interface
+//! to its surroundings. The XDP program in the kernel (`gateway-ebpf`) and the simulation in `sim` implement that
+//! trait, and both run the same code.
+//!
+//! ```text
+//!   frame on an attachment
+//!            │
+//!            ▼
+//!        [`process`] ──► dispatcher ──► subprograms ──► stages
+//!            │                              │
+//!            │                              └─► Platform: packet buffer, maps, clock
+//!            ▼
+//!   Verdict: pass, drop, reply, TCP reset, ICMP error, redirect
+//! ```
+//!
+//! [`process`] handles one packet: it rewrites the packet's bytes, counts the decision and returns the [`Verdict`],
+//! which the caller carries out. The [`pipeline`] is cut into [`Subprogram`]s, which the verifier checks one by one.
+//! Each subprogram runs stages and ends with an [`Exit`].
+//!
+//! # Layers
 //!
 //! A module imports only those above it in this list:
 //!
@@ -12,9 +29,17 @@
 //! 4. `flow`: flow keys, flow entries and their tables.
 //! 5. `maps`: the layouts of the BPF maps, and access to them.
 //! 6. `verdict`, `subprogram`: decisions.
-//! 7. `platform`: everything that stages use beside their own code.
+//! 7. `platform`: the interface to the kernel or the simulation.
 //! 8. `pipeline`: the stages.
 //! 9. `sim`: the platform of tests.
+//!
+//! # Invariants
+//!
+//! - Every packet that is not forwarded has a [`DropReason`], and the reason is counted.
+//! - The fast path and the slow path decide alike. The fast path only handles fewer packets.
+//! - A packet is rewritten only after every check that can reject it: a rejected packet is answered as it arrived.
+//! - Packet memory is accessed only through bounds-checked views ([`packet`]).
+//! - Subprograms pass one word to each other, and each parses the packet for itself.
 
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 

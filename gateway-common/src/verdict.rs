@@ -1,14 +1,13 @@
-//! Verdicts: the decision about a packet.
+//! Verdicts: the decision about a packet, which the XDP program carries out.
 
 use crate::drop_reason::Attribution;
 
-/// The decision about one packet. The packet's bytes were changed accordingly.
+/// The decision about one packet. The packet's bytes have been changed accordingly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Pass the packet to the host's network stack unchanged (`XDP_PASS`): its destination is not a local
-    /// address.
+    /// Pass the packet to the host's network stack unchanged (`XDP_PASS`): its destination is not a local address.
     Pass,
-    /// Drop the packet.
+    /// Drop the packet (`XDP_DROP`).
     Drop(Attribution),
     /// The packet was replaced by a reply (ARP, neighbour discovery, echo): redirect it to its ingress interface.
     Reply,

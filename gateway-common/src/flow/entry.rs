@@ -1,4 +1,4 @@
-//! The entry of one direction of a flow.
+//! The flow entry: one direction of a flow.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -13,48 +13,49 @@ use crate::{
 /// Number of backend slots that an entry can name.
 pub const MAX_BACKEND_SLOTS: u32 = 1 << 16;
 
-/// One direction of a flow: how its packets are rewritten and where they go.
+/// One direction of a flow: the rewriting of its packets and their next hop.
 ///
-/// Immutable once inserted, but for `tcp_flags_seen`, `last_seen`, `state_word`, `last_ack`, `window` and
-/// `window_scale`, which are read and written through [`FlowRef`](crate::flow::FlowRef) only.
+/// All fields are immutable once the entry is inserted, except `tcp_flags_seen`, `last_seen`, `state_word`,
+/// `last_ack`, `window` and `window_scale`. Those are read and written only through
+/// [`FlowRef`](crate::flow::FlowRef), since other CPUs do so at the same time.
 ///
-/// With its key and the kernel's own 56 bytes an entry of IPv4 fills two cache lines, one of IPv6 three.
+/// With its key and the kernel's own 56 bytes an IPv4 entry fills two cache lines, and an IPv6 entry three.
 ///
-/// A flow whose two sides are of different families is kept as one of IPv6, with IPv4-mapped
-/// addresses on its IPv4 side.
+/// A NAT46 flow, whose two sides are of different families, lies in the tables of IPv6, with IPv4-mapped addresses
+/// on its IPv4 side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow<F: Family> {
-    /// The new source address.
+    /// Source address after the rewriting.
     pub source: F::Address,
-    /// The new destination address.
+    /// Destination address after the rewriting.
     pub destination: F::Address,
-    /// The new ports.
+    /// Ports after the rewriting.
     pub ports: PortPair,
-    /// What the rewriting adds to the one's complement sum of an IPv4 header, TTL included.
+    /// Checksum delta of an IPv4 header: the addresses and the TTL decrement.
     pub ip_csum_delta: u16,
-    /// What it adds to the sum that TCP's and UDP's checksums cover.
+    /// Checksum delta of TCP and UDP: the addresses of the pseudo header, and the ports.
     pub l4_csum_delta: u16,
-    /// The network the packets go to.
+    /// Network that the packets leave to.
     pub network: u32,
-    /// The link slot of the connection.
+    /// Connection slot.
     pub connection_slot: u32,
-    /// The connection's generation when the flow was opened.
+    /// Generation of the connection when the flow was opened.
     pub generation: u32,
-    /// To the consumer: the attachment slot that packets leave by. To the service: that of the backend
-    /// when the flow was opened; the backend's own is what counts.
+    /// Egress slot. Towards the consumer: of the interface that packets leave by. Towards the service: of the
+    /// backend when the flow was opened, for information only; packets leave by the backend's present egress slot.
     pub egress_slot: u16,
-    /// The next hop of the packets, by direction.
+    /// Next hop of the packets. The meaning depends on the direction.
     pub next_hop: EntryNextHop,
-    /// A word of state, by direction and table.
+    /// Word of state. The meaning depends on direction and table.
     pub state_word: StateWord,
-    /// When the last packet passed, in ticks.
+    /// Coarse time of the last packet.
     pub last_seen: u32,
-    /// TCP: the newest acknowledgement number seen in this direction.
+    /// TCP: newest acknowledgement number seen in this direction.
     pub last_ack: Be32,
-    /// TCP: the window that came with it, as it is in the header.
+    /// TCP: window of that segment, as in its header.
     pub window: Be16,
-    /// TCP: by how many bits this direction's windows are shifted (RFC 7323).
+    /// TCP: window scale of this direction, in bits (RFC 7323).
     pub window_scale: u8,
     /// TCP flags seen in this direction: [`TcpFlagsSeen`](crate::flow::TcpFlagsSeen).
     pub tcp_flags_seen: u8,
@@ -62,14 +63,14 @@ pub struct Flow<F: Family> {
     pub direction: u8,
     /// [`Flow::NAT46`], or 0.
     pub flags: u8,
-    /// The backend's slot.
+    /// Backend slot.
     pub backend_slot: u16,
 }
 
-/// Bytes of an entry beside its two addresses.
+/// Length of an entry without its two addresses.
 const FLOW_LEN_WITHOUT_ADDRESSES: usize = 48;
 
-/// Which way a flow entry's packets go.
+/// Direction of a flow entry's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Direction {
@@ -89,17 +90,17 @@ const _: () = {
 };
 
 impl<F: Family> Flow<F> {
-    /// Its packets leave in the other family than they arrive in.
+    /// Flag of a NAT46 flow: packets leave in the other address family than they arrive in.
     pub const NAT46: u8 = 1;
 
-    /// Whether its packets leave in the other family.
+    /// Returns true if packets leave in the other address family than they arrive in.
     #[inline(always)]
     #[must_use]
     pub const fn is_nat46(&self) -> bool {
         self.flags & Self::NAT46 != 0
     }
 
-    /// Which way the entry's packets go.
+    /// Returns the direction of the entry's packets.
     #[inline(always)]
     #[must_use]
     pub const fn direction(&self) -> Direction {
@@ -110,22 +111,21 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// The backend that packets to the service go to: its slot, and its generation when the flow was
-    /// opened.
+    /// Returns the backend of an entry towards the service: its slot, and its generation when the flow was opened.
     #[inline(always)]
     #[must_use]
     pub const fn backend(&self) -> (u32, u32) {
         self.next_hop.as_backend()
     }
 
-    /// Sets the backend that [`Flow::backend`] returns. There are no more slots than fit 16 bits.
+    /// Sets the backend that [`Flow::backend`] returns. Every slot fits 16 bits.
     #[inline(always)]
     pub const fn set_backend(&mut self, slot: u32, generation: u32) {
         self.next_hop = EntryNextHop::backend(slot, generation);
     }
 
-    /// Returns the backend whose packets an established entry towards the consumer carries: its slot,
-    /// and its generation when the flow was opened.
+    /// Returns the backend that an established entry towards the consumer accepts packets of: its slot, and its
+    /// generation when the flow was opened.
     #[inline(always)]
     #[must_use]
     pub const fn reply_backend(&self) -> (u32, u32) {
@@ -135,7 +135,7 @@ impl<F: Family> Flow<F> {
         )
     }
 
-    /// Sets the backend that [`Flow::reply_backend`] returns. There are no more slots than fit 16 bits.
+    /// Sets the backend that [`Flow::reply_backend`] returns. Every slot fits 16 bits.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "slots fit")]
     pub const fn set_reply_backend(&mut self, (slot, generation): (u32, u32)) {
@@ -156,15 +156,14 @@ impl<F: Family> Flow<F> {
         self.next_hop = EntryNextHop::consumer(mac);
     }
 
-    /// When the flow was opened; only the entry towards the service knows.
+    /// Returns the coarse time at which the flow was opened. Valid only for an entry towards the service.
     #[inline(always)]
     #[must_use]
     pub const fn created_at(&self) -> CoarseTime {
         self.state_word.as_created_at()
     }
 
-    /// Computes the checksum deltas: from packets as they arrive under `key` to packets as they
-    /// leave by this entry.
+    /// Computes the checksum deltas, from packets as they arrive under `key` to packets as they leave by this entry.
     #[inline(always)]
     pub fn compute_checksum_deltas(&mut self, key: &FlowKey<F>) {
         let addresses = F::replace_in_sum(Sum::ZERO, key.source, self.source);
@@ -175,8 +174,8 @@ impl<F: Family> Flow<F> {
             .fold();
     }
 
-    /// The key of the other direction, given this one's protocol: its packets arrive from where
-    /// these go to, with the rewritten addresses swapped.
+    /// Returns the flow key of the other direction, given the protocol. Packets of that direction arrive from the
+    /// network that packets of this one leave to, with the rewritten addresses and ports swapped.
     #[inline(always)]
     #[must_use]
     pub const fn reverse_key(&self, protocol: u8) -> FlowKey<F> {

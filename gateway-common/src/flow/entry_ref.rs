@@ -1,4 +1,4 @@
-//! A flow entry in a map, shared with other CPUs.
+//! References to flow entries in a map, which other CPUs read and write as well.
 
 use core::ptr::NonNull;
 
@@ -8,12 +8,12 @@ use crate::{
     flow::{CoarseTime, Flow, StateWord, TcpFlagsSeen},
 };
 
-/// A flow entry in a map: shared with other CPUs, which may write its changing fields.
+/// A reference to a flow entry in a map. Other CPUs may write the entry's mutable fields at the same time.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowRef<F: Family>(NonNull<Flow<F>>);
 
 impl<F: Family> FlowRef<F> {
-    /// Wraps a map's pointer.
+    /// Wraps a pointer that a map returned.
     ///
     /// # Safety
     /// `entry` points to a live, aligned `Flow` that stays allocated while the reference is used
@@ -24,53 +24,53 @@ impl<F: Family> FlowRef<F> {
         Self(entry)
     }
 
-    /// The entry; for the fields that never change.
+    /// Returns the entry, for its immutable fields.
     #[inline(always)]
     #[must_use]
     pub fn entry(&self) -> &Flow<F> {
-        // SAFETY: `new` demands that the entry lives and that these fields are not written.
+        // SAFETY: `new` demands that the entry lives and that its immutable fields are not written.
         unsafe { self.0.as_ref() }
     }
 
-    /// The flags seen so far in this direction.
+    /// Returns the TCP flags seen so far in this direction.
     #[inline(always)]
     #[must_use]
     pub fn tcp_flags_seen(&self) -> TcpFlagsSeen {
-        // SAFETY: in bounds of a live entry; volatile, as other CPUs may write it.
+        // SAFETY: in bounds of a live entry; volatile, since other CPUs may write it.
         TcpFlagsSeen(unsafe { (&raw const (*self.0.as_ptr()).tcp_flags_seen).read_volatile() })
     }
 
-    /// Replaces the flags seen.
+    /// Replaces the TCP flags seen.
     #[inline(always)]
     pub fn set_tcp_flags_seen(&self, seen: TcpFlagsSeen) {
-        // SAFETY: as for `seen`; a lost race loses one flag that the next packet sets again.
+        // SAFETY: as for `tcp_flags_seen`; a lost race loses one flag, which the next packet sets again.
         unsafe { (&raw mut (*self.0.as_ptr()).tcp_flags_seen).write_volatile(seen.0) }
     }
 
-    /// When the last packet passed.
+    /// Returns the coarse time of the last packet.
     #[inline(always)]
     #[must_use]
     pub fn last_seen(&self) -> CoarseTime {
-        // SAFETY: as for `seen`.
+        // SAFETY: as for `tcp_flags_seen`.
         CoarseTime(unsafe { (&raw const (*self.0.as_ptr()).last_seen).read_volatile() })
     }
 
-    /// Notes that a packet passes now; writes only when the tick has changed.
+    /// Records that a packet is forwarded now. Writes only if the coarse time has changed.
     #[inline(always)]
     pub fn touch(&self, now: CoarseTime) {
         if self.last_seen() != now {
-            // SAFETY: as for `seen`; every racing writer writes the same tick.
+            // SAFETY: as for `tcp_flags_seen`; all CPUs in a race write the same time.
             unsafe { (&raw mut (*self.0.as_ptr()).last_seen).write_volatile(now.0) }
         }
     }
 
-    /// Notes the acknowledgement number and window of a segment, if they are news. `first`: nothing
-    /// was noted before.
+    /// Records the acknowledgement number and the window of a segment, unless a newer number is recorded already.
+    /// `is_first_ack` is true if none was recorded before.
     #[inline(always)]
     pub fn record_ack(&self, acknowledgement: Be32, window: Be16, is_first_ack: bool) {
         let entry = self.0.as_ptr();
-        // SAFETY: in bounds of a live entry; volatile, as other CPUs may write it. A lost race
-        // leaves an older number, which the next segment renews.
+        // SAFETY: in bounds of a live entry; volatile, since other CPUs may write it. A lost race leaves an older
+        // number, which the next segment updates.
         unsafe {
             let old = (&raw const (*entry).last_ack).read_volatile();
             let advance = acknowledgement.get().wrapping_sub(old.get());
@@ -85,20 +85,20 @@ impl<F: Family> FlowRef<F> {
         }
     }
 
-    /// Notes by how many bits this direction's windows are shifted.
+    /// Records the window scale of this direction.
     #[inline(always)]
     pub fn set_window_scale(&self, scale: u8) {
-        // SAFETY: as for `seen`.
+        // SAFETY: as for `tcp_flags_seen`.
         unsafe { (&raw mut (*self.0.as_ptr()).window_scale).write_volatile(scale) }
     }
 
-    /// Whether a segment of the other direction with this sequence number lies in the window that
-    /// this direction's sender has opened (RFC 9293, section 3.10.7.4; RFC 5961, section 3).
+    /// Returns true if a segment of the other direction with this sequence number is in the window that the sender
+    /// of this direction has opened (RFC 9293, section 3.10.7.4; RFC 5961, section 3).
     #[inline(always)]
     #[must_use]
     pub fn is_in_window(&self, sequence: Be32) -> bool {
         let entry = self.0.as_ptr();
-        // SAFETY: as for `seen`.
+        // SAFETY: as for `tcp_flags_seen`.
         let (last_ack, window, scale) = unsafe {
             (
                 (&raw const (*entry).last_ack).read_volatile(),
@@ -110,18 +110,18 @@ impl<F: Family> FlowRef<F> {
         sequence.get().wrapping_sub(last_ack.get()) <= size
     }
 
-    /// The sequence number of the backend's SYN, in the entry towards the consumer of a half-open flow.
+    /// Returns the sequence number of the backend's SYN, from the entry towards the consumer of a half-open flow.
     #[inline(always)]
     #[must_use]
     pub fn backend_isn(&self) -> Be32 {
-        // SAFETY: as for `seen`.
+        // SAFETY: as for `tcp_flags_seen`.
         unsafe { (&raw const (*self.0.as_ptr()).state_word).read_volatile() }.as_backend_isn()
     }
 
-    /// Notes the sequence number of the backend's SYN, in the entry towards the consumer.
+    /// Records the sequence number of the backend's SYN in the entry towards the consumer.
     #[inline(always)]
     pub fn set_backend_isn(&self, sequence: Be32) {
-        // SAFETY: as for `seen`.
+        // SAFETY: as for `tcp_flags_seen`.
         unsafe {
             (&raw mut (*self.0.as_ptr()).state_word)
                 .write_volatile(StateWord::backend_isn(sequence))

@@ -1,5 +1,13 @@
-//! Fields of a flow entry that hold different things by direction and table: an entry of IPv4 with its key must
-//! not exceed two cache lines.
+//! Fields of a flow entry whose meaning depends on direction and table.
+//!
+//! ```text
+//!                     to the service          to the consumer
+//!                                         half-open        established
+//!   EntryNextHop      backend             MAC address      MAC address
+//!   StateWord         time of creation    backend's ISN    backend's generation
+//! ```
+//!
+//! They share memory because an IPv4 entry with its key must not exceed two cache lines.
 
 use crate::{
     byte_order::Be32,
@@ -9,7 +17,7 @@ use crate::{
 
 use bytemuck::{Pod, Zeroable};
 
-/// The next hop of an entry's packets: towards the service the backend, towards the consumer a MAC address.
+/// Next hop of an entry's packets: towards the service a backend, towards the consumer a MAC address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct EntryNextHop([u16; 3]);

@@ -1,4 +1,4 @@
-//! Datagrams that arrive in fragments.
+//! Fragmented datagrams: only the first fragment has ports, so they are recorded for the later fragments.
 
 use crate::{
     byte_order::Be16,
@@ -7,45 +7,45 @@ use crate::{
 
 use bytemuck::{Pod, Zeroable};
 
-/// A datagram that came in fragments.
+/// Identifies a datagram that arrives in fragments (RFC 791; RFC 8200, section 4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct DatagramKey<F: Family> {
-    /// The network that it came from.
+    /// Network that the fragments arrive from.
     pub network: u32,
-    /// Its source.
+    /// Source address.
     pub source: F::Address,
-    /// Its destination.
+    /// Destination address.
     pub destination: F::Address,
-    /// Its identification, as loaded.
+    /// Identification, as loaded.
     pub id: u32,
-    /// Its protocol.
+    /// IP protocol number.
     pub protocol: u32,
 }
 
 // SAFETY: all fields are plain old data for which all zeros is a value.
 unsafe impl<F: Family> Zeroable for DatagramKey<F> {}
-// SAFETY: `repr(C)`, all fields are plain old data, and the assertion shows that nothing is between.
+// SAFETY: `repr(C)`, all fields are plain old data, and the assertion shows that there is no padding.
 unsafe impl<F: Family> Pod for DatagramKey<F> {}
 const _: () = {
     assert!(size_of::<DatagramKey<V4>>() == 12 + 2 * 4);
     assert!(size_of::<DatagramKey<V6>>() == 12 + 2 * 16);
 };
 
-/// State of a datagram whose first fragment was forwarded or answered: later fragments carry neither
-/// ports nor the identification that the first one left with.
+/// State of a datagram whose first fragment was forwarded or answered. Later fragments carry neither the ports nor
+/// the identification that the first fragment left with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct FragmentRecord {
-    /// The source port; of an echo request: 0.
+    /// Source port, or 0 for an echo request.
     pub source: Be16,
-    /// The destination port; of an echo request: 0.
+    /// Destination port, or 0 for an echo request.
     pub destination: Be16,
-    /// When the first fragment came, in ticks.
+    /// Coarse time at which the first fragment arrived.
     pub first_seen: u32,
     /// Identification that the fragments leave with, in host byte order.
     pub id: u32,
-    /// Hash of the network, addresses and protocol that the fragments leave with. The identification
-    /// is unique among datagrams with the same hash only.
+    /// Hash of the network, addresses and protocol that the fragments leave with. The identification is unique only
+    /// among datagrams with the same hash.
     pub address_hash: u32,
 }

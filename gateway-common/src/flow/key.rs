@@ -1,4 +1,4 @@
-//! The key of a flow entry.
+//! The key of a flow entry: network, protocol, addresses and ports of arriving packets.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,21 +8,21 @@ use crate::{
     packet::PortPair,
 };
 
-/// Identifies one direction of a flow, as its packets arrive.
+/// Identifies one direction of a flow by the packets as they arrive, before any rewriting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C)]
 pub struct FlowKey<F: Family> {
-    /// The network that the packets arrive from, and their protocol.
+    /// Network that the packets arrive from, and their protocol.
     pub network_proto: NetworkProto,
-    /// Their source address.
+    /// Source address.
     pub source: F::Address,
-    /// Their destination address.
+    /// Destination address.
     pub destination: F::Address,
-    /// Their ports.
+    /// Source and destination port.
     pub ports: PortPair,
 }
 
-/// Bytes of a key beside its two addresses.
+/// Length of a key without its two addresses.
 const KEY_LEN_WITHOUT_ADDRESSES: usize = 8;
 
 // SAFETY: all fields are plain old data for which all zeros is a value.
@@ -35,7 +35,7 @@ const _: () = {
 };
 
 impl<F: Family> FlowKey<F> {
-    /// The same key among IPv6's flows, where flows between the families are.
+    /// Returns the key in the tables of IPv6, where the entries of NAT46 flows lie.
     #[inline(always)]
     #[must_use]
     pub fn to_mapped(&self) -> FlowKey<V6> {

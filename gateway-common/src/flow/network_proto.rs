@@ -1,46 +1,60 @@
-//! Where a flow's packets arrive and what they are, in one word.
+//! The network and the protocol of a flow's packets, in one word.
 
 use crate::packet::protocol;
 
 use bytemuck::{Pod, Zeroable};
 
-/// A network's number and the protocol: a flow's key has a word for both, for without another the entry of
-/// an IPv4 flow would not fit two cache lines.
+/// A network number and a protocol in one word.
+///
+/// The network takes 31 bits and the protocol one. With a word for each, an IPv4 entry and its key would exceed two
+/// cache lines.
+///
+/// # Examples
+///
+/// ```
+/// use gateway_common::{flow::NetworkProto, packet::protocol};
+///
+/// let tcp = NetworkProto::new(7, protocol::TCP);
+/// let udp = NetworkProto::new(7, protocol::UDP);
+/// assert_ne!(tcp, udp);
+/// assert_eq!((udp.network(), udp.protocol()), (7, 17));
+/// assert_eq!(tcp.to_bits(), 7);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct NetworkProto(u32);
 
-/// The protocol's bit.
+/// The bit that distinguishes UDP from TCP.
 const UDP_BIT: u32 = 1 << 31;
-/// What makes that bit of a protocol's number.
+/// The lowest bit of the protocol number is that bit: 17 is odd and 6 is even.
 const _: () = assert!(protocol::UDP & 1 == 1 && protocol::TCP & 1 == 0);
 
 impl NetworkProto {
-    /// The largest number of a network.
+    /// The largest network number.
     pub const MAX_NETWORK: u32 = UDP_BIT - 1;
 
-    /// Of a network, whose number is at most [`NetworkProto::MAX_NETWORK`], and a protocol: 6 (TCP) or 17 (UDP).
+    /// Returns the word for a network, at most [`NetworkProto::MAX_NETWORK`], and a protocol: 6 (TCP) or 17 (UDP).
     #[inline(always)]
     #[must_use]
     pub const fn new(network: u32, protocol: u8) -> Self {
         Self(network | (protocol as u32) << 31)
     }
 
-    /// Both, as a key has them.
+    /// Returns the word.
     #[inline(always)]
     #[must_use]
     pub const fn to_bits(self) -> u32 {
         self.0
     }
 
-    /// The network's number.
+    /// Returns the network number.
     #[inline(always)]
     #[must_use]
     pub const fn network(self) -> u32 {
         self.0 & Self::MAX_NETWORK
     }
 
-    /// The protocol: 6 or 17.
+    /// Returns the protocol number: 6 or 17.
     #[inline(always)]
     #[must_use]
     pub const fn protocol(self) -> u8 {

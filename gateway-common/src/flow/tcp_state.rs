@@ -1,40 +1,57 @@
-//! The state of a TCP connection as a NAT sees it (RFC 5382, RFC 6146 section 3.5.2), told from the
-//! flags that were seen in each direction.
+//! The TCP state of a flow as a NAT tracks it (RFC 5382; RFC 6146, section 3.5.2), derived from the flags seen in
+//! each direction.
+//!
+//! ```text
+//!     SYN                   SYN, ACK                     ACK
+//!   ───────► syn_sent ──────────────────► syn_received ────────────────► established
+//!   consumer              backend                       consumer             │
+//!                                                                            │ FIN of one side
+//!                                                                            ▼
+//!                                                                       half_closed
+//!                                                                            │ FIN of the other side
+//!                                                                            ▼
+//!                                                                         closed
+//!
+//!   any state ──── RST of either side ────► reset
+//! ```
+//!
+//! A segment that follows a reset in the same direction leads back from `reset`, since it shows that the reset was
+//! ignored.
 
-/// Flags seen in one direction of a flow.
+/// TCP flags seen in one direction of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TcpFlagsSeen(pub u8);
 
 impl TcpFlagsSeen {
-    /// Nothing yet.
+    /// No flag yet.
     pub const NONE: Self = Self(0);
     /// A FIN.
     pub const FIN: Self = Self(1);
     /// A SYN.
     pub const SYN: Self = Self(2);
-    /// A RST, and nothing since.
+    /// A RST, and no other segment since.
     pub const RST: Self = Self(4);
-    /// An ACK; for UDP, any packet at all.
+    /// An ACK. For UDP: any datagram.
     pub const ACK: Self = Self(16);
 
     const ALL: u8 = Self::FIN.0 | Self::SYN.0 | Self::RST.0 | Self::ACK.0;
 
-    /// Whether all flags of `other` have been seen.
+    /// Returns true if all flags of `other` have been seen.
     #[inline(always)]
     #[must_use]
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Both together.
+    /// Returns the flags of both.
     #[inline(always)]
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// After a segment with these TCP flags. The bits are those of the header. A segment other than
-    /// a reset shows that an earlier reset was not believed (RFC 6146, state TRANS).
+    /// Returns the flags seen after a segment with these TCP flags, whose bits are those of the TCP header. A segment
+    /// other than a reset shows that an earlier reset was ignored (RFC 6146, state TRANS).
     #[inline(always)]
     #[must_use]
     pub const fn with_segment(self, flags: u8) -> Self {
@@ -50,22 +67,43 @@ impl TcpFlagsSeen {
 /// The state of a TCP flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TcpState {
-    /// The consumer's SYN went out, nothing came back.
+    /// The consumer has sent its SYN, and the backend has not answered.
     SynSent,
-    /// The backend answered; the consumer has not confirmed.
+    /// The backend has answered, and the consumer has not acknowledged.
     SynReceived,
-    /// Open both ways.
+    /// Both directions are open.
     Established,
-    /// One side has sent its FIN.
+    /// One side has sent a FIN.
     HalfClosed,
-    /// Both have: what is left are acknowledgements and TIME_WAIT.
+    /// Both sides have sent a FIN: acknowledgements and TIME_WAIT remain.
     Closed,
-    /// One side reset the connection.
+    /// One side has reset the connection.
     Reset,
 }
 
 impl TcpState {
-    /// The state, from what was seen towards the service and towards the consumer.
+    /// Derives the state from the flags seen towards the service and towards the consumer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use gateway_common::{
+    ///     flow::{TcpFlagsSeen, TcpState},
+    ///     packet::TcpFlags,
+    /// };
+    ///
+    /// let to_service = TcpFlagsSeen::NONE.with_segment(TcpFlags::SYN);
+    /// let state = TcpState::from_flags_seen(to_service, TcpFlagsSeen::NONE);
+    /// assert_eq!(state, TcpState::SynSent);
+    ///
+    /// let to_consumer = TcpFlagsSeen::NONE.with_segment(TcpFlags::SYN | TcpFlags::ACK);
+    /// let state = TcpState::from_flags_seen(to_service, to_consumer);
+    /// assert_eq!(state, TcpState::SynReceived);
+    ///
+    /// let to_service = to_service.with_segment(TcpFlags::ACK);
+    /// let state = TcpState::from_flags_seen(to_service, to_consumer);
+    /// assert_eq!(state, TcpState::Established);
+    /// ```
     #[must_use]
     pub const fn from_flags_seen(to_service: TcpFlagsSeen, to_consumer: TcpFlagsSeen) -> Self {
         if to_service.has(TcpFlagsSeen::RST) || to_consumer.has(TcpFlagsSeen::RST) {
@@ -83,13 +121,13 @@ impl TcpState {
         }
     }
 
-    /// Whether the same addresses and ports may open a new connection.
+    /// Returns true if the same addresses and ports may open a new connection.
     #[must_use]
     pub const fn is_closed(self) -> bool {
         matches!(self, Self::Closed | Self::Reset)
     }
 
-    /// The name shown in flow lists.
+    /// Returns the name shown in flow lists.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -112,7 +150,7 @@ mod tests {
     const FIN: u8 = 1;
     const RST: u8 = 4;
 
-    /// (towards the service?, flags) one after the other, and the state after each.
+    /// Applies segments, given as (towards the service, flags), and returns the state after each.
     fn states_after(segments: &[(bool, u8)]) -> Vec<TcpState> {
         let (mut to_service, mut to_consumer) = (TcpFlagsSeen::NONE, TcpFlagsSeen::NONE);
         segments

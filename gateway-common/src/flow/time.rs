@@ -1,14 +1,14 @@
-//! Time as flow entries hold it.
+//! Coarse time: the time stamps of flow entries.
 
-/// Time as flows keep it: 2^30 nanoseconds (1.07 s) since the machine started, a shift away from
-/// the kernel's clock.
+/// Time in units of 2^30 nanoseconds (1.07 s) since the machine started (`CLOCK_MONOTONIC_COARSE`). The unit is a
+/// power of two, so that the kernel's clock is converted by a shift.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CoarseTime(pub u32);
 
 impl CoarseTime {
     const SHIFT: u32 = 30;
 
-    /// From nanoseconds of the monotonic clock.
+    /// Converts nanoseconds of the monotonic clock.
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "146 years fit")]
@@ -16,13 +16,13 @@ impl CoarseTime {
         Self((nanoseconds >> Self::SHIFT) as u32)
     }
 
-    /// Nanoseconds of the monotonic clock at which this tick began.
+    /// Returns the nanoseconds of the monotonic clock at which this unit of time began.
     #[must_use]
     pub const fn nanoseconds(self) -> u64 {
         (self.0 as u64) << Self::SHIFT
     }
 
-    /// How many ticks have passed since `earlier`; 0 if it lies ahead.
+    /// Returns the units of time since `earlier`, or 0 if that lies ahead.
     #[must_use]
     pub const fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)
