@@ -1,51 +1,49 @@
-//! The header of an address family.
+//! The IP header of an address family.
 
 use crate::packet::{LinearData, PacketBuffer};
 
-/// A header of a family: what rewriting needs of it.
+/// An IP header, with the operations that parsing and rewriting require.
 pub trait Header: Copy {
-    /// The family's addresses.
+    /// Address type of the family.
     type Address;
-    /// The header's length, without options and extensions.
+    /// Length of the header in bytes, without options and extension headers.
     const LEN_U16: u16;
 
-    /// The header at `offset`, or nothing if the packet ends within it.
+    /// Returns the header at `offset`, or nothing if the linear data ends before.
     fn at<B: PacketBuffer>(buffer: &B, offset: usize) -> Option<Self>;
-    /// The header at `offset` of what was checked, or nothing if that ends within it.
+    /// Returns the header at `offset` of bytes that were bounds-checked, or nothing if they end before.
     fn within(linear: LinearData, offset: usize) -> Option<Self>;
-    /// The IP packet's length in bytes, if the header is one of this version, says a length that can
-    /// be, has neither options nor a place within a larger packet, and forbids routers to make
-    /// fragments of it.
+    /// Returns the length of the IP packet in bytes if the fast path can process it: the version and the length are
+    /// valid, there are no options, the packet is not a fragment, and routers must not fragment it.
     fn fast_path_len(self) -> Option<u16>;
-    /// The protocol behind the header, or the kind of the extension header there.
+    /// Returns the protocol of the payload, or of the extension header that follows.
     fn protocol(self) -> u8;
-    /// The source address.
+    /// Returns the source address.
     fn source(self) -> Self::Address;
-    /// The destination address.
+    /// Returns the destination address.
     fn destination(self) -> Self::Address;
-    /// Replaces both addresses.
+    /// Replaces both addresses. The checksum stays as it is.
     fn set_addresses(self, source: Self::Address, destination: Self::Address);
-    /// Hops that the packet may go yet.
+    /// Returns the TTL or hop limit.
     fn hop_limit(self) -> u8;
-    /// DSCP and ECN: the IPv4 header's TOS, the IPv6 header's traffic class.
+    /// Returns DSCP and ECN: the TOS of IPv4, the traffic class of IPv6.
     fn traffic_class(self) -> u8;
-    /// The protocol behind a header that has no options, extension headers or fragments; none for
-    /// others.
+    /// Returns the protocol of the payload if the header has no options and is not that of a later fragment.
     fn protocol_without_options(self) -> Option<u8>;
-    /// The length of what is behind the header, in bytes.
+    /// Returns the length of the bytes that follow the header.
     fn payload_len(self) -> u16;
-    /// Replaces both addresses, and updates what checksum the header has.
+    /// Replaces both addresses and updates the header's checksum, if it has one.
     fn update_addresses(self, source: Self::Address, destination: Self::Address);
-    /// Returns whether a router may fragment the packet.
+    /// Returns true if routers may fragment the packet.
     fn is_fragmentable(self) -> bool;
-    /// Replaces the identification and updates what checksum the header has; nothing where the
-    /// identification is in a header of its own.
+    /// Replaces the identification and updates the header's checksum. Does nothing for IPv6, whose identification is
+    /// in the fragment header.
     fn set_id(self, id: u32);
-    /// Takes one hop away and updates what checksum the header has; `delta` is what this and the
-    /// new addresses change in its sum.
+    /// Decrements the TTL or hop limit and updates the header's checksum, if it has one. `delta` is the checksum delta
+    /// of the decrement and of the new addresses.
     fn decrement_ttl(self, delta: u16);
-    /// Gives the packet the hop limit that the gateway's own packets have.
+    /// Sets the TTL or hop limit of packets that the gateway itself sends.
     fn reset_hop_limit(self);
-    /// Writes a header anew, for a packet of the gateway's own with so many bytes behind it.
+    /// Writes a complete header for a packet that the gateway itself sends, with `payload` bytes behind the header.
     fn emit(self, source: Self::Address, destination: Self::Address, protocol: u8, payload: u16);
 }

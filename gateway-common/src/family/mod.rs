@@ -1,5 +1,5 @@
-//! The address families: what differs between IPv4 and IPv6 in addresses, headers and checksums. All other
-//! code is written once, generic over [`Family`].
+//! The address families: the differences between IPv4 and IPv6 in addresses, headers and checksums. All other code
+//! is written once, generic over [`Family`].
 
 mod header;
 mod v4;
@@ -17,45 +17,44 @@ pub use v6::V6;
 
 /// An address family.
 pub trait Family: Copy + Debug + Default + Eq + Hash + Ord + 'static {
-    /// Its addresses, as headers and flow entries have them.
+    /// Address type, as in headers and flow entries.
     type Address: Pod + Copy + Debug + Default + Eq + Hash + Ord;
-    /// Its header.
+    /// Header type.
     type Header: Header<Address = Self::Address>;
-    /// The protocol number of its ICMP.
+    /// IP protocol number of ICMP or ICMPv6.
     const ICMP: u8;
-    /// The longest ICMP error, its IP header included, in bytes (RFC 1812, section 4.3.2.3; RFC
-    /// 4443, section 2.4).
+    /// Maximum length of an ICMP error in bytes, including the IP header (RFC 1812, section 4.3.2.3; RFC 4443, section
+    /// 2.4).
     const MAX_ICMP_ERROR_LEN: u16;
-    /// What one hop less adds to the sum of a header.
+    /// Checksum delta of a header whose TTL is decremented.
     const TTL_DECREMENT_DELTA: u16;
 
-    /// The address as configuration is keyed by it.
+    /// Returns the address in the form that configuration maps are keyed by: IPv4 as an IPv4-mapped address.
     fn to_mapped(address: Self::Address) -> IpAddress;
-    /// The address, if it is of this family.
+    /// Returns the address if it is of this family.
     fn from_mapped(address: IpAddress) -> Option<Self::Address>;
-    /// Returns whether a host can have the address: it is no unspecified, loopback, group, broadcast or
-    /// otherwise reserved one (RFC 1122, section 3.2.1.3; RFC 6890).
+    /// Returns true if a host can have the address: it is neither unspecified, loopback, multicast, broadcast nor
+    /// otherwise reserved (RFC 1122, section 3.2.1.3; RFC 6890).
     fn is_unicast(address: Self::Address) -> bool;
-    /// Returns whether the address is good on its own link only (RFC 3927; RFC 4291, section 2.5.6).
+    /// Returns true if the address is valid on its own link only (RFC 3927; RFC 4291, section 2.5.6).
     fn is_link_local(address: Self::Address) -> bool;
-    /// Returns whether no packet to `destination` can come from `source` (RFC 1812, section 5.3.7): the
-    /// source is not unicast, or is the destination itself.
+    /// Returns true if no packet to `destination` can come from `source` (RFC 1812, section 5.3.7): the source is not
+    /// unicast, or equals the destination.
     #[inline(always)]
     fn is_martian(source: Self::Address, destination: Self::Address) -> bool {
         !Self::is_unicast(source) || source == destination
     }
-    /// Adds an address to a sum.
+    /// Adds an address to a checksum's sum.
     fn add_to_sum(sum: Sum, address: Self::Address) -> Sum;
-    /// Adds what replacing one address by another changes.
+    /// Adds the delta of replacing one address by another.
     fn replace_in_sum(sum: Sum, old: Self::Address, new: Self::Address) -> Sum;
     /// Mixes an address into a hash.
     fn mix_into_hash(hash: u64, address: Self::Address) -> u64;
-    /// The address as this family's flow table has it: IPv6's holds IPv4-mapped ones too.
+    /// Returns the address as this family's flow tables hold it. The tables of IPv6 hold IPv4-mapped addresses too.
     fn to_table_addr(address: IpAddress) -> Option<Self::Address>;
 }
 
-/// The sum over the pseudo header of TCP, UDP and ICMPv6 (RFC 9293, section 3.1; RFC 8200, section
-/// 8.1).
+/// Returns the sum over the pseudo header of TCP, UDP and ICMPv6 (RFC 9293, section 3.1; RFC 8200, section 8.1).
 #[inline(always)]
 #[must_use]
 pub fn pseudo_header<F: Family>(
@@ -69,7 +68,7 @@ pub fn pseudo_header<F: Family>(
         .add_be16(Be16::new(length))
 }
 
-/// A hardware address of all nodes of a link (RFC 2464, section 7): ff02::1.
+/// The MAC address of the multicast group of all nodes, ff02::1 (RFC 2464, section 7).
 pub const ALL_NODES_MAC: Mac = Mac::new([0x33, 0x33, 0, 0, 0, 1]);
 
 #[cfg(test)]
@@ -85,8 +84,7 @@ mod tests {
         text.parse::<core::net::Ipv4Addr>().unwrap().into()
     }
 
-    /// Special-purpose addresses (RFC 6890 and its registries): whether they are a host's, and whether they
-    /// stay on their link.
+    /// Special-purpose addresses (RFC 6890 and its registries), and whether they are unicast and link-local.
     #[test]
     fn special_purpose_addresses_are_classified() {
         for (text, unicast, link_local) in [
@@ -131,7 +129,7 @@ mod tests {
             ("fe7f:ffff::1", true, false),
             ("fe80::", true, true),
             ("febf:ffff::1", true, true),
-            // Site-local ones are treated as global (RFC 3879, section 4).
+            // Site-local addresses are treated as global ones (RFC 3879, section 4).
             ("fec0::1", true, false),
             ("feff::1", true, false),
             ("ff00::", false, false),

@@ -1,4 +1,4 @@
-//! IPv4.
+//! The address family IPv4.
 
 use crate::{
     address::IpAddress,
@@ -74,7 +74,7 @@ impl Header for Ipv4 {
 
     #[inline(always)]
     fn fast_path_len(self) -> Option<u16> {
-        // The reserved bit is left out.
+        // The reserved bit is ignored.
         const FLAGS: Be16 = Be16::new(0x7fff);
         let is_unfragmented =
             self.flags_and_offset().raw() & FLAGS.raw() == Self::DONT_FRAGMENT.raw();
@@ -123,7 +123,7 @@ impl Header for Ipv4 {
 
     #[inline(always)]
     fn protocol_without_options(self) -> Option<u8> {
-        // The first fragment of a datagram has its ports too.
+        // The first fragment has the L4 header.
         let is_later_fragment = self.flags_and_offset().get() & 0x1fff != 0;
         (self.version_ihl() == Self::VERSION_IHL_NO_OPTIONS && !is_later_fragment)
             .then(|| self.protocol())
@@ -196,6 +196,5 @@ impl Header for Ipv4 {
     }
 }
 
-/// The layout that `Header::renew` and `TTL_DECREMENT` rely on: the TTL is the first byte of its
-/// word.
+/// The layout that `Header::reset_hop_limit` and `TTL_DECREMENT` rely on: the TTL is the first byte of its word.
 const _: () = assert!(TTL_DECREMENT == !u16::from_ne_bytes([1, 0]));

@@ -1,4 +1,4 @@
-//! IPv6.
+//! The address family IPv6.
 
 use crate::{
     address::IpAddress,
@@ -37,8 +37,8 @@ impl Family for V6 {
     fn is_unicast(address: IpAddress) -> bool {
         let [a, b, c, _] = address.words();
         let multicast = a.get() >> 24 == 0xff;
-        // ::/96 holds the unspecified, the loopback and the IPv4-compatible addresses (RFC 4291, section
-        // 2.5); IPv4-mapped ones are never on the wire.
+        // ::/96 holds the unspecified, the loopback and the IPv4-compatible addresses (RFC 4291, section 2.5).
+        // IPv4-mapped addresses never appear on the wire.
         let is_low_range =
             a.raw() == 0 && b.raw() == 0 && (c.raw() == 0 || address.to_v4().is_some());
         !multicast && !is_low_range

@@ -1,4 +1,4 @@
-//! Access to the configuration maps and the counters.
+//! Access to the configuration maps and the counters, as parts of the platform.
 
 use crate::{
     drop_reason::Attribution,
@@ -11,7 +11,7 @@ use crate::{
 
 use core::{ops::Deref, ptr::NonNull};
 
-/// A value in a map that is replaced whole, and lives as long as the packet's way.
+/// A reference to a map value that is replaced whole and lives until the packet's verdict.
 #[derive(Debug)]
 pub struct MapValueRef<T>(NonNull<T>);
 
@@ -25,10 +25,10 @@ impl<T> Clone for MapValueRef<T> {
 impl<T> Copy for MapValueRef<T> {}
 
 impl<T> MapValueRef<T> {
-    /// Wraps a map's pointer.
+    /// Wraps a pointer that a map returned.
     ///
     /// # Safety
-    /// The value is live and not written until the packet's way ends.
+    /// The value is live, and is not written until the packet's verdict.
     #[inline(always)]
     #[must_use]
     pub const unsafe fn new(value: NonNull<T>) -> Self {
@@ -41,37 +41,37 @@ impl<T> Deref for MapValueRef<T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: `new` demands that the value lives and is not written.
+        // SAFETY: `new` demands that the value is live and is not written.
         unsafe { self.0.as_ref() }
     }
 }
 
-/// The configuration that the agent writes.
+/// The configuration, which the agent writes.
 ///
 /// Small values are returned by copy, so that a stage works on one consistent reading.
 pub trait ConfigMaps {
     /// Returns the attachment of the interface that the packet arrived on.
     fn attachment(&self) -> Option<Attachment>;
-    /// Returns the egress side of an attachment.
+    /// Returns the sending side of an attachment.
     fn egress(&self, slot: u32) -> Option<Egress>;
-    /// Returns a local address.
+    /// Returns the local address with this key.
     fn local_address(&self, key: &AddressKey) -> Option<LocalAddress>;
-    /// Returns a port that a resource offers. It is a reference: entries are replaced whole, so it is
+    /// Returns a port that a resource offers. The result is a reference: entries are replaced whole, so it stays
     /// consistent.
     fn port(&self, key: &PortKey) -> Option<MapValueRef<Port>>;
     /// Returns the backend slot at an index of the Maglev tables.
     fn maglev(&self, index: u32) -> Option<u32>;
     /// Returns a backend.
     fn backend(&self, slot: u32) -> Option<Backend>;
-    /// Returns an SNAT address.
+    /// Returns the SNAT address at an index.
     fn nat_address(&self, index: u32) -> Option<NatAddress>;
-    /// Returns a connection with its current generation.
+    /// Returns a connection, with its present generation.
     fn connection(&self, slot: u32) -> Option<Connection>;
     /// Returns the limits of a connection.
     fn limits(&self, slot: u32) -> Option<Limits>;
-    /// Returns the nanoseconds that a reject costs (see [`Limits`]); 0 is no limit.
+    /// Returns the nanoseconds that a reject costs (see [`Limits`]). 0 is no limit.
     fn reject_cost(&self) -> u64;
-    /// Returns the key of the hashes that select backends and ports.
+    /// Returns the seed of the hashes that select backends, SNAT ports and identifications.
     fn hash_seed(&self) -> u64;
 }
 
@@ -79,7 +79,7 @@ pub trait ConfigMaps {
 pub trait Counters {
     /// Counts a packet that was not forwarded.
     fn count_drop(&mut self, attribution: Attribution);
-    /// Counts a forwarded packet, with the length of its IP packet in bytes.
+    /// Counts a forwarded packet and the length of its IP packet in bytes.
     fn count_forwarded(&mut self, connection_slot: u32, direction: Direction, bytes: u16);
     /// Counts a flow that was opened.
     fn count_flow_opened(&mut self, connection_slot: u32);

@@ -1,4 +1,4 @@
-//! Configuration: what the agent writes and the data path reads.
+//! Configuration maps: the agent writes them, and the data path reads them.
 
 use crate::{
     address::IpAddress,
@@ -9,65 +9,65 @@ use crate::{
 
 use bytemuck::{Pod, Zeroable};
 
-/// Places in the direct-mapped array of attachments.
+/// Number of entries in the direct-mapped array of attachments.
 pub const ATTACHMENT_BUCKETS: u32 = 16_384;
 
-/// How many connections there can be: places in `CONNECTIONS` and `CONN_COUNTERS`.
+/// Maximum number of connections: entries in `CONNECTIONS` and `CONN_COUNTERS`.
 pub const MAX_CONNECTIONS: u32 = 131_072;
-/// Places in `EGRESS` and in the device map.
+/// Maximum number of attachments: entries in `EGRESS` and `TX_PORTS`.
 pub const MAX_ATTACHMENTS: u32 = 16_384;
-/// Places in `MAGLEV`, over all resources.
+/// Number of entries in `MAGLEV`, over all resources.
 pub const MAX_MAGLEV_ENTRIES: u32 = 1 << 22;
-/// Places in `BACKENDS`.
+/// Maximum number of backends: entries in `BACKENDS`.
 pub const MAX_BACKENDS: u32 = 65_536;
 const _: () = assert!(MAX_BACKENDS <= MAX_BACKEND_SLOTS);
-/// Places in `NAT_ADDRESSES`.
+/// Number of entries in `NAT_ADDRESSES`.
 pub const MAX_NAT_ADDRESSES: u32 = 65_536;
 
-/// The link slot of packets that concern no endpoint.
+/// The connection slot of packets that concern no connection.
 pub const NO_CONNECTION: u32 = u32::MAX;
 
-/// The place of an interface in the array of attachments.
+/// Returns the index of an interface in the array of attachments.
 #[inline(always)]
 #[must_use]
 pub const fn attachment_index(ifindex: u32) -> u32 {
     ifindex % ATTACHMENT_BUCKETS
 }
 
-/// An interface through which the gateway meets a network.
+/// An interface through which the gateway is connected to a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Attachment {
-    /// The interface this is about: the array's place alone does not tell.
+    /// Interface index. The array index alone does not identify the interface, since several may share it.
     pub ifindex: u32,
-    /// The network met here; 0 is no network.
+    /// Network that the interface belongs to. 0 is no network.
     pub network: u32,
-    /// Its place in the device map and in `EGRESS`.
+    /// Attachment slot: the index in `EGRESS` and `TX_PORTS`.
     pub slot: u32,
     /// A combination of [`Attachment::ISOLATED`], [`Attachment::PASS_ARP_ND`] and
     /// [`Attachment::NAT46`].
     pub flags: u32,
-    /// The interface's own address.
+    /// MAC address of the interface.
     pub mac: PackedMac,
 }
 
 impl Attachment {
-    /// Nothing that came in here reaches the host's own stack.
+    /// No packet that arrives here is passed to the host, unless [`Attachment::PASS_ARP_ND`] allows it.
     pub const ISOLATED: u32 = 1;
-    /// Answers to ARP and neighbour discovery do, all the same: the host looks for backends here.
+    /// ARP replies and neighbour advertisements are passed to the host, which resolves backends here.
     pub const PASS_ARP_ND: u32 = 2;
-    /// IPv4 packets that came in here may belong to a flow whose other side is IPv6. Those flows
-    /// are kept with IPv6's, and cost IPv4 packets a second lookup: here, and nowhere else.
+    /// IPv4 packets that arrive here may belong to NAT46 flows, whose other side is IPv6. Those flows lie in the
+    /// tables of IPv6, and cost IPv4 packets a second look-up on these attachments only.
     pub const NAT46: u32 = 4;
 
-    /// Whether IPv4 packets are looked for among IPv6's flows too.
+    /// Returns true if IPv4 packets are looked up in the tables of IPv6 too.
     #[inline(always)]
     #[must_use]
     pub const fn is_nat46(&self) -> bool {
         self.flags & Self::NAT46 != 0
     }
 
-    /// Whether what is not for an endpoint is dropped rather than handed to the host.
+    /// Returns true if packets that are not for a local address are dropped, not passed to the host.
     #[inline(always)]
     #[must_use]
     pub const fn is_isolated(&self) -> bool {
@@ -79,27 +79,27 @@ impl Attachment {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Egress {
-    /// The network behind it; 0 while the slot is free or the interface is down.
+    /// Network that the interface belongs to. 0 while the slot is free or the interface is down.
     pub network: u32,
-    /// The largest IP packet that fits, in bytes.
+    /// Maximum length of an IP packet, in bytes.
     pub mtu: u16,
-    /// Keeps what follows aligned.
+    /// Padding that aligns `mac`.
     pub reserved: u16,
-    /// The source address of frames that leave here.
+    /// Source MAC address of frames that leave here.
     pub mac: PackedMac,
 }
 
-/// An address that the gateway answers for, in one network.
+/// Identifies a local address: an address that the gateway answers for, in one network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct AddressKey {
-    /// The network's number.
+    /// Network number.
     pub network: u32,
-    /// The address.
+    /// IP address.
     pub address: IpAddress,
 }
 
-/// What an address of ours is.
+/// The kind and the owner of a local address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct LocalAddress {
@@ -107,29 +107,29 @@ pub struct LocalAddress {
     pub kind: u16,
     /// A combination of [`LocalAddress::APPROVED`] and [`LocalAddress::DROP_UNMATCHED`].
     pub flags: u16,
-    /// The endpoint's connection slot; [`NO_CONNECTION`] for a NAT address.
+    /// Connection slot of the endpoint, or [`NO_CONNECTION`] for an SNAT address.
     pub connection_slot: u32,
-    /// The generation that a flow opened now belongs to.
+    /// Generation of the connection. A flow that is opened now belongs to it.
     pub generation: u32,
-    /// The resource that the endpoint is bound to.
+    /// Resource that the endpoint is bound to.
     pub resource: u32,
 }
 
 impl LocalAddress {
-    /// An endpoint's private address in its consumer's network.
+    /// Kind: an endpoint's private address in its consumer's network.
     pub const ENDPOINT: u16 = 1;
-    /// An address in the provider's network from which consumers appear.
+    /// Kind: an SNAT address in the provider's network, from which consumers appear.
     pub const NAT: u16 = 2;
-    /// An endpoint's address that is not in use yet: whether another station has it is being found
-    /// out. Nothing sent to it is answered or carried.
+    /// Kind: an endpoint's address that is still being probed (RFC 5227, RFC 4862). Packets to it are neither
+    /// answered nor forwarded.
     pub const TENTATIVE: u16 = 3;
 
-    /// The endpoint's connection is approved.
+    /// Flag: the endpoint's connection is approved.
     pub const APPROVED: u16 = 1;
-    /// What belongs to no flow and can't open one is dropped, not answered with a refusal.
+    /// Flag: a packet that matches no flow and can't open one is dropped, not rejected.
     pub const DROP_UNMATCHED: u16 = 2;
 
-    /// Whether the endpoint's connection is approved.
+    /// Returns true if the endpoint's connection is approved.
     #[inline(always)]
     #[must_use]
     pub const fn is_approved(&self) -> bool {
@@ -137,37 +137,37 @@ impl LocalAddress {
     }
 }
 
-/// A port that a resource offers.
+/// Identifies a port that a resource offers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct PortKey {
-    /// The resource.
+    /// Resource number.
     pub resource: u32,
-    /// The port clients connect to; 0 stands for every port that has no entry of its own.
+    /// Port that clients connect to. 0 matches every port that has no entry of its own.
     pub port: Be16,
-    /// 6 or 17, as in the IP header.
+    /// IP protocol number: 6 (TCP) or 17 (UDP).
     pub protocol: u16,
 }
 
-/// Where flows to a port go. Replaced whole, so a new flow sees one configuration or the next.
+/// The destination of flows to a port. It is replaced whole, so a new flow sees one configuration or the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Port {
-    /// Where the resource's table starts in `MAGLEV`.
+    /// Start of the resource's table in `MAGLEV`.
     pub maglev_offset: u32,
-    /// Its length, a prime; 0 when no backend can take a flow.
+    /// Length of that table, a prime. 0 if no backend can take a flow.
     pub maglev_size: u32,
-    /// Where the service's addresses start in `NAT_ADDRESSES`: first those of IPv4.
+    /// Start of the service's addresses in `NAT_ADDRESSES`: the IPv4 addresses, followed by the IPv6 addresses.
     pub nat_offset: u32,
-    /// How many of IPv4 there are.
+    /// Number of the service's IPv4 addresses.
     pub nat_size_v4: u32,
-    /// How many of IPv6 there are, behind those.
+    /// Number of the service's IPv6 addresses.
     pub nat_size_v6: u32,
-    /// The provider's network.
+    /// Network of the provider.
     pub network: u32,
-    /// The owner of the NAT addresses: the service's number.
+    /// Service number, which also owns the SNAT addresses.
     pub service: u32,
-    /// The port of the backends; 0 keeps the client's.
+    /// Port of the backends. 0 keeps the client's destination port.
     pub backend_port: Be16,
     /// A combination of [`Port::DROP_IF_NO_BACKEND`], [`Port::CLIENT_AFFINITY`] and
     /// [`Port::SHARED_SNAT_POOL`].
@@ -175,12 +175,12 @@ pub struct Port {
 }
 
 impl Port {
-    /// With no backend to go to, stay silent instead of refusing.
+    /// Flag: while no backend can take a flow, packets are dropped, not rejected.
     pub const DROP_IF_NO_BACKEND: u16 = 1;
-    /// The backend is chosen by the client's address alone.
+    /// Flag: the backend is selected by the client's address alone (session affinity).
     pub const CLIENT_AFFINITY: u16 = 2;
-    /// Its IPv4 sources are used by flows of IPv4 and by translated ones, which lie in different
-    /// tables: who reserves a port looks into both.
+    /// Flag: the IPv4 SNAT addresses are used by IPv4 flows and by NAT46 flows, which lie in different tables. A port
+    /// allocation looks into both.
     pub const SHARED_SNAT_POOL: u16 = 4;
 }
 
@@ -188,50 +188,51 @@ impl Port {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Backend {
-    /// The resource it belongs to; 0 while the slot is free.
+    /// Resource that the backend belongs to. 0 while the slot is free.
     pub resource: u32,
-    /// Bumped when the backend leaves the slot, so that flows to it end there.
+    /// Generation of the slot. It is increased when the backend leaves the slot, which ends the flows to it.
     pub generation: u32,
-    /// Its address in the provider's network.
+    /// Address in the provider's network.
     pub address: IpAddress,
-    /// The attachment slot that leads to it.
+    /// Egress slot of the interface that leads to the backend.
     pub egress_slot: u32,
-    /// 1 while `egress` and `mac` are known.
+    /// 1 while `egress_slot` and `mac` are known.
     pub reachable: u32,
-    /// The next hop's MAC address.
+    /// MAC address of the next hop.
     pub mac: PackedMac,
 }
 
-/// A source NAT address and the service it belongs to.
+/// An SNAT address and the service that it belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct NatAddress {
-    /// The address in the provider's network.
+    /// Address in the provider's network.
     pub address: IpAddress,
-    /// The service's number; 0 while the place is free.
+    /// Service number. 0 while the entry is free.
     pub service: u32,
 }
 
-/// A connection's place in the arrays.
+/// A connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Connection {
-    /// The connection's link id; 0 while the slot is free.
+    /// Link id of the connection. 0 while the slot is free.
     pub id: u32,
-    /// Flows of any other generation are dead. Bumped by every revocation, never set back.
+    /// Generation of the connection. Flows of any other generation are revoked. Every revocation increases it, and it
+    /// never decreases.
     pub generation: u32,
-    /// 1 where the connection has an entry in `LIMITS` that is not all zeros.
+    /// 1 if the connection's entry in `LIMITS` is not all zeros.
     pub has_limits: u32,
 }
 
-/// Another station that uses an address of ours.
+/// Another host that claims a local address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct AddressConflict {
-    /// The station.
+    /// MAC address of the host.
     pub mac: Mac,
-    /// Keeps what follows aligned.
+    /// Padding that aligns `last_seen`.
     pub reserved: u16,
-    /// When it was last seen, in ticks.
+    /// Coarse time of the last claim.
     pub last_seen: u32,
 }

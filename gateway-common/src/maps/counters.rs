@@ -1,63 +1,63 @@
-//! Counters.
+//! Counters, which the data path writes and the agent reads.
 
 use bytemuck::{Pod, Zeroable};
 
-/// Counts what crossed for one connection. Bytes are those of the IP packets.
+/// Counters of one connection. Bytes are those of IP packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ConnectionCounters {
     /// Packets from the consumer to the service.
     pub packets_to_service: u64,
-    /// Their bytes.
+    /// Bytes from the consumer to the service.
     pub bytes_to_service: u64,
     /// Packets from the service to the consumer.
     pub packets_to_consumer: u64,
-    /// Their bytes.
+    /// Bytes from the service to the consumer.
     pub bytes_to_consumer: u64,
-    /// Flows opened.
+    /// Number of flows opened.
     pub flows_opened: u64,
-    /// Packets dropped because the connection is not approved. A flood is made of these, so they are counted
-    /// where it costs least; other reasons are in `CONN_DROPS`.
+    /// Packets dropped because the connection is not approved. A flood is made of these, so they are counted where it
+    /// costs least. Other reasons are counted in `CONN_DROPS`.
     pub not_approved: u64,
 }
 
-/// Key of the drops counted for one connection.
+/// Key of the drops that are counted for one connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(C)]
 pub struct ConnectionDropKey {
-    /// The link slot.
+    /// Connection slot.
     pub connection_slot: u32,
-    /// The [`DropReason`](crate::DropReason)'s number.
+    /// Number of the [`DropReason`](crate::DropReason).
     pub reason: u32,
 }
 
-/// What the data path counts beside drops and connections.
+/// Statistics of the data path, beside drops and the counters of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Statistic {
-    /// Packets handed to the host untouched.
+    /// Packets passed to the host unchanged.
     PassedToHost = 0,
     /// Packets rewritten and redirected.
     Forwarded = 1,
-    /// ARP and echo answered.
+    /// ARP, neighbour discovery and echo requests answered.
     LocalReplies = 2,
     /// TCP resets sent instead of forwarding.
     TcpResetsSent = 3,
     /// Offloaded checksums completed.
     ChecksumsCompleted = 4,
-    /// Flows that both sides agreed to, but that found the table of established flows full. They
-    /// go on, but can be evicted.
+    /// Flows that both sides had confirmed when the established table was full. They stay in the half-open table,
+    /// where they can be evicted.
     EstablishedTableFull = 5,
     /// ICMP errors sent instead of forwarding.
     IcmpErrorsSent = 6,
-    /// ICMP errors of others forwarded.
+    /// ICMP errors forwarded to the sender of the embedded packet.
     IcmpErrorsForwarded = 7,
-    /// Refusals that were not sent, for being too many.
+    /// Rejects suppressed because the reject budget was spent.
     RejectsSuppressed = 8,
 }
 
 impl Statistic {
-    /// All of them, by number.
+    /// All statistics, in the order of their numbers.
     pub const ALL: &'static [Self] = &[
         Self::PassedToHost,
         Self::Forwarded,
@@ -70,10 +70,10 @@ impl Statistic {
         Self::RejectsSuppressed,
     ];
 
-    /// How many there are.
+    /// Number of statistics.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// Its stable name in tables and metrics.
+    /// Returns the statistic's stable name, as metrics and tables show it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -1,8 +1,32 @@
-//! Layouts of the BPF maps: what the agent writes and the data path reads.
+//! Layouts of the BPF maps that the agent and the data path share, and access to them.
 //!
-//! All are plain old data, without padding bytes that could differ between equal keys. The agent is
-//! the only writer of everything but the flows; a value of a hash map is replaced whole, an array's
-//! is made so that a reader who sees half of a change is caught by a generation or an owner field.
+//! The agent writes the configuration, and each packet is a walk through it:
+//!
+//! ```text
+//!   ifindex                       ATTACHMENTS ──► network, attachment slot
+//!   network, address              ADDRESSES ────► connection slot, generation, resource
+//!   resource, protocol, port      PORTS ────────► regions of MAGLEV and NAT_ADDRESSES
+//!   hash within the region        MAGLEV ───────► backend slot
+//!   backend slot                  BACKENDS ─────► next hop, egress slot
+//!   egress slot                   EGRESS ───────► network, MTU, MAC address
+//!                                 TX_PORTS ─────► device
+//!   connection slot               CONNECTIONS ──► generation
+//!                                 LIMITS ───────► rate limits
+//! ```
+//!
+//! A packet of an established flow takes a shortcut: its flow entry holds the result of that walk.
+//!
+//! The data path writes its state (flows, fragment records, usage, identifications, address conflicts) and the
+//! counters. The agent reads them, removes dead flows and corrects the number of flows of a connection.
+//!
+//! # Invariants
+//!
+//! - Every layout is plain old data without padding: bytes between fields could differ in equal keys.
+//! - The agent is the only writer of the configuration.
+//! - A value in a hash map is replaced whole, so a reader sees the old or the new one.
+//! - A value in an array is written in place. A reader that sees half of a change detects it by a generation or by the
+//!   field that names the owner.
+//! - A generation never decreases, so a flow that was revoked stays revoked.
 
 mod access;
 mod config;
@@ -21,8 +45,8 @@ pub use counters::{ConnectionCounters, ConnectionDropKey, Statistic};
 pub use identification::{IDENTIFICATION_BUCKETS, IdentificationSpace, IdentificationState};
 pub use limits::{ConnectionUsage, Limits, NO_CONNECTION_USAGE};
 
-/// Changes whenever a layout below, or the meaning of a field, does. Maps of another version are
-/// never reused.
+/// Version of the map layouts. It changes whenever a layout, or the meaning of a field, changes. Maps of another
+/// version are never reused.
 pub const LAYOUT_VERSION: u32 = 6;
 
 #[cfg(test)]
@@ -34,7 +58,7 @@ mod tests {
         flow::{Flow, FlowKey, FragmentRecord},
     };
 
-    /// A size that changes must change `LAYOUT_VERSION` with it.
+    /// A changed size requires a new `LAYOUT_VERSION`.
     #[test]
     fn layout_version_changes_with_sizes() {
         assert_eq!(LAYOUT_VERSION, 6);

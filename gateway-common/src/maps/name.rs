@@ -1,8 +1,8 @@
-//! The names of the maps: as the object file has them and as they are pinned.
+//! Names of the maps, in the object file and in the folder where they are pinned.
 
-/// `Attachment` by [`attachment_index`](crate::maps::attachment_index): array.
+/// [`Attachment`](crate::maps::Attachment) by [`attachment_index`](crate::maps::attachment_index): array.
 pub const ATTACHMENTS: &str = "ATTACHMENTS";
-/// [`Attachment`](crate::maps::Attachment) by ifindex, for those whose place in the array is taken.
+/// [`Attachment`](crate::maps::Attachment) by ifindex, for interfaces whose index in the array is occupied: hash.
 pub const ATTACH_OVERFLOW: &str = "ATTACH_OVERFLOW";
 /// [`Egress`](crate::maps::Egress) by attachment slot: array.
 pub const EGRESS: &str = "EGRESS";
@@ -20,19 +20,18 @@ pub const BACKENDS: &str = "BACKENDS";
 pub const NAT_ADDRESSES: &str = "NAT_ADDRESSES";
 /// [`Connection`](crate::maps::Connection) by connection slot: array.
 pub const CONNECTIONS: &str = "CONNECTIONS";
-/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey) of IPv4: flows both sides
-/// agreed to.
+/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): hash of the established flows of IPv4.
 pub const FLOWS_V4: &str = "FLOWS_V4";
-/// The same of IPv6.
+/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): hash of the established flows of IPv6.
 pub const FLOWS_V6: &str = "FLOWS_V6";
-/// Flows of IPv4 that are still being opened, and may be evicted.
+/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): LRU hash of the half-open flows of IPv4.
 pub const HALF_OPEN_V4: &str = "HALF_OPEN_V4";
-/// The same of IPv6.
+/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): LRU hash of the half-open flows of IPv6.
 pub const HALF_OPEN_V6: &str = "HALF_OPEN_V6";
 /// `u64` packets by [`DropReason`](crate::DropReason): per-CPU array.
 pub const DROPS: &str = "DROPS";
-/// `u64` packets by [`ConnectionDropKey`](crate::maps::ConnectionDropKey): per-CPU hash. Those that were dropped because
-/// the connection is not approved are in [`ConnectionCounters`](crate::maps::ConnectionCounters).
+/// `u64` packets by [`ConnectionDropKey`](crate::maps::ConnectionDropKey): per-CPU hash. Drops because the connection
+/// is not approved are counted in [`ConnectionCounters`](crate::maps::ConnectionCounters).
 pub const CONN_DROPS: &str = "CONN_DROPS";
 /// [`ConnectionCounters`](crate::maps::ConnectionCounters) by connection slot: per-CPU array.
 pub const CONN_COUNTERS: &str = "CONN_COUNTERS";
@@ -42,14 +41,15 @@ pub const STATISTICS: &str = "STATISTICS";
 pub const LIMITS: &str = "LIMITS";
 /// [`ConnectionUsage`](crate::maps::ConnectionUsage) by connection slot: array.
 pub const CONN_USAGE: &str = "CONN_USAGE";
-/// [`FragmentRecord`](crate::flow::FragmentRecord) by [`DatagramKey`](crate::flow::DatagramKey) of IPv4: what the later
-/// fragments of a datagram belong to.
+/// [`FragmentRecord`](crate::flow::FragmentRecord) by [`DatagramKey`](crate::flow::DatagramKey): LRU hash of the
+/// fragmented datagrams of IPv4.
 pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
-/// The same of IPv6.
+/// [`FragmentRecord`](crate::flow::FragmentRecord) by [`DatagramKey`](crate::flow::DatagramKey): LRU hash of the
+/// fragmented datagrams of IPv6.
 pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
 /// [`IdentificationState`](crate::maps::IdentificationState) by the hash of the addresses that datagrams leave
 /// with: array.
 pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
-/// [`AddressConflict`](crate::maps::AddressConflict) by [`AddressKey`](crate::maps::AddressKey): who else uses an address
-/// of ours.
+/// [`AddressConflict`](crate::maps::AddressConflict) by [`AddressKey`](crate::maps::AddressKey): LRU hash of other
+/// hosts that claim a local address.
 pub const CONFLICTS: &str = "CONFLICTS";

@@ -12,32 +12,32 @@ use crate::{
 header! {
     /// An ARP packet.
     Arp, ArpHdr::LEN, {
-        /// 1 for Ethernet.
+        /// Hardware type: 1 for Ethernet.
         hardware_type / set_hardware_type: Be16 = offset_of!(ArpHdr, htype);
-        /// The EtherType of the protocol whose addresses are asked for.
+        /// EtherType of the protocol whose addresses are resolved.
         protocol_type / set_protocol_type: Be16 = offset_of!(ArpHdr, ptype);
-        /// Both address lengths: 6 and 4.
+        /// Length of both address types in bytes: 6 and 4.
         lengths / set_lengths: Be16 = offset_of!(ArpHdr, hlen);
         /// [`Arp::REQUEST`] or [`Arp::REPLY`].
         operation / set_operation: Be16 = offset_of!(ArpHdr, oper);
-        /// Who sends.
+        /// MAC address of the sender.
         sender_mac / set_sender_mac: Mac = offset_of!(ArpHdr, sha);
-        /// Its address; 0.0.0.0 in a probe (RFC 5227).
+        /// IP address of the sender. 0.0.0.0 in a probe (RFC 5227).
         sender_address / set_sender_address: Be32 = offset_of!(ArpHdr, spa);
-        /// Who is meant; unknown in a request.
+        /// MAC address of the target. Undefined in a request.
         target_mac / set_target_mac: Mac = offset_of!(ArpHdr, tha);
-        /// The address asked for.
+        /// IP address of the target.
         target_address / set_target_address: Be32 = offset_of!(ArpHdr, tpa);
     }
 }
 
 impl Arp {
-    /// Who has this address?
+    /// Operation: a request for the target's MAC address.
     pub const REQUEST: Be16 = Be16::new(1);
-    /// I have.
+    /// Operation: a reply.
     pub const REPLY: Be16 = Be16::new(2);
 
-    /// Whether it speaks of IPv4 addresses over Ethernet.
+    /// Returns true if the packet is about IPv4 addresses over Ethernet.
     #[inline(always)]
     #[must_use]
     pub fn is_ethernet_ipv4(self) -> bool {
@@ -46,7 +46,7 @@ impl Arp {
             && self.lengths() == Be16::new(0x0604)
     }
 
-    /// Makes a request the answer to it, in the name of `own`.
+    /// Turns a request into its reply, with `gateway_mac` as the MAC address of the requested IP address.
     #[inline(always)]
     pub fn turn_into_reply(self, gateway_mac: Mac) {
         let requested_address = self.target_address();

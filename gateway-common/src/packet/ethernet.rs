@@ -7,7 +7,7 @@ use network_types::eth::EthHdr;
 
 use crate::{byte_order::Be16, packet::header};
 
-/// A hardware address, as three words so that it is compared and copied in three steps.
+/// A MAC address. It is held as three words, so that it is compared and copied in three steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Mac([u16; 3]);
@@ -20,7 +20,7 @@ impl core::fmt::Display for Mac {
 }
 
 impl Mac {
-    /// From its six bytes.
+    /// Returns the address with these six bytes.
     #[inline(always)]
     #[must_use]
     pub const fn new(bytes: [u8; 6]) -> Self {
@@ -31,14 +31,14 @@ impl Mac {
         ])
     }
 
-    /// Its three words, as loaded.
+    /// Returns the three words, as loaded.
     #[inline(always)]
     #[must_use]
     pub const fn words(self) -> [u16; 3] {
         self.0
     }
 
-    /// Its six bytes.
+    /// Returns the six bytes.
     #[inline(always)]
     #[must_use]
     pub const fn bytes(self) -> [u8; 6] {
@@ -50,14 +50,14 @@ impl Mac {
         [a[0], a[1], b[0], b[1], c[0], c[1]]
     }
 
-    /// Whether it is the group address of an IPv6 multicast address (RFC 2464, section 7).
+    /// Returns true for the MAC address of an IPv6 multicast group (RFC 2464, section 7).
     #[inline(always)]
     #[must_use]
     pub const fn is_ipv6_multicast(self) -> bool {
         self.0[0] == 0x3333
     }
 
-    /// Whether it names a group of stations, the broadcast address included.
+    /// Returns true for a multicast address, which includes the broadcast address.
     #[inline(always)]
     #[must_use]
     pub const fn is_multicast(self) -> bool {
@@ -65,8 +65,8 @@ impl Mac {
     }
 }
 
-/// A hardware address as tables keep it: in one word, so that it is compared and copied in one step.
-/// Its bytes are the lower six, the first one lowest.
+/// A MAC address in one word, as maps hold it, so that it is compared and copied in one step. The address takes the
+/// lower six bytes, with the first byte lowest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct PackedMac(u64);
@@ -74,7 +74,7 @@ pub struct PackedMac(u64);
 impl PackedMac {
     const BITS: u32 = 48;
 
-    /// From three words, as loaded.
+    /// Packs the three words of a MAC address, as loaded.
     #[inline(always)]
     #[must_use]
     pub const fn from_words(words: [u16; 3]) -> Self {
@@ -82,7 +82,7 @@ impl PackedMac {
         Self(a as u64 | (b as u64) << 16 | (c as u64) << 32)
     }
 
-    /// Byte by byte.
+    /// Unpacks the MAC address.
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "parts of it are wanted")]
@@ -115,7 +115,7 @@ impl core::fmt::Display for PackedMac {
     }
 }
 
-/// What an Ethernet frame carries.
+/// EtherTypes that the data path distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EtherType;
 
@@ -133,11 +133,11 @@ impl EtherType {
 }
 
 header! {
-    /// The frame's header, without tags.
+    /// An Ethernet header without VLAN tags.
     Ethernet, EthHdr::LEN, {
-        /// The station it is for.
+        /// Destination MAC address.
         destination / set_destination: Mac = offset_of!(EthHdr, dst_addr);
-        /// The station it is from.
+        /// Source MAC address.
         source / set_source: Mac = offset_of!(EthHdr, src_addr);
         /// The first eight bytes: the destination, and two bytes of the source.
         first_word / set_first_word: u64 = 0;
@@ -149,16 +149,16 @@ header! {
 }
 
 impl Ethernet {
-    /// Whether the frame is for this station.
+    /// Returns true if the destination is this MAC address.
     #[inline(always)]
     #[must_use]
     pub fn is_addressed_to(self, mac: PackedMac) -> bool {
-        // What is not of the address is shifted out.
+        // The two bytes of the source are shifted out.
         const UNUSED_BITS: u32 = u64::BITS - PackedMac::BITS;
         u64::from_le(self.first_word()) << UNUSED_BITS == mac.0 << UNUSED_BITS
     }
 
-    /// Sets both addresses.
+    /// Replaces both MAC addresses.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the rest is wanted")]
     pub fn set_macs(self, destination: PackedMac, source: PackedMac) {
@@ -166,7 +166,7 @@ impl Ethernet {
         self.set_source_rest(((source.0 >> 16) as u32).to_le());
     }
 
-    /// Sends the frame back where it came from, in the name of `own`.
+    /// Addresses the frame back to its sender, with `gateway_mac` as its source.
     #[inline(always)]
     pub fn swap_macs(self, gateway_mac: Mac) {
         self.set_destination(self.source());

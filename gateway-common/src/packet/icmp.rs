@@ -1,4 +1,4 @@
-//! ICMP headers (RFC 792).
+//! ICMP and ICMPv6 headers (RFC 792, RFC 4443).
 
 use core::mem::offset_of;
 
@@ -10,38 +10,38 @@ use crate::{
 };
 
 header! {
-    /// The first eight bytes of an ICMP message.
+    /// The header of an ICMP message: its first eight bytes.
     Icmp, Icmpv4Hdr::LEN, {
-        /// The message's type, and its code in the byte behind it.
+        /// The type, followed by the code.
         type_and_code / set_type_and_code: Be16 = offset_of!(Icmpv4Hdr, type_);
-        /// The checksum over the whole message.
+        /// Checksum over the whole message.
         checksum / set_checksum: Be16 = offset_of!(Icmpv4Hdr, check);
-        /// What the rest of the header means depends on the type: of errors about a packet's size,
-        /// the largest that fits (in IPv4: its lower half).
+        /// The rest of the header, whose meaning depends on the type. In errors about a packet's size it holds the MTU
+        /// (in IPv4: the lower half).
         rest / set_rest: Be32 = offset_of!(Icmpv4Hdr, check) + size_of::<u16>();
     }
 }
 
 impl Icmp {
-    /// Type 8, code 0.
+    /// Echo request: type 8, code 0.
     pub const ECHO_REQUEST: Be16 = Be16::new(0x0800);
-    /// Type 0, code 0.
+    /// Echo reply: type 0, code 0.
     pub const ECHO_REPLY: Be16 = Be16::new(0x0000);
-    /// Type 128, code 0 of ICMPv6 (RFC 4443).
+    /// ICMPv6 echo request: type 128, code 0 (RFC 4443, section 4.1).
     pub const ECHO_REQUEST_V6: Be16 = Be16::new(128 << 8);
-    /// Type 129, code 0 of ICMPv6.
+    /// ICMPv6 echo reply: type 129, code 0 (RFC 4443, section 4.2).
     pub const ECHO_REPLY_V6: Be16 = Be16::new(129 << 8);
 
-    /// Whether type and code are those of an IPv4 error that is forwarded to the sender of the packet in it: destination
-    /// unreachable, time exceeded, parameter problem (RFC 5508, section 4).
+    /// Returns true if type and code are those of an ICMP error that is forwarded to the sender of the embedded packet:
+    /// destination unreachable, time exceeded, parameter problem (RFC 5508, section 4).
     #[inline(always)]
     #[must_use]
     pub const fn is_error(kind: Be16) -> bool {
         matches!(kind.get() >> 8, 3 | 11 | 12)
     }
 
-    /// The same for ICMPv6: destination unreachable, packet too big, time exceeded, parameter
-    /// problem (RFC 4443, section 3).
+    /// Returns true if type and code are those of an ICMPv6 error: destination unreachable, packet too big, time
+    /// exceeded, parameter problem (RFC 4443, section 3).
     #[inline(always)]
     #[must_use]
     pub const fn is_error_v6(kind: Be16) -> bool {
@@ -49,7 +49,7 @@ impl Icmp {
     }
 }
 
-/// Types and codes of errors.
+/// Types and codes of the ICMP errors that the gateway sends.
 #[derive(Clone, Copy, Debug)]
 pub struct IcmpErrorType;
 
@@ -77,20 +77,19 @@ impl IcmpErrorType {
 }
 
 header! {
-    /// The first eight bytes of a transport header: what an ICMP error has of it at the least (RFC
-    /// 792).
+    /// The first eight bytes of an embedded L4 header, which every ICMP error contains (RFC 792).
     EmbeddedL4Header, 8, {
-        /// Both ports: the source's first.
+        /// Source and destination port.
         ports / set_ports: PortPair = 0;
-        /// Of UDP: the checksum.
+        /// Checksum, for UDP.
         udp_checksum / set_udp_checksum: Be16 = 6;
     }
 }
 
 header! {
-    /// As much of a TCP header as has its checksum.
+    /// The first bytes of an embedded TCP header, up to and including the checksum.
     EmbeddedTcpChecksum, 18, {
-        /// TCP's checksum.
+        /// Checksum.
         checksum / set_checksum: Be16 = 16;
     }
 }

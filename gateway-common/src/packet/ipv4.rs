@@ -16,9 +16,9 @@ header! {
         version_ihl / set_version_ihl: u8 = offset_of!(Ipv4Hdr, vihl);
         /// DSCP and ECN.
         tos / set_tos: u8 = offset_of!(Ipv4Hdr, tos);
-        /// Header and payload, in bytes.
+        /// Length of header and payload in bytes.
         total_length / set_total_length: Be16 = offset_of!(Ipv4Hdr, tot_len);
-        /// The identification of fragments.
+        /// Identification, which fragments of a datagram share.
         identification / set_identification: Be16 = offset_of!(Ipv4Hdr, id);
         /// Flags and fragment offset.
         flags_and_offset / set_flags_and_offset: Be16 = offset_of!(Ipv4Hdr, frags);
@@ -36,15 +36,15 @@ header! {
 }
 
 impl Ipv4 {
-    /// Version 4, five words of header.
+    /// Version 4 and a header of five words.
     pub const VERSION_IHL_NO_OPTIONS: u8 = 0x45;
     /// The don't-fragment flag.
     pub const DONT_FRAGMENT: Be16 = Be16::new(0x4000);
-    /// The time to live of what the gateway itself sends (RFC 1700).
+    /// TTL of packets that the gateway itself sends (RFC 1700).
     pub const DEFAULT_TTL: u8 = 64;
 
-    /// The place within a larger packet as IPv6's fragment header has it: the offset in bytes, and
-    /// 1 added while more follow. 0 is no fragment.
+    /// Returns the fragment's position in the form of the IPv6 fragment header: the offset in bytes, plus 1 if more
+    /// fragments follow. 0 means that the packet is not a fragment.
     #[inline(always)]
     #[must_use]
     pub fn fragment_position(self) -> u16 {

@@ -10,25 +10,25 @@ use crate::{
     packet::header,
 };
 
-/// The offset of the payload length, behind version, traffic class and flow label.
+/// Offset of the payload length, behind version, traffic class and flow label.
 const PAYLOAD_LENGTH: usize = size_of::<u32>();
 
 header! {
-    /// An IPv6 header.
+    /// An IPv6 header without extension headers.
     Ipv6, Ipv6Hdr::LEN, {
         /// Version, traffic class and flow label.
         version_and_flow / set_version_and_flow: Be32 = 0;
-        /// What follows the header, in bytes.
+        /// Length of the bytes that follow the header.
         payload_length / set_payload_length: Be16 = PAYLOAD_LENGTH;
         /// See [`protocol`](crate::packet::protocol).
         next_header / set_next_header: u8 = offset_of!(Ipv6Hdr, next_hdr);
-        /// Hops that the packet may go yet.
+        /// Hop limit.
         hop_limit / set_hop_limit: u8 = offset_of!(Ipv6Hdr, hop_limit);
         /// The source address.
         source / set_source: IpAddress = offset_of!(Ipv6Hdr, src_addr);
         /// The destination address.
         destination / set_destination: IpAddress = offset_of!(Ipv6Hdr, dst_addr);
-        /// A word of the addresses, and those that follow.
+        /// First of the eight words of both addresses.
         word_0 / set_word_0: Be32 = offset_of!(Ipv6Hdr, src_addr);
         /// See [`Ipv6::word_0`].
         word_1 / set_word_1: Be32 = offset_of!(Ipv6Hdr, src_addr) + 4;
@@ -48,8 +48,8 @@ header! {
 }
 
 impl Ipv6 {
-    /// Sets both addresses, word by word: for the whole, the compiler calls a function that copies
-    /// byte by byte, since it does not know that packets and tables are apart.
+    /// Replaces both addresses word by word. For whole addresses the compiler calls a function that copies byte by
+    /// byte, since it does not know that packet memory and map memory do not overlap.
     #[inline(always)]
     pub fn set_both_addresses(self, source: IpAddress, destination: IpAddress) {
         let ([a, b, c, d], [e, f, g, h]) = (source.words(), destination.words());
@@ -65,10 +65,10 @@ impl Ipv6 {
 
     /// Version 6, no traffic class, no flow label.
     pub const VERSION_6: Be32 = Be32::new(6 << 28);
-    /// The hop limit of what the gateway itself sends.
+    /// Hop limit of packets that the gateway itself sends.
     pub const DEFAULT_HOP_LIMIT: u8 = 64;
 
-    /// Whether it says that it is version 6.
+    /// Returns true if the version field is 6.
     #[inline(always)]
     #[must_use]
     pub fn is_version_6(self) -> bool {
@@ -77,26 +77,26 @@ impl Ipv6 {
 }
 
 header! {
-    /// The start of an extension header that has a length: hop-by-hop, routing, destination options.
+    /// The start of an extension header that has a length: hop-by-hop options, routing, destination options.
     ExtensionHeader, 8, {
-        /// What comes behind it.
+        /// Protocol or kind of extension header that follows.
         next_header / set_next_header: u8 = 0;
-        /// Its length in units of eight bytes, the first not counted.
+        /// Length in units of eight bytes, without the first eight.
         length / set_length: u8 = 1;
-        /// Routing header: number of addresses that the packet has yet to go to (RFC 8200, section 4.4).
+        /// Routing header: number of addresses that remain to be visited (RFC 8200, section 4.4).
         segments_left / set_segments_left: u8 = 3;
-        /// Hop-by-hop and destination options: first two bytes of the options.
+        /// Options headers: the first two bytes of the options.
         options_start / set_options_start: Be16 = 2;
-        /// Hop-by-hop and destination options: the four bytes behind these.
+        /// Options headers: the next four bytes of the options.
         options_end / set_options_end: Be32 = 4;
     }
 }
 
 impl ExtensionHeader {
-    /// Returns whether a header of options holds padding alone, as Pad1 and PadN (RFC 8200, section 4.2).
+    /// Returns true if an options header holds only padding: Pad1 and PadN options (RFC 8200, section 4.2).
     ///
-    /// A header of more than eight bytes does not: padding of more than seven bytes serves no alignment, and
-    /// receivers refuse it (RFC 8504, section 5.3). Neither does padding that is not zero.
+    /// A header of more than eight bytes does not qualify: padding of more than seven bytes serves no alignment, and
+    /// receivers reject it (RFC 8504, section 5.3). Padding with bytes other than zero does not qualify either.
     #[inline(always)]
     #[must_use]
     pub fn is_padding(self) -> bool {
@@ -106,16 +106,16 @@ impl ExtensionHeader {
     }
 }
 
-/// Bytes of options in the shortest header.
+/// Length of the options in an options header of minimum length.
 const OPTIONS_LEN: u32 = 6;
-/// Option type of padding with a length.
+/// Type of the PadN option, which is padding with a length.
 const PAD_N: u64 = 1;
 
-/// Returns whether six bytes, the lower ones of a word in reading order, are Pad1 and PadN options.
+/// Returns true if six bytes, in reading order the lower ones of the word, are Pad1 and PadN options.
 #[inline(always)]
 const fn is_padding(options: u64) -> bool {
-    // The next byte is the uppermost. The data of PadN reads as that many Pad1, so it is looked at for being
-    // zero and then read like them.
+    // The next byte is the uppermost one. After the data of a PadN option is found to be zero, each of its bytes is
+    // read as a Pad1 option.
     let mut unread = options << 16;
     let mut remaining = OPTIONS_LEN;
     while remaining > 0 {
@@ -141,13 +141,13 @@ const fn is_padding(options: u64) -> bool {
 header! {
     /// The fragment header (RFC 8200, section 4.5).
     FragmentHeader, 8, {
-        /// What comes behind it.
+        /// Protocol that follows.
         next_header / set_next_header: u8 = 0;
-        /// Always 0.
+        /// Reserved, always 0.
         reserved / set_reserved: u8 = 1;
-        /// The offset in units of eight bytes, times eight; 1 is added while more fragments follow.
+        /// Offset in bytes (a multiple of eight), plus 1 if more fragments follow.
         position / set_position: Be16 = 2;
-        /// The datagram's identification.
+        /// Identification of the datagram.
         id / set_id: Be32 = 4;
     }
 }
@@ -169,12 +169,12 @@ mod tests {
             assert!(is_padding(padding), "{padding:012x}");
         }
         for other in [
-            // PadN that is not zero, or longer than the header; half an option.
+            // PadN with bytes other than zero, PadN longer than the header, half an option.
             0x0104_0000_0001,
             0x0105_0000_0000,
             0x01ff_0000_0000,
             0x0000_0000_0001,
-            // Router alert, jumbo payload, home address, tunnel encapsulation limit, RPL, unknown ones.
+            // Router alert, jumbo payload, home address, tunnel encapsulation limit, RPL, unknown options.
             0x0502_0000_0100,
             0xc204_0001_0000,
             0xc910_2001_0db8,

@@ -1,17 +1,32 @@
-//! Both ports of a flow's packets, in one word.
+//! The source and destination port of a flow's packets, in one word.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::byte_order::{Be16, Be32};
 
-/// A source and a destination port, as a TCP or UDP header begins with them: loaded, compared and stored in
-/// one step.
+/// A source and a destination port, as a TCP or UDP header starts with them. One word is loaded, compared and stored
+/// in one step.
+///
+/// # Examples
+///
+/// ```
+/// use gateway_common::{Be16, Be32, packet::PortPair};
+///
+/// let ports = PortPair::new(Be16::new(40_000), Be16::new(443));
+/// assert_eq!(ports.destination().get(), 443);
+///
+/// // The ports of packets in the other direction.
+/// assert_eq!(ports.swapped().source().get(), 443);
+///
+/// // The first four bytes of a TCP header: the source port is in the upper half.
+/// assert_eq!(ports.to_wire(), Be32::new(40_000 << 16 | 443));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct PortPair(u32);
 
 impl PortPair {
-    /// Of these two.
+    /// Returns the pair of these ports.
     #[inline(always)]
     #[must_use]
     pub const fn new(source: Be16, destination: Be16) -> Self {
@@ -23,21 +38,21 @@ impl PortPair {
         }
     }
 
-    /// As a header has them.
+    /// Returns the pair that a header starts with.
     #[inline(always)]
     #[must_use]
     pub const fn from_wire(word: Be32) -> Self {
         Self(word.raw())
     }
 
-    /// The same, for a header.
+    /// Returns the four bytes that a header starts with.
     #[inline(always)]
     #[must_use]
     pub const fn to_wire(self) -> Be32 {
         Be32::from_raw(self.0)
     }
 
-    /// The source port.
+    /// Returns the source port.
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
@@ -49,7 +64,7 @@ impl PortPair {
         })
     }
 
-    /// The destination port.
+    /// Returns the destination port.
     #[inline(always)]
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
@@ -61,7 +76,7 @@ impl PortPair {
         })
     }
 
-    /// The ports of packets that go the other way.
+    /// Returns the ports of packets in the other direction.
     #[inline(always)]
     #[must_use]
     pub const fn swapped(self) -> Self {

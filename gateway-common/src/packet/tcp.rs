@@ -9,23 +9,23 @@ use crate::{
     packet::{PortPair, header},
 };
 
-/// The offset of the byte with the data offset, and of the byte with the flags behind it.
+/// Offset of the byte with the data offset. The byte with the flags follows.
 const DATA_OFFSET: usize = offset_of!(TcpHdr, ack_seq) + size_of::<u32>();
 
 header! {
     /// The fixed part of a TCP header.
     Tcp, TcpHdr::LEN, {
-        /// Both ports: the source's first.
+        /// Source and destination port.
         ports / set_ports: PortPair = offset_of!(TcpHdr, source);
-        /// The first byte's sequence number.
+        /// Sequence number of the first byte.
         sequence / set_sequence: Be32 = offset_of!(TcpHdr, seq);
-        /// The next byte expected.
+        /// Acknowledgement number: the next byte that the sender expects.
         acknowledgement / set_acknowledgement: Be32 = offset_of!(TcpHdr, ack_seq);
-        /// The header's length in words, in the upper four bits.
+        /// Length of the header in 32-bit words, in the upper four bits.
         data_offset / set_data_offset: u8 = DATA_OFFSET;
         /// See [`TcpFlags`].
         flags / set_flags: u8 = DATA_OFFSET + 1;
-        /// The receive window.
+        /// Receive window, before window scaling.
         window / set_window: Be16 = offset_of!(TcpHdr, window);
         /// The checksum.
         checksum / set_checksum: Be16 = offset_of!(TcpHdr, check);
@@ -39,7 +39,7 @@ header! {
 pub struct TcpFlags;
 
 impl TcpFlags {
-    /// No more data from the sender.
+    /// The sender has no more data.
     pub const FIN: u8 = 1;
     /// Synchronize sequence numbers.
     pub const SYN: u8 = 2;
@@ -47,19 +47,19 @@ impl TcpFlags {
     pub const RST: u8 = 4;
     /// Push.
     pub const PSH: u8 = 8;
-    /// The acknowledgement field counts.
+    /// The acknowledgement number is valid.
     pub const ACK: u8 = 16;
 }
 
 impl Tcp {
-    /// The header's length in bytes, options included.
+    /// Returns the length of the header in bytes, including options.
     #[inline(always)]
     #[must_use]
     pub fn header_length(self) -> u16 {
         u16::from(self.data_offset() >> 4) * 4
     }
 
-    /// Whether this opens a connection: a SYN, and none of ACK, RST and FIN.
+    /// Returns true if the segment opens a connection: it has SYN and none of ACK, RST and FIN.
     #[inline(always)]
     #[must_use]
     pub fn is_initial_syn(self) -> bool {
@@ -69,30 +69,29 @@ impl Tcp {
 }
 
 header! {
-    /// The start of a TCP option that has a length. The byte behind is the value of those that have
-    /// one byte of it.
+    /// The start of a TCP option that has a length. The third byte is the value of options with a one-byte value.
     TcpOption, 3, {
-        /// Its kind.
+        /// Option kind.
         kind / set_kind: u8 = 0;
-        /// Its length in bytes, kind and length included.
+        /// Option length in bytes, including kind and length.
         length / set_length: u8 = 1;
-        /// Its value's first byte.
+        /// First byte of the value.
         value / set_value: u8 = 2;
     }
 }
 
 header! {
-    /// The option of the maximum segment size. Byte by byte: it may lie at an odd place.
+    /// The maximum segment size option. It is accessed byte by byte, since it may start at an odd offset.
     TcpMssOption, 4, {
-        /// The upper half.
+        /// Upper byte of the size.
         high / set_high: u8 = 2;
-        /// The lower half.
+        /// Lower byte of the size.
         low / set_low: u8 = 3;
     }
 }
 
 impl TcpMssOption {
-    /// The size, in bytes.
+    /// Returns the maximum segment size in bytes.
     #[inline(always)]
     #[must_use]
     pub fn size(self) -> u16 {

@@ -12,11 +12,11 @@ use crate::{
 header! {
     /// A UDP header.
     Udp, UdpHdr::LEN, {
-        /// Both ports: the source's first.
+        /// Source and destination port.
         ports / set_ports: PortPair = offset_of!(UdpHdr, src);
-        /// Header and payload, in bytes.
+        /// Length of header and payload in bytes.
         length / set_length: Be16 = offset_of!(UdpHdr, len);
-        /// The checksum; 0 for none.
+        /// Checksum. 0 means that there is none.
         checksum / set_checksum: Be16 = offset_of!(UdpHdr, check);
     }
 }

@@ -1,38 +1,63 @@
-//! Exits: how subprograms and stages end processing.
+//! Exits: the results of stages and subprograms.
 
 use crate::{
     drop_reason::{Attribution, DropReason},
     verdict::Verdict,
 };
 
-/// How a subprogram or a stage ends processing: with a verdict, or with the name of what runs next.
+/// The result of a subprogram, or of a stage that ends processing: a verdict, or the subprogram that runs next.
 ///
-/// [`ExitKind`] is the unpacked form. The packed form is one word, since the verifier rejects a copy of a
-/// value of which a part is unset, and the compiler may copy a larger value in any way.
+/// [`ExitKind`] is the unpacked form. The packed form is one word, since the verifier rejects a copy of a value of
+/// which a part is unset, and the compiler may copy a larger value in any way:
+///
+/// ```text
+///   63              32 31            16 15             8 7          0
+///  ┌──────────────────┬────────────────┬────────────────┬────────────┐
+///  │ connection slot  │ MTU            │ drop reason    │ kind       │
+///  │ or egress slot   │                │                │            │
+///  └──────────────────┴────────────────┴────────────────┴────────────┘
+/// ```
+///
+/// # Examples
+///
+/// A subprogram returns the word, and the dispatcher unpacks it:
+///
+/// ```
+/// use gateway_common::{
+///     DropReason, Exit, ExitKind, drop_reason::Attribution, subprogram::Next,
+/// };
+///
+/// let word = Exit::reject(DropReason::PortNotOffered, 7).to_bits();
+///
+/// let exit = Exit::from_bits(word);
+/// assert_eq!(exit.next(), Next::Reject);
+/// let attribution = Attribution::new(DropReason::PortNotOffered, 7);
+/// assert_eq!(exit.kind(), ExitKind::Reject(attribution));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(u64);
 
-/// A stage's result: a value to go on with, or the exit that ends processing.
+/// The result of a stage: a value to go on with, or the exit that ends processing.
 pub type StageResult<T> = Result<T, Exit>;
 
-/// What an [`Exit`] says.
+/// The unpacked form of an [`Exit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitKind {
-    /// Processing is complete.
+    /// Processing is complete, with this verdict.
     Done(Verdict),
     /// Reject the packet: answer it with a TCP reset or an ICMP error.
     Reject(Attribution),
-    /// Answer the packet with an ICMP error that reports this MTU; with the connection slot.
+    /// Answer the packet with an ICMP error that reports this MTU. The second number is the connection slot.
     PacketTooBig(u16, u32),
-    /// Answer the packet with an ICMP time exceeded error; with the connection slot.
+    /// Answer the packet with an ICMP time exceeded error. The number is the connection slot.
     TtlExceeded(u32),
     /// No IPv4 flow matches the packet, but a NAT46 flow may.
     Nat46,
-    /// No flow matches the packet: it may open one.
+    /// No flow matches the packet. It may open one.
     OpenFlow,
     /// The packet is an ICMP error about another packet.
     IcmpRelated,
-    /// The packet opened a flow: run the slow path again.
+    /// The packet has opened a flow: run the slow path again to forward it.
     Reprocess,
     /// Run the slow path: the packet is not eligible for the fast path, or its flow became established while
     /// the packet was processed.
@@ -43,21 +68,21 @@ pub enum ExitKind {
 }
 
 impl Exit {
-    /// The packet goes to the host unchanged.
+    /// Passes the packet to the host unchanged.
     pub const PASS: Self = Self::new(ExitKind::Done(Verdict::Pass));
-    /// The packet was replaced by a reply.
+    /// Sends the reply that the packet was replaced by.
     pub const REPLY: Self = Self::new(ExitKind::Done(Verdict::Reply));
-    /// See [`ExitKind::Nat46`].
+    /// Continues with NAT46: see [`ExitKind::Nat46`].
     pub const NAT46: Self = Self::new(ExitKind::Nat46);
-    /// See [`ExitKind::OpenFlow`].
+    /// Continues with opening a flow: see [`ExitKind::OpenFlow`].
     pub const OPEN_FLOW: Self = Self::new(ExitKind::OpenFlow);
-    /// See [`ExitKind::IcmpRelated`].
+    /// Continues with the forwarding of an ICMP error: see [`ExitKind::IcmpRelated`].
     pub const ICMP_RELATED: Self = Self::new(ExitKind::IcmpRelated);
-    /// See [`ExitKind::Reprocess`].
+    /// Continues with the flow that was just opened: see [`ExitKind::Reprocess`].
     pub const REPROCESS: Self = Self::new(ExitKind::Reprocess);
-    /// See [`ExitKind::SlowPath`].
+    /// Continues on the slow path: see [`ExitKind::SlowPath`].
     pub const SLOW_PATH: Self = Self::new(ExitKind::SlowPath);
-    /// See [`ExitKind::NoEstablishedFlow`].
+    /// Continues on the slow path: see [`ExitKind::NoEstablishedFlow`].
     pub const NO_ESTABLISHED_FLOW: Self = Self::new(ExitKind::NoEstablishedFlow);
 
     /// Returns the exit that drops the packet without an answer.
@@ -67,21 +92,21 @@ impl Exit {
         Self::attributed(1, Attribution::new(reason, connection_slot))
     }
 
-    /// See [`ExitKind::Reject`].
+    /// Returns the exit that rejects the packet.
     #[inline(always)]
     #[must_use]
     pub const fn reject(reason: DropReason, connection_slot: u32) -> Self {
         Self::attributed(6, Attribution::new(reason, connection_slot))
     }
 
-    /// See [`ExitKind::PacketTooBig`].
+    /// Returns the exit that answers the packet with an ICMP error that reports this MTU.
     #[inline(always)]
     #[must_use]
     pub const fn packet_too_big(max_len: u16, connection_slot: u32) -> Self {
         Self(7 | (max_len as u64) << 16 | (connection_slot as u64) << 32)
     }
 
-    /// See [`ExitKind::TtlExceeded`].
+    /// Returns the exit that answers the packet with an ICMP time exceeded error.
     #[inline(always)]
     #[must_use]
     pub const fn ttl_exceeded(connection_slot: u32) -> Self {
@@ -95,7 +120,7 @@ impl Exit {
         Self(4 | (egress_slot as u64) << 32)
     }
 
-    /// Returns the attachment slot, if the exit is a redirect.
+    /// Returns the egress slot if the exit is a redirect.
     #[inline(always)]
     #[must_use]
     pub const fn redirect_slot(self) -> Option<u32> {
@@ -166,7 +191,7 @@ impl Exit {
         }
     }
 
-    /// Returns what the dispatcher does next.
+    /// Returns the dispatcher's next step.
     #[inline(always)]
     #[must_use]
     pub const fn next(self) -> Next {
@@ -182,14 +207,14 @@ impl Exit {
         }
     }
 
-    /// Returns the word.
+    /// Returns the packed word.
     #[inline(always)]
     #[must_use]
     pub const fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// Returns the exit whose word is `bits`.
+    /// Returns the exit with this packed word.
     #[inline(always)]
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
@@ -197,13 +222,13 @@ impl Exit {
     }
 }
 
-/// An [`ExitKind`] without its values: unpacking those at each step would leave some of them unset, which the
+/// An [`ExitKind`] without its values. Unpacking the values at each step would leave some of them unset, which the
 /// verifier rejects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// Stop: the exit is [`ExitKind::Done`].
     Verdict,
-    /// See [`ExitKind::Reject`], [`ExitKind::PacketTooBig`] and [`ExitKind::TtlExceeded`].
+    /// Reject the packet: [`ExitKind::Reject`], [`ExitKind::PacketTooBig`] or [`ExitKind::TtlExceeded`].
     Reject,
     /// See [`ExitKind::Nat46`].
     Nat46,

@@ -1,11 +1,11 @@
-//! The argument of the slow path.
+//! Hints: the argument of the slow path, which saves it work that was done for the packet already.
 
-/// What is known about a packet when the slow path starts.
+/// Facts that are known about a packet when the slow path starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlowPathHints(u64);
 
 impl SlowPathHints {
-    /// Nothing is known.
+    /// No fact is known.
     pub const NONE: Self = Self(0);
     /// No established flow matches the packet, so that table need not be searched.
     pub const ESTABLISHED_MISSED: Self = Self(1);
@@ -14,14 +14,14 @@ impl SlowPathHints {
     /// The packet has opened its flow, and the flow's state includes the packet.
     pub const JUST_OPENED: Self = Self(4);
 
-    /// Returns the hints of both.
+    /// Returns the facts of both.
     #[inline(always)]
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Returns whether these hints include all of `other`.
+    /// Returns true if these hints include all of `other`.
     #[inline(always)]
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
@@ -35,7 +35,7 @@ impl SlowPathHints {
         self.0
     }
 
-    /// Returns the hints whose word is `bits`.
+    /// Returns the hints with this word.
     #[inline(always)]
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {

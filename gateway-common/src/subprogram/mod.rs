@@ -1,8 +1,21 @@
-//! Subprograms: the parts of the data path that the verifier checks one by one (BPF global functions), and how
-//! each of them exits.
+//! Subprograms: the parts of the data path that the verifier checks one by one (BPF global functions).
 //!
-//! A subprogram hands nothing to the next but one word: its exit names the next subprogram, and the dispatcher
-//! calls that with a word of argument. Each subprogram parses the packet for itself.
+//! Inlined into one program, the stages would be verified once for each path that leads to them. A global function
+//! is verified once, for any argument. In return, it knows nothing that its caller has checked.
+//!
+//! ```text
+//!                      argument (one word)
+//!   dispatcher ─────────────────────────────► subprogram: parses the packet, runs stages
+//!       ▲                                          │
+//!       └──────────────────────────────────────────┘
+//!                      Exit (one word): a verdict, or what runs next
+//! ```
+//!
+//! # Invariants
+//!
+//! - A subprogram hands nothing to the next one but a word. Everything else is in the packet and in the maps.
+//! - Each subprogram parses the packet for itself.
+//! - A subprogram that exits towards another one has not changed the packet.
 
 mod exit;
 mod hints;
@@ -10,11 +23,11 @@ mod hints;
 pub use exit::{Exit, ExitKind, Next, StageResult};
 pub use hints::SlowPathHints;
 
-/// Calls the macro `$callback` with the list of subprograms, from which everything about them is generated: the
+/// Calls the macro `$callback` with the list of subprograms. Everything about them is generated from that list: the
 /// enum, the entry points and the functions of the XDP program.
 ///
 /// A row has the variant, the function, and the argument with its type. A subprogram that uses no argument must
-/// not have one: the compiler would leave the register of the argument unset, which the verifier rejects.
+/// not have one: the compiler would leave the argument's register unset, which the verifier rejects.
 #[macro_export]
 macro_rules! for_each_subprogram {
     ($callback:ident) => {
