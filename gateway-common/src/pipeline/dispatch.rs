@@ -1,15 +1,37 @@
 //! The dispatcher: runs subprograms until one of them exits with a verdict.
 //!
+//! Each packet starts on the fast path, and most packets end there. Any other exit names the next subprogram:
+//!
 //! ```text
-//! fast path ─┬─► verdict
-//!            ├─► slow path ─┬─► verdict
-//!            │              ├─► ICMP related ─► verdict
-//!            │              ├─► NAT46 ─┬─► verdict
-//!            │              │          └─► open flow
-//!            │              └─► open flow ─┬─► slow path (just opened)
-//!            │                             └─► slow path (its flow is established now)
-//! any of them ─► reject ─► verdict
+//!   fast path ─┬─► verdict
+//!              │
+//!              │ SLOW_PATH, NO_ESTABLISHED_FLOW
+//!              └─► slow path ─┬─► verdict
+//!                             │
+//!                             │ ICMP_RELATED
+//!                             ├─► ICMP related ──► verdict
+//!                             │
+//!                             │ NAT46
+//!                             ├─► NAT46 ─┬─► verdict
+//!                             │          │
+//!                             │          │ OPEN_FLOW
+//!                             │          ▼
+//!                             └─► open flow
+//!                  OPEN_FLOW       │ REPROCESS: the flow is open
+//!                                  │ SLOW_PATH: another CPU has just established the flow
+//!                                  └─► slow path, once more
+//!
+//!   each of them ── reject, packet too big, TTL exceeded ──► reject ──► verdict
 //! ```
+//!
+//! An exit carries over what is known about the packet: the slow path gets it as [`SlowPathHints`], the reject
+//! subprogram gets the exit itself.
+//!
+//! # Invariants
+//!
+//! - At most `MAX_SUBPROGRAMS` subprograms run for a packet.
+//! - A packet opens at most one flow. If that flow has disappeared when the packet is processed again, the packet is
+//!   dropped with the reason [`ConfigRace`](DropReason::ConfigRace).
 
 use crate::{
     drop_reason::{Attribution, DropReason},
@@ -45,7 +67,7 @@ const IPV6: Subprograms = Subprograms {
     reject: Subprogram::RejectV6,
 };
 
-/// Subprograms that run for one packet, at most: fast path, slow path, NAT46, open flow, slow path, NAT46,
+/// Maximum number of subprograms that run for one packet: fast path, slow path, NAT46, open flow, slow path, NAT46,
 /// reject.
 const MAX_SUBPROGRAMS: u32 = 7;
 
@@ -63,12 +85,12 @@ pub(crate) fn dispatch<E: Platform>(env: &mut E) -> Verdict {
     }
     match exit.kind() {
         ExitKind::Done(verdict) => verdict,
-        // The flow that the packet opened was removed at once.
+        // The flow that the packet opened was removed immediately.
         _ => Verdict::Drop(Attribution::new(DropReason::ConfigRace, NO_CONNECTION)),
     }
 }
 
-/// Runs the subprograms of an IP packet, as each exit names the next. Returns the exit of the last.
+/// Runs the subprograms of an IP packet, each named by the exit before it. Returns the last exit.
 #[inline(always)]
 fn dispatch_ip<E: Platform>(env: &mut E, subprograms: &Subprograms) -> Exit {
     let mut exit = env.call_subprogram(subprograms.fast_path, 0);
@@ -92,7 +114,7 @@ fn dispatch_ip<E: Platform>(env: &mut E, subprograms: &Subprograms) -> Exit {
             }
             Next::IcmpRelated => env.call_subprogram(subprograms.icmp_related, 0),
             Next::Nat46 => env.call_subprogram(Subprogram::Nat46, 0),
-            // A packet opens one flow at most.
+            // A packet opens at most one flow.
             Next::OpenFlow if may_open => {
                 may_open = false;
                 env.call_subprogram(subprograms.open_flow, 0)

@@ -1,4 +1,4 @@
-//! The entry points of the subprograms. Each parses the packet and runs the stages of its subprogram.
+//! Entry points of the subprograms. Each parses the packet and runs the stages of its subprogram.
 
 use crate::{
     family::{V4, V6},
@@ -22,7 +22,7 @@ use crate::{
 /// Defines [`run_subprogram`].
 macro_rules! define_run_subprogram {
     ($($(#[$doc:meta])* $variant:ident = $function:ident($($argument:ident: $type:ident)?);)+) => {
-        /// Runs a subprogram. The argument is the word of the type that the list of subprograms names.
+        /// Runs a subprogram. The argument is a word of the type that the list of subprograms names.
         #[inline(always)]
         pub fn run_subprogram<E: Platform>(env: &mut E, subprogram: Subprogram, argument: u64) -> Exit {
             match subprogram {
@@ -101,7 +101,7 @@ fn non_ip<E: Platform>(env: &mut E) -> Exit {
     into_exit(find_attachment(env).and_then(|attachment| {
         match classify_frame(env, &attachment)? {
             Frame::Arp(arp) => reply_arp(env, &attachment, arp),
-            // Never: the dispatcher calls other subprograms for IP.
+            // Unreachable: the dispatcher calls other subprograms for IP.
             Frame::Ip => Ok(Exit::PASS),
         }
     }))

@@ -1,7 +1,13 @@
-//! The express way, for what nearly all packets are: whole TCP segments and UDP datagrams without
-//! options or extension headers, of an established flow. The headers are bounds-checked once, and
-//! everything that could stand in the way is looked at before anything is changed: whatever is not
-//! plain goes the general way from the start, which decides the same for these packets too.
+//! The fast path: forwards whole TCP segments and UDP datagrams of established flows.
+//!
+//! Nearly all packets are of this kind. The headers are bounds-checked once, and one look-up finds the flow. All
+//! checks precede the first change, so a packet that is not eligible continues on the slow path unchanged. The slow
+//! path decides alike for eligible packets too.
+//!
+//! Not eligible are: fragments, IPv4 options, IPv6 extension headers, SYN and RST segments of established flows,
+//! offloaded checksums, packets over the MTU or with an expiring TTL, NAT46 flows, and packets of revoked flows.
+//!
+//! Packets of no established flow pass the early drop here, so that a flood ends before the slow path.
 
 use crate::{
     checksum::{update, update_udp},
@@ -25,8 +31,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Sends the packet on if it is a plain one of an established flow, and turns it away if no flow is
-/// there or can be opened for it.
+/// Forwards a plain packet of an established flow. Drops a packet that matches none and can't open one.
 #[inline(always)]
 pub(crate) fn run<F: Family, E: PlatformFor<F>>(env: &mut E) -> StageResult<Exit> {
     let attachment = attachment::find_attachment(env)?;
@@ -40,29 +45,29 @@ pub(crate) fn run<F: Family, E: PlatformFor<F>>(env: &mut E) -> StageResult<Exit
     }
 }
 
-/// A transport protocol: what is plain in it, and how it is rewritten.
+/// An L4 protocol on the fast path: its conditions for eligibility, and its rewriting.
 trait FastPathL4: Copy {
-    /// Its number.
+    /// IP protocol number.
     const PROTOCOL: u8;
-    /// The fixed header's length.
+    /// Length of the fixed header.
     const LEN: usize;
 
-    /// The header at `offset`.
+    /// Returns the header at `offset` of bytes that were bounds-checked.
     fn within(linear: LinearData, offset: usize) -> Option<Self>;
-    /// Both ports.
+    /// Returns the source and the destination port.
     fn ports(self) -> PortPair;
-    /// The length that the pseudo header has of it, if the header is good, with so many bytes from
-    /// its start on. `family` has no datagrams without checksum.
+    /// Returns the length that the pseudo header contains, if the header is valid with `payload` bytes from its start
+    /// on. IPv6 has no datagrams without checksum.
     fn checksum_len<F: Family>(self, payload: u16) -> Option<u16>;
-    /// Whether it can open a flow, and is nothing within one but a mistake.
+    /// Returns true for a packet that can only open a flow: a SYN without ACK, RST and FIN.
     fn is_initial_syn(self) -> bool;
-    /// Whether it leaves a flow as it is.
+    /// Returns true if the packet does not open or end a flow.
     fn keeps_flow_state(self) -> bool;
-    /// Whether the checksum is no more than this sum, of the pseudo header.
+    /// Returns true if the checksum field holds only the sum of the pseudo header: the checksum was offloaded.
     fn is_checksum_offloaded(self, pseudo_sum: u16) -> bool;
-    /// Notes what it says of its direction.
+    /// Updates the TCP state of the packet's direction.
     fn update_state<F: Family>(self, flow: &FlowRef<F>);
-    /// Replaces both ports and updates the checksum.
+    /// Replaces both ports and updates the checksum by a delta.
     fn rewrite(self, ports: PortPair, delta: u16);
 }
 
@@ -161,7 +166,7 @@ impl FastPathL4 for Udp {
     }
 }
 
-/// See [`run`]; `T` is the packet's transport protocol.
+/// Forwards a packet of the L4 protocol `T` by its established flow: see [`run`].
 #[inline(always)]
 fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
     env: &mut E,
@@ -184,7 +189,7 @@ fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
         .checked_sub(F::Header::LEN_U16)
         .ok_or(Exit::SLOW_PATH)?;
     let checksum_len = l4.checksum_len::<F>(payload).ok_or(Exit::SLOW_PATH)?;
-    // A frame of several buffers may hold more, behind what is here.
+    // A frame of several buffers may hold more bytes behind the linear data.
     if LinearData::at(env, L3_OFFSET + usize::from(length)).is_none() {
         return Err(Exit::SLOW_PATH);
     }
@@ -194,7 +199,7 @@ fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
         destination: header.destination(),
         ports: l4.ports(),
     };
-    // What only opens a flow is turned away before any is looked for, other packets when none was found.
+    // A SYN passes the early drop before the table is searched, any other packet only if no flow was found.
     let is_initial_syn = l4.is_initial_syn();
     let mut found = None;
     if !is_initial_syn {

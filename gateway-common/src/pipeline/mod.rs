@@ -1,7 +1,35 @@
-//! The pipeline: the stages that a packet passes, each in a file of its own, in folders by topic.
+//! The pipeline: the stages that process a packet, grouped by topic.
 //!
-//! The pipeline is cut into [`Subprogram`](crate::subprogram::Subprogram)s: `entry` has the stages of each, and
-//! `dispatch` says which one runs next.
+//! ```text
+//!   frame
+//!     │
+//!   ingress        interface to network; Ethernet, IP and L4 headers; local addresses
+//!     │
+//!     ├─► local    reply for a local address: ARP, neighbour discovery, echo ───► reply
+//!     │
+//!   conntrack      look-up of the flow; TCP state
+//!     │ no flow
+//!     ├─► open     early drop, admission, backend selection, SNAT, insertion
+//!     │
+//!   forward        next hop, MTU, TTL, rate limit, rewriting or NAT46 ──────────► redirect
+//!
+//!   icmp_related   an ICMP error goes to the sender of the embedded packet ─────► redirect
+//!   reject         a TCP reset or an ICMP error in place of forwarding ─────────► reset, error
+//! ```
+//!
+//! The pipeline is cut into [`Subprogram`](crate::subprogram::Subprogram)s. `entry` contains the entry point of each,
+//! which runs its stages, and `dispatch` decides which one runs next. `fast_path` and `slow_path` put the stages
+//! together: the fast path only for plain packets of established flows, the slow path for every packet.
+//!
+//! # Invariants
+//!
+//! - A stage returns either a value for the next stage or an [`Exit`](crate::subprogram::Exit).
+//! - Headers are bounds-checked in `ingress`, before any other stage accesses them.
+//! - Whatever the fast path forwards, the slow path would forward alike.
+//! - The early drop precedes the search of the half-open table, so a flood to unknown or unapproved endpoints costs
+//!   less than forwarding.
+//! - A call chain has 512 bytes of stack in eBPF. Functions with large values are not inlined, so that they use stack
+//!   only while they run.
 
 mod conntrack;
 mod dispatch;

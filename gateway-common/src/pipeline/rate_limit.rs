@@ -1,6 +1,8 @@
-//! What one connection may use, so that no consumer starves another. Rates are metered by the
-//! generic cell rate algorithm (ITU-T I.371): a meter holds the time at which all that was let
-//! through is paid for, and what would run further ahead of now than the burst allows is refused.
+//! Rate limits: bounds on the flows, packets and bytes of each connection, so that no consumer starves another.
+//!
+//! Rates are metered by the generic cell rate algorithm (GCRA, ITU-T I.371). Each meter holds a theoretical arrival
+//! time (TAT): the time at which everything that was admitted so far is paid for. A packet conforms if TAT − now is
+//! less than the burst. It then moves TAT, or the present time if that is later, by its cost.
 
 use core::ptr::NonNull;
 
@@ -12,15 +14,15 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// A number of [`ConnectionUsage`], which all CPUs share.
+/// A field of [`ConnectionUsage`], which all CPUs share.
 #[derive(Clone, Copy)]
 struct AtomicField(NonNull<u64>);
 
-/// A field of [`ConnectionUsage`].
+/// Returns a field of [`ConnectionUsage`].
 macro_rules! atomic_field {
     ($usage:expr, $($field:tt)+) => {{
         let usage: NonNull<ConnectionUsage> = $usage;
-        // SAFETY: the environment's promise: a live entry; a field of it is not null.
+        // SAFETY: the platform promises a live entry; a field of it is not null.
         AtomicField(unsafe { NonNull::new_unchecked(&raw mut (*usage.as_ptr()).$($field)+) })
     }};
 }
@@ -28,7 +30,7 @@ macro_rules! atomic_field {
 impl AtomicField {
     #[inline(always)]
     fn load(self) -> u64 {
-        // SAFETY: in bounds of a live entry; volatile, as other CPUs write it.
+        // SAFETY: in bounds of a live entry; volatile, since other CPUs write it.
         unsafe { self.0.as_ptr().read_volatile() }
     }
 
@@ -45,12 +47,12 @@ impl AtomicField {
     }
 }
 
-/// Pays for one more; says whether that was possible.
+/// Charges a meter for one packet or flow. Returns true if it conforms to the rate.
 #[inline(always)]
 fn charge<E: Platform>(env: &E, meter: AtomicField, now: u64, cost: u64, burst: u64) -> bool {
     let tat = meter.load();
     if tat <= now {
-        // Two CPUs that begin in the same moment pay once: one packet more after a pause.
+        // Two CPUs that find the meter idle at the same time are charged once: one more packet after a pause.
         meter.store(now + cost);
         return true;
     }
@@ -61,7 +63,7 @@ fn charge<E: Platform>(env: &E, meter: AtomicField, now: u64, cost: u64, burst: 
     true
 }
 
-/// Whether the connection may open another flow.
+/// Checks whether the connection may open another flow.
 #[inline(always)]
 pub(crate) fn check_new_flow<E: Platform>(env: &E, slot: u32) -> StageResult<()> {
     if env
@@ -94,11 +96,11 @@ pub(crate) fn flow_opened<E: Platform>(env: &E, slot: u32) {
     }
 }
 
-/// Counts a flow that is gone.
+/// Counts a flow that was removed.
 #[inline(always)]
 pub(crate) fn flow_closed<E: Platform>(env: &E, slot: u32) {
     if let Some(usage) = env.usage(slot) {
-        // The agent's correction may have come in between: never below nothing.
+        // The agent may have corrected the number meanwhile: never decrease it below zero.
         let flows = atomic_field!(usage, flows);
         if flows.load() > 0 {
             flows.add(env, u64::MAX);
@@ -106,7 +108,7 @@ pub(crate) fn flow_closed<E: Platform>(env: &E, slot: u32) {
     }
 }
 
-/// Whether the connection may send a packet of so many bytes in this direction.
+/// Looks up the connection and checks whether it may send a packet of this length in this direction.
 #[inline(always)]
 pub(crate) fn lookup_and_check_packet<E: Platform>(
     env: &E,
@@ -120,7 +122,7 @@ pub(crate) fn lookup_and_check_packet<E: Platform>(
     }
 }
 
-/// The same, for who has looked the link up.
+/// Checks whether a connection may send a packet of this length in this direction.
 #[inline(always)]
 pub(crate) fn check_packet<E: Platform>(
     env: &E,
@@ -166,7 +168,7 @@ pub(crate) fn check_packet<E: Platform>(
     }
 }
 
-/// Whose refusals are metered where.
+/// Returns the index in `CONN_USAGE` of the meter of a connection's rejects.
 #[inline(always)]
 const fn reject_usage_slot(connection_slot: u32) -> u32 {
     if connection_slot < MAX_CONNECTIONS {
@@ -176,7 +178,7 @@ const fn reject_usage_slot(connection_slot: u32) -> u32 {
     }
 }
 
-/// Whether it is certain that no refusal may be sent now. Counts one that is not.
+/// Returns true if no reject can be sent now, and counts the reject as suppressed.
 #[inline(always)]
 pub(crate) fn is_reject_budget_spent<E: Platform>(env: &mut E, connection_slot: u32) -> bool {
     let cost = env.reject_cost();
@@ -194,8 +196,8 @@ pub(crate) fn is_reject_budget_spent<E: Platform>(env: &mut E, connection_slot: 
     is_spent
 }
 
-/// Whether a refusal may be sent for this connection, or for none. A flood of packets is not
-/// answered by a flood of resets (RFC 4443, section 2.4 (f); RFC 1812, section 4.3.2.8).
+/// Returns true if a reject may be sent, for this connection or for packets of none. A flood of packets is not
+/// answered by a flood of rejects (RFC 4443, section 2.4 (f); RFC 1812, section 4.3.2.8).
 #[inline(always)]
 pub(crate) fn may_reject<E: Platform>(env: &mut E, connection_slot: u32) -> bool {
     let cost = env.reject_cost();

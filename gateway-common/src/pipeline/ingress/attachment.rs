@@ -1,4 +1,4 @@
-//! The network a packet belongs to is told by where it came in, never by its addresses.
+//! The attachment of a packet. It determines the packet's network: addresses never do.
 
 use crate::{
     maps::Attachment,
@@ -6,7 +6,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// The attachment of the ingress interface. Packets of other interfaces are the host's.
+/// Returns the attachment of the ingress interface. Packets of other interfaces are passed to the host.
 #[inline(always)]
 pub(crate) fn find_attachment<E: Platform>(env: &E) -> StageResult<Attachment> {
     env.attachment().ok_or(Exit::PASS)

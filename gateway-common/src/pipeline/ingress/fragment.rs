@@ -1,6 +1,8 @@
-//! Later fragments: their ports were in the first, and are found by what all fragments of a datagram
-//! have in common. Fragments may come in any order behind the first; one that comes before it is
-//! dropped and counted, since there is no place to keep it (RFC 4787, REQ-14, asks for more).
+//! Later fragments. The ports of a datagram are in its first fragment, which is recorded under what all its fragments
+//! have in common.
+//!
+//! Fragments may arrive in any order after the first. A fragment that arrives before the first is dropped and counted,
+//! since there is no memory to keep it in (RFC 4787, REQ-14, requires more).
 
 use crate::{
     drop_reason::DropReason,
@@ -13,15 +15,16 @@ use crate::{
     subprogram::StageResult,
 };
 
-/// Time after the first fragment in which later ones are forwarded, in ticks: 32 seconds. Identifications are not
-/// used again for this long and the receiver's reassembly time, so a longer time would allow fewer
-/// datagrams. Linux gives up reassembly after 30 seconds.
+/// Time after the first fragment in which later ones are forwarded, in units of coarse time: 32 seconds.
+///
+/// An identification is not used again for this long and the receiver's reassembly time, so a longer time would
+/// allow fewer datagrams. Linux gives up reassembly after 30 seconds.
 pub(crate) const MAX_FRAGMENT_DELAY: u32 = 30;
 
-/// The longest packet that fragments can make.
+/// Maximum length of a packet that fragments form.
 const MAX_DATAGRAM_LEN: u32 = 65_535;
 
-/// Judges a later fragment by what it says of itself.
+/// Checks the lengths and the offset of a later fragment.
 #[inline(always)]
 fn check_later_fragment<F: Family>(packet: &IpPacket<F>) -> Result<(), DropReason> {
     let offset = packet.fragment.position & !7;
@@ -32,7 +35,7 @@ fn check_later_fragment<F: Family>(packet: &IpPacket<F>) -> Result<(), DropReaso
     {
         return Err(DropReason::Malformed);
     }
-    // It would overwrite the header that was judged (RFC 3128).
+    // The fragment would overwrite the L4 header that was checked (RFC 3128).
     if packet.protocol == protocol::TCP && offset < Tcp::LEN_U16 {
         return Err(DropReason::Fragment);
     }
@@ -79,7 +82,7 @@ pub(crate) fn lookup_datagram<F: Family, E: PlatformFor<F>>(
     }
 }
 
-/// Returns the record of a datagram whose first fragment came not too long ago.
+/// Returns the record of a datagram unless its first fragment arrived too long ago.
 #[inline(always)]
 fn lookup_record<F: Family, E: PlatformFor<F>>(
     env: &E,
@@ -110,8 +113,8 @@ pub(crate) fn lookup_packet_record<F: Family, E: PlatformFor<F>>(
     lookup_record(env, &datagram_key(packet))
 }
 
-/// Records a first fragment that was forwarded, for the later fragments. `id` and `address_hash`: of the
-/// identification that it left with. A function of its own for its stack.
+/// Records a first fragment that was forwarded, for the later fragments. `id` is the identification that it left
+/// with, and `address_hash` the hash that the identification is unique for. Not inlined, to save stack.
 #[inline(never)]
 pub(crate) fn record_first_fragment<F: Family, E: PlatformFor<F>>(
     env: &mut E,

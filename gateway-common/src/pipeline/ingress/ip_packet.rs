@@ -1,4 +1,4 @@
-//! An IP packet whose headers were parsed: offsets and lengths, and its place among fragments.
+//! Parsed IP packets: offsets, lengths, and the position among fragments.
 
 use crate::{
     byte_order::Be32,
@@ -10,106 +10,107 @@ use crate::{
 };
 use core::marker::PhantomData;
 
-/// Where the network header starts.
+/// Offset of the IP header.
 pub(crate) const L3_OFFSET: usize = Ethernet::LEN;
 
-/// A place in the frame that is not the same in all. The kernel's verifier loses what it knew of a
-/// number that the compiler keeps in memory, so it is bounded once more where it is used: by more
-/// than any header is behind.
+/// An offset into the frame that differs between packets.
+///
+/// The verifier loses the range of a number that the compiler keeps in memory, so the offset is masked again at each
+/// use. The mask exceeds the offset of every header.
 #[derive(Clone, Copy)]
 pub(crate) struct L4Offset(u32);
 
 impl L4Offset {
     const MASK: u32 = 0x3fff;
 
-    /// So many bytes from the start.
+    /// Returns the offset of this many bytes.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "bounded by the mask")]
     pub(crate) const fn new(offset: usize) -> Self {
         Self(offset as u32 & Self::MASK)
     }
 
-    /// The offset in bytes.
+    /// Returns the offset in bytes.
     #[inline(always)]
     pub(crate) const fn get(self) -> usize {
         (self.0 & Self::MASK) as usize
     }
 
-    /// Returns the place so many bytes before.
+    /// Returns the offset that lies this many bytes before.
     #[inline(always)]
     pub(crate) const fn minus(self, bytes: usize) -> Self {
         Self::new(self.get().wrapping_sub(bytes))
     }
 
-    /// So many bytes further.
+    /// Returns the offset that lies this many bytes behind.
     #[inline(always)]
     pub(crate) const fn plus(self, bytes: usize) -> Self {
         Self::new(self.get() + bytes)
     }
 }
 
-/// An IP packet that can concern us.
+/// An IP packet whose headers were parsed and bounds-checked.
 #[derive(Clone, Copy)]
 pub(crate) struct IpPacket<F: Family> {
     pub(crate) family: PhantomData<F>,
-    /// What is behind the header, and behind extension headers and a fragment header.
+    /// Protocol behind the IP header, the extension headers and the fragment header.
     pub(crate) protocol: u8,
-    /// Where that starts.
+    /// Offset of that protocol's header.
     pub(crate) l4_offset: L4Offset,
-    /// The IP packet's length in bytes.
+    /// Length of the IP packet in bytes.
     pub(crate) length: u16,
-    /// How much of that is behind the headers.
+    /// Length of the bytes at `l4_offset` and behind it.
     pub(crate) payload_len: u16,
     pub(crate) fragment: Fragment,
-    /// The frame was sent to a group of stations: only neighbour discovery may be.
+    /// The destination MAC address is multicast, which only neighbour discovery allows.
     pub(crate) is_dst_multicast: bool,
 }
 
 impl<F: Family> IpPacket<F> {
-    /// Its header. Windows are taken where they are used, not kept: the compiler takes values in
-    /// memory apart, and the verifier lets no pointer be.
+    /// Returns the IP header. Views are created at each use and not kept: the compiler splits values that it keeps in
+    /// memory, and the verifier rejects a pointer that was split.
     #[inline(always)]
     pub(crate) fn header<E: PacketBuffer>(&self, env: &E) -> StageResult<F::Header> {
         network_header::<F, E>(env)
     }
 }
 
-/// A packet's place within a larger one.
+/// The position of a fragment in its datagram.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Fragment {
-    /// The larger packet's identification.
+    /// Identification of the datagram.
     pub(crate) id: Be32,
-    /// The offset in bytes, with 1 added while more fragments follow; 0 for a whole packet.
+    /// Offset in bytes, plus 1 if more fragments follow. 0 for a packet that is not a fragment.
     pub(crate) position: u16,
 }
 
 impl Fragment {
-    /// A whole packet.
+    /// A packet that is not a fragment.
     pub(crate) const NONE: Self = Self {
         id: Be32::new(0),
         position: 0,
     };
 
-    /// Whether the packet is a part of a larger one.
+    /// Returns true if the packet is a fragment.
     #[inline(always)]
     pub(crate) const fn is_fragment(self) -> bool {
         self.position != 0
     }
 
-    /// Whether it is a part that does not have the transport header.
+    /// Returns true if the packet is a fragment without the L4 header.
     #[inline(always)]
     pub(crate) const fn is_later_fragment(self) -> bool {
         self.position > 1
     }
 
-    /// Whether it is the part that has the transport header, of more.
+    /// Returns true if the packet is the fragment with the L4 header.
     #[inline(always)]
     pub(crate) const fn is_first_fragment(self) -> bool {
         self.position == 1
     }
 }
 
-/// The packet's header.
+/// Returns the IP header of the packet.
 #[inline(always)]
 pub(crate) fn network_header<F: Family, E: PacketBuffer>(env: &E) -> StageResult<F::Header> {
     F::Header::at(env, L3_OFFSET).ok_or(Exit::drop(DropReason::Truncated, NO_CONNECTION))

@@ -1,4 +1,4 @@
-//! The transport header, bounds-checked once.
+//! L4 packets and ICMP messages: the headers behind the IP header, bounds-checked once.
 
 use core::marker::PhantomData;
 
@@ -17,31 +17,31 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// An ICMP message with its headers.
+/// An ICMP message.
 pub(crate) struct IcmpMessage<F: Family> {
     family: PhantomData<F>,
     type_and_code: Be16,
-    /// Where the message starts.
+    /// Offset of the message.
     pub(crate) offset: L4Offset,
-    /// The message's length in bytes.
+    /// Length of the message in bytes.
     pub(crate) length: u16,
     pub(crate) fragment: Fragment,
 }
 
 impl<F: Family> IcmpMessage<F> {
-    /// The network header.
+    /// Returns the IP header.
     #[inline(always)]
     pub(crate) fn header<E: PacketBuffer>(&self, env: &E) -> StageResult<F::Header> {
         network_header::<F, E>(env)
     }
 
-    /// The ICMP header.
+    /// Returns the ICMP header.
     #[inline(always)]
     pub(crate) fn icmp<E: PacketBuffer>(&self, env: &E) -> StageResult<Icmp> {
         Icmp::at(env, self.offset.get()).ok_or(Exit::drop(DropReason::Truncated, NO_CONNECTION))
     }
 
-    /// Whether it is an error about another packet.
+    /// Returns true if the message is an error about another packet.
     #[inline(always)]
     pub(crate) fn is_error(&self) -> bool {
         if F::ICMP == protocol::ICMPV6 {
@@ -52,31 +52,31 @@ impl<F: Family> IcmpMessage<F> {
     }
 }
 
-/// A TCP segment or UDP datagram, or a later fragment of one.
+/// A TCP segment or a UDP datagram, or a later fragment of one.
 pub(crate) struct L4Packet<F: Family> {
     pub(crate) key: FlowKey<F>,
     /// 6 (TCP) or 17 (UDP).
     pub(crate) protocol: u8,
-    /// Where the transport header starts.
+    /// Offset of the L4 header.
     pub(crate) l4_offset: L4Offset,
-    /// The IP packet's length in bytes.
+    /// Length of the IP packet in bytes.
     pub(crate) length: u16,
-    /// How much of that is the transport header and what is behind it.
+    /// Length of the L4 header and its payload.
     pub(crate) payload_len: u16,
     pub(crate) fragment: Fragment,
 }
 
-/// The transport header.
+/// The L4 header of a packet.
 #[derive(Clone, Copy)]
 pub(crate) enum L4Header {
     Tcp(Tcp),
     Udp(Udp),
-    /// None: a later fragment.
+    /// No L4 header: the packet is a later fragment.
     None,
 }
 
 impl<F: Family> L4Packet<F> {
-    /// Puts it together; the ports are those that [`parse_ports`] or a first fragment gave.
+    /// Builds the L4 packet. The ports come from [`parse_ports`] or from the record of the first fragment.
     #[inline(always)]
     pub(crate) fn new<E: Platform>(
         env: &E,
@@ -100,7 +100,7 @@ impl<F: Family> L4Packet<F> {
         })
     }
 
-    /// What admission asks of a segment: it is no fragment, and its lengths don't matter.
+    /// Builds an L4 packet for admission only: it is no fragment, and its lengths are irrelevant.
     #[inline(always)]
     pub(crate) const fn for_admission(key: FlowKey<F>, protocol: u8, l4_offset: L4Offset) -> Self {
         Self {
@@ -113,13 +113,13 @@ impl<F: Family> L4Packet<F> {
         }
     }
 
-    /// The network header.
+    /// Returns the IP header.
     #[inline(always)]
     pub(crate) fn header<E: PacketBuffer>(&self, env: &E) -> StageResult<F::Header> {
         network_header::<F, E>(env)
     }
 
-    /// The transport header.
+    /// Returns the L4 header.
     #[inline(always)]
     pub(crate) fn l4_header<E: PacketBuffer>(&self, env: &E) -> L4Header {
         if self.fragment.is_later_fragment() {
@@ -132,7 +132,7 @@ impl<F: Family> L4Packet<F> {
         }
     }
 
-    /// The TCP header, if it is TCP.
+    /// Returns the TCP header if the packet has one.
     #[inline(always)]
     pub(crate) fn tcp<E: PacketBuffer>(&self, env: &E) -> Option<Tcp> {
         if self.protocol == protocol::TCP && !self.fragment.is_later_fragment() {
@@ -142,7 +142,7 @@ impl<F: Family> L4Packet<F> {
         }
     }
 
-    /// Whether a segment like this may open a flow: a SYN alone, or any datagram.
+    /// Returns true if the packet may open a flow: a SYN without ACK, RST and FIN, or any datagram.
     #[inline(always)]
     pub(crate) fn can_open_flow<E: PacketBuffer>(&self, env: &E) -> bool {
         match self.l4_header(env) {
@@ -152,7 +152,7 @@ impl<F: Family> L4Packet<F> {
         }
     }
 
-    /// Whether it is a SYN, which has options that no other segment has.
+    /// Returns true if the packet is a SYN, which has TCP options that no other segment has.
     #[inline(always)]
     pub(crate) fn is_syn<E: PacketBuffer>(&self, env: &E) -> bool {
         self.tcp(env)
@@ -160,13 +160,13 @@ impl<F: Family> L4Packet<F> {
     }
 }
 
-/// Whether the protocol is one that the gateway knows.
+/// Returns true if the gateway processes the protocol.
 #[inline(always)]
 pub(crate) const fn is_supported_protocol<F: Family>(protocol: u8) -> bool {
     protocol == protocol::TCP || protocol == protocol::UDP || protocol == F::ICMP
 }
 
-/// The ICMP message in the packet.
+/// Returns the ICMP message in the packet.
 #[inline(always)]
 pub(crate) fn parse_icmp_message<F: Family, E: Platform>(
     env: &E,
@@ -188,8 +188,7 @@ pub(crate) fn parse_icmp_message<F: Family, E: Platform>(
     }
 }
 
-/// The ports of the segment or datagram in the packet, which is whole or a first fragment. Judges
-/// the transport header.
+/// Checks the L4 header of a packet that is no later fragment, and returns its ports.
 #[inline(always)]
 pub(crate) fn parse_ports<F: Family, E: Platform>(
     env: &E,
@@ -204,7 +203,8 @@ pub(crate) fn parse_ports<F: Family, E: Platform>(
     result.map_err(|reason| drop_packet(env, attachment, packet, reason))
 }
 
-/// A first fragment must have the whole transport header (RFC 1858; RFC 8200, section 4.5).
+/// Returns the drop reason of an L4 header that exceeds the packet. A first fragment must contain the whole header
+/// (RFC 1858; RFC 8200, section 4.5).
 #[inline(always)]
 const fn short_header_reason<F: Family>(packet: &IpPacket<F>) -> DropReason {
     if packet.fragment.is_first_fragment() {
@@ -243,9 +243,9 @@ fn parse_udp_ports<F: Family, E: PacketBuffer>(
 ) -> Result<PortPair, DropReason> {
     let udp = Udp::at(env, packet.l4_offset.get()).ok_or(DropReason::Truncated)?;
     let udp_length = udp.length().get();
-    // IPv6 has no datagrams without checksum (RFC 8200, section 8.1).
+    // IPv6 requires a checksum (RFC 8200, section 8.1).
     let has_no_checksum = F::ICMP == protocol::ICMPV6 && udp.checksum().raw() == 0;
-    // The rest of a fragmented one is elsewhere.
+    // The rest of a fragmented datagram is in other packets.
     let exceeds_payload = udp_length > packet.payload_len && !packet.fragment.is_first_fragment();
     if udp_length < Udp::LEN_U16
         || exceeds_payload

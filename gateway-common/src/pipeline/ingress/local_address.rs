@@ -1,4 +1,4 @@
-//! Local addresses: the ones that the gateway answers for, and the packets that are not for them.
+//! Local addresses: the addresses that the gateway answers for, and the treatment of packets to others.
 
 use crate::{
     drop_reason::DropReason,
@@ -8,8 +8,8 @@ use crate::{
     subprogram::Exit,
 };
 
-/// What an address is of ours. One that is only tentative is none yet (RFC 4862, section 5.4; RFC
-/// 5227, section 2.1).
+/// Returns the local address with this IP address, if there is one. A tentative address is not in use yet and is
+/// treated as absent (RFC 4862, section 5.4; RFC 5227, section 2.1).
 #[inline(always)]
 pub(crate) fn lookup_local_address<F: Family, E: Platform>(
     env: &E,
@@ -17,14 +17,14 @@ pub(crate) fn lookup_local_address<F: Family, E: Platform>(
     address: F::Address,
 ) -> Option<LocalAddress> {
     let address = F::to_mapped(address);
-    // Configuration has IPv4 addresses mapped into IPv6. An IPv6 packet that carries one means none of them.
+    // The map holds IPv4 addresses as IPv4-mapped ones. An IPv6 packet that carries such an address matches none.
     F::from_mapped(address)?;
     let key = AddressKey { network, address };
     env.local_address(&key)
         .filter(|address| address.kind != LocalAddress::TENTATIVE)
 }
 
-/// What becomes of a packet that is for none of our addresses.
+/// Returns the exit of a packet whose destination is not a local address: drop on an isolated network, else pass.
 #[inline(always)]
 pub(crate) fn not_local(attachment: &Attachment, reason: DropReason) -> Exit {
     if attachment.is_isolated() {
@@ -34,6 +34,7 @@ pub(crate) fn not_local(attachment: &Attachment, reason: DropReason) -> Exit {
     }
 }
 
+/// Returns the exit of an invalid packet: drop if its destination is a local address, else as [`not_local`].
 #[inline(always)]
 pub(crate) fn drop_for_destination<F: Family, E: Platform>(
     env: &E,

@@ -1,4 +1,12 @@
 //! Ingress: from the frame to the L4 packet, with every header bounds-checked.
+//!
+//! ```text
+//!   interface ──► attachment ──► network, isolation, MAC address
+//!   frame ──────► parse ───────► IpPacket: protocol, offsets, lengths, fragment
+//!                   │
+//!                   ├─► l4 ────► L4Packet or IcmpMessage
+//!                   └─► fragment: ports of later fragments
+//! ```
 
 pub(crate) mod attachment;
 pub(crate) mod fragment;
@@ -15,7 +23,7 @@ use crate::{
     subprogram::StageResult,
 };
 
-/// The segment in the packet, of which a later fragment has only the end.
+/// Parses the L4 packet in an IP packet. A later fragment gets the ports of its first fragment.
 #[inline(always)]
 pub(crate) fn parse_l4_packet<A: Family, E: PlatformFor<A>>(
     env: &E,

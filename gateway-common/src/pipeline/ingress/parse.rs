@@ -1,9 +1,13 @@
-//! What kind of packet it is. Network headers are bounds-checked here, once.
+//! Classifies frames and parses IP headers. The headers are bounds-checked here, once.
 //!
-//! Guarantees to the stages behind it: the frame was sent to our own hardware address (ARP: or to
-//! all; neighbour discovery: or to a group), an IPv4 header has no options, the lengths cover the
-//! headers and lie within the frame. A packet that fails one of these is dropped if it is for an
-//! address of ours or the attachment is isolated; otherwise it is the host's.
+//! Guarantees to later stages:
+//!
+//! - The destination MAC address is the gateway's (ARP: or broadcast; neighbour discovery: or multicast).
+//! - An IPv4 header has no options.
+//! - The lengths cover the headers and lie within the frame.
+//!
+//! A packet that violates one of these is dropped if its destination is a local address or the network is isolated.
+//! Otherwise it is passed to the host.
 
 use core::marker::PhantomData;
 
@@ -21,12 +25,12 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Extension headers that are walked at the most.
+/// Maximum number of extension headers that are parsed.
 const MAX_EXTENSION_HEADERS: usize = 4;
-/// Their longest.
+/// Maximum length of these extension headers.
 const MAX_EXTENSION_BYTES: u16 = 4 * 256 * 8;
 
-/// A frame that can concern us.
+/// The kind of a frame.
 pub(crate) enum Frame {
     /// ARP.
     Arp(Arp),
@@ -34,7 +38,7 @@ pub(crate) enum Frame {
     Ip,
 }
 
-/// What becomes of a packet that we can't handle, once it is known for whom it is.
+/// Returns the exit of a packet that can't be processed: drop if its destination is a local address.
 #[inline(always)]
 pub(crate) fn drop_packet<F: Family, E: Platform>(
     env: &E,
@@ -48,7 +52,7 @@ pub(crate) fn drop_packet<F: Family, E: Platform>(
     }
 }
 
-/// Tells what the frame is.
+/// Classifies the frame by its EtherType.
 #[inline(always)]
 pub(crate) fn classify_frame<E: Platform>(env: &E, attachment: &Attachment) -> StageResult<Frame> {
     let truncated = || not_local(attachment, DropReason::Truncated);
@@ -65,22 +69,23 @@ pub(crate) fn classify_frame<E: Platform>(env: &E, attachment: &Attachment) -> S
     }
 }
 
-/// Returns whether both addresses are of the family that they came in. IPv4-mapped addresses are of IPv4, so
-/// no packet of IPv6 may carry one (RFC 4291, section 2.5.5.2; RFC 6890, table 20), and tables that hold
-/// addresses of both families must not be searched for it.
+/// Returns true if both addresses belong to the family of the header that contains them.
+///
+/// IPv4-mapped addresses are of IPv4, so no IPv6 packet may carry one (RFC 4291, section 2.5.5.2; RFC 6890, table
+/// 20). Tables that hold addresses of both families must not be searched for it.
 #[inline(always)]
 pub(crate) fn are_wire_addresses<F: Family>(source: F::Address, destination: F::Address) -> bool {
     F::from_mapped(F::to_mapped(source)).is_some()
         && F::from_mapped(F::to_mapped(destination)).is_some()
 }
 
-/// Whether the frame is for our station.
+/// Returns true if the destination MAC address is the attachment's.
 #[inline(always)]
 fn is_for_own_mac<E: Platform>(env: &E, attachment: &Attachment) -> bool {
     Ethernet::at(env, 0).is_some_and(|ethernet| ethernet.is_addressed_to(attachment.mac))
 }
 
-/// The IPv4 packet.
+/// Parses an IPv4 packet.
 #[inline(always)]
 pub(crate) fn parse_ipv4<E: Platform>(
     env: &E,
@@ -125,7 +130,7 @@ pub(crate) fn parse_ipv4<E: Platform>(
     })
 }
 
-/// The IPv6 packet.
+/// Parses an IPv6 packet, including its extension headers.
 #[inline(always)]
 pub(crate) fn parse_ipv6<E: Platform>(
     env: &mut E,
@@ -142,7 +147,7 @@ pub(crate) fn parse_ipv6<E: Platform>(
         return Err(Exit::drop(DropReason::MappedAddress, NO_CONNECTION));
     }
     let payload = header.payload_length().get();
-    // The second would be longer than a frame can be; jumbograms (RFC 2675) have no length at all.
+    // A longer payload would exceed every frame. A jumbogram (RFC 2675) has a payload length of zero.
     if !header.is_version_6() || payload == 0 || payload > u16::MAX - Ipv6::LEN_U16 {
         let reason = DropReason::Malformed;
         return Err(drop_for_destination::<V6, E>(
@@ -182,8 +187,7 @@ pub(crate) fn parse_ipv6<E: Platform>(
     Ok(packet)
 }
 
-/// Goes behind a fragment header. What is in it is a whole packet where it is the only fragment (RFC
-/// 6946).
+/// Skips a fragment header. A packet that is its datagram's only fragment counts as whole (RFC 6946).
 #[inline(always)]
 fn skip_fragment_header<E: Platform>(env: &E, packet: &mut IpPacket<V6>) -> Result<(), DropReason> {
     let header = FragmentHeader::at(env, packet.l4_offset.get()).ok_or(DropReason::Truncated)?;
@@ -200,7 +204,7 @@ fn skip_fragment_header<E: Platform>(env: &E, packet: &mut IpPacket<V6>) -> Resu
     Ok(())
 }
 
-/// Whether it is an extension header with a length (RFC 8200, section 4).
+/// Returns true for an extension header that has a length (RFC 8200, section 4).
 #[inline(always)]
 const fn is_extension_header(protocol: u8) -> bool {
     matches!(
@@ -209,11 +213,11 @@ const fn is_extension_header(protocol: u8) -> bool {
     )
 }
 
-/// Goes behind the extension headers, or behind as many as are walked.
+/// Skips extension headers, up to the maximum number.
 ///
-/// A header that makes a receiver send the packet on, answer elsewhere or treat it as another one is refused: routing
-/// headers with segments left (RFC 7915, section 5.1; RFC 5095) and options other than padding (RFC 9288,
-/// section 4). Hop-by-hop options come first or not at all (RFC 8200, section 4.1).
+/// Drops headers that make a receiver forward the packet, answer elsewhere or interpret it differently: routing
+/// headers with segments left (RFC 7915, section 5.1; RFC 5095), and options other than padding (RFC 9288,
+/// section 4). Hop-by-hop options are allowed only in the first place (RFC 8200, section 4.1).
 #[inline(always)]
 fn skip_extension_headers<E: Platform>(
     env: &mut E,

@@ -1,5 +1,5 @@
-//! Who may open a flow. Only a TCP SYN or a UDP datagram, from a possible source, to an
-//! endpoint whose connection is approved, and to a port that its resource offers.
+//! Admission: the check whether a packet may open a flow. It must be a TCP SYN or a UDP datagram from a valid source,
+//! to an endpoint whose connection is approved, and to a port that the endpoint's resource offers.
 
 use crate::{
     byte_order::Be16,
@@ -15,7 +15,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// An endpoint's permission for one new flow.
+/// The permission for one new flow: the endpoint, and the port that the resource offers.
 pub(crate) struct Admitted {
     pub(crate) address: LocalAddress,
     pub(crate) port: MapValueRef<Port>,
@@ -59,14 +59,14 @@ pub(crate) fn lookup_destination<F: Family, E: Platform>(
     }
 }
 
-/// Drops a packet that no host can have sent.
+/// Drops a packet with a martian source.
 #[inline(always)]
 pub(crate) fn check_source<F: Family, E: Platform>(
     env: &E,
     packet: &L4Packet<F>,
     connection_slot: u32,
 ) -> StageResult<()> {
-    // Link-local addresses stay on their link (RFC 4291, section 2.5.6; RFC 3927, section 2.7).
+    // Link-local addresses are valid on their own link only (RFC 4291, section 2.5.6; RFC 3927, section 2.7).
     if F::is_martian(packet.key.source, packet.key.destination)
         || F::is_link_local(packet.key.source)
         || Ethernet::at(env, 0).is_none_or(|e| e.source().is_multicast())
@@ -76,7 +76,7 @@ pub(crate) fn check_source<F: Family, E: Platform>(
     Ok(())
 }
 
-/// The sender is told, unless the endpoint's service is silent.
+/// Returns the exit that rejects the packet, or drops it if the endpoint's service does not answer unmatched packets.
 #[inline(always)]
 pub(crate) const fn reject_or_drop(address: &LocalAddress, reason: DropReason) -> Exit {
     if address.flags & LocalAddress::DROP_UNMATCHED != 0 {
@@ -86,7 +86,7 @@ pub(crate) const fn reject_or_drop(address: &LocalAddress, reason: DropReason) -
     }
 }
 
-/// Decides whether the segment may open a flow.
+/// Checks whether the packet may open a flow.
 #[inline(always)]
 pub(crate) fn admit<F: Family, E: Platform>(
     env: &E,

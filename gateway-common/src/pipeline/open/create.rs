@@ -1,4 +1,5 @@
-//! Opens a flow: both entries are made, the reverse one first, since it reserves the source port.
+//! Insertion of a flow's two entries. The reverse entry is inserted first, since it is the reservation of the source
+//! port.
 
 use crate::{
     byte_order::{Be16, Be32},
@@ -20,7 +21,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Inserts the flow's entries.
+/// Inserts both entries of a flow into the half-open table.
 #[inline(always)]
 pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
@@ -38,7 +39,7 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
 
     let scratch = FlowTables::<T>::flow_scratch(env)
         .ok_or(Exit::drop(DropReason::FlowTableFull, connection_slot))?;
-    // SAFETY: the memory is this packet's alone until the verdict, and any bytes are an entry.
+    // SAFETY: the memory belongs to this packet alone until the verdict, and any bytes are a valid entry.
     let flow = unsafe { &mut *scratch.as_ptr() };
     flow.source = key.destination;
     flow.destination = key.source;
@@ -64,7 +65,7 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
     let source =
         snat::allocate_source::<A, T, E>(env, attachment, packet, admitted, selected, address)?;
 
-    // The same memory serves the other direction.
+    // The same memory serves for the entry of the other direction.
     flow.source = source.address;
     flow.destination = address;
     flow.ports = PortPair::new(source.port, backend_port(&admitted.port, packet));
@@ -81,7 +82,7 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
 
     let inserted = env.insert_flow(Table::HalfOpen, key, flow);
     if inserted.is_err() {
-        // Another CPU opened the very same flow in this moment: the client's next packet uses it.
+        // Another CPU opened the same flow at the same time: the client's next packet uses it.
         release_source_port(env, flow, key.network_proto.protocol());
         let reason = match inserted {
             Err(InsertError::Exists) => DropReason::ConfigRace,
@@ -94,7 +95,7 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
     Ok(())
 }
 
-/// An attachment slot as an entry keeps it.
+/// Returns an attachment slot as an entry holds it.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
@@ -105,7 +106,7 @@ const fn attachment_slot(slot: u32) -> u16 {
     slot as u16
 }
 
-/// Returns a backend's slot as an entry keeps it.
+/// Returns a backend slot as an entry holds it.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
@@ -116,7 +117,7 @@ const fn backend_slot(slot: u32) -> u16 {
     slot as u16
 }
 
-/// Removes the reverse entry, and with it the reservation. A function of its own for its stack.
+/// Removes the reverse entry, which releases the source port. Not inlined, to save stack.
 #[inline(never)]
 fn release_source_port<T: Family, E: PlatformFor<T>>(env: &mut E, flow: &Flow<T>, protocol: u8) {
     let reverse = flow.reverse_key(protocol);

@@ -1,4 +1,4 @@
-//! Packets that no flow can be opened for are dropped before the half-open table is searched.
+//! Early drop: packets that can't open a flow are dropped before the half-open table is searched.
 
 use crate::{
     drop_reason::DropReason,
@@ -13,8 +13,8 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Turns away at once what is for none of our addresses, or for an endpoint that is not approved: a flood of
-/// that is not worth looking for a flow that is being opened.
+/// Drops packets whose destination is not a local address, or is an endpoint that is not approved. A flood of such
+/// packets is not worth a search of the half-open table.
 #[inline(always)]
 pub(crate) fn early_drop<F: Family, E: Platform>(
     env: &mut E,
@@ -27,7 +27,8 @@ pub(crate) fn early_drop<F: Family, E: Platform>(
     }
     check_source(env, packet, address.connection_slot)?;
     let (reason, connection_slot) = (DropReason::ConnectionNotApproved, address.connection_slot);
-    // In a flood of what could open a flow, few are told: then the answer need not be begun.
+    // In a flood of packets that could open a flow, few are answered. Once the reject budget is spent, the packet is
+    // dropped here, which saves the reject subprogram.
     if address.flags & LocalAddress::DROP_UNMATCHED == 0
         && packet.can_open_flow(env)
         && rate_limit::is_reject_budget_spent(env, connection_slot)

@@ -1,4 +1,10 @@
-//! Opening a flow: admission, selection of the backend, source port allocation, and insertion.
+//! Opening a flow, which happens for a packet that matches none.
+//!
+//! ```text
+//!   admission ──► select_backend ──► snat ──► create
+//!   endpoint,     Maglev             source   both entries in
+//!   port                             port     the half-open table
+//! ```
 
 pub(crate) mod admission;
 pub(crate) mod create;
@@ -19,8 +25,8 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Whether the segment's flow has moved from one table to the other between the looks into them. It enters
-/// the one before it leaves the other, so a second look misses none.
+/// Returns true if the packet's flow was established between the look-ups in the two tables. A flow enters the
+/// established table before it leaves the half-open one, so a second look-up misses none.
 #[inline(always)]
 fn is_now_established<A: Family, E: PlatformFor<A>>(
     env: &E,
@@ -36,7 +42,7 @@ fn is_now_established<A: Family, E: PlatformFor<A>>(
                 .is_some())
 }
 
-/// A packet that belongs to no flow opens one, and goes its way once more, or is refused.
+/// Opens a flow for a packet that matches none, and has it processed again. Rejects it if admission fails.
 #[inline(always)]
 pub(crate) fn open_flow<A: Family, E: PlatformFor<A>>(
     env: &mut E,

@@ -1,5 +1,5 @@
-//! The backend, by the Maglev table of the endpoint's resource. The table holds only
-//! backends that can take a flow, so one lookup decides.
+//! Backend selection by the Maglev table of the endpoint's resource. The table contains only backends that can take a
+//! flow, so one look-up decides.
 
 use crate::{
     drop_reason::DropReason,
@@ -11,14 +11,14 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// The backend that a new flow goes to.
+/// The backend that was selected for a new flow.
 pub(crate) struct SelectedBackend {
     pub(crate) slot: u32,
     pub(crate) backend: Backend,
 }
 
-/// Chooses the backend: a function of the flow's tuple (with affinity: of the client's address) and
-/// the table alone, so a second gateway with the same configuration chooses the same.
+/// Selects the backend. The result depends only on the table and on the packet's addresses, ports and protocol (with
+/// session affinity: on the client's address), so a second gateway with the same configuration selects the same.
 #[inline(always)]
 pub(crate) fn select_backend<F: Family, E: Platform>(
     env: &E,
@@ -45,7 +45,7 @@ pub(crate) fn select_backend<F: Family, E: Platform>(
         .maglev(port.maglev_offset + index)
         .and_then(|slot| Some((slot, env.backend(slot)?)));
     match found {
-        // The table and the backends are written one after the other: never take another's.
+        // The table and the backends are written one after the other: never use another resource's backend.
         Some((slot, backend)) if backend.resource == admitted.address.resource => {
             if backend.reachable == 0 {
                 return Err(Exit::reject(DropReason::NoBackend, connection_slot));
@@ -56,7 +56,7 @@ pub(crate) fn select_backend<F: Family, E: Platform>(
     }
 }
 
-/// The hash of network, addresses, ports and protocol.
+/// Returns the hash of network, addresses, ports and protocol.
 #[inline(always)]
 fn tuple_hash<F: Family>(seed: u64, attachment: &Attachment, packet: &L4Packet<F>) -> u64 {
     let key = &packet.key;

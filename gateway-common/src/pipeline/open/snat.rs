@@ -1,11 +1,13 @@
-//! The address and port in the provider's network from which the consumer appears.
+//! SNAT: the source address and port that a flow gets in the provider's network.
 //!
-//! The address is chosen by the client's address alone, so that one client appears as one address
-//! ("paired" pooling, RFC 4787 REQ-2), and the port by the client's address and port, so that one
-//! socket of a client's appears as one port wherever that is free ("endpoint-independent" mapping,
-//! REQ-1), with the parity of the client's (REQ-4). The backend is part of the reverse entry's key,
-//! so one address serves 64,512 flows to each backend, not in all. Reserving is inserting that entry
-//! with the demand that it not exist: two CPUs can't take the same port.
+//! The address depends only on the client's address, so that one client appears under one address ("paired" pooling,
+//! RFC 4787, REQ-2). The port depends on the client's address and port, so that one socket of a client appears under
+//! one port wherever that is free ("endpoint-independent" mapping, REQ-1), and keeps the parity of the client's port
+//! (REQ-4).
+//!
+//! The backend is part of the reverse entry's key, so an address serves 64,512 flows to each backend, not in total.
+//! The insertion of that entry is the reservation: it fails if the entry exists (`BPF_NOEXIST`), so two CPUs can't
+//! allocate the same port.
 
 use crate::{
     byte_order::Be16,
@@ -23,35 +25,35 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// The first port given out; those below are for services (RFC 6056, section 3.2).
+/// The lowest source port that is allocated. Lower ports are for services (RFC 6056, section 3.2).
 pub const MIN_SOURCE_PORT: u16 = 1024;
-/// How many there are from there on, on each address and towards each server.
+/// Number of source ports on each SNAT address, towards each backend.
 pub const SOURCE_PORT_COUNT: u32 = 65_536 - MIN_SOURCE_PORT as u32;
 
-/// How many pairs of an even and an odd port there are on one address.
+/// Number of pairs of an even and an odd port on each SNAT address.
 const PORT_PAIRS: u32 = SOURCE_PORT_COUNT / 2;
 
-/// Ports tried before the new flow is dropped. With 95 of 100 ports in use, one new flow in a
-/// million finds none.
+/// Ports that are tried before the new flow is dropped. With 95 of 100 ports in use, one new flow in a million finds
+/// none.
 const MAX_ATTEMPTS: u32 = 256;
 
-/// Ports tried on one address before the next one's turn.
+/// Ports that are tried on one address before the next address.
 const MAX_ATTEMPTS_PER_ADDRESS: u32 = 128;
 
-/// Ports tried of the client's parity before those of the other.
+/// Ports that are tried with the client's parity before ports of the other parity.
 const MAX_ATTEMPTS_PER_PARITY: u32 = 64;
 
-/// Ports are tried in steps of this: odd, so that every pair of ports has its turn.
+/// Distance between pairs of ports that are tried. It is coprime to the number of pairs, so every pair is reached.
 const STRIDE: u32 = 4_099;
 
-/// The source given to a flow.
+/// The source address and port that a flow gets towards its backend.
 pub(crate) struct SnatMapping<F: Family> {
     pub(crate) address: F::Address,
     pub(crate) port: Be16,
 }
 
-/// Reserves a source by inserting the reverse entry, which has been built in the packet's own memory
-/// ([`FlowTables::flow_scratch`]) but for its deltas: they depend on the source.
+/// Allocates a source by inserting the reverse entry. The entry has been built in the packet's own memory
+/// ([`FlowTables::flow_scratch`]), except for its checksum deltas, which depend on the source.
 #[inline(always)]
 pub(crate) fn allocate_source<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
@@ -74,8 +76,7 @@ pub(crate) fn allocate_source<A: Family, T: Family, E: PlatformFor<T>>(
         .scratch()
         .ok_or(Exit::drop(DropReason::ConfigRace, connection_slot))?;
     const { assert!(size_of::<PortAllocation<T>>() <= size_of::<Scratch>()) };
-    // SAFETY: the memory is this packet's alone, large enough and aligned; what is in it is written
-    // before it is read.
+    // SAFETY: the memory belongs to this packet alone, is large enough and aligned, and is written before it is read.
     let allocation = unsafe {
         let pointer = scratch.cast::<PortAllocation<T>>().as_ptr();
         pointer.write(PortAllocation {
@@ -108,24 +109,24 @@ pub(crate) fn allocate_source<A: Family, T: Family, E: PlatformFor<T>>(
     }
 }
 
-/// The search for a source that is free.
+/// The search for a free source.
 struct PortAllocation<T: Family> {
-    /// The region of the service's addresses.
+    /// Range of the service's addresses in `NAT_ADDRESSES`.
     offset: u32,
     size: u32,
     service: u32,
-    /// 1 where ports are shared with flows in other tables.
+    /// 1 if the addresses also serve flows in the tables of the other family.
     is_pool_shared: u32,
     first_address: u32,
     first_pair: u32,
     parity: u32,
-    /// How it ended.
+    /// The result of the search.
     outcome: u32,
-    /// The key of the reverse entry, whose destination is the source that is tried.
+    /// Key of the reverse entry. Its destination is the source that is tried.
     key: FlowKey<T>,
 }
 
-/// How a search ends: numbers, and not an enum, since they are kept in memory (see [`Exit`]).
+/// Results of a search. They are numbers, not an enum, since they are kept in memory (see [`Exit`]).
 const EXHAUSTED: u32 = 0;
 const FOUND: u32 = 1;
 const TABLE_FULL: u32 = 2;
@@ -139,9 +140,9 @@ impl<T: Family, E: PlatformFor<T>> LoopBody<E> for PortAllocation<T> {
             self.outcome = CONFIG_RACE;
             return true;
         };
-        // A stride leaves a crowd sooner than the next one up would.
+        // A stride leaves a range of occupied ports sooner than the next port would.
         let pair = (self.first_pair + attempt * STRIDE) % PORT_PAIRS;
-        // The client's parity first, the other where that is crowded (RFC 4787, REQ-4).
+        // The client's parity is tried first, the other one where that is occupied (RFC 4787, REQ-4).
         let parity = (self.parity + attempt / MAX_ATTEMPTS_PER_PARITY) & 1;
         let port = u32::from(MIN_SOURCE_PORT) + 2 * pair + parity;
         self.key.destination = address;
@@ -151,7 +152,7 @@ impl<T: Family, E: PlatformFor<T>> LoopBody<E> for PortAllocation<T> {
         )]
         let port = port as u16;
         self.key.ports = PortPair::new(self.key.ports.source(), Be16::new(port));
-        // Most ports that are taken are those of established flows, and looking is cheap.
+        // Most occupied ports belong to established flows, and a look-up is cheap.
         if env.lookup_flow(Table::Established, &self.key).is_some() {
             return false;
         }
@@ -159,8 +160,7 @@ impl<T: Family, E: PlatformFor<T>> LoopBody<E> for PortAllocation<T> {
             self.outcome = TABLE_FULL;
             return true;
         };
-        // SAFETY: the entry is being built in this packet's own memory, and nothing else refers to
-        // it now.
+        // SAFETY: the entry is under construction in this packet's own memory, and nothing else refers to it now.
         let reverse = unsafe { &mut *reverse.as_ptr() };
         reverse.compute_checksum_deltas(&self.key);
         match env.insert_flow(Table::HalfOpen, &self.key, reverse) {
@@ -171,8 +171,7 @@ impl<T: Family, E: PlatformFor<T>> LoopBody<E> for PortAllocation<T> {
                 return true;
             }
         }
-        // Established flows enter the other table before they leave this one, so looking there
-        // once more misses none.
+        // A flow enters the established table before it leaves the half-open one, so this second look-up misses none.
         if env.lookup_flow(Table::Established, &self.key).is_none()
             && (self.is_pool_shared == 0 || is_free_in_other_family(env, &self.key))
         {
@@ -184,7 +183,7 @@ impl<T: Family, E: PlatformFor<T>> LoopBody<E> for PortAllocation<T> {
     }
 }
 
-/// Where the source addresses are that suit the backend, and how many.
+/// Returns the start and the length of the range of SNAT addresses that have the backend's family.
 #[inline(always)]
 const fn address_range(port: &Port, selected: &SelectedBackend) -> (u32, u32) {
     if selected.backend.address.to_v4().is_some() {
@@ -194,9 +193,10 @@ const fn address_range(port: &Port, selected: &SelectedBackend) -> (u32, u32) {
     }
 }
 
-/// Whether no flow of the other family's tables has the source: IPv4's ports are used by flows of
-/// IPv4, and by flows that are translated into it. Both insert first and look then, so of two that
-/// want the same port at once at most one gets it.
+/// Returns true if no flow in the tables of the other family has the source.
+///
+/// The ports of IPv4 addresses serve IPv4 flows and NAT46 flows. Both are inserted before this look-up, so of two
+/// flows that try the same port at the same time at most one gets it.
 #[inline(always)]
 fn is_free_in_other_family<T: Family, E: Platform>(env: &E, key: &FlowKey<T>) -> bool {
     if T::ICMP == protocol::ICMP {
@@ -220,7 +220,7 @@ fn is_free_in_other_family<T: Family, E: Platform>(env: &E, key: &FlowKey<T>) ->
         && env.lookup_flow(Table::HalfOpen, &key).is_none()
 }
 
-/// The port on the backend that the segment is for.
+/// Returns the destination port of the packet at the backend.
 #[inline(always)]
 pub(crate) fn backend_port<F: Family>(port: &Port, packet: &L4Packet<F>) -> Be16 {
     if port.backend_port == Be16::new(0) {
@@ -230,7 +230,7 @@ pub(crate) fn backend_port<F: Family>(port: &Port, packet: &L4Packet<F>) -> Be16
     }
 }
 
-/// The address with this index in the region, counted round.
+/// Returns the SNAT address at this index, modulo the number of addresses.
 #[inline(always)]
 fn pool_address<T: Family, E: Platform>(
     env: &E,
