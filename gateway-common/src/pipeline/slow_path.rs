@@ -1,5 +1,7 @@
-//! The slow path: every packet that the fast path does not take. Local addresses reply, packets of known flows
-//! are forwarded.
+//! The slow path: processes every packet that the fast path does not forward.
+//!
+//! Local addresses reply to ARP, neighbour discovery and echo requests. ICMP errors continue as ICMP related. TCP and
+//! UDP packets are forwarded by their flow, or continue with opening one.
 
 use crate::{
     drop_reason::DropReason,
@@ -26,7 +28,7 @@ use crate::{
     subprogram::{Exit, SlowPathHints, StageResult},
 };
 
-/// Processes an IPv6 packet: neighbour discovery, and what IPv4 has too.
+/// Processes an IPv6 packet: neighbour discovery, and everything that IPv4 packets need too.
 #[inline(always)]
 pub(crate) fn run_v6<E: Platform>(
     env: &mut E,
@@ -78,7 +80,7 @@ pub(crate) fn run<A: Family, E: PlatformFor<A>>(
     })
 }
 
-/// Forwards an IPv4 packet by a flow in the tables of IPv6, if there is one.
+/// Forwards an IPv4 packet by a NAT46 flow, if there is one.
 #[inline(always)]
 pub(crate) fn run_nat46<E: Platform>(
     env: &mut E,
@@ -93,8 +95,8 @@ pub(crate) fn run_nat46<E: Platform>(
     Ok(exit.unwrap_or(Exit::OPEN_FLOW))
 }
 
-/// Forwards the packet if its flow is known. Before the half-open table is searched, packets that no flow can be
-/// opened for are dropped.
+/// Forwards the packet if its flow is known. Packets that can't open a flow are dropped before the half-open table is
+/// searched.
 #[inline(always)]
 fn forward_known_flow<A: Family, T: Family, E: PlatformFor<A> + PlatformFor<T>>(
     env: &mut E,

@@ -1,7 +1,7 @@
-//! One lookup finds the flow, and everything else follows from it.
+//! Established flows: look-up, TCP state, and the end of a flow.
 //!
-//! `A` is the family that the packet arrives in, `T` the one whose table the flow is in: the same,
-//! or IPv6's for a flow that is translated.
+//! In generic functions `A` is the family that the packet arrives in, and `T` the family in whose tables the flow
+//! lies. They are the same, except that NAT46 flows lie in the tables of IPv6.
 
 use crate::{
     drop_reason::DropReason,
@@ -13,9 +13,9 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// The established flow that the segment belongs to.
+/// Returns the established flow that the packet belongs to, and updates its TCP state.
 ///
-/// A SYN on a flow that is over is the start of another one: the old flow is removed.
+/// A SYN for a closed flow opens the next one: the old flow is removed.
 #[inline(always)]
 pub(crate) fn lookup_established<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
@@ -25,7 +25,7 @@ pub(crate) fn lookup_established<A: Family, T: Family, E: PlatformFor<T>>(
     let Some(flow) = env.lookup_flow(Table::Established, key) else {
         return Ok(None);
     };
-    // Before anything is noted: what the segment says counts no more.
+    // Checked before the state is updated: packets of a flow that has ended don't change it.
     if let Some(reason) = end_reason(env, key, &flow, Table::Established) {
         return reject_or_reopen(env, packet, key, &flow, Table::Established, reason);
     }
@@ -45,11 +45,11 @@ pub(crate) fn lookup_established<A: Family, T: Family, E: PlatformFor<T>>(
     Ok(Some(flow))
 }
 
-/// Notes what the segment says of its direction.
+/// Updates the TCP state of the direction that the segment belongs to.
 #[inline(always)]
 pub(crate) fn update_tcp_state<F: Family>(flow: &FlowRef<F>, tcp: Tcp) {
     let seen = flow.tcp_flags_seen();
-    // A reset's numbers are not those of a window.
+    // The acknowledgement number and the window of a reset are not those of the connection.
     if tcp.flags() & (TcpFlags::ACK | TcpFlags::RST) == TcpFlags::ACK {
         flow.record_ack(
             tcp.acknowledgement(),
@@ -63,9 +63,8 @@ pub(crate) fn update_tcp_state<F: Family>(flow: &FlowRef<F>, tcp: Tcp) {
     }
 }
 
-/// Whether the receiver of a reset can believe it: its number is in the window that the receiver has
-/// opened. Others don't change the flow, and are not carried (RFC 5961, section 3; RFC 7857, section
-/// 2.2).
+/// Returns true if the receiver of a reset accepts it: the sequence number is in the window that the receiver has
+/// opened. Other resets neither change the flow nor are forwarded (RFC 5961, section 3; RFC 7857, section 2.2).
 #[inline(always)]
 fn is_rst_in_window<F: Family, E: PlatformFor<F>>(
     env: &E,
@@ -77,9 +76,10 @@ fn is_rst_in_window<F: Family, E: PlatformFor<F>>(
         .is_none_or(|reverse| reverse.is_in_window(tcp.sequence()))
 }
 
-/// Returns why no packet of the flow may pass any more, in either direction; none while they may. The
-/// approval that it was opened under was withdrawn, or its backend was removed or failed its health
-/// check.
+/// Returns the reason why a flow has ended in both directions, or nothing while its packets may pass.
+///
+/// A flow ends when the approval that it was opened under is revoked, or when its backend is removed or fails its
+/// health check.
 #[inline(always)]
 pub(crate) fn end_reason<F: Family, E: PlatformFor<F>>(
     env: &E,
@@ -99,14 +99,14 @@ pub(crate) fn end_reason<F: Family, E: PlatformFor<F>>(
     } else if table == Table::Established {
         entry.reply_backend()
     } else {
-        // The flow may be established in this moment: it enters that table before it leaves this one.
+        // The flow may be established at this moment: it enters that table before it leaves this one.
         let to_service = match lookup_reverse(env, key, flow, Table::HalfOpen) {
             Some(entry) => Some(entry),
             None => lookup_reverse(env, key, flow, Table::Established),
         };
         match to_service {
             Some(entry) => entry.entry().backend(),
-            // The consumer's entry was evicted, so nothing tells who may answer.
+            // The consumer's entry was evicted, so the backend that may answer is unknown.
             None => return Some(DropReason::NoFlow),
         }
     };
@@ -116,8 +116,8 @@ pub(crate) fn end_reason<F: Family, E: PlatformFor<F>>(
     is_backend_removed.then_some(DropReason::BackendRemoved)
 }
 
-/// Refuses a segment of a flow that has ended (see [`end_reason`]), or, if the segment could open a flow, removes the old
-/// one, so that admission decides.
+/// Rejects a packet of a flow that has ended (see [`end_reason`]). If the packet could open a flow, removes the old
+/// flow instead, so that admission decides.
 #[inline(always)]
 pub(crate) fn reject_or_reopen<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
@@ -134,8 +134,8 @@ pub(crate) fn reject_or_reopen<A: Family, T: Family, E: PlatformFor<T>>(
     Err(Exit::reject(reason, flow.entry().connection_slot))
 }
 
-/// The entry of the other direction, if it is this one's. Not within its callers: an eBPF stack is
-/// small, and a key is large.
+/// Returns the entry of the other direction, if it belongs to this flow. Not inlined: an eBPF stack is small, and a key
+/// is large.
 #[inline(never)]
 pub(crate) fn lookup_reverse<F: Family, E: PlatformFor<F>>(
     env: &E,
@@ -150,7 +150,7 @@ pub(crate) fn lookup_reverse<F: Family, E: PlatformFor<F>>(
     (reverse.entry().reverse_key(key.network_proto.protocol()) == *key).then_some(reverse)
 }
 
-/// Removes both entries of a flow, found under `key`. Likewise.
+/// Removes both entries of a flow, found under `key`. Not inlined, to save stack.
 #[inline(never)]
 pub(crate) fn remove_flow<F: Family, E: PlatformFor<F>>(
     env: &mut E,
@@ -165,8 +165,8 @@ pub(crate) fn remove_flow<F: Family, E: PlatformFor<F>>(
     crate::pipeline::rate_limit::flow_closed(env, connection_slot);
 }
 
-/// Whether both directions of a TCP flow have ended. Only a consumer opens flows, so only its SYN
-/// can start another.
+/// Returns true if both directions of a TCP flow have ended, so that a SYN may open the next one. Only consumers open
+/// flows, so the answer is false for packets to the consumer.
 #[inline(always)]
 fn is_closed<F: Family, E: PlatformFor<F>>(env: &E, key: &FlowKey<F>, flow: &FlowRef<F>) -> bool {
     if flow.entry().direction() != Direction::ToService {

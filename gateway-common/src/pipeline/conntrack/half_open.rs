@@ -1,7 +1,18 @@
-//! Half-open flows. They lie in a table that evicts the least recently used entry, so a flood of first packets
-//! evicts half-open flows only. A flow moves to the table of established flows, which never evicts, when both sides
-//! have confirmed it: for TCP by the consumer's acknowledgement of the backend's SYN, for UDP by a datagram of the
-//! consumer after a reply.
+//! Half-open flows: flows that one side has not confirmed.
+//!
+//! Their table evicts the least recently used entry, so a flood of first packets evicts half-open flows only. A flow
+//! moves to the established table, which never evicts, when both sides have confirmed it: for TCP by the consumer's
+//! acknowledgement of the backend's SYN, for UDP by a datagram of the consumer after a reply.
+//!
+//! ```text
+//!   consumer           gateway                                backend
+//!      │ SYN              │                                      │
+//!      ├─────────────────►│ both entries half-open ─────────────►│
+//!      │                  │                             SYN, ACK │
+//!      │◄─────────────────┤ records the backend's ISN ◄──────────┤
+//!      │ ACK of ISN + 1   │                                      │
+//!      ├─────────────────►│ both entries established ───────────►│
+//! ```
 
 use crate::{
     byte_order::Be32,
@@ -17,8 +28,9 @@ use crate::{
     subprogram::StageResult,
 };
 
-/// The flow being opened that the segment belongs to, moved on by it. `fresh`: the segment has just
-/// opened it, and has been noted.
+/// Returns the half-open flow that the packet belongs to, or the established one that the packet turns it into.
+///
+/// `just_opened` is true if the packet has opened the flow, so that the flow's state includes it already.
 #[inline(always)]
 pub(crate) fn lookup_half_open<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
@@ -39,7 +51,7 @@ pub(crate) fn lookup_half_open<A: Family, T: Family, E: PlatformFor<T>>(
         on_backend_reply(env, packet, &flow);
         return Ok(Some(flow));
     }
-    // One half of the pair may have been evicted, and its port given to another flow.
+    // One of the two entries may have been evicted, and its port allocated to another flow.
     let Some(reverse) = lookup_reverse(env, key, &flow, Table::HalfOpen) else {
         env.remove_flow(Table::HalfOpen, key);
         return Ok(None);
@@ -63,7 +75,7 @@ pub(crate) fn lookup_half_open<A: Family, T: Family, E: PlatformFor<T>>(
     Ok(Some(flow))
 }
 
-/// Notes the backend's answer.
+/// Records a packet of the backend.
 #[inline(always)]
 fn on_backend_reply<A: Family, T: Family, E: Platform>(
     env: &E,
@@ -82,8 +94,8 @@ fn on_backend_reply<A: Family, T: Family, E: Platform>(
     }
 }
 
-/// Moves both entries to the table of established flows, and returns the consumer's there. With
-/// that table full, or the key taken meanwhile, the flow goes on where it is.
+/// Moves both entries to the established table, and returns the consumer's entry there. The flow stays half-open if
+/// that table is full, or has an entry with one of the keys.
 #[inline(never)]
 fn establish<F: Family, E: PlatformFor<F>>(
     env: &mut E,
@@ -92,16 +104,16 @@ fn establish<F: Family, E: PlatformFor<F>>(
     reverse: FlowRef<F>,
 ) -> FlowRef<F> {
     let reverse_key = &flow.entry().reverse_key(key.network_proto.protocol());
-    // Not on the stack: eBPF's is small.
+    // Not on the stack, which is small in eBPF.
     let Some(scratch) = FlowTables::<F>::flow_scratch(env) else {
         return flow;
     };
-    // SAFETY: the memory is this packet's alone until the verdict, and any bytes are an entry.
+    // SAFETY: the memory belongs to this packet alone until the verdict, and any bytes are a valid entry.
     let reverse_entry = unsafe { &mut *scratch.as_ptr() };
     *reverse_entry = *reverse.entry();
-    // Before the entry can be found: no packet is to be judged by the number that it replaces.
+    // Written before the entry can be found: no packet may be checked by the number that this one replaces.
     reverse_entry.set_reply_backend(flow.entry().backend());
-    // The reverse entry goes first: it is the reservation of the port.
+    // The reverse entry is inserted first: it is the reservation of the source port.
     if insert_established(env, reverse_key, reverse_entry).is_err() {
         return flow;
     }

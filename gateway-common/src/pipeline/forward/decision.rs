@@ -1,4 +1,4 @@
-//! The decision about a packet that is forwarded: everything that rewriting it needs.
+//! The forwarding decision: everything that the rewriting of a packet requires.
 
 use crate::{
     family::Family,
@@ -7,16 +7,16 @@ use crate::{
     pipeline::forward::{identification::Identification, next_hop::NextHop},
 };
 
-/// Where a segment goes, and as what.
+/// The next hop of a packet, and the form in which it leaves.
 pub(crate) struct ForwardingDecision<'a, T: Family> {
-    /// The segment's flow.
+    /// Flow of the packet.
     pub(crate) flow: &'a FlowRef<T>,
-    /// The station that it goes to.
+    /// Next hop of the packet.
     pub(crate) next_hop: NextHop,
-    /// The interface that it leaves by.
+    /// Interface that the packet leaves by.
     pub(crate) egress: Egress,
-    /// The largest segment that a SYN may ask for.
+    /// Maximum segment size that a SYN may announce.
     pub(crate) max_segment_size: u16,
-    /// The identification that it leaves with.
+    /// Identification that the packet leaves with.
     pub(crate) identification: Identification,
 }

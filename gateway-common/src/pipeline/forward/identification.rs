@@ -1,11 +1,12 @@
-//! Identifications that datagrams leave with. A receiver joins fragments of equal source, destination,
-//! protocol and identification (RFC 791, RFC 8200 section 4.5). Consumers behind one source NAT address
-//! choose their identifications independently, so forwarding them would let the receiver join one
-//! consumer's fragments with another's (RFC 4963). A new identification is allocated for each datagram
-//! that arrives in fragments, and for each IPv4 packet that a router behind the gateway may fragment
-//! (RFC 6864, section 5.3.1).
+//! Identifications: the field by which a receiver joins fragments.
 //!
-//! Numbers are counted in buckets chosen by a keyed hash, so that nobody can aim at another's bucket. An
+//! A receiver joins fragments of equal source, destination, protocol and identification (RFC 791; RFC 8200, section
+//! 4.5). Consumers behind one SNAT address choose their identifications independently. If these were forwarded, the
+//! receiver could join fragments of different consumers (RFC 4963). So a new identification is allocated for each
+//! datagram that arrives in fragments, and for each IPv4 packet that a later router may fragment (RFC 6864, section
+//! 5.3.1).
+//!
+//! Numbers are counted in buckets that are selected by a keyed hash, so that no sender can aim at another's bucket. An
 //! offset from the same hash hides the count (RFC 7739, section 5).
 
 use core::ptr::NonNull;
@@ -24,51 +25,51 @@ use crate::{
     platform::{Platform, PlatformFor},
 };
 
-/// Identifications of IPv4 fragments: the lower three quarters.
+/// Number of identifications for IPv4 fragments: the lower three quarters.
 const FRAGMENT_ID_COUNT: u32 = 0xc000;
 
-/// Identifications of IPv4 packets that may become fragments: the upper quarter. There are too few of
-/// these to limit the rate of all such packets, most of which never become fragments.
+/// Number of identifications for IPv4 packets that a router may fragment: the upper quarter. There are too few of them
+/// to limit the rate of all such packets, most of which never become fragments.
 const UNFRAGMENTED_ID_COUNT: u32 = 0x4000;
 const _: () = assert!(
     FRAGMENT_ID_COUNT + UNFRAGMENTED_ID_COUNT == 1 << 16 && UNFRAGMENTED_ID_COUNT.is_power_of_two()
 );
 
-/// Binary logarithm of the nanoseconds that an identification of a fragmented IPv4 datagram costs: 477
-/// datagrams a second.
+/// Binary logarithm of the nanoseconds that the identification of a fragmented IPv4 datagram costs: 477 datagrams a
+/// second.
 const COST_SHIFT: u32 = 21;
 
-/// Fragmented IPv4 datagrams that are let through at once after a pause.
+/// Burst: number of fragmented IPv4 datagrams that are forwarded at once after a pause.
 const BURST: u64 = 4_096;
 
 /// Time that a receiver may hold fragments, in nanoseconds (RFC 1122, section 3.3.2).
 const MAX_REASSEMBLY_TIME: u64 = 60_000_000_000;
 
-/// Each number is spent for the time between its uses, less the burst. It is not used again before the
-/// last fragment that is forwarded for it has left its receiver's memory.
+/// A number is not used again for the time between its uses, less the burst. In that time the last fragment that is
+/// forwarded with it has left its receiver's memory.
 const _: () = {
     let reuse_interval = (FRAGMENT_ID_COUNT as u64 - BURST) << COST_SHIFT;
     let max_fragment_delay = CoarseTime(MAX_FRAGMENT_DELAY + 1).nanoseconds();
     assert!(reuse_interval >= max_fragment_delay + MAX_REASSEMBLY_TIME);
 };
 
-/// Attempts to write a number that other CPUs write as well.
+/// Maximum number of attempts to write a number that other CPUs write as well.
 const MAX_ATTEMPTS: u32 = 16;
 
-/// Separates this use of the keyed hash from others.
+/// Separates this use of the keyed hash from its other uses.
 const HASH_DOMAIN: u64 = 0x6964 << 48;
 
-/// Identification that a packet leaves with, and the hash of the addresses that it is unique for. One
-/// word: see [`Exit`](crate::Exit).
+/// The identification that a packet leaves with, and the hash of the addresses that it is unique for. They share one
+/// word for the same reason as in [`Exit`](crate::Exit).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identification(u64);
 
 impl Identification {
     const NO_NEW_ID: u64 = 1 << 63;
 
-    /// The packet keeps its own.
+    /// The packet keeps its identification.
     pub(crate) const UNCHANGED: Self = Self(Self::NO_NEW_ID);
-    /// Every number may still be held by the receiver.
+    /// The receiver may still hold fragments with every number.
     const EXHAUSTED: Self = Self(Self::NO_NEW_ID | 1);
     /// No first fragment was forwarded with these addresses.
     const FRAGMENT_ORPHAN: Self = Self(Self::NO_NEW_ID | 2);
@@ -91,13 +92,13 @@ impl Identification {
         (self.0 >> 32) as u32
     }
 
-    /// Returns whether the packet gets a new one.
+    /// Returns true if the packet gets a new identification.
     #[inline(always)]
     pub(crate) const fn is_new(self) -> bool {
         self.0 & Self::NO_NEW_ID == 0
     }
 
-    /// Returns why the packet can't be forwarded, if so.
+    /// Returns the reason why the packet can't be forwarded, if there is one.
     #[inline(always)]
     pub(crate) fn drop_reason(self) -> Option<DropReason> {
         if self == Self::EXHAUSTED {
@@ -110,8 +111,8 @@ impl Identification {
     }
 }
 
-/// Returns the identification that a segment leaves with which is a fragment, or which a router may
-/// fragment. A function of its own for its stack.
+/// Returns the identification of a packet that is a fragment, or that a router may fragment. Not inlined, to save
+/// stack.
 #[inline(never)]
 pub(crate) fn for_packet<A: Family, T: Family, E: PlatformFor<A>>(
     env: &E,
@@ -121,8 +122,8 @@ pub(crate) fn for_packet<A: Family, T: Family, E: PlatformFor<A>>(
     let hash = hash_addresses(env, entry, packet.protocol);
     let address_hash = truncate_hash(hash);
     if packet.fragment.is_later_fragment() {
-        // The flow may have been reopened to another backend since the first fragment. Another datagram
-        // to that backend may have the number.
+        // The flow may have been reopened to another backend since the first fragment. Another datagram to that backend
+        // may have the number.
         return match fragment::lookup_packet_record(env, packet) {
             Some(record) if record.address_hash == address_hash => {
                 Identification::new(record.id, address_hash)
@@ -148,8 +149,8 @@ pub(crate) fn for_packet<A: Family, T: Family, E: PlatformFor<A>>(
     }
 }
 
-/// Returns an identification for a whole IPv4 packet of this protocol that leaves by a flow's addresses,
-/// and that a router may fragment. A function of its own for its stack.
+/// Returns an identification for a whole IPv4 packet of this protocol that leaves with a flow's addresses and that a
+/// router may fragment. Not inlined, to save stack.
 #[inline(never)]
 pub(crate) fn allocate_unfragmented<T: Family, E: Platform>(
     env: &E,
@@ -186,8 +187,8 @@ fn number_to_id(space: IdentificationSpace, number: u64, hash: u64) -> u32 {
 /// Result of [`allocate_identification`] when no number is free.
 pub const NO_FREE_IDENTIFICATION: u64 = u64::MAX;
 
-/// Allocates the next number of a bucket, or returns [`NO_FREE_IDENTIFICATION`]. Where other CPUs are in the way all
-/// the time, a whole packet gets a number that another packet has too.
+/// Allocates the next number of a bucket, or returns [`NO_FREE_IDENTIFICATION`]. If other CPUs win every attempt, a
+/// whole packet gets a number that another packet has too.
 #[inline(always)]
 pub fn allocate_identification<E: Platform>(
     env: &E,
@@ -207,7 +208,7 @@ pub fn allocate_identification<E: Platform>(
     }
 }
 
-/// Allocates the next of the numbers below [`FRAGMENT_ID_COUNT`], unless each of them may be in use.
+/// Allocates the next number below [`FRAGMENT_ID_COUNT`], unless each of them may be in use.
 #[inline(always)]
 fn allocate_fragment_v4<E: Platform>(env: &E, state: NonNull<u64>) -> u64 {
     let now = env.now_nanoseconds() >> COST_SHIFT;
@@ -230,7 +231,7 @@ fn allocate_fragment_v4<E: Platform>(env: &E, state: NonNull<u64>) -> u64 {
     NO_FREE_IDENTIFICATION
 }
 
-/// Returns the lower half of a count, and counts on.
+/// Increments a count, and returns the lower half of its previous value.
 #[inline(always)]
 fn next_number<E: Platform>(env: &E, state: NonNull<u64>) -> u64 {
     for _ in 0..MAX_ATTEMPTS {
@@ -244,11 +245,11 @@ fn next_number<E: Platform>(env: &E, state: NonNull<u64>) -> u64 {
 
 #[inline(always)]
 fn load(number: NonNull<u64>) -> u64 {
-    // SAFETY: in bounds of a live entry; volatile, as other CPUs write it.
+    // SAFETY: in bounds of a live entry; volatile, since other CPUs write it.
     unsafe { number.as_ptr().read_volatile() }
 }
 
-/// Writes a number unless another CPU has written it since `current` was read. Returns whether it did.
+/// Writes a number unless another CPU has written it since `current` was read. Returns true if it was written.
 #[inline(always)]
 fn try_replace<E: Platform>(env: &E, number: NonNull<u64>, current: u64, new: u64) -> bool {
     // SAFETY: as for `load`; 64-bit fields of map memory are aligned, and written here only.
@@ -260,7 +261,7 @@ macro_rules! counter_pointer {
     ($name:ident) => {
         #[inline(always)]
         fn $name(state: NonNull<IdentificationState>) -> NonNull<u64> {
-            // SAFETY: the environment's promise: a live entry; a field of it is not null.
+            // SAFETY: the platform promises a live entry; a field of it is not null.
             unsafe { NonNull::new_unchecked(&raw mut (*state.as_ptr()).$name) }
         }
     };
@@ -269,8 +270,8 @@ counter_pointer!(fragments_v4);
 counter_pointer!(unfragmented_v4);
 counter_pointer!(fragments_v6);
 
-/// Returns the keyed hash of the network, addresses and protocol that a flow's packets leave with. An
-/// IPv4 address counts the same in the tables of either family: flows of both may share it.
+/// Returns the keyed hash of the network, addresses and protocol that a flow's packets leave with. An IPv4 address has
+/// the same hash in the tables of either family, since flows of both may share it.
 #[inline(always)]
 fn hash_addresses<T: Family, E: Platform>(env: &E, entry: &Flow<T>, protocol: u8) -> u64 {
     let start = u64::from(entry.network) << 8 | u64::from(protocol);
@@ -279,7 +280,7 @@ fn hash_addresses<T: Family, E: Platform>(env: &E, entry: &Flow<T>, protocol: u8
     V6::mix_into_hash(hash, T::to_mapped(entry.destination))
 }
 
-/// Returns the bucket in which numbers are counted.
+/// Returns the bucket that counts the numbers of this hash.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the lower bits are wanted")]
 const fn bucket_index(hash: u64) -> u32 {
@@ -287,14 +288,14 @@ const fn bucket_index(hash: u64) -> u32 {
     hash as u32 & (IDENTIFICATION_BUCKETS - 1)
 }
 
-/// Returns what is added to numbers of the bucket.
+/// Returns the offset that is added to the numbers of the bucket.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the lower bits are wanted")]
 const fn number_offset(hash: u64) -> u32 {
     (hash >> 16) as u32
 }
 
-/// Returns the part of the hash that fragment records keep: 31 bits.
+/// Returns the part of the hash that fragment records hold: 31 bits.
 #[inline(always)]
 const fn truncate_hash(hash: u64) -> u32 {
     (hash >> 33) as u32

@@ -1,4 +1,13 @@
-//! Forwarding: the next hop, the checks of the egress, and the rewriting of headers.
+//! Forwarding of a packet by its flow.
+//!
+//! ```text
+//!   next_hop          backend's or consumer's MAC address, egress slot
+//!      │
+//!   send              egress up? within the MTU? TTL left? rate limit? identification?
+//!      │
+//!      ├─► rewrite    within the family: addresses, ports, TTL, checksums, MAC addresses
+//!      └─► nat46      into the other family: a new IP header (RFC 7915)
+//! ```
 
 pub(crate) mod decision;
 pub(crate) mod identification;

@@ -1,4 +1,4 @@
-//! Packet and segment sizes that fit the networks on both sides.
+//! MTU and maximum segment size: the packet and segment lengths that fit the networks on both sides.
 
 use crate::{
     family::{Family, Header as _},
@@ -8,13 +8,13 @@ use crate::{
     platform::Platform,
 };
 
-/// What an IPv6 header has more bytes than an IPv4 one.
+/// Difference in length between an IPv6 and an IPv4 header.
 pub(crate) const IPV6_HEADER_GROWTH: u16 = Ipv6::LEN_U16 - Ipv4::LEN_U16;
 
-/// The smallest MTU of IPv6 (RFC 8200, section 5).
+/// Minimum MTU of IPv6 (RFC 8200, section 5).
 pub(crate) const MIN_MTU_V6: u16 = 1_280;
 
-/// The longest packet of this family that fits an interface, once it is what leaves by it.
+/// Returns the maximum length of an arriving packet of family `A` that fits the egress after its translation.
 #[inline(always)]
 pub(crate) fn max_packet_len<A: Family>(mtu: u16, is_nat46: bool, packet: &L4Packet<A>) -> u16 {
     if !is_nat46 {
@@ -36,7 +36,8 @@ pub(crate) fn max_packet_len<A: Family>(mtu: u16, is_nat46: bool, packet: &L4Pac
     mtu.saturating_sub(growth)
 }
 
-/// The largest TCP segment that fits both networks. Only a SYN asks, so only for one it is told.
+/// Returns the maximum TCP segment size that fits both networks. Only a SYN announces it, so it is computed for SYNs
+/// only.
 #[inline(always)]
 pub(crate) fn max_segment_size<A: Family, E: Platform>(
     env: &E,

@@ -1,6 +1,7 @@
-//! NAT46 and NAT64: an IPv4 header becomes an IPv6 one, or the reverse (RFC 7915). What
-//! the transport's checksum covers changes by the flow's delta, as within a family: the pseudo
-//! headers differ in their addresses only.
+//! NAT46 and NAT64: replacement of an IPv4 header by an IPv6 header, or the reverse (RFC 7915).
+//!
+//! The TCP or UDP checksum changes by the flow's delta, as within a family: the pseudo headers of both families differ
+//! only in their addresses.
 
 use crate::{
     address::IpAddress,
@@ -22,7 +23,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Rewrites the segment by its flow, into the other family.
+/// Translates a packet into the other family, by its flow.
 #[inline(always)]
 pub(crate) fn translate_packet<A: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -57,7 +58,7 @@ pub(crate) fn translate_packet<A: Family, T: Family, E: Platform>(
             .then(|| header.emit_v6(env))
             .flatten()
     } else {
-        // Extension headers are left out with it (RFC 7915, section 5.1).
+        // Extension headers are removed together with the IPv6 header (RFC 7915, section 5.1).
         #[expect(clippy::cast_possible_truncation, reason = "a few headers")]
         let old_l4_offset = packet.l4_offset.get() as u16;
         let old_l4_offset = env.forget_bounds(old_l4_offset);
@@ -73,8 +74,8 @@ pub(crate) fn translate_packet<A: Family, T: Family, E: Platform>(
     Ok(())
 }
 
-/// A datagram without checksum, which IPv6 has not, gets one (RFC 7915, section 4.5). Of a fragment
-/// it can't be told.
+/// Computes the checksum of a UDP datagram that has none, since IPv6 requires one (RFC 7915, section 4.5). Drops
+/// fragments, whose checksum covers bytes in other packets.
 #[inline(always)]
 fn fill_missing_udp_checksum<A: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -105,21 +106,20 @@ fn fill_missing_udp_checksum<A: Family, T: Family, E: Platform>(
     Ok(())
 }
 
-/// A header to be written, of either family.
+/// The fields of an IP header of either family that is to be written.
 pub(crate) struct IpHeaderFields {
     pub(crate) source: IpAddress,
     pub(crate) destination: IpAddress,
     pub(crate) traffic_class: u8,
     pub(crate) hop_limit: u8,
     pub(crate) protocol: u8,
-    /// The bytes behind the header, and behind a fragment header.
+    /// Length of the bytes behind the IP header and the fragment header.
     pub(crate) payload_len: u16,
     pub(crate) fragment: Fragment,
 }
 
 impl IpHeaderFields {
-    /// Writes an IPv6 header, and a fragment header behind it if it is one's, and the EtherType in
-    /// front of it.
+    /// Writes the EtherType, an IPv6 header and, for a fragment, a fragment header.
     #[inline(always)]
     pub(crate) fn emit_v6<E: Platform>(&self, env: &E) -> Option<()> {
         Ethernet::at(env, 0)?.set_ether_type(EtherType::IPV6);
@@ -137,7 +137,7 @@ impl IpHeaderFields {
         Some(())
     }
 
-    /// Writes an IPv6 header alone.
+    /// Writes an IPv6 header at an offset.
     #[inline(always)]
     pub(crate) fn emit_v6_at<E: Platform>(&self, env: &E, at: usize) -> Option<()> {
         let header = Ipv6::at(env, at)?;
@@ -153,15 +153,15 @@ impl IpHeaderFields {
         Some(())
     }
 
-    /// Writes an IPv4 header, and the EtherType in front of it.
+    /// Writes the EtherType and an IPv4 header.
     #[inline(always)]
     pub(crate) fn emit_v4<E: Platform>(&self, env: &E) -> Option<()> {
         Ethernet::at(env, 0)?.set_ether_type(EtherType::IPV4);
         self.emit_v4_at(env, L3_OFFSET)
     }
 
-    /// Writes an IPv4 header alone. Whole packets say that they must not be fragmented, and need no
-    /// identification then (RFC 6864, section 4).
+    /// Writes an IPv4 header at an offset. A packet that is not a fragment gets the don't-fragment flag, and then needs
+    /// no identification (RFC 6864, section 4).
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
     pub(crate) fn emit_v4_at<E: Platform>(&self, env: &E, at: usize) -> Option<()> {

@@ -1,6 +1,8 @@
-//! Where a flow's packets go next. To the service: to the backend's next hop, as the
-//! agent knows it now. To the consumer: back to where the flow came from, so no route into a
-//! consumer's network is needed, and routed clients are answered like local ones.
+//! Next hops of flows.
+//!
+//! Packets to the service go to the backend's next hop, as the agent knows it now. Packets to the consumer go back to
+//! the neighbour that the flow came from. So the gateway needs no route into a consumer's network, and reaches clients
+//! behind a router like clients on the link.
 
 use crate::{
     drop_reason::DropReason,
@@ -12,16 +14,16 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// The station a packet is sent to, and the way there.
+/// The neighbour that a packet is sent to, and the interface that leads there.
 #[derive(Clone, Copy)]
 pub(crate) struct NextHop {
-    /// The attachment slot.
+    /// Egress slot.
     pub(crate) egress_slot: u32,
-    /// The station's address.
+    /// MAC address of the neighbour.
     pub(crate) mac: PackedMac,
 }
 
-/// Cause of a flow that has no next hop.
+/// Cause of a missing next hop.
 enum NoNextHop {
     /// The backend left its slot after the flow was checked.
     BackendRemoved,
@@ -99,8 +101,8 @@ fn consumer_next_hop<F: Family>(entry: &Flow<F>) -> NextHop {
     }
 }
 
-/// The egress towards a flow's next hop, if the flow's network is still behind it: its slot may have
-/// been given to another one since the flow was opened.
+/// Returns the egress towards a flow's next hop if it belongs to the flow's network. The slot may have been given to
+/// an interface of another network since the flow was opened.
 #[inline(always)]
 pub(crate) fn lookup_egress<F: Family, E: Platform>(
     env: &E,

@@ -1,9 +1,9 @@
-//! Addresses, ports, TTL, checksums and MAC addresses are rewritten. The checksums are
-//! updated by RFC 1624 with the deltas that lie in the flow entry.
+//! Rewriting within an address family: addresses, ports, TTL, checksums and MAC addresses. Checksums are updated by
+//! the deltas in the flow entry (RFC 1624).
 //!
-//! A local sender behind a veth leaves TCP's and UDP's checksum to the hardware that it believes is
-//! there: the field holds only the pseudo header's sum. Redirected like that, the packet would die
-//! at the receiver; so it is recognised and completed here.
+//! A local sender behind a veth leaves the TCP or UDP checksum to offload (`CHECKSUM_PARTIAL`): the field holds only
+//! the sum of the pseudo header. XDP redirects the packet without completing the checksum, so the receiver would drop
+//! it. Such packets are detected and their checksum is completed here.
 
 use crate::{
     byte_order::{Be16, Be32},
@@ -21,7 +21,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Rewrites the segment by its flow, within its family.
+/// Rewrites a packet by its flow, within its family.
 #[inline(always)]
 pub(crate) fn rewrite_packet<A: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -30,7 +30,7 @@ pub(crate) fn rewrite_packet<A: Family, T: Family, E: Platform>(
 ) -> StageResult<()> {
     let entry = decision.flow.entry();
     let config_race = Exit::drop(DropReason::ConfigRace, entry.connection_slot);
-    // Never none: an entry that is not translated has addresses of the family it was found for.
+    // Never missing: an entry that is not of a NAT46 flow has addresses of the packet's family.
     let source = A::from_mapped(T::to_mapped(entry.source)).ok_or(config_race)?;
     let destination = A::from_mapped(T::to_mapped(entry.destination)).ok_or(config_race)?;
     rewrite_l4(env, packet, decision)?;
@@ -54,7 +54,7 @@ pub(crate) fn rewrite_packet<A: Family, T: Family, E: Platform>(
     Ok(())
 }
 
-/// Rewrites ports and checksum.
+/// Rewrites the ports and the checksum of the L4 header.
 #[inline(always)]
 pub(crate) fn rewrite_l4<A: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -90,7 +90,7 @@ pub(crate) fn rewrite_l4<A: Family, T: Family, E: Platform>(
                     checksum,
                     udp.length().get(),
                 )?;
-                // All ones and zero are the same sum, but zero would say "no checksum".
+                // All ones and zero are the same sum, but a zero means "no checksum".
                 let nonzero = if completed.raw() == 0 {
                     !0
                 } else {
@@ -106,8 +106,9 @@ pub(crate) fn rewrite_l4<A: Family, T: Family, E: Platform>(
     Ok(())
 }
 
-/// The segment's whole checksum, completed if only the pseudo header's sum is there. Other segments
-/// pay one comparison; one in 65,536 looks the same by chance and is summed up for nothing.
+/// Returns the packet's checksum, completed if its field holds only the sum of the pseudo header.
+///
+/// Other packets cost one comparison. One in 65,536 has that value by chance, and is summed up for nothing.
 #[inline(always)]
 fn finish_offloaded_checksum<A: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -116,11 +117,11 @@ fn finish_offloaded_checksum<A: Family, T: Family, E: Platform>(
     checksum: Be16,
     length: u16,
 ) -> StageResult<Be16> {
-    // Who makes fragments makes their checksum.
+    // A sender that fragments a datagram computes its checksum in software.
     if packet.pseudo_header(length).fold() != checksum.raw() || packet.fragment.is_fragment() {
         return Ok(checksum);
     }
-    // The field itself contributes the pseudo header's sum.
+    // The field itself contributes the sum of the pseudo header.
     let sum = env
         .partial_checksum(packet.l4_offset.get(), usize::from(length))
         .ok_or(Exit::drop(
@@ -132,7 +133,7 @@ fn finish_offloaded_checksum<A: Family, T: Family, E: Platform>(
 }
 
 impl<F: Family> L4Packet<F> {
-    /// The sum over the pseudo header, as the segment came in.
+    /// Returns the sum over the pseudo header of the packet as it arrived.
     #[inline(always)]
     pub(crate) fn pseudo_header(&self, length: u16) -> Sum {
         pseudo_header::<F>(self.key.source, self.key.destination, self.protocol, length)

@@ -1,6 +1,6 @@
-//! The packet leaves, if the way out is there and the packet fits it. Whatever the kernel
-//! would drop behind our back (an interface that is gone, a frame over the MTU) is dropped here,
-//! with a reason, and its sender is told where that helps.
+//! Sending: the checks of the egress, then the rewriting. Packets that the kernel would drop after a redirect without
+//! a reason (interface gone, frame over the MTU) are dropped here with one, and their sender gets an ICMP error where
+//! that helps.
 
 use crate::{
     drop_reason::DropReason,
@@ -24,7 +24,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Rewrites the segment by its flow and sends it on.
+/// Rewrites a packet by its flow and redirects it to its next hop.
 #[inline(always)]
 pub(crate) fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
     env: &mut E,
@@ -53,7 +53,7 @@ pub(crate) fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
         max_segment_size: max_segment_size::<A, E>(env, attachment, packet, max_len),
         identification,
     };
-    // IPv4's own table has none that are translated.
+    // The tables of IPv4 have no NAT46 flows.
     if T::ICMP == protocol::ICMPV6 && entry.is_nat46() {
         nat46::translate_packet(env, packet, &decision)?;
     } else {
@@ -68,7 +68,7 @@ pub(crate) fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
     Ok(Exit::redirect(next_hop.egress_slot))
 }
 
-/// Returns the identification that the segment leaves with. Nearly all packets keep theirs.
+/// Returns the identification that the packet leaves with. Nearly all packets keep theirs.
 #[inline(always)]
 fn select_identification<A: Family, T: Family, E: PlatformFor<A>>(
     env: &E,
@@ -76,7 +76,7 @@ fn select_identification<A: Family, T: Family, E: PlatformFor<A>>(
     flow: &FlowRef<T>,
 ) -> StageResult<Identification> {
     let entry = flow.entry();
-    // Whole packets that IPv6 is translated into forbid fragmentation.
+    // A whole packet that arrived as IPv6 leaves with the don't-fragment flag if it becomes IPv4.
     if !packet.fragment.is_fragment() && !packet.header(env)?.is_fragmentable() {
         return Ok(Identification::UNCHANGED);
     }

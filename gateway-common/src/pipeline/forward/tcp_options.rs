@@ -1,5 +1,5 @@
-//! TCP options of a SYN: the window scale is noted, the maximum segment size is made no larger than
-//! what fits both networks (RFC 9293, section 3.7.1; RFC 7323, section 2).
+//! TCP options of a SYN: the window scale is recorded, and the maximum segment size is lowered to what fits both
+//! networks (RFC 9293, section 3.7.1; RFC 7323, section 2).
 
 use crate::{
     byte_order::Be16,
@@ -11,29 +11,28 @@ use crate::{
     platform::Platform,
 };
 
-/// Options that are looked at, at the most: the two come first everywhere.
+/// Maximum number of options that are read. Both options are among the first in all common implementations.
 const MAX_OPTIONS: usize = 8;
 
 const KIND_END: u8 = 0;
 const KIND_NOP: u8 = 1;
 const KIND_MSS: u8 = 2;
 const KIND_WINDOW_SCALE: u8 = 3;
-/// The largest shift that is allowed.
+/// Maximum window scale (RFC 7323, section 2.3).
 const MAX_WINDOW_SCALE: u8 = 14;
-/// The longest options.
+/// Maximum length of the options in bytes.
 const MAX_OPTIONS_LEN: u16 = 40;
 
-/// What a SYN's options say.
+/// The options of a SYN.
 struct SynOptions {
-    /// By how many bits the sender shifts its windows.
+    /// Window scale, in bits.
     window_scale: u8,
-    /// Where the option of the maximum segment size is, in bytes behind the fixed header, plus 1; 0:
-    /// there is none.
+    /// Offset of the maximum segment size option behind the fixed header, plus 1. 0 if there is none.
     mss_position: u16,
 }
 
-/// Reads the options, so many bytes from `start` on. In the upper half of the result: the window
-/// scale; in the lower: where the option of the maximum segment size is, plus 1.
+/// Reads `length` bytes of options at `start`. The upper half of the result is the window scale. The lower half is the
+/// offset of the maximum segment size option, plus 1.
 #[inline(always)]
 pub fn parse_options<E: Platform>(env: &E, start: u16, length: u16) -> u32 {
     let start = usize::from(start);
@@ -67,7 +66,7 @@ pub fn parse_options<E: Platform>(env: &E, start: u16, length: u16) -> u32 {
     u32::from(scale) << 16 | u32::from(segment_size)
 }
 
-/// The options of a SYN.
+/// Returns the options of a SYN.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "two halves of a word")]
 fn read_syn_options<A: Family, E: Platform>(
@@ -88,8 +87,8 @@ fn read_syn_options<A: Family, E: Platform>(
     }
 }
 
-/// Notes a SYN's window scale with its flow, and makes its maximum segment size no larger than
-/// `most`; returns what that changes in the sum that the checksum covers.
+/// Records the window scale of a SYN, and lowers its maximum segment size to `max_segment_size`. Returns the checksum
+/// delta of that change.
 #[inline(always)]
 pub(crate) fn clamp_mss<A: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -103,7 +102,7 @@ pub(crate) fn clamp_mss<A: Family, T: Family, E: Platform>(
     if syn_options.mss_position == 0 {
         return Sum::ZERO;
     }
-    // Masked in sight of the verifier: options are no longer.
+    // Masked where the verifier sees it. The options are not longer than the mask.
     let mss_offset = env.forget_bounds(syn_options.mss_position - 1) & 0x3f;
     let option = TcpMssOption::at(
         env,
@@ -116,7 +115,7 @@ pub(crate) fn clamp_mss<A: Family, T: Family, E: Platform>(
     let [high, low] = max_segment_size.to_be_bytes();
     option.set_high(high);
     option.set_low(low);
-    // At an odd place its bytes are in the halves of two words, the other way round.
+    // At an odd offset the two bytes of the field lie in two words, swapped.
     if mss_offset & 1 != 0 {
         Sum::ZERO.add_word(delta.fold().swap_bytes())
     } else {

@@ -1,4 +1,4 @@
-//! The embedded packet of an ICMP error: it names the flow, and is restored to what its sender sent.
+//! The embedded packet of an ICMP error: it identifies the flow, and is restored to what its sender sent.
 
 use crate::{
     checksum,
@@ -11,22 +11,21 @@ use crate::{
     platform::Platform,
 };
 
-/// What an error says, read before anything is written.
+/// The embedded packet of an ICMP error, read before anything is written.
 pub(crate) struct EmbeddedPacket<F: Family> {
-    /// The flow key of packets that go the error's way.
+    /// Flow key of packets in the direction of the error, which is the reverse of the embedded packet's.
     pub(crate) key: FlowKey<F>,
-    /// 6 (TCP) or 17 (UDP).
+    /// IP protocol number: 6 (TCP) or 17 (UDP).
     pub(crate) protocol: u8,
-    /// Where the message starts.
+    /// Offset of the ICMP message.
     pub(crate) icmp_offset: L4Offset,
-    /// Its length in bytes.
+    /// Length of the ICMP message in bytes.
     pub(crate) length: u16,
-    /// Where the transport header of the packet in it starts.
+    /// Offset of the embedded L4 header.
     pub(crate) embedded_l4_offset: L4Offset,
 }
 
-/// Whether the header of the packet in the error has the right checksum, if its family has one (RFC
-/// 5508, REQ-3).
+/// Returns true if the checksum of the embedded IP header is valid (RFC 5508, REQ-3). IPv6 headers have none.
 #[inline(always)]
 pub(crate) fn is_embedded_checksum_valid<A: Family, E: Platform>(
     env: &mut E,
@@ -38,7 +37,7 @@ pub(crate) fn is_embedded_checksum_valid<A: Family, E: Platform>(
             .is_some_and(|sum| sum.checksum().raw() == 0)
 }
 
-/// Reads the packet in the error.
+/// Parses the embedded packet of an ICMP error.
 #[inline(always)]
 pub(crate) fn parse_embedded_packet<A: Family, E: Platform>(
     env: &E,
@@ -63,7 +62,7 @@ pub(crate) fn parse_embedded_packet<A: Family, E: Platform>(
     if !are_wire_addresses::<A>(header.source(), header.destination()) {
         return Err(DropReason::MappedAddress);
     }
-    // Only who sent the packet is told of it.
+    // An error is forwarded only to the sender of the embedded packet.
     if header.source() != original_sender {
         return Err(DropReason::NoFlow);
     }
@@ -86,8 +85,8 @@ pub(crate) fn parse_embedded_packet<A: Family, E: Platform>(
     })
 }
 
-/// Rewrites the start of the transport header in the error: the packet's own ports before the
-/// gateway, and the checksum that belongs to them.
+/// Restores the embedded L4 header: the ports that the packet had before the gateway rewrote it, and the checksum that
+/// belongs to them.
 #[inline(always)]
 pub(crate) fn restore_l4_header<A: Family, T: Family, E: Platform>(
     env: &E,
@@ -95,9 +94,9 @@ pub(crate) fn restore_l4_header<A: Family, T: Family, E: Platform>(
     entry: &Flow<T>,
 ) -> Option<()> {
     let embedded_l4 = EmbeddedL4Header::at(env, embedded.embedded_l4_offset.get())?;
-    // The error's way is the flow's, so what is its source is the packet's destination.
+    // The error travels in the direction of the entry, so the entry's source is the embedded packet's destination.
     embedded_l4.set_ports(entry.ports.swapped());
-    // Replacing the same by the same, the other way round, changes the sum by as much.
+    // Swapping source and destination does not change a sum, so the entry's delta applies to the embedded packet too.
     if embedded.protocol == protocol::UDP {
         let updated = checksum::update_udp(embedded_l4.udp_checksum(), entry.l4_csum_delta);
         embedded_l4.set_udp_checksum(updated);

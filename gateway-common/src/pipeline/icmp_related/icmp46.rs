@@ -1,12 +1,12 @@
-//! ICMP errors as ICMPv6 errors and the reverse (RFC 7915).
+//! Translation of ICMP errors into ICMPv6 errors and the reverse (RFC 7915).
 
 use crate::{
     byte_order::{Be16, Be32},
     pipeline::forward::mtu::{IPV6_HEADER_GROWTH, MIN_MTU_V6},
 };
 
-/// ICMP's type, code and rest as ICMPv6's (RFC 7915, section 4.2). `mtu`: of the interface that the
-/// error leaves by.
+/// Translates the type, code and second word of an ICMP error into those of ICMPv6 (RFC 7915, section 4.2). `mtu` is
+/// the MTU of the interface that the error leaves by.
 #[inline(always)]
 pub(crate) fn icmp4_to_icmp6(kind: Be16, rest: Be32, mtu: u16) -> Option<(Be16, Be32)> {
     let none = Be32::new(0);
@@ -14,12 +14,12 @@ pub(crate) fn icmp4_to_icmp6(kind: Be16, rest: Be32, mtu: u16) -> Option<(Be16, 
     let (kind, code) = (kind.get() >> 8, kind.get() & 0xff);
     match (kind, code) {
         (3, 0 | 1 | 5..=8 | 11 | 12) => Some((word(1, 0), none)),
-        // Protocol unreachable: the next header is unknown.
+        // Protocol unreachable becomes a parameter problem. The pointer is the offset of the next header field.
         (3, 2) => Some((word(4, 1), Be32::new(6))),
         (3, 3) => Some((word(1, 4), none)),
         (3, 4) => {
             let reported_mtu = rest.get() & 0xffff;
-            // A router that does not say (RFC 1191, section 3): the smallest.
+            // A router that reports no MTU (RFC 1191, section 3): use the minimum.
             let mtu_v6 = if reported_mtu == 0 {
                 u32::from(MIN_MTU_V6)
             } else {
@@ -34,7 +34,7 @@ pub(crate) fn icmp4_to_icmp6(kind: Be16, rest: Be32, mtu: u16) -> Option<(Be16, 
     }
 }
 
-/// ICMPv6's as ICMP's (RFC 7915, section 5.2).
+/// Translates the type, code and second word of an ICMPv6 error into those of ICMP (RFC 7915, section 5.2).
 #[inline(always)]
 pub(crate) fn icmp6_to_icmp4(kind: Be16, rest: Be32, mtu: u16) -> Option<(Be16, Be32)> {
     let none = Be32::new(0);
@@ -59,7 +59,7 @@ pub(crate) fn icmp6_to_icmp4(kind: Be16, rest: Be32, mtu: u16) -> Option<(Be16, 
 mod tests {
     use super::*;
 
-    /// (ICMP, ICMPv6) both ways, where both ways lead back.
+    /// Pairs of ICMP and ICMPv6 types that translate into each other.
     #[test]
     fn icmp_types_round_trip() {
         for (v4, v6) in [

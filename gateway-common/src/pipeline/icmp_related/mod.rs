@@ -1,7 +1,19 @@
-//! ICMP errors of others: what is in one is the start of a packet that crossed the gateway, as it was
-//! after it. The error goes to that packet's sender, with the packet in it as it was before (RFC
-//! 5508, section 4; between the families RFC 7915, sections 4.2 and 5.2). Whoever found the error,
-//! it comes from the address that the packet was for: nobody learns of the other network's routers.
+//! ICMP related: ICMP errors about packets of flows.
+//!
+//! The embedded packet of an error is the start of a packet that the gateway forwarded, in its rewritten form. The
+//! error is forwarded to the sender of that packet, with the embedded packet in its original form (RFC 5508, section 4;
+//! between the address families RFC 7915, sections 4.2 and 5.2).
+//!
+//! ```text
+//!   consumer ◄─────────────── gateway ◄─────────────── router in the provider's network
+//!     error from the endpoint          error from the router
+//!     ┌───────────────────┐            ┌──────────────────┐
+//!     │ consumer→endpoint │            │ SNAT→backend     │   embedded packet
+//!     └───────────────────┘            └──────────────────┘
+//! ```
+//!
+//! The source of the forwarded error is always the address that the packet was sent to, whichever router sent the
+//! error. So routers of the other network are not revealed.
 
 mod embedded;
 mod icmp46;
@@ -39,7 +51,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// A flow, and the way that its packets take.
+/// A flow, and the next hop of its packets.
 struct FlowMatch<T: Family> {
     flow: FlowRef<T>,
     mac: PackedMac,
@@ -47,7 +59,7 @@ struct FlowMatch<T: Family> {
     egress: Egress,
 }
 
-/// Sends an error on to who sent the packet in it.
+/// Forwards an ICMP error to the sender of the embedded packet.
 #[inline(always)]
 fn forward_error<A: Family, E: PlatformFor<A>>(
     env: &mut E,
@@ -90,7 +102,7 @@ fn forward_error<A: Family, E: PlatformFor<A>>(
     Err(Exit::drop(DropReason::NoFlow, connection_slot))
 }
 
-/// The flow, in either table, with the way that its packets take now.
+/// Returns the flow with this key, from either table, and the present next hop of its packets.
 #[inline(always)]
 fn lookup_flow<T: Family, E: PlatformFor<T>>(
     env: &mut E,
@@ -112,7 +124,7 @@ fn lookup_flow<T: Family, E: PlatformFor<T>>(
     let hop = next_hop::reachable_next_hop(env, &flow).ok_or(backend_removed)?;
     let egress = lookup_egress(env, &flow, hop)
         .ok_or(Exit::drop(DropReason::EgressUnavailable, connection_slot))?;
-    // An error is a packet like others: whoever sends many is not to get round its limits by them.
+    // An error counts against the rate limit like any packet: the limit can't be evaded by sending errors.
     rate_limit::lookup_and_check_packet(env, connection_slot, flow.entry().direction(), length)?;
     Ok(Some(FlowMatch {
         flow,
@@ -122,7 +134,7 @@ fn lookup_flow<T: Family, E: PlatformFor<T>>(
     }))
 }
 
-/// Sends the error on within its family.
+/// Forwards the error within its family.
 #[inline(always)]
 fn relay_same_family<A: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -160,8 +172,7 @@ fn relay_same_family<A: Family, T: Family, E: Platform>(
     )
 }
 
-/// Sends the error on in the other family: everything in front of the transport header in it is
-/// written anew.
+/// Forwards the error in the other family. All headers in front of the embedded L4 header are written new.
 #[inline(always)]
 fn relay_cross_family<A: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -184,7 +195,7 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
     }
     let inner = A::Header::at(env, embedded.icmp_offset.get() + Icmp::LEN).ok_or(failed)?;
     restore_l4_header(env, embedded, entry).ok_or(failed)?;
-    // What is behind the inner header stays where it is.
+    // The bytes behind the embedded IP header stay in place.
     let embedded_l4_len = embedded.length - Icmp::LEN_U16 - A::Header::LEN_U16;
     let v6 = A::ICMP == protocol::ICMP;
     let (new_header_len, icmp_protocol) = if v6 {
@@ -215,7 +226,7 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
         payload_len: inner.payload_len(),
         fragment: Fragment::default(),
     };
-    // Where the inner transport header is must be where it will be.
+    // The frame's start is moved so that the new headers end where the embedded L4 header begins.
     let new_l4_offset = Ethernet::LEN_U16 + 2 * new_header_len + Icmp::LEN_U16;
     #[expect(clippy::cast_possible_truncation, reason = "a few headers")]
     let old_l4_offset = env.forget_bounds(embedded.embedded_l4_offset.get() as u16);
@@ -247,7 +258,7 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
     }
 }
 
-/// Writes the checksum of an error of family `F`, and the stations.
+/// Writes the checksum of an error of family `F` and its MAC addresses, and returns its exit.
 #[inline(always)]
 fn finish_error<F: Family, T: Family, E: Platform>(
     env: &mut E,
@@ -278,7 +289,7 @@ fn finish_error<F: Family, T: Family, E: Platform>(
     Ok(Exit::redirect(matched.egress_slot))
 }
 
-/// An ICMP error goes to the sender of the packet in it.
+/// Parses an ICMP error and forwards it to the sender of the embedded packet.
 #[inline(always)]
 pub(crate) fn relay_icmp_error<A: Family, E: PlatformFor<A>>(
     env: &mut E,

@@ -1,5 +1,4 @@
-//! ARP requests for local addresses are answered (RFC 826). Probes are answered too, which defends the address
-//! (RFC 5227).
+//! ARP for local addresses (RFC 826). Requests are answered. So are probes, which defends the address (RFC 5227).
 
 use crate::{
     byte_order::Be32,
@@ -15,7 +14,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Answers a request for an address of ours.
+/// Answers an ARP request for a local address.
 #[inline(always)]
 pub(crate) fn reply_arp<E: Platform>(
     env: &mut E,
@@ -38,7 +37,7 @@ pub(crate) fn reply_arp<E: Platform>(
     }
     lookup_local_address::<V4, E>(env, attachment.network, target).ok_or(unknown_target)?;
     let ethernet = Ethernet::at(env, 0).ok_or(unknown_target)?;
-    // A frame can name two senders. The one that ARP names is the one who asks.
+    // The Ethernet and the ARP header may name different senders. The one in the ARP header asks, and gets the reply.
     let is_valid_sender = is_probe || V4::is_unicast(sender);
     if ethernet.source().is_multicast() || arp.sender_mac().is_multicast() || !is_valid_sender {
         return Err(Exit::drop(DropReason::MartianSource, NO_CONNECTION));

@@ -9,9 +9,10 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Notes a station that says that an address of ours is its own. One that only asks whether it may
-/// have it (a probe) contends for it while we have not taken it ourselves; afterwards it is told
-/// that it may not (RFC 5227, sections 2.1.1 and 2.4; RFC 4862, section 5.4.3).
+/// Records another host that claims a local address, and drops its packet.
+///
+/// A probe, which asks whether an address is in use, is a claim only while the address is tentative. Afterwards the
+/// reply to the probe defends the address (RFC 5227, sections 2.1.1 and 2.4; RFC 4862, section 5.4.3).
 #[inline(always)]
 pub(crate) fn detect_conflict<E: Platform>(
     env: &mut E,

@@ -1,4 +1,4 @@
-//! Echo requests to local addresses are answered (RFC 1122, section 3.2.2.6; RFC 4443, section 4.2).
+//! Echo replies of local addresses (RFC 1122, section 3.2.2.6; RFC 4443, section 4.2).
 
 use crate::{
     checksum::{self, Sum},
@@ -17,7 +17,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Answers an echo request to an address of ours.
+/// Answers an echo request to a local address.
 #[inline(always)]
 pub(crate) fn reply_echo<F: Family, E: PlatformFor<F>>(
     env: &mut E,
@@ -45,9 +45,9 @@ pub(crate) fn reply_echo<F: Family, E: PlatformFor<F>>(
     }
     let delta = Sum::ZERO.replace16(request, reply);
     icmp.set_type_and_code(reply);
-    // An answer may be all zeros.
+    // The message may be all zeros, for which only all ones verifies.
     icmp.set_checksum(checksum::update_nonzero(icmp.checksum(), delta.fold()));
-    // Swapping source and destination leaves every sum as it is; a fresh hop limit doesn't.
+    // Swapping source and destination leaves every sum unchanged. Resetting the hop limit does not.
     header.set_addresses(destination, source);
     header.reset_hop_limit();
     ethernet.swap_macs(attachment.mac.mac());

@@ -1,4 +1,4 @@
-//! Replies of local addresses: ARP, neighbour discovery, echo, and the detection of address conflicts.
+//! Replies of local addresses to ARP, neighbour discovery and echo requests, and the detection of address conflicts.
 
 pub(crate) mod arp;
 pub(crate) mod conflict;

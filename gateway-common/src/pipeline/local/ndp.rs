@@ -1,6 +1,7 @@
-//! Solicitations for an address of ours are answered, those of
-//! duplicate address detection too (RFC 4861, section 7.2; RFC 4862, section 5.4). The address is
-//! never tentative here: it is the gateway's as long as it is configured.
+//! Neighbour discovery for local addresses. Solicitations are answered, including those of duplicate address detection
+//! (RFC 4861, section 7.2; RFC 4862, section 5.4).
+//!
+//! A tentative address is not a local address yet, so nothing is answered for it.
 
 use crate::{
     address::IpAddress,
@@ -20,14 +21,14 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// The advertisement's length: the message, and an option with our hardware address.
+/// Length of the advertisement: the message, and an option with the gateway's MAC address.
 const ADVERTISEMENT_LEN: u16 = NeighbourMessage::LEN_U16 + LinkLayerOption::LEN_U16;
-/// Where the message starts.
+/// Offset of the message.
 const MESSAGE_OFFSET: usize = L3_OFFSET + Ipv6::LEN;
-/// The frame's length.
+/// Length of the frame.
 const FRAME_LEN: usize = MESSAGE_OFFSET + ADVERTISEMENT_LEN as usize;
 
-/// All nodes of the link: ff02::1.
+/// The multicast address of all nodes on the link: ff02::1.
 const ALL_NODES: IpAddress = IpAddress::new([
     Be32::new(0xff02_0000),
     Be32::new(0),
@@ -35,7 +36,7 @@ const ALL_NODES: IpAddress = IpAddress::new([
     Be32::new(1),
 ]);
 
-/// The message, if it is one of neighbour discovery that concerns us: right behind the header.
+/// Returns the neighbour solicitation or advertisement that follows the IPv6 header, if the packet contains one.
 #[inline(always)]
 pub(crate) fn parse_message<E: Platform>(
     env: &E,
@@ -52,8 +53,7 @@ pub(crate) fn parse_message<E: Platform>(
     })
 }
 
-/// Answers a solicitation for an address of ours; an advertisement of one is somebody else's claim to
-/// it.
+/// Answers a solicitation for a local address. An advertisement of a local address is another host's claim to it.
 #[inline(always)]
 pub(crate) fn process_message<E: Platform>(
     env: &mut E,
@@ -63,7 +63,7 @@ pub(crate) fn process_message<E: Platform>(
 ) -> StageResult<Exit> {
     let (ipv6, length) = (packet.header(env)?, packet.payload_len);
     let target = message.target();
-    // The table of addresses has those of IPv4 mapped.
+    // The map of local addresses holds IPv4 addresses as IPv4-mapped ones.
     let Some(target) = V6::from_mapped(target) else {
         return Err(Exit::drop(DropReason::MappedAddress, NO_CONNECTION));
     };
@@ -86,7 +86,7 @@ pub(crate) fn process_message<E: Platform>(
         return Err(not_local(attachment, DropReason::UnknownNeighbourTarget));
     };
     let drop = |reason| Exit::drop(reason, address.connection_slot);
-    // Section 7.1.1: what a router has forwarded, or is too short, is none.
+    // Section 7.1.1: a message that a router has forwarded, or that is too short, is invalid.
     if ipv6.hop_limit() != NeighbourMessage::HOP_LIMIT || length < NeighbourMessage::LEN_U16 {
         return Err(drop(DropReason::Malformed));
     }
@@ -95,7 +95,7 @@ pub(crate) fn process_message<E: Platform>(
     if source_mac.is_multicast() || !is_valid_source || source == target {
         return Err(drop(DropReason::MartianSource));
     }
-    // Who has no address yet asks whether he may have this one: all are told that he may not.
+    // The sender of a probe has no address yet: the advertisement goes to all nodes.
     let (destination, destination_mac, flags) = if is_probe {
         (ALL_NODES, ALL_NODES_MAC, NeighbourMessage::OVERRIDE)
     } else {
@@ -116,7 +116,8 @@ pub(crate) fn process_message<E: Platform>(
     Ok(Exit::REPLY)
 }
 
-/// Writes the advertisement over the solicitation. The windows are taken anew: resizing voids them.
+/// Writes the advertisement over the solicitation. Header views are created here, since resizing the frame invalidates
+/// them.
 #[inline(always)]
 fn emit_advertisement<E: Platform>(
     env: &E,

@@ -1,5 +1,5 @@
-//! The gateway's own ICMP errors: why a packet went no further (RFC 792, RFC 4443). The error comes
-//! from the address that the packet was for, as an endpoint is the end of its network.
+//! ICMP errors that the gateway sends about packets it does not forward (RFC 792, RFC 4443). The source of an error is
+//! the address that the packet was sent to, since an endpoint is the end of the path in its network.
 
 use crate::{
     byte_order::{Be16, Be32},
@@ -16,23 +16,23 @@ use crate::{
     verdict::Verdict,
 };
 
-/// Why a packet goes no further.
+/// The cause that an ICMP error reports.
 #[derive(Clone, Copy)]
 pub(crate) enum IcmpReason {
-    /// Nobody can serve it now.
+    /// The service has no backend that can take the packet.
     HostUnreachable,
-    /// The port is not offered.
+    /// The resource does not offer the port, or the packet matches no flow.
     PortUnreachable,
-    /// The provider does not allow it.
+    /// The provider does not approve the connection.
     AdminProhibited,
-    /// It has come too far.
+    /// The TTL or hop limit has expired.
     TimeExceeded,
-    /// It is larger than this, in bytes of the family that it arrived in.
+    /// The packet exceeds this length, in bytes of the family that it arrived in.
     PacketTooBig(u16),
 }
 
 impl IcmpReason {
-    /// Type and code.
+    /// Returns the ICMP type and code.
     #[inline(always)]
     const fn type_and_code<F: Family>(self) -> Be16 {
         let v6 = F::ICMP == protocol::ICMPV6;
@@ -50,7 +50,7 @@ impl IcmpReason {
         }
     }
 
-    /// What the rest of the ICMP header says.
+    /// Returns the second word of the ICMP header.
     #[inline(always)]
     const fn rest_of_header(self) -> Be32 {
         match self {
@@ -60,7 +60,7 @@ impl IcmpReason {
     }
 }
 
-/// Turns the packet into the error about it, or drops it. The packet is as it came in.
+/// Replaces the packet, which is unchanged so far, by an ICMP error about it, or drops it.
 #[inline(always)]
 pub(crate) fn send_error<F: Family, E: Platform>(
     env: &mut E,
@@ -70,8 +70,8 @@ pub(crate) fn send_error<F: Family, E: Platform>(
 ) -> Verdict {
     let key = &packet.key;
     let source_mac = Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source);
-    // No errors about later fragments, to groups, or to who can't be a host (RFC 1122, section
-    // 3.2.2; RFC 4443, section 2.4 (e)).
+    // No errors are sent about later fragments, or to multicast and martian sources (RFC 1122, section 3.2.2; RFC 4443,
+    // section 2.4 (e)).
     if packet.fragment.is_later_fragment()
         || source_mac.is_multicast()
         || F::is_martian(key.source, key.destination)
@@ -91,7 +91,7 @@ pub(crate) fn send_error<F: Family, E: Platform>(
     }
 }
 
-/// Puts the headers in front of the packet, cut to what an error has of it.
+/// Trims the packet to the part that an error embeds, and writes the headers in front of it.
 #[inline(always)]
 fn emit_error<F: Family, E: Platform>(
     env: &mut E,
@@ -130,8 +130,8 @@ fn emit_error<F: Family, E: Platform>(
     Some(())
 }
 
-/// The checksum of an ICMP message whose own field is 0; of one that has its checksum: 0 if it is
-/// right.
+/// Returns the checksum of an ICMP message whose checksum field is 0. For a message with a valid checksum the result
+/// is 0.
 #[inline(always)]
 pub(crate) fn icmp_checksum<F: Family, E: Platform>(
     env: &mut E,

@@ -1,8 +1,14 @@
-//! What is not forwarded is answered, so that no peer waits for what will not come: a TCP segment
-//! with a reset, a datagram with an ICMP error, and what is too large or too old with the error that
-//! says so. Not too often: see [`rate_limit`](crate::pipeline::rate_limit).
+//! Rejects: answers to packets that are not forwarded, so that their senders need not wait for a timeout.
 //!
-//! A part apart: the packet is as it came in, and is read once more.
+//! ```text
+//!   TCP segment                     TCP reset
+//!   UDP datagram                    ICMP error: port or host unreachable, administratively prohibited
+//!   packet over the MTU             ICMP error: fragmentation needed, packet too big
+//!   packet whose TTL expires        ICMP error: time exceeded
+//! ```
+//!
+//! Runs as a subprogram of its own, and parses the packet again, which is unchanged. The number of rejects is limited
+//! by the reject budget: see [`rate_limit`](crate::pipeline::rate_limit).
 
 pub(crate) mod icmp_error;
 mod tcp_reset;
@@ -26,13 +32,13 @@ use crate::{
 /// A packet's rejection.
 #[derive(Clone, Copy)]
 pub(crate) struct Reject {
-    /// The ICMP error to send, or nothing if it follows from the protocol and the drop reason.
+    /// The ICMP error to send. Nothing if the answer follows from the protocol and the drop reason.
     pub(crate) icmp_reason: Option<IcmpReason>,
     pub(crate) attribution: Attribution,
 }
 
 impl Reject {
-    /// Returns the rejection that an exit demands, if it demands one.
+    /// Returns the rejection that an exit requests, if it requests one.
     #[inline(always)]
     pub(crate) const fn from_exit(exit: Exit) -> Option<Self> {
         let (icmp_reason, attribution) = match exit.kind() {
@@ -66,7 +72,7 @@ pub(crate) fn send_reject<F: Family, E: Platform>(
         icmp_reason,
         attribution,
     } = reject;
-    // Later fragments are not answered (RFC 1122, section 3.2.2), nor is ICMP.
+    // Neither later fragments (RFC 1122, section 3.2.2) nor ICMP messages are answered.
     if packet.fragment.is_later_fragment() || packet.protocol == F::ICMP {
         return Verdict::Drop(attribution);
     }
@@ -86,7 +92,7 @@ pub(crate) fn send_reject<F: Family, E: Platform>(
     }
 }
 
-/// What a refused datagram's sender is told.
+/// Returns the ICMP error that answers a datagram with this drop reason.
 #[inline(always)]
 const fn icmp_reason_for(reason: DropReason) -> IcmpReason {
     match reason {
@@ -100,7 +106,7 @@ const fn icmp_reason_for(reason: DropReason) -> IcmpReason {
     }
 }
 
-/// Answers the packet as the exit demands.
+/// Rejects the packet as the exit requests.
 #[inline(always)]
 pub(crate) fn run<A: Family, E: Platform>(
     env: &mut E,

@@ -1,4 +1,4 @@
-//! A TCP segment that is not forwarded is answered with a reset (RFC 9293, section 3.10.7.1).
+//! TCP resets, which answer TCP segments that are not forwarded (RFC 9293, section 3.10.7.1).
 
 use core::ptr::NonNull;
 
@@ -15,16 +15,16 @@ use crate::{
     verdict::Verdict,
 };
 
-/// The shortest Ethernet frame, without its check sequence.
+/// Minimum length of an Ethernet frame, without its check sequence.
 const MIN_FRAME_LEN: usize = 60;
 
-/// Where the reset ends in the frame.
+/// Returns the offset in the frame at which the reset ends.
 #[inline(always)]
 fn reset_end<F: Family>() -> usize {
     L3_OFFSET + usize::from(F::Header::LEN_U16) + Tcp::LEN
 }
 
-/// Turns the segment into the reset that answers it, or drops it.
+/// Replaces the segment by the reset that answers it, or drops it.
 #[inline(always)]
 pub(crate) fn send_reset<F: Family, E: Platform>(
     env: &mut E,
@@ -46,8 +46,8 @@ pub(crate) fn send_reset<F: Family, E: Platform>(
         let next = tcp.sequence().get().wrapping_add(sequence_len);
         (Be32::new(0), Be32::new(next), TcpFlags::RST | TcpFlags::ACK)
     };
-    // A frame that has extension headers is longer than the reset, and one that is shorter than the
-    // shortest is left so.
+    // A frame with options, a payload or extension headers exceeds the reset and is trimmed. A frame below the minimum
+    // length is left at its length.
     let length = reset_end::<F>().max(MIN_FRAME_LEN);
     if env.frame_len() > length && !env.resize(length) {
         return Verdict::Drop(Attribution::new(
@@ -64,7 +64,7 @@ pub(crate) fn send_reset<F: Family, E: Platform>(
     }
 }
 
-/// Writes the reset over the segment. The windows are taken anew: cutting the frame voids them.
+/// Writes the reset over the segment. Header views are created here, since trimming the frame invalidates them.
 #[inline(always)]
 fn emit_reset<F: Family, E: Platform>(
     env: &E,
@@ -76,7 +76,7 @@ fn emit_reset<F: Family, E: Platform>(
     let tcp = Tcp::at(env, L3_OFFSET + usize::from(F::Header::LEN_U16))?;
     let key = &packet.key;
 
-    // The frame was for our own address, so turning it round needs no other.
+    // The destination of the frame is the gateway's own MAC address, so it becomes the source.
     ethernet.swap_macs(ethernet.destination());
     header.emit(key.destination, key.source, protocol::TCP, Tcp::LEN_U16);
 
@@ -104,9 +104,9 @@ fn emit_reset<F: Family, E: Platform>(
     Some(())
 }
 
-/// Clears the frame's padding, so that none of the segment's bytes stay behind the reset.
+/// Clears the frame's padding, so that no bytes of the segment remain behind the reset.
 #[inline(always)]
 fn clear_padding(start: NonNull<u8>, length: usize) {
-    // SAFETY: as many bytes as were checked when the pointer was taken.
+    // SAFETY: `length` bytes were checked when the pointer was taken.
     unsafe { start.write_bytes(0, length) }
 }
