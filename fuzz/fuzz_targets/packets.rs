@@ -1,4 +1,4 @@
-//! Runs sequences of frames through the native data path. `tests::fuzz` lists the properties that must hold.
+//! Processes sequences of frames on the simulated platform. See `tests::fuzz` for the properties that must hold.
 
 #![no_main]
 

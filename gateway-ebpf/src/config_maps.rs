@@ -15,7 +15,8 @@ use crate::{
     },
 };
 
-/// A copy, field by field: only those that are used are loaded then, each by itself. So are those below.
+/// Copies an attachment field by field, so that only the fields that are used are loaded. The other methods here do
+/// the same.
 #[inline(always)]
 fn copy_attachment(found: &Attachment) -> Attachment {
     Attachment {
@@ -35,7 +36,7 @@ impl ConfigMaps for Xdp {
         if direct.ifindex == ifindex {
             return Some(copy_attachment(direct));
         }
-        // SAFETY: made without preallocation, so an element outlives the program's run.
+        // SAFETY: the map has no preallocation, so an element stays valid until the program returns.
         unsafe { ATTACH_OVERFLOW.get(ifindex) }.map(copy_attachment)
     }
 
@@ -52,14 +53,14 @@ impl ConfigMaps for Xdp {
 
     #[inline(always)]
     fn local_address(&self, key: &AddressKey) -> Option<LocalAddress> {
-        // SAFETY: made without preallocation, so an element outlives the program's run.
+        // SAFETY: the map has no preallocation, so an element stays valid until the program returns.
         unsafe { ADDRESSES.get(key).copied() }
     }
 
     #[inline(always)]
     fn port(&self, key: &PortKey) -> Option<MapValueRef<Port>> {
-        // SAFETY: made without preallocation, so an element outlives the program's run, and what
-        // replaces it is another one.
+        // SAFETY: the map has no preallocation, so an element stays valid until the program returns, and a new value
+        // is a new element.
         unsafe {
             let port = PORTS.get(key)?;
             Some(MapValueRef::new(NonNull::from(port)))

@@ -1,4 +1,4 @@
-//! The context of one packet.
+//! The packet buffer of the kernel: the context of an XDP program.
 
 use core::ptr::NonNull;
 
@@ -10,7 +10,7 @@ use gateway_common::{checksum::Sum, packet::PacketBuffer};
 
 use crate::subprograms;
 
-/// One packet in XDP.
+/// The platform of one packet in XDP.
 pub(crate) struct Xdp {
     pub(crate) ctx: XdpContext,
 }
@@ -23,22 +23,22 @@ impl Xdp {
 }
 
 impl Xdp {
-    /// Where the frame's first buffer starts. Volatile: the kernel makes the field a pointer as it is
-    /// loaded, and a copy of the field's 32 bits would be none.
+    /// Returns the start of the linear data. The load is volatile: the kernel turns the load of the 32-bit field into
+    /// that of a pointer, and a copy of the field's 32 bits would not be a pointer.
     #[inline(always)]
     fn data(&self) -> usize {
         // SAFETY: the kernel's context lives as long as the program runs.
         unsafe { (&raw const (*self.ctx.ctx).data).read_volatile() as usize }
     }
 
-    /// Where it ends.
+    /// Returns the end of the linear data.
     #[inline(always)]
     fn data_end(&self) -> usize {
         // SAFETY: as for `data`.
         unsafe { (&raw const (*self.ctx.ctx).data_end).read_volatile() as usize }
     }
 
-    /// The interface that the packet arrived on.
+    /// Returns the index of the interface that the packet arrived on.
     #[inline(always)]
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the kernel's context lives as long as the program runs.
@@ -55,7 +55,7 @@ impl PacketBuffer for Xdp {
 
     #[inline(always)]
     fn has_len(&self, length: usize) -> bool {
-        // A frame of several buffers has its headers in the first, and is longer than that.
+        // A frame of several buffers has its headers in the linear data, and is longer than that.
         self.data() + length <= self.data_end() || length <= self.frame_len()
     }
 
@@ -72,13 +72,13 @@ impl PacketBuffer for Xdp {
     #[inline(always)]
     fn resize(&mut self, length: usize) -> bool {
         let delta = length as i32 - self.frame_len() as i32;
-        // SAFETY: the helper checks the length; windows taken before are not used again.
+        // SAFETY: the helper checks the length; packet slices taken before are not used again.
         unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
     }
 
     #[inline(always)]
     fn adjust_head(&mut self, delta: i32) -> bool {
-        // SAFETY: the helper checks the room; windows taken before are not used again.
+        // SAFETY: the helper checks the headroom; packet slices taken before are not used again.
         unsafe { bpf_xdp_adjust_head(self.ctx.ctx, delta) == 0 }
     }
 

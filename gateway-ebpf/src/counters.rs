@@ -1,4 +1,4 @@
-//! The counters.
+//! The counters, in per-CPU maps.
 
 use gateway_common::{
     DropReason,
@@ -12,12 +12,11 @@ use crate::{
     maps::{CONN_COUNTERS, CONN_DROPS, DROPS, STATISTICS},
 };
 
-/// Adds one to a counter of this CPU.
+/// Increments a counter of this CPU.
 #[inline(always)]
 fn increment(counter: Option<*mut u64>) {
     if let Some(counter) = counter {
-        // SAFETY: a live element of a per-CPU map, written by this CPU alone: XDP is not preempted
-        // by XDP.
+        // SAFETY: a live element of a per-CPU map, written by this CPU alone: XDP does not preempt XDP.
         unsafe { *counter += 1 }
     }
 }
@@ -47,7 +46,7 @@ impl Counters for Xdp {
         if let Some(counter) = CONN_DROPS.get_ptr_mut(key) {
             increment(Some(counter));
         } else {
-            // A full table loses the endpoint's share; the reason's own counter has it.
+            // A full map loses the connection's share. The counter of the reason has it all the same.
             let _full = CONN_DROPS.insert(key, 1, 0);
         }
     }

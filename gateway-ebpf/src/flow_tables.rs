@@ -1,4 +1,4 @@
-//! The flow tables of both families.
+//! The flow tables of both address families, as BPF hash maps.
 
 use core::ptr::NonNull;
 
@@ -18,18 +18,18 @@ use crate::{
 
 const EEXIST: i32 = -17;
 
-/// A reference to what a look-up found.
+/// Wraps the result of a look-up.
 #[inline(always)]
 fn flow_ref<F: Family>(found: Option<*mut Flow<F>>) -> Option<FlowRef<F>> {
-    // SAFETY: map memory stays mapped while the program runs. An evicted embryonic entry may
-    // become another flow's meanwhile: at worst one packet of a flow that no longer exists is
-    // rewritten by that flow's values, within the same checks of network and generation.
+    // SAFETY: map memory stays mapped while the program runs. An evicted half-open entry may be given to another
+    // flow meanwhile. In the worst case one packet of a flow that no longer exists is rewritten by that flow's
+    // values, within the same checks of network and generation.
     found
         .and_then(NonNull::new)
         .map(|entry| unsafe { FlowRef::new(entry) })
 }
 
-/// Why an entry was not inserted.
+/// Returns the cause of a failed insertion.
 #[inline(always)]
 fn insert_error(result: Result<(), i32>) -> Result<(), InsertError> {
     result.map_err(|error| {
@@ -73,7 +73,7 @@ macro_rules! flow_tables {
 
             #[inline(always)]
             fn remove_flow(&mut self, table: Table, key: &FlowKey<$family>) {
-                // What is gone already was removed by somebody else, which is as good.
+                // An entry that is gone was removed by another CPU or by the agent: the result is the same.
                 let _already_gone = match table {
                     Table::Established => $established.remove(key),
                     Table::HalfOpen => $half_open.remove(key),
@@ -87,14 +87,14 @@ macro_rules! flow_tables {
 
             #[inline(always)]
             fn fragment_record(&self, key: &DatagramKey<$family>) -> Option<FragmentRecord> {
-                // SAFETY: copied at once; an entry that is evicted meanwhile is another datagram's ports,
-                // with which the fragment finds no flow of its own.
+                // SAFETY: copied immediately. If the entry is evicted meanwhile, the copy has another datagram's
+                // ports, with which the fragment matches no flow of its own.
                 unsafe { $fragments.get(key).copied() }
             }
 
             #[inline(always)]
             fn record_fragment(&mut self, key: &DatagramKey<$family>, record: &FragmentRecord) {
-                // A failure loses the rest of one datagram, which is counted as orphans.
+                // A failure loses the later fragments of one datagram, which are counted as orphans.
                 let _lost = $fragments.insert(key, record, 0);
             }
         }

@@ -1,7 +1,20 @@
-//! The XDP program of the private link gateway: the entry point, and nothing that decides.
+//! The XDP program of the private link gateway. It decides nothing.
 //!
-//! The stages are in `gateway-common`. [`context`] and [`platform`] give them packet memory, helpers and maps, and
-//! [`plgw`] carries their verdict out.
+//! ```text
+//!   kernel ──► plgw ──► gateway_common::process ──► verdict ──► XDP action
+//!                              │
+//!                              ▼
+//!                       Xdp: the Platform
+//!                       ├── context        packet memory
+//!                       ├── config_maps    configuration
+//!                       ├── flow_tables    flows and fragment records
+//!                       ├── counters       drops, connections, statistics
+//!                       ├── platform       clock, loops, shared state
+//!                       └── subprograms    global functions
+//! ```
+//!
+//! The stages are in `gateway-common`. The modules here give them packet memory, helpers and maps, and [`plgw`] carries
+//! out their verdict.
 
 #![no_std]
 #![no_main]
@@ -24,7 +37,7 @@ use gateway_common::{
     process,
 };
 
-/// Handles one packet.
+/// Processes one packet and returns the XDP action that carries out its verdict.
 #[xdp(frags)]
 fn plgw(ctx: XdpContext) -> u32 {
     let mut env = Xdp::new(ctx);
@@ -49,20 +62,20 @@ fn plgw(ctx: XdpContext) -> u32 {
     }
 }
 
-/// Sends the packet back out through the attachment that it came in by.
+/// Redirects the packet to the interface that it arrived on.
 ///
-/// Not by `XDP_TX`: a veth whose far end has no XDP program of its own leaves such packets lying
+/// `XDP_TX` does not serve: a veth whose peer has no XDP program of its own does not deliver such packets
 /// (`veth_xdp_flush` in drivers/net/veth.c wakes the receiver only if it has one).
 #[inline(always)]
 fn redirect_back(env: &mut Xdp) -> u32 {
-    // Looked up once more: only the gateway's own answers pay for it. No slot has the other number.
+    // Looked up again, which only the gateway's own replies pay for. No slot has the number `u32::MAX`.
     let slot = env
         .attachment()
         .map_or(u32::MAX, |attachment| attachment.slot);
     redirect(env, slot)
 }
 
-/// Sends the packet out through an attachment.
+/// Redirects the packet to an attachment. Counts a drop if the slot has no device.
 #[inline(always)]
 fn redirect(env: &mut Xdp, slot: u32) -> u32 {
     maps::TX_PORTS.redirect(slot, 0).unwrap_or_else(|_| {

@@ -1,5 +1,5 @@
-//! The maps. Their layouts are in `gateway_common::maps`; the sizes here are defaults that the agent
-//! replaces when it loads the program.
+//! The maps. Their layouts are in `gateway_common::maps`. The sizes here are defaults, which the agent replaces when it
+//! loads the program.
 
 use aya_ebpf::{
     Global,
@@ -78,28 +78,28 @@ pub(crate) static IDENTIFICATIONS: Array<IdentificationState> =
 #[map]
 pub(crate) static CONFLICTS: LruHashMap<AddressKey, AddressConflict> = LruHashMap::pinned(1_024, 0);
 
-/// How many bytes are summed at a time: what `bpf_csum_diff` takes on the oldest kernel.
+/// Number of bytes that are summed up at a time: the maximum of `bpf_csum_diff` on the oldest supported kernel.
 pub(crate) const CSUM_CHUNK_LEN: usize = 512;
 
-/// Where packet bytes are copied to for summing; the last four may be padding.
+/// Buffer that packet bytes are copied to for summing. The last four bytes may be padding.
 #[map]
 pub(crate) static CSUM_BUFFER: PerCpuArray<[u8; CSUM_CHUNK_LEN + 4]> =
     PerCpuArray::with_max_entries(1, 0);
 
-/// Where flow entries are built before they are inserted: the stack is too small for them.
+/// Buffer in which flow entries are built before they are inserted, since the stack is too small for them.
 #[map]
 pub(crate) static FLOW_SCRATCH_V4: PerCpuArray<Flow<V4>> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub(crate) static FLOW_SCRATCH_V6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max_entries(1, 0);
 
-/// Where other things are, for the same reason.
+/// Buffer for other values that are too large for the stack.
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// The key of the hashes that choose backends and ports; set when the program is loaded.
+/// Seed of the hashes that select backends, SNAT ports and identifications. Set when the program is loaded.
 #[unsafe(no_mangle)]
 pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
 
-/// Nanoseconds that a reject costs; set when the program is loaded.
+/// Nanoseconds that a reject costs. Set when the program is loaded.
 #[unsafe(no_mangle)]
 pub(crate) static REJECT_COST: Global<u64> = Global::new(0);

@@ -1,4 +1,4 @@
-//! The platform of the kernel: helpers, the clock, and shared state.
+//! The platform in the kernel: BPF helpers, the clock, and state that all CPUs share.
 
 use core::{arch::asm, ffi::c_void, ptr::NonNull};
 
@@ -19,13 +19,13 @@ use crate::{
     subprograms,
 };
 
-/// The context of [`run_iteration`].
+/// The context that the kernel passes to [`run_iteration`].
 struct LoopContext<'a, C> {
     platform: &'a mut Xdp,
     body: &'a mut C,
 }
 
-/// One iteration of [`Platform::bounded_loop`], as the kernel calls it: 1 ends the loop.
+/// Runs one iteration of [`Platform::bounded_loop`], as the callback of `bpf_loop`. Returns 1 to end the loop.
 ///
 /// # Safety
 /// `context` points to a live value that nothing else refers to.
@@ -50,8 +50,7 @@ impl Platform for Xdp {
             platform: self,
             body,
         };
-        // SAFETY: the helper calls the function with the pointer that it is given, before it
-        // returns.
+        // SAFETY: the helper calls the function with the given pointer, and only before it returns.
         unsafe {
             bpf_loop(
                 times,
@@ -79,8 +78,8 @@ impl Platform for Xdp {
             return 0;
         };
         let scratch = scratch.cast::<u16>();
-        // SAFETY: the buffer is this CPU's alone, aligned as map values are, and longer than this.
-        // The verifier keeps no account of what is in a map's memory.
+        // SAFETY: the buffer belongs to this CPU alone, is aligned as map values are, and is long enough. The verifier
+        // does not track the contents of map memory, so the value comes back without a range.
         unsafe {
             scratch.write_volatile(value);
             scratch.read_volatile()
@@ -94,13 +93,13 @@ impl Platform for Xdp {
 
     #[inline(always)]
     fn now(&self) -> CoarseTime {
-        // SAFETY: takes nothing, returns a number.
+        // SAFETY: the helper has no argument and returns a number.
         CoarseTime::from_nanoseconds(unsafe { bpf_ktime_get_coarse_ns() })
     }
 
     #[inline(always)]
     fn now_nanoseconds(&self) -> u64 {
-        // SAFETY: takes nothing, returns a number.
+        // SAFETY: the helper has no argument and returns a number.
         unsafe { bpf_ktime_get_coarse_ns() }
     }
 
@@ -127,8 +126,8 @@ impl Platform for Xdp {
 
     #[inline(always)]
     unsafe fn atomic_add(&self, number: NonNull<u64>, amount: u64) {
-        // Rust's own atomics of this target have no addition. The instruction has been there since
-        // the first kernels.
+        // Rust's atomics have no addition on this target. The instruction has existed since the first kernels with
+        // eBPF.
         // SAFETY: the caller's promise.
         unsafe {
             asm!(

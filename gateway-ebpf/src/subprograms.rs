@@ -1,5 +1,5 @@
-//! Subprograms as global functions: the verifier checks each by itself for any argument, and not once for
-//! each path to each call. They pass only numbers to each other, and read everything else from the packet.
+//! Subprograms as BPF global functions. The verifier checks each once, for any argument, and not once for each path to
+//! each call. Subprograms pass only numbers to each other, and read everything else from the packet.
 
 use core::{hint::black_box, ptr};
 
@@ -16,14 +16,14 @@ use crate::{
     maps::{CSUM_BUFFER, CSUM_CHUNK_LEN},
 };
 
-/// Expands to the second of its arguments.
+/// Expands to the second argument.
 macro_rules! second {
     ($first:ident, $second:ident) => {
         $second
     };
 }
 
-/// Defines the function of each subprogram, and the call of all.
+/// Defines the function of each subprogram, and the function that calls them by name.
 macro_rules! define_subprograms {
     ($($(#[$doc:meta])* $variant:ident = $function:ident($($argument:ident: $type:ident)?);)+) => {
         $(
@@ -40,7 +40,7 @@ macro_rules! define_subprograms {
             }
         )+
 
-        /// Calls a subprogram.
+        /// Calls a subprogram and returns its exit.
         #[inline(always)]
         pub(crate) fn call_subprogram(
             ctx: *mut xdp_md,
@@ -58,8 +58,8 @@ macro_rules! define_subprograms {
 }
 for_each_subprogram!(define_subprograms);
 
-/// Logs a packet that was dropped, where the agent wants it. It needs more stack than all the rest
-/// of the entry point. The log asks for a context and does not use it.
+/// Logs a dropped packet, if the agent has enabled that. A function of its own, since it needs more stack than the rest
+/// of the entry point. The macro requires a context but does not use it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn log_drop(reason: u64, connection_slot: u64) -> u64 {
@@ -71,7 +71,7 @@ pub(crate) extern "C" fn log_drop(reason: u64, connection_slot: u64) -> u64 {
     0
 }
 
-/// Logs a packet that was rejected, where the agent wants it.
+/// Logs a rejected packet, if the agent has enabled that.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn log_reject(reason: u64, connection_slot: u64) -> u64 {
@@ -83,7 +83,7 @@ pub(crate) extern "C" fn log_reject(reason: u64, connection_slot: u64) -> u64 {
     0
 }
 
-/// Allocates an identification. No packet is looked at, so there is no context.
+/// Allocates an identification. It accesses no packet, so it has no context.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn allocate_identification(space: u64, bucket: u64) -> u64 {
@@ -96,7 +96,7 @@ pub(crate) extern "C" fn allocate_identification(space: u64, bucket: u64) -> u64
     pipeline::allocate_identification(&env, space, bucket as u32)
 }
 
-/// Reads the options of a SYN.
+/// Reads the TCP options of a SYN.
 ///
 /// # Safety
 /// `ctx` is the kernel's context.
@@ -107,22 +107,22 @@ pub(crate) unsafe extern "C" fn parse_syn_options(
     start: u64,
     length: u64,
 ) -> u64 {
-    // No header starts as far back as this.
+    // No header starts behind this mask.
     let start = (start & 0x3fff) as u16;
     let env = Xdp::new(XdpContext::new(ctx));
     u64::from(pipeline::parse_syn_options(&env, start, length as u16))
 }
 
-/// How many chunks are summed at most: 9 KiB and a little, a jumbo frame.
+/// Maximum number of chunks that are summed up: 9 KiB and more, which covers a jumbo frame.
 const MAX_CHUNKS: usize = 19;
 
-/// The longest frame.
+/// Maximum length of a frame.
 const MAX_FRAME_LEN: usize = 65_535 + 14;
 
-/// The result of [`partial_checksum`] without a sum: no sum is so large.
+/// The result of [`partial_checksum`] if there is no sum. No sum is that large.
 pub(crate) const NO_CHECKSUM: u64 = u64::MAX;
 
-/// The sum over a stretch of the frame.
+/// Returns the one's complement sum over `length` bytes of the frame at `offset`, or [`NO_CHECKSUM`].
 ///
 /// # Safety
 /// `ctx` is the kernel's context.
@@ -147,15 +147,15 @@ pub(crate) unsafe extern "C" fn partial_checksum(
         if summed == length {
             return u64::from(sum);
         }
-        // The compiler must not see through this: the verifier needs the bounds on the very value
-        // that the helper gets, and up to Linux 6.2 learns nothing from a comparison with 0.
+        // `black_box` keeps the compiler from removing the mask: the verifier needs the bounds on the very value that
+        // the helper gets, and up to Linux 6.2 it learns nothing from a comparison with 0.
         const { assert!(CSUM_CHUNK_LEN.is_power_of_two()) };
         let chunk_len =
             (black_box((length - summed).min(CSUM_CHUNK_LEN) - 1) & (CSUM_CHUNK_LEN - 1)) + 1;
         let padded_len = (chunk_len + 3) & !3;
         let at = (offset + summed) as u32;
-        // SAFETY: `chunk_len` is at most `CSUM_CHUNK_LEN` and the scratch buffer is four bytes longer; the
-        // helpers check the packet's bounds. The buffer is this CPU's alone.
+        // SAFETY: `chunk_len` is at most `CSUM_CHUNK_LEN`, and the scratch buffer is four bytes longer. The helpers
+        // check the packet's bounds. The buffer belongs to this CPU alone.
         let result = unsafe {
             if bpf_xdp_load_bytes(ctx, at, scratch.cast(), chunk_len as u32) != 0 {
                 return NO_CHECKSUM;

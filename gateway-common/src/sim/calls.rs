@@ -1,8 +1,8 @@
-//! Counts of the calls that stages make to the platform: in the kernel, of helpers.
+//! Counts of the calls that stages make to the platform. In the kernel most of them are BPF helper calls.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-/// What was asked of the environment: what a packet costs beside the instructions of its way.
+/// Calls to the platform, counted by name. They are the cost of a packet beside the instructions of its stages.
 #[derive(Clone, Debug, Default)]
 pub struct HelperCallCounts {
     counts: RefCell<BTreeMap<&'static str, u32>>,
@@ -13,7 +13,7 @@ impl HelperCallCounts {
         *self.counts.borrow_mut().entry(call).or_default() += 1;
     }
 
-    /// How often what was asked for since this was called last.
+    /// Returns the counts since the last call, and resets them.
     #[must_use]
     pub fn take_counts(&self) -> BTreeMap<&'static str, u32> {
         self.counts.take()

@@ -1,4 +1,4 @@
-//! The maps and the clock of a simulation.
+//! The maps, the counters and the clock of a simulation.
 
 use crate::{
     drop_reason::DropReason,
@@ -17,62 +17,62 @@ use crate::{
 
 use std::collections::HashMap;
 
-/// Everything the data path reads and writes, but for the packet itself.
+/// Everything that the data path reads and writes, except the packet itself.
 #[derive(Clone, Debug)]
 pub struct SimMaps {
-    /// By interface index.
+    /// Attachments by interface index.
     pub attachments: HashMap<u32, Attachment>,
-    /// By attachment slot.
+    /// Sending sides of attachments, by egress slot.
     pub egress: HashMap<u32, Egress>,
-    /// Addresses that are answered for.
+    /// Local addresses.
     pub addresses: HashMap<AddressKey, LocalAddress>,
-    /// FragmentRecord that resources offer.
+    /// Ports that resources offer.
     pub ports: HashMap<PortKey, Port>,
-    /// Backend slots, by place.
+    /// Backend slots, by index in the Maglev tables.
     pub maglev: HashMap<u32, u32>,
-    /// By backend slot.
+    /// Backends by slot.
     pub backends: HashMap<u32, Backend>,
-    /// By place.
+    /// SNAT addresses by index.
     pub nat_addresses: HashMap<u32, NatAddress>,
-    /// By link slot.
+    /// Connections by slot.
     pub connections: HashMap<u32, Connection>,
-    /// Flows of IPv4.
+    /// Flow tables of IPv4.
     pub flows_v4: SimFlowTables<V4>,
-    /// Flows of IPv6.
+    /// Flow tables of IPv6, which also hold NAT46 flows.
     pub flows_v6: SimFlowTables<V6>,
-    /// What connections may use, by link slot.
+    /// Limits of connections, by slot.
     pub limits: HashMap<u32, Limits>,
-    /// What they use.
+    /// Usage of connections, by slot.
     pub usage: AtomicMap<ConnectionUsage>,
-    /// Datagrams of IPv4 that came in fragments.
+    /// Records of fragmented IPv4 datagrams.
     pub fragment_records_v4: HashMap<DatagramKey<V4>, FragmentRecord>,
-    /// The same of IPv6.
+    /// Records of fragmented IPv6 datagrams.
     pub fragment_records_v6: HashMap<DatagramKey<V6>, FragmentRecord>,
     /// Allocation state of identifications, by bucket.
     pub identification_states: AtomicMap<IdentificationState>,
-    /// Stations that use an address of ours.
+    /// Other hosts that claim a local address.
     pub conflicts: HashMap<AddressKey, AddressConflict>,
-    /// What the environment was asked for.
+    /// Counts of the calls to the platform.
     pub helper_calls: HelperCallCounts,
-    /// The time.
+    /// The coarse time.
     pub now: CoarseTime,
-    /// The kernel's helpers fail: no packet's length is changed, nothing is summed up.
+    /// Makes the simulated helpers fail that resize packets and compute partial checksums.
     pub helpers_fail: bool,
-    /// Every packet goes the general way.
+    /// Sends every packet to the slow path.
     pub fast_path_disabled: bool,
-    /// What is added to it, in nanoseconds, for the meters.
+    /// Nanoseconds that are added to `now` for the rate limits.
     pub extra_nanoseconds: u64,
-    /// What a refusal costs, in nanoseconds; 0 is no limit.
+    /// Nanoseconds that a reject costs. 0 is no limit.
     pub reject_cost: u64,
-    /// The key of the hashes.
+    /// Seed of the hashes.
     pub hash_seed: u64,
-    /// Packets not forwarded.
+    /// Number of drops, by reason.
     pub drops: HashMap<DropReason, u64>,
-    /// The same for each connection.
+    /// Number of drops, by connection and reason.
     pub connection_drops: HashMap<ConnectionDropKey, u64>,
-    /// What crossed, by link slot.
+    /// Counters of connections, by slot.
     pub connection_counters: HashMap<u32, ConnectionCounters>,
-    /// Everything else that is counted.
+    /// Statistics.
     pub statistics: HashMap<Statistic, u64>,
 }
 

@@ -2,10 +2,10 @@
 
 use std::cell::UnsafeCell;
 
-/// What the kernel leaves of a frame at the least: an Ethernet header.
+/// Minimum length of a frame that the kernel leaves when it moves the start: an Ethernet header.
 const MIN_FRAME_LEN: usize = 14;
 
-/// A frame whose bytes are written through pointers taken from a shared reference.
+/// A frame whose bytes are written through pointers that were taken from a shared reference.
 pub(crate) struct FrameBuffer {
     pub(crate) bytes: Box<[UnsafeCell<u8>]>,
     pub(crate) length: usize,
@@ -25,7 +25,7 @@ impl FrameBuffer {
         *self = Self::new(&bytes);
     }
 
-    /// Moves the beginning, as [`PacketBuffer::adjust_head`](crate::packet::PacketBuffer::adjust_head) says.
+    /// Moves the start of the frame: see [`PacketBuffer::adjust_head`](crate::packet::PacketBuffer::adjust_head).
     pub(crate) fn adjust_head(&mut self, delta: i32) -> bool {
         let Ok(distance) = usize::try_from(delta.unsigned_abs()) else {
             return false;
@@ -44,7 +44,7 @@ impl FrameBuffer {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         let cells = &self.bytes[..self.length];
-        // SAFETY: a cell has the layout of what is in it, and nothing writes while this is read.
+        // SAFETY: a cell has the layout of its value, and nothing writes while the bytes are read.
         unsafe { std::slice::from_raw_parts(cells.as_ptr().cast(), cells.len()) }
     }
 }

@@ -1,4 +1,4 @@
-//! The platform of one packet: the simulation of BPF helpers and maps.
+//! The platform of one packet: a simulation of the BPF helpers and maps.
 
 use crate::{
     checksum::{self, Sum},
@@ -25,8 +25,7 @@ use crate::{
 use std::{cell::UnsafeCell, ptr::NonNull};
 
 impl SimMaps {
-    /// Processes one frame that arrived at the interface, and returns the verdict and the frame as
-    /// it is afterwards.
+    /// Processes one frame that arrived at the interface. Returns the verdict and the frame as it is afterwards.
     pub fn process(&mut self, ifindex: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let mut sim_packet = self.packet_for(ifindex, frame);
         let verdict = process(&mut sim_packet);
@@ -60,7 +59,7 @@ impl SimMaps {
     }
 }
 
-/// One packet's run.
+/// One packet, and the maps that it is processed with.
 struct SimPacket<'a> {
     ifindex: u32,
     packet: FrameBuffer,
@@ -169,7 +168,7 @@ impl ConfigMaps for SimPacket<'_> {
 
     fn egress(&self, slot: u32) -> Option<Egress> {
         self.maps.helper_calls.record("element");
-        // An array has a value at every place.
+        // An array map has a value at every index.
         Some(self.maps.egress.get(&slot).copied().unwrap_or_default())
     }
 
@@ -181,7 +180,7 @@ impl ConfigMaps for SimPacket<'_> {
     fn port(&self, key: &PortKey) -> Option<MapValueRef<Port>> {
         self.maps.helper_calls.record("lookup");
         let port = self.maps.ports.get(key)?;
-        // SAFETY: nothing writes to the ports while a packet is on its way.
+        // SAFETY: nothing writes to the ports while a packet is processed.
         Some(unsafe { MapValueRef::new(NonNull::from(port)) })
     }
 
@@ -355,12 +354,12 @@ impl Platform for SimPacket<'_> {
     }
 
     unsafe fn atomic_add(&self, number: NonNull<u64>, amount: u64) {
-        // SAFETY: the caller's promise; this world has one thread.
+        // SAFETY: the caller's promise; the simulation has one thread.
         unsafe { number.write(number.read().wrapping_add(amount)) }
     }
 
     unsafe fn compare_exchange(&self, number: NonNull<u64>, current: u64, new: u64) -> u64 {
-        // SAFETY: the caller's promise; this world has one thread.
+        // SAFETY: the caller's promise; the simulation has one thread.
         unsafe {
             let found = number.read();
             if found == current {

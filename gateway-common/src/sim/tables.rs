@@ -1,4 +1,4 @@
-//! Flow tables and shared arrays in ordinary memory.
+//! Flow tables and array maps in ordinary memory.
 
 use crate::{
     family::Family,
@@ -16,7 +16,7 @@ use std::{
 #[derive(Debug)]
 pub struct SimFlowTable<F: Family> {
     entries: HashMap<FlowKey<F>, Rc<UnsafeCell<Flow<F>>>>,
-    /// Inserting beyond this many fails.
+    /// Maximum number of entries. An insertion beyond it fails.
     pub capacity: usize,
 }
 
@@ -34,18 +34,18 @@ impl<F: Family> Clone for SimFlowTable<F> {
 }
 
 impl<F: Family> SimFlowTable<F> {
-    /// How many entries there are.
+    /// Returns the number of entries.
     #[must_use]
     pub fn count(&self) -> usize {
         self.entries.len()
     }
 
-    /// All entries, copied, in the order of their keys.
+    /// Returns copies of all entries, sorted by key.
     #[must_use]
     pub fn entries(&self) -> Vec<(FlowKey<F>, Flow<F>)> {
         let copy = |entry: &Rc<UnsafeCell<Flow<F>>>| {
-            // SAFETY: nothing else runs while this copies; writes go through `FlowRef` only, in
-            // the same thread (`Rc` keeps the table there).
+            // SAFETY: nothing else runs while this copies: writes go through `FlowRef` only, in the same thread (`Rc`
+            // keeps the table there).
             unsafe { *entry.get() }
         };
         let mut entries: Vec<_> = self.entries.iter().map(|(k, v)| (*k, copy(v))).collect();
@@ -53,7 +53,7 @@ impl<F: Family> SimFlowTable<F> {
         entries
     }
 
-    /// Puts an entry in, or replaces it.
+    /// Inserts or replaces an entry.
     pub fn set(&mut self, key: FlowKey<F>, flow: Flow<F>) {
         self.entries.insert(key, Rc::new(UnsafeCell::new(flow)));
     }
@@ -67,9 +67,9 @@ impl<F: Family> SimFlowTable<F> {
 /// The flow tables of a family.
 #[derive(Clone, Debug)]
 pub struct SimFlowTables<F: Family> {
-    /// Flows both sides agreed to.
+    /// Established flows.
     pub established: SimFlowTable<F>,
-    /// Flows being opened. It does not evict: a test that needs that removes entries itself.
+    /// Half-open flows. The table does not evict: a test that needs eviction removes entries itself.
     pub half_open: SimFlowTable<F>,
 }
 
@@ -104,8 +104,8 @@ impl<F: Family> SimFlowTables<F> {
     pub(crate) fn lookup(&self, table: Table, key: &FlowKey<F>) -> Option<FlowRef<F>> {
         let entry = self.table(table).entries.get(key)?;
         let pointer = NonNull::new(entry.get())?;
-        // SAFETY: the cell's memory stays where it is until the entry is removed, and the stages
-        // do not use a reference after they removed its entry, save to read from a copy.
+        // SAFETY: the cell's memory stays in place until the entry is removed. After a stage has removed an entry, it
+        // reads only from a copy of it.
         Some(unsafe { FlowRef::new(pointer) })
     }
 
@@ -127,7 +127,7 @@ impl<F: Family> SimFlowTables<F> {
     }
 }
 
-/// Values that the data path writes through shared references, atomically, by their place.
+/// Values of an array map that the data path writes atomically through shared references.
 #[derive(Debug)]
 pub struct AtomicMap<T>(RefCell<BTreeMap<u32, Box<UnsafeCell<T>>>>);
 
@@ -148,26 +148,26 @@ impl<T: Copy + Default> Clone for AtomicMap<T> {
 }
 
 impl<T: Copy + Default> AtomicMap<T> {
-    /// The places that were read or written, in their order.
+    /// Returns the indices that were read or written, in order.
     #[must_use]
     pub fn indices(&self) -> Vec<u32> {
         self.0.borrow().keys().copied().collect()
     }
 
-    /// The value at a place.
+    /// Returns the value at an index.
     #[must_use]
     pub fn get(&self, index: u32) -> T {
-        // SAFETY: nothing else runs while this copies: the table stays in one thread.
+        // SAFETY: nothing else runs while this copies: the map stays in one thread.
         unsafe { self.entry(index).read() }
     }
 
-    /// Replaces it.
+    /// Replaces the value at an index.
     pub fn set(&self, index: u32, value: T) {
         // SAFETY: as for `get`.
         unsafe { self.entry(index).write(value) }
     }
 
-    /// A pointer to the value, which stays where it is.
+    /// Returns a pointer to the value at an index. The value stays in place.
     pub(crate) fn entry(&self, index: u32) -> NonNull<T> {
         let mut entries = self.0.borrow_mut();
         let cell = entries.entry(index).or_default();
