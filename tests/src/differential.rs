@@ -17,10 +17,10 @@ use gateway::{
         syscalls,
     },
     compile::{
-        recompile::compile,
         map_snapshot::MapSnapshot,
         observed::{Interface, NextHop, Observed},
         plan::plan,
+        recompile::compile,
     },
     model::{Decision, Reference, operations},
 };

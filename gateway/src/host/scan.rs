@@ -67,7 +67,7 @@ impl Host {
     /// the `known` interfaces as well.
     pub(crate) fn usable_interfaces<'a>(
         &self,
-        plan: &ScanPlan,
+        plan: &'a ScanPlan,
         links: &BTreeMap<String, Link>,
         known: impl Iterator<Item = &'a String>,
     ) -> Vec<(String, Option<Interface>)> {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, Problem, access::Role, record::Labels, schema, text};
+use crate::model::{Name, Problem, record::Labels, role::Role, schema, text};
 
 /// Issuer of claims that are read from client certificates.
 pub const CERTIFICATE: &str = "certificate";

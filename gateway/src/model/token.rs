@@ -6,7 +6,7 @@ use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Name, access::Role, record::Labels, schema};
+use crate::model::{Name, record::Labels, role::Role, schema};
 
 /// Prefix of every token's text, by which secret scanners recognise a leaked token.
 pub const PREFIX: &str = "gwt_";

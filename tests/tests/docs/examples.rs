@@ -82,7 +82,9 @@ impl Hosts {
     /// Fetches the name of a backend through the endpoint.
     #[track_caller]
     fn fetch(&self) -> String {
-        let mut curl = self.consumer.command_line("curl -sSf -m 10 http://10.0.0.100/name");
+        let mut curl = self
+            .consumer
+            .command_line("curl -sSf -m 10 http://10.0.0.100/name");
         succeed(&mut curl).trim().to_owned()
     }
 }

@@ -59,7 +59,7 @@ pub(super) fn keys_of_service<T>(
     known: &BTreeMap<HealthCheckKey, T>,
     service: &Reference,
 ) -> Vec<HealthCheckKey> {
-    let first = (service.clone(), Name::lowest(), IpAddr::from([0, 0, 0, 0]));
+    let first = (service.clone(), Name::min(), IpAddr::from([0, 0, 0, 0]));
     known
         .range(first..)
         .map(|(key, _)| key)

@@ -19,9 +19,9 @@ pub(crate) use client::WebhookSender;
 const MAX_IDLE_WAIT: Duration = Duration::from_secs(3_600);
 
 /// Delivers events to webhooks until the process ends.
-pub async fn run(agent: Arc<Agent>, sender: WebhookSender) {
+pub(crate) async fn run(agent: Arc<Agent>, sender: WebhookSender) {
     let sender = Arc::new(sender);
-    let mut last = agent.controller.lock().await.event_log.subscribe();
+    let mut last = agent.controller.lock().await.event_log().subscribe();
     let mut sending = JoinSet::new();
     loop {
         last.mark_unchanged();
