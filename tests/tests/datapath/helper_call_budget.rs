@@ -16,18 +16,18 @@ const BUDGET: &str = include_str!("helper_call_budget.snap");
 
 /// What is counted, as the file's columns.
 const COLUMNS: [&str; 12] = [
-    "part",
+    "subprogram",
     "lookup",
     "element",
     "write",
     "counter",
     "clock",
     "frame length",
-    "frame resized",
-    "sum",
+    "resize",
+    "partial checksum",
     "SYN options",
-    "loop",
-    "allocation",
+    "bounded loop",
+    "identification",
 ];
 
 /// A table that grows.
@@ -35,7 +35,7 @@ struct CallTable(String);
 
 impl CallTable {
     fn new() -> Self {
-        let head = COLUMNS.map(|column| format!(" {column:>13}")).concat();
+        let head = COLUMNS.map(|column| format!(" {column:>16}")).concat();
         Self(format!("{:<32}{head}\n", "way"))
     }
 
@@ -60,7 +60,7 @@ impl CallTable {
             unknown.is_empty(),
             "{path_name} calls {unknown:?}, which has no column"
         );
-        let cells = COLUMNS.map(|column| format!(" {:>13}", calls.get(column).unwrap_or(&0)));
+        let cells = COLUMNS.map(|column| format!(" {:>16}", calls.get(column).unwrap_or(&0)));
         self.0
             .push_str(&format!("{path_name:<32}{}\n", cells.concat()));
     }
