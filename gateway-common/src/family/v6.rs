@@ -124,7 +124,7 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "eight bits are wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "keeps eight bits")]
     fn traffic_class(self) -> u8 {
         (self.version_and_flow().get() >> 20) as u8
     }

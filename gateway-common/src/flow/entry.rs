@@ -137,7 +137,7 @@ impl<F: Family> Flow<F> {
 
     /// Sets the backend that [`Flow::reply_backend`] returns. Every slot fits 16 bits.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "slots fit")]
+    #[expect(clippy::cast_possible_truncation, reason = "slots have 16 bits")]
     pub const fn set_reply_backend(&mut self, (slot, generation): (u32, u32)) {
         self.backend_slot = slot as u16;
         self.state_word = StateWord::backend_generation(generation);

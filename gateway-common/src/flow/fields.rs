@@ -28,7 +28,7 @@ impl EntryNextHop {
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
-        reason = "slots fit; halves of words"
+        reason = "slots have 16 bits, halves of a word too"
     )]
     pub const fn backend(slot: u32, generation: u32) -> Self {
         Self([slot as u16, generation as u16, (generation >> 16) as u16])

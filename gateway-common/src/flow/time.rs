@@ -11,7 +11,7 @@ impl CoarseTime {
     /// Converts nanoseconds of the monotonic clock.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "146 years fit")]
+    #[expect(clippy::cast_possible_truncation, reason = "32 bits hold 146 years")]
     pub const fn from_nanoseconds(nanoseconds: u64) -> Self {
         Self((nanoseconds >> Self::SHIFT) as u32)
     }

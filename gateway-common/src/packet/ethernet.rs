@@ -85,7 +85,10 @@ impl PackedMac {
     /// Unpacks the MAC address.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "parts of it are wanted")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "extracts a field of the word"
+    )]
     pub const fn mac(self) -> Mac {
         Mac([
             (self.0 as u16).to_le(),
@@ -160,7 +163,10 @@ impl Ethernet {
 
     /// Replaces both MAC addresses.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the rest is wanted")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "takes four bytes of the address"
+    )]
     pub fn set_macs(self, destination: PackedMac, source: PackedMac) {
         self.set_first_word((destination.0 | source.0 << PackedMac::BITS).to_le());
         self.set_source_rest(((source.0 >> 16) as u32).to_le());

@@ -55,7 +55,7 @@ impl PortPair {
     /// Returns the source port.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "extracts one port")]
     pub const fn source(self) -> Be16 {
         Be16::from_raw(if cfg!(target_endian = "little") {
             self.0 as u16
@@ -67,7 +67,7 @@ impl PortPair {
     /// Returns the destination port.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "extracts one port")]
     pub const fn destination(self) -> Be16 {
         Be16::from_raw(if cfg!(target_endian = "little") {
             (self.0 >> 16) as u16

@@ -3,26 +3,23 @@
 //! Each packet starts on the fast path, and most packets end there. Any other exit names the next subprogram:
 //!
 //! ```text
-//!   fast path ─┬─► verdict
-//!              │
-//!              │ SLOW_PATH, NO_ESTABLISHED_FLOW
-//!              └─► slow path ─┬─► verdict
-//!                             │
-//!                             │ ICMP_RELATED
-//!                             ├─► ICMP related ──► verdict
-//!                             │
-//!                             │ NAT46
-//!                             ├─► NAT46 ─┬─► verdict
-//!                             │          │
-//!                             │          │ OPEN_FLOW
-//!                             │          ▼
-//!                             └─► open flow
-//!                  OPEN_FLOW       │ REPROCESS: the flow is open
-//!                                  │ SLOW_PATH: another CPU has just established the flow
-//!                                  └─► slow path, once more
+//!   fast path ──► verdict
+//!      │ SLOW_PATH, NO_ESTABLISHED_FLOW
+//!      ▼
+//!   slow path ──► verdict  ◄─────────────────────────────────┐
+//!      │                                                     │
+//!      ├─ ICMP_RELATED ──► ICMP related ──► verdict          │
+//!      │                                                     │
+//!      ├─ NAT46 ─────────► NAT46 ──► verdict                 │
+//!      │                     │ OPEN_FLOW                     │
+//!      │                     ▼                               │
+//!      └─ OPEN_FLOW ─────► open flow ── REPROCESS, SLOW_PATH ┘
 //!
 //!   each of them ── reject, packet too big, TTL exceeded ──► reject ──► verdict
 //! ```
+//!
+//! After `REPROCESS` the slow path forwards the packet by the flow that it has opened. `SLOW_PATH` at that point means
+//! that another CPU has established the packet's flow meanwhile.
 //!
 //! An exit carries over what is known about the packet: the slow path gets it as [`SlowPathHints`], the reject
 //! subprogram gets the exit itself.

@@ -4,10 +4,11 @@
 //! checks precede the first change, so a packet that is not eligible continues on the slow path unchanged. The slow
 //! path decides alike for eligible packets too.
 //!
-//! Not eligible are: fragments, IPv4 options, IPv6 extension headers, SYN and RST segments of established flows,
-//! offloaded checksums, packets over the MTU or with an expiring TTL, NAT46 flows, and packets of revoked flows.
+//! Not eligible are: fragments and IPv4 packets that a router may fragment, IPv4 options, IPv6 extension headers, SYN
+//! and RST segments of established flows, offloaded checksums, packets over the MTU or with an expiring TTL, NAT46
+//! flows, and flows that have ended.
 //!
-//! Packets of no established flow pass the early drop here, so that a flood ends before the slow path.
+//! The early drop applies here to packets of no established flow, so that a flood ends before the slow path.
 
 use crate::{
     checksum::{update, update_udp},
@@ -31,7 +32,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Forwards a plain packet of an established flow. Drops a packet that matches none and can't open one.
+/// Forwards an eligible packet of an established flow. Applies the early drop to a packet that matches none.
 #[inline(always)]
 pub(crate) fn run<F: Family, E: PlatformFor<F>>(env: &mut E) -> StageResult<Exit> {
     let attachment = attachment::find_attachment(env)?;

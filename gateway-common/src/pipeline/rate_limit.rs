@@ -2,7 +2,7 @@
 //!
 //! Rates are metered by the generic cell rate algorithm (GCRA, ITU-T I.371). Each meter holds a theoretical arrival
 //! time (TAT): the time at which everything that was admitted so far is paid for. A packet conforms if TAT − now is
-//! less than the burst. It then moves TAT, or the present time if that is later, by its cost.
+//! less than the burst. It then sets TAT to max(TAT, now) + cost.
 
 use core::ptr::NonNull;
 

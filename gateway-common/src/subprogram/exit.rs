@@ -168,7 +168,10 @@ impl Exit {
     /// Unpacks the exit.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "parts of it are wanted")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "extracts a field of the word"
+    )]
     pub const fn kind(self) -> ExitKind {
         let (max_len, slot) = ((self.0 >> 16) as u16, (self.0 >> 32) as u32);
         let attribution = Attribution::new(DropReason::from_byte((self.0 >> 8) as u8), slot);

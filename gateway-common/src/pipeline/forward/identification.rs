@@ -81,7 +81,7 @@ impl Identification {
 
     /// Returns the new identification, in host byte order.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "keeps the lower half")]
     pub(crate) const fn id(self) -> u32 {
         self.0 as u32
     }
@@ -165,7 +165,7 @@ pub(crate) fn allocate_unfragmented<T: Family, E: Platform>(
 
 /// Returns the identification that a number of the bucket stands for.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+#[expect(clippy::cast_possible_truncation, reason = "keeps the lower half")]
 fn number_to_id(space: IdentificationSpace, number: u64, hash: u64) -> u32 {
     let (number, offset) = (number as u32, number_offset(hash));
     match space {
@@ -282,7 +282,7 @@ fn hash_addresses<T: Family, E: Platform>(env: &E, entry: &Flow<T>, protocol: u8
 
 /// Returns the bucket that counts the numbers of this hash.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the lower bits are wanted")]
+#[expect(clippy::cast_possible_truncation, reason = "keeps the lower bits")]
 const fn bucket_index(hash: u64) -> u32 {
     const { assert!(IDENTIFICATION_BUCKETS.is_power_of_two()) };
     hash as u32 & (IDENTIFICATION_BUCKETS - 1)
@@ -290,7 +290,7 @@ const fn bucket_index(hash: u64) -> u32 {
 
 /// Returns the offset that is added to the numbers of the bucket.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "the lower bits are wanted")]
+#[expect(clippy::cast_possible_truncation, reason = "keeps the lower bits")]
 const fn number_offset(hash: u64) -> u32 {
     (hash >> 16) as u32
 }

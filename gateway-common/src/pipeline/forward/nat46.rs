@@ -59,7 +59,10 @@ pub(crate) fn translate_packet<A: Family, T: Family, E: Platform>(
             .flatten()
     } else {
         // Extension headers are removed together with the IPv6 header (RFC 7915, section 5.1).
-        #[expect(clippy::cast_possible_truncation, reason = "a few headers")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the offset behind a few headers"
+        )]
         let old_l4_offset = packet.l4_offset.get() as u16;
         let old_l4_offset = env.forget_bounds(old_l4_offset);
         const NEW_L4_OFFSET: u16 = Ethernet::LEN_U16 + Ipv4::LEN_U16;
@@ -163,7 +166,7 @@ impl IpHeaderFields {
     /// Writes an IPv4 header at an offset. A packet that is not a fragment gets the don't-fragment flag, and then needs
     /// no identification (RFC 6864, section 4).
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+    #[expect(clippy::cast_possible_truncation, reason = "keeps the lower half")]
     pub(crate) fn emit_v4_at<E: Platform>(&self, env: &E, at: usize) -> Option<()> {
         let header = Ipv4::at(env, at)?;
         let (source, destination) = (self.source.to_v4()?, self.destination.to_v4()?);

@@ -68,7 +68,7 @@ pub fn parse_options<E: Platform>(env: &E, start: u16, length: u16) -> u32 {
 
 /// Returns the options of a SYN.
 #[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "two halves of a word")]
+#[expect(clippy::cast_possible_truncation, reason = "splits a word into halves")]
 fn read_syn_options<A: Family, E: Platform>(
     env: &mut E,
     packet: &L4Packet<A>,

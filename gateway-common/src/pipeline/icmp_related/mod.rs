@@ -228,7 +228,10 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
     };
     // The frame's start is moved so that the new headers end where the embedded L4 header begins.
     let new_l4_offset = Ethernet::LEN_U16 + 2 * new_header_len + Icmp::LEN_U16;
-    #[expect(clippy::cast_possible_truncation, reason = "a few headers")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the offset behind a few headers"
+    )]
     let old_l4_offset = env.forget_bounds(embedded.embedded_l4_offset.get() as u16);
     let shift = i32::from(old_l4_offset) - i32::from(new_l4_offset);
     if !env.adjust_head(shift) {

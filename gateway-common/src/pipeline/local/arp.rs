@@ -37,7 +37,7 @@ pub(crate) fn reply_arp<E: Platform>(
     }
     lookup_local_address::<V4, E>(env, attachment.network, target).ok_or(unknown_target)?;
     let ethernet = Ethernet::at(env, 0).ok_or(unknown_target)?;
-    // The Ethernet and the ARP header may name different senders. The one in the ARP header asks, and gets the reply.
+    // The Ethernet and the ARP header may name different senders, so both are checked. The one in the ARP header asks.
     let is_valid_sender = is_probe || V4::is_unicast(sender);
     if ethernet.source().is_multicast() || arp.sender_mac().is_multicast() || !is_valid_sender {
         return Err(Exit::drop(DropReason::MartianSource, NO_CONNECTION));

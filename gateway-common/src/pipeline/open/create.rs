@@ -99,7 +99,7 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "there are no more than fit"
+    reason = "the assertion bounds the slot"
 )]
 const fn attachment_slot(slot: u32) -> u16 {
     const { assert!(MAX_ATTACHMENTS <= 1 << 16) };
@@ -110,7 +110,7 @@ const fn attachment_slot(slot: u32) -> u16 {
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "there are no more than fit"
+    reason = "the assertion bounds the slot"
 )]
 const fn backend_slot(slot: u32) -> u16 {
     const { assert!(MAX_BACKENDS <= 1 << 16) };

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Drops packets whose destination is not a local address, or is an endpoint that is not approved. A flood of such
-/// packets is not worth a search of the half-open table.
+/// packets costs no search of the half-open table.
 #[inline(always)]
 pub(crate) fn early_drop<F: Family, E: Platform>(
     env: &mut E,

@@ -23,7 +23,7 @@ pub(crate) enum IcmpReason {
     HostUnreachable,
     /// The resource does not offer the port, or the packet matches no flow.
     PortUnreachable,
-    /// The provider does not approve the connection.
+    /// The connection is not approved, or its approval was revoked.
     AdminProhibited,
     /// The TTL or hop limit has expired.
     TimeExceeded,
