@@ -46,8 +46,8 @@ impl OfflineRestore {
     /// uses the store.
     ///
     /// # Errors
-    /// If the backup can't be restored, or the present store can't be read for a reason that may be temporary, such as a
-    /// full disk.
+    /// If the backup can't be restored, or the present store can't be read for a reason that may be temporary, such as
+    /// a full disk.
     pub fn prepare(
         store_path: &Path,
         backup: Backup,
