@@ -1,12 +1,15 @@
 //! Policies of a service for flows: answers to packets without a flow, assignment to backends, and idle timeouts.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::Problem;
 
 /// Answer to a client when no backend can take its flow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum NoBackendAction {
     /// Send a TCP reset, or an ICMP error for UDP.
@@ -17,7 +20,9 @@ pub enum NoBackendAction {
 }
 
 /// Answer to a packet that matches no flow and can't open one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum UnmatchedPacketAction {
     /// Send a TCP reset, or an ICMP error for UDP.
@@ -28,13 +33,16 @@ pub enum UnmatchedPacketAction {
 }
 
 /// Assignment of a client's flows to backends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum SessionAffinity {
     /// Balance each flow independently.
     #[default]
     None,
     /// Send all flows of a client address to one backend, as long as the set of backends does not change.
+    #[value(alias = "client_address")]
     ClientAddress,
 }
 

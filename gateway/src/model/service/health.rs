@@ -2,13 +2,16 @@
 
 use std::{fmt, str::FromStr};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::model::{Problem, schema, text};
 
 /// Kind of a health check.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthCheckKind {
     /// No check. A backend counts as healthy if its MAC address is resolved.
@@ -24,7 +27,9 @@ pub enum HealthCheckKind {
 }
 
 /// Treatment of the flows of an unhealthy backend.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum UnhealthyFlowAction {
     /// Keep the flows: the server may only be slow.

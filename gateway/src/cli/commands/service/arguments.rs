@@ -1,6 +1,6 @@
 //! Arguments of `plgw service`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use crate::{
     cli::commands::LabelArguments,
@@ -67,10 +67,10 @@ pub(super) struct SettingsArguments {
     max_connections_per_tenant: Option<u32>,
     /// Action for new flows when no backend is available
     #[arg(long, value_enum, value_name = "ACTION")]
-    no_backend_action: Option<NoBackendActionArgument>,
+    no_backend_action: Option<NoBackendAction>,
     /// Affinity that keeps a client's flows on one backend
     #[arg(long, value_enum, value_name = "AFFINITY")]
-    session_affinity: Option<SessionAffinityArgument>,
+    session_affinity: Option<SessionAffinity>,
     /// Idle timeout of established TCP flows, in seconds
     #[arg(long, value_name = "SECONDS")]
     tcp_established_timeout: Option<u32>,
@@ -82,7 +82,7 @@ pub(super) struct SettingsArguments {
     udp_timeout: Option<u32>,
     /// Action for packets that match no flow
     #[arg(long, value_enum, value_name = "ACTION")]
-    unmatched_packet_action: Option<UnmatchedPacketActionArgument>,
+    unmatched_packet_action: Option<UnmatchedPacketAction>,
     /// Maximum number of flows of each endpoint; 0 for no limit
     #[arg(long, value_name = "N")]
     connection_limit: Option<u32>,
@@ -106,7 +106,7 @@ pub(super) struct SettingsArguments {
 struct HealthArguments {
     /// Health check type
     #[arg(long, value_enum, value_name = "TYPE")]
-    health_check: Option<CheckArgument>,
+    health_check: Option<HealthCheckKind>,
     /// Backend port to check; 0 for the resource's first port
     #[arg(long, value_name = "PORT")]
     health_port: Option<u16>,
@@ -130,24 +130,13 @@ struct HealthArguments {
     health_status: Option<StatusRange>,
     /// Action for the flows of an unhealthy backend
     #[arg(long, value_enum, value_name = "ACTION")]
-    unhealthy_flow_action: Option<UnhealthyFlowActionArgument>,
+    unhealthy_flow_action: Option<UnhealthyFlowAction>,
 }
 
 impl HealthArguments {
     /// Sets the given fields of a service's health check.
     fn apply(&self, health: &mut HealthCheck) {
-        fn set<T>(field: &mut T, given: Option<T>) {
-            if let Some(given) = given {
-                *field = given;
-            }
-        }
-        let check = self.health_check.map(|check| match check {
-            CheckArgument::None => HealthCheckKind::None,
-            CheckArgument::Tcp => HealthCheckKind::Tcp,
-            CheckArgument::Http => HealthCheckKind::Http,
-            CheckArgument::Https => HealthCheckKind::Https,
-        });
-        set(&mut health.check, check);
+        set(&mut health.check, self.health_check);
         let port = self
             .health_port
             .map(|port| Some(port).filter(|port| *port != 0));
@@ -158,32 +147,18 @@ impl HealthArguments {
         set(&mut health.unhealthy_threshold, self.unhealthy_threshold);
         set(&mut health.path, self.health_path.clone());
         set(&mut health.expected_status, self.health_status);
-        let flows = self.unhealthy_flow_action.map(|what| match what {
-            UnhealthyFlowActionArgument::Keep => UnhealthyFlowAction::Keep,
-            UnhealthyFlowActionArgument::Reset => UnhealthyFlowAction::Reset,
-        });
-        set(&mut health.unhealthy_flow_action, flows);
+        set(
+            &mut health.unhealthy_flow_action,
+            self.unhealthy_flow_action,
+        );
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum CheckArgument {
-    None,
-    Tcp,
-    Http,
-    Https,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum UnhealthyFlowActionArgument {
-    Keep,
-    Reset,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum UnmatchedPacketActionArgument {
-    Reset,
-    Drop,
+/// Sets a field, if a value was given.
+fn set<T>(field: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *field = given;
+    }
 }
 
 /// Returns the given limit, of which 0 means none, or else the current one.
@@ -194,18 +169,6 @@ fn limit_or_current<T: Copy + Default + PartialEq>(
     given.map_or(current, |given| {
         Some(given).filter(|given| *given != T::default())
     })
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum NoBackendActionArgument {
-    Reset,
-    Drop,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum SessionAffinityArgument {
-    None,
-    ClientAddress,
 }
 
 #[derive(Debug, Subcommand)]
@@ -242,36 +205,18 @@ fn parse_tenants(text: &str) -> Result<TenantSet, String> {
 impl SettingsArguments {
     /// Sets the given fields of a service.
     pub(super) fn apply(&self, spec: &mut ServiceSpec) {
-        if let Some(set) = &self.visibility {
-            spec.visibility = set.clone();
-        }
-        if let Some(set) = &self.auto_approval {
-            spec.auto_approval = set.clone();
-        }
-        if let Some(set) = &self.denied {
-            spec.denied = set.clone();
-        }
+        set(&mut spec.visibility, self.visibility.clone());
+        set(&mut spec.auto_approval, self.auto_approval.clone());
+        set(&mut spec.denied, self.denied.clone());
         spec.max_connections_per_tenant = self
             .max_connections_per_tenant
             .or(spec.max_connections_per_tenant);
-        if let Some(what) = self.no_backend_action {
-            spec.no_backend_action = match what {
-                NoBackendActionArgument::Reset => NoBackendAction::Reset,
-                NoBackendActionArgument::Drop => NoBackendAction::Drop,
-            };
-        }
-        if let Some(what) = self.session_affinity {
-            spec.session_affinity = match what {
-                SessionAffinityArgument::None => SessionAffinity::None,
-                SessionAffinityArgument::ClientAddress => SessionAffinity::ClientAddress,
-            };
-        }
-        if let Some(what) = self.unmatched_packet_action {
-            spec.unmatched_packet_action = match what {
-                UnmatchedPacketActionArgument::Reset => UnmatchedPacketAction::Reset,
-                UnmatchedPacketActionArgument::Drop => UnmatchedPacketAction::Drop,
-            };
-        }
+        set(&mut spec.no_backend_action, self.no_backend_action);
+        set(&mut spec.session_affinity, self.session_affinity);
+        set(
+            &mut spec.unmatched_packet_action,
+            self.unmatched_packet_action,
+        );
         spec.connection_limit = limit_or_current(self.connection_limit, spec.connection_limit);
         spec.new_connection_rate =
             limit_or_current(self.new_connection_rate, spec.new_connection_rate);
@@ -279,12 +224,8 @@ impl SettingsArguments {
         spec.bit_rate = limit_or_current(self.bit_rate, spec.bit_rate);
         self.health.apply(&mut spec.health_check);
         let timeouts = &mut spec.timeouts;
-        timeouts.tcp_established = self
-            .tcp_established_timeout
-            .unwrap_or(timeouts.tcp_established);
-        timeouts.tcp_transitory = self
-            .tcp_transitory_timeout
-            .unwrap_or(timeouts.tcp_transitory);
-        timeouts.udp = self.udp_timeout.unwrap_or(timeouts.udp);
+        set(&mut timeouts.tcp_established, self.tcp_established_timeout);
+        set(&mut timeouts.tcp_transitory, self.tcp_transitory_timeout);
+        set(&mut timeouts.udp, self.udp_timeout);
     }
 }
