@@ -21,7 +21,8 @@ use crate::{
     auth::oidc::Issuers,
     bpf::{
         flow_tables::FlowTables,
-        loader::{self, LoadParameters, Program},
+        layouts,
+        loader::{LoadParameters, Program},
         maps::Maps,
     },
     capabilities,
@@ -74,7 +75,7 @@ pub fn prepare(config: &Config) -> Result<Prepared> {
 pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let kernel = Kernel::running()?;
     // Before the store is migrated: if this version may not start, the earlier one must still be able to.
-    loader::check_other_layouts(&config.bpf_dir, config.discard_incompatible_flows)?;
+    layouts::check_others(&config.bpf_dir, config.discard_incompatible_flows)?;
     let store = Sqlite::open(&config.state_dir.join(STORE_FILE))?;
     let (loaded, mut program, maps) = load(&config, &store).await?;
     if config.log_packets {
@@ -95,7 +96,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     });
     // The maps hold the stored state before the first request is accepted.
     agent.refresh_host().await?;
-    loader::remove_other_layouts(&config.bpf_dir)?;
+    layouts::remove_others(&config.bpf_dir)?;
 
     let sender = WebhookSender::new(&config)?;
     let tls = match &config.tls {

@@ -15,15 +15,14 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
-    maps::{MapData, MapInfo},
     programs::{Xdp, XdpMode, links::FdLink},
 };
-use gateway_common::maps::{LAYOUT_VERSION, name};
+use gateway_common::maps::LAYOUT_VERSION;
 use log::{info, warn};
 use serde::Serialize;
 
 use crate::{
-    bpf::{maps::Maps, syscalls},
+    bpf::{layouts, maps::Maps, syscalls},
     lock::Lock,
 };
 
@@ -304,78 +303,6 @@ fn make_directory(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Checks for pinned maps of other layout versions, whose flows this program can't take over.
-///
-/// # Errors
-/// Fails if a newer program made the maps, or if maps of an older layout hold flows and `discard_incompatible_flows`
-/// is not set.
-pub fn check_other_layouts(directory: &Path, discard_incompatible_flows: bool) -> Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let version = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("maps-v"))
-            .and_then(|version| version.parse::<u32>().ok());
-        let Some(version) = version.filter(|version| *version != LAYOUT_VERSION) else {
-            continue;
-        };
-        let shown = directory.display();
-        if version > LAYOUT_VERSION {
-            bail!(
-                "the maps in {shown} have layout {version}, made by a newer program, and this one supports layout \
-                 {LAYOUT_VERSION}: run the newer program, or end its flows with its `plgw unload`"
-            );
-        }
-        let flows = count_flows(&entry.path())?;
-        if flows > 0 && !discard_incompatible_flows {
-            bail!(
-                "the maps in {shown} have layout {version}, and this program can't take over their {flows} flow \
-                 entries into layout {LAYOUT_VERSION}: keep the earlier program, or discard the flows by starting \
-                 this one once with discard_incompatible_flows set (--discard-incompatible-flows true)"
-            );
-        }
-        warn!(
-            "bpf maps: flow entries discarded directory={shown} layout={version} \
-             program_layout={LAYOUT_VERSION} entries={flows}"
-        );
-    }
-    Ok(())
-}
-
-/// Returns the number of entries of the flow tables that are pinned in a directory, of whatever layout.
-fn count_flows(directory: &Path) -> Result<u64> {
-    let mut flows = 0;
-    for table in [name::FLOWS_V4, name::FLOWS_V6] {
-        let path = directory.join(table);
-        let Ok(info) = MapInfo::from_pin(&path) else {
-            continue;
-        };
-        let map = MapData::from_pin(&path)
-            .with_context(|| format!("could not open {}", path.display()))?;
-        flows += syscalls::count_entries(map.fd().as_fd(), info.key_size())
-            .with_context(|| format!("could not read {}", path.display()))?;
-    }
-    Ok(flows)
-}
-
-/// Removes the pinned maps of other layout versions. To be called when no attached program uses them any more.
-///
-/// # Errors
-/// Fails if the directory can't be changed.
-pub fn remove_other_layouts(directory: &Path) -> Result<()> {
-    let current = format!("maps-v{LAYOUT_VERSION}");
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("maps-v") && name != current {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 /// Detaches the program from every interface and removes all pins, which ends all flows.
 ///
 /// # Errors
@@ -391,5 +318,5 @@ pub fn unload(state_dir: &Path, bpf_dir: &Path) -> Result<()> {
             _ => {}
         }
     }
-    remove_other_layouts(bpf_dir)
+    layouts::remove_others(bpf_dir)
 }

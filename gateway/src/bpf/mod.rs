@@ -1,6 +1,7 @@
 //! Kernel side of the data path: loads, pins and attaches the XDP program, and reads and writes its maps.
 
 pub mod flow_tables;
+pub mod layouts;
 pub mod loader;
 pub mod maps;
 pub mod syscalls;
