@@ -24,8 +24,8 @@ fn format_schema(format: KnownFormat) -> Object {
         .build()
 }
 
-/// Implements [`ToSchema`](utoipa::ToSchema) for types, each with its name in the document and its schema. The schema of
-/// a type is in the module of the type.
+/// Implements [`ToSchema`](utoipa::ToSchema) for types, each with its name in the document and its schema. The
+/// schema of a type is in the module of the type.
 macro_rules! schemas {
     ($($type:ty, $name:literal, $schema:expr;)*) => {$(
         impl utoipa::PartialSchema for $type {
