@@ -1,14 +1,6 @@
-//! The packet buffer of the kernel: the context of an XDP program.
+//! The context of an XDP program, as the kernel passes it.
 
-use core::ptr::NonNull;
-
-use aya_ebpf::{
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
-    programs::XdpContext,
-};
-use gateway_common::{checksum::Sum, packet::PacketBuffer};
-
-use crate::subprograms;
+use aya_ebpf::programs::XdpContext;
 
 /// The platform of one packet in XDP.
 pub(crate) struct Xdp {
@@ -26,14 +18,14 @@ impl Xdp {
     /// Returns the start of the linear data. The load is volatile: the kernel turns the load of the 32-bit field into
     /// that of a pointer, and a copy of the field's 32 bits would not be a pointer.
     #[inline(always)]
-    fn data(&self) -> usize {
+    pub(crate) fn data(&self) -> usize {
         // SAFETY: the kernel's context lives as long as the program runs.
         unsafe { (&raw const (*self.ctx.ctx).data).read_volatile() as usize }
     }
 
     /// Returns the end of the linear data.
     #[inline(always)]
-    fn data_end(&self) -> usize {
+    pub(crate) fn data_end(&self) -> usize {
         // SAFETY: as for `data`.
         unsafe { (&raw const (*self.ctx.ctx).data_end).read_volatile() as usize }
     }
@@ -43,51 +35,5 @@ impl Xdp {
     pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: the kernel's context lives as long as the program runs.
         unsafe { (*self.ctx.ctx).ingress_ifindex }
-    }
-}
-
-impl PacketBuffer for Xdp {
-    #[inline(always)]
-    fn frame_len(&self) -> usize {
-        // SAFETY: the kernel's context lives as long as the program runs.
-        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
-    }
-
-    #[inline(always)]
-    fn has_len(&self, length: usize) -> bool {
-        // A frame of several buffers has its headers in the linear data, and is longer than that.
-        self.data() + length <= self.data_end() || length <= self.frame_len()
-    }
-
-    #[inline(always)]
-    fn packet_ptr(&self, offset: usize, length: usize) -> Option<NonNull<u8>> {
-        let start = self.data() + offset;
-        if start + length > self.data_end() {
-            return None;
-        }
-        // SAFETY: packet memory is never at address 0.
-        Some(unsafe { NonNull::new_unchecked(start as *mut u8) })
-    }
-
-    #[inline(always)]
-    fn resize(&mut self, length: usize) -> bool {
-        let delta = length as i32 - self.frame_len() as i32;
-        // SAFETY: the helper checks the length; packet slices taken before are not used again.
-        unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, delta) == 0 }
-    }
-
-    #[inline(always)]
-    fn adjust_head(&mut self, delta: i32) -> bool {
-        // SAFETY: the helper checks the headroom; packet slices taken before are not used again.
-        unsafe { bpf_xdp_adjust_head(self.ctx.ctx, delta) == 0 }
-    }
-
-    #[inline(always)]
-    fn partial_checksum(&mut self, offset: usize, length: usize) -> Option<Sum> {
-        // SAFETY: the kernel's context.
-        match unsafe { subprograms::partial_checksum(self.ctx.ctx, offset as u64, length as u64) } {
-            subprograms::NO_CHECKSUM => None,
-            partial => Some(Sum::from_partial(partial as u32)),
-        }
     }
 }

@@ -25,6 +25,7 @@ mod context;
 mod counters;
 mod flow_tables;
 mod maps;
+mod packet_buffer;
 mod platform;
 mod subprograms;
 
