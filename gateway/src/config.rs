@@ -1,5 +1,6 @@
-//! The agent's configuration: a TOML file, every key of which is also a flag and an environment
-//! variable. Flags win over variables, those over the file, and that over the defaults.
+//! The agent's configuration: a TOML file. Every key is also a flag and an environment variable.
+//!
+//! Flags override environment variables, variables override the file, and the file overrides the defaults.
 
 mod api_limits;
 mod probe;
@@ -24,79 +25,77 @@ use crate::{
 pub use api_limits::ApiLimits;
 pub use probe::ProbeConfig;
 
-/// Where the configuration is looked for when no file is named.
+/// Path of the configuration file if `--config` is not set.
 pub const DEFAULT_FILE: &str = "/etc/plgw/plgw.toml";
 
-/// The control socket's name within the run directory.
+/// Name of the control socket in the run directory.
 pub const SOCKET_FILE: &str = "plgw.sock";
 
-/// The control socket when nothing else is configured.
+/// Path of the control socket if `run_dir` is not set.
 pub const DEFAULT_SOCKET: &str = "/run/plgw/plgw.sock";
 
-/// The keys, as flags, variables and in the file.
+/// The keys as flags, as environment variables, and in the file.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// Where the store is [default: /var/lib/plgw]
+    /// Directory of the store [default: /var/lib/plgw]
     #[arg(long, env = "PLGW_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Where the control socket is [default: /run/plgw]
+    /// Directory of the control socket [default: /run/plgw]
     #[arg(long, env = "PLGW_RUN_DIR", value_name = "DIR")]
     pub run_dir: Option<PathBuf>,
-    /// Where program and maps are pinned, on a bpf file system [default: /sys/fs/bpf/plgw]
+    /// Directory of the pinned program and maps, on a bpf file system [default: /sys/fs/bpf/plgw]
     #[arg(long, env = "PLGW_BPF_DIR", value_name = "DIR")]
     pub bpf_dir: Option<PathBuf>,
-    /// The group that may use the control socket, if it exists [default: plgw]
+    /// Group that may use the control socket, if it exists [default: plgw]
     #[arg(long, env = "PLGW_SOCKET_GROUP", value_name = "GROUP")]
     pub socket_group: Option<String>,
-    /// The last part of every alias [default: privatelink.internal]
+    /// Domain of all aliases [default: privatelink.internal]
     #[arg(long, env = "PLGW_ALIAS_DOMAIN", value_name = "DOMAIN")]
     pub alias_domain: Option<String>,
-    /// What is logged: error, warn, info, debug or trace [default: info]
+    /// Log level: error, warn, info, debug or trace [default: info]
     #[arg(long, env = "PLGW_LOG", value_name = "LEVEL")]
     pub log: Option<log::LevelFilter>,
-    /// Log each packet that is dropped or reset, to find out why [default: false]
+    /// Log each packet that is dropped or rejected, with the reason [default: false]
     #[arg(long, env = "PLGW_LOG_PACKETS", value_name = "BOOL")]
     pub log_packets: Option<bool>,
-    /// End flows that an older program left in maps whose layout this one can't take over, rather than
-    /// not to start [default: false]
+    /// Discard flows stored in an incompatible map layout instead of refusing to start [default: false]
     #[arg(long, env = "PLGW_DISCARD_INCOMPATIBLE_FLOWS", value_name = "BOOL")]
     pub discard_incompatible_flows: Option<bool>,
-    /// Attach interfaces though VLAN tags beside their packets are not seen: for drivers that always take tags
-    /// out of packets, where no tagged frame can arrive [default: false]
+    /// Attach interfaces whose driver moves VLAN tags out of packets, where the program can't see them; safe
+    /// only if no tagged frame can arrive [default: false]
     #[arg(long, env = "PLGW_ACCEPT_UNSEEN_VLAN_TAGS", value_name = "BOOL")]
     pub accept_unseen_vlan_tags: Option<bool>,
-    /// How often idle flows are looked for, in seconds [default: 5]
+    /// Interval of flow garbage collection, in seconds [default: 5]
     #[arg(long, env = "PLGW_FLOW_GC_INTERVAL", value_name = "SECONDS")]
     pub flow_gc_interval: Option<u64>,
-    /// How many refusals (TCP resets, ICMP errors) an endpoint is sent a second; 0: all
+    /// Maximum number of rejects (TCP resets, ICMP errors) sent for an endpoint a second; 0: no limit
     /// [default: 1000]
     #[arg(long, env = "PLGW_REJECTS_PER_SECOND", value_name = "N")]
     pub rejects_per_second: Option<u32>,
-    /// How often it is asked whether an endpoint's address is free before it is taken; 0: never
-    /// [default: 3]
+    /// Number of address conflict probes before an endpoint's address is used; 0: none [default: 3]
     #[arg(long, env = "PLGW_ADDRESS_PROBES", value_name = "N")]
     pub address_probes: Option<u32>,
-    /// Time between two of these probes, and after the last, in milliseconds [default: 200]
+    /// Time between two probes, and after the last one, in milliseconds [default: 200]
     #[arg(long, env = "PLGW_ADDRESS_PROBE_INTERVAL", value_name = "MILLISECONDS")]
     pub address_probe_interval: Option<u64>,
-    /// Where tenants can reach the API, over TLS: address and port; unset: nowhere
+    /// Address and port of the API for tenants, over TLS; unset: tenants have no access
     #[arg(long, env = "PLGW_LISTEN", value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
-    /// The certificate chain of that listener, a PEM file; read again on SIGHUP
+    /// PEM file of the certificate chain for `listen`; read again on SIGHUP
     #[arg(long, env = "PLGW_TLS_CERTIFICATE", value_name = "FILE")]
     pub tls_certificate: Option<PathBuf>,
-    /// The certificate's private key, a PEM file
+    /// PEM file of the certificate's private key; read again on SIGHUP
     #[arg(long, env = "PLGW_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// The authorities whose client certificates are accepted, a PEM file; unset: none are
+    /// PEM file of the authorities whose client certificates are accepted; unset: none are accepted
     #[arg(long, env = "PLGW_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Certificate revocation lists for client certificates, a PEM file; read again on SIGHUP; unset: none are
-    /// looked at
+    /// PEM file of revocation lists for client certificates; read again on SIGHUP; unset: revocation is not
+    /// checked
     #[arg(long, env = "PLGW_TLS_CLIENT_CRL", value_name = "FILE")]
     pub tls_client_crl: Option<PathBuf>,
-    /// An OpenID Connect issuer whose tokens are accepted; several are separated by blanks
+    /// OpenID Connect issuers whose tokens are accepted, separated by spaces
     #[arg(
         long = "oidc-issuer",
         env = "PLGW_OIDC_ISSUERS",
@@ -104,12 +103,12 @@ pub struct Settings {
         value_delimiter = ' '
     )]
     pub oidc_issuers: Option<Vec<IssuerSettings>>,
-    /// Authorities that are trusted beside the system's when issuers and webhooks are called, a PEM
-    /// file
+    /// PEM file of authorities that are trusted in addition to the system's for outbound TLS (issuers and
+    /// webhooks)
     #[arg(long, env = "PLGW_OUTBOUND_CA", value_name = "FILE")]
     pub outbound_ca: Option<PathBuf>,
-    /// Networks that webhooks may be in, beside those of the public internet; several are separated
-    /// by blanks; an address of this host needs an entry of its own [default: none]
+    /// Networks that webhooks may be in, in addition to the public internet, separated by spaces; an address
+    /// of this host needs an entry of its own [default: none]
     #[arg(
         long = "webhook-network",
         env = "PLGW_WEBHOOK_NETWORKS",
@@ -117,16 +116,16 @@ pub struct Settings {
         value_delimiter = ' '
     )]
     pub webhook_networks: Option<Vec<IpNet>>,
-    /// How many events each ring of a tenant's trail keeps: there is one for each class of events and each
-    /// side that causes them [default: 1000]
+    /// Number of events that each ring of a tenant's event log keeps; there is one ring for each class of
+    /// events and each side that causes them [default: 1000]
     #[arg(long, env = "PLGW_EVENT_RETENTION", value_name = "N")]
     pub event_retention: Option<usize>,
-    /// Changes a second that each user of a tenant may ask for, in bursts of four seconds' worth; 0: no
-    /// limit [default: 50]
+    /// Changes a second of each user of a tenant, with bursts of four seconds' worth; 0: no limit
+    /// [default: 50]
     #[arg(long, env = "PLGW_CHANGES_PER_SECOND", value_name = "N")]
     pub changes_per_second: Option<u32>,
-    /// Other requests a second that each user of a tenant may send, in bursts of five seconds' worth; 0: no
-    /// limit [default: 200]
+    /// Other requests a second of each user of a tenant, with bursts of five seconds' worth; 0: no limit
+    /// [default: 200]
     #[arg(long, env = "PLGW_READS_PER_SECOND", value_name = "N")]
     pub reads_per_second: Option<u32>,
     /// Changes a second of all users of a tenant together; 0: no limit [default: 100]
@@ -139,84 +138,84 @@ pub struct Settings {
     /// [default: 20]
     #[arg(long, env = "PLGW_UNAUTHENTICATED_PER_SECOND", value_name = "N")]
     pub unauthenticated_per_second: Option<u32>,
-    /// Event streams that each user of a tenant may have open [default: 8]
+    /// Open event streams of each user of a tenant [default: 8]
     #[arg(long, env = "PLGW_STREAMS_PER_PRINCIPAL", value_name = "N")]
     pub streams_per_principal: Option<usize>,
-    /// Event streams of all users of a tenant together [default: 32]
+    /// Open event streams of all users of a tenant together [default: 32]
     #[arg(long, env = "PLGW_STREAMS_PER_TENANT", value_name = "N")]
     pub streams_per_tenant: Option<usize>,
-    /// Networks of a tenant that has no quota of its own [default: 64]
+    /// Default quota of networks of a tenant [default: 64]
     #[arg(long, env = "PLGW_QUOTA_NETWORKS", value_name = "N")]
     pub quota_networks: Option<u32>,
-    /// Services of a tenant that has no quota of its own [default: 256]
+    /// Default quota of services of a tenant [default: 256]
     #[arg(long, env = "PLGW_QUOTA_SERVICES", value_name = "N")]
     pub quota_services: Option<u32>,
-    /// Endpoints of a tenant that has no quota of its own [default: 1024]
+    /// Default quota of endpoints of a tenant [default: 1024]
     #[arg(long, env = "PLGW_QUOTA_ENDPOINTS", value_name = "N")]
     pub quota_endpoints: Option<u32>,
 }
 
-/// The configuration that is in force.
+/// The effective configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where the store is.
+    /// Directory of the store.
     pub state_dir: PathBuf,
-    /// Where the control socket is.
+    /// Directory of the control socket.
     pub run_dir: PathBuf,
-    /// Where program and maps are pinned.
+    /// Directory of the pinned program and maps.
     pub bpf_dir: PathBuf,
-    /// The group that may use the control socket.
+    /// Group that may use the control socket.
     pub socket_group: String,
-    /// What is logged.
+    /// Log level.
     pub log: log::LevelFilter,
-    /// Whether each packet dropped is logged.
+    /// True if each dropped packet is logged.
     pub log_packets: bool,
-    /// Whether flows in maps of an older layout may end.
+    /// True if flows in an incompatible map layout may be discarded.
     pub discard_incompatible_flows: bool,
-    /// True if interfaces are attached though VLAN tags beside their packets are not seen.
+    /// True if interfaces are attached whose driver moves VLAN tags out of packets.
     pub accept_unseen_vlan_tags: bool,
-    /// How often idle flows are looked for, in seconds.
+    /// Interval of flow garbage collection, in seconds.
     pub flow_gc_interval: u64,
-    /// How many refusals an endpoint is sent a second; 0: all.
+    /// Maximum number of rejects sent for an endpoint a second; 0: no limit.
     pub rejects_per_second: u32,
-    /// How endpoints' addresses are probed before they are taken.
+    /// Number and interval of address conflict probes.
     pub probing: ProbeConfig,
-    /// How the API is offered over TLS; none: it is not.
+    /// The listener for tenants; `None`: tenants have no access.
     pub tls: Option<TlsSettings>,
-    /// OpenID Connect issuers that are trusted.
+    /// Trusted OpenID Connect issuers.
     pub oidc_issuers: Vec<IssuerSettings>,
-    /// Authorities that are trusted beside the system's when issuers and webhooks are called.
+    /// PEM file of authorities that are trusted in addition to the system's for outbound TLS.
     pub outbound_ca: Option<PathBuf>,
-    /// Networks that webhooks may be in beside the internet.
+    /// Networks that webhooks may be in, in addition to the public internet.
     pub webhook_networks: Vec<IpNet>,
-    /// How many events each ring of a trail keeps.
+    /// Number of events that each ring of a tenant's event log keeps.
     pub event_retention: usize,
-    /// What callers of the API may ask for.
+    /// Limits of callers of the API.
     pub api_limits: ApiLimits,
-    /// What operations depend on.
+    /// Parameters of the model's operations.
     pub policy: Policy,
 }
 
 /// The listener for tenants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Where it listens.
+    /// Address and port.
     pub listen: SocketAddr,
-    /// Its certificate chain's file.
+    /// PEM file of the certificate chain.
     pub certificate: PathBuf,
-    /// Its private key's file.
+    /// PEM file of the private key.
     pub key: PathBuf,
-    /// The file of the authorities whose client certificates are accepted.
+    /// PEM file of the authorities whose client certificates are accepted.
     pub client_ca: Option<PathBuf>,
-    /// The file of the revocation lists for client certificates.
+    /// PEM file of the revocation lists for client certificates.
     pub client_crl: Option<PathBuf>,
 }
 
 impl Config {
-    /// Reads the file (the default one may be missing) and lays the flags over it.
+    /// Reads the file, which may be missing if it is the default one, and overrides its keys by the flags.
     ///
     /// # Errors
-    /// The file can't be read, has a key that is unknown, or a value is out of range.
+    /// If the file can't be read, has an unknown key, or a value is out of range.
     pub fn load(file: Option<&Path>, flags: Settings) -> Result<Self> {
         let path = file.unwrap_or(Path::new(DEFAULT_FILE));
         let text = match fs::read_to_string(path) {
@@ -226,7 +225,7 @@ impl Config {
             }
             Err(error) => {
                 return Err(error).with_context(|| {
-                    format!("could not read the configuration {}", path.display())
+                    format!("can't read the configuration {}", path.display())
                 });
             }
         };
@@ -241,7 +240,7 @@ impl Config {
             if path.is_absolute() {
                 Ok(path)
             } else {
-                bail!("{} must be an absolute path", path.display())
+                bail!("directory {} is relative: give an absolute path", path.display())
             }
         };
         let api_limits = ApiLimits::from_settings(&settings);
@@ -263,7 +262,7 @@ impl Config {
             );
         }
         if settings.tls_client_crl.is_some() && settings.tls_client_ca.is_none() {
-            bail!("tls_client_crl is of no use without tls_client_ca: name the authorities too");
+            bail!("tls_client_crl has no effect without tls_client_ca: set both");
         }
         let tls = match (settings.listen, settings.tls_certificate, settings.tls_key) {
             (None, ..) => None,
@@ -276,7 +275,7 @@ impl Config {
             }),
             (Some(_), ..) => {
                 bail!(
-                    "listen needs tls_certificate and tls_key: the API is not offered without TLS"
+                    "listen needs tls_certificate and tls_key, since tenants use TLS only: set both"
                 )
             }
         };
@@ -318,7 +317,7 @@ impl Config {
                     endpoints: settings.quota_endpoints.unwrap_or(endpoints),
                 },
                 issuers: oidc_issuers.iter().map(|i| i.url.clone()).collect(),
-                // Read from the file when the listener opens.
+                // The listener reads them from the file when it opens.
                 authorities: Vec::new(),
                 max_connections: defaults.max_connections,
             },
@@ -326,10 +325,10 @@ impl Config {
         })
     }
 
-    /// Reads the authorities whose client certificates are accepted, if there are any.
+    /// Reads the authorities whose client certificates are accepted, if `tls_client_ca` is set.
     ///
     /// # Errors
-    /// When a file can't be read, or holds something else.
+    /// If a file can't be read, or holds anything else.
     pub fn client_authorities(&self) -> Result<Option<ClientAuthorities>> {
         let tls = self.tls.as_ref();
         let Some((path, lists)) =
@@ -340,7 +339,7 @@ impl Config {
         ClientAuthorities::read(path, lists).map(Some)
     }
 
-    /// The control socket.
+    /// Returns the path of the control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.run_dir.join(SOCKET_FILE)
@@ -348,7 +347,7 @@ impl Config {
 }
 
 impl Settings {
-    /// These, and the others where these say nothing.
+    /// Returns these settings, with the values of `other` where a key is unset.
     fn with_fallback(self, other: Self) -> Self {
         Self {
             state_dir: self.state_dir.or(other.state_dir),
@@ -397,7 +396,7 @@ impl Settings {
     }
 }
 
-/// A DNS name (RFC 1123), short enough that name and random part fit before it.
+/// Checks that the domain is a DNS name (RFC 1123), short enough for an alias's name and random part before it.
 fn check_domain(domain: &str) -> Result<()> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -410,7 +409,7 @@ fn check_domain(domain: &str) -> Result<()> {
     if domain.len() <= 150 && domain.split('.').all(label) {
         return Ok(());
     }
-    bail!("alias_domain {domain:?} is not a domain name in lower case of at most 150 characters")
+    bail!("alias_domain {domain:?} is invalid: it must be a domain name in lower case of at most 150 characters")
 }
 
 #[cfg(test)]
@@ -443,12 +442,12 @@ mod tests {
     }
 
     #[test]
-    fn wrong_files_are_refused_with_the_place() {
+    fn invalid_files_are_refused() {
         for (text, says) in [
             ("stat_dir = '/x'", "unknown field `stat_dir`"),
             ("state_dir = 'x'", "absolute path"),
             ("log = 'loud'", "line 1"),
-            ("alias_domain = 'a b'", "not a domain name"),
+            ("alias_domain = 'a b'", "alias_domain"),
             ("flow_gc_interval = 0", "1 to 3600"),
         ] {
             let refusal = format!("{:#}", load(text, Settings::default()).unwrap_err());

@@ -1,4 +1,4 @@
-//! Many objects at once: bringing them to what a manifest says, and writing them down as one.
+//! Manifests: applying one, and exporting the state as one.
 
 use axum::{Json, extract::State as AgentState};
 use serde::{Deserialize, Serialize};
@@ -17,39 +17,39 @@ use crate::{
     },
 };
 
-/// How a manifest is applied.
+/// Options of applying a manifest.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyParameters {
-    /// Nothing is changed; only the difference is told.
+    /// Report the differences and change nothing.
     #[serde(default)]
     #[param(default = false)]
     pub dry_run: bool,
-    /// What the manifest does not name is deleted: of tenants in which the caller has a role, but for
-    /// tokens, webhooks, and connections that are Disconnected.
+    /// Delete objects that the manifest does not name, in tenants in which the caller has a role. Tokens,
+    /// webhooks and Disconnected connections are kept.
     #[serde(default)]
     #[param(default = false)]
     pub prune: bool,
-    /// Services are deleted even though connections to them are approved.
+    /// Delete services even if connections to them are approved.
     #[serde(default)]
     #[param(default = false)]
     pub force: bool,
 }
 
-/// What came of it.
+/// The outcome of applying a manifest.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Applied {
-    /// What was changed, or would be.
+    /// Objects that were changed, or with `dry_run` would be.
     pub differences: Vec<ObjectDiff>,
 }
 
-/// Bring objects to what a manifest says: all of it, or nothing.
+/// Apply a manifest: all of its changes, or none.
 #[utoipa::path(
     post, path = "/v1/apply", operation_id = "apply", tag = "manifest",
     params(ApplyParameters),
     request_body = Manifest,
-    responses((status = 200, body = Applied, description = "What was changed, or would be"), WriteErrors),
+    responses((status = 200, body = Applied, description = "Objects that were changed, or with `dry_run` would be"), WriteErrors),
 )]
 pub(super) async fn post(
     AgentState(agent): AgentState<AppState>,
@@ -73,10 +73,10 @@ pub(super) async fn post(
     Ok(Json(Applied { differences }))
 }
 
-/// Write down everything that the caller sees, but for what has secrets.
+/// Export all objects that the caller sees as a manifest. Objects with secrets are left out.
 #[utoipa::path(
     get, path = "/v1/export", operation_id = "export", tag = "manifest",
-    responses((status = 200, body = Manifest, description = "All of it, as a manifest"), ReadErrors),
+    responses((status = 200, body = Manifest, description = "The objects as a manifest"), ReadErrors),
 )]
 pub(super) async fn get(
     AgentState(agent): AgentState<AppState>,

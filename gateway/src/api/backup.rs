@@ -1,4 +1,4 @@
-//! Backups: the whole store, secrets included.
+//! Backups of the whole store, with its secrets.
 
 use axum::{
     Json, body::Bytes, extract::State as AgentState, http::header::CONTENT_TYPE,
@@ -19,22 +19,22 @@ use crate::{
     store::{RestorePlan, read_backup},
 };
 
-/// How a backup is restored.
+/// Options of restoring a backup.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RestoreParameters {
-    /// Nothing is changed; only what would change is told.
+    /// Report the differences and change nothing.
     #[serde(default)]
     #[param(default = false)]
     pub dry_run: bool,
-    /// The backup may be of another gateway.
+    /// Accept the backup of another gateway.
     #[serde(default)]
     #[param(default = false)]
     pub foreign: bool,
 }
 
-/// The whole store, secrets included, as it is at one moment.
+/// Back up the whole store with its secrets, consistent at one moment.
 #[utoipa::path(
     get, path = "/v1/backup", operation_id = "backup", tag = "backup",
     responses((status = 200, description = "A backup, with its checksum", body = Vec<u8>, content_type = "application/octet-stream"), ReadErrors),
@@ -47,18 +47,18 @@ pub(super) async fn get(
     let backup = tokio::task::block_in_place(|| controller.backup())?;
     drop(controller);
     let content = tokio::task::block_in_place(|| backup.encode()).map_err(|error| {
-        let text = format!("the backup can't be made: {error}");
+        let text = format!("the backup can't be encoded: {error}");
         Problem::new(ProblemCode::Internal, text)
     })?;
     Ok(([(CONTENT_TYPE, "application/octet-stream")], content))
 }
 
-/// Put what is in a backup in the place of everything.
+/// Replace all state with a backup.
 #[utoipa::path(
     post, path = "/v1/restore", operation_id = "restore", tag = "backup",
     params(RestoreParameters),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 200, body = RestorePlan, description = "What was changed, and is in force; or what would be changed"), WriteErrors),
+    responses((status = 200, body = RestorePlan, description = "The changes, which are in force; with `dry_run` the changes that would be made"), WriteErrors),
 )]
 pub(super) async fn post(
     AgentState(agent): AgentState<AppState>,
@@ -66,7 +66,7 @@ pub(super) async fn post(
     QueryParameters(options): QueryParameters<RestoreParameters>,
     body: Bytes,
 ) -> ApiResult<RestorePlan> {
-    // Reading and judging a large backup takes time: others are served meanwhile.
+    // Reading and validating a large backup takes time. Other requests are served meanwhile.
     let backup = tokio::task::block_in_place(|| read_backup(&body).map_err(restore_problem))?;
     drop(body);
     let RestoreParameters { dry_run, foreign } = options;

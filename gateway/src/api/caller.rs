@@ -1,4 +1,4 @@
-//! Who asks, and whether it may: found out before a request's body is read.
+//! Authentication and authorization of callers, before a request's body is read.
 
 use std::{marker::PhantomData, sync::Arc, time::Instant};
 
@@ -19,7 +19,7 @@ use crate::{
     model::{Kind, Name, Permission, Principal, Problem, ProblemCode, token::TokenHash},
 };
 
-/// A credential that a request was sent with, and the peer's address.
+/// The credential that a request was sent with, and the peer's address.
 #[derive(Clone, Debug)]
 pub(super) struct CallerCredential {
     pub(super) credential: Credential,
@@ -27,11 +27,11 @@ pub(super) struct CallerCredential {
 }
 
 impl CallerCredential {
-    /// Refuses a caller whose credential does not give it all of the same access any more. Roles that were added
-    /// meanwhile do not matter: any tenant can give a role to anybody.
+    /// Checks that the caller's credential still gives it all roles that it had. Roles that were added meanwhile do
+    /// not matter, since any tenant can give a role to anybody.
     ///
     /// # Errors
-    /// [`Code::Unauthenticated`].
+    /// [`ProblemCode::Unauthenticated`].
     pub(super) async fn expect_unchanged(
         &self,
         agent: &AppState,
@@ -46,7 +46,7 @@ impl CallerCredential {
         match now {
             Some(now) if now.includes(caller) => Ok(()),
             Some(_) => {
-                let detail = "the caller lost a role while the request was sent: send it again";
+                let detail = "the caller lost a role while the request was sent: repeat the request";
                 Err(Problem::new(ProblemCode::Unauthenticated, detail))
             }
             None => Err(invalid_credential()),
@@ -54,18 +54,18 @@ impl CallerCredential {
     }
 }
 
-/// State of the middleware that authenticates.
+/// State of the authentication middleware.
 #[derive(Clone)]
 pub(super) struct AuthenticationState {
     pub(super) agent: AppState,
     pub(super) admission: Arc<Admission>,
 }
 
-/// A mark on responses to requests that were authenticated.
+/// A mark on responses to authenticated requests.
 #[derive(Clone, Copy)]
 struct AuthenticatedMarker;
 
-/// Authenticates a request, and lets it through if its caller does not send too many.
+/// Authenticates a request, and forwards it to the handler if its caller is within the rate limits.
 pub(super) async fn authenticate(
     AgentState(gate): AgentState<AuthenticationState>,
     mut request: Request,
@@ -100,11 +100,11 @@ pub(super) async fn authenticate(
     response
 }
 
-/// Counts requests from the network that were not authenticated. Beyond the limit of their source they are answered
-/// with 429, and the connection is closed.
+/// Counts unauthenticated requests from the network. Beyond the limit of their source they are answered with 429, and
+/// the connection is closed.
 ///
-/// A connection on which a request was authenticated and a later one is answered with 401 is closed, too: its credential
-/// was revoked or has expired. It loses its share at once.
+/// A connection is also closed when one of its requests was authenticated and a later one is answered with 401: the
+/// credential was revoked or has expired. The connection loses its share of authenticated connections at once.
 pub(super) async fn meter_unauthenticated(
     AgentState(admission): AgentState<Arc<Admission>>,
     request: Request,
@@ -144,13 +144,13 @@ fn with_connection_close(mut response: Response) -> Response {
     response
 }
 
-/// Returns the tenant that a path names.
+/// Returns the tenant in a path.
 fn tenant_from_path(path: &str) -> Option<Name> {
     let suffix = path.strip_prefix("/v1/tenants/")?;
     suffix.split('/').next()?.parse().ok()
 }
 
-/// The parts of a request that its caller is known by.
+/// The connection of a request, with the credentials that it carries.
 enum ClientConnection {
     Socket(socket::Peer),
     Tls(tls::Peer, Option<HeaderValue>),
@@ -197,7 +197,7 @@ async fn authenticate_client(
             let credential = match bearer {
                 None => peer.credential.ok_or_else(|| {
                     let detail =
-                        "say who you are: Authorization: Bearer TOKEN, or a client certificate";
+                        "the request has no credential: send Authorization: Bearer TOKEN, or use a client certificate";
                     Problem::new(ProblemCode::Unauthenticated, detail)
                 })?,
                 Some(Some(Bearer::Token(text))) => Credential::Token(TokenHash::from_text(text)),
@@ -207,7 +207,7 @@ async fn authenticate_client(
                     .await
                     .ok_or_else(invalid_credential)?,
                 Some(None) => {
-                    let detail = "the Authorization header must read: Bearer TOKEN";
+                    let detail = "the Authorization header is malformed: send Authorization: Bearer TOKEN";
                     return Err(Problem::new(ProblemCode::Unauthenticated, detail));
                 }
             };
@@ -216,7 +216,7 @@ async fn authenticate_client(
         ClientConnection::Unknown => {
             return Err(Problem::new(
                 ProblemCode::Internal,
-                "it is not known who asks",
+                "internal error: request has no authenticated principal",
             ));
         }
     };
@@ -228,14 +228,14 @@ async fn authenticate_client(
     Ok((CallerCredential { credential, from }, principal))
 }
 
-/// The same, whatever is wrong with it.
+/// Returns the error for an invalid credential. Its text does not depend on the cause, which would help guessing.
 fn invalid_credential() -> Problem {
     let detail =
-        "the token or certificate is not valid: it is unknown, has expired, or was revoked";
+        "the token or certificate is unknown, expired or revoked: ask an admin of the tenant for a new one";
     Problem::new(ProblemCode::Unauthenticated, detail)
 }
 
-/// Who asks.
+/// Extractor of the authenticated caller.
 pub(super) struct Caller(pub(super) Arc<Principal>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Caller {
@@ -245,11 +245,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
         let principal = parts.extensions.get::<Arc<Principal>>().cloned();
         principal
             .map(Self)
-            .ok_or_else(|| Problem::new(ProblemCode::Internal, "it is not known who asks").into())
+            .ok_or_else(|| Problem::new(ProblemCode::Internal, "internal error: request has no authenticated principal").into())
     }
 }
 
-/// The operator, who asks.
+/// Extractor of a caller that is the operator.
 pub(super) struct Operator(pub(super) Arc<Principal>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Operator {
@@ -262,9 +262,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Operator {
     }
 }
 
-/// Something that a route demands of who asks.
+/// A permission that a route requires of its caller.
 pub(super) trait RequiredPermission {
-    /// What it is.
+    /// The permission.
     const PERMISSION: Permission;
 }
 
@@ -279,21 +279,21 @@ macro_rules! permissions {
 }
 
 permissions! {
-    /// See [`Permission::Read`].
+    /// [`Permission::Read`] as a type.
     Read
-    /// See [`Permission::Endpoints`].
+    /// [`Permission::Endpoints`] as a type.
     Endpoints
-    /// See [`Permission::Services`].
+    /// [`Permission::Services`] as a type.
     Services
-    /// See [`Permission::Decisions`].
+    /// [`Permission::Decisions`] as a type.
     Decisions
-    /// See [`Permission::ManageGateway`].
+    /// [`Permission::ManageGateway`] as a type.
     ManageGateway
-    /// See [`Permission::ManageCredentials`].
+    /// [`Permission::ManageCredentials`] as a type.
     ManageCredentials
 }
 
-/// The tenant in the path, in which who asks has the permission.
+/// Extractor of the tenant in the path, for a caller that has the permission in it.
 pub(super) struct Authorized<D> {
     pub(super) caller: Arc<Principal>,
     pub(super) tenant: Name,

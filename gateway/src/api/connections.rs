@@ -1,4 +1,4 @@
-//! Connections, from the provider's side: listing them and deciding about them.
+//! Connections as the provider handles them: lists and decisions.
 
 use axum::{Json, extract::State as AgentState};
 use serde::{Deserialize, Serialize};
@@ -20,34 +20,34 @@ use crate::{
     },
 };
 
-/// What a decision comes with.
+/// Content of a decision about a connection.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DecisionRequest {
-    /// What the provider says about it.
+    /// Reason, which the consumer sees.
     #[schema(max_length = 1000)]
     pub reason: String,
-    /// The version of the connection that was decided about; unset: whatever it is.
+    /// Version of the connection that the decision is about; unset: any version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
 }
 
-/// Which connections are wanted.
+/// Filter of connections.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionsRequest {
-    /// That of one endpoint.
+    /// The connection of this endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Reference>,
-    /// Those in one state.
+    /// Connections in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<ConnectionState>,
-    /// How many at the most; 100 where unset.
+    /// Maximum number of connections; 100 if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
-    /// Those that come after this one: `next` of the page before.
+    /// `next` of the previous page; unset: the first page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(max_length = 127)]
     pub after: Option<String>,
@@ -66,7 +66,7 @@ fn paginate<'a>(
     )
 }
 
-/// Whether the service that it was made for is there still.
+/// Returns true if the service for which the endpoint was created still exists.
 fn is_connected(state: &State, endpoint: &Endpoint) -> bool {
     let service = state.services.get(&endpoint.service_identity.reference);
     service.is_some_and(|service| service.meta.uid == endpoint.service_identity.uid)
@@ -76,7 +76,7 @@ fn is_connected(state: &State, endpoint: &Endpoint) -> bool {
 #[utoipa::path(
     get, path = "/v1/connections", operation_id = "list_connections", tag = "connection",
     params(ConnectionsRequest),
-    responses((status = 200, body = Page<ConnectionView>, description = "The connections, by endpoint"), ReadErrors),
+    responses((status = 200, body = Page<ConnectionView>, description = "The connections, sorted by endpoint"), ReadErrors),
 )]
 pub(super) async fn list_all(
     AgentState(agent): AgentState<AppState>,
@@ -124,7 +124,7 @@ pub(super) async fn list_all(
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/services/{name}/connections", operation_id = "list_service_connections", tag = "connection",
     params(("tenant" = Name, Path, description = "The service's owner"), ("name" = Name, Path, description = "The service"), PageRequest),
-    responses((status = 200, body = Page<ConnectionView>, description = "The connections, by endpoint"), ReadErrors),
+    responses((status = 200, body = Page<ConnectionView>, description = "The connections, sorted by endpoint"), ReadErrors),
 )]
 pub(super) async fn list(
     AgentState(agent): AgentState<AppState>,
@@ -157,7 +157,7 @@ fn parse_link_id(text: &str) -> Result<u32, ApiError> {
 /// Show a connection.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/services/{name}/connections/{link_id}", operation_id = "show_connection", tag = "connection",
-    params(("tenant" = Name, Path, description = "The service's owner"), ("name" = Name, Path, description = "The service"), ("link_id" = u32, Path, description = "The connection's number")),
+    params(("tenant" = Name, Path, description = "The service's owner"), ("name" = Name, Path, description = "The service"), ("link_id" = u32, Path, description = "The link id of the connection")),
     responses((status = 200, body = ConnectionView, description = "The connection"), ReadErrors),
 )]
 pub(super) async fn show(
@@ -197,9 +197,9 @@ macro_rules! decisions {
         $(#[$doc])*
         #[utoipa::path(
             post, path = $path, operation_id = $id, tag = "connection",
-            params(("tenant" = Name, Path, description = "The service's owner"), ("name" = Name, Path, description = "The service"), ("link_id" = u32, Path, description = "The connection's number")),
+            params(("tenant" = Name, Path, description = "The service's owner"), ("name" = Name, Path, description = "The service"), ("link_id" = u32, Path, description = "The link id of the connection")),
             request_body = DecisionRequest,
-            responses((status = 200, body = ConnectionView, description = "The connection as it is now"), WriteErrors),
+            responses((status = 200, body = ConnectionView, description = "The connection after the decision"), WriteErrors),
         )]
         pub(super) async fn $name(
             AgentState(agent): AgentState<AppState>,
@@ -213,10 +213,10 @@ macro_rules! decisions {
 }
 
 decisions! {
-    /// Let an endpoint's connection carry traffic.
+    /// Approve a connection, which then carries traffic.
     approve Approve "/v1/tenants/{tenant}/services/{name}/connections/{link_id}/approve" "approve_connection";
-    /// Refuse a connection, or cut it off; it can be approved later.
+    /// Reject a connection, or revoke its approval; it can be approved later.
     reject Reject "/v1/tenants/{tenant}/services/{name}/connections/{link_id}/reject" "reject_connection";
-    /// End a connection for good.
+    /// Remove a connection permanently.
     remove Remove "/v1/tenants/{tenant}/services/{name}/connections/{link_id}/remove" "remove_connection";
 }

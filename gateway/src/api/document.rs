@@ -1,4 +1,4 @@
-//! The routes, and the OpenAPI document that is made of them.
+//! The routes, and the OpenAPI document that is generated from them.
 
 use axum::{
     Extension, Router, body::Bytes, extract::DefaultBodyLimit, http::header::CONTENT_TYPE,
@@ -26,9 +26,9 @@ use crate::api::{
 #[openapi(
     info(
         title = "Private Link Gateway",
-        description = "A provider's service as one private IP address in a consumer's network. Lists \
-                       come in pages; refusals are problem documents (RFC 9457) with a stable code. What \
-                       a tenant may not see does not exist for it."
+        description = "The gateway offers a provider's service at a private IP address in a consumer's network. \
+                       Lists are paginated. Errors are problem documents (RFC 9457) with a stable code. An \
+                       object that the caller may not see is reported as not found."
     ),
     components(schemas(response::ProblemDocument)),
     security(("token" = []))
@@ -40,8 +40,8 @@ fn base_document() -> openapi::OpenApi {
     let token = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some(
-            "A token of the gateway's (`plgw tenant token create`), or one of an OpenID Connect \
-             issuer that it trusts. On the control socket nothing is needed.",
+            "A token of the gateway (`plgw tenant token create`), or a token of an OpenID Connect \
+             issuer that the gateway trusts. The control socket needs no token.",
         ));
     base.components
         .get_or_insert_default()
@@ -49,7 +49,7 @@ fn base_document() -> openapi::OpenApi {
     base
 }
 
-/// The routes for those of whom it is known who they are, and the document about all routes.
+/// Returns the authenticated routes, and the OpenAPI document of all routes.
 pub(super) fn routes() -> (Router<AppState>, openapi::OpenApi) {
     let (router, document) = OpenApiRouter::with_openapi(base_document())
         .routes(routes!(apply::post).layer(Extension(BodyClass::Manifest)))
@@ -95,16 +95,16 @@ fn unauthenticated_router() -> OpenApiRouter<AppState> {
         .routes(routes!(status::ready))
 }
 
-/// The routes for everyone.
+/// Returns the routes that need no authentication.
 pub(super) fn unauthenticated_routes(document: &openapi::OpenApi) -> Router<AppState> {
-    // AppState by all answers: clients that ask for it and do not read must not take a copy each.
+    // All responses share the text: clients that request it and do not read must not take a copy each.
     let text = Bytes::from(document.to_pretty_json().unwrap_or_default());
     let (router, _) = unauthenticated_router().split_for_parts();
     let serve = async move || ([(CONTENT_TYPE, "application/json")], text.clone());
     router.route("/openapi.json", get(serve))
 }
 
-/// The OpenAPI document.
+/// Returns the OpenAPI document.
 #[must_use]
 pub fn document() -> openapi::OpenApi {
     routes().1

@@ -1,4 +1,4 @@
-//! The document is what the routes say, and no request is without bounds.
+//! Tests of the OpenAPI document: docs/openapi.json is current, and every request is bounded.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -13,7 +13,7 @@ fn committed_openapi_document_matches_the_routes() {
     let made = super::document().to_pretty_json().unwrap();
     assert!(
         written.trim_end() == made,
-        "docs/openapi.json is not what the routes say: run `cargo xtask openapi`"
+        "docs/openapi.json is out of date: run `cargo xtask openapi`"
     );
 }
 
@@ -30,7 +30,7 @@ fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// The names of the schemas of all bodies.
+/// Returns the names of the schemas of all request bodies.
 fn bodies(document: &Value) -> BTreeSet<String> {
     let paths = document["paths"].as_object().unwrap().values();
     let operations = paths.flat_map(|path| path.as_object().unwrap().values());
@@ -50,11 +50,10 @@ fn is(schema: &Value, kind: &str) -> bool {
     }
 }
 
-/// What is done with each schema: its path, the schema, and what makes a whole body of a value there.
+/// A visitor of schemas: it gets a schema's path, the schema, and a function that wraps a value there in a whole body.
 type Each<'a> = dyn FnMut(&str, &Value, &dyn Fn(Value) -> Value) + 'a;
 
-/// Visits a schema and all in it, each with its path and the documents that reach it: `wrap` makes a whole
-/// body of a value that is to be there.
+/// Visits a schema and all schemas in it, each with its path. `wrap` makes a whole body of a value at that path.
 fn visit(
     document: &Value,
     path: &str,
@@ -164,7 +163,7 @@ fn every_string_list_and_map_of_a_request_is_bounded() {
 }
 
 #[test]
-fn one_more_than_each_limit_is_refused_and_the_limit_is_not() {
+fn limits_are_accepted_and_one_more_is_refused() {
     let components = super::document().components.unwrap();
     let document = document();
     let mut tried = 0;

@@ -1,4 +1,4 @@
-//! Endpoints.
+//! Endpoints: the consumer's side of private links.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
@@ -38,7 +38,7 @@ fn build_view(
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}/endpoints", operation_id = "list_endpoints", tag = "endpoint",
     params(("tenant" = Name, Path, description = "The owner"), PageRequest),
-    responses((status = 200, body = Page<EndpointView>, description = "The endpoints, by name, without the drops of each reason"), ReadErrors),
+    responses((status = 200, body = Page<EndpointView>, description = "The endpoints, sorted by name, without drop counters"), ReadErrors),
 )]
 pub(super) async fn list(
     AgentState(agent): AgentState<AppState>,
@@ -74,8 +74,8 @@ pub(super) async fn list(
     ),
     request_body = EndpointRequest,
     responses(
-        (status = 201, body = EndpointView, description = "It was created"),
-        (status = 200, body = EndpointView, description = "It was there already, just so"),
+        (status = 201, body = EndpointView, description = "The endpoint was created"),
+        (status = 200, body = EndpointView, description = "An identical endpoint existed already"),
         WriteErrors,
     ),
 )]
@@ -122,12 +122,12 @@ pub(super) async fn show(
     )?))
 }
 
-/// Change an endpoint's labels: what it is bound to never changes.
+/// Change an endpoint's labels; its service, resource and addresses never change.
 #[utoipa::path(
     put, path = "/v1/tenants/{tenant}/endpoints/{name}", operation_id = "update_endpoint", tag = "endpoint",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
     request_body = EndpointRequest,
-    responses((status = 200, body = EndpointView, description = "The endpoint as it is now"), WriteErrors),
+    responses((status = 200, body = EndpointView, description = "The endpoint after the change"), WriteErrors),
 )]
 pub(super) async fn update(
     AgentState(agent): AgentState<AppState>,
@@ -149,11 +149,11 @@ pub(super) async fn update(
     )?))
 }
 
-/// Delete an endpoint; its connection is gone from both sides.
+/// Delete an endpoint and its connection.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/endpoints/{name}", operation_id = "delete_endpoint", tag = "endpoint",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), WriteErrors),
+    responses((status = 204, description = "The endpoint was deleted"), WriteErrors),
 )]
 pub(super) async fn delete(
     AgentState(agent): AgentState<AppState>,

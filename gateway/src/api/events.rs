@@ -1,4 +1,4 @@
-//! Events: what was changed, by whom; as they happen where that is asked for.
+//! Events: lists of them, and streams of new ones (server-sent events).
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -33,29 +33,29 @@ use crate::{
     },
 };
 
-/// Longest time between two looks at a stream's credential, in case that the clock was set.
+/// Longest time between two checks of a stream's credential. The wall clock may be set meanwhile.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Which events are wanted.
+/// Filter of events.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventsRequest {
-    /// Those after the event with this `id`; unset: the last ones, or with `follow` those that come.
+    /// Events after the one with this `id`; unset: the latest events, or with `follow` new ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, format = Uuid, max_length = 36)]
     pub after: Option<EventId>,
-    /// How many at the most; 100 where unset.
+    /// Maximum number of events; 100 if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
-    /// Those about one kind of object.
+    /// Events about objects of this kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
-    /// Those in which this happened.
+    /// Events with this action.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
-    /// Stay, and send them as they happen, as server-sent events; `Last-Event-ID` is heeded.
+    /// Keep the connection open and send new events as server-sent events, from `Last-Event-ID` on if that is set.
     #[serde(default)]
     #[param(default = false)]
     pub follow: bool,
@@ -74,7 +74,7 @@ impl EventsRequest {
     get, path = "/v1/events", operation_id = "list_events", tag = "event",
     params(EventsRequest),
     responses(
-        (status = 200, description = "The events, oldest first; with `follow` a stream of them", content(
+        (status = 200, description = "The events, oldest first; with `follow` a stream of events", content(
             (Page<Event> = "application/json"),
             (String = "text/event-stream"),
         )),
@@ -149,7 +149,7 @@ async fn follow(
                 .to_str()
                 .ok()
                 .and_then(|text| text.parse().ok())
-                .ok_or_else(|| Problem::invalid("Last-Event-ID", "it must be an event's id"))?,
+                .ok_or_else(|| Problem::invalid("Last-Event-ID", "Last-Event-ID is not the id of an event: use the last id of the stream"))?,
         ),
     };
     let controller = agent.controller.lock().await;
@@ -174,17 +174,17 @@ async fn follow(
     let mut response = Sse::new(events)
         .keep_alive(KeepAlive::default())
         .into_response();
-    // The connection ends with the stream: its place is not kept for a caller that was turned away.
+    // The connection ends with the stream: a caller whose credential was revoked must not keep it.
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(CONNECTION, close);
     Ok(response)
 }
 
 impl EventFollower {
-    /// Returns the next events; none once the credential is revoked, has expired, or gives no role any more.
+    /// Returns the next events, or `None` once the credential is revoked, has expired, or gives no role.
     async fn next(&mut self) -> Option<Vec<Result<sse::Event, Infallible>>> {
         loop {
-            // Whatever is committed from here on wakes the stream again: changes of its credential, too.
+            // Every later commit wakes the stream, also one that changes its credential.
             self.watch.mark_unchanged();
             let (batch, expiry) = self.poll_events().await?;
             if !batch.is_empty() {
@@ -208,7 +208,7 @@ impl EventFollower {
         }
     }
 
-    /// Returns the events since the last look, and the time at which the credential expires.
+    /// Returns the events since the last call, and the time at which the credential expires.
     async fn poll_events(&mut self) -> Option<(Vec<Event>, Option<Timestamp>)> {
         let CallerCredential { credential, from } = &self.caller_credential;
         credential.verify_in_advance(Timestamp::now());

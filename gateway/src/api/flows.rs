@@ -1,4 +1,4 @@
-//! Flows.
+//! Lists of flows.
 
 use axum::{Json, extract::State as AgentState};
 use serde::{Deserialize, Serialize};
@@ -16,25 +16,25 @@ use crate::{
     model::{Kind, Permission, Problem, Reference},
 };
 
-/// Which flows are wanted.
+/// Filter of flows.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct FlowsRequest {
-    /// Those of one endpoint; all of them are for the operator only.
+    /// Flows of this endpoint; only the operator may leave it unset, for the flows of all endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Reference>,
-    /// How many at the most; 100 where unset.
+    /// Maximum number of flows; 100 if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
 }
 
-/// List flows. They come and go, so there are no further pages: a larger limit shows more.
+/// List flows. The list has one page, since flows change all the time: a larger limit shows more.
 #[utoipa::path(
     get, path = "/v1/flows", operation_id = "list_flows", tag = "flow",
     params(FlowsRequest),
-    responses((status = 200, body = Page<FlowView>, description = "Flows, by client"), ReadErrors),
+    responses((status = 200, body = Page<FlowView>, description = "The flows, sorted by client"), ReadErrors),
 )]
 pub(super) async fn list(
     AgentState(agent): AgentState<AppState>,

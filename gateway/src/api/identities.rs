@@ -1,4 +1,4 @@
-//! Identities: who, of those that another system knows, acts for a tenant.
+//! Identities: mappings of external identities (OIDC claims, client certificates) to roles in a tenant.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
@@ -41,14 +41,14 @@ pub(super) async fn list(
     Ok(Json(page))
 }
 
-/// Say who, of those that another system knows, acts for the tenant.
+/// Map an external identity (OIDC claim, client certificate) to a role in the tenant.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/identities", operation_id = "create_identity", tag = "identity",
     params(("tenant" = Name, Path, description = "The owner")),
     request_body = IdentityRequest,
     responses(
-        (status = 201, body = IdentityView, description = "It was created"),
-        (status = 200, body = IdentityView, description = "It was there already, just so"),
+        (status = 201, body = IdentityView, description = "The identity was created"),
+        (status = 200, body = IdentityView, description = "An identical identity existed already"),
         WriteErrors,
     ),
 )]
@@ -86,11 +86,11 @@ pub(super) async fn show(
     Ok(Json(view::identity(&reference, record)))
 }
 
-/// Remove an identity: those who were meant act for the tenant no more.
+/// Delete an identity, with immediate effect on the callers that it matched.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/identities/{name}", operation_id = "delete_identity", tag = "identity",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), WriteErrors),
+    responses((status = 204, description = "The identity was deleted"), WriteErrors),
 )]
 pub(super) async fn delete(
     AgentState(agent): AgentState<AppState>,

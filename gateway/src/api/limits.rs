@@ -1,20 +1,20 @@
-//! The table of what bodies may hold, by route and caller.
+//! Limits of request bodies, by route and caller.
 
 use crate::{api::decode::DecodeBounds, model::Principal, store::backup};
 
-/// A class of routes whose bodies are alike.
+/// A class of routes with the same body limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyClass {
-    /// One object, or a decision about one.
+    /// One object, or a decision about a connection.
     Object,
-    /// Many objects: a manifest.
+    /// A manifest of many objects.
     Manifest,
 }
 
-/// Limits of a body.
+/// Limits of one body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BodyLimits {
-    /// Bytes.
+    /// Maximum size in bytes.
     pub(super) bytes: usize,
     /// Bounds of the decoded content.
     pub(super) bounds: DecodeBounds,
@@ -28,7 +28,7 @@ const OBJECT_LIMITS: BodyLimits = BodyLimits {
     },
 };
 
-/// Room for 10,000 endpoints with their connections.
+/// Limits of a tenant's manifest: 10,000 endpoints with their connections fit.
 const TENANT_MANIFEST_LIMITS: BodyLimits = BodyLimits {
     bytes: 4 << 20,
     bounds: DecodeBounds {
@@ -37,7 +37,7 @@ const TENANT_MANIFEST_LIMITS: BodyLimits = BodyLimits {
     },
 };
 
-/// Room for 100,000 endpoints with their connections: some 25 MB of text, and 65 MB decoded.
+/// Limits of the operator's manifest: 100,000 endpoints with their connections fit (25 MB of text, 65 MB decoded).
 const OPERATOR_MANIFEST_LIMITS: BodyLimits = BodyLimits {
     bytes: 48 << 20,
     bounds: DecodeBounds {
@@ -70,7 +70,7 @@ mod tests {
         model::{Problem, ProblemCode, manifest::Manifest},
     };
 
-    /// Decodes a manifest of so many endpoints, each with its connection.
+    /// Decodes a manifest of `endpoints` endpoints, each with its connection.
     fn decoded(endpoints: usize, limits: BodyLimits) -> Result<usize, Problem> {
         let endpoint = |number: usize| -> Value {
             json!({
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_applies_a_hundred_thousand_endpoints_at_once_and_a_tenant_ten_thousand() {
+    fn manifests_of_the_documented_sizes_fit() {
         assert_eq!(decoded(100_000, OPERATOR_MANIFEST_LIMITS), Ok(100_000));
         assert_eq!(decoded(10_000, TENANT_MANIFEST_LIMITS), Ok(10_000));
         let refusal = decoded(

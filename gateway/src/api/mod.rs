@@ -1,5 +1,6 @@
-//! The HTTP API: requests into operations, outcomes into JSON. No decision is taken here, but who may
-//! ask for what: see `caller`.
+//! The HTTP API. Handlers turn requests into operations of the model, and their outcomes into JSON.
+//!
+//! Authorization is the only decision that is taken here: see `caller`. All others are the model's.
 
 #![allow(unused_qualifications, reason = "utoipa's macros make them")]
 
@@ -47,7 +48,7 @@ use crate::{
 
 pub use {admission::Admission, document::document};
 
-/// State that handlers share.
+/// State that all handlers share.
 type AppState = Arc<Agent>;
 
 fn router(agent: AppState, admission: Arc<Admission>) -> Router {
@@ -69,7 +70,7 @@ fn router(agent: AppState, admission: Arc<Admission>) -> Router {
             let detail = format!("{} does not take {method}", uri.path());
             ApiError::from(Problem::new(ProblemCode::MethodNotAllowed, detail))
         })
-        // JSON bodies are read by `request`, with limits of their own; nothing else may read one by accident.
+        // `request` reads JSON bodies within limits of its own. No other extractor may read a body by accident.
         .layer(DefaultBodyLimit::max(0))
         .layer(meter)
         .with_state(agent)

@@ -1,4 +1,4 @@
-//! Networks. Which interfaces are whose is for the operator to say.
+//! Networks. Only the operator changes them, since they name interfaces of the host.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
@@ -56,12 +56,12 @@ pub(super) async fn list(
     post, path = "/v1/tenants/{tenant}/networks", operation_id = "create_network", tag = "network",
     params(
         ("tenant" = Name, Path, description = "The owner"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key is carried out once", min_length = 1, max_length = 255),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key changes nothing and gets the same answer; see the manual", min_length = 1, max_length = 255),
     ),
     request_body = NetworkRequest,
     responses(
-        (status = 201, body = NetworkView, description = "It was created"),
-        (status = 200, body = NetworkView, description = "It was there already, just so"),
+        (status = 201, body = NetworkView, description = "The network was created"),
+        (status = 200, body = NetworkView, description = "An identical network existed already"),
         WriteErrors,
     ),
 )]
@@ -105,7 +105,7 @@ pub(super) async fn show(
     put, path = "/v1/tenants/{tenant}/networks/{name}", operation_id = "update_network", tag = "network",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
     request_body = NetworkRequest,
-    responses((status = 200, body = NetworkView, description = "The network as it is now"), WriteErrors),
+    responses((status = 200, body = NetworkView, description = "The network after the change"), WriteErrors),
 )]
 pub(super) async fn update(
     AgentState(agent): AgentState<AppState>,
@@ -122,11 +122,11 @@ pub(super) async fn update(
     Ok(Json(build_view(&controller, reference)?))
 }
 
-/// Delete a network that nothing is in.
+/// Delete a network that no service or endpoint uses.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/networks/{name}", operation_id = "delete_network", tag = "network",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), WriteErrors),
+    responses((status = 204, description = "The network was deleted"), WriteErrors),
 )]
 pub(super) async fn delete(
     AgentState(agent): AgentState<AppState>,

@@ -1,4 +1,4 @@
-//! Lists, a page at a time.
+//! Pagination of lists.
 
 use std::str::FromStr;
 
@@ -7,16 +7,16 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{api::response::ApiError, model::Problem};
 
-/// Which page is wanted.
+/// Parameters of a page.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct PageRequest {
-    /// How many at the most; 100 where unset.
+    /// Maximum number of items; 100 if unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<usize>,
-    /// Those that come after this one: `next` of the page before.
+    /// `next` of the previous page; unset: the first page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(max_length = 127)]
     pub after: Option<String>,
@@ -25,32 +25,32 @@ pub struct PageRequest {
 /// A page of a list.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
-    /// What is on it.
+    /// The items.
     pub items: Vec<T>,
-    /// What to give as `after` for the next page; none on the last one.
+    /// Value of `after` for the next page; absent on the last page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
-/// The most items on a page.
+/// Maximum number of items on a page.
 pub const MAX_ITEMS: usize = 1_000;
 
-/// How many items are wanted.
+/// Returns the number of items that a page may have.
 ///
 /// # Errors
-/// None, or more than a page has.
+/// If the limit is 0 or above [`MAX_ITEMS`].
 pub(super) fn checked_limit(limit: Option<usize>) -> Result<usize, Problem> {
     let limit = limit.unwrap_or(100);
     if (1..=MAX_ITEMS).contains(&limit) {
         Ok(limit)
     } else {
-        let detail = format!("limit must be 1 to {MAX_ITEMS}");
+        let detail = format!("limit is {limit}: it must be 1 to {MAX_ITEMS}");
         Err(Problem::invalid("limit", detail))
     }
 }
 
 impl PageRequest {
-    /// The page of a list that is in the order of its keys.
+    /// Returns the page of a list that is sorted by its keys.
     pub(super) fn paginate<T, K: Ord + ToString + FromStr, V>(
         &self,
         list: impl Iterator<Item = T>,
@@ -61,7 +61,7 @@ impl PageRequest {
         let after = match &self.after {
             None => None,
             Some(text) => Some(text.parse::<K>().map_err(|_| {
-                let detail = "after must be the `next` of the page before";
+                let detail = "after is not a position in this list: use `next` of the previous page";
                 Problem::invalid("after", detail)
             })?),
         };

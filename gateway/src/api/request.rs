@@ -1,4 +1,4 @@
-//! What comes in: bodies, names in paths, the caller.
+//! Extractors of a request's content: JSON bodies, query parameters, and names in paths.
 
 use std::{
     fmt::Display,
@@ -36,7 +36,7 @@ use crate::{
 /// Time within which a body must have arrived.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A JSON body, decoded. The room that it takes in memory is held until the handler has ended.
+/// A decoded JSON body. The memory that it takes is reserved until the handler has ended.
 pub(super) struct JsonBody<T>(pub(super) T, pub(super) BodyPermit);
 
 impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<AppState> for JsonBody<T> {
@@ -49,7 +49,7 @@ impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<AppState> for 
     }
 }
 
-/// A JSON body that creates something, once if there is an `Idempotency-Key` with it.
+/// A JSON body that creates an object. With an `Idempotency-Key` header a repetition creates nothing.
 pub(super) struct IdempotentJson<T> {
     pub(super) request: T,
     idempotency_key: Option<IdempotencyKey>,
@@ -57,7 +57,7 @@ pub(super) struct IdempotentJson<T> {
 }
 
 impl<T> IdempotentJson<T> {
-    /// Returns what a repetition of the request is recognised by.
+    /// Takes the key by which a repetition of the request is recognised.
     pub(super) fn take_idempotency_key(&mut self) -> Option<IdempotencyKey> {
         self.idempotency_key.take()
     }
@@ -93,7 +93,7 @@ impl<T: DeserializeOwned + ToSchema + Send + 'static> FromRequest<AppState> for 
     }
 }
 
-/// A body as it arrived, of a caller who still is what it was when the request began.
+/// A body as it arrived, from a caller whose credential was checked again after the last byte.
 struct ReceivedBody {
     bytes: Vec<u8>,
     limits: BodyLimits,
@@ -109,7 +109,7 @@ impl ReceivedBody {
         let credential = extensions.get::<CallerCredential>().cloned();
         let (Some(admission), Some(caller), Some(credential)) = (admission, caller, credential)
         else {
-            return Err(Problem::new(ProblemCode::Internal, "the caller is not known").into());
+            return Err(Problem::new(ProblemCode::Internal, "internal error: request has no authenticated principal").into());
         };
         caller.require_any_role()?;
         check_json(request.headers())?;
@@ -122,10 +122,10 @@ impl ReceivedBody {
             .map_err(|_| {
                 Problem::new(
                     ProblemCode::Malformed,
-                    "the body took too long to come: send it faster",
+                    "the body did not arrive in time: send it within 30 seconds",
                 )
             })??;
-        // A body may take long. A credential that was revoked meanwhile must not change anything any more.
+        // A body may take long to arrive. A credential that was revoked meanwhile must not change anything.
         credential.expect_unchanged(agent, &caller).await?;
         Ok(Self {
             bytes,
@@ -135,7 +135,7 @@ impl ReceivedBody {
         })
     }
 
-    /// Decodes the body, off the async workers if it is large, and has `look` look at its bytes.
+    /// Decodes the body and calls `inspect` with its bytes. A large body is decoded outside the async workers.
     async fn decode<T: DeserializeOwned + ToSchema + Send + 'static, L: Send + 'static>(
         self,
         inspect: impl FnOnce(&[u8]) -> L + Send + 'static,
@@ -161,7 +161,7 @@ impl ReceivedBody {
     }
 }
 
-/// Refuses a body that says that it is something else than JSON.
+/// Refuses a body whose `Content-Type` is not JSON. A missing header is accepted.
 fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     let content_type = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let json = content_type.is_none_or(|content_type| {
@@ -175,18 +175,18 @@ fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::new(ProblemCode::Malformed, detail))
 }
 
-/// The schemas of all bodies, made once.
+/// The schemas of all bodies.
 static COMPONENTS: LazyLock<Components> =
     LazyLock::new(|| document().components.unwrap_or_default());
 
-/// Reads a body. One whose announced length is too large is refused before any of it is read.
+/// Reads a body. If its announced length exceeds the limit, none of it is read.
 async fn read_body(
     request: Request,
     limit: usize,
     permit: &mut BodyPermit,
 ) -> Result<Vec<u8>, ApiError> {
     let too_large = || {
-        let detail = format!("the body is larger than the {limit} bytes that are taken here");
+        let detail = format!("the body is larger than {limit} bytes: split the request");
         Problem::new(ProblemCode::TooLarge, detail)
     };
     let announced = request.headers().get(CONTENT_LENGTH);
@@ -211,7 +211,7 @@ async fn read_body(
             return Ok(bytes);
         };
         let chunk = chunk.map_err(|error| {
-            let detail = format!("the body broke off: {error}");
+            let detail = format!("the body is incomplete: {error}");
             Problem::new(ProblemCode::Malformed, detail)
         })?;
         let size = bytes.len() + chunk.len();
@@ -223,7 +223,7 @@ async fn read_body(
     }
 }
 
-/// Parameters behind the question mark.
+/// The query parameters of a request.
 pub(super) struct QueryParameters<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameters<T> {
@@ -239,7 +239,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParameter
     }
 }
 
-/// The parts of the path that stand for something.
+/// The parameters of a request's path.
 pub(super) struct PathParameters<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathParameters<T> {
@@ -255,7 +255,10 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for PathPar
     }
 }
 
-/// A name in a path. What is no name is the name of nothing.
+/// Parses a name in a path.
+///
+/// # Errors
+/// [`ProblemCode::NotFound`], since no object can have an invalid name.
 pub(super) fn parse_path_name(kind: Kind, text: &str) -> Result<Name, Problem> {
     text.parse().map_err(|_| {
         let shown: String = text.chars().take(80).collect();
@@ -263,7 +266,10 @@ pub(super) fn parse_path_name(kind: Kind, text: &str) -> Result<Name, Problem> {
     })
 }
 
-/// The name in a path, of something that the tenant has.
+/// Parses the name in a path of an object that the tenant owns.
+///
+/// # Errors
+/// [`ProblemCode::NotFound`], since no object can have an invalid name.
 pub(super) fn parse_path_reference(
     kind: Kind,
     tenant: Name,

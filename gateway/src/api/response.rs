@@ -1,4 +1,4 @@
-//! What goes out: JSON, and problem documents (RFC 9457).
+//! Responses: JSON, and problem documents (RFC 9457).
 
 use std::collections::BTreeMap;
 
@@ -21,32 +21,32 @@ use crate::model::{Problem, ProblemCode, text::escaped};
 /// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProblemDocument {
-    /// Always `about:blank`: the code tells what it is.
+    /// Always `about:blank`: `code` identifies the problem.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The same for every problem of the code.
+    /// The title of the code.
     pub title: String,
     /// The HTTP status.
     pub status: u16,
-    /// What was wrong here, and what to do.
+    /// One sentence: the error, and its remedy.
     pub detail: String,
-    /// What kind of problem it is; stable.
+    /// Stable code of the problem.
     pub code: ProblemCode,
-    /// The field at fault.
+    /// The invalid field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
 
-/// A refusal on its way out.
+/// An error of a request, which becomes a problem document.
 #[derive(Debug)]
 pub(super) struct ApiError {
     problem: Problem,
-    /// Seconds after which another try may be worthwhile.
+    /// Seconds after which a retry may succeed.
     retry_after: Option<u64>,
 }
 
 impl ApiError {
-    /// Makes a refusal that holds for so many seconds.
+    /// Creates an error with a `Retry-After` header.
     pub(super) const fn with_retry_after(problem: Problem, seconds: u64) -> Self {
         Self {
             problem,
@@ -67,7 +67,7 @@ impl From<Problem> for ApiError {
 impl From<anyhow::Error> for ApiError {
     fn from(error: anyhow::Error) -> Self {
         log::error!("api: request failed error=\"{error:#}\"");
-        // The chain of causes names files and system calls, which are not the caller's business.
+        // The chain of causes names files and system calls, which must not be disclosed to tenants.
         Problem::new(
             ProblemCode::Internal,
             "the gateway failed: the agent's log has the details",
@@ -89,7 +89,7 @@ impl IntoResponse for ApiError {
             kind: "about:blank".to_owned(),
             title: code.title().to_owned(),
             status: status.as_u16(),
-            // It may repeat what was asked for.
+            // The detail may repeat text of the request.
             detail: escaped(&detail).into_owned(),
             code,
             field: field.map(|field| escaped(&field).into_owned()),
@@ -98,7 +98,7 @@ impl IntoResponse for ApiError {
         let mut response = (status, kind, Json(document)).into_response();
         if code == ProblemCode::Unauthenticated {
             // RFC 6750, section 3.
-            let challenge = HeaderValue::from_static("Bearer realm=\"gateway\"");
+            let challenge = HeaderValue::from_static("Bearer realm=\"plgw\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
         if let Some(seconds) = self.retry_after {
@@ -108,13 +108,13 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// What a handler returns.
+/// The result of a handler.
 pub(super) type ApiResult<T> = Result<Json<T>, ApiError>;
 
-/// What one that creates something returns.
+/// The result of a handler that creates an object.
 pub(super) type CreateResult<T> = Result<(StatusCode, Json<T>), ApiError>;
 
-/// Says that something was created, or that it was there already, just so.
+/// Returns 201 for an object that was created, and 200 for an identical one that existed already.
 pub(super) fn create_response<T>(new: bool, view: T) -> (StatusCode, Json<T>) {
     let status = if new {
         StatusCode::CREATED
@@ -124,10 +124,10 @@ pub(super) fn create_response<T>(new: bool, view: T) -> (StatusCode, Json<T>) {
     (status, Json(view))
 }
 
-/// The refusals that requests which only look can meet.
+/// Errors of requests that change nothing.
 pub(super) struct ReadErrors;
 
-/// The refusals that requests which change something can meet.
+/// Errors of requests that change the state.
 pub(super) struct WriteErrors;
 
 fn problem_responses(codes: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
@@ -146,24 +146,24 @@ fn problem_responses(codes: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>
 }
 
 const READ_ERRORS: [(&str, &str); 7] = [
-    ("400", "The request can't be understood"),
-    ("401", "Who asks is not known"),
-    ("403", "Who asks may not do this"),
-    ("404", "There is no such thing, or not for the one who asks"),
-    ("422", "A value can't be accepted"),
+    ("400", "The request is malformed"),
+    ("401", "The request has no valid credential"),
+    ("403", "The caller has no permission for this request"),
+    ("404", "Not found, or not visible to the caller"),
+    ("422", "A value is invalid"),
     (
         "429",
         "Too many requests, or too many event streams; Retry-After says when to try again",
     ),
-    ("500", "The gateway failed"),
+    ("500", "Internal error"),
 ];
 
 const WRITE_ERRORS: [(&str, &str); 3] = [
-    ("409", "Something that is there does not allow it"),
+    ("409", "The request conflicts with the current state"),
     ("413", "The body is too large"),
     (
         "503",
-        "The store can't be written, or too many large requests are under way; nothing was changed",
+        "The store can't be written, or too many large requests are in progress; nothing was changed",
     ),
 ];
 

@@ -1,4 +1,4 @@
-//! Services.
+//! Services: the provider's side of private links.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
@@ -24,12 +24,12 @@ use crate::{
     },
 };
 
-/// How a service is deleted.
+/// Options of deleting a service.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteServiceParameters {
-    /// Even though connections are approved: they are cut.
+    /// Delete the service even if connections to it are approved; their flows end at once.
     #[serde(default)]
     #[param(default = false)]
     pub force: bool,
@@ -74,8 +74,8 @@ pub(super) async fn list(
     ),
     request_body = ServiceRequest,
     responses(
-        (status = 201, body = ServiceView, description = "It was created"),
-        (status = 200, body = ServiceView, description = "It was there already, just so"),
+        (status = 201, body = ServiceView, description = "The service was created"),
+        (status = 200, body = ServiceView, description = "An identical service existed already"),
         WriteErrors,
     ),
 )]
@@ -119,7 +119,7 @@ pub(super) async fn show(
     put, path = "/v1/tenants/{tenant}/services/{name}", operation_id = "update_service", tag = "service",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
     request_body = ServiceRequest,
-    responses((status = 200, body = ServiceView, description = "The service as it is now"), WriteErrors),
+    responses((status = 200, body = ServiceView, description = "The service after the change"), WriteErrors),
 )]
 pub(super) async fn update(
     AgentState(agent): AgentState<AppState>,
@@ -136,11 +136,11 @@ pub(super) async fn update(
     Ok(Json(build_view(&controller, reference)?))
 }
 
-/// Delete a service; its connections are Disconnected.
+/// Delete a service; its connections become Disconnected.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/services/{name}", operation_id = "delete_service", tag = "service",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name"), DeleteServiceParameters),
-    responses((status = 204, description = "It is gone"), WriteErrors),
+    responses((status = 204, description = "The service was deleted"), WriteErrors),
 )]
 pub(super) async fn delete(
     AgentState(agent): AgentState<AppState>,

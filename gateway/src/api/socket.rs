@@ -1,4 +1,4 @@
-//! The control socket: for root and one group, with the caller known by its credentials.
+//! The control socket, for root and one group. The kernel authenticates its clients (`SO_PEERCRED`).
 
 use std::{
     ffi::CString,
@@ -29,7 +29,7 @@ use crate::{
     model::Principal,
 };
 
-/// Bounds of the socket's connections. The kernel tells whose they are, so none is without authentication.
+/// Bounds of the socket's connections. The kernel reports each client's user, so every connection is authenticated.
 const LIMITS: ListenerLimits = ListenerLimits {
     total: 256,
     per_source: 64,
@@ -40,14 +40,14 @@ const LIMITS: ListenerLimits = ListenerLimits {
     unauthenticated_per_source: 64,
 };
 
-/// The client at the other end of the socket: root, or a member of its group.
+/// The client of the socket: root, or a member of its group.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
-    /// The user's number.
+    /// The client's user id.
     pub(super) uid: Option<u32>,
 }
 
-/// Serves the API on the control socket, until the process ends.
+/// Serves the API on the control socket until the process ends.
 pub async fn serve(listener: UnixListener, agent: AppState, admission: Arc<Admission>) {
     let router = router(agent, admission);
     let registry = ConnectionRegistry::new(LIMITS);
@@ -56,9 +56,9 @@ pub async fn serve(listener: UnixListener, agent: AppState, admission: Arc<Admis
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: others must end first.
+                // The usual cause is a lack of file descriptors: other connections must end first.
                 if let Some(more) = failures.admit() {
-                    warn!("socket: could not accept a connection error={error}{more}");
+                    warn!("socket: accept failed error={error}{more}");
                 }
                 sleep(Duration::from_millis(100)).await;
                 continue;
@@ -69,7 +69,7 @@ pub async fn serve(listener: UnixListener, agent: AppState, admission: Arc<Admis
         let Some(registration) = ConnectionRegistry::register(&registry, ClientSource::User(uid))
         else {
             if let Some(more) = refusals.admit() {
-                warn!("socket: refused a connection beyond the limits uid={uid:?}{more}");
+                warn!("socket: connection refused uid={uid:?} reason=\"connection limit\"{more}");
             }
             continue;
         };
@@ -87,13 +87,13 @@ pub async fn serve(listener: UnixListener, agent: AppState, admission: Arc<Admis
             )
             .await
             {
-                debug!("socket: {error:#}");
+                debug!("socket: connection failed uid={uid:?} error={error:#}");
             }
         });
     }
 }
 
-/// A socket that is ready, but not where clients look for it yet.
+/// A socket that listens, but is not at its final path yet.
 #[derive(Debug)]
 pub struct PreparedSocket {
     listener: StdListener,
@@ -101,33 +101,33 @@ pub struct PreparedSocket {
     path: PathBuf,
 }
 
-/// Makes the socket, for root and the group. The caller holds the lock of its directory, so nobody else
-/// listens there.
+/// Creates the socket for root and the group, beside its final path. The caller holds the lock of the directory, so no
+/// other agent listens there.
 ///
 /// # Errors
-/// When it can't be made.
+/// If the socket can't be created.
 pub fn prepare(path: &Path, group: &str) -> Result<PreparedSocket> {
     let hidden = path.with_extension("sock.new");
     let shown = hidden.display();
     match fs::remove_file(&hidden) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("could not remove the old socket {shown}"));
+            return Err(error).with_context(|| format!("can't remove the old socket {shown}: check the permissions of its directory"));
         }
         _ => {}
     }
-    // Between making the socket and setting its mode nobody else may connect.
-    // SAFETY: sets and returns a number of this process.
+    // No other user may connect between the socket's creation and the change of its mode.
+    // SAFETY: umask(2) only sets and returns a number of this process.
     let mask = unsafe { libc::umask(0o177) };
     let listener = StdListener::bind(&hidden);
     // SAFETY: as above.
     unsafe { libc::umask(mask) };
-    let listener = listener.with_context(|| format!("could not listen on {shown}"))?;
+    let listener = listener.with_context(|| format!("can't listen on {shown}"))?;
     if let Some(gid) = group_id(group) {
         chown(&hidden, None, Some(gid))
-            .with_context(|| format!("could not give {shown} to group {group}"))?;
+            .with_context(|| format!("can't change the group of {shown} to {group}"))?;
     }
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o660))
-        .with_context(|| format!("could not set the mode of {shown}"))?;
+        .with_context(|| format!("can't set the mode of {shown}"))?;
     Ok(PreparedSocket {
         listener,
         staging_path: hidden,
@@ -136,25 +136,25 @@ pub fn prepare(path: &Path, group: &str) -> Result<PreparedSocket> {
 }
 
 impl PreparedSocket {
-    /// Puts it where clients look for it, in place of one that an earlier agent left.
+    /// Moves the socket to its final path, over one that an earlier agent left.
     ///
     /// # Errors
-    /// When it can't be put there.
+    /// If the socket can't be moved.
     pub fn publish(self) -> Result<UnixListener> {
         let shown = self.path.display();
         fs::rename(&self.staging_path, &self.path)
-            .with_context(|| format!("could not put the socket at {shown}"))?;
+            .with_context(|| format!("can't move the socket to {shown}"))?;
         self.listener.set_nonblocking(true)?;
         UnixListener::from_std(self.listener)
-            .with_context(|| format!("could not listen on {shown}"))
+            .with_context(|| format!("can't listen on {shown}"))
     }
 }
 
-/// The number of a group, if there is one of the name.
+/// Returns the id of the group with this name, if there is one.
 fn group_id(name: &str) -> Option<u32> {
     let name = CString::new(name).ok()?;
-    // SAFETY: the name is terminated. The result points to memory of the C library, valid until the
-    // next such call; the agent makes this one before it starts other threads' requests.
+    // SAFETY: the name is NUL-terminated. The result points to memory of the C library, which is valid until the
+    // next call. The agent calls this before any thread serves requests.
     unsafe {
         libc::getgrnam(name.as_ptr())
             .as_ref()

@@ -1,4 +1,4 @@
-//! How the gateway is, and who asks.
+//! Status of the gateway, identity of the caller, and the probes of liveness and readiness.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
@@ -9,10 +9,10 @@ use crate::api::{
     view::{self, CallerView, StatusView},
 };
 
-/// How the gateway is.
+/// Show the gateway's status.
 #[utoipa::path(
     get, path = "/v1/status", operation_id = "show_status", tag = "gateway",
-    responses((status = 200, body = StatusView, description = "How it is"), ReadErrors),
+    responses((status = 200, body = StatusView, description = "The status"), ReadErrors),
 )]
 pub(super) async fn show(
     AgentState(agent): AgentState<AppState>,
@@ -24,34 +24,34 @@ pub(super) async fn show(
     })?))
 }
 
-/// Who the gateway takes the caller for, and what the caller may do.
+/// Show the authenticated identity of the caller, and its roles.
 #[utoipa::path(
     get, path = "/v1/whoami", operation_id = "show_caller", tag = "gateway",
-    responses((status = 200, body = CallerView, description = "Who asks"), ReadErrors),
+    responses((status = 200, body = CallerView, description = "The caller"), ReadErrors),
 )]
 pub(super) async fn caller(Caller(caller): Caller) -> ApiResult<CallerView> {
     Ok(Json(view::caller(&caller)))
 }
 
-/// The agent answers.
+/// Check that the agent responds.
 #[utoipa::path(
     get, path = "/healthz", operation_id = "alive", tag = "gateway", security(()),
     responses(
-        (status = 200, body = String, description = "It does"),
-        (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "Too many requests without a credential; Retry-After says when to try again"),
+        (status = 200, body = String, description = "Success"),
+        (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "Too many requests without a credential; Retry-After has the seconds to wait"),
     ),
 )]
 pub(super) async fn alive() -> &'static str {
     "alive\n"
 }
 
-/// The data path holds what it should.
+/// Check that the data path is in sync with the configuration.
 #[utoipa::path(
     get, path = "/readyz", operation_id = "ready", tag = "gateway", security(()),
     responses(
-        (status = 200, body = String, description = "It does"),
-        (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "Too many requests without a credential; Retry-After says when to try again"),
-        (status = 503, body = String, description = "Not yet"),
+        (status = 200, body = String, description = "Success"),
+        (status = 429, body = ProblemDocument, content_type = "application/problem+json", description = "Too many requests without a credential; Retry-After has the seconds to wait"),
+        (status = 503, body = String, description = "Not in sync yet"),
     ),
 )]
 pub(super) async fn ready(AgentState(agent): AgentState<AppState>) -> (StatusCode, &'static str) {
@@ -60,7 +60,7 @@ pub(super) async fn ready(AgentState(agent): AgentState<AppState>) -> (StatusCod
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "the kernel has not taken all changes\n",
+            "not in sync: the data path lacks changes\n",
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Tenants.
+//! Tenants: owners of networks, services and endpoints.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
@@ -26,7 +26,7 @@ fn build_view(state: &State, name: &Name) -> Result<TenantView, Problem> {
     Ok(view::tenant(state, record))
 }
 
-/// List the tenants in which the caller has a role; all for the operator.
+/// List the tenants in which the caller has a role; for the operator, all tenants.
 #[utoipa::path(
     get, path = "/v1/tenants", operation_id = "list_tenants", tag = "tenant",
     params(PageRequest),
@@ -53,8 +53,8 @@ pub(super) async fn list(
     params(("Idempotency-Key" = Option<String>, Header, description = "A repeated request with the same key is carried out once", min_length = 1, max_length = 255)),
     request_body = TenantRequest,
     responses(
-        (status = 201, body = TenantView, description = "It was created"),
-        (status = 200, body = TenantView, description = "It was there already, just so"),
+        (status = 201, body = TenantView, description = "The tenant was created"),
+        (status = 200, body = TenantView, description = "An identical tenant existed already"),
         WriteErrors,
     ),
 )]
@@ -93,7 +93,7 @@ pub(super) async fn show(
     put, path = "/v1/tenants/{tenant}", operation_id = "update_tenant", tag = "tenant",
     params(("tenant" = Name, Path, description = "Its name")),
     request_body = TenantRequest,
-    responses((status = 200, body = TenantView, description = "The tenant as it is now"), WriteErrors),
+    responses((status = 200, body = TenantView, description = "The tenant after the change"), WriteErrors),
 )]
 pub(super) async fn update(
     AgentState(agent): AgentState<AppState>,
@@ -112,7 +112,7 @@ pub(super) async fn update(
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}", operation_id = "delete_tenant", tag = "tenant",
     params(("tenant" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), WriteErrors),
+    responses((status = 204, description = "The tenant was deleted"), WriteErrors),
 )]
 pub(super) async fn delete(
     AgentState(agent): AgentState<AppState>,

@@ -1,4 +1,4 @@
-//! The listener for tenants: TLS on TCP.
+//! The listener for tenants: HTTPS.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -37,8 +37,8 @@ use crate::{
     model::identity::Authority,
 };
 
-/// Bounds of the listener's connections. A quarter of the places is never held by authenticated clients, so that others
-/// can always come in.
+/// Bounds of the listener's connections. Authenticated clients hold three quarters of them at most, so that new clients
+/// can always connect.
 const LIMITS: ListenerLimits = ListenerLimits {
     total: 1_024,
     per_source: 128,
@@ -48,26 +48,26 @@ const LIMITS: ListenerLimits = ListenerLimits {
     unauthenticated: 512,
     unauthenticated_per_source: 64,
 };
-/// How long a client may take for the handshake.
+/// Time limit of the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = HEADER_TIMEOUT;
 
 /// The client of a TLS connection.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
-    /// Its address.
+    /// The client's address and port.
     pub(super) address: SocketAddr,
-    /// The content of its certificate, if it has one.
+    /// The credential of its client certificate, if it sent one.
     pub(super) credential: Option<Credential>,
-    /// The connection's place.
+    /// The connection's entry in the registry.
     pub(super) registration: Arc<RegisteredConnection>,
 }
 
-/// The listener, open and with its certificate read.
+/// An open listener whose certificate was read.
 pub struct Listener {
     listener: TcpListener,
     settings: TlsSettings,
     config: Arc<RwLock<Arc<ServerConfig>>>,
-    /// The authorities of clients; none: no certificates are asked for.
+    /// The trusted authorities of client certificates; `None`: clients are not asked for certificates.
     trust: Option<Arc<ClientTrustStore>>,
 }
 
@@ -79,17 +79,17 @@ impl Listener {
         trust.map_or_else(Vec::new, |trust| trust.current().authorities())
     }
 
-    /// Opens it.
+    /// Opens the listener.
     ///
     /// # Errors
-    /// When the address is taken, or the files are not what they should be.
+    /// If the address is in use, or a file of certificates or keys can't be used.
     pub async fn open(settings: &TlsSettings) -> Result<Self> {
         let authorities = client_authorities(settings)?;
         let config = server_config(settings, authorities.as_deref())?;
         let listener = TcpListener::bind(settings.listen)
             .await
-            .with_context(|| format!("could not listen on {}", settings.listen))?;
-        info!("tenants are served on https://{}", listener.local_addr()?);
+            .with_context(|| format!("can't listen on {}", settings.listen))?;
+        info!("tls: listening address={}", listener.local_addr()?);
         Ok(Self {
             listener,
             settings: settings.clone(),
@@ -99,7 +99,7 @@ impl Listener {
     }
 }
 
-/// Serves the API to tenants, until the process ends.
+/// Serves the API to tenants until the process ends.
 pub async fn serve(listener: Listener, agent: AppState, admission: Arc<Admission>) {
     let Listener {
         listener,
@@ -120,9 +120,9 @@ pub async fn serve(listener: Listener, agent: AppState, admission: Arc<Admission
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Out of descriptors, most likely: others must end first.
+                // The usual cause is a lack of file descriptors: other connections must end first.
                 if let Some(more) = failures.admit() {
-                    warn!("tls: could not accept a connection error={error}{more}");
+                    warn!("tls: accept failed error={error}{more}");
                 }
                 sleep(Duration::from_millis(100)).await;
                 continue;
@@ -136,7 +136,7 @@ pub async fn serve(listener: Listener, agent: AppState, admission: Arc<Admission
         let Some(registration) = registration else {
             if let Some(more) = refusals.admit() {
                 warn!(
-                    "tls: refused a connection beyond the limits peer={}{more}",
+                    "tls: connection refused peer={} reason=\"connection limit\"{more}",
                     address.ip()
                 );
             }
@@ -149,7 +149,7 @@ pub async fn serve(listener: Listener, agent: AppState, admission: Arc<Admission
             if let Err(error) =
                 serve_connection(stream, address, &registration, acceptor, router, trust).await
             {
-                debug!("{address}: {error:#}");
+                debug!("tls: connection failed peer={address} error={error:#}");
             }
         });
     }
@@ -170,9 +170,9 @@ async fn serve_connection(
     );
     let stream = tokio::select! {
         stream = handshake => stream
-            .context("the handshake took too long")?
-            .context("the handshake failed")?,
-        () = registration.wait_evicted() => bail!("its place was needed: it did not finish its handshake"),
+            .context("TLS handshake timed out")?
+            .context("TLS handshake failed")?,
+        () = registration.wait_evicted() => bail!("evicted before the handshake was complete"),
     };
     let chain = stream.get_ref().1.peer_certificates();
     let certificate = chain
@@ -189,8 +189,8 @@ async fn serve_connection(
     .await
 }
 
-/// Reads the files again when the process is told to. Certificates that clients have shown before are judged by the
-/// new authorities and revocation lists from then on.
+/// Reads the files again on SIGHUP. The new authorities and revocation lists also apply to client certificates of open
+/// connections.
 async fn reload_on_hangup(
     settings: TlsSettings,
     config: Arc<RwLock<Arc<ServerConfig>>>,
@@ -199,7 +199,7 @@ async fn reload_on_hangup(
 ) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
-        Err(error) => return error!("certificates can't be read again on SIGHUP: {error}"),
+        Err(error) => return error!("tls: SIGHUP handler failed error={error}"),
     };
     while hangups.recv().await.is_some() {
         let read = client_authorities(&settings).and_then(|authorities| {
@@ -217,9 +217,9 @@ async fn reload_on_hangup(
                         .set_authorities(authorities.authorities());
                     trust.replace(authorities);
                 }
-                info!("certificate and key were read again");
+                info!("tls: certificate and key reloaded");
             }
-            Err(error) => error!("the old certificate stays in use: {error:#}"),
+            Err(error) => error!("tls: reload failed, keeping the old certificate error={error:#}"),
         }
     }
 }
@@ -241,7 +241,7 @@ fn server_config(
     let shown = settings.key.display();
     files::check_key(&settings.key)?;
     let key = PrivateKeyDer::from_pem_file(&settings.key)
-        .with_context(|| format!("could not read the private key {shown}"))?;
+        .with_context(|| format!("can't read the private key {shown}: it must be a PEM file"))?;
     let builder = ServerConfig::builder();
     let builder = match authorities {
         None => builder.with_no_client_auth(),
@@ -251,6 +251,6 @@ fn server_config(
         .with_single_cert(certificates, key)
         .with_context(|| {
             let certificate = settings.certificate.display();
-            format!("certificate {certificate} and key {shown} do not belong together")
+            format!("certificate {certificate} and key {shown} do not match: use the key of the certificate")
         })
 }

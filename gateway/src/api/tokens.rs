@@ -1,4 +1,4 @@
-//! Tokens: secrets by which programs and people act for a tenant.
+//! Tokens: bearer credentials of a tenant.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
@@ -41,13 +41,13 @@ pub(super) async fn list(
     Ok(Json(page))
 }
 
-/// Create a token. Its secret is shown in this answer only.
+/// Create a token. Only this response shows its secret.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/tokens", operation_id = "create_token", tag = "token",
     params(("tenant" = Name, Path, description = "The owner")),
     request_body = TokenRequest,
     responses(
-        (status = 201, body = NewTokenView, description = "It was created"),
+        (status = 201, body = NewTokenView, description = "The token was created"),
         WriteErrors,
     ),
 )]
@@ -89,11 +89,11 @@ pub(super) async fn show(
     Ok(Json(view::token(&reference, record)))
 }
 
-/// Revoke a token: from now on it is unknown.
+/// Revoke a token, with immediate effect.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/tokens/{name}", operation_id = "delete_token", tag = "token",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), WriteErrors),
+    responses((status = 204, description = "The token was revoked"), WriteErrors),
 )]
 pub(super) async fn delete(
     AgentState(agent): AgentState<AppState>,

@@ -1,4 +1,4 @@
-//! Webhooks: where a tenant wants to be told of events.
+//! Webhooks: HTTPS URLs to which a tenant's events are delivered.
 
 use axum::{Json, extract::State as AgentState, http::StatusCode};
 
@@ -41,13 +41,13 @@ pub(super) async fn list(
     Ok(Json(page))
 }
 
-/// Create a webhook. The key of its signatures is shown in this answer only.
+/// Create a webhook. Only this response shows the key of its signatures.
 #[utoipa::path(
     post, path = "/v1/tenants/{tenant}/webhooks", operation_id = "create_webhook", tag = "webhook",
     params(("tenant" = Name, Path, description = "The owner")),
     request_body = WebhookRequest,
     responses(
-        (status = 201, body = NewWebhookView, description = "It was created"),
+        (status = 201, body = NewWebhookView, description = "The webhook was created"),
         WriteErrors,
     ),
 )]
@@ -101,7 +101,7 @@ pub(super) async fn show(
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}/webhooks/{name}", operation_id = "delete_webhook", tag = "webhook",
     params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Its name")),
-    responses((status = 204, description = "It is gone"), WriteErrors),
+    responses((status = 204, description = "The webhook was deleted"), WriteErrors),
 )]
 pub(super) async fn delete(
     AgentState(agent): AgentState<AppState>,

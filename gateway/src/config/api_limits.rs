@@ -1,23 +1,23 @@
-//! Limits of the API.
+//! Limits of callers of the API.
 
 use super::Settings;
 
-/// Limits of what callers of the API may ask for. The operator has none.
+/// Limits of callers of the API. The operator is not limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ApiLimits {
-    /// Changes a second of each principal; 0: no limit.
+    /// Changes a second of each principal; 0 means no limit.
     pub changes_per_second: u32,
-    /// Other requests a second of each principal; 0: no limit.
+    /// Other requests a second of each principal; 0 means no limit.
     pub reads_per_second: u32,
-    /// Changes a second of all principals of a tenant together; 0: no limit.
+    /// Changes a second of all principals of a tenant together; 0 means no limit.
     pub tenant_changes_per_second: u32,
-    /// Other requests a second of all principals of a tenant together; 0: no limit.
+    /// Other requests a second of all principals of a tenant together; 0 means no limit.
     pub tenant_reads_per_second: u32,
-    /// Requests a second without a valid credential from one source; 0: no limit.
+    /// Requests a second without a valid credential from one source; 0 means no limit.
     pub unauthenticated_per_second: u32,
-    /// Event streams of each principal.
+    /// Open event streams of each principal.
     pub streams_per_principal: usize,
-    /// Event streams of all principals of a tenant together.
+    /// Open event streams of all principals of a tenant together.
     pub streams_per_tenant: usize,
 }
 

@@ -405,7 +405,7 @@ fn startup_failures_are_reported() {
         &|command| {
             command.arg("--config").arg("/nowhere/plgw.toml");
         },
-        "could not read the configuration /nowhere/plgw.toml",
+        "can't read the configuration /nowhere/plgw.toml",
     );
     says(
         &|command| {

@@ -1,4 +1,4 @@
-//! The memory that large bodies may take, all together.
+//! The memory budget of large bodies.
 
 use std::{
     sync::Arc,
@@ -14,26 +14,26 @@ use crate::{
     model::{Principal, Problem, ProblemCode},
 };
 
-/// Bodies up to this size are not counted: connections are, and each has one body at a time.
+/// Largest size of a body that is not counted. The number of connections bounds small bodies, one each.
 pub(in crate::api) const MAX_SMALL_BODY: usize = 64 << 10;
-/// Large bodies that are read, decoded or applied at the same time: of tenants, and of the operator besides.
+/// Large bodies that are read, decoded or applied at the same time. Tenants and the operator have this number each.
 const MAX_LARGE_BODIES: usize = 6;
-/// Large bodies of one principal, and of one tenant, at the same time.
+/// Large bodies of one principal, or of one tenant, at the same time.
 const MAX_LARGE_BODIES_PER_CALLER: usize = 2;
-/// Bytes of tenants' large bodies at the same time, in units: as many of the largest as there are places.
+/// Memory of tenants' large bodies, in units: [`MAX_LARGE_BODIES`] of the largest size.
 const TENANT_UNITS: usize = 24 << 10;
-/// Bytes of the operator's large bodies at the same time, in units: the largest.
+/// Memory of the operator's large bodies, in units: one of the largest size.
 const OPERATOR_UNITS: usize = 48 << 10;
-/// Bytes of a unit.
+/// Size of a unit in bytes.
 const UNIT_BYTES: usize = 1 << 10;
-/// Time until another try is worthwhile.
+/// Value of `Retry-After`.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Bytes a second at which a body must arrive once it is large.
+/// Minimum rate at which a large body must arrive, in bytes a second.
 const MIN_RATE: usize = 16 << 10;
-/// Time for which a large body may fall behind [`LEAST_RATE`].
+/// Time for which a large body may fall behind [`MIN_RATE`].
 const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
-/// Room for large bodies. The operator's is separate: tenants can't use it up.
+/// The budget of large bodies. The operator has a pool of its own, which tenants can't exhaust.
 #[derive(Debug)]
 pub(super) struct BodyBudget {
     tenants: BodyPool,
@@ -41,7 +41,7 @@ pub(super) struct BodyBudget {
     per_caller: Arc<ConcurrencyLimiter>,
 }
 
-/// Room for a number of bodies with a number of bytes.
+/// A pool of body slots and memory units.
 #[derive(Debug)]
 struct BodyPool {
     slots: Arc<Semaphore>,
@@ -70,19 +70,19 @@ impl BodyBudget {
     }
 }
 
-/// The room that one body takes, until it is dropped: held while the body is read, decoded and carried out.
+/// The reservation of one body, which is held while the body is read, decoded and applied.
 #[derive(Debug)]
 pub(in crate::api) struct BodyPermit {
     bodies: Arc<BodyBudget>,
     caller: Principal,
-    /// What a large body holds; nothing for a small one.
+    /// The reservation of a large body; `None` for a small one.
     large: Option<LargeBody>,
 }
 
 #[derive(Debug)]
 struct LargeBody {
     units: OwnedSemaphorePermit,
-    /// Time at which the body became large, and its size then.
+    /// The time at which the body became large, and its size then.
     started_at: (Instant, usize),
     _slot: OwnedSemaphorePermit,
     _caller_permit: ConcurrencyPermit,
@@ -97,19 +97,19 @@ impl BodyPermit {
         }
     }
 
-    /// Takes room for a body of this size in all. Room is taken as bytes come, so that whoever announces many
-    /// and sends none keeps nobody out.
+    /// Extends the reservation to a body of `size` bytes in total. Memory is reserved as bytes arrive, so a client that
+    /// announces a large body and sends nothing blocks no other client.
     ///
     /// # Errors
-    /// [`Code::RateLimited`] when the caller or its tenant has too many large bodies under way,
-    /// [`Code::Overloaded`] when all have.
+    /// [`ProblemCode::RateLimited`] if the caller or its tenant has too many large bodies in progress,
+    /// [`ProblemCode::Overloaded`] if all callers together have.
     pub(in crate::api) fn reserve(&mut self, size: usize) -> Result<(), ApiError> {
         if size <= MAX_SMALL_BODY {
             return Ok(());
         }
         let overloaded = || {
             let detail =
-                "the gateway handles as many large requests as it can: try again in a second";
+                "too many large requests are in progress: try again in a second";
             ApiError::with_retry_after(
                 Problem::new(ProblemCode::Overloaded, detail),
                 RETRY_AFTER.as_secs(),
@@ -135,7 +135,7 @@ impl BodyPermit {
             return Ok(());
         }
         let caller_permit = ConcurrencyLimiter::acquire(&self.bodies.per_caller, &self.caller).ok_or_else(|| {
-            let detail = "too many large requests are under way for this caller or its tenant: send them one \
+            let detail = "too many large requests of this caller or its tenant are in progress: send them one \
                           after the other";
             ApiError::with_retry_after(Problem::new(ProblemCode::RateLimited, detail), RETRY_AFTER.as_secs())
         })?;
@@ -150,8 +150,8 @@ impl BodyPermit {
         Ok(())
     }
 
-    /// Returns the time by which more of a body must have arrived of which `size` bytes have; none if it is small. A
-    /// large body holds room that others need, and must not stall.
+    /// Returns the time by which the next part of a body must arrive, after `size` bytes of it; `None` for a small
+    /// body. A large body must not stall, since it holds memory that others need.
     pub(in crate::api) fn deadline(&self, size: usize) -> Option<Instant> {
         let (since, first) = self.large.as_ref()?.started_at;
         let bytes = u32::try_from(size.saturating_sub(first)).unwrap_or(u32::MAX);
@@ -159,7 +159,7 @@ impl BodyPermit {
         Some(since + GRACE_PERIOD + Duration::from_secs(1) * bytes / rate)
     }
 
-    /// Says whether the body is large.
+    /// Returns true if the body is large.
     pub(in crate::api) const fn is_large(&self) -> bool {
         self.large.is_some()
     }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenant_has_two_large_bodies_at_once_and_small_ones_are_free() {
+    fn large_bodies_are_limited_per_tenant_and_small_ones_are_not() {
         let bodies = BodyBudget::new();
         let mut permits: Vec<BodyPermit> = ["one", "two", "three"]
             .map(|name| BodyPermit::new(Arc::clone(&bodies), &caller(name, "a")))
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn all_bodies_together_are_bounded() {
+    fn total_memory_of_bodies_is_bounded() {
         let bodies = BodyBudget::new();
         let operator = Principal::operator("operator", "socket");
         let mut first = BodyPermit::new(Arc::clone(&bodies), &operator);
@@ -239,7 +239,7 @@ mod tests {
         let operator = Principal::operator("operator", "socket");
         let mut permit = BodyPermit::new(Arc::clone(&bodies), &operator);
         assert!(permit.reserve(48 << 20).is_ok());
-        // The operator's bodies take nothing from tenants either.
+        // The operator's bodies do not use the tenants' pool either.
         drop(permits);
         assert!(hold("d").is_ok());
     }

@@ -1,4 +1,4 @@
-//! Counts of what is held by principals and tenants.
+//! Limits on what principals and tenants hold at the same time.
 
 use std::{
     collections::HashMap,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::model::{Access, Name, Principal};
 
-/// Places that principals and tenants hold, with a bound for each. The operator has none.
+/// A limiter of permits for each principal and each tenant. The operator is not limited.
 #[derive(Debug)]
 pub(in crate::api) struct ConcurrencyLimiter {
     max_per_principal: usize,
@@ -21,7 +21,7 @@ struct PermitsInUse {
     tenants: HashMap<Name, usize>,
 }
 
-/// A place; given back when dropped.
+/// A permit, released when dropped.
 #[derive(Debug)]
 pub(in crate::api) struct ConcurrencyPermit {
     limiter: Arc<ConcurrencyLimiter>,
@@ -38,7 +38,7 @@ impl ConcurrencyLimiter {
         })
     }
 
-    /// Takes a place for the principal and for one of its tenants that has room.
+    /// Acquires a permit for the principal and for one of its tenants that is below its limit.
     pub(in crate::api) fn acquire(
         limiter: &Arc<Self>,
         caller: &Principal,
@@ -125,7 +125,7 @@ mod tests {
         assert!(ConcurrencyLimiter::acquire(&counts, &one).is_none());
         let _third = ConcurrencyLimiter::acquire(&counts, &caller("two", &["a"])).unwrap();
         assert!(ConcurrencyLimiter::acquire(&counts, &caller("three", &["a"])).is_none());
-        // A second tenant of its own has room for it.
+        // The second tenant of the principal is below its limit.
         let _fourth = ConcurrencyLimiter::acquire(&counts, &caller("three", &["a", "b"])).unwrap();
         drop(first);
         let _fifth = ConcurrencyLimiter::acquire(&counts, &one).unwrap();

@@ -1,9 +1,9 @@
-//! Admission of requests: how many of whom, how much of their bodies at once, and how many event streams.
+//! Admission of requests: rate limits, memory limits of bodies, and limits of event streams.
 //!
-//! Every limit is kept for the principal and for one of its tenants, so that neither one user nor one tenant with
-//! many users takes what is there for all. A tenant can give anybody a role in it; a principal that has several
-//! tenants is therefore refused only when none of them has room, or else a tenant could use up its own room to have
-//! the users of others refused.
+//! Every limit applies to the principal and to one of its tenants, so that neither one user nor one tenant with many
+//! users can exhaust shared capacity. A tenant can give anybody a role. A principal with several tenants is therefore
+//! refused only if none of them has capacity left. Otherwise a tenant could have users of other tenants refused by
+//! using up its own capacity.
 
 mod bodies;
 mod concurrency;
@@ -31,20 +31,20 @@ pub(super) use self::{
     concurrency::{ConcurrencyLimiter, ConcurrencyPermit},
 };
 
-/// A burst of changes, in seconds of their rate.
+/// Burst of changes, in seconds of their rate.
 const CHANGE_BURST: u32 = 4;
-/// A burst of other requests, in seconds of their rate.
+/// Burst of other requests, in seconds of their rate.
 const READ_BURST: u32 = 5;
-/// Changes that one application of a manifest counts for: it takes a copy of the whole state.
+/// Number of changes that applying one manifest counts as, since it copies the whole state.
 const MANIFEST_COST: u32 = 10;
 
-/// New connections a second of one source, and a burst of them. Each costs a TLS handshake.
+/// Rate and burst of new connections of one source. Each costs a TLS handshake.
 const CONNECTION_RATE: Rate = Rate {
     per_second: 100,
     burst: 400,
 };
 
-/// State of admission, shared by all listeners.
+/// The state of admission, which all listeners share.
 #[derive(Debug)]
 pub struct Admission {
     rates: Mutex<Rates>,
@@ -63,7 +63,7 @@ struct Rates {
 }
 
 impl Admission {
-    /// Makes one in which nothing was admitted yet.
+    /// Creates the state with full token buckets and no body or stream in use.
     #[must_use]
     pub fn new(limits: &ApiLimits) -> Arc<Self> {
         let rate = |per_second: u32, seconds: u32| Rate {
@@ -93,10 +93,10 @@ impl Admission {
         })
     }
 
-    /// Admits a request of an authenticated caller. `tenant` is the one in the path.
+    /// Charges a request to an authenticated caller and one of its tenants. `tenant` is the one in the path, if any.
     ///
     /// # Errors
-    /// [`Code::RateLimited`], with the time to wait.
+    /// [`ProblemCode::RateLimited`], with the time to wait.
     pub(super) fn check_request(
         &self,
         caller: &Principal,
@@ -140,16 +140,16 @@ impl Admission {
         match shortest_wait {
             None => Ok(()),
             Some(wait) => Err(rate_limited(
-                &format!("its tenant's users send too many {what}"),
+                &format!("the users of its tenant send too many {what}"),
                 wait,
             )),
         }
     }
 
-    /// Counts a request whose sender did not authenticate.
+    /// Charges an unauthenticated request to its source.
     ///
     /// # Errors
-    /// [`Code::RateLimited`] when its source sends too many of them.
+    /// [`ProblemCode::RateLimited`] if the source exceeds its rate.
     pub(super) fn charge_unauthenticated(&self, source: ClientSource) -> Result<(), ApiError> {
         let rates = &mut *self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates
@@ -163,25 +163,25 @@ impl Admission {
             })
     }
 
-    /// Counts a new connection; says whether its source may have it.
+    /// Charges a new connection to its source. Returns true if the source is within its rate.
     pub(super) fn check_connection(&self, source: ClientSource) -> bool {
         let rates = &mut *self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.connections.charge(source, 1, Instant::now()).is_ok()
     }
 
-    /// Begins to admit a body. It holds nothing yet.
+    /// Returns a permit for a body, which reserves no memory yet.
     pub(super) fn body_permit(&self, caller: &Principal) -> BodyPermit {
         BodyPermit::new(Arc::clone(&self.bodies), caller)
     }
 
-    /// Admits an event stream, until the place is dropped.
+    /// Admits an event stream until the permit is dropped.
     ///
     /// # Errors
-    /// [`Code::RateLimited`].
+    /// [`ProblemCode::RateLimited`].
     pub(super) fn acquire_stream(&self, caller: &Principal) -> Result<ConcurrencyPermit, ApiError> {
         ConcurrencyLimiter::acquire(&self.streams, caller).ok_or_else(|| {
             let wait = Duration::from_secs(10);
-            rate_limited("too many event streams are open: end one of them", wait)
+            rate_limited("too many event streams are open: close one of them", wait)
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Token buckets with a bounded memory.
+//! Token buckets (GCRA) with bounded memory.
 
 use std::{
     collections::HashMap,
@@ -6,23 +6,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Keys that are remembered at the same time. Each takes some 100 bytes.
+/// Maximum number of keys with an entry. Each takes some 100 bytes.
 const MAX_KEYS: usize = 16_384;
 
-/// A rate that a bucket is filled at, and its size.
+/// The fill rate and the size of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rate {
-    /// Tokens a second; 0: no limit.
+    /// Tokens a second; 0 means no limit.
     pub(super) per_second: u32,
-    /// Tokens of a full bucket.
+    /// Tokens in a full bucket.
     pub(super) burst: u32,
 }
 
 /// Token buckets of one rate, one for each key.
 ///
-/// A bucket is kept as the time at which it is full again (the generic cell rate algorithm), so one that is full
-/// needs no entry. When there is no room for a further key, keys without an entry share one bucket: memory stays
-/// bounded, and whoever makes up keys competes with others that do.
+/// A bucket is stored as the time at which it is full again (the generic cell rate algorithm, GCRA), so a full bucket
+/// needs no entry. Beyond [`MAX_KEYS`] entries, keys without an entry share one bucket. Memory stays bounded, and a
+/// client that invents keys competes only with others that do.
 #[derive(Debug)]
 pub(super) struct TokenBuckets<K> {
     rate: Rate,
@@ -41,10 +41,10 @@ impl<K: Eq + Hash> TokenBuckets<K> {
         }
     }
 
-    /// Takes tokens for the key.
+    /// Takes tokens from the bucket of the key.
     ///
     /// # Errors
-    /// The time after which there will be enough.
+    /// The time after which the bucket has enough tokens.
     pub(super) fn charge(&mut self, key: K, tokens: u32, now: Instant) -> Result<(), Duration> {
         let Rate { per_second, burst } = self.rate;
         if per_second == 0 {
@@ -76,7 +76,7 @@ impl<K: Eq + Hash> TokenBuckets<K> {
         Ok(())
     }
 
-    /// Forgets buckets that are full, once a second at most: the cost of a flood of keys stays small.
+    /// Removes full buckets, at most once a second, so that a flood of keys costs little.
     fn remove_full(&mut self, now: Instant) {
         let recent = |at: Instant| now.duration_since(at) < Duration::from_secs(1);
         if self.last_swept.is_some_and(recent) {
@@ -115,7 +115,7 @@ mod tests {
             buckets.charge("a", 1, later),
             Err(Duration::from_millis(50))
         );
-        // What was refused costs nothing.
+        // A refused request takes no tokens.
         let much_later = start + Duration::from_secs(60);
         for _ in 0..20 {
             assert_eq!(buckets.charge("a", 1, much_later), Ok(()));
@@ -151,9 +151,9 @@ mod tests {
         let given = (0..1_000).filter(|n| buckets.charge(MAX_KEYS + n, 1, start).is_ok());
         assert_eq!(given.count(), 20);
         assert_eq!(buckets.full_at.len(), MAX_KEYS);
-        // Those that were there first keep their own.
+        // Keys with an entry keep their own bucket.
         assert_eq!(buckets.charge(0, 1, start), Ok(()));
-        // Entries of buckets that are full again make room.
+        // Entries of full buckets are removed.
         let later = start + Duration::from_secs(3);
         assert_eq!(buckets.charge(1 << 30, 20, later), Ok(()));
         assert_eq!(buckets.full_at.len(), 1);

@@ -1,8 +1,7 @@
-//! A deserializer that measures what passes through it, and takes a decimal without a fraction for an integer.
+//! A deserializer that meters the decoded value, and accepts a decimal without a fraction as an integer.
 //!
-//! The memory of a decoded body is estimated from what is asked for: the size of each list's elements, of each map's
-//! keys and values, and the text of each string. Names of fields, and structures themselves, are part of what holds
-//! them.
+//! The memory of the decoded value is estimated from the size of each list's elements, of each map's keys and values,
+//! and the text of each string. Names of fields are not stored. Structs are part of the element that contains them.
 
 use std::fmt;
 
@@ -13,23 +12,24 @@ use serde::{
 
 use super::{DecodeMeter, ExceededBound, MAX_TEXT};
 
-/// The largest integer up to which a double represents every integer.
+/// Largest integer up to which a double represents every integer.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
 
-/// The largest key that is taken for the name of a field, in bytes; those of maps are strings.
+/// Largest size of a key type that is taken for a field identifier, in bytes. Keys of maps are strings, which are
+/// larger.
 const MAX_FIELD_NAME_SIZE: usize = 16;
 
-/// The least that a string takes on the heap, and what is kept of each allocation, in bytes.
+/// Minimum size of a string on the heap, and the allocator's overhead of each allocation, in bytes.
 const MIN_STRING_COST: usize = 24;
 const ALLOCATION_COST: usize = 8;
 
-/// A part of a deserialization (deserializer, visitor, seed or access) with the measure that it adds to.
+/// A part of a deserialization (deserializer, visitor, seed or access) with its meter.
 pub(super) struct Bounded<'m, T> {
     inner: T,
     meter: &'m DecodeMeter,
-    /// Elements that an access has handed out.
+    /// Number of elements that an access returned so far.
     elements: usize,
-    /// Whether text is the name of a field, which is not kept; and of an access, whether its last key was one.
+    /// True if text is a field name, which is not stored. In an access: true if its last key was a field name.
     is_field: bool,
 }
 
@@ -72,7 +72,7 @@ impl DecodeMeter {
 
 impl<V> Bounded<'_, V> {
     fn charge_text<E: Error>(&self, length: usize) -> Result<(), E> {
-        // Errors repeat text, several times over.
+        // Errors repeat the text several times.
         if length > MAX_TEXT {
             self.meter.exceeded.set(Some(ExceededBound::Text));
             return Err(E::custom("too long"));
@@ -190,7 +190,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Bounded<'_, V> {
         visit_byte_buf: Vec<u8>;
     }
 
-    // JSON has one kind of numbers (RFC 8259, section 6): 7.0 is the integer 7.
+    // JSON has only one kind of number (RFC 8259, section 6): 7.0 is the integer 7.
     fn visit_f64<E: Error>(self, value: f64) -> Result<V::Value, E> {
         if value.fract() != 0.0 || value.abs() > MAX_EXACT_INTEGER {
             return self.inner.visit_f64(value);
@@ -294,7 +294,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Bounded<'_, A> {
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
         if !self.is_field {
-            // A tree's nodes are between half full and full.
+            // Nodes of a B-tree are at least half full.
             self.meter.charge(size_of::<S::Value>() * 2)?;
         }
         let seed = self.wrap(seed);

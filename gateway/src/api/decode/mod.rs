@@ -1,7 +1,7 @@
-//! Decoding of JSON bodies: straight from bytes into the request's type, with bounds on what a body may hold.
+//! Decoding of JSON bodies from bytes directly into the request's type, within bounds.
 //!
-//! A body is never turned into a tree of JSON values first. A tree costs up to sixty times the body's size, so a
-//! few megabytes of tiny objects would take all memory before the first unknown field is refused.
+//! A body is never parsed into a tree of JSON values first. A tree takes up to sixty times the body's size, so a
+//! few megabytes of tiny objects would exhaust memory before the first unknown field is refused.
 
 mod bounded;
 
@@ -12,22 +12,22 @@ use serde::de::DeserializeOwned;
 use self::bounded::Bounded;
 use crate::model::{Problem, ProblemCode};
 
-/// Bytes of an error's text that are reported. Errors repeat parts of the body, which may be long.
+/// Maximum length of a reported error text, in bytes. Errors repeat parts of the body, which may be long.
 const MAX_ERROR_TEXT: usize = 600;
 
-/// Bytes of the longest string or name that is looked at. Fields that take long texts have smaller limits.
+/// Maximum length of a string or field name, in bytes. Every field has a smaller limit of its own.
 const MAX_TEXT: usize = 64 << 10;
 
 /// Bounds on the content of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DecodeBounds {
-    /// Bytes that what is decoded may take, as far as it can be estimated while it is read.
+    /// Maximum estimated size of the decoded value in memory, in bytes.
     pub(super) memory: usize,
-    /// Elements of each list, and members of each object.
+    /// Maximum number of elements of a list and of members of an object.
     pub(super) elements: usize,
 }
 
-/// The measure of what was decoded so far.
+/// A meter of the value decoded so far.
 struct DecodeMeter {
     bounds: DecodeBounds,
     memory: Cell<usize>,
@@ -45,13 +45,13 @@ enum ExceededBound {
 /// Decodes a body that holds one JSON object.
 ///
 /// # Errors
-/// [`Code::Malformed`] when it is not JSON or not an object, [`Code::TooLarge`] beyond a bound, and
-/// [`Code::Invalid`], with the field, when a value does not fit the type.
+/// [`ProblemCode::Malformed`] if the body is not JSON or not an object, [`ProblemCode::TooLarge`] beyond a bound, and
+/// [`ProblemCode::Invalid`], with the field, if a value does not fit its type.
 pub(super) fn decode<T: DeserializeOwned>(
     bytes: &[u8],
     bounds: DecodeBounds,
 ) -> Result<T, Problem> {
-    // Every body is an object; a derived `Deserialize` would take an array of a struct's fields as well.
+    // A derived `Deserialize` also accepts an array of a struct's fields, but every body must be an object.
     let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
     if first.is_some_and(|byte| *byte == b'[') {
         let detail = "the body must be a JSON object: { ... }";
@@ -78,7 +78,7 @@ fn decode_problem(error: &serde_json::Error, path: &str, meter: &DecodeMeter) ->
     let named = !matches!(path, "." | "?");
     let problem = match meter.exceeded.get() {
         Some(ExceededBound::Memory) => {
-            let detail = "the body holds more objects than fit into one request: split it";
+            let detail = "the body holds more objects than one request may: split it";
             return Problem::new(ProblemCode::TooLarge, detail);
         }
         Some(ExceededBound::Text) => {
@@ -92,7 +92,7 @@ fn decode_problem(error: &serde_json::Error, path: &str, meter: &DecodeMeter) ->
             Problem::new(ProblemCode::TooLarge, detail)
         }
         None if error.is_data() => {
-            // The field says where it is; a line and column would say it twice.
+            // The field names the position already.
             let position = format!(" at line {} column {}", error.line(), error.column());
             let text = error.to_string();
             let text = text.strip_suffix(&position).unwrap_or(&text).to_owned();
@@ -102,7 +102,7 @@ fn decode_problem(error: &serde_json::Error, path: &str, meter: &DecodeMeter) ->
             let text = truncated(error.to_string());
             return Problem::new(
                 ProblemCode::Malformed,
-                format!("the body is no JSON: {text}"),
+                format!("the body is not valid JSON: {text}"),
             );
         }
     };
@@ -232,7 +232,7 @@ mod tests {
         let problem = refused::<Manifest>(&body);
         assert_eq!(problem.code, ProblemCode::TooLarge);
         assert!(problem.detail.contains("more objects"), "{problem}");
-        // A bound that is met within what serde buffers to flatten it counts as well.
+        // A bound also applies within content that serde buffers to flatten it.
         let body = format!(
             r#"{{"network": "n", "nat_addresses": [{}], "resources": []}}"#,
             vec![r#""10.0.0.1""#; 101].join(",")

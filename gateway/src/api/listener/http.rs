@@ -1,4 +1,4 @@
-//! HTTP on one connection.
+//! The HTTP server of one connection.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use tower::ServiceExt as _;
 
 use super::RegisteredConnection;
 
-/// How long a client may take for a request's head, and between two requests.
+/// Time limit of a request's head, and of the pause between two requests.
 pub(in crate::api) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes that are buffered of a connection, each way. A head must fit.
+/// Buffer size of a connection in each direction, in bytes. A request's head must fit.
 const MAX_BUFFER: usize = 64 << 10;
-/// How long what a client still sends is read when its connection is closed.
+/// Time for which data of the client is still read when its connection is closed.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves requests until the connection ends, by the client, by a time-out, or because its place is needed.
+/// Serves requests until the client closes the connection, a time-out expires, or the connection is evicted.
 ///
 /// # Errors
-/// When the connection failed.
+/// If the connection fails.
 pub(in crate::api) async fn serve<T>(
     stream: T,
     registration: &RegisteredConnection,
@@ -45,17 +45,17 @@ where
         .serve_connection(TokioIo::new(stream), service)
         .without_shutdown();
     let parts = tokio::select! {
-        parts = connection => parts.context("the connection failed")?,
-        () = registration.wait_evicted() => anyhow::bail!("its place was needed: it did not authenticate"),
+        parts = connection => parts.context("HTTP connection failed")?,
+        () = registration.wait_evicted() => anyhow::bail!("evicted before authentication"),
     };
     let stream = parts.io.into_inner();
-    // The outcome is the client's affair: the answers are out.
+    // All responses were sent, so the outcome does not matter.
     let _late = timeout(LINGER_TIMEOUT, linger(stream)).await;
     Ok(())
 }
 
-/// Closes this side, and reads what is still on its way. A reset, which is what closing with unread data means, would
-/// take an answer from the client that it has not read yet: the refusal of a body, for one.
+/// Closes the sending side, and discards data that still arrives. Closing a socket with unread data sends a reset, and
+/// a reset discards responses that the client has not read yet, such as the refusal of a large body.
 async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
     stream.shutdown().await?;
     let mut discarded = [0; 4_096];

@@ -1,4 +1,4 @@
-//! Connections: who may have how many, and how long each may do nothing.
+//! Connections of a listener: their limits, time-outs, and HTTP on each of them.
 
 mod http;
 mod registry;

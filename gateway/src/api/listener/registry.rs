@@ -1,12 +1,13 @@
-//! The connections of a listener, with bounds for all, for each source, and for those that did not authenticate.
+//! The connections of a listener, with limits for all of them, for each source, and for unauthenticated ones.
 //!
-//! A newcomer is never queued. Where a bound is reached that connections without authentication share, the oldest of
-//! them gives its place up, of the source that has most: whoever holds many connections and does not authenticate
-//! loses them to others that arrive, and can't keep anybody out.
+//! A new connection is never queued. If a limit of unauthenticated connections is reached, the oldest one of the source
+//! with most of them is evicted. A client that holds many connections and does not authenticate loses them to new
+//! clients, and can't lock anybody out.
 //!
-//! A connection is authenticated only while its principal and tenant have a share left ([`Counts`]), and while fewer
-//! than [`Limits::authenticated`] are. Beyond that it is served, and can be evicted like one without authentication.
-//! One credential, or a few tenants together, can therefore not take all places.
+//! A connection counts as authenticated only while its principal and tenant are below their limits
+//! ([`ConcurrencyLimiter`]), and while fewer than [`ListenerLimits::authenticated`] connections are. Beyond the limits
+//! it is served, but can be evicted like an unauthenticated one. One credential, or a few tenants together, can
+//! therefore not take all connections.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,25 +28,25 @@ use crate::{
     model::Principal,
 };
 
-/// Time after which an authenticated connection that sends only requests without a credential loses its share.
+/// Time after which an authenticated connection loses its share if it sends only requests without a credential.
 const AUTHENTICATION_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Bounds of a listener.
+/// Limits of a listener's connections.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::api) struct ListenerLimits {
-    /// Connections.
+    /// All connections.
     pub(in crate::api) total: usize,
     /// Connections of one source.
     pub(in crate::api) per_source: usize,
-    /// Authenticated connections. The rest stays open to newcomers.
+    /// Authenticated connections. The rest of `total` stays available to new connections.
     pub(in crate::api) authenticated: usize,
     /// Authenticated connections of one principal.
     pub(in crate::api) authenticated_per_principal: usize,
     /// Authenticated connections of the principals of one tenant.
     pub(in crate::api) authenticated_per_tenant: usize,
-    /// Connections that did not authenticate.
+    /// Unauthenticated connections.
     pub(in crate::api) unauthenticated: usize,
-    /// Connections of one source that did not authenticate.
+    /// Unauthenticated connections of one source.
     pub(in crate::api) unauthenticated_per_source: usize,
 }
 
@@ -69,20 +70,20 @@ struct ConnectionTable {
 #[derive(Debug, Default)]
 struct SourceConnections {
     total: usize,
-    /// Those that did not authenticate, oldest first.
+    /// The unauthenticated connections, oldest first.
     unauthenticated: BTreeMap<u64, Arc<Notify>>,
 }
 
-/// The place of one connection; given back when dropped.
+/// The entry of one connection, removed when dropped.
 #[derive(Debug)]
 pub(in crate::api) struct RegisteredConnection {
     registry: Arc<ConnectionRegistry>,
     source: ClientSource,
     number: u64,
     evicted: Arc<Notify>,
-    /// Locked before the registry's table.
+    /// The share of an authenticated connection. Lock order: before the registry's table.
     permit: Mutex<Option<AuthenticatedPermit>>,
-    /// Set by the first request that was authenticated, and kept.
+    /// True from the first authenticated request on.
     was_authenticated: AtomicBool,
 }
 
@@ -90,7 +91,7 @@ pub(in crate::api) struct RegisteredConnection {
 #[derive(Debug)]
 struct AuthenticatedPermit {
     _permit: ConcurrencyPermit,
-    /// Time of the last authenticated request.
+    /// The time of the last authenticated request.
     last_authenticated: Instant,
 }
 
@@ -110,7 +111,7 @@ impl ConnectionRegistry {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a new connection a place, if there is one or can be made one.
+    /// Registers a new connection, if the limits allow it or another connection can be evicted.
     pub(in crate::api) fn register(
         registry: &Arc<Self>,
         source: ClientSource,
@@ -150,7 +151,7 @@ impl ConnectionRegistry {
 }
 
 impl ConnectionTable {
-    /// Returns the source with most connections that did not authenticate.
+    /// Returns the source with most unauthenticated connections.
     fn fullest_source(&self) -> Option<ClientSource> {
         let some = self
             .sources
@@ -160,8 +161,8 @@ impl ConnectionTable {
         fullest.map(|(source, _)| *source)
     }
 
-    /// Ends the oldest connection of the source that did not authenticate. Its place is free from now on, although
-    /// its task may take a moment to end.
+    /// Evicts the oldest unauthenticated connection of the source. Its entry is free at once, although its task may
+    /// take a moment to end.
     fn evict(&mut self, source: ClientSource) -> bool {
         let Some(connections) = self.sources.get_mut(&source) else {
             return false;
@@ -185,8 +186,8 @@ impl RegisteredConnection {
         self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that a request on the connection was authenticated. The connection can't be evicted from then on, if the
-    /// caller and its tenant have a share left.
+    /// Records that a request on the connection was authenticated. From then on the connection can't be evicted, if the
+    /// caller and its tenant are below their limits.
     pub(in crate::api) fn authenticate(&self, caller: &Principal) {
         self.was_authenticated.store(true, Ordering::Release);
         let mut permit = self.permit();
@@ -203,7 +204,7 @@ impl RegisteredConnection {
         if table.total - table.unauthenticated >= self.registry.limits.authenticated {
             return;
         }
-        // A connection that was evicted at this moment has no entry any more, and gets no share.
+        // A connection that was just evicted has no entry, and gets no share.
         if let Some(connections) = table.sources.get_mut(&self.source)
             && connections.unauthenticated.remove(&self.number).is_some()
         {
@@ -215,12 +216,12 @@ impl RegisteredConnection {
         }
     }
 
-    /// Releases the connection's share: it can be evicted from then on.
+    /// Releases the connection's share, so that it can be evicted.
     pub(in crate::api) fn revoke(&self) {
         self.release(&mut self.permit());
     }
 
-    /// Releases the connection's share if no request on it was authenticated for [`FRESH`].
+    /// Releases the connection's share if no request on it was authenticated for [`AUTHENTICATION_LIFETIME`].
     pub(in crate::api) fn revoke_if_stale(&self, now: Instant) {
         let mut permit = self.permit();
         let stale = |share: &AuthenticatedPermit| {
@@ -243,17 +244,17 @@ impl RegisteredConnection {
         }
     }
 
-    /// Says whether the connection holds a share of an authenticated caller.
+    /// Returns true if the connection holds a share of an authenticated caller.
     pub(in crate::api) fn is_authenticated(&self) -> bool {
         self.permit().is_some()
     }
 
-    /// Says whether any request on the connection was ever authenticated.
+    /// Returns true if any request on the connection was ever authenticated.
     pub(in crate::api) fn was_authenticated(&self) -> bool {
         self.was_authenticated.load(Ordering::Acquire)
     }
 
-    /// Ends when another connection needs the place.
+    /// Completes when the connection is evicted.
     pub(in crate::api) async fn wait_evicted(&self) {
         self.evicted.notified().await;
     }
@@ -274,7 +275,7 @@ impl Drop for RegisteredConnection {
         if connections.unauthenticated.remove(&self.number).is_some() {
             table.unauthenticated -= 1;
         } else if !authenticated {
-            // Evicted: the place was given back then.
+            // The connection was evicted, which released its entry.
             return;
         }
         connections.total -= 1;
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_does_not_authenticate_loses_its_oldest_connection_to_its_next() {
+    fn a_source_at_its_limit_loses_its_oldest_connection() {
         let registry = ConnectionRegistry::new(LIMITS);
         let admit = || ConnectionRegistry::register(&registry, source(1)).unwrap();
         let seats = [admit(), admit(), admit()];
@@ -358,7 +359,7 @@ mod tests {
             connection.authenticate(&operator());
             seats.push(connection);
         }
-        // The eighth is beyond what may be authenticated, and gives its place up.
+        // The eighth is beyond the limit of authenticated connections, and is evicted.
         let newcomer = ConnectionRegistry::register(&registry, source(9)).unwrap();
         assert!(is_evicted(&seats[7]) && !seats[..7].iter().any(|seat| is_evicted(seat)));
         newcomer.authenticate(&operator());
@@ -369,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_and_a_tenant_have_so_many_connections_that_cannot_be_evicted() {
+    fn authenticated_connections_are_limited_per_principal_and_tenant() {
         let registry = ConnectionRegistry::new(LIMITS);
         let register = |number: u8, caller: &Principal| {
             let connection = ConnectionRegistry::register(&registry, source(number)).unwrap();

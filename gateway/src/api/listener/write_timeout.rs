@@ -1,4 +1,4 @@
-//! A transport whose peer must take what is sent to it.
+//! A write time-out for peers that do not read.
 
 use std::{
     io,
@@ -12,15 +12,15 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// How long a peer may keep the gateway waiting with what is to be sent.
+/// Total time for which a write may wait for the peer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Bytes a second from which on a peer that is waited for is not too slow.
+/// Minimum rate at which a peer must read, in bytes a second.
 const MIN_RATE: u64 = 16 << 10;
 
-/// A transport that fails when its peer does not read, or reads less than [`LEAST_RATE`] for long.
+/// A transport that fails if its peer does not read, or reads at less than [`MIN_RATE`] for long.
 ///
-/// The time for which the peer is waited for adds up; what it takes is set against that, at the least rate. So a peer
-/// that reads a few bytes every now and then holds its connection no longer than one that reads nothing.
+/// Waiting times add up, and bytes that the peer reads are deducted at the minimum rate. A peer that reads a few bytes
+/// from time to time therefore holds its connection no longer than one that reads nothing.
 #[derive(Debug)]
 pub(in crate::api) struct WriteTimeoutStream<T> {
     inner: T,

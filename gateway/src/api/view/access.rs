@@ -1,4 +1,4 @@
-//! Tokens, identities and webhooks as users see them: without their secrets.
+//! Tokens, identities and webhooks as the API shows them: without their secrets.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,30 +15,30 @@ use crate::{
 /// A token.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
-    /// Identity and history.
+    /// Identity, version and times.
     #[serde(flatten)]
     pub meta: Meta,
     /// The owner.
     pub tenant: Name,
-    /// What its bearer is within the tenant.
+    /// Role of the token in the tenant.
     pub role: Role,
-    /// When it stops being valid.
+    /// Time at which the token expires; absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
 }
 
-/// A token that was just made, with its secret.
+/// A new token with its secret.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewTokenView {
     /// The token.
     #[serde(flatten)]
     pub token: TokenView,
-    /// The secret, which is not shown again.
+    /// The secret, which no other response shows.
     pub secret: String,
 }
 
-/// Shows a token.
+/// Returns the view of a token.
 #[must_use]
 pub fn token(reference: &Reference, record: &Record<Token>) -> TokenView {
     TokenView {
@@ -49,7 +49,7 @@ pub fn token(reference: &Reference, record: &Record<Token>) -> TokenView {
     }
 }
 
-/// Shows a new token.
+/// Returns the view of a new token.
 #[must_use]
 pub fn new_token(reference: &Reference, record: &Record<Token>, secret: String) -> NewTokenView {
     NewTokenView {
@@ -61,25 +61,25 @@ pub fn new_token(reference: &Reference, record: &Record<Token>, secret: String) 
 /// An identity.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct IdentityView {
-    /// Identity and history.
+    /// Identity, version and times.
     #[serde(flatten)]
     pub meta: Meta,
     /// The owner.
     pub tenant: Name,
-    /// Who says so: an issuer's URL, or `certificate`.
+    /// URL of the OpenID Connect issuer, or `certificate`.
     pub issuer: String,
-    /// What it is about.
+    /// Name of the claim.
     pub claim: String,
-    /// What it says.
+    /// Value of the claim.
     pub value: String,
-    /// For certificates, the authority that must have issued them.
+    /// Certificate authority that must have issued the client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<Authority>,
-    /// What they are within the tenant.
+    /// Role of the identity in the tenant.
     pub role: Role,
 }
 
-/// Shows an identity.
+/// Returns the view of an identity.
 #[must_use]
 pub fn identity(reference: &Reference, record: &Record<Identity>) -> IdentityView {
     let Identity { claim, role } = record.object.clone();
@@ -97,28 +97,28 @@ pub fn identity(reference: &Reference, record: &Record<Identity>) -> IdentityVie
 /// A webhook.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct WebhookView {
-    /// Identity and history.
+    /// Identity, version and times.
     #[serde(flatten)]
     pub meta: Meta,
     /// The owner.
     pub tenant: Name,
-    /// Where events are sent.
+    /// URL to which events are delivered.
     pub url: String,
-    /// How that goes.
+    /// Status of the deliveries.
     pub status: WebhookStatus,
 }
 
-/// A webhook that was just made, with its key.
+/// A new webhook with the key of its signatures.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NewWebhookView {
     /// The webhook.
     #[serde(flatten)]
     pub webhook: WebhookView,
-    /// The key of the signatures, which is not shown again.
+    /// The key of the signatures, which no other response shows.
     pub secret: String,
 }
 
-/// Shows a webhook.
+/// Returns the view of a webhook.
 #[must_use]
 pub fn webhook(
     controller: &Controller,
@@ -133,7 +133,7 @@ pub fn webhook(
     }
 }
 
-/// Shows a new webhook.
+/// Returns the view of a new webhook.
 #[must_use]
 pub fn new_webhook(
     controller: &Controller,

@@ -1,4 +1,4 @@
-//! Who asks, as the caller sees it.
+//! The authenticated caller as the API shows it.
 
 use std::collections::BTreeMap;
 
@@ -7,22 +7,22 @@ use utoipa::ToSchema;
 
 use crate::model::{Access, Name, Principal, Role};
 
-/// Who asks.
+/// The authenticated caller.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct CallerView {
-    /// Stable name that no other caller has.
+    /// Stable and unique identity.
     pub identity: String,
-    /// As records and events show it.
+    /// Name in events and in the history of objects.
     pub name: String,
-    /// From where.
+    /// IP address of the caller, or `socket`.
     pub from: String,
-    /// Whether that is the operator.
+    /// True for the operator.
     pub operator: bool,
-    /// What it is in which tenant.
+    /// Role in each tenant.
     pub roles: BTreeMap<Name, Role>,
 }
 
-/// Shows who asks.
+/// Returns the view of a caller.
 #[must_use]
 pub fn caller(principal: &Principal) -> CallerView {
     let roles = match &principal.access {

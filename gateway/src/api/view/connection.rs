@@ -1,4 +1,4 @@
-//! Connections as users see them.
+//! Connections as the API shows them.
 
 use std::net::IpAddr;
 
@@ -11,26 +11,26 @@ use crate::model::{
     connection::AUTO_APPROVAL, schema,
 };
 
-/// A connection, as both sides see it.
+/// A connection as provider and consumer see it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionStatus {
-    /// Its number.
+    /// Number of the connection.
     pub link_id: u32,
-    /// Where it stands.
+    /// State of the connection.
     pub state: ConnectionState,
-    /// What was said with the last decision.
+    /// Reason given with the last decision.
     pub reason: String,
-    /// Who took it.
+    /// Principal that took the last decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<String>,
-    /// When.
+    /// Time of the last decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub decided_at: Option<Timestamp>,
 }
 
 impl ConnectionStatus {
-    /// As somebody sees it to whom the service does not belong: who exactly decided is not shown.
+    /// Hides which principal took the decision, unless the caller can see the service's tenant.
     #[must_use]
     pub fn redacted_for(mut self, caller: &Principal, service: &Reference) -> Self {
         if !caller.can_see(&service.tenant) {
@@ -60,32 +60,32 @@ impl From<&Connection> for ConnectionStatus {
     }
 }
 
-/// A connection, as the provider sees it under its service.
+/// A connection as the provider sees it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ConnectionView {
-    /// The service that it leads to.
+    /// The service.
     pub service: Reference,
-    /// What to give as `version` with a decision about it.
+    /// Value of `version` for a decision about the connection.
     #[schema(maximum = 9_007_199_254_740_991u64)]
     pub version: u64,
-    /// The endpoint: its tenant and name.
+    /// The endpoint, as `TENANT/NAME`.
     pub endpoint: Reference,
     /// The endpoint's addresses.
     #[schema(value_type = Vec<schema::IpAddress>)]
     pub addresses: Vec<IpAddr>,
-    /// The resource that it is bound to.
+    /// The resource that the endpoint is bound to.
     pub resource: Name,
-    /// What the consumer said.
+    /// Message of the consumer to the provider.
     pub request_message: String,
-    /// When it asked.
+    /// Time at which the endpoint was created.
     #[schema(value_type = String, format = DateTime)]
     pub requested_at: Timestamp,
-    /// How it stands.
+    /// State and last decision.
     #[serde(flatten)]
     pub connection: ConnectionStatus,
 }
 
-/// Shows a connection.
+/// Returns the view of a connection.
 #[must_use]
 pub fn connection(reference: &Reference, record: &Record<Endpoint>) -> ConnectionView {
     ConnectionView {

@@ -1,4 +1,4 @@
-//! Endpoints as users see them.
+//! Endpoints as the API shows them.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -17,65 +17,65 @@ use crate::{
 pub struct EndpointSpec {
     /// The consumer's network.
     pub network: Name,
-    /// Its private addresses there.
+    /// Private addresses in the network.
     #[schema(value_type = Vec<schema::IpAddress>)]
     pub addresses: Vec<IpAddr>,
-    /// The service, as its user named it.
+    /// The service as the user named it: by reference or by alias.
     pub service: String,
-    /// The resource that it is bound to.
+    /// The resource that the endpoint is bound to.
     pub resource: Name,
-    /// What the consumer told the provider.
+    /// Message of the consumer to the provider.
     pub request_message: String,
 }
 
 /// An endpoint's status.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct EndpointStatus {
-    /// How it stands with the provider.
+    /// State of the connection to the service.
     pub connection: ConnectionStatus,
-    /// Whether the data path knows the endpoint.
+    /// True if the data path has the endpoint.
     pub programmed: bool,
-    /// How its addresses stand.
+    /// Status of each address.
     pub addresses: Vec<AddressStatus>,
-    /// Flows that it has now.
+    /// Current number of flows.
     pub flows: u64,
-    /// What crossed, and what did not.
+    /// Counters of forwarded and dropped packets.
     pub counters: Counters,
 }
 
-/// How an endpoint's address stands.
+/// Status of an endpoint's address.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AddressStatus {
     /// The address.
     #[schema(value_type = schema::IpAddress)]
     pub address: IpAddr,
-    /// `probing`: it is being found out whether another station has it; `in_use`; `conflict`: another
-    /// station has it, so it is not in use; `disputed`: it is in use, and another station claims it;
-    /// `host`: the gateway's host has it, so it is not in use.
+    /// `probing`: address conflict detection is in progress; `in_use`; `conflict`: another host has the address, so
+    /// the endpoint does not use it; `disputed`: the endpoint uses the address, and another host claims it;
+    /// `host`: the gateway's host has the address, so the endpoint does not use it.
     pub state: String,
-    /// What is wrong with it, and what to do about it.
+    /// Problem with the address, and its remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// The other station.
+    /// MAC address of the other host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac_address: Option<String>,
 }
 
-/// What was counted for a connection. Bytes are those of the IP packets.
+/// Counters of a connection. Bytes are those of IP packets.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Counters {
     /// Flows opened.
     pub flows_opened: u64,
     /// Packets from the consumer to the service.
     pub packets_to_service: u64,
-    /// Their bytes.
+    /// Bytes of these packets.
     pub bytes_to_service: u64,
     /// Packets from the service to the consumer.
     pub packets_to_consumer: u64,
-    /// Their bytes.
+    /// Bytes of these packets.
     pub bytes_to_consumer: u64,
-    /// Packets dropped or reset, by reason. Absent from lists: each reason is read from the kernel by
-    /// itself, so show the endpoint for them.
+    /// Packets dropped or rejected, by drop reason. Lists omit them, since each reason takes a system call: show the
+    /// endpoint to see them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = BTreeMap<String, u64>, required = false)]
     pub drops: Option<BTreeMap<String, u64>>,
@@ -86,19 +86,19 @@ view! {
     EndpointView: EndpointSpec, EndpointStatus
 }
 
-/// The extent of an endpoint's counters that a view reads.
+/// The counters that a view of an endpoint reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CounterDetail {
-    /// The totals: two system calls for each endpoint.
+    /// The totals only, with two system calls for each endpoint.
     Totals,
-    /// The totals, and the drops of each reason: a system call more for each reason.
+    /// The totals and the drops by reason, with one more system call for each reason.
     Drops,
 }
 
 /// Returns the view of an endpoint.
 ///
 /// # Errors
-/// When the counters can't be read.
+/// If the counters can't be read.
 pub fn endpoint(
     controller: &Controller,
     caller: &Principal,

@@ -1,4 +1,4 @@
-//! Flows as users see them.
+//! Flows as the API shows them.
 
 use std::net::SocketAddr;
 
@@ -13,38 +13,38 @@ use crate::{
     model::{Principal, Reference, schema, service::Protocol},
 };
 
-/// A flow.
+/// A TCP or UDP flow.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct FlowView {
-    /// The endpoint that it goes through; none if that is gone.
+    /// The endpoint; absent if it was deleted.
     pub endpoint: Option<Reference>,
-    /// TCP or UDP.
+    /// Transport protocol.
     pub protocol: Protocol,
-    /// The consumer's client.
+    /// Address and port of the client in the consumer's network.
     #[schema(value_type = schema::SocketAddress)]
     pub client: SocketAddr,
-    /// The endpoint's address and port.
+    /// Address and port of the endpoint.
     #[schema(value_type = schema::SocketAddress)]
     pub destination: SocketAddr,
-    /// Where it appears from in the provider's network; for those to whom that belongs.
+    /// Source address and port in the provider's network (SNAT); visible to the provider only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::SocketAddress>)]
     pub nat: Option<SocketAddr>,
-    /// The backend; for those to whom it belongs.
+    /// Address and port of the backend; visible to the provider only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<schema::SocketAddress>)]
     pub backend: Option<SocketAddr>,
-    /// The TCP state; `open` or `unanswered` for UDP.
+    /// TCP state; for UDP `open` or `unanswered`.
     pub state: String,
-    /// Whether it can be evicted by newer flows of its kind.
+    /// True if a newer flow may evict it (half-open flows).
     pub evictable: bool,
-    /// Seconds since it was opened.
+    /// Seconds since the flow was opened.
     pub age: u64,
-    /// Seconds since its last packet.
+    /// Seconds since the last packet.
     pub idle: u64,
 }
 
-/// Shows a flow.
+/// Returns the view of a flow.
 #[must_use]
 pub fn flow(controller: &Controller, caller: &Principal, found: &ListedFlow) -> FlowView {
     let link = controller

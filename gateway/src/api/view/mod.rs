@@ -1,4 +1,4 @@
-//! Objects as users see them: what they set, and in `status` what the gateway observed.
+//! Objects as the API shows them: the fields that users set, and in `status` what the gateway observed.
 
 mod access;
 mod caller;
@@ -26,27 +26,27 @@ pub use service::{BackendStatus, NatAddressStatus, ServiceStatus, ServiceView, s
 pub use status::{Objects, StatusView, status};
 pub use tenant::{TenantSpec, TenantStatus, TenantView, Usage, tenant};
 
-/// An object with its status.
+/// Declares an object with its status.
 macro_rules! view {
     ($(#[$doc:meta])* $name:ident: $spec:ty, $status:ty) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
         pub struct $name {
-            /// Identity and history.
+            /// Identity, version and times.
             #[serde(flatten)]
             pub meta: Meta,
-            /// The owner; none for a tenant itself.
+            /// The owner; absent for a tenant itself.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub tenant: Option<Name>,
-            /// What its user set.
+            /// The fields that its user set.
             #[serde(flatten)]
             pub spec: $spec,
-            /// What the gateway observed.
+            /// Observed by the gateway.
             pub status: $status,
         }
 
         impl $name {
-            /// The object's reference, or its name for a tenant.
+            /// Returns the object's reference; for a tenant, its name.
             #[must_use]
             pub fn reference(&self) -> String {
                 match &self.tenant {

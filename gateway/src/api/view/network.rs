@@ -1,4 +1,4 @@
-//! Networks as users see them.
+//! Networks as the API shows them.
 
 use std::net::IpAddr;
 
@@ -20,23 +20,23 @@ use crate::{
 /// A network's fields.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NetworkSpec {
-    /// Where the gateway meets it.
+    /// Interfaces of the host that are connected to the network.
     pub attachments: Vec<Attachment>,
-    /// As set; see the status for what is in force.
+    /// Isolation as configured; `status` has the effective value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolated: Option<bool>,
-    /// As set.
+    /// MTU as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
-    /// What addresses its hosts have.
+    /// Prefixes of the network's hosts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::Prefix>)]
     pub prefixes: Vec<IpNet>,
-    /// Its routers.
+    /// Routers of the network.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<schema::IpAddress>)]
     pub routers: Vec<IpAddr>,
-    /// Where endpoints get their addresses from that are created without one.
+    /// Addresses for endpoints that are created without one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pool: Vec<AddressRange>,
 }
@@ -44,34 +44,34 @@ pub struct NetworkSpec {
 /// A network's status.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NetworkStatus {
-    /// Whether what is for no endpoint is dropped.
+    /// True if packets to addresses of no endpoint are dropped.
     pub isolated: bool,
-    /// How its attachments are.
+    /// Status of each attachment.
     pub attachments: Vec<AttachmentStatus>,
 }
 
-/// How an attachment is.
+/// Status of an attachment.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AttachmentStatus {
-    /// The interface's name.
+    /// Name of the interface.
     pub interface: String,
     /// `up`, `down` or `missing`.
     pub state: String,
-    /// The kernel's number for it.
+    /// Index of the interface in the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ifindex: Option<u32>,
-    /// Its hardware address.
+    /// MAC address of the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// The largest IP packet that it takes, in bytes.
+    /// MTU of the interface, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// How the program is attached: `native` or `generic`; none if it is not.
+    /// XDP mode of the attached program: `native` or `generic`; absent if none is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp_mode: Option<String>,
-    /// What is wrong, and what to do about it.
+    /// Problems of the interface, each with its remedy.
     pub problems: Vec<String>,
-    /// What the agent can't see to itself.
+    /// Advice on settings that the agent can't make by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -81,7 +81,7 @@ view! {
     NetworkView: NetworkSpec, NetworkStatus
 }
 
-/// Shows a network.
+/// Returns the view of a network.
 #[must_use]
 pub fn network(
     controller: &Controller,

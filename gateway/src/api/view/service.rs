@@ -1,4 +1,4 @@
-//! Services as users see them.
+//! Services as the API shows them.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -17,50 +17,50 @@ use crate::{
 /// A service's status.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServiceStatus {
-    /// What consumers can name it by.
+    /// Name of the service that does not reveal its tenant.
     pub alias: String,
-    /// How its backends are.
+    /// Status of each backend.
     pub backends: Vec<BackendStatus>,
-    /// What its source NAT addresses carry; those that carry nothing left out.
+    /// Use of the SNAT addresses; unused addresses are omitted.
     pub nat_addresses: Vec<NatAddressStatus>,
-    /// What is wrong with its addresses, and what to do about it.
+    /// Problems with the SNAT addresses, each with its remedy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
-    /// How many connections are in each state.
+    /// Number of connections in each state.
     pub connections: BTreeMap<ConnectionState, usize>,
 }
 
-/// How a backend is.
+/// Status of a backend.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct BackendStatus {
-    /// The resource it serves.
+    /// The resource that it serves.
     pub resource: Name,
-    /// Its address.
+    /// Address of the backend.
     #[schema(value_type = schema::IpAddress)]
     pub address: IpAddr,
-    /// Whether the gateway knows the way to it.
+    /// True if the gateway knows the backend's next hop.
     pub reachable: bool,
-    /// Whether it passes its health checks; none where there are none.
+    /// True if the backend passes its health checks; absent if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthy: Option<bool>,
-    /// Why it is not reachable or not healthy.
+    /// Reason why it is unreachable or unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// What a source NAT address carries.
+/// Use of an SNAT address.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct NatAddressStatus {
     /// The address.
     #[schema(value_type = schema::IpAddress)]
     pub address: IpAddr,
-    /// Flows from it.
+    /// Flows with this source address.
     pub flows: u64,
-    /// Ports in use towards the server that most of them go to: a port serves once for each server.
+    /// Ports in use towards the backend with most flows. Each backend has the whole range of ports.
     pub ports_used: u64,
-    /// Ports that are left towards that server.
+    /// Free ports towards that backend.
     pub ports_free: u64,
-    /// Whether so few are left that the service needs more addresses.
+    /// True if so few ports are free that the service needs more SNAT addresses.
     pub scarce: bool,
 }
 
@@ -69,7 +69,7 @@ view! {
     ServiceView: ServiceSpec, ServiceStatus
 }
 
-/// Shows a service.
+/// Returns the view of a service.
 #[must_use]
 pub fn service(
     controller: &Controller,
@@ -123,7 +123,7 @@ pub fn service(
     }
 }
 
-/// Returns what is wrong with the service's source NAT addresses: those that the host has are not in use.
+/// Returns the problems with the service's SNAT addresses: addresses that the host has are not used.
 fn nat_address_problems(
     controller: &Controller,
     reference: &Reference,
@@ -144,8 +144,8 @@ fn nat_address_problems(
         .collect()
 }
 
-/// Returns the use of the service's source NAT addresses. Only addresses that carry flows are visited, since a list
-/// of services can have a million of them.
+/// Returns the use of the service's SNAT addresses. Only addresses with flows are visited, since a list of services can
+/// have a million addresses.
 fn nat_addresses(
     controller: &Controller,
     network: &Reference,

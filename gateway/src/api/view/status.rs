@@ -1,4 +1,4 @@
-//! How the gateway is, as its operator sees it.
+//! The gateway's status as the operator sees it.
 
 use std::collections::BTreeMap;
 
@@ -8,30 +8,30 @@ use utoipa::ToSchema;
 
 use crate::agent::controller::Controller;
 
-/// How the gateway is.
+/// Status of the gateway.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct StatusView {
-    /// The agent's version.
+    /// Version of the agent.
     pub version: String,
-    /// Whether the data path holds what it should.
+    /// True if the data path is in sync with the configuration and the host.
     pub in_sync: bool,
-    /// The kernel's number for the XDP program.
+    /// Id of the XDP program in the kernel.
     pub program_id: u32,
-    /// How many objects there are.
+    /// Numbers of objects.
     pub objects: Objects,
-    /// Flows both sides agreed to.
+    /// Flows that both sides have confirmed.
     pub established_flows: u64,
-    /// Flows that are being opened.
+    /// Flows that are not established yet.
     pub half_open_flows: u64,
-    /// What the data path counts.
+    /// Counters of the data path.
     pub statistics: BTreeMap<String, u64>,
-    /// Packets dropped or reset, by reason.
+    /// Packets dropped or rejected, by drop reason.
     pub drops: BTreeMap<String, u64>,
-    /// What is wrong.
+    /// Problems, each with its remedy.
     pub problems: Vec<String>,
 }
 
-/// How many objects there are.
+/// Numbers of objects.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Objects {
     /// Tenants.
@@ -44,10 +44,10 @@ pub struct Objects {
     pub endpoints: usize,
 }
 
-/// Shows how the gateway is.
+/// Returns the gateway's status.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// If counters can't be read from the kernel.
 pub fn status(controller: &Controller) -> anyhow::Result<StatusView> {
     let mut problems: Vec<String> = controller
         .host_status()

@@ -1,4 +1,4 @@
-//! Tenants as users see them.
+//! Tenants as the API shows them.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,18 +11,18 @@ use crate::{
 /// A tenant's fields.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TenantSpec {
-    /// Its quotas.
+    /// Quotas of the tenant.
     pub quotas: Quotas,
 }
 
 /// A tenant's status.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct TenantStatus {
-    /// How much it has.
+    /// Numbers of objects that count towards the quotas.
     pub usage: Usage,
 }
 
-/// How many objects a tenant has.
+/// Numbers of a tenant's objects.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
     /// Networks.
@@ -38,7 +38,7 @@ view! {
     TenantView: TenantSpec, TenantStatus
 }
 
-/// Shows a tenant.
+/// Returns the view of a tenant.
 #[must_use]
 pub fn tenant(state: &State, record: &Record<Tenant>) -> TenantView {
     let name = &record.meta.name;
