@@ -4,6 +4,7 @@
 
 mod api_limits;
 mod probe;
+mod settings;
 
 use std::{
     fs,
@@ -13,17 +14,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use crate::{
     auth::{authorities::ClientAuthorities, oidc::IssuerSettings},
     model::operations::{DefaultQuotas, Policy},
 };
 
-pub use api_limits::ApiLimits;
-pub use probe::ProbeConfig;
+pub use self::{api_limits::ApiLimits, probe::ProbeConfig, settings::Settings};
 
 /// Path of the configuration file if `--config` is not set.
 pub const DEFAULT_FILE: &str = "/etc/plgw/plgw.toml";
@@ -33,127 +31,6 @@ pub const SOCKET_FILE: &str = "plgw.sock";
 
 /// Path of the control socket if `run_dir` is not set.
 pub const DEFAULT_SOCKET: &str = "/run/plgw/plgw.sock";
-
-/// The keys as flags, as environment variables, and in the file.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Directory of the store [default: /var/lib/plgw]
-    #[arg(long, env = "PLGW_STATE_DIR", value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-    /// Directory of the control socket [default: /run/plgw]
-    #[arg(long, env = "PLGW_RUN_DIR", value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
-    /// Directory of the pinned program and maps, on a bpf file system [default: /sys/fs/bpf/plgw]
-    #[arg(long, env = "PLGW_BPF_DIR", value_name = "DIR")]
-    pub bpf_dir: Option<PathBuf>,
-    /// Group that may use the control socket, if it exists [default: plgw]
-    #[arg(long, env = "PLGW_SOCKET_GROUP", value_name = "GROUP")]
-    pub socket_group: Option<String>,
-    /// Domain of all aliases [default: privatelink.internal]
-    #[arg(long, env = "PLGW_ALIAS_DOMAIN", value_name = "DOMAIN")]
-    pub alias_domain: Option<String>,
-    /// Log level: error, warn, info, debug or trace [default: info]
-    #[arg(long, env = "PLGW_LOG", value_name = "LEVEL")]
-    pub log: Option<log::LevelFilter>,
-    /// Log each packet that is dropped or rejected, with the reason [default: false]
-    #[arg(long, env = "PLGW_LOG_PACKETS", value_name = "BOOL")]
-    pub log_packets: Option<bool>,
-    /// Discard flows stored in an incompatible map layout instead of refusing to start [default: false]
-    #[arg(long, env = "PLGW_DISCARD_INCOMPATIBLE_FLOWS", value_name = "BOOL")]
-    pub discard_incompatible_flows: Option<bool>,
-    /// Attach interfaces whose driver moves VLAN tags out of packets, where the program can't see them; safe
-    /// only if no tagged frame can arrive [default: false]
-    #[arg(long, env = "PLGW_ACCEPT_UNSEEN_VLAN_TAGS", value_name = "BOOL")]
-    pub accept_unseen_vlan_tags: Option<bool>,
-    /// Interval of flow garbage collection, in seconds [default: 5]
-    #[arg(long, env = "PLGW_FLOW_GC_INTERVAL", value_name = "SECONDS")]
-    pub flow_gc_interval: Option<u64>,
-    /// Maximum number of rejects (TCP resets, ICMP errors) sent for an endpoint a second; 0: no limit
-    /// [default: 1000]
-    #[arg(long, env = "PLGW_REJECTS_PER_SECOND", value_name = "N")]
-    pub rejects_per_second: Option<u32>,
-    /// Number of address conflict probes before an endpoint's address is used; 0: none [default: 3]
-    #[arg(long, env = "PLGW_ADDRESS_PROBES", value_name = "N")]
-    pub address_probes: Option<u32>,
-    /// Time between two probes, and after the last one, in milliseconds [default: 200]
-    #[arg(long, env = "PLGW_ADDRESS_PROBE_INTERVAL", value_name = "MILLISECONDS")]
-    pub address_probe_interval: Option<u64>,
-    /// Address and port of the API for tenants, over TLS; unset: tenants have no access
-    #[arg(long, env = "PLGW_LISTEN", value_name = "ADDRESS:PORT")]
-    pub listen: Option<SocketAddr>,
-    /// PEM file of the certificate chain for `listen`; read again on SIGHUP
-    #[arg(long, env = "PLGW_TLS_CERTIFICATE", value_name = "FILE")]
-    pub tls_certificate: Option<PathBuf>,
-    /// PEM file of the certificate's private key; read again on SIGHUP
-    #[arg(long, env = "PLGW_TLS_KEY", value_name = "FILE")]
-    pub tls_key: Option<PathBuf>,
-    /// PEM file of the authorities whose client certificates are accepted; unset: none are accepted
-    #[arg(long, env = "PLGW_TLS_CLIENT_CA", value_name = "FILE")]
-    pub tls_client_ca: Option<PathBuf>,
-    /// PEM file of revocation lists for client certificates; read again on SIGHUP; unset: revocation is not
-    /// checked
-    #[arg(long, env = "PLGW_TLS_CLIENT_CRL", value_name = "FILE")]
-    pub tls_client_crl: Option<PathBuf>,
-    /// OpenID Connect issuers whose tokens are accepted, separated by spaces
-    #[arg(
-        long = "oidc-issuer",
-        env = "PLGW_OIDC_ISSUERS",
-        value_name = "URL,audience=AUDIENCE",
-        value_delimiter = ' '
-    )]
-    pub oidc_issuers: Option<Vec<IssuerSettings>>,
-    /// PEM file of authorities that are trusted in addition to the system's for outbound TLS (issuers and
-    /// webhooks)
-    #[arg(long, env = "PLGW_OUTBOUND_CA", value_name = "FILE")]
-    pub outbound_ca: Option<PathBuf>,
-    /// Networks that webhooks may be in, in addition to the public internet, separated by spaces; an address
-    /// of this host needs an entry of its own [default: none]
-    #[arg(
-        long = "webhook-network",
-        env = "PLGW_WEBHOOK_NETWORKS",
-        value_name = "CIDR",
-        value_delimiter = ' '
-    )]
-    pub webhook_networks: Option<Vec<IpNet>>,
-    /// Number of events that each ring of a tenant's event log keeps; there is one ring for each class of
-    /// events and each side that causes them [default: 1000]
-    #[arg(long, env = "PLGW_EVENT_RETENTION", value_name = "N")]
-    pub event_retention: Option<usize>,
-    /// Changes a second of each user of a tenant, with bursts of four seconds' worth; 0: no limit
-    /// [default: 50]
-    #[arg(long, env = "PLGW_CHANGES_PER_SECOND", value_name = "N")]
-    pub changes_per_second: Option<u32>,
-    /// Other requests a second of each user of a tenant, with bursts of five seconds' worth; 0: no limit
-    /// [default: 200]
-    #[arg(long, env = "PLGW_READS_PER_SECOND", value_name = "N")]
-    pub reads_per_second: Option<u32>,
-    /// Changes a second of all users of a tenant together; 0: no limit [default: 100]
-    #[arg(long, env = "PLGW_TENANT_CHANGES_PER_SECOND", value_name = "N")]
-    pub tenant_changes_per_second: Option<u32>,
-    /// Other requests a second of all users of a tenant together; 0: no limit [default: 400]
-    #[arg(long, env = "PLGW_TENANT_READS_PER_SECOND", value_name = "N")]
-    pub tenant_reads_per_second: Option<u32>,
-    /// Requests a second without a valid credential from one IPv4 address or IPv6 /64; 0: no limit
-    /// [default: 20]
-    #[arg(long, env = "PLGW_UNAUTHENTICATED_PER_SECOND", value_name = "N")]
-    pub unauthenticated_per_second: Option<u32>,
-    /// Open event streams of each user of a tenant [default: 8]
-    #[arg(long, env = "PLGW_STREAMS_PER_PRINCIPAL", value_name = "N")]
-    pub streams_per_principal: Option<usize>,
-    /// Open event streams of all users of a tenant together [default: 32]
-    #[arg(long, env = "PLGW_STREAMS_PER_TENANT", value_name = "N")]
-    pub streams_per_tenant: Option<usize>,
-    /// Default quota of networks of a tenant [default: 64]
-    #[arg(long, env = "PLGW_QUOTA_NETWORKS", value_name = "N")]
-    pub quota_networks: Option<u32>,
-    /// Default quota of services of a tenant [default: 256]
-    #[arg(long, env = "PLGW_QUOTA_SERVICES", value_name = "N")]
-    pub quota_services: Option<u32>,
-    /// Default quota of endpoints of a tenant [default: 1024]
-    #[arg(long, env = "PLGW_QUOTA_ENDPOINTS", value_name = "N")]
-    pub quota_endpoints: Option<u32>,
-}
 
 /// The effective configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,9 +101,8 @@ impl Config {
                 String::new()
             }
             Err(error) => {
-                return Err(error).with_context(|| {
-                    format!("can't read the configuration {}", path.display())
-                });
+                return Err(error)
+                    .with_context(|| format!("can't read the configuration {}", path.display()));
             }
         };
         let file: Settings = toml::from_str(&text)
@@ -240,7 +116,10 @@ impl Config {
             if path.is_absolute() {
                 Ok(path)
             } else {
-                bail!("directory {} is relative: give an absolute path", path.display())
+                bail!(
+                    "directory {} is relative: give an absolute path",
+                    path.display()
+                )
             }
         };
         let api_limits = ApiLimits::from_settings(&settings);
@@ -298,7 +177,7 @@ impl Config {
             log_packets: settings.log_packets.unwrap_or(false),
             discard_incompatible_flows: settings.discard_incompatible_flows.unwrap_or(false),
             accept_unseen_vlan_tags: settings.accept_unseen_vlan_tags.unwrap_or(false),
-            flow_gc_interval: flow_gc_interval,
+            flow_gc_interval,
             probing: ProbeConfig {
                 probes,
                 interval: Duration::from_millis(probe_interval),
@@ -346,56 +225,6 @@ impl Config {
     }
 }
 
-impl Settings {
-    /// Returns these settings, with the values of `other` where a key is unset.
-    fn with_fallback(self, other: Self) -> Self {
-        Self {
-            state_dir: self.state_dir.or(other.state_dir),
-            run_dir: self.run_dir.or(other.run_dir),
-            bpf_dir: self.bpf_dir.or(other.bpf_dir),
-            socket_group: self.socket_group.or(other.socket_group),
-            alias_domain: self.alias_domain.or(other.alias_domain),
-            log: self.log.or(other.log),
-            log_packets: self.log_packets.or(other.log_packets),
-            discard_incompatible_flows: self
-                .discard_incompatible_flows
-                .or(other.discard_incompatible_flows),
-            accept_unseen_vlan_tags: self
-                .accept_unseen_vlan_tags
-                .or(other.accept_unseen_vlan_tags),
-            flow_gc_interval: self.flow_gc_interval.or(other.flow_gc_interval),
-            rejects_per_second: self.rejects_per_second.or(other.rejects_per_second),
-            address_probes: self.address_probes.or(other.address_probes),
-            address_probe_interval: self.address_probe_interval.or(other.address_probe_interval),
-            listen: self.listen.or(other.listen),
-            tls_certificate: self.tls_certificate.or(other.tls_certificate),
-            tls_key: self.tls_key.or(other.tls_key),
-            tls_client_ca: self.tls_client_ca.or(other.tls_client_ca),
-            tls_client_crl: self.tls_client_crl.or(other.tls_client_crl),
-            oidc_issuers: self.oidc_issuers.or(other.oidc_issuers),
-            outbound_ca: self.outbound_ca.or(other.outbound_ca),
-            webhook_networks: self.webhook_networks.or(other.webhook_networks),
-            event_retention: self.event_retention.or(other.event_retention),
-            changes_per_second: self.changes_per_second.or(other.changes_per_second),
-            reads_per_second: self.reads_per_second.or(other.reads_per_second),
-            tenant_changes_per_second: self
-                .tenant_changes_per_second
-                .or(other.tenant_changes_per_second),
-            tenant_reads_per_second: self
-                .tenant_reads_per_second
-                .or(other.tenant_reads_per_second),
-            unauthenticated_per_second: self
-                .unauthenticated_per_second
-                .or(other.unauthenticated_per_second),
-            streams_per_principal: self.streams_per_principal.or(other.streams_per_principal),
-            streams_per_tenant: self.streams_per_tenant.or(other.streams_per_tenant),
-            quota_networks: self.quota_networks.or(other.quota_networks),
-            quota_services: self.quota_services.or(other.quota_services),
-            quota_endpoints: self.quota_endpoints.or(other.quota_endpoints),
-        }
-    }
-}
-
 /// Checks that the domain is a DNS name (RFC 1123), short enough for an alias's name and random part before it.
 fn check_domain(domain: &str) -> Result<()> {
     let label = |label: &str| {
@@ -409,7 +238,9 @@ fn check_domain(domain: &str) -> Result<()> {
     if domain.len() <= 150 && domain.split('.').all(label) {
         return Ok(());
     }
-    bail!("alias_domain {domain:?} is invalid: it must be a domain name in lower case of at most 150 characters")
+    bail!(
+        "alias_domain {domain:?} is invalid: it must be a domain name in lower case of at most 150 characters"
+    )
 }
 
 #[cfg(test)]
