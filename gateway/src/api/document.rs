@@ -17,9 +17,13 @@ use utoipa_axum::{
 };
 
 use crate::api::{
-    AppState, apply, backup, connections, endpoints, events, flows, identities,
+    AppState,
+    handlers::{
+        apply, backup, connections, endpoints, events, flows, identities, networks, services,
+        status, tenants, tokens, webhooks,
+    },
     limits::{BodyClass, MAX_BACKUP_BYTES},
-    networks, response, services, status, tenants, tokens, webhooks,
+    types::ProblemDocument,
 };
 
 #[derive(OpenApi)]
@@ -30,7 +34,7 @@ use crate::api::{
                        Lists are paginated. Errors are problem documents (RFC 9457) with a stable code. An \
                        object that the caller may not see is reported as not found."
     ),
-    components(schemas(response::ProblemDocument)),
+    components(schemas(ProblemDocument)),
     security(("token" = []))
 )]
 struct BaseDocument;

@@ -1,35 +1,25 @@
 //! The HTTP API. Handlers turn requests into operations of the model, and their outcomes into JSON.
 //!
-//! Authorization is the only decision that is taken here: see `caller`. All others are the model's.
+//! Authorization is the only decision that is taken here: see `authorize`. All others are the model's.
 
 #![allow(unused_qualifications, reason = "utoipa's macros make them")]
 
 mod admission;
-pub mod apply;
-mod backup;
-mod caller;
-pub mod connections;
+mod authenticate;
+mod authorize;
 mod decode;
 mod document;
-mod endpoints;
-pub mod events;
-pub mod flows;
-mod identities;
+mod handlers;
 mod limits;
 mod listener;
-mod networks;
-pub mod page;
+mod page;
+pub mod present;
 mod request;
-pub mod response;
-pub mod services;
+mod response;
 pub mod socket;
 mod source;
-mod status;
-mod tenants;
 pub mod tls;
-mod tokens;
-pub mod view;
-mod webhooks;
+pub mod types;
 
 use std::sync::Arc;
 
@@ -42,7 +32,7 @@ use axum::{
 
 use crate::{
     agent::Agent,
-    api::{caller::AuthenticationState, response::ApiError},
+    api::{authenticate::AuthenticationState, response::ApiError},
     model::{Problem, ProblemCode},
 };
 
@@ -57,8 +47,8 @@ fn router(agent: AppState, admission: Arc<Admission>) -> Router {
         agent: Arc::clone(&agent),
         admission: Arc::clone(&admission),
     };
-    let authenticate = middleware::from_fn_with_state(gate, caller::authenticate);
-    let meter = middleware::from_fn_with_state(admission, caller::meter_unauthenticated);
+    let authenticate = middleware::from_fn_with_state(gate, authenticate::authenticate);
+    let meter = middleware::from_fn_with_state(admission, authenticate::meter_unauthenticated);
     Router::new()
         .merge(known.route_layer(authenticate))
         .merge(document::unauthenticated_routes(&document))

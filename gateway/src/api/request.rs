@@ -1,7 +1,6 @@
 //! Extractors of a request's content: JSON bodies, query parameters, and names in paths.
 
 use std::{
-    fmt::Display,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -23,7 +22,7 @@ use crate::{
     api::{
         AppState,
         admission::{Admission, BodyPermit},
-        caller::CallerCredential,
+        authenticate::CallerCredential,
         decode::decode,
         document,
         limits::{BodyClass, BodyLimits},
@@ -109,7 +108,11 @@ impl ReceivedBody {
         let credential = extensions.get::<CallerCredential>().cloned();
         let (Some(admission), Some(caller), Some(credential)) = (admission, caller, credential)
         else {
-            return Err(Problem::new(ProblemCode::Internal, "internal error: request has no authenticated principal").into());
+            return Err(Problem::new(
+                ProblemCode::Internal,
+                "internal error: request has no authenticated principal",
+            )
+            .into());
         };
         caller.require_any_role()?;
         check_json(request.headers())?;
@@ -273,9 +276,9 @@ pub(super) fn parse_path_name(kind: Kind, text: &str) -> Result<Name, Problem> {
 pub(super) fn parse_path_reference(
     kind: Kind,
     tenant: Name,
-    name: &(impl AsRef<str> + Display),
+    name: &str,
 ) -> Result<Reference, Problem> {
-    match name.as_ref().parse::<Name>() {
+    match name.parse::<Name>() {
         Ok(name) => Ok(Reference::new(tenant, name)),
         Err(_) => {
             let shown: String = format!("{tenant}/{name}").chars().take(160).collect();

@@ -10,32 +10,15 @@ use axum::{
     },
     response::IntoResponse,
 };
-use serde::{Deserialize, Serialize};
 use utoipa::{
-    IntoResponses, ToSchema,
+    IntoResponses,
     openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
 };
 
-use crate::model::{Problem, ProblemCode, text::escaped};
-
-/// A problem document.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ProblemDocument {
-    /// Always `about:blank`: `code` identifies the problem.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// The title of the code.
-    pub title: String,
-    /// The HTTP status.
-    pub status: u16,
-    /// One sentence: the error, and its remedy.
-    pub detail: String,
-    /// Stable code of the problem.
-    pub code: ProblemCode,
-    /// The invalid field.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
-}
+use crate::{
+    api::types::ProblemDocument,
+    model::{Problem, ProblemCode, text::escaped},
+};
 
 /// An error of a request, which becomes a problem document.
 #[derive(Debug)]

@@ -111,7 +111,11 @@ pub fn prepare(path: &Path, group: &str) -> Result<PreparedSocket> {
     let shown = hidden.display();
     match fs::remove_file(&hidden) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("can't remove the old socket {shown}: check the permissions of its directory"));
+            return Err(error).with_context(|| {
+                format!(
+                    "can't remove the old socket {shown}: check the permissions of its directory"
+                )
+            });
         }
         _ => {}
     }
@@ -145,8 +149,7 @@ impl PreparedSocket {
         fs::rename(&self.staging_path, &self.path)
             .with_context(|| format!("can't move the socket to {shown}"))?;
         self.listener.set_nonblocking(true)?;
-        UnixListener::from_std(self.listener)
-            .with_context(|| format!("can't listen on {shown}"))
+        UnixListener::from_std(self.listener).with_context(|| format!("can't listen on {shown}"))
     }
 }
 

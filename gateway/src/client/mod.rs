@@ -14,10 +14,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    api::{
-        page::{MAX_ITEMS, Page},
-        response::ProblemDocument,
-    },
+    api::types::{MAX_ITEMS, Page, ProblemDocument},
     files,
     model::text::escaped,
 };

@@ -108,8 +108,7 @@ impl BodyPermit {
             return Ok(());
         }
         let overloaded = || {
-            let detail =
-                "too many large requests are in progress: try again in a second";
+            let detail = "too many large requests are in progress: try again in a second";
             ApiError::with_retry_after(
                 Problem::new(ProblemCode::Overloaded, detail),
                 RETRY_AFTER.as_secs(),

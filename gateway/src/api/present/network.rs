@@ -1,0 +1,74 @@
+//! Views of networks.
+
+use crate::{
+    agent::controller::Controller,
+    api::types::{AttachmentStatus, NetworkSpec, NetworkStatus, NetworkView},
+    bpf::loader::AttachMode,
+    compile::network::is_isolated,
+    host::status::AttachmentState,
+    model::{Network, Record, Reference, network::Attachment},
+};
+
+/// Returns the view of a network.
+#[must_use]
+pub fn network(
+    controller: &Controller,
+    reference: &Reference,
+    record: &Record<Network>,
+) -> NetworkView {
+    let network = &record.object;
+    let missing = AttachmentState::default();
+    let attachments = network
+        .attachments
+        .iter()
+        .map(|Attachment { interface }| {
+            let state = controller
+                .host_status()
+                .attachments
+                .get(interface)
+                .unwrap_or(&missing);
+            attachment(interface, state)
+        })
+        .collect();
+    NetworkView {
+        meta: record.meta.clone(),
+        tenant: Some(reference.tenant.clone()),
+        spec: NetworkSpec {
+            attachments: network.attachments.clone(),
+            isolated: network.isolated,
+            mtu: network.mtu,
+            prefixes: network.prefixes.clone(),
+            routers: network.routers.clone(),
+            pool: network.pool.clone(),
+        },
+        status: NetworkStatus {
+            isolated: is_isolated(controller.state(), reference, network),
+            attachments,
+        },
+    }
+}
+
+fn attachment(interface: &str, state: &AttachmentState) -> AttachmentStatus {
+    let link = state.link.as_ref();
+    AttachmentStatus {
+        interface: interface.to_owned(),
+        state: match link {
+            None => "missing",
+            Some(link) if link.up => "up",
+            Some(_) => "down",
+        }
+        .to_owned(),
+        ifindex: link.map(|link| link.ifindex),
+        mac: link.and_then(|link| link.mac).map(|mac| mac.to_string()),
+        mtu: link.map(|link| link.mtu),
+        xdp_mode: state.mode.map(|mode| {
+            match mode {
+                AttachMode::Native => "native",
+                AttachMode::Generic => "generic",
+            }
+            .to_owned()
+        }),
+        problems: state.problems.clone(),
+        notes: state.notes.clone(),
+    }
+}

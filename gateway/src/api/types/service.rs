@@ -1,0 +1,77 @@
+//! Services.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    api::types::view,
+    model::{ConnectionState, Meta, Name, schema, service::ServiceSpec},
+};
+
+/// A service's status.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ServiceStatus {
+    /// Name of the service that does not reveal its tenant.
+    pub alias: String,
+    /// Status of each backend.
+    pub backends: Vec<BackendStatus>,
+    /// Use of the SNAT addresses; unused addresses are omitted.
+    pub nat_addresses: Vec<NatAddressStatus>,
+    /// Problems with the SNAT addresses, each with its remedy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// Number of connections in each state.
+    pub connections: BTreeMap<ConnectionState, usize>,
+}
+
+/// Status of a backend.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BackendStatus {
+    /// The resource that it serves.
+    pub resource: Name,
+    /// Address of the backend.
+    #[schema(value_type = schema::IpAddress)]
+    pub address: IpAddr,
+    /// True if the gateway knows the backend's next hop.
+    pub reachable: bool,
+    /// True if the backend passes its health checks; absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy: Option<bool>,
+    /// Reason why it is unreachable or unhealthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Use of an SNAT address.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NatAddressStatus {
+    /// The address.
+    #[schema(value_type = schema::IpAddress)]
+    pub address: IpAddr,
+    /// Flows with this source address.
+    pub flows: u64,
+    /// Ports in use towards the backend with most flows. Each backend has the whole range of ports.
+    pub ports_used: u64,
+    /// Free ports towards that backend.
+    pub ports_free: u64,
+    /// True if so few ports are free that the service needs more SNAT addresses.
+    pub scarce: bool,
+}
+
+view! {
+    /// A service.
+    ServiceView: ServiceSpec, ServiceStatus
+}
+
+/// Options of deleting a service.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteServiceParameters {
+    /// Delete the service even if connections to it are approved; their flows end at once.
+    #[serde(default)]
+    #[param(default = false)]
+    pub force: bool,
+}

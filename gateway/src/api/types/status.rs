@@ -1,0 +1,42 @@
+//! The gateway's status.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Status of the gateway.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StatusView {
+    /// Version of the agent.
+    pub version: String,
+    /// True if the data path is in sync with the configuration and the host.
+    pub in_sync: bool,
+    /// Id of the XDP program in the kernel.
+    pub program_id: u32,
+    /// Numbers of objects.
+    pub objects: Objects,
+    /// Flows that both sides have confirmed.
+    pub established_flows: u64,
+    /// Flows that are not established yet.
+    pub half_open_flows: u64,
+    /// Counters of the data path.
+    pub statistics: BTreeMap<String, u64>,
+    /// Packets dropped or rejected, by drop reason.
+    pub drops: BTreeMap<String, u64>,
+    /// Problems, each with its remedy.
+    pub problems: Vec<String>,
+}
+
+/// Numbers of objects.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Objects {
+    /// Tenants.
+    pub tenants: usize,
+    /// Networks.
+    pub networks: usize,
+    /// Services.
+    pub services: usize,
+    /// Endpoints.
+    pub endpoints: usize,
+}
