@@ -160,7 +160,7 @@ impl ReceivedBody {
             return Ok(decode_body()?);
         }
         let decoded = tokio::task::spawn_blocking(decode_body).await;
-        Ok(decoded.map_err(|error| Problem::new(ProblemCode::Internal, error.to_string()))??)
+        Ok(decoded.map_err(anyhow::Error::from)??)
     }
 }
 

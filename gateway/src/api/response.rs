@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{
     Json,
     http::{
-        HeaderValue, StatusCode,
+        HeaderName, HeaderValue, StatusCode,
         header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     },
     response::IntoResponse,
@@ -15,9 +15,11 @@ use utoipa::{
     openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder},
 };
 
+use uuid::Uuid;
+
 use crate::{
     api::types::ProblemDocument,
-    model::{Problem, ProblemCode, text::escaped},
+    model::{Identifiers as _, Problem, ProblemCode, RandomIdentifiers, text::escaped},
 };
 
 /// An error of a request, which becomes a problem document.
@@ -26,7 +28,12 @@ pub(super) struct ApiError {
     problem: Problem,
     /// Seconds after which a retry may succeed.
     retry_after: Option<u64>,
+    /// Id under which the cause of an internal error was logged.
+    request_id: Option<Uuid>,
 }
+
+/// Header with the id of a request that failed with an internal error.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl ApiError {
     /// Creates an error with a `Retry-After` header.
@@ -34,6 +41,7 @@ impl ApiError {
         Self {
             problem,
             retry_after: Some(seconds),
+            request_id: None,
         }
     }
 }
@@ -43,19 +51,23 @@ impl From<Problem> for ApiError {
         Self {
             problem,
             retry_after: None,
+            request_id: None,
         }
     }
 }
 
 impl From<anyhow::Error> for ApiError {
+    /// Logs the chain of causes under a new request id, and returns an error with the id only. Causes name files, system
+    /// calls and addresses of the host, which must not be disclosed to tenants.
     fn from(error: anyhow::Error) -> Self {
-        log::error!("api: request failed error=\"{error:#}\"");
-        // The chain of causes names files and system calls, which must not be disclosed to tenants.
-        Problem::new(
-            ProblemCode::Internal,
-            "the gateway failed: the agent's log has the details",
-        )
-        .into()
+        let request_id = RandomIdentifiers.uid();
+        log::error!("api: request failed request_id={request_id} error=\"{error:#}\"");
+        let detail = format!("internal error: report request id {request_id} to the operator");
+        Self {
+            problem: Problem::new(ProblemCode::Internal, detail),
+            retry_after: None,
+            request_id: Some(request_id),
+        }
     }
 }
 
@@ -86,6 +98,12 @@ impl IntoResponse for ApiError {
         }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        let request_id = self
+            .request_id
+            .map(|id| HeaderValue::try_from(id.to_string()));
+        if let Some(Ok(value)) = request_id {
+            response.headers_mut().insert(REQUEST_ID, value);
         }
         response
     }
@@ -138,7 +156,10 @@ const READ_ERRORS: [(&str, &str); 7] = [
         "429",
         "Too many requests, or too many event streams; Retry-After says when to try again",
     ),
-    ("500", "Internal error"),
+    (
+        "500",
+        "Internal error; the x-request-id header has an id to report to the operator",
+    ),
 ];
 
 const WRITE_ERRORS: [(&str, &str); 3] = [
@@ -161,5 +182,30 @@ impl IntoResponses for WriteErrors {
         let mut all = problem_responses(&READ_ERRORS);
         all.extend(problem_responses(&WRITE_ERRORS));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn internal_errors_disclose_only_a_request_id() {
+        let cause = anyhow!("ENOENT").context("can't open /sys/fs/bpf/plgw/USAGE");
+        let response = ApiError::from(cause).into_response();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let id = response.headers()[REQUEST_ID].to_str().unwrap().to_owned();
+        let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+        let document: ProblemDocument = serde_json::from_slice(&body).unwrap();
+        assert_eq!(document.code, ProblemCode::Internal);
+        assert_eq!(
+            document.detail,
+            format!("internal error: report request id {id} to the operator")
+        );
+        let text = String::from_utf8_lossy(&body);
+        assert!(!text.contains("/sys") && !text.contains("ENOENT"), "{text}");
     }
 }
