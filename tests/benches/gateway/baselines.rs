@@ -16,11 +16,13 @@ use std::{
 };
 
 use tests::{
-    differential::udp,
-    namespace::Namespace,
-    process::{self, BackgroundProcess, succeed},
-    topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
-    wait,
+    datapath::differential::udp,
+    net::{
+        namespace::Namespace,
+        process::{self, BackgroundProcess, succeed},
+        topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
+        wait,
+    },
 };
 
 use crate::traffic::{

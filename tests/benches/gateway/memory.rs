@@ -10,7 +10,7 @@ use gateway_common::{
     maps::name,
 };
 use serde::Serialize;
-use tests::differential::{DifferentialHarness, with_harness};
+use tests::datapath::differential::{DifferentialHarness, with_harness};
 
 /// So many entries are made.
 const ENTRIES: u32 = 500_000;
@@ -26,14 +26,14 @@ pub(crate) struct Memory {
 
 /// Measures it, by what the kernel has less afterwards.
 pub(crate) fn measure() -> Memory {
-    with_harness(|lab| Memory {
-        ipv4: measure_family::<FlowKey<V4>, Flow<V4>>(lab, name::FLOWS_V4).expect("flows"),
-        ipv6: measure_family::<FlowKey<V6>, Flow<V6>>(lab, name::FLOWS_V6).expect("flows"),
+    with_harness(|harness| Memory {
+        ipv4: measure_family::<FlowKey<V4>, Flow<V4>>(harness, name::FLOWS_V4).expect("flows"),
+        ipv6: measure_family::<FlowKey<V6>, Flow<V6>>(harness, name::FLOWS_V6).expect("flows"),
     })
 }
 
-fn measure_family<K: Pod, V: Pod>(lab: &DifferentialHarness, table: &str) -> io::Result<f64> {
-    let table = lab.map(table);
+fn measure_family<K: Pod, V: Pod>(harness: &DifferentialHarness, table: &str) -> io::Result<f64> {
+    let table = harness.map(table);
     let mut key = vec![0u8; size_of::<K>()];
     let value = V::zeroed();
     let before = slab_bytes_when_stable()?;

@@ -14,12 +14,12 @@ use gateway_common::{
     maps::name,
 };
 use serde::Serialize;
-use tests::differential::{
+use tests::datapath::differential::{
     BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT, ENDPOINT_V6,
     HTTPS, PENDING, Side, arp_request, icmp, tcp, tcp_v6, udp, with_harness_reject_limit,
 };
 
-use tests::{bpf_asm::run, packet::Packet};
+use tests::{bpf::asm::run, packet::Packet};
 
 use crate::{
     baselines::pin_to_cpu,
@@ -86,16 +86,16 @@ const MAX_FLOWS: u32 = 1 << 19;
 
 /// Measures all ways, or those with a word in their name, in one run.
 pub(crate) fn measure(rounds: Option<u32>, case_filter: Option<String>) -> Vec<Cost> {
-    with_harness_reject_limit(1, move |lab| {
+    with_harness_reject_limit(1, move |harness| {
         let rounds = rounds.unwrap_or(ROUNDS);
         let mut costs =
-            measure_few_flows(lab, rounds, case_filter.as_deref()).expect("the measurement");
+            measure_few_flows(harness, rounds, case_filter.as_deref()).expect("the measurement");
         if case_filter.is_some() {
             return costs;
         }
-        costs.extend(measure_two_cpus(lab, rounds).expect("the measurement"));
+        costs.extend(measure_two_cpus(harness, rounds).expect("the measurement"));
         for flows in [MANY_FLOWS, MAX_FLOWS] {
-            costs.extend(measure_many_flows(lab, rounds, flows).expect("the measurement"));
+            costs.extend(measure_many_flows(harness, rounds, flows).expect("the measurement"));
         }
         costs
     })
@@ -110,37 +110,42 @@ fn padded(mut frame: Vec<u8>) -> Vec<u8> {
 }
 
 fn measure_few_flows(
-    lab: &mut DifferentialHarness,
+    harness: &mut DifferentialHarness,
     rounds: u32,
     only: Option<&str>,
 ) -> io::Result<Vec<Cost>> {
     let payload = &[b'x'; 26];
-    let connection = lab.connect(40_000);
+    let connection = harness.connect(40_000);
     let to_service = connection.client_ack().with_payload(payload).bytes(false);
     let to_consumer = connection.backend_ack().with_payload(payload).bytes(false);
 
     let (client, endpoint) = ((CLIENT, 40_001), (ENDPOINT, DNS));
-    let question = lab.send(Side::A, &udp(client, endpoint, payload));
+    let question = harness.send(Side::A, &udp(client, endpoint, payload));
     let (nat, server) = question.expect_forwarded(Side::Provider).sockets();
     for _ in 0..2 {
         let answer = udp(server, nat, payload)
             .with_source_mac(BACKEND_MAC)
             .sent_to(Side::Provider);
-        lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
-        lab.send(Side::A, &udp(client, endpoint, payload))
+        harness
+            .send(Side::Provider, &answer)
+            .expect_forwarded(Side::A);
+        harness
+            .send(Side::A, &udp(client, endpoint, payload))
             .expect_forwarded(Side::Provider);
     }
     let datagram = udp(client, endpoint, payload).bytes(false);
 
     let (client, endpoint) = ((CLIENT_V6, 40_000), (ENDPOINT_V6, HTTPS));
-    let syn = lab.send(Side::A, &tcp_v6(client, endpoint).syn(1_000));
+    let syn = harness.send(Side::A, &tcp_v6(client, endpoint).syn(1_000));
     let (nat, server) = syn.expect_forwarded(Side::Provider).sockets_v6();
     let answer = tcp_v6(server, nat)
         .with_source_mac(BACKEND_MAC)
         .syn_ack(5_000, 1_001);
-    lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
+    harness
+        .send(Side::Provider, &answer)
+        .expect_forwarded(Side::A);
     let ack = tcp_v6(client, endpoint).ack(1_001, 5_001);
-    lab.send(Side::A, &ack).expect_forwarded(Side::Provider);
+    harness.send(Side::A, &ack).expect_forwarded(Side::Provider);
     let v6 = ack.with_payload(payload).bytes(false);
 
     // B's network has no flows to the other family, which would be looked for as well.
@@ -226,29 +231,30 @@ fn measure_few_flows(
         denied,
     ];
     cases.retain(|case| only.is_none_or(|only| case.name.contains(only)));
-    run_cases(lab, cases, rounds)
+    run_cases(harness, cases, rounds)
 }
 
 /// One of many flows, each time another.
 fn measure_many_flows(
-    lab: &mut DifferentialHarness,
+    harness: &mut DifferentialHarness,
     rounds: u32,
     flows: u32,
 ) -> io::Result<Vec<Cost>> {
-    let frame = lab
+    let frame = harness
         .connect(40_000)
         .client_ack()
         .with_payload(&[b'x'; 26])
         .bytes(false);
     let mut model: Option<(FlowKey<V4>, Flow<V4>)> = None;
-    lab.maps()
+    harness
+        .maps()
         .for_each_flow::<V4>(Table::Established, |key, flow| {
             if key.ports.source().get() == 40_000 {
                 model = Some((*key, *flow));
             }
         })?;
     let (key, flow) = model.expect("the flow that was opened");
-    let table = lab.map(name::FLOWS_V4);
+    let table = harness.map(name::FLOWS_V4);
     for number in 0..flows {
         let (host, port) = varied(number);
         let [host, port] = [host.to_ne_bytes(), port.to_ne_bytes()];
@@ -281,16 +287,16 @@ fn measure_many_flows(
         case(Program::BareV4, of_bare),
         case(Program::Gateway, of_gateway),
     ];
-    let costs = run_cases(lab, cases, rounds);
-    lab.reset();
+    let costs = run_cases(harness, cases, rounds);
+    harness.reset();
     costs
 }
 
 /// An established packet where two processors have packets at once: of a flow each, and of the same.
-fn measure_two_cpus(lab: &mut DifferentialHarness, rounds: u32) -> io::Result<Vec<Cost>> {
+fn measure_two_cpus(harness: &mut DifferentialHarness, rounds: u32) -> io::Result<Vec<Cost>> {
     let nothing = pass_program()?;
-    let of_flow = |lab: &mut DifferentialHarness, port| {
-        let connection = lab.connect(port);
+    let of_flow = |harness: &mut DifferentialHarness, port| {
+        let connection = harness.connect(port);
         padded(
             connection
                 .client_ack()
@@ -298,9 +304,9 @@ fn measure_two_cpus(lab: &mut DifferentialHarness, rounds: u32) -> io::Result<Ve
                 .bytes(false),
         )
     };
-    let frames = [of_flow(lab, 40_000), of_flow(lab, 40_001)];
+    let frames = [of_flow(harness, 40_000), of_flow(harness, 40_001)];
     let wrapper = |frame: &[u8]| Wrapper::new(frame, 80, Vary::Nothing);
-    let (program, ifindex) = (lab.program(), lab.ifindex(Side::A));
+    let (program, ifindex) = (harness.program(), harness.ifindex(Side::A));
     // Of each processor, which frame.
     let at_once = |target: BorrowedFd<'_>, flows: &[usize]| -> io::Result<u32> {
         let begin = Barrier::new(flows.len());
@@ -339,27 +345,27 @@ fn measure_two_cpus(lab: &mut DifferentialHarness, rounds: u32) -> io::Result<Ve
             nanoseconds: f64::from(best) - f64::from(best_nothing),
         });
     }
-    lab.reset();
+    harness.reset();
     Ok(costs)
 }
 
 fn run_cases(
-    lab: &mut DifferentialHarness,
+    harness: &mut DifferentialHarness,
     cases: Vec<Case>,
     rounds: u32,
 ) -> io::Result<Vec<Cost>> {
     let nothing = pass_program()?;
-    let network = |side| lab.contents().attachments[&lab.ifindex(side)].network;
-    let devices = lab.map(name::TX_PORTS);
+    let network = |side| harness.contents().attachments[&harness.ifindex(side)].network;
+    let devices = harness.map(name::TX_PORTS);
     let headers = headers_v4()?;
     let bare: [OwnedFd; 2] = [
         bare_v4(
-            lab.map(name::FLOWS_V4).as_fd(),
+            harness.map(name::FLOWS_V4).as_fd(),
             devices.as_fd(),
             network(Side::A),
         )?,
         bare_v6(
-            lab.map(name::FLOWS_V6).as_fd(),
+            harness.map(name::FLOWS_V6).as_fd(),
             devices.as_fd(),
             network(Side::A),
         )?,
@@ -378,17 +384,17 @@ fn run_cases(
         for one in &mut prepared {
             let case = &one.case;
             let program: BorrowedFd<'_> = match case.program {
-                Program::Gateway => lab.program(),
+                Program::Gateway => harness.program(),
                 Program::BareV4 => bare[0].as_fd(),
                 Program::BareV6 => bare[1].as_fd(),
                 Program::Headers => headers.as_fd(),
             };
             let repeat = case.max_packets.unwrap_or(REPEAT);
-            let ifindex = lab.ifindex(case.side);
+            let ifindex = harness.ifindex(case.side);
             let wrapped = one.wrapper.calling(nothing.as_fd())?;
             let (_, empty) = run(wrapped, ifindex, &case.frame, repeat)?;
             while case.refused && run(program, ifindex, &case.frame, 1)?.0 != XDP_DROP {}
-            let before = verdict_counters(lab);
+            let before = verdict_counters(harness);
             let wrapped = one.wrapper.calling(program)?;
             let (result, took) = run(wrapped, ifindex, &case.frame, repeat)?;
             if case.refused && result == XDP_ABORTED {
@@ -397,13 +403,13 @@ fn run_cases(
             }
             assert_eq!(result, case.expected, "{}", case.name);
             if case.program == Program::Gateway {
-                let counted = verdict_counters(lab)[result as usize] - before[result as usize];
+                let counted = verdict_counters(harness)[result as usize] - before[result as usize];
                 assert_eq!(counted, u64::from(repeat), "{}", case.name);
             }
             one.best = one.best.min(took);
             one.best_nothing = one.best_nothing.min(empty);
             if case.max_packets.is_some() {
-                lab.clear_half_open();
+                harness.clear_half_open();
             }
         }
     }
@@ -417,12 +423,12 @@ fn run_cases(
 }
 
 /// How many packets have been dropped, passed and sent, at the places of XDP's results.
-fn verdict_counters(lab: &DifferentialHarness) -> [u64; 5] {
+fn verdict_counters(harness: &DifferentialHarness) -> [u64; 5] {
     use gateway_common::maps::Statistic;
     let mut decided = [0; 5];
-    let drops = lab.maps().drops().expect("the counters");
+    let drops = harness.maps().drops().expect("the counters");
     decided[XDP_DROP as usize] = drops.values().sum();
-    for (statistic, count) in lab.maps().statistics().expect("the counters") {
+    for (statistic, count) in harness.maps().statistics().expect("the counters") {
         match statistic {
             Statistic::PassedToHost => decided[XDP_PASS as usize] += count,
             Statistic::Forwarded | Statistic::LocalReplies => {

@@ -9,7 +9,7 @@ use std::{
 
 use gateway::bpf::syscalls;
 
-use tests::bpf_asm::{
+use tests::bpf::asm::{
     Assembler, Comparison, KTIME_GET_NS, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R8,
     R9, REDIRECT, Width, attach, create_map, send_live_frames,
 };

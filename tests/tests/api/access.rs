@@ -12,15 +12,19 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use tests::{
-    agent::{Agent, binary},
-    namespace::Namespace,
-    nginx::Nginx,
-    oidc_provider::OidcProvider,
-    process::{fail, succeed},
-    test_ca::TestCa,
-    tls_fixture::{LISTEN, TlsFixture, read_token},
-    topology::{BACKENDS, ENDPOINT},
-    wait,
+    net::{
+        namespace::Namespace,
+        process::{fail, succeed},
+        topology::{BACKENDS, ENDPOINT},
+        wait,
+    },
+    services::{
+        agent::{Agent, binary},
+        nginx::Nginx,
+        oidc_provider::OidcProvider,
+        test_ca::TestCa,
+        tls_fixture::{LISTEN, TlsFixture, read_token},
+    },
 };
 
 #[test]
@@ -458,7 +462,7 @@ fn client_certificate_authenticates_like_a_token() {
         office.ca.certificate().display()
     ));
     let signed = office.ca.issue("build");
-    let certificate_arguments = |signed: &tests::test_ca::IssuedCertificate| {
+    let certificate_arguments = |signed: &tests::services::test_ca::IssuedCertificate| {
         [
             "--cert".to_owned(),
             signed.certificate.display().to_string(),
@@ -466,7 +470,7 @@ fn client_certificate_authenticates_like_a_token() {
             signed.key.display().to_string(),
         ]
     };
-    let ask = |signed: &tests::test_ca::IssuedCertificate, path: &str| {
+    let ask = |signed: &tests::services::test_ca::IssuedCertificate, path: &str| {
         let words = certificate_arguments(signed);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         office.curl("GET", path, &words)

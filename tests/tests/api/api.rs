@@ -2,9 +2,11 @@
 
 use serde_json::{Value, json};
 use tests::{
-    agent::Agent,
-    namespace::Namespace,
-    topology::{ENDPOINT, Testbed},
+    net::{
+        namespace::Namespace,
+        topology::{ENDPOINT, Testbed},
+    },
+    services::agent::Agent,
 };
 
 use std::sync::Arc;
@@ -266,7 +268,7 @@ fn request_content_type_must_be_json() {
         "{}",
         "http://x/v1/tenants",
     ]);
-    let text = tests::process::succeed(&mut curl);
+    let text = tests::net::process::succeed(&mut curl);
     assert!(text.contains("application/json"), "{text}");
 }
 
@@ -434,7 +436,7 @@ fn cli_errors_print_one_sentence_and_exit_with_status_1() {
             "endpoint a/none has no connection",
         ),
     ] {
-        let output = tests::process::run(
+        let output = tests::net::process::run(
             &mut site.agent.cli_command(line),
             std::time::Duration::from_secs(20),
         )
@@ -455,7 +457,7 @@ fn cli_errors_print_one_sentence_and_exit_with_status_1() {
         "nonsense",
         "service create shop/x --network net --port 0 --nat 10.1.2.0/30",
     ] {
-        let output = tests::process::run(
+        let output = tests::net::process::run(
             &mut site.agent.cli_command(line),
             std::time::Duration::from_secs(20),
         )

@@ -11,11 +11,11 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use tests::{
-    agent::{Agent, binary},
-    process::succeed,
-    test_ca::TestCa,
-    topology::Testbed,
-    wait,
+    net::{process::succeed, topology::Testbed, wait},
+    services::{
+        agent::{Agent, binary},
+        test_ca::TestCa,
+    },
 };
 
 const LISTEN: &str = "127.0.0.1:8443";

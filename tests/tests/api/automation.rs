@@ -11,10 +11,12 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use tests::{
-    agent::Agent,
-    process::{fail, succeed},
-    topology::{ENDPOINT, Testbed},
-    wait,
+    net::{
+        process::{fail, succeed},
+        topology::{ENDPOINT, Testbed},
+        wait,
+    },
+    services::agent::Agent,
 };
 
 fn export(agent: &Agent) -> String {
@@ -77,17 +79,18 @@ fn exported_manifest_recreates_the_same_state() {
         .collect();
     assert_eq!(states, ["Approved", "Rejected", "Pending"]);
     site.wait_for_backends();
-    let _server = tests::nginx::Nginx::start(&site.provider, tests::topology::BACKENDS[0]);
+    let _server =
+        tests::services::nginx::Nginx::start(&site.provider, tests::net::topology::BACKENDS[0]);
     agent.cli(&format!(
         "service backend remove shop/web {}",
-        tests::topology::BACKENDS[1]
+        tests::net::topology::BACKENDS[1]
     ));
     let fetched = succeed(
         &mut site
             .a
             .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
-    assert_eq!(fetched.trim(), tests::topology::BACKENDS[0]);
+    assert_eq!(fetched.trim(), tests::net::topology::BACKENDS[0]);
 }
 
 #[test]

@@ -18,12 +18,16 @@ use gateway::{
 };
 use serde_json::{Value, json};
 use tests::{
-    agent::{Agent, binary},
-    namespace::Namespace,
-    process::{BackgroundProcess, fail, run, succeed},
-    test_ca::TestCa,
-    topology::Testbed,
-    wait,
+    net::{
+        namespace::Namespace,
+        process::{BackgroundProcess, fail, run, succeed},
+        topology::Testbed,
+        wait,
+    },
+    services::{
+        agent::{Agent, binary},
+        test_ca::TestCa,
+    },
 };
 
 /// Runs a restore without an agent.

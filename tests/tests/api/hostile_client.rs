@@ -16,10 +16,11 @@ use std::{
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tests::{
-    agent::binary,
-    api_fixture::{ApiFixture, HttpResponse, TlsClient, address, measure_latencies},
-    process::succeed,
-    wait,
+    net::{process::succeed, wait},
+    services::{
+        agent::binary,
+        api_fixture::{ApiFixture, HttpResponse, TlsClient, address, measure_latencies},
+    },
 };
 
 const MIB: usize = 1 << 20;

@@ -16,13 +16,13 @@ use std::{
 use gateway::store::{Sqlite, Store as _, Write};
 use serde_json::{Value, json};
 use tests::{
-    agent::{Agent, binary},
-    namespace::Namespace,
-    oidc_provider::OidcProvider,
-    process::fail,
-    test_ca::{IssuedCertificate, TestCa},
-    tls_fixture::{LISTEN, TlsFixture},
-    wait,
+    net::{namespace::Namespace, process::fail, wait},
+    services::{
+        agent::{Agent, binary},
+        oidc_provider::OidcProvider,
+        test_ca::{IssuedCertificate, TestCa},
+        tls_fixture::{LISTEN, TlsFixture},
+    },
 };
 
 /// Opens an office whose clients' certificates may be of a second authority too.
@@ -194,7 +194,7 @@ fn configuration_check_shows_certificate_authorities() {
         .env("PLGW_TLS_CERTIFICATE", &server.certificate)
         .env("PLGW_TLS_KEY", &server.key)
         .env("PLGW_TLS_CLIENT_CA", ca.certificate());
-    let shown = tests::process::succeed(&mut command);
+    let shown = tests::net::process::succeed(&mut command);
     assert!(
         shown.contains("client authority: subject=\"CN=tests\" key_sha256="),
         "{shown}"
@@ -436,11 +436,13 @@ fn principals_with_equal_names_stay_distinct() {
 
     // A token that is created again is another one.
     let identity = |token: &str| json_of(office.get_with_token(token, "GET", "/v1/whoami"));
-    let first = tests::tls_fixture::read_token(&office.create_token_file("a/ci", "viewer"));
+    let first =
+        tests::services::tls_fixture::read_token(&office.create_token_file("a/ci", "viewer"));
     let before = identity(&first)["identity"].clone();
     office.testbed.agent.cli("tenant token revoke a/ci");
     fs::remove_file(office.ca.directory().join("a-ci")).expect("the old file");
-    let second = tests::tls_fixture::read_token(&office.create_token_file("a/ci", "viewer"));
+    let second =
+        tests::services::tls_fixture::read_token(&office.create_token_file("a/ci", "viewer"));
     assert_ne!(identity(&second)["identity"], before);
 }
 

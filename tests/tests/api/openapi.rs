@@ -3,7 +3,10 @@
 use std::{env, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tests::{agent::Agent, namespace::Namespace, process::run, unix_proxy};
+use tests::{
+    net::{namespace::Namespace, process::run},
+    services::{agent::Agent, unix_proxy},
+};
 
 /// Where set-up puts schemathesis.
 fn schemathesis() -> PathBuf {

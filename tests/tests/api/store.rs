@@ -13,13 +13,17 @@ use std::{
 use gateway::store::{self, Store as _};
 use gateway_common::maps::{AddressKey, LocalAddress};
 use tests::{
-    agent::{Agent, binary},
-    crash_consistency::{SyscallTrace, UnsyncedWrites},
-    namespace::Namespace,
-    nginx::Nginx,
-    process::{BackgroundProcess, fail, succeed},
-    topology::{BACKENDS, ENDPOINT, Testbed},
-    wait,
+    fault::crash_consistency::{SyscallTrace, UnsyncedWrites},
+    net::{
+        namespace::Namespace,
+        process::{BackgroundProcess, fail, succeed},
+        topology::{BACKENDS, ENDPOINT, Testbed},
+        wait,
+    },
+    services::{
+        agent::{Agent, binary},
+        nginx::Nginx,
+    },
 };
 
 /// A small file system of its own; gone with this.

@@ -2,7 +2,7 @@
 
 use gateway_common::DropReason;
 use tests::{
-    differential::{
+    datapath::differential::{
         BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness, ENDPOINT, ENDPOINT_V6,
         HTTPS, NAT, Side, arp_request, icmp, icmp_v6, neighbour_solicitation, tcp, tcp_v6,
     },
@@ -32,122 +32,142 @@ fn advertisement() -> Packet {
     packet
 }
 
-fn mark_endpoints_tentative(lab: &mut DifferentialHarness) {
-    lab.mark_tentative("a/net", ENDPOINT.into());
-    lab.mark_tentative("a/net", ENDPOINT_V6.into());
+fn mark_endpoints_tentative(harness: &mut DifferentialHarness) {
+    harness.mark_tentative("a/net", ENDPOINT.into());
+    harness.mark_tentative("a/net", ENDPOINT_V6.into());
 }
 
 const CASES: &[Case] = &[
     (
         "a gratuitous request or answer of an endpoint's address is a conflict",
-        |lab| {
+        |harness| {
             for operation in [1, 2] {
-                lab.send(Side::A, &arp_claim(operation, ENDPOINT))
+                harness
+                    .send(Side::A, &arp_claim(operation, ENDPOINT))
                     .expect_dropped(DropReason::AddressConflict);
             }
-            assert_eq!(lab.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
+            assert_eq!(harness.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
         },
     ),
-    ("it changes nothing: the address is defended", |lab| {
-        lab.send(Side::A, &arp_claim(2, ENDPOINT))
+    ("it changes nothing: the address is defended", |harness| {
+        harness
+            .send(Side::A, &arp_claim(2, ENDPOINT))
             .expect_dropped(DropReason::AddressConflict);
-        lab.send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
+        harness
+            .send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
             .expect_reply();
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-        lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
+        harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
     }),
     (
         "a source NAT address's too, in the provider's network",
-        |lab| {
+        |harness| {
             let mut packet = arp_claim(2, NAT).with_source_mac(BACKEND_MAC);
             if let Content::Arp(arp) = &mut packet.content {
                 arp.sender.0 = BACKEND_MAC;
             }
-            lab.send(Side::Provider, &packet)
+            harness
+                .send(Side::Provider, &packet)
                 .expect_dropped(DropReason::AddressConflict);
         },
     ),
-    ("the same claim in another network is none of ours", |lab| {
-        lab.send(Side::A, &arp_claim(2, NAT))
-            .expect_dropped(DropReason::UnknownNeighbourTarget);
-        assert_eq!(lab.conflicts(), []);
-    }),
-    ("our own announcement is no conflict", |lab| {
+    (
+        "the same claim in another network is none of ours",
+        |harness| {
+            harness
+                .send(Side::A, &arp_claim(2, NAT))
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
+            assert_eq!(harness.conflicts(), []);
+        },
+    ),
+    ("our own announcement is no conflict", |harness| {
         let mut own = arp_claim(1, ENDPOINT);
         own.from = Side::A.mac();
         if let Content::Arp(arp) = &mut own.content {
             arp.sender.0 = Side::A.mac();
         }
-        lab.send(Side::A, &own).expect_reply();
-        assert_eq!(lab.conflicts(), []);
+        harness.send(Side::A, &own).expect_reply();
+        assert_eq!(harness.conflicts(), []);
     }),
     (
         "an advertisement of an endpoint's address is a conflict (RFC 4862)",
-        |lab| {
-            lab.send(Side::A, &advertisement())
+        |harness| {
+            harness
+                .send(Side::A, &advertisement())
                 .expect_dropped(DropReason::AddressConflict);
-            assert_eq!(lab.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
+            assert_eq!(harness.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
         },
     ),
     (
         "one that a router forwarded is none (RFC 4861, section 7.1.2)",
-        |lab| {
+        |harness| {
             let far = advertisement().edit_ipv6(|ip| ip.hop_limit = 254);
-            lab.send(Side::A, &far)
+            harness
+                .send(Side::A, &far)
                 .expect_dropped(DropReason::UnknownNeighbourTarget);
-            assert_eq!(lab.conflicts(), []);
+            assert_eq!(harness.conflicts(), []);
         },
     ),
     (
         "an address that is only tentative is not answered for",
-        |lab| {
-            mark_endpoints_tentative(lab);
-            lab.send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
+        |harness| {
+            mark_endpoints_tentative(harness);
+            harness
+                .send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
                 .expect_dropped(DropReason::UnknownNeighbourTarget);
-            lab.send(Side::A, &neighbour_solicitation(ENDPOINT_V6, CLIENT_V6))
+            harness
+                .send(Side::A, &neighbour_solicitation(ENDPOINT_V6, CLIENT_V6))
                 .expect_dropped(DropReason::UnknownNeighbourTarget);
-            lab.send(Side::A, &icmp(CLIENT, ENDPOINT, 8, 0, &[0; 4]))
+            harness
+                .send(Side::A, &icmp(CLIENT, ENDPOINT, 8, 0, &[0; 4]))
                 .expect_dropped(DropReason::NoSuchEndpoint);
         },
     ),
-    ("nor does it lead anywhere", |lab| {
-        mark_endpoints_tentative(lab);
+    ("nor does it lead anywhere", |harness| {
+        mark_endpoints_tentative(harness);
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-        lab.send(Side::A, &syn)
+        harness
+            .send(Side::A, &syn)
             .expect_dropped(DropReason::NoSuchEndpoint);
         let syn = tcp_v6((CLIENT_V6, 40_000), (ENDPOINT_V6, HTTPS)).syn(1);
-        lab.send(Side::A, &syn)
+        harness
+            .send(Side::A, &syn)
             .expect_dropped(DropReason::NoSuchEndpoint);
-        assert_eq!(lab.conflicts(), []);
+        assert_eq!(harness.conflicts(), []);
     }),
     (
         "who has it, and who asks whether he may have it, contend for it",
-        |lab| {
+        |harness| {
             let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
             for packet in [arp_claim(2, ENDPOINT), probe] {
-                lab.reset();
-                mark_endpoints_tentative(lab);
-                lab.send(Side::A, &packet)
+                harness.reset();
+                mark_endpoints_tentative(harness);
+                harness
+                    .send(Side::A, &packet)
                     .expect_dropped(DropReason::AddressConflict);
-                assert_eq!(lab.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
+                assert_eq!(harness.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
             }
             let probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
             for packet in [advertisement(), probe] {
-                lab.reset();
-                mark_endpoints_tentative(lab);
-                lab.send(Side::A, &packet)
+                harness.reset();
+                mark_endpoints_tentative(harness);
+                harness
+                    .send(Side::A, &packet)
                     .expect_dropped(DropReason::AddressConflict);
-                assert_eq!(lab.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
+                assert_eq!(harness.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
             }
         },
     ),
-    ("one that is ours already is told so to who asks", |lab| {
-        let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
-        lab.send(Side::A, &probe).expect_reply();
-        let probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
-        lab.send(Side::A, &probe).expect_reply();
-        assert_eq!(lab.conflicts(), []);
-    }),
+    (
+        "one that is ours already is told so to who asks",
+        |harness| {
+            let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
+            harness.send(Side::A, &probe).expect_reply();
+            let probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
+            harness.send(Side::A, &probe).expect_reply();
+            assert_eq!(harness.conflicts(), []);
+        },
+    ),
 ];
 
 #[test]

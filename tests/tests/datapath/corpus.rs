@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use tests::{differential::with_harness, fuzz};
+use tests::datapath::{differential::with_harness, fuzz};
 
 #[test]
 fn native_and_kernel_agree_on_the_corpus() {
@@ -13,14 +13,14 @@ fn native_and_kernel_agree_on_the_corpus() {
         .collect();
     files.sort();
     assert!(files.len() > 50, "{} files", files.len());
-    with_harness(move |lab| {
+    with_harness(move |harness| {
         let mut frames = 0;
         for file in files {
             let data = fs::read(&file).expect("a file");
             frames += fuzz::run(&data);
-            lab.reset();
+            harness.reset();
             for (side, frame) in fuzz::frames(&data) {
-                lab.send_bytes(side, frame);
+                harness.send_bytes(side, frame);
             }
         }
         println!("{frames} frames");

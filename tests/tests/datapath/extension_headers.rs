@@ -4,12 +4,15 @@ use std::net::Ipv6Addr;
 
 use gateway_common::DropReason;
 use tests::{
-    differential::{
-        BACKEND_MAC, BACKENDS_V6, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT_V6, HTTPS, NAT_V6,
-        NAT64_ENDPOINT, Side, SocketV6, icmp_v6, neighbour_solicitation, tcp_v6, udp_v6,
+    datapath::{
+        differential::{
+            BACKEND_MAC, BACKENDS_V6, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT_V6, HTTPS,
+            NAT_V6, NAT64_ENDPOINT, Side, SocketV6, icmp_v6, neighbour_solicitation, tcp_v6,
+            udp_v6,
+        },
+        scenario::icmp_error,
     },
     packet::{Packet, Transport},
-    scenario::error,
 };
 
 use crate::{Case, run_cases};
@@ -53,11 +56,12 @@ fn syn(endpoint: Ipv6Addr) -> Packet {
 }
 
 /// Packets of every kind that an endpoint takes, or that belong to a flow that is open.
-fn sample_packets(lab: &mut DifferentialHarness) -> Vec<Packet> {
+fn sample_packets(harness: &mut DifferentialHarness) -> Vec<Packet> {
     let mut packets = Vec::new();
     for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
         let segment = tcp_v6((CLIENT_V6, 41_000), (endpoint, HTTPS));
-        lab.send(Side::A, &segment.clone().syn(1_000))
+        harness
+            .send(Side::A, &segment.clone().syn(1_000))
             .expect_forwarded(Side::Provider);
         packets.push(segment.ack(1_001, 5_001).with_payload(b"data"));
         packets.push(syn(endpoint));
@@ -69,8 +73,8 @@ fn sample_packets(lab: &mut DifferentialHarness) -> Vec<Packet> {
 }
 
 #[track_caller]
-fn expect_all_dropped(lab: &mut DifferentialHarness, headers: &[Header], reason: DropReason) {
-    for packet in sample_packets(lab) {
+fn expect_all_dropped(harness: &mut DifferentialHarness, headers: &[Header], reason: DropReason) {
+    for packet in sample_packets(harness) {
         let neighbour = matches!(&packet.content, tests::packet::Content::Ipv6(ip)
             if ip.destination.is_multicast());
         let packet = with_extension_headers(packet, headers);
@@ -80,30 +84,31 @@ fn expect_all_dropped(lab: &mut DifferentialHarness, headers: &[Header], reason:
         } else {
             packet
         };
-        lab.send(Side::A, &packet).expect_dropped(reason);
+        harness.send(Side::A, &packet).expect_dropped(reason);
     }
 }
 
 const CASES: &[Case] = &[
     (
         "a routing header with segments left goes nowhere, whatever its type",
-        |lab| {
+        |harness| {
             for kind in [0, 1, 2, 3, 4, 5, 6, 253, 254, 255] {
                 for left in [1, 2, 255] {
                     let header = routing(kind, left);
-                    lab.send(
-                        Side::A,
-                        &with_extension_headers(syn(ENDPOINT_V6), &[header]),
-                    )
-                    .expect_dropped(DropReason::RoutingHeader);
+                    harness
+                        .send(
+                            Side::A,
+                            &with_extension_headers(syn(ENDPOINT_V6), &[header]),
+                        )
+                        .expect_dropped(DropReason::RoutingHeader);
                 }
             }
-            expect_all_dropped(lab, &[routing(4, 1)], DropReason::RoutingHeader);
+            expect_all_dropped(harness, &[routing(4, 1)], DropReason::RoutingHeader);
         },
     ),
     (
         "a routing header with segments left is found behind other headers",
-        |lab| {
+        |harness| {
             for headers in [
                 vec![padding(HOP_BY_HOP), routing(4, 1)],
                 vec![padding(DESTINATION), routing(0, 1)],
@@ -117,20 +122,25 @@ const CASES: &[Case] = &[
                     routing(2, 1),
                 ],
             ] {
-                expect_all_dropped(lab, &headers, DropReason::RoutingHeader);
+                expect_all_dropped(harness, &headers, DropReason::RoutingHeader);
             }
         },
     ),
-    ("a routing header without segments left goes on", |lab| {
-        for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
-            for kind in [0, 2, 4, 253] {
-                let packet = with_extension_headers(syn(endpoint), &[routing(kind, 0)]);
-                lab.send(Side::A, &packet).expect_forwarded(Side::Provider);
+    (
+        "a routing header without segments left goes on",
+        |harness| {
+            for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
+                for kind in [0, 2, 4, 253] {
+                    let packet = with_extension_headers(syn(endpoint), &[routing(kind, 0)]);
+                    harness
+                        .send(Side::A, &packet)
+                        .expect_forwarded(Side::Provider);
+                }
             }
-        }
-    }),
-    ("answers with such headers go nowhere either", |lab| {
-        let sent = lab.send(Side::A, &syn(ENDPOINT_V6));
+        },
+    ),
+    ("answers with such headers go nowhere either", |harness| {
+        let sent = harness.send(Side::A, &syn(ENDPOINT_V6));
         let (nat, backend) = sent.expect_forwarded(Side::Provider).sockets_v6();
         let answer = tcp_v6(backend, nat)
             .with_source_mac(BACKEND_MAC)
@@ -143,11 +153,13 @@ const CASES: &[Case] = &[
             ),
         ] {
             let answer = with_extension_headers(answer.clone(), &[header]);
-            lab.send(Side::Provider, &answer).expect_dropped(reason);
+            harness.send(Side::Provider, &answer).expect_dropped(reason);
         }
-        lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
+        harness
+            .send(Side::Provider, &answer)
+            .expect_forwarded(Side::A);
     }),
-    ("what is for the host keeps its headers", |lab| {
+    ("what is for the host keeps its headers", |harness| {
         let host = "fd00:1::1".parse().expect("an address");
         for header in [
             routing(4, 1),
@@ -156,10 +168,10 @@ const CASES: &[Case] = &[
         ] {
             let packet = tcp_v6((BACKENDS_V6[0], 8_443), (host, 22)).syn(1);
             let packet = with_extension_headers(packet.with_source_mac(BACKEND_MAC), &[header]);
-            lab.send(Side::Provider, &packet).expect_passed(&packet);
+            harness.send(Side::Provider, &packet).expect_passed(&packet);
         }
     }),
-    ("options that are padding go on", |lab| {
+    ("options that are padding go on", |harness| {
         for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
             for number in [HOP_BY_HOP, DESTINATION] {
                 for pad in [
@@ -170,12 +182,14 @@ const CASES: &[Case] = &[
                     [1, 1, 0, 0, 1, 0],
                 ] {
                     let packet = with_extension_headers(syn(endpoint), &[options(number, &pad)]);
-                    lab.send(Side::A, &packet).expect_forwarded(Side::Provider);
+                    harness
+                        .send(Side::A, &packet)
+                        .expect_forwarded(Side::Provider);
                 }
             }
         }
     }),
-    ("an option other than padding goes nowhere", |lab| {
+    ("an option other than padding goes nowhere", |harness| {
         let mut home = vec![1, 0, 0xc9, 16];
         home.extend(UNKNOWN_ADDRESS.octets());
         home.extend([0, 0]);
@@ -201,25 +215,27 @@ const CASES: &[Case] = &[
         ] {
             for number in [HOP_BY_HOP, DESTINATION] {
                 let packet = with_extension_headers(syn(ENDPOINT_V6), &[options(number, &option)]);
-                lab.send(Side::A, &packet)
+                harness
+                    .send(Side::A, &packet)
                     .expect_dropped(DropReason::Ipv6Options);
             }
         }
         for number in [HOP_BY_HOP, DESTINATION] {
             let alert = options(number, &[5, 2, 0, 0, 1, 0]);
-            expect_all_dropped(lab, &[alert], DropReason::Ipv6Options);
+            expect_all_dropped(harness, &[alert], DropReason::Ipv6Options);
         }
     }),
     (
         "padding that is longer than alignment asks for goes nowhere",
-        |lab| {
+        |harness| {
             for number in [HOP_BY_HOP, DESTINATION] {
                 for length in [14, 22, 2_046] {
                     let packet = with_extension_headers(
                         syn(ENDPOINT_V6),
                         &[options(number, &vec![0; length])],
                     );
-                    lab.send(Side::A, &packet)
+                    harness
+                        .send(Side::A, &packet)
                         .expect_dropped(DropReason::Ipv6Options);
                 }
             }
@@ -227,16 +243,17 @@ const CASES: &[Case] = &[
     ),
     (
         "hop-by-hop options that are not first are malformed",
-        |lab| {
+        |harness| {
             for first in [padding(DESTINATION), padding(HOP_BY_HOP), routing(4, 0)] {
                 let packet =
                     with_extension_headers(syn(ENDPOINT_V6), &[first, padding(HOP_BY_HOP)]);
-                lab.send(Side::A, &packet)
+                harness
+                    .send(Side::A, &packet)
                     .expect_dropped(DropReason::Malformed);
             }
         },
     ),
-    ("headers behind a fragment header are counted", |lab| {
+    ("headers behind a fragment header are counted", |harness| {
         for header in [
             routing(4, 1),
             routing(4, 0),
@@ -248,39 +265,43 @@ const CASES: &[Case] = &[
                 let mut fragment = vec![0; 8];
                 fragment[2..4].copy_from_slice(&position);
                 let headers = [(FRAGMENT, fragment), header.clone()];
-                lab.send(Side::A, &with_extension_headers(syn(ENDPOINT_V6), &headers))
+                harness
+                    .send(Side::A, &with_extension_headers(syn(ENDPOINT_V6), &headers))
                     .expect_dropped(DropReason::ExtensionHeaders);
             }
         }
     }),
     (
         "an error about a packet with extension headers goes nowhere",
-        |lab| {
-            let sent = lab.send(Side::A, &syn(ENDPOINT_V6));
+        |harness| {
+            let sent = harness.send(Side::A, &syn(ENDPOINT_V6));
             let left = sent.expect_forwarded(Side::Provider).packet;
             let (nat, backend) = sent.expect_forwarded(Side::Provider).sockets_v6();
             let refusal = |about: &Packet| {
-                error(backend.0.into(), nat.0.into(), (1, 4), 0, about, 500)
+                icmp_error(backend.0.into(), nat.0.into(), (1, 4), 0, about, 500)
                     .with_source_mac(BACKEND_MAC)
             };
             for header in [routing(4, 1), routing(4, 0), padding(DESTINATION)] {
-                lab.send(
-                    Side::Provider,
-                    &refusal(&with_extension_headers(
-                        left.clone(),
-                        std::slice::from_ref(&header),
-                    )),
-                )
-                .expect_dropped(DropReason::IcmpUnsupported);
+                harness
+                    .send(
+                        Side::Provider,
+                        &refusal(&with_extension_headers(
+                            left.clone(),
+                            std::slice::from_ref(&header),
+                        )),
+                    )
+                    .expect_dropped(DropReason::IcmpUnsupported);
             }
             let outer = with_extension_headers(refusal(&left), &[routing(4, 1)]);
-            lab.send(Side::Provider, &outer)
+            harness
+                .send(Side::Provider, &outer)
                 .expect_dropped(DropReason::RoutingHeader);
-            lab.send(Side::Provider, &refusal(&left))
+            harness
+                .send(Side::Provider, &refusal(&left))
                 .expect_forwarded(Side::A);
         },
     ),
-    ("neighbour discovery has no extension headers", |lab| {
+    ("neighbour discovery has no extension headers", |harness| {
         let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A);
         let question = question.edit_ipv6(|ip| ip.destination = ENDPOINT_V6);
         for header in [
@@ -289,29 +310,32 @@ const CASES: &[Case] = &[
             routing(4, 0),
             (FRAGMENT, vec![0; 8]),
         ] {
-            lab.send(
-                Side::A,
-                &with_extension_headers(question.clone(), &[header]),
-            )
-            .expect_dropped(DropReason::IcmpUnsupported);
+            harness
+                .send(
+                    Side::A,
+                    &with_extension_headers(question.clone(), &[header]),
+                )
+                .expect_dropped(DropReason::IcmpUnsupported);
         }
-        lab.send(Side::A, &question).expect_reply();
+        harness.send(Side::A, &question).expect_reply();
         // A source NAT address is the gateway's as well.
         let question = neighbour_solicitation(NAT_V6, BACKENDS_V6[0]).with_source_mac(BACKEND_MAC);
         let question = question.edit_ipv6(|ip| ip.destination = NAT_V6);
         let question = with_extension_headers(question, &[routing(4, 1)]);
-        lab.send(Side::Provider, &question)
+        harness
+            .send(Side::Provider, &question)
             .expect_dropped(DropReason::RoutingHeader);
     }),
     (
         "a last header that is cut off is malformed or truncated",
-        |lab| {
+        |harness| {
             for number in [HOP_BY_HOP, ROUTING, DESTINATION] {
                 let packet = tcp_v6(CLIENT, WEB);
                 let short =
                     packet.edit_ipv6(|ip| ip.transport = Transport::Other(number, vec![0; 4]));
                 let frame = short.bytes(false);
-                lab.send_bytes(Side::A, &frame)
+                harness
+                    .send_bytes(Side::A, &frame)
                     .expect_dropped(DropReason::Truncated);
             }
         },

@@ -11,7 +11,7 @@ use gateway_common::{
     flow::{Direction, Flow, FlowKey, NetworkProto, Table, TcpFlagsSeen},
     packet::PortPair,
 };
-use tests::differential::with_harness;
+use tests::datapath::differential::with_harness;
 
 /// Flows: as many as the table of established ones takes, two entries each.
 const FLOWS: u32 = 1 << 19;
@@ -53,8 +53,8 @@ fn pair(number: u32) -> [(FlowKey<V4>, Flow<V4>); 2] {
 
 #[test]
 fn flow_gc_scans_a_full_table_in_seconds() {
-    with_harness(|lab| {
-        let tables = lab.flow_tables();
+    with_harness(|harness| {
+        let tables = harness.flow_tables();
         for number in 0..FLOWS {
             for (key, flow) in pair(number) {
                 tables
@@ -62,7 +62,7 @@ fn flow_gc_scans_a_full_table_in_seconds() {
                     .expect("room");
             }
         }
-        let mut sweeper = FlowGc::new(lab.flow_tables());
+        let mut sweeper = FlowGc::new(harness.flow_tables());
         // Nobody has these flows' connections any more, and they have been idle for long.
         let snapshot = GcSnapshot::empty();
         let start = Instant::now();

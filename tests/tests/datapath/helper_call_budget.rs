@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 use tests::{
-    differential::{
+    datapath::differential::{
         BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT,
         ENDPOINT_V6, HTTPS, PENDING, Side, arp_request, icmp, tcp, tcp_v6, udp, with_harness,
     },
@@ -44,13 +44,13 @@ impl CallTable {
     fn measure(
         &mut self,
         path_name: &str,
-        lab: &mut DifferentialHarness,
+        harness: &mut DifferentialHarness,
         side: Side,
         packet: &Packet,
     ) {
-        let _before = lab.native_maps().helper_calls.take_counts();
-        lab.send(side, packet);
-        let calls = lab.native_maps().helper_calls.take_counts();
+        let _before = harness.native_maps().helper_calls.take_counts();
+        harness.send(side, packet);
+        let calls = harness.native_maps().helper_calls.take_counts();
         let known: BTreeMap<&str, u32> = COLUMNS.iter().map(|column| (*column, 0)).collect();
         let unknown: Vec<_> = calls
             .keys()
@@ -68,65 +68,72 @@ impl CallTable {
 
 #[test]
 fn helper_calls_of_every_path_match_the_budget() {
-    let (costs, verified) = with_harness(|lab| {
+    let (costs, verified) = with_harness(|harness| {
         let mut costs = CallTable::new();
         let client = (CLIENT, 40_000);
         let syn = tcp(client, (ENDPOINT, HTTPS)).syn(1_000);
-        costs.measure("new flow, TCP", lab, Side::B, &syn.clone().sent_to(Side::B));
-        costs.measure("new flow, where some translate", lab, Side::A, &syn);
-        let connection = lab.connect(40_001);
+        costs.measure(
+            "new flow, TCP",
+            harness,
+            Side::B,
+            &syn.clone().sent_to(Side::B),
+        );
+        costs.measure("new flow, where some translate", harness, Side::A, &syn);
+        let connection = harness.connect(40_001);
         let segment = connection.client_ack().with_payload(b"x");
-        costs.measure("established, TCP", lab, Side::A, &segment);
+        costs.measure("established, TCP", harness, Side::A, &segment);
         let answer = connection.backend_ack().with_payload(b"x");
-        costs.measure("the way back, TCP", lab, Side::Provider, &answer);
+        costs.measure("the way back, TCP", harness, Side::Provider, &answer);
         let question = udp((CLIENT, 5_000), (ENDPOINT, DNS), b"x");
-        costs.measure("new flow, UDP", lab, Side::A, &question);
-        let (nat, server) = lab
+        costs.measure("new flow, UDP", harness, Side::A, &question);
+        let (nat, server) = harness
             .send(Side::A, &question)
             .expect_forwarded(Side::Provider)
             .sockets();
-        costs.measure("not established yet, UDP", lab, Side::A, &question);
+        costs.measure("not established yet, UDP", harness, Side::A, &question);
         let answer = udp(server, nat, b"x")
             .with_source_mac(BACKEND_MAC)
             .sent_to(Side::Provider);
         for _ in 0..2 {
-            lab.send(Side::Provider, &answer);
-            lab.send(Side::A, &question);
+            harness.send(Side::Provider, &answer);
+            harness.send(Side::A, &question);
         }
-        costs.measure("established, UDP", lab, Side::A, &question);
+        costs.measure("established, UDP", harness, Side::A, &question);
         let (client, endpoint) = ((CLIENT_V6, 40_000), (ENDPOINT_V6, HTTPS));
         let syn = tcp_v6(client, endpoint).syn(1_000);
-        let (nat, server) = lab
+        let (nat, server) = harness
             .send(Side::A, &syn)
             .expect_forwarded(Side::Provider)
             .sockets_v6();
         let answer = tcp_v6(server, nat)
             .with_source_mac(BACKEND_MAC)
             .syn_ack(5_000, 1_001);
-        lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
+        harness
+            .send(Side::Provider, &answer)
+            .expect_forwarded(Side::A);
         let ack = tcp_v6(client, endpoint).ack(1_001, 5_001);
-        lab.send(Side::A, &ack).expect_forwarded(Side::Provider);
+        harness.send(Side::A, &ack).expect_forwarded(Side::Provider);
         costs.measure(
             "established, TCP over IPv6",
-            lab,
+            harness,
             Side::A,
             &ack.with_payload(b"x"),
         );
         let request = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT));
-        costs.measure("ARP answer", lab, Side::A, &request);
+        costs.measure("ARP answer", harness, Side::A, &request);
         let echo = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 32]);
-        costs.measure("echo answer", lab, Side::A, &echo);
+        costs.measure("echo answer", harness, Side::A, &echo);
         let stranger = tcp(
             (CLIENT, 4_000),
             ("10.0.0.222".parse().expect("an address"), HTTPS),
         );
         let stranger = stranger.ack(1, 1).sent_to(Side::B);
-        costs.measure("not ours, isolated", lab, Side::B, &stranger);
-        costs.measure("not attached", lab, Side::Host, &segment);
+        costs.measure("not ours, isolated", harness, Side::B, &stranger);
+        costs.measure("not attached", harness, Side::Host, &segment);
         let unapproved = tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1);
         let unapproved = unapproved.sent_to(Side::B);
-        costs.measure("denied, with a reset", lab, Side::B, &unapproved);
-        (costs.0, lab.program_info().verified_instructions)
+        costs.measure("denied, with a reset", harness, Side::B, &unapproved);
+        (costs.0, harness.program_info().verified_instructions)
     });
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/datapath/helper_call_budget.snap");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release");

@@ -12,10 +12,12 @@ use gateway::model::Decision;
 use gateway_common::Verdict;
 use serde_json::json;
 use tests::{
-    differential::{BACKEND_MAC, BACKENDS, DifferentialHarness, Side, with_harness},
+    datapath::{
+        differential::{BACKEND_MAC, BACKENDS, DifferentialHarness, Side, with_harness},
+        scenario::{ip_packet, ip_parts, udp_datagram},
+    },
     packet::{Packet, Transport},
     random::Random,
-    scenario::{between, datagram, ip},
 };
 
 /// An endpoint, as the model knows it.
@@ -104,12 +106,12 @@ impl Model {
     }
 
     /// A decision, or a change of a service's backends.
-    fn decide(&mut self, lab: &mut DifferentialHarness, random: &mut Random) {
+    fn decide(&mut self, harness: &mut DifferentialHarness, random: &mut Random) {
         if random.one_in(4) {
             let one = json!([{ "address": BACKENDS[random.below(2)] }]);
             let two = json!([{ "address": BACKENDS[0] }, { "address": BACKENDS[1] }]);
             let backends = if random.one_in(2) { one } else { two };
-            lab.set_backends(&backends);
+            harness.set_backends(&backends);
             let list = backends.as_array().expect("a list");
             let addresses = list
                 .iter()
@@ -120,17 +122,17 @@ impl Model {
         let endpoint = random.below(self.endpoints.len());
         let endpoint = &mut self.endpoints[endpoint];
         if endpoint.approval.is_some() {
-            lab.decide(endpoint.name, Decision::Reject);
+            harness.decide(endpoint.name, Decision::Reject);
             endpoint.approval = None;
         } else {
-            lab.decide(endpoint.name, Decision::Approve);
+            harness.decide(endpoint.name, Decision::Approve);
             self.approvals += 1;
             endpoint.approval = Some(self.approvals);
         }
     }
 
     /// A packet of a consumer's client, to an address that may be an endpoint's.
-    fn consumer_sends(&mut self, lab: &mut DifferentialHarness, random: &mut Random) {
+    fn consumer_sends(&mut self, harness: &mut DifferentialHarness, random: &mut Random) {
         let number = random.below(self.endpoints.len());
         let target = self.endpoints[number].clone();
         // Now and then the wrong consumer asks.
@@ -151,9 +153,9 @@ impl Model {
         let port = *random.pick(&[443, 443, 53, 53, 80]);
         let destination = SocketAddr::new(target.address, port);
         let packet = if port == 53 {
-            datagram(client, destination, b"question")
+            udp_datagram(client, destination, b"question")
         } else {
-            let segment = tests::scenario::segment_between(client, destination);
+            let segment = tests::datapath::scenario::tcp_segment(client, destination);
             match random.below(4) {
                 0 | 1 => segment.syn(1_000),
                 2 => segment.ack(1_001, 5_001),
@@ -161,7 +163,7 @@ impl Model {
             }
         }
         .sent_to(side);
-        let out = lab.send(side, &packet);
+        let out = harness.send(side, &packet);
         if !matches!(out.verdict, Verdict::Redirect(_)) {
             self.rejected += 1;
             return;
@@ -211,12 +213,12 @@ impl Model {
             self.order.push(ends);
         }
         // The same once more goes the same way.
-        let again = lab.send(side, &packet);
+        let again = harness.send(side, &packet);
         assert_eq!(again.frame, out.frame, "the same packet went another way");
     }
 
     /// A packet of a server's: an answer on a flow, or something else.
-    fn provider_sends(&mut self, lab: &mut DifferentialHarness, random: &mut Random) {
+    fn provider_sends(&mut self, harness: &mut DifferentialHarness, random: &mut Random) {
         if self.order.is_empty() {
             return;
         }
@@ -225,9 +227,9 @@ impl Model {
             nat.set_port(nat.port() ^ 4);
         }
         let packet = if protocol == 17 {
-            datagram(backend, nat, b"answer")
+            udp_datagram(backend, nat, b"answer")
         } else {
-            let segment = tests::scenario::segment_between(backend, nat);
+            let segment = tests::datapath::scenario::tcp_segment(backend, nat);
             match random.below(3) {
                 0 => segment.syn_ack(5_000, 1_001),
                 1 => segment.ack(5_001, 1_001),
@@ -235,7 +237,7 @@ impl Model {
             }
         }
         .with_source_mac(BACKEND_MAC);
-        let out = lab.send(Side::Provider, &packet);
+        let out = harness.send(Side::Provider, &packet);
         if !matches!(out.verdict, Verdict::Redirect(_)) {
             self.rejected += 1;
             return;
@@ -258,24 +260,24 @@ impl Model {
     }
 
     /// Something that nobody understands, from anywhere.
-    fn send_malformed(lab: &mut DifferentialHarness, random: &mut Random) {
+    fn send_malformed(harness: &mut DifferentialHarness, random: &mut Random) {
         let side = *random.pick(&[Side::A, Side::B, Side::Provider]);
         let (from, to) = (address("10.0.0.5"), address("10.0.0.100"));
         let bytes = (0..random.below(60))
             .map(|_| random.next_u64().to_le_bytes()[0])
             .collect();
         let protocol = *random.pick(&[1, 6, 17, 58, 132]);
-        let packet = between(from, to, Transport::Other(protocol, bytes)).sent_to(side);
+        let packet = ip_packet(from, to, Transport::Other(protocol, bytes)).sent_to(side);
         let mut frame = packet.bytes(false);
         let at = random.below(frame.len());
         frame[at] ^= 1 << random.below(8);
-        lab.send_bytes(side, &frame);
+        harness.send_bytes(side, &frame);
     }
 }
 
 /// Both ends of a packet, and its protocol.
 fn five_tuple(packet: &Packet) -> FiveTuple {
-    let (source, destination, transport) = ip(packet);
+    let (source, destination, transport) = ip_parts(packet);
     let (from, to, protocol) = match transport {
         Transport::Tcp(tcp) => (tcp.source, tcp.destination, 6),
         Transport::Udp(udp) => (udp.source, udp.destination, 17),
@@ -286,21 +288,21 @@ fn five_tuple(packet: &Packet) -> FiveTuple {
 
 #[test]
 fn isolation_and_revocation_invariants_hold() {
-    with_harness(|lab| {
+    with_harness(|harness| {
         for seed in 1..=4 {
-            lab.reset();
+            harness.reset();
             let mut random = Random::new(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
             let mut model = Model::new();
             for _ in 0..700 {
                 match random.below(20) {
-                    0 => model.decide(lab, &mut random),
+                    0 => model.decide(harness, &mut random),
                     1 => {
                         let up = random.one_in(2);
-                        lab.set_reachable(BACKENDS[random.below(2)], up);
+                        harness.set_reachable(BACKENDS[random.below(2)], up);
                     }
-                    2 => Model::send_malformed(lab, &mut random),
-                    3..=11 => model.consumer_sends(lab, &mut random),
-                    _ => model.provider_sends(lab, &mut random),
+                    2 => Model::send_malformed(harness, &mut random),
+                    3..=11 => model.consumer_sends(harness, &mut random),
+                    _ => model.provider_sends(harness, &mut random),
                 }
             }
             // It was a test: much crossed, and much did not.

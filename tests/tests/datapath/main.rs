@@ -22,7 +22,7 @@ mod verifier;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tests::{
+use tests::datapath::{
     differential::{DifferentialHarness, with_harness},
     scenario::Scenario,
 };
@@ -48,13 +48,13 @@ fn record_corpus(recorded: &[u8]) {
 
 /// Runs rows for both families and both mixes.
 fn run_scenarios(cases: &'static [ScenarioCase]) {
-    let failed = with_harness(move |lab| {
+    let failed = with_harness(move |harness| {
         let mut failed = Vec::new();
         for scenario in Scenario::ALL {
             for (name, row) in cases {
-                lab.reset();
-                let outcome = catch_unwind(AssertUnwindSafe(|| row(lab, scenario)));
-                record_corpus(lab.recorded_frames());
+                harness.reset();
+                let outcome = catch_unwind(AssertUnwindSafe(|| row(harness, scenario)));
+                record_corpus(harness.recorded_frames());
                 if outcome.is_err() {
                     failed.push(format!("{}: {name}", scenario.name));
                 }
@@ -73,12 +73,12 @@ fn run_scenarios(cases: &'static [ScenarioCase]) {
 
 /// Runs all rows, each in a laboratory as new, and names those that fail.
 fn run_cases(cases: &'static [Case]) {
-    let failed = with_harness(move |lab| {
+    let failed = with_harness(move |harness| {
         let mut failed = Vec::new();
         for (name, row) in cases {
-            lab.reset();
-            let outcome = catch_unwind(AssertUnwindSafe(|| row(lab)));
-            record_corpus(lab.recorded_frames());
+            harness.reset();
+            let outcome = catch_unwind(AssertUnwindSafe(|| row(harness)));
+            record_corpus(harness.recorded_frames());
             if outcome.is_err() {
                 failed.push(*name);
             }

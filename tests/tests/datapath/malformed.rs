@@ -3,7 +3,7 @@
 
 use gateway_common::Verdict;
 use tests::{
-    differential::{
+    datapath::differential::{
         BACKEND_MAC, CLIENT, CLIENT_MAC, CLIENT_V6, DNS, ENDPOINT, ENDPOINT_V6, HTTPS, Side,
         arp_request, icmp, icmp_v6, neighbour_solicitation, tcp, tcp_v6, udp, udp_v6, with_harness,
     },
@@ -41,7 +41,7 @@ fn valid_packets() -> Vec<Packet> {
 #[test]
 fn native_and_kernel_agree_on_malformed_packets() {
     const ROUNDS: usize = 10_000;
-    let forwarded = with_harness(|lab| {
+    let forwarded = with_harness(|harness| {
         let mut numbers = Random::new(0x2545_f491_4f6c_dd1d);
         let packets = valid_packets();
         let mut forwarded = 0;
@@ -68,7 +68,7 @@ fn native_and_kernel_agree_on_malformed_packets() {
                 1 => frame.resize(frame.len() + numbers.below(40), 0xff),
                 _ => {}
             }
-            let outcome = lab.send_bytes(side, &frame);
+            let outcome = harness.send_bytes(side, &frame);
             if let Verdict::Redirect(_) = outcome.verdict {
                 forwarded += 1;
                 // The provider has no flow to answer, so all that goes anywhere is a consumer's.

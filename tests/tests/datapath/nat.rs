@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use gateway_common::{DropReason, Verdict, drop_reason::Attribution, flow::Table};
 use serde_json::json;
-use tests::differential::{
+use tests::datapath::differential::{
     ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, ENDPOINT, HTTPS, Side, tcp, udp,
 };
 
@@ -13,10 +13,10 @@ use crate::{Case, run_cases};
 const CASES: &[Case] = &[
     (
         "a client's socket keeps its source towards every server (RFC 4787, REQ-1)",
-        |lab| {
+        |harness| {
             let mut sources = HashSet::new();
             for port in [53, 80, 443, 8_080, 50_000] {
-                let out = lab.send(
+                let out = harness.send(
                     Side::A,
                     &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, port), b"x"),
                 );
@@ -26,45 +26,48 @@ const CASES: &[Case] = &[
             assert_eq!(sources.len(), 1, "{sources:?}");
         },
     ),
-    ("and the parity of its port (RFC 4787, REQ-4)", |lab| {
+    ("and the parity of its port (RFC 4787, REQ-4)", |harness| {
         for port in 40_000..40_100 {
-            let out = lab.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
+            let out = harness.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
             let ((_, source), _) = out.expect_forwarded(Side::Provider).sockets();
             assert_eq!(source % 2, port % 2);
         }
     }),
     (
         "sources are never well-known ports (RFC 4787, REQ-3)",
-        |lab| {
+        |harness| {
             for port in [1, 53, 80, 443, 1_023] {
-                let out = lab.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
+                let out = harness.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
                 out.expect_forwarded(Side::Provider).expect_snat_source();
             }
         },
     ),
     (
         "nobody but the flow's own server reaches the client (RFC 4787, REQ-8)",
-        |lab| {
-            let out = lab.send(Side::A, &udp((CLIENT, 40_000), (ENDPOINT, 53), b"x"));
+        |harness| {
+            let out = harness.send(Side::A, &udp((CLIENT, 40_000), (ENDPOINT, 53), b"x"));
             let (nat, (backend, port)) = out.expect_forwarded(Side::Provider).sockets();
             let other = [10, 1, 0, 99].into();
             for from in [(backend, port + 1), (other, port), (other, 40_000)] {
                 let stray = udp(from, nat, b"x").with_source_mac(BACKEND_MAC);
-                lab.send(Side::Provider, &stray)
+                harness
+                    .send(Side::Provider, &stray)
                     .expect_icmp_error(DropReason::NoFlow);
             }
             let answer = udp((backend, port), nat, b"x").with_source_mac(BACKEND_MAC);
-            lab.send(Side::Provider, &answer).expect_forwarded(Side::A);
+            harness
+                .send(Side::Provider, &answer)
+                .expect_forwarded(Side::A);
         },
     ),
     (
         "sources of an address of which 95 of 100 ports are taken are found",
-        |lab| {
+        |harness| {
             // One address: every port of it but each twentieth is taken towards the only server.
-            let taken = lab.occupy_snat_ports("every", 95);
+            let taken = harness.occupy_snat_ports("every", 95);
             assert!(taken > 61_000, "{taken}");
             for port in 10_000..10_500 {
-                let out = lab.send_native(
+                let out = harness.send_native(
                     Side::A,
                     &udp((CLIENT, port), (ALL_PORTS_ENDPOINT, 53), b"x"),
                 );
@@ -74,9 +77,9 @@ const CASES: &[Case] = &[
     ),
     (
         "with every port taken the new flow is dropped, and counted",
-        |lab| {
-            lab.occupy_snat_ports("every", 100);
-            let out = lab.send_native(
+        |harness| {
+            harness.occupy_snat_ports("every", 100);
+            let out = harness.send_native(
                 Side::A,
                 &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 53), b"x"),
             );
@@ -91,7 +94,7 @@ const CASES: &[Case] = &[
                 "{out:?}"
             );
             // Another server's ports are others.
-            let out = lab.send_native(
+            let out = harness.send_native(
                 Side::A,
                 &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 54), b"x"),
             );
@@ -100,10 +103,10 @@ const CASES: &[Case] = &[
     ),
     (
         "flows of one client appear from one address (RFC 4787, REQ-2)",
-        |lab| {
+        |harness| {
             let mut addresses = HashSet::new();
             for port in 40_000..40_050 {
-                let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
+                let out = harness.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
                 let ((address, _), _) = out
                     .expect_forwarded(Side::Provider)
                     .expect_snat_source()
@@ -113,11 +116,11 @@ const CASES: &[Case] = &[
             assert_eq!(addresses.len(), 1);
         },
     ),
-    ("clients spread over the addresses", |lab| {
+    ("clients spread over the addresses", |harness| {
         let mut addresses = HashSet::new();
         for last in 1..60 {
             let client = ([10, 0, 0, last].into(), 40_000);
-            let out = lab.send(Side::A, &tcp(client, (ENDPOINT, HTTPS)).syn(1));
+            let out = harness.send(Side::A, &tcp(client, (ENDPOINT, HTTPS)).syn(1));
             let ((address, _), _) = out
                 .expect_forwarded(Side::Provider)
                 .expect_snat_source()
@@ -126,41 +129,47 @@ const CASES: &[Case] = &[
         }
         assert!(addresses.len() > 8, "{} of 16", addresses.len());
     }),
-    ("no two flows to a backend share address and port", |lab| {
-        let mut taken = HashSet::new();
-        for port in 10_000..10_400 {
-            let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
-            let ends = out.expect_forwarded(Side::Provider).sockets();
-            assert!(taken.insert(ends), "{ends:?} twice");
-        }
-    }),
-    ("flows spread over the backends by their weights", |lab| {
-        lab.set_backends(&json!([
-            { "address": "10.1.0.10", "weight": 3 },
-            { "address": "10.1.0.11", "weight": 1 },
-        ]));
-        let mut counts: HashMap<_, u32> = HashMap::new();
-        for port in 10_000..10_800 {
-            let out = lab.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
-            let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
-            *counts.entry(backend).or_default() += 1;
-        }
-        let heavy = counts[&[10, 1, 0, 10].into()];
-        assert!(
-            (540..660).contains(&heavy),
-            "{heavy} of 800, where 600 are expected"
-        );
-    }),
+    (
+        "no two flows to a backend share address and port",
+        |harness| {
+            let mut taken = HashSet::new();
+            for port in 10_000..10_400 {
+                let out = harness.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
+                let ends = out.expect_forwarded(Side::Provider).sockets();
+                assert!(taken.insert(ends), "{ends:?} twice");
+            }
+        },
+    ),
+    (
+        "flows spread over the backends by their weights",
+        |harness| {
+            harness.set_backends(&json!([
+                { "address": "10.1.0.10", "weight": 3 },
+                { "address": "10.1.0.11", "weight": 1 },
+            ]));
+            let mut counts: HashMap<_, u32> = HashMap::new();
+            for port in 10_000..10_800 {
+                let out = harness.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
+                let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
+                *counts.entry(backend).or_default() += 1;
+            }
+            let heavy = counts[&[10, 1, 0, 10].into()];
+            assert!(
+                (540..660).contains(&heavy),
+                "{heavy} of 800, where 600 are expected"
+            );
+        },
+    ),
     (
         "with affinity all flows of a client go to one backend, and clients spread",
-        |lab| {
-            lab.change_web_service(|spec| spec["session_affinity"] = "client_address".into());
+        |harness| {
+            harness.change_web_service(|spec| spec["session_affinity"] = "client_address".into());
             let mut chosen = HashSet::new();
             for last in 1..30 {
                 let mut backends = HashSet::new();
                 for port in 40_000..40_010 {
                     let client = ([10, 0, 0, last].into(), port);
-                    let out = lab.send(Side::A, &tcp(client, (ENDPOINT, HTTPS)).syn(1));
+                    let out = harness.send(Side::A, &tcp(client, (ENDPOINT, HTTPS)).syn(1));
                     let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
                     backends.insert(backend);
                 }
@@ -170,7 +179,7 @@ const CASES: &[Case] = &[
             assert_eq!(chosen.len(), 2, "{chosen:?}");
         },
     ),
-    ("a port that is taken leads to another one", |lab| {
+    ("a port that is taken leads to another one", |harness| {
         // The service on every port has one address and one backend: with flows enough, two tuples
         // want the same port.
         let mut taken = HashSet::new();
@@ -180,7 +189,7 @@ const CASES: &[Case] = &[
                 if client.0 == ALL_PORTS_ENDPOINT {
                     continue;
                 }
-                let out = lab.send(Side::A, &udp(client, (ALL_PORTS_ENDPOINT, 7), b"x"));
+                let out = harness.send(Side::A, &udp(client, (ALL_PORTS_ENDPOINT, 7), b"x"));
                 let (nat, _) = out.expect_forwarded(Side::Provider).sockets();
                 assert!(taken.insert(nat), "{nat:?} twice");
             }
@@ -188,12 +197,12 @@ const CASES: &[Case] = &[
     }),
     (
         "a full table of new flows is a counted drop of the new flow only",
-        |lab| {
-            let flow = lab.connect(40_000);
+        |harness| {
+            let flow = harness.connect(40_000);
             // In the kernel the least recently used makes room instead, so this is the native's alone.
-            lab.native_maps().flows_v4.half_open.capacity = 0;
+            harness.native_maps().flows_v4.half_open.capacity = 0;
             let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
-            let verdict = lab.send_native(Side::A, &syn);
+            let verdict = harness.send_native(Side::A, &syn);
             assert!(
                 matches!(
                     verdict,
@@ -204,10 +213,11 @@ const CASES: &[Case] = &[
                 ),
                 "{verdict:?}"
             );
-            lab.native_maps().flows_v4.half_open.capacity = 1 << 20;
-            lab.send(Side::A, &flow.client_ack())
+            harness.native_maps().flows_v4.half_open.capacity = 1 << 20;
+            harness
+                .send(Side::A, &flow.client_ack())
                 .expect_forwarded(Side::Provider);
-            assert_eq!(lab.flows(Table::Established), 1);
+            assert_eq!(harness.flows(Table::Established), 1);
         },
     ),
 ];

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use gateway_common::DropReason;
 use tests::{
-    differential::{
+    datapath::differential::{
         BACKEND_MAC, BACKENDS, CLIENT, CLIENT_MAC, DNS, ENDPOINT, HTTPS, Side, tcp, udp,
     },
     packet::{Content, Ipv4, Packet, Transport},
@@ -27,188 +27,221 @@ fn frame_with_ether_type(ether_type: u16) -> Packet {
     }
 }
 
-const ROWS: &[Case] = &[
-    ("an interface that is no attachment is left alone", |lab| {
-        lab.send(Side::Host, &syn()).expect_passed(&syn());
-    }),
+const CASES: &[Case] = &[
+    (
+        "an interface that is no attachment is left alone",
+        |harness| {
+            harness.send(Side::Host, &syn()).expect_passed(&syn());
+        },
+    ),
     (
         "a frame shorter than an Ethernet header is truncated",
-        |lab| {
+        |harness| {
             // The kernel runs no test on less than a whole Ethernet header.
             let frame = syn().bytes(false);
-            lab.send_bytes(Side::A, &frame[..14])
+            harness
+                .send_bytes(Side::A, &frame[..14])
                 .expect_dropped(DropReason::Truncated);
         },
     ),
     (
         "a frame that ends within the IPv4 header is truncated",
-        |lab| {
+        |harness| {
             let frame = syn().bytes(false);
             for end in [15, 20, 33] {
-                lab.send_bytes(Side::A, &frame[..end])
+                harness
+                    .send_bytes(Side::A, &frame[..end])
                     .expect_dropped(DropReason::Truncated);
             }
         },
     ),
     (
         "a frame that ends within the TCP header is truncated",
-        |lab| {
+        |harness| {
             let frame = syn().bytes(false);
             for end in [34, 40, 53] {
-                lab.send_bytes(Side::A, &frame[..end])
+                harness
+                    .send_bytes(Side::A, &frame[..end])
                     .expect_dropped(DropReason::Truncated);
             }
         },
     ),
     (
         "a frame shorter than its total length is truncated",
-        |lab| {
+        |harness| {
             let frame = syn().with_payload(b"0123456789").bytes(false);
-            lab.send_bytes(Side::A, &frame[..frame.len() - 1])
+            harness
+                .send_bytes(Side::A, &frame[..frame.len() - 1])
                 .expect_dropped(DropReason::Truncated);
         },
     ),
     (
         "a frame longer than its total length is padded, and goes on",
-        |lab| {
+        |harness| {
             let mut frame = syn().bytes(false);
             frame.extend([0; 12]);
-            lab.send_bytes(Side::A, &frame)
+            harness
+                .send_bytes(Side::A, &frame)
                 .expect_forwarded(Side::Provider);
         },
     ),
-    ("IPv6 is dropped where the network is isolated", |lab| {
-        lab.send(Side::A, &frame_with_ether_type(0x86dd))
+    ("IPv6 is dropped where the network is isolated", |harness| {
+        harness
+            .send(Side::A, &frame_with_ether_type(0x86dd))
             .expect_dropped(DropReason::Malformed);
     }),
-    ("IPv6 passes where it is not", |lab| {
+    ("IPv6 passes where it is not", |harness| {
         let frame = frame_with_ether_type(0x86dd).sent_to(Side::Provider);
-        lab.send(Side::Provider, &frame).expect_passed(&frame);
+        harness.send(Side::Provider, &frame).expect_passed(&frame);
     }),
     (
         "a VLAN-tagged frame on an untagged attachment is counted, not misread",
-        |lab| {
+        |harness| {
             for tag in [0x8100, 0x88a8] {
-                lab.send(Side::A, &frame_with_ether_type(tag))
+                harness
+                    .send(Side::A, &frame_with_ether_type(tag))
                     .expect_dropped(DropReason::VlanTagged);
             }
         },
     ),
     (
         "an unknown EtherType is dropped where the network is isolated",
-        |lab| {
+        |harness| {
             for ether_type in [0x0000, 0x0806 + 1, 0x8847, 0x88cc, 0xffff] {
-                lab.send(Side::A, &frame_with_ether_type(ether_type))
+                harness
+                    .send(Side::A, &frame_with_ether_type(ether_type))
                     .expect_dropped(DropReason::EtherTypeUnsupported);
             }
         },
     ),
-    ("a frame to another station is dropped", |lab| {
+    ("a frame to another station is dropped", |harness| {
         for mac in [[2, 9, 9, 9, 9, 9], [0xff; 6], [1, 0, 94, 0, 0, 251]] {
             let mut frame = syn();
             frame.to = mac;
-            lab.send(Side::A, &frame)
+            harness
+                .send(Side::A, &frame)
                 .expect_dropped(DropReason::DestinationMac);
         }
     }),
-    ("IP version 5 is malformed", |lab| {
+    ("IP version 5 is malformed", |harness| {
         let mut frame = syn().bytes(false);
         frame[14] = 0x55;
-        lab.send_bytes(Side::A, &frame)
+        harness
+            .send_bytes(Side::A, &frame)
             .expect_dropped(DropReason::Malformed);
     }),
     (
         "an IPv4 header of less than five words is malformed",
-        |lab| {
+        |harness| {
             let mut frame = syn().bytes(false);
             frame[14] = 0x44;
-            lab.send_bytes(Side::A, &frame)
+            harness
+                .send_bytes(Side::A, &frame)
                 .expect_dropped(DropReason::Malformed);
         },
     ),
-    ("IPv4 options are counted", |lab| {
+    ("IPv4 options are counted", |harness| {
         for ihl in [0x46, 0x4f] {
             let mut frame = syn().bytes(false);
             frame[14] = ihl;
-            lab.send_bytes(Side::A, &frame)
+            harness
+                .send_bytes(Side::A, &frame)
                 .expect_dropped(DropReason::Ipv4Options);
         }
     }),
-    ("a total length below the header's is malformed", |lab| {
-        let mut frame = syn().bytes(false);
-        (frame[16], frame[17]) = (0, 19);
-        lab.send_bytes(Side::A, &frame)
-            .expect_dropped(DropReason::Malformed);
-    }),
     (
-        "a total length that cuts the TCP header is malformed",
-        |lab| {
+        "a total length below the header's is malformed",
+        |harness| {
             let mut frame = syn().bytes(false);
-            (frame[16], frame[17]) = (0, 39);
-            lab.send_bytes(Side::A, &frame)
+            (frame[16], frame[17]) = (0, 19);
+            harness
+                .send_bytes(Side::A, &frame)
                 .expect_dropped(DropReason::Malformed);
         },
     ),
-    ("a TCP data offset below five words is malformed", |lab| {
-        for header_words in [0, 1, 4] {
+    (
+        "a total length that cuts the TCP header is malformed",
+        |harness| {
             let mut frame = syn().bytes(false);
-            frame[46] = header_words << 4;
-            lab.send_bytes(Side::A, &frame)
+            (frame[16], frame[17]) = (0, 39);
+            harness
+                .send_bytes(Side::A, &frame)
                 .expect_dropped(DropReason::Malformed);
-        }
-    }),
-    ("a TCP data offset beyond the segment is malformed", |lab| {
-        let mut frame = syn().bytes(false);
-        frame[46] = 0xf0;
-        lab.send_bytes(Side::A, &frame)
-            .expect_dropped(DropReason::Malformed);
-    }),
-    ("a UDP length beyond the packet is malformed", |lab| {
+        },
+    ),
+    (
+        "a TCP data offset below five words is malformed",
+        |harness| {
+            for header_words in [0, 1, 4] {
+                let mut frame = syn().bytes(false);
+                frame[46] = header_words << 4;
+                harness
+                    .send_bytes(Side::A, &frame)
+                    .expect_dropped(DropReason::Malformed);
+            }
+        },
+    ),
+    (
+        "a TCP data offset beyond the segment is malformed",
+        |harness| {
+            let mut frame = syn().bytes(false);
+            frame[46] = 0xf0;
+            harness
+                .send_bytes(Side::A, &frame)
+                .expect_dropped(DropReason::Malformed);
+        },
+    ),
+    ("a UDP length beyond the packet is malformed", |harness| {
         let mut frame = udp(CLIENT_SOCKET, (ENDPOINT, DNS), b"question").bytes(false);
         (frame[38], frame[39]) = (0, 17);
-        lab.send_bytes(Side::A, &frame)
+        harness
+            .send_bytes(Side::A, &frame)
             .expect_dropped(DropReason::Malformed);
     }),
-    ("a UDP length below its header's is malformed", |lab| {
+    ("a UDP length below its header's is malformed", |harness| {
         for length in [0, 7] {
             let mut frame = udp(CLIENT_SOCKET, (ENDPOINT, DNS), b"question").bytes(false);
             (frame[38], frame[39]) = (0, length);
-            lab.send_bytes(Side::A, &frame)
+            harness
+                .send_bytes(Side::A, &frame)
                 .expect_dropped(DropReason::Malformed);
         }
     }),
     (
         "the don't-fragment and the evil bit make no fragment",
-        |lab| {
+        |harness| {
             for bits in [0x0000, 0x4000, 0x8000, 0xc000] {
                 let packet = syn().edit_ipv4(|ip| ip.fragment = bits);
-                lab.reset();
-                lab.send(Side::A, &packet).expect_forwarded(Side::Provider);
+                harness.reset();
+                harness
+                    .send(Side::A, &packet)
+                    .expect_forwarded(Side::Provider);
             }
         },
     ),
-    ("another protocol for an endpoint is counted", |lab| {
+    ("another protocol for an endpoint is counted", |harness| {
         for protocol in [0, 2, 41, 47, 50, 58, 132, 255] {
             let transport = Transport::Other(protocol, vec![0; 20]);
             let packet = syn().edit_ipv4(|ip| *ip = Ipv4::new(CLIENT, ENDPOINT, transport));
-            lab.send(Side::A, &packet)
+            harness
+                .send(Side::A, &packet)
                 .expect_dropped(DropReason::ProtocolUnsupported);
         }
     }),
     (
         "another protocol for the host passes where the network is not isolated",
-        |lab| {
+        |harness| {
             let transport = Transport::Other(89, vec![0; 20]);
             let host = Ipv4Addr::new(10, 1, 0, 1);
             let packet = syn()
                 .edit_ipv4(|ip| *ip = Ipv4::new(BACKENDS[0], host, transport))
                 .with_source_mac(BACKEND_MAC);
-            lab.send(Side::Provider, &packet).expect_passed(&packet);
+            harness.send(Side::Provider, &packet).expect_passed(&packet);
         },
     ),
 ];
 
 #[test]
 fn frames_are_classified() {
-    run_cases(ROWS);
+    run_cases(CASES);
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use gateway_common::{DropReason, Verdict, drop_reason::Attribution, flow::Table, maps::Statistic};
 use serde_json::json;
 use tests::{
-    differential::{
+    datapath::differential::{
         ALL_PORTS_ENDPOINT, BACKEND_MAC, BACKENDS, CLIENT, DROPPING_ENDPOINT, DifferentialHarness,
         ENDPOINT, HTTPS, NAT, NO_BACKENDS_ENDPOINT, PENDING, Side, icmp, tcp, udp,
     },
@@ -23,44 +23,54 @@ const WEB: (Ipv4Addr, u16) = (ENDPOINT, HTTPS);
 const CASES: &[Case] = &[
     (
         "a connection that waits for approval carries nothing",
-        |lab| {
+        |harness| {
             let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
-            lab.send(Side::A, &syn)
+            harness
+                .send(Side::A, &syn)
                 .expect_tcp_reset(DropReason::ConnectionNotApproved);
             let datagram = udp(CLIENT_SOCKET, (PENDING, 53), b"question");
-            let error = lab
+            let error = harness
                 .send(Side::A, &datagram)
                 .expect_icmp_error(DropReason::ConnectionNotApproved);
             assert_eq!((error.kind, error.source), ((3, 13), PENDING.into()));
             error.expect_embedded(&datagram);
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (0, 0)
             );
         },
     ),
     (
         "one that waits says nothing to who can't have asked",
-        |lab| {
+        |harness| {
             let group = (Ipv4Addr::new(224, 0, 0, 1), 40_000);
             let syn = tcp(group, (PENDING, HTTPS)).syn(1);
-            lab.send(Side::A, &syn)
+            harness
+                .send(Side::A, &syn)
                 .expect_dropped(DropReason::MartianSource);
             let mut syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
             syn.from[0] |= 1;
-            lab.send(Side::A, &syn)
+            harness
+                .send(Side::A, &syn)
                 .expect_dropped(DropReason::MartianSource);
         },
     ),
-    ("one that waits for a silent service says nothing", |lab| {
-        lab.change_web_service(|spec| spec["unmatched_packet_action"] = "drop".into());
-        let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
-        lab.send(Side::A, &syn)
-            .expect_dropped(DropReason::ConnectionNotApproved);
-    }),
-    ("the reset of a SYN acknowledges it (RFC 9293)", |lab| {
+    (
+        "one that waits for a silent service says nothing",
+        |harness| {
+            harness.change_web_service(|spec| spec["unmatched_packet_action"] = "drop".into());
+            let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
+            harness
+                .send(Side::A, &syn)
+                .expect_dropped(DropReason::ConnectionNotApproved);
+        },
+    ),
+    ("the reset of a SYN acknowledges it (RFC 9293)", |harness| {
         let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1_000);
-        let reset = lab
+        let reset = harness
             .send(Side::A, &syn)
             .expect_tcp_reset(DropReason::ConnectionNotApproved);
         assert_eq!(
@@ -71,11 +81,11 @@ const CASES: &[Case] = &[
     }),
     (
         "the reset of a SYN with data acknowledges that as well",
-        |lab| {
+        |harness| {
             let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS))
                 .syn(1_000)
                 .with_payload(b"fast open");
-            let reset = lab
+            let reset = harness
                 .send(Side::A, &syn)
                 .expect_tcp_reset(DropReason::ConnectionNotApproved);
             assert_eq!(reset.acknowledgement, 1_010);
@@ -83,9 +93,9 @@ const CASES: &[Case] = &[
     ),
     (
         "the reset of an acknowledgement stands where the peer expects it",
-        |lab| {
+        |harness| {
             let stray = tcp(CLIENT_SOCKET, WEB).ack(77, 4_711);
-            let reset = lab
+            let reset = harness
                 .send(Side::A, &stray)
                 .expect_tcp_reset(DropReason::NoFlow);
             assert_eq!(
@@ -96,109 +106,126 @@ const CASES: &[Case] = &[
     ),
     (
         "the reset of a long segment carries none of its bytes",
-        |lab| {
+        |harness| {
             let stray = tcp(CLIENT_SOCKET, WEB)
                 .ack(77, 4_711)
                 .with_payload(&[0xee; 1_000]);
-            let out = lab.send(Side::A, &stray);
+            let out = harness.send(Side::A, &stray);
             out.expect_tcp_reset(DropReason::NoFlow);
             assert_eq!(out.frame.len(), 60);
             assert!(!out.frame.contains(&0xee), "{:02x?}", out.frame);
         },
     ),
-    ("a reset is never answered with one", |lab| {
+    ("a reset is never answered with one", |harness| {
         for flags in [RST, RST | ACK] {
             let reset = tcp(CLIENT_SOCKET, WEB).with_flags(flags, 1, 1);
-            lab.send(Side::A, &reset).expect_dropped(DropReason::NoFlow);
+            harness
+                .send(Side::A, &reset)
+                .expect_dropped(DropReason::NoFlow);
         }
     }),
-    ("only a SYN alone opens a flow", |lab| {
+    ("only a SYN alone opens a flow", |harness| {
         for flags in [0, ACK, FIN, SYN | ACK, SYN | FIN, FIN | ACK] {
             let segment = tcp(CLIENT_SOCKET, WEB).with_flags(flags, 1, 1);
-            lab.send(Side::A, &segment)
+            harness
+                .send(Side::A, &segment)
                 .expect_tcp_reset(DropReason::NoFlow);
         }
-        assert_eq!(lab.flows(Table::HalfOpen), 0);
+        assert_eq!(harness.flows(Table::HalfOpen), 0);
     }),
-    ("a port that is not offered is refused", |lab| {
+    ("a port that is not offered is refused", |harness| {
         for port in [1, 80, 442, 444, 8_443, 65_535] {
             let syn = tcp(CLIENT_SOCKET, (ENDPOINT, port)).syn(1);
-            lab.send(Side::A, &syn)
+            harness
+                .send(Side::A, &syn)
                 .expect_tcp_reset(DropReason::PortNotOffered);
         }
     }),
     (
         "a port that is offered by UDP is not offered by TCP",
-        |lab| {
+        |harness| {
             let syn = tcp(CLIENT_SOCKET, (ENDPOINT, 53)).syn(1);
-            lab.send(Side::A, &syn)
+            harness
+                .send(Side::A, &syn)
                 .expect_tcp_reset(DropReason::PortNotOffered);
         },
     ),
-    ("port 0 is no wildcard for the client", |lab| {
-        lab.send(Side::A, &tcp(CLIENT_SOCKET, (ENDPOINT, 0)).syn(1))
+    ("port 0 is no wildcard for the client", |harness| {
+        harness
+            .send(Side::A, &tcp(CLIENT_SOCKET, (ENDPOINT, 0)).syn(1))
             .expect_tcp_reset(DropReason::PortNotOffered);
     }),
-    ("a consumer can't reach a backend", |lab| {
+    ("a consumer can't reach a backend", |harness| {
         for address in BACKENDS {
             let syn = tcp(CLIENT_SOCKET, (address, 8_443)).syn(1);
-            lab.send(Side::A, &syn)
+            harness
+                .send(Side::A, &syn)
                 .expect_dropped(DropReason::NoSuchEndpoint);
         }
     }),
-    ("a consumer can't reach a source NAT address", |lab| {
-        lab.send(Side::A, &tcp(CLIENT_SOCKET, (NAT, 2_000)).syn(1))
+    ("a consumer can't reach a source NAT address", |harness| {
+        harness
+            .send(Side::A, &tcp(CLIENT_SOCKET, (NAT, 2_000)).syn(1))
             .expect_dropped(DropReason::NoSuchEndpoint);
-        lab.send(Side::A, &icmp(CLIENT, NAT, 8, 0, &[0; 4]))
+        harness
+            .send(Side::A, &icmp(CLIENT, NAT, 8, 0, &[0; 4]))
             .expect_dropped(DropReason::NoSuchEndpoint);
     }),
-    ("a consumer can't reach the host", |lab| {
+    ("a consumer can't reach the host", |harness| {
         let host = Ipv4Addr::new(10, 0, 0, 1);
-        lab.send(Side::A, &tcp(CLIENT_SOCKET, (host, 22)).syn(1))
+        harness
+            .send(Side::A, &tcp(CLIENT_SOCKET, (host, 22)).syn(1))
             .expect_dropped(DropReason::NoSuchEndpoint);
-        lab.send(Side::A, &udp(CLIENT_SOCKET, (host, 53), b"x"))
+        harness
+            .send(Side::A, &udp(CLIENT_SOCKET, (host, 53), b"x"))
             .expect_dropped(DropReason::NoSuchEndpoint);
     }),
     (
         "a consumer can't reach another consumer's endpoint",
-        |lab| {
+        |harness| {
             let syn = tcp(CLIENT_SOCKET, (ALL_PORTS_ENDPOINT, HTTPS))
                 .syn(1)
                 .sent_to(Side::B);
-            lab.send(Side::B, &syn)
+            harness
+                .send(Side::B, &syn)
                 .expect_dropped(DropReason::NoSuchEndpoint);
         },
     ),
-    ("a provider can't open a connection to a consumer", |lab| {
-        let syn = tcp((BACKENDS[0], 8_443), (NAT, 2_000))
-            .syn(1)
-            .with_source_mac(BACKEND_MAC);
-        lab.send(Side::Provider, &syn)
-            .expect_tcp_reset(DropReason::NoFlow);
-        let datagram = udp((BACKENDS[0], 53), (NAT, 2_000), b"x").with_source_mac(BACKEND_MAC);
-        let error = lab
-            .send(Side::Provider, &datagram)
-            .expect_icmp_error(DropReason::NoFlow);
-        assert_eq!((error.kind, error.source), ((3, 3), NAT.into()));
-    }),
+    (
+        "a provider can't open a connection to a consumer",
+        |harness| {
+            let syn = tcp((BACKENDS[0], 8_443), (NAT, 2_000))
+                .syn(1)
+                .with_source_mac(BACKEND_MAC);
+            harness
+                .send(Side::Provider, &syn)
+                .expect_tcp_reset(DropReason::NoFlow);
+            let datagram = udp((BACKENDS[0], 53), (NAT, 2_000), b"x").with_source_mac(BACKEND_MAC);
+            let error = harness
+                .send(Side::Provider, &datagram)
+                .expect_icmp_error(DropReason::NoFlow);
+            assert_eq!((error.kind, error.source), ((3, 3), NAT.into()));
+        },
+    ),
     (
         "what a backend sends to others passes to the host, untouched",
-        |lab| {
+        |harness| {
             let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
                 .ack(1, 1)
                 .with_source_mac(BACKEND_MAC);
-            lab.send(Side::Provider, &packet).expect_passed(&packet);
+            harness.send(Side::Provider, &packet).expect_passed(&packet);
         },
     ),
-    ("in an isolated provider's network it does not", |lab| {
-        lab.change_network("shop/net", |network| network["isolated"] = true.into());
+    ("in an isolated provider's network it does not", |harness| {
+        harness.change_network("shop/net", |network| network["isolated"] = true.into());
         let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
             .ack(1, 1)
             .with_source_mac(BACKEND_MAC);
-        lab.send(Side::Provider, &packet)
+        harness
+            .send(Side::Provider, &packet)
             .expect_dropped(DropReason::NoSuchEndpoint);
     }),
-    ("sources that no host can have open nothing", |lab| {
+    ("sources that no host can have open nothing", |harness| {
         for source in [
             "0.0.0.0",
             "0.1.2.3",
@@ -208,91 +235,107 @@ const CASES: &[Case] = &[
             "255.255.255.255",
         ] {
             let source = (source.parse().expect("an address"), 40_000);
-            lab.send(Side::A, &tcp(source, WEB).syn(1))
+            harness
+                .send(Side::A, &tcp(source, WEB).syn(1))
                 .expect_dropped(DropReason::MartianSource);
-            lab.send(Side::A, &udp(source, WEB, b"x"))
+            harness
+                .send(Side::A, &udp(source, WEB, b"x"))
                 .expect_dropped(DropReason::MartianSource);
         }
     }),
-    ("an endpoint does not talk to itself", |lab| {
+    ("an endpoint does not talk to itself", |harness| {
         let syn = tcp((ENDPOINT, 40_000), WEB).syn(1);
-        lab.send(Side::A, &syn)
+        harness
+            .send(Side::A, &syn)
             .expect_dropped(DropReason::MartianSource);
-    }),
-    ("a frame from a group of stations opens nothing", |lab| {
-        let syn = tcp(CLIENT_SOCKET, WEB)
-            .syn(1)
-            .with_source_mac([1, 0, 94, 0, 0, 1]);
-        lab.send(Side::A, &syn)
-            .expect_dropped(DropReason::MartianSource);
-    }),
-    ("without a backend a connection is refused at once", |lab| {
-        let syn = tcp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, HTTPS)).syn(1);
-        lab.send(Side::A, &syn)
-            .expect_tcp_reset(DropReason::NoBackend);
-        let datagram = udp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, 53), b"x");
-        let error = lab
-            .send(Side::A, &datagram)
-            .expect_icmp_error(DropReason::NoBackend);
-        assert_eq!(
-            (error.kind, error.source),
-            ((3, 1), NO_BACKENDS_ENDPOINT.into())
-        );
     }),
     (
+        "a frame from a group of stations opens nothing",
+        |harness| {
+            let syn = tcp(CLIENT_SOCKET, WEB)
+                .syn(1)
+                .with_source_mac([1, 0, 94, 0, 0, 1]);
+            harness
+                .send(Side::A, &syn)
+                .expect_dropped(DropReason::MartianSource);
+        },
+    ),
+    (
+        "without a backend a connection is refused at once",
+        |harness| {
+            let syn = tcp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, HTTPS)).syn(1);
+            harness
+                .send(Side::A, &syn)
+                .expect_tcp_reset(DropReason::NoBackend);
+            let datagram = udp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, 53), b"x");
+            let error = harness
+                .send(Side::A, &datagram)
+                .expect_icmp_error(DropReason::NoBackend);
+            assert_eq!(
+                (error.kind, error.source),
+                ((3, 1), NO_BACKENDS_ENDPOINT.into())
+            );
+        },
+    ),
+    (
         "or met with silence, where the provider wants that",
-        |lab| {
+        |harness| {
             let syn = tcp(CLIENT_SOCKET, (DROPPING_ENDPOINT, HTTPS)).syn(1);
-            lab.send(Side::A, &syn)
+            harness
+                .send(Side::A, &syn)
                 .expect_dropped(DropReason::NoBackend);
         },
     ),
-    ("backends that do not answer ARP take no flows", |lab| {
+    ("backends that do not answer ARP take no flows", |harness| {
         for backend in BACKENDS {
-            lab.set_reachable(backend, false);
+            harness.set_reachable(backend, false);
         }
-        lab.send(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1))
+        harness
+            .send(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1))
             .expect_tcp_reset(DropReason::NoBackend);
     }),
-    ("one of two that does not leaves the other", |lab| {
-        lab.set_reachable(BACKENDS[0], false);
+    ("one of two that does not leaves the other", |harness| {
+        harness.set_reachable(BACKENDS[0], false);
         for port in 40_000..40_020 {
-            let out = lab.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
+            let out = harness.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
             let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
             assert_eq!(backend, BACKENDS[1]);
         }
     }),
-    ("a flow to a backend that is lost waits for it", |lab| {
-        let flow = lab.connect(40_000);
+    ("a flow to a backend that is lost waits for it", |harness| {
+        let flow = harness.connect(40_000);
         for backend in BACKENDS {
-            lab.set_reachable(backend, false);
+            harness.set_reachable(backend, false);
         }
-        lab.send(Side::A, &flow.client_ack())
+        harness
+            .send(Side::A, &flow.client_ack())
             .expect_dropped(DropReason::NoBackend);
         for backend in BACKENDS {
-            lab.set_reachable(backend, true);
+            harness.set_reachable(backend, true);
         }
-        lab.send(Side::A, &flow.client_ack())
+        harness
+            .send(Side::A, &flow.client_ack())
             .expect_forwarded(Side::Provider);
     }),
-    ("a flow to a backend that was removed is reset", |lab| {
-        let flow = lab.connect(40_000);
+    ("a flow to a backend that was removed is reset", |harness| {
+        let flow = harness.connect(40_000);
         let left: Vec<_> = BACKENDS
             .iter()
             .filter(|address| **address != flow.backend.0)
             .collect();
-        lab.set_backends(&json!([{ "address": left[0] }]));
-        lab.send(Side::A, &flow.client_ack())
+        harness.set_backends(&json!([{ "address": left[0] }]));
+        harness
+            .send(Side::A, &flow.client_ack())
             .expect_tcp_reset(DropReason::BackendRemoved);
-        let again = lab.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9));
+        let again = harness.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9));
         let (_, (backend, _)) = again.expect_forwarded(Side::Provider).sockets();
         assert_eq!(backend, *left[0]);
     }),
     (
         "a UDP flow to a backend that was removed finds another",
-        |lab| {
+        |harness| {
             let question = udp(CLIENT_SOCKET, (ENDPOINT, 53), b"question");
-            let out = lab
+            let out = harness
                 .send(Side::A, &question)
                 .expect_forwarded(Side::Provider);
             let (_, (first, _)) = out.sockets();
@@ -300,8 +343,8 @@ const CASES: &[Case] = &[
                 .iter()
                 .filter(|address| **address != first)
                 .collect();
-            lab.set_backends(&json!([{ "address": left[0] }]));
-            let out = lab
+            harness.set_backends(&json!([{ "address": left[0] }]));
+            let out = harness
                 .send(Side::A, &question)
                 .expect_forwarded(Side::Provider);
             let (_, (second, _)) = out.sockets();
@@ -310,19 +353,20 @@ const CASES: &[Case] = &[
     ),
     (
         "a draining backend keeps its flows and takes no new ones",
-        |lab| {
-            let flow = lab.connect(40_000);
+        |harness| {
+            let flow = harness.connect(40_000);
             let drained = flow.backend.0;
             let backends: Vec<_> = BACKENDS
                 .iter()
                 .map(|address| json!({ "address": address, "drain": *address == drained }))
                 .collect();
-            lab.set_backends(&json!(backends));
-            lab.send(Side::A, &flow.client_ack())
+            harness.set_backends(&json!(backends));
+            harness
+                .send(Side::A, &flow.client_ack())
                 .expect_forwarded(Side::Provider)
                 .expect_sockets(flow.nat, flow.backend);
             for port in 41_000..41_020 {
-                let out = lab.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
+                let out = harness.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
                 let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
                 assert_ne!(backend, drained);
             }
@@ -330,38 +374,43 @@ const CASES: &[Case] = &[
     ),
     (
         "with the provider's interface gone, a flow is dropped and new ones are refused",
-        |lab| {
-            let flow = lab.connect(40_000);
-            lab.set_interface_up(Side::Provider, false);
-            lab.send(Side::A, &flow.client_ack())
+        |harness| {
+            let flow = harness.connect(40_000);
+            harness.set_interface_up(Side::Provider, false);
+            harness
+                .send(Side::A, &flow.client_ack())
                 .expect_dropped(DropReason::NoBackend);
-            lab.send(Side::A, &tcp((CLIENT, 41_000), WEB).syn(1))
+            harness
+                .send(Side::A, &tcp((CLIENT, 41_000), WEB).syn(1))
                 .expect_tcp_reset(DropReason::NoBackend);
-            lab.set_interface_up(Side::Provider, true);
-            lab.send(Side::A, &flow.client_ack())
+            harness.set_interface_up(Side::Provider, true);
+            harness
+                .send(Side::A, &flow.client_ack())
                 .expect_forwarded(Side::Provider);
         },
     ),
     (
         "with the consumer's interface gone, answers are dropped",
-        |lab| {
-            let flow = lab.connect(40_000);
-            lab.set_interface_up(Side::A, false);
-            lab.send(Side::Provider, &flow.backend_ack())
+        |harness| {
+            let flow = harness.connect(40_000);
+            harness.set_interface_up(Side::A, false);
+            harness
+                .send(Side::Provider, &flow.backend_ack())
                 .expect_dropped(DropReason::EgressUnavailable);
-            lab.set_interface_up(Side::A, true);
-            lab.send(Side::Provider, &flow.backend_ack())
+            harness.set_interface_up(Side::A, true);
+            harness
+                .send(Side::Provider, &flow.backend_ack())
                 .expect_forwarded(Side::A);
         },
     ),
     (
         "a flood is not answered by a flood: so many refusals a second, and no more",
-        |lab| {
+        |harness| {
             // Ten a second, in a world whose clock is set.
-            lab.native_maps().reject_cost = 100_000_000;
+            harness.native_maps().reject_cost = 100_000_000;
             let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1);
-            let answered = |lab: &mut DifferentialHarness| -> usize {
-                let verdicts = (0..40).map(|_| lab.send_native(Side::A, &stray));
+            let answered = |harness: &mut DifferentialHarness| -> usize {
+                let verdicts = (0..40).map(|_| harness.send_native(Side::A, &stray));
                 let resets = verdicts.filter(|verdict| {
                     let (reset, silent) = (
                         matches!(
@@ -384,30 +433,34 @@ const CASES: &[Case] = &[
                 });
                 resets.count()
             };
-            assert_eq!(answered(lab), 10, "a second's worth at once");
-            assert_eq!(answered(lab), 0, "and no more in that moment");
-            lab.native_maps().extra_nanoseconds += 300_000_000;
-            assert_eq!(answered(lab), 3, "then as time goes by");
-            lab.native_maps().extra_nanoseconds += 60_000_000_000;
-            assert_eq!(answered(lab), 10, "and never more than a second's worth");
-            let suppressed = lab.native_maps().statistics[&Statistic::RejectsSuppressed];
+            assert_eq!(answered(harness), 10, "a second's worth at once");
+            assert_eq!(answered(harness), 0, "and no more in that moment");
+            harness.native_maps().extra_nanoseconds += 300_000_000;
+            assert_eq!(answered(harness), 3, "then as time goes by");
+            harness.native_maps().extra_nanoseconds += 60_000_000_000;
+            assert_eq!(
+                answered(harness),
+                10,
+                "and never more than a second's worth"
+            );
+            let suppressed = harness.native_maps().statistics[&Statistic::RejectsSuppressed];
             assert_eq!(suppressed, 4 * 40 - 23);
         },
     ),
     // What the kernel can't be made to do, or only in a moment that can't be met, is shown natively.
-    ("what the helpers do not cut down is dropped", |lab| {
-        lab.native_maps().helpers_fail = true;
+    ("what the helpers do not cut down is dropped", |harness| {
+        harness.native_maps().helpers_fail = true;
         let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1).with_payload(&[7; 100]);
-        expect_native_reject(lab, &stray, DropReason::BufferAdjustFailed);
+        expect_native_reject(harness, &stray, DropReason::BufferAdjustFailed);
         let elsewhere = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"x");
-        expect_native_reject(lab, &elsewhere, DropReason::BufferAdjustFailed);
+        expect_native_reject(harness, &elsewhere, DropReason::BufferAdjustFailed);
     }),
     (
         "a checksum that the helpers do not complete drops the packet",
-        |lab| {
-            lab.native_maps().helpers_fail = true;
+        |harness| {
+            harness.native_maps().helpers_fail = true;
             let syn = tcp(CLIENT_SOCKET, WEB).syn(1).bytes(true);
-            let verdict = lab.send_native_bytes(Side::A, &syn);
+            let verdict = harness.send_native_bytes(Side::A, &syn);
             assert!(
                 matches!(
                     verdict,
@@ -422,29 +475,37 @@ const CASES: &[Case] = &[
     ),
     (
         "a backend's slot that was given to another resource takes no flow",
-        |lab| {
-            for backend in lab.native_maps().backends.values_mut() {
+        |harness| {
+            for backend in harness.native_maps().backends.values_mut() {
                 backend.resource ^= 1;
             }
-            expect_native_reject(lab, &tcp(CLIENT_SOCKET, WEB).syn(1), DropReason::ConfigRace);
+            expect_native_reject(
+                harness,
+                &tcp(CLIENT_SOCKET, WEB).syn(1),
+                DropReason::ConfigRace,
+            );
         },
     ),
     (
         "a source NAT address that was given to another service is not used",
-        |lab| {
-            for nat in lab.native_maps().nat_addresses.values_mut() {
+        |harness| {
+            for nat in harness.native_maps().nat_addresses.values_mut() {
                 nat.service ^= 1;
             }
-            expect_native_reject(lab, &tcp(CLIENT_SOCKET, WEB).syn(1), DropReason::ConfigRace);
+            expect_native_reject(
+                harness,
+                &tcp(CLIENT_SOCKET, WEB).syn(1),
+                DropReason::ConfigRace,
+            );
         },
     ),
     (
         "without a source NAT address of the backend's family nothing goes there",
-        |lab| {
-            for port in lab.native_maps().ports.values_mut() {
+        |harness| {
+            for port in harness.native_maps().ports.values_mut() {
                 port.nat_size_v4 = 0;
             }
-            let verdict = lab.send_native(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1));
+            let verdict = harness.send_native(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1));
             assert!(
                 matches!(
                     verdict,
@@ -461,8 +522,8 @@ const CASES: &[Case] = &[
 
 /// The native stages drop the packet for this reason.
 #[track_caller]
-fn expect_native_reject(lab: &mut DifferentialHarness, packet: &Packet, reason: DropReason) {
-    let verdict = lab.send_native(Side::A, packet);
+fn expect_native_reject(harness: &mut DifferentialHarness, packet: &Packet, reason: DropReason) {
+    let verdict = harness.send_native(Side::A, packet);
     assert!(
         matches!(verdict, Verdict::Drop(Attribution { reason: found, .. }) if found == reason),
         "{verdict:?}, not dropped for {reason:?}"

@@ -2,104 +2,121 @@
 
 use gateway::model::Decision;
 use gateway_common::{DropReason, flow::Table};
-use tests::differential::{BACKEND_MAC, CLIENT, DNS, ENDPOINT, HTTPS, Side, tcp, udp};
+use tests::datapath::differential::{BACKEND_MAC, CLIENT, DNS, ENDPOINT, HTTPS, Side, tcp, udp};
 
 use crate::{Case, run_cases};
 
 const CASES: &[Case] = &[
-    ("an open TCP connection is reset, to both sides", |lab| {
-        let flow = lab.connect(40_000);
-        lab.decide("a/web", Decision::Reject);
-        let segment = flow.client_ack().with_payload(b"more");
-        let reset = lab
-            .send(Side::A, &segment)
-            .expect_tcp_reset(DropReason::ConnectionRevoked);
-        assert_eq!(reset.sequence, 5_001);
-        let reset = lab
-            .send(Side::Provider, &flow.backend_ack())
-            .expect_tcp_reset(DropReason::ConnectionRevoked);
-        assert_eq!(reset.sequence, 1_001);
-    }),
-    ("one that is opening is as well", |lab| {
+    (
+        "an open TCP connection is reset, to both sides",
+        |harness| {
+            let flow = harness.connect(40_000);
+            harness.decide("a/web", Decision::Reject);
+            let segment = flow.client_ack().with_payload(b"more");
+            let reset = harness
+                .send(Side::A, &segment)
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
+            assert_eq!(reset.sequence, 5_001);
+            let reset = harness
+                .send(Side::Provider, &flow.backend_ack())
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
+            assert_eq!(reset.sequence, 1_001);
+        },
+    ),
+    ("one that is opening is as well", |harness| {
         let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-        let syn = lab.send(Side::A, &client.clone().syn(1));
+        let syn = harness.send(Side::A, &client.clone().syn(1));
         let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
-        lab.decide("a/web", Decision::Reject);
+        harness.decide("a/web", Decision::Reject);
         let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
-        lab.send(Side::Provider, &answer)
+        harness
+            .send(Side::Provider, &answer)
             .expect_tcp_reset(DropReason::ConnectionRevoked);
-        lab.send(Side::A, &client.ack(2, 8))
+        harness
+            .send(Side::A, &client.ack(2, 8))
             .expect_tcp_reset(DropReason::ConnectionNotApproved);
     }),
-    ("both ends of a UDP flow are told (RFC 792)", |lab| {
+    ("both ends of a UDP flow are told (RFC 792)", |harness| {
         let question = udp((CLIENT, 40_000), (ENDPOINT, DNS), b"question");
-        let (nat, backend) = lab
+        let (nat, backend) = harness
             .send(Side::A, &question)
             .expect_forwarded(Side::Provider)
             .sockets();
-        lab.decide("a/web", Decision::Reject);
+        harness.decide("a/web", Decision::Reject);
         let answer = udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC);
-        let error = lab
+        let error = harness
             .send(Side::Provider, &answer)
             .expect_icmp_error(DropReason::ConnectionRevoked);
         assert_eq!(error.kind, (3, 13));
-        let error = lab
+        let error = harness
             .send(Side::A, &question)
             .expect_icmp_error(DropReason::ConnectionNotApproved);
         assert_eq!(error.kind, (3, 13));
     }),
-    ("a new connection is refused", |lab| {
-        lab.decide("a/web", Decision::Reject);
+    ("a new connection is refused", |harness| {
+        harness.decide("a/web", Decision::Reject);
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-        lab.send(Side::A, &syn)
+        harness
+            .send(Side::A, &syn)
             .expect_tcp_reset(DropReason::ConnectionNotApproved);
     }),
-    ("the other consumer's flow goes on", |lab| {
+    ("the other consumer's flow goes on", |harness| {
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS))
             .syn(1)
             .sent_to(Side::B);
-        lab.send(Side::B, &syn).expect_forwarded(Side::Provider);
-        lab.decide("a/web", Decision::Reject);
-        lab.send(Side::B, &syn).expect_forwarded(Side::Provider);
+        harness.send(Side::B, &syn).expect_forwarded(Side::Provider);
+        harness.decide("a/web", Decision::Reject);
+        harness.send(Side::B, &syn).expect_forwarded(Side::Provider);
     }),
     (
         "approved again, the old flow stays dead and a new one opens",
-        |lab| {
-            let flow = lab.connect(40_000);
-            lab.decide("a/web", Decision::Reject);
-            lab.decide("a/web", Decision::Approve);
-            lab.send(Side::A, &flow.client_ack())
+        |harness| {
+            let flow = harness.connect(40_000);
+            harness.decide("a/web", Decision::Reject);
+            harness.decide("a/web", Decision::Approve);
+            harness
+                .send(Side::A, &flow.client_ack())
                 .expect_tcp_reset(DropReason::ConnectionRevoked);
-            lab.send(Side::Provider, &flow.backend_ack())
+            harness
+                .send(Side::Provider, &flow.backend_ack())
                 .expect_tcp_reset(DropReason::ConnectionRevoked);
-            lab.send(Side::A, &tcp(flow.client, flow.endpoint).syn(9))
+            harness
+                .send(Side::A, &tcp(flow.client, flow.endpoint).syn(9))
                 .expect_forwarded(Side::Provider);
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (1, 0)
             );
         },
     ),
-    ("removed is cut as well", |lab| {
-        let flow = lab.connect(40_000);
-        lab.decide("a/web", Decision::Remove);
-        lab.send(Side::A, &flow.client_ack())
+    ("removed is cut as well", |harness| {
+        let flow = harness.connect(40_000);
+        harness.decide("a/web", Decision::Remove);
+        harness
+            .send(Side::A, &flow.client_ack())
             .expect_tcp_reset(DropReason::ConnectionRevoked);
         let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
-        lab.send(Side::A, &syn)
+        harness
+            .send(Side::A, &syn)
             .expect_tcp_reset(DropReason::ConnectionNotApproved);
     }),
     (
         "a deleted endpoint's flows are cut, and its address is nobody's",
-        |lab| {
-            let flow = lab.connect(40_000);
-            lab.delete_endpoint("a/web");
-            lab.send(Side::A, &flow.client_ack())
+        |harness| {
+            let flow = harness.connect(40_000);
+            harness.delete_endpoint("a/web");
+            harness
+                .send(Side::A, &flow.client_ack())
                 .expect_tcp_reset(DropReason::ConnectionRevoked);
-            lab.send(Side::Provider, &flow.backend_ack())
+            harness
+                .send(Side::Provider, &flow.backend_ack())
                 .expect_tcp_reset(DropReason::ConnectionRevoked);
             let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
-            lab.send(Side::A, &syn)
+            harness
+                .send(Side::A, &syn)
                 .expect_dropped(DropReason::NoSuchEndpoint);
         },
     ),

@@ -4,13 +4,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway_common::DropReason;
 use tests::{
-    differential::{
-        BACKEND_MAC, BACKENDS, BACKENDS_V6, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness,
-        ENDPOINT, ENDPOINT_V6, HTTPS, NAT, NAT46_ENDPOINT, NAT64_ENDPOINT, PENDING, Side,
-        arp_request, icmp_v6, neighbour_solicitation, tcp, tcp_v6,
+    datapath::{
+        differential::{
+            BACKEND_MAC, BACKENDS, BACKENDS_V6, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness,
+            ENDPOINT, ENDPOINT_V6, HTTPS, NAT, NAT46_ENDPOINT, NAT64_ENDPOINT, PENDING, Side,
+            arp_request, icmp_v6, neighbour_solicitation, tcp, tcp_v6,
+        },
+        scenario::{icmp_error, ip_packet, ip_parts, tcp_segment, udp_datagram},
     },
     packet::{Content, Packet, Transport},
-    scenario::{between, datagram, error, ip, segment_between},
 };
 
 use crate::{Case, run_cases};
@@ -82,14 +84,14 @@ fn endpoint(source: IpAddr) -> IpAddr {
 
 fn echo(source: IpAddr, destination: IpAddr) -> Packet {
     let kind = if source.is_ipv4() { 8 } else { 128 };
-    between(source, destination, Transport::Icmp(kind, 0, vec![0; 16]))
+    ip_packet(source, destination, Transport::Icmp(kind, 0, vec![0; 16]))
 }
 
 /// Segments, datagrams and messages of every kind between two IPv6 addresses.
 fn one_packet_per_kind(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<Packet> {
     let (from, to) = ((source, 40_000), (destination, HTTPS));
     let segment = tcp_v6(from, to);
-    let datagram = datagram(
+    let datagram = udp_datagram(
         (IpAddr::V6(source), 40_000).into(),
         (IpAddr::V6(destination), 53).into(),
         &[7; 2_000],
@@ -103,14 +105,15 @@ fn one_packet_per_kind(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<Packet> {
         icmp_v6(source, destination, 129, &[0; 8]),
         icmp_v6(source, destination, 1, &[0; 100]),
     ];
-    kinds.extend(datagram.fragments(1_000, 7));
+    kinds.extend(datagram.split_into_fragments(1_000, 7));
     kinds
 }
 
 /// Opens a connection from the client to the endpoint; returns the ends in the provider's network.
-fn open(lab: &mut DifferentialHarness, source: IpAddr, endpoint: IpAddr) -> Packet {
-    let syn = segment_between((source, 40_000).into(), (endpoint, HTTPS).into()).syn(1);
-    lab.send(Side::A, &syn)
+fn open(harness: &mut DifferentialHarness, source: IpAddr, endpoint: IpAddr) -> Packet {
+    let syn = tcp_segment((source, 40_000).into(), (endpoint, HTTPS).into()).syn(1);
+    harness
+        .send(Side::A, &syn)
         .expect_forwarded(Side::Provider)
         .packet
 }
@@ -118,22 +121,22 @@ fn open(lab: &mut DifferentialHarness, source: IpAddr, endpoint: IpAddr) -> Pack
 const CASES: &[Case] = &[
     (
         "every special address is refused or taken as a source",
-        |lab| {
+        |harness| {
             for (text, expected) in SOURCES {
                 let source = address(text);
                 let endpoint = endpoint(source);
                 let from = (source, 40_000).into();
-                let syn = segment_between(from, (endpoint, HTTPS).into()).syn(1);
-                let question = datagram(from, (endpoint, 53).into(), b"question");
+                let syn = tcp_segment(from, (endpoint, HTTPS).into()).syn(1);
+                let question = udp_datagram(from, (endpoint, 53).into(), b"question");
                 for packet in [syn, question] {
-                    let outcome = lab.send(Side::A, &packet);
+                    let outcome = harness.send(Side::A, &packet);
                     if *expected == Source::Host {
                         outcome.expect_forwarded(Side::Provider);
                     } else {
                         outcome.expect_dropped(DropReason::MartianSource);
                     }
                 }
-                let outcome = lab.send(Side::A, &echo(source, endpoint));
+                let outcome = harness.send(Side::A, &echo(source, endpoint));
                 if *expected == Source::Nobody {
                     outcome.expect_dropped(DropReason::MartianSource);
                 } else {
@@ -144,12 +147,13 @@ const CASES: &[Case] = &[
     ),
     (
         "an endpoint that waits for approval tells them nothing",
-        |lab| {
+        |harness| {
             for (text, expected) in SOURCES {
                 let IpAddr::V4(source) = address(text) else {
                     continue;
                 };
-                let outcome = lab.send(Side::A, &tcp((source, 40_000), (PENDING, HTTPS)).syn(1));
+                let outcome =
+                    harness.send(Side::A, &tcp((source, 40_000), (PENDING, HTTPS)).syn(1));
                 if *expected == Source::Host || source == ENDPOINT {
                     outcome.expect_tcp_reset(DropReason::ConnectionNotApproved);
                 } else {
@@ -160,14 +164,14 @@ const CASES: &[Case] = &[
     ),
     (
         "every special address is answered or not where it asks for an address",
-        |lab| {
+        |harness| {
             for (text, expected) in SOURCES {
                 let asker = address(text);
                 let question = match asker {
                     IpAddr::V4(asker) => arp_request(ENDPOINT, (CLIENT_MAC, asker)),
                     IpAddr::V6(asker) => neighbour_solicitation(ENDPOINT_V6, asker),
                 };
-                let outcome = lab.send(Side::A, &question);
+                let outcome = harness.send(Side::A, &question);
                 if asker.is_unspecified() {
                     // A probe: the address is defended.
                     outcome.expect_reply();
@@ -183,15 +187,15 @@ const CASES: &[Case] = &[
     ),
     (
         "an error from an address that no host can have is not believed",
-        |lab| {
+        |harness| {
             for family in [true, false] {
                 let (client, endpoint) = if family {
                     (IpAddr::V4(CLIENT), IpAddr::V4(ENDPOINT))
                 } else {
                     (CLIENT_V6.into(), ENDPOINT_V6.into())
                 };
-                let left = open(lab, client, endpoint);
-                let nat = ip(&left).0;
+                let left = open(harness, client, endpoint);
+                let nat = ip_parts(&left).0;
                 let kind = if family { (11, 0) } else { (3, 0) };
                 for (text, expected) in SOURCES {
                     let source = address(text);
@@ -199,8 +203,8 @@ const CASES: &[Case] = &[
                         continue;
                     }
                     let error =
-                        error(source, nat, kind, 0, &left, 100).with_source_mac(BACKEND_MAC);
-                    let outcome = lab.send(Side::Provider, &error);
+                        icmp_error(source, nat, kind, 0, &left, 100).with_source_mac(BACKEND_MAC);
+                    let outcome = harness.send(Side::Provider, &error);
                     // An endpoint's address is a host's in the provider's network.
                     if *expected == Source::Nobody && source != endpoint {
                         outcome.expect_dropped(DropReason::MartianSource);
@@ -211,7 +215,7 @@ const CASES: &[Case] = &[
             }
         },
     ),
-    ("no special address is a destination", |lab| {
+    ("no special address is a destination", |harness| {
         for (text, _) in SOURCES {
             let destination = address(text);
             let client = if destination.is_ipv4() {
@@ -224,22 +228,23 @@ const CASES: &[Case] = &[
             }
             let (from, to) = ((client, 40_000).into(), (destination, HTTPS).into());
             for packet in [
-                segment_between(from, to).syn(1),
-                segment_between(from, to).ack(1, 1),
-                datagram(from, to, b"question"),
+                tcp_segment(from, to).syn(1),
+                tcp_segment(from, to).ack(1, 1),
+                udp_datagram(from, to, b"question"),
                 echo(client, destination),
             ] {
-                lab.send(Side::A, &packet)
+                harness
+                    .send(Side::A, &packet)
                     .expect_dropped(DropReason::NoSuchEndpoint);
             }
         }
     }),
-    ("IPv4-mapped addresses are on no wire", |lab| {
+    ("IPv4-mapped addresses are on no wire", |harness| {
         // Flows between the families have mapped addresses in the table of IPv6's.
-        open(lab, CLIENT.into(), NAT46_ENDPOINT.into());
-        let four = open(lab, CLIENT_V6.into(), NAT64_ENDPOINT.into());
-        open(lab, CLIENT.into(), ENDPOINT.into());
-        let (nat, backend, _) = ip(&four);
+        open(harness, CLIENT.into(), NAT46_ENDPOINT.into());
+        let four = open(harness, CLIENT_V6.into(), NAT64_ENDPOINT.into());
+        open(harness, CLIENT.into(), ENDPOINT.into());
+        let (nat, backend, _) = ip_parts(&four);
         let (IpAddr::V4(nat), IpAddr::V4(backend)) = (nat, backend) else {
             panic!("a backend of IPv4");
         };
@@ -252,13 +257,15 @@ const CASES: &[Case] = &[
         ] {
             for source in [client, CLIENT_V6, mapped(destination)] {
                 for packet in one_packet_per_kind(source, mapped(destination)) {
-                    lab.send(Side::A, &packet)
+                    harness
+                        .send(Side::A, &packet)
                         .expect_dropped(DropReason::MappedAddress);
                 }
             }
         }
         for packet in one_packet_per_kind(client, ENDPOINT_V6) {
-            lab.send(Side::A, &packet)
+            harness
+                .send(Side::A, &packet)
                 .expect_dropped(DropReason::MappedAddress);
         }
         // The network is not isolated, and still nobody has such a packet.
@@ -268,49 +275,58 @@ const CASES: &[Case] = &[
             (mapped(BACKENDS[0]), mapped(Ipv4Addr::new(10, 1, 0, 1))),
         ] {
             for packet in one_packet_per_kind(source, destination) {
-                lab.send(Side::Provider, &packet.with_source_mac(BACKEND_MAC))
+                harness
+                    .send(Side::Provider, &packet.with_source_mac(BACKEND_MAC))
                     .expect_dropped(DropReason::MappedAddress);
             }
         }
-        let port = match ip(&four).2 {
+        let port = match ip_parts(&four).2 {
             Transport::Tcp(tcp) => tcp.source,
             other => panic!("{other:?}"),
         };
         let answer = tcp_v6((mapped(backend), 8_443), (mapped(nat), port));
         let answer = answer.syn_ack(5_000, 2).with_source_mac(BACKEND_MAC);
-        lab.send(Side::Provider, &answer)
+        harness
+            .send(Side::Provider, &answer)
             .expect_dropped(DropReason::MappedAddress);
-    }),
-    ("neighbour discovery knows no IPv4-mapped address", |lab| {
-        for target in [ENDPOINT, PENDING, Ipv4Addr::new(10, 0, 0, 200)] {
-            for source in [CLIENT_V6, Ipv6Addr::UNSPECIFIED] {
-                lab.send(Side::A, &neighbour_solicitation(mapped(target), source))
-                    .expect_dropped(DropReason::MappedAddress);
-            }
-            lab.send(
-                Side::A,
-                &neighbour_solicitation(ENDPOINT_V6, mapped(CLIENT)),
-            )
-            .expect_dropped(DropReason::MappedAddress);
-            // An advertisement of one claims nothing.
-            let mut claim = vec![0x20, 0, 0, 0];
-            claim.extend(mapped(target).octets());
-            let group = "ff02::1".parse().expect("an address");
-            let claim = icmp_v6(CLIENT_V6, group, 136, &claim).edit_ipv6(|ip| ip.hop_limit = 255);
-            let claim = Packet {
-                to: [0x33, 0x33, 0, 0, 0, 1],
-                ..claim
-            };
-            lab.send(Side::A, &claim)
-                .expect_dropped(DropReason::MappedAddress);
-        }
-        assert_eq!(lab.conflicts(), []);
     }),
     (
+        "neighbour discovery knows no IPv4-mapped address",
+        |harness| {
+            for target in [ENDPOINT, PENDING, Ipv4Addr::new(10, 0, 0, 200)] {
+                for source in [CLIENT_V6, Ipv6Addr::UNSPECIFIED] {
+                    harness
+                        .send(Side::A, &neighbour_solicitation(mapped(target), source))
+                        .expect_dropped(DropReason::MappedAddress);
+                }
+                harness
+                    .send(
+                        Side::A,
+                        &neighbour_solicitation(ENDPOINT_V6, mapped(CLIENT)),
+                    )
+                    .expect_dropped(DropReason::MappedAddress);
+                // An advertisement of one claims nothing.
+                let mut claim = vec![0x20, 0, 0, 0];
+                claim.extend(mapped(target).octets());
+                let group = "ff02::1".parse().expect("an address");
+                let claim =
+                    icmp_v6(CLIENT_V6, group, 136, &claim).edit_ipv6(|ip| ip.hop_limit = 255);
+                let claim = Packet {
+                    to: [0x33, 0x33, 0, 0, 0, 1],
+                    ..claim
+                };
+                harness
+                    .send(Side::A, &claim)
+                    .expect_dropped(DropReason::MappedAddress);
+            }
+            assert_eq!(harness.conflicts(), []);
+        },
+    ),
+    (
         "an error about an IPv4-mapped address goes nowhere",
-        |lab| {
-            let left = open(lab, CLIENT_V6.into(), ENDPOINT_V6.into());
-            let (nat, backend, _) = ip(&left);
+        |harness| {
+            let left = open(harness, CLIENT_V6.into(), ENDPOINT_V6.into());
+            let (nat, backend, _) = ip_parts(&left);
             for change in [true, false] {
                 let mut about = left.clone();
                 if let Content::Ipv6(ip) = &mut about.content {
@@ -321,8 +337,9 @@ const CASES: &[Case] = &[
                     }
                 }
                 let error =
-                    error(backend, nat, (1, 4), 0, &about, 500).with_source_mac(BACKEND_MAC);
-                lab.send(Side::Provider, &error)
+                    icmp_error(backend, nat, (1, 4), 0, &about, 500).with_source_mac(BACKEND_MAC);
+                harness
+                    .send(Side::Provider, &error)
                     .expect_dropped(DropReason::MappedAddress);
             }
         },

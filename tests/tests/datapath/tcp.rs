@@ -4,7 +4,9 @@ use gateway_common::{
     DropReason, ExitKind, drop_reason::Attribution, flow::Table, subprogram::Subprogram,
 };
 use tests::{
-    differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, HTTPS, ROUTER_MAC, Side, tcp},
+    datapath::differential::{
+        BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, HTTPS, ROUTER_MAC, Side, tcp,
+    },
     packet::{
         Packet,
         flag::{ACK, FIN, PSH, RST, SYN},
@@ -16,86 +18,104 @@ use crate::{Case, run_cases};
 const CASES: &[Case] = &[
     (
         "a SYN goes to a backend, from source NAT, one hop older",
-        |lab| {
-            let out = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
+        |harness| {
+            let out = harness.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
             let out = out
                 .expect_forwarded(Side::Provider)
                 .expect_snat_source()
                 .expect_backend(8443);
             assert_eq!(out.ipv4().ttl, 63);
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (1, 0)
             );
         },
     ),
-    ("a SYN that is sent again takes the same way", |lab| {
+    ("a SYN that is sent again takes the same way", |harness| {
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-        let first = lab
+        let first = harness
             .send(Side::A, &syn)
             .expect_forwarded(Side::Provider)
             .sockets();
-        let second = lab
+        let second = harness
             .send(Side::A, &syn)
             .expect_forwarded(Side::Provider)
             .sockets();
         assert_eq!(first, second);
-        assert_eq!(lab.flows(Table::HalfOpen), 1);
+        assert_eq!(harness.flows(Table::HalfOpen), 1);
     }),
     (
         "the answer goes back to the client's station, from the endpoint",
-        |lab| {
-            let syn = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
+        |harness| {
+            let syn = harness.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
             let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
             let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
-            lab.send(Side::Provider, &answer)
+            harness
+                .send(Side::Provider, &answer)
                 .expect_forwarded(Side::A)
                 .expect_sockets((ENDPOINT, HTTPS), (CLIENT, 40_000))
                 .expect_destination_mac(CLIENT_MAC);
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (1, 0)
             );
         },
     ),
     (
         "the third segment of the handshake makes the flow one that is never evicted",
-        |lab| {
-            lab.connect(40_000);
+        |harness| {
+            harness.connect(40_000);
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (0, 1)
             );
         },
     ),
-    ("an acknowledgement of something else does not", |lab| {
+    ("an acknowledgement of something else does not", |harness| {
         let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-        let syn = lab.send(Side::A, &client.clone().syn(1));
+        let syn = harness.send(Side::A, &client.clone().syn(1));
         let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
-        lab.send(
+        harness.send(
             Side::Provider,
             &tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2),
         );
-        lab.send(Side::A, &client.ack(2, 9))
+        harness
+            .send(Side::A, &client.ack(2, 9))
             .expect_forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+            (
+                harness.flows(Table::HalfOpen),
+                harness.flows(Table::Established)
+            ),
             (1, 0)
         );
     }),
-    ("an acknowledgement without an answer does not", |lab| {
+    ("an acknowledgement without an answer does not", |harness| {
         let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-        lab.send(Side::A, &client.clone().syn(1));
-        lab.send(Side::A, &client.ack(2, 1))
+        harness.send(Side::A, &client.clone().syn(1));
+        harness
+            .send(Side::A, &client.ack(2, 1))
             .expect_forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+            (
+                harness.flows(Table::HalfOpen),
+                harness.flows(Table::Established)
+            ),
             (1, 0)
         );
     }),
-    ("data goes both ways", |lab| {
-        let flow = lab.connect(40_000);
-        let there = lab.send(
+    ("data goes both ways", |harness| {
+        let flow = harness.connect(40_000);
+        let there = harness.send(
             Side::A,
             &flow
                 .client_ack()
@@ -106,7 +126,7 @@ const CASES: &[Case] = &[
             .expect_forwarded(Side::Provider)
             .expect_sockets(flow.nat, flow.backend)
             .expect_destination_mac(BACKEND_MAC);
-        let back = lab.send(
+        let back = harness.send(
             Side::Provider,
             &flow
                 .backend_ack()
@@ -117,96 +137,109 @@ const CASES: &[Case] = &[
             .expect_sockets(flow.endpoint, flow.client)
             .expect_destination_mac(CLIENT_MAC);
     }),
-    ("the largest segment of the MTU goes through", |lab| {
-        let flow = lab.connect(40_000);
+    ("the largest segment of the MTU goes through", |harness| {
+        let flow = harness.connect(40_000);
         let full = flow.client_ack().with_payload(&[7; 1_460]);
-        lab.send(Side::A, &full).expect_forwarded(Side::Provider);
+        harness
+            .send(Side::A, &full)
+            .expect_forwarded(Side::Provider);
     }),
     (
         "a larger one is answered with what fits (RFC 1191)",
-        |lab| {
-            let flow = lab.connect(40_000);
+        |harness| {
+            let flow = harness.connect(40_000);
             let over = flow.client_ack().with_payload(&[7; 1_461]);
-            let error = lab
+            let error = harness
                 .send(Side::A, &over)
                 .expect_icmp_error(DropReason::PacketTooBig);
             assert_eq!((error.kind, error.rest), ((3, 4), 1_500));
             assert_eq!(error.expect_embedded(&over).embedded.len(), 548);
         },
     ),
-    ("a smaller MTU of the network counts", |lab| {
-        let flow = lab.connect(40_000);
-        lab.change_network("shop/net", |network| network["mtu"] = 1_400.into());
+    ("a smaller MTU of the network counts", |harness| {
+        let flow = harness.connect(40_000);
+        harness.change_network("shop/net", |network| network["mtu"] = 1_400.into());
         let packet = flow.client_ack().with_payload(&[7; 1_361]);
-        let error = lab
+        let error = harness
             .send(Side::A, &packet)
             .expect_icmp_error(DropReason::PacketTooBig);
         assert_eq!(error.rest, 1_400);
-        lab.send(Side::A, &flow.client_ack().with_payload(&[7; 1_360]))
+        harness
+            .send(Side::A, &flow.client_ack().with_payload(&[7; 1_360]))
             .expect_forwarded(Side::Provider);
     }),
-    ("a packet whose time to live ends here is answered", |lab| {
-        let flow = lab.connect(40_000);
-        for ttl in [0, 1] {
-            let packet = flow.client_ack().edit_ipv4(|ip| ip.ttl = ttl);
-            let error = lab
-                .send(Side::A, &packet)
-                .expect_icmp_error(DropReason::TtlExpired);
-            assert_eq!((error.kind, error.source), ((11, 0), ENDPOINT.into()));
-            error.expect_embedded(&packet);
-        }
-        let packet = flow.client_ack().edit_ipv4(|ip| ip.ttl = 2);
-        assert_eq!(
-            lab.send(Side::A, &packet)
-                .expect_forwarded(Side::Provider)
-                .ipv4()
-                .ttl,
-            1
-        );
-    }),
-    ("DSCP, ECN and identification are kept", |lab| {
-        let flow = lab.connect(40_000);
+    (
+        "a packet whose time to live ends here is answered",
+        |harness| {
+            let flow = harness.connect(40_000);
+            for ttl in [0, 1] {
+                let packet = flow.client_ack().edit_ipv4(|ip| ip.ttl = ttl);
+                let error = harness
+                    .send(Side::A, &packet)
+                    .expect_icmp_error(DropReason::TtlExpired);
+                assert_eq!((error.kind, error.source), ((11, 0), ENDPOINT.into()));
+                error.expect_embedded(&packet);
+            }
+            let packet = flow.client_ack().edit_ipv4(|ip| ip.ttl = 2);
+            assert_eq!(
+                harness
+                    .send(Side::A, &packet)
+                    .expect_forwarded(Side::Provider)
+                    .ipv4()
+                    .ttl,
+                1
+            );
+        },
+    ),
+    ("DSCP, ECN and identification are kept", |harness| {
+        let flow = harness.connect(40_000);
         let packet = flow
             .client_ack()
             .edit_ipv4(|ip| (ip.tos, ip.id) = (0xb9, 0xbeef));
-        let out = lab.send(Side::A, &packet).expect_forwarded(Side::Provider);
+        let out = harness
+            .send(Side::A, &packet)
+            .expect_forwarded(Side::Provider);
         assert_eq!((out.ipv4().tos, out.ipv4().id), (0xb9, 0xbeef));
     }),
     (
         "a checksum left to hardware is completed, in every phase",
-        |lab| {
+        |harness| {
             let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-            let syn = lab.send_offloaded(Side::A, &client.clone().syn(1_000));
+            let syn = harness.send_offloaded(Side::A, &client.clone().syn(1_000));
             let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
             let answer = tcp(backend, nat)
                 .with_source_mac(BACKEND_MAC)
                 .syn_ack(5_000, 1_001);
-            lab.send_offloaded(Side::Provider, &answer)
+            harness
+                .send_offloaded(Side::Provider, &answer)
                 .expect_forwarded(Side::A);
             let ack = client.ack(1_001, 5_001);
-            lab.send_offloaded(Side::A, &ack)
+            harness
+                .send_offloaded(Side::A, &ack)
                 .expect_forwarded(Side::Provider);
             for length in [1, 2, 3, 511, 512, 513, 1_024, 1_459, 1_460] {
                 let packet = ack.clone().with_payload(&vec![0xa5; length]);
-                lab.send_offloaded(Side::A, &packet)
+                harness
+                    .send_offloaded(Side::A, &packet)
                     .expect_forwarded(Side::Provider);
             }
         },
     ),
     (
         "a routed client is answered through the router that it came by",
-        |lab| {
+        |harness| {
             let client = ("192.168.7.7".parse().expect("an address"), 40_000);
             let syn = tcp(client, (ENDPOINT, HTTPS))
                 .syn(1)
                 .with_source_mac(ROUTER_MAC);
-            let (nat, backend) = lab
+            let (nat, backend) = harness
                 .send(Side::A, &syn)
                 .expect_forwarded(Side::Provider)
                 .expect_snat_source()
                 .sockets();
             let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
-            lab.send(Side::Provider, &answer)
+            harness
+                .send(Side::Provider, &answer)
                 .expect_forwarded(Side::A)
                 .expect_sockets((ENDPOINT, HTTPS), client)
                 .expect_destination_mac(ROUTER_MAC);
@@ -214,143 +247,175 @@ const CASES: &[Case] = &[
     ),
     (
         "two consumers with the same addresses and ports do not meet",
-        |lab| {
+        |harness| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-            let (nat_a, backend_a) = lab
+            let (nat_a, backend_a) = harness
                 .send(Side::A, &syn)
                 .expect_forwarded(Side::Provider)
                 .sockets();
             let syn = syn.sent_to(Side::B);
-            let (nat_b, backend_b) = lab
+            let (nat_b, backend_b) = harness
                 .send(Side::B, &syn)
                 .expect_forwarded(Side::Provider)
                 .sockets();
             assert_ne!((nat_a, backend_a), (nat_b, backend_b));
             for (nat, backend, side) in [(nat_a, backend_a, Side::A), (nat_b, backend_b, Side::B)] {
                 let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
-                let back = lab.send(Side::Provider, &answer).expect_forwarded(side);
+                let back = harness.send(Side::Provider, &answer).expect_forwarded(side);
                 assert_eq!(back.sockets(), ((ENDPOINT, HTTPS), (CLIENT, 40_000)));
             }
         },
     ),
     (
         "closing from both sides, then a new connection from the same port",
-        |lab| {
-            let flow = lab.connect(40_000);
-            lab.send(Side::A, &flow.client_ack().add_flags(FIN))
+        |harness| {
+            let flow = harness.connect(40_000);
+            harness
+                .send(Side::A, &flow.client_ack().add_flags(FIN))
                 .expect_forwarded(Side::Provider);
-            lab.send(Side::Provider, &flow.backend_ack().add_flags(FIN))
+            harness
+                .send(Side::Provider, &flow.backend_ack().add_flags(FIN))
                 .expect_forwarded(Side::A);
-            lab.send(Side::A, &flow.client_ack())
+            harness
+                .send(Side::A, &flow.client_ack())
                 .expect_forwarded(Side::Provider);
-            assert_eq!(lab.flows(Table::Established), 1);
+            assert_eq!(harness.flows(Table::Established), 1);
             let again = tcp(flow.client, flow.endpoint).syn(90_000);
-            lab.send(Side::A, &again)
+            harness
+                .send(Side::A, &again)
                 .expect_forwarded(Side::Provider)
                 .expect_sockets(flow.nat, flow.backend);
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (1, 0)
             );
         },
     ),
     (
         "a SYN on a flow that is open goes to its peer, which knows what to say",
-        |lab| {
-            let flow = lab.connect(40_000);
+        |harness| {
+            let flow = harness.connect(40_000);
             let stray = tcp(flow.client, flow.endpoint).syn(90_000);
-            lab.send(Side::A, &stray)
+            harness
+                .send(Side::A, &stray)
                 .expect_forwarded(Side::Provider)
                 .expect_sockets(flow.nat, flow.backend);
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (0, 1)
             );
         },
     ),
     (
         "after a reset by the client the same port opens anew",
-        |lab| {
-            let flow = lab.connect(40_000);
-            lab.send(Side::A, &flow.client_ack().add_flags(RST))
+        |harness| {
+            let flow = harness.connect(40_000);
+            harness
+                .send(Side::A, &flow.client_ack().add_flags(RST))
                 .expect_forwarded(Side::Provider);
             let again = tcp(flow.client, flow.endpoint).syn(90_000);
-            lab.send(Side::A, &again).expect_forwarded(Side::Provider);
+            harness
+                .send(Side::A, &again)
+                .expect_forwarded(Side::Provider);
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (1, 0)
             );
         },
     ),
-    ("after a reset by the backend it does as well", |lab| {
-        let flow = lab.connect(40_000);
-        lab.send(Side::Provider, &flow.backend_ack().add_flags(RST))
+    ("after a reset by the backend it does as well", |harness| {
+        let flow = harness.connect(40_000);
+        harness
+            .send(Side::Provider, &flow.backend_ack().add_flags(RST))
             .expect_forwarded(Side::A);
         let again = tcp(flow.client, flow.endpoint).syn(90_000);
-        lab.send(Side::A, &again).expect_forwarded(Side::Provider);
+        harness
+            .send(Side::A, &again)
+            .expect_forwarded(Side::Provider);
         assert_eq!(
-            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+            (
+                harness.flows(Table::HalfOpen),
+                harness.flows(Table::Established)
+            ),
             (1, 0)
         );
     }),
-    ("a refused connection's answer goes to the client", |lab| {
-        let syn = lab.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
-        let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
-        let refusal = tcp(backend, nat)
-            .with_source_mac(BACKEND_MAC)
-            .with_flags(RST | ACK, 0, 2);
-        lab.send(Side::Provider, &refusal).expect_forwarded(Side::A);
-    }),
+    (
+        "a refused connection's answer goes to the client",
+        |harness| {
+            let syn = harness.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
+            let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
+            let refusal =
+                tcp(backend, nat)
+                    .with_source_mac(BACKEND_MAC)
+                    .with_flags(RST | ACK, 0, 2);
+            harness
+                .send(Side::Provider, &refusal)
+                .expect_forwarded(Side::A);
+        },
+    ),
     (
         "a flow whose half was evicted opens anew with the next SYN",
-        |lab| {
+        |harness| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
             for side in [Side::A, Side::Provider] {
-                lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
-                lab.evict_half_open(side);
-                lab.send(Side::A, &syn).expect_forwarded(Side::Provider);
-                assert_eq!(lab.flows(Table::HalfOpen), 1);
+                harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
+                harness.evict_half_open(side);
+                harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
+                assert_eq!(harness.flows(Table::HalfOpen), 1);
             }
         },
     ),
-    ("a segment of an evicted flow is reset", |lab| {
+    ("a segment of an evicted flow is reset", |harness| {
         let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-        lab.send(Side::A, &client.clone().syn(1))
+        harness
+            .send(Side::A, &client.clone().syn(1))
             .expect_forwarded(Side::Provider);
-        lab.evict_half_open(Side::A);
-        lab.evict_half_open(Side::Provider);
-        lab.send(Side::A, &client.ack(2, 8))
+        harness.evict_half_open(Side::A);
+        harness.evict_half_open(Side::Provider);
+        harness
+            .send(Side::A, &client.ack(2, 8))
             .expect_tcp_reset(DropReason::NoFlow);
     }),
     (
         "a half that another flow has taken over is not mistaken for one's own",
-        |lab| {
+        |harness| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-            let first = lab
+            let first = harness
                 .send(Side::A, &syn)
                 .expect_forwarded(Side::Provider)
                 .sockets();
             // The entry that the provider's packets find goes; the consumer's stays.
-            lab.evict_half_open(Side::Provider);
-            let again = lab
+            harness.evict_half_open(Side::Provider);
+            let again = harness
                 .send(Side::A, &syn.with_flags(SYN, 2, 0))
                 .expect_forwarded(Side::Provider)
                 .sockets();
             assert_eq!(first, again, "the choice is a function of the tuple");
-            assert_eq!(lab.flows(Table::HalfOpen), 1);
+            assert_eq!(harness.flows(Table::HalfOpen), 1);
         },
     ),
     (
         "a flow that moves between the looks into the two tables is no new one",
-        |lab| {
-            let connection = lab.connect(40_000);
+        |harness| {
+            let connection = harness.connect(40_000);
             let segment = connection.client_ack().with_payload(b"more");
             let stray = tcp((CLIENT, 40_001), (ENDPOINT, HTTPS)).ack(1, 1);
-            let ifindex = lab.ifindex(Side::A);
+            let ifindex = harness.ifindex(Side::A);
             // The express way missed it, and so did the general way, behind it.
             let mut open = |packet: &Packet| {
                 let frame = packet.bytes(false);
-                lab.native_maps()
+                harness
+                    .native_maps()
                     .run_subprogram(Subprogram::OpenFlowV4, 0, ifindex, &frame)
                     .kind()
             };

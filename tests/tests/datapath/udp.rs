@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use gateway_common::{DropReason, flow::Table};
 use tests::{
-    differential::{ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, CLIENT_MAC, DNS, ENDPOINT, Side, udp},
+    datapath::differential::{
+        ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, CLIENT_MAC, DNS, ENDPOINT, Side, udp,
+    },
     packet::Transport,
 };
 
@@ -14,113 +16,132 @@ const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
 const NAME_SERVER: (Ipv4Addr, u16) = (ENDPOINT, DNS);
 
 const CASES: &[Case] = &[
-    ("a datagram goes to a backend, from source NAT", |lab| {
-        let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+    ("a datagram goes to a backend, from source NAT", |harness| {
+        let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         out.expect_forwarded(Side::Provider)
             .expect_snat_source()
             .expect_backend(DNS)
             .expect_destination_mac(BACKEND_MAC);
         assert_eq!(
-            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+            (
+                harness.flows(Table::HalfOpen),
+                harness.flows(Table::Established)
+            ),
             (1, 0)
         );
     }),
-    ("its answer goes to the client's station", |lab| {
-        let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+    ("its answer goes to the client's station", |harness| {
+        let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         let (nat, backend) = out.expect_forwarded(Side::Provider).sockets();
-        lab.send(
-            Side::Provider,
-            &udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC),
-        )
-        .expect_forwarded(Side::A)
-        .expect_sockets(NAME_SERVER, CLIENT_SOCKET)
-        .expect_destination_mac(CLIENT_MAC);
+        harness
+            .send(
+                Side::Provider,
+                &udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC),
+            )
+            .expect_forwarded(Side::A)
+            .expect_sockets(NAME_SERVER, CLIENT_SOCKET)
+            .expect_destination_mac(CLIENT_MAC);
         assert_eq!(
-            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+            (
+                harness.flows(Table::HalfOpen),
+                harness.flows(Table::Established)
+            ),
             (1, 0)
         );
     }),
-    ("a flow both sides use is never evicted", |lab| {
+    ("a flow both sides use is never evicted", |harness| {
         let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
-        let (nat, backend) = lab
+        let (nat, backend) = harness
             .send(Side::A, &question)
             .expect_forwarded(Side::Provider)
             .sockets();
-        lab.send(
+        harness.send(
             Side::Provider,
             &udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC),
         );
-        lab.send(Side::A, &question)
+        harness
+            .send(Side::A, &question)
             .expect_forwarded(Side::Provider)
             .expect_sockets(nat, backend);
         assert_eq!(
-            (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+            (
+                harness.flows(Table::HalfOpen),
+                harness.flows(Table::Established)
+            ),
             (0, 1)
         );
-        lab.send(
-            Side::Provider,
-            &udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC),
-        )
-        .expect_forwarded(Side::A);
+        harness
+            .send(
+                Side::Provider,
+                &udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC),
+            )
+            .expect_forwarded(Side::A);
     }),
     (
         "a flood of questions without answers stays evictable",
-        |lab| {
+        |harness| {
             let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
             for _ in 0..5 {
-                lab.send(Side::A, &question)
+                harness
+                    .send(Side::A, &question)
                     .expect_forwarded(Side::Provider);
             }
             assert_eq!(
-                (lab.flows(Table::HalfOpen), lab.flows(Table::Established)),
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
                 (1, 0)
             );
         },
     ),
-    ("no checksum stays no checksum", |lab| {
+    ("no checksum stays no checksum", |harness| {
         let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question").without_udp_checksum();
-        let out = lab
+        let out = harness
             .send(Side::A, &question)
             .expect_forwarded(Side::Provider);
         assert!(matches!(&out.ipv4().transport, Transport::Udp(udp) if !udp.checksummed));
     }),
-    ("a checksum left to hardware is completed", |lab| {
+    ("a checksum left to hardware is completed", |harness| {
         for length in [0, 1, 7, 8, 511, 1_472] {
             let question = udp(CLIENT_SOCKET, NAME_SERVER, &vec![0x5a; length]);
-            lab.send_offloaded(Side::A, &question)
+            harness
+                .send_offloaded(Side::A, &question)
                 .expect_forwarded(Side::Provider);
         }
     }),
     (
         "a checksum that comes out as zero is sent as all ones (RFC 768)",
-        |lab| {
+        |harness| {
             // Each of 65,536 payloads gives another sum, so one of them gives zero.
             let question = |word: u16| udp(CLIENT_SOCKET, NAME_SERVER, &word.to_be_bytes());
-            let base = lab
+            let base = harness
                 .send(Side::A, &question(0))
                 .expect_forwarded(Side::Provider);
             let bytes = base.packet.bytes(false);
             let checksum = u16::from_be_bytes([bytes[40], bytes[41]]);
-            let out = lab.send(Side::A, &question(checksum));
+            let out = harness.send(Side::A, &question(checksum));
             assert_eq!(out.frame[40..42], [0xff, 0xff]);
             out.expect_forwarded(Side::Provider);
         },
     ),
-    ("an empty datagram goes through", |lab| {
-        lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b""))
+    ("an empty datagram goes through", |harness| {
+        harness
+            .send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b""))
             .expect_forwarded(Side::Provider);
     }),
-    ("bytes behind the UDP length are carried along", |lab| {
+    ("bytes behind the UDP length are carried along", |harness| {
         let mut packet = udp(CLIENT_SOCKET, NAME_SERVER, b"question").bytes(false);
         packet.extend([0; 10]);
-        lab.send_bytes(Side::A, &packet)
+        harness
+            .send_bytes(Side::A, &packet)
             .expect_forwarded(Side::Provider);
     }),
     (
         "a port that is not offered is unreachable (RFC 1122, section 4.1.3.1)",
-        |lab| {
+        |harness| {
             let packet = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"question");
-            let error = lab
+            let error = harness
                 .send(Side::A, &packet)
                 .expect_icmp_error(DropReason::PortNotOffered);
             assert_eq!(error.kind, (3, 3));
@@ -131,9 +152,9 @@ const CASES: &[Case] = &[
             error.expect_embedded(&packet);
         },
     ),
-    ("where every port is offered, the port is kept", |lab| {
+    ("where every port is offered, the port is kept", |harness| {
         for port in [1, 53, 4_500, 65_535] {
-            let out = lab.send(
+            let out = harness.send(
                 Side::A,
                 &udp(CLIENT_SOCKET, (ALL_PORTS_ENDPOINT, port), b"x"),
             );
@@ -141,20 +162,22 @@ const CASES: &[Case] = &[
             assert_eq!(found, port);
         }
     }),
-    ("an answer from another port is no answer", |lab| {
-        let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+    ("an answer from another port is no answer", |harness| {
+        let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         let (nat, (backend, port)) = out.expect_forwarded(Side::Provider).sockets();
         let stray = udp((backend, port + 1), nat, b"answer").with_source_mac(BACKEND_MAC);
-        lab.send(Side::Provider, &stray)
+        harness
+            .send(Side::Provider, &stray)
             .expect_icmp_error(DropReason::NoFlow)
             .expect_embedded(&stray);
     }),
-    ("an answer from another backend is no answer", |lab| {
-        let out = lab.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+    ("an answer from another backend is no answer", |harness| {
+        let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         let (nat, (_, port)) = out.expect_forwarded(Side::Provider).sockets();
         let stranger = (Ipv4Addr::new(10, 1, 0, 99), port);
         let stray = udp(stranger, nat, b"answer").with_source_mac(BACKEND_MAC);
-        lab.send(Side::Provider, &stray)
+        harness
+            .send(Side::Provider, &stray)
             .expect_icmp_error(DropReason::NoFlow)
             .expect_embedded(&stray);
     }),

@@ -1,15 +1,15 @@
 //! What the kernel's verifier has to look at. It gives up at a million instructions, and each kernel
 //! counts differently; a ceiling well below that keeps the program loadable on those not tried.
 
-use tests::differential::with_harness;
+use tests::datapath::differential::with_harness;
 
 /// Instructions looked at, at the most.
 const MAX_VERIFIED_INSTRUCTIONS: u32 = 500_000;
 
 #[test]
 fn verified_instructions_stay_below_the_ceiling() {
-    with_harness(|lab| {
-        let info = lab.program_info();
+    with_harness(|harness| {
+        let info = harness.program_info();
         let verified = info
             .verified_instructions
             .expect("a count, since Linux 5.16");

@@ -12,13 +12,7 @@ use std::{
 use clap::Args as _;
 use gateway::config::{Config, Settings};
 use serde_json::Value;
-use tests::{
-    agent::{Agent, binary},
-    namespace::Namespace,
-    nginx::Nginx,
-    process::{run, succeed},
-    wait,
-};
+use tests::{net::{namespace::Namespace, process::{run, succeed}, wait}, services::{agent::{binary, Agent}, nginx::Nginx}};
 
 /// Returns the path of an example.
 fn example(name: &str) -> PathBuf {

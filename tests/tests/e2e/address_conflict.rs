@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tests::{agent::Agent, families::Families, process::succeed, topology::Testbed, wait};
+use tests::{
+    net::{families::Families, process::succeed, topology::Testbed, wait},
+    services::agent::Agent,
+};
 
 /// A site of the family whose agent probes addresses before it takes them.
 fn testbed(families: Families) -> Testbed {
@@ -83,7 +86,8 @@ fn free_address_is_claimed_after_probing_and_announced() {
         tcpdump
             .stdout(capture.reopen().expect("a file"))
             .stderr(std::process::Stdio::piped());
-        let _tcpdump = tests::process::BackgroundProcess::start(&mut tcpdump).expect("tcpdump");
+        let _tcpdump =
+            tests::net::process::BackgroundProcess::start(&mut tcpdump).expect("tcpdump");
         let read = || std::fs::read_to_string(capture.path()).expect("a file");
         // It records from the moment on that it shows what is sent.
         wait::until_true("tcpdump", || {
@@ -92,7 +96,7 @@ fn free_address_is_claimed_after_probing_and_announced() {
             } else {
                 "ping -6 -c 1 -W 1 fd00::77"
             };
-            let _unanswered = tests::process::run(
+            let _unanswered = tests::net::process::run(
                 &mut site.a.command_line(other),
                 std::time::Duration::from_secs(5),
             );

@@ -11,12 +11,14 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use tests::{
-    families::{Families, for_each_family_pair},
-    namespace::Namespace,
-    nginx::Nginx,
-    process::{run, succeed},
-    udp_client::request_until_accepted,
-    wait,
+    net::{
+        families::{Families, for_each_family_pair},
+        namespace::Namespace,
+        process::{run, succeed},
+        udp_client::request_until_accepted,
+        wait,
+    },
+    services::nginx::Nginx,
 };
 
 /// Bytes that don't repeat, the same each time.

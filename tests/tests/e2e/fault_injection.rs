@@ -17,11 +17,13 @@ use std::{
 };
 
 use tests::{
-    agent::{Agent, binary},
-    namespace::Namespace,
-    process::{fail, succeed},
-    topology::{BACKENDS, ENDPOINT, Testbed},
-    wait,
+    net::{
+        namespace::Namespace,
+        process::{fail, succeed},
+        topology::{BACKENDS, ENDPOINT, Testbed},
+        wait,
+    },
+    services::agent::{Agent, binary},
 };
 
 /// A server that sends back what it gets, on both of the provider's addresses.

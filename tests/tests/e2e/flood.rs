@@ -10,12 +10,14 @@ use std::{
 
 use gateway::inject::PacketSocket;
 use tests::{
-    differential::tcp,
-    nginx::Nginx,
+    datapath::differential::tcp,
+    net::{
+        process::succeed,
+        topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
+        wait,
+    },
     packet::Mac,
-    process::succeed,
-    topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
-    wait,
+    services::nginx::Nginx,
 };
 
 /// The hardware address of the gateway's interface.
@@ -97,7 +99,7 @@ fn established_transfer_survives_a_flood_from_a_million_sources() {
     let mut download = site.b.command_line(&format!(
         "curl -sSf -m 100 --limit-rate 20M -o {path} http://{ENDPOINT}/large"
     ));
-    let output = tests::process::run(&mut download, std::time::Duration::from_secs(120))
+    let output = tests::net::process::run(&mut download, std::time::Duration::from_secs(120))
         .expect("a download");
     over.store(true, Ordering::Relaxed);
     flood.join().expect("the flood");

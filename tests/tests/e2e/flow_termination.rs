@@ -9,11 +9,13 @@ use std::{
 };
 
 use tests::{
-    families::{Families, for_each_family_pair},
-    nginx::Nginx,
-    process::{fail, succeed},
-    topology::Testbed,
-    wait,
+    net::{
+        families::{Families, for_each_family_pair},
+        process::{fail, succeed},
+        topology::Testbed,
+        wait,
+    },
+    services::nginx::Nginx,
 };
 
 /// How long a cut may take to be told. Machines are busy; it takes milliseconds.
@@ -219,7 +221,7 @@ fn https_health_checks_use_tls() {
     server
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null());
-    let server = tests::process::BackgroundProcess::start(&mut server).expect("a server");
+    let server = tests::net::process::BackgroundProcess::start(&mut server).expect("a server");
     wait_for_health(&site, true);
     drop(server);
     wait_for_health(&site, false);

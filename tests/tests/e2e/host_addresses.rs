@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tests::{
+use tests::net::{
     namespace::Namespace,
     topology::{ENDPOINT, Testbed},
     wait,
@@ -108,9 +108,9 @@ fn host_keeps_an_address_assigned_after_the_endpoint() {
     let expected = format!("address {ENDPOINT} is the gateway host's own on gw-a: choose another");
     assert!(shown.contains(&expected), "{shown}");
     // The other consumer's endpoint of the same address goes on, from the other source NAT addresses.
-    let server = tests::nginx::Nginx::start(&site.provider, "10.1.0.10");
-    let other = tests::nginx::Nginx::start(&site.provider, "10.1.0.11");
-    tests::process::succeed(
+    let server = tests::services::nginx::Nginx::start(&site.provider, "10.1.0.10");
+    let other = tests::services::nginx::Nginx::start(&site.provider, "10.1.0.11");
+    tests::net::process::succeed(
         &mut site
             .b
             .command_line(&format!("curl -sSf -m 10 http://{ENDPOINT}/name")),

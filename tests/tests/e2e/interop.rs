@@ -11,13 +11,15 @@ use std::{
 };
 
 use tests::{
-    capture::Capture,
-    families::{Families, for_each_family_pair},
-    namespace::Namespace,
-    nginx::Nginx,
-    process::{BackgroundProcess, run, succeed},
-    topology::Testbed,
-    wait,
+    net::{
+        capture::Capture,
+        families::{Families, for_each_family_pair},
+        namespace::Namespace,
+        process::{BackgroundProcess, run, succeed},
+        topology::Testbed,
+        wait,
+    },
+    services::nginx::Nginx,
 };
 
 /// Held by a test while it runs: each has work enough for the machine.

@@ -16,10 +16,12 @@ use std::{
 };
 
 use tests::{
-    namespace::Namespace,
+    net::{
+        namespace::Namespace,
+        topology::{CLIENT, ENDPOINT, Testbed},
+        wait,
+    },
     packet::{Ipv4, Transport, Udp},
-    topology::{CLIENT, ENDPOINT, Testbed},
-    wait,
 };
 
 /// The only backend, and the only address that consumers appear from.

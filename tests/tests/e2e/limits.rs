@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tests::{
+use tests::net::{
     process::{BackgroundProcess, succeed},
     topology::{BACKENDS, ENDPOINT, Testbed},
     wait,
@@ -25,7 +25,7 @@ const LOW_LIMIT: f64 = 1.0;
 const HIGH_LIMIT: f64 = 11.5;
 
 /// What arrives of a stream of datagrams of 50 Mbit/s, in Mbit/s, by iperf3's receiver.
-fn throughput(site: &Testbed, consumer: &tests::namespace::Namespace, port: u16) -> f64 {
+fn throughput(site: &Testbed, consumer: &tests::net::namespace::Namespace, port: u16) -> f64 {
     let servers = BACKENDS.map(|address| {
         let mut server = site
             .provider

@@ -10,12 +10,14 @@ use std::{
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tests::{
-    namespace::Namespace,
-    nginx::Nginx,
-    process::{BackgroundProcess, fail, run, succeed},
-    topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
-    udp_client::request_until_accepted,
-    wait,
+    net::{
+        namespace::Namespace,
+        process::{BackgroundProcess, fail, run, succeed},
+        topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
+        udp_client::request_until_accepted,
+        wait,
+    },
+    services::nginx::Nginx,
 };
 
 fn curl(namespace: &Namespace, arguments: &str) -> Command {

@@ -4,8 +4,11 @@ use std::{fs, net::UdpSocket, process::Command};
 
 use sha2::{Digest as _, Sha256};
 use tests::{
-    namespace::Namespace, nginx::Nginx, process::succeed, topology::Testbed,
-    udp_client::request_until_accepted, wait,
+    net::{
+        namespace::Namespace, process::succeed, topology::Testbed,
+        udp_client::request_until_accepted, wait,
+    },
+    services::nginx::Nginx,
 };
 
 const ENDPOINT: &str = "fd00::100";

@@ -4,9 +4,11 @@
 use std::{fs, path::Path, process::Command};
 
 use tests::{
-    agent::binary,
-    process::{BackgroundProcess, succeed},
-    wait,
+    net::{
+        process::{BackgroundProcess, succeed},
+        wait,
+    },
+    services::agent::binary,
 };
 
 /// What the unit stands on. systemd looks for units nowhere else, so it does nothing else.

@@ -1,11 +1,13 @@
 //! Frames of a VLAN whose tag is beside the packet, where a program in the driver does not see it.
 
 use tests::{
-    agent::Agent,
-    namespace::Namespace,
-    process::{run, succeed},
-    topology::{ENDPOINT, Testbed},
-    vlan_tagger, wait,
+    net::{
+        namespace::Namespace,
+        process::{run, succeed},
+        topology::{ENDPOINT, Testbed},
+        vlan_tagger, wait,
+    },
+    services::agent::Agent,
 };
 
 /// Demands that the endpoint answers the station's ARP request, or that it does not.

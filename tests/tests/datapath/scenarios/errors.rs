@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use gateway_common::DropReason;
 use tests::{
-    differential::{BACKEND_MAC, CLIENT_MAC, Side},
+    datapath::{
+        differential::{BACKEND_MAC, CLIENT_MAC, Side},
+        scenario::{icmp_error, ip_packet, ip_parts, udp_datagram},
+    },
     packet::{Content, Packet, Transport, flag::RST},
-    scenario::{between, datagram, error, ip},
 };
 
 use super::{open_udp_flow, payload_of, port_unreachable};
@@ -15,10 +17,10 @@ use crate::{ScenarioCase, run_scenarios};
 const CASES: &[ScenarioCase] = &[
     (
         "a server's refusal of a datagram reaches the client",
-        |lab, scenario| {
-            let question = scenario.question(b"question");
-            let sent = lab.send(Side::A, &question);
-            let flow = scenario.went_to_service(&sent, 53);
+        |harness, scenario| {
+            let question = scenario.client_datagram(b"question");
+            let sent = harness.send(Side::A, &question);
+            let flow = scenario.expect_forwarded_to_service(&sent, 53);
             let left = sent.expect_forwarded(Side::Provider).packet;
             let kind = port_unreachable(scenario.provider_is_v4());
             for max_len in [28, 48, 500] {
@@ -27,8 +29,8 @@ const CASES: &[ScenarioCase] = &[
                 } else {
                     max_len.max(48)
                 };
-                let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, max_len);
-                let out = lab
+                let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, max_len);
+                let out = harness
                     .send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
                     .expect_forwarded(Side::A);
                 let icmp = parse_icmp_error(&out.packet);
@@ -43,10 +45,10 @@ const CASES: &[ScenarioCase] = &[
     ),
     (
         "a router's error comes from the endpoint: nobody learns of the router",
-        |lab, scenario| {
-            scenario.connect(lab);
-            let data = scenario.from_client().with_payload(b"data");
-            let left = lab
+        |harness, scenario| {
+            scenario.connect(harness);
+            let data = scenario.client_ack().with_payload(b"data");
+            let left = harness
                 .send(Side::A, &data)
                 .expect_forwarded(Side::Provider)
                 .packet;
@@ -55,10 +57,10 @@ const CASES: &[ScenarioCase] = &[
             } else {
                 ((3, 0), 0)
             };
-            let nat = ip(&left).0;
-            let expired = error(scenario.router(), nat, kind, wanted, &left, 100)
+            let nat = ip_parts(&left).0;
+            let expired = icmp_error(scenario.router(), nat, kind, wanted, &left, 100)
                 .with_source_mac(BACKEND_MAC);
-            let out = lab
+            let out = harness
                 .send(Side::Provider, &expired)
                 .expect_forwarded(Side::A)
                 .expect_destination_mac(CLIENT_MAC);
@@ -70,22 +72,24 @@ const CASES: &[ScenarioCase] = &[
     ),
     (
         "a smaller MTU on the way is told in the client's terms (RFC 7915)",
-        |lab, scenario| {
-            scenario.connect(lab);
-            let data = scenario.from_client().with_payload(&payload_of(1_000));
-            let left = lab
+        |harness, scenario| {
+            scenario.connect(harness);
+            let data = scenario.client_ack().with_payload(&payload_of(1_000));
+            let left = harness
                 .send(Side::A, &data)
                 .expect_forwarded(Side::Provider)
                 .packet;
-            let nat = ip(&left).0;
+            let nat = ip_parts(&left).0;
             let kind = if scenario.provider_is_v4() {
                 (3, 4)
             } else {
                 (2, 0)
             };
-            let too_big =
-                error(scenario.router(), nat, kind, 1_300, &left, 500).with_source_mac(BACKEND_MAC);
-            let out = lab.send(Side::Provider, &too_big).expect_forwarded(Side::A);
+            let too_big = icmp_error(scenario.router(), nat, kind, 1_300, &left, 500)
+                .with_source_mac(BACKEND_MAC);
+            let out = harness
+                .send(Side::Provider, &too_big)
+                .expect_forwarded(Side::A);
             let icmp = parse_icmp_error(&out.packet);
             let wanted = match (scenario.provider_is_v4(), scenario.is_v4()) {
                 (true, false) => 1_320,
@@ -97,63 +101,67 @@ const CASES: &[ScenarioCase] = &[
             expect_embedded_addresses(&icmp.embedded, &data);
         },
     ),
-    ("a client's error reaches the server", |lab, scenario| {
-        let sent = lab.send(Side::A, &scenario.question(b"question"));
-        let flow = scenario.went_to_service(&sent, 53);
-        let answer = flow.answer(b"answer");
-        let left = lab
-            .send(Side::Provider, &answer)
-            .expect_forwarded(Side::A)
-            .packet;
-        let kind = port_unreachable(scenario.is_v4());
-        let refusal = error(
-            scenario.client_ip(),
-            scenario.endpoint_ip(),
-            kind,
-            0,
-            &left,
-            500,
-        );
-        let out = lab
-            .send(Side::A, &refusal)
-            .expect_forwarded(Side::Provider)
-            .expect_destination_mac(BACKEND_MAC);
-        let icmp = parse_icmp_error(&out.packet);
-        assert_eq!(
-            icmp.kind,
-            if scenario.provider_is_v4() {
-                (3, 3)
-            } else {
-                (1, 4)
-            }
-        );
-        assert_eq!(
-            (icmp.source, icmp.destination),
-            (flow.nat.ip(), flow.backend.ip())
-        );
-        expect_embedded_addresses(&icmp.embedded, &answer);
-    }),
+    (
+        "a client's error reaches the server",
+        |harness, scenario| {
+            let sent = harness.send(Side::A, &scenario.client_datagram(b"question"));
+            let flow = scenario.expect_forwarded_to_service(&sent, 53);
+            let answer = flow.backend_datagram(b"answer");
+            let left = harness
+                .send(Side::Provider, &answer)
+                .expect_forwarded(Side::A)
+                .packet;
+            let kind = port_unreachable(scenario.is_v4());
+            let refusal = icmp_error(
+                scenario.client_ip(),
+                scenario.endpoint_ip(),
+                kind,
+                0,
+                &left,
+                500,
+            );
+            let out = harness
+                .send(Side::A, &refusal)
+                .expect_forwarded(Side::Provider)
+                .expect_destination_mac(BACKEND_MAC);
+            let icmp = parse_icmp_error(&out.packet);
+            assert_eq!(
+                icmp.kind,
+                if scenario.provider_is_v4() {
+                    (3, 3)
+                } else {
+                    (1, 4)
+                }
+            );
+            assert_eq!(
+                (icmp.source, icmp.destination),
+                (flow.nat.ip(), flow.backend.ip())
+            );
+            expect_embedded_addresses(&icmp.embedded, &answer);
+        },
+    ),
     (
         "an error whose checksum is wrong is not believed",
-        |lab, scenario| {
-            let (flow, left) = open_udp_flow(lab, scenario);
+        |harness, scenario| {
+            let (flow, left) = open_udp_flow(harness, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
-            let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
+            let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
             let mut frame = refusal.with_source_mac(BACKEND_MAC).bytes(false);
             let last = frame.len() - 1;
             frame[last] ^= 1;
-            lab.send_bytes(Side::Provider, &frame)
+            harness
+                .send_bytes(Side::Provider, &frame)
                 .expect_dropped(DropReason::ChecksumWrong);
         },
     ),
     (
         "an error about a header whose checksum is wrong is not believed (RFC 5508)",
-        |lab, scenario| {
-            let (flow, left) = open_udp_flow(lab, scenario);
+        |harness, scenario| {
+            let (flow, left) = open_udp_flow(harness, scenario);
             if !scenario.provider_is_v4() {
                 return;
             }
-            let refusal = error(flow.backend.ip(), flow.nat.ip(), (3, 3), 0, &left, 500);
+            let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), (3, 3), 0, &left, 500);
             let mut refusal = refusal.with_source_mac(BACKEND_MAC);
             if let Content::Ipv4(ipv4) = &mut refusal.content
                 && let Transport::Icmp(_, _, body) = &mut ipv4.transport
@@ -161,53 +169,60 @@ const CASES: &[ScenarioCase] = &[
                 // The time to live in it, without what belongs to that.
                 body[4 + 8] ^= 1;
             }
-            lab.send(Side::Provider, &refusal)
+            harness
+                .send(Side::Provider, &refusal)
                 .expect_dropped(DropReason::ChecksumWrong);
         },
     ),
-    ("an error about no flow goes nowhere", |lab, scenario| {
-        let sent = lab.send(Side::A, &scenario.question(b"question"));
-        let flow = scenario.went_to_service(&sent, 53);
-        let kind = port_unreachable(scenario.provider_is_v4());
-        let mut nat = flow.nat;
-        nat.set_port(nat.port() ^ 2);
-        let other = datagram(nat, flow.backend, b"never sent");
-        let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &other, 500);
-        lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
-            .expect_dropped(DropReason::NoFlow);
-    }),
+    (
+        "an error about no flow goes nowhere",
+        |harness, scenario| {
+            let sent = harness.send(Side::A, &scenario.client_datagram(b"question"));
+            let flow = scenario.expect_forwarded_to_service(&sent, 53);
+            let kind = port_unreachable(scenario.provider_is_v4());
+            let mut nat = flow.nat;
+            nat.set_port(nat.port() ^ 2);
+            let other = udp_datagram(nat, flow.backend, b"never sent");
+            let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), kind, 0, &other, 500);
+            harness
+                .send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                .expect_dropped(DropReason::NoFlow);
+        },
+    ),
     (
         "an error to one address about a packet of another goes nowhere",
-        |lab, scenario| {
-            let (flow, left) = open_udp_flow(lab, scenario);
+        |harness, scenario| {
+            let (flow, left) = open_udp_flow(harness, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
-            let other = lab.other_snat_address(flow.nat.ip());
-            let refusal = error(flow.backend.ip(), other, kind, 0, &left, 500);
-            lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+            let other = harness.other_snat_address(flow.nat.ip());
+            let refusal = icmp_error(flow.backend.ip(), other, kind, 0, &left, 500);
+            harness
+                .send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
                 .expect_dropped(DropReason::NoFlow);
         },
     ),
     (
         "an error that says too little is malformed",
-        |lab, scenario| {
-            let (flow, left) = open_udp_flow(lab, scenario);
+        |harness, scenario| {
+            let (flow, left) = open_udp_flow(harness, scenario);
             let (kind, min_len) = if scenario.provider_is_v4() {
                 ((3, 3), 28)
             } else {
                 ((1, 4), 48)
             };
             for max_len in [0, 8, min_len - 1] {
-                let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, max_len);
-                lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, max_len);
+                harness
+                    .send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
                     .expect_dropped(DropReason::Malformed);
             }
         },
     ),
     (
         "an error about an error, or about what is not carried, is counted",
-        |lab, scenario| {
-            let sent = lab.send(Side::A, &scenario.question(b"question"));
-            let flow = scenario.went_to_service(&sent, 53);
+        |harness, scenario| {
+            let sent = harness.send(Side::A, &scenario.client_datagram(b"question"));
+            let flow = scenario.expect_forwarded_to_service(&sent, 53);
             let (icmp, kind) = if scenario.provider_is_v4() {
                 (1, (3, 3))
             } else {
@@ -215,46 +230,51 @@ const CASES: &[ScenarioCase] = &[
             };
             for protocol in [icmp, 47, 132] {
                 let transport = Transport::Other(protocol, vec![3; 40]);
-                let about = between(flow.nat.ip(), flow.backend.ip(), transport);
-                let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &about, 500);
-                lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+                let about = ip_packet(flow.nat.ip(), flow.backend.ip(), transport);
+                let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), kind, 0, &about, 500);
+                harness
+                    .send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
                     .expect_dropped(DropReason::IcmpUnsupported);
             }
         },
     ),
     (
         "an error of a flow that is cut goes nowhere",
-        |lab, scenario| {
-            let (flow, left) = open_udp_flow(lab, scenario);
-            lab.decide(scenario.endpoint_name, gateway::model::Decision::Reject);
+        |harness, scenario| {
+            let (flow, left) = open_udp_flow(harness, scenario);
+            harness.decide(scenario.endpoint_name, gateway::model::Decision::Reject);
             let kind = port_unreachable(scenario.provider_is_v4());
-            let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
-            lab.send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
+            let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
+            harness
+                .send(Side::Provider, &refusal.with_source_mac(BACKEND_MAC))
                 .expect_dropped(DropReason::ConnectionRevoked);
         },
     ),
     (
         "an error whose time ends here is not answered with another",
-        |lab, scenario| {
-            let (flow, left) = open_udp_flow(lab, scenario);
+        |harness, scenario| {
+            let (flow, left) = open_udp_flow(harness, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
-            let refusal = error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
-            lab.send(
-                Side::Provider,
-                &refusal.with_source_mac(BACKEND_MAC).hops(1),
-            )
-            .expect_dropped(DropReason::TtlExpired);
+            let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), kind, 0, &left, 500);
+            harness
+                .send(
+                    Side::Provider,
+                    &refusal.with_source_mac(BACKEND_MAC).with_hop_limit(1),
+                )
+                .expect_dropped(DropReason::TtlExpired);
         },
     ),
     (
         "no refusal is answered: neither an error nor a reset, nor to who can't be a host",
-        |lab, scenario| {
+        |harness, scenario| {
             let elsewhere = (scenario.endpoint_ip(), 54).into();
-            let from_group =
-                datagram(scenario.client(), elsewhere, b"x").with_source_mac([1, 0, 94, 0, 0, 1]);
-            lab.send(Side::A, &from_group)
+            let from_group = udp_datagram(scenario.client_socket(), elsewhere, b"x")
+                .with_source_mac([1, 0, 94, 0, 0, 1]);
+            harness
+                .send(Side::A, &from_group)
                 .expect_dropped(DropReason::MartianSource);
-            lab.send(Side::A, &scenario.segment().with_flags(RST, 1, 1))
+            harness
+                .send(Side::A, &scenario.client_segment().with_flags(RST, 1, 1))
                 .expect_dropped(DropReason::NoFlow);
         },
     ),
@@ -270,7 +290,7 @@ struct ForwardedIcmpError {
 }
 
 fn parse_icmp_error(packet: &Packet) -> ForwardedIcmpError {
-    let (source, destination, transport) = ip(packet);
+    let (source, destination, transport) = ip_parts(packet);
     match transport {
         Transport::Icmp(kind, code, body) => ForwardedIcmpError {
             kind: (*kind, *code),

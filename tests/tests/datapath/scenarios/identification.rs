@@ -8,9 +8,11 @@ use std::{
 use gateway_common::{DropReason, Verdict, drop_reason::Attribution, maps::IdentificationState};
 use serde_json::Value;
 use tests::{
-    differential::{CLIENT, DNS, DifferentialHarness, ENDPOINT, Side, udp, with_harness},
+    datapath::{
+        differential::{CLIENT, DNS, DifferentialHarness, ENDPOINT, Side, udp, with_harness},
+        scenario::{CLIENT_PORT, ProviderFlow, Scenario, fragment_of, ip_parts, udp_datagram},
+    },
     packet::Packet,
-    scenario::{CLIENT_PORT, ProviderFlow, Scenario, datagram, ip, piece},
 };
 
 use super::open_udp_flow;
@@ -28,7 +30,7 @@ struct SharedSnatClient {
 /// Finds a neighbour among the clients of a side, whose packets go along a path.
 #[track_caller]
 fn find_snat_sharer_on(
-    lab: &mut DifferentialHarness,
+    harness: &mut DifferentialHarness,
     scenario: Scenario,
     side: Side,
     flow: ProviderFlow,
@@ -40,8 +42,8 @@ fn find_snat_sharer_on(
             [0xfd00, 0, 0, 0, 0, 0, 0, host.into()].into()
         };
         let client = (address, CLIENT_PORT).into();
-        let question = datagram(client, scenario.name_server(), b"x").sent_to(side);
-        let ends = scenario.went_to_service(&lab.send(side, &question), DNS);
+        let question = udp_datagram(client, scenario.dns_socket(), b"x").sent_to(side);
+        let ends = scenario.expect_forwarded_to_service(&harness.send(side, &question), DNS);
         if (ends.nat.ip(), ends.backend) == (flow.nat.ip(), flow.backend) {
             return SharedSnatClient { side, client };
         }
@@ -52,16 +54,16 @@ fn find_snat_sharer_on(
 /// Finds a neighbour: another consumer's client where the path has two consumers.
 #[track_caller]
 fn find_snat_sharer(
-    lab: &mut DifferentialHarness,
+    harness: &mut DifferentialHarness,
     scenario: Scenario,
     flow: ProviderFlow,
 ) -> SharedSnatClient {
-    let side = if scenario.is_mixed() {
+    let side = if scenario.is_translated() {
         Side::A
     } else {
         Side::B
     };
-    find_snat_sharer_on(lab, scenario, side, flow)
+    find_snat_sharer_on(harness, scenario, side, flow)
 }
 
 /// A datagram of two fragments. Nothing but the identification says what belongs together: there is no
@@ -72,14 +74,14 @@ fn in_two_fragments(scenario: Scenario, whole: Packet) -> Vec<Packet> {
     } else {
         whole
     };
-    let fragments = whole.fragments(1_400, SENDER_ID);
+    let fragments = whole.split_into_fragments(1_400, SENDER_ID);
     assert_eq!(fragments.len(), 2);
     fragments
 }
 
 /// A client's question, in two fragments.
 fn fragmented_request(scenario: Scenario, client: SocketAddr, side: Side, byte: u8) -> Vec<Packet> {
-    let whole = datagram(client, scenario.name_server(), &[byte; 2_000]);
+    let whole = udp_datagram(client, scenario.dns_socket(), &[byte; 2_000]);
     let fragments = in_two_fragments(scenario, whole).into_iter();
     fragments.map(|fragment| fragment.sent_to(side)).collect()
 }
@@ -89,8 +91,8 @@ fn fragmented_request(scenario: Scenario, client: SocketAddr, side: Side, byte: 
 fn reassemble_as_receiver(fragments: &[Packet]) -> Vec<Vec<u8>> {
     let mut datagrams: BTreeMap<_, BTreeMap<u16, Vec<u8>>> = BTreeMap::new();
     for fragment in fragments {
-        let (source, destination, _) = ip(fragment);
-        let piece = piece(fragment);
+        let (source, destination, _) = ip_parts(fragment);
+        let piece = fragment_of(fragment);
         let key = (source, destination, piece.protocol, piece.id);
         let pieces = datagrams.entry(key).or_default();
         pieces.entry(piece.offset).or_insert(piece.bytes);
@@ -108,7 +110,7 @@ fn reassemble_as_receiver(fragments: &[Packet]) -> Vec<Vec<u8>> {
 /// it was sent, and returns their identifications.
 #[track_caller]
 fn expect_not_mixed(
-    lab: &mut DifferentialHarness,
+    harness: &mut DifferentialHarness,
     to: Side,
     (a, from_a): (&[Packet], Side),
     (b, from_b): (&[Packet], Side),
@@ -119,16 +121,17 @@ fn expect_not_mixed(
         (from_b, &b[1]),
         (from_a, &a[1]),
     ];
-    let out = order.map(|(side, fragment)| lab.send(side, fragment).expect_forwarded(to).packet);
+    let out =
+        order.map(|(side, fragment)| harness.send(side, fragment).expect_forwarded(to).packet);
     let wanted = [vec![b'a'; 2_000], vec![b'b'; 2_000]];
     assert!(reassemble_as_receiver(&out) == wanted, "{out:#?}");
-    [piece(&out[0]).id, piece(&out[1]).id]
+    [fragment_of(&out[0]).id, fragment_of(&out[1]).id]
 }
 
 /// The identification that a first fragment leaves with.
 #[track_caller]
-fn forwarded_id(lab: &mut DifferentialHarness, from: Side, to: Side, fragment: &Packet) -> u32 {
-    piece(&lab.send(from, fragment).expect_forwarded(to).packet).id
+fn forwarded_id(harness: &mut DifferentialHarness, from: Side, to: Side, fragment: &Packet) -> u32 {
+    fragment_of(&harness.send(from, fragment).expect_forwarded(to).packet).id
 }
 
 /// Numbers that IPv4 fragments leave with.
@@ -137,56 +140,57 @@ const FRAGMENT_IDS: u32 = 0xc000;
 const CASES: &[ScenarioCase] = &[
     (
         "fragments of two consumers behind one address are never joined",
-        |lab, scenario| {
-            let (flow, _) = open_udp_flow(lab, scenario);
-            let other = find_snat_sharer(lab, scenario, flow);
-            let a = fragmented_request(scenario, scenario.client(), Side::A, b'a');
+        |harness, scenario| {
+            let (flow, _) = open_udp_flow(harness, scenario);
+            let other = find_snat_sharer(harness, scenario, flow);
+            let a = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
             let b = fragmented_request(scenario, other.client, other.side, b'b');
-            expect_not_mixed(lab, Side::Provider, (&a, Side::A), (&b, other.side));
+            expect_not_mixed(harness, Side::Provider, (&a, Side::A), (&b, other.side));
         },
     ),
     (
         "fragments of consumers of both families behind one address are never joined",
-        |lab, scenario| {
+        |harness, scenario| {
             if scenario.is_v4() || !scenario.provider_is_v4() {
                 return;
             }
-            let (flow, _) = open_udp_flow(lab, scenario);
+            let (flow, _) = open_udp_flow(harness, scenario);
             let [v4, ..] = Scenario::ALL;
-            let other = find_snat_sharer_on(lab, v4, Side::A, flow);
-            let a = fragmented_request(scenario, scenario.client(), Side::A, b'a');
+            let other = find_snat_sharer_on(harness, v4, Side::A, flow);
+            let a = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
             let b = fragmented_request(v4, other.client, Side::A, b'b');
-            let ids = expect_not_mixed(lab, Side::Provider, (&a, Side::A), (&b, Side::A));
+            let ids = expect_not_mixed(harness, Side::Provider, (&a, Side::A), (&b, Side::A));
             // Flows of either family take theirs from one count.
             assert_eq!((ids[0] + 1) % FRAGMENT_IDS, ids[1]);
         },
     ),
     (
         "fragments of two backends to one client are never joined",
-        |lab, scenario| {
-            let (first, _) = open_udp_flow(lab, scenario);
+        |harness, scenario| {
+            let (first, _) = open_udp_flow(harness, scenario);
             let second = (CLIENT_PORT + 1..CLIENT_PORT + 100)
                 .map(|port| {
                     let client = (scenario.client_ip(), port).into();
-                    let sent = lab.send(Side::A, &datagram(client, scenario.name_server(), b"x"));
-                    scenario.went_to_service(&sent, DNS)
+                    let sent =
+                        harness.send(Side::A, &udp_datagram(client, scenario.dns_socket(), b"x"));
+                    scenario.expect_forwarded_to_service(&sent, DNS)
                 })
                 .find(|flow| flow.backend != first.backend)
                 .expect("a flow to the other backend");
-            let a = in_two_fragments(scenario, first.answer(&[b'a'; 2_000]));
-            let b = in_two_fragments(scenario, second.answer(&[b'b'; 2_000]));
-            expect_not_mixed(lab, Side::A, (&a, Side::Provider), (&b, Side::Provider));
+            let a = in_two_fragments(scenario, first.backend_datagram(&[b'a'; 2_000]));
+            let b = in_two_fragments(scenario, second.backend_datagram(&[b'b'; 2_000]));
+            expect_not_mixed(harness, Side::A, (&a, Side::Provider), (&b, Side::Provider));
         },
     ),
     (
         "each datagram of a sender gets an identification of its own",
-        |lab, scenario| {
-            let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
+        |harness, scenario| {
+            let fragments = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
             let mut ids: Vec<u32> = (0..4)
-                .map(|_| forwarded_id(lab, Side::A, Side::Provider, &fragments[0]))
+                .map(|_| forwarded_id(harness, Side::A, Side::Provider, &fragments[0]))
                 .collect();
             // Later fragments follow the latest first one.
-            let tail = forwarded_id(lab, Side::A, Side::Provider, &fragments[1]);
+            let tail = forwarded_id(harness, Side::A, Side::Provider, &fragments[1]);
             assert_eq!(Some(&tail), ids.last());
             ids.sort_unstable();
             ids.dedup();
@@ -195,15 +199,15 @@ const CASES: &[ScenarioCase] = &[
     ),
     (
         "identifications begin again at their end",
-        |lab, scenario| {
-            let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
-            forwarded_id(lab, Side::A, Side::Provider, &fragments[0]);
-            lab.set_identifications(IdentificationState {
+        |harness, scenario| {
+            let fragments = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
+            forwarded_id(harness, Side::A, Side::Provider, &fragments[0]);
+            harness.set_identifications(IdentificationState {
                 fragments_v4: u64::from(FRAGMENT_IDS) - 1,
                 unfragmented_v4: u64::MAX,
                 fragments_v6: u64::MAX,
             });
-            let ids = [0; 2].map(|_| forwarded_id(lab, Side::A, Side::Provider, &fragments[0]));
+            let ids = [0; 2].map(|_| forwarded_id(harness, Side::A, Side::Provider, &fragments[0]));
             if scenario.provider_is_v4() {
                 assert!(ids.iter().all(|id| *id < FRAGMENT_IDS), "{ids:?}");
                 assert_eq!((ids[0] + 1) % FRAGMENT_IDS, ids[1]);
@@ -214,89 +218,94 @@ const CASES: &[ScenarioCase] = &[
     ),
     (
         "with every identification in use, a datagram's fragments are counted",
-        |lab, scenario| {
-            let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
-            forwarded_id(lab, Side::A, Side::Provider, &fragments[0]);
-            lab.set_identifications(IdentificationState {
+        |harness, scenario| {
+            let fragments = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
+            forwarded_id(harness, Side::A, Side::Provider, &fragments[0]);
+            harness.set_identifications(IdentificationState {
                 fragments_v4: u64::MAX << 16,
                 ..IdentificationState::default()
             });
             let client = (scenario.client_ip(), CLIENT_PORT + 1).into();
-            let other =
-                datagram(client, scenario.name_server(), &[b'b'; 2_000]).fragments(1_400, 8);
+            let other = udp_datagram(client, scenario.dns_socket(), &[b'b'; 2_000])
+                .split_into_fragments(1_400, 8);
             // Whole datagrams go on.
-            let whole = datagram(client, scenario.name_server(), b"x");
-            let sent = lab.send(Side::A, &whole);
-            let spent = scenario.went_to_service(&sent, DNS);
-            let first = lab.send(Side::A, &fragments[0]);
+            let whole = udp_datagram(client, scenario.dns_socket(), b"x");
+            let sent = harness.send(Side::A, &whole);
+            let spent = scenario.expect_forwarded_to_service(&sent, DNS);
+            let first = harness.send(Side::A, &fragments[0]);
             if scenario.provider_is_v4() {
                 first.expect_dropped(DropReason::FragmentIdExhausted);
             } else {
                 first.expect_forwarded(Side::Provider);
-                lab.send(Side::A, &other[0])
+                harness
+                    .send(Side::A, &other[0])
                     .expect_forwarded(Side::Provider);
-                lab.send(Side::A, &other[1])
+                harness
+                    .send(Side::A, &other[1])
                     .expect_forwarded(Side::Provider);
             }
             // What was let through before still gets its rest.
-            lab.send(Side::A, &fragments[1])
+            harness
+                .send(Side::A, &fragments[1])
                 .expect_forwarded(Side::Provider);
             assert_eq!(spent.nat.is_ipv4(), scenario.provider_is_v4());
         },
     ),
     (
         "a later fragment does not follow its flow to another backend",
-        |lab, scenario| {
-            let (flow, _) = open_udp_flow(lab, scenario);
-            let fragments = fragmented_request(scenario, scenario.client(), Side::A, b'a');
-            lab.send(Side::A, &fragments[0])
+        |harness, scenario| {
+            let (flow, _) = open_udp_flow(harness, scenario);
+            let fragments = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
+            harness
+                .send(Side::A, &fragments[0])
                 .expect_forwarded(Side::Provider);
             let gone = flow.backend.ip().to_string();
-            lab.change_service(scenario.service, |spec| {
+            harness.change_service(scenario.service, |spec| {
                 let backends = spec["resources"][0]["backends"].as_array_mut();
                 let other = |backend: &Value| backend["address"] != gone.as_str();
                 backends.expect("a list").retain(other);
             });
-            let (second, _) = open_udp_flow(lab, scenario);
+            let (second, _) = open_udp_flow(harness, scenario);
             assert_ne!(second.backend, flow.backend);
-            lab.send(Side::A, &fragments[1])
+            harness
+                .send(Side::A, &fragments[1])
                 .expect_dropped(DropReason::FragmentOrphan);
         },
     ),
     (
         "a packet that routers may fragment gets an identification, half-open and established",
-        |lab, scenario| {
-            if scenario.is_mixed() || !scenario.is_v4() {
+        |harness, scenario| {
+            if scenario.is_translated() || !scenario.is_v4() {
                 return;
             }
-            let (flow, _) = open_udp_flow(lab, scenario);
-            let other = find_snat_sharer(lab, scenario, flow);
-            let id = |lab: &mut DifferentialHarness, from: Side, to: Side, packet: &Packet| {
-                lab.send(from, packet).expect_forwarded(to).ipv4().id
+            let (flow, _) = open_udp_flow(harness, scenario);
+            let other = find_snat_sharer(harness, scenario, flow);
+            let id = |harness: &mut DifferentialHarness, from: Side, to: Side, packet: &Packet| {
+                harness.send(from, packet).expect_forwarded(to).ipv4().id
             };
             let chosen = u16::try_from(SENDER_ID).expect("small");
             let may = |packet: Packet| packet.edit_ipv4(|ip| (ip.fragment, ip.id) = (0, chosen));
-            let there = may(scenario.question(b"question"));
+            let there = may(scenario.client_datagram(b"question"));
             let others =
-                datagram(other.client, scenario.name_server(), b"question").sent_to(other.side);
+                udp_datagram(other.client, scenario.dns_socket(), b"question").sent_to(other.side);
             let mut ids = vec![
-                id(lab, Side::A, Side::Provider, &there),
-                id(lab, other.side, Side::Provider, &may(others)),
+                id(harness, Side::A, Side::Provider, &there),
+                id(harness, other.side, Side::Provider, &may(others)),
             ];
-            let back = may(flow.answer(b"answer"));
-            let answered = id(lab, Side::Provider, Side::A, &back);
+            let back = may(flow.backend_datagram(b"answer"));
+            let answered = id(harness, Side::Provider, Side::A, &back);
             for _ in 0..2 {
-                ids.push(id(lab, Side::A, Side::Provider, &there));
+                ids.push(id(harness, Side::A, Side::Provider, &there));
             }
             ids.sort_unstable();
             ids.dedup();
             assert_eq!(ids.len(), 4, "{ids:?}");
             assert!(ids.iter().all(|id| u32::from(*id) >= FRAGMENT_IDS));
             // Established now.
-            assert_ne!(id(lab, Side::Provider, Side::A, &back), answered);
+            assert_ne!(id(harness, Side::Provider, Side::A, &back), answered);
             let must_not = |packet: Packet| packet.edit_ipv4(|ip| ip.id = chosen);
-            let kept = must_not(scenario.question(b"question"));
-            assert_eq!(id(lab, Side::A, Side::Provider, &kept), chosen);
+            let kept = must_not(scenario.client_datagram(b"question"));
+            assert_eq!(id(harness, Side::A, Side::Provider, &kept), chosen);
         },
     ),
 ];
@@ -311,11 +320,11 @@ fn fragments_of_two_senders_are_never_reassembled_together() {
 #[test]
 fn identification_is_not_reused_within_the_reassembly_timeout() {
     const REASSEMBLY_TIMEOUT_NS: u64 = 93_300_000_000;
-    with_harness(|lab| {
+    with_harness(|harness| {
         let whole = udp((CLIENT, CLIENT_PORT), (ENDPOINT, DNS), &[b'a'; 2_000]);
-        let frame = whole.fragments(1_400, SENDER_ID)[0].bytes(false);
-        let ifindex = lab.ifindex(Side::A);
-        let world = lab.native_maps();
+        let frame = whole.split_into_fragments(1_400, SENDER_ID)[0].bytes(false);
+        let ifindex = harness.ifindex(Side::A);
+        let world = harness.native_maps();
         let mut used: BTreeMap<u16, u64> = BTreeMap::new();
         let (mut allowed, mut refused) = (0, 0);
         // As many as are let through, for longer than any number rests: the burst first.

@@ -2,7 +2,7 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use crate::wait;
+use crate::net::wait;
 
 /// How long one answer is waited for before the question is sent again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(300);

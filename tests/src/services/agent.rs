@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{
+use crate::net::{
     namespace::{BpfDirectory, Namespace},
     process::{BackgroundProcess, fail, succeed},
     wait,

@@ -3,10 +3,11 @@
 use std::{fs, path::PathBuf, process::Command};
 
 use crate::{
-    agent::{Agent, binary},
-    process::succeed,
-    test_ca::TestCa,
-    topology::Testbed,
+    net::{process::succeed, topology::Testbed},
+    services::{
+        agent::{Agent, binary},
+        test_ca::TestCa,
+    },
 };
 
 /// Where tenants reach the API, in the gateway's namespace.
@@ -28,10 +29,10 @@ impl TlsFixture {
     #[must_use]
     pub fn start(configure: impl FnOnce(&Testbed, &TestCa, &mut Agent)) -> Self {
         let ca = TestCa::new();
-        let mut site = Testbed::new();
-        site.host.ip("link set lo up");
+        let mut testbed = Testbed::new();
+        testbed.host.ip("link set lo up");
         let server = ca.issue("gateway");
-        let mut agent = std::mem::replace(&mut site.agent, Agent::prepare(&site.host));
+        let mut agent = std::mem::replace(&mut testbed.agent, Agent::prepare(&testbed.host));
         for (key, value) in [
             ("LISTEN", LISTEN.to_owned()),
             ("TLS_CERTIFICATE", server.certificate.display().to_string()),
@@ -41,11 +42,14 @@ impl TlsFixture {
         ] {
             agent.settings.insert(format!("PLGW_{key}"), value);
         }
-        configure(&site, &ca, &mut agent);
+        configure(&testbed, &ca, &mut agent);
         agent.stop();
         agent.restart();
-        site.agent = agent;
-        Self { testbed: site, ca }
+        testbed.agent = agent;
+        Self {
+            testbed: testbed,
+            ca,
+        }
     }
 
     /// Creates a token, and returns the file with it.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::wait;
+use crate::net::wait;
 
 /// A program in the background; killed when dropped.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! A whole site: two consumers whose networks have the very same addresses, a provider with two
+//! A whole testbed: two consumers whose networks have the very same addresses, a provider with two
 //! backends, and a gateway between them.
 //!
 //! ```text
@@ -9,7 +9,10 @@
 
 use std::sync::Arc;
 
-use crate::{agent::Agent, namespace::Namespace, wait};
+use crate::{
+    net::{namespace::Namespace, wait},
+    services::agent::Agent,
+};
 
 /// The address of both consumers' clients.
 pub const CLIENT: &str = "10.0.0.5";
@@ -20,7 +23,7 @@ pub const BACKENDS: [&str; 2] = ["10.1.0.10", "10.1.0.11"];
 /// Where consumers appear from in the provider's network: 10.1.0.64 to 10.1.0.79.
 pub const NAT: &str = "10.1.0.64/28";
 
-/// The site.
+/// The testbed.
 #[derive(Debug)]
 pub struct Testbed {
     /// The gateway. Dropped first: it must not see its interfaces go.
@@ -83,35 +86,35 @@ impl Testbed {
     #[must_use]
     #[track_caller]
     pub fn new() -> Self {
-        let site = Self::unconfigured();
-        site.configure();
-        site
+        let testbed = Self::unconfigured();
+        testbed.configure();
+        testbed
     }
 
-    /// Configures what [`Self::new`] has on a bare site.
+    /// Configures what [`Self::new`] has on a bare testbed.
     ///
     /// # Panics
     /// When the agent refuses.
     #[track_caller]
     pub fn configure(&self) {
-        let site = self;
+        let testbed = self;
         for (tenant, interface) in [("a", "gw-a"), ("b", "gw-b"), ("shop", "gw-p")] {
-            site.agent.cli(&format!("tenant create {tenant}"));
-            site.agent.cli(&format!(
+            testbed.agent.cli(&format!("tenant create {tenant}"));
+            testbed.agent.cli(&format!(
                 "network create {tenant}/net --interface {interface}"
             ));
         }
         let [one, two] = BACKENDS;
-        site.agent.cli(&format!(
+        testbed.agent.cli(&format!(
             "service create shop/web --network net --port * --port */udp --backend {one} \
              --backend {two} --nat {NAT} --visibility *"
         ));
         for tenant in ["a", "b"] {
-            site.agent.cli(&format!(
+            testbed.agent.cli(&format!(
                 "endpoint create {tenant}/web --network net --address {ENDPOINT} --service shop/web"
             ));
         }
-        site.wait_for_backends();
+        testbed.wait_for_backends();
     }
 
     /// The same, with both connections approved.
@@ -121,11 +124,13 @@ impl Testbed {
     #[must_use]
     #[track_caller]
     pub fn with_approved_connections() -> Self {
-        let site = Self::new();
+        let testbed = Self::new();
         for tenant in ["a", "b"] {
-            site.agent.cli(&format!("connection approve {tenant}/web"));
+            testbed
+                .agent
+                .cli(&format!("connection approve {tenant}/web"));
         }
-        site
+        testbed
     }
 
     /// Waits until the gateway knows the way to every backend.

@@ -3,16 +3,18 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::{
-    differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, Side},
+    datapath::{
+        differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, Side},
+        scenario::{tcp_segment, udp_datagram},
+    },
     packet::{Arp, Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, flag},
-    scenario::{datagram, segment_between},
 };
 
 /// A TCP segment, to be completed with one of the words below: from the client's station, to the
 /// gateway's in A.
 #[must_use]
 pub fn tcp(source: Socket, destination: Socket) -> Packet {
-    segment_between(source.into(), destination.into())
+    tcp_segment(source.into(), destination.into())
 }
 
 /// An address of IPv6 and a port.
@@ -76,7 +78,7 @@ pub fn neighbour_solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
 /// A UDP datagram, likewise.
 #[must_use]
 pub fn udp(source: Socket, destination: Socket, payload: &[u8]) -> Packet {
-    datagram(source.into(), destination.into(), payload)
+    udp_datagram(source.into(), destination.into(), payload)
 }
 
 /// An ICMP message, likewise.

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use gateway_common::{DropReason, Verdict, drop_reason::Attribution};
 
 use crate::{
-    differential::{BACKEND_MAC, BACKENDS, NAT, Side},
-    packet::{Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, flag},
-    packet_builders::SocketV6,
+    datapath::differential::{BACKEND_MAC, BACKENDS, NAT, Side},
+    packet::{Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, builders::SocketV6, flag},
 };
 
 /// What became of a packet.

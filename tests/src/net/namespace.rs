@@ -11,7 +11,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::process::succeed;
+use crate::net::process::succeed;
 
 /// How all names begin; the process id follows, so that two runs do not meet.
 const PREFIX: &str = "plgt";

@@ -10,8 +10,10 @@ use gateway::compile::map_snapshot::MapSnapshot;
 use gateway_common::{Verdict, sim::SimMaps};
 
 use crate::{
-    differential::{SEED, Side, configuration},
-    fast_path_oracle,
+    datapath::{
+        differential::{SEED, Side, configuration},
+        fast_path_oracle,
+    },
     packet::Packet,
 };
 

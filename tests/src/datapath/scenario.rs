@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use gateway_common::DropReason;
 
 use crate::{
-    differential::{
+    datapath::differential::{
         BACKEND_MAC, CLIENT_MAC, DifferentialHarness, ForwardedPacket, HTTPS, PacketResult, Side,
     },
     packet::{Content, Ipv4, Ipv6, Packet, Tcp, Transport, Udp},
@@ -84,7 +84,7 @@ impl Scenario {
 
     /// Whether the two sides are of different families.
     #[must_use]
-    pub fn is_mixed(self) -> bool {
+    pub fn is_translated(self) -> bool {
         self.is_v4() != self.provider_is_v4()
     }
 
@@ -122,32 +122,32 @@ impl Scenario {
 
     /// Where the client is.
     #[must_use]
-    pub fn client(self) -> SocketAddr {
+    pub fn client_socket(self) -> SocketAddr {
         (self.client_ip(), CLIENT_PORT).into()
     }
 
     /// What it connects to.
     #[must_use]
-    pub fn web(self) -> SocketAddr {
+    pub fn https_socket(self) -> SocketAddr {
         (self.endpoint_ip(), HTTPS).into()
     }
 
     /// What it sends datagrams to.
     #[must_use]
-    pub fn name_server(self) -> SocketAddr {
+    pub fn dns_socket(self) -> SocketAddr {
         (self.endpoint_ip(), DNS).into()
     }
 
     /// A segment of the client's, to be completed with words.
     #[must_use]
-    pub fn segment(self) -> Packet {
-        segment_between(self.client(), self.web())
+    pub fn client_segment(self) -> Packet {
+        tcp_segment(self.client_socket(), self.https_socket())
     }
 
     /// A datagram of the client's.
     #[must_use]
-    pub fn question(self, payload: &[u8]) -> Packet {
-        datagram(self.client(), self.name_server(), payload)
+    pub fn client_datagram(self, payload: &[u8]) -> Packet {
+        udp_datagram(self.client_socket(), self.dns_socket(), payload)
     }
 
     /// It went to a backend of the path's service, from source NAT.
@@ -155,10 +155,14 @@ impl Scenario {
     /// # Panics
     /// When not.
     #[track_caller]
-    pub fn went_to_service(self, outcome: &PacketResult, backend_port: u16) -> ProviderFlow {
-        let forwarded = outcome.expect_forwarded(Side::Provider);
+    pub fn expect_forwarded_to_service(
+        self,
+        result: &PacketResult,
+        backend_port: u16,
+    ) -> ProviderFlow {
+        let forwarded = result.expect_forwarded(Side::Provider);
         assert_eq!(forwarded.packet.to, BACKEND_MAC);
-        let (nat, backend) = ends(&forwarded);
+        let (nat, backend) = sockets_of(&forwarded);
         let text = backend.ip().to_string();
         assert!(
             text.starts_with(self.backends) && backend.port() == backend_port,
@@ -176,20 +180,25 @@ impl Scenario {
     /// # Panics
     /// When it does not open.
     #[track_caller]
-    pub fn connect(self, lab: &mut DifferentialHarness) -> ProviderFlow {
-        let syn = lab.send(Side::A, &self.segment().syn(1_000));
-        let ends = self.went_to_service(&syn, BACKEND_PORT);
-        lab.send(Side::Provider, &ends.segment().syn_ack(5_000, 1_001))
+    pub fn connect(self, harness: &mut DifferentialHarness) -> ProviderFlow {
+        let syn = harness.send(Side::A, &self.client_segment().syn(1_000));
+        let ends = self.expect_forwarded_to_service(&syn, BACKEND_PORT);
+        harness
+            .send(
+                Side::Provider,
+                &ends.backend_segment().syn_ack(5_000, 1_001),
+            )
             .expect_forwarded(Side::A);
-        lab.send(Side::A, &self.from_client())
+        harness
+            .send(Side::A, &self.client_ack())
             .expect_forwarded(Side::Provider);
         ends
     }
 
     /// A segment of an open connection from the client.
     #[must_use]
-    pub fn from_client(self) -> Packet {
-        self.segment().ack(1_001, 5_001)
+    pub fn client_ack(self) -> Packet {
+        self.client_segment().ack(1_001, 5_001)
     }
 }
 
@@ -205,20 +214,20 @@ pub struct ProviderFlow {
 impl ProviderFlow {
     /// A segment of the backend's, to be completed with words.
     #[must_use]
-    pub fn segment(self) -> Packet {
-        segment_between(self.backend, self.nat).with_source_mac(BACKEND_MAC)
+    pub fn backend_segment(self) -> Packet {
+        tcp_segment(self.backend, self.nat).with_source_mac(BACKEND_MAC)
     }
 
     /// A segment of an open connection from the backend.
     #[must_use]
-    pub fn from_backend(self) -> Packet {
-        self.segment().ack(5_001, 1_001)
+    pub fn backend_ack(self) -> Packet {
+        self.backend_segment().ack(5_001, 1_001)
     }
 
     /// A datagram of the backend's.
     #[must_use]
-    pub fn answer(self, payload: &[u8]) -> Packet {
-        datagram(self.backend, self.nat, payload).with_source_mac(BACKEND_MAC)
+    pub fn backend_datagram(self, payload: &[u8]) -> Packet {
+        udp_datagram(self.backend, self.nat, payload).with_source_mac(BACKEND_MAC)
     }
 }
 
@@ -227,7 +236,7 @@ impl ProviderFlow {
 /// # Panics
 /// When they are of different ones.
 #[must_use]
-pub fn between(source: IpAddr, destination: IpAddr, transport: Transport) -> Packet {
+pub fn ip_packet(source: IpAddr, destination: IpAddr, transport: Transport) -> Packet {
     let content = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             Content::Ipv4(Ipv4::new(source, destination, transport))
@@ -246,7 +255,7 @@ pub fn between(source: IpAddr, destination: IpAddr, transport: Transport) -> Pac
 
 /// A segment between two sockets, likewise, to be completed with words.
 #[must_use]
-pub fn segment_between(source: SocketAddr, destination: SocketAddr) -> Packet {
+pub fn tcp_segment(source: SocketAddr, destination: SocketAddr) -> Packet {
     let tcp = Tcp {
         source: source.port(),
         destination: destination.port(),
@@ -257,36 +266,36 @@ pub fn segment_between(source: SocketAddr, destination: SocketAddr) -> Packet {
         options: Vec::new(),
         payload: Vec::new(),
     };
-    between(source.ip(), destination.ip(), Transport::Tcp(tcp))
+    ip_packet(source.ip(), destination.ip(), Transport::Tcp(tcp))
 }
 
 /// A datagram, likewise.
 #[must_use]
-pub fn datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Packet {
+pub fn udp_datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Packet {
     let udp = Udp {
         source: source.port(),
         destination: destination.port(),
         checksummed: true,
         payload: payload.to_vec(),
     };
-    between(source.ip(), destination.ip(), Transport::Udp(udp))
+    ip_packet(source.ip(), destination.ip(), Transport::Udp(udp))
 }
 
 /// An ICMP error about a packet, of which it has so many bytes at the most.
 #[must_use]
-pub fn error(
+pub fn icmp_error(
     source: IpAddr,
     destination: IpAddr,
     kind: (u8, u8),
     rest: u32,
     about: &Packet,
-    most: usize,
+    max_len: usize,
 ) -> Packet {
     let frame = about.bytes(false);
     let embedded = &frame[14..];
     let mut body = rest.to_be_bytes().to_vec();
-    body.extend(&embedded[..embedded.len().min(most)]);
-    between(source, destination, Transport::Icmp(kind.0, kind.1, body))
+    body.extend(&embedded[..embedded.len().min(max_len)]);
+    ip_packet(source, destination, Transport::Icmp(kind.0, kind.1, body))
 }
 
 /// The addresses and ports of a packet.
@@ -294,8 +303,8 @@ pub fn error(
 /// # Panics
 /// When it has none.
 #[must_use]
-pub fn ends(forwarded: &ForwardedPacket) -> (SocketAddr, SocketAddr) {
-    let (source, destination, transport) = ip(&forwarded.packet);
+pub fn sockets_of(forwarded: &ForwardedPacket) -> (SocketAddr, SocketAddr) {
+    let (source, destination, transport) = ip_parts(&forwarded.packet);
     let (from, to) = match transport {
         Transport::Tcp(tcp) => (tcp.source, tcp.destination),
         Transport::Udp(udp) => (udp.source, udp.destination),
@@ -309,7 +318,7 @@ pub fn ends(forwarded: &ForwardedPacket) -> (SocketAddr, SocketAddr) {
 /// # Panics
 /// When it is no IP packet.
 #[must_use]
-pub fn ip(packet: &Packet) -> (IpAddr, IpAddr, &Transport) {
+pub fn ip_parts(packet: &Packet) -> (IpAddr, IpAddr, &Transport) {
     match &packet.content {
         Content::Ipv4(ip) => (ip.source.into(), ip.destination.into(), &ip.transport),
         Content::Ipv6(ip) => (ip.source.into(), ip.destination.into(), &ip.transport),
@@ -323,7 +332,7 @@ pub fn ip(packet: &Packet) -> (IpAddr, IpAddr, &Transport) {
 /// When there is none.
 #[must_use]
 pub fn tcp_of(packet: &Packet) -> &Tcp {
-    match ip(packet).2 {
+    match ip_parts(packet).2 {
         Transport::Tcp(tcp) => tcp,
         other => panic!("no TCP: {other:?}"),
     }
@@ -334,7 +343,7 @@ pub fn tcp_of(packet: &Packet) -> &Tcp {
 /// # Panics
 /// When it is no IP packet.
 #[must_use]
-pub fn hops(packet: &Packet) -> u8 {
+pub fn hop_limit(packet: &Packet) -> u8 {
     match &packet.content {
         Content::Ipv4(ip) => ip.ttl,
         Content::Ipv6(ip) => ip.hop_limit,
@@ -345,7 +354,7 @@ pub fn hops(packet: &Packet) -> u8 {
 impl Packet {
     /// With so many hops to go.
     #[must_use]
-    pub fn hops(mut self, hops: u8) -> Self {
+    pub fn with_hop_limit(mut self, hops: u8) -> Self {
         match &mut self.content {
             Content::Ipv4(ip) => ip.ttl = hops,
             Content::Ipv6(ip) => ip.hop_limit = hops,
@@ -359,7 +368,7 @@ impl Packet {
     /// # Panics
     /// When it is no TCP segment.
     #[must_use]
-    pub fn options(mut self, options: &[u8]) -> Self {
+    pub fn with_tcp_options(mut self, options: &[u8]) -> Self {
         let transport = match &mut self.content {
             Content::Ipv4(ip) => &mut ip.transport,
             Content::Ipv6(ip) => &mut ip.transport,
@@ -372,12 +381,12 @@ impl Packet {
         self
     }
 
-    /// Cut into fragments whose payloads are so long at the most, with this identification.
+    /// Cut into fragments whose payloads are so long at the max_len, with this identification.
     ///
     /// # Panics
     /// When it is no IP packet.
     #[must_use]
-    pub fn fragments(&self, most: usize, id: u32) -> Vec<Self> {
+    pub fn split_into_fragments(&self, max_len: usize, id: u32) -> Vec<Self> {
         let frame = self.bytes(false);
         let (head, protocol) = match &self.content {
             Content::Ipv4(_) => (34, frame[23]),
@@ -385,7 +394,7 @@ impl Packet {
             _ => panic!("no IP"),
         };
         let body = &frame[head..];
-        let pieces: Vec<&[u8]> = body.chunks(most & !7).collect();
+        let pieces: Vec<&[u8]> = body.chunks(max_len & !7).collect();
         let last = pieces.len() - 1;
         let mut offset = 0;
         let mut fragments = Vec::new();
@@ -436,7 +445,7 @@ pub struct Fragment {
 /// # Panics
 /// When it is none.
 #[must_use]
-pub fn piece(packet: &Packet) -> Fragment {
+pub fn fragment_of(packet: &Packet) -> Fragment {
     match &packet.content {
         Content::Ipv4(ip) => match &ip.transport {
             Transport::Other(protocol, bytes) => Fragment {
@@ -474,7 +483,7 @@ pub fn reassemble(fragments: &[Packet]) -> Packet {
     let mut whole = Vec::new();
     let mut protocol = 0;
     for fragment in fragments {
-        let piece = piece(fragment);
+        let piece = fragment_of(fragment);
         assert_eq!(usize::from(piece.offset), whole.len(), "a gap");
         whole.extend(piece.bytes);
         protocol = piece.protocol;
@@ -495,13 +504,13 @@ pub fn reassemble(fragments: &[Packet]) -> Packet {
 
 /// What was refused, for this reason: with a reset or an error, whichever suits the packet.
 #[track_caller]
-pub fn refused(outcome: &PacketResult, reason: DropReason) {
-    match &outcome.verdict {
+pub fn expect_rejected(result: &PacketResult, reason: DropReason) {
+    match &result.verdict {
         gateway_common::Verdict::TcpReset(..) => {
-            outcome.expect_tcp_reset(reason);
+            result.expect_tcp_reset(reason);
         }
         _ => {
-            outcome.expect_icmp_error(reason);
+            result.expect_icmp_error(reason);
         }
     }
 }

@@ -4,9 +4,11 @@
 use std::{ffi::CString, io, os::fd::AsFd as _};
 
 use crate::{
-    bpf_asm::{Assembler, Operation, R0, R2, R3, VLAN_PUSH, pin},
-    namespace::{BpfDirectory, Namespace},
-    process::succeed,
+    bpf::asm::{Assembler, Operation, R0, R2, R3, VLAN_PUSH, pin},
+    net::{
+        namespace::{BpfDirectory, Namespace},
+        process::succeed,
+    },
 };
 
 /// 802.1Q, in network byte order.

@@ -15,10 +15,11 @@ use rustls::{
 };
 
 use crate::{
-    agent::Agent,
-    namespace::Namespace,
-    test_ca::{IssuedCertificate, TestCa},
-    wait,
+    net::{namespace::Namespace, wait},
+    services::{
+        agent::Agent,
+        test_ca::{IssuedCertificate, TestCa},
+    },
 };
 
 /// The port of the listener.
@@ -154,7 +155,7 @@ impl ApiFixture {
     #[must_use]
     pub fn open_connections(&self) -> usize {
         let line = format!("ss -Htn state established sport = :{PORT}");
-        crate::process::succeed(&mut self.host.command_line(&line))
+        crate::net::process::succeed(&mut self.host.command_line(&line))
             .lines()
             .count()
     }

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use crate::topology::Testbed;
+use crate::net::topology::Testbed;
 
 /// What the consumer's side speaks, and what the provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,38 +61,38 @@ impl Families {
         format!("http://{}/{path}", SocketAddr::new(self.endpoint(), 80))
     }
 
-    /// A site with a service of one backend of the family, and an endpoint of the other's or the same.
+    /// A testbed with a service of one backend of the family, and an endpoint of the other's or the same.
     ///
     /// # Panics
     /// When it can't be made.
     #[must_use]
     pub fn testbed(self) -> Testbed {
-        let site = Testbed::unconfigured();
-        site.host.enable_ipv6("gw-p", &[]);
-        site.a.enable_ipv6("eth0", &["fd00::5"]);
-        site.provider.enable_ipv6("eth0", &["fd00:1::10"]);
+        let testbed = Testbed::unconfigured();
+        testbed.host.enable_ipv6("gw-p", &[]);
+        testbed.a.enable_ipv6("eth0", &["fd00::5"]);
+        testbed.provider.enable_ipv6("eth0", &["fd00:1::10"]);
         for (tenant, interface) in [("a", "gw-a"), ("shop", "gw-p")] {
-            site.agent.cli(&format!("tenant create {tenant}"));
-            site.agent.cli(&format!(
+            testbed.agent.cli(&format!("tenant create {tenant}"));
+            testbed.agent.cli(&format!(
                 "network create {tenant}/net --interface {interface}"
             ));
         }
-        site.agent.cli(&format!(
+        testbed.agent.cli(&format!(
             "service create shop/web --network net --port * --port */udp --backend {} --nat {} \
              --visibility * --auto-approval *",
             self.backend(),
             self.nat()
         ));
-        site.agent.cli(&format!(
+        testbed.agent.cli(&format!(
             "endpoint create a/web --network net --address {} --service shop/web",
             self.endpoint()
         ));
-        site.wait_for_backends();
-        site
+        testbed.wait_for_backends();
+        testbed
     }
 }
 
-/// Runs a test for both families and both mixes, each at a site of its own.
+/// Runs a test for both families and both mixes, each at a testbed of its own.
 ///
 /// # Panics
 /// When the test does for one of them.

@@ -1,6 +1,8 @@
 //! Packets: built from words, and read back. Independent of the data path's own code, checksums
 //! included, so that the two can't share a mistake.
 
+pub mod builders;
+
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr},

@@ -37,12 +37,14 @@ use gateway_common::{
 };
 use serde_json::{Value, json};
 
-pub use crate::{assertions::*, packet_builders::*};
+pub use crate::{datapath::assertions::*, packet::builders::*};
 use crate::{
-    fast_path_oracle,
-    fixture::{DesiredFixture, body},
-    fuzz,
-    namespace::{BpfDirectory, Namespace},
+    datapath::{
+        fast_path_oracle,
+        fixture::{DesiredFixture, body},
+        fuzz,
+    },
+    net::namespace::{BpfDirectory, Namespace},
     packet::{Mac, Packet},
 };
 
@@ -199,7 +201,7 @@ pub fn with_harness<T: Send + 'static>(
 /// The same, where no more than so many refusals are sent each second.
 ///
 /// # Panics
-/// As [`with_lab`].
+/// As [`with_harness`].
 pub fn with_harness_reject_limit<T: Send + 'static>(
     refusals_per_second: u32,
     function: impl FnOnce(&mut DifferentialHarness) -> T + Send + 'static,
@@ -232,7 +234,7 @@ impl DifferentialHarness {
             // A test run is possible only for an interface that has a program.
             program.attach(index).expect("native XDP on a veth");
         }
-        let mut lab = Self {
+        let mut harness = Self {
             native: SimMaps::default(),
             program,
             maps,
@@ -243,8 +245,8 @@ impl DifferentialHarness {
             recorded_frames: Vec::new(),
             bpf,
         };
-        lab.reset();
-        lab
+        harness.reset();
+        harness
     }
 
     /// Begins anew: the first configuration, no flows, nothing counted.

@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::{
+use crate::net::{
     namespace::Namespace,
     process::{BackgroundProcess, succeed},
     wait,

@@ -8,9 +8,12 @@ use std::{
 };
 
 use crate::{
-    namespace::Namespace,
-    process::{BackgroundProcess, run, succeed},
-    wait, xdp_pass,
+    bpf::xdp_pass,
+    net::{
+        namespace::Namespace,
+        process::{BackgroundProcess, run, succeed},
+        wait,
+    },
 };
 
 /// Display filter of tshark for packets with a wrong checksum or a header that can't be read. 0xffff is as
@@ -171,7 +174,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::packet_builders::{tcp, udp};
+    use crate::packet::builders::{tcp, udp};
 
     const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
     const DESTINATION: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);

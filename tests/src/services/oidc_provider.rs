@@ -15,11 +15,12 @@ use rcgen::{KeyPair, PublicKeyData as _};
 use serde_json::{Value, json};
 
 use crate::{
-    namespace::Namespace,
-    nginx,
-    process::{BackgroundProcess, succeed},
-    test_ca::TestCa,
-    wait,
+    net::{
+        namespace::Namespace,
+        process::{BackgroundProcess, succeed},
+        wait,
+    },
+    services::{nginx, test_ca::TestCa},
 };
 
 /// An issuer on loopback in a namespace.

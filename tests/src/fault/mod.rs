@@ -1,0 +1,3 @@
+//! Faults that a test injects.
+
+pub mod crash_consistency;
