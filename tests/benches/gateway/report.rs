@@ -108,8 +108,8 @@ impl Report {
                 Target::AtMost(1.25),
             ),
             (
-                "what is not ours, against reading its headers",
-                of("not ours, isolated", "headers read, and no more"),
+                "no endpoint, against reading the headers",
+                of("no endpoint, isolated", "headers read, and no more"),
                 Target::AtMost(1.1),
             ),
             (

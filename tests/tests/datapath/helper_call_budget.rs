@@ -128,7 +128,7 @@ fn helper_calls_of_every_path_match_the_budget() {
             ("10.0.0.222".parse().expect("an address"), HTTPS),
         );
         let stranger = stranger.ack(1, 1).sent_to(Side::B);
-        costs.measure("not ours, isolated", harness, Side::B, &stranger);
+        costs.measure("no endpoint, isolated", harness, Side::B, &stranger);
         costs.measure("not attached", harness, Side::Host, &segment);
         let unapproved = tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1);
         let unapproved = unapproved.sent_to(Side::B);

@@ -71,7 +71,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a smaller MTU on the way is told in the client's terms (RFC 7915)",
+        "a smaller MTU on the way is reported to the client for its own header (RFC 7915)",
         |harness, scenario| {
             scenario.connect(harness);
             let data = scenario.client_ack().with_payload(&payload_of(1_000));
