@@ -50,7 +50,7 @@ struct ConflictingHost {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Claim {
+struct AddressClaim {
     phase: ClaimPhase,
     conflict: Option<ConflictingHost>,
     /// Position in the schedule, if the address is scheduled.
@@ -60,7 +60,7 @@ struct Claim {
 /// Time at which an address needs a step; `None` means at once.
 type Due = Option<Instant>;
 
-impl Claim {
+impl AddressClaim {
     const fn new(phase: ClaimPhase) -> Self {
         Self {
             phase,
@@ -94,7 +94,7 @@ impl Claim {
 
 /// Frame to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum ConflictAction {
     /// Probe of the address.
     Probe(NetworkAddress),
     /// Announcement of the address.
@@ -118,7 +118,7 @@ pub enum ClaimStatus {
 #[derive(Debug)]
 pub struct AddressConflictDetector {
     config: ProbeConfig,
-    entries: BTreeMap<NetworkAddress, Claim>,
+    entries: BTreeMap<NetworkAddress, AddressClaim>,
     /// Addresses that are not in use yet.
     tentative: BTreeSet<NetworkAddress>,
     /// Addresses that became tentative or ceased to be since the last [`Self::take_changed`].
@@ -145,7 +145,7 @@ impl AddressConflictDetector {
 
     /// Adds addresses that were in use when the agent started. They are neither probed nor announced.
     pub fn adopt_in_use(&mut self, keys: impl IntoIterator<Item = NetworkAddress>) {
-        let entry = Claim::new(ClaimPhase::Claimed(ANNOUNCE_NUM, None));
+        let entry = AddressClaim::new(ClaimPhase::Claimed(ANNOUNCE_NUM, None));
         self.entries
             .extend(keys.into_iter().map(|key| (key, entry)));
     }
@@ -182,7 +182,7 @@ impl AddressConflictDetector {
         } else {
             ClaimPhase::Probing(0, None)
         };
-        self.entries.insert(key.clone(), Claim::new(phase));
+        self.entries.insert(key.clone(), AddressClaim::new(phase));
         self.reschedule(key);
     }
 
@@ -272,7 +272,11 @@ impl AddressConflictDetector {
     }
 
     /// Takes the steps that are due in reachable networks, and returns the frames to send.
-    pub fn step(&mut self, now: Instant, reachable: impl Fn(&Reference) -> bool) -> Vec<Action> {
+    pub fn step(
+        &mut self,
+        now: Instant,
+        reachable: impl Fn(&Reference) -> bool,
+    ) -> Vec<ConflictAction> {
         let mut actions = Vec::new();
         let due = |at: Option<Instant>| at.is_none_or(|at| at <= now);
         let mut due_keys = Vec::new();
@@ -291,17 +295,17 @@ impl AddressConflictDetector {
             match entry.phase {
                 ClaimPhase::Probing(sent, next) if due(next) => {
                     entry.phase = if sent < self.config.probes {
-                        actions.push(Action::Probe(key.clone()));
+                        actions.push(ConflictAction::Probe(key.clone()));
                         ClaimPhase::Probing(sent + 1, Some(now + self.config.interval))
                     } else {
                         // No host answered the last probe within the interval.
                         entry.conflict = None;
-                        actions.push(Action::Announce(key.clone()));
+                        actions.push(ConflictAction::Announce(key.clone()));
                         ClaimPhase::Claimed(1, Some(now + ANNOUNCE_INTERVAL))
                     };
                 }
                 ClaimPhase::Claimed(sent, next) if sent < ANNOUNCE_NUM && due(next) => {
-                    actions.push(Action::Announce(key.clone()));
+                    actions.push(ConflictAction::Announce(key.clone()));
                     entry.phase = ClaimPhase::Claimed(sent + 1, Some(now + ANNOUNCE_INTERVAL));
                 }
                 ClaimPhase::Backoff(again) if again <= now => {
@@ -319,7 +323,7 @@ impl AddressConflictDetector {
                         .is_none_or(|at| at + DEFEND_INTERVAL <= now && at < conflict.last_seen)
                 {
                     conflict.defended = Some(now);
-                    actions.push(Action::Announce(key.clone()));
+                    actions.push(ConflictAction::Announce(key.clone()));
                 }
             }
             self.reschedule(key);

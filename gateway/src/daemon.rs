@@ -20,7 +20,7 @@ use crate::{
     api,
     auth::oidc::Issuers,
     bpf::{
-        flow_tables::FlowTables,
+        flow_tables::FlowTableSet,
         layouts,
         loader::{LoadParameters, Program},
         maps::Maps,
@@ -84,7 +84,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     log_program(&program)?;
     let netlink = Netlink::connect().context("failed to open a netlink socket")?;
     let monitor = NetlinkMonitor::start().context("failed to subscribe to netlink events")?;
-    let flow_gc = FlowGc::new(FlowTables::new(&maps)?);
+    let flow_gc = FlowGc::new(FlowTableSet::new(&maps)?);
     let controller = Controller::new(loaded, Box::new(store), &config, program, maps)?;
     let agent = Arc::new(Agent {
         controller: Mutex::new(controller),

@@ -34,8 +34,8 @@ fn address_is_claimed_after_the_last_unanswered_probe() {
         sent.extend(detector.step(now, |_| true));
         assert_eq!(detector.step(now, |_| true), []);
     }
-    let probe = Action::Probe(key());
-    let announce = Action::Announce(key());
+    let probe = ConflictAction::Probe(key());
+    let announce = ConflictAction::Announce(key());
     assert_eq!(
         sent,
         [probe.clone(), probe.clone(), probe, announce.clone()]
@@ -63,7 +63,10 @@ fn answered_probe_backs_off_and_retries() {
     assert_eq!(detector.step(soon, |_| true), []);
     let again = start + RETRY_AFTER_CONFLICT;
     detector.step(again, |_| true);
-    assert_eq!(detector.step(again, |_| true), [Action::Probe(key())]);
+    assert_eq!(
+        detector.step(again, |_| true),
+        [ConflictAction::Probe(key())]
+    );
 }
 
 #[test]
@@ -77,7 +80,7 @@ fn address_in_use_is_defended_once_an_interval() {
         detector.status(&key()),
         Some(ClaimStatus::Disputed(OTHER_MAC))
     );
-    let announce = [Action::Announce(key())];
+    let announce = [ConflictAction::Announce(key())];
     assert_eq!(detector.step(start, |_| true), announce);
     detector.on_conflict(&key(), OTHER_MAC, start + Duration::from_secs(5));
     let soon = start + Duration::from_secs(5);
@@ -98,7 +101,10 @@ fn recovered_network_reannounces_only_its_own_addresses() {
     let start = Instant::now();
     assert_eq!(detector.step(start, |_| true), []);
     detector.reannounce(&key().0);
-    assert_eq!(detector.step(start, |_| true), [Action::Announce(key())]);
+    assert_eq!(
+        detector.step(start, |_| true),
+        [ConflictAction::Announce(key())]
+    );
     detector.remove(&key());
     assert_eq!(detector.step(start + ANNOUNCE_INTERVAL, |_| true), []);
     assert_eq!(detector.status(&other), Some(ClaimStatus::InUse));

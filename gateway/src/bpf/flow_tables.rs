@@ -20,7 +20,7 @@ use crate::bpf::{
 
 /// Descriptors of the flow tables, and of the map of connection usage.
 #[derive(Debug)]
-pub struct FlowTables {
+pub struct FlowTableSet {
     v4: FlowTableFds,
     v6: FlowTableFds,
     usage: OwnedFd,
@@ -50,25 +50,25 @@ impl FlowTableFds {
     }
 }
 
-/// An address family whose flow tables are in [`FlowTables`].
+/// An address family whose flow tables are in [`FlowTableSet`].
 pub trait HasFlowTableFds: HasFlowMaps {
     /// Returns the descriptors of the family's flow tables.
-    fn flow_table_fds(tables: &FlowTables) -> &FlowTableFds;
+    fn flow_table_fds(tables: &FlowTableSet) -> &FlowTableFds;
 }
 
 impl HasFlowTableFds for V4 {
-    fn flow_table_fds(tables: &FlowTables) -> &FlowTableFds {
+    fn flow_table_fds(tables: &FlowTableSet) -> &FlowTableFds {
         &tables.v4
     }
 }
 
 impl HasFlowTableFds for V6 {
-    fn flow_table_fds(tables: &FlowTables) -> &FlowTableFds {
+    fn flow_table_fds(tables: &FlowTableSet) -> &FlowTableFds {
         &tables.v6
     }
 }
 
-impl FlowTables {
+impl FlowTableSet {
     /// Duplicates the descriptors of the maps.
     ///
     /// # Errors

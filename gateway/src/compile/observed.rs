@@ -24,7 +24,7 @@ pub struct Observed {
     /// Usable interfaces by name: up, and with the program attached.
     pub interfaces: BTreeMap<String, Interface>,
     /// Next hops of the backends whose neighbour is resolved.
-    pub next_hops: HashMap<BackendKey, NextHop>,
+    pub next_hops: HashMap<BackendKey, ObservedNextHop>,
     /// Backends that fail their health checks.
     pub unhealthy: BTreeSet<HealthCheckKey>,
     /// Endpoint addresses, with their network, that another host may still have (address conflict detection).
@@ -46,7 +46,7 @@ pub struct Interface {
 
 /// Neighbour to which packets for a backend are sent: the backend itself, or a router.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NextHop {
+pub struct ObservedNextHop {
     /// Name of the egress interface.
     pub interface: String,
     /// MAC address of the neighbour.
@@ -108,7 +108,7 @@ impl Observed {
     pub fn observe_next_hop(
         &mut self,
         key: &BackendKey,
-        seen: Option<NextHop>,
+        seen: Option<ObservedNextHop>,
         state: &State,
         dirty: &mut DirtyObjects,
     ) {

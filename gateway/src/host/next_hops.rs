@@ -11,7 +11,7 @@ use gateway_common::packet::Mac;
 use log::warn;
 
 use crate::{
-    compile::observed::{BackendKey, NextHop},
+    compile::observed::{BackendKey, ObservedNextHop},
     netlink::{Link, Netlink},
 };
 
@@ -32,7 +32,7 @@ pub struct NextHopResolver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextHopResult {
     /// The next hop is resolved.
-    Resolved(NextHop),
+    Resolved(ObservedNextHop),
     /// The backend can't be reached, for the reason in the text.
     Unreachable(String),
     /// No service has the backend any more.
@@ -126,7 +126,7 @@ impl NextHopResolver {
                 continue;
             };
             let outcome = match addresses.get(next_hop) {
-                Some(mac) => NextHopResult::Resolved(NextHop {
+                Some(mac) => NextHopResult::Resolved(ObservedNextHop {
                     interface,
                     mac: *mac,
                 }),

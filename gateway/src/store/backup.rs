@@ -84,7 +84,7 @@ pub enum BackupError {
 /// First line of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Header {
+pub struct BackupHeader {
     format: String,
     version: u32,
     /// Schema version of the entries.
@@ -100,7 +100,7 @@ pub struct Header {
     pub entries: u64,
 }
 
-impl Header {
+impl BackupHeader {
     /// Creates the header of a backup without entries.
     #[must_use]
     pub fn new(schema: u32, store: Uuid, seed: u64, created_at: Timestamp) -> Self {
@@ -120,7 +120,7 @@ impl Header {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backup {
     /// First line of the file.
-    pub header: Header,
+    pub header: BackupHeader,
     /// Entries of the store, sorted by key.
     pub entries: Vec<Entry>,
 }
@@ -211,7 +211,7 @@ impl Backup {
 }
 
 /// Decodes the header, by which a backup differs from other files.
-fn decode_header(content: &[u8]) -> Result<Header, BackupError> {
+fn decode_header(content: &[u8]) -> Result<BackupHeader, BackupError> {
     /// Fields of the header in every version of the format.
     #[derive(Deserialize)]
     struct FormatHeader {
@@ -233,7 +233,8 @@ fn decode_header(content: &[u8]) -> Result<Header, BackupError> {
     if start.version > FORMAT_VERSION {
         return Err(BackupError::TooNew);
     }
-    let mut header: Header = serde_json::from_slice(line).map_err(|_| BackupError::Damaged)?;
+    let mut header: BackupHeader =
+        serde_json::from_slice(line).map_err(|_| BackupError::Damaged)?;
     FORMAT.clone_into(&mut header.format);
     Ok(header)
 }
@@ -261,7 +262,7 @@ mod tests {
             revision: 7,
         };
         let store = Uuid::from_u128(0x1234);
-        let mut header = Header::new(4, store, u64::MAX, Timestamp::UNIX_EPOCH);
+        let mut header = BackupHeader::new(4, store, u64::MAX, Timestamp::UNIX_EPOCH);
         header.entries = 2;
         Backup {
             header,

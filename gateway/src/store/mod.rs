@@ -101,7 +101,7 @@ pub trait Store: Send {
 /// # Errors
 /// Fails if the store can't be read.
 pub fn back_up(store: &dyn Store, now: Timestamp) -> Result<Backup, StoreError> {
-    let header = backup::Header::new(sqlite::SCHEMA, store.identity()?, store.seed()?, now);
+    let header = backup::BackupHeader::new(sqlite::SCHEMA, store.identity()?, store.seed()?, now);
     let entries = store.list("")?;
     Ok(Backup { header, entries })
 }

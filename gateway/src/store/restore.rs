@@ -13,7 +13,7 @@ use crate::{
         event_id::{EventClock, EventId},
         event_retention::select_retained,
     },
-    store::{Backup, BackupError, Entry, StoreError, backup::Header, decode_entries, keys},
+    store::{Backup, BackupError, Entry, StoreError, backup::BackupHeader, decode_entries, keys},
 };
 
 /// Message of the events that a restore creates.
@@ -45,7 +45,7 @@ impl RestoreTarget {
     ///
     /// # Errors
     /// Fails with [`BackupError::OtherStore`].
-    pub fn check_store(self, header: &Header) -> Result<(), BackupError> {
+    pub fn check_store(self, header: &BackupHeader) -> Result<(), BackupError> {
         match self.store {
             Some(current_store) if current_store != header.store && !self.accept_foreign => {
                 Err(BackupError::OtherStore {
@@ -186,7 +186,7 @@ pub fn prepare_restore(
 
 /// Summarises the changes of a state.
 fn build_plan(
-    header: &Header,
+    header: &BackupHeader,
     replacing: RestoreTarget,
     compared: bool,
     before: &State,
@@ -292,7 +292,7 @@ mod tests {
         };
         let mut entries: Vec<Entry> = state.objects().map(entry).collect();
         entries.sort_by(|one, other| one.key.cmp(&other.key));
-        let header = Header::new(4, STORE, 1, Timestamp::UNIX_EPOCH);
+        let header = BackupHeader::new(4, STORE, 1, Timestamp::UNIX_EPOCH);
         Backup { header, entries }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     model::{Principal, RandomIdentifiers, VersionKey},
     store::{
         Backup, Baseline, Entry, PreparedRestore, RestorePlan, RestoreTarget, Sqlite, Store as _,
-        StoreContents, StoreError, back_up, backup::Header, decode_entries, prepare_restore,
+        StoreContents, StoreError, back_up, backup::BackupHeader, decode_entries, prepare_restore,
     },
 };
 
@@ -34,11 +34,11 @@ pub struct OfflineRestore {
     store_path: PathBuf,
     /// True if there is a present store, readable or not.
     exists: bool,
-    backup_header: Header,
+    backup_header: BackupHeader,
     entries: Vec<Entry>,
     plan: RestorePlan,
-    /// Header of the present store, if that can be read: its identity and seed are kept.
-    present_header: Option<Header>,
+    /// BackupHeader of the present store, if that can be read: its identity and seed are kept.
+    present_header: Option<BackupHeader>,
 }
 
 impl OfflineRestore {

@@ -226,7 +226,13 @@ fn measure_few_flows(
         new_flow,
         case("ARP answer", gateway, Side::A, &request, XDP_REDIRECT),
         case("echo answer", gateway, Side::A, &echo, XDP_REDIRECT),
-        case("no endpoint, isolated", gateway, Side::B, &stranger, XDP_DROP),
+        case(
+            "no endpoint, isolated",
+            gateway,
+            Side::B,
+            &stranger,
+            XDP_DROP,
+        ),
         case("not attached", gateway, Side::Host, &to_service, XDP_PASS),
         denied,
     ];

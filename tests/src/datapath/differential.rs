@@ -18,7 +18,7 @@ use gateway::{
     },
     compile::{
         map_snapshot::MapSnapshot,
-        observed::{Interface, NextHop, Observed},
+        observed::{Interface, Observed, ObservedNextHop},
         plan::plan,
         recompile::compile,
     },
@@ -167,7 +167,7 @@ fn insert_attachment(observed: &mut Observed, side: Side, ifindex: u32) {
 /// A backend answers.
 fn insert_next_hop(observed: &mut Observed, backend: IpAddr) {
     let key = ("shop/net".parse().expect("a reference"), backend);
-    let hop = NextHop {
+    let hop = ObservedNextHop {
         interface: Side::Provider.interface().to_owned(),
         mac: gateway_common::packet::Mac::new(BACKEND_MAC),
     };
@@ -584,8 +584,8 @@ impl DifferentialHarness {
     /// # Panics
     /// When the process has no descriptors left.
     #[must_use]
-    pub fn flow_tables(&self) -> flow_tables::FlowTables {
-        flow_tables::FlowTables::new(&self.maps).expect("descriptors")
+    pub fn flow_tables(&self) -> flow_tables::FlowTableSet {
+        flow_tables::FlowTableSet::new(&self.maps).expect("descriptors")
     }
 
     /// The program, as the kernel has it.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use gateway::{
     agent::flow_gc::{FlowGc, GcSnapshot},
-    bpf::{flow_tables::FlowTables, maps},
+    bpf::{flow_tables::FlowTableSet, maps},
 };
 use gateway_common::{
     Be16, Be32, V4,
@@ -78,7 +78,7 @@ fn flow_gc_scans_a_full_table_in_seconds() {
         println!("an empty one in {:?}", start.elapsed());
         let mut left = 0;
         let count = |_: &FlowKey<V4>, _: &Flow<V4>| left += 1;
-        FlowTables::for_each(&tables, Table::Established, count).expect("the flows");
+        FlowTableSet::for_each(&tables, Table::Established, count).expect("the flows");
         assert_eq!(left, 0);
     });
 }

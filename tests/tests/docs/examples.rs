@@ -12,7 +12,17 @@ use std::{
 use clap::Args as _;
 use gateway::config::{Config, Settings};
 use serde_json::Value;
-use tests::{net::{namespace::Namespace, process::{run, succeed}, wait}, services::{agent::{binary, Agent}, nginx::Nginx}};
+use tests::{
+    net::{
+        namespace::Namespace,
+        process::{run, succeed},
+        wait,
+    },
+    services::{
+        agent::{Agent, binary},
+        nginx::Nginx,
+    },
+};
 
 /// Returns the path of an example.
 fn example(name: &str) -> PathBuf {

@@ -108,7 +108,7 @@ pub(super) fn check(list: &List, files: &[SourceFile]) -> Report {
     let mut findings = Vec::new();
     let mut counts = BTreeMap::<String, usize>::new();
     for file in files {
-        let phrases = Phrases::of(file);
+        let phrases = Phrases::from_file(file);
         for entry in &list.0 {
             if entry.exempt.as_deref() == Some(file.path.as_str()) {
                 continue;
@@ -154,7 +154,7 @@ struct Phrases {
 }
 
 impl Phrases {
-    fn of(file: &SourceFile) -> Self {
+    fn from_file(file: &SourceFile) -> Self {
         let mut found = Self::default();
         for name in file.path.split(['/', '.']) {
             found.identifiers.push(parts(name, 1));

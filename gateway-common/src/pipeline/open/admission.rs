@@ -35,7 +35,7 @@ pub(crate) enum EndpointState {
 impl EndpointState {
     /// Returns the state of the endpoint with this local address.
     #[inline(always)]
-    pub(crate) const fn of(address: &LocalAddress) -> Self {
+    pub(crate) const fn from_address(address: &LocalAddress) -> Self {
         if address.kind != LocalAddress::ENDPOINT {
             Self::NotAnEndpoint
         } else if address.is_approved() {
@@ -96,7 +96,7 @@ pub(crate) fn admit<F: Family, E: Platform>(
     let address = lookup_destination(env, attachment, packet)?;
     check_source(env, packet, address.connection_slot)?;
     let denied = |reason| Err(reject_or_drop(&address, reason));
-    let state = EndpointState::of(&address);
+    let state = EndpointState::from_address(&address);
     if state == EndpointState::NotAnEndpoint || !packet.can_open_flow(env) {
         return denied(DropReason::NoFlow);
     }

@@ -22,7 +22,7 @@ pub(crate) fn early_drop<F: Family, E: Platform>(
     packet: &L4Packet<F>,
 ) -> StageResult<()> {
     let address = lookup_destination(env, attachment, packet)?;
-    if EndpointState::of(&address) != EndpointState::Unapproved {
+    if EndpointState::from_address(&address) != EndpointState::Unapproved {
         return Ok(());
     }
     check_source(env, packet, address.connection_slot)?;

@@ -7,7 +7,7 @@ use crate::{
     agent::controller::{Controller, Observations},
     compile::{
         dirty::DirtyObjects,
-        observed::{BackendKey, HealthCheckKey, Interface, NextHop},
+        observed::{BackendKey, HealthCheckKey, Interface, ObservedNextHop},
     },
     model::{Change, Endpoint, HostAddresses, Object, Reference, State},
 };
@@ -40,7 +40,11 @@ impl Controller {
     }
 
     /// Records the next hop of a backend; `None` if it can't be reached.
-    pub(in crate::agent) fn observe_next_hop(&mut self, key: &BackendKey, seen: Option<NextHop>) {
+    pub(in crate::agent) fn observe_next_hop(
+        &mut self,
+        key: &BackendKey,
+        seen: Option<ObservedNextHop>,
+    ) {
         self.observed.compiled.observe_next_hop(
             key,
             seen,

@@ -16,7 +16,7 @@ use gateway_common::{
 
 use crate::{
     agent::{flow_gc::usage::SnatPortCounter, status::SnatUsage},
-    bpf::flow_tables::{FlowTables, HasFlowTableFds},
+    bpf::flow_tables::{FlowTableSet, HasFlowTableFds},
     compile::flow_expiry::{FlowPair, is_orphan_expired, is_recent},
     inject::frames::TcpTermination,
 };
@@ -43,7 +43,7 @@ pub struct GcReport {
 /// Collector of expired and revoked flows.
 #[derive(Debug)]
 pub struct FlowGc {
-    tables: FlowTables,
+    tables: FlowTableSet,
     /// Revoked flows whose ends have been sent a reset.
     notified_v4: HashSet<FlowKey<V4>>,
     notified_v6: HashSet<FlowKey<V6>>,
@@ -52,7 +52,7 @@ pub struct FlowGc {
 impl FlowGc {
     /// Returns a collector for these tables.
     #[must_use]
-    pub fn new(tables: FlowTables) -> Self {
+    pub fn new(tables: FlowTableSet) -> Self {
         Self {
             tables,
             notified_v4: HashSet::new(),
@@ -96,7 +96,7 @@ impl FlowGc {
 
 /// One collection, with its results so far.
 struct Collection<'a> {
-    tables: &'a FlowTables,
+    tables: &'a FlowTableSet,
     snapshot: &'a GcSnapshot,
     report: GcReport,
     snat_ports: SnatPortCounter,

@@ -14,7 +14,7 @@ use crate::{
         connection_index::ConnectionIndex,
         flow_gc::{DepartedBackends, GcReport},
     },
-    bpf::{flow_tables::FlowTables, maps},
+    bpf::{flow_tables::FlowTableSet, maps},
     compile::{flow_expiry::FlowPolicy, map_snapshot::MapSnapshot},
 };
 
@@ -77,7 +77,7 @@ impl GcSnapshot {
     ///
     /// # Errors
     /// When the map can't be read.
-    pub fn count_flows(&mut self, tables: &FlowTables) -> Result<()> {
+    pub fn count_flows(&mut self, tables: &FlowTableSet) -> Result<()> {
         let flows = tables.flows_by_connection();
         self.flows = flows.context("failed to read map USAGE")?;
         Ok(())

@@ -12,7 +12,7 @@ use log::warn;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    address_conflict::{Action, ClaimStatus, NetworkAddress},
+    address_conflict::{ClaimStatus, ConflictAction, NetworkAddress},
     agent::{Agent, controller::Controller},
     config::ProbeConfig,
     inject::frames,
@@ -66,8 +66,9 @@ fn step(controller: &mut Controller, now: Instant) -> Result<Vec<OutgoingFrame>>
 }
 
 /// Returns the frames of an action, one for each interface of the network.
-fn frames_of(controller: &Controller, action: &Action) -> Vec<OutgoingFrame> {
-    let (Action::Probe((network, address)) | Action::Announce((network, address))) = action;
+fn frames_of(controller: &Controller, action: &ConflictAction) -> Vec<OutgoingFrame> {
+    let (ConflictAction::Probe((network, address)) | ConflictAction::Announce((network, address))) =
+        action;
     let Some(record) = controller.state().networks.get(network) else {
         return Vec::new();
     };
@@ -76,8 +77,8 @@ fn frames_of(controller: &Controller, action: &Action) -> Vec<OutgoingFrame> {
     interfaces
         .map(|interface| {
             let frame = match action {
-                Action::Probe(_) => frames::probe(interface.mac, *address),
-                Action::Announce(_) => frames::announcement(interface.mac, *address),
+                ConflictAction::Probe(_) => frames::probe(interface.mac, *address),
+                ConflictAction::Announce(_) => frames::announcement(interface.mac, *address),
             };
             (interface.ifindex, frame)
         })

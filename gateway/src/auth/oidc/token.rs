@@ -40,7 +40,7 @@ pub(super) struct UnverifiedToken {
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct JwtHeader {
     alg: Algorithm,
     kid: Option<String>,
     typ: Option<String>,
@@ -67,7 +67,7 @@ impl UnverifiedToken {
             return Err("it is not signed");
         }
         let header = URL_SAFE_NO_PAD.decode(header).ok();
-        let header: Header = header
+        let header: JwtHeader = header
             .and_then(|header| serde_json::from_slice(&header).ok())
             .ok_or("its header can't be parsed or names an unknown algorithm")?;
         // With a symmetric algorithm, everyone with the verification key could sign.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use gateway_common::packet::Mac;
 
-use crate::compile::observed::{Interface, NextHop, Observed};
+use crate::compile::observed::{Interface, Observed, ObservedNextHop};
 
 pub(super) fn observed(interfaces: &[(&str, u32)]) -> Observed {
     let mut observed = Observed::default();
@@ -20,7 +20,7 @@ pub(super) fn observed(interfaces: &[(&str, u32)]) -> Observed {
         };
         observed.interfaces.insert((*name).to_owned(), interface);
     }
-    let hop = NextHop {
+    let hop = ObservedNextHop {
         interface: "veth-p".to_owned(),
         mac: Mac::new([2, 0, 0, 0, 0, 9]),
     };

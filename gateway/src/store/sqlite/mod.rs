@@ -14,7 +14,7 @@ use crate::{
     files,
     store::{
         Entry, Store, StoreError, Write,
-        backup::Header,
+        backup::BackupHeader,
         sqlite::{
             integrity::{check_integrity, check_schema, harden},
             migrations::{migrate, schema_version},
@@ -79,7 +79,7 @@ impl Sqlite {
     ///
     /// # Errors
     /// Fails if the store can't be written.
-    pub fn adopt_identity(&mut self, header: &Header) -> Result<(), StoreError> {
+    pub fn adopt_identity(&mut self, header: &BackupHeader) -> Result<(), StoreError> {
         let write = || -> rusqlite::Result<()> {
             let transaction = self.connection.unchecked_transaction()?;
             let seed = header.seed.cast_signed();

@@ -91,7 +91,7 @@ fn identity_is_persistent_unique_and_adoptable() {
     assert_eq!(store.identity().unwrap(), identity);
     let (_folder, other) = open();
     assert_ne!(other.identity().unwrap(), identity);
-    let header = Header::new(SCHEMA, other.identity().unwrap(), 9, jiff::Timestamp::now());
+    let header = BackupHeader::new(SCHEMA, other.identity().unwrap(), 9, jiff::Timestamp::now());
     store.adopt_identity(&header).unwrap();
     assert_eq!(store.identity().unwrap(), other.identity().unwrap());
     assert_eq!(store.seed().unwrap(), 9);

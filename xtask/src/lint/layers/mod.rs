@@ -74,7 +74,7 @@ fn crate_of(section: &Section, files: &[SourceFile]) -> Crate {
             Some((file.path.as_str(), in_crate, file.text.as_str()))
         })
         .collect();
-    Crate::of(&files)
+    Crate::from_sources(&files)
 }
 
 /// Returns the rows that an edge is between, if they are two.

@@ -29,7 +29,7 @@ pub(super) struct Crate {
 
 impl Crate {
     /// Reads a crate of files: each with its path in the workspace, its path in `src`, and its text.
-    pub(super) fn of(files: &[(&str, &str, &str)]) -> Self {
+    pub(super) fn from_sources(files: &[(&str, &str, &str)]) -> Self {
         let sources: Vec<(&str, Source)> = files
             .iter()
             .filter_map(|(path, in_crate, text)| Some((*path, read(&module_of(in_crate)?, text))))

@@ -3,7 +3,9 @@
 use super::*;
 use crate::{
     model::{VersionKey, operations::tests::World},
-    store::{Backup, Write, backup::Header, decode_entries, load, read_backup, sqlite::tests::put},
+    store::{
+        Backup, Write, backup::BackupHeader, decode_entries, load, read_backup, sqlite::tests::put,
+    },
 };
 
 /// Creates a store of an older schema version.
@@ -161,7 +163,7 @@ fn state_of_schema_5_is_loaded_and_restored() {
             .any(|entry| entry.value.contains("\"no_backend\":\"drop\""))
     );
     let now = jiff::Timestamp::UNIX_EPOCH;
-    let header = Header::new(5, store.identity().unwrap(), store.seed().unwrap(), now);
+    let header = BackupHeader::new(5, store.identity().unwrap(), store.seed().unwrap(), now);
     drop(store);
 
     let store = Sqlite::open(&folder.path().join("state.db")).unwrap();
