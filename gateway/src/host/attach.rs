@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Host {
-    /// Attaches the program to the interfaces of networks, and detaches it from others. Adds the interfaces that it
-    /// can't be attached to to `failed`.
+    /// Attaches the program to the interfaces of networks, and detaches it from others. `failed` receives the names of
+    /// the interfaces where attaching failed.
     ///
     /// # Errors
     /// When the program can't be detached.
