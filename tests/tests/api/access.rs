@@ -29,19 +29,19 @@ use tests::{
 
 #[test]
 fn connection_lifecycle_with_two_tenants_and_an_operator() {
-    let office = TlsFixture::start(|_, _, _| {});
-    let agent = &office.testbed.agent;
-    office.testbed.wait_for_backends();
-    let _servers = BACKENDS.map(|address| Nginx::start(&office.testbed.provider, address));
+    let fixture = TlsFixture::start(|_, _, _| {});
+    let agent = &fixture.testbed.agent;
+    fixture.testbed.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&fixture.testbed.provider, address));
     agent.cli("endpoint delete a/web");
-    let consumer = office.create_token_file("a/ci", "consumer");
-    let provider = office.create_token_file("shop/desk", "provider");
-    let stranger = office.create_token_file("b/ci", "admin");
+    let consumer = fixture.create_token_file("a/ci", "consumer");
+    let provider = fixture.create_token_file("shop/desk", "provider");
+    let stranger = fixture.create_token_file("b/ci", "admin");
     let alias = agent.json("service show shop/web")["status"]["alias"].clone();
     let alias = alias.as_str().expect("an alias");
-    let ask = |token: &PathBuf, line: &str| succeed(&mut office.remote_cli(token, line));
+    let ask = |token: &PathBuf, line: &str| succeed(&mut fixture.remote_cli(token, line));
     let fetch = || {
-        let mut curl = office
+        let mut curl = fixture
             .testbed
             .a
             .command_line(&format!("curl -sS -m 3 http://{ENDPOINT}/name"));
@@ -61,14 +61,14 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
     assert!(list.contains("a/new") && list.contains("hello"), "{list}");
 
     // Nobody else decides, nor sees it.
-    let refusal = fail(&mut office.remote_cli(&consumer, "connection approve a/new"));
+    let refusal = fail(&mut fixture.remote_cli(&consumer, "connection approve a/new"));
     assert!(
         refusal.contains("endpoint a/new has no connection"),
         "{refusal}"
     );
-    let refusal = fail(&mut office.remote_cli(&stranger, "endpoint show a/new"));
+    let refusal = fail(&mut fixture.remote_cli(&stranger, "endpoint show a/new"));
     assert!(refusal.contains("there is no tenant a"), "{refusal}");
-    let refusal = fail(&mut office.remote_cli(&provider, "endpoint delete a/new"));
+    let refusal = fail(&mut fixture.remote_cli(&provider, "endpoint delete a/new"));
     assert!(refusal.contains("there is no tenant a"), "{refusal}");
 
     // Approval, revocation, approval again, and the end.
@@ -87,7 +87,7 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
     assert!(fetch());
     ask(&provider, "connection remove a/new");
     assert!(!fetch());
-    let refusal = fail(&mut office.remote_cli(&provider, "connection approve a/new"));
+    let refusal = fail(&mut fixture.remote_cli(&provider, "connection approve a/new"));
     assert!(refusal.contains("Disconnected"), "{refusal}");
     ask(&consumer, "endpoint delete a/new");
 
@@ -164,15 +164,15 @@ fn has_permission(role: &str, needed: &str) -> bool {
 
 #[test]
 fn every_route_enforces_every_role() {
-    let office = TlsFixture::start(|_, _, _| {});
+    let fixture = TlsFixture::start(|_, _, _| {});
     let roles = ["viewer", "consumer", "provider", "admin"];
     let tokens = roles.map(|role| {
         (
             role,
-            read_token(&office.create_token_file(&format!("a/{role}"), role)),
+            read_token(&fixture.create_token_file(&format!("a/{role}"), role)),
         )
     });
-    let (status, document) = office.curl("GET", "/openapi.json", &[]);
+    let (status, document) = fixture.curl("GET", "/openapi.json", &[]);
     assert_eq!(status, 200);
     let document: Value = serde_json::from_str(&document).expect("JSON");
     let mut asked = 0;
@@ -199,7 +199,7 @@ fn every_route_enforces_every_role() {
                     arguments.extend(["-H", &header]);
                 }
                 asked += 1;
-                let (status, text) = office.curl(&method, &in_tenant(tenant), &arguments);
+                let (status, text) = fixture.curl(&method, &in_tenant(tenant), &arguments);
                 (status, serde_json::from_str(&text).unwrap_or(Value::Null))
             };
             let open = has_permission("nobody", needed);
@@ -242,16 +242,16 @@ fn every_route_enforces_every_role() {
     }
     assert!(asked > 300, "{asked}");
     // The operator may do all of it, but only on the socket.
-    assert_eq!(office.testbed.agent.http("GET", "/v1/status", None).0, 200);
+    assert_eq!(fixture.testbed.agent.http("GET", "/v1/status", None).0, 200);
 }
 
 #[test]
 fn invisible_service_is_indistinguishable_from_a_missing_one() {
-    let office = TlsFixture::start(|_, _, _| {});
-    let agent = &office.testbed.agent;
+    let fixture = TlsFixture::start(|_, _, _| {});
+    let agent = &fixture.testbed.agent;
     agent.cli("service update shop/web --visibility b");
     let alias = agent.json("service show shop/web")["status"]["alias"].clone();
-    let token = read_token(&office.create_token_file("a/t", "admin"));
+    let token = read_token(&fixture.create_token_file("a/t", "admin"));
     let create = |service: &str| {
         let body = json!({ "name": "x", "network": "net", "addresses": ["10.0.0.77"], "service": service });
         let header = format!("authorization: Bearer {token}");
@@ -264,7 +264,7 @@ fn invisible_service_is_indistinguishable_from_a_missing_one() {
             "-d",
             &body,
         ];
-        let (status, text) = office.curl("POST", "/v1/tenants/a/endpoints", &arguments);
+        let (status, text) = fixture.curl("POST", "/v1/tenants/a/endpoints", &arguments);
         (status, text.replace(service, "SERVICE"))
     };
     let never = create("never/was");
@@ -280,13 +280,16 @@ fn invisible_service_is_indistinguishable_from_a_missing_one() {
 
 #[test]
 fn revoked_or_expired_token_is_rejected_on_open_streams_too() {
-    let office = TlsFixture::start(|_, _, _| {});
-    let agent = &office.testbed.agent;
-    let path = office.create_token_file("a/stream", "viewer");
+    let fixture = TlsFixture::start(|_, _, _| {});
+    let agent = &fixture.testbed.agent;
+    let path = fixture.create_token_file("a/stream", "viewer");
     let token = read_token(&path);
-    assert_eq!(office.get_with_token(&token, "GET", "/v1/tenants/a").0, 200);
+    assert_eq!(
+        fixture.get_with_token(&token, "GET", "/v1/tenants/a").0,
+        200
+    );
 
-    let mut command = office.remote_cli(&path, "-o json event list --follow");
+    let mut command = fixture.remote_cli(&path, "-o json event list --follow");
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -315,7 +318,7 @@ fn revoked_or_expired_token_is_rejected_on_open_streams_too() {
     );
 
     agent.cli("tenant token revoke a/stream");
-    let (status, refusal) = office.get_with_token(&token, "GET", "/v1/tenants/a");
+    let (status, refusal) = fixture.get_with_token(&token, "GET", "/v1/tenants/a");
     assert_eq!(status, 401, "{refusal}");
     // The stream ends, and what happens afterwards is not on it.
     agent.cli("endpoint create a/late --network net --address 10.0.0.120 --service shop/web");
@@ -324,15 +327,18 @@ fn revoked_or_expired_token_is_rejected_on_open_streams_too() {
     assert!(!rest.iter().any(|line| line.contains("a/late")), "{rest:?}");
     assert!(child.wait().expect("its end").success());
 
-    let short = office.ca.directory().join("short");
+    let short = fixture.ca.directory().join("short");
     agent.cli(&format!(
         "tenant token create a/short --role viewer --expires-in 2s --output-file {}",
         short.display()
     ));
     let short = read_token(&short);
-    assert_eq!(office.get_with_token(&short, "GET", "/v1/tenants/a").0, 200);
+    assert_eq!(
+        fixture.get_with_token(&short, "GET", "/v1/tenants/a").0,
+        200
+    );
     wait::until_true("the token's end", || {
-        office.get_with_token(&short, "GET", "/v1/tenants/a").0 == 401
+        fixture.get_with_token(&short, "GET", "/v1/tenants/a").0 == 401
     });
     // Nowhere is a secret kept or shown.
     let listed = agent.cli("tenant token list -o json");
@@ -348,9 +354,9 @@ fn revoked_or_expired_token_is_rejected_on_open_streams_too() {
 #[test]
 fn users_of_two_identity_providers_work_together() {
     let mut issuers = Vec::new();
-    let office = TlsFixture::start(|site, ca, agent| {
-        issuers.push(OidcProvider::start(&site.host, ca, 8444));
-        issuers.push(OidcProvider::start(&site.host, ca, 8445));
+    let fixture = TlsFixture::start(|testbed, ca, agent| {
+        issuers.push(OidcProvider::start(&testbed.host, ca, 8444));
+        issuers.push(OidcProvider::start(&testbed.host, ca, 8445));
         let settings = format!(
             "{},audience=gateway {},audience=gateway",
             issuers[0].url, issuers[1].url
@@ -359,7 +365,7 @@ fn users_of_two_identity_providers_work_together() {
             .settings
             .insert("PLGW_OIDC_ISSUERS".to_owned(), settings);
     });
-    let agent = &office.testbed.agent;
+    let agent = &fixture.testbed.agent;
     let [first, second] = [&issuers[0].url, &issuers[1].url];
     agent.cli(&format!(
         "tenant identity create a/ops --issuer {first} --claim groups --value ops --role consumer"
@@ -378,7 +384,7 @@ fn users_of_two_identity_providers_work_together() {
         issuers[0].sign_token(json!({ "groups": ["dev", "ops"], "preferred_username": "kim" }));
     let provider = issuers[1].sign_token(json!({ "sub": "boss" }));
     let whoami = |token: &str| {
-        let (status, text) = office.get_with_token(token, "GET", "/v1/whoami");
+        let (status, text) = fixture.get_with_token(token, "GET", "/v1/whoami");
         assert_eq!(status, 200, "{text}");
         serde_json::from_str::<Value>(&text).expect("JSON")
     };
@@ -392,7 +398,7 @@ fn users_of_two_identity_providers_work_together() {
     let liar = issuers[0].sign_token(json!({ "sub": "boss" }));
     assert_eq!(whoami(&liar)["roles"], json!({}));
     assert_eq!(
-        office.get_with_token(&liar, "GET", "/v1/tenants/shop").0,
+        fixture.get_with_token(&liar, "GET", "/v1/tenants/shop").0,
         404
     );
 
@@ -436,7 +442,7 @@ fn users_of_two_identity_providers_work_together() {
         ("forged", forged),
         ("no token", "a.b.c".to_owned()),
     ] {
-        let (status, text) = office.get_with_token(&token, "GET", "/v1/whoami");
+        let (status, text) = fixture.get_with_token(&token, "GET", "/v1/whoami");
         assert_eq!(status, 401, "{what}: {text}");
     }
 
@@ -444,10 +450,10 @@ fn users_of_two_identity_providers_work_together() {
     issuers[0].rotate_key("second");
     let rotated = issuers[0].sign_token(json!({ "groups": ["ops"] }));
     wait::until_true("the new key to be known", || {
-        office.get_with_token(&rotated, "GET", "/v1/whoami").0 == 200
+        fixture.get_with_token(&rotated, "GET", "/v1/whoami").0 == 200
     });
     let old = issuers[0].sign_token_with_key(0, json!({ "groups": ["ops"] }));
-    assert_eq!(office.get_with_token(&old, "GET", "/v1/whoami").0, 401);
+    assert_eq!(fixture.get_with_token(&old, "GET", "/v1/whoami").0, 401);
     // Taking the identity away takes effect at once.
     agent.cli("tenant identity delete a/ops");
     assert_eq!(whoami(&rotated)["roles"], json!({}));
@@ -455,13 +461,13 @@ fn users_of_two_identity_providers_work_together() {
 
 #[test]
 fn client_certificate_authenticates_like_a_token() {
-    let office = TlsFixture::start(|_, _, _| {});
-    let agent = &office.testbed.agent;
+    let fixture = TlsFixture::start(|_, _, _| {});
+    let agent = &fixture.testbed.agent;
     agent.cli(&format!(
         "tenant identity create a/build --issuer certificate --claim dns --value build --role viewer --authority {}",
-        office.ca.certificate().display()
+        fixture.ca.certificate().display()
     ));
-    let signed = office.ca.issue("build");
+    let signed = fixture.ca.issue("build");
     let certificate_arguments = |signed: &tests::services::test_ca::IssuedCertificate| {
         [
             "--cert".to_owned(),
@@ -473,7 +479,7 @@ fn client_certificate_authenticates_like_a_token() {
     let ask = |signed: &tests::services::test_ca::IssuedCertificate, path: &str| {
         let words = certificate_arguments(signed);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        office.curl("GET", path, &words)
+        fixture.curl("GET", path, &words)
     };
     assert_eq!(ask(&signed, "/v1/tenants/a").0, 200);
     let (_, text) = ask(&signed, "/v1/whoami");
@@ -482,22 +488,25 @@ fn client_certificate_authenticates_like_a_token() {
         "{text}"
     );
     assert_eq!(ask(&signed, "/v1/tenants/shop").0, 404);
-    assert_eq!(ask(&office.ca.issue("other"), "/v1/tenants/a").0, 404);
+    assert_eq!(ask(&fixture.ca.issue("other"), "/v1/tenants/a").0, 404);
     // One that another authority signed does not get as far as asking.
     let strangers = TestCa::new();
     let foreign = strangers.issue("build");
-    let mut command = office.testbed.host.command("curl");
+    let mut command = fixture.testbed.host.command("curl");
     command.args(["-sS", "-m", "20"]);
-    command.arg("--cacert").arg(office.ca.certificate());
+    command.arg("--cacert").arg(fixture.ca.certificate());
     command
         .args(certificate_arguments(&foreign))
         .arg(format!("https://{LISTEN}/v1/whoami"));
     let refusal = fail(&mut command);
     assert!(refusal.contains("alert"), "{refusal}");
     // The command line shows one as well.
-    let mut command = office.testbed.host.command(&binary().display().to_string());
+    let mut command = fixture
+        .testbed
+        .host
+        .command(&binary().display().to_string());
     command.args(["whoami", "--server", &format!("https://{LISTEN}"), "--ca"]);
-    command.arg(office.ca.certificate());
+    command.arg(fixture.ca.certificate());
     command.arg("--client-certificate").arg(&signed.certificate);
     command.arg("--client-key").arg(&signed.key);
     let shown = succeed(&mut command);
@@ -506,44 +515,44 @@ fn client_certificate_authenticates_like_a_token() {
 
 #[test]
 fn new_certificate_is_loaded_without_a_restart() {
-    let mut office = TlsFixture::start(|_, _, _| {});
-    let subject = |office: &TlsFixture| {
-        let mut curl = office.testbed.host.command("curl");
+    let mut fixture = TlsFixture::start(|_, _, _| {});
+    let subject = |fixture: &TlsFixture| {
+        let mut curl = fixture.testbed.host.command("curl");
         curl.args(["-sSv", "-m", "20", "--cacert"]);
-        curl.arg(office.ca.certificate());
+        curl.arg(fixture.ca.certificate());
         curl.arg(format!("https://{LISTEN}/healthz"));
         let output = curl.output().expect("curl");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    assert!(subject(&office).contains("CN=gateway"));
-    let old = office.ca.directory().join("gateway.pem");
+    assert!(subject(&fixture).contains("CN=gateway"));
+    let old = fixture.ca.directory().join("gateway.pem");
     // A file that is none leaves the old one in use.
     let good = fs::read(&old).expect("a file");
     fs::write(&old, "nonsense").expect("a file");
-    office.testbed.agent.send_sighup();
+    fixture.testbed.agent.send_sighup();
     wait::until_true("the refusal", || {
-        office
+        fixture
             .testbed
             .agent
             .log()
             .contains("the old certificate stays in use")
     });
-    assert!(subject(&office).contains("CN=gateway"));
+    assert!(subject(&fixture).contains("CN=gateway"));
     fs::write(&old, good).expect("a file");
-    let new = office.ca.issue("renewed");
+    let new = fixture.ca.issue("renewed");
     fs::copy(&new.certificate, &old).expect("a copy");
-    fs::copy(&new.key, office.ca.directory().join("gateway.key")).expect("a copy");
-    office.testbed.agent.send_sighup();
+    fs::copy(&new.key, fixture.ca.directory().join("gateway.key")).expect("a copy");
+    fixture.testbed.agent.send_sighup();
     wait::until_true("the new certificate", || {
-        subject(&office).contains("CN=renewed")
+        subject(&fixture).contains("CN=renewed")
     });
 }
 
 #[test]
 fn slow_and_broken_clients_do_not_block_others() {
-    let office = TlsFixture::start(|_, _, _| {});
+    let fixture = TlsFixture::start(|_, _, _| {});
     // Connections that say nothing, and some that say nonsense.
-    let held = office.testbed.host.run_in(|| {
+    let held = fixture.testbed.host.run_in(|| {
         let mut held = Vec::new();
         for number in 0..300 {
             let mut stream = std::net::TcpStream::connect(LISTEN).expect("a connection");
@@ -559,12 +568,12 @@ fn slow_and_broken_clients_do_not_block_others() {
     });
     // From one address no more are taken; others are served.
     let words = ["--interface", "127.0.0.2"];
-    assert_eq!(office.curl("GET", "/healthz", &words).0, 200);
+    assert_eq!(fixture.curl("GET", "/healthz", &words).0, 200);
     drop(held);
     wait::until_true("room for the first address again", || {
-        let mut curl = office.testbed.host.command("curl");
+        let mut curl = fixture.testbed.host.command("curl");
         curl.args(["-sS", "-m", "5", "--cacert"])
-            .arg(office.ca.certificate());
+            .arg(fixture.ca.certificate());
         let output = curl.arg(format!("https://{LISTEN}/healthz")).output();
         output.is_ok_and(|output| output.status.success())
     });
@@ -591,8 +600,8 @@ fn listener_without_a_certificate_is_refused() {
 
 #[test]
 fn agent_drops_unneeded_capabilities() {
-    let office = TlsFixture::start(|_, _, _| {});
-    let status = fs::read_to_string(format!("/proc/{}/status", office.testbed.agent.pid()));
+    let fixture = TlsFixture::start(|_, _, _| {});
+    let status = fs::read_to_string(format!("/proc/{}/status", fixture.testbed.agent.pid()));
     let status = status.expect("its status");
     let field = |name: &str| {
         let mut lines = status.lines();
@@ -613,7 +622,7 @@ fn agent_drops_unneeded_capabilities() {
     assert_eq!(field("NoNewPrivs"), "1");
     // All of its threads.
     let threads =
-        fs::read_dir(format!("/proc/{}/task", office.testbed.agent.pid())).expect("threads");
+        fs::read_dir(format!("/proc/{}/task", fixture.testbed.agent.pid())).expect("threads");
     for thread in threads.flatten() {
         let status = fs::read_to_string(thread.path().join("status")).expect("a status");
         let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -621,23 +630,23 @@ fn agent_drops_unneeded_capabilities() {
         assert_eq!(has & !kept, 0, "{thread:?}: {has:x}");
     }
     // What is secret is in no list of processes, and in no answer.
-    let line = fs::read(format!("/proc/{}/cmdline", office.testbed.agent.pid())).expect("a line");
+    let line = fs::read(format!("/proc/{}/cmdline", fixture.testbed.agent.pid())).expect("a line");
     assert!(!String::from_utf8_lossy(&line).contains("gwt_"));
 }
 
 #[test]
 fn tenant_manifest_is_confined_to_the_tenant() {
-    let office = TlsFixture::start(|_, _, _| {});
-    let admin = office.create_token_file("a/admin", "admin");
-    let viewer = office.create_token_file("a/viewer", "viewer");
+    let fixture = TlsFixture::start(|_, _, _| {});
+    let admin = fixture.create_token_file("a/admin", "admin");
+    let viewer = fixture.create_token_file("a/viewer", "viewer");
     let directory = tempfile::tempdir().expect("a directory");
     let apply = |token: &PathBuf, text: &str| {
         let path = directory.path().join("m.yaml");
         fs::write(&path, text).expect("a file");
-        office.remote_cli(token, &format!("apply -f {}", path.display()))
+        fixture.remote_cli(token, &format!("apply -f {}", path.display()))
     };
     // Its own part, as it is.
-    let own = succeed(&mut office.remote_cli(&admin, "export"));
+    let own = succeed(&mut fixture.remote_cli(&admin, "export"));
     assert!(
         own.contains("name: a\n") && !own.contains("shop/web\n  alias") && !own.contains("gw-p"),
         "{own}"
@@ -681,7 +690,7 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
         refusal.contains("is decided by the service's provider"),
         "{refusal}"
     );
-    let agent = &office.testbed.agent;
+    let agent = &fixture.testbed.agent;
     assert!(
         agent
             .cli_error("endpoint show a/another")
@@ -701,10 +710,10 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
 
 #[test]
 fn dry_run_hides_endpoints_invisible_to_the_caller() {
-    let office = TlsFixture::start(|_, _, _| {});
+    let fixture = TlsFixture::start(|_, _, _| {});
     // One that waits, one that is approved, one that does not exist, of tenants with and without endpoints.
-    office.testbed.agent.cli("connection approve b/web");
-    let token = office.create_token_file("a/viewer", "viewer");
+    fixture.testbed.agent.cli("connection approve b/web");
+    let token = fixture.create_token_file("a/viewer", "viewer");
     let directory = tempfile::tempdir().expect("a directory");
     let stranger = "b/web";
     for state in ["Pending", "Approved", "Rejected", "Disconnected"] {
@@ -713,7 +722,7 @@ fn dry_run_hides_endpoints_invisible_to_the_caller() {
             let text = format!("connections: [{{endpoint: {endpoint}, state: {state}}}]");
             fs::write(&path, text).expect("a file");
             let line = format!("apply --dry-run -f {}", path.display());
-            fail(&mut office.remote_cli(&token, &line)).replace(endpoint, "ENDPOINT")
+            fail(&mut fixture.remote_cli(&token, &line)).replace(endpoint, "ENDPOINT")
         };
         let exists = ask(stranger);
         assert!(exists.contains("there is no endpoint"), "{exists}");

@@ -17,7 +17,7 @@ fn problem(text: &str) -> Value {
 
 #[test]
 fn problems_have_a_code_a_field_and_a_detail() {
-    let site = Testbed::new();
+    let testbed = Testbed::new();
     let endpoint = |address: &str| {
         json!({ "name": "new", "network": "net", "addresses": [address], "service": "shop/web" })
             .to_string()
@@ -227,7 +227,7 @@ fn problems_have_a_code_a_field_and_a_detail() {
             "there is nothing at",
         ),
     ] {
-        let (got, text) = site.agent.http(method, path, body);
+        let (got, text) = testbed.agent.http(method, path, body);
         let document = problem(&text);
         assert_eq!(
             (got, &document["code"]),
@@ -246,11 +246,11 @@ fn problems_have_a_code_a_field_and_a_detail() {
     }
     // None of it changed anything.
     assert_eq!(
-        site.agent.json("tenant list").as_array().map(Vec::len),
+        testbed.agent.json("tenant list").as_array().map(Vec::len),
         Some(3)
     );
     assert_eq!(
-        site.agent.json("endpoint list").as_array().map(Vec::len),
+        testbed.agent.json("endpoint list").as_array().map(Vec::len),
         Some(2)
     );
 }
@@ -319,9 +319,9 @@ fn write_with_a_stale_version_is_refused() {
 
 #[test]
 fn connection_states_follow_the_documented_lifecycle() {
-    let site = Testbed::new();
+    let testbed = Testbed::new();
     let state = || {
-        site.agent.json("endpoint show a/web")["status"]["connection"]["state"]
+        testbed.agent.json("endpoint show a/web")["status"]["connection"]["state"]
             .as_str()
             .expect("a state")
             .to_owned()
@@ -333,47 +333,49 @@ fn connection_states_follow_the_documented_lifecycle() {
         ("approve", "Approved"),
         ("remove", "Disconnected"),
     ] {
-        site.agent
+        testbed
+            .agent
             .cli(&format!("connection {verb} a/web --reason because"));
         assert_eq!(state(), wanted);
     }
-    let connection = site.agent.json("endpoint show a/web")["status"]["connection"].clone();
+    let connection = testbed.agent.json("endpoint show a/web")["status"]["connection"].clone();
     assert_eq!(connection["reason"], "because");
     assert_eq!(connection["decided_by"], "operator (uid 0)");
     for verb in ["approve", "reject", "remove"] {
-        let text = site.agent.cli_error(&format!("connection {verb} a/web"));
+        let text = testbed.agent.cli_error(&format!("connection {verb} a/web"));
         assert!(text.contains("Disconnected is final"), "{text}");
     }
-    site.agent.cli("connection approve b/web");
+    testbed.agent.cli("connection approve b/web");
     assert!(
-        site.agent
+        testbed
+            .agent
             .cli_error("connection approve b/web")
             .contains("Approved can't be approved")
     );
-    let text = site.agent.cli_error("service delete shop/web");
+    let text = testbed.agent.cli_error("service delete shop/web");
     assert!(
         text.contains("1 approved connections") && text.contains("force"),
         "{text}"
     );
-    site.agent.cli("service delete shop/web --force");
+    testbed.agent.cli("service delete shop/web --force");
     assert_eq!(
-        site.agent.json("endpoint show b/web")["status"]["connection"]["state"],
+        testbed.agent.json("endpoint show b/web")["status"]["connection"]["state"],
         "Disconnected"
     );
     for endpoint in ["a/web", "b/web"] {
-        site.agent.cli(&format!("endpoint delete {endpoint}"));
+        testbed.agent.cli(&format!("endpoint delete {endpoint}"));
     }
     for tenant in ["a", "b", "shop"] {
-        site.agent.cli(&format!("network delete {tenant}/net"));
-        site.agent.cli(&format!("tenant delete {tenant}"));
+        testbed.agent.cli(&format!("network delete {tenant}/net"));
+        testbed.agent.cli(&format!("tenant delete {tenant}"));
     }
-    assert_eq!(site.agent.cli("tenant list"), "none\n");
+    assert_eq!(testbed.agent.cli("tenant list"), "none\n");
 }
 
 #[test]
 fn resources_can_be_added_and_bound_ones_cannot_be_removed() {
-    let site = Testbed::new();
-    let agent = &site.agent;
+    let testbed = Testbed::new();
+    let agent = &testbed.agent;
     let shown = agent.cli("service resource add shop/web sql --port 5432 --backend 10.1.0.20");
     assert!(
         shown.contains("5432") && shown.contains("10.1.0.20"),
@@ -397,7 +399,7 @@ fn resources_can_be_added_and_bound_ones_cannot_be_removed() {
 
 #[test]
 fn cli_errors_print_one_sentence_and_exit_with_status_1() {
-    let site = Testbed::new();
+    let testbed = Testbed::new();
     for (line, expected) in [
         ("tenant create a --networks 3", "tenant a exists already"),
         ("tenant delete nobody", "there is no tenant nobody"),
@@ -437,7 +439,7 @@ fn cli_errors_print_one_sentence_and_exit_with_status_1() {
         ),
     ] {
         let output = tests::net::process::run(
-            &mut site.agent.cli_command(line),
+            &mut testbed.agent.cli_command(line),
             std::time::Duration::from_secs(20),
         )
         .expect("the command line");
@@ -458,7 +460,7 @@ fn cli_errors_print_one_sentence_and_exit_with_status_1() {
         "service create shop/x --network net --port 0 --nat 10.1.2.0/30",
     ] {
         let output = tests::net::process::run(
-            &mut site.agent.cli_command(line),
+            &mut testbed.agent.cli_command(line),
             std::time::Duration::from_secs(20),
         )
         .expect("the command line");
@@ -468,8 +470,10 @@ fn cli_errors_print_one_sentence_and_exit_with_status_1() {
 
 #[test]
 fn tables_fit_100_columns_and_json_and_yaml_are_complete() {
-    let site = Testbed::with_approved_connections();
-    site.agent.cli("network create a/out --interface not-there");
+    let testbed = Testbed::with_approved_connections();
+    testbed
+        .agent
+        .cli("network create a/out --interface not-there");
     for line in [
         "tenant list",
         "tenant show a",
@@ -484,21 +488,22 @@ fn tables_fit_100_columns_and_json_and_yaml_are_complete() {
         "flow list",
         "status",
     ] {
-        let text = site.agent.cli(line);
+        let text = testbed.agent.cli(line);
         for row in text.lines() {
             assert!(row.chars().count() <= 100, "{line}: {row:?}");
         }
-        site.agent.json(line);
-        assert!(!site.agent.cli(&format!("{line} -o yaml")).is_empty());
+        testbed.agent.json(line);
+        assert!(!testbed.agent.cli(&format!("{line} -o yaml")).is_empty());
     }
     for shell in ["bash", "zsh", "fish"] {
         assert!(
-            site.agent
+            testbed
+                .agent
                 .cli(&format!("completions {shell}"))
                 .contains("gateway")
         );
     }
-    assert!(site.agent.cli("config check").contains("state_dir"));
+    assert!(testbed.agent.cli("config check").contains("state_dir"));
 }
 
 #[test]
@@ -521,12 +526,12 @@ fn control_socket_is_restricted_to_root_and_its_group() {
 
 #[test]
 fn consumer_view_hides_the_service_location() {
-    let site = Testbed::new();
-    let text = site.agent.cli("-o json endpoint show a/web");
+    let testbed = Testbed::new();
+    let text = testbed.agent.cli("-o json endpoint show a/web");
     for secret in ["10.1.0.", "gw-p"] {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
-    let service = site.agent.json("service show shop/web");
+    let service = testbed.agent.json("service show shop/web");
     let alias = service["status"]["alias"].as_str().expect("an alias");
     let parts: Vec<&str> = alias.splitn(3, '.').collect();
     assert_eq!(

@@ -32,8 +32,8 @@ const EVENT_RETENTION: usize = 100;
 impl AuditFixture {
     fn start() -> Self {
         let ca = TestCa::new();
-        let mut site = Testbed::new();
-        site.host.ip("link set lo up");
+        let mut testbed = Testbed::new();
+        testbed.host.ip("link set lo up");
         let server = ca.issue("gateway");
         for (key, value) in [
             ("LISTEN", LISTEN.to_owned()),
@@ -44,12 +44,12 @@ impl AuditFixture {
             ("CHANGES_PER_SECOND", "0".to_owned()),
             ("TENANT_CHANGES_PER_SECOND", "0".to_owned()),
         ] {
-            site.agent.settings.insert(format!("PLGW_{key}"), value);
+            testbed.agent.settings.insert(format!("PLGW_{key}"), value);
         }
-        site.agent.stop();
-        site.agent.restart();
+        testbed.agent.stop();
+        testbed.agent.restart();
         Self {
-            testbed: site,
+            testbed,
             authority: ca,
         }
     }
@@ -139,16 +139,16 @@ fn ids(list: &Value) -> Vec<String> {
 
 #[test]
 fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys() {
-    let mut desk = AuditFixture::start();
-    let agent = &desk.testbed.agent;
+    let mut fixture = AuditFixture::start();
+    let agent = &fixture.testbed.agent;
     // It can't be told anything, so its events stay undelivered.
     for webhook in ["b/hook", "a/hook"] {
         agent.cli(&format!(
             "tenant webhook create {webhook} --url http://127.0.0.1:9999/"
         ));
     }
-    let victim = desk.token("b/victim", "consumer");
-    let hostile = desk.token("a/hostile", "consumer");
+    let victim = fixture.token("b/victim", "consumer");
+    let hostile = fixture.token("a/hostile", "consumer");
     let endpoint = json!({
         "name": "mine", "network": "net", "addresses": ["10.0.0.150"], "service": "shop/web",
         "request_message": "please",
@@ -158,9 +158,12 @@ fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys(
         "/v1/tenants/b/endpoints",
         Some(endpoint.to_string()),
     );
-    assert_eq!(desk.send(&victim, std::slice::from_ref(&create))[0].0, 201);
+    assert_eq!(
+        fixture.send(&victim, std::slice::from_ref(&create))[0].0,
+        201
+    );
     let events = "/v1/events?limit=1000";
-    let before = desk.get(&victim, events);
+    let before = fixture.get(&victim, events);
     let operators = agent
         .json("event list --limit 1000")
         .as_array()
@@ -168,9 +171,9 @@ fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys(
         .clone();
     assert!(ids(&before).len() > 3, "{before}");
 
-    desk.flood(&hostile, "a/web", 4 * EVENT_RETENTION);
+    fixture.flood(&hostile, "a/web", 4 * EVENT_RETENTION);
 
-    assert_eq!(desk.get(&victim, events), before);
+    assert_eq!(fixture.get(&victim, events), before);
     // What the operator did, and what the hostile tenant did of more weight, is there too.
     let after = agent.json("event list --limit 1000");
     let after = after.as_array().expect("a list");
@@ -178,7 +181,7 @@ fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys(
         assert!(after.contains(event), "{event}");
     }
     assert_eq!(after.len(), operators.len() + EVENT_RETENTION);
-    let own = desk.get(&hostile, events);
+    let own = fixture.get(&hostile, events);
     let labels = own["items"].as_array().expect("items").iter();
     assert_eq!(
         labels
@@ -187,10 +190,10 @@ fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys(
         EVENT_RETENTION
     );
     // The repeated request gets the answer that it got: one that is forgotten gets 200, as all is there.
-    assert_eq!(desk.send(&victim, &[create])[0].0, 201);
+    assert_eq!(fixture.send(&victim, &[create])[0].0, 201);
     let status = |webhook: &str| {
         let tenant = webhook.split('/').next().expect("a tenant");
-        let list = desk
+        let list = fixture
             .testbed
             .agent
             .json(&format!("tenant webhook list {tenant}"));
@@ -200,20 +203,20 @@ fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys(
     let lost = status("a/hook")["events_lost"].as_u64();
     assert!(lost >= Some(3 * EVENT_RETENTION as u64 - 1), "{lost:?}");
     // All of it is so after a restart.
-    desk.testbed.agent.stop();
-    desk.testbed.agent.restart();
-    assert_eq!(desk.get(&victim, events), before);
+    fixture.testbed.agent.stop();
+    fixture.testbed.agent.restart();
+    assert_eq!(fixture.get(&victim, events), before);
 }
 
 #[test]
 fn event_log_is_followed_and_resumed_by_opaque_ids() {
-    let desk = AuditFixture::start();
-    let own = desk.token("b/own", "consumer");
-    let other = desk.token("a/other", "consumer");
+    let fixture = AuditFixture::start();
+    let own = fixture.token("b/own", "consumer");
+    let other = fixture.token("a/other", "consumer");
     let endpoint = |name: &str, address: &str| json!({ "name": name, "network": "net", "addresses": [address], "service": "shop/web" });
     let create = |name: &str, address: &str| {
         let body = endpoint(name, address).to_string();
-        let created = desk.send(&own, &[("POST", "/v1/tenants/b/endpoints", Some(body))]);
+        let created = fixture.send(&own, &[("POST", "/v1/tenants/b/endpoints", Some(body))]);
         let (status, body) = &created[0];
         // The same key with another body.
         assert!([201, 422].contains(status), "{body}");
@@ -223,14 +226,18 @@ fn event_log_is_followed_and_resumed_by_opaque_ids() {
     let path = "/v1/tenants/b/endpoints/first";
     let mut versions = vec![first["version"].as_u64().expect("a number")];
     for round in 0..6 {
-        desk.flood(&other, "a/web", 5);
+        fixture.flood(&other, "a/web", 5);
         assert_eq!(
-            desk.get(&own, path)["version"],
+            fixture.get(&own, path)["version"],
             versions[round],
             "others change nothing"
         );
-        desk.flood(&own, "b/first", 1);
-        versions.push(desk.get(&own, path)["version"].as_u64().expect("a number"));
+        fixture.flood(&own, "b/first", 1);
+        versions.push(
+            fixture.get(&own, path)["version"]
+                .as_u64()
+                .expect("a number"),
+        );
     }
     assert!(
         versions.iter().all(|version| *version < 1 << 53),
@@ -243,13 +250,13 @@ fn event_log_is_followed_and_resumed_by_opaque_ids() {
     // A counter would go up by six each time.
     assert!(steps.iter().all(|step| step.abs() > 1_000_000), "{steps:?}");
 
-    let all = desk.get(&own, "/v1/events?limit=1000");
+    let all = fixture.get(&own, "/v1/events?limit=1000");
     let ids = ids(&all);
     assert!(
         ids.is_sorted() && ids.iter().all(|id| id.len() == 36 && &id[14..15] == "7"),
         "{ids:?}"
     );
-    let rest = desk.get(&own, &format!("/v1/events?after={}&limit=2", ids[0]));
+    let rest = fixture.get(&own, &format!("/v1/events?after={}&limit=2", ids[0]));
     assert_eq!(self::ids(&rest), ids[1..3]);
     assert_eq!(rest["next"], ids[2].as_str());
     let text = all.to_string();
@@ -453,8 +460,8 @@ fn violations(
 
 #[test]
 fn values_beyond_each_limit_and_invisible_characters_are_refused() {
-    let site = Testbed::new();
-    let agent = &site.agent;
+    let testbed = Testbed::new();
+    let agent = &testbed.agent;
     let document: Value =
         serde_json::from_str(&agent.http("GET", "/openapi.json", None).1).expect("JSON");
     let mut tried: BTreeMap<String, usize> = BTreeMap::new();
@@ -494,8 +501,8 @@ fn values_beyond_each_limit_and_invisible_characters_are_refused() {
 
 #[test]
 fn tenant_service_quota_is_enforced() {
-    let site = Testbed::new();
-    let agent: &Agent = &site.agent;
+    let testbed = Testbed::new();
+    let agent: &Agent = &testbed.agent;
     let names = |prefix: &str| -> Vec<String> {
         (0..512)
             .map(|number| format!("{prefix}{number:0>60}"))

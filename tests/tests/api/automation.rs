@@ -25,8 +25,8 @@ fn export(agent: &Agent) -> String {
 
 #[test]
 fn exported_manifest_recreates_the_same_state() {
-    let site = Testbed::new();
-    let agent = &site.agent;
+    let testbed = Testbed::new();
+    let agent = &testbed.agent;
     agent.cli("network update a/net --prefix 10.0.0.0/16 --pool 10.0.0.0/24 --label floor=3");
     agent
         .cli("endpoint create a/pooled --network net --service shop/web --message two --label x=y");
@@ -78,15 +78,15 @@ fn exported_manifest_recreates_the_same_state() {
         })
         .collect();
     assert_eq!(states, ["Approved", "Rejected", "Pending"]);
-    site.wait_for_backends();
+    testbed.wait_for_backends();
     let _server =
-        tests::services::nginx::Nginx::start(&site.provider, tests::net::topology::BACKENDS[0]);
+        tests::services::nginx::Nginx::start(&testbed.provider, tests::net::topology::BACKENDS[0]);
     agent.cli(&format!(
         "service backend remove shop/web {}",
         tests::net::topology::BACKENDS[1]
     ));
     let fetched = succeed(
-        &mut site
+        &mut testbed
             .a
             .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
@@ -95,8 +95,8 @@ fn exported_manifest_recreates_the_same_state() {
 
 #[test]
 fn manifest_is_applied_atomically_with_a_readable_diff() {
-    let site = Testbed::new();
-    let agent = &site.agent;
+    let testbed = Testbed::new();
+    let agent = &testbed.agent;
     let directory = tempfile::tempdir().expect("a directory");
     let apply = |text: &str, more: &str| {
         let path = directory.path().join("m.yaml");
@@ -152,8 +152,8 @@ endpoints:
 
 #[test]
 fn repeated_idempotent_request_is_executed_once() {
-    let mut site = Testbed::new();
-    let agent = &site.agent;
+    let mut testbed = Testbed::new();
+    let agent = &testbed.agent;
     agent.cli("network update a/net --pool 10.0.0.0/24");
     let body = json!({ "name": "once", "network": "net", "service": "shop/web" });
     let socket = agent.socket();
@@ -193,9 +193,9 @@ fn repeated_idempotent_request_is_executed_once() {
     );
     assert_eq!(post(&other, None).0, 409);
     // A key is remembered by the store.
-    site.agent.stop();
-    site.agent.restart();
-    let agent = &site.agent;
+    testbed.agent.stop();
+    testbed.agent.restart();
+    let agent = &testbed.agent;
     agent.cli("endpoint delete a/once");
     let (status, refusal) = post(&body, Some("k1"));
     assert_eq!(status, 409, "{refusal}");
@@ -210,8 +210,8 @@ fn repeated_idempotent_request_is_executed_once() {
 
 #[test]
 fn exactly_one_of_concurrent_decisions_wins() {
-    let site = Testbed::new();
-    let agent = &site.agent;
+    let testbed = Testbed::new();
+    let agent = &testbed.agent;
     let link = agent.json("endpoint show a/web")["status"]["connection"]["link_id"].clone();
     let list = agent.json("connection list shop/web");
     let version = list[0]["version"].clone();
@@ -289,41 +289,42 @@ fn webhook_receiver(
 
 #[test]
 fn webhook_is_signed_delivered_promptly_and_retried_after_failures() {
-    let mut site = Testbed::new();
-    site.host.ip("link set lo up");
-    let listener = site
+    let mut testbed = Testbed::new();
+    testbed.host.ip("link set lo up");
+    let listener = testbed
         .host
         .run_in(|| TcpListener::bind("127.0.0.1:0").expect("a listener"));
     let port = listener.local_addr().expect("its address").port();
     let url = format!("http://127.0.0.1:{port}/hook");
     // Not where only the gateway can reach, but where the operator allows it.
-    let made = site
+    let made = testbed
         .agent
         .json(&format!("tenant webhook create shop/desk --url {url}"));
     let secret = made["secret"].as_str().expect("a secret").to_owned();
-    site.agent
+    testbed
+        .agent
         .cli("endpoint create a/early --network net --address 10.0.0.130 --service shop/web");
     wait::until_true("the refusal", || {
-        let listed = site.agent.json("tenant webhook list shop");
+        let listed = testbed.agent.json("tenant webhook list shop");
         let error = listed[0]["status"]["last_error"]
             .as_str()
             .unwrap_or_default()
             .to_owned();
         error.contains("could not be reached")
     });
-    let log = site.agent.log();
+    let log = testbed.agent.log();
     assert!(
         log.contains("allow the network with webhook_networks"),
         "{log}"
     );
-    site.agent.settings.insert(
+    testbed.agent.settings.insert(
         "PLGW_WEBHOOK_NETWORKS".to_owned(),
         "127.0.0.1/32".to_owned(),
     );
-    site.agent.stop();
+    testbed.agent.stop();
     let received = webhook_receiver(listener, 2);
-    site.agent.restart();
-    let agent = &site.agent;
+    testbed.agent.restart();
+    let agent = &testbed.agent;
     agent.cli("endpoint create b/late --network net --address 10.0.0.131 --service shop/web --message please");
     let next = || {
         received
@@ -374,16 +375,19 @@ fn webhook_is_signed_delivered_promptly_and_retried_after_failures() {
 
 #[test]
 fn agent_without_ca_bundle_starts_and_reports_it() {
-    let mut site = Testbed::unconfigured();
-    site.agent.stop();
+    let mut testbed = Testbed::unconfigured();
+    testbed.agent.stop();
     for (key, value) in [
         ("SSL_CERT_FILE", "/dev/null"),
         ("SSL_CERT_DIR", "/dev/null/none"),
     ] {
-        site.agent.settings.insert(key.to_owned(), value.to_owned());
+        testbed
+            .agent
+            .settings
+            .insert(key.to_owned(), value.to_owned());
     }
-    site.agent.restart();
-    let agent = &site.agent;
+    testbed.agent.restart();
+    let agent = &testbed.agent;
     agent.cli("tenant create a");
     agent.cli("tenant webhook create a/hook --url https://1.1.1.1/");
     agent.cli("tenant token create a/t --role viewer");

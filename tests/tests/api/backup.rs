@@ -45,7 +45,7 @@ fn offline(agent: &Agent, arguments: &str, file: &Path) -> Command {
     restore
 }
 
-/// A site, and the file and content of its backup.
+/// A testbed, and the file and content of its backup.
 struct BackupFixture {
     testbed: Testbed,
     directory: tempfile::TempDir,
@@ -54,15 +54,15 @@ struct BackupFixture {
 
 impl BackupFixture {
     fn new() -> Self {
-        let site = Testbed::new();
-        site.agent.cli("connection approve a/web");
-        site.agent.cli("tenant token create a/t --role viewer");
+        let testbed = Testbed::new();
+        testbed.agent.cli("connection approve a/web");
+        testbed.agent.cli("tenant token create a/t --role viewer");
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("good");
-        site.agent.cli(&format!("backup {}", file.display()));
+        testbed.agent.cli(&format!("backup {}", file.display()));
         let content = fs::read(&file).expect("the backup");
         Self {
-            testbed: site,
+            testbed,
             directory,
             content,
         }

@@ -99,9 +99,9 @@ fn worst_case_bodies(bytes: usize) -> Vec<(&'static str, String)> {
 #[test]
 fn body_of_an_unauthorized_caller_is_not_read() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[]);
-    let config = front.tls_config(Some(&front.ca.issue("nobody")));
-    front.host.run_in(move || {
+    let fixture = ApiFixture::start(&[]);
+    let config = fixture.tls_config(Some(&fixture.ca.issue("nobody")));
+    fixture.host.run_in(move || {
         let ask = |method: &str, path: &str| {
             let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
             // The body is announced and never sent: an answer can't have waited for it.
@@ -132,13 +132,13 @@ fn body_of_an_unauthorized_caller_is_not_read() {
 #[test]
 fn credential_revoked_during_the_body_changes_nothing() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[]);
-    let token = front.create_token("a/slow", "admin");
-    let config = front.tls_config(None);
+    let fixture = ApiFixture::start(&[]);
+    let token = fixture.create_token("a/slow", "admin");
+    let config = fixture.tls_config(None);
     let body = json!({ "name": "late", "role": "admin" }).to_string();
     let (head, rest) = (body.as_bytes()[..5].to_vec(), body.as_bytes()[5..].to_vec());
     let length = body.len();
-    let mut client = front.host.run_in(move || {
+    let mut client = fixture.host.run_in(move || {
         let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
         client
             .send_head("POST", "/v1/tenants/a/tokens", &token, length)
@@ -146,29 +146,29 @@ fn credential_revoked_during_the_body_changes_nothing() {
         client.send(&head).expect("a beginning");
         client
     });
-    front.agent.cli("tenant token revoke a/slow");
+    fixture.agent.cli("tenant token revoke a/slow");
     client.send(&rest).expect("the rest");
     let answer = client.read_response().expect("an answer");
     assert_eq!(answer.status, 401, "{answer:?}");
-    let tokens = front.agent.cli("tenant token list a");
+    let tokens = fixture.agent.cli("tenant token list a");
     assert!(!tokens.contains("late"), "{tokens}");
 }
 
 /// Sends the bodies, four at a time, and returns the growth of resident memory at its peak and afterwards, in MiB.
 fn memory_growth(
-    front: &ApiFixture,
+    fixture: &ApiFixture,
     send: impl Fn(&str) -> u16 + Send + Sync + 'static,
     bytes: usize,
 ) -> (u64, u64) {
     let send = Arc::new(send);
-    let before = front.resident_memory();
-    front.reset_peak_memory();
+    let before = fixture.resident_memory();
+    fixture.reset_peak_memory();
     for (what, body) in worst_case_bodies(bytes) {
         let body: Arc<str> = body.into();
         let asking: Vec<_> = (0..4)
             .map(|_| {
                 let (send, body) = (Arc::clone(&send), Arc::clone(&body));
-                front.host.spawn(move || send(&body))
+                fixture.host.spawn(move || send(&body))
             })
             .collect();
         for thread in asking {
@@ -180,13 +180,13 @@ fn memory_growth(
         }
         eprintln!(
             "{what}: peak {} MiB, before {before} MiB",
-            front.peak_memory()
+            fixture.peak_memory()
         );
     }
-    let peak = front.peak_memory().saturating_sub(before);
+    let peak = fixture.peak_memory().saturating_sub(before);
     // It is given back soon after the last of them.
     let after = wait::until("memory that is given back", wait::DEFAULT_TIMEOUT, || {
-        let after = front.resident_memory().saturating_sub(before);
+        let after = fixture.resident_memory().saturating_sub(before);
         (after < 30).then_some(after)
     });
     (peak, after)
@@ -195,16 +195,16 @@ fn memory_growth(
 #[test]
 fn worst_case_bodies_use_bounded_memory() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[
+    let fixture = ApiFixture::start(&[
         ("PLGW_CHANGES_PER_SECOND", "0"),
         ("PLGW_TENANT_CHANGES_PER_SECOND", "0"),
         ("PLGW_UNAUTHENTICATED_PER_SECOND", "0"),
     ]);
-    let config = front.tls_config(None);
+    let config = fixture.tls_config(None);
     let health = |quiet: Option<Duration>, done: Arc<AtomicBool>| {
         let config = Arc::clone(&config);
         let start = Instant::now();
-        front.host.spawn(move || {
+        fixture.host.spawn(move || {
             measure_latencies(&config, address(7, 1), "/healthz", "", || match quiet {
                 Some(time) => start.elapsed() > time,
                 None => done.load(Ordering::Relaxed),
@@ -216,19 +216,19 @@ fn worst_case_bodies_use_bounded_memory() {
     let done = Arc::new(AtomicBool::new(false));
     let attacked = health(None, Arc::clone(&done));
     for role in ["viewer", "admin"] {
-        let token = front.create_token(&format!("a/{role}"), role);
-        let config = front.tls_config(None);
+        let token = fixture.create_token(&format!("a/{role}"), role);
+        let config = fixture.tls_config(None);
         let send = move |body: &str| {
             let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
             // It may be refused before all of it is sent.
             let _broken = client.send_request("POST", "/v1/apply", &token, body);
             client.read_response().expect("an answer").status
         };
-        let (peak, after) = memory_growth(&front, send, 4 * MIB);
+        let (peak, after) = memory_growth(&fixture, send, 4 * MIB);
         eprintln!("{role}: grew by {peak} MiB, kept {after} MiB");
         assert!(peak < 150, "{role}: {peak} MiB");
     }
-    let socket = front.agent.socket();
+    let socket = fixture.agent.socket();
     let send = move |body: &str| {
         let mut stream = UnixStream::connect(&socket).expect("the socket");
         let head = format!(
@@ -247,7 +247,7 @@ fn worst_case_bodies_use_bounded_memory() {
             .parse()
             .expect("a status")
     };
-    let (peak, after) = memory_growth(&front, send, 48 * MIB - 1_024);
+    let (peak, after) = memory_growth(&fixture, send, 48 * MIB - 1_024);
     eprintln!("operator: grew by {peak} MiB, kept {after} MiB");
     // The operator's body alone may take 48 MiB, and 72 MiB decoded.
     assert!(peak < 150, "operator: {peak} MiB");
@@ -264,12 +264,12 @@ fn worst_case_bodies_use_bounded_memory() {
 #[test]
 fn clients_that_never_read_do_not_block_others() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[]);
-    let token = front.create_token("b/good", "viewer");
-    let config = front.tls_config(None);
+    let fixture = ApiFixture::start(&[]);
+    let token = fixture.create_token("b/good", "viewer");
+    let config = fixture.tls_config(None);
     let held = {
         let config = Arc::clone(&config);
-        front.host.run_in(move || {
+        fixture.host.run_in(move || {
             let mut held = Vec::new();
             for connection in 0..128 {
                 // Eight neighbours in one /64, and others that only connect.
@@ -289,13 +289,13 @@ fn clients_that_never_read_do_not_block_others() {
         })
     };
     assert!(held.len() > 500, "{}", held.len());
-    let connections = front.open_connections();
+    let connections = fixture.open_connections();
     assert!(
         connections <= 520,
         "{connections} connections without authentication"
     );
     let start = Instant::now();
-    let answers = front.host.run_in(move || {
+    let answers = fixture.host.run_in(move || {
         // Somebody else is served at once, and so is a neighbour.
         [address(7, 1), address(0, 1)].map(|to| {
             let mut client = TlsClient::connect(&config, to).expect("a connection");
@@ -313,25 +313,25 @@ fn clients_that_never_read_do_not_block_others() {
     wait::until(
         "the end of idle connections",
         Duration::from_secs(60),
-        || (front.open_connections() == 0).then_some(()),
+        || (fixture.open_connections() == 0).then_some(()),
     );
     drop(held);
     // Whatever they did, the log does not tell of each.
-    let lines = front.agent.log().lines().count();
-    assert!(lines < 60, "{lines} lines:\n{}", front.agent.log());
+    let lines = fixture.agent.log().lines().count();
+    assert!(lines < 60, "{lines} lines:\n{}", fixture.agent.log());
 }
 
 #[test]
 fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[
+    let fixture = ApiFixture::start(&[
         ("PLGW_READS_PER_SECOND", "0"),
         ("PLGW_TENANT_READS_PER_SECOND", "0"),
         ("PLGW_UNAUTHENTICATED_PER_SECOND", "0"),
     ]);
-    let hostile = front.create_token("a/hostile", "viewer");
-    let good = front.create_token("b/good", "viewer");
-    let config = front.tls_config(None);
+    let hostile = fixture.create_token("a/hostile", "viewer");
+    let good = fixture.create_token("b/good", "viewer");
+    let config = fixture.tls_config(None);
     let (opened, stop) = (
         Arc::new(AtomicUsize::new(0)),
         Arc::new(AtomicBool::new(false)),
@@ -341,7 +341,7 @@ fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
         .map(|network| {
             let (config, hostile) = (Arc::clone(&config), hostile.clone());
             let (opened, stop) = (Arc::clone(&opened), Arc::clone(&stop));
-            front.host.spawn(move || {
+            fixture.host.spawn(move || {
                 let alive = |client: &mut TlsClient| {
                     let answer = client.request("GET", "/v1/whoami", &hostile, "");
                     answer.is_ok_and(|answer| answer.status == 200)
@@ -371,7 +371,7 @@ fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
         (opened.load(Ordering::Relaxed) == 8).then_some(())
     });
     let victim = Arc::clone(&config);
-    let took = front.host.run_in(move || {
+    let took = fixture.host.run_in(move || {
         let start = Instant::now();
         let to = "127.0.0.1:8443".parse().expect("an address");
         let mut client = TlsClient::connect(&victim, to).expect("a connection");
@@ -390,7 +390,7 @@ fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
         .flat_map(|thread| thread.join().expect("an attacker"))
         .collect();
     assert!(held.len() >= 128, "{} connections", held.len());
-    front.agent.cli("tenant token revoke a/hostile");
+    fixture.agent.cli("tenant token revoke a/hostile");
     let closed = held.into_iter().filter_map(|mut client| {
         // One may have been evicted meanwhile.
         let answer = client.request("GET", "/v1/whoami", &hostile, "").ok()?;
@@ -401,24 +401,24 @@ fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
     });
     assert!(closed.count() >= 64);
     wait::until_true("the end of all connections", || {
-        front.open_connections() == 0
+        fixture.open_connections() == 0
     });
 }
 
 #[test]
 fn stalled_large_bodies_are_refused_and_release_their_slot() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[]);
+    let fixture = ApiFixture::start(&[]);
     for tenant in ["c", "d"] {
-        front.agent.cli(&format!("tenant create {tenant}"));
+        fixture.agent.cli(&format!("tenant create {tenant}"));
     }
-    let tokens = ["a/one", "b/one", "c/one"].map(|token| front.create_token(token, "admin"));
-    let good = front.create_token("d/good", "admin");
-    let config = front.tls_config(None);
+    let tokens = ["a/one", "b/one", "c/one"].map(|token| fixture.create_token(token, "admin"));
+    let good = fixture.create_token("d/good", "admin");
+    let config = fixture.tls_config(None);
     let large = fill_body(r#"{"tenants":["#, |_| "{}".to_owned(), "]}", 100 << 10);
     let stalled: Vec<TlsClient> = {
         let (config, large) = (Arc::clone(&config), large.clone());
-        front.host.run_in(move || {
+        fixture.host.run_in(move || {
             let stall = |token: &String| {
                 let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
                 client
@@ -435,7 +435,7 @@ fn stalled_large_bodies_are_refused_and_release_their_slot() {
                 .collect()
         })
     };
-    let (status, answer) = front.agent.http("POST", "/v1/apply", Some(&large));
+    let (status, answer) = fixture.agent.http("POST", "/v1/apply", Some(&large));
     assert!(
         ![429, 503].contains(&status),
         "the operator: {status} {answer}"
@@ -445,7 +445,7 @@ fn stalled_large_bodies_are_refused_and_release_their_slot() {
         assert_eq!(answer.status, 400, "{answer:?}");
         assert!(answer.body.contains("too slowly"), "{answer:?}");
     }
-    let status = front.host.run_in(move || {
+    let status = fixture.host.run_in(move || {
         let mut client = TlsClient::connect(&config, address(1, 1)).expect("a connection");
         let answer = client.request("POST", "/v1/apply", &good, &large);
         answer.expect("an answer").status
@@ -456,8 +456,8 @@ fn stalled_large_bodies_are_refused_and_release_their_slot() {
 #[test]
 fn idle_control_socket_clients_do_not_block_others() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[]);
-    let socket = front.agent.socket();
+    let fixture = ApiFixture::start(&[]);
+    let socket = fixture.agent.socket();
     let run = socket.parent().expect("a directory").to_owned();
     for (path, mode) in [
         (run.parent().expect("a directory"), 0o755),
@@ -476,7 +476,7 @@ fn idle_control_socket_clients_do_not_block_others() {
     let held = held.join().expect("connections");
     // The operator is served at once.
     let start = Instant::now();
-    front.agent.cli("tenant list");
+    fixture.agent.cli("tenant list");
     assert!(
         start.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -502,18 +502,18 @@ fn idle_control_socket_clients_do_not_block_others() {
 #[test]
 fn request_rate_is_limited_per_principal_and_tenant() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[
+    let fixture = ApiFixture::start(&[
         ("PLGW_CHANGES_PER_SECOND", "2"),
         ("PLGW_READS_PER_SECOND", "4"),
         ("PLGW_TENANT_CHANGES_PER_SECOND", "3"),
         ("PLGW_TENANT_READS_PER_SECOND", "0"),
         ("PLGW_UNAUTHENTICATED_PER_SECOND", "2"),
     ]);
-    let [one, two] = ["a/one", "a/two"].map(|token| front.create_token(token, "admin"));
-    let other = front.create_token("b/other", "admin");
-    let config = front.tls_config(None);
+    let [one, two] = ["a/one", "a/two"].map(|token| fixture.create_token(token, "admin"));
+    let other = fixture.create_token("b/other", "admin");
+    let config = fixture.tls_config(None);
     let asking = Arc::clone(&config);
-    front.host.run_in(move || {
+    fixture.host.run_in(move || {
         let mut client = TlsClient::connect(&asking, address(0, 1)).expect("a connection");
         let mut refused = |method: &str, path: &str, token: &str, max_requests: usize| {
             (0..max_requests).find_map(|_| {
@@ -565,31 +565,34 @@ fn request_rate_is_limited_per_principal_and_tenant() {
     });
     // The operator has no limit.
     for _ in 0..20 {
-        assert_eq!(front.agent.http("DELETE", "/v1/tenants/none", None).0, 404);
+        assert_eq!(
+            fixture.agent.http("DELETE", "/v1/tenants/none", None).0,
+            404
+        );
     }
 }
 
 #[test]
 fn cli_retries_after_rate_limiting() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[("PLGW_CHANGES_PER_SECOND", "1")]);
-    let file = front.create_token_file("a/busy", "admin");
+    let fixture = ApiFixture::start(&[("PLGW_CHANGES_PER_SECOND", "1")]);
+    let file = fixture.create_token_file("a/busy", "admin");
     let token = fs::read_to_string(&file)
         .expect("a token")
         .trim()
         .to_owned();
-    let config = front.tls_config(None);
-    front.host.run_in(move || {
+    let config = fixture.tls_config(None);
+    fixture.host.run_in(move || {
         let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
         wait::until_true("the limit", || {
             let answer = client.request("DELETE", "/v1/tenants/a/tokens/none", &token, "");
             answer.expect("an answer").status == 429
         });
     });
-    let mut command = front.host.command(&binary().display().to_string());
+    let mut command = fixture.host.command(&binary().display().to_string());
     command.args(["tenant", "token", "create", "a/more", "--role", "viewer"]);
     command.args(["--server", "https://127.0.0.1:8443", "--ca"]);
-    command.arg(front.ca.certificate());
+    command.arg(fixture.ca.certificate());
     command.arg("--token-file").arg(file);
     succeed(&mut command);
 }
@@ -597,14 +600,14 @@ fn cli_retries_after_rate_limiting() {
 #[test]
 fn streams_are_limited_per_principal_and_tenant() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[
+    let fixture = ApiFixture::start(&[
         ("PLGW_STREAMS_PER_PRINCIPAL", "3"),
         ("PLGW_STREAMS_PER_TENANT", "4"),
     ]);
-    let [one, two] = ["a/one", "a/two"].map(|token| front.create_token(token, "viewer"));
-    let other = front.create_token("b/other", "viewer");
-    let config = front.tls_config(None);
-    front.host.run_in(move || {
+    let [one, two] = ["a/one", "a/two"].map(|token| fixture.create_token(token, "viewer"));
+    let other = fixture.create_token("b/other", "viewer");
+    let config = fixture.tls_config(None);
+    fixture.host.run_in(move || {
         let follow = |token: &str| {
             let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
             client
@@ -641,19 +644,19 @@ fn streams_are_limited_per_principal_and_tenant() {
 #[test]
 fn stream_and_connection_close_when_the_credential_is_revoked() {
     let _alone = run_serially();
-    let front = ApiFixture::start(&[]);
-    let ca = front.ca.certificate();
-    front.agent.cli(&format!(
+    let fixture = ApiFixture::start(&[]);
+    let ca = fixture.ca.certificate();
+    fixture.agent.cli(&format!(
         "tenant identity create a/build --issuer certificate --claim dns --value build --authority {} \
          --role viewer",
         ca.display()
     ));
-    let certificate = front.tls_config(Some(&front.ca.issue("build")));
-    let config = front.tls_config(None);
-    let revoked = front.create_token("a/revoked", "viewer");
+    let certificate = fixture.tls_config(Some(&fixture.ca.issue("build")));
+    let config = fixture.tls_config(None);
+    let revoked = fixture.create_token("a/revoked", "viewer");
     let follow = |config: &Arc<ClientConfig>, token: &str| {
         let (config, token) = (Arc::clone(config), token.to_owned());
-        front.host.run_in(move || {
+        fixture.host.run_in(move || {
             let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
             client
                 .send_request("GET", "/v1/events?follow=true", &token, "")
@@ -664,16 +667,16 @@ fn stream_and_connection_close_when_the_credential_is_revoked() {
     };
     let at_once = Duration::from_secs(2) * wait::timeout_factor();
     let mut stream = follow(&config, &revoked);
-    front.agent.cli("tenant token revoke a/revoked");
+    fixture.agent.cli("tenant token revoke a/revoked");
     let took = stream.wait_for_close().expect("an end");
     assert!(took < at_once, "{took:?} after a revocation");
     // Without a role there is nothing to follow either.
     let mut stream = follow(&certificate, "");
-    front.agent.cli("tenant identity delete a/build");
+    fixture.agent.cli("tenant identity delete a/build");
     let took = stream.wait_for_close().expect("an end");
     assert!(took < at_once, "{took:?} after the loss of a role");
-    let to = front.ca.directory().join("short");
-    front.agent.cli(&format!(
+    let to = fixture.ca.directory().join("short");
+    fixture.agent.cli(&format!(
         "tenant token create a/short --role viewer --expires-in 3s --output-file {}",
         to.display()
     ));
@@ -707,11 +710,11 @@ impl Attack {
     /// Adds an attacker: `act` is repeated, and may fail.
     fn add(
         &mut self,
-        front: &ApiFixture,
+        fixture: &ApiFixture,
         act: impl Fn(usize, &AtomicBool) -> io::Result<()> + Send + 'static,
     ) {
         let (stop, acts) = (Arc::clone(&self.stop), Arc::clone(&self.acts));
-        self.threads.push(front.host.spawn(move || {
+        self.threads.push(fixture.host.spawn(move || {
             let mut round = 0;
             while !stop.load(Ordering::Relaxed) {
                 let _refused = act(round, &stop);
@@ -743,26 +746,26 @@ fn minute_long_attack_does_not_slow_other_tenants() {
     let _alone = run_serially();
     let seconds = std::env::var("PLGW_TEST_HOSTILE_SECONDS").ok();
     let seconds = seconds.and_then(|text| text.parse().ok()).unwrap_or(60);
-    let front = ApiFixture::start(&[]);
-    let hostile = front.create_token("a/hostile", "viewer");
-    let good = front.create_token("b/good", "viewer");
-    let config = front.tls_config(None);
+    let fixture = ApiFixture::start(&[]);
+    let hostile = fixture.create_token("a/hostile", "viewer");
+    let good = fixture.create_token("b/good", "viewer");
+    let config = fixture.tls_config(None);
     let measured = |time: Duration| {
         let (config, good) = (Arc::clone(&config), good.clone());
         let start = Instant::now();
-        front.host.spawn(move || {
+        fixture.host.spawn(move || {
             measure_latencies(&config, address(7, 1), "/v1/tenants/b", &good, || {
                 start.elapsed() > time
             })
         })
     };
     let quiet = measured(Duration::from_secs(8)).join().expect("answers");
-    front.reset_peak_memory();
+    fixture.reset_peak_memory();
 
     let mut attack = Attack::new();
     // Clients that ask for a document and never read it, neighbours of one another.
     let of = Arc::clone(&config);
-    attack.add(&front, move |round, stop| {
+    attack.add(&fixture, move |round, stop| {
         let mut held = Vec::new();
         for number in 0..64 {
             let to = address(u16::from(round % 2 == 0), 1 + number % 8);
@@ -777,7 +780,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
     // Clients that write a byte a second: of a head, and of a body.
     for head in [true, false] {
         let (of, hostile) = (Arc::clone(&config), hostile.clone());
-        attack.add(&front, move |_, stop| {
+        attack.add(&fixture, move |_, stop| {
             let mut clients = Vec::new();
             for number in 0..24 {
                 let mut client = TlsClient::connect(&of, address(2, 1 + number % 8))?;
@@ -804,7 +807,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
     );
     for _ in 0..2 {
         let (of, hostile, bodies) = (Arc::clone(&config), hostile.clone(), Arc::clone(&bodies));
-        attack.add(&front, move |round, stop| {
+        attack.add(&fixture, move |round, stop| {
             let mut client = TlsClient::connect(&of, address(3, 1))?;
             let body = &bodies[round % bodies.len()];
             let _broken = client.send_request("POST", "/v1/apply", &hostile, body);
@@ -815,7 +818,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
     }
     // Event streams.
     let (of, token) = (Arc::clone(&config), hostile.clone());
-    attack.add(&front, move |_, stop| {
+    attack.add(&fixture, move |_, stop| {
         let mut held = Vec::new();
         for _ in 0..40 {
             let mut client = TlsClient::connect(&of, address(4, 1))?;
@@ -827,7 +830,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
     });
     // Handshakes, from one network after the other, and requests of nobody.
     let of = Arc::clone(&config);
-    attack.add(&front, move |round, stop| {
+    attack.add(&fixture, move |round, stop| {
         let network = u16::try_from(round % 7).expect("a small number");
         let mut client = TlsClient::connect(&of, address(network, 2))?;
         let answer = client.request("GET", "/v1/tenants/b", "gwt_guess", "");
@@ -835,7 +838,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
         answer.map(drop)
     });
     // Connections that say nothing.
-    attack.add(&front, move |round, stop| {
+    attack.add(&fixture, move |round, stop| {
         let mut held = Vec::new();
         for number in 0..200_usize {
             let network = u16::try_from((round + number) % 7).expect("a small number");
@@ -851,7 +854,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
     let newcomers = {
         let (config, good) = (Arc::clone(&config), good.clone());
         let start = Instant::now();
-        front.host.spawn(move || {
+        fixture.host.spawn(move || {
             let mut served = 0;
             while start.elapsed() < time {
                 let mut client = TlsClient::connect(&config, address(7, 2)).expect("a connection");
@@ -868,8 +871,8 @@ fn minute_long_attack_does_not_slow_other_tenants() {
     let attacked = watched.join().expect("answers");
     let served: usize = newcomers.join().expect("answers");
     let acts = attack.stop();
-    let peak = front.peak_memory();
-    let lines = front.agent.log().lines().count();
+    let peak = fixture.peak_memory();
+    let lines = fixture.agent.log().lines().count();
     eprintln!(
         "before: {}; under {acts} attacks: {}; {served} new connections; {peak} MiB at the most; \
          {lines} lines of log",
@@ -877,6 +880,6 @@ fn minute_long_attack_does_not_slow_other_tenants() {
         attacked.summary()
     );
     assert!(peak < 250, "{peak} MiB");
-    assert!(lines < 200, "{lines} lines:\n{}", front.agent.log());
+    assert!(lines < 200, "{lines} lines:\n{}", fixture.agent.log());
     attacked.expect_low_latency(&quiet);
 }

@@ -25,10 +25,10 @@ use tests::{
     },
 };
 
-/// Opens an office whose clients' certificates may be of a second authority too.
+/// Starts a fixture that accepts client certificates of two CAs.
 fn fixture_with_two_cas(configure: impl FnOnce(&mut Agent, &TestCa)) -> (TlsFixture, TestCa) {
     let second = TestCa::new();
-    let office = TlsFixture::start(|_, first, agent| {
+    let fixture = TlsFixture::start(|_, first, agent| {
         let certificates = [first.certificate(), second.certificate()];
         let both: Vec<String> = certificates
             .iter()
@@ -41,7 +41,7 @@ fn fixture_with_two_cas(configure: impl FnOnce(&mut Agent, &TestCa)) -> (TlsFixt
             .insert("PLGW_TLS_CLIENT_CA".to_owned(), path.display().to_string());
         configure(agent, first);
     });
-    (office, second)
+    (fixture, second)
 }
 
 fn curl_arguments(signed: &IssuedCertificate) -> [String; 4] {
@@ -54,13 +54,13 @@ fn curl_arguments(signed: &IssuedCertificate) -> [String; 4] {
 }
 
 fn request_with_certificate(
-    office: &TlsFixture,
+    fixture: &TlsFixture,
     signed: &IssuedCertificate,
     path: &str,
 ) -> (u16, String) {
     let arguments = curl_arguments(signed);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    office.curl("GET", path, &arguments)
+    fixture.curl("GET", path, &arguments)
 }
 
 fn json_of((status, text): (u16, String)) -> Value {
@@ -80,8 +80,8 @@ fn ca_option(path: &Path) -> String {
 
 #[test]
 fn certificate_of_another_ca_does_not_impersonate_an_identity() {
-    let (office, second) = fixture_with_two_cas(|_, _| {});
-    let agent = &office.testbed.agent;
+    let (fixture, second) = fixture_with_two_cas(|_, _| {});
+    let agent = &fixture.testbed.agent;
     let refusal = agent.cli_error(
         "tenant identity create a/build --issuer certificate --claim dns --value build --role viewer",
     );
@@ -90,19 +90,19 @@ fn certificate_of_another_ca_does_not_impersonate_an_identity() {
         "{refusal}"
     );
     for (name, claim) in [("a/dns", "dns"), ("a/cn", "common_name")] {
-        let ca = ca_option(&office.ca.certificate());
+        let ca = ca_option(&fixture.ca.certificate());
         create_identity(agent, name, &format!("--claim {claim} --value build {ca}"));
     }
-    let (trusted, foreign) = (office.ca.issue("build"), second.issue("build"));
+    let (trusted, foreign) = (fixture.ca.issue("build"), second.issue("build"));
     assert_eq!(
-        request_with_certificate(&office, &trusted, "/v1/tenants/a").0,
+        request_with_certificate(&fixture, &trusted, "/v1/tenants/a").0,
         200
     );
     assert_eq!(
-        request_with_certificate(&office, &foreign, "/v1/tenants/a").0,
+        request_with_certificate(&fixture, &foreign, "/v1/tenants/a").0,
         404
     );
-    let shown = json_of(request_with_certificate(&office, &foreign, "/v1/whoami"));
+    let shown = json_of(request_with_certificate(&fixture, &foreign, "/v1/whoami"));
     assert_eq!(shown["roles"], json!({}));
 
     // A pinned certificate needs no authority, since nobody can make another with that hash.
@@ -110,11 +110,11 @@ fn certificate_of_another_ca_does_not_impersonate_an_identity() {
     let hash = identity.trim_start_matches("certificate sha256:");
     create_identity(agent, "a/pinned", &format!("--claim sha256 --value {hash}"));
     assert_eq!(
-        request_with_certificate(&office, &foreign, "/v1/tenants/a").0,
+        request_with_certificate(&fixture, &foreign, "/v1/tenants/a").0,
         200
     );
     assert_eq!(
-        request_with_certificate(&office, &second.issue("other"), "/v1/tenants/a").0,
+        request_with_certificate(&fixture, &second.issue("other"), "/v1/tenants/a").0,
         404
     );
 
@@ -133,7 +133,7 @@ fn certificate_of_another_ca_does_not_impersonate_an_identity() {
         &format!("--value other --claim dns --authority {key}"),
     );
     assert_eq!(
-        request_with_certificate(&office, &office.ca.issue("other"), "/v1/tenants/a").0,
+        request_with_certificate(&fixture, &fixture.ca.issue("other"), "/v1/tenants/a").0,
         200
     );
     let stranger = TestCa::new();
@@ -152,10 +152,10 @@ fn certificate_of_another_ca_does_not_impersonate_an_identity() {
 
 #[test]
 fn identity_without_a_ca_matches_no_client_and_is_logged_at_startup() {
-    let mut office = TlsFixture::start(|_, _, _| {});
-    let signed = office.ca.issue("build");
-    office.testbed.agent.stop();
-    let path = office.testbed.agent.state_directory().join("state.db");
+    let mut fixture = TlsFixture::start(|_, _, _| {});
+    let signed = fixture.ca.issue("build");
+    fixture.testbed.agent.stop();
+    let path = fixture.testbed.agent.state_directory().join("state.db");
     let mut store = Sqlite::open(&path).expect("the store");
     let value = json!({
         "name": "old", "uid": "00000000-0000-4000-8000-000000000000",
@@ -170,12 +170,12 @@ fn identity_without_a_ca_matches_no_client_and_is_logged_at_startup() {
         }])
         .expect("a write");
     drop(store);
-    office.testbed.agent.restart();
+    fixture.testbed.agent.restart();
     assert_eq!(
-        request_with_certificate(&office, &signed, "/v1/tenants/a").0,
+        request_with_certificate(&fixture, &signed, "/v1/tenants/a").0,
         404
     );
-    let log = office.testbed.agent.log();
+    let log = fixture.testbed.agent.log();
     assert!(
         log.contains("identity a/old names no authority, so no certificate matches it"),
         "{log}"
@@ -206,14 +206,14 @@ fn configuration_check_shows_certificate_authorities() {
 
 #[test]
 fn revoked_certificate_is_rejected_after_a_reload_on_open_streams_too() {
-    let mut office = TlsFixture::start(|_, ca, agent| {
+    let mut fixture = TlsFixture::start(|_, ca, agent| {
         let list = ca.write_crl(&[]).display().to_string();
         agent
             .settings
             .insert("PLGW_TLS_CLIENT_CRL".to_owned(), list);
     });
-    let agent = &office.testbed.agent;
-    let ca = ca_option(&office.ca.certificate());
+    let agent = &fixture.testbed.agent;
+    let ca = ca_option(&fixture.ca.certificate());
     for name in ["build", "stays"] {
         create_identity(
             agent,
@@ -221,16 +221,19 @@ fn revoked_certificate_is_rejected_after_a_reload_on_open_streams_too() {
             &format!("--claim dns --value {name} {ca}"),
         );
     }
-    let (revoked, stays) = (office.ca.issue("build"), office.ca.issue("stays"));
+    let (revoked, stays) = (fixture.ca.issue("build"), fixture.ca.issue("stays"));
     assert_eq!(
-        request_with_certificate(&office, &revoked, "/v1/tenants/a").0,
+        request_with_certificate(&fixture, &revoked, "/v1/tenants/a").0,
         200
     );
 
-    let mut command = office.testbed.host.command(&binary().display().to_string());
+    let mut command = fixture
+        .testbed
+        .host
+        .command(&binary().display().to_string());
     command.args(["-o", "json", "event", "list", "--follow"]);
     command.args(["--server", &format!("https://{LISTEN}"), "--ca"]);
-    command.arg(office.ca.certificate());
+    command.arg(fixture.ca.certificate());
     command
         .arg("--client-certificate")
         .arg(&revoked.certificate);
@@ -253,31 +256,31 @@ fn revoked_certificate_is_rejected_after_a_reload_on_open_streams_too() {
         seen.recv_timeout(Duration::from_millis(200)).ok().map(drop)
     });
 
-    let _list = office.ca.write_crl(&[&revoked]);
-    office.testbed.agent.send_sighup();
+    let _list = fixture.ca.write_crl(&[&revoked]);
+    fixture.testbed.agent.send_sighup();
     wait::until("the end of the stream", Duration::from_secs(60), || {
         reader.is_finished().then_some(())
     });
     child.wait().expect("the end of the command line");
     // A handshake with it fails; others' go on.
-    let mut command = office.testbed.host.command("curl");
+    let mut command = fixture.testbed.host.command("curl");
     command.args(["-sS", "-m", "20", "--cacert"]);
-    command.arg(office.ca.certificate());
+    command.arg(fixture.ca.certificate());
     command
         .args(curl_arguments(&revoked))
         .arg(format!("https://{LISTEN}/v1/whoami"));
     let refusal = fail(&mut command);
     assert!(refusal.contains("alert"), "{refusal}");
     assert_eq!(
-        request_with_certificate(&office, &stays, "/v1/tenants/a").0,
+        request_with_certificate(&fixture, &stays, "/v1/tenants/a").0,
         200
     );
 }
 
 fn fixture_with_oidc_provider() -> (TlsFixture, OidcProvider) {
     let mut issuer = None;
-    let office = TlsFixture::start(|site, ca, agent| {
-        let started = OidcProvider::start(&site.host, ca, 8444);
+    let fixture = TlsFixture::start(|testbed, ca, agent| {
+        let started = OidcProvider::start(&testbed.host, ca, 8444);
         let settings = format!("{},audience=gateway", started.url);
         agent
             .settings
@@ -285,21 +288,24 @@ fn fixture_with_oidc_provider() -> (TlsFixture, OidcProvider) {
         issuer = Some(started);
     });
     let issuer = issuer.expect("an issuer");
-    office.testbed.agent.cli(&format!(
+    fixture.testbed.agent.cli(&format!(
         "tenant identity create a/ops --issuer {} --claim groups --value ops --role admin",
         issuer.url
     ));
-    (office, issuer)
+    (fixture, issuer)
 }
 
 #[test]
 fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
     /// Less than one read of the keys takes when the issuer does not answer.
     const AT_ONCE: Duration = Duration::from_secs(4);
-    let (office, mut issuer) = fixture_with_oidc_provider();
+    let (fixture, mut issuer) = fixture_with_oidc_provider();
     let known = issuer.sign_token(json!({ "groups": ["ops"] }));
-    assert_eq!(office.get_with_token(&known, "GET", "/v1/tenants/a").0, 200);
-    let accepted = issuer.stop_answering(&office.testbed.host);
+    assert_eq!(
+        fixture.get_with_token(&known, "GET", "/v1/tenants/a").0,
+        200
+    );
+    let accepted = issuer.stop_answering(&fixture.testbed.host);
     // Garbage makes nobody ask the issuer.
     let whole = issuer.forge_token("unknown", json!({}));
     let (unsigned, _) = whole.rsplit_once('.').expect("three parts");
@@ -311,17 +317,17 @@ fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
         format!("eyJhbGciOiJFUzI1NiJ9.{}", rest.join("."))
     };
     for garbage in [unsigned, &format!("{unsigned}."), &nameless, "a.b.c"] {
-        assert_eq!(office.get_with_token(garbage, "GET", "/v1/whoami").0, 401);
+        assert_eq!(fixture.get_with_token(garbage, "GET", "/v1/whoami").0, 401);
     }
     assert!(accepted.try_recv().is_err());
 
-    let office = Arc::new(office);
+    let fixture = Arc::new(fixture);
     let answered = Arc::new(AtomicUsize::new(0));
     let ask_unknown = |number: usize| {
         let token = issuer.forge_token(&format!("unknown-{number}"), json!({}));
-        let (office, answered) = (Arc::clone(&office), Arc::clone(&answered));
+        let (fixture, answered) = (Arc::clone(&fixture), Arc::clone(&answered));
         std::thread::spawn(move || {
-            assert_eq!(office.get_with_token(&token, "GET", "/v1/whoami").0, 401);
+            assert_eq!(fixture.get_with_token(&token, "GET", "/v1/whoami").0, 401);
             answered.fetch_add(1, Ordering::Relaxed);
         })
     };
@@ -336,7 +342,10 @@ fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
     unknown.extend((first..first + 12).map(ask_unknown));
     let start = Instant::now();
     for _ in 0..3 {
-        assert_eq!(office.get_with_token(&known, "GET", "/v1/tenants/a").0, 200);
+        assert_eq!(
+            fixture.get_with_token(&known, "GET", "/v1/tenants/a").0,
+            200
+        );
     }
     let took = start.elapsed();
     assert!(took < AT_ONCE * wait::timeout_factor(), "{took:?}");
@@ -353,10 +362,10 @@ fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
 
 #[test]
 fn token_with_invalid_times_or_type_is_refused() {
-    let (office, issuer) = fixture_with_oidc_provider();
+    let (fixture, issuer) = fixture_with_oidc_provider();
     let status = |claims: Value| {
         let token = issuer.sign_token(claims);
-        office.get_with_token(&token, "GET", "/v1/whoami").0
+        fixture.get_with_token(&token, "GET", "/v1/whoami").0
     };
     assert_eq!(status(json!({})), 200);
     for wrong in [
@@ -372,14 +381,14 @@ fn token_with_invalid_times_or_type_is_refused() {
         assert_eq!(status(wrong.clone()), 401, "{wrong}");
     }
     // An address that the issuer has not verified is no claim.
-    office.testbed.agent.cli(&format!(
+    fixture.testbed.agent.cli(&format!(
         "tenant identity create b/kim --issuer {} --claim email --value kim@b.example --role viewer",
         issuer.url
     ));
     let roles = |verified: Value| {
         let claims = json!({ "email": "kim@b.example", "email_verified": verified });
         let token = issuer.sign_token(claims);
-        json_of(office.get_with_token(&token, "GET", "/v1/whoami"))["roles"].clone()
+        json_of(fixture.get_with_token(&token, "GET", "/v1/whoami"))["roles"].clone()
     };
     assert_eq!(roles(json!(true)), json!({ "b": "viewer" }));
     assert_eq!(roles(json!(false)), json!({}));
@@ -388,13 +397,13 @@ fn token_with_invalid_times_or_type_is_refused() {
 
 #[test]
 fn principals_with_equal_names_stay_distinct() {
-    let (office, issuer) = fixture_with_oidc_provider();
+    let (fixture, issuer) = fixture_with_oidc_provider();
     let token = |subject: &str| {
         issuer.sign_token(json!({ "groups": ["ops"], "sub": subject, "preferred_username": "kim" }))
     };
     let (one, two) = (token("u1"), token("u2"));
     let name = |token: &str| {
-        json_of(office.get_with_token(token, "GET", "/v1/whoami"))["name"]
+        json_of(fixture.get_with_token(token, "GET", "/v1/whoami"))["name"]
             .as_str()
             .expect("a name")
             .to_owned()
@@ -418,7 +427,7 @@ fn principals_with_equal_names_stay_distinct() {
             "-d",
             &body,
         ];
-        office.curl("POST", "/v1/tenants/a/endpoints", &arguments)
+        fixture.curl("POST", "/v1/tenants/a/endpoints", &arguments)
     };
     let first = create(&one, "first", "10.0.0.71");
     assert_eq!(first.0, 201, "{}", first.1);
@@ -428,21 +437,21 @@ fn principals_with_equal_names_stay_distinct() {
     assert_eq!(repeated.0, 201, "{}", repeated.1);
     let uid = |text: &str| serde_json::from_str::<Value>(text).expect("JSON")["uid"].clone();
     assert_eq!(uid(&repeated.1), uid(&first.1));
-    let events = office.testbed.agent.cli("-o json event list");
+    let events = fixture.testbed.agent.cli("-o json event list");
     assert!(
         events.contains("#u1 (kim)") && events.contains("#u2 (kim)"),
         "{events}"
     );
 
     // A token that is created again is another one.
-    let identity = |token: &str| json_of(office.get_with_token(token, "GET", "/v1/whoami"));
+    let identity = |token: &str| json_of(fixture.get_with_token(token, "GET", "/v1/whoami"));
     let first =
-        tests::services::tls_fixture::read_token(&office.create_token_file("a/ci", "viewer"));
+        tests::services::tls_fixture::read_token(&fixture.create_token_file("a/ci", "viewer"));
     let before = identity(&first)["identity"].clone();
-    office.testbed.agent.cli("tenant token revoke a/ci");
-    fs::remove_file(office.ca.directory().join("a-ci")).expect("the old file");
+    fixture.testbed.agent.cli("tenant token revoke a/ci");
+    fs::remove_file(fixture.ca.directory().join("a-ci")).expect("the old file");
     let second =
-        tests::services::tls_fixture::read_token(&office.create_token_file("a/ci", "viewer"));
+        tests::services::tls_fixture::read_token(&fixture.create_token_file("a/ci", "viewer"));
     assert_ne!(identity(&second)["identity"], before);
 }
 
@@ -468,9 +477,10 @@ fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
     // Global addresses, in namespaces that lead nowhere else.
     const OWN: &str = "1.2.3.4";
     const OTHER: &str = "1.2.3.5";
-    let mut office = TlsFixture::start(|site, _, agent| {
-        site.host.ip(&format!("address add {OWN}/24 dev gw-p"));
-        site.provider
+    let mut fixture = TlsFixture::start(|testbed, _, agent| {
+        testbed.host.ip(&format!("address add {OWN}/24 dev gw-p"));
+        testbed
+            .provider
             .ip(&format!("address add {OTHER}/24 dev eth0"));
         for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"] {
             agent
@@ -482,11 +492,11 @@ fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
         let listener = namespace.run_in(move || TcpListener::bind(address));
         count_connections(listener.expect("a listener"))
     };
-    let proxy = bind(&office.testbed.host, "127.0.0.1:3128");
-    let own = bind(&office.testbed.host, "1.2.3.4:8080");
-    let other = bind(&office.testbed.provider, "1.2.3.5:8080");
+    let proxy = bind(&fixture.testbed.host, "127.0.0.1:3128");
+    let own = bind(&fixture.testbed.host, "1.2.3.4:8080");
+    let other = bind(&fixture.testbed.provider, "1.2.3.5:8080");
     // A port that is open to something that is no web server.
-    let silent = office
+    let silent = fixture
         .testbed
         .provider
         .run_in(|| TcpListener::bind("1.2.3.5:8081"));
@@ -496,7 +506,7 @@ fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
             let _gone = stream.write_all(b"+OK ready\r\n");
         }
     });
-    let agent = &office.testbed.agent;
+    let agent = &fixture.testbed.agent;
     for (name, url) in [
         ("own", "http://1.2.3.4:8080/"),
         ("mapped", "http://[::ffff:1.2.3.4]:8080/"),
@@ -543,14 +553,14 @@ fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
         "{log}"
     );
     // A network of the operator's that happens to hold an own address does not open that.
-    office.testbed.agent.stop();
-    office
+    fixture.testbed.agent.stop();
+    fixture
         .testbed
         .agent
         .settings
         .insert("PLGW_WEBHOOK_NETWORKS".to_owned(), "1.2.3.0/24".to_owned());
-    office.testbed.agent.restart();
-    let agent = &office.testbed.agent;
+    fixture.testbed.agent.restart();
+    let agent = &fixture.testbed.agent;
     wait::until("another attempt", Duration::from_secs(60), || {
         let listed = agent.json("tenant webhook list a");
         let listed = listed.as_array().cloned().unwrap_or_default();

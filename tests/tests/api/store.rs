@@ -45,26 +45,27 @@ impl Drop for SizedFilesystem {
     }
 }
 
-/// A site whose store is on a disk of its own.
+/// A testbed whose store is on a disk of its own.
 fn testbed_on(disk: &SizedFilesystem) -> Testbed {
-    let mut site = Testbed::unconfigured();
+    let mut testbed = Testbed::unconfigured();
     let state = disk.0.path().join("state").display().to_string();
-    site.agent.stop();
-    site.agent
+    testbed.agent.stop();
+    testbed
+        .agent
         .settings
         .insert("PLGW_STATE_DIR".to_owned(), state);
-    site.agent.restart();
-    site.configure();
-    site
+    testbed.agent.restart();
+    testbed.configure();
+    testbed
 }
 
 #[test]
 fn full_disk_refuses_only_changes() {
     let disk = SizedFilesystem::new(600);
-    let site = testbed_on(&disk);
-    let agent = &site.agent;
-    site.wait_for_backends();
-    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let testbed = testbed_on(&disk);
+    let agent = &testbed.agent;
+    testbed.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&testbed.provider, address));
     agent.cli("connection approve a/web");
     let before = agent.cli("export");
     let filler = disk.0.path().join("filler");
@@ -101,7 +102,7 @@ fn full_disk_refuses_only_changes() {
     let wanted: BTreeSet<&String> = made.iter().collect();
     assert_eq!(there.iter().collect::<BTreeSet<_>>(), wanted);
     succeed(
-        &mut site
+        &mut testbed
             .a
             .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
@@ -135,73 +136,73 @@ fn inject_error(agent: &Agent, call: &str, error: &str) -> BackgroundProcess {
 
 #[test]
 fn failing_disk_refuses_changes_without_partial_writes() {
-    let mut site = Testbed::new();
-    site.agent.cli("connection approve a/web");
-    let before = site.agent.cli("export");
+    let mut testbed = Testbed::new();
+    testbed.agent.cli("connection approve a/web");
+    let before = testbed.agent.cli("export");
     for (call, error) in [
         ("pwrite64", "EROFS"),
         ("pwrite64", "EIO"),
         ("pwrite64", "ENOSPC"),
         ("fsync", "EIO"),
     ] {
-        let mut failing = inject_error(&site.agent, call, error);
-        let refusal = site.agent.cli_error("connection reject a/web");
+        let mut failing = inject_error(&testbed.agent, call, error);
+        let refusal = testbed.agent.cli_error("connection reject a/web");
         assert!(
             refusal.contains("nothing was changed"),
             "{call} {error}: {refusal}"
         );
-        let (status, problem) = site
+        let (status, problem) = testbed
             .agent
             .http("POST", "/v1/tenants", Some("{\"name\":\"x\"}"));
         assert_eq!(status, 503, "{call} {error}: {problem}");
         assert!(problem.contains("store_unavailable"), "{problem}");
-        assert_eq!(site.agent.cli("export"), before, "{call} {error}");
+        assert_eq!(testbed.agent.cli("export"), before, "{call} {error}");
         failing.terminate();
-        assert_eq!(site.agent.cli("export"), before, "{call} {error}");
+        assert_eq!(testbed.agent.cli("export"), before, "{call} {error}");
         // It goes on where it was, in the kernel too, and after a restart.
-        site.agent.cli("connection reject a/web");
-        site.agent.cli("connection approve a/web");
-        assert_eq!(site.agent.json("status")["in_sync"], true);
+        testbed.agent.cli("connection reject a/web");
+        testbed.agent.cli("connection approve a/web");
+        assert_eq!(testbed.agent.json("status")["in_sync"], true);
     }
-    let now = site.agent.cli("export");
-    site.agent.kill();
-    site.agent.restart();
-    assert_eq!(site.agent.cli("export"), now);
+    let now = testbed.agent.cli("export");
+    testbed.agent.kill();
+    testbed.agent.restart();
+    assert_eq!(testbed.agent.cli("export"), now);
 }
 
 #[test]
 fn read_only_file_system_is_reported_at_startup() {
     let disk = SizedFilesystem::new(4_096);
-    let mut site = testbed_on(&disk);
-    site.agent.stop();
+    let mut testbed = testbed_on(&disk);
+    testbed.agent.stop();
     let mut mount = Command::new("mount");
     succeed(mount.args(["-o", "remount,ro"]).arg(disk.0.path()));
-    let refusal = fail(&mut site.agent.run_command());
+    let refusal = fail(&mut testbed.agent.run_command());
     assert!(refusal.contains("Read-only"), "{refusal}");
 }
 
 #[test]
 fn damaged_store_is_refused_and_replaced_by_a_backup() {
-    let mut site = Testbed::new();
-    site.wait_for_backends();
-    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
-    site.agent.cli("connection approve a/web");
-    site.agent.cli("tenant token create a/t --role viewer");
+    let mut testbed = Testbed::new();
+    testbed.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&testbed.provider, address));
+    testbed.agent.cli("connection approve a/web");
+    testbed.agent.cli("tenant token create a/t --role viewer");
     let directory = tempfile::tempdir().expect("a directory");
     let backup = directory.path().join("backup");
-    site.agent.cli(&format!("backup {}", backup.display()));
+    testbed.agent.cli(&format!("backup {}", backup.display()));
     let mode = fs::metadata(&backup).expect("a file").permissions();
     assert_eq!(
         std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
         0o600
     );
-    let refusal = site
+    let refusal = testbed
         .agent
         .cli_error(&format!("backup {}", backup.display()));
     assert!(refusal.contains("can't be created"), "{refusal}");
-    let whole = site.agent.cli("export");
-    site.agent.stop();
-    let file = site.agent.state_directory().join("state.db");
+    let whole = testbed.agent.cli("export");
+    testbed.agent.stop();
+    let file = testbed.agent.state_directory().join("state.db");
     let good = fs::read(&file).expect("the store");
     for (what, bad) in [
         ("nonsense", b"no store at all, and longer than a header of SQLite is, which has 100 bytes; so this must go on a little".to_vec()),
@@ -215,12 +216,12 @@ fn damaged_store_is_refused_and_replaced_by_a_backup() {
         ("cut short", good[..good.len() / 2].to_vec()),
     ] {
         fs::write(&file, bad).expect("a file");
-        let refusal = fail(&mut site.agent.run_command());
+        let refusal = fail(&mut testbed.agent.run_command());
         assert!(refusal.contains("is damaged") && refusal.contains("plgw restore"), "{what}: {refusal}");
         // What is approved goes on.
-        succeed(&mut site.a.command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")));
+        succeed(&mut testbed.a.command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")));
     }
-    let restore = offline_restore(&site.agent);
+    let restore = offline_restore(&testbed.agent);
     let nonsense = directory.path().join("nonsense");
     fs::write(&nonsense, "nonsense").expect("a file");
     let refusal = fail(&mut restore(&nonsense));
@@ -228,11 +229,12 @@ fn damaged_store_is_refused_and_replaced_by_a_backup() {
     let said = succeed(&mut restore(&backup));
     assert!(said.contains("state.db.before-restore"), "{said}");
     assert!(said.contains("are not known"), "{said}");
-    site.agent.restart();
-    assert_eq!(site.agent.cli("export"), whole);
+    testbed.agent.restart();
+    assert_eq!(testbed.agent.cli("export"), whole);
     // The secrets are in it.
     assert_eq!(
-        site.agent
+        testbed
+            .agent
             .json("tenant token list")
             .as_array()
             .map(Vec::len),
@@ -269,10 +271,10 @@ fn restored_events(agent: &Agent) -> Vec<String> {
 
 #[test]
 fn online_restore_keeps_later_revocations() {
-    let mut site = Testbed::new();
-    let agent = &site.agent;
-    site.wait_for_backends();
-    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let mut testbed = Testbed::new();
+    let agent = &testbed.agent;
+    testbed.wait_for_backends();
+    let _servers = BACKENDS.map(|address| Nginx::start(&testbed.provider, address));
     agent.cli("connection approve a/web");
     let whole = agent.cli("export");
     let directory = tempfile::tempdir().expect("a directory");
@@ -291,7 +293,7 @@ fn online_restore_keeps_later_revocations() {
     agent.cli(&format!("restore --yes {}", backup.display()));
     assert_eq!(agent.cli("export"), whole);
     succeed(
-        &mut site
+        &mut testbed
             .a
             .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
@@ -310,14 +312,14 @@ fn online_restore_keeps_later_revocations() {
     // The same without an agent, where the store can be read.
     let known = restored_events(agent).len();
     agent.cli("connection reject a/web");
-    site.agent.stop();
-    let said = succeed(&mut offline_restore(&site.agent)(&backup));
+    testbed.agent.stop();
+    let said = succeed(&mut offline_restore(&testbed.agent)(&backup));
     assert!(!said.contains("are not known"), "{said}");
-    site.agent.restart();
-    assert_eq!(site.agent.cli("export"), whole);
-    let events = restored_events(&site.agent);
+    testbed.agent.restart();
+    assert_eq!(testbed.agent.cli("export"), whole);
+    let events = restored_events(&testbed.agent);
     assert!(events.len() < known && events.iter().any(|told| told == "approved a/web"));
-    let last = site.agent.json("event list");
+    let last = testbed.agent.json("event list");
     let last = last.as_array().and_then(|list| list.last());
     assert_eq!(last.expect("an event")["from"], "offline");
 }
@@ -447,8 +449,10 @@ fn approved_in_kernel(agent: &Agent) -> BTreeSet<String> {
 #[test]
 fn random_kills_leave_store_and_kernel_in_sync() {
     let kills: u32 = env::var("PLGW_TEST_KILLS").map_or(8, |text| text.parse().expect("a number"));
-    let mut site = Testbed::new();
-    site.agent.cli("service update shop/web --auto-approval *");
+    let mut testbed = Testbed::new();
+    testbed
+        .agent
+        .cli("service update shop/web --auto-approval *");
     let mut random = 0x2545_f491_4f6c_dd1du64;
     let mut next = move |below: u64| {
         // xorshift64 (Marsaglia): the same run every time.
@@ -458,15 +462,15 @@ fn random_kills_leave_store_and_kernel_in_sync() {
         random % below
     };
     for round in 0..kills {
-        let socket = site.agent.socket();
+        let socket = testbed.agent.socket();
         let seed = next(1 << 30);
         let worker = thread::spawn(move || run_random_workload(&socket, seed));
         // At no particular moment: this is what is random here.
         thread::sleep(std::time::Duration::from_micros(next(60_000)));
-        site.agent.kill();
+        testbed.agent.kill();
         let acknowledged = worker.join().expect("the worker");
-        site.agent.restart();
-        let agent = &site.agent;
+        testbed.agent.restart();
+        let agent = &testbed.agent;
         let list = agent.json("endpoint list");
         let mut approved = BTreeSet::new();
         let mut there = BTreeSet::new();
@@ -539,35 +543,35 @@ fn run_random_workload(socket: &Path, seed: u64) -> Vec<(String, bool)> {
 
 #[test]
 fn older_layout_flows_are_discarded_only_on_request_and_newer_layouts_are_kept() {
-    let mut site = Testbed::new();
-    site.wait_for_backends();
-    let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
-    site.agent.cli("connection approve a/web");
+    let mut testbed = Testbed::new();
+    testbed.wait_for_backends();
+    let servers = BACKENDS.map(|address| Nginx::start(&testbed.provider, address));
+    testbed.agent.cli("connection approve a/web");
     for server in &servers {
         fs::write(server.root().join("large"), vec![7; 10 << 20]).expect("a file");
     }
-    let mut curl = site.a.command("curl");
+    let mut curl = testbed.a.command("curl");
     curl.args(["-sS", "--limit-rate", "1k", "-o", "/dev/null"]);
     let _held =
         BackgroundProcess::start(curl.arg(format!("http://{ENDPOINT}/large"))).expect("curl");
     wait::until_true("an open flow", || {
-        site.agent.json("status")["established_flows"].as_u64() > Some(0)
+        testbed.agent.json("status")["established_flows"].as_u64() > Some(0)
     });
-    site.agent.stop();
+    testbed.agent.stop();
     let version = gateway_common::maps::LAYOUT_VERSION;
-    let pinned = site.agent.bpf_directory().to_owned();
+    let pinned = testbed.agent.bpf_directory().to_owned();
     let of = |version: u32| pinned.join(format!("maps-v{version}"));
     let newer: PathBuf = of(version + 1);
     fs::create_dir(&newer).expect("a directory");
-    let refusal = fail(&mut site.agent.run_command());
+    let refusal = fail(&mut testbed.agent.run_command());
     assert!(refusal.contains("made by a newer program"), "{refusal}");
     fs::remove_dir(&newer).expect("a directory");
     fs::rename(of(version), of(version - 1)).expect("a directory");
     // The store is not even opened: the program of before could not go on with one that was brought up to date.
-    let store = site.agent.state_directory().join("state.db");
+    let store = testbed.agent.state_directory().join("state.db");
     let aside = store.with_extension("aside");
     fs::rename(&store, &aside).expect("the store");
-    let refusal = fail(&mut site.agent.run_command());
+    let refusal = fail(&mut testbed.agent.run_command());
     assert!(
         refusal.contains("can't take over their")
             && refusal.contains("--discard-incompatible-flows true"),
@@ -575,15 +579,15 @@ fn older_layout_flows_are_discarded_only_on_request_and_newer_layouts_are_kept()
     );
     assert!(!store.exists(), "a store was made");
     fs::rename(&aside, &store).expect("the store");
-    site.agent.settings.insert(
+    testbed.agent.settings.insert(
         "PLGW_DISCARD_INCOMPATIBLE_FLOWS".to_owned(),
         "true".to_owned(),
     );
-    site.agent.restart();
-    assert!(site.agent.log().contains("flow entries discarded"));
+    testbed.agent.restart();
+    assert!(testbed.agent.log().contains("flow entries discarded"));
     assert!(!of(version - 1).exists());
     succeed(
-        &mut site
+        &mut testbed
             .a
             .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
     );
