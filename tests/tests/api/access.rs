@@ -1,5 +1,6 @@
-//! Tenants as users: over TLS, with tokens, certificates and the tokens of other systems. What they may
-//! not see does not exist.
+//! Access of tenants over TLS with tokens, client certificates and JWTs of OIDC issuers.
+//!
+//! An object that a caller may not see is indistinguishable from a missing one.
 
 use std::{
     fs,
@@ -39,7 +40,7 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
     let stranger = fixture.create_token_file("b/ci", "admin");
     let alias = agent.json("service show shop/web")["status"]["alias"].clone();
     let alias = alias.as_str().expect("an alias");
-    let ask = |token: &PathBuf, line: &str| succeed(&mut fixture.remote_cli(token, line));
+    let run_as = |token: &PathBuf, line: &str| succeed(&mut fixture.remote_cli(token, line));
     let fetch = || {
         let mut curl = fixture
             .testbed
@@ -48,11 +49,11 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
         curl.output().expect("curl").status.success()
     };
 
-    // The request, which the provider sees.
+    // The consumer requests a connection; the provider sees the request.
     let create = format!(
         "endpoint create a/new --network net --address {ENDPOINT} --service {alias} --message hello"
     );
-    ask(&consumer, &create);
+    run_as(&consumer, &create);
     let shown: Value =
         serde_json::from_str(&ask(&consumer, "-o json endpoint show a/new")).expect("JSON");
     assert_eq!(shown["status"]["connection"]["state"], "Pending");
@@ -60,7 +61,7 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
     let list = ask(&provider, "connection list shop/web");
     assert!(list.contains("a/new") && list.contains("hello"), "{list}");
 
-    // Nobody else decides, nor sees it.
+    // Neither the consumer nor another tenant can decide. The other tenant does not see the endpoint.
     let refusal = fail(&mut fixture.remote_cli(&consumer, "connection approve a/new"));
     assert!(
         refusal.contains("endpoint a/new has no connection"),
@@ -71,7 +72,7 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
     let refusal = fail(&mut fixture.remote_cli(&provider, "endpoint delete a/new"));
     assert!(refusal.contains("there is no tenant a"), "{refusal}");
 
-    // Approval, revocation, approval again, and the end.
+    // The provider approves, revokes, approves again and removes the connection.
     let approved = ask(&provider, "connection approve a/new --reason welcome");
     assert!(approved.contains("token shop/desk"), "{approved}");
     assert!(fetch());
@@ -79,7 +80,7 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
         serde_json::from_str(&ask(&consumer, "-o json endpoint show a/new")).expect("JSON");
     let connection = &shown["status"]["connection"];
     assert_eq!(connection["state"], "Approved");
-    // Who exactly it was is the provider's own business.
+    // The consumer is not shown which principal of the provider decided.
     assert_eq!(connection["decided_by"], "the provider");
     ask(&provider, "connection reject a/new");
     assert!(!fetch());
@@ -91,7 +92,7 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
     assert!(refusal.contains("Disconnected"), "{refusal}");
     ask(&consumer, "endpoint delete a/new");
 
-    // Everyone's own part of what happened.
+    // Each tenant's audit trail has its own side of the connection only.
     let history = |token: &PathBuf| ask(token, "event list");
     let consumers = history(&consumer);
     for word in [
@@ -116,7 +117,9 @@ fn connection_lifecycle_with_two_tenants_and_an_operator() {
     assert!(operators.contains("token a/ci") && operators.contains("token shop/desk"));
 }
 
-/// What each operation needs of a tenant's user: the table that this test holds the program to.
+/// Returns the permission that an operation of the API requires.
+///
+/// The table is written by hand, so that a change of the program's own table fails a test.
 fn required_permission(operation: &str) -> &'static str {
     match operation {
         "alive" | "ready" => "nothing",
@@ -145,10 +148,11 @@ fn required_permission(operation: &str) -> &'static str {
         "create_tenant" | "update_tenant" | "delete_tenant" | "create_network"
         | "update_network" | "delete_network" | "show_status" | "list_flows" | "backup"
         | "restore" => "operate",
-        unknown => panic!("operation {unknown} is new: say here who may use it"),
+        unknown => panic!("operation {unknown} has no entry: add its permission to this table"),
     }
 }
 
+/// Returns true if a role has a permission. The role of a caller without a credential is `nobody`.
 fn has_permission(role: &str, needed: &str) -> bool {
     match needed {
         "nothing" => true,
@@ -158,7 +162,7 @@ fn has_permission(role: &str, needed: &str) -> bool {
         "services" => ["provider", "admin", "operator"].contains(&role),
         "access" => ["admin", "operator"].contains(&role),
         "operate" => role == "operator",
-        other => panic!("{other}"),
+        other => panic!("unknown permission {other}"),
     }
 }
 
@@ -175,7 +179,7 @@ fn every_route_enforces_every_role() {
     let (status, document) = fixture.curl("GET", "/openapi.json", &[]);
     assert_eq!(status, 200);
     let document: Value = serde_json::from_str(&document).expect("JSON");
-    let mut asked = 0;
+    let mut requests = 0;
     for (path, item) in document["paths"].as_object().expect("paths") {
         for (method, operation) in item.as_object().expect("operations") {
             let method = method.to_uppercase();
@@ -192,25 +196,29 @@ fn every_route_enforces_every_role() {
             } else {
                 &body
             };
-            let mut ask = |token: Option<&str>, tenant: &str| -> (u16, Value) {
+            let mut request = |token: Option<&str>, tenant: &str| -> (u16, Value) {
                 let header = format!("authorization: Bearer {}", token.unwrap_or_default());
                 let mut arguments = body.to_vec();
                 if token.is_some() {
                     arguments.extend(["-H", &header]);
                 }
-                asked += 1;
+                requests += 1;
                 let (status, text) = fixture.curl(&method, &in_tenant(tenant), &arguments);
                 (status, serde_json::from_str(&text).unwrap_or(Value::Null))
             };
             let open = has_permission("nobody", needed);
-            assert_eq!(ask(None, "a").0 != 401, open, "{id} of nobody");
             assert_eq!(
-                ask(Some("gwt_unknown"), "a").0 != 401,
+                request(None, "a").0 != 401,
                 open,
-                "{id} of a stranger"
+                "{id} without a credential"
+            );
+            assert_eq!(
+                request(Some("gwt_unknown"), "a").0 != 401,
+                open,
+                "{id} with an unknown token"
             );
             for (role, token) in &tokens {
-                let (status, answer) = ask(Some(token), "a");
+                let (status, answer) = request(Some(token), "a");
                 if has_permission(role, needed) {
                     assert!(
                         ![401, 403].contains(&status),
@@ -231,17 +239,17 @@ fn every_route_enforces_every_role() {
                 if !path.contains("{tenant}") {
                     continue;
                 }
-                // Another's, and one that never was: no difference but the name that was asked for.
-                let (status, other) = ask(Some(token), "shop");
-                let (_, never) = ask(Some(token), "never");
+                // The answers for another tenant and for a missing one differ in the requested name only.
+                let (status, other) = request(Some(token), "shop");
+                let (_, never) = request(Some(token), "never");
                 assert_eq!(status, 404, "{id} of {role}: {other}");
                 let text = other.to_string().replace("shop", "never");
                 assert_eq!(text, never.to_string(), "{id} of {role}");
             }
         }
     }
-    assert!(asked > 300, "{asked}");
-    // The operator may do all of it, but only on the socket.
+    assert!(requests > 300, "{requests} requests");
+    // The operator has every permission, but only on the control socket.
     assert_eq!(fixture.testbed.agent.http("GET", "/v1/status", None).0, 200);
 }
 
@@ -295,7 +303,7 @@ fn revoked_or_expired_token_is_rejected_on_open_streams_too() {
         .spawn()
         .expect("the command line");
     let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-    // It is known to follow when it shows what happens.
+    // The stream is open once it shows an event, so create endpoints until it does.
     let (sender, seen) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
         for line in lines {
@@ -320,12 +328,12 @@ fn revoked_or_expired_token_is_rejected_on_open_streams_too() {
     agent.cli("tenant token revoke a/stream");
     let (status, refusal) = fixture.get_with_token(&token, "GET", "/v1/tenants/a");
     assert_eq!(status, 401, "{refusal}");
-    // The stream ends, and what happens afterwards is not on it.
+    // The stream ends and carries no later event.
     agent.cli("endpoint create a/late --network net --address 10.0.0.120 --service shop/web");
-    reader.join().expect("the end of the stream");
+    reader.join().expect("the reader to finish");
     let rest: Vec<String> = seen.iter().collect();
     assert!(!rest.iter().any(|line| line.contains("a/late")), "{rest:?}");
-    assert!(child.wait().expect("its end").success());
+    assert!(child.wait().expect("an exit status").success());
 
     let short = fixture.ca.directory().join("short");
     agent.cli(&format!(
@@ -337,10 +345,10 @@ fn revoked_or_expired_token_is_rejected_on_open_streams_too() {
         fixture.get_with_token(&short, "GET", "/v1/tenants/a").0,
         200
     );
-    wait::until_true("the token's end", || {
+    wait::until_true("the token to expire", || {
         fixture.get_with_token(&short, "GET", "/v1/tenants/a").0 == 401
     });
-    // Nowhere is a secret kept or shown.
+    // Lists, the store and the log hold no secret.
     let listed = agent.cli("tenant token list -o json");
     assert!(
         listed.contains("short") && !listed.contains("gwt_"),
@@ -394,15 +402,17 @@ fn users_of_two_identity_providers_work_together() {
         format!("oidc:{first}#somebody (kim)")
     );
     assert_eq!(whoami(&provider)["roles"], json!({ "shop": "provider" }));
-    // What one system says counts for that system's identities only.
-    let liar = issuers[0].sign_token(json!({ "sub": "boss" }));
-    assert_eq!(whoami(&liar)["roles"], json!({}));
+    // An issuer's claims count for the identities of that issuer only.
+    let wrong_issuer = issuers[0].sign_token(json!({ "sub": "boss" }));
+    assert_eq!(whoami(&wrong_issuer)["roles"], json!({}));
     assert_eq!(
-        fixture.get_with_token(&liar, "GET", "/v1/tenants/shop").0,
+        fixture
+            .get_with_token(&wrong_issuer, "GET", "/v1/tenants/shop")
+            .0,
         404
     );
 
-    // What is not genuine, not for us, or too old.
+    // Tokens that are forged, for another audience, from another issuer, or not valid now are refused.
     let none = {
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let claims = issuers[0].with_default_claims(json!({ "groups": ["ops"] }));
@@ -430,7 +440,7 @@ fn users_of_two_identity_providers_work_together() {
             issuers[0].sign_token(json!({ "nbf": 4_000_000_000u64, "groups": ["ops"] })),
         ),
         (
-            "other's key",
+            "key of another issuer",
             issuers[1].sign_token(json!({ "iss": first, "groups": ["ops"] })),
         ),
         (
@@ -446,15 +456,15 @@ fn users_of_two_identity_providers_work_together() {
         assert_eq!(status, 401, "{what}: {text}");
     }
 
-    // Another key, and the old one is worth nothing.
+    // After a key rotation the new key is accepted and the old one refused.
     issuers[0].rotate_key("second");
     let rotated = issuers[0].sign_token(json!({ "groups": ["ops"] }));
-    wait::until_true("the new key to be known", || {
+    wait::until_true("the new key to be accepted", || {
         fixture.get_with_token(&rotated, "GET", "/v1/whoami").0 == 200
     });
     let old = issuers[0].sign_token_with_key(0, json!({ "groups": ["ops"] }));
     assert_eq!(fixture.get_with_token(&old, "GET", "/v1/whoami").0, 401);
-    // Taking the identity away takes effect at once.
+    // The deletion of an identity takes effect at once.
     agent.cli("tenant identity delete a/ops");
     assert_eq!(whoami(&rotated)["roles"], json!({}));
 }
@@ -476,22 +486,22 @@ fn client_certificate_authenticates_like_a_token() {
             signed.key.display().to_string(),
         ]
     };
-    let ask = |signed: &tests::services::test_ca::IssuedCertificate, path: &str| {
-        let words = certificate_arguments(signed);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        fixture.curl("GET", path, &words)
+    let get = |signed: &tests::services::test_ca::IssuedCertificate, path: &str| {
+        let arguments = certificate_arguments(signed);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        fixture.curl("GET", path, &arguments)
     };
-    assert_eq!(ask(&signed, "/v1/tenants/a").0, 200);
-    let (_, text) = ask(&signed, "/v1/whoami");
+    assert_eq!(get(&signed, "/v1/tenants/a").0, 200);
+    let (_, text) = get(&signed, "/v1/whoami");
     assert!(
         text.contains("certificate sha256:") && text.contains("(build)"),
         "{text}"
     );
-    assert_eq!(ask(&signed, "/v1/tenants/shop").0, 404);
-    assert_eq!(ask(&fixture.ca.issue("other"), "/v1/tenants/a").0, 404);
-    // One that another authority signed does not get as far as asking.
-    let strangers = TestCa::new();
-    let foreign = strangers.issue("build");
+    assert_eq!(get(&signed, "/v1/tenants/shop").0, 404);
+    assert_eq!(get(&fixture.ca.issue("other"), "/v1/tenants/a").0, 404);
+    // The handshake fails with a certificate of an unknown CA.
+    let unknown_ca = TestCa::new();
+    let foreign = unknown_ca.issue("build");
     let mut command = fixture.testbed.host.command("curl");
     command.args(["-sS", "-m", "20"]);
     command.arg("--cacert").arg(fixture.ca.certificate());
@@ -500,7 +510,7 @@ fn client_certificate_authenticates_like_a_token() {
         .arg(format!("https://{LISTEN}/v1/whoami"));
     let refusal = fail(&mut command);
     assert!(refusal.contains("alert"), "{refusal}");
-    // The command line shows one as well.
+    // The command line authenticates with a client certificate, too.
     let mut command = fixture
         .testbed
         .host
@@ -526,9 +536,9 @@ fn new_certificate_is_loaded_without_a_restart() {
     };
     assert!(subject(&fixture).contains("CN=gateway"));
     let old = fixture.ca.directory().join("gateway.pem");
-    // A file that is none leaves the old one in use.
+    // An invalid file leaves the old certificate in use.
     let good = fs::read(&old).expect("a file");
-    fs::write(&old, "nonsense").expect("a file");
+    fs::write(&old, "not a certificate").expect("a file");
     fixture.testbed.agent.send_sighup();
     wait::until_true("the refusal", || {
         fixture
@@ -551,7 +561,7 @@ fn new_certificate_is_loaded_without_a_restart() {
 #[test]
 fn slow_and_broken_clients_do_not_block_others() {
     let fixture = TlsFixture::start(|_, _, _| {});
-    // Connections that say nothing, and some that say nonsense.
+    // Half of the connections send nothing; the others send HTTP without TLS.
     let held = fixture.testbed.host.run_in(|| {
         let mut held = Vec::new();
         for number in 0..300 {
@@ -566,11 +576,11 @@ fn slow_and_broken_clients_do_not_block_others() {
         }
         held
     });
-    // From one address no more are taken; others are served.
-    let words = ["--interface", "127.0.0.2"];
-    assert_eq!(fixture.curl("GET", "/healthz", &words).0, 200);
+    // The first address has reached its bound on connections; another one is served.
+    let other_address = ["--interface", "127.0.0.2"];
+    assert_eq!(fixture.curl("GET", "/healthz", &other_address).0, 200);
     drop(held);
-    wait::until_true("room for the first address again", || {
+    wait::until_true("the first address to be served again", || {
         let mut curl = fixture.testbed.host.command("curl");
         curl.args(["-sS", "-m", "5", "--cacert"])
             .arg(fixture.ca.certificate());
@@ -602,7 +612,7 @@ fn listener_without_a_certificate_is_refused() {
 fn agent_drops_unneeded_capabilities() {
     let fixture = TlsFixture::start(|_, _, _| {});
     let status = fs::read_to_string(format!("/proc/{}/status", fixture.testbed.agent.pid()));
-    let status = status.expect("its status");
+    let status = status.expect("the agent's status");
     let field = |name: &str| {
         let mut lines = status.lines();
         let line = lines
@@ -610,7 +620,7 @@ fn agent_drops_unneeded_capabilities() {
             .expect("a field");
         line.trim_start_matches(':').trim().to_owned()
     };
-    // NET_ADMIN 12, NET_RAW 13, PERFMON 38, BPF 39 (linux/capability.h).
+    // CAP_NET_ADMIN 12, CAP_NET_RAW 13, CAP_PERFMON 38, CAP_BPF 39 (linux/capability.h).
     let kept = 1u64 << 12 | 1 << 13 | 1 << 38 | 1 << 39;
     for set in ["CapEff", "CapPrm", "CapBnd"] {
         let has = u64::from_str_radix(&field(set), 16).expect("a number");
@@ -620,7 +630,7 @@ fn agent_drops_unneeded_capabilities() {
         assert_eq!(field(set).trim_start_matches('0'), "", "{set}");
     }
     assert_eq!(field("NoNewPrivs"), "1");
-    // All of its threads.
+    // Every thread has dropped them.
     let threads =
         fs::read_dir(format!("/proc/{}/task", fixture.testbed.agent.pid())).expect("threads");
     for thread in threads.flatten() {
@@ -629,7 +639,7 @@ fn agent_drops_unneeded_capabilities() {
         let has = u64::from_str_radix(effective.expect("a set").trim(), 16).expect("a number");
         assert_eq!(has & !kept, 0, "{thread:?}: {has:x}");
     }
-    // What is secret is in no list of processes, and in no answer.
+    // The command line, which every process can read, holds no token.
     let line = fs::read(format!("/proc/{}/cmdline", fixture.testbed.agent.pid())).expect("a line");
     assert!(!String::from_utf8_lossy(&line).contains("gwt_"));
 }
@@ -645,7 +655,7 @@ fn tenant_manifest_is_confined_to_the_tenant() {
         fs::write(&path, text).expect("a file");
         fixture.remote_cli(token, &format!("apply -f {}", path.display()))
     };
-    // Its own part, as it is.
+    // The export of a tenant holds its own objects only, and applies without a change.
     let own = succeed(&mut fixture.remote_cli(&admin, "export"));
     assert!(
         own.contains("name: a\n") && !own.contains("shop/web\n  alias") && !own.contains("gw-p"),
@@ -660,7 +670,7 @@ fn tenant_manifest_is_confined_to_the_tenant() {
     );
     let done = succeed(&mut apply(&admin, more));
     assert!(done.contains("+ endpoint a/more"), "{done}");
-    // An interface that another tenant has, and one that nobody has.
+    // An interface of another tenant gets the same refusal as one that does not exist.
     let network = |interface: &str| {
         let text = format!(
             "networks: [{{tenant: a, name: new, attachments: [{{interface: {interface}}}]}}]"
@@ -671,9 +681,9 @@ fn tenant_manifest_is_confined_to_the_tenant() {
     let other =
         "services: [{tenant: shop, name: web, network: net, resources: [], nat_addresses: []}]";
     assert!(fail(&mut apply(&admin, other)).contains("there is no tenant shop"));
-    // Its own approval is not its own to give: neither for an endpoint that is there, nor in one manifest
-    // with the endpoint, nor after the provider ended the connection.
-    let approve_itself = |name: &str, address: &str| {
+    // A consumer can't approve its own connection: not of an existing endpoint, not in the manifest that creates
+    // the endpoint, and not after the provider removed the connection.
+    let approve_own = |name: &str, address: &str| {
         let text = format!(
             "endpoints: [{{tenant: a, name: {name}, network: net, addresses: [{address}], service: shop/web}}]
 connections: [{{endpoint: a/{name}, state: Approved}}]"
@@ -711,23 +721,23 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
 #[test]
 fn dry_run_hides_endpoints_invisible_to_the_caller() {
     let fixture = TlsFixture::start(|_, _, _| {});
-    // One that waits, one that is approved, one that does not exist, of tenants with and without endpoints.
+    // An approved endpoint of another tenant must look like missing ones, of tenants with and without endpoints.
     fixture.testbed.agent.cli("connection approve b/web");
     let token = fixture.create_token_file("a/viewer", "viewer");
     let directory = tempfile::tempdir().expect("a directory");
     let stranger = "b/web";
     for state in ["Pending", "Approved", "Rejected", "Disconnected"] {
-        let ask = |endpoint: &str| {
+        let dry_run = |endpoint: &str| {
             let path = directory.path().join("m.yaml");
             let text = format!("connections: [{{endpoint: {endpoint}, state: {state}}}]");
             fs::write(&path, text).expect("a file");
             let line = format!("apply --dry-run -f {}", path.display());
             fail(&mut fixture.remote_cli(&token, &line)).replace(endpoint, "ENDPOINT")
         };
-        let exists = ask(stranger);
+        let exists = dry_run(stranger);
         assert!(exists.contains("there is no endpoint"), "{exists}");
         for never in ["b/never", "shop/never", "never/never"] {
-            assert_eq!(ask(never), exists, "{state}");
+            assert_eq!(dry_run(never), exists, "{state}");
         }
     }
 }

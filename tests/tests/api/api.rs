@@ -1,4 +1,4 @@
-//! The API and the command line, as users meet them: what is shown, what is refused, and how.
+//! Behaviour of the API and the command line: problems, lists, versions, connection states and output formats.
 
 use serde_json::{Value, json};
 use tests::{
@@ -11,8 +11,9 @@ use tests::{
 
 use std::sync::Arc;
 
+/// Parses a problem (RFC 9457).
 fn problem(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| panic!("no problem document: {text}"))
+    serde_json::from_str(text).unwrap_or_else(|_| panic!("not a problem: {text}"))
 }
 
 #[test]
@@ -244,7 +245,7 @@ fn problems_have_a_code_a_field_and_a_detail() {
         assert!(detail.contains(expected), "{method} {path}: {text}");
         assert!(!document["title"].as_str().unwrap_or("").is_empty());
     }
-    // None of it changed anything.
+    // No refused request changed anything.
     assert_eq!(
         testbed.agent.json("tenant list").as_array().map(Vec::len),
         Some(3)

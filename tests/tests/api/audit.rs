@@ -1,4 +1,4 @@
-//! What tenants can do to each other's audit trail, to what others see of them, and to others' terminals.
+//! Isolation of audit trails between tenants, escaping of terminal output, and limits of values and tenants.
 
 use std::{
     collections::BTreeMap,
@@ -20,13 +20,13 @@ use tests::{
 
 const LISTEN: &str = "127.0.0.1:8443";
 
-/// A gateway that tenants reach over TLS, with small rings.
+/// A testbed whose gateway has a TLS listener and small event rings.
 struct AuditFixture {
     testbed: Testbed,
     authority: TestCa,
 }
 
-/// The room of each ring.
+/// The length of each ring of events.
 const EVENT_RETENTION: usize = 100;
 
 impl AuditFixture {
@@ -40,7 +40,7 @@ impl AuditFixture {
             ("TLS_CERTIFICATE", server.certificate.display().to_string()),
             ("TLS_KEY", server.key.display().to_string()),
             ("EVENT_RETENTION", EVENT_RETENTION.to_string()),
-            // The flood is to arrive whole.
+            // No rate limit, so that the whole flood is accepted.
             ("CHANGES_PER_SECOND", "0".to_owned()),
             ("TENANT_CHANGES_PER_SECOND", "0".to_owned()),
         ] {
@@ -54,14 +54,14 @@ impl AuditFixture {
         }
     }
 
-    /// Returns the text of a new token.
+    /// Creates a token and returns its secret.
     fn token(&self, token: &str, role: &str) -> String {
         let line = format!("tenant token create {token} --role {role}");
         let made = self.testbed.agent.json(&line);
         made["secret"].as_str().expect("a secret").to_owned()
     }
 
-    /// Sends requests over one connection; returns the answers, each with its status.
+    /// Sends requests over one connection. Returns the status and body of each response.
     fn send(&self, token: &str, requests: &[(&str, &str, Option<String>)]) -> Vec<(u16, String)> {
         let mut config = String::new();
         for (index, (method, path, body)) in requests.iter().enumerate() {
@@ -99,13 +99,14 @@ impl AuditFixture {
         answers
     }
 
+    /// Sends a GET request and returns the body of its 200 response.
     fn get(&self, token: &str, path: &str) -> Value {
         let (status, body) = self.send(token, &[("GET", path, None)]).remove(0);
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).expect("JSON")
     }
 
-    /// Changes an endpoint's labels so many times.
+    /// Changes an endpoint's labels `times` times.
     fn flood(&self, token: &str, endpoint: &str, times: usize) {
         let (tenant, name) = endpoint.split_once('/').expect("a reference");
         let path = format!("/v1/tenants/{tenant}/endpoints/{name}");
@@ -130,6 +131,7 @@ impl AuditFixture {
     }
 }
 
+/// Returns the ids of a page of events.
 fn ids(list: &Value) -> Vec<String> {
     let items = list["items"].as_array().expect("items").iter();
     items
@@ -141,7 +143,7 @@ fn ids(list: &Value) -> Vec<String> {
 fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys() {
     let mut fixture = AuditFixture::start();
     let agent = &fixture.testbed.agent;
-    // It can't be told anything, so its events stay undelivered.
+    // Nothing listens at the URL, so the events stay undelivered.
     for webhook in ["b/hook", "a/hook"] {
         agent.cli(&format!(
             "tenant webhook create {webhook} --url http://127.0.0.1:9999/"
@@ -174,7 +176,7 @@ fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys(
     fixture.flood(&hostile, "a/web", 4 * EVENT_RETENTION);
 
     assert_eq!(fixture.get(&victim, events), before);
-    // What the operator did, and what the hostile tenant did of more weight, is there too.
+    // The events of the operator and those of other classes of the hostile tenant are kept, too.
     let after = agent.json("event list --limit 1000");
     let after = after.as_array().expect("a list");
     for event in &operators {
@@ -189,7 +191,8 @@ fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys(
             .count(),
         EVENT_RETENTION
     );
-    // The repeated request gets the answer that it got: one that is forgotten gets 200, as all is there.
+    // The repeated request gets its recorded response, 201. Without the record it would get 200, since the
+    // endpoint exists.
     assert_eq!(fixture.send(&victim, &[create])[0].0, 201);
     let status = |webhook: &str| {
         let tenant = webhook.split('/').next().expect("a tenant");
@@ -202,7 +205,7 @@ fn flood_of_label_changes_evicts_no_foreign_events_webhooks_or_idempotency_keys(
     assert_eq!(status("b/hook")["events_lost"], 0);
     let lost = status("a/hook")["events_lost"].as_u64();
     assert!(lost >= Some(3 * EVENT_RETENTION as u64 - 1), "{lost:?}");
-    // All of it is so after a restart.
+    // The trail survives a restart.
     fixture.testbed.agent.stop();
     fixture.testbed.agent.restart();
     assert_eq!(fixture.get(&victim, events), before);
@@ -218,7 +221,7 @@ fn event_log_is_followed_and_resumed_by_opaque_ids() {
         let body = endpoint(name, address).to_string();
         let created = fixture.send(&own, &[("POST", "/v1/tenants/b/endpoints", Some(body))]);
         let (status, body) = &created[0];
-        // The same key with another body.
+        // 422 is the response to a reused idempotency key with another body.
         assert!([201, 422].contains(status), "{body}");
         serde_json::from_str::<Value>(body).expect("JSON")
     };
@@ -230,7 +233,7 @@ fn event_log_is_followed_and_resumed_by_opaque_ids() {
         assert_eq!(
             fixture.get(&own, path)["version"],
             versions[round],
-            "others change nothing"
+            "another tenant's changes leave the version alone"
         );
         fixture.flood(&own, "b/first", 1);
         versions.push(
@@ -247,7 +250,7 @@ fn event_log_is_followed_and_resumed_by_opaque_ids() {
         .windows(2)
         .map(|pair| i128::from(pair[1]) - i128::from(pair[0]))
         .collect();
-    // A counter would go up by six each time.
+    // Versions are opaque. A counter would advance by six each time and show how much other tenants change.
     assert!(steps.iter().all(|step| step.abs() > 1_000_000), "{steps:?}");
 
     let all = fixture.get(&own, "/v1/events?limit=1000");
@@ -263,7 +266,7 @@ fn event_log_is_followed_and_resumed_by_opaque_ids() {
     assert!(!text.contains("a/web"), "{text}");
 }
 
-/// A server on a socket that gives every request this answer.
+/// Starts a server on a unix socket that gives every request the same response.
 fn hostile_server(path: &PathBuf, status: &'static str, body: String) {
     let listener = UnixListener::bind(path).expect("a socket");
     std::thread::spawn(move || {
@@ -285,10 +288,11 @@ fn hostile_server(path: &PathBuf, status: &'static str, body: String) {
     });
 }
 
-/// What no terminal may get: an escape sequence, a C1 control, an override, a zero-width space, a line feed
-/// within a value.
+/// Characters that no terminal may receive: an escape sequence, a C1 control character, a directional override, a
+/// zero-width space, and a line feed within a value.
 const HOSTILE: &str = "x\u{1b}[2J\u{9b}31m\u{202e}\u{200b}\nforged";
 
+/// Checks that output holds no forbidden character, and no line that a value forged.
 fn assert_no_control_characters(output: &[u8]) {
     let text = String::from_utf8(output.to_vec()).expect("UTF-8");
     let bad = |c: char| c != '\n' && gateway::model::text::is_forbidden(c);
@@ -359,7 +363,7 @@ fn terminal_output_escapes_hostile_server_responses() {
             let whole = [&output.stdout[..], &output.stderr].concat();
             assert!(!whole.is_empty(), "{line}");
             assert_no_control_characters(&whole);
-            // Escaped, nothing is lost.
+            // JSON and YAML output is escaped without loss.
             if format != "table" && answer == tenant {
                 let shown: Value = serde_json::from_slice(&output.stdout).expect("JSON");
                 assert_eq!(shown["labels"][HOSTILE], HOSTILE);
@@ -368,7 +372,7 @@ fn terminal_output_escapes_hostile_server_responses() {
     }
 }
 
-/// The schema with its reference followed.
+/// Returns a schema with its reference resolved.
 fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     match schema["$ref"].as_str() {
         Some(name) => {
@@ -379,8 +383,8 @@ fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// Makes a body for each bounded or free part of a schema that breaks just that one rule; with the words
-/// that the refusal has.
+/// Adds bodies that break exactly one rule of a schema: a length, a number of items, or the allowed characters.
+/// Each comes with a part of the expected problem's detail.
 fn violations(
     document: &Value,
     schema: &Value,
@@ -413,7 +417,7 @@ fn violations(
             ));
         }
     }
-    // More do not fit into a body.
+    // More items than this do not fit into a body.
     if let Some(limit) = limit("maxItems").filter(|limit| *limit < 10_000) {
         found.push((wrap(json!(vec![0; limit + 1])), format!("at most {limit}")));
     }
@@ -482,7 +486,7 @@ fn values_beyond_each_limit_and_invisible_characters_are_refused() {
                 let (status, answer) = agent.http(&method.to_uppercase(), &path, Some(&text));
                 assert_eq!(status, 422, "{method} {path} {text:.200}: {answer}");
                 let problem: Value = serde_json::from_str(&answer).expect("JSON");
-                let detail = problem["detail"].as_str().expect("a sentence");
+                let detail = problem["detail"].as_str().expect("a detail");
                 assert!(
                     detail.contains(&expected),
                     "{method} {path} {text:.200}: {answer}"
@@ -522,7 +526,7 @@ fn tenant_service_quota_is_enforced() {
     let long = json!({ "visibility": (0..513).map(|n| format!("t{n}")).collect::<Vec<_>>() });
     let (status, answer) = service(0, long);
     assert!(status == 422 && answer.contains("at most 512"), "{answer}");
-    // Each fits; together they do not.
+    // Each service is within the limits of one service; all of them exceed the limit of a tenant.
     let mut last = (0, String::new());
     let mut made = 0;
     for number in 0..256 {
@@ -538,7 +542,7 @@ fn tenant_service_quota_is_enforced() {
         last.1
     );
     assert!(made > 100, "{made}");
-    // What is there can be made smaller, others are served.
+    // A deletion makes room again, and other tenants are not affected.
     agent.cli("service delete shop/s0");
     assert_eq!(service(0, json!({})).0, 201);
     agent.cli("endpoint create b/other --network net --address 10.0.0.160 --service shop/web");
@@ -554,5 +558,5 @@ fn tenant_service_quota_is_enforced() {
         .expect("a pipe")
         .read_to_string(&mut text)
         .expect("text");
-    assert!(child.wait().expect("an end").success() && text.contains("shop/s100"));
+    assert!(child.wait().expect("an exit status").success() && text.contains("shop/s100"));
 }

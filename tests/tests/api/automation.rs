@@ -1,4 +1,4 @@
-//! What those do with a gateway who run it by programs: manifests, repeated requests, webhooks.
+//! Manifests, idempotent requests, concurrent decisions and webhooks: the parts of the API that programs use.
 
 use std::{
     fs,
@@ -19,6 +19,7 @@ use tests::{
     services::agent::Agent,
 };
 
+/// Exports all objects as a manifest.
 fn export(agent: &Agent) -> String {
     agent.cli("export")
 }
@@ -32,7 +33,7 @@ fn exported_manifest_recreates_the_same_state() {
         .cli("endpoint create a/pooled --network net --service shop/web --message two --label x=y");
     agent.cli("connection approve a/web --reason fine");
     agent.cli("connection reject b/web --reason no");
-    // These can't come about anew by the rules of now, and yet they are.
+    // With this visibility, tenant a could not create its endpoints again. The manifest must still recreate them.
     agent.cli("service update shop/web --visibility b --auto-approval b");
     agent.cli("tenant create idle --endpoints 7");
     let fingerprint = "a5".repeat(32);
@@ -44,13 +45,13 @@ fn exported_manifest_recreates_the_same_state() {
     let path = directory.path().join("all.yaml");
     fs::write(&path, &whole).expect("a file");
     let file = path.display();
-    // Here it changes nothing.
+    // Applied to its own source, the manifest changes nothing.
     let before = agent.json("status");
     assert_eq!(
         agent.cli(&format!("apply -f {file} --prune")),
         "nothing to change\n"
     );
-    // All gone, by a manifest of one tenant.
+    // A manifest of one tenant prunes everything else.
     let little = directory.path().join("little.yaml");
     fs::write(&little, "tenants: [{name: only}]\n").expect("a file");
     let little = little.display();
@@ -66,7 +67,7 @@ fn exported_manifest_recreates_the_same_state() {
     assert_eq!(export(agent), whole);
     agent.cli(&format!("apply -f {little} --prune --force"));
     assert_eq!(agent.json("tenant list").as_array().map(Vec::len), Some(1));
-    // And all there again, to the letter; in the data path too.
+    // The export restores the same state byte for byte, including the data path's.
     agent.cli(&format!("apply -f {file} --prune"));
     assert_eq!(export(agent), whole);
     assert_eq!(agent.json("status")["objects"], before["objects"]);
@@ -127,7 +128,7 @@ endpoints:
         "{refusal}"
     );
     let change = before.replace("  visibility:\n  - '*'", "  visibility:\n  - a");
-    assert_ne!(change, before, "the export reads differently:\n{before}");
+    assert_ne!(change, before, "the export has another format:\n{before}");
     let output = succeed(&mut apply(&change, "--dry-run"));
     assert!(
         output.contains("~ service shop/web\n    visibility[0]: * -> a\n"),
@@ -180,7 +181,7 @@ fn repeated_idempotent_request_is_executed_once() {
     assert_eq!(status, 201);
     let (status, again) = post(&body, Some("k1"));
     assert_eq!((status, &again["uid"]), (201, &first["uid"]));
-    // Without a key, what is there just so is told from what is made.
+    // Without a key, the status tells an existing endpoint (200) from a created one (201).
     let (status, same) = post(&body, None);
     assert_eq!((status, &same["uid"]), (200, &first["uid"]));
     let mut other = body.clone();
@@ -192,7 +193,7 @@ fn repeated_idempotent_request_is_executed_once() {
         "{refusal}"
     );
     assert_eq!(post(&other, None).0, 409);
-    // A key is remembered by the store.
+    // Keys survive a restart, since the store holds them.
     testbed.agent.stop();
     testbed.agent.restart();
     let agent = &testbed.agent;
@@ -202,7 +203,7 @@ fn repeated_idempotent_request_is_executed_once() {
     assert!(
         refusal["detail"]
             .as_str()
-            .expect("a sentence")
+            .expect("a detail")
             .contains("is gone since")
     );
     assert_eq!(post(&body, Some("k2")).0, 201);
@@ -241,7 +242,8 @@ fn exactly_one_of_concurrent_decisions_wins() {
     );
 }
 
-/// A server for webhooks that refuses the first attempts, and hands over what it gets.
+/// Starts a server for webhooks that fails the first attempts and sends later requests, headers and body, to the
+/// receiver.
 fn webhook_receiver(
     listener: TcpListener,
     failures: usize,
@@ -296,7 +298,7 @@ fn webhook_is_signed_delivered_promptly_and_retried_after_failures() {
         .run_in(|| TcpListener::bind("127.0.0.1:0").expect("a listener"));
     let port = listener.local_addr().expect("its address").port();
     let url = format!("http://127.0.0.1:{port}/hook");
-    // Not where only the gateway can reach, but where the operator allows it.
+    // A loopback address is refused until the operator allows it with webhook_networks.
     let made = testbed
         .agent
         .json(&format!("tenant webhook create shop/desk --url {url}"));
@@ -329,11 +331,11 @@ fn webhook_is_signed_delivered_promptly_and_retried_after_failures() {
     let next = || {
         received
             .recv_timeout(Duration::from_secs(60))
-            .expect("a call")
+            .expect("a delivery")
     };
     let (headers, body) = next();
     let message: Value = serde_json::from_str(&body).expect("JSON");
-    // In order, though the first attempts failed and the agent was restarted.
+    // Events arrive in order, although the first attempts failed and the agent was restarted.
     assert_eq!(message["type"], "endpoint.requested", "{body}");
     assert_eq!(message["data"]["object"], "a/early");
     let header = |name: &str| {
@@ -358,11 +360,11 @@ fn webhook_is_signed_delivered_promptly_and_retried_after_failures() {
     let message: Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(message["data"]["object"], "b/late", "{body}");
     assert_eq!(message["data"]["message"], "please");
-    wait::until_true("the deliveries to be put down", || {
+    wait::until_true("the deliveries to be recorded", || {
         let listed = agent.json("tenant webhook list shop");
         listed[0]["status"]["failures"] == 0 && listed[0]["status"]["delivered"].is_string()
     });
-    // What is another tenant's own is not told.
+    // A change of another tenant's network is not delivered.
     agent.cli("network update b/net --label secret=1");
     agent.cli("connection approve b/late");
     let (_, body) = next();
@@ -391,7 +393,7 @@ fn agent_without_ca_bundle_starts_and_reports_it() {
     agent.cli("tenant create a");
     agent.cli("tenant webhook create a/hook --url https://1.1.1.1/");
     agent.cli("tenant token create a/t --role viewer");
-    wait::until_true("the sentence", || {
+    wait::until_true("the delivery error", || {
         let listed = agent.json("tenant webhook list a");
         let error = listed[0]["status"]["last_error"]
             .as_str()

@@ -1,6 +1,7 @@
-//! Backups and the agent's files: what is no backup changes nothing, a restore shows what it changes and
-//! asks, crafted backups are refused by a running and by a starting agent, and no other user can read or
-//! replace what the agent keeps.
+//! Backups, restores and the permissions of the agent's files.
+//!
+//! Damaged and crafted backups are refused online and offline, without a change. A restore shows its changes and
+//! asks for confirmation. No other user can read or replace the agent's files.
 
 use std::{
     fs,
@@ -30,7 +31,7 @@ use tests::{
     },
 };
 
-/// Runs a restore without an agent.
+/// Returns the command of an offline restore with the agent's settings.
 fn offline(agent: &Agent, arguments: &str, file: &Path) -> Command {
     let mut restore = Command::new(binary());
     for (key, value) in agent.run_command().get_envs() {
@@ -45,7 +46,7 @@ fn offline(agent: &Agent, arguments: &str, file: &Path) -> Command {
     restore
 }
 
-/// A testbed, and the file and content of its backup.
+/// A testbed with the file and content of its backup.
 struct BackupFixture {
     testbed: Testbed,
     directory: tempfile::TempDir,
@@ -68,18 +69,19 @@ impl BackupFixture {
         }
     }
 
+    /// Returns the path of the backup.
     fn valid_backup(&self) -> PathBuf {
         self.directory.path().join("good")
     }
 
-    /// Writes a file beside the backup.
+    /// Writes a file beside the backup and returns its path.
     fn file(&self, content: &[u8]) -> PathBuf {
         let file = self.directory.path().join("file");
         fs::write(&file, content).expect("a file");
         file
     }
 
-    /// The backup with its entries changed, under a right checksum.
+    /// Returns the backup with changed entries and a valid checksum.
     fn craft(&self, change: impl FnOnce(&mut Vec<Entry>)) -> Vec<u8> {
         let mut backup = Backup::decode(&self.content).expect("the backup");
         change(&mut backup.entries);
@@ -87,15 +89,17 @@ impl BackupFixture {
         backup.encode().expect("a backup")
     }
 
-    /// Checks that each file is refused by the running agent and without one, and changes nothing.
+    /// Checks that each file is refused online and offline, and changes nothing.
+    ///
+    /// A file has a name for messages, its content, and a part of the expected error.
     fn expect_all_refused(&mut self, files: &[(&str, Vec<u8>, &str)]) {
         let before = self.testbed.agent.cli("export");
         let tokens = self.testbed.agent.json("tenant token list");
-        for (what, content, says) in files {
+        for (what, content, expected) in files {
             let file = self.file(content);
             let line = format!("restore --yes {}", file.display());
             let refusal = self.testbed.agent.cli_error(&line);
-            assert!(refusal.contains(says), "{what}: {refusal}");
+            assert!(refusal.contains(expected), "{what}: {refusal}");
             assert!(!refusal.contains("SELECT"), "{what}: {refusal}");
         }
         assert_eq!(self.testbed.agent.cli("export"), before);
@@ -103,17 +107,17 @@ impl BackupFixture {
         self.testbed.agent.stop();
         let store = self.testbed.agent.state_directory().join("state.db");
         let bytes = fs::read(&store).expect("the store");
-        for (what, content, says) in files {
+        for (what, content, expected) in files {
             let file = self.file(content);
             let refusal = fail(&mut offline(&self.testbed.agent, "--yes", &file));
-            assert!(refusal.contains(says), "{what}: {refusal}");
+            assert!(refusal.contains(expected), "{what}: {refusal}");
             assert_eq!(fs::read(&store).expect("the store"), bytes, "{what}");
         }
         for entry in fs::read_dir(self.testbed.agent.state_directory()).expect("a directory") {
             let name = entry.expect("a file").file_name();
             let name = name.to_string_lossy();
-            let of_store = ["state.db", "state.db-wal", "state.db-shm"].contains(&&*name);
-            assert!(of_store, "{name} is left beside the store");
+            let belongs_to_store = ["state.db", "state.db-wal", "state.db-shm"].contains(&&*name);
+            assert!(belongs_to_store, "{name} was left beside the store");
         }
         self.testbed.agent.restart();
         assert_eq!(self.testbed.agent.cli("export"), before);
@@ -128,29 +132,37 @@ fn incomplete_backup_is_refused_without_changes() {
     let mut flipped = good.clone();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
-    let mut of_store = Command::new("sqlite3");
+    let mut create_database = Command::new("sqlite3");
     let sqlite = backed_up.directory.path().join("sqlite");
-    of_store
+    create_database
         .arg(&sqlite)
         .arg("CREATE TABLE entry (key, value, revision)");
-    succeed(&mut of_store);
+    succeed(&mut create_database);
     let sqlite = fs::read(sqlite).expect("a file");
     backed_up.expect_all_refused(&[
-        ("nothing", Vec::new(), "the backup is empty"),
-        ("a word", b"nonsense".to_vec(), "the file is not a backup"),
+        ("an empty file", Vec::new(), "the backup is empty"),
+        (
+            "another format",
+            b"nonsense".to_vec(),
+            "the file is not a backup",
+        ),
         ("a database", sqlite, "put it in place as state.db"),
-        ("half", good[..good.len() / 2].to_vec(), "is damaged"),
+        (
+            "the first half",
+            good[..good.len() / 2].to_vec(),
+            "is damaged",
+        ),
         (
             "all but a byte",
             good[..good.len() - 1].to_vec(),
             "is damaged",
         ),
         ("a flipped bit", flipped, "is damaged"),
-        ("two of them", [good.clone(), good].concat(), "is damaged"),
+        ("two backups", [good.clone(), good].concat(), "is damaged"),
     ]);
 }
 
-/// Returns a change of one entry's JSON.
+/// Returns a change that edits one entry's JSON.
 fn edit_entry(key: &str, edit: impl Fn(&mut Value)) -> impl FnOnce(&mut Vec<Entry>) {
     move |entries| {
         let entry = entries.iter_mut().find(|entry| entry.key == key);
@@ -161,12 +173,12 @@ fn edit_entry(key: &str, edit: impl Fn(&mut Value)) -> impl FnOnce(&mut Vec<Entr
     }
 }
 
-/// Returns a change that takes an entry away.
+/// Returns a change that removes an entry.
 fn remove_entry(key: &str) -> impl FnOnce(&mut Vec<Entry>) {
     move |entries| entries.retain(|entry| entry.key != key)
 }
 
-/// Returns a change that gives the last event another identifier.
+/// Returns a change that gives the last event another id.
 fn set_last_event(id: EventId) -> impl FnOnce(&mut Vec<Entry>) {
     move |entries| {
         let events = entries.iter_mut().filter(|e| e.key.starts_with("events/"));
@@ -189,7 +201,7 @@ fn crafted_backups_are_refused_without_changes() {
         let entry = entry.expect("the entry");
         Object::decode(key, &entry.value, 1).expect("an object")
     };
-    // After this one there is none.
+    // The greatest UUID of version 7: no event can have a later id.
     let latest = "ffffffff-ffff-7fff-bfff-ffffffffffff"
         .parse()
         .expect("an id");
@@ -208,7 +220,7 @@ fn crafted_backups_are_refused_without_changes() {
     };
     let files = [
         (
-            "a slot at the end",
+            "the greatest slot",
             set(a, "/connection/slot", json!(u32::MAX)),
             "its slot",
         ),
@@ -223,12 +235,12 @@ fn crafted_backups_are_refused_without_changes() {
             "its number",
         ),
         (
-            "approved and not",
+            "Pending with a generation",
             set(b, "/connection/generation", json!(7)),
             "Pending with generation",
         ),
         (
-            "not and approved",
+            "Approved without a generation",
             set(b, "/connection/state", json!("Approved")),
             "with generation 0",
         ),
@@ -258,7 +270,7 @@ fn crafted_backups_are_refused_without_changes() {
             "its interface",
         ),
         (
-            "a large range",
+            "too large a range",
             set(shop, "/nat_addresses", json!(["fd00::/64"])),
             "are more than",
         ),
@@ -278,17 +290,17 @@ fn crafted_backups_are_refused_without_changes() {
             "there is no tenant",
         ),
         (
-            "the last event",
+            "the greatest event id",
             backed_up.craft(set_last_event(latest)),
             "can't be restored",
         ),
         (
-            "a late event",
+            "too great an event id",
             backed_up.craft(set_last_event(EventId::from_number((1 << 53) + 1))),
             "above 2^53",
         ),
         (
-            "a late revision",
+            "too great a revision",
             backed_up.craft(|entries| entries[0].revision = u64::MAX),
             "above 2^53",
         ),
@@ -303,7 +315,7 @@ fn crafted_backups_are_refused_without_changes() {
             "can't be restored",
         ),
         (
-            "deep JSON",
+            "deeply nested JSON",
             backed_up.craft(|entries| entries[0].value = "[".repeat(1 << 20)),
             "can't be restored",
         ),
@@ -311,23 +323,24 @@ fn crafted_backups_are_refused_without_changes() {
     backed_up.expect_all_refused(&files);
 }
 
+/// Returns a UUID that no object has.
 fn uuid() -> String {
     "00000000-0000-4000-8000-000000000000".to_owned()
 }
 
-/// Runs a command line of an agent on a terminal, and types an answer.
+/// Runs the command line on a terminal and types an answer.
 fn run_on_terminal(agent: &Agent, line: &str, answer: &str) -> Output {
-    let typed = tempfile::NamedTempFile::new().expect("a file");
-    let mut file = typed.as_file();
+    let input = tempfile::NamedTempFile::new().expect("a file");
+    let mut file = input.as_file();
     writeln!(file, "{answer}").expect("an answer");
     let mut command = Command::new("sh");
-    // `script` makes the terminal; what it reads is typed there.
+    // `script` creates the terminal and types its own input there.
     command
         .args(["-c", "script -qec \"$1\" /dev/null < \"$2\"", "sh"])
         .arg(format!("{} {line}", binary().display()))
-        .arg(typed.path())
+        .arg(input.path())
         .env("PLGW_SOCKET", agent.socket());
-    run(&mut command, Duration::from_secs(60)).expect("a command that runs")
+    run(&mut command, Duration::from_secs(60)).expect("the command to end")
 }
 
 #[test]
@@ -338,7 +351,7 @@ fn restore_shows_its_changes_and_asks_for_confirmation() {
     agent.cli("connection reject a/web");
     agent.cli("tenant create later");
     let changed = agent.cli("export");
-    // Nobody can have read what changes.
+    // Without a terminal nobody can confirm, so the restore needs --yes.
     let refusal = agent.cli_error(&format!("restore {good}"));
     assert!(refusal.contains("give --yes"), "{refusal}");
     let plan = agent.json(&format!("restore --dry-run {good}"));
@@ -359,16 +372,16 @@ fn restore_shows_its_changes_and_asks_for_confirmation() {
     );
     let line = format!("restore {good}");
     for answer in ["n", "", "nonsense"] {
-        let said = run_on_terminal(agent, &line, answer);
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(!said.status.success(), "{answer:?}: {text}");
+        let output = run_on_terminal(agent, &line, answer);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(!output.status.success(), "{answer:?}: {text}");
         assert!(text.contains("nothing was changed"), "{answer:?}: {text}");
     }
     assert_eq!(agent.cli("export"), changed);
-    let said = run_on_terminal(agent, &line, "y");
-    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let output = run_on_terminal(agent, &line, "y");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
-        said.status.success() && text.contains("Restore this?"),
+        output.status.success() && text.contains("Restore this?"),
         "{text}"
     );
     assert_ne!(agent.cli("export"), changed);
@@ -428,7 +441,7 @@ fn restoring_another_gateways_backup_needs_confirmation() {
     other.cli("tenant show mine");
     other.cli(&format!("restore --yes --foreign {line}"));
     other.cli_error("tenant show mine");
-    // It is still itself: backups of it are its own.
+    // The gateway keeps its identity after a foreign restore, so its own backups need no --foreign.
     let own = backed_up.directory.path().join("own");
     other.cli(&format!("backup {}", own.display()));
     other.cli(&format!("restore --yes {}", own.display()));
@@ -436,7 +449,7 @@ fn restoring_another_gateways_backup_needs_confirmation() {
     succeed(&mut offline(&other, "--yes --foreign", &good));
     other.restart();
     other.cli(&format!("restore --yes {}", own.display()));
-    // Where there is no store, the backup's takes its place, identity included.
+    // Without a store, a restore takes over the backup's identity.
     other.stop();
     fs::remove_dir_all(other.state_directory()).expect("a directory");
     succeed(&mut offline(&other, "--yes", &good));
@@ -444,7 +457,7 @@ fn restoring_another_gateways_backup_needs_confirmation() {
     other.cli(&format!("restore --yes {line}"));
 }
 
-/// Starts an agent with a umask that takes nothing away.
+/// Starts an agent with umask 0.
 fn start_with_open_umask(host: &Arc<Namespace>, agent: &Agent) -> BackgroundProcess {
     let mut command = host.command("sh");
     command
@@ -464,6 +477,7 @@ fn start_with_open_umask(host: &Arc<Namespace>, agent: &Agent) -> BackgroundProc
     running
 }
 
+/// Returns the permission bits of a file.
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).expect("a file").mode() & 0o7777
 }
@@ -492,7 +506,7 @@ fn agent_files_are_private_with_any_umask() {
     let socket = agent.socket();
     assert_eq!(mode(socket.parent().expect("a directory")), 0o755);
     assert_eq!(mode(&socket), 0o660);
-    // What the command line writes is as narrow.
+    // Files that the command line writes are private, too.
     let directory = tempfile::tempdir().expect("a directory");
     let (backup, token) = (
         directory.path().join("backup"),
@@ -515,7 +529,7 @@ fn agent_files_are_private_with_any_umask() {
         succeed(&mut command);
         assert_eq!(mode(file), 0o600, "{}", file.display());
     }
-    // A backup leaves no copy behind, and holds what is secret only as a hash.
+    // A backup leaves no copy in the state directory, and holds the hashes of secrets only.
     assert_eq!(
         fs::read_dir(&state).expect("a directory").count(),
         files.len()
@@ -600,12 +614,12 @@ fn second_agent_in_the_same_run_directory_is_refused_with_the_first_ones_pid() {
         .settings
         .insert("PLGW_RUN_DIR".to_owned(), run.clone());
     let refusal = fail(&mut second.run_command());
-    let says = format!(
+    let expected = format!(
         "another agent is running with {run} (process {})",
         first.pid()
     );
-    assert!(refusal.contains(&says), "{refusal}");
-    // The socket is still the first one's.
+    assert!(refusal.contains(&expected), "{refusal}");
+    // The first agent still has the socket.
     first.cli("tenant create a");
     first.cli("tenant show a");
 }

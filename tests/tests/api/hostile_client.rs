@@ -1,4 +1,4 @@
-//! Clients that mean harm: large and slow bodies, connections that are held, streams and requests without end.
+//! Hostile clients: large and slow bodies, held connections, unlimited streams and requests.
 
 use std::{
     fs, io,
@@ -25,14 +25,15 @@ use tests::{
 
 const MIB: usize = 1 << 20;
 
-/// Held by each test: they measure latencies and memory, and must not measure one another.
+/// A lock that each test holds. The tests measure latencies and memory, so they must not run at the same time.
 static SERIAL: Mutex<()> = Mutex::new(());
 
+/// Waits until no other test of this file runs.
 fn run_serially() -> MutexGuard<'static, ()> {
     SERIAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Repeats a part until the whole has about so many bytes.
+/// Repeats a part between head and tail until the text has about `bytes` bytes.
 fn fill_body(head: &str, part: impl Fn(usize) -> String, tail: &str, bytes: usize) -> String {
     let mut text = head.to_owned();
     let mut number = 0;
@@ -47,7 +48,7 @@ fn fill_body(head: &str, part: impl Fn(usize) -> String, tail: &str, bytes: usiz
     text
 }
 
-/// Bodies of so many bytes that would take the most memory in one way or another.
+/// Returns bodies of about `bytes` bytes that are chosen to use the most memory in different parts of the decoder.
 fn worst_case_bodies(bytes: usize) -> Vec<(&'static str, String)> {
     let labels = |_| {
         let labels: Vec<String> = (0..64).map(|n| format!(r#""label{n}":"value""#)).collect();
@@ -79,7 +80,7 @@ fn worst_case_bodies(bytes: usize) -> Vec<(&'static str, String)> {
             ),
         ),
         (
-            "lists that are buffered",
+            "buffered lists",
             fill_body(
                 r#"{"services":[{"tenant":"a","nat_addresses":["#,
                 plain(r#"[[],[],[],[],[]]"#),
@@ -102,9 +103,9 @@ fn body_of_an_unauthorized_caller_is_not_read() {
     let fixture = ApiFixture::start(&[]);
     let config = fixture.tls_config(Some(&fixture.ca.issue("nobody")));
     fixture.host.run_in(move || {
-        let ask = |method: &str, path: &str| {
+        let request = |method: &str, path: &str| {
             let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
-            // The body is announced and never sent: an answer can't have waited for it.
+            // The body is announced but never sent, so a response proves that the gateway did not wait for it.
             client.send_head(method, path, "", 4 * MIB).expect("a head");
             client.read_response().expect("an answer")
         };
@@ -118,7 +119,7 @@ fn body_of_an_unauthorized_caller_is_not_read() {
         ] {
             let HttpResponse {
                 status: got, body, ..
-            } = ask(method, path);
+            } = request(method, path);
             assert_eq!(got, status, "{method} {path}: {body}");
         }
         let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
@@ -143,18 +144,19 @@ fn credential_revoked_during_the_body_changes_nothing() {
         client
             .send_head("POST", "/v1/tenants/a/tokens", &token, length)
             .expect("a head");
-        client.send(&head).expect("a beginning");
+        client.send(&head).expect("a first part");
         client
     });
     fixture.agent.cli("tenant token revoke a/slow");
-    client.send(&rest).expect("the rest");
+    client.send(&rest).expect("a second part");
     let answer = client.read_response().expect("an answer");
     assert_eq!(answer.status, 401, "{answer:?}");
     let tokens = fixture.agent.cli("tenant token list a");
     assert!(!tokens.contains("late"), "{tokens}");
 }
 
-/// Sends the bodies, four at a time, and returns the growth of resident memory at its peak and afterwards, in MiB.
+/// Sends the worst-case bodies, four at a time. Returns the growth of the agent's resident memory in MiB: at its peak,
+/// and afterwards.
 fn memory_growth(
     fixture: &ApiFixture,
     send: impl Fn(&str) -> u16 + Send + Sync + 'static,
@@ -165,13 +167,13 @@ fn memory_growth(
     fixture.reset_peak_memory();
     for (what, body) in worst_case_bodies(bytes) {
         let body: Arc<str> = body.into();
-        let asking: Vec<_> = (0..4)
+        let senders: Vec<_> = (0..4)
             .map(|_| {
                 let (send, body) = (Arc::clone(&send), Arc::clone(&body));
                 fixture.host.spawn(move || send(&body))
             })
             .collect();
-        for thread in asking {
+        for thread in senders {
             let status = thread.join().expect("an answer");
             assert!(
                 [400, 404, 403, 413, 422, 429, 503].contains(&status),
@@ -184,8 +186,8 @@ fn memory_growth(
         );
     }
     let peak = fixture.peak_memory().saturating_sub(before);
-    // It is given back soon after the last of them.
-    let after = wait::until("memory that is given back", wait::DEFAULT_TIMEOUT, || {
+    // The agent returns the memory soon after the last request.
+    let after = wait::until("the memory to be returned", wait::DEFAULT_TIMEOUT, || {
         let after = fixture.resident_memory().saturating_sub(before);
         (after < 30).then_some(after)
     });
@@ -220,7 +222,7 @@ fn worst_case_bodies_use_bounded_memory() {
         let config = fixture.tls_config(None);
         let send = move |body: &str| {
             let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
-            // It may be refused before all of it is sent.
+            // The gateway may refuse the request before all of the body is sent.
             let _broken = client.send_request("POST", "/v1/apply", &token, body);
             client.read_response().expect("an answer").status
         };
@@ -249,12 +251,12 @@ fn worst_case_bodies_use_bounded_memory() {
     };
     let (peak, after) = memory_growth(&fixture, send, 48 * MIB - 1_024);
     eprintln!("operator: grew by {peak} MiB, kept {after} MiB");
-    // The operator's body alone may take 48 MiB, and 72 MiB decoded.
+    // One operator's body may be 48 MiB long and take 72 MiB when decoded.
     assert!(peak < 150, "operator: {peak} MiB");
     done.store(true, Ordering::Relaxed);
     let attacked = attacked.join().expect("answers");
     eprintln!(
-        "/healthz before: {}; meanwhile: {}",
+        "/healthz before: {}; during the attack: {}",
         quiet.summary(),
         attacked.summary()
     );
@@ -272,7 +274,7 @@ fn clients_that_never_read_do_not_block_others() {
         fixture.host.run_in(move || {
             let mut held = Vec::new();
             for connection in 0..128 {
-                // Eight neighbours in one /64, and others that only connect.
+                // Eight addresses of one /64 that send requests, and more connections that send nothing.
                 for number in 1..=8 {
                     if connection < 16
                         && let Ok(mut client) = TlsClient::connect(&config, address(0, number))
@@ -292,11 +294,11 @@ fn clients_that_never_read_do_not_block_others() {
     let connections = fixture.open_connections();
     assert!(
         connections <= 520,
-        "{connections} connections without authentication"
+        "{connections} unauthenticated connections"
     );
     let start = Instant::now();
     let answers = fixture.host.run_in(move || {
-        // Somebody else is served at once, and so is a neighbour.
+        // Authenticated clients are served at once, in another /64 and in the attackers' one.
         [address(7, 1), address(0, 1)].map(|to| {
             let mut client = TlsClient::connect(&config, to).expect("a connection");
             let answer = client.request("GET", "/v1/tenants/b", &token, "");
@@ -309,14 +311,14 @@ fn clients_that_never_read_do_not_block_others() {
         "{:?}",
         start.elapsed()
     );
-    // Those that do nothing lose their connections by themselves.
+    // The gateway closes idle connections.
     wait::until(
         "the end of idle connections",
         Duration::from_secs(60),
         || (fixture.open_connections() == 0).then_some(()),
     );
     drop(held);
-    // Whatever they did, the log does not tell of each.
+    // The log has no line for each connection.
     let lines = fixture.agent.log().lines().count();
     assert!(lines < 60, "{lines} lines:\n{}", fixture.agent.log());
 }
@@ -336,7 +338,7 @@ fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
         Arc::new(AtomicUsize::new(0)),
         Arc::new(AtomicBool::new(false)),
     );
-    // Each attacker has a /64 of its own. It keeps its connections alive, and opens another for each that it loses.
+    // Each attacker has a /64 of its own. It keeps its connections alive and replaces the ones that it loses.
     let attackers: Vec<_> = (0..8)
         .map(|network| {
             let (config, hostile) = (Arc::clone(&config), hostile.clone());
@@ -367,7 +369,7 @@ fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
             })
         })
         .collect();
-    wait::until("the attack", Duration::from_secs(120), || {
+    wait::until("the attackers to connect", Duration::from_secs(120), || {
         (opened.load(Ordering::Relaxed) == 8).then_some(())
     });
     let victim = Arc::clone(&config);
@@ -392,15 +394,15 @@ fn connections_of_a_token_are_bounded_and_closed_on_revocation() {
     assert!(held.len() >= 128, "{} connections", held.len());
     fixture.agent.cli("tenant token revoke a/hostile");
     let closed = held.into_iter().filter_map(|mut client| {
-        // One may have been evicted meanwhile.
+        // The gateway may have closed the connection before, to make room for another.
         let answer = client.request("GET", "/v1/whoami", &hostile, "").ok()?;
         assert_eq!(answer.status, 401, "{answer:?}");
         assert!(answer.head.contains("connection: close"), "{answer:?}");
-        client.wait_for_close().expect("an end");
+        client.wait_for_close().expect("a closed connection");
         Some(())
     });
     assert!(closed.count() >= 64);
-    wait::until_true("the end of all connections", || {
+    wait::until_true("all connections to be closed", || {
         fixture.open_connections() == 0
     });
 }
@@ -426,7 +428,7 @@ fn stalled_large_bodies_are_refused_and_release_their_slot() {
                     .expect("a head");
                 client
                     .send(&large.as_bytes()[..(64 << 10) + 1])
-                    .expect("a beginning");
+                    .expect("a first part");
                 client
             };
             tokens
@@ -436,10 +438,7 @@ fn stalled_large_bodies_are_refused_and_release_their_slot() {
         })
     };
     let (status, answer) = fixture.agent.http("POST", "/v1/apply", Some(&large));
-    assert!(
-        ![429, 503].contains(&status),
-        "the operator: {status} {answer}"
-    );
+    assert!(![429, 503].contains(&status), "operator: {status} {answer}");
     for mut client in stalled {
         let answer = client.read_response().expect("an answer");
         assert_eq!(answer.status, 400, "{answer:?}");
@@ -467,9 +466,10 @@ fn idle_control_socket_clients_do_not_block_others() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
     }
     let held = thread::spawn(move || {
-        // SAFETY: takes numbers. The system call, unlike the C library's function, concerns this thread only.
+        // SAFETY: the call takes numbers only. The system call, unlike the C library's function, changes this thread
+        // only.
         let changed = unsafe { libc::syscall(libc::SYS_setresuid, 1_000, 1_000, 1_000) };
-        assert_eq!(changed, 0, "another user");
+        assert_eq!(changed, 0, "setresuid failed");
         let connect = || UnixStream::connect(&socket);
         (0..400).filter_map(|_| connect().ok()).collect::<Vec<_>>()
     });
@@ -482,20 +482,20 @@ fn idle_control_socket_clients_do_not_block_others() {
         "{:?}",
         start.elapsed()
     );
-    // Beyond its share the user's connections are closed at once, and in the end all that are idle.
-    let ended = |stream: &UnixStream| {
+    // Connections beyond the user's bound are closed at once. The others are closed once they are idle for too long.
+    let is_closed = |stream: &UnixStream| {
         stream.set_nonblocking(true).expect("a mode");
         !matches!(
             io::Read::read(&mut &*stream, &mut [0]),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock
         )
     };
-    let open = held.iter().filter(|stream| !ended(stream)).count();
+    let open = held.iter().filter(|stream| !is_closed(stream)).count();
     assert!(open <= 64, "{open} connections of one user");
     wait::until(
         "the end of idle connections",
         Duration::from_secs(60),
-        || held.iter().all(ended).then_some(()),
+        || held.iter().all(is_closed).then_some(()),
     );
 }
 
@@ -512,26 +512,25 @@ fn request_rate_is_limited_per_principal_and_tenant() {
     let [one, two] = ["a/one", "a/two"].map(|token| fixture.create_token(token, "admin"));
     let other = fixture.create_token("b/other", "admin");
     let config = fixture.tls_config(None);
-    let asking = Arc::clone(&config);
     fixture.host.run_in(move || {
-        let mut client = TlsClient::connect(&asking, address(0, 1)).expect("a connection");
+        let mut client = TlsClient::connect(&config, address(0, 1)).expect("a connection");
         let mut refused = |method: &str, path: &str, token: &str, max_requests: usize| {
             (0..max_requests).find_map(|_| {
-                // Without a body: a connection may be closed whose body nobody reads.
+                // No body, since the gateway may close a connection whose body it does not read.
                 let answer = client.request(method, path, token, "").expect("an answer");
                 (answer.status == 429).then_some(answer)
             })
         };
-        // A burst is four seconds' worth: eight changes, refused for another reason or not.
+        // A burst holds four seconds' requests: eight changes. Requests that fail for another reason count, too.
         let answer = refused("DELETE", "/v1/tenants/a/tokens/none", &one, 200);
         let answer = answer.expect("a limit");
         assert!(answer.head.contains("retry-after: "), "{answer:?}");
         let problem: Value = serde_json::from_str(&answer.body).expect("a problem");
         assert_eq!(problem["code"], "rate_limited");
-        // Another user of the tenant has its own, and the tenant's is soon used up, too.
+        // Another principal has a limit of its own, and the tenant's limit is reached soon, too.
         let answer = refused("DELETE", "/v1/tenants/a/tokens/none", &two, 200);
         assert!(answer.is_some());
-        // Reads are counted apart, and so are other tenants' users.
+        // Reads have separate limits, and so have the principals of other tenants.
         let answer = client
             .request("GET", "/v1/tenants/a", &one, "")
             .expect("an answer");
@@ -540,30 +539,30 @@ fn request_rate_is_limited_per_principal_and_tenant() {
             .request("DELETE", "/v1/tenants/b/tokens/none", &other, "")
             .expect("an answer");
         assert_eq!(answer.status, 404, "{answer:?}");
-        // Without a valid credential the network address counts, and the connection is closed.
-        let mut stranger = TlsClient::connect(&asking, address(1, 1)).expect("a connection");
+        // Requests without a valid credential count for their /64, and the connection is closed at the limit.
+        let mut stranger = TlsClient::connect(&config, address(1, 1)).expect("a connection");
         let mut refused = None;
         for number in 0..200 {
             let mut neighbour =
-                TlsClient::connect(&asking, address(1, 1 + number % 8)).expect("a connection");
+                TlsClient::connect(&config, address(1, 1 + number % 8)).expect("a connection");
             let answer = neighbour
                 .request("GET", "/v1/whoami", "gwt_unknown", "")
                 .expect("an answer");
             if answer.status == 429 {
-                neighbour.wait_for_close().expect("an end");
+                neighbour.wait_for_close().expect("a closed connection");
                 refused = Some(answer);
                 break;
             }
             assert_eq!(answer.status, 401, "{answer:?}");
         }
         assert!(refused.expect("a limit").head.contains("retry-after: "));
-        // A user at the same address is served.
+        // An authenticated client at the same address is served.
         let answer = stranger
             .request("GET", "/v1/tenants/b", &other, "")
             .expect("an answer");
         assert_eq!(answer.status, 200, "{answer:?}");
     });
-    // The operator has no limit.
+    // The operator has no rate limit.
     for _ in 0..20 {
         assert_eq!(
             fixture.agent.http("DELETE", "/v1/tenants/none", None).0,
@@ -631,7 +630,7 @@ fn streams_are_limited_per_principal_and_tenant() {
             assert_eq!(status == 429, answer.head.contains("retry-after: "));
             streams.push(client);
         }
-        // One that ends makes room.
+        // The end of one stream makes room for another.
         streams.truncate(2);
         wait::until_true("room for another stream", || {
             let (answer, client) = follow(&one);
@@ -668,13 +667,13 @@ fn stream_and_connection_close_when_the_credential_is_revoked() {
     let at_once = Duration::from_secs(2) * wait::timeout_factor();
     let mut stream = follow(&config, &revoked);
     fixture.agent.cli("tenant token revoke a/revoked");
-    let took = stream.wait_for_close().expect("an end");
-    assert!(took < at_once, "{took:?} after a revocation");
-    // Without a role there is nothing to follow either.
+    let took = stream.wait_for_close().expect("a closed connection");
+    assert!(took < at_once, "{took:?} after the revocation");
+    // The stream ends when its principal loses its last role.
     let mut stream = follow(&certificate, "");
     fixture.agent.cli("tenant identity delete a/build");
-    let took = stream.wait_for_close().expect("an end");
-    assert!(took < at_once, "{took:?} after the loss of a role");
+    let took = stream.wait_for_close().expect("a closed connection");
+    assert!(took < at_once, "{took:?} after the loss of the role");
     let to = fixture.ca.directory().join("short");
     fixture.agent.cli(&format!(
         "tenant token create a/short --role viewer --expires-in 3s --output-file {}",
@@ -683,15 +682,15 @@ fn stream_and_connection_close_when_the_credential_is_revoked() {
     let created = Instant::now();
     let short = fs::read_to_string(to).expect("a token").trim().to_owned();
     let mut stream = follow(&config, &short);
-    stream.wait_for_close().expect("an end");
+    stream.wait_for_close().expect("a closed connection");
     let took = created.elapsed();
     assert!(
         took < Duration::from_secs(3) + at_once,
-        "{took:?} after an expiry"
+        "{took:?} after the expiry"
     );
 }
 
-/// Attackers, each a thread in the gateway's host, until they are told to stop.
+/// A set of attackers, each a thread in the gateway's network namespace. They run until [`Attack::stop`].
 struct Attack {
     stop: Arc<AtomicBool>,
     acts: Arc<AtomicUsize>,
@@ -707,7 +706,7 @@ impl Attack {
         }
     }
 
-    /// Adds an attacker: `act` is repeated, and may fail.
+    /// Adds an attacker that repeats `act`, which may fail.
     fn add(
         &mut self,
         fixture: &ApiFixture,
@@ -724,6 +723,7 @@ impl Attack {
         }));
     }
 
+    /// Stops all attackers. Returns how often they acted.
     fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -733,7 +733,7 @@ impl Attack {
     }
 }
 
-/// Waits, but not longer than the attack.
+/// Sleeps for a time, but not beyond the end of the attack.
 fn sleep_unless_stopped(time: Duration, stop: &AtomicBool) {
     let start = Instant::now();
     while start.elapsed() < time && !stop.load(Ordering::Relaxed) {
@@ -763,7 +763,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
     fixture.reset_peak_memory();
 
     let mut attack = Attack::new();
-    // Clients that ask for a document and never read it, neighbours of one another.
+    // Clients in one /64 that request a document and never read it.
     let of = Arc::clone(&config);
     attack.add(&fixture, move |round, stop| {
         let mut held = Vec::new();
@@ -777,7 +777,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
         sleep_unless_stopped(Duration::from_secs(5), stop);
         Ok(())
     });
-    // Clients that write a byte a second: of a head, and of a body.
+    // Clients that send one byte a second, of a head or of a body.
     for head in [true, false] {
         let (of, hostile) = (Arc::clone(&config), hostile.clone());
         attack.add(&fixture, move |_, stop| {
@@ -798,7 +798,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
             Ok(())
         });
     }
-    // Large bodies, several at once.
+    // Large bodies, two at a time.
     let bodies: Arc<Vec<String>> = Arc::new(
         worst_case_bodies(4 * MIB)
             .into_iter()
@@ -828,7 +828,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
         }
         Ok(())
     });
-    // Handshakes, from one network after the other, and requests of nobody.
+    // Handshakes from each /64 in turn, with unauthenticated requests.
     let of = Arc::clone(&config);
     attack.add(&fixture, move |round, stop| {
         let network = u16::try_from(round % 7).expect("a small number");
@@ -837,7 +837,7 @@ fn minute_long_attack_does_not_slow_other_tenants() {
         sleep_unless_stopped(Duration::from_millis(20), stop);
         answer.map(drop)
     });
-    // Connections that say nothing.
+    // Connections that send nothing.
     attack.add(&fixture, move |round, stop| {
         let mut held = Vec::new();
         for number in 0..200_usize {
@@ -850,8 +850,8 @@ fn minute_long_attack_does_not_slow_other_tenants() {
 
     let time = Duration::from_secs(seconds);
     let watched = measured(time);
-    // Meanwhile new connections of others are taken, too.
-    let newcomers = {
+    // New connections of another tenant are served during the attack, too.
+    let new_clients = {
         let (config, good) = (Arc::clone(&config), good.clone());
         let start = Instant::now();
         fixture.host.spawn(move || {
@@ -869,13 +869,13 @@ fn minute_long_attack_does_not_slow_other_tenants() {
         })
     };
     let attacked = watched.join().expect("answers");
-    let served: usize = newcomers.join().expect("answers");
+    let served: usize = new_clients.join().expect("answers");
     let acts = attack.stop();
     let peak = fixture.peak_memory();
     let lines = fixture.agent.log().lines().count();
     eprintln!(
-        "before: {}; under {acts} attacks: {}; {served} new connections; {peak} MiB at the most; \
-         {lines} lines of log",
+        "before: {}; during {acts} attacks: {}; {served} new connections; peak {peak} MiB; \
+         {lines} log lines",
         quiet.summary(),
         attacked.summary()
     );

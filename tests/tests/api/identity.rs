@@ -1,4 +1,4 @@
-//! Principals: certificates and their authorities, tokens of issuers, and the calls that the agent makes for tenants.
+//! Client certificates and their CAs, tokens of OIDC issuers, and the outbound requests of webhooks.
 
 use std::{
     fs,
@@ -44,6 +44,7 @@ fn fixture_with_two_cas(configure: impl FnOnce(&mut Agent, &TestCa)) -> (TlsFixt
     (fixture, second)
 }
 
+/// Returns curl's arguments for a client certificate.
 fn curl_arguments(signed: &IssuedCertificate) -> [String; 4] {
     [
         "--cert".to_owned(),
@@ -53,6 +54,7 @@ fn curl_arguments(signed: &IssuedCertificate) -> [String; 4] {
     ]
 }
 
+/// Sends a GET request with a client certificate. Returns status and body.
 fn request_with_certificate(
     fixture: &TlsFixture,
     signed: &IssuedCertificate,
@@ -63,17 +65,20 @@ fn request_with_certificate(
     fixture.curl("GET", path, &arguments)
 }
 
+/// Returns the JSON body of a 200 response.
 fn json_of((status, text): (u16, String)) -> Value {
     assert_eq!(status, 200, "{text}");
     serde_json::from_str(&text).expect("JSON")
 }
 
+/// Creates a viewer's identity for client certificates.
 fn create_identity(agent: &Agent, name: &str, rest: &str) {
     agent.cli(&format!(
         "tenant identity create {name} --issuer certificate --role viewer {rest}"
     ));
 }
 
+/// Returns the option that names the CA of an identity.
 fn ca_option(path: &Path) -> String {
     format!("--authority {}", path.display())
 }
@@ -105,7 +110,7 @@ fn certificate_of_another_ca_does_not_impersonate_an_identity() {
     let shown = json_of(request_with_certificate(&fixture, &foreign, "/v1/whoami"));
     assert_eq!(shown["roles"], json!({}));
 
-    // A pinned certificate needs no authority, since nobody can make another with that hash.
+    // An identity with a certificate's hash needs no CA, since no other certificate has that hash.
     let identity = shown["identity"].as_str().expect("an identity");
     let hash = identity.trim_start_matches("certificate sha256:");
     create_identity(agent, "a/pinned", &format!("--claim sha256 --value {hash}"));
@@ -118,7 +123,7 @@ fn certificate_of_another_ca_does_not_impersonate_an_identity() {
         404
     );
 
-    // An authority can be named by its key's hash, and only one that the gateway accepts.
+    // A CA can be named by the hash of its key, but only one that the gateway accepts.
     let listed = agent.json("tenant identity list a");
     let of = |name: &str| {
         let mut listed = listed.as_array().into_iter().flatten();
@@ -145,7 +150,7 @@ fn certificate_of_another_ca_does_not_impersonate_an_identity() {
         refusal.contains("accepts no certificates of this authority"),
         "{refusal}"
     );
-    // They are in manifests, and logged.
+    // The hash of the key is exported and logged.
     assert!(agent.cli("export").contains(key));
     assert!(agent.log().contains(&format!("key_sha256={key}")));
 }
@@ -246,7 +251,7 @@ fn revoked_certificate_is_rejected_after_a_reload_on_open_streams_too() {
             let _gone = sender.send(line);
         }
     });
-    // It is known to follow when it shows what happens.
+    // The stream is open once it shows an event, so create endpoints until it does.
     let mut number = 0;
     wait::until("an event", Duration::from_secs(20), || {
         number += 1;
@@ -258,11 +263,11 @@ fn revoked_certificate_is_rejected_after_a_reload_on_open_streams_too() {
 
     let _list = fixture.ca.write_crl(&[&revoked]);
     fixture.testbed.agent.send_sighup();
-    wait::until("the end of the stream", Duration::from_secs(60), || {
+    wait::until("the stream to end", Duration::from_secs(60), || {
         reader.is_finished().then_some(())
     });
-    child.wait().expect("the end of the command line");
-    // A handshake with it fails; others' go on.
+    child.wait().expect("an exit status");
+    // A handshake with the revoked certificate fails. Another certificate stays valid.
     let mut command = fixture.testbed.host.command("curl");
     command.args(["-sS", "-m", "20", "--cacert"]);
     command.arg(fixture.ca.certificate());
@@ -277,6 +282,7 @@ fn revoked_certificate_is_rejected_after_a_reload_on_open_streams_too() {
     );
 }
 
+/// Starts a fixture with an OIDC issuer whose group `ops` is admin of tenant a.
 fn fixture_with_oidc_provider() -> (TlsFixture, OidcProvider) {
     let mut issuer = None;
     let fixture = TlsFixture::start(|testbed, ca, agent| {
@@ -297,7 +303,7 @@ fn fixture_with_oidc_provider() -> (TlsFixture, OidcProvider) {
 
 #[test]
 fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
-    /// Less than one read of the keys takes when the issuer does not answer.
+    /// Less than the timeout of a key request to an issuer that does not respond.
     const AT_ONCE: Duration = Duration::from_secs(4);
     let (fixture, mut issuer) = fixture_with_oidc_provider();
     let known = issuer.sign_token(json!({ "groups": ["ops"] }));
@@ -306,7 +312,7 @@ fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
         200
     );
     let accepted = issuer.stop_answering(&fixture.testbed.host);
-    // Garbage makes nobody ask the issuer.
+    // Malformed tokens cause no key request to the issuer.
     let whole = issuer.forge_token("unknown", json!({}));
     let (unsigned, _) = whole.rsplit_once('.').expect("three parts");
     let nameless = {
@@ -323,7 +329,7 @@ fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
 
     let fixture = Arc::new(fixture);
     let answered = Arc::new(AtomicUsize::new(0));
-    let ask_unknown = |number: usize| {
+    let send_unknown = |number: usize| {
         let token = issuer.forge_token(&format!("unknown-{number}"), json!({}));
         let (fixture, answered) = (Arc::clone(&fixture), Arc::clone(&answered));
         std::thread::spawn(move || {
@@ -331,15 +337,19 @@ fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
             answered.fetch_add(1, Ordering::Relaxed);
         })
     };
-    // The first ones may come too soon after the last read of the keys. A read is under way when the issuer has a
-    // connection.
+    // The first tokens may arrive within the minimum interval after the last key request. A request is pending once
+    // the issuer has a connection.
     let mut unknown = Vec::new();
-    let _asked = wait::until("the issuer to be asked", wait::DEFAULT_TIMEOUT * 2, || {
-        unknown.push(ask_unknown(unknown.len()));
-        accepted.recv_timeout(Duration::from_millis(500)).ok()
-    });
+    let _connection = wait::until(
+        "a key request to the issuer",
+        wait::DEFAULT_TIMEOUT * 2,
+        || {
+            unknown.push(send_unknown(unknown.len()));
+            accepted.recv_timeout(Duration::from_millis(500)).ok()
+        },
+    );
     let first = unknown.len();
-    unknown.extend((first..first + 12).map(ask_unknown));
+    unknown.extend((first..first + 12).map(send_unknown));
     let start = Instant::now();
     for _ in 0..3 {
         assert_eq!(
@@ -354,10 +364,13 @@ fn slow_oidc_provider_and_unknown_keys_do_not_delay_known_keys() {
         thread.join().expect("an answer");
     }
     assert_eq!(answered.load(Ordering::Relaxed), count);
-    // One read serves all that come meanwhile, and the next comes five seconds after its end at the earliest.
+    // One key request serves all tokens that wait for it. The next one starts at least five seconds after its end.
     let more = accepted.try_iter().count();
-    let room = start.elapsed().as_secs() / 5;
-    assert!(more as u64 <= room, "{more} reads more");
+    let allowed = start.elapsed().as_secs() / 5;
+    assert!(
+        more as u64 <= allowed,
+        "{more} more key requests, {allowed} allowed"
+    );
 }
 
 #[test]
@@ -380,7 +393,7 @@ fn token_with_invalid_times_or_type_is_refused() {
     ] {
         assert_eq!(status(wrong.clone()), 401, "{wrong}");
     }
-    // An address that the issuer has not verified is no claim.
+    // An email address that the issuer has not verified matches no identity.
     fixture.testbed.agent.cli(&format!(
         "tenant identity create b/kim --issuer {} --claim email --value kim@b.example --role viewer",
         issuer.url
@@ -410,7 +423,7 @@ fn principals_with_equal_names_stay_distinct() {
     };
     assert_eq!(name(&one), format!("oidc:{}#u1 (kim)", issuer.url));
     assert_eq!(name(&two), format!("oidc:{}#u2 (kim)", issuer.url));
-    // The same key of both is of neither the other's.
+    // Idempotency keys are separate for each principal.
     let create = |token: &str, endpoint: &str, address: &str| {
         let header = format!("authorization: Bearer {token}");
         let body = json!({
@@ -443,7 +456,7 @@ fn principals_with_equal_names_stay_distinct() {
         "{events}"
     );
 
-    // A token that is created again is another one.
+    // A token that is created again under its old name has another identity.
     let identity = |token: &str| json_of(fixture.get_with_token(token, "GET", "/v1/whoami"));
     let first =
         tests::services::tls_fixture::read_token(&fixture.create_token_file("a/ci", "viewer"));
@@ -455,7 +468,7 @@ fn principals_with_equal_names_stay_distinct() {
     assert_ne!(identity(&second)["identity"], before);
 }
 
-/// A server that answers every request with 204, and counts.
+/// Starts a server that answers every request with 204. Returns its number of connections.
 fn count_connections(listener: TcpListener) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
@@ -474,7 +487,7 @@ fn count_connections(listener: TcpListener) -> Arc<AtomicUsize> {
 
 #[test]
 fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
-    // Global addresses, in namespaces that lead nowhere else.
+    // Global addresses. The namespaces have no route out of the testbed.
     const OWN: &str = "1.2.3.4";
     const OTHER: &str = "1.2.3.5";
     let mut fixture = TlsFixture::start(|testbed, _, agent| {
@@ -495,7 +508,7 @@ fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
     let proxy = bind(&fixture.testbed.host, "127.0.0.1:3128");
     let own = bind(&fixture.testbed.host, "1.2.3.4:8080");
     let other = bind(&fixture.testbed.provider, "1.2.3.5:8080");
-    // A port that is open to something that is no web server.
+    // An open port of a server that does not speak HTTP.
     let silent = fixture
         .testbed
         .provider
@@ -523,14 +536,14 @@ fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
         refusal.contains("port 443, or a port above 1023"),
         "{refusal}"
     );
-    agent.cli("endpoint create a/told --network net --address 10.0.0.99 --service shop/web");
+    agent.cli("endpoint create a/notified --network net --address 10.0.0.99 --service shop/web");
     let status = |name: &str| {
         let listed = agent.json("tenant webhook list a");
         let mut listed = listed.as_array().cloned().unwrap_or_default().into_iter();
         let found = listed.find(|webhook| webhook["name"] == name);
         found.expect("a webhook")["status"].clone()
     };
-    wait::until_true("the delivery that may be made", || {
+    wait::until_true("the allowed delivery", || {
         other.load(Ordering::Relaxed) > 0 && status("other")["last_error"].is_null()
     });
     let errors: Vec<String> = ["own", "mapped", "name", "none", "closed", "silent"]
@@ -543,16 +556,16 @@ fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
         .collect();
     assert!(errors.iter().all(|error| *error == errors[0]), "{errors:?}");
     assert!(!errors[0].contains("1.2.3"), "{}", errors[0]);
-    assert_eq!(own.load(Ordering::Relaxed), 0, "own address");
-    assert_eq!(proxy.load(Ordering::Relaxed), 0, "proxy");
+    assert_eq!(own.load(Ordering::Relaxed), 0, "connections to the gateway");
+    assert_eq!(proxy.load(Ordering::Relaxed), 0, "connections to the proxy");
     assert!(other.load(Ordering::Relaxed) > 0);
-    // The operator reads why.
+    // The operator's log has the cause.
     let log = agent.log();
     assert!(
         log.contains("webhook=a/own reason=unreachable: no webhook may be at 1.2.3.4"),
         "{log}"
     );
-    // A network of the operator's that happens to hold an own address does not open that.
+    // An allowed network does not open the gateway's own addresses in it.
     fixture.testbed.agent.stop();
     fixture
         .testbed
@@ -567,5 +580,5 @@ fn webhooks_do_not_reach_the_host_or_a_proxy_and_hide_the_failure_cause() {
         let own = listed.iter().find(|webhook| webhook["name"] == "own");
         (own?["status"]["failures"].as_u64()? > 0).then_some(())
     });
-    assert_eq!(own.load(Ordering::Relaxed), 0, "own address");
+    assert_eq!(own.load(Ordering::Relaxed), 0, "connections to the gateway");
 }

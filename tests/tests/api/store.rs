@@ -1,5 +1,6 @@
-//! The store, and what may happen to it: cut off in the midst of a write, full, not writable, damaged,
-//! restored. Never is a change there by half, never does traffic flow that the store does not allow.
+//! Faults of the store: power loss at any write, a full, failing or read-only disk, damage, and restores.
+//!
+//! No fault leaves a part of a change, and no traffic flows that the store does not allow.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +27,7 @@ use tests::{
     },
 };
 
-/// A small file system of its own; gone with this.
+/// A mounted file system of limited size, unmounted on drop.
 struct SizedFilesystem(tempfile::TempDir);
 
 impl SizedFilesystem {
@@ -45,7 +46,7 @@ impl Drop for SizedFilesystem {
     }
 }
 
-/// A testbed whose store is on a disk of its own.
+/// Returns a testbed whose store is on the file system.
 fn testbed_on(disk: &SizedFilesystem) -> Testbed {
     let mut testbed = Testbed::unconfigured();
     let state = disk.0.path().join("state").display().to_string();
@@ -70,7 +71,7 @@ fn full_disk_refuses_only_changes() {
     let before = agent.cli("export");
     let filler = disk.0.path().join("filler");
     let _full = fs::write(&filler, vec![0; 1 << 20]);
-    // There may be room for a little in the files that are there; not for this.
+    // The store's files may have room for a few changes, but not for 200 large ones.
     let mut refusal = None;
     let mut made = Vec::new();
     for number in 0..200 {
@@ -90,7 +91,7 @@ fn full_disk_refuses_only_changes() {
         refusal.contains("nothing was changed") && refusal.contains("full"),
         "{refusal}"
     );
-    // What was taken is there, what was refused is not, and traffic flows.
+    // Accepted changes are stored, the refused one is not, and traffic flows.
     let there: Vec<String> = agent
         .json("tenant list")
         .as_array()
@@ -113,7 +114,7 @@ fn full_disk_refuses_only_changes() {
     assert_eq!(agent.cli("export"), before);
 }
 
-/// Has the kernel refuse a call of a running agent's on its store, until dropped.
+/// Makes a system call of a running agent on its store fail with an error, until the returned process ends.
 fn inject_error(agent: &Agent, call: &str, error: &str) -> BackgroundProcess {
     let id = agent.pid().to_string();
     let mut command = Command::new("strace");
@@ -124,7 +125,7 @@ fn inject_error(agent: &Agent, call: &str, error: &str) -> BackgroundProcess {
     }
     command.stderr(Stdio::null());
     let running = BackgroundProcess::start(&mut command).expect("strace");
-    wait::until_true("strace to hold all threads", || {
+    wait::until_true("strace to trace all threads", || {
         let tasks = fs::read_dir(format!("/proc/{id}/task")).expect("threads");
         tasks.flatten().all(|task| {
             let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
@@ -159,15 +160,15 @@ fn failing_disk_refuses_changes_without_partial_writes() {
         assert_eq!(testbed.agent.cli("export"), before, "{call} {error}");
         failing.terminate();
         assert_eq!(testbed.agent.cli("export"), before, "{call} {error}");
-        // It goes on where it was, in the kernel too, and after a restart.
+        // Changes work again after the fault, in the kernel's maps, too.
         testbed.agent.cli("connection reject a/web");
         testbed.agent.cli("connection approve a/web");
         assert_eq!(testbed.agent.json("status")["in_sync"], true);
     }
-    let now = testbed.agent.cli("export");
+    let last = testbed.agent.cli("export");
     testbed.agent.kill();
     testbed.agent.restart();
-    assert_eq!(testbed.agent.cli("export"), now);
+    assert_eq!(testbed.agent.cli("export"), last);
 }
 
 #[test]
@@ -205,33 +206,41 @@ fn damaged_store_is_refused_and_replaced_by_a_backup() {
     let file = testbed.agent.state_directory().join("state.db");
     let good = fs::read(&file).expect("the store");
     for (what, bad) in [
-        ("nonsense", b"no store at all, and longer than a header of SQLite is, which has 100 bytes; so this must go on a little".to_vec()),
+        // Longer than the header of an SQLite database, which has 100 bytes.
+        ("another format", b"not a store. ".repeat(10)),
         ("a hole", {
             let mut bad = good.clone();
-            // The root of the entries' tree.
-                bad[4_096..8_192].fill(0xa5);
+            // The root page of the entries' tree.
+            bad[4_096..8_192].fill(0xa5);
             bad
         }),
-        ("nothing", Vec::new()),
-        ("cut short", good[..good.len() / 2].to_vec()),
+        ("an empty file", Vec::new()),
+        ("a truncated file", good[..good.len() / 2].to_vec()),
     ] {
         fs::write(&file, bad).expect("a file");
         let refusal = fail(&mut testbed.agent.run_command());
-        assert!(refusal.contains("is damaged") && refusal.contains("plgw restore"), "{what}: {refusal}");
-        // What is approved goes on.
-        succeed(&mut testbed.a.command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")));
+        assert!(
+            refusal.contains("is damaged") && refusal.contains("plgw restore"),
+            "{what}: {refusal}"
+        );
+        // Approved connections carry traffic without the agent.
+        succeed(
+            &mut testbed
+                .a
+                .command_line(&format!("curl -sS -m 10 http://{ENDPOINT}/name")),
+        );
     }
     let restore = offline_restore(&testbed.agent);
     let nonsense = directory.path().join("nonsense");
     fs::write(&nonsense, "nonsense").expect("a file");
     let refusal = fail(&mut restore(&nonsense));
     assert!(refusal.contains("is not a backup"), "{refusal}");
-    let said = succeed(&mut restore(&backup));
-    assert!(said.contains("state.db.before-restore"), "{said}");
-    assert!(said.contains("are not known"), "{said}");
+    let output = succeed(&mut restore(&backup));
+    assert!(output.contains("state.db.before-restore"), "{output}");
+    assert!(output.contains("are not known"), "{output}");
     testbed.agent.restart();
     assert_eq!(testbed.agent.cli("export"), whole);
-    // The secrets are in it.
+    // The backup holds the tokens.
     assert_eq!(
         testbed
             .agent
@@ -244,12 +253,12 @@ fn damaged_store_is_refused_and_replaced_by_a_backup() {
     assert!(refusal.contains("another agent is running"), "{refusal}");
 }
 
-/// How to restore a file where the agent is not running.
+/// Returns a function that makes the command of an offline restore with the agent's settings.
 fn offline_restore(agent: &Agent) -> impl Fn(&Path) -> Command + use<> {
-    let like = agent.run_command();
+    let run = agent.run_command();
     move |file| {
         let mut restore = Command::new(binary());
-        for (key, value) in like.get_envs() {
+        for (key, value) in run.get_envs() {
             if let Some(value) = value {
                 restore.env(key, value);
             }
@@ -259,7 +268,7 @@ fn offline_restore(agent: &Agent) -> impl Fn(&Path) -> Command + use<> {
     }
 }
 
-/// The events that say that a backup was restored: what happened, and to what.
+/// Returns action and object of each event that a restore recorded.
 fn restored_events(agent: &Agent) -> Vec<String> {
     let events = agent.json("event list");
     let events = events.as_array().expect("events").iter();
@@ -299,9 +308,9 @@ fn online_restore_keeps_later_revocations() {
     );
     let events = restored_events(agent);
     for expected in ["approved a/web", "deleted later", "deleted b/later"] {
-        assert!(events.iter().any(|told| told == expected), "{events:?}");
+        assert!(events.iter().any(|event| event == expected), "{events:?}");
     }
-    // Nothing gets a version, nor an event a number, that was there before.
+    // No object gets a version, and no event an id, that was in use before the restore.
     agent.cli("tenant create later");
     assert_ne!(agent.json("tenant show later")["version"].as_u64(), version);
     assert!(last_id(&agent.json("event list")) > before);
@@ -309,16 +318,16 @@ fn online_restore_keeps_later_revocations() {
     assert!(refusal.contains("the file is not a backup"), "{refusal}");
     assert_eq!(agent.json("status")["in_sync"], true);
 
-    // The same without an agent, where the store can be read.
+    // An offline restore of a readable store records events, too.
     let known = restored_events(agent).len();
     agent.cli("connection reject a/web");
     testbed.agent.stop();
-    let said = succeed(&mut offline_restore(&testbed.agent)(&backup));
-    assert!(!said.contains("are not known"), "{said}");
+    let output = succeed(&mut offline_restore(&testbed.agent)(&backup));
+    assert!(!output.contains("are not known"), "{output}");
     testbed.agent.restart();
     assert_eq!(testbed.agent.cli("export"), whole);
     let events = restored_events(&testbed.agent);
-    assert!(events.len() < known && events.iter().any(|told| told == "approved a/web"));
+    assert!(events.len() < known && events.iter().any(|event| event == "approved a/web"));
     let last = testbed.agent.json("event list");
     let last = last.as_array().and_then(|list| list.last());
     assert_eq!(last.expect("an event")["from"], "offline");
@@ -327,7 +336,7 @@ fn online_restore_keeps_later_revocations() {
 #[test]
 fn power_loss_at_any_write_leaves_a_consistent_store() {
     let host = Arc::new(Namespace::new("gw"));
-    // A new store gets its name when it is whole.
+    // The trace begins with a complete store, since a new one gets its name only then.
     let mut agent = Agent::start(&host);
     agent.stop();
     let directory = tempfile::tempdir().expect("a directory");
@@ -355,7 +364,7 @@ fn power_loss_at_any_write_leaves_a_consistent_store() {
     wait::until_true("the agent", || {
         std::os::unix::net::UnixStream::connect(&socket).is_ok()
     });
-    // Each of these is one change of several entries: the objects, and the events of them.
+    // Each change writes several entries: an object and its events.
     for number in 0..25 {
         agent.cli(&format!("tenant create t{number}"));
         if number % 3 == 0 {
@@ -372,7 +381,7 @@ fn power_loss_at_any_write_leaves_a_consistent_store() {
     for child in children.split_whitespace() {
         succeed(Command::new("kill").arg(child));
     }
-    wait::until_true("the agent's end", || running.has_exited());
+    wait::until_true("the agent to exit", || running.has_exited());
     let trace = SyscallTrace::read(&traced).with_file("state.db", new);
     assert!(trace.moments() > 200, "{}", trace.moments());
     let mut reached = 0;
@@ -381,7 +390,7 @@ fn power_loss_at_any_write_leaves_a_consistent_store() {
         for unsynced in UnsyncedWrites::ALL {
             let disk = tempfile::tempdir().expect("a directory");
             trace.cut(moment, unsynced, disk.path());
-            let what = format!("{unsynced:?} after {moment} steps");
+            let what = format!("{unsynced:?} after {moment} system calls");
             let store = store::Sqlite::open(&disk.path().join("state.db"))
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             let entries = store
@@ -390,7 +399,7 @@ fn power_loss_at_any_write_leaves_a_consistent_store() {
             let key = gateway::model::VersionKey::default();
             let loaded = store::decode_entries(entries, key)
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
-            // The events tell what must be there: no change is there by half.
+            // The events give the expected objects, so a part of a change is found.
             let mut wanted = BTreeSet::new();
             for (recorded, _) in &loaded.events {
                 let event = &recorded.event;
@@ -412,7 +421,7 @@ fn power_loss_at_any_write_leaves_a_consistent_store() {
                 .map(|token| format!("token {token}"));
             let there: BTreeSet<String> = tenants.chain(tokens).collect();
             assert_eq!(there, wanted, "{what}");
-            // What was synced is there, whatever became of the rest.
+            // Synced changes are there, whichever unsynced writes were lost.
             let last = loaded.events.len();
             let oldest = *oldest.get_or_insert(last);
             assert!(
@@ -427,7 +436,7 @@ fn power_loss_at_any_write_leaves_a_consistent_store() {
     assert!(reached > 30, "{reached}");
 }
 
-/// The addresses of endpoints that the kernel's map has as approved.
+/// Returns the addresses of approved endpoints in the kernel's map.
 fn approved_in_kernel(agent: &Agent) -> BTreeSet<String> {
     let layout = format!("maps-v{}", gateway_common::maps::LAYOUT_VERSION);
     let path = agent.bpf_directory().join(layout).join("ADDRESSES");
@@ -445,7 +454,9 @@ fn approved_in_kernel(agent: &Agent) -> BTreeSet<String> {
     approved
 }
 
-/// By hand: `PLGW_TEST_KILLS=1000 cargo xtask test random_kills`.
+/// Kills the agent at random moments and compares store and kernel after each restart.
+///
+/// More kills: `PLGW_TEST_KILLS=1000 cargo xtask test random_kills`.
 #[test]
 fn random_kills_leave_store_and_kernel_in_sync() {
     let kills: u32 = env::var("PLGW_TEST_KILLS").map_or(8, |text| text.parse().expect("a number"));
@@ -465,7 +476,7 @@ fn random_kills_leave_store_and_kernel_in_sync() {
         let socket = testbed.agent.socket();
         let seed = next(1 << 30);
         let worker = thread::spawn(move || run_random_workload(&socket, seed));
-        // At no particular moment: this is what is random here.
+        // The moment of the kill is random.
         thread::sleep(std::time::Duration::from_micros(next(60_000)));
         testbed.agent.kill();
         let acknowledged = worker.join().expect("the worker");
@@ -486,7 +497,7 @@ fn random_kills_leave_store_and_kernel_in_sync() {
         }
         assert_eq!(approved_in_kernel(agent), approved, "round {round}");
         assert_eq!(agent.json("status")["in_sync"], true, "round {round}");
-        // What was acknowledged is there; only the last thing may have been done without an answer.
+        // Acknowledged changes are stored. The last change may be stored without an acknowledgement.
         for (name, created) in &acknowledged[..acknowledged.len().saturating_sub(1)] {
             let later = acknowledged.iter().rev().find(|(other, _)| other == name);
             if later.is_some_and(|(_, last)| last == created)
@@ -505,7 +516,9 @@ fn random_kills_leave_store_and_kernel_in_sync() {
     }
 }
 
-/// Creates and deletes endpoints until the agent is gone; what was done, the last without an answer.
+/// Creates and deletes endpoints until the agent is gone.
+///
+/// Returns each endpoint's name, with true if it was created. The last change was not acknowledged.
 fn run_random_workload(socket: &Path, seed: u64) -> Vec<(String, bool)> {
     let mut done: Vec<(String, bool)> = Vec::new();
     let mut state = seed | 1;
@@ -567,7 +580,7 @@ fn older_layout_flows_are_discarded_only_on_request_and_newer_layouts_are_kept()
     assert!(refusal.contains("made by a newer program"), "{refusal}");
     fs::remove_dir(&newer).expect("a directory");
     fs::rename(of(version), of(version - 1)).expect("a directory");
-    // The store is not even opened: the program of before could not go on with one that was brought up to date.
+    // The agent must not open the store: the older program could not use a store that this one has migrated.
     let store = testbed.agent.state_directory().join("state.db");
     let aside = store.with_extension("aside");
     fs::rename(&store, &aside).expect("the store");
@@ -577,7 +590,7 @@ fn older_layout_flows_are_discarded_only_on_request_and_newer_layouts_are_kept()
             && refusal.contains("--discard-incompatible-flows true"),
         "{refusal}"
     );
-    assert!(!store.exists(), "a store was made");
+    assert!(!store.exists(), "a store was created");
     fs::rename(&aside, &store).expect("the store");
     testbed.agent.settings.insert(
         "PLGW_DISCARD_INCOMPATIBLE_FLOWS".to_owned(),

@@ -1,8 +1,8 @@
-//! The manual names the tests that show what it says: they are there.
+//! Checks of the documents against the repository: the tests, files and links that they name exist.
 
 use std::{fs, path::Path};
 
-/// All test code, with its line breaks and indentation taken out.
+/// Returns the source text of all tests.
 fn sources() -> String {
     fn add(directory: &Path, text: &mut String) {
         for entry in fs::read_dir(directory).expect("a directory") {
@@ -31,37 +31,45 @@ fn security_doc_references_existing_tests() {
     check_document("security.md", 60);
 }
 
-/// Checks that every test in the last column of a document's tables exists, and that there are at least so
-/// many.
+/// Checks that every test in the last column of a document's tables exists, and that there are at least
+/// `min_names` names.
+///
+/// The minimum catches a change of the tables' format, after which the check would find nothing.
 #[track_caller]
 fn check_document(document: &str, min_names: usize) {
-    let manual = Path::new(env!("CARGO_MANIFEST_DIR"))
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../docs")
         .join(document);
-    let manual = fs::read_to_string(manual).expect("the manual");
+    let text = fs::read_to_string(path).expect("the document");
     let sources = sources();
     let mut names = 0;
-    for row in manual.lines().filter(|line| line.starts_with("| ")) {
+    for row in text.lines().filter(|line| line.starts_with("| ")) {
         let shown = row
             .trim_end_matches('|')
             .rsplit('|')
             .next()
             .unwrap_or_default();
-        // Sentences are rows of the packet table, words are tests.
+        // Quoted sentences are cases of the packet tests; names in backticks are test functions.
         let sentences = shown.split('"').skip(1).step_by(2);
         for sentence in sentences {
             let quoted = format!("\"{sentence}\"");
-            assert!(sources.contains(&quoted), "there is no row {quoted}");
+            assert!(
+                sources.contains(&quoted),
+                "docs/{document} names a case that does not exist: {quoted}"
+            );
             names += 1;
         }
         let tests = shown.split('`').skip(1).step_by(2);
         for test in tests {
             assert!(
                 sources.contains(&format!("fn {test}()")),
-                "there is no test {test}"
+                "docs/{document} names a test that does not exist: {test}"
             );
             names += 1;
         }
     }
-    assert!(names >= min_names, "{names} names");
+    assert!(
+        names >= min_names,
+        "docs/{document} names {names} tests, at least {min_names} are expected"
+    );
 }

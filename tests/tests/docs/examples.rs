@@ -1,4 +1,4 @@
-//! Tests of the files in `examples/`: each is used as its first lines say.
+//! Tests of the files in `examples/`, used as their first lines instruct.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,7 @@ fn example(name: &str) -> PathBuf {
     path
 }
 
-/// The hosts that the examples speak of: a gateway with interfaces `eth1` and `eth2`, a consumer and a provider.
+/// The hosts that the examples assume: a gateway with interfaces `eth1` and `eth2`, a consumer and a provider.
 struct Hosts {
     // Dropped first: the agent must not see its interfaces disappear.
     agent: Agent,
@@ -135,7 +135,7 @@ fn the_api_script_creates_and_approves_a_connection() {
     let mut script = Command::new(example("api.sh"));
     script.arg(agent.socket()).args(["eth1", "eth2"]);
 
-    // The second time everything exists.
+    // The second run finds every object in place and prints the same.
     for _ in 0..2 {
         let printed = succeed(&mut script);
         for text in [
@@ -161,12 +161,12 @@ fn the_api_script_creates_and_approves_a_connection() {
 #[test]
 fn the_api_script_fails_with_the_problem() {
     let hosts = Hosts::new();
-    // An interface that another network has.
+    // Interface eth2 is attached to another network.
     hosts.agent.cli("tenant create other");
     hosts.agent.cli("network create other/net --interface eth2");
     let mut script = Command::new(example("api.sh"));
     script.arg(hosts.agent.socket());
-    let output = run(&mut script, Duration::from_secs(60)).expect("an outcome");
+    let output = run(&mut script, Duration::from_secs(60)).expect("the script to end");
     assert!(!output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(
@@ -187,12 +187,12 @@ fn keys(text: &str) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// Returns whether the line of a key has an example value, since the key has no default.
+/// Returns true if a key's line has an example value, which it has if the key has no default.
 fn is_example(line: &str) -> bool {
     line.ends_with("  # example")
 }
 
-/// Runs `config check` on a configuration file that holds the lines.
+/// Runs `config check` on a configuration file with the lines. Returns its output and the configuration.
 #[track_caller]
 fn check<'a>(lines: impl Iterator<Item = &'a str>) -> (String, Config) {
     let directory = tempfile::tempdir().expect("a directory");
@@ -210,14 +210,14 @@ fn the_configuration_file_shows_every_key_with_its_default() {
     let text = fs::read_to_string(example("plgw.toml")).expect("the file");
     let keys = keys(&text);
 
-    // As it is, it changes nothing.
+    // The file as installed changes no default.
     let nothing = check(std::iter::empty());
     assert_eq!(check(text.lines()), nothing);
-    // With the defaults written out, neither.
+    // With the defaults uncommented, it changes none either.
     let defaults = keys.iter().map(|(_, line)| *line);
     assert_eq!(check(defaults.filter(|line| !is_example(line))), nothing);
 
-    // Every key is there once.
+    // The file has every key exactly once.
     let command = Settings::augment_args(clap::Command::new("plgw"));
     let arguments = command.get_arguments();
     let known: Vec<String> = arguments
@@ -238,7 +238,7 @@ fn the_configuration_file_shows_examples_that_are_accepted() {
         .map(|(_, line)| format!("{line}\n"))
         .collect();
     fs::write(&path, everything).expect("a file");
-    // Not by `config check`, which reads the files that the examples name.
+    // `config check` would read the files that the examples name, so only the file itself is loaded.
     let config = Config::load(Some(&path), Settings::default()).expect("a configuration");
     let tls = config.tls.expect("a listener");
     assert!(tls.client_ca.is_some() && tls.client_crl.is_some());
