@@ -1,5 +1,5 @@
-//! Both families and both mixes, with real programs at both ends: the consumer's client and the
-//! provider's servers speak IPv4 or IPv6, each as it likes.
+//! Traffic of real programs through the gateway for every pair of address families: IPv4 to IPv4, IPv6 to IPv6,
+//! NAT46 and NAT64.
 
 use std::{
     fs,
@@ -21,31 +21,32 @@ use tests::{
     services::nginx::Nginx,
 };
 
-/// Bytes that don't repeat, the same each time.
+/// Returns words of a multiplicative sequence as bytes: no word repeats, and every call returns the same bytes.
 fn random_bytes(length: u32) -> Vec<u8> {
     let word = |number: u32| number.wrapping_mul(0x9e37_79b9).to_le_bytes();
     (0..length / 4).flat_map(word).collect()
 }
 
+/// Returns a curl command that runs in the namespace.
 fn curl(namespace: &Namespace, arguments: &str) -> Command {
     namespace.command_line(&format!("curl -sSf -m 60 {arguments}"))
 }
 
 #[test]
 fn large_bodies_arrive_intact_in_both_directions() {
-    for_each_family_pair(|families, site| {
-        let server = Nginx::start(&site.provider, &families.backend().to_string());
+    for_each_family_pair(|families, testbed| {
+        let server = Nginx::start(&testbed.provider, &families.backend().to_string());
         let content = random_bytes(20_000_000);
         fs::write(server.root().join("large"), &content).expect("a file");
         let file = tempfile::NamedTempFile::new().expect("a file");
         let path = file.path().display();
         let url = families.url("large");
-        succeed(&mut curl(&site.a, &format!("-o {path} {url}")));
+        succeed(&mut curl(&testbed.a, &format!("-o {path} {url}")));
         let got: [u8; 32] = Sha256::digest(fs::read(&file).expect("a file")).into();
         let wanted: [u8; 32] = Sha256::digest(&content).into();
-        assert_eq!(got, wanted);
+        assert_eq!(got, wanted, "the received file differs from the served one");
         let address = SocketAddr::new(families.backend(), 7_000);
-        let receiver = site.provider.spawn(move || {
+        let receiver = testbed.provider.spawn(move || {
             let listener = TcpListener::bind(address).expect("a listener");
             let (mut stream, _) = listener.accept().expect("a client");
             let mut received = Vec::new();
@@ -54,20 +55,25 @@ fn large_bodies_arrive_intact_in_both_directions() {
         });
         let endpoint = SocketAddr::new(families.endpoint(), 7_000);
         let sent = content.clone();
-        site.a.run_in(move || {
+        testbed.a.run_in(move || {
             let mut stream = wait::until("a listener", wait::DEFAULT_TIMEOUT, || {
                 TcpStream::connect(endpoint).ok()
             });
             stream.write_all(&sent).expect("an upload");
         });
         let received = receiver.join().expect("the receiver");
-        assert!(received == content, "{} bytes differ", received.len());
+        assert!(
+            received == content,
+            "the upload differs: {} bytes were received",
+            received.len()
+        );
     });
 }
 
-/// Answers each datagram with one of the length that it asks for.
+/// Starts a server that answers each datagram with one whose length the first two bytes of the request give. The
+/// first two bytes of the answer are the length of the request.
 fn answer_by_udp(provider: &Namespace, address: SocketAddr) {
-    // Ends with the test process; it only answers.
+    // The server runs until the test process exits.
     provider.spawn(move || {
         let socket = UdpSocket::bind(address).expect("a socket");
         let mut buffer = [0; 65_536];
@@ -83,10 +89,13 @@ fn answer_by_udp(provider: &Namespace, address: SocketAddr) {
 
 #[test]
 fn datagrams_arrive_intact_whole_or_fragmented() {
-    for_each_family_pair(|families, site| {
-        answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
+    for_each_family_pair(|families, testbed| {
+        answer_by_udp(
+            &testbed.provider,
+            SocketAddr::new(families.backend(), 5_353),
+        );
         let endpoint = SocketAddr::new(families.endpoint(), 5_353);
-        site.a.run_in(move || {
+        testbed.a.run_in(move || {
             let socket = connected(endpoint);
             for (asked, answered) in [(2, 2), (512, 4_000), (4_000, 512), (9_000, 30_000)] {
                 let mut question = vec![0x5a; asked];
@@ -97,11 +106,12 @@ fn datagrams_arrive_intact_whole_or_fragmented() {
                 assert_eq!(
                     usize::from(u16::from_be_bytes([answer[0], answer[1]])),
                     asked,
-                    "the question arrived whole"
+                    "the length of the request at the server"
                 );
                 assert_eq!(
                     answer[2..],
-                    random_bytes(u32::try_from(answered).expect("short") + 4)[2..answered]
+                    random_bytes(u32::try_from(answered).expect("short") + 4)[2..answered],
+                    "the payload of the answer"
                 );
             }
         });
@@ -110,14 +120,14 @@ fn datagrams_arrive_intact_whole_or_fragmented() {
 
 #[test]
 fn connection_to_a_closed_port_is_refused_immediately() {
-    for_each_family_pair(|families, site| {
+    for_each_family_pair(|families, testbed| {
         let endpoint = SocketAddr::new(families.endpoint(), 9);
-        site.a.run_in(move || {
-            let refused = TcpStream::connect(endpoint).expect_err("nobody listens");
+        testbed.a.run_in(move || {
+            let refused = TcpStream::connect(endpoint).expect_err("a closed port");
             assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
             let socket = connected(endpoint);
-            // The server's ICMP error reaches the client, which knows by it which datagram was meant.
-            wait::until_true("the refusal", || {
+            // The server's ICMP error reaches the client, and its embedded packet matches the client's socket.
+            wait::until_true("the ICMP error", || {
                 let sent = socket.send(b"anybody?");
                 let received = socket.recv(&mut [0; 16]);
                 [sent.err(), received.err()]
@@ -131,33 +141,36 @@ fn connection_to_a_closed_port_is_refused_immediately() {
 
 #[test]
 fn path_mtu_discovery_finds_a_smaller_mtu() {
-    for_each_family_pair(|families, site| {
-        let server = Nginx::start(&site.provider, &families.backend().to_string());
+    for_each_family_pair(|families, testbed| {
+        let server = Nginx::start(&testbed.provider, &families.backend().to_string());
         let content = random_bytes(2_000_000);
         fs::write(server.root().join("large"), &content).expect("a file");
-        // Less than the stations' interfaces have, so that only the gateway can tell them.
-        site.agent.cli("network update shop/net --mtu 1400");
+        // The MTU is below that of the hosts' interfaces, so only the gateway's ICMP errors can report it.
+        testbed.agent.cli("network update shop/net --mtu 1400");
         let file = tempfile::NamedTempFile::new().expect("a file");
         let url = families.url("large");
         succeed(&mut curl(
-            &site.a,
+            &testbed.a,
             &format!("-o {} {url}", file.path().display()),
         ));
-        assert!(fs::read(&file).expect("a file") == content);
-        let out = site
+        assert!(
+            fs::read(&file).expect("a file") == content,
+            "the received file differs from the served one"
+        );
+        let tracepath = testbed
             .a
             .command_line(&format!("tracepath -n -m 3 {}", families.endpoint()));
-        let text = run_traceroute(out);
-        let growth = match families {
+        let text = run_tracepath(tracepath);
+        let expected_mtu = match families {
             Families::V4ToV4 | Families::V6ToV6 => 1_400,
             Families::V4ToV6 => 1_380,
             Families::V6ToV4 => 1_420,
         };
-        assert!(text.contains(&format!("pmtu {growth}")), "{text}");
+        assert!(text.contains(&format!("pmtu {expected_mtu}")), "{text}");
     });
 }
 
-/// A socket of the client's that talks to the endpoint, and does not wait for long.
+/// Returns a client socket that is connected to the endpoint and has a short read timeout.
 fn connected(endpoint: SocketAddr) -> UdpSocket {
     let any: IpAddr = if endpoint.is_ipv4() {
         [0, 0, 0, 0].into()
@@ -172,16 +185,17 @@ fn connected(endpoint: SocketAddr) -> UdpSocket {
     socket
 }
 
-fn run_traceroute(mut command: Command) -> String {
+/// Runs tracepath and returns its output, whatever its exit status is.
+fn run_tracepath(mut command: Command) -> String {
     let output = run(&mut command, Duration::from_secs(60)).expect("tracepath");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
 fn ping_is_answered_whole_or_fragmented() {
-    for_each_family_pair(|families, site| {
+    for_each_family_pair(|families, testbed| {
         for size in [56, 1_400, 4_000] {
-            let text = succeed(&mut site.a.command_line(&format!(
+            let text = succeed(&mut testbed.a.command_line(&format!(
                 "ping -c 3 -i 0.2 -W 2 -s {size} {}",
                 families.endpoint()
             )));
@@ -192,43 +206,55 @@ fn ping_is_answered_whole_or_fragmented() {
 
 #[test]
 fn jumbo_frames_are_forwarded() {
-    for_each_family_pair(|families, site| {
+    for_each_family_pair(|families, testbed| {
         for interface in ["gw-a", "gw-p"] {
-            site.host.ip(&format!("link set dev {interface} mtu 9000"));
+            testbed
+                .host
+                .ip(&format!("link set dev {interface} mtu 9000"));
         }
-        for namespace in [&site.a, &site.provider] {
+        for namespace in [&testbed.a, &testbed.provider] {
             namespace.ip("link set dev eth0 mtu 9000");
         }
-        wait::until_true("the MTU to be known", || {
-            let network = site.agent.json("network show shop/net");
+        wait::until_true("the agent to see the MTU", || {
+            let network = testbed.agent.json("network show shop/net");
             network["status"]["attachments"][0]["mtu"] == 9_000
         });
-        let server = Nginx::start(&site.provider, &families.backend().to_string());
+        let server = Nginx::start(&testbed.provider, &families.backend().to_string());
         let content = random_bytes(20_000_000);
         fs::write(server.root().join("large"), &content).expect("a file");
         let file = tempfile::NamedTempFile::new().expect("a file");
         let url = families.url("large");
         succeed(&mut curl(
-            &site.a,
+            &testbed.a,
             &format!("-o {} {url}", file.path().display()),
         ));
-        assert!(fs::read(&file).expect("a file") == content);
-        // Not in fragments: in one frame, which the data path answers or forwards whole.
+        assert!(
+            fs::read(&file).expect("a file") == content,
+            "the received file differs from the served one"
+        );
+        // The payload fits in one frame, which the data path answers or forwards without fragmentation.
         let endpoint = families.endpoint();
         let text = succeed(
-            &mut site
+            &mut testbed
                 .a
                 .command_line(&format!("ping -c 3 -i 0.2 -W 2 -M do -s 8900 {endpoint}")),
         );
         assert!(text.contains("3 received"), "{text}");
-        answer_by_udp(&site.provider, SocketAddr::new(families.backend(), 5_353));
+        answer_by_udp(
+            &testbed.provider,
+            SocketAddr::new(families.backend(), 5_353),
+        );
         let endpoint = SocketAddr::new(endpoint, 5_353);
-        site.a.run_in(move || {
+        testbed.a.run_in(move || {
             let socket = connected(endpoint);
             let mut question = vec![0x5a; 8_900];
             question[..2].copy_from_slice(&8_800u16.to_be_bytes());
             let answer = request_until_accepted(&socket, &question, |answer| answer.len() == 8_800);
-            assert_eq!(answer[2..], random_bytes(8_804)[2..8_800]);
+            assert_eq!(
+                answer[2..],
+                random_bytes(8_804)[2..8_800],
+                "the payload of the answer"
+            );
         });
     });
 }
