@@ -1,26 +1,32 @@
-//! Addresses that somebody else has, or wants.
+//! Address conflict detection (RFC 5227, RFC 4862) against other hosts in the consumer's network.
 
 use std::collections::BTreeMap;
 
 use tests::{
-    net::{families::Families, process::succeed, topology::Testbed, wait},
+    net::{
+        families::Families,
+        process::{BackgroundProcess, run, succeed},
+        topology::Testbed,
+        wait,
+    },
     services::agent::Agent,
 };
 
-/// A site of the family whose agent probes addresses before it takes them.
+/// Returns a testbed of the address families, without an endpoint, whose agent probes addresses before it uses them.
 fn testbed(families: Families) -> Testbed {
-    let mut site = families.testbed();
-    site.agent.cli("endpoint delete a/web");
-    site.agent.stop();
-    site.agent.settings = BTreeMap::from([
+    let mut testbed = families.testbed();
+    testbed.agent.cli("endpoint delete a/web");
+    testbed.agent.stop();
+    testbed.agent.settings = BTreeMap::from([
         ("PLGW_ADDRESS_PROBES".to_owned(), "3".to_owned()),
         ("PLGW_ADDRESS_PROBE_INTERVAL".to_owned(), "100".to_owned()),
     ]);
-    site.agent.restart();
-    site.wait_for_backends();
-    site
+    testbed.agent.restart();
+    testbed.wait_for_backends();
+    testbed
 }
 
+/// Creates the endpoint.
 fn create(agent: &Agent, families: Families) {
     agent.cli(&format!(
         "endpoint create a/web --network net --address {} --service shop/web",
@@ -28,6 +34,7 @@ fn create(agent: &Agent, families: Families) {
     ));
 }
 
+/// Waits until the endpoint's address is in the state.
 #[track_caller]
 fn wait_for_state(agent: &Agent, state: &str) {
     wait::until_true(&format!("the address to be {state}"), || {
@@ -36,9 +43,9 @@ fn wait_for_state(agent: &Agent, state: &str) {
     });
 }
 
-/// The hardware address of the consumer's station.
-fn client_mac(site: &Testbed) -> String {
-    let link = site.a.ip("-o link show dev eth0");
+/// Returns the MAC address of consumer a's interface.
+fn client_mac(testbed: &Testbed) -> String {
+    let link = testbed.a.ip("-o link show dev eth0");
     let mut fields = link.split_whitespace();
     fields
         .by_ref()
@@ -50,22 +57,28 @@ fn client_mac(site: &Testbed) -> String {
 #[test]
 fn address_in_use_by_another_host_is_not_claimed() {
     for families in [Families::V4ToV4, Families::V6ToV6] {
-        let site = testbed(families);
+        let testbed = testbed(families);
         let bits = if families == Families::V4ToV4 { 24 } else { 64 };
         let nodad = if bits == 64 { "nodad" } else { "" };
         let address = families.endpoint();
-        site.a
+        testbed
+            .a
             .ip(&format!("address add {address}/{bits} dev eth0 {nodad}"));
-        create(&site.agent, families);
-        wait_for_state(&site.agent, "conflict");
-        let shown = site.agent.cli("endpoint show a/web");
+        create(&testbed.agent, families);
+        wait_for_state(&testbed.agent, "conflict");
+        let shown = testbed.agent.cli("endpoint show a/web");
         assert!(
-            shown.contains(&format!("MAC address {} has it", client_mac(&site))),
+            shown.contains(&format!("MAC address {} has it", client_mac(&testbed))),
             "{shown}"
         );
-        assert!(site.agent.log().contains("address in use by another host"));
-        // Nothing that is sent to it is answered by the gateway: the address is the other station's.
-        let drops = site.agent.json("status")["drops"].clone();
+        assert!(
+            testbed
+                .agent
+                .log()
+                .contains("address in use by another host")
+        );
+        // The gateway does not answer for the address, because another host has it. It counts the conflicts as drops.
+        let drops = testbed.agent.json("status")["drops"].clone();
         assert!(drops["address_conflict"].as_u64() > Some(0), "{drops}");
     }
 }
@@ -73,39 +86,38 @@ fn address_in_use_by_another_host_is_not_claimed() {
 #[test]
 fn free_address_is_claimed_after_probing_and_announced() {
     for families in [Families::V4ToV4, Families::V6ToV6] {
-        let site = testbed(families);
-        let sniffer = if families == Families::V4ToV4 {
+        let testbed = testbed(families);
+        let filter = if families == Families::V4ToV4 {
             "arp"
         } else {
             "icmp6"
         };
         let capture = tempfile::NamedTempFile::new().expect("a file");
-        let mut tcpdump = site.a.command_line(&format!(
-            "tcpdump -n -l -i eth0 --immediate-mode -Z root {sniffer}"
+        let mut tcpdump = testbed.a.command_line(&format!(
+            "tcpdump -n -l -i eth0 --immediate-mode -Z root {filter}"
         ));
         tcpdump
             .stdout(capture.reopen().expect("a file"))
             .stderr(std::process::Stdio::piped());
-        let _tcpdump =
-            tests::net::process::BackgroundProcess::start(&mut tcpdump).expect("tcpdump");
+        let _tcpdump = BackgroundProcess::start(&mut tcpdump).expect("tcpdump");
         let read = || std::fs::read_to_string(capture.path()).expect("a file");
-        // It records from the moment on that it shows what is sent.
-        wait::until_true("tcpdump", || {
+        // tcpdump is capturing once it shows the packets of another command.
+        wait::until_true("tcpdump to show a packet", || {
             let other = if families == Families::V4ToV4 {
                 "arping -c 1 -w 1 -I eth0 10.0.0.77"
             } else {
                 "ping -6 -c 1 -W 1 fd00::77"
             };
-            let _unanswered = tests::net::process::run(
-                &mut site.a.command_line(other),
+            let _unanswered = run(
+                &mut testbed.a.command_line(other),
                 std::time::Duration::from_secs(5),
             );
             !read().is_empty()
         });
-        create(&site.agent, families);
-        wait_for_state(&site.agent, "in_use");
+        create(&testbed.agent, families);
+        wait_for_state(&testbed.agent, "in_use");
         let address = families.endpoint();
-        wait::until_true("the announcement", || {
+        wait::until_true("three probes and the announcement", || {
             let text = read();
             let (probe, announcement) = if address.is_ipv4() {
                 (
@@ -122,42 +134,42 @@ fn free_address_is_claimed_after_probing_and_announced() {
             };
             text.matches(&probe).count() == 3 && text.contains(&announcement)
         });
-        succeed(&mut site.a.command_line(&format!("ping -c 1 -W 2 {address}")));
+        succeed(&mut testbed.a.command_line(&format!("ping -c 1 -W 2 {address}")));
     }
 }
 
 #[test]
 fn active_address_is_defended_and_the_conflict_is_reported() {
     let families = Families::V4ToV4;
-    let site = testbed(families);
-    create(&site.agent, families);
-    wait_for_state(&site.agent, "in_use");
+    let testbed = testbed(families);
+    create(&testbed.agent, families);
+    wait_for_state(&testbed.agent, "in_use");
     let address = families.endpoint();
-    site.a.ip(&format!("address add {address}/24 dev eth0"));
+    testbed.a.ip(&format!("address add {address}/24 dev eth0"));
     succeed(
-        &mut site
+        &mut testbed
             .a
             .command_line(&format!("arping -c 1 -U -I eth0 {address}")),
     );
-    wait_for_state(&site.agent, "disputed");
-    let shown = site.agent.cli("endpoint show a/web");
+    wait_for_state(&testbed.agent, "disputed");
+    let shown = testbed.agent.cli("endpoint show a/web");
     assert!(shown.contains("claims it"), "{shown}");
-    site.a.ip(&format!("address del {address}/24 dev eth0"));
-    succeed(&mut site.a.command_line(&format!("ping -c 1 -W 2 {address}")));
+    testbed.a.ip(&format!("address del {address}/24 dev eth0"));
+    succeed(&mut testbed.a.command_line(&format!("ping -c 1 -W 2 {address}")));
 }
 
 #[test]
 fn restarted_agent_does_not_probe_claimed_addresses_again() {
     let families = Families::V4ToV4;
-    let mut site = testbed(families);
-    create(&site.agent, families);
-    wait_for_state(&site.agent, "in_use");
-    site.agent.kill();
-    site.agent.restart();
-    let endpoint = site.agent.json("endpoint show a/web");
+    let mut testbed = testbed(families);
+    create(&testbed.agent, families);
+    wait_for_state(&testbed.agent, "in_use");
+    testbed.agent.kill();
+    testbed.agent.restart();
+    let endpoint = testbed.agent.json("endpoint show a/web");
     assert_eq!(endpoint["status"]["addresses"][0]["state"], "in_use");
     succeed(
-        &mut site
+        &mut testbed
             .a
             .command_line(&format!("ping -c 1 -W 2 {}", families.endpoint())),
     );
@@ -166,26 +178,27 @@ fn restarted_agent_does_not_probe_claimed_addresses_again() {
 #[test]
 fn two_interfaces_in_one_network_are_no_conflict() {
     let families = Families::V4ToV4;
-    let site = testbed(families);
-    // A switch, with the consumer's station and both interfaces of the gateway at it.
-    site.a.ip("link add name br0 type bridge");
-    site.a.ip("link set dev br0 up");
-    site.host.connect_as("gw-a2", &site.a, "eth1");
+    let testbed = testbed(families);
+    // A bridge connects the consumer's host with both interfaces of the gateway.
+    testbed.a.ip("link add name br0 type bridge");
+    testbed.a.ip("link set dev br0 up");
+    testbed.host.connect_as("gw-a2", &testbed.a, "eth1");
     for port in ["eth0", "eth1"] {
-        site.a.ip(&format!("link set dev {port} master br0"));
+        testbed.a.ip(&format!("link set dev {port} master br0"));
     }
-    site.agent
+    testbed
+        .agent
         .cli("network update a/net --interface gw-a --interface gw-a2");
-    wait::until_true("both interfaces", || {
-        let network = site.agent.json("network show a/net");
+    wait::until_true("both interfaces to be up", || {
+        let network = testbed.agent.json("network show a/net");
         let attachments = network["status"]["attachments"].as_array().cloned();
         attachments.is_some_and(|list| list.len() == 2 && list.iter().all(|a| a["state"] == "up"))
     });
-    create(&site.agent, families);
-    wait_for_state(&site.agent, "in_use");
-    let shown = site.agent.cli("endpoint show a/web");
+    create(&testbed.agent, families);
+    wait_for_state(&testbed.agent, "in_use");
+    let shown = testbed.agent.cli("endpoint show a/web");
     assert!(!shown.contains("MAC address"), "{shown}");
-    // The probes did come round.
-    let drops = site.agent.json("status")["drops"].clone();
+    // The agent received its own probes through the other interface.
+    let drops = testbed.agent.json("status")["drops"].clone();
     assert!(drops["address_conflict"].as_u64() > Some(0), "{drops}");
 }
