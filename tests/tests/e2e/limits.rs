@@ -1,4 +1,4 @@
-//! Limits of endpoints, against the clock: rates that are kept, and that are nobody else's.
+//! Limits of endpoints, measured in real time: rates are enforced, and each endpoint has its own.
 
 use std::{
     net::{TcpStream, UdpSocket},
@@ -12,29 +12,30 @@ use std::{
 
 use serde_json::Value;
 use tests::net::{
+    namespace::Namespace,
     process::{BackgroundProcess, succeed},
     topology::{BACKENDS, ENDPOINT, Testbed},
     wait,
 };
 
-/// Rate below which no limit of these tests lets a stream fall, in Mbit/s. Far below the limits, since iperf3
-/// sends in bursts on a busy machine and what is beyond the limit then is lost. What a limit lets through
-/// exactly is tested with a clock that is set (`packets/paths/limits.rs`).
+/// Minimum throughput of a limited stream, in Mbit/s. It is far below the limits, because iperf3 sends in bursts on
+/// a busy machine and the packets of a burst beyond the limit are dropped. The packet tests check the exact rates,
+/// with a simulated clock (`datapath/scenarios/limits.rs`).
 const LOW_LIMIT: f64 = 1.0;
-/// Rate above all limits of these tests, in Mbit/s.
+/// Maximum throughput of a limited stream, in Mbit/s: a little more than the highest limit of these tests.
 const HIGH_LIMIT: f64 = 11.5;
 
-/// What arrives of a stream of datagrams of 50 Mbit/s, in Mbit/s, by iperf3's receiver.
-fn throughput(site: &Testbed, consumer: &tests::net::namespace::Namespace, port: u16) -> f64 {
+/// Sends a UDP stream of 50 Mbit/s through the endpoint. Returns the rate that iperf3's receiver measured, in Mbit/s.
+fn throughput(testbed: &Testbed, consumer: &Namespace, port: u16) -> f64 {
     let servers = BACKENDS.map(|address| {
-        let mut server = site
+        let mut server = testbed
             .provider
             .command_line(&format!("iperf3 -s -1 -B {address} -p {port}"));
         server.stdout(Stdio::null()).stderr(Stdio::null());
         BackgroundProcess::start(&mut server).expect("a server")
     });
-    wait::until_true("iperf3", || {
-        let sockets = succeed(&mut site.provider.command_line("ss -Hlnt"));
+    wait::until_true("both iperf3 servers to listen", || {
+        let sockets = succeed(&mut testbed.provider.command_line("ss -Hlnt"));
         sockets.matches(&format!(":{port} ")).count() == 2
     });
     let text = succeed(&mut consumer.command_line(&format!(
@@ -48,29 +49,31 @@ fn throughput(site: &Testbed, consumer: &tests::net::namespace::Namespace, port:
 
 #[test]
 fn bit_and_packet_rate_limits_are_enforced() {
-    let site = Testbed::with_approved_connections();
-    // Both the control connection and the answers are on one server, so that one is asked.
-    site.agent
+    let testbed = Testbed::with_approved_connections();
+    // iperf3's control connection and its stream must reach the same server.
+    testbed
+        .agent
         .cli("service update shop/web --session-affinity client-address --bit-rate 10000000");
-    let kept = throughput(&site, &site.a, 5_301);
+    let limited = throughput(&testbed, &testbed.a, 5_301);
     assert!(
-        (LOW_LIMIT..HIGH_LIMIT).contains(&kept),
-        "{kept} Mbit/s of 10"
+        (LOW_LIMIT..HIGH_LIMIT).contains(&limited),
+        "{limited} Mbit/s with a limit of 10"
     );
-    site.agent
+    testbed
+        .agent
         .cli("service update shop/web --bit-rate 0 --packet-rate 1000");
-    // A thousand packets of 1,228 bytes, of which 1,200 are counted by iperf3.
-    let kept = throughput(&site, &site.a, 5_302);
+    // 1,000 packets a second of 1,228 bytes each, of which iperf3 counts the 1,200 bytes of payload.
+    let limited = throughput(&testbed, &testbed.a, 5_302);
     assert!(
-        (LOW_LIMIT..HIGH_LIMIT).contains(&kept),
-        "{kept} Mbit/s of 9.6"
+        (LOW_LIMIT..HIGH_LIMIT).contains(&limited),
+        "{limited} Mbit/s with a limit of 9.6"
     );
-    let drops = site.agent.json("endpoint show a/web")["status"]["counters"]["drops"].clone();
+    let drops = testbed.agent.json("endpoint show a/web")["status"]["counters"]["drops"].clone();
     assert!(drops["packet_rate"].as_u64() > Some(0), "{drops}");
-    let other = site.agent.json("endpoint show b/web")["status"]["counters"]["drops"].clone();
+    let other = testbed.agent.json("endpoint show b/web")["status"]["counters"]["drops"].clone();
     assert!(other["packet_rate"].is_null(), "{other}");
-    site.agent.cli("service update shop/web --packet-rate 0");
-    let free = throughput(&site, &site.a, 5_303);
+    testbed.agent.cli("service update shop/web --packet-rate 0");
+    let free = throughput(&testbed, &testbed.a, 5_303);
     assert!(free > HIGH_LIMIT, "{free} Mbit/s without a limit");
 }
 
@@ -78,41 +81,43 @@ fn bit_and_packet_rate_limits_are_enforced() {
 fn new_flow_rate_limit_is_enforced() {
     const SENT: usize = 400;
     const RATE: u64 = 50;
-    let site = Testbed::with_approved_connections();
+    let testbed = Testbed::with_approved_connections();
     let received = Arc::new(AtomicU64::new(0));
     for address in BACKENDS {
         let received = Arc::clone(&received);
-        let socket = site
+        let socket = testbed
             .provider
             .run_in(move || UdpSocket::bind((address, 5_353)).expect("a socket"));
-        // Ends with the test process; it only counts.
+        // The receiver runs until the test process exits.
         std::thread::spawn(move || {
             while socket.recv(&mut [0; 64]).is_ok() {
                 received.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
-    site.agent.cli(&format!(
+    testbed.agent.cli(&format!(
         "service update shop/web --new-connection-rate {RATE}"
     ));
-    let took = site.a.run_in(|| {
+    let took = testbed.a.run_in(|| {
         let start = std::time::Instant::now();
         for port in (20_000..).take(SENT) {
             let socket = UdpSocket::bind(("10.0.0.5", port)).expect("a socket");
-            socket.send_to(b"x", (ENDPOINT, 5_353)).expect("to send");
+            socket
+                .send_to(b"x", (ENDPOINT, 5_353))
+                .expect("a sent datagram");
         }
         start.elapsed()
     });
-    // Each datagram has a port of its own, so that it opens a flow or is dropped for the rate.
+    // Each datagram has a different source port, so it opens a flow or is dropped by the rate limit.
     let mut dropped = 0;
-    wait::until_true("every datagram to be counted", || {
-        let endpoint = site.agent.json("endpoint show a/web");
+    wait::until_true("every datagram to be received or dropped", || {
+        let endpoint = testbed.agent.json("endpoint show a/web");
         let drops = &endpoint["status"]["counters"]["drops"];
         dropped = drops["new_flow_rate"].as_u64().unwrap_or(0);
         dropped + received.load(Ordering::Relaxed) >= SENT as u64
     });
     let received = received.load(Ordering::Relaxed);
-    // A second's worth at once, and what the time brings that sending took.
+    // A burst of one second's flows passes at once. The rest is limited by the time that the sender took.
     let max_flows = RATE + RATE * (u64::try_from(took.as_millis()).expect("short") + 999) / 1_000;
     assert!(
         (RATE..=max_flows).contains(&received) && received + dropped == SENT as u64,
@@ -122,12 +127,12 @@ fn new_flow_rate_limit_is_enforced() {
 
 #[test]
 fn flows_beyond_the_limit_are_admitted_after_others_end() {
-    let site = Testbed::with_approved_connections();
+    let testbed = Testbed::with_approved_connections();
     for address in BACKENDS {
-        site.provider.spawn(move || {
+        testbed.provider.spawn(move || {
             let listener = std::net::TcpListener::bind((address, 7_200)).expect("a listener");
             for stream in listener.incoming() {
-                // Open as long as the client's end is.
+                // The server's end stays open until the client closes its end.
                 std::thread::spawn(move || {
                     let mut stream = stream.expect("a client");
                     std::io::copy(&mut stream, &mut std::io::sink())
@@ -135,9 +140,10 @@ fn flows_beyond_the_limit_are_admitted_after_others_end() {
             }
         });
     }
-    site.agent
+    testbed
+        .agent
         .cli("service update shop/web --connection-limit 3 --tcp-transitory-timeout 5");
-    site.a.run_in(|| {
+    testbed.a.run_in(|| {
         let address = (ENDPOINT, 7_200);
         let mut streams: Vec<TcpStream> = Vec::new();
         wait::until_true("three connections", || {
@@ -146,24 +152,29 @@ fn flows_beyond_the_limit_are_admitted_after_others_end() {
         });
         let endpoint = "10.0.0.100:7200".parse().expect("an address");
         let fourth = TcpStream::connect_timeout(&endpoint, Duration::from_millis(1_500));
-        assert!(fourth.is_err(), "a fourth connection");
+        assert!(fourth.is_err(), "a fourth connection was established");
     });
-    let endpoint = site.agent.json("endpoint show a/web");
+    let endpoint = testbed.agent.json("endpoint show a/web");
     assert!(
         endpoint["status"]["flows"].as_u64() <= Some(3),
         "{endpoint}"
     );
     let drops = &endpoint["status"]["counters"]["drops"];
     assert!(drops["flow_limit"].as_u64() > Some(0), "{drops}");
-    // The three are closed; their flows end by time, and make room.
-    site.a.run_in(|| {
-        wait::until("room", Duration::from_secs(40), || {
-            let endpoint = "10.0.0.100:7200".parse().expect("an address");
-            TcpStream::connect_timeout(&endpoint, Duration::from_millis(500)).ok()
-        });
+    // The client has closed its three connections. After the transitory timeout their flows expire, and a new one is
+    // admitted.
+    testbed.a.run_in(|| {
+        wait::until(
+            "a connection to be admitted",
+            Duration::from_secs(40),
+            || {
+                let endpoint = "10.0.0.100:7200".parse().expect("an address");
+                TcpStream::connect_timeout(&endpoint, Duration::from_millis(500)).ok()
+            },
+        );
     });
-    // The other endpoint had its own three all the time.
-    site.b.run_in(|| {
+    // The limit of the other endpoint is unaffected.
+    testbed.b.run_in(|| {
         TcpStream::connect((ENDPOINT, 7_200)).expect("a connection");
     });
 }
