@@ -1,4 +1,4 @@
-//! Floods and nonsense.
+//! A flood from a million sources, and malformed frames made by Scapy.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use gateway::inject::PacketSocket;
 use tests::{
     datapath::differential::tcp,
     net::{
-        process::succeed,
+        process::{run, succeed},
         topology::{BACKENDS, CLIENT, ENDPOINT, Testbed},
         wait,
     },
@@ -20,9 +20,9 @@ use tests::{
     services::nginx::Nginx,
 };
 
-/// The hardware address of the gateway's interface.
-fn interface_mac(site: &Testbed, interface: &str) -> String {
-    let text = site.host.ip(&format!("-o link show dev {interface}"));
+/// Returns the MAC address of the gateway's interface.
+fn interface_mac(testbed: &Testbed, interface: &str) -> String {
+    let text = testbed.host.ip(&format!("-o link show dev {interface}"));
     let mut fields = text.split_whitespace();
     fields
         .by_ref()
@@ -31,16 +31,17 @@ fn interface_mac(site: &Testbed, interface: &str) -> String {
     fields.next().expect("an address").to_owned()
 }
 
+/// Parses a MAC address.
 fn parse_mac(mac: &str) -> Mac {
     let mut octets = [0; 6];
     for (octet, text) in octets.iter_mut().zip(mac.split(':')) {
-        *octet = u8::from_str_radix(text, 16).expect("a hardware address");
+        *octet = u8::from_str_radix(text, 16).expect("a MAC address");
     }
     octets
 }
 
-/// A SYN whose source is the number's; no two are alike. What that changes in the checksums is taken
-/// back elsewhere: in the IP header's identification, and in the sequence number.
+/// Sets the source address of a SYN to 11.0.0.0 plus the number. The checksums stay valid without recomputation: the
+/// IP header's identification and the sequence number compensate for the change.
 fn patch_source(frame: &mut [u8], number: u32) {
     let high = 11 << 8 | u16::try_from(number >> 16).expect("24 bits");
     let low = u16::try_from(number & 0xffff).expect("16 bits");
@@ -56,8 +57,8 @@ fn patch_source(frame: &mut [u8], number: u32) {
 #[test]
 fn established_transfer_survives_a_flood_from_a_million_sources() {
     const SOURCES: u32 = 1_000_000;
-    let site = Testbed::with_approved_connections();
-    let servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    let testbed = Testbed::with_approved_connections();
+    let servers = BACKENDS.map(|address| Nginx::start(&testbed.provider, address));
     let content = vec![0x5a; 100_000_000];
     for server in &servers {
         fs::write(server.root().join("large"), &content).expect("a file");
@@ -65,26 +66,27 @@ fn established_transfer_survives_a_flood_from_a_million_sources() {
     let client = (CLIENT.parse().expect("an address"), 40_000);
     let endpoint = (ENDPOINT.parse().expect("an address"), 80);
     let mut template = tcp(client, endpoint).syn(0);
-    template.to = parse_mac(&interface_mac(&site, "gw-a"));
-    // A source, identification and sequence number of all zeros, for the checksums.
+    template.to = parse_mac(&interface_mac(&testbed, "gw-a"));
+    // Source, identification and sequence number are zero in one's complement (0 or 0xffff) while the checksums are
+    // computed.
     let template = template.edit_ipv4(|ip| {
         ip.source = std::net::Ipv4Addr::UNSPECIFIED;
         ip.id = 0xffff;
     });
     let mut frame = template.with_flags(2, 0xffff_0000, 0).bytes(false);
-    let (over, sent) = (
+    let (stop, sent) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicU32::new(0)),
     );
     let flood = {
-        let (over, sent) = (Arc::clone(&over), Arc::clone(&sent));
-        site.a.spawn(move || {
+        let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
+        testbed.a.spawn(move || {
             let sender = PacketSocket::open().expect("a socket");
             let ifindex = nix::net::if_::if_nametoindex("eth0").expect("an interface");
             let mut number = 0;
-            while number < SOURCES || !over.load(Ordering::Relaxed) {
+            while number < SOURCES || !stop.load(Ordering::Relaxed) {
                 patch_source(&mut frame, number % (1 << 24));
-                // The queue may be full for a moment.
+                // Sending fails while the interface's queue is full.
                 if sender.send(ifindex, &frame).is_ok() {
                     number += 1;
                     sent.store(number, Ordering::Relaxed);
@@ -92,46 +94,51 @@ fn established_transfer_survives_a_flood_from_a_million_sources() {
             }
         })
     };
-    wait::until_true("the flood", || sent.load(Ordering::Relaxed) > 10_000);
+    wait::until_true("the flood to start", || {
+        sent.load(Ordering::Relaxed) > 10_000
+    });
     let file = tempfile::NamedTempFile::new().expect("a file");
     let path = file.path().display();
-    // Through the other consumer's endpoint, to the very same service.
-    let mut download = site.b.command_line(&format!(
+    // The download uses the other consumer's endpoint of the same service.
+    let mut download = testbed.b.command_line(&format!(
         "curl -sSf -m 100 --limit-rate 20M -o {path} http://{ENDPOINT}/large"
     ));
-    let output = tests::net::process::run(&mut download, std::time::Duration::from_secs(120))
-        .expect("a download");
-    over.store(true, Ordering::Relaxed);
+    let output = run(&mut download, std::time::Duration::from_secs(120)).expect("a download");
+    stop.store(true, Ordering::Relaxed);
     flood.join().expect("the flood");
     assert!(
         output.status.success(),
-        "{}",
+        "the download failed: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(fs::read(&file).expect("a file") == content);
-    let status = site.agent.json("status");
+    assert!(
+        fs::read(&file).expect("a file") == content,
+        "the received file differs from the served one"
+    );
+    let status = testbed.agent.json("status");
     assert!(sent.load(Ordering::Relaxed) >= SOURCES);
-    // The flood went in, and the table of new flows held as many as it holds.
+    // The flood reached the data path and opened flows.
     let opened =
-        site.agent.json("endpoint show a/web")["status"]["counters"]["flows_opened"].as_u64();
-    assert!(opened > Some(200_000), "{opened:?}: {status}");
+        testbed.agent.json("endpoint show a/web")["status"]["counters"]["flows_opened"].as_u64();
+    assert!(opened > Some(200_000), "{opened:?} flows opened: {status}");
 }
 
 #[test]
 fn malformed_scapy_frames_are_dropped_and_counted() {
-    let site = Testbed::with_approved_connections();
-    site.a.enable_ipv6("eth0", &["fd00::5"]);
-    site.host.enable_ipv6("gw-p", &[]);
-    site.provider.enable_ipv6("eth0", &["fd00:1::10"]);
-    site.agent.cli(
+    let testbed = Testbed::with_approved_connections();
+    testbed.a.enable_ipv6("eth0", &["fd00::5"]);
+    testbed.host.enable_ipv6("gw-p", &[]);
+    testbed.provider.enable_ipv6("eth0", &["fd00:1::10"]);
+    testbed.agent.cli(
         "service create shop/web6 --network net --port 443 --port 53/udp --backend fd00:1::10 \
          --nat fd00:1::40/124 --visibility * --auto-approval *",
     );
-    site.agent
+    testbed
+        .agent
         .cli("endpoint create a/web6 --network net --address fd00::100 --service shop/web6");
-    // What the stations say of themselves unasked is over: the counters stand still.
+    // Returns the number of all packets that the gateway received, and of those that it forwarded.
     let total = || {
-        let status = site.agent.json("status");
+        let status = testbed.agent.json("status");
         let sum = |value: &serde_json::Value| -> u64 {
             let counts = value.as_object().expect("an object");
             counts.values().filter_map(serde_json::Value::as_u64).sum()
@@ -146,34 +153,39 @@ fn malformed_scapy_frames_are_dropped_and_counted() {
             number("forwarded"),
         )
     };
-    // A moment without any packet shows that: the stations repeat themselves at shorter intervals.
-    let before = wait::until("the network to be quiet", wait::DEFAULT_TIMEOUT, || {
+    // Enabling IPv6 makes the hosts send unsolicited messages. They repeat them at intervals of less than 500 ms, so
+    // that unchanged counters mean that the last one was sent.
+    let before = wait::until("the counters to stand still", wait::DEFAULT_TIMEOUT, || {
         let before = total();
         std::thread::sleep(std::time::Duration::from_millis(500));
         (before == total()).then_some(before)
     });
-    // Debian's own, which its package of Scapy is for.
-    let mut scapy = site.a.command("/usr/bin/python3");
+    // Debian's package of Scapy is for Debian's own Python.
+    let mut scapy = testbed.a.command("/usr/bin/python3");
     scapy.args(["-c", include_str!("scapy_fuzz.py"), "eth0"]);
-    scapy.args([&interface_mac(&site, "gw-a"), ENDPOINT, "fd00::100"]);
+    scapy.args([&interface_mac(&testbed, "gw-a"), ENDPOINT, "fd00::100"]);
     let sent: u64 = succeed(&mut scapy).trim().parse().expect("a number");
     assert!(sent > 400, "{sent}");
     let after = wait::until("every frame to be counted", wait::DEFAULT_TIMEOUT, || {
         Some(total()).filter(|now| now.0 - before.0 >= sent)
     });
-    assert_eq!(after.1, before.1, "something was forwarded");
-    // The client's stack answers the refusals that reach it; nothing else is sent.
+    assert_eq!(after.1, before.1, "malformed frames were forwarded");
+    // The client's stack may answer the gateway's rejects. Nothing else is sent.
     let counted = after.0 - before.0;
     assert!(
         (sent..sent + 100).contains(&counted),
         "{counted} frames counted, {sent} sent: {}",
-        site.agent.cli("status")
+        testbed.agent.cli("status")
     );
-    assert!(!site.agent.log().contains("ERROR"), "{}", site.agent.log());
-    // And who behaves is served.
-    let _servers = BACKENDS.map(|address| Nginx::start(&site.provider, address));
+    assert!(
+        !testbed.agent.log().contains("ERROR"),
+        "{}",
+        testbed.agent.log()
+    );
+    // Valid requests are still forwarded.
+    let _servers = BACKENDS.map(|address| Nginx::start(&testbed.provider, address));
     succeed(
-        &mut site
+        &mut testbed
             .a
             .command_line(&format!("curl -sSf -m 10 http://{ENDPOINT}/name")),
     );
