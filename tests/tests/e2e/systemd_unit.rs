@@ -1,5 +1,5 @@
-//! The unit for systemd: with its sandbox the agent does all of its work. A systemd of the test's own
-//! runs it, first of its process namespace.
+//! The systemd unit: the agent does all of its work inside the unit's sandbox. The test starts its own systemd, as the
+//! first process of a PID namespace.
 
 use std::{fs, path::Path, process::Command};
 
@@ -11,7 +11,8 @@ use tests::{
     services::agent::binary,
 };
 
-/// What the unit stands on. systemd looks for units nowhere else, so it does nothing else.
+/// Targets that the unit depends on. They are empty, and systemd searches no other directory, so that it starts
+/// nothing but the unit.
 const TARGETS: [&str; 7] = [
     "basic",
     "final",
@@ -22,7 +23,7 @@ const TARGETS: [&str; 7] = [
     "umount",
 ];
 
-/// Everything that it might change is its own.
+/// Start script of systemd. Mounts of its own hide the directories of the machine that systemd or the agent write to.
 const BEGIN: &str = "
 mount --make-rprivate /
 mount -t tmpfs tmpfs /run
@@ -37,19 +38,20 @@ export container=test SYSTEMD_UNIT_PATH=\"$1\"
 exec /lib/systemd/systemd --system --unit=multi-user.target --show-status=false --crash-shell=no
 ";
 
-/// A systemd that runs the unit.
+/// A running systemd that manages the unit.
 struct Systemd {
     outer: BackgroundProcess,
     _units: tempfile::TempDir,
 }
 
-/// Whether a systemd can run here: it needs control groups.
+/// Returns true if systemd can run here. It needs control groups.
 fn is_available() -> bool {
     let groups = Path::new("/sys/fs/cgroup");
     groups.join("cgroup.controllers").exists() || groups.join("systemd").exists()
 }
 
 impl Systemd {
+    /// Starts systemd with the unit, and waits until it accepts commands.
     fn start() -> Self {
         let units = tempfile::tempdir().expect("a directory");
         let write = |name: &str, text: &str| {
@@ -65,7 +67,8 @@ impl Systemd {
         }
         let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/plgw.service");
         let unit = fs::read_to_string(unit).expect("the unit");
-        // Where the unit's sandbox does not hide it, wherever it was built.
+        // The build directory may be hidden by the unit's sandbox (ProtectHome, PrivateTmp), so the program is mounted
+        // on a path that is visible.
         let unit = unit.replace("/usr/bin/plgw", "/run/program");
         write("plgw.service", &unit);
         let mut command = Command::new("unshare");
@@ -80,23 +83,26 @@ impl Systemd {
             outer,
             _units: units,
         };
-        wait::until_true("systemd", || {
-            let mut ask = systemd.command("systemctl");
-            let answer = ask.arg("is-system-running").output().expect("an answer");
+        wait::until_true("systemd to run", || {
+            let mut query = systemd.command("systemctl");
+            let answer = query
+                .arg("is-system-running")
+                .output()
+                .expect("a command that runs");
             ["running", "degraded", "starting"]
                 .contains(&String::from_utf8_lossy(&answer.stdout).trim())
         });
         systemd
     }
 
-    /// The first process of its namespace.
+    /// Returns the process id of systemd: the only child of `unshare`.
     fn init_pid(&self) -> Option<u32> {
         let outer = self.outer.pid();
         let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
         children.split_whitespace().next()?.parse().ok()
     }
 
-    /// A command where it runs.
+    /// Returns a command that runs in the namespaces of systemd.
     fn command(&self, program: &str) -> Command {
         let first = self
             .init_pid()
@@ -106,24 +112,27 @@ impl Systemd {
         command
     }
 
+    /// Runs systemctl and returns its output.
     fn systemctl(&self, arguments: &[&str]) -> String {
         succeed(self.command("systemctl").args(arguments))
     }
 
-    /// What the unit's property is.
+    /// Returns a property of the unit.
     fn property(&self, name: &str) -> String {
         let property = format!("--property={name}");
         let shown = self.systemctl(&["show", "plgw.service", &property, "--value"]);
         shown.trim().to_owned()
     }
 
+    /// Runs a command line of the gateway and returns its output.
     fn cli(&self, line: &str) -> String {
         let mut command = self.command(&binary().display().to_string());
         succeed(command.args(line.split_whitespace()))
     }
 
+    /// Waits until the agent answers.
     fn wait_until_ready(&self) {
-        wait::until_true("the agent", || {
+        wait::until_true("the agent to answer", || {
             let mut status = self.command(&binary().display().to_string());
             status
                 .arg("status")
@@ -161,12 +170,14 @@ fn agent_works_inside_the_systemd_sandbox() {
     assert!(systemd.cli("network show a/net").contains("native"));
     systemd.cli("backup /var/lib/backup");
 
-    // Read again, started again, and ended by force: it comes back by itself.
+    // Reload, restart and kill the agent: systemd starts it again after a kill.
     systemd.systemctl(&["reload", "plgw.service"]);
     systemd.systemctl(&["restart", "plgw.service"]);
     systemd.wait_until_ready();
     systemd.systemctl(&["kill", "--signal=KILL", "plgw.service"]);
-    wait::until_true("a restart", || systemd.property("NRestarts") == "1");
+    wait::until_true("systemd to restart the agent", || {
+        systemd.property("NRestarts") == "1"
+    });
     systemd.wait_until_ready();
     let status = systemd.cli("status -o json");
     assert!(status.contains("\"in_sync\": true"), "{status}");
@@ -181,7 +192,7 @@ fn agent_works_inside_the_systemd_sandbox() {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.map(|value| value.trim_start_matches(':').trim().to_owned())
     };
-    // NET_ADMIN, NET_RAW, PERFMON and BPF.
+    // The mask of CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON and CAP_BPF.
     assert_eq!(field("CapEff").as_deref(), Some("000000c000003000"));
     assert_eq!(field("NoNewPrivs").as_deref(), Some("1"));
     assert_eq!(field("Seccomp").as_deref(), Some("2"));
