@@ -1,5 +1,5 @@
-//! What keeps consumers apart from each other, and from backends that left, with real sockets at both
-//! ends.
+//! Isolation of consumers that share a SNAT address, and of consumers from a removed backend, with real sockets at
+//! both ends.
 
 use std::{
     collections::BTreeSet,
@@ -24,33 +24,35 @@ use tests::{
     packet::{Ipv4, Transport, Udp},
 };
 
-/// The only backend, and the only address that consumers appear from.
+/// Address of the only backend.
 const BACKEND: &str = "10.1.0.10";
+/// Port of the service, and of the backend.
 const PORT: u16 = 7_000;
 
-/// A site whose two consumers appear from one address, towards one backend.
+/// Returns a testbed with one backend and one SNAT address, which both consumers share.
 fn testbed() -> Testbed {
-    let site = Testbed::unconfigured();
+    let testbed = Testbed::unconfigured();
     for (tenant, interface) in [("a", "gw-a"), ("b", "gw-b"), ("shop", "gw-p")] {
-        site.agent.cli(&format!("tenant create {tenant}"));
-        site.agent.cli(&format!(
+        testbed.agent.cli(&format!("tenant create {tenant}"));
+        testbed.agent.cli(&format!(
             "network create {tenant}/net --interface {interface}"
         ));
     }
-    site.agent.cli(&format!(
+    testbed.agent.cli(&format!(
         "service create shop/web --network net --port * --port */udp --backend {BACKEND} \
          --nat 10.1.0.64 --visibility * --auto-approval *"
     ));
     for tenant in ["a", "b"] {
-        site.agent.cli(&format!(
+        testbed.agent.cli(&format!(
             "endpoint create {tenant}/web --network net --address {ENDPOINT} --service shop/web"
         ));
     }
-    site.wait_for_backends();
-    site
+    testbed.wait_for_backends();
+    testbed
 }
 
-/// A consumer's fragments of one datagram without a checksum.
+/// Returns the two fragments of a datagram from a consumer. It has no UDP checksum, so that the receiver could not
+/// detect a fragment of another datagram.
 fn fragments(byte: u8) -> [Vec<u8>; 2] {
     let [client, endpoint]: [Ipv4Addr; 2] =
         [CLIENT, ENDPOINT].map(|text| text.parse().expect("an address"));
@@ -61,7 +63,7 @@ fn fragments(byte: u8) -> [Vec<u8>; 2] {
         payload: vec![byte; 2_000],
     };
     let whole = Ipv4::new(client, endpoint, Transport::Udp(datagram)).bytes(false);
-    let piece = |range: std::ops::Range<usize>, fragment| {
+    let fragment_of = |range: std::ops::Range<usize>, fragment| {
         let bytes = whole[20..][range].to_vec();
         let ip = Ipv4::new(client, endpoint, Transport::Other(17, bytes));
         let ip = Ipv4 {
@@ -71,16 +73,19 @@ fn fragments(byte: u8) -> [Vec<u8>; 2] {
         };
         ip.bytes(false)
     };
-    [piece(0..1_400, 0x2000), piece(1_400..2_008, 1_400 / 8)]
+    [
+        fragment_of(0..1_400, 0x2000),
+        fragment_of(1_400..2_008, 1_400 / 8),
+    ]
 }
 
-/// Sends an IPv4 packet as it is.
+/// Sends an IPv4 packet, header included, through a raw socket.
 fn send_raw(from: &Namespace, packet: Vec<u8>) {
     from.run_in(move || {
-        // SAFETY: takes three numbers.
+        // SAFETY: the call takes three numbers.
         let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW) };
         assert!(socket >= 0, "a raw socket");
-        // SAFETY: a descriptor of nobody else's.
+        // SAFETY: the descriptor is open, and nothing else owns it.
         let socket = unsafe { OwnedFd::from_raw_fd(socket) };
         let endpoint: Ipv4Addr = ENDPOINT.parse().expect("an address");
         let address = libc::sockaddr_in {
@@ -92,7 +97,7 @@ fn send_raw(from: &Namespace, packet: Vec<u8>) {
             sin_zero: [0; 8],
         };
         let length = libc::socklen_t::try_from(size_of_val(&address)).expect("small");
-        // SAFETY: the packet and the address are as long as is said, and live.
+        // SAFETY: packet and address are valid for the given lengths until the call returns.
         let sent = unsafe {
             libc::sendto(
                 socket.as_raw_fd(),
@@ -109,11 +114,11 @@ fn send_raw(from: &Namespace, packet: Vec<u8>) {
 
 #[test]
 fn fragments_of_two_consumers_are_never_mixed_in_a_datagram() {
-    let site = testbed();
+    let testbed = testbed();
     let (sender, received) = mpsc::channel();
     let (ready, listening) = mpsc::channel();
-    // Ends with the test process.
-    site.provider.spawn(move || {
+    // The server runs until the test process exits.
+    testbed.provider.spawn(move || {
         let socket = UdpSocket::bind((BACKEND, PORT)).expect("a socket");
         ready.send(()).expect("the test");
         let mut buffer = [0; 4_096];
@@ -125,8 +130,8 @@ fn fragments_of_two_consumers_are_never_mixed_in_a_datagram() {
     });
     listening.recv().expect("a server");
     let [[a_head, a_tail], [b_head, b_tail]] = [fragments(b'a'), fragments(b'b')];
-    // Resolves the neighbours, and opens the flows.
-    for namespace in [&site.a, &site.b] {
+    // A datagram of each consumer resolves the neighbours and opens the flows.
+    for namespace in [&testbed.a, &testbed.b] {
         namespace.run_in(|| {
             let socket = UdpSocket::bind((CLIENT, 40_000)).expect("a socket");
             socket.send_to(b"x", (ENDPOINT, PORT)).expect("sent");
@@ -135,28 +140,35 @@ fn fragments_of_two_consumers_are_never_mixed_in_a_datagram() {
     let limit = wait::DEFAULT_TIMEOUT * wait::timeout_factor();
     let next = || received.recv_timeout(limit).expect("a datagram");
     let sources: BTreeSet<_> = [next(), next()].map(|(from, _)| from.ip()).into();
-    assert_eq!(sources.len(), 1, "the consumers share no address");
+    assert_eq!(
+        sources.len(),
+        1,
+        "the consumers do not share a SNAT address: {sources:?}"
+    );
     for _ in 0..3 {
-        send_raw(&site.a, a_head.clone());
-        send_raw(&site.b, b_head.clone());
-        send_raw(&site.b, b_tail.clone());
-        send_raw(&site.a, a_tail.clone());
+        send_raw(&testbed.a, a_head.clone());
+        send_raw(&testbed.b, b_head.clone());
+        send_raw(&testbed.b, b_tail.clone());
+        send_raw(&testbed.a, a_tail.clone());
         let mut bytes = [next(), next()].map(|(_, bytes)| bytes);
         bytes.sort();
         let wanted = [vec![b'a'; 2_000], vec![b'b'; 2_000]];
-        assert!(bytes == wanted, "a datagram of both consumers' bytes");
+        assert!(
+            bytes == wanted,
+            "a received datagram contains bytes of both consumers"
+        );
     }
 }
 
-/// Counts what a client receives from a server that streams to it, by TCP and UDP. Returns the counts,
-/// and how the TCP stream ended.
-fn start_stream(site: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKind>) {
+/// Starts servers that stream to a client of consumer a, by TCP and UDP. Returns counters of the received bytes, and
+/// a channel that receives the error that ends the TCP stream.
+fn start_stream(testbed: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKind>) {
     let counts: [Arc<AtomicU64>; 2] = Default::default();
     let (ended, end) = mpsc::channel();
     let (ready, listening) = mpsc::channel();
     let udp_ready = ready.clone();
-    // These end with the test process.
-    site.provider.spawn(move || {
+    // The servers and clients run until the test process exits.
+    testbed.provider.spawn(move || {
         let listener = TcpListener::bind((BACKEND, PORT)).expect("a listener");
         ready.send(()).expect("the test");
         let (mut stream, _) = listener.accept().expect("a client");
@@ -164,14 +176,14 @@ fn start_stream(site: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKin
             thread::sleep(Duration::from_millis(5));
         }
     });
-    site.provider.spawn(move || {
+    testbed.provider.spawn(move || {
         let socket = UdpSocket::bind((BACKEND, PORT)).expect("a socket");
         udp_ready.send(()).expect("the test");
         let mut buffer = [0; 100];
         let (_, client) = socket.recv_from(&mut buffer).expect("a client");
         loop {
-            // The gateway's refusals are errors of the socket, which this server does not mind.
-            let _refused = socket.send_to(&[1; 1_000], client);
+            // The gateway's rejects are errors of the socket, which this server ignores.
+            let _rejected = socket.send_to(&[1; 1_000], client);
             thread::sleep(Duration::from_millis(5));
         }
     });
@@ -179,7 +191,7 @@ fn start_stream(site: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKin
         listening.recv().expect("a server");
     }
     let [tcp, udp] = counts.clone();
-    site.a.spawn(move || {
+    testbed.a.spawn(move || {
         let mut stream = TcpStream::connect((ENDPOINT, PORT)).expect("a connection");
         let mut buffer = [0; 4_096];
         let error = loop {
@@ -191,7 +203,7 @@ fn start_stream(site: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKin
         };
         let _test_over = ended.send(error);
     });
-    site.a.spawn(move || {
+    testbed.a.spawn(move || {
         let socket = UdpSocket::bind((CLIENT, 40_000)).expect("a socket");
         socket.send_to(b"go", (ENDPOINT, PORT)).expect("sent");
         let mut buffer = [0; 4_096];
@@ -199,7 +211,7 @@ fn start_stream(site: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKin
         while let Ok((length, _)) = socket.recv_from(&mut buffer) {
             udp.fetch_add(length as u64, Ordering::Relaxed);
             received += 1;
-            // The second question establishes the flow.
+            // The second datagram of the client establishes the flow.
             if received == 3 {
                 socket.send_to(b"go on", (ENDPOINT, PORT)).expect("sent");
             }
@@ -210,37 +222,46 @@ fn start_stream(site: &Testbed) -> ([Arc<AtomicU64>; 2], mpsc::Receiver<ErrorKin
 
 #[test]
 fn removed_backend_stops_streaming_to_the_consumer() {
-    let site = testbed();
-    let (counts, end) = start_stream(&site);
+    let testbed = testbed();
+    let (counts, end) = start_stream(&testbed);
     for count in &counts {
-        wait::until_true("a stream", || count.load(Ordering::Relaxed) > 20_000);
+        wait::until_true("20,000 bytes of each stream", || {
+            count.load(Ordering::Relaxed) > 20_000
+        });
     }
-    let flows = || site.agent.json("flow list").as_array().cloned();
+    let flows = || testbed.agent.json("flow list").as_array().cloned();
     wait::until_true("both flows to be established", || {
         let open = flows().expect("a list");
         open.len() == 2 && open.iter().all(|flow| flow["evictable"] == false)
     });
-    let crossed = || {
-        let counters = &site.agent.json("endpoint show a/web")["status"]["counters"];
+    let forwarded_packets = || {
+        let counters = &testbed.agent.json("endpoint show a/web")["status"]["counters"];
         counters["packets_to_consumer"].as_u64().expect("a number")
     };
-    site.agent
+    testbed
+        .agent
         .cli(&format!("service backend remove shop/web {BACKEND}"));
-    // When the call returns, no packet passes any more.
-    let last = crossed();
-    assert_eq!(flows(), Some(Vec::new()), "flows are listed");
-    // The agent resets the client's end: it only listens, so no packet of its is refused.
+    // No packet of the backend is forwarded after the command has returned.
+    let at_removal = forwarded_packets();
+    assert_eq!(flows(), Some(Vec::new()), "flows after the removal");
+    // The agent itself sends the reset, because the client only reads and sends no packet that could be rejected.
     let limit = wait::DEFAULT_TIMEOUT * wait::timeout_factor();
-    let error = end.recv_timeout(limit).expect("the TCP client's reset");
+    let error = end
+        .recv_timeout(limit)
+        .expect("the error of the TCP client");
     assert_eq!(error, ErrorKind::ConnectionReset);
-    let refused = || site.agent.drop_count("backend_removed");
-    let before = refused();
-    // The server goes on: its datagrams are refused and counted.
-    wait::until_true("the server to send", || refused() > before + 20);
-    assert_eq!(crossed(), last, "packets passed after the removal");
-    // The connection's use is given back.
-    let used = || site.agent.json("endpoint show a/web")["status"].clone();
-    wait::until_true("the flows to be given back", || {
-        used()["flows"].as_u64() == Some(0)
+    let dropped = || testbed.agent.drop_count("backend_removed");
+    let before = dropped();
+    // The UDP server still sends. Its datagrams are dropped and counted.
+    wait::until_true("20 datagrams to be dropped", || dropped() > before + 20);
+    assert_eq!(
+        forwarded_packets(),
+        at_removal,
+        "packets were forwarded after the removal"
+    );
+    // The flows no longer count towards the connection's flow limit.
+    let status = || testbed.agent.json("endpoint show a/web")["status"].clone();
+    wait::until_true("the connection to have no flows", || {
+        status()["flows"].as_u64() == Some(0)
     });
 }
