@@ -1,5 +1,5 @@
-//! Programs that people use, through the gateway, in both families and both mixes; and what they put on
-//! the wire is right at both ends.
+//! Interoperability with common programs, for every pair of address families. Captures at both ends show that all
+//! packets on the wire are valid.
 
 use std::{
     io::{Read as _, Write as _},
@@ -22,30 +22,30 @@ use tests::{
     services::nginx::Nginx,
 };
 
-/// Held by a test while it runs: each has work enough for the machine.
+/// Lock of a running test: each uses the whole machine, so they run one after another.
 static SERIAL: Mutex<()> = Mutex::new(());
 
-/// Starts a server of the provider's, and waits until it listens.
+/// Starts a server in the provider's namespace, and waits until it listens.
 fn serve(provider: &Namespace, mut command: Command, listens: &str) -> BackgroundProcess {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let running = BackgroundProcess::start(&mut command).expect("a server");
-    wait::until_true(listens, || {
+    wait::until_true(&format!("a server on {listens}"), || {
         let sockets = succeed(&mut provider.command_line("ss -Hlntu"));
         sockets.contains(listens)
     });
     running
 }
 
-/// Redis, asked by its own benchmark.
-fn redis(families: Families, site: &Testbed) {
+/// Runs Redis with its benchmark as the client.
+fn redis(families: Families, testbed: &Testbed) {
     let (backend, endpoint) = (families.backend(), families.endpoint());
     let line = format!("redis-server --bind {backend} --port 6379 --protected-mode no --save");
-    let mut command = site.provider.command_line(&line);
-    // Nothing is kept on the disk.
+    let mut command = testbed.provider.command_line(&line);
+    // The empty value of --save disables snapshots on disk.
     command.arg("");
-    let _server = serve(&site.provider, command, ":6379");
+    let _server = serve(&testbed.provider, command, ":6379");
     let line = format!("redis-benchmark -h {endpoint} -q -n 1000 -c 20 -t ping_inline,set,get");
-    let text = succeed(&mut site.a.command_line(&line));
+    let text = succeed(&mut testbed.a.command_line(&line));
     for command in ["PING_INLINE", "SET", "GET"] {
         let rate = format!("{command}: ");
         assert!(
@@ -55,32 +55,33 @@ fn redis(families: Families, site: &Testbed) {
     }
 }
 
-/// Answers of DNS that fit one packet, and that come in fragments.
-fn dns(families: Families, site: &Testbed) {
+/// Queries a DNS server for an answer that fits in one packet and one that is fragmented.
+fn dns(families: Families, testbed: &Testbed) {
     let (backend, endpoint) = (families.backend(), families.endpoint());
     let txt_strings: Vec<String> = (0..14).map(|n| format!("{n:0>250}")).collect();
-    let mut server = site.provider.command("dnsmasq");
+    let mut server = testbed.provider.command("dnsmasq");
     server
         .args(["-k", "-C", "/dev/null", "-p", "5300", "-z", "-R", "-h"])
         .args(["-u", "root", "--pid-file=", "--edns-packet-max=4096"])
         .args(["-a", &backend.to_string(), "--txt-record=small.test,one"])
         .arg(format!("--txt-record=big.test,{}", txt_strings.join(",")));
-    let _server = serve(&site.provider, server, ":5300");
+    let _server = serve(&testbed.provider, server, ":5300");
     for (name, wanted) in [("small", 1), ("big", txt_strings.len())] {
         let question = format!(
             "dig @{endpoint} -p 5300 +bufsize=4096 +ignore +notcp +short +tries=5 TXT {name}.test"
         );
-        let text = succeed(&mut site.a.command_line(&question));
+        let text = succeed(&mut testbed.a.command_line(&question));
         assert_eq!(text.matches(" \"").count() + 1, wanted, "{name}: {text}");
     }
 }
 
-fn iperf(families: Families, site: &Testbed) {
+/// Runs iperf3 with TCP and UDP, in both directions.
+fn iperf(families: Families, testbed: &Testbed) {
     let (backend, endpoint) = (families.backend(), families.endpoint());
-    let server = site
+    let server = testbed
         .provider
         .command_line(&format!("iperf3 -s -B {backend} -p 5201"));
-    let _server = serve(&site.provider, server, ":5201");
+    let _server = serve(&testbed.provider, server, ":5201");
     for more in [
         "-t 1",
         "-t 1 -R",
@@ -88,7 +89,7 @@ fn iperf(families: Families, site: &Testbed) {
         "-t 1 -u -b 20M -l 1200 -R",
     ] {
         let text = succeed(
-            &mut site
+            &mut testbed
                 .a
                 .command_line(&format!("iperf3 -J -c {endpoint} {more}")),
         );
@@ -103,29 +104,29 @@ fn iperf(families: Families, site: &Testbed) {
 
 #[test]
 fn redis_dns_iperf_curl_and_ping_work_with_clean_captures() {
-    let _alone = SERIAL.lock();
-    for_each_family_pair(|families, site| {
-        let captures = [&site.a, &site.provider].map(Capture::start);
-        let server = Nginx::start(&site.provider, &families.backend().to_string());
+    let _serial = SERIAL.lock();
+    for_each_family_pair(|families, testbed| {
+        let captures = [&testbed.a, &testbed.provider].map(Capture::start);
+        let server = Nginx::start(&testbed.provider, &families.backend().to_string());
         std::fs::write(server.root().join("file"), vec![7; 300_000]).expect("a file");
         let url = families.url("file");
         succeed(
-            &mut site
+            &mut testbed
                 .a
                 .command_line(&format!("curl -sSf -m 30 -o /dev/null {url}")),
         );
-        redis(families, site);
-        dns(families, site);
-        iperf(families, site);
+        redis(families, testbed);
+        dns(families, testbed);
+        iperf(families, testbed);
         let endpoint = families.endpoint();
         succeed(
-            &mut site
+            &mut testbed
                 .a
                 .command_line(&format!("ping -c 2 -i 0.2 -W 2 -s 3000 {endpoint}")),
         );
-        // Refused by the server, by the gateway for its port, and by tracepath's hop limit.
-        let _refused = run(
-            &mut site
+        // tracepath causes ICMP errors of the gateway (hop limit exceeded) and of the server (port unreachable).
+        let _any_status = run(
+            &mut testbed
                 .a
                 .command_line(&format!("tracepath -n -m 2 {endpoint}")),
             Duration::from_secs(30),
@@ -133,13 +134,17 @@ fn redis_dns_iperf_curl_and_ping_work_with_clean_captures() {
         for capture in captures {
             capture.expect_clean(4_000_000);
         }
-        assert!(!site.agent.log().contains("ERROR"), "{}", site.agent.log());
+        assert!(
+            !testbed.agent.log().contains("ERROR"),
+            "{}",
+            testbed.agent.log()
+        );
     });
 }
 
-/// Answers each connection with one line, and closes it.
-fn answer_shortly(provider: &Namespace, address: SocketAddr) {
-    // Ends with the test process; it only answers.
+/// Starts a server that echoes four bytes of each connection and closes it.
+fn serve_short_connections(provider: &Namespace, address: SocketAddr) {
+    // The server runs until the test process exits.
     provider.spawn(move || {
         let listener = TcpListener::bind(address).expect("a listener");
         for stream in listener.incoming() {
@@ -156,14 +161,19 @@ fn answer_shortly(provider: &Namespace, address: SocketAddr) {
 fn ten_thousand_short_connections_succeed() {
     const THREADS: u32 = 4;
     const EACH: u32 = 2_500;
-    let _alone = SERIAL.lock();
-    for_each_family_pair(|families, site| {
-        answer_shortly(&site.provider, SocketAddr::new(families.backend(), 7_007));
+    let _serial = SERIAL.lock();
+    for_each_family_pair(|families, testbed| {
+        serve_short_connections(
+            &testbed.provider,
+            SocketAddr::new(families.backend(), 7_007),
+        );
         let endpoint = SocketAddr::new(families.endpoint(), 7_007);
         let clients: Vec<thread::JoinHandle<u32>> = (0..THREADS)
             .map(|thread| {
-                site.a.spawn(move || {
-                    wait::until_true("the server", || TcpStream::connect(endpoint).is_ok());
+                testbed.a.spawn(move || {
+                    wait::until_true("the server to listen", || {
+                        TcpStream::connect(endpoint).is_ok()
+                    });
                     let mut answered = 0;
                     for turn in 0..EACH {
                         let question = (thread << 16 | turn).to_be_bytes();
@@ -171,7 +181,7 @@ fn ten_thousand_short_connections_succeed() {
                         stream
                             .set_read_timeout(Some(Duration::from_secs(10)))
                             .expect("a stream");
-                        stream.write_all(&question).expect("to send");
+                        stream.write_all(&question).expect("a sent request");
                         let mut answer = [0; 4];
                         stream.read_exact(&mut answer).expect("an answer");
                         answered += u32::from(answer == question);
