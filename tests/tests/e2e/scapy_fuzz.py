@@ -101,7 +101,7 @@ for _ in range(300):
     frames.append(head + bytes([random.choice([0x10, 0x50, 0x90])]) + random.randbytes(random.randrange(80)))
 
 conf.verb = 0
-# The interface accepts no frame that ends within the Ethernet header.
+# The kernel refuses to send a frame without a byte behind the Ethernet header.
 frames = [frame for frame in (bytes(frame) for frame in frames) if len(frame) >= 15]
 sendp([Raw(frame) for frame in frames], iface=interface)
 print(len(frames))
