@@ -223,12 +223,12 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
         );
         fail(&mut apply(&admin, &text))
     };
-    let refusal = approve_itself("more", "10.0.0.160");
+    let refusal = approve_own("more", "10.0.0.160");
     assert!(
         refusal.contains("is decided by the service's provider"),
         "{refusal}"
     );
-    let refusal = approve_itself("another", "10.0.0.161");
+    let refusal = approve_own("another", "10.0.0.161");
     assert!(
         refusal.contains("is decided by the service's provider"),
         "{refusal}"
@@ -240,7 +240,7 @@ connections: [{{endpoint: a/{name}, state: Approved}}]"
             .contains("there is no")
     );
     agent.cli("connection remove a/more");
-    let refusal = approve_itself("more", "10.0.0.160");
+    let refusal = approve_own("more", "10.0.0.160");
     assert!(
         refusal.contains("is decided by the service's provider"),
         "{refusal}"
