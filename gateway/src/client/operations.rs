@@ -10,7 +10,7 @@ use crate::client::{Body, Client, EMPTY_BODY, Query, types::*};
 impl Client {
     /// Calls `GET /healthz`.
     ///
-    /// The agent answers.
+    /// Check that the agent responds.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -23,7 +23,7 @@ impl Client {
 
     /// Calls `POST /v1/apply`.
     ///
-    /// Bring objects to what a manifest says: all of it, or nothing.
+    /// Apply a manifest: all of its changes, or none.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -45,7 +45,7 @@ impl Client {
 
     /// Calls `POST /v1/tenants/{tenant}/services/{name}/connections/{link_id}/approve`.
     ///
-    /// Let an endpoint's connection carry traffic.
+    /// Approve a connection, which then carries traffic.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -65,7 +65,7 @@ impl Client {
 
     /// Calls `GET /v1/backup`.
     ///
-    /// The whole store, secrets included, as it is at one moment.
+    /// Back up the whole store with its secrets, consistent at one moment.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -96,7 +96,7 @@ impl Client {
 
     /// Calls `POST /v1/tenants/{tenant}/identities`.
     ///
-    /// Say who, of those that another system knows, acts for the tenant.
+    /// Map an external identity (OIDC claim, client certificate) to a role in the tenant.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -163,7 +163,7 @@ impl Client {
 
     /// Calls `POST /v1/tenants/{tenant}/tokens`.
     ///
-    /// Create a token. Its secret is shown in this answer only.
+    /// Create a token. Only this response shows its secret.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -177,7 +177,7 @@ impl Client {
 
     /// Calls `POST /v1/tenants/{tenant}/webhooks`.
     ///
-    /// Create a webhook. The key of its signatures is shown in this answer only.
+    /// Create a webhook. Only this response shows the key of its signatures.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -195,7 +195,7 @@ impl Client {
 
     /// Calls `DELETE /v1/tenants/{tenant}/endpoints/{name}`.
     ///
-    /// Delete an endpoint; its connection is gone from both sides.
+    /// Delete an endpoint and its connection.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -209,7 +209,7 @@ impl Client {
 
     /// Calls `DELETE /v1/tenants/{tenant}/identities/{name}`.
     ///
-    /// Remove an identity: those who were meant act for the tenant no more.
+    /// Delete an identity, with immediate effect on the callers that it matched.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -223,7 +223,7 @@ impl Client {
 
     /// Calls `DELETE /v1/tenants/{tenant}/networks/{name}`.
     ///
-    /// Delete a network that nothing is in.
+    /// Delete a network that no service or endpoint uses.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -237,7 +237,7 @@ impl Client {
 
     /// Calls `DELETE /v1/tenants/{tenant}/services/{name}`.
     ///
-    /// Delete a service; its connections are Disconnected.
+    /// Delete a service; its connections become Disconnected.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -270,7 +270,7 @@ impl Client {
 
     /// Calls `DELETE /v1/tenants/{tenant}/tokens/{name}`.
     ///
-    /// Revoke a token: from now on it is unknown.
+    /// Revoke a token, with immediate effect.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -298,7 +298,7 @@ impl Client {
 
     /// Calls `GET /v1/export`.
     ///
-    /// Write down everything that the caller sees, but for what has secrets.
+    /// Export all objects that the caller sees as a manifest. Objects with secrets are left out.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -332,7 +332,7 @@ impl Client {
 
     /// Calls `GET /v1/tenants/{tenant}/endpoints`.
     ///
-    /// List a tenant's endpoints.
+    /// List a tenant's endpoints, without drop counters.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -374,7 +374,7 @@ impl Client {
 
     /// Calls `GET /v1/flows`.
     ///
-    /// List flows. They come and go, so there are no further pages: a larger limit shows more.
+    /// List flows. The list has one page, since flows change all the time: a larger limit shows more.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -465,7 +465,7 @@ impl Client {
 
     /// Calls `GET /v1/tenants`.
     ///
-    /// List the tenants in which the caller has a role; all for the operator.
+    /// List the tenants in which the caller has a role; for the operator, all tenants.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -517,7 +517,7 @@ impl Client {
 
     /// Calls `GET /readyz`.
     ///
-    /// The data path holds what it should.
+    /// Check that the data path is in sync with the configuration.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -530,7 +530,7 @@ impl Client {
 
     /// Calls `POST /v1/tenants/{tenant}/services/{name}/connections/{link_id}/reject`.
     ///
-    /// Refuse a connection, or cut it off; it can be approved later.
+    /// Reject a connection, or revoke its approval; it can be approved later.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -550,7 +550,7 @@ impl Client {
 
     /// Calls `POST /v1/tenants/{tenant}/services/{name}/connections/{link_id}/remove`.
     ///
-    /// End a connection for good.
+    /// Remove a connection permanently.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -570,7 +570,7 @@ impl Client {
 
     /// Calls `POST /v1/restore`.
     ///
-    /// Put what is in a backup in the place of everything.
+    /// Replace all state with a backup.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -590,7 +590,7 @@ impl Client {
 
     /// Calls `GET /v1/whoami`.
     ///
-    /// Who the gateway takes the caller for, and what the caller may do.
+    /// Show the authenticated identity of the caller, and its roles.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -672,7 +672,7 @@ impl Client {
 
     /// Calls `GET /v1/status`.
     ///
-    /// How the gateway is.
+    /// Show the gateway's status.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
@@ -723,7 +723,7 @@ impl Client {
 
     /// Calls `PUT /v1/tenants/{tenant}/endpoints/{name}`.
     ///
-    /// Change an endpoint's labels: what it is bound to never changes.
+    /// Change an endpoint's labels; its service, resource and addresses never change.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
