@@ -51,12 +51,12 @@ pub(super) const MIGRATIONS: &[&str] = &[
         '$.health_check.unhealthy_flows')
      WHERE substr(key, 1, 9) = 'services/'
         AND CASE WHEN json_valid(value) THEN json_type(value, '$.health_check.unhealthy_flows') END IS NOT NULL;
-     UPDATE entry SET value = json_set(value, '$.fields', (
+     UPDATE entry SET value = json_set(value, '$.fields', json((
         SELECT json_group_array(CASE field.value
             WHEN 'no_backend' THEN 'no_backend_action'
             WHEN 'no_flow' THEN 'unmatched_packet_action'
             ELSE field.value END)
-        FROM json_each(entry.value, '$.fields') AS field))
+        FROM json_each(entry.value, '$.fields') AS field)))
      WHERE substr(key, 1, 7) = 'events/'
         AND CASE WHEN json_valid(value) THEN value ->> '$.kind' = 'service' AND EXISTS (
             SELECT 1 FROM json_each(entry.value, '$.fields') AS field
