@@ -19,7 +19,7 @@ use crate::{
 crud! {
     Endpoint: EndpointRequest => EndpointView, Endpoints, "endpoint", "endpoints",
     "/v1/tenants/{tenant}/endpoints", "/v1/tenants/{tenant}/endpoints/{name}";
-    list "List a tenant's endpoints, without drop counters.";
+    list "List a tenant's endpoints, without the drops by reason.";
     create(idempotent) "Create an endpoint.";
     show "Show an endpoint.";
     update "Change an endpoint's labels; its service, resource and addresses never change.";

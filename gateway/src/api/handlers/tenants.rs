@@ -82,7 +82,7 @@ pub(in crate::api) async fn create(
 /// Show a tenant.
 #[utoipa::path(
     get, path = "/v1/tenants/{tenant}", operation_id = "show_tenant", tag = "tenant",
-    params(("tenant" = Name, Path, description = "Its name")),
+    params(("tenant" = Name, Path, description = "Name of the tenant")),
     responses((status = 200, body = TenantView, description = "The tenant"), ReadErrors),
 )]
 pub(in crate::api) async fn show(
@@ -96,7 +96,7 @@ pub(in crate::api) async fn show(
 /// Change a tenant's quotas and labels.
 #[utoipa::path(
     put, path = "/v1/tenants/{tenant}", operation_id = "update_tenant", tag = "tenant",
-    params(("tenant" = Name, Path, description = "Its name")),
+    params(("tenant" = Name, Path, description = "Name of the tenant")),
     request_body = TenantRequest,
     responses((status = 200, body = TenantView, description = "The tenant after the change"), WriteErrors),
 )]
@@ -117,7 +117,7 @@ pub(in crate::api) async fn update(
 /// Delete a tenant that owns nothing.
 #[utoipa::path(
     delete, path = "/v1/tenants/{tenant}", operation_id = "delete_tenant", tag = "tenant",
-    params(("tenant" = Name, Path, description = "Its name")),
+    params(("tenant" = Name, Path, description = "Name of the tenant")),
     responses((status = 204, description = "The tenant was deleted"), WriteErrors),
 )]
 pub(in crate::api) async fn delete(
