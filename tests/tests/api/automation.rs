@@ -204,7 +204,7 @@ fn repeated_idempotent_request_is_executed_once() {
         refusal["detail"]
             .as_str()
             .expect("a detail")
-            .contains("is gone since")
+            .contains("that it created is gone")
     );
     assert_eq!(post(&body, Some("k2")).0, 201);
 }

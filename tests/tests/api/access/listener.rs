@@ -92,7 +92,7 @@ fn listener_without_a_certificate_is_refused() {
     command.env("PLGW_TLS_CERTIFICATE", "/nowhere.pem");
     command.env("PLGW_TLS_KEY", "/nowhere.key");
     let refusal = fail(&mut command);
-    assert!(refusal.contains("could not read /nowhere.pem"), "{refusal}");
+    assert!(refusal.contains("/nowhere.pem can't be read"), "{refusal}");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn tables_fit_100_columns_and_json_and_yaml_are_complete() {
             testbed
                 .agent
                 .cli(&format!("completions {shell}"))
-                .contains("gateway")
+                .contains("plgw")
         );
     }
     assert!(testbed.agent.cli("config check").contains("state_dir"));
