@@ -146,7 +146,8 @@ fn source_nat_outside_the_networks_prefixes_is_refused() {
     let mut world = World::furnished();
     let prefixes = |list: &[&str]| json!({ "prefixes": list });
     let outcome = world.update_network("provider/net", "veth-p", prefixes(&["10.9.0.0/24"]));
-    let says = "source NAT of service provider/shop could not stay: 10.1.0.64/28 is in none";
+    let says =
+        "source NAT of service provider/shop could not stay: 10.1.0.64/28 is not wholly within";
     refused(outcome, ProblemCode::HasDependents, Some("prefixes"), says);
     let routers = json!({ "routers": ["10.1.0.65"] });
     let outcome = world.update_network("provider/net", "veth-p", routers);
@@ -164,10 +165,10 @@ fn source_nat_outside_the_networks_prefixes_is_refused() {
     for (range, says) in [
         (
             "10.2.0.0/30",
-            "10.2.0.0/30 is in none of the network's prefixes",
+            "10.2.0.0/30 is not wholly within one of the network's prefixes",
         ),
-        ("10.1.0.254-10.1.1.1", "is in none"),
-        ("fd00:2::/124", "is in none"),
+        ("10.1.0.254-10.1.1.1", "is not wholly within"),
+        ("fd00:2::/124", "is not wholly within"),
     ] {
         let spec = json!({ "nat_addresses": ["10.1.0.90", range] });
         let outcome = world.service("provider/other", spec);
