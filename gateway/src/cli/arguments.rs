@@ -58,7 +58,7 @@ pub(super) enum ClientCommand {
     Network(network::Command),
     /// Manage services, their resources and backends
     #[command(subcommand)]
-    Service(service::Command),
+    Service(Box<service::Command>),
     /// Manage endpoints, the private addresses of services in consumers' networks
     #[command(subcommand)]
     Endpoint(endpoint::Command),

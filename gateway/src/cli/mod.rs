@@ -136,7 +136,7 @@ async fn run_with_context(context: &CliContext, command: ClientCommand) -> Resul
     match command {
         ClientCommand::Tenant(command) => tenant::run(context, command).await,
         ClientCommand::Network(command) => network::run(context, command).await,
-        ClientCommand::Service(command) => service::run(context, command).await,
+        ClientCommand::Service(command) => service::run(context, *command).await,
         ClientCommand::Endpoint(command) => endpoint::run(context, command).await,
         ClientCommand::Connection(command) => connection::run(context, command).await,
         ClientCommand::Flow(command) => flow::run(context, command).await,

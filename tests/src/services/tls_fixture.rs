@@ -47,7 +47,7 @@ impl TlsFixture {
         agent.restart();
         testbed.agent = agent;
         Self {
-            testbed: testbed,
+            testbed,
             ca,
         }
     }

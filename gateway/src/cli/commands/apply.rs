@@ -196,7 +196,10 @@ mod tests {
             ("tenants: [", "not valid YAML"),
             ("tenant: []", "unknown field `tenant`"),
             ("tenants: [{name: A}]", "tenants[0]"),
-            ("networks: [{name: n, attachments: []}]", "has no owner: set tenant"),
+            (
+                "networks: [{name: n, attachments: []}]",
+                "has no owner: set tenant",
+            ),
             (
                 "networks: [{tenant: a, name: n, attachments: [], x: 1}]",
                 "unknown field `x`",

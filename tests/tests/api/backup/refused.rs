@@ -32,7 +32,7 @@ fn incomplete_backup_is_refused_without_changes() {
             b"nonsense".to_vec(),
             "the file is not a backup",
         ),
-        ("a database", sqlite, "put it in place as state.db"),
+        ("a database", sqlite, "copy the file to state.db"),
         (
             "the first half",
             good[..good.len() / 2].to_vec(),
