@@ -19,7 +19,7 @@ use tests::datapath::differential::{
     HTTPS, PENDING, Side, arp_request, icmp, tcp, tcp_v6, udp, with_harness_reject_limit,
 };
 
-use tests::{bpf::asm::run, packet::Packet};
+use tests::{bpf::syscalls::run, packet::Packet};
 
 use crate::{
     baselines::pin_to_cpu,

@@ -9,9 +9,12 @@ use std::{
 
 use gateway::bpf::syscalls;
 
-use tests::bpf::asm::{
-    Assembler, Comparison, KTIME_GET_NS, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R8,
-    R9, REDIRECT, Width, attach, create_map, send_live_frames,
+use tests::bpf::{
+    asm::{
+        Assembler, Comparison, KTIME_GET_NS, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R8, R9,
+        REDIRECT, Width,
+    },
+    syscalls::{MapKind, attach, create_map, send_live_frames},
 };
 
 /// `XDP_DROP`.

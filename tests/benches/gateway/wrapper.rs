@@ -13,9 +13,12 @@ use gateway_common::{
     {V4, V6},
 };
 
-use tests::bpf::asm::{
-    Assembler, Comparison, MAP_LOOKUP_ELEM, MapKind, Operation, R0, R1, R2, R3, R4, R5, R6, R7,
-    R10, REDIRECT_MAP, TAIL_CALL, Width, create_map,
+use tests::bpf::{
+    asm::{
+        Assembler, Comparison, MAP_LOOKUP_ELEM, Operation, R0, R1, R2, R3, R4, R5, R6, R7, R10,
+        REDIRECT_MAP, TAIL_CALL, Width,
+    },
+    syscalls::{MapKind, create_map},
 };
 
 /// `XDP_PASS`.

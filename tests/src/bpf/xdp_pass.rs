@@ -6,7 +6,10 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use crate::bpf::asm::{Assembler, Operation, R0, attach as attach_program};
+use crate::bpf::{
+    asm::{Assembler, Operation, R0},
+    syscalls::attach as attach_program,
+};
 
 /// `XDP_PASS`.
 const XDP_PASS: i32 = 2;

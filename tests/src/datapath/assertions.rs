@@ -1,12 +1,15 @@
 //! What became of a packet, and what rows demand of that.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use gateway_common::{DropReason, Verdict, drop_reason::Attribution};
 
-use crate::{
-    datapath::differential::{BACKEND_MAC, BACKENDS, NAT, Side},
-    packet::{Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, builders::SocketV6, flag},
+use crate::packet::{
+    Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport,
+    addresses::{BACKEND_MAC, BACKENDS, NAT, Side},
+    builders::SocketV6,
+    flag,
+    read::ip_parts,
 };
 
 /// What became of a packet.
@@ -276,4 +279,32 @@ impl IcmpErrorPacket {
         assert_eq!(self.embedded, frame[14..][..length]);
         self
     }
+}
+
+/// What was refused, for this reason: with a reset or an error, whichever suits the packet.
+#[track_caller]
+pub fn expect_rejected(result: &PacketResult, reason: DropReason) {
+    match &result.verdict {
+        Verdict::TcpReset(..) => {
+            result.expect_tcp_reset(reason);
+        }
+        _ => {
+            result.expect_icmp_error(reason);
+        }
+    }
+}
+
+/// The addresses and ports of a packet.
+///
+/// # Panics
+/// When it has none.
+#[must_use]
+pub fn sockets_of(forwarded: &ForwardedPacket) -> (SocketAddr, SocketAddr) {
+    let (source, destination, transport) = ip_parts(&forwarded.packet);
+    let (from, to) = match transport {
+        Transport::Tcp(tcp) => (tcp.source, tcp.destination),
+        Transport::Udp(udp) => (udp.source, udp.destination),
+        other => panic!("no ports: {other:?}"),
+    };
+    ((source, from).into(), (destination, to).into())
 }

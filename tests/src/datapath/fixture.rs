@@ -8,7 +8,7 @@ use gateway::model::{
 };
 use serde_json::{Value, json};
 
-use crate::datapath::differential::{
+use crate::packet::addresses::{
     ALL_PORTS_ENDPOINT, BACKENDS, BACKENDS_V6, DNS, DROPPING_ENDPOINT, ENDPOINT, ENDPOINT_V6,
     HTTPS, NAT46_ENDPOINT, NAT64_ENDPOINT, NO_BACKENDS_ENDPOINT, PENDING, PENDING_V6, Side,
 };

@@ -4,7 +4,10 @@
 use std::{ffi::CString, io, os::fd::AsFd as _};
 
 use crate::{
-    bpf::asm::{Assembler, Operation, R0, R2, R3, VLAN_PUSH, pin},
+    bpf::{
+        asm::{Assembler, Operation, R0, R2, R3, VLAN_PUSH},
+        syscalls::pin,
+    },
     net::{
         namespace::{BpfDirectory, Namespace},
         process::succeed,

@@ -1,13 +1,11 @@
 //! The words that rows are built with.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::{
-    datapath::{
-        differential::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, Side},
-        scenario::{tcp_segment, udp_datagram},
-    },
-    packet::{Arp, Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, flag},
+use super::{
+    Arp, Content, Ipv4, Ipv6, Mac, Packet, Socket, Tcp, Transport, Udp,
+    addresses::{BACKEND_MAC, CLIENT, CLIENT_MAC, ENDPOINT, Side},
+    flag,
 };
 
 /// A TCP segment, to be completed with one of the words below: from the client's station, to the
@@ -248,5 +246,103 @@ impl Connection {
         tcp(self.backend, self.nat)
             .with_source_mac(BACKEND_MAC)
             .ack(5_001, 1_001)
+    }
+}
+
+/// A packet between two addresses of a family, from the client's station to the gateway's in A.
+///
+/// # Panics
+/// When they are of different ones.
+#[must_use]
+pub fn ip_packet(source: IpAddr, destination: IpAddr, transport: Transport) -> Packet {
+    let content = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            Content::Ipv4(Ipv4::new(source, destination, transport))
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Content::Ipv6(Ipv6::new(source, destination, transport))
+        }
+        _ => panic!("from {source} to {destination}"),
+    };
+    Packet {
+        to: Side::A.mac(),
+        from: CLIENT_MAC,
+        content,
+    }
+}
+
+/// A segment between two sockets, likewise, to be completed with words.
+#[must_use]
+pub fn tcp_segment(source: SocketAddr, destination: SocketAddr) -> Packet {
+    let tcp = Tcp {
+        source: source.port(),
+        destination: destination.port(),
+        sequence: 0,
+        acknowledgement: 0,
+        flags: 0,
+        window: 64_240,
+        options: Vec::new(),
+        payload: Vec::new(),
+    };
+    ip_packet(source.ip(), destination.ip(), Transport::Tcp(tcp))
+}
+
+/// A datagram, likewise.
+#[must_use]
+pub fn udp_datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Packet {
+    let udp = Udp {
+        source: source.port(),
+        destination: destination.port(),
+        checksummed: true,
+        payload: payload.to_vec(),
+    };
+    ip_packet(source.ip(), destination.ip(), Transport::Udp(udp))
+}
+
+/// An ICMP error about a packet, of which it has so many bytes at the most.
+#[must_use]
+pub fn icmp_error(
+    source: IpAddr,
+    destination: IpAddr,
+    kind: (u8, u8),
+    rest: u32,
+    about: &Packet,
+    max_len: usize,
+) -> Packet {
+    let frame = about.bytes(false);
+    let embedded = &frame[14..];
+    let mut body = rest.to_be_bytes().to_vec();
+    body.extend(&embedded[..embedded.len().min(max_len)]);
+    ip_packet(source, destination, Transport::Icmp(kind.0, kind.1, body))
+}
+
+impl Packet {
+    /// With so many hops to go.
+    #[must_use]
+    pub fn with_hop_limit(mut self, hops: u8) -> Self {
+        match &mut self.content {
+            Content::Ipv4(ip) => ip.ttl = hops,
+            Content::Ipv6(ip) => ip.hop_limit = hops,
+            _ => {}
+        }
+        self
+    }
+
+    /// With these TCP options.
+    ///
+    /// # Panics
+    /// When it is no TCP segment.
+    #[must_use]
+    pub fn with_tcp_options(mut self, options: &[u8]) -> Self {
+        let transport = match &mut self.content {
+            Content::Ipv4(ip) => &mut ip.transport,
+            Content::Ipv6(ip) => &mut ip.transport,
+            _ => panic!("no IP"),
+        };
+        match transport {
+            Transport::Tcp(tcp) => tcp.options = options.to_vec(),
+            _ => panic!("no TCP"),
+        }
+        self
     }
 }

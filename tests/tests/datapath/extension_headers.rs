@@ -4,15 +4,11 @@ use std::net::Ipv6Addr;
 
 use gateway_common::DropReason;
 use tests::{
-    datapath::{
-        differential::{
-            BACKEND_MAC, BACKENDS_V6, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT_V6, HTTPS,
-            NAT_V6, NAT64_ENDPOINT, Side, SocketV6, icmp_v6, neighbour_solicitation, tcp_v6,
-            udp_v6,
-        },
-        scenario::icmp_error,
+    datapath::differential::{
+        BACKEND_MAC, BACKENDS_V6, CLIENT_V6, DNS, DifferentialHarness, ENDPOINT_V6, HTTPS, NAT_V6,
+        NAT64_ENDPOINT, Side, SocketV6, icmp_v6, neighbour_solicitation, tcp_v6, udp_v6,
     },
-    packet::{Packet, Transport},
+    packet::{Packet, Transport, builders::icmp_error},
 };
 
 use crate::{Case, run_cases};

@@ -12,11 +12,12 @@ use gateway::model::Decision;
 use gateway_common::Verdict;
 use serde_json::json;
 use tests::{
-    datapath::{
-        differential::{BACKEND_MAC, BACKENDS, DifferentialHarness, Side, with_harness},
-        scenario::{ip_packet, ip_parts, udp_datagram},
+    datapath::differential::{BACKEND_MAC, BACKENDS, DifferentialHarness, Side, with_harness},
+    packet::{
+        Packet, Transport,
+        builders::{ip_packet, udp_datagram},
+        read::ip_parts,
     },
-    packet::{Packet, Transport},
     random::Random,
 };
 
@@ -155,7 +156,7 @@ impl Model {
         let packet = if port == 53 {
             udp_datagram(client, destination, b"question")
         } else {
-            let segment = tests::datapath::scenario::tcp_segment(client, destination);
+            let segment = tests::packet::builders::tcp_segment(client, destination);
             match random.below(4) {
                 0 | 1 => segment.syn(1_000),
                 2 => segment.ack(1_001, 5_001),
@@ -229,7 +230,7 @@ impl Model {
         let packet = if protocol == 17 {
             udp_datagram(backend, nat, b"answer")
         } else {
-            let segment = tests::datapath::scenario::tcp_segment(backend, nat);
+            let segment = tests::packet::builders::tcp_segment(backend, nat);
             match random.below(3) {
                 0 => segment.syn_ack(5_000, 1_001),
                 1 => segment.ack(5_001, 1_001),

@@ -4,15 +4,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway_common::DropReason;
 use tests::{
-    datapath::{
-        differential::{
-            BACKEND_MAC, BACKENDS, BACKENDS_V6, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness,
-            ENDPOINT, ENDPOINT_V6, HTTPS, NAT, NAT46_ENDPOINT, NAT64_ENDPOINT, PENDING, Side,
-            arp_request, icmp_v6, neighbour_solicitation, tcp, tcp_v6,
-        },
-        scenario::{icmp_error, ip_packet, ip_parts, tcp_segment, udp_datagram},
+    datapath::differential::{
+        BACKEND_MAC, BACKENDS, BACKENDS_V6, CLIENT, CLIENT_MAC, CLIENT_V6, DifferentialHarness,
+        ENDPOINT, ENDPOINT_V6, HTTPS, NAT, NAT46_ENDPOINT, NAT64_ENDPOINT, PENDING, Side,
+        arp_request, icmp_v6, neighbour_solicitation, tcp, tcp_v6,
     },
-    packet::{Content, Packet, Transport},
+    packet::{
+        Content, Packet, Transport,
+        builders::{icmp_error, ip_packet, tcp_segment, udp_datagram},
+        read::ip_parts,
+    },
 };
 
 use crate::{Case, run_cases};

@@ -4,10 +4,11 @@ use gateway_common::{DropReason, flow::Table};
 use serde_json::Value;
 use tests::{
     datapath::{
+        assertions::expect_rejected,
         differential::{BACKEND_MAC, DNS, DifferentialHarness, Side},
-        scenario::{ProviderFlow, Scenario, expect_rejected, icmp_error},
+        scenario::{ProviderFlow, Scenario},
     },
-    packet::flag::RST,
+    packet::{builders::icmp_error, flag::RST},
 };
 
 use super::{open_udp_flow, port_unreachable};

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use gateway_common::DropReason;
 use tests::{
-    datapath::{
-        differential::{BACKEND_MAC, CLIENT_MAC, Side},
-        scenario::{icmp_error, ip_packet, ip_parts, udp_datagram},
+    datapath::differential::{BACKEND_MAC, CLIENT_MAC, Side},
+    packet::{
+        Content, Packet, Transport,
+        builders::{icmp_error, ip_packet, udp_datagram},
+        flag::RST,
+        read::ip_parts,
     },
-    packet::{Content, Packet, Transport, flag::RST},
 };
 
 use super::{open_udp_flow, payload_of, port_unreachable};

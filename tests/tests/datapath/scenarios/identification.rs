@@ -10,9 +10,9 @@ use serde_json::Value;
 use tests::{
     datapath::{
         differential::{CLIENT, DNS, DifferentialHarness, ENDPOINT, Side, udp, with_harness},
-        scenario::{CLIENT_PORT, ProviderFlow, Scenario, fragment_of, ip_parts, udp_datagram},
+        scenario::{CLIENT_PORT, ProviderFlow, Scenario},
     },
-    packet::Packet,
+    packet::{Packet, builders::udp_datagram, fragments::fragment_of, read::ip_parts},
 };
 
 use super::open_udp_flow;

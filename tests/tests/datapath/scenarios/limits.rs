@@ -2,9 +2,12 @@
 
 use gateway_common::{DropReason, maps::ConnectionUsage};
 use serde_json::json;
-use tests::datapath::{
-    differential::{BACKEND_MAC, Side},
-    scenario::{Scenario, icmp_error, udp_datagram},
+use tests::{
+    datapath::{
+        differential::{BACKEND_MAC, Side},
+        scenario::Scenario,
+    },
+    packet::builders::{icmp_error, udp_datagram},
 };
 
 use super::{open_udp_flow, port_unreachable};

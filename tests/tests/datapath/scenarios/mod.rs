@@ -8,15 +8,16 @@ mod limits;
 use gateway_common::{DropReason, flow::Table};
 use tests::{
     datapath::{
+        assertions::{expect_rejected, sockets_of},
         differential::{CLIENT_MAC, DifferentialHarness, Side},
-        scenario::{
-            ProviderFlow, Scenario, expect_rejected, fragment_of, hop_limit, ip_packet, ip_parts,
-            reassemble, sockets_of, tcp_of, udp_datagram,
-        },
+        scenario::{ProviderFlow, Scenario},
     },
     packet::{
         Content, Packet, Transport,
+        builders::{ip_packet, udp_datagram},
         flag::{ACK, FIN, PSH, RST, SYN},
+        fragments::{fragment_of, reassemble},
+        read::{hop_limit, ip_parts, tcp_of},
     },
 };
 
