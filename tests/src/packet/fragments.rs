@@ -2,7 +2,6 @@
 
 use super::{Content, Packet, Transport};
 
-
 impl Packet {
     /// Cut into fragments whose payloads are so long at the max_len, with this identification.
     ///

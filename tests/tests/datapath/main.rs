@@ -1,5 +1,7 @@
-//! The packet table: what becomes of each kind of packet. Every row goes through the native stages
-//! and through the program in the kernel, and both must give the same bytes and count the same.
+//! The packet table: the verdict on each kind of packet.
+//!
+//! Every case sends its packets through the native data path and through the program in the kernel. Both must
+//! return the same bytes and count the same.
 
 mod address_conflict;
 mod corpus;
@@ -27,14 +29,13 @@ use tests::datapath::{
     scenario::Scenario,
 };
 
-/// One row: what it shows, and how.
+/// A case: a sentence on the behaviour, and the code that shows it.
 type Case = (&'static str, fn(&mut DifferentialHarness));
 
-/// One row for a path: what it shows, and how.
+/// A case that is run for each [`Scenario`].
 type ScenarioCase = (&'static str, fn(&mut DifferentialHarness, Scenario));
 
-/// Keeps the frames of a row as a file in the directory that `RECORD_CORPUS` names: what the fuzzer
-/// begins with.
+/// Writes the frames of a case to a file in the directory that `RECORD_CORPUS` names: the fuzzer's seed corpus.
 fn record_corpus(recorded: &[u8]) {
     let Some(directory) = std::env::var_os("RECORD_CORPUS") else {
         return;
@@ -46,50 +47,52 @@ fn record_corpus(recorded: &[u8]) {
     std::fs::write(path, recorded).expect("a file");
 }
 
-/// Runs rows for both families and both mixes.
-fn run_scenarios(cases: &'static [ScenarioCase]) {
+/// Runs cases in each scenario: IPv4, IPv6, NAT46 and NAT64.
+fn run_scenarios(cases: &[ScenarioCase]) {
+    let count = cases.len() * Scenario::ALL.len();
+    let cases = cases.to_vec();
     let failed = with_harness(move |harness| {
         let mut failed = Vec::new();
         for scenario in Scenario::ALL {
-            for (name, row) in cases {
+            for (name, case) in &cases {
                 harness.reset();
-                let outcome = catch_unwind(AssertUnwindSafe(|| row(harness, scenario)));
+                let result = catch_unwind(AssertUnwindSafe(|| case(harness, scenario)));
                 record_corpus(harness.recorded_frames());
-                if outcome.is_err() {
+                if result.is_err() {
                     failed.push(format!("{}: {name}", scenario.name));
                 }
             }
         }
         failed
     });
-    let count = cases.len() * Scenario::ALL.len();
     assert!(
         failed.is_empty(),
-        "{} of {count} rows failed: {failed:#?}",
+        "{} of {count} cases failed: {failed:#?}",
         failed.len()
     );
-    println!("{count} rows");
+    println!("{count} cases");
 }
 
-/// Runs all rows, each in a laboratory as new, and names those that fail.
-fn run_cases(cases: &'static [Case]) {
+/// Runs cases, each with a reset harness, and names those that fail.
+fn run_cases(cases: &[Case]) {
+    let count = cases.len();
+    let cases = cases.to_vec();
     let failed = with_harness(move |harness| {
         let mut failed = Vec::new();
-        for (name, row) in cases {
+        for (name, case) in cases {
             harness.reset();
-            let outcome = catch_unwind(AssertUnwindSafe(|| row(harness)));
+            let result = catch_unwind(AssertUnwindSafe(|| case(harness)));
             record_corpus(harness.recorded_frames());
-            if outcome.is_err() {
-                failed.push(*name);
+            if result.is_err() {
+                failed.push(name);
             }
         }
         failed
     });
     assert!(
         failed.is_empty(),
-        "{} of {} rows failed: {failed:#?}",
-        failed.len(),
-        cases.len()
+        "{} of {count} cases failed: {failed:#?}",
+        failed.len()
     );
-    println!("{} rows", cases.len());
+    println!("{count} cases");
 }

@@ -1,19 +1,13 @@
 //! Access to the loaded program and its maps.
 
 use gateway::{
-    bpf::{
-        flow_tables,
-        loader::ProgramInfo,
-        maps::Maps,
-        syscalls,
-    },
+    bpf::{flow_tables, loader::ProgramInfo, maps::Maps, syscalls},
     compile::map_snapshot::MapSnapshot,
 };
 use std::{
     ffi::CString,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
-
 
 use super::DifferentialHarness;
 use crate::packet::addresses::*;

@@ -24,15 +24,10 @@ use gateway::{
 };
 use gateway_common::{
     V4, V6,
-    maps::{
-        ConnectionUsage, IdentificationState,
-    },
+    maps::{ConnectionUsage, IdentificationState},
     sim::SimMaps,
 };
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr};
 
 pub use crate::{
     datapath::assertions::*,

@@ -1,17 +1,11 @@
 //! Packets through the native data path and through the kernel's program.
 
 use aya::{TestRun as _, programs::TestRunOptions};
-use gateway_common::{
-    DropReason, Verdict,
-    maps::Statistic,
-};
+use gateway_common::{DropReason, Verdict, maps::Statistic};
 use std::collections::BTreeMap;
 
 use crate::{
-    datapath::{
-        fast_path_oracle,
-        fuzz,
-    },
+    datapath::{fast_path_oracle, fuzz},
     packet::Packet,
 };
 

@@ -1,15 +1,10 @@
 //! Flow tables, counters and other dynamic state of both platforms.
 
-use gateway::{
-    bpf::maps::HasFlowMaps,
-    model::Reference,
-};
+use gateway::{bpf::maps::HasFlowMaps, model::Reference};
 use gateway_common::{
     Be16, V4, V6,
     flow::{Direction, Flow, FlowKey, NetworkProto, StateWord, Table},
-    maps::{
-        AddressConflict, AddressKey, ConnectionCounters, ConnectionUsage, IdentificationState,
-    },
+    maps::{AddressConflict, AddressKey, ConnectionCounters, ConnectionUsage, IdentificationState},
     packet::PortPair,
     pipeline::MIN_SOURCE_PORT,
     sim::{SimFlowTables, SimMaps},

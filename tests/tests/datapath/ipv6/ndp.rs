@@ -1,0 +1,126 @@
+//! Neighbour discovery (RFC 4861) and ICMPv6 echo.
+
+use super::*;
+use crate::Case;
+use gateway_common::DropReason;
+use std::net::Ipv6Addr;
+use tests::{
+    datapath::differential::{
+        BACKEND_MAC, BACKENDS_V6, CLIENT_MAC, CLIENT_V6, ENDPOINT_V6, NAT_V6, Side, icmp_v6,
+        neighbour_solicitation,
+    },
+    packet::{Content, Transport},
+};
+
+pub(super) const CASES: &[Case] = &[
+    (
+        "a neighbour solicitation for an endpoint is answered",
+        |harness| {
+            let answer = harness
+                .send(Side::A, &neighbour_solicitation(ENDPOINT_V6, CLIENT_V6))
+                .expect_reply();
+            assert_eq!((answer.to, answer.from), (CLIENT_MAC, Side::A.mac()));
+            // Solicited, override, no router.
+            assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
+        },
+    ),
+    ("one to our own station is as well", |harness| {
+        let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A);
+        let question = question.edit_ipv6(|ip| ip.destination = ENDPOINT_V6);
+        let answer = harness.send(Side::A, &question).expect_reply();
+        assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
+    }),
+    (
+        "duplicate address detection is told that the address is taken (RFC 4862)",
+        |harness| {
+            let probe = neighbour_solicitation(ENDPOINT_V6, Ipv6Addr::UNSPECIFIED);
+            let answer = harness.send(Side::A, &probe).expect_reply();
+            assert_eq!(answer.to, [0x33, 0x33, 0, 0, 0, 1]);
+            assert_eq!(advertisement(&answer), (ALL_NODES, 0x20, ENDPOINT_V6));
+        },
+    ),
+    (
+        "one for a source NAT address is answered in the provider's network only",
+        |harness| {
+            let question = neighbour_solicitation(NAT_V6, BACKENDS_V6[0]);
+            harness.send(Side::Provider, &question).expect_reply();
+            harness
+                .send(Side::A, &question)
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
+        },
+    ),
+    (
+        "one for another address is dropped, or passed where the network is not isolated",
+        |harness| {
+            let question =
+                neighbour_solicitation("fd00::200".parse().expect("an address"), CLIENT_V6);
+            harness
+                .send(Side::A, &question)
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
+            harness
+                .send(Side::Provider, &question)
+                .expect_passed(&question);
+        },
+    ),
+    (
+        "one that a router has forwarded is malformed (RFC 4861)",
+        |harness| {
+            let question =
+                neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).edit_ipv6(|ip| ip.hop_limit = 254);
+            harness
+                .send(Side::A, &question)
+                .expect_dropped(DropReason::Malformed);
+        },
+    ),
+    (
+        "one from a group, or from the address itself, is none",
+        |harness| {
+            for source in [ALL_NODES, ENDPOINT_V6] {
+                harness
+                    .send(Side::A, &neighbour_solicitation(ENDPOINT_V6, source))
+                    .expect_dropped(DropReason::MartianSource);
+            }
+            let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6)
+                .with_source_mac([0x33, 0x33, 0, 0, 0, 1]);
+            harness
+                .send(Side::A, &question)
+                .expect_dropped(DropReason::MartianSource);
+        },
+    ),
+    (
+        "advertisements reach the host where it looks for backends",
+        |harness| {
+            let answer = icmp_v6(
+                BACKENDS_V6[0],
+                "fe80::1".parse().expect("an address"),
+                136,
+                &[0; 20],
+            );
+            let answer = answer.with_source_mac(BACKEND_MAC);
+            harness.send(Side::Provider, &answer).expect_passed(&answer);
+        },
+    ),
+    ("ping is answered, with a fresh hop limit", |harness| {
+        let ping = icmp_v6(CLIENT_V6, ENDPOINT_V6, 128, b"\x12\x34\0\x01hello")
+            .edit_ipv6(|ip| ip.hop_limit = 3);
+        let answer = harness.send(Side::A, &ping).expect_reply();
+        match answer.content {
+            Content::Ipv6(ip) => {
+                assert_eq!(
+                    (ip.source, ip.destination, ip.hop_limit),
+                    (ENDPOINT_V6, CLIENT_V6, 64)
+                );
+                let rest = b"\x12\x34\0\x01hello".to_vec();
+                assert_eq!(ip.transport, Transport::Icmp(129, 0, rest));
+            }
+            _ => panic!("{answer}"),
+        }
+    }),
+    ("other ICMPv6 messages are counted", |harness| {
+        for kind in [129, 133, 134, 137] {
+            harness
+                .send(Side::A, &icmp_v6(CLIENT_V6, ENDPOINT_V6, kind, &[0; 20]))
+                .expect_dropped(DropReason::IcmpUnsupported);
+        }
+    }),
+];

@@ -1,0 +1,124 @@
+//! The limit of rejects, and faults of the kernel that only the native platform can simulate.
+
+use super::*;
+use crate::Case;
+use gateway_common::{DropReason, Verdict, drop_reason::Attribution, maps::Statistic};
+use tests::datapath::differential::{DifferentialHarness, ENDPOINT, Side, tcp, udp};
+
+pub(super) const CASES: &[Case] = &[
+    (
+        "a flood is not answered by a flood: so many refusals a second, and no more",
+        |harness| {
+            // Ten a second, in a world whose clock is set.
+            harness.native_maps().reject_cost = 100_000_000;
+            let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1);
+            let answered = |harness: &mut DifferentialHarness| -> usize {
+                let verdicts = (0..40).map(|_| harness.send_native(Side::A, &stray));
+                let resets = verdicts.filter(|verdict| {
+                    let (reset, silent) = (
+                        matches!(
+                            verdict,
+                            Verdict::TcpReset(Attribution {
+                                reason: DropReason::NoFlow,
+                                ..
+                            })
+                        ),
+                        matches!(
+                            verdict,
+                            Verdict::Drop(Attribution {
+                                reason: DropReason::NoFlow,
+                                ..
+                            })
+                        ),
+                    );
+                    assert!(reset || silent, "{verdict:?}");
+                    reset
+                });
+                resets.count()
+            };
+            assert_eq!(answered(harness), 10, "a second's worth at once");
+            assert_eq!(answered(harness), 0, "and no more in that moment");
+            harness.native_maps().extra_nanoseconds += 300_000_000;
+            assert_eq!(answered(harness), 3, "then as time goes by");
+            harness.native_maps().extra_nanoseconds += 60_000_000_000;
+            assert_eq!(
+                answered(harness),
+                10,
+                "and never more than a second's worth"
+            );
+            let suppressed = harness.native_maps().statistics[&Statistic::RejectsSuppressed];
+            assert_eq!(suppressed, 4 * 40 - 23);
+        },
+    ),
+    // What the kernel can't be made to do, or only in a moment that can't be met, is shown natively.
+    ("what the helpers do not cut down is dropped", |harness| {
+        harness.native_maps().helpers_fail = true;
+        let stray = tcp(CLIENT_SOCKET, WEB).ack(1, 1).with_payload(&[7; 100]);
+        expect_native_reject(harness, &stray, DropReason::BufferAdjustFailed);
+        let elsewhere = udp(CLIENT_SOCKET, (ENDPOINT, 54), b"x");
+        expect_native_reject(harness, &elsewhere, DropReason::BufferAdjustFailed);
+    }),
+    (
+        "a checksum that the helpers do not complete drops the packet",
+        |harness| {
+            harness.native_maps().helpers_fail = true;
+            let syn = tcp(CLIENT_SOCKET, WEB).syn(1).bytes(true);
+            let verdict = harness.send_native_bytes(Side::A, &syn);
+            assert!(
+                matches!(
+                    verdict,
+                    Verdict::Drop(Attribution {
+                        reason: DropReason::ChecksumOffloadFailed,
+                        ..
+                    })
+                ),
+                "{verdict:?}"
+            );
+        },
+    ),
+    (
+        "a backend's slot that was given to another resource takes no flow",
+        |harness| {
+            for backend in harness.native_maps().backends.values_mut() {
+                backend.resource ^= 1;
+            }
+            expect_native_reject(
+                harness,
+                &tcp(CLIENT_SOCKET, WEB).syn(1),
+                DropReason::ConfigRace,
+            );
+        },
+    ),
+    (
+        "a source NAT address that was given to another service is not used",
+        |harness| {
+            for nat in harness.native_maps().nat_addresses.values_mut() {
+                nat.service ^= 1;
+            }
+            expect_native_reject(
+                harness,
+                &tcp(CLIENT_SOCKET, WEB).syn(1),
+                DropReason::ConfigRace,
+            );
+        },
+    ),
+    (
+        "without a source NAT address of the backend's family nothing goes there",
+        |harness| {
+            for port in harness.native_maps().ports.values_mut() {
+                port.nat_size_v4 = 0;
+            }
+            let verdict = harness.send_native(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1));
+            assert!(
+                matches!(
+                    verdict,
+                    Verdict::TcpReset(Attribution {
+                        reason: DropReason::FamilyMismatch,
+                        ..
+                    })
+                ),
+                "{verdict:?}"
+            );
+        },
+    ),
+];
