@@ -1,5 +1,4 @@
-//! The gateway, and what Linux has to do the same job with: nftables' destination NAT and masquerading, on
-//! the very same veths.
+//! The gateway and its baselines on the same veths: nftables with DNAT and masquerading, HAProxy, and a bare redirect.
 
 use std::{
     any::Any,
@@ -29,22 +28,22 @@ use crate::traffic::{
     self, Clock, Counter, FLOWS, FRAME, Generator, Mix, Pacing, Rate, Stream, rate, reflect,
 };
 
-/// How long packets are sent whose times are measured, in seconds.
+/// Duration of a latency measurement, in seconds.
 const SECONDS: f64 = 2.0;
 
-/// Something between a consumer and a provider.
+/// A forwarder between a consumer and a provider.
 pub(crate) struct Forwarder {
-    /// What it is.
+    /// Name in the results.
     pub(crate) name: &'static str,
-    /// What must stay: programs, processes. The first to go.
+    /// Programs and processes of the forwarder. They are dropped first.
     resources: Box<dyn Any>,
-    /// The host between the two.
+    /// Host of the forwarder.
     host: Arc<Namespace>,
-    /// The consumer's host.
+    /// Host of the consumer.
     consumer: Arc<Namespace>,
-    /// The provider's.
+    /// Host of the provider.
     provider: Arc<Namespace>,
-    /// The hardware address that the consumer's packets go to.
+    /// Destination MAC address of the consumer's packets.
     next_hop_mac: [u8; 6],
 }
 
@@ -60,7 +59,7 @@ fn mac(host: &Namespace, interface: &str) -> [u8; 6] {
     bytes.try_into().expect("six bytes")
 }
 
-/// The gateway.
+/// Returns the gateway.
 pub(crate) fn gateway() -> Forwarder {
     let Testbed {
         agent,
@@ -79,7 +78,7 @@ pub(crate) fn gateway() -> Forwarder {
     }
 }
 
-/// nftables.
+/// Returns a Linux host with nftables.
 pub(crate) fn nftables() -> Forwarder {
     let forwarder = kernel_forwarder("nftables");
     let rules = format!(
@@ -97,7 +96,7 @@ pub(crate) fn nftables() -> Forwarder {
     forwarder
 }
 
-/// A Linux host in the gateway's place, that does nothing yet.
+/// Returns a Linux host in the gateway's place, which forwards nothing yet.
 fn kernel_forwarder(name: &'static str) -> Forwarder {
     let host = Namespace::new(name);
     let (consumer, provider) = (Namespace::new("a"), Namespace::new("p"));
@@ -126,7 +125,7 @@ fn kernel_forwarder(name: &'static str) -> Forwarder {
     }
 }
 
-/// HAProxy, which is for connections only.
+/// Returns a host with HAProxy, which handles connections only.
 pub(crate) fn haproxy() -> Forwarder {
     let mut forwarder = kernel_forwarder("haproxy");
     let configuration = format!(
@@ -144,7 +143,7 @@ pub(crate) fn haproxy() -> Forwarder {
     forwarder
 }
 
-/// The path with nothing in it: every frame is handed from one interface to the other.
+/// Returns a host that redirects every frame from one interface to the other.
 pub(crate) fn wire() -> Forwarder {
     let mut forwarder = kernel_forwarder("wire");
     let there = forwarder.host.run_in(|| {
@@ -159,16 +158,16 @@ pub(crate) fn wire() -> Forwarder {
     forwarder
 }
 
-/// The number of `eth0` where this thread is.
+/// Returns the index of `eth0` in this thread's network namespace.
 fn interface() -> u32 {
     nix::net::if_::if_nametoindex("eth0").expect("an interface")
 }
 
-/// Keeps this thread on a processor, where all is done then: veths hand packets on where they are sent.
+/// Pins this thread to a processor. Veths process packets on the processor that sends them, so all work happens there.
 pub(crate) fn pin_to_cpu(processor: usize) {
     let mut set = nix::sched::CpuSet::new();
     set.set(processor).expect("a processor");
-    // With one processor there is nothing to choose.
+    // With one processor pinning fails, and is not needed.
     let _only_one = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
 }
 
@@ -180,7 +179,7 @@ impl Forwarder {
         datagram.to = self.next_hop_mac;
         datagram.from = mac(&self.consumer, "eth0");
         let datagram = datagram.edit_ipv4(|ip| {
-            // What stands in the place of the source's end and of the packet's id adds up to the same.
+            // The end of the source address and the packet's id vary, but their sum is constant.
             ip.id = 0;
         });
         let mut frame = datagram.bytes(false);
@@ -188,10 +187,10 @@ impl Forwarder {
         frame
     }
 
-    /// Frames of new flows: the source's end and the id are of each packet.
+    /// Returns the template of frames that open flows. The end of the source address and the id differ in each packet.
     fn new_flow_frame(&self) -> Vec<u8> {
         let mut frame = self.frame();
-        // The sum without source's end and id, and with the two that are complements of one another.
+        // The checksum without these two fields, which are complements of each other, is adjusted once.
         frame[28..30].fill(0);
         frame[18..20].fill(0xff);
         frame[24..26].fill(0);
@@ -207,7 +206,7 @@ impl Forwarder {
         frame
     }
 
-    /// Both sides see packets of every flow, so that all are established.
+    /// Sends packets of every flow from both sides, so that all are established.
     fn establish(&self, generator: &Arc<Generator>) {
         let back = self
             .consumer
@@ -228,7 +227,7 @@ impl Forwarder {
         drop(mirror);
     }
 
-    /// Packets a second.
+    /// Measures packets a second.
     pub(crate) fn measure_packet_rate(&self, mix: Mix, packets: u32, rounds: u32) -> Rate {
         let frame = match mix {
             Mix::Known => self.frame(),
@@ -260,8 +259,7 @@ impl Forwarder {
         })
     }
 
-    /// Microseconds on the way of 500, 990 and 999 in 1,000 packets of known flows, when so many come a
-    /// second.
+    /// Measures the latency percentiles 50, 99 and 99.9 of established flows at a packet rate, in microseconds.
     pub(crate) fn measure_latencies(&self, arrivals: Pacing, per_second: f64) -> [f64; 3] {
         let frame = self.frame();
         let stream = Stream {
@@ -292,7 +290,7 @@ impl Forwarder {
         })
     }
 
-    /// TCP's throughput with so many streams, in bits a second.
+    /// Measures the throughput of TCP streams, in bits a second.
     pub(crate) fn measure_throughput(&self, streams: u32, seconds: u32) -> f64 {
         let mut server = self.provider.command_line("iperf3 -s -1");
         let _server =
@@ -319,8 +317,7 @@ impl Forwarder {
         }
     }
 
-    /// Connections that are opened, asked something, answered and closed, one after the other by two
-    /// clients.
+    /// Measures connections of two clients, each of which opens, requests, reads the response and closes in a loop.
     pub(crate) fn measure_connections(&self, seconds: u64) -> Connections {
         let stop = Arc::new(AtomicBool::new(false));
         let listening = self.provider.run_in(|| {
@@ -350,7 +347,7 @@ impl Forwarder {
         });
         stop.store(true, Ordering::Relaxed);
         for address in [BACKENDS[0], BACKENDS[1]] {
-            // Wakes the servers, so that they see it.
+            // Wakes the servers, so that they notice the end.
             let address = format!("{address}:{PORT}");
             self.provider
                 .run_in(move || drop(TcpStream::connect(address)));
@@ -362,15 +359,15 @@ impl Forwarder {
     }
 }
 
-/// The port for connections.
+/// Port of the connection measurement.
 const PORT: u16 = 8_080;
 
-/// What became of connections.
+/// Results of the connection measurement.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Connections {
-    /// Those that were answered, a second.
+    /// Successful connections a second.
     pub(crate) per_second: f64,
-    /// Those that were not.
+    /// Failed connections.
     pub(crate) failed: u64,
 }
 
@@ -383,7 +380,7 @@ fn serve(listener: &TcpListener, stop: &AtomicBool) {
             continue;
         };
         let mut question = [0; 16];
-        // A client that went away has no use for an answer.
+        // A write to a client that has gone fails, which does not matter.
         let _gone = stream
             .read_exact(&mut question)
             .and_then(|()| stream.write_all(&question))
@@ -402,13 +399,13 @@ fn request_repeatedly(long: Duration) -> Connections {
         let mut answer = [0; 16];
         stream.read_exact(&mut answer)?;
         if answer == question {
-            // No port is left waiting: there are not so many.
+            // A reset at close leaves no port in TIME_WAIT, which would use up the ports.
             disable_linger(&stream)
         } else {
             Err(io::ErrorKind::InvalidData.into())
         }
     };
-    // Whoever has just been started may not listen yet.
+    // A server that was just started may not listen yet.
     wait::until_true("the first answer", || attempt().is_ok());
     let begin = Instant::now();
     let (mut answered, mut failed) = (0u64, 0);
@@ -417,7 +414,7 @@ fn request_repeatedly(long: Duration) -> Connections {
             Ok(()) => answered += 1,
             Err(_) => {
                 failed += 1;
-                // Whoever refuses does so at once.
+                // A refused connection fails at once.
                 thread::sleep(Duration::from_millis(1));
             }
         }
@@ -428,7 +425,7 @@ fn request_repeatedly(long: Duration) -> Connections {
     }
 }
 
-/// Closing resets.
+/// Makes `close` send a reset.
 fn disable_linger(stream: &TcpStream) -> io::Result<()> {
     let linger = libc::linger {
         l_onoff: 1,

@@ -1,5 +1,4 @@
-//! The tables that choose backends: how long they take to build, how even they are, and how many flows a
-//! backend's loss moves.
+//! Maglev tables: build time, balance, and the share of flows that move when a backend is removed.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -9,26 +8,25 @@ use std::{
 use gateway::compile::maglev::{Candidate, build_table};
 use serde::Serialize;
 
-/// One size.
+/// Results for one table size.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Table {
-    /// How many backends share it.
+    /// Number of backends.
     backends: usize,
-    /// How many places it has.
+    /// Number of entries.
     places: usize,
-    /// Milliseconds to build it: the least of several times.
+    /// Build time in milliseconds, the minimum of several rounds.
     build_ms: f64,
-    /// The share of the backend with the most places, and of the one with the fewest, against an even
-    /// one.
+    /// Largest and smallest share of a backend, relative to an even share.
     max_share: f64,
     min_share: f64,
-    /// The part of places that change when a backend goes, and what must change: its own.
+    /// Share of entries that change when a backend is removed, and the share that must change: the removed backend's.
     moved: f64,
     its_own: f64,
 }
 
 impl Table {
-    /// As a row for people.
+    /// Returns the results as a row of text.
     pub(crate) fn row(&self) -> Vec<String> {
         vec![
             self.backends.to_string(),
@@ -70,7 +68,7 @@ fn measure_one(backends: usize) -> Table {
         shares[*backend] += 1;
     }
     let even = built.len() as f64 / backends as f64;
-    // Without the last one: the others keep their numbers.
+    // The last backend is removed, so the others keep their numbers.
     let without = build_table(&candidates[..backends - 1]);
     let compared = built.len().min(without.len());
     let same_size = built.len() == without.len();
@@ -86,7 +84,7 @@ fn measure_one(backends: usize) -> Table {
             .iter()
             .min()
             .map_or(0.0, |fewest| *fewest as f64 / even),
-        // With one backend left there is no table: all are its.
+        // With one backend left there is no table.
         moved: if same_size {
             moved as f64 / built.len() as f64
         } else {

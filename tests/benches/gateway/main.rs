@@ -1,4 +1,4 @@
-//! What the gateway costs, measured: `cargo xtask bench`.
+//! The benchmarks: `cargo xtask bench`.
 
 mod baselines;
 mod maglev;
@@ -15,26 +15,26 @@ use clap::Parser;
 
 use report::Report;
 
-/// What is measured.
+/// Arguments of the benchmarks.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Only what a packet costs, and only ways with this in their name
+    /// Measure only packet costs, and only paths with this text in their name
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// How often each is measured; the least time counts
+    /// Number of rounds; the minimum counts
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
-    /// Where the results go: results.json and packets.svg
+    /// Write results.json and packets.svg to this directory
     #[arg(long, value_name = "DIRECTORY")]
     output: Option<PathBuf>,
-    /// What cargo gives every benchmark
+    /// Argument that cargo passes to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() {
     let arguments = Arguments::parse();
-    eprintln!("==> what a packet costs");
+    eprintln!("==> packet costs");
     let alone = arguments.only.is_some();
     let costs = packets::measure(arguments.rounds, arguments.only);
     if alone {
@@ -43,7 +43,7 @@ fn main() {
         }
         return;
     }
-    eprintln!("==> the backends' tables, and what a flow takes");
+    eprintln!("==> Maglev tables, and memory of a flow");
     let (tables, memory) = (maglev::measure(), memory::measure());
     let report = Report::new(costs, paths::measure(), memory, tables);
     println!("{}", report.text());
@@ -52,6 +52,9 @@ fn main() {
         fs::create_dir_all(&directory).expect("a directory");
         fs::write(directory.join("results.json"), json).expect("a file");
         fs::write(directory.join("packets.svg"), report.svg()).expect("a file");
-        println!("{} has the figures, and a picture", directory.display());
+        println!(
+            "{}: results.json and packets.svg written",
+            directory.display()
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What a flow costs in the kernel's memory.
+//! Kernel memory of a flow.
 
 use std::{fs, io, os::fd::AsFd as _, thread, time::Duration};
 
@@ -12,19 +12,19 @@ use gateway_common::{
 use serde::Serialize;
 use tests::datapath::differential::{DifferentialHarness, with_harness};
 
-/// So many entries are made.
+/// Number of inserted entries.
 const ENTRIES: u32 = 500_000;
 
-/// Bytes of both entries of a flow.
+/// Bytes of both entries of a flow, by address family.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Memory {
-    /// Of IPv4.
+    /// Bytes of an IPv4 flow.
     pub(crate) ipv4: f64,
-    /// Of IPv6.
+    /// Bytes of an IPv6 flow.
     pub(crate) ipv6: f64,
 }
 
-/// Measures it, by what the kernel has less afterwards.
+/// Measures the growth of unreclaimable slab memory.
 pub(crate) fn measure() -> Memory {
     with_harness(|harness| Memory {
         ipv4: measure_family::<FlowKey<V4>, Flow<V4>>(harness, name::FLOWS_V4).expect("flows"),
@@ -49,7 +49,7 @@ fn measure_family<K: Pod, V: Pod>(harness: &DifferentialHarness, table: &str) ->
     Ok(2.0 * used / f64::from(ENTRIES))
 }
 
-/// The same, once what was freed before has been given back, which takes a while.
+/// Returns [`slab_bytes`] after the kernel has returned memory freed before, which is delayed.
 fn slab_bytes_when_stable() -> io::Result<f64> {
     let mut last = slab_bytes()?;
     loop {
@@ -62,7 +62,7 @@ fn slab_bytes_when_stable() -> io::Result<f64> {
     }
 }
 
-/// Bytes that the kernel has in slabs for good.
+/// Returns the bytes of unreclaimable slab memory.
 fn slab_bytes() -> io::Result<f64> {
     let meminfo = fs::read_to_string("/proc/meminfo")?;
     let line = meminfo

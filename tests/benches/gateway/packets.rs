@@ -1,4 +1,4 @@
-//! What a packet costs, by the way that it takes.
+//! Cost of a packet, by its path through the data path.
 
 use std::{
     io,
@@ -33,16 +33,16 @@ const XDP_DROP: u32 = 1;
 /// `XDP_REDIRECT`.
 const XDP_REDIRECT: u32 = 4;
 
-/// What a way costs.
+/// The cost of a path.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Cost {
-    /// The way.
+    /// Name of the path.
     pub(crate) name: &'static str,
-    /// Nanoseconds a packet, net of the wrapper.
+    /// Nanoseconds a packet, without the wrapper.
     pub(crate) nanoseconds: f64,
 }
 
-/// Which program a frame goes through.
+/// The program that processes a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Program {
     Gateway,
@@ -51,7 +51,7 @@ enum Program {
     Headers,
 }
 
-/// A way that is measured.
+/// A measured path.
 struct Case {
     name: &'static str,
     program: Program,
@@ -59,13 +59,14 @@ struct Case {
     frame: Vec<u8>,
     vary: Vary,
     expected: u32,
-    /// How many runs at a time, if flows are made that have to be forgotten then.
+    /// Maximum of packets in a run, for paths that open flows, which are removed after each run.
     max_packets: Option<u32>,
-    /// Its sender is told, but not so often: what is measured is a packet of a flood.
+    /// True if packets are rejected until the limit of rejects is reached. The cost is that of a packet beyond the
+    /// limit.
     refused: bool,
 }
 
-/// One that is set up.
+/// A case that is set up.
 struct Prepared {
     case: Case,
     wrapper: Wrapper,
@@ -73,18 +74,18 @@ struct Prepared {
     best_nothing: u32,
 }
 
-/// Packets at a time.
+/// Packets in a run.
 const REPEAT: u32 = 200_000;
-/// Rounds over all ways: the least time of each counts, which is that without disturbance.
+/// Rounds over all paths. The minimum of each counts, which is the time without interference.
 const ROUNDS: u32 = 15;
-/// New flows at a time: they must find room.
+/// New flows in a run. They must fit into the table.
 const NEW_FLOWS: u32 = 20_000;
 
-/// How many flows are a full table.
+/// Number of flows of the many-flows cases.
 const MANY_FLOWS: u32 = 1 << 17;
 const MAX_FLOWS: u32 = 1 << 19;
 
-/// Measures all ways, or those with a word in their name, in one run.
+/// Measures all paths, or those with a text in their name.
 pub(crate) fn measure(rounds: Option<u32>, case_filter: Option<String>) -> Vec<Cost> {
     with_harness_reject_limit(1, move |harness| {
         let rounds = rounds.unwrap_or(ROUNDS);
@@ -101,7 +102,7 @@ pub(crate) fn measure(rounds: Option<u32>, case_filter: Option<String>) -> Vec<C
     })
 }
 
-/// The frame, long enough that all of its headers can be put back by eights.
+/// Pads a frame, so that all of its headers can be restored in steps of eight bytes.
 fn padded(mut frame: Vec<u8>) -> Vec<u8> {
     if frame.len() < 80 {
         frame.resize(80, 0);
@@ -148,7 +149,7 @@ fn measure_few_flows(
     harness.send(Side::A, &ack).expect_forwarded(Side::Provider);
     let v6 = ack.with_payload(payload).bytes(false);
 
-    // B's network has no flows to the other family, which would be looked for as well.
+    // B's network has no NAT46 flows, which would cost a second look-up.
     let of_b = |packet: Packet| packet.sent_to(Side::B).bytes(false);
     let syn = of_b(tcp((CLIENT, 0), (ENDPOINT, HTTPS)).syn(1));
     let unapproved = of_b(tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1));
@@ -182,7 +183,7 @@ fn measure_few_flows(
             XDP_REDIRECT,
         ),
         case(
-            "headers read, and no more",
+            "headers only",
             Program::Headers,
             Side::B,
             &stranger,
@@ -203,7 +204,7 @@ fn measure_few_flows(
             XDP_REDIRECT,
         ),
         case(
-            "the way back, TCP",
+            "reply direction, TCP",
             gateway,
             Side::Provider,
             &to_consumer,
@@ -224,8 +225,8 @@ fn measure_few_flows(
             XDP_REDIRECT,
         ),
         new_flow,
-        case("ARP answer", gateway, Side::A, &request, XDP_REDIRECT),
-        case("echo answer", gateway, Side::A, &echo, XDP_REDIRECT),
+        case("ARP reply", gateway, Side::A, &request, XDP_REDIRECT),
+        case("echo reply", gateway, Side::A, &echo, XDP_REDIRECT),
         case(
             "no endpoint, isolated",
             gateway,
@@ -240,7 +241,7 @@ fn measure_few_flows(
     run_cases(harness, cases, rounds)
 }
 
-/// One of many flows, each time another.
+/// Measures packets of many flows, each packet of another one.
 fn measure_many_flows(
     harness: &mut DifferentialHarness,
     rounds: u32,
@@ -298,7 +299,7 @@ fn measure_many_flows(
     costs
 }
 
-/// An established packet where two processors have packets at once: of a flow each, and of the same.
+/// Measures established packets on two processors at once: of one flow each, and of the same flow.
 fn measure_two_cpus(harness: &mut DifferentialHarness, rounds: u32) -> io::Result<Vec<Cost>> {
     let nothing = pass_program()?;
     let of_flow = |harness: &mut DifferentialHarness, port| {
@@ -313,7 +314,7 @@ fn measure_two_cpus(harness: &mut DifferentialHarness, rounds: u32) -> io::Resul
     let frames = [of_flow(harness, 40_000), of_flow(harness, 40_001)];
     let wrapper = |frame: &[u8]| Wrapper::new(frame, 80, Vary::Nothing);
     let (program, ifindex) = (harness.program(), harness.ifindex(Side::A));
-    // Of each processor, which frame.
+    // Index of the frame, by processor.
     let at_once = |target: BorrowedFd<'_>, flows: &[usize]| -> io::Result<u32> {
         let begin = Barrier::new(flows.len());
         thread::scope(|scope| {
@@ -404,7 +405,7 @@ fn run_cases(
             let wrapped = one.wrapper.calling(program)?;
             let (result, took) = run(wrapped, ifindex, &case.frame, repeat)?;
             if case.refused && result == XDP_ABORTED {
-                // A second began meanwhile, and one more was told: that packet was made shorter.
+                // The limit of rejects was reset meanwhile, and the last packet became a reject, which is shorter.
                 continue;
             }
             assert_eq!(result, case.expected, "{}", case.name);
@@ -428,7 +429,7 @@ fn run_cases(
         .collect())
 }
 
-/// How many packets have been dropped, passed and sent, at the places of XDP's results.
+/// Returns the numbers of packets by XDP action.
 fn verdict_counters(harness: &DifferentialHarness) -> [u64; 5] {
     use gateway_common::maps::Statistic;
     let mut decided = [0; 5];

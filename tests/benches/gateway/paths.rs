@@ -1,4 +1,4 @@
-//! Whole paths, from one host to another: the gateway beside what Linux has.
+//! End-to-end measurements from one host to another: the gateway and its baselines.
 
 use serde::Serialize;
 
@@ -7,46 +7,46 @@ use crate::{
     traffic::{Mix, Pacing},
 };
 
-/// Packets of known flows that are sent in a round.
+/// Packets of established flows in a round.
 const PACKETS: u32 = 1_000_000;
-/// Packets that each open a flow: the kernel's connection tracking has room for not many more.
+/// Packets that each open a flow. The kernel's connection tracking table has room for few more.
 const NEW: u32 = 60_000;
-/// Of how many rounds the best counts.
+/// Number of rounds, of which the best counts.
 const ROUNDS: u32 = 5;
-/// Seconds of TCP.
+/// Seconds of a TCP measurement.
 const SECONDS: u32 = 3;
 
-/// What was measured of one.
+/// Results of one forwarder.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Figures {
-    /// What it is.
+    /// Name of the forwarder.
     pub(crate) name: &'static str,
-    /// Packets a second of known flows.
+    /// Packets a second of established flows.
     pub(crate) packets: Option<f64>,
-    /// Packets a second, each of which opens a flow.
+    /// Packets a second that each open a flow.
     pub(crate) new_flows: Option<f64>,
-    /// Packets of these that were lost.
+    /// Lost packets of new flows.
     pub(crate) lost: u64,
-    /// Microseconds on the way of 500, 990 and 999 in 1,000 packets, when they come in bursts.
+    /// Latency percentiles 50, 99 and 99.9 of packets in bursts, in microseconds.
     pub(crate) microseconds: Option<[f64; 3]>,
-    /// The same when they come one by one.
+    /// Latency percentiles of single packets, in microseconds.
     pub(crate) microseconds_alone: Option<[f64; 3]>,
-    /// Connections a second: opened, asked, answered, closed.
+    /// Connections a second, each with a request and a response.
     pub(crate) connections: Option<f64>,
-    /// Connections that failed.
+    /// Failed connections.
     pub(crate) failed: u64,
-    /// TCP's throughput with one stream and with four, in bits a second.
+    /// TCP throughput with one stream and with four, in bits a second.
     pub(crate) throughput: Option<[f64; 2]>,
 }
 
 impl Figures {
-    /// Nanoseconds that a packet takes more than on the path with nothing in it.
+    /// Returns the nanoseconds that a packet takes beyond the bare redirect.
     pub(crate) fn net_of(&self, wire: &Self) -> Option<f64> {
         Some(1e9 / self.packets? - 1e9 / wire.packets?)
     }
 }
 
-/// Measures all.
+/// Measures every forwarder.
 pub(crate) fn measure() -> Vec<Figures> {
     let mut all = Vec::new();
     for make in [wire, nftables, gateway, haproxy] {
@@ -54,7 +54,7 @@ pub(crate) fn measure() -> Vec<Figures> {
         eprintln!("==> {}", forwarder.name);
         all.push(measure_forwarder(&forwarder));
     }
-    // Half of what the slower one can do.
+    // Half of the slower forwarder's packet rate.
     let packets = all.iter().filter_map(|figures| figures.packets);
     let half = packets.fold(f64::INFINITY, f64::min) / 2.0;
     for (make, name) in [

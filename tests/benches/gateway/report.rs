@@ -1,4 +1,4 @@
-//! The results: as tables, as JSON, and drawn.
+//! The results as tables, JSON and a drawing.
 
 use std::{fmt::Write as _, fs};
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{maglev::Table, memory::Memory, packets::Cost, paths::Figures};
 
-/// All that was measured in one run.
+/// The results of one run.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Report {
     machine: Machine,
@@ -17,7 +17,7 @@ pub(crate) struct Report {
     targets: Vec<TargetResult>,
 }
 
-/// Where it was measured.
+/// The machine of the run.
 #[derive(Clone, Debug, Serialize)]
 struct Machine {
     processor: String,
@@ -41,7 +41,7 @@ impl Machine {
     }
 }
 
-/// What it should be, and what it is.
+/// A measured ratio and its target.
 #[derive(Clone, Debug, Serialize)]
 struct TargetResult {
     name: &'static str,
@@ -58,7 +58,7 @@ enum Target {
 }
 
 impl Report {
-    /// Puts it together.
+    /// Builds a report and evaluates the targets.
     pub(crate) fn new(
         packets: Vec<Cost>,
         paths: Vec<Figures>,
@@ -100,7 +100,7 @@ impl Report {
                 Target::AtMost(1.25),
             ),
             (
-                "the same, one of 131,072 flows",
+                "established, against the bare program, one of 131,072 flows",
                 of(
                     "established, 1 of 131,072 flows",
                     "bare program, 1 of 131,072 flows",
@@ -109,7 +109,7 @@ impl Report {
             ),
             (
                 "no endpoint, against reading the headers",
-                of("no endpoint, isolated", "headers read, and no more"),
+                of("no endpoint, isolated", "headers only"),
                 Target::AtMost(1.1),
             ),
             (
@@ -193,7 +193,7 @@ impl Report {
         targets.map(judge).to_vec()
     }
 
-    /// As text, for people.
+    /// Returns the results as text.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         let Machine {
@@ -278,7 +278,7 @@ impl Report {
         text
     }
 
-    /// What a packet costs, drawn.
+    /// Returns a drawing of packet costs.
     pub(crate) fn svg(&self) -> String {
         const ROW: usize = 22;
         const LEFT: f64 = 260.0;
@@ -286,7 +286,7 @@ impl Report {
         let height = (self.packets.len() + 1) * ROW + 24;
         let max_cost = self.packets.iter().map(|cost| cost.nanoseconds);
         let max_cost = max_cost.fold(1.0, f64::max);
-        // The dear ones are fifty times the cheap ones.
+        // The largest cost is fifty times the smallest.
         let length = |cost: f64| WIDTH * (1.0 + cost.max(0.0)).ln() / (1.0 + max_cost).ln();
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"760\" height=\"{height}\" \

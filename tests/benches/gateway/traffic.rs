@@ -1,5 +1,5 @@
-//! Packets from one end of a path to the other, without sockets: made, stamped, sent back, counted and
-//! timed by small programs in the kernel at both ends.
+//! Traffic between the two ends of a path without sockets. Small BPF programs at both ends generate, time-stamp,
+//! reflect and count packets.
 
 use std::{
     io,
@@ -22,61 +22,60 @@ const XDP_DROP: i32 = 1;
 /// `XDP_PASS`.
 const XDP_PASS: i32 = 2;
 
-/// Where the time of sending is within a frame: behind the UDP header, at a multiple of eight.
+/// Offset of the sending time in a frame: after the UDP header, at a multiple of eight.
 const STAMP: i16 = 48;
-/// The shortest frame that all of this fits into.
+/// Minimum length of a frame with a time stamp.
 pub(crate) const FRAME: usize = 64;
 
-/// Flows that packets are of, in turns: a power of two.
+/// Number of flows that packets alternate between, a power of two.
 pub(crate) const FLOWS: u32 = 1 << 12;
 const FIRST_PORT: i32 = 16_384;
-/// Source ports of one address, where every packet opens a flow.
+/// Source ports of an address, if every packet opens a flow.
 const PORTS: i32 = 1 << 15;
 
-/// Whose packets are sent.
+/// The flows of generated packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mix {
-    /// [`FLOWS`] flows, one after the other.
+    /// [`FLOWS`] established flows in turn.
     Known,
-    /// Each opens one.
+    /// Each packet opens a flow.
     New,
 }
 
-/// Whether packets carry the time at which they were sent: to read the clock twice takes as long as all else
-/// that is done for a packet at both ends.
+/// Time stamps in packets. To read the clock twice takes as long as all other work on a packet at both ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clock {
-    /// They don't: they are only counted.
+    /// Packets carry no time stamp, and are only counted.
     Off,
-    /// They do.
+    /// Packets carry the time of sending.
     On,
 }
 
-/// How packets come.
+/// The spacing of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pacing {
-    /// One by one, each when the one before is through.
+    /// Single packets, each sent after the previous one has arrived.
     Single,
-    /// [`BURST`] at once, as network cards hand them over.
+    /// [`BURST`] packets at once, as network cards deliver them.
     Bursts,
 }
 
-/// How many packets a burst has: a power of two.
+/// Packets in a burst, a power of two.
 const BURST: u32 = 32;
 
-/// What is sent.
+/// A stream of packets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream {
-    /// Whose packets.
+    /// Flows of the packets.
     pub(crate) mix: Mix,
-    /// Whether they carry the time.
+    /// Time stamps.
     pub(crate) clock: Clock,
-    /// How they come, and how many a second; as many as can be if this is not said.
+    /// Spacing and rate in packets a second. None sends at the maximum rate.
     pub(crate) pace: Option<(Pacing, f64)>,
 }
 
 impl Stream {
-    /// How many packets come at once.
+    /// Returns the number of packets sent at once.
     const fn batch(self) -> u32 {
         match self.pace {
             None => 64,
@@ -94,17 +93,17 @@ pub(crate) struct Generator {
     _state: OwnedFd,
 }
 
-/// How often the clock is read, at the most, until the next packets are due.
+/// Maximum of clock readings until the next packets are due.
 const MAX_CLOCK_READINGS: i32 = 4_000;
 
 impl Generator {
-    /// With frames like this one.
+    /// Creates a generator from a template frame.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(crate) fn new(frame: &[u8], stream: Stream, ifindex: u32) -> io::Result<Self> {
         let Stream { mix, clock, pace } = stream;
-        // How many were sent, and when the next are due.
+        // State: the number of sent packets, and the time when the next are due.
         let state = create_map(MapKind::Array, 16, 1)?;
         let mut code = Assembler::default();
         code.load(Width::Word, R7, R1, 0)
@@ -113,7 +112,7 @@ impl Generator {
             .alu_register(Operation::Move, R4, R7)
             .alu_immediate(Operation::Add, R4, i32::try_from(FRAME).expect("a length"))
             .exit_if_register(Comparison::Greater, R4, R3);
-        // A frame that was sent before comes back as it arrived.
+        // The kernel reuses a frame as it was sent, so its headers are restored.
         for (number, bytes) in frame[..FRAME].chunks_exact(8).enumerate() {
             let word = u64::from_ne_bytes(bytes.try_into().expect("eight bytes"));
             let offset = i16::try_from(number * 8).expect("within the frame");
@@ -154,8 +153,8 @@ impl Generator {
             .alu_immediate(Operation::Add, R4, FIRST_PORT)
             .store(Width::Half, R7, 34, R4);
         if mix == Mix::New {
-            // The end of the source address, and its complement as the packet's id: the header's sum
-            // stays the same.
+            // The packet's id is the complement of the source address's end, so that the header checksum stays
+            // the same.
             code.alu_immediate(
                 Operation::ShiftRight,
                 R6,
@@ -182,17 +181,17 @@ impl Generator {
         })
     }
 
-    /// Sends so many.
+    /// Sends packets.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(crate) fn send(&self, packets: u32) -> io::Result<()> {
         let batch = self.stream.batch();
         send_live_frames(self.program.as_fd(), &self.frame, packets, batch)
     }
 }
 
-/// Begins a program: anything but UDP over IPv4 goes on into the host. The frame is in `R7`.
+/// Starts a program that passes anything but UDP over IPv4 to the host. `R7` points to the frame.
 fn udp_frames_only() -> Assembler {
     let mut code = Assembler::default();
     code.load(Width::Word, R7, R1, 0)
@@ -208,10 +207,10 @@ fn udp_frames_only() -> Assembler {
     code
 }
 
-/// Sends every datagram back to where it came from.
+/// Attaches a program that sends every datagram back to its source.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(crate) fn reflect(ifindex: u32) -> io::Result<OwnedFd> {
     let mut code = udp_frames_only();
     for (one, other, width) in [
@@ -233,12 +232,12 @@ pub(crate) fn reflect(ifindex: u32) -> io::Result<OwnedFd> {
     attach(program.as_fd(), ifindex)
 }
 
-/// Times are told apart by so many bits of a nanosecond count less: 64 ns.
+/// Bits by which times are shifted: the resolution is 64 ns.
 const COARSE: i32 = 6;
-/// Longer ones than this many of these are counted as one.
+/// Number of histogram buckets. The last one counts all longer times.
 const BUCKETS: u32 = 1 << 14;
 
-/// Counts datagrams that arrive, and how long they were on their way, and takes them.
+/// Counts and drops datagrams on arrival, with a histogram of their latency.
 pub(crate) struct Counter {
     counted: OwnedFd,
     times: OwnedFd,
@@ -246,10 +245,10 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// At an interface of this thread's network namespace.
+    /// Attaches a counter to an interface of this thread's network namespace.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(crate) fn new(ifindex: u32, clock: Clock) -> io::Result<Self> {
         let counted = create_map(MapKind::Array, 8, 1)?;
         let times = create_map(MapKind::Array, 8 * BUCKETS, 1)?;
@@ -281,18 +280,18 @@ impl Counter {
         })
     }
 
-    /// How many have arrived.
+    /// Returns the number of received packets.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(crate) fn counted(&self) -> io::Result<u64> {
         Ok(syscalls::lookup(self.counted.as_fd(), &0u32)?.unwrap_or(0))
     }
 
-    /// Waits until no more arrive.
+    /// Waits until no more packets arrive, and returns their number.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(crate) fn wait_until_stable(&self) -> io::Result<u64> {
         let mut last = self.counted()?;
         loop {
@@ -305,10 +304,10 @@ impl Counter {
         }
     }
 
-    /// The times, in microseconds, that such parts of a thousand did not exceed.
+    /// Returns latency percentiles in microseconds, for shares of 1,000 packets.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(crate) fn latency_percentiles<const N: usize>(
         &self,
         of_thousand: [u64; N],
@@ -330,10 +329,10 @@ impl Counter {
     }
 }
 
-/// How many packets a second go through, of those that are sent as fast as can be.
+/// Measures the packet rate at maximum sending rate.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io::Result<Rate> {
     let before = counter.wait_until_stable()?;
     let begin = Instant::now();
@@ -346,10 +345,10 @@ pub(crate) fn rate(generator: &Generator, counter: &Counter, packets: u32) -> io
     })
 }
 
-/// Passes every frame from an interface to another: what the path costs with nothing in it.
+/// Attaches a program that redirects every frame from an interface to another: the cost of a path without a forwarder.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub(crate) fn redirect_between(from: u32, to: u32) -> io::Result<OwnedFd> {
     let program = udp_frames_only()
         .alu_immediate(Operation::Move, R1, to.cast_signed())
@@ -359,11 +358,11 @@ pub(crate) fn redirect_between(from: u32, to: u32) -> io::Result<OwnedFd> {
     attach(program.as_fd(), from)
 }
 
-/// What went through.
+/// A measured packet rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     /// Packets a second.
     pub(crate) per_second: f64,
-    /// Packets that did not arrive.
+    /// Lost packets.
     pub(crate) lost: u64,
 }

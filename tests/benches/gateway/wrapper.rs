@@ -1,6 +1,7 @@
-//! What is timed: a program that puts the packet's headers back to what they were and calls the one that
-//! is measured, since the kernel's repeated test run does not. Its own cost is found with a program behind
-//! it that does nothing, and taken off.
+//! The wrapper of timed programs. It restores the packet's headers and tail-calls the measured program, since the
+//! kernel's repeated test run does not restore them.
+//!
+//! The cost of the wrapper is measured with a program that does nothing, and subtracted.
 
 use std::{
     io,
@@ -26,24 +27,23 @@ pub(crate) const XDP_PASS: u32 = 2;
 /// `XDP_DROP`.
 const XDP_DROP: i32 = 1;
 
-/// What is another in each run: the IPv4 source's last two bytes, and the source port. So many different
-/// packets, a power of two, in an order that no cache foresees, or one by one.
+/// Variation of packets between runs: the last two bytes of the IPv4 source and the source port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vary {
-    /// Nothing.
+    /// All packets are the same.
     Nothing,
-    /// So many flows, in no order.
+    /// A number of flows, a power of two, in an order that caches can't predict.
     Flows(u32),
-    /// Every packet is of a new flow.
+    /// Every packet opens a flow.
     Always,
 }
 
-/// Source ports of one address, when they vary.
+/// Number of varied source ports of an address.
 const PORTS: u32 = 1 << 15;
-/// The first of them.
+/// First varied source port.
 const FIRST_PORT: u32 = 16_384;
 
-/// The last two bytes of the source address, and the source port, of flow `number`, as they lie in memory.
+/// Returns the last two bytes of the source address and the source port of flow `number`, in memory order.
 #[must_use]
 pub(crate) fn varied(number: u32) -> (u16, u16) {
     let port = u16::try_from(FIRST_PORT + number % PORTS).expect("a port");
@@ -51,19 +51,19 @@ pub(crate) fn varied(number: u32) -> (u16, u16) {
     (host, port)
 }
 
-/// The program that restores and calls.
+/// The wrapper program.
 pub(crate) struct Wrapper {
     program: OwnedFd,
     targets: OwnedFd,
-    /// The number of the next packet.
+    /// Map with the number of the next packet.
     _counter: OwnedFd,
 }
 
 impl Wrapper {
-    /// For a frame, the first so many bytes of which are put back: a multiple of 8, within the frame.
+    /// Creates a wrapper that restores the first `restored` bytes of a frame, a multiple of 8.
     ///
     /// # Errors
-    /// When the kernel refuses it.
+    /// Fails if the kernel refuses it.
     pub(crate) fn new(frame: &[u8], restored: usize, vary: Vary) -> io::Result<Self> {
         let targets = create_map(MapKind::Programs, 4, 1)?;
         let counter = create_map(MapKind::Array, 8, 1)?;
@@ -119,31 +119,31 @@ impl Wrapper {
         })
     }
 
-    /// The program to be run, once it calls this one.
+    /// Sets the measured program, and returns the wrapper program.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// Fails if the kernel refuses.
     pub(crate) fn calling(&self, target: BorrowedFd<'_>) -> io::Result<BorrowedFd<'_>> {
         syscalls::update(self.targets.as_fd(), &0u32, &target.as_raw_fd())?;
         Ok(self.program.as_fd())
     }
 }
 
-/// A program that does nothing.
+/// Returns a program that does nothing.
 ///
 /// # Errors
-/// When the kernel refuses it.
+/// Fails if the kernel refuses it.
 pub(crate) fn pass_program() -> io::Result<OwnedFd> {
     Assembler::default()
         .alu_immediate(Operation::Move, R0, XDP_PASS.cast_signed())
         .load_xdp()
 }
 
-/// What forwarding can't do without: the headers' bounds and kinds, one lookup of the very same key in the
-/// very same table, other MAC addresses, and a redirect.
+/// Returns a program with the minimum work of forwarding: checks of headers, one look-up of the same key in the same
+/// table, new MAC addresses, and a redirect.
 ///
 /// # Errors
-/// When the kernel refuses it.
+/// Fails if the kernel refuses it.
 pub(crate) fn bare_v4(
     flows: BorrowedFd<'_>,
     devices: BorrowedFd<'_>,
@@ -152,10 +152,10 @@ pub(crate) fn bare_v4(
     end(&mut read_v4(), KEY_V4, network, flows, devices)
 }
 
-/// Where the key of IPv4 is built.
+/// Stack offset of the IPv4 key.
 const KEY_V4: i16 = -16;
 
-/// The headers' bounds and kinds, and all of the key that is in them.
+/// Returns a program that checks headers and builds the key.
 fn read_v4() -> Assembler {
     const { assert!(size_of::<FlowKey<V4>>() == 16) };
     let mut code = begin(54, 0x0008);
@@ -170,27 +170,27 @@ fn read_v4() -> Assembler {
     code
 }
 
-/// What the bare program does before its look-up, and drops then.
+/// Returns the part of the bare program before its look-up. It drops the packet.
 ///
 /// # Errors
-/// When the kernel refuses it.
+/// Fails if the kernel refuses it.
 pub(crate) fn headers_v4() -> io::Result<OwnedFd> {
     read_v4()
         .alu_immediate(Operation::Move, R0, XDP_DROP)
         .load_xdp()
 }
 
-/// The same for IPv6.
+/// Returns the IPv6 counterpart of [`bare_v4`].
 ///
 /// # Errors
-/// When the kernel refuses it.
+/// Fails if the kernel refuses it.
 pub(crate) fn bare_v6(
     flows: BorrowedFd<'_>,
     devices: BorrowedFd<'_>,
     network: u32,
 ) -> io::Result<OwnedFd> {
     const KEY: i16 = -44;
-    // Its addresses lie at multiples of eight.
+    // IPv6 addresses are at multiples of eight.
     const { assert!(size_of::<FlowKey<V6>>() == 40) };
     let mut code = begin(74, 0xdd86);
     code.load(Width::Byte, R4, R7, 20)
@@ -208,7 +208,7 @@ pub(crate) fn bare_v6(
     end(&mut code, KEY, network, flows, devices)
 }
 
-/// The frame is in `R7`, at least so long, and of this type.
+/// Starts a program that needs a frame of at least `length` bytes and this EtherType. `R7` points to the frame.
 fn begin(length: i32, ether_type: i32) -> Assembler {
     let mut code = Assembler::default();
     code.load(Width::Word, R7, R1, 0)

@@ -1,5 +1,4 @@
-//! Programs for the kernel, put together instruction by instruction: small ones that stand beside the
-//! gateway's when it is measured.
+//! An assembler for small BPF programs, which tests and benchmarks run beside the gateway's program.
 
 use std::{
     io,
@@ -14,10 +13,10 @@ use super::syscalls::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register(u8);
 
-/// Results, and the program's own.
+/// Return value of calls and of the program.
 pub const R0: Register = Register(0);
 
-/// The first argument: at the beginning the context.
+/// The first argument. At the program's entry: the context.
 pub const R1: Register = Register(1);
 
 /// The second argument.
@@ -32,32 +31,32 @@ pub const R4: Register = Register(4);
 /// The fifth argument.
 pub const R5: Register = Register(5);
 
-/// Those from here on outlive calls.
+/// Callee-saved register.
 pub const R6: Register = Register(6);
 
-/// Likewise.
+/// Callee-saved register.
 pub const R7: Register = Register(7);
 
-/// Likewise.
+/// Callee-saved register.
 pub const R8: Register = Register(8);
 
-/// Likewise.
+/// Callee-saved register.
 pub const R9: Register = Register(9);
 
-/// The end of the stack.
+/// Frame pointer, the end of the stack.
 pub const R10: Register = Register(10);
 
-/// How many bytes are moved.
+/// Size of a memory access.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum Width {
-    /// 4.
+    /// 4 bytes.
     Word = 0x00,
-    /// 2.
+    /// 2 bytes.
     Half = 0x08,
-    /// 1.
+    /// 1 byte.
     Byte = 0x10,
-    /// 8.
+    /// 8 bytes.
     Double = 0x18,
 }
 
@@ -83,7 +82,7 @@ pub enum Operation {
     Move = 0xb0,
 }
 
-/// Comparisons, without signs.
+/// Unsigned comparisons.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum Comparison {
@@ -113,19 +112,19 @@ pub const REDIRECT: i32 = 23;
 /// `bpf_skb_vlan_push`.
 pub const VLAN_PUSH: i32 = 18;
 
-/// A jump that has not landed yet.
+/// A forward jump whose target is not bound yet.
 #[derive(Debug)]
 pub struct ForwardJump(usize);
 
-/// A place in a program.
+/// A target of backward jumps.
 #[derive(Clone, Copy, Debug)]
 pub struct Label(usize);
 
-/// A program that grows.
+/// A program under construction.
 #[derive(Clone, Debug, Default)]
 pub struct Assembler {
     code: Vec<u64>,
-    /// Jumps whose goal is the end: the last two instructions.
+    /// Jumps to the exit instruction.
     to_end: Vec<usize>,
 }
 
@@ -173,34 +172,37 @@ impl Assembler {
         self.emit_imm64(to, 0, number)
     }
 
-    /// `to = ` a map.
+    /// `to = map`.
     pub fn load_map(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
         let descriptor = u64::from(map.as_raw_fd().cast_unsigned());
         self.emit_imm64(to, 1, descriptor)
     }
 
-    /// `to = ` the first element of an array.
+    /// `to = &array[0]`.
     pub fn load_map_value(&mut self, to: Register, map: BorrowedFd<'_>) -> &mut Self {
         let descriptor = u64::from(map.as_raw_fd().cast_unsigned());
         self.emit_imm64(to, 2, descriptor)
     }
 
     fn emit_imm64(&mut self, to: Register, kind: u8, number: u64) -> &mut Self {
-        #[expect(clippy::cast_possible_truncation, reason = "its two halves")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the two halves of the number"
+        )]
         let (low, high) = (number as u32, (number >> 32) as u32);
         self.emit(0x18, to, Register(kind), 0, low.cast_signed());
         self.emit(0, R0, R0, 0, high.cast_signed());
         self
     }
 
-    /// To the end, with what is in `R0`, if the comparison with a number holds.
+    /// Exits with the value in `R0` if the comparison with a number holds.
     pub fn exit_if(&mut self, comparison: Comparison, left: Register, right: i32) -> &mut Self {
         self.to_end.push(self.code.len());
         self.emit(0x05 | comparison as u8, left, R0, 0, right);
         self
     }
 
-    /// The same with another register.
+    /// Exits with the value in `R0` if the comparison of two registers holds.
     pub fn exit_if_register(
         &mut self,
         comparison: Comparison,
@@ -212,7 +214,7 @@ impl Assembler {
         self
     }
 
-    /// Over what follows, up to where it lands, if the comparison holds.
+    /// Jumps forward to where the result is bound if the comparison with a number holds.
     pub fn jump_forward_if(
         &mut self,
         comparison: Comparison,
@@ -223,7 +225,7 @@ impl Assembler {
         ForwardJump(self.code.len() - 1)
     }
 
-    /// The same with another register.
+    /// Jumps forward to where the result is bound if the comparison of two registers holds.
     pub fn jump_forward_if_register(
         &mut self,
         comparison: Comparison,
@@ -234,26 +236,26 @@ impl Assembler {
         ForwardJump(self.code.len() - 1)
     }
 
-    /// Here a skip lands.
+    /// Binds a forward jump to this instruction.
     ///
     /// # Panics
-    /// When it is too far.
+    /// Panics if it is too far.
     pub fn bind(&mut self, ForwardJump(jump): ForwardJump) -> &mut Self {
-        let distance = i16::try_from(self.code.len() - jump - 1).expect("a short skip");
+        let distance = i16::try_from(self.code.len() - jump - 1).expect("a short jump");
         self.code[jump] |= u64::from(distance.cast_unsigned()) << 16;
         self
     }
 
-    /// Here, for [`Assembler::back_if`].
+    /// Returns a label of this instruction, for [`Assembler::jump_back_if`].
     #[must_use]
     pub const fn label(&self) -> Label {
         Label(self.code.len())
     }
 
-    /// Back to a place, if the comparison holds. The verifier has to see that this ends.
+    /// Jumps back to a label if the comparison holds. The verifier must be able to prove that the loop ends.
     ///
     /// # Panics
-    /// When it is too far.
+    /// Panics if it is too far.
     pub fn jump_back_if(
         &mut self,
         Label(to): Label,
@@ -266,7 +268,7 @@ impl Assembler {
         self
     }
 
-    /// `*to += from`, of 64 bits, whoever else adds.
+    /// `*to += from`, 64 bits, atomically.
     pub fn add_to(&mut self, to: Register, from: Register) -> &mut Self {
         self.emit(0xdb, to, from, 0, 0);
         self
@@ -278,13 +280,13 @@ impl Assembler {
         self
     }
 
-    /// Ends it and loads it as an XDP program that takes frames of several buffers.
+    /// Completes the program and loads it as an XDP program with multi-buffer support.
     ///
     /// # Errors
-    /// When the kernel refuses it.
+    /// Fails if the kernel refuses it.
     ///
     /// # Panics
-    /// When it is too long.
+    /// Panics if it is too long.
     pub fn load_xdp(&self) -> io::Result<OwnedFd> {
         load(
             &self.instructions(),
@@ -294,13 +296,13 @@ impl Assembler {
         )
     }
 
-    /// Ends it and loads it as a classifier of traffic control.
+    /// Completes the program and loads it as a traffic control classifier.
     ///
     /// # Errors
-    /// When the kernel refuses it.
+    /// Fails if the kernel refuses it.
     ///
     /// # Panics
-    /// When it is too long.
+    /// Panics if it is too long.
     pub fn load_classifier(&self) -> io::Result<OwnedFd> {
         load(&self.instructions(), BPF_PROG_TYPE_SCHED_CLS, 0, 0)
     }

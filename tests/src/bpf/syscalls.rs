@@ -57,7 +57,7 @@ struct ProgLoadAttributes {
 }
 
 pub(super) fn load(code: &[u64], kind: u32, attach_type: u32, flags: u32) -> io::Result<OwnedFd> {
-    // The verifier's log of a loop would be longer than any room for it: it is asked for on failure only.
+    // The verifier's log of a loop would exceed any buffer, so the log is requested after a failure only.
     let mut attributes = ProgLoadAttributes {
         kind,
         count: u32::try_from(code.len()).expect("a short program"),
@@ -79,7 +79,7 @@ pub(super) fn load(code: &[u64], kind: u32, attach_type: u32, flags: u32) -> io:
             attributes.log_level = 1;
             attributes.log_size = u32::try_from(log.len()).expect("a short log");
             attributes.log = log.as_mut_ptr() as u64;
-            // It fails as before, and says why.
+            // The second call fails like the first, and writes the log.
             let _same = bpf(BPF_PROG_LOAD, &mut attributes);
             let log = String::from_utf8_lossy(&log);
             let log = log.trim_end_matches('\0');
@@ -96,10 +96,10 @@ struct ObjPinAttributes {
     flags: u32,
 }
 
-/// Gives a program a name in a bpf file system.
+/// Pins a program in a BPF file system.
 ///
 /// # Errors
-/// When the kernel refuses it.
+/// Fails if the kernel refuses it.
 pub fn pin(program: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     let mut attributes = ObjPinAttributes {
         path: path.as_ptr() as u64,
@@ -109,20 +109,20 @@ pub fn pin(program: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     bpf(BPF_OBJ_PIN, &mut attributes).map(|_| ())
 }
 
-/// Kinds of maps.
+/// Map types.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub enum MapKind {
-    /// Values at places from 0 on.
+    /// `BPF_MAP_TYPE_ARRAY`.
     Array = 2,
-    /// Programs to call.
+    /// `BPF_MAP_TYPE_PROG_ARRAY`.
     Programs = 3,
 }
 
-/// Makes a map with keys of 4 bytes.
+/// Creates a map with keys of 4 bytes.
 ///
 /// # Errors
-/// When the kernel refuses it.
+/// Fails if the kernel refuses it.
 pub fn create_map(kind: MapKind, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
     let mut attributes = [kind as u32, 4, value_size, entries, 0];
     bpf(BPF_MAP_CREATE, &mut attributes).map(owned_fd)
@@ -149,14 +149,14 @@ struct TestRunAttributes {
     padding: u32,
 }
 
-/// `BPF_F_TEST_XDP_LIVE_FRAMES`: frames go where the program sends them.
+/// `BPF_F_TEST_XDP_LIVE_FRAMES`: the kernel carries out the program's verdicts.
 const LIVE_FRAMES: u32 = 1 << 1;
 
-/// Runs a program on a frame that comes in by an interface, so many times over. Returns its last result,
-/// and how many nanoseconds one took.
+/// Runs a program `repeat` times on a frame received by an interface. Returns the last result, and the mean time of a
+/// run in nanoseconds.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub fn run(
     program: BorrowedFd<'_>,
     ifindex: u32,
@@ -180,10 +180,10 @@ pub fn run(
     Ok((attributes.result, attributes.duration))
 }
 
-/// Has a program of this thread's network namespace send frames, which are all like this one at first.
+/// Runs a program in this thread's network namespace on copies of a frame, and carries out its verdicts.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub fn send_live_frames(
     program: BorrowedFd<'_>,
     frame: &[u8],
@@ -215,10 +215,10 @@ const BPF_LINK_CREATE: libc::c_int = 28;
 
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
-/// Attaches a program to an interface of this thread's network namespace, as long as the result lives.
+/// Attaches a program to an interface of this thread's network namespace, until the result is dropped.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub fn attach(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
     let mut link = LinkCreateAttributes {
         program: program.as_raw_fd().cast_unsigned(),

@@ -1,5 +1,5 @@
-//! An XDP program that lets everything pass. A veth that has one takes redirected frames without GRO, so that
-//! what arrives there can be recorded packet by packet.
+//! An XDP program that passes every frame. A veth with an XDP program receives redirected frames without GRO, so that
+//! they can be recorded packet by packet.
 
 use std::{
     io,
@@ -14,10 +14,10 @@ use crate::bpf::{
 /// `XDP_PASS`.
 const XDP_PASS: i32 = 2;
 
-/// Attaches it to an interface of this thread's network namespace, as long as the result lives.
+/// Attaches the program to an interface of this thread's network namespace, until the result is dropped.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Fails if the kernel refuses.
 pub fn attach(interface: &str) -> io::Result<OwnedFd> {
     let program = Assembler::default()
         .alu_immediate(Operation::Move, R0, XDP_PASS)

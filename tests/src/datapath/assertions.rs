@@ -1,4 +1,4 @@
-//! What became of a packet, and what rows demand of that.
+//! The result of a packet, and assertions on it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,14 +12,14 @@ use crate::packet::{
     read::ip_parts,
 };
 
-/// What became of a packet.
+/// The result of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PacketResult {
-    /// The native stages' verdict.
+    /// Verdict of the native data path.
     pub verdict: Verdict,
-    /// The frame afterwards.
+    /// Frame after processing.
     pub frame: Vec<u8>,
-    /// Where it goes out.
+    /// Side that the packet is sent to.
     pub(crate) egress_side: Option<Side>,
 }
 
@@ -31,10 +31,10 @@ impl PacketResult {
         }
     }
 
-    /// It was rewritten and goes out there, with every checksum right.
+    /// Expects that the packet was forwarded to a side, with every checksum right.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_forwarded(&self, to: Side) -> ForwardedPacket {
         assert!(
@@ -44,14 +44,18 @@ impl PacketResult {
             self.egress_side
         );
         let packet = self.parse_packet();
-        assert_eq!(packet.from, to.mac(), "it leaves in somebody else's name");
+        assert_eq!(
+            packet.from,
+            to.mac(),
+            "the source MAC address is not that of {to:?}"
+        );
         ForwardedPacket { packet }
     }
 
-    /// It was dropped, for this reason.
+    /// Expects that the packet was dropped for this reason.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_dropped(&self, reason: DropReason) {
         assert!(
@@ -61,30 +65,30 @@ impl PacketResult {
         );
     }
 
-    /// It was left to the host, untouched.
+    /// Expects that the packet was passed to the host unchanged.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_passed(&self, sent: &Packet) {
         assert_eq!(self.verdict, Verdict::Pass);
         assert_eq!(self.frame, sent.bytes(false));
     }
 
-    /// The gateway answered it.
+    /// Expects a reply of the gateway, and returns it.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_reply(&self) -> Packet {
         assert_eq!(self.verdict, Verdict::Reply);
         self.parse_packet()
     }
 
-    /// An ICMP error was sent back, for this reason.
+    /// Expects an ICMP error for this reason, and returns it.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_icmp_error(&self, reason: DropReason) -> IcmpErrorPacket {
         assert!(
@@ -110,10 +114,10 @@ impl PacketResult {
         }
     }
 
-    /// A TCP reset was sent back, for this reason.
+    /// Expects a TCP reset for this reason, and returns it.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_tcp_reset(&self, reason: DropReason) -> Tcp {
         assert!(
@@ -136,18 +140,18 @@ impl PacketResult {
     }
 }
 
-/// A packet that was forwarded.
+/// A forwarded packet.
 #[derive(Clone, Debug)]
 pub struct ForwardedPacket {
-    /// The packet as it leaves.
+    /// Packet after rewriting.
     pub packet: Packet,
 }
 
 impl ForwardedPacket {
-    /// The IPv4 packet.
+    /// Returns the IPv4 packet.
     ///
     /// # Panics
-    /// When it is none.
+    /// Panics if it is none.
     #[must_use]
     pub fn ipv4(&self) -> &Ipv4 {
         match &self.packet.content {
@@ -156,10 +160,10 @@ impl ForwardedPacket {
         }
     }
 
-    /// Where it is from, and for whom.
+    /// Returns the source and destination sockets of an IPv4 packet.
     ///
     /// # Panics
-    /// When it is neither TCP nor UDP.
+    /// Panics if it is neither TCP nor UDP.
     #[must_use]
     pub fn sockets(&self) -> (Socket, Socket) {
         let ipv4 = self.ipv4();
@@ -171,25 +175,25 @@ impl ForwardedPacket {
         ((ipv4.source, source), (ipv4.destination, destination))
     }
 
-    /// It comes from a source NAT address of the web service, and from no well-known port.
+    /// Expects an SNAT address of the web service as source, and no well-known port.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_snat_source(self) -> Self {
         let ((address, port), _) = self.sockets();
         let within = u32::from(address).wrapping_sub(u32::from(NAT)) < 16;
         assert!(
             within && port >= 1_024,
-            "from {address}:{port}, not from source NAT"
+            "from {address}:{port}, not from SNAT"
         );
         self
     }
 
-    /// It is for a backend of the web service, on this port.
+    /// Expects a backend of the web service as destination, with this port.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_backend(self, port: u16) -> Self {
         let (_, (address, found)) = self.sockets();
@@ -201,20 +205,20 @@ impl ForwardedPacket {
         self
     }
 
-    /// It is from and for these.
+    /// Expects these source and destination sockets.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_sockets(self, source: Socket, destination: Socket) -> Self {
         assert_eq!(self.sockets(), (source, destination));
         self
     }
 
-    /// It goes to this station.
+    /// Expects this destination MAC address.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_destination_mac(self, mac: Mac) -> Self {
         assert_eq!(self.packet.to, mac);
@@ -223,10 +227,10 @@ impl ForwardedPacket {
 }
 
 impl ForwardedPacket {
-    /// The IPv6 packet.
+    /// Returns the IPv6 packet.
     ///
     /// # Panics
-    /// When it is none.
+    /// Panics if it is none.
     #[must_use]
     pub fn ipv6(&self) -> &Ipv6 {
         match &self.packet.content {
@@ -235,10 +239,10 @@ impl ForwardedPacket {
         }
     }
 
-    /// Where the IPv6 packet is from, and for whom.
+    /// Returns the source and destination sockets of an IPv6 packet.
     ///
     /// # Panics
-    /// When it is neither TCP nor UDP.
+    /// Panics if it is neither TCP nor UDP.
     #[must_use]
     pub fn sockets_v6(&self) -> (SocketV6, SocketV6) {
         let ipv6 = self.ipv6();
@@ -254,34 +258,34 @@ impl ForwardedPacket {
 /// An ICMP error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IcmpErrorPacket {
-    /// Type and code.
+    /// ICMP type and code.
     pub kind: (u8, u8),
-    /// Who sends it.
+    /// Source address.
     pub source: IpAddr,
-    /// Who is told.
+    /// Destination address.
     pub destination: IpAddr,
-    /// What is between checksum and embedded packet.
+    /// The four bytes between checksum and embedded packet.
     pub rest: u32,
-    /// The beginning of the packet that it is about.
+    /// The beginning of the packet that the error is about.
     pub embedded: Vec<u8>,
 }
 
 impl IcmpErrorPacket {
-    /// It embeds the beginning of this packet, as it was sent.
+    /// Expects that the error embeds the beginning of this packet.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_embedded(self, sent: &Packet) -> Self {
         let frame = sent.bytes(false);
         let length = self.embedded.len();
-        assert!(length >= 28, "{length} bytes say too little");
+        assert!(length >= 28, "only {length} bytes are embedded");
         assert_eq!(self.embedded, frame[14..][..length]);
         self
     }
 }
 
-/// What was refused, for this reason: with a reset or an error, whichever suits the packet.
+/// Expects a reject for this reason: a TCP reset or an ICMP error.
 #[track_caller]
 pub fn expect_rejected(result: &PacketResult, reason: DropReason) {
     match &result.verdict {
@@ -294,10 +298,10 @@ pub fn expect_rejected(result: &PacketResult, reason: DropReason) {
     }
 }
 
-/// The addresses and ports of a packet.
+/// Returns the source and destination sockets of a packet of either family.
 ///
 /// # Panics
-/// When it has none.
+/// Panics if it has none.
 #[must_use]
 pub fn sockets_of(forwarded: &ForwardedPacket) -> (SocketAddr, SocketAddr) {
     let (source, destination, transport) = ip_parts(&forwarded.packet);

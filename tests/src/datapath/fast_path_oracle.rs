@@ -1,5 +1,6 @@
-//! The express way has to decide as the general way does: whatever goes through the native stages goes
-//! through them once more with the express way closed, from the same state.
+//! The oracle of the fast path: it must decide like the slow path.
+//!
+//! Each packet of the native data path is processed once more from the same state, with the fast path disabled.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -8,57 +9,52 @@ use gateway_common::{
     sim::{SimFlowTable, SimMaps},
 };
 
-/// What a world does with a frame that comes in by an interface. The general way decides the same, and leaves
-/// the same behind.
+/// Processes a frame, and checks that the slow path decides the same with the same side effects.
 ///
 /// # Panics
-/// When they differ.
+/// Panics if they differ.
 #[track_caller]
-pub fn process_on_both_paths(
-    world: &mut SimMaps,
-    ifindex: u32,
-    frame: &[u8],
-) -> (Verdict, Vec<u8>) {
-    let mut slow_path = (flows(world) <= MAX_COMPARED_FLOWS).then(|| SimMaps {
+pub fn process_on_both_paths(maps: &mut SimMaps, ifindex: u32, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    let mut slow_path = (flows(maps) <= MAX_COMPARED_FLOWS).then(|| SimMaps {
         fast_path_disabled: true,
-        ..world.clone()
+        ..maps.clone()
     });
-    let decided = world.process(ifindex, frame);
-    if let Some(general) = &mut slow_path {
-        assert_eq!(general.process(ifindex, frame), decided, "{frame:02x?}");
-        let (left, expected) = (side_effects(general), side_effects(world));
+    let decided = maps.process(ifindex, frame);
+    if let Some(slow_path) = &mut slow_path {
+        assert_eq!(slow_path.process(ifindex, frame), decided, "{frame:02x?}");
+        let (left, expected) = (side_effects(slow_path), side_effects(maps));
         assert!(left == expected, "{left:#?}\n{expected:#?}\n{frame:02x?}");
     }
     decided
 }
 
-/// Worlds of more entries than this are not copied for each packet.
+/// Maps with more flow entries than this are not copied for each packet.
 const MAX_COMPARED_FLOWS: usize = 256;
 
-fn flows(world: &SimMaps) -> usize {
-    let (v4, v6) = (&world.flows_v4, &world.flows_v6);
+fn flows(maps: &SimMaps) -> usize {
+    let (v4, v6) = (&maps.flows_v4, &maps.flows_v6);
     v4.established.count() + v4.half_open.count() + v6.established.count() + v6.half_open.count()
 }
 
-/// What packets leave in a world.
-fn side_effects(world: &SimMaps) -> impl PartialEq + Debug + '_ {
-    let (v4, v6) = (&world.flows_v4, &world.flows_v6);
-    let used = |slot: &u32| (*slot, world.usage.get(*slot));
-    let usage: BTreeMap<_, _> = world.connections.keys().map(used).collect();
-    let buckets = world.identification_states.indices().into_iter();
+/// Returns the state that packets change.
+fn side_effects(maps: &SimMaps) -> impl PartialEq + Debug + '_ {
+    let (v4, v6) = (&maps.flows_v4, &maps.flows_v6);
+    let used = |slot: &u32| (*slot, maps.usage.get(*slot));
+    let usage: BTreeMap<_, _> = maps.connections.keys().map(used).collect();
+    let buckets = maps.identification_states.indices().into_iter();
     let identifications: BTreeMap<_, _> = buckets
-        .map(|bucket| (bucket, world.identification_states.get(bucket)))
+        .map(|bucket| (bucket, maps.identification_states.get(bucket)))
         .collect();
     (
         [&v4.established, &v4.half_open].map(SimFlowTable::entries),
         [&v6.established, &v6.half_open].map(SimFlowTable::entries),
         (
-            &world.drops,
-            &world.connection_drops,
-            &world.connection_counters,
+            &maps.drops,
+            &maps.connection_drops,
+            &maps.connection_counters,
         ),
-        (&world.statistics, &world.conflicts, usage),
-        (&world.fragment_records_v4, &world.fragment_records_v6),
+        (&maps.statistics, &maps.conflicts, usage),
+        (&maps.fragment_records_v4, &maps.fragment_records_v6),
         identifications,
     )
 }

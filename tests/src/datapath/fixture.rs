@@ -1,4 +1,4 @@
-//! The control plane of the laboratory: what tenants asked for, less store and agent.
+//! Desired state for the differential harness, without store and agent.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::packet::addresses::{
     HTTPS, NAT46_ENDPOINT, NAT64_ENDPOINT, NO_BACKENDS_ENDPOINT, PENDING, PENDING_V6, Side,
 };
 
-/// Identifiers that count.
+/// Sequential identifiers.
 struct SequentialIds(u128);
 
 impl Identifiers for SequentialIds {
@@ -23,7 +23,7 @@ impl Identifiers for SequentialIds {
     }
 }
 
-/// The control plane of the laboratory: desired state, less store and agent.
+/// Desired state, and the operations that change it.
 pub(crate) struct DesiredFixture {
     /// The state.
     pub(crate) state: State,
@@ -32,14 +32,14 @@ pub(crate) struct DesiredFixture {
 }
 
 impl DesiredFixture {
-    /// Carries out an operation that is allowed.
+    /// Applies an operation that must succeed.
     pub(crate) fn change(
         &mut self,
         operation: impl FnOnce(&State, &mut OpContext<'_>, &Policy) -> Result<Vec<Change>, Problem>,
     ) {
         let mut context = OpContext {
             now: "2026-01-01T00:00:00Z".parse().expect("a time"),
-            actor: "laboratory",
+            actor: "harness",
             identifiers: &mut self.identifiers,
             host: &HostAddresses::default(),
         };
@@ -51,7 +51,7 @@ impl DesiredFixture {
         );
     }
 
-    /// The first configuration.
+    /// Returns the initial configuration.
     pub(crate) fn with_initial_objects() -> Self {
         let mut desired = Self {
             state: State::default(),
@@ -149,7 +149,7 @@ impl DesiredFixture {
         });
     }
 
-    /// A provider's decision.
+    /// Applies a provider's decision on a connection.
     pub(crate) fn decide(&mut self, endpoint: &str, decision: Decision) {
         let endpoint: Reference = endpoint.parse().expect("a reference");
         let record = self.state.endpoints[&endpoint].object.clone();
@@ -161,7 +161,7 @@ impl DesiredFixture {
     }
 }
 
-/// A request's body.
+/// Parses a request body.
 pub(crate) fn body<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).expect("a request")
 }

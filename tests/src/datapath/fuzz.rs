@@ -1,8 +1,9 @@
-//! What the fuzzer runs: a sequence of frames through the native stages, and what must hold whatever
-//! they are. The same sequences, kept in `fuzz/corpus`, go through both worlds in the packet tests.
+//! The fuzzer's target: a sequence of frames through the native data path, with invariants that hold for any input.
 //!
-//! A sequence is a list of records: a byte for the side (by its remainder to 4), two for the length,
-//! big-endian, and the frame. What is left at the end is a last frame.
+//! The packet tests send the sequences in `fuzz/corpus` through both platforms.
+//!
+//! A sequence is a list of records: one byte for the side (modulo 4), two bytes for the length (big-endian), and the
+//! frame. A last record may be shorter than its length.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +18,10 @@ use crate::{
     packet::Packet,
 };
 
-/// The longest frame of a sequence, in bytes.
+/// Maximum length of a frame, in bytes. Longer ones are skipped.
 pub const MAX_FRAME_LEN: usize = 2_048;
 
-/// The frames of a sequence, and where they come in.
+/// Returns the frames of a sequence, each with the side that receives it.
 #[must_use]
 pub fn frames(mut data: &[u8]) -> Vec<(Side, &[u8])> {
     let mut frames = Vec::new();
@@ -34,10 +35,10 @@ pub fn frames(mut data: &[u8]) -> Vec<(Side, &[u8])> {
     frames
 }
 
-/// A frame as a record.
+/// Encodes a frame as a record.
 ///
 /// # Panics
-/// When it is longer than a record can say.
+/// Panics if it is longer than a record can say.
 #[must_use]
 pub fn encode_record(side: Side, frame: &[u8]) -> Vec<u8> {
     let length = u16::try_from(frame.len()).expect("a frame");
@@ -47,7 +48,7 @@ pub fn encode_record(side: Side, frame: &[u8]) -> Vec<u8> {
     record
 }
 
-/// The configuration's world, with nothing in its tables.
+/// Returns native maps with the configuration and without flows.
 fn empty_maps(contents: &MapSnapshot) -> SimMaps {
     SimMaps {
         hash_seed: SEED,
@@ -68,50 +69,56 @@ fn copy<T: Copy>(map: &BTreeMap<u32, T>) -> std::collections::HashMap<u32, T> {
     map.iter().map(|(key, value)| (*key, *value)).collect()
 }
 
-/// Sends a sequence through the stages; says how many frames there were.
+/// Sends a sequence through the native data path, and returns the number of frames.
 ///
 /// # Panics
-/// When something does not hold that must.
+/// Panics if an invariant is violated.
 pub fn run(data: &[u8]) -> usize {
     thread_local! {
         static CONTENTS: MapSnapshot = configuration();
     }
     CONTENTS.with(|contents| {
-        let mut world = empty_maps(contents);
+        let mut maps = empty_maps(contents);
         let frames = frames(data);
         for (side, frame) in &frames {
-            check(contents, &mut world, *side, frame);
+            check(contents, &mut maps, *side, frame);
         }
         frames.len()
     })
 }
 
-fn check(contents: &MapSnapshot, world: &mut SimMaps, side: Side, frame: &[u8]) {
+fn check(contents: &MapSnapshot, maps: &mut SimMaps, side: Side, frame: &[u8]) {
     let ifindex = side as u32 + 1;
-    let counted = |world: &SimMaps| world.drops.values().sum::<u64>();
-    let before = counted(world);
-    let (verdict, after) = fast_path_oracle::process_on_both_paths(world, ifindex, frame);
-    let drops = counted(world) - before;
-    let wanted = match verdict {
+    let counted = |maps: &SimMaps| maps.drops.values().sum::<u64>();
+    let before = counted(maps);
+    let (verdict, after) = fast_path_oracle::process_on_both_paths(maps, ifindex, frame);
+    let drops = counted(maps) - before;
+    let expected = match verdict {
         Verdict::Drop(..) | Verdict::TcpReset(..) | Verdict::IcmpError(..) => 1,
         Verdict::Pass | Verdict::Reply | Verdict::Redirect(_) => 0,
     };
-    assert_eq!(drops, wanted, "{verdict:?} is counted {drops} times");
+    assert_eq!(
+        drops, expected,
+        "{verdict:?} is counted {drops} times as a drop"
+    );
     match verdict {
-        Verdict::Pass => assert_eq!(after, frame, "what passes is untouched"),
+        Verdict::Pass => assert_eq!(after, frame, "a passed frame was changed"),
         Verdict::Redirect(slot) => {
             let network = |ifindex| contents.attachments.get(&ifindex).map(|a| a.network);
             let from = network(ifindex);
             let to = contents.egress.get(&slot).map(|egress| egress.network);
             let provider = network(Side::Provider as u32 + 1);
-            assert!(from != to && to.is_some(), "it goes back, or nowhere");
+            assert!(
+                from != to && to.is_some(),
+                "redirected into its own network, or to no network"
+            );
             assert!(
                 from == provider || to == provider,
-                "from consumer to consumer"
+                "forwarded from a consumer to a consumer"
             );
             check_output_checksums(&verdict, frame, &after);
         }
-        // They are the gateway's own: whatever came in.
+        // The gateway builds these packets itself, so their checksums are right whatever was received.
         Verdict::TcpReset(..) | Verdict::IcmpError(..) => {
             Packet::parse(&after)
                 .unwrap_or_else(|error| panic!("{verdict:?}: {error}: {after:02x?}"));
@@ -120,12 +127,12 @@ fn check(contents: &MapSnapshot, world: &mut SimMaps, side: Side, frame: &[u8]) 
     }
     assert!(
         after.len() <= frame.len() + 128,
-        "it grew to {}",
+        "the frame grew to {} bytes",
         after.len()
     );
 }
 
-/// What came in with its checksums right leaves with its checksums right.
+/// Checks that a packet received with right checksums is forwarded with right checksums.
 fn check_output_checksums(verdict: &Verdict, frame: &[u8], after: &[u8]) {
     if Packet::parse(frame).is_ok()
         && let Err(error) = Packet::parse(after)

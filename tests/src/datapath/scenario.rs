@@ -1,4 +1,4 @@
-//! A path through the gateway, for rows that are the same in both families and both mixes.
+//! Scenarios: the packet tests' cases that apply to IPv4, IPv6, NAT46 and NAT64 alike run in each of them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,32 +14,32 @@ use crate::{
     },
 };
 
-/// The port that clients of every path come from.
+/// Source port of the client.
 pub const CLIENT_PORT: u16 = 40_000;
 
-/// The port that the services offer by UDP.
+/// UDP port of the services.
 const DNS: u16 = 53;
 
-/// The backends' port of the one that they offer by TCP.
+/// TCP port of the backends.
 const BACKEND_PORT: u16 = 8_443;
 
-/// The consumer's side and the provider's.
+/// A pair of address families: the consumer's and the provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// What rows are named by.
+    /// Name in messages.
     pub name: &'static str,
-    /// The endpoint, as the laboratory knows it.
+    /// Reference of the endpoint.
     pub endpoint_name: &'static str,
-    /// The service that it leads to.
+    /// Service that the endpoint is bound to.
     pub service: &'static str,
     client: &'static str,
     endpoint: &'static str,
-    /// What backends' addresses begin with.
+    /// Prefix of the backends' addresses, as text.
     backends: &'static str,
 }
 
 impl Scenario {
-    /// Both families and both mixes.
+    /// Every pair of address families.
     pub const ALL: [Self; 4] = [
         Self {
             name: "IPv4",
@@ -75,46 +75,46 @@ impl Scenario {
         },
     ];
 
-    /// Whether the consumer's side is IPv4.
+    /// Returns true if the consumer's side is IPv4.
     #[must_use]
     pub fn is_v4(self) -> bool {
         self.endpoint_ip().is_ipv4()
     }
 
-    /// Whether the provider's is.
+    /// Returns true if the provider's side is IPv4.
     #[must_use]
     pub fn provider_is_v4(self) -> bool {
         self.backends.starts_with("10.")
     }
 
-    /// Whether the two sides are of different families.
+    /// Returns true if the gateway translates between address families.
     #[must_use]
     pub fn is_translated(self) -> bool {
         self.is_v4() != self.provider_is_v4()
     }
 
-    /// The client's address.
+    /// Returns the client's address.
     ///
     /// # Panics
-    /// Never: literals are addresses.
+    /// Never panics: the literals are addresses.
     #[must_use]
     pub fn client_ip(self) -> IpAddr {
         self.client.parse().expect("an address")
     }
 
-    /// The endpoint's address.
+    /// Returns the endpoint's address.
     ///
     /// # Panics
-    /// Never: literals are addresses.
+    /// Never panics: the literals are addresses.
     #[must_use]
     pub fn endpoint_ip(self) -> IpAddr {
         self.endpoint.parse().expect("an address")
     }
 
-    /// A router in the provider's network.
+    /// Returns the address of a router in the provider's network.
     ///
     /// # Panics
-    /// Never: literals are addresses.
+    /// Never panics: the literals are addresses.
     #[must_use]
     pub fn router(self) -> IpAddr {
         let router = if self.provider_is_v4() {
@@ -125,40 +125,40 @@ impl Scenario {
         router.parse().expect("an address")
     }
 
-    /// Where the client is.
+    /// Returns the client's socket.
     #[must_use]
     pub fn client_socket(self) -> SocketAddr {
         (self.client_ip(), CLIENT_PORT).into()
     }
 
-    /// What it connects to.
+    /// Returns the endpoint's HTTPS socket.
     #[must_use]
     pub fn https_socket(self) -> SocketAddr {
         (self.endpoint_ip(), HTTPS).into()
     }
 
-    /// What it sends datagrams to.
+    /// Returns the endpoint's DNS socket.
     #[must_use]
     pub fn dns_socket(self) -> SocketAddr {
         (self.endpoint_ip(), DNS).into()
     }
 
-    /// A segment of the client's, to be completed with words.
+    /// Returns a TCP segment without flags from the client.
     #[must_use]
     pub fn client_segment(self) -> Packet {
         tcp_segment(self.client_socket(), self.https_socket())
     }
 
-    /// A datagram of the client's.
+    /// Returns a UDP datagram from the client.
     #[must_use]
     pub fn client_datagram(self, payload: &[u8]) -> Packet {
         udp_datagram(self.client_socket(), self.dns_socket(), payload)
     }
 
-    /// It went to a backend of the path's service, from source NAT.
+    /// Expects that a packet was forwarded to a backend of the service, from an SNAT address.
     ///
     /// # Panics
-    /// When not.
+    /// Panics otherwise.
     #[track_caller]
     pub fn expect_forwarded_to_service(
         self,
@@ -180,10 +180,10 @@ impl Scenario {
         ProviderFlow { nat, backend }
     }
 
-    /// Opens a TCP connection, as far as both sides agree to it.
+    /// Establishes a TCP connection.
     ///
     /// # Panics
-    /// When it does not open.
+    /// Panics if it does not open.
     #[track_caller]
     pub fn connect(self, harness: &mut DifferentialHarness) -> ProviderFlow {
         let syn = harness.send(Side::A, &self.client_segment().syn(1_000));
@@ -200,7 +200,7 @@ impl Scenario {
         ends
     }
 
-    /// A segment of an open connection from the client.
+    /// Returns a segment of an established connection from the client.
     #[must_use]
     pub fn client_ack(self) -> Packet {
         self.client_segment().ack(1_001, 5_001)
@@ -210,26 +210,26 @@ impl Scenario {
 /// The provider's side of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProviderFlow {
-    /// As what the client appears.
+    /// SNAT address and port.
     pub nat: SocketAddr,
-    /// Who answers.
+    /// Socket of the backend.
     pub backend: SocketAddr,
 }
 
 impl ProviderFlow {
-    /// A segment of the backend's, to be completed with words.
+    /// Returns a TCP segment without flags from the backend.
     #[must_use]
     pub fn backend_segment(self) -> Packet {
         tcp_segment(self.backend, self.nat).with_source_mac(BACKEND_MAC)
     }
 
-    /// A segment of an open connection from the backend.
+    /// Returns a segment of an established connection from the backend.
     #[must_use]
     pub fn backend_ack(self) -> Packet {
         self.backend_segment().ack(5_001, 1_001)
     }
 
-    /// A datagram of the backend's.
+    /// Returns a UDP datagram from the backend.
     #[must_use]
     pub fn backend_datagram(self, payload: &[u8]) -> Packet {
         udp_datagram(self.backend, self.nat, payload).with_source_mac(BACKEND_MAC)

@@ -1,9 +1,9 @@
-//! Power cuts: what a program wrote and synced, as strace saw it, and the files that a disk may hold when
-//! the power goes at any moment of that.
+//! Simulated power cuts: the file operations of a program, as strace recorded them, and the files that a disk may hold
+//! after a power cut at any point of them.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// One thing that was done to a file.
+/// An operation on a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum FileOperation {
     Write(u64, Vec<u8>),
@@ -12,38 +12,37 @@ enum FileOperation {
     Remove,
 }
 
-/// What was done to files, by their names' last parts, in order.
+/// File operations in order, each with the last part of the file's name.
 #[derive(Debug, Default)]
 pub struct SyscallTrace {
-    /// The files that were there before, whole.
+    /// Content of the files that existed before.
     initial_files: BTreeMap<String, Vec<u8>>,
     operations: Vec<(String, FileOperation)>,
 }
 
-/// What happens to writes that were not synced when the power goes. A disk may do any of these.
+/// The fate of writes that were not synced at a power cut. A disk may do any of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnsyncedWrites {
-    /// None of them is there.
+    /// None persisted.
     Lost,
-    /// All of them are.
+    /// All persisted.
     Kept,
-    /// Every second one is.
+    /// Every second one persisted.
     Holes,
-    /// All are, but of the last one only half.
+    /// All persisted, but only half of the last one.
     Torn,
 }
 
 impl UnsyncedWrites {
-    /// All of them.
+    /// Every fate.
     pub const ALL: [Self; 4] = [Self::Lost, Self::Kept, Self::Holes, Self::Torn];
 }
 
 impl SyscallTrace {
-    /// From what strace wrote with `-f -y -xx` of `pwrite64`, `ftruncate`, `fsync`, `fdatasync` and
-    /// `unlink`.
+    /// Parses the output of `strace -f -y -xx` for `pwrite64`, `ftruncate`, `fsync`, `fdatasync` and `unlink`.
     ///
     /// # Panics
-    /// When a line can't be understood.
+    /// Panics if a line can't be understood.
     #[must_use]
     pub fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path).expect("strace's file");
@@ -55,7 +54,7 @@ impl SyscallTrace {
             let Some((name, rest)) = call.split_once('(') else {
                 continue;
             };
-            let step = match name {
+            let operation = match name {
                 "pwrite64" => {
                     let data = rest.split('"').nth(1).expect("data");
                     let after = rest.rsplit_once('"').expect("an end").1;
@@ -79,56 +78,57 @@ impl SyscallTrace {
                 "unlink" => FileOperation::Remove,
                 _ => continue,
             };
-            let file = if step == FileOperation::Remove {
+            let file = if operation == FileOperation::Remove {
                 rest.split('"').nth(1)
             } else {
                 rest.split(['<', '>']).nth(1)
             };
             let file = String::from_utf8(unescape(file.expect("a path"))).expect("text");
             let name = file.rsplit('/').next().expect("a name").to_owned();
-            trace.operations.push((name, step));
+            trace.operations.push((name, operation));
         }
         trace
     }
 
-    /// Takes in a file that was there before the first step.
+    /// Adds a file that existed before the first operation.
     #[must_use]
     pub fn with_file(mut self, name: &str, content: Vec<u8>) -> Self {
         self.initial_files.insert(name.to_owned(), content);
         self
     }
 
-    /// After how many steps the power can go.
+    /// Returns the number of points at which the power can be cut.
     #[must_use]
-    pub fn moments(&self) -> usize {
+    pub fn crash_points(&self) -> usize {
         self.operations.len() + 1
     }
 
-    /// Writes the files as a disk may have them when the power goes after so many steps.
+    /// Writes the files as a disk may hold them after a power cut at `crash_point`.
     ///
     /// # Panics
-    /// When they can't be written.
-    pub fn cut(&self, moment: usize, unsynced: UnsyncedWrites, directory: &Path) {
+    /// Panics if they can't be written.
+    pub fn replay_until(&self, crash_point: usize, unsynced: UnsyncedWrites, directory: &Path) {
         let before = self.initial_files.iter();
         let mut files: BTreeMap<&str, Vec<u8>> = before
             .map(|(name, content)| (name.as_str(), content.clone()))
             .collect();
-        let done = &self.operations[..moment];
-        for (place, (name, step)) in done.iter().enumerate() {
+        let done = &self.operations[..crash_point];
+        for (index, (name, operation)) in done.iter().enumerate() {
             let of_file = |other: &&(String, FileOperation)| other.0 == *name;
-            let later = || done[place + 1..].iter().filter(of_file);
-            let synced = later().any(|(_, step)| *step == FileOperation::Sync);
-            let is_last = !later().any(|(_, step)| matches!(step, FileOperation::Write(..)));
-            let here = synced
+            let later = || done[index + 1..].iter().filter(of_file);
+            let synced = later().any(|(_, operation)| *operation == FileOperation::Sync);
+            let is_last =
+                !later().any(|(_, operation)| matches!(operation, FileOperation::Write(..)));
+            let persisted = synced
                 || match unsynced {
                     UnsyncedWrites::Lost => false,
                     UnsyncedWrites::Kept | UnsyncedWrites::Torn => true,
-                    UnsyncedWrites::Holes => place % 2 == 0,
+                    UnsyncedWrites::Holes => index % 2 == 0,
                 };
-            if !here {
+            if !persisted {
                 continue;
             }
-            match step {
+            match operation {
                 FileOperation::Write(offset, data) => {
                     let file = files.entry(name).or_default();
                     let torn = unsynced == UnsyncedWrites::Torn && !synced && is_last;
@@ -153,7 +153,7 @@ impl SyscallTrace {
     }
 }
 
-/// `\x61\x62` as bytes.
+/// Decodes `\x61\x62`.
 fn unescape(text: &str) -> Vec<u8> {
     let pairs = text.split("\\x").skip(1);
     pairs

@@ -1,4 +1,4 @@
-//! What is on the wire, judged by somebody else: tcpdump records, tshark reads.
+//! Captures of a link, checked by independent programs: tcpdump records, tshark dissects.
 
 use std::{
     os::fd::OwnedFd,
@@ -16,16 +16,17 @@ use crate::{
     },
 };
 
-/// Display filter of tshark for packets with a wrong checksum or a header that can't be read. 0xffff is as
-/// good as 0 in a TCP checksum, and Linux sends it.
+/// Display filter of tshark for packets with a wrong checksum or a malformed header.
+///
+/// A TCP checksum of 0xffff is accepted: it equals 0 in one's complement, and Linux sends it.
 const MALFORMED_FILTER: &str = "ip.checksum.status == 0 || (tcp.checksum.status == 0 && tcp.checksum != 0xffff) || udp.checksum.status == 0 \
                    || icmp.checksum.status == 0 || icmpv6.checksum.status == 0 || _ws.malformed \
                    || _ws.expert.message contains \"Bogus\" || _ws.expert.message contains \"exceeds\"";
 
 /// Protocols that tshark dissects, and the prefixes of the names of their options and extension headers.
 ///
-/// Everything above TCP and UDP is left out. tshark picks dissectors of the layers above by port number, and
-/// source NAT takes any port: a dissector that is picked by chance calls foreign bytes malformed.
+/// Everything above TCP and UDP is left out. tshark selects dissectors of the layers above by port number, and
+/// SNAT may allocate any port, so a dissector selected by chance would report foreign bytes as malformed.
 const DISSECTED_PROTOCOLS: [&str; 10] = [
     "frame",
     "eth",
@@ -40,10 +41,10 @@ const DISSECTED_PROTOCOLS: [&str; 10] = [
 ];
 const DISSECTED_PREFIXES: [&str; 4] = ["ip.options.", "ipv6.", "tcp.options.", "_ws."];
 
-/// How long tshark may read.
+/// Limit on the run time of tshark.
 const TSHARK_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// A capture under way at a station's end of its link.
+/// A running capture at a host's end of its link.
 #[derive(Debug)]
 pub struct Capture {
     running: BackgroundProcess,
@@ -53,22 +54,24 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Begins to record `eth0`. The station computes its checksums itself from now on, and builds
-    /// its segments: what it leaves to hardware that is not there would look wrong.
+    /// Starts to record `eth0`, with offloads disabled.
+    ///
+    /// The host computes checksums and builds segments itself from now on. Packets that it left to hardware, which a
+    /// veth does not have, would be recorded with wrong checksums.
     ///
     /// # Panics
-    /// When tcpdump does not begin.
+    /// Panics if tcpdump does not begin.
     #[must_use]
     #[track_caller]
     pub fn start(namespace: &Namespace) -> Self {
-        // With the program the link takes redirected frames also without GRO, which would merge
-        // segments before they are recorded.
+        // The program lets the link receive redirected frames without GRO, which would merge segments before they
+        // are recorded.
         let pass = namespace.run_in(|| xdp_pass::attach("eth0").expect("a program"));
         succeed(&mut namespace.command_line("ethtool -K eth0 tx off tso off gso off gro off"));
         let files = tempfile::tempdir().expect("a directory");
         let path = files.path().join("capture");
         let mut command = namespace.command("tcpdump");
-        // Sent and received, whole packets, written as they come.
+        // Packets of both directions are recorded whole, and written at once.
         command
             .args(["-i", "eth0", "-U", "-B", "65536", "-Z", "root", "-w"])
             .arg(&path)
@@ -85,10 +88,10 @@ impl Capture {
         }
     }
 
-    /// Ends it, and demands that nothing in it is wrong, and that it is so many bytes long at least.
+    /// Stops the capture, and expects no malformed packets in a file of at least `min_packets` bytes.
     ///
     /// # Panics
-    /// When something is wrong, or there is less.
+    /// Panics if something is wrong, or there is less.
     #[track_caller]
     pub fn expect_clean(mut self, min_packets: u64) {
         self.running.terminate();
@@ -111,7 +114,7 @@ impl Capture {
 /// Returns the packets of a capture file that are wrong from Ethernet up to TCP, UDP and ICMP, one a line.
 ///
 /// # Panics
-/// When tshark fails.
+/// Panics if tshark fails.
 #[must_use]
 #[track_caller]
 pub fn malformed_packets(capture: &Path) -> String {
@@ -124,7 +127,7 @@ pub fn malformed_packets(capture: &Path) -> String {
         .args(["-o", "tcp.desegment_tcp_streams:FALSE"])
         .args(["-n", "-Y", MALFORMED_FILTER, "-r"])
         .arg(capture);
-    // It takes its time on a busy machine.
+    // tshark is slow on a busy machine.
     let output = run(&mut command, TSHARK_TIMEOUT * wait::timeout_factor()).expect("tshark");
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -137,7 +140,7 @@ fn tshark(settings: &Path) -> Command {
     command
 }
 
-/// Returns a directory with settings that disable all protocols but [`DISSECTED`].
+/// Returns a directory with settings that disable all protocols but [`DISSECTED_PROTOCOLS`].
 ///
 /// The list is a file, since the command line has an option for a single protocol only, and there are
 /// thousands.

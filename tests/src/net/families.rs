@@ -1,4 +1,4 @@
-//! Sites where the consumer's client and the provider's servers speak IPv4 or IPv6, each as it likes.
+//! Testbeds with IPv4 or IPv6 on the consumer's side and on the provider's.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -7,27 +7,27 @@ use std::{
 
 use crate::net::topology::Testbed;
 
-/// What the consumer's side speaks, and what the provider's.
+/// Address families of the consumer's side and of the provider's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Families {
     /// IPv4 at both ends.
     V4ToV4,
     /// IPv6 at both ends.
     V6ToV6,
-    /// A consumer of IPv4 and a provider of IPv6.
+    /// IPv4 consumer and IPv6 provider (NAT46).
     V4ToV6,
-    /// The reverse.
+    /// IPv6 consumer and IPv4 provider (NAT64).
     V6ToV4,
 }
 
 impl Families {
-    /// Both families and both mixes.
+    /// Every pair of address families.
     pub const ALL: [Self; 4] = [Self::V4ToV4, Self::V6ToV6, Self::V4ToV6, Self::V6ToV4];
 
     /// The endpoint's address.
     ///
     /// # Panics
-    /// Never: literals are addresses.
+    /// Never panics: the literals are addresses.
     #[must_use]
     pub fn endpoint(self) -> IpAddr {
         match self {
@@ -39,7 +39,7 @@ impl Families {
     /// The backend's address.
     ///
     /// # Panics
-    /// Never: literals are addresses.
+    /// Never panics: the literals are addresses.
     #[must_use]
     pub fn backend(self) -> IpAddr {
         match self {
@@ -55,16 +55,16 @@ impl Families {
         }
     }
 
-    /// A URL at the endpoint.
+    /// Returns a URL at the endpoint.
     #[must_use]
     pub fn url(self, path: &str) -> String {
         format!("http://{}/{path}", SocketAddr::new(self.endpoint(), 80))
     }
 
-    /// A testbed with a service of one backend of the family, and an endpoint of the other's or the same.
+    /// Returns a testbed with an endpoint of the consumer's family, and a service with one backend of the provider's.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// Panics if it can't be made.
     #[must_use]
     pub fn testbed(self) -> Testbed {
         let testbed = Testbed::unconfigured();
@@ -92,10 +92,10 @@ impl Families {
     }
 }
 
-/// Runs a test for both families and both mixes, each at a testbed of its own.
+/// Runs a test for every pair of address families, each on a testbed of its own.
 ///
 /// # Panics
-/// When the test does for one of them.
+/// Panics if the test does for one of them.
 pub fn for_each_family_pair(test: impl Fn(Families, &Testbed) + Send + Sync) {
     let mut failed = Vec::new();
     thread::scope(|scope| {

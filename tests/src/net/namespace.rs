@@ -1,4 +1,4 @@
-//! Network namespaces: hosts of the test's own, removed with it.
+//! Network namespaces that simulate hosts. They are removed when dropped.
 
 use std::{
     fs::{self, File},
@@ -13,12 +13,12 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::net::process::succeed;
 
-/// How all names begin; the process id follows, so that two runs do not meet.
+/// Prefix of all names. The process id follows, so that names of two runs can't collide.
 const PREFIX: &str = "plgt";
 
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 
-/// A number that no other test of this process has had.
+/// Returns a number that is unique within this process.
 pub fn unique() -> u32 {
     NEXT_ID.fetch_add(1, Ordering::Relaxed)
 }
@@ -30,10 +30,10 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Makes one, with its loopback interface up.
+    /// Creates a namespace, with its loopback interface up.
     ///
     /// # Panics
-    /// When not root, or the system refuses.
+    /// Panics if not root, or the system refuses.
     #[must_use]
     #[track_caller]
     pub fn new(role: &str) -> Self {
@@ -46,7 +46,7 @@ impl Namespace {
         succeed(Command::new("ip").args(["netns", "add", &name]));
         let namespace = Self { name };
         namespace.ip("link set lo up");
-        // What hosts say of themselves unasked would be counted among the test's packets.
+        // Unsolicited packets of the hosts would be counted among the test's packets.
         for key in ["all", "default"] {
             let path = format!("/proc/sys/net/ipv6/conf/{key}/disable_ipv6");
             namespace
@@ -56,7 +56,7 @@ impl Namespace {
         namespace
     }
 
-    /// Its name, as `ip netns` knows it.
+    /// Returns the name that `ip netns` has for the namespace.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -66,10 +66,10 @@ impl Namespace {
         PathBuf::from("/run/netns").join(&self.name)
     }
 
-    /// A command that runs in it.
+    /// Returns a command that runs in the namespace.
     ///
     /// # Panics
-    /// When the namespace is gone.
+    /// Panics if the namespace is gone.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         let file = File::open(self.path()).expect("a namespace");
@@ -84,7 +84,7 @@ impl Namespace {
         command
     }
 
-    /// A command given as one line, its words separated by blanks.
+    /// Returns a command that runs in the namespace, from a line whose words are separated by blanks.
     #[must_use]
     pub fn command_line(&self, line: &str) -> Command {
         let mut arguments = line.split_whitespace();
@@ -93,16 +93,16 @@ impl Namespace {
         command
     }
 
-    /// Runs `ip` with these words in it.
+    /// Runs `ip` in the namespace with these arguments.
     ///
     /// # Panics
-    /// When it fails.
+    /// Panics if it fails.
     #[track_caller]
     pub fn ip(&self, arguments: &str) -> String {
         succeed(&mut self.command_line(&format!("ip {arguments}")))
     }
 
-    /// Runs a function in a thread of its own that is in the namespace.
+    /// Spawns a thread in the namespace that runs a function.
     pub fn spawn<T: Send + 'static>(
         &self,
         function: impl FnOnce() -> T + Send + 'static,
@@ -114,10 +114,10 @@ impl Namespace {
         })
     }
 
-    /// The same, waiting for the outcome.
+    /// Runs a function in a thread in the namespace, and returns its result.
     ///
     /// # Panics
-    /// When the function does.
+    /// Panics if the function does.
     pub fn run_in<T: Send + 'static>(&self, function: impl FnOnce() -> T + Send + 'static) -> T {
         match self.spawn(function).join() {
             Ok(value) => value,
@@ -125,10 +125,10 @@ impl Namespace {
         }
     }
 
-    /// Switches IPv6 on for an interface, and gives it addresses that are used at once.
+    /// Enables IPv6 on an interface, and adds addresses without duplicate address detection.
     ///
     /// # Panics
-    /// When the system refuses.
+    /// Panics if the system refuses.
     pub fn enable_ipv6(&self, interface: &str, addresses: &[&str]) {
         let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
         self.run_in(move || fs::write(path, "0"))
@@ -138,13 +138,12 @@ impl Namespace {
         }
     }
 
-    /// Lays a veth pair from here, as `interface`, to `eth0` of another namespace. The far end takes
-    /// redirected frames.
+    /// Connects `interface` by a veth pair with `eth0` of another namespace. The far end accepts redirected frames.
     pub fn connect(&self, interface: &str, other: &Self) {
         self.connect_as(interface, other, "eth0");
     }
 
-    /// The same, with the far end's name.
+    /// Connects `interface` by a veth pair with an interface of another namespace.
     pub fn connect_as(&self, interface: &str, other: &Self, peer_interface: &str) {
         let there = other.name();
         self.ip(&format!(
@@ -167,8 +166,7 @@ impl Drop for Namespace {
     }
 }
 
-/// Removes what a run left behind that was killed: everything that carries the id of a process that
-/// is no more.
+/// Removes leftovers of killed runs: everything named after a process that no longer exists.
 fn remove_leftovers() {
     let Ok(entries) = fs::read_dir("/run/netns") else {
         return;
@@ -204,7 +202,7 @@ pub struct BpfDirectory {
 }
 
 impl BpfDirectory {
-    /// Names one; whoever uses it makes it.
+    /// Returns an unused path. Its user creates the directory.
     #[must_use]
     #[expect(
         clippy::new_without_default,
@@ -217,7 +215,7 @@ impl BpfDirectory {
         }
     }
 
-    /// Where it is.
+    /// Returns the directory's path.
     #[must_use]
     pub const fn path(&self) -> &PathBuf {
         &self.path

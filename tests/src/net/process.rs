@@ -1,4 +1,4 @@
-//! Programs that tests start, and that end with the test.
+//! Programs that tests start. They are killed when the test ends.
 
 use std::{
     io::Read as _,
@@ -22,7 +22,7 @@ impl BackgroundProcess {
     /// Starts a command.
     ///
     /// # Errors
-    /// When it can't be started.
+    /// Fails if it can't be started.
     pub fn start(command: &mut Command) -> Result<Self> {
         let what = format!("{command:?}");
         let child = command
@@ -32,32 +32,32 @@ impl BackgroundProcess {
         Ok(Self { child, what })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has ended.
+    /// Returns true if the process has exited.
     ///
     /// # Panics
-    /// When the system does not tell.
+    /// Panics if the system does not tell.
     #[must_use]
     pub fn has_exited(&mut self) -> bool {
         self.child.try_wait().expect("a child's state").is_some()
     }
 
-    /// Ends it at once, as a power cut would.
+    /// Kills the process at once, as a power cut would.
     pub fn kill(&mut self) {
-        // One that has ended already can't be killed, which is as good.
+        // The error for a process that has exited already is of no interest.
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
 
-    /// Asks it to end, and waits until it has.
+    /// Asks the process to terminate, and waits until it has exited.
     ///
     /// # Panics
-    /// When it does not end.
+    /// Panics if it does not end.
     pub fn terminate(&mut self) {
         let id = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
         let _gone = nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGTERM);
@@ -72,10 +72,10 @@ impl Drop for BackgroundProcess {
     }
 }
 
-/// Runs a command to its end, which must come within the limit.
+/// Runs a command until it exits, which must happen within the limit.
 ///
 /// # Errors
-/// When it can't be started or takes too long.
+/// Fails if it can't be started or takes too long.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
     let what = format!("{command:?}");
     let mut child = command
@@ -122,7 +122,7 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
 /// Runs a command that must succeed; returns what it printed.
 ///
 /// # Panics
-/// When it fails.
+/// Panics if it fails.
 #[track_caller]
 pub fn succeed(command: &mut Command) -> String {
     let output = run(command, Duration::from_secs(60)).expect("a command that runs");
@@ -141,7 +141,7 @@ pub fn succeed(command: &mut Command) -> String {
 /// Runs a command that must fail; returns what it printed on stderr.
 ///
 /// # Panics
-/// When it succeeds.
+/// Panics if it succeeds.
 #[track_caller]
 pub fn fail(command: &mut Command) -> String {
     let output = run(command, Duration::from_secs(60)).expect("a command that runs");

@@ -1,5 +1,5 @@
-//! A whole testbed: two consumers whose networks have the very same addresses, a provider with two
-//! backends, and a gateway between them.
+//! The testbed: two consumers whose networks use the same addresses, a provider with two backends, and a gateway
+//! between them.
 //!
 //! ```text
 //!  consumer a 10.0.0.5 --- a \
@@ -20,21 +20,21 @@ pub const CLIENT: &str = "10.0.0.5";
 pub const ENDPOINT: &str = "10.0.0.100";
 /// The backends.
 pub const BACKENDS: [&str; 2] = ["10.1.0.10", "10.1.0.11"];
-/// Where consumers appear from in the provider's network: 10.1.0.64 to 10.1.0.79.
+/// SNAT addresses in the provider's network: 10.1.0.64 to 10.1.0.79.
 pub const NAT: &str = "10.1.0.64/28";
 
 /// The testbed.
 #[derive(Debug)]
 pub struct Testbed {
-    /// The gateway. Dropped first: it must not see its interfaces go.
+    /// The gateway. It is dropped first, since the agent must not see its interfaces disappear.
     pub agent: Agent,
     /// The gateway's host.
     pub host: Arc<Namespace>,
-    /// A consumer's only host.
+    /// Host of consumer `a`.
     pub a: Namespace,
-    /// Another's.
+    /// Host of consumer `b`.
     pub b: Namespace,
-    /// The provider's servers: one host with two addresses.
+    /// Host of the provider's servers, with two addresses.
     pub provider: Namespace,
 }
 
@@ -45,10 +45,10 @@ impl Default for Testbed {
 }
 
 impl Testbed {
-    /// Namespaces and an agent, and nothing configured.
+    /// Returns a testbed with namespaces and an agent, without any objects.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// Panics if it can't be made.
     #[must_use]
     #[track_caller]
     pub fn unconfigured() -> Self {
@@ -78,11 +78,11 @@ impl Testbed {
         }
     }
 
-    /// With tenants `a`, `b` and `shop`, their networks, a service `shop/web` on every TCP and UDP
-    /// port, and an endpoint for each consumer that waits for approval.
+    /// Returns a testbed with tenants `a`, `b` and `shop`, their networks, a service `shop/web` on every TCP and UDP
+    /// port, and an endpoint of each consumer whose connection is pending.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// Panics if it can't be made.
     #[must_use]
     #[track_caller]
     pub fn new() -> Self {
@@ -91,10 +91,10 @@ impl Testbed {
         testbed
     }
 
-    /// Configures what [`Self::new`] has on a bare testbed.
+    /// Creates the objects of [`Self::new`].
     ///
     /// # Panics
-    /// When the agent refuses.
+    /// Panics if the agent refuses.
     #[track_caller]
     pub fn configure(&self) {
         let testbed = self;
@@ -117,10 +117,10 @@ impl Testbed {
         testbed.wait_for_backends();
     }
 
-    /// The same, with both connections approved.
+    /// Returns a testbed like [`Self::new`], with both connections approved.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// Panics if it can't be made.
     #[must_use]
     #[track_caller]
     pub fn with_approved_connections() -> Self {
@@ -133,10 +133,10 @@ impl Testbed {
         testbed
     }
 
-    /// Waits until the gateway knows the way to every backend.
+    /// Waits until the gateway has a next hop for every backend.
     ///
     /// # Panics
-    /// When it does not learn it.
+    /// Panics if it does not learn it.
     #[track_caller]
     pub fn wait_for_backends(&self) {
         wait::until_true("the backends to be reachable", || {

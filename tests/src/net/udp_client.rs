@@ -1,19 +1,19 @@
-//! Questions and answers by UDP that do not depend on timing.
+//! UDP requests and replies that do not depend on timing.
 
 use std::{net::UdpSocket, time::Duration};
 
 use crate::net::wait;
 
-/// How long one answer is waited for before the question is sent again.
+/// Time to wait for a reply before the request is sent again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(300);
 
-/// Sends a question over a connected socket until an answer comes that `accept` takes, and returns it.
+/// Sends a request over a connected socket until a reply arrives that `accept` accepts, and returns the reply.
 ///
-/// Refusals and answers that are not accepted are passed over: the server may still be starting, an ICMP
-/// error may arrive at any moment, and the answer to an earlier question may be late.
+/// Errors and other replies are ignored: the server may still be starting, an ICMP error may arrive at any moment,
+/// and the reply to an earlier request may be late.
 ///
 /// # Panics
-/// When none comes in time.
+/// Panics if none comes in time.
 #[track_caller]
 pub fn request_until_accepted(
     socket: &UdpSocket,
@@ -25,7 +25,7 @@ pub fn request_until_accepted(
         .expect("a socket");
     let mut buffer = vec![0; 65_536];
     wait::until("an answer", wait::DEFAULT_TIMEOUT, || {
-        // An error that is pending on the socket takes the place of the question: the next round sends it.
+        // A pending error of the socket fails the call without sending: the next round sends the request.
         let _pending = socket.send(request);
         while let Ok(length) = socket.recv(&mut buffer) {
             if accept(&buffer[..length]) {

@@ -1,5 +1,5 @@
-//! A program that puts a VLAN tag beside each packet that leaves by an interface, as a bridge with VLAN filtering
-//! does for a tagged port, and as an interface for a VLAN does.
+//! A classifier that pushes a VLAN tag into the metadata of each packet that leaves by an interface. A bridge with VLAN
+//! filtering does so for a tagged port, and so does a VLAN interface.
 
 use std::{ffi::CString, io, os::fd::AsFd as _};
 
@@ -17,13 +17,13 @@ use crate::{
 /// 802.1Q, in network byte order.
 const TAG: u16 = 0x8100_u16.to_be();
 
-/// Tags what leaves a namespace by an interface with this VLAN, as long as the interface is there.
+/// Tags packets that leave a namespace by an interface with this VLAN, as long as the interface exists.
 ///
 /// # Errors
-/// When the kernel does not take the program.
+/// Fails if the kernel does not take the program.
 ///
 /// # Panics
-/// When `tc` fails.
+/// Panics if `tc` fails.
 pub fn push_vlan_tags(namespace: &Namespace, interface: &str, vlan: u16) -> io::Result<()> {
     let directory = BpfDirectory::new();
     std::fs::create_dir_all(directory.path())?;

@@ -5,20 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a condition may take that should come at once.
+/// Limit for conditions that should hold almost at once.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// By how much longer everything takes here: `PLGW_TEST_PATIENCE`, for emulated machines.
+/// Returns the factor for all time-outs: `PLGW_TEST_PATIENCE`, for emulated machines.
 #[must_use]
 pub fn timeout_factor() -> u32 {
     let given = std::env::var("PLGW_TEST_PATIENCE").ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-/// Waits until `condition` gives something.
+/// Waits until `condition` returns a value.
 ///
 /// # Panics
-/// When it has given nothing by the deadline; `what` says what was waited for.
+/// Panics if it has given nothing by the deadline; `what` says what was waited for.
 #[track_caller]
 pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -35,7 +35,7 @@ pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> O
 /// Waits until `condition` holds.
 ///
 /// # Panics
-/// As [`until`].
+/// Panics like [`until`].
 #[track_caller]
 pub fn until_true(what: &str, mut condition: impl FnMut() -> bool) {
     until(what, DEFAULT_TIMEOUT, || condition().then_some(()));

@@ -4,21 +4,21 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::Mac;
 
-/// Where a packet comes in, or goes out.
+/// An interface of the gateway, named after the network that it is connected to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
-    /// The first consumer's network.
+    /// Network of the first consumer.
     A,
-    /// The second consumer's, with the very same addresses.
+    /// Network of the second consumer, with the same addresses as the first one's.
     B,
-    /// The provider's.
+    /// Network of the provider.
     Provider,
     /// An interface that is no attachment.
     Host,
 }
 
 impl Side {
-    /// All of them.
+    /// Every side.
     pub const ALL: [Self; 4] = [Self::A, Self::B, Self::Provider, Self::Host];
 
     pub(crate) const fn interface(self) -> &'static str {
@@ -30,7 +30,7 @@ impl Side {
         }
     }
 
-    /// The hardware address of the gateway's interface there.
+    /// Returns the MAC address of the gateway's interface.
     #[must_use]
     pub const fn mac(self) -> Mac {
         [2, 0, 0, 0, 0, self as u8 + 1]
@@ -43,34 +43,34 @@ pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 /// The address of both consumers' endpoints of the web service.
 pub const ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 100);
 
-/// An endpoint of A's that nobody has approved.
+/// Endpoint of A whose connection is pending.
 pub const PENDING: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
 
-/// An endpoint of A's, to the service that has no backends.
+/// Endpoint of A, bound to the service without backends.
 pub const NO_BACKENDS_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 102);
 
-/// The same, of one that is silent about it.
+/// Endpoint of A, bound to the service without backends whose `no_backend_action` is `drop`.
 pub const DROPPING_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 103);
 
-/// An endpoint of A's, to the service that offers every port.
+/// Endpoint of A, bound to the service that offers every port.
 pub const ALL_PORTS_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 104);
 
-/// An endpoint of A's by IPv4, to the service whose backends are IPv6.
+/// IPv4 endpoint of A, bound to the service with IPv6 backends.
 pub const NAT46_ENDPOINT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 105);
 
-/// The reverse.
+/// IPv6 endpoint of A, bound to the service with IPv4 backends.
 pub const NAT64_ENDPOINT: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x105);
 
-/// The backends of the web service, and their weights.
+/// The backends of the web service.
 pub const BACKENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 1, 0, 10), Ipv4Addr::new(10, 1, 0, 11)];
 
-/// The consumers' client, by IPv6.
+/// The IPv6 address of both consumers' clients.
 pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5);
 
 /// Both consumers' endpoints of the IPv6 web service.
 pub const ENDPOINT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100);
 
-/// An endpoint of A's to it that nobody has approved.
+/// IPv6 endpoint of A whose connection is pending.
 pub const PENDING_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x101);
 
 /// The backends of the IPv6 web service.
@@ -79,23 +79,23 @@ pub const BACKENDS_V6: [Ipv6Addr; 2] = [
     Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x11),
 ];
 
-/// Its first source NAT address; there are 16.
+/// The first of 16 SNAT addresses of the IPv6 web service.
 pub const NAT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, 0x40);
 
-/// The first source NAT address of the web service; there are 16.
+/// The first of 16 SNAT addresses of the web service.
 pub const NAT: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 64);
 
-/// The client's station.
+/// The client's MAC address.
 pub const CLIENT_MAC: Mac = [2, 0, 0, 0, 1, 5];
 
-/// A router in the consumer's network, behind which other clients are.
+/// The MAC address of a router in the consumer's network, with other clients behind it.
 pub const ROUTER_MAC: Mac = [2, 0, 0, 0, 1, 1];
 
-/// The station that all backends are at.
+/// The MAC address of all backends.
 pub const BACKEND_MAC: Mac = [2, 0, 0, 0, 2, 9];
 
-/// The port that the web service offers by TCP; backends listen on 8443.
+/// The TCP port of the web service. Backends listen on 8443.
 pub const HTTPS: u16 = 443;
 
-/// The port that it offers by UDP.
+/// The UDP port of the web service.
 pub const DNS: u16 = 53;

@@ -1,4 +1,6 @@
-//! The words that rows are built with.
+//! Builders of packets.
+//!
+//! Packets are sent from the client's MAC address to the gateway's in network A, unless a method changes that.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,17 +10,16 @@ use super::{
     flag,
 };
 
-/// A TCP segment, to be completed with one of the words below: from the client's station, to the
-/// gateway's in A.
+/// Returns an IPv4 TCP segment without flags. Methods like [`Packet::syn`] complete it.
 #[must_use]
 pub fn tcp(source: Socket, destination: Socket) -> Packet {
     tcp_segment(source.into(), destination.into())
 }
 
-/// An address of IPv6 and a port.
+/// An IPv6 address and a port.
 pub type SocketV6 = (Ipv6Addr, u16);
 
-/// A TCP segment over IPv6, to be completed with words as [`tcp`]'s.
+/// Returns an IPv6 TCP segment without flags.
 #[must_use]
 pub fn tcp_v6(source: SocketV6, destination: SocketV6) -> Packet {
     let mut packet = tcp((CLIENT, source.1), (ENDPOINT, destination.1));
@@ -28,7 +29,7 @@ pub fn tcp_v6(source: SocketV6, destination: SocketV6) -> Packet {
     packet
 }
 
-/// A UDP datagram over IPv6.
+/// Returns an IPv6 UDP datagram.
 #[must_use]
 pub fn udp_v6(source: SocketV6, destination: SocketV6, payload: &[u8]) -> Packet {
     let mut packet = udp((CLIENT, source.1), (ENDPOINT, destination.1), payload);
@@ -38,7 +39,7 @@ pub fn udp_v6(source: SocketV6, destination: SocketV6, payload: &[u8]) -> Packet
     packet
 }
 
-/// An ICMPv6 message.
+/// Returns an ICMPv6 message.
 #[must_use]
 pub fn icmp_v6(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, rest: &[u8]) -> Packet {
     let mut packet = icmp(CLIENT, ENDPOINT, kind, 0, rest);
@@ -48,7 +49,7 @@ pub fn icmp_v6(source: Ipv6Addr, destination: Ipv6Addr, kind: u8, rest: &[u8]) -
     packet
 }
 
-/// A neighbour solicitation to the group of the address that it asks for.
+/// Returns a neighbour solicitation, sent to the target's solicited-node multicast address.
 #[must_use]
 pub fn neighbour_solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
     let [.., x, y, z] = target.octets();
@@ -73,13 +74,13 @@ pub fn neighbour_solicitation(target: Ipv6Addr, source: Ipv6Addr) -> Packet {
     packet
 }
 
-/// A UDP datagram, likewise.
+/// Returns an IPv4 UDP datagram.
 #[must_use]
 pub fn udp(source: Socket, destination: Socket, payload: &[u8]) -> Packet {
     udp_datagram(source.into(), destination.into(), payload)
 }
 
-/// An ICMP message, likewise.
+/// Returns an ICMP message.
 #[must_use]
 pub fn icmp(source: Ipv4Addr, destination: Ipv4Addr, kind: u8, code: u8, rest: &[u8]) -> Packet {
     packet(Ipv4::new(
@@ -97,7 +98,7 @@ fn packet(ipv4: Ipv4) -> Packet {
     }
 }
 
-/// An ARP request from a station to all.
+/// Returns a broadcast ARP request.
 #[must_use]
 pub fn arp_request(target: Ipv4Addr, sender: (Mac, Ipv4Addr)) -> Packet {
     Packet {
@@ -134,7 +135,7 @@ impl Packet {
         }
     }
 
-    /// With a change to its IPv6 header.
+    /// Changes the IPv6 header.
     #[must_use]
     pub fn edit_ipv6(mut self, change: impl FnOnce(&mut Ipv6)) -> Self {
         match &mut self.content {
@@ -144,7 +145,7 @@ impl Packet {
         self
     }
 
-    /// With these flags and numbers.
+    /// Sets flags and numbers of a TCP segment.
     #[must_use]
     pub fn with_flags(mut self, flags: u8, sequence: u32, acknowledgement: u32) -> Self {
         let tcp = self.tcp_mut();
@@ -152,40 +153,41 @@ impl Packet {
         self
     }
 
-    /// A SYN, with the options that Linux sends.
+    /// Makes the segment a SYN with options like those of Linux.
     #[must_use]
     pub fn syn(mut self, sequence: u32) -> Self {
         self.tcp_mut().options = vec![2, 4, 5, 0xb4, 4, 2, 1, 1];
         self.with_flags(flag::SYN, sequence, 0)
     }
 
-    /// A SYN that answers one.
+    /// Makes the segment a SYN-ACK.
     #[must_use]
     pub fn syn_ack(self, sequence: u32, acknowledgement: u32) -> Self {
         self.with_flags(flag::SYN | flag::ACK, sequence, acknowledgement)
     }
 
-    /// An acknowledgement.
+    /// Makes the segment an acknowledgement.
     #[must_use]
     pub fn ack(self, sequence: u32, acknowledgement: u32) -> Self {
         self.with_flags(flag::ACK, sequence, acknowledgement)
     }
 
-    /// The same segment with more flags.
+    /// Adds TCP flags.
     #[must_use]
     pub fn add_flags(mut self, flags: u8) -> Self {
         self.tcp_mut().flags |= flags;
         self
     }
 
-    /// With data.
+    /// Sets the payload of a TCP segment.
     #[must_use]
     pub fn with_payload(mut self, payload: &[u8]) -> Self {
         self.tcp_mut().payload = payload.to_vec();
         self
     }
 
-    /// From another station; in the provider's network the gateway's station is another as well.
+    /// Sets the source MAC address. For [`BACKEND_MAC`], the destination becomes the gateway's MAC address in the
+    /// provider's network.
     #[must_use]
     pub fn with_source_mac(mut self, mac: Mac) -> Self {
         self.from = mac;
@@ -195,21 +197,21 @@ impl Packet {
         self
     }
 
-    /// To the gateway's station on another side.
+    /// Sets the destination to the gateway's MAC address of another side.
     #[must_use]
     pub fn sent_to(mut self, side: Side) -> Self {
         self.to = side.mac();
         self
     }
 
-    /// With a change to its IPv4 header.
+    /// Changes the IPv4 header.
     #[must_use]
     pub fn edit_ipv4(mut self, change: impl FnOnce(&mut Ipv4)) -> Self {
         change(self.ipv4_mut());
         self
     }
 
-    /// Without a UDP checksum.
+    /// Removes the UDP checksum.
     #[must_use]
     pub fn without_udp_checksum(mut self) -> Self {
         match self.transport_mut() {
@@ -220,27 +222,27 @@ impl Packet {
     }
 }
 
-/// The four ends of a flow.
+/// The four sockets of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// The client.
+    /// Socket of the client.
     pub client: Socket,
-    /// What it connected to.
+    /// Socket of the endpoint.
     pub endpoint: Socket,
-    /// As what it appears.
+    /// SNAT address and port.
     pub nat: Socket,
-    /// Who answers.
+    /// Socket of the backend.
     pub backend: Socket,
 }
 
 impl Connection {
-    /// A segment from the client.
+    /// Returns a segment of the established flow from the client.
     #[must_use]
     pub fn client_ack(&self) -> Packet {
         tcp(self.client, self.endpoint).ack(1_001, 5_001)
     }
 
-    /// A segment from the backend.
+    /// Returns a segment of the established flow from the backend.
     #[must_use]
     pub fn backend_ack(&self) -> Packet {
         tcp(self.backend, self.nat)
@@ -249,10 +251,10 @@ impl Connection {
     }
 }
 
-/// A packet between two addresses of a family, from the client's station to the gateway's in A.
+/// Returns a packet between two addresses of the same family.
 ///
 /// # Panics
-/// When they are of different ones.
+/// Panics if the families differ.
 #[must_use]
 pub fn ip_packet(source: IpAddr, destination: IpAddr, transport: Transport) -> Packet {
     let content = match (source, destination) {
@@ -271,7 +273,7 @@ pub fn ip_packet(source: IpAddr, destination: IpAddr, transport: Transport) -> P
     }
 }
 
-/// A segment between two sockets, likewise, to be completed with words.
+/// Returns a TCP segment without flags between two sockets.
 #[must_use]
 pub fn tcp_segment(source: SocketAddr, destination: SocketAddr) -> Packet {
     let tcp = Tcp {
@@ -287,7 +289,7 @@ pub fn tcp_segment(source: SocketAddr, destination: SocketAddr) -> Packet {
     ip_packet(source.ip(), destination.ip(), Transport::Tcp(tcp))
 }
 
-/// A datagram, likewise.
+/// Returns a UDP datagram between two sockets.
 #[must_use]
 pub fn udp_datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8]) -> Packet {
     let udp = Udp {
@@ -299,7 +301,7 @@ pub fn udp_datagram(source: SocketAddr, destination: SocketAddr, payload: &[u8])
     ip_packet(source.ip(), destination.ip(), Transport::Udp(udp))
 }
 
-/// An ICMP error about a packet, of which it has so many bytes at the most.
+/// Returns an ICMP error that embeds at most `max_len` bytes of a packet.
 #[must_use]
 pub fn icmp_error(
     source: IpAddr,
@@ -317,7 +319,7 @@ pub fn icmp_error(
 }
 
 impl Packet {
-    /// With so many hops to go.
+    /// Sets the TTL or hop limit.
     #[must_use]
     pub fn with_hop_limit(mut self, hops: u8) -> Self {
         match &mut self.content {
@@ -328,10 +330,10 @@ impl Packet {
         self
     }
 
-    /// With these TCP options.
+    /// Sets the TCP options.
     ///
     /// # Panics
-    /// When it is no TCP segment.
+    /// Panics if it is no TCP segment.
     #[must_use]
     pub fn with_tcp_options(mut self, options: &[u8]) -> Self {
         let transport = match &mut self.content {

@@ -1,6 +1,6 @@
 //! The Internet checksum (RFC 1071), and the pseudo header that TCP, UDP and ICMPv6 add to it.
 
-/// The sum of RFC 1071 over bytes, going on from `sum`, not folded.
+/// Adds bytes to an unfolded Internet checksum (RFC 1071).
 pub(super) fn add_to_checksum(bytes: &[u8], sum: u64) -> u64 {
     bytes.chunks(2).fold(sum, |sum, pair| {
         let low = pair.get(1).copied().unwrap_or(0);

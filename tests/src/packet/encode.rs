@@ -4,7 +4,7 @@ use super::checksum::*;
 use super::*;
 
 pub(super) fn length_u16(length: usize) -> u16 {
-    u16::try_from(length).expect("a packet that is no longer than packets are")
+    u16::try_from(length).expect("at most 65,535 bytes")
 }
 
 impl Ipv4 {
@@ -13,8 +13,8 @@ impl Ipv4 {
         add_to_checksum(&self.destination.octets(), start) + u64::from(length_u16(length))
     }
 
-    /// Its bytes. With `offloaded`, TCP's and UDP's checksum fields hold the pseudo header's sum
-    /// only, as a sender leaves them that believes in checksumming hardware.
+    /// Returns the packet's bytes. With `offloaded`, TCP and UDP checksum fields hold the sum of the pseudo header
+    /// only, as a sender with checksum offload leaves them.
     #[must_use]
     pub fn bytes(&self, offloaded: bool) -> Vec<u8> {
         let (protocol, mut body, checksum_at) = match &self.transport {
@@ -63,7 +63,7 @@ impl Ipv6 {
         add_to_checksum(&self.destination.octets(), start) + u64::from(length_u16(length))
     }
 
-    /// Its bytes; see [`Ipv4::bytes`] for `offloaded`.
+    /// Returns the packet's bytes. [`Ipv4::bytes`] describes `offloaded`.
     #[must_use]
     pub fn bytes(&self, offloaded: bool) -> Vec<u8> {
         let (protocol, mut body, checksum_at) = match &self.transport {
@@ -136,7 +136,7 @@ impl Udp {
 }
 
 impl Packet {
-    /// Its bytes; see [`Ipv4::bytes`] for `offloaded`.
+    /// Returns the packet's bytes. [`Ipv4::bytes`] describes `offloaded`.
     #[must_use]
     pub fn bytes(&self, offloaded: bool) -> Vec<u8> {
         let (ether_type, body) = match &self.content {

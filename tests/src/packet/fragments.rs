@@ -3,10 +3,10 @@
 use super::{Content, Packet, Transport};
 
 impl Packet {
-    /// Cut into fragments whose payloads are so long at the max_len, with this identification.
+    /// Splits the packet into fragments of at most `max_len` bytes of payload, with this identification.
     ///
     /// # Panics
-    /// When it is no IP packet.
+    /// Panics if it is no IP packet.
     #[must_use]
     pub fn split_into_fragments(&self, max_len: usize, id: u32) -> Vec<Self> {
         let frame = self.bytes(false);
@@ -46,26 +46,25 @@ impl Packet {
     }
 }
 
-/// A fragment that was forwarded: identification, offset in bytes, whether more follow, protocol, and
-/// the piece.
+/// The fields of a fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fragment {
-    /// The datagram's identification.
+    /// Identification.
     pub id: u32,
-    /// Where the piece belongs.
+    /// Offset in bytes.
     pub offset: u16,
-    /// Whether another follows.
+    /// True if more fragments follow.
     pub more: bool,
-    /// What the datagram is.
+    /// Protocol of the datagram.
     pub protocol: u8,
-    /// The piece.
+    /// Payload of the fragment.
     pub bytes: Vec<u8>,
 }
 
-/// The fragment in a packet.
+/// Returns the fragment in a packet.
 ///
 /// # Panics
-/// When it is none.
+/// Panics if it is none.
 #[must_use]
 pub fn fragment_of(packet: &Packet) -> Fragment {
     match &packet.content {
@@ -96,10 +95,10 @@ pub fn fragment_of(packet: &Packet) -> Fragment {
     }
 }
 
-/// The pieces put together, and read as the packet that they make between these addresses.
+/// Reassembles fragments that are in order, and parses the packet.
 ///
 /// # Panics
-/// When there is a gap, or a checksum is wrong.
+/// Panics if there is a gap, or a checksum is wrong.
 #[must_use]
 pub fn reassemble(fragments: &[Packet]) -> Packet {
     let mut whole = Vec::new();

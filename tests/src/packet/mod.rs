@@ -1,5 +1,6 @@
-//! Packets: built from words, and read back. Independent of the data path's own code, checksums
-//! included, so that the two can't share a mistake.
+//! A packet library for tests: builders, an encoder and a parser that verifies checksums.
+//!
+//! It shares no code with the data path, checksums included, so that the two can't share a mistake.
 
 pub mod addresses;
 pub mod builders;
@@ -12,7 +13,7 @@ pub mod read;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A station's hardware address.
+/// A MAC address.
 pub type Mac = [u8; 6];
 
 /// An address and a port.
@@ -32,18 +33,18 @@ pub mod flag {
     pub const ACK: u8 = 16;
 }
 
-/// What a frame says, as far as these tests care.
+/// An Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// To which station.
+    /// Destination MAC address.
     pub to: Mac,
-    /// From which one.
+    /// Source MAC address.
     pub from: Mac,
-    /// What is in it.
+    /// Payload.
     pub content: Content,
 }
 
-/// What is in a frame.
+/// The payload of an Ethernet frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// ARP for IPv4.
@@ -52,18 +53,18 @@ pub enum Content {
     Ipv4(Ipv4),
     /// IPv6.
     Ipv6(Ipv6),
-    /// Something else: EtherType and bytes.
+    /// Any other EtherType, with its bytes.
     Other(u16, Vec<u8>),
 }
 
 /// An ARP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arp {
-    /// 1 asks, 2 answers.
+    /// 1 for a request, 2 for a reply.
     pub operation: u16,
-    /// Who sends.
+    /// MAC and IP address of the sender.
     pub sender: (Mac, Ipv4Addr),
-    /// Who is meant.
+    /// MAC and IP address of the target.
     pub target: (Mac, Ipv4Addr),
 }
 
@@ -82,14 +83,14 @@ pub struct Ipv4 {
     pub source: Ipv4Addr,
     /// Destination.
     pub destination: Ipv4Addr,
-    /// What it carries.
+    /// L4 packet.
     pub transport: Transport,
 }
 
 /// An IPv6 packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ipv6 {
-    /// Hops it may go yet.
+    /// Hop limit.
     pub hop_limit: u8,
     /// Source.
     pub source: Ipv6Addr,
@@ -97,11 +98,11 @@ pub struct Ipv6 {
     pub destination: Ipv6Addr,
     /// Extension headers: the number of each, and its bytes, the first of which is overwritten.
     pub extensions: Vec<(u8, Vec<u8>)>,
-    /// What it carries.
+    /// L4 packet.
     pub transport: Transport,
 }
 
-/// What an IP packet carries.
+/// The payload of an IP packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// TCP.
@@ -110,7 +111,7 @@ pub enum Transport {
     Udp(Udp),
     /// ICMP: type, code, and what follows the checksum.
     Icmp(u8, u8, Vec<u8>),
-    /// Something else: protocol and bytes.
+    /// Any other protocol, with its bytes.
     Other(u8, Vec<u8>),
 }
 
@@ -142,14 +143,14 @@ pub struct Udp {
     pub source: u16,
     /// Destination port.
     pub destination: u16,
-    /// Whether there is a checksum.
+    /// True if the checksum is present.
     pub checksummed: bool,
     /// Data.
     pub payload: Vec<u8>,
 }
 
 impl Ipv4 {
-    /// An empty packet between two addresses.
+    /// Returns a packet between two addresses, with DF set.
     #[must_use]
     pub fn new(source: Ipv4Addr, destination: Ipv4Addr, transport: Transport) -> Self {
         Self {
@@ -165,7 +166,7 @@ impl Ipv4 {
 }
 
 impl Ipv6 {
-    /// A packet between two addresses, without extension headers.
+    /// Returns a packet between two addresses, without extension headers.
     #[must_use]
     pub const fn new(source: Ipv6Addr, destination: Ipv6Addr, transport: Transport) -> Self {
         Self {

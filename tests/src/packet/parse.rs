@@ -1,12 +1,11 @@
-//! Bytes as packets. Every checksum is verified.
+//! The parser of packets. It verifies every checksum.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::checksum::*;
 use super::*;
 
-/// As much of a packet's payload as the UDP header says is the datagram's: that is what its checksum
-/// covers.
+/// Returns the bytes that the UDP checksum covers: the payload up to the length in the UDP header.
 fn datagram(body: &[u8]) -> &[u8] {
     let stated = body.get(4..6).map_or(0, |length| {
         usize::from(u16::from_be_bytes([length[0], length[1]]))
@@ -15,10 +14,10 @@ fn datagram(body: &[u8]) -> &[u8] {
 }
 
 impl Ipv4 {
-    /// Reads it, and checks every checksum in it.
+    /// Parses a packet and verifies every checksum in it.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the packet.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() < 20 || bytes[0] != 0x45 {
             return Err(format!(
@@ -84,10 +83,10 @@ impl Ipv4 {
 }
 
 impl Ipv6 {
-    /// Reads it, and checks every checksum in it; extension headers are not walked.
+    /// Parses a packet and verifies every checksum in it. Extension headers are not walked.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the packet.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() < 40 || bytes[0] >> 4 != 6 {
             return Err(format!(
@@ -164,10 +163,10 @@ impl Udp {
 }
 
 impl Packet {
-    /// Reads a frame, and checks every checksum in it.
+    /// Parses a frame and verifies every checksum in it.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns what is wrong with the packet.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let head = bytes.get(..14).ok_or("no Ethernet header")?;
         let mac = |at: usize| -> Mac { std::array::from_fn(|index| head[at + index]) };

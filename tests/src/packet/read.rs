@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use super::{Content, Packet, Tcp, Transport};
 
-/// The IP header's addresses, and what it carries.
+/// Returns the addresses and the payload of an IP packet.
 ///
 /// # Panics
-/// When it is no IP packet.
+/// Panics if it is no IP packet.
 #[must_use]
 pub fn ip_parts(packet: &Packet) -> (IpAddr, IpAddr, &Transport) {
     match &packet.content {
@@ -17,10 +17,10 @@ pub fn ip_parts(packet: &Packet) -> (IpAddr, IpAddr, &Transport) {
     }
 }
 
-/// The TCP segment in a packet.
+/// Returns the TCP segment in a packet.
 ///
 /// # Panics
-/// When there is none.
+/// Panics if there is none.
 #[must_use]
 pub fn tcp_of(packet: &Packet) -> &Tcp {
     match ip_parts(packet).2 {
@@ -29,10 +29,10 @@ pub fn tcp_of(packet: &Packet) -> &Tcp {
     }
 }
 
-/// Hops that a packet may go yet.
+/// Returns the TTL or hop limit.
 ///
 /// # Panics
-/// When it is no IP packet.
+/// Panics if it is no IP packet.
 #[must_use]
 pub fn hop_limit(packet: &Packet) -> u8 {
     match &packet.content {

@@ -16,10 +16,10 @@ use crate::net::{
     wait,
 };
 
-/// The program: what `PLGW_BIN` names, or what cargo built beside the tests.
+/// Returns the path of the program: `PLGW_BIN`, or what cargo built beside the tests.
 ///
 /// # Panics
-/// When it is not there.
+/// Panics if it is not there.
 #[must_use]
 pub fn binary() -> PathBuf {
     let path = env::var_os("PLGW_BIN")
@@ -40,10 +40,10 @@ pub fn binary() -> PathBuf {
     path
 }
 
-/// An agent in a namespace, with directories of its own. Everything is removed with it.
+/// An agent in a namespace, with directories of its own, which are removed with it.
 #[derive(Debug)]
 pub struct Agent {
-    /// Settings, as variables; those that are not here are the harness's.
+    /// Settings, as environment variables. They override the test kit's defaults.
     pub settings: BTreeMap<String, String>,
     running: Option<BackgroundProcess>,
     host: Host,
@@ -51,14 +51,14 @@ pub struct Agent {
     files: tempfile::TempDir,
 }
 
-/// Where the agent runs: a namespace that belongs to the test.
+/// The namespace in which the agent runs.
 type Host = std::sync::Arc<Namespace>;
 
 impl Agent {
     /// Starts an agent and waits until it is ready.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// Panics if it does not get ready.
     #[must_use]
     #[track_caller]
     pub fn start(host: &Host) -> Self {
@@ -67,10 +67,10 @@ impl Agent {
         agent
     }
 
-    /// Directories for an agent that is not started yet.
+    /// Creates the directories of an agent without starting it.
     ///
     /// # Panics
-    /// When they can't be made.
+    /// Panics if they can't be made.
     #[must_use]
     pub fn prepare(host: &Host) -> Self {
         Self {
@@ -82,7 +82,7 @@ impl Agent {
         }
     }
 
-    /// The command that runs the agent.
+    /// Returns the command that runs the agent.
     #[must_use]
     pub fn run_command(&self) -> Command {
         let mut command = self.host.command(&binary().display().to_string());
@@ -92,16 +92,16 @@ impl Agent {
             .env("PLGW_RUN_DIR", self.files.path().join("run"))
             .env("PLGW_BPF_DIR", self.bpf.path())
             .env("PLGW_FLOW_GC_INTERVAL", "1")
-            // Addresses are taken at once; who tests the probes sets this.
+            // Addresses are claimed without probes. Tests of the probes override this.
             .env("PLGW_ADDRESS_PROBES", "0")
             .envs(&self.settings);
         command
     }
 
-    /// Starts it, in place of one that runs no more.
+    /// Starts the agent again after its process has exited.
     ///
     /// # Panics
-    /// When it does not get ready.
+    /// Panics if it does not get ready.
     #[track_caller]
     pub fn restart(&mut self) {
         let log = fs::OpenOptions::new()
@@ -120,31 +120,31 @@ impl Agent {
         self.running = Some(running);
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the agent, as a power cut would.
     pub fn kill(&mut self) {
         self.running = None;
     }
 
-    /// Tells it to stop, as the service manager does.
+    /// Stops the agent with the signal that the service manager sends.
     ///
     /// # Panics
-    /// When it does not end.
+    /// Panics if it does not end.
     pub fn stop(&mut self) {
         if let Some(mut running) = self.running.take() {
             running.terminate();
         }
     }
 
-    /// Its process id.
+    /// Returns the process id.
     ///
     /// # Panics
-    /// When it does not run.
+    /// Panics if it does not run.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.running.as_ref().expect("a running agent").pid()
     }
 
-    /// Tells it to read its certificates again.
+    /// Sends SIGHUP, on which the agent reloads its certificates.
     pub fn send_sighup(&mut self) {
         if let Some(running) = &self.running {
             let id = nix::unistd::Pid::from_raw(running.pid().cast_signed());
@@ -152,19 +152,19 @@ impl Agent {
         }
     }
 
-    /// Where it pins its program.
+    /// Returns the directory in which the agent pins its program.
     #[must_use]
     pub fn bpf_directory(&self) -> &Path {
         self.bpf.path()
     }
 
-    /// Where its store is.
+    /// Returns the directory of the store.
     #[must_use]
     pub fn state_directory(&self) -> PathBuf {
         self.files.path().join("state")
     }
 
-    /// Its control socket.
+    /// Returns the path of the control socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.files.path().join("run/plgw.sock")
@@ -174,13 +174,13 @@ impl Agent {
         self.files.path().join("log")
     }
 
-    /// What it has logged.
+    /// Returns the agent's log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// A command line, given as one line, its words separated by blanks.
+    /// Returns a command of the CLI, from a line whose words are separated by blanks.
     #[must_use]
     pub fn cli_command(&self, line: &str) -> Command {
         let mut command = Command::new(binary());
@@ -190,37 +190,37 @@ impl Agent {
         command
     }
 
-    /// Runs a command line that must succeed.
+    /// Runs a CLI command that must succeed, and returns its output.
     ///
     /// # Panics
-    /// When it fails.
+    /// Panics if it fails.
     #[track_caller]
     pub fn cli(&self, line: &str) -> String {
         succeed(&mut self.cli_command(line))
     }
 
-    /// Runs a command line that must be refused; returns the sentence.
+    /// Runs a CLI command that must fail, and returns its error message.
     ///
     /// # Panics
-    /// When it succeeds.
+    /// Panics if it succeeds.
     #[track_caller]
     pub fn cli_error(&self, line: &str) -> String {
         fail(&mut self.cli_command(line))
     }
 
-    /// Runs a command line and reads its JSON.
+    /// Runs a CLI command and parses its JSON output.
     ///
     /// # Panics
-    /// When it fails.
+    /// Panics if it fails.
     #[track_caller]
     pub fn json(&self, line: &str) -> Value {
         serde_json::from_str(&self.cli(&format!("-o json {line}"))).expect("JSON")
     }
 
-    /// Sends a request to the API; returns status and body.
+    /// Sends a request to the API, and returns status and body.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// Panics if there is no answer.
     #[track_caller]
     pub fn http(&self, method: &str, path: &str, body: Option<&str>) -> (u16, String) {
         let mut command = Command::new("curl");
@@ -248,7 +248,7 @@ impl Agent {
         (status.parse().expect("a status"), body.to_owned())
     }
 
-    /// How many packets were dropped for a reason.
+    /// Returns the number of packets dropped for a reason.
     #[must_use]
     pub fn drop_count(&self, reason: &str) -> u64 {
         self.json("status")["drops"][reason].as_u64().unwrap_or(0)

@@ -24,29 +24,29 @@ use crate::{
 
 /// The port of the listener.
 const PORT: u16 = 8_443;
-/// How long a well-behaved client waits for the gateway.
+/// Time that a well-behaved client waits for the gateway.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A gateway with a listener for tenants on all addresses of its host, and no network.
 pub struct ApiFixture {
     /// The gateway. Dropped first.
     pub agent: Agent,
-    /// The authority of the listener's certificate and its clients'.
+    /// Certificate authority of the listener and its clients.
     pub ca: TestCa,
     /// The gateway's host.
     pub host: Arc<Namespace>,
 }
 
 impl ApiFixture {
-    /// Starts one with these settings, and tenants `a` and `b`.
+    /// Starts a gateway with these settings, and tenants `a` and `b`.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if it does not start.
     #[must_use]
     #[track_caller]
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let host = Arc::new(Namespace::new("gw"));
-        // Loopback addresses in several /64 networks; what connects to one comes from the same one.
+        // Loopback addresses in several /64 networks. A connection to one of them has the same source address.
         host.enable_ipv6("lo", &[]);
         for network in 0..8 {
             for number in 1..=8 {
@@ -78,7 +78,7 @@ impl ApiFixture {
         Self { agent, ca, host }
     }
 
-    /// Makes a token, `TENANT/NAME`, and returns the file that holds it.
+    /// Creates a token, `TENANT/NAME`, and returns the file that holds it.
     pub fn create_token_file(&self, token: &str, role: &str) -> PathBuf {
         let path = self.ca.directory().join(token.replace('/', "-"));
         let to = path.display();
@@ -88,19 +88,19 @@ impl ApiFixture {
         path
     }
 
-    /// Makes a token and returns it.
+    /// Creates a token and returns it.
     ///
     /// # Panics
-    /// When it is not there.
+    /// Panics if it is not there.
     pub fn create_token(&self, token: &str, role: &str) -> String {
         let path = self.create_token_file(token, role);
         fs::read_to_string(path).expect("a token").trim().to_owned()
     }
 
-    /// Makes what clients need, with a client certificate or without.
+    /// Returns the TLS configuration of a client, with a client certificate or without.
     ///
     /// # Panics
-    /// When a file can't be read.
+    /// Panics if a file can't be read.
     #[must_use]
     pub fn tls_config(&self, signed: Option<&IssuedCertificate>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
@@ -119,22 +119,22 @@ impl ApiFixture {
         })
     }
 
-    /// Resident memory of the agent, in MiB.
+    /// Returns the resident memory of the agent, in MiB.
     #[must_use]
     pub fn resident_memory(&self) -> u64 {
         self.memory_field("VmRSS:")
     }
 
-    /// The most resident memory since [`Self::forget_peak`], in MiB.
+    /// Returns the peak of resident memory since [`Self::reset_peak_memory`], in MiB.
     #[must_use]
     pub fn peak_memory(&self) -> u64 {
         self.memory_field("VmHWM:")
     }
 
-    /// Begins to look for a new peak of resident memory.
+    /// Resets the peak of resident memory.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// Panics if the kernel refuses.
     pub fn reset_peak_memory(&self) {
         let path = format!("/proc/{}/clear_refs", self.agent.pid());
         fs::write(path, "5").expect("a peak that is forgotten");
@@ -151,7 +151,7 @@ impl ApiFixture {
             / 1_024
     }
 
-    /// Connections that the listener has open.
+    /// Returns the number of open connections of the listener.
     #[must_use]
     pub fn open_connections(&self) -> usize {
         let line = format!("ss -Htn state established sport = :{PORT}");
@@ -168,25 +168,25 @@ pub fn address(network: u16, number: u16) -> SocketAddr {
     SocketAddr::from(([0xfd00, 0, 0, network, 0, 0, 0, number], PORT))
 }
 
-/// An answer.
+/// An HTTP response.
 #[derive(Clone, Debug)]
 pub struct HttpResponse {
-    /// Its status.
+    /// Status code.
     pub status: u16,
-    /// Its head, in lower case.
+    /// Status line and headers, in lower case.
     pub head: String,
-    /// Its body.
+    /// Body.
     pub body: String,
 }
 
-/// A connection over TLS. It is of the namespace of the thread that makes it.
+/// A TLS connection, in the namespace of the thread that opens it.
 pub struct TlsClient(BufReader<StreamOwned<ClientConnection, TcpStream>>);
 
 impl TlsClient {
     /// Connects and finishes the handshake.
     ///
     /// # Errors
-    /// When the gateway refuses, or takes longer than `CLIENT_TIMEOUT`.
+    /// Fails if the gateway refuses, or takes longer than `CLIENT_TIMEOUT`.
     pub fn connect(config: &Arc<ClientConfig>, to: SocketAddr) -> io::Result<Self> {
         let mut stream = TcpStream::connect_timeout(&to, CLIENT_TIMEOUT)?;
         stream.set_nodelay(true)?;
@@ -201,19 +201,19 @@ impl TlsClient {
         Ok(Self(BufReader::new(StreamOwned::new(connection, stream))))
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails if the connection is gone.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.get_mut().write_all(bytes)?;
         self.0.get_mut().flush()
     }
 
-    /// Sends a request's head; `length` is what it says of its body.
+    /// Sends the head of a request that declares a body of `length` bytes.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails if the connection is gone.
     pub fn send_head(
         &mut self,
         method: &str,
@@ -235,7 +235,7 @@ impl TlsClient {
     /// Sends a request.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Fails if the connection is gone.
     pub fn send_request(
         &mut self,
         method: &str,
@@ -250,7 +250,7 @@ impl TlsClient {
     /// Reads a line.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails if there is none.
     pub fn read_line(&mut self) -> io::Result<String> {
         let mut line = String::new();
         if self.0.read_line(&mut line)? == 0 {
@@ -259,10 +259,10 @@ impl TlsClient {
         Ok(line.trim_end().to_owned())
     }
 
-    /// Reads an answer's head; its body is left where it is.
+    /// Reads the head of a response. The body is left unread.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails if there is none.
     pub fn read_response_head(&mut self) -> io::Result<HttpResponse> {
         let mut head = String::new();
         loop {
@@ -281,10 +281,10 @@ impl TlsClient {
         })
     }
 
-    /// Reads an answer.
+    /// Reads a response.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails if there is none.
     pub fn read_response(&mut self) -> io::Result<HttpResponse> {
         let mut answer = self.read_response_head()?;
         let length = answer
@@ -298,10 +298,10 @@ impl TlsClient {
         Ok(answer)
     }
 
-    /// Sends a request and reads the answer.
+    /// Sends a request and reads the response.
     ///
     /// # Errors
-    /// When there is none.
+    /// Fails if there is none.
     pub fn request(
         &mut self,
         method: &str,
@@ -313,10 +313,10 @@ impl TlsClient {
         self.read_response()
     }
 
-    /// Waits for the end of the connection, whatever comes before it; returns after how long it came.
+    /// Waits until the peer closes the connection, and returns the time that it took. Data is discarded.
     ///
     /// # Errors
-    /// When it does not come within `CLIENT_TIMEOUT` after something else.
+    /// Fails if it does not come within `CLIENT_TIMEOUT` after something else.
     pub fn wait_for_close(&mut self) -> io::Result<Duration> {
         let start = Instant::now();
         let mut rest = [0; 16_384];
@@ -331,10 +331,10 @@ impl TlsClient {
     }
 }
 
-/// Measures how long small requests take, until `until` says that it is enough.
+/// Measures the latency of small requests until `until` returns true.
 ///
 /// # Panics
-/// When one is not answered with 200.
+/// Panics if one is not answered with 200.
 pub fn measure_latencies(
     config: &Arc<ClientConfig>,
     to: SocketAddr,
@@ -355,22 +355,22 @@ pub fn measure_latencies(
     Latencies(times)
 }
 
-/// How long requests took, shortest first.
+/// Latencies of requests, in ascending order.
 #[derive(Clone, Debug)]
 pub struct Latencies(pub Vec<Duration>);
 
 impl Latencies {
-    /// Returns the time within which so many of a thousand were answered.
+    /// Returns the latency within which `share` of 1,000 requests were answered.
     ///
     /// # Panics
-    /// When nothing was measured.
+    /// Panics if nothing was measured.
     #[must_use]
     pub fn permille(&self, share: usize) -> Duration {
         assert!(self.0.len() >= 100, "{} requests are too few", self.0.len());
         self.0[(self.0.len() * share / 1_000).min(self.0.len() - 1)]
     }
 
-    /// Says the figures.
+    /// Returns the percentiles as text.
     #[must_use]
     pub fn summary(&self) -> String {
         format!(
@@ -382,11 +382,11 @@ impl Latencies {
         )
     }
 
-    /// Refuses a 99th percentile of more than 50 ms. Where the machine itself is that slow, as it is when other programs
-    /// keep its processors busy, four times what was measured without an attack is allowed.
+    /// Panics if the 99th percentile exceeds 50 ms. On a machine whose processors are busy with other programs, four
+    /// times the latency without an attack is allowed.
     ///
     /// # Panics
-    /// When it is more.
+    /// Panics if it is more.
     #[track_caller]
     pub fn expect_low_latency(&self, quiet: &Self) {
         let bound = Duration::from_millis(50).max(quiet.permille(990) * 4) * wait::timeout_factor();

@@ -1,4 +1,4 @@
-//! nginx, the server that most of the tests talk to.
+//! nginx, the backend of most tests.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use crate::net::{
     wait,
 };
 
-/// nginx, in a namespace, on one address.
+/// An nginx process in a namespace, on one address.
 #[derive(Debug)]
 pub struct Nginx {
     _running: BackgroundProcess,
@@ -20,10 +20,10 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts it and waits until it listens. It says which address it is at `/name`.
+    /// Starts nginx and waits until it listens. `/name` returns its address.
     ///
     /// # Panics
-    /// When it does not.
+    /// Panics if it does not.
     #[must_use]
     pub fn start(namespace: &Namespace, address: &str) -> Self {
         let socket = if address.contains(':') {
@@ -48,16 +48,16 @@ impl Nginx {
         nginx
     }
 
-    /// The directory that it serves.
+    /// Returns the directory that nginx serves.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         self.files.path().join("root")
     }
 
-    /// The addresses that requests came from.
+    /// Returns the source addresses of requests.
     ///
     /// # Panics
-    /// When there is no log.
+    /// Panics if there is no log.
     #[must_use]
     pub fn client_addresses(&self) -> Vec<String> {
         let log = fs::read_to_string(self.files.path().join("access.log")).expect("a log");
@@ -66,7 +66,7 @@ impl Nginx {
     }
 }
 
-/// Runs nginx with its files in the directory, and one server of which this is the configuration.
+/// Runs nginx with its files in the directory, and one server with this configuration.
 pub(crate) fn run(namespace: &Namespace, directory: &Path, server: &str) -> BackgroundProcess {
     let configuration = directory.join("nginx.conf");
     let text = format!(

@@ -1,4 +1,4 @@
-//! An OpenID Connect issuer: nginx with two files, and the keys that sign its tokens.
+//! An OpenID Connect provider: nginx with two files, and the keys that sign its tokens.
 
 use std::{
     fs,
@@ -23,9 +23,9 @@ use crate::{
     services::{nginx, test_ca::TestCa},
 };
 
-/// An issuer on loopback in a namespace.
+/// An OpenID Connect provider on loopback in a namespace.
 pub struct OidcProvider {
-    /// Its URL.
+    /// Issuer URL.
     pub url: String,
     root: PathBuf,
     keys: Vec<(String, KeyPair)>,
@@ -34,10 +34,10 @@ pub struct OidcProvider {
 }
 
 impl OidcProvider {
-    /// Starts it on a port, with a first key.
+    /// Starts the provider on a port, with a first key.
     ///
     /// # Panics
-    /// When it does not start.
+    /// Panics if it does not start.
     #[must_use]
     pub fn start(namespace: &Namespace, ca: &TestCa, port: u16) -> Self {
         let files = tempfile::tempdir().expect("a directory");
@@ -69,10 +69,10 @@ impl OidcProvider {
         issuer
     }
 
-    /// Signs with another key from now on, and vouches for that one only.
+    /// Replaces the signing key, and publishes only the new one.
     ///
     /// # Panics
-    /// When the machine makes no keys.
+    /// Panics if the machine makes no keys.
     pub fn rotate_key(&mut self, id: &str) {
         let key = KeyPair::generate().expect("a key");
         // An uncompressed point (SEC 1, section 2.3.3).
@@ -88,12 +88,12 @@ impl OidcProvider {
         self.keys.push((id.to_owned(), key));
     }
 
-    /// Stops answering: connections are accepted, and handed over without a word. Waits until the old server is gone.
+    /// Stops answering: connections are accepted and handed to the caller. Waits until the old server is gone.
     ///
     /// # Panics
-    /// When the port is not given back.
+    /// Panics if the port is not given back.
     pub fn stop_answering(&mut self, namespace: &Namespace) -> mpsc::Receiver<TcpStream> {
-        // Killed, it would leave its worker behind, with the port.
+        // SIGKILL would leave nginx's worker running, which holds the port.
         if let Some(mut running) = self.running.take() {
             running.terminate();
         }
@@ -113,10 +113,10 @@ impl OidcProvider {
         accepted
     }
 
-    /// The same claims under another key's name, with a signature that is none.
+    /// Returns a token of these claims that names a key, with an invalid signature.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// Panics if it can't be made.
     #[must_use]
     pub fn forge_token(&self, key_id: &str, claims: Value) -> String {
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -128,20 +128,19 @@ impl OidcProvider {
         )
     }
 
-    /// A token of these claims, signed by the key of now. `iss`, `aud` and `exp` are set where the claims
-    /// don't.
+    /// Returns a token of these claims, signed with the current key. Missing `iss`, `aud` and `exp` are added.
     ///
     /// # Panics
-    /// When it can't be signed.
+    /// Panics if it can't be signed.
     #[must_use]
     pub fn sign_token(&self, claims: Value) -> String {
         self.sign_token_with_key(self.keys.len() - 1, claims)
     }
 
-    /// The same, signed by one of the keys so far.
+    /// Returns a token of these claims, signed with one of the keys so far.
     ///
     /// # Panics
-    /// When it can't be signed.
+    /// Panics if it can't be signed.
     #[must_use]
     pub fn sign_token_with_key(&self, key: usize, claims: Value) -> String {
         let (id, key) = &self.keys[key];
@@ -151,10 +150,10 @@ impl OidcProvider {
         encode(&header, &self.with_default_claims(claims), &key).expect("a token")
     }
 
-    /// The claims, with what every token has.
+    /// Returns the claims with `iss`, `aud` and `exp`.
     ///
     /// # Panics
-    /// When the clock is before 1970.
+    /// Panics if the clock is before 1970.
     #[must_use]
     pub fn with_default_claims(&self, claims: Value) -> Value {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("time");

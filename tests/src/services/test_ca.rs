@@ -1,4 +1,4 @@
-//! A certificate authority of the tests' own.
+//! A certificate authority for tests.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use rcgen::{
     IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 
-/// An authority, and a directory for what it signs.
+/// A certificate authority, and a directory for the certificates that it issues.
 pub struct TestCa {
     issuer: CertifiedIssuer<'static, KeyPair>,
     signed: AtomicU64,
@@ -37,10 +37,10 @@ impl Default for TestCa {
 }
 
 impl TestCa {
-    /// A new one.
+    /// Creates a certificate authority.
     ///
     /// # Panics
-    /// When the machine makes no keys.
+    /// Panics if the machine makes no keys.
     #[must_use]
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
@@ -57,22 +57,22 @@ impl TestCa {
         }
     }
 
-    /// Its certificate's file.
+    /// Returns the path of the authority's certificate.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.files.path().join("ca.pem")
     }
 
-    /// Where its files are.
+    /// Returns the directory of the authority's files.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.files.path()
     }
 
-    /// A certificate of this common name, for a server on loopback or a client that is called so.
+    /// Issues a certificate with this common name, for a server on loopback or for a client.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// Panics if it can't be made.
     #[must_use]
     pub fn issue(&self, name: &str) -> IssuedCertificate {
         let mut params = CertificateParams::default();
@@ -95,10 +95,10 @@ impl TestCa {
         signed
     }
 
-    /// Writes a revocation list that has these certificates; returns its file.
+    /// Writes a revocation list of these certificates, and returns its path.
     ///
     /// # Panics
-    /// When it can't be made.
+    /// Panics if it can't be made.
     #[must_use]
     pub fn write_crl(&self, certificates: &[&IssuedCertificate]) -> PathBuf {
         let revoked = certificates.iter().map(|signed| RevokedCertParams {

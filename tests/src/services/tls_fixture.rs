@@ -1,4 +1,4 @@
-//! A gateway whose API is open to tenants.
+//! A testbed whose API is reachable by tenants over TLS.
 
 use std::{fs, path::PathBuf, process::Command};
 
@@ -10,22 +10,22 @@ use crate::{
     },
 };
 
-/// Where tenants reach the API, in the gateway's namespace.
+/// Address of the listener for tenants, in the gateway's namespace.
 pub const LISTEN: &str = "127.0.0.1:8443";
 
-/// A gateway with a listener for tenants, and what its users need.
+/// A testbed with a listener for tenants, and the certificate authority of its clients.
 pub struct TlsFixture {
     /// The gateway and its networks.
     pub testbed: Testbed,
-    /// The authority of the listener, and of clients.
+    /// Certificate authority of the listener and its clients.
     pub ca: TestCa,
 }
 
 impl TlsFixture {
-    /// Opens one; `configure` may set more before the agent is started.
+    /// Starts the testbed. `configure` may change settings before the agent is started.
     ///
     /// # Panics
-    /// When the agent does not start.
+    /// Panics if the agent does not start.
     #[must_use]
     pub fn start(configure: impl FnOnce(&Testbed, &TestCa, &mut Agent)) -> Self {
         let ca = TestCa::new();
@@ -55,7 +55,7 @@ impl TlsFixture {
     /// Creates a token, and returns the file with it.
     ///
     /// # Panics
-    /// When it is refused.
+    /// Panics if it is refused.
     #[must_use]
     pub fn create_token_file(&self, token: &str, role: &str) -> PathBuf {
         let path = self.ca.directory().join(token.replace('/', "-"));
@@ -66,7 +66,7 @@ impl TlsFixture {
         path
     }
 
-    /// Returns the command line, as a tenant runs it with a token.
+    /// Returns a CLI command that a tenant runs with a token.
     #[must_use]
     pub fn remote_cli(&self, token: &PathBuf, line: &str) -> Command {
         let mut command = self.testbed.host.command(&binary().display().to_string());
@@ -77,10 +77,10 @@ impl TlsFixture {
         command
     }
 
-    /// Sends a request over TLS, with what the words for curl say; returns status and body.
+    /// Sends a request over TLS with these arguments of curl, and returns status and body.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// Panics if there is no answer.
     #[must_use]
     pub fn curl(&self, method: &str, path: &str, arguments: &[&str]) -> (u16, String) {
         let mut command = self.testbed.host.command("curl");
@@ -94,10 +94,10 @@ impl TlsFixture {
         (status.parse().expect("a status"), body.to_owned())
     }
 
-    /// Sends a request with a bearer token; returns status and body.
+    /// Sends a request with a bearer token, and returns status and body.
     ///
     /// # Panics
-    /// When there is no answer.
+    /// Panics if there is no answer.
     #[must_use]
     pub fn get_with_token(&self, token: &str, method: &str, path: &str) -> (u16, String) {
         let header = format!("authorization: Bearer {token}");
@@ -108,7 +108,7 @@ impl TlsFixture {
 /// Returns the token in a file.
 ///
 /// # Panics
-/// When there is none.
+/// Panics if there is none.
 #[must_use]
 pub fn read_token(path: &PathBuf) -> String {
     fs::read_to_string(path).expect("a token").trim().to_owned()

@@ -1,4 +1,4 @@
-//! A TCP port that leads to an agent's control socket, for programs that speak to no socket files.
+//! A TCP proxy to an agent's control socket, for programs that can't connect to unix sockets.
 
 use std::{
     io,
@@ -8,11 +8,10 @@ use std::{
     thread,
 };
 
-/// Listens on loopback, in the namespace of the calling thread, until the process ends; returns the
-/// port.
+/// Listens on loopback in the namespace of the calling thread until the process exits, and returns the port.
 ///
 /// # Panics
-/// When nobody may listen there.
+/// Panics if nobody may listen there.
 #[must_use]
 pub fn listen(socket: &Path) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
@@ -27,7 +26,7 @@ pub fn listen(socket: &Path) -> u16 {
     port
 }
 
-/// Carries bytes both ways until both have ended. One that breaks off ends the other.
+/// Copies bytes in both directions until both have ended. An error in one direction closes the other.
 fn proxy(near: &TcpStream, socket: &PathBuf) -> Option<()> {
     let far = UnixStream::connect(socket).ok()?;
     let (mut from_near, mut to_far) = (near.try_clone().ok()?, far.try_clone().ok()?);

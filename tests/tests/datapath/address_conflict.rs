@@ -1,4 +1,4 @@
-//! Addresses that other stations claim (RFC 5227; RFC 4862, section 5.4).
+//! Address conflicts: other hosts that claim local addresses (RFC 5227; RFC 4862, section 5.4).
 
 use gateway_common::DropReason;
 use tests::{
@@ -11,7 +11,7 @@ use tests::{
 
 use crate::{Case, run_cases};
 
-/// An ARP answer, or a gratuitous request, that says where an address is.
+/// Returns an ARP reply or a gratuitous request that claims an address.
 fn arp_claim(operation: u16, address: std::net::Ipv4Addr) -> Packet {
     let mut packet = arp_request(address, (CLIENT_MAC, address));
     if let Content::Arp(arp) = &mut packet.content {
@@ -20,7 +20,7 @@ fn arp_claim(operation: u16, address: std::net::Ipv4Addr) -> Packet {
     packet
 }
 
-/// A neighbour advertisement of the endpoint's address by another station.
+/// Returns a neighbour advertisement of the endpoint's address by another host.
 fn advertisement() -> Packet {
     let mut rest = vec![0x20, 0, 0, 0];
     rest.extend(ENDPOINT_V6.octets());
@@ -39,7 +39,7 @@ fn mark_endpoints_tentative(harness: &mut DifferentialHarness) {
 
 const CASES: &[Case] = &[
     (
-        "a gratuitous request or answer of an endpoint's address is a conflict",
+        "a gratuitous ARP request or reply for an endpoint's address is a conflict",
         |harness| {
             for operation in [1, 2] {
                 harness
@@ -49,18 +49,21 @@ const CASES: &[Case] = &[
             assert_eq!(harness.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
         },
     ),
-    ("it changes nothing: the address is defended", |harness| {
-        harness
-            .send(Side::A, &arp_claim(2, ENDPOINT))
-            .expect_dropped(DropReason::AddressConflict);
-        harness
-            .send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
-            .expect_reply();
-        let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
-        harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
-    }),
     (
-        "a source NAT address's too, in the provider's network",
+        "a conflict does not change replies: the address is defended",
+        |harness| {
+            harness
+                .send(Side::A, &arp_claim(2, ENDPOINT))
+                .expect_dropped(DropReason::AddressConflict);
+            harness
+                .send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
+                .expect_reply();
+            let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
+            harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
+        },
+    ),
+    (
+        "a claim of an SNAT address in the provider's network is a conflict",
         |harness| {
             let mut packet = arp_claim(2, NAT).with_source_mac(BACKEND_MAC);
             if let Content::Arp(arp) = &mut packet.content {
@@ -71,16 +74,13 @@ const CASES: &[Case] = &[
                 .expect_dropped(DropReason::AddressConflict);
         },
     ),
-    (
-        "the same claim in another network is none of ours",
-        |harness| {
-            harness
-                .send(Side::A, &arp_claim(2, NAT))
-                .expect_dropped(DropReason::UnknownNeighbourTarget);
-            assert_eq!(harness.conflicts(), []);
-        },
-    ),
-    ("our own announcement is no conflict", |harness| {
+    ("a claim in another network is no conflict", |harness| {
+        harness
+            .send(Side::A, &arp_claim(2, NAT))
+            .expect_dropped(DropReason::UnknownNeighbourTarget);
+        assert_eq!(harness.conflicts(), []);
+    }),
+    ("the gateway's own announcement is no conflict", |harness| {
         let mut own = arp_claim(1, ENDPOINT);
         own.from = Side::A.mac();
         if let Content::Arp(arp) = &mut own.content {
@@ -99,7 +99,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "one that a router forwarded is none (RFC 4861, section 7.1.2)",
+        "an advertisement that a router forwarded is no conflict (RFC 4861, section 7.1.2)",
         |harness| {
             let far = advertisement().edit_ipv6(|ip| ip.hop_limit = 254);
             harness
@@ -108,22 +108,19 @@ const CASES: &[Case] = &[
             assert_eq!(harness.conflicts(), []);
         },
     ),
-    (
-        "an address that is only tentative is not answered for",
-        |harness| {
-            mark_endpoints_tentative(harness);
-            harness
-                .send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
-                .expect_dropped(DropReason::UnknownNeighbourTarget);
-            harness
-                .send(Side::A, &neighbour_solicitation(ENDPOINT_V6, CLIENT_V6))
-                .expect_dropped(DropReason::UnknownNeighbourTarget);
-            harness
-                .send(Side::A, &icmp(CLIENT, ENDPOINT, 8, 0, &[0; 4]))
-                .expect_dropped(DropReason::NoSuchEndpoint);
-        },
-    ),
-    ("nor does it lead anywhere", |harness| {
+    ("a tentative address is not answered for", |harness| {
+        mark_endpoints_tentative(harness);
+        harness
+            .send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)))
+            .expect_dropped(DropReason::UnknownNeighbourTarget);
+        harness
+            .send(Side::A, &neighbour_solicitation(ENDPOINT_V6, CLIENT_V6))
+            .expect_dropped(DropReason::UnknownNeighbourTarget);
+        harness
+            .send(Side::A, &icmp(CLIENT, ENDPOINT, 8, 0, &[0; 4]))
+            .expect_dropped(DropReason::NoSuchEndpoint);
+    }),
+    ("packets to a tentative address are dropped", |harness| {
         mark_endpoints_tentative(harness);
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
         harness
@@ -136,7 +133,7 @@ const CASES: &[Case] = &[
         assert_eq!(harness.conflicts(), []);
     }),
     (
-        "who has it, and who asks whether he may have it, contend for it",
+        "a claim and a probe of a tentative address are conflicts",
         |harness| {
             let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
             for packet in [arp_claim(2, ENDPOINT), probe] {
@@ -158,16 +155,13 @@ const CASES: &[Case] = &[
             }
         },
     ),
-    (
-        "one that is ours already is told so to who asks",
-        |harness| {
-            let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
-            harness.send(Side::A, &probe).expect_reply();
-            let probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
-            harness.send(Side::A, &probe).expect_reply();
-            assert_eq!(harness.conflicts(), []);
-        },
-    ),
+    ("a probe of a local address is answered", |harness| {
+        let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
+        harness.send(Side::A, &probe).expect_reply();
+        let probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
+        harness.send(Side::A, &probe).expect_reply();
+        assert_eq!(harness.conflicts(), []);
+    }),
 ];
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the fuzzer found worth keeping, through both worlds.
+//! The fuzzer's corpus, sent through both platforms.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! IPv6 extension headers: what says nothing goes on, what leads elsewhere goes nowhere.
+//! IPv6 extension headers: padding is forwarded, headers that redirect or alter processing are dropped.
 
 use std::net::Ipv6Addr;
 
@@ -13,7 +13,7 @@ use tests::{
 
 use crate::{Case, run_cases};
 
-/// Number of a header, and its bytes but for the first.
+/// Number of a header, and its bytes without the first.
 type Header = (u8, Vec<u8>);
 
 const HOP_BY_HOP: u8 = 0;
@@ -25,18 +25,18 @@ const CLIENT: SocketV6 = (CLIENT_V6, 40_000);
 const WEB: SocketV6 = (ENDPOINT_V6, HTTPS);
 const UNKNOWN_ADDRESS: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x200);
 
-/// A header of options, whose length is a multiple of eight less two.
+/// Returns an options header. The options' length is a multiple of eight, less two.
 fn options(number: u8, options: &[u8]) -> Header {
     let units = u8::try_from((options.len() + 2) / 8 - 1).expect("a length");
     (number, [&[0, units], options].concat())
 }
 
-/// A header of padding.
+/// Returns an options header with padding only.
 fn padding(number: u8) -> Header {
     options(number, &[1, 4, 0, 0, 0, 0])
 }
 
-/// A routing header with one address, behind four bytes that depend on the type.
+/// Returns a routing header with one address, after four bytes that depend on the type.
 fn routing(kind: u8, segments_left: u8) -> Header {
     let mut bytes = vec![0, 2, kind, segments_left, 0, 0, 0, 0];
     bytes.extend(UNKNOWN_ADDRESS.octets());
@@ -51,7 +51,7 @@ fn syn(endpoint: Ipv6Addr) -> Packet {
     tcp_v6(CLIENT, (endpoint, HTTPS)).syn(1)
 }
 
-/// Packets of every kind that an endpoint takes, or that belong to a flow that is open.
+/// Returns packets of every kind that an endpoint accepts, or that belong to an established flow.
 fn sample_packets(harness: &mut DifferentialHarness) -> Vec<Packet> {
     let mut packets = Vec::new();
     for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
@@ -74,7 +74,7 @@ fn expect_all_dropped(harness: &mut DifferentialHarness, headers: &[Header], rea
         let neighbour = matches!(&packet.content, tests::packet::Content::Ipv6(ip)
             if ip.destination.is_multicast());
         let packet = with_extension_headers(packet, headers);
-        // A group's address is none of the gateway's, and the network is isolated: the same reason.
+        // A multicast address is no local address, and the network is isolated: the drop reason is the same.
         let packet = if neighbour {
             packet.edit_ipv6(|ip| ip.destination = ENDPOINT_V6)
         } else {
@@ -86,7 +86,7 @@ fn expect_all_dropped(harness: &mut DifferentialHarness, headers: &[Header], rea
 
 const CASES: &[Case] = &[
     (
-        "a routing header with segments left goes nowhere, whatever its type",
+        "a routing header with segments left is dropped, whatever its type",
         |harness| {
             for kind in [0, 1, 2, 3, 4, 5, 6, 253, 254, 255] {
                 for left in [1, 2, 255] {
@@ -123,7 +123,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "a routing header without segments left goes on",
+        "a routing header without segments left is forwarded",
         |harness| {
             for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
                 for kind in [0, 2, 4, 253] {
@@ -135,7 +135,7 @@ const CASES: &[Case] = &[
             }
         },
     ),
-    ("answers with such headers go nowhere either", |harness| {
+    ("replies with such headers are dropped", |harness| {
         let sent = harness.send(Side::A, &syn(ENDPOINT_V6));
         let (nat, backend) = sent.expect_forwarded(Side::Provider).sockets_v6();
         let answer = tcp_v6(backend, nat)
@@ -155,19 +155,22 @@ const CASES: &[Case] = &[
             .send(Side::Provider, &answer)
             .expect_forwarded(Side::A);
     }),
-    ("what is for the host keeps its headers", |harness| {
-        let host = "fd00:1::1".parse().expect("an address");
-        for header in [
-            routing(4, 1),
-            options(HOP_BY_HOP, &[5, 2, 0, 0, 1, 0]),
-            options(DESTINATION, &[0; 14]),
-        ] {
-            let packet = tcp_v6((BACKENDS_V6[0], 8_443), (host, 22)).syn(1);
-            let packet = with_extension_headers(packet.with_source_mac(BACKEND_MAC), &[header]);
-            harness.send(Side::Provider, &packet).expect_passed(&packet);
-        }
-    }),
-    ("options that are padding go on", |harness| {
+    (
+        "packets for the host keep their extension headers",
+        |harness| {
+            let host = "fd00:1::1".parse().expect("an address");
+            for header in [
+                routing(4, 1),
+                options(HOP_BY_HOP, &[5, 2, 0, 0, 1, 0]),
+                options(DESTINATION, &[0; 14]),
+            ] {
+                let packet = tcp_v6((BACKENDS_V6[0], 8_443), (host, 22)).syn(1);
+                let packet = with_extension_headers(packet.with_source_mac(BACKEND_MAC), &[header]);
+                harness.send(Side::Provider, &packet).expect_passed(&packet);
+            }
+        },
+    ),
+    ("padding options are forwarded", |harness| {
         for endpoint in [ENDPOINT_V6, NAT64_ENDPOINT] {
             for number in [HOP_BY_HOP, DESTINATION] {
                 for pad in [
@@ -185,7 +188,7 @@ const CASES: &[Case] = &[
             }
         }
     }),
-    ("an option other than padding goes nowhere", |harness| {
+    ("an option other than padding is dropped", |harness| {
         let mut home = vec![1, 0, 0xc9, 16];
         home.extend(UNKNOWN_ADDRESS.octets());
         home.extend([0, 0]);
@@ -201,7 +204,7 @@ const CASES: &[Case] = &[
             vec![0x0f, 4, 0, 0, 0, 0],
             vec![0x1e, 0, 0, 0, 0, 0],
             vec![0xff, 4, 0, 0, 0, 0],
-            // Behind padding, at the end, half.
+            // After padding, at the end, truncated.
             vec![1, 0, 0x1e, 0, 0, 0],
             vec![0, 0, 0, 0, 0, 0x1e],
             vec![0, 0, 0, 0, 0, 1],
@@ -222,7 +225,7 @@ const CASES: &[Case] = &[
         }
     }),
     (
-        "padding that is longer than alignment asks for goes nowhere",
+        "padding longer than alignment needs is dropped",
         |harness| {
             for number in [HOP_BY_HOP, DESTINATION] {
                 for length in [14, 22, 2_046] {
@@ -249,26 +252,29 @@ const CASES: &[Case] = &[
             }
         },
     ),
-    ("headers behind a fragment header are counted", |harness| {
-        for header in [
-            routing(4, 1),
-            routing(4, 0),
-            padding(DESTINATION),
-            padding(HOP_BY_HOP),
-            (FRAGMENT, vec![0; 8]),
-        ] {
-            for position in [[0, 0], [0, 1], [5, 0xa9], [5, 0xa8]] {
-                let mut fragment = vec![0; 8];
-                fragment[2..4].copy_from_slice(&position);
-                let headers = [(FRAGMENT, fragment), header.clone()];
-                harness
-                    .send(Side::A, &with_extension_headers(syn(ENDPOINT_V6), &headers))
-                    .expect_dropped(DropReason::ExtensionHeaders);
-            }
-        }
-    }),
     (
-        "an error about a packet with extension headers goes nowhere",
+        "extension headers behind a fragment header are dropped",
+        |harness| {
+            for header in [
+                routing(4, 1),
+                routing(4, 0),
+                padding(DESTINATION),
+                padding(HOP_BY_HOP),
+                (FRAGMENT, vec![0; 8]),
+            ] {
+                for position in [[0, 0], [0, 1], [5, 0xa9], [5, 0xa8]] {
+                    let mut fragment = vec![0; 8];
+                    fragment[2..4].copy_from_slice(&position);
+                    let headers = [(FRAGMENT, fragment), header.clone()];
+                    harness
+                        .send(Side::A, &with_extension_headers(syn(ENDPOINT_V6), &headers))
+                        .expect_dropped(DropReason::ExtensionHeaders);
+                }
+            }
+        },
+    ),
+    (
+        "an ICMP error about a packet with extension headers is dropped",
         |harness| {
             let sent = harness.send(Side::A, &syn(ENDPOINT_V6));
             let left = sent.expect_forwarded(Side::Provider).packet;
@@ -297,31 +303,35 @@ const CASES: &[Case] = &[
                 .expect_forwarded(Side::A);
         },
     ),
-    ("neighbour discovery has no extension headers", |harness| {
-        let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A);
-        let question = question.edit_ipv6(|ip| ip.destination = ENDPOINT_V6);
-        for header in [
-            padding(HOP_BY_HOP),
-            padding(DESTINATION),
-            routing(4, 0),
-            (FRAGMENT, vec![0; 8]),
-        ] {
+    (
+        "neighbour discovery with extension headers is dropped",
+        |harness| {
+            let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A);
+            let question = question.edit_ipv6(|ip| ip.destination = ENDPOINT_V6);
+            for header in [
+                padding(HOP_BY_HOP),
+                padding(DESTINATION),
+                routing(4, 0),
+                (FRAGMENT, vec![0; 8]),
+            ] {
+                harness
+                    .send(
+                        Side::A,
+                        &with_extension_headers(question.clone(), &[header]),
+                    )
+                    .expect_dropped(DropReason::IcmpUnsupported);
+            }
+            harness.send(Side::A, &question).expect_reply();
+            // An SNAT address is a local address as well.
+            let question =
+                neighbour_solicitation(NAT_V6, BACKENDS_V6[0]).with_source_mac(BACKEND_MAC);
+            let question = question.edit_ipv6(|ip| ip.destination = NAT_V6);
+            let question = with_extension_headers(question, &[routing(4, 1)]);
             harness
-                .send(
-                    Side::A,
-                    &with_extension_headers(question.clone(), &[header]),
-                )
-                .expect_dropped(DropReason::IcmpUnsupported);
-        }
-        harness.send(Side::A, &question).expect_reply();
-        // A source NAT address is the gateway's as well.
-        let question = neighbour_solicitation(NAT_V6, BACKENDS_V6[0]).with_source_mac(BACKEND_MAC);
-        let question = question.edit_ipv6(|ip| ip.destination = NAT_V6);
-        let question = with_extension_headers(question, &[routing(4, 1)]);
-        harness
-            .send(Side::Provider, &question)
-            .expect_dropped(DropReason::RoutingHeader);
-    }),
+                .send(Side::Provider, &question)
+                .expect_dropped(DropReason::RoutingHeader);
+        },
+    ),
     (
         "a last header that is cut off is malformed or truncated",
         |harness| {

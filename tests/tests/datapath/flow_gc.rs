@@ -1,4 +1,4 @@
-//! Going through a full table.
+//! Garbage collection of a full flow table.
 
 use std::time::Instant;
 
@@ -13,10 +13,10 @@ use gateway_common::{
 };
 use tests::datapath::differential::with_harness;
 
-/// Flows: as many as the table of established ones takes, two entries each.
+/// Number of flows that fill the table of established ones, with two entries each.
 const FLOWS: u32 = 1 << 19;
 
-/// The entries of a flow.
+/// Returns the two entries of a flow.
 fn pair(number: u32) -> [(FlowKey<V4>, Flow<V4>); 2] {
     let [_, high, middle, low] = number.to_be_bytes();
     let port = Be16::new(1_024 + u16::from_be_bytes([middle, low]) % 64_000);
@@ -63,7 +63,7 @@ fn flow_gc_scans_a_full_table_in_seconds() {
             }
         }
         let mut sweeper = FlowGc::new(harness.flow_tables());
-        // Nobody has these flows' connections any more, and they have been idle for long.
+        // The flows belong to no connection, and have been idle for long.
         let snapshot = GcSnapshot::empty();
         let start = Instant::now();
         let swept = sweeper.collect(&snapshot).expect("a sweep");

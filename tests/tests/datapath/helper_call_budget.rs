@@ -1,5 +1,6 @@
-//! What each way costs, in things that no machine's speed changes: what it asks of the kernel. The numbers
-//! are in `helper_call_budget.snap`; who changes them does so knowingly, with `PLGW_WRITE_COSTS=1`.
+//! The helper calls of each path through the data path. Unlike times, they do not depend on the machine.
+//!
+//! The counts are in `helper_call_budget.snap`. `PLGW_WRITE_COSTS=1` writes the file, so that changes are deliberate.
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
@@ -11,10 +12,10 @@ use tests::{
     packet::Packet,
 };
 
-/// In the program: other kernels are tried where the file is not.
+/// The file is compiled in, since the tests run on other kernels in machines without the source tree.
 const BUDGET: &str = include_str!("helper_call_budget.snap");
 
-/// What is counted, as the file's columns.
+/// Counted calls, as the file's columns.
 const COLUMNS: [&str; 12] = [
     "subprogram",
     "lookup",
@@ -30,16 +31,16 @@ const COLUMNS: [&str; 12] = [
     "identification",
 ];
 
-/// A table that grows.
+/// The table of counts.
 struct CallTable(String);
 
 impl CallTable {
     fn new() -> Self {
         let head = COLUMNS.map(|column| format!(" {column:>16}")).concat();
-        Self(format!("{:<32}{head}\n", "way"))
+        Self(format!("{:<32}{head}\n", "path"))
     }
 
-    /// Sends a packet, and notes what that took.
+    /// Sends a packet, and adds a line with its counts.
     #[track_caller]
     fn measure(
         &mut self,
@@ -78,19 +79,19 @@ fn helper_calls_of_every_path_match_the_budget() {
             Side::B,
             &syn.clone().sent_to(Side::B),
         );
-        costs.measure("new flow, where some translate", harness, Side::A, &syn);
+        costs.measure("new flow, TCP, NAT46 enabled", harness, Side::A, &syn);
         let connection = harness.connect(40_001);
         let segment = connection.client_ack().with_payload(b"x");
         costs.measure("established, TCP", harness, Side::A, &segment);
         let answer = connection.backend_ack().with_payload(b"x");
-        costs.measure("the way back, TCP", harness, Side::Provider, &answer);
+        costs.measure("reply direction, TCP", harness, Side::Provider, &answer);
         let question = udp((CLIENT, 5_000), (ENDPOINT, DNS), b"x");
         costs.measure("new flow, UDP", harness, Side::A, &question);
         let (nat, server) = harness
             .send(Side::A, &question)
             .expect_forwarded(Side::Provider)
             .sockets();
-        costs.measure("not established yet, UDP", harness, Side::A, &question);
+        costs.measure("half-open, UDP", harness, Side::A, &question);
         let answer = udp(server, nat, b"x")
             .with_source_mac(BACKEND_MAC)
             .sent_to(Side::Provider);
@@ -120,9 +121,9 @@ fn helper_calls_of_every_path_match_the_budget() {
             &ack.with_payload(b"x"),
         );
         let request = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT));
-        costs.measure("ARP answer", harness, Side::A, &request);
+        costs.measure("ARP reply", harness, Side::A, &request);
         let echo = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 32]);
-        costs.measure("echo answer", harness, Side::A, &echo);
+        costs.measure("echo reply", harness, Side::A, &echo);
         let stranger = tcp(
             (CLIENT, 4_000),
             ("10.0.0.222".parse().expect("an address"), HTTPS),
@@ -132,7 +133,7 @@ fn helper_calls_of_every_path_match_the_budget() {
         costs.measure("not attached", harness, Side::Host, &segment);
         let unapproved = tcp((CLIENT, 4_000), (PENDING, HTTPS)).syn(1);
         let unapproved = unapproved.sent_to(Side::B);
-        costs.measure("denied, with a reset", harness, Side::B, &unapproved);
+        costs.measure("rejected with a reset", harness, Side::B, &unapproved);
         (costs.0, harness.program_info().verified_instructions)
     });
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/datapath/helper_call_budget.snap");
@@ -151,10 +152,9 @@ fn helper_calls_of_every_path_match_the_budget() {
     assert_eq!(
         table.trim_end(),
         costs.trim_end(),
-        "a way asks for more or less than is written down (left): if that is meant, \
-         PLGW_WRITE_COSTS=1 writes it"
+        "helper calls differ from the budget (left): if that is intended, set PLGW_WRITE_COSTS=1 to write it"
     );
-    // Each kernel counts differently.
+    // Every kernel version counts differently.
     let line = rest
         .trim()
         .strip_prefix(&format!("instructions verified by Linux {series}: "));
@@ -162,8 +162,8 @@ fn helper_calls_of_every_path_match_the_budget() {
         let allowed = before / 100 * 98..=before / 100 * 102;
         assert!(
             allowed.contains(&verified),
-            "{verified} instructions verified, {before} are written down: if that is meant, \
-             PLGW_WRITE_COSTS=1 writes it"
+            "{verified} instructions verified instead of {before}: if that is intended, set PLGW_WRITE_COSTS=1 to \
+             write the budget"
         );
     }
 }

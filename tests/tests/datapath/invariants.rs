@@ -1,7 +1,9 @@
-//! The model test: random decisions of providers and consumers, random changes of the host, and random
-//! packets, each through both worlds. A model that knows only who was approved when says what may never
-//! happen: a packet that crosses without an approval in force (revocation), or between two networks
-//! that have no connection (isolation), or twice in different ways (determinism).
+//! The model test: random decisions of providers and consumers, random changes of the host, and random packets,
+//! each through both platforms.
+//!
+//! A model that knows only the approvals holds three invariants. No packet is forwarded without an approval in force
+//! (revocation). No packet is forwarded between networks without a connection (isolation). A packet that is sent
+//! twice is forwarded alike (determinism).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,18 +23,18 @@ use tests::{
     random::Random,
 };
 
-/// An endpoint, as the model knows it.
+/// An endpoint of the model.
 #[derive(Clone, Debug)]
 struct Endpoint {
     name: &'static str,
     side: Side,
     address: IpAddr,
     service: &'static str,
-    /// The approval in force; each has another number.
+    /// Number of the approval in force.
     approval: Option<u32>,
 }
 
-/// What a flow of the provider's side belongs to.
+/// Endpoint and approval that a flow of the provider's side belongs to.
 #[derive(Clone, Copy, Debug)]
 struct ModelFlow {
     endpoint: usize,
@@ -41,21 +43,21 @@ struct ModelFlow {
     destination: SocketAddr,
 }
 
-/// Both ends of a flow in the provider's network, and its protocol.
+/// Sockets of a flow in the provider's network, and its protocol.
 type FiveTuple = (SocketAddr, SocketAddr, u8);
 
 struct Model {
     endpoints: Vec<Endpoint>,
     approvals: u32,
     flows: HashMap<FiveTuple, ModelFlow>,
-    /// In the order in which they came, to choose from.
+    /// Flows in order of creation, to select from.
     order: Vec<FiveTuple>,
     backends: BTreeMap<&'static str, BTreeSet<IpAddr>>,
     forwarded: usize,
     rejected: usize,
 }
 
-/// Source NAT addresses, by service.
+/// SNAT addresses by service.
 const NAT: &[(&str, &str)] = &[
     ("web", "10.1.0."),
     ("every", "10.1.0.112"),
@@ -106,7 +108,7 @@ impl Model {
         }
     }
 
-    /// A decision, or a change of a service's backends.
+    /// Makes a random decision, or changes a service's backends.
     fn decide(&mut self, harness: &mut DifferentialHarness, random: &mut Random) {
         if random.one_in(4) {
             let one = json!([{ "address": BACKENDS[random.below(2)] }]);
@@ -132,11 +134,11 @@ impl Model {
         }
     }
 
-    /// A packet of a consumer's client, to an address that may be an endpoint's.
+    /// Sends a packet from a consumer's client to an address that may be an endpoint's.
     fn consumer_sends(&mut self, harness: &mut DifferentialHarness, random: &mut Random) {
         let number = random.below(self.endpoints.len());
         let target = self.endpoints[number].clone();
-        // Now and then the wrong consumer asks.
+        // Sometimes the wrong consumer sends.
         let side = match (random.one_in(5), target.side) {
             (true, Side::A) => Side::B,
             (true, _) => Side::A,
@@ -213,12 +215,15 @@ impl Model {
         } else {
             self.order.push(ends);
         }
-        // The same once more goes the same way.
+        // The same packet must be forwarded alike.
         let again = harness.send(side, &packet);
-        assert_eq!(again.frame, out.frame, "the same packet went another way");
+        assert_eq!(
+            again.frame, out.frame,
+            "the same packet was forwarded differently"
+        );
     }
 
-    /// A packet of a server's: an answer on a flow, or something else.
+    /// Sends a packet from a backend: a reply on a flow, or another packet.
     fn provider_sends(&mut self, harness: &mut DifferentialHarness, random: &mut Random) {
         if self.order.is_empty() {
             return;
@@ -247,7 +252,7 @@ impl Model {
         let flow = self
             .flows
             .get(&(nat, backend, protocol))
-            .unwrap_or_else(|| panic!("nobody asked for this:\n{packet}"));
+            .unwrap_or_else(|| panic!("no flow has this packet:\n{packet}"));
         let endpoint = &self.endpoints[flow.endpoint];
         assert_eq!(
             endpoint.approval,
@@ -260,7 +265,7 @@ impl Model {
         assert_eq!((source, destination), (flow.destination, flow.client));
     }
 
-    /// Something that nobody understands, from anywhere.
+    /// Sends a malformed packet from a random side.
     fn send_malformed(harness: &mut DifferentialHarness, random: &mut Random) {
         let side = *random.pick(&[Side::A, Side::B, Side::Provider]);
         let (from, to) = (address("10.0.0.5"), address("10.0.0.100"));
@@ -276,7 +281,7 @@ impl Model {
     }
 }
 
-/// Both ends of a packet, and its protocol.
+/// Returns the sockets of a packet, and its protocol.
 fn five_tuple(packet: &Packet) -> FiveTuple {
     let (source, destination, transport) = ip_parts(packet);
     let (from, to, protocol) = match transport {
@@ -306,7 +311,7 @@ fn isolation_and_revocation_invariants_hold() {
                     _ => model.provider_sends(harness, &mut random),
                 }
             }
-            // It was a test: much crossed, and much did not.
+            // The test is valid only if many packets were forwarded, and many were not.
             assert!(
                 model.forwarded > 100 && model.rejected > 100,
                 "{} {}",

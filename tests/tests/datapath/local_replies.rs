@@ -1,4 +1,4 @@
-//! What the gateway answers itself: an address of its own behaves as a network card does.
+//! Local replies: ARP and ping for local addresses.
 
 use std::net::Ipv4Addr;
 
@@ -31,7 +31,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "ARP for an endpoint that waits for approval is answered too",
+        "ARP for an endpoint whose connection is pending is answered",
         |harness| {
             harness
                 .send(Side::A, &arp_request(PENDING, (CLIENT_MAC, CLIENT)))
@@ -46,7 +46,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "ARP for a source NAT address is answered in the provider's network",
+        "ARP for an SNAT address is answered in the provider's network",
         |harness| {
             let request = arp_request(NAT, (BACKEND_MAC, BACKENDS[0]));
             let answer = harness.send(Side::Provider, &request).expect_reply();
@@ -54,7 +54,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "ARP for a source NAT address is not answered in a consumer's network",
+        "ARP for an SNAT address is not answered in a consumer's network",
         |harness| {
             let request = arp_request(NAT, (CLIENT_MAC, CLIENT));
             harness
@@ -72,7 +72,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "ARP for another address is dropped where the network is isolated",
+        "ARP for another address is dropped if the network is isolated",
         |harness| {
             let request = arp_request(UNKNOWN_ADDRESS, (CLIENT_MAC, CLIENT));
             harness
@@ -88,17 +88,14 @@ const CASES: &[Case] = &[
             .expect_dropped(DropReason::UnknownNeighbourTarget);
         harness.send(Side::B, &request).expect_reply();
     }),
+    ("ARP from a multicast MAC address is dropped", |harness| {
+        let request = arp_request(ENDPOINT, ([1, 0, 94, 0, 0, 1], CLIENT));
+        harness
+            .send(Side::A, &request)
+            .expect_dropped(DropReason::MartianSource);
+    }),
     (
-        "ARP from a group address is no question of a station's",
-        |harness| {
-            let request = arp_request(ENDPOINT, ([1, 0, 94, 0, 0, 1], CLIENT));
-            harness
-                .send(Side::A, &request)
-                .expect_dropped(DropReason::MartianSource);
-        },
-    ),
-    (
-        "an ARP answer reaches the host where it looks for backends",
+        "an ARP reply passes to the host in the provider's network",
         |harness| {
             let mut answer = arp_request(NAT, (BACKEND_MAC, BACKENDS[0]));
             if let Content::Arp(arp) = &mut answer.content {
@@ -108,7 +105,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "an ARP answer does not reach the host from an isolated network",
+        "an ARP reply from an isolated network does not reach the host",
         |harness| {
             let mut answer = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT));
             if let Content::Arp(arp) = &mut answer.content {
@@ -120,7 +117,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "ARP of another hardware or protocol is none of ours",
+        "ARP of another hardware or protocol type is dropped",
         |harness| {
             for (offset, value) in [(14, 6), (17, 1), (18, 8), (19, 16)] {
                 let mut frame = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
@@ -131,14 +128,14 @@ const CASES: &[Case] = &[
             }
         },
     ),
-    ("ARP that ends too early is dropped", |harness| {
+    ("truncated ARP is dropped", |harness| {
         let frame = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
         harness
             .send_bytes(Side::A, &frame[..41])
             .expect_dropped(DropReason::Truncated);
     }),
     (
-        "ping to an endpoint is answered, with a fresh TTL",
+        "ping to an endpoint is answered, with a new TTL",
         |harness| {
             let ping = icmp(CLIENT, ENDPOINT, 8, 0, &[0x12, 0x34, 0, 1, b'h', b'i'])
                 .edit_ipv4(|ip| ip.ttl = 3);
@@ -158,14 +155,14 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "ping to a source NAT address is answered in the provider's network",
+        "ping to an SNAT address is answered in the provider's network",
         |harness| {
             let ping = icmp(BACKENDS[0], NAT, 8, 0, &[0; 4]).with_source_mac(BACKEND_MAC);
             harness.send(Side::Provider, &ping).expect_reply();
         },
     ),
     (
-        "ping to another address goes nowhere from an isolated network",
+        "ping to another address from an isolated network is dropped",
         |harness| {
             harness
                 .send(Side::A, &icmp(CLIENT, UNKNOWN_ADDRESS, 8, 0, &[0; 4]))
@@ -173,7 +170,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "ping to the host's own address passes where the network is not isolated",
+        "ping to the host's own address passes if the network is not isolated",
         |harness| {
             let ping = icmp(BACKENDS[0], Ipv4Addr::new(10, 1, 0, 1), 8, 0, &[0; 4])
                 .with_source_mac(BACKEND_MAC);
@@ -181,7 +178,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "an ICMP message other than an echo request is counted",
+        "an ICMP message other than an echo request is dropped",
         |harness| {
             for kind in [0, 5, 13, 17] {
                 let message = icmp(CLIENT, ENDPOINT, kind, 0, &[0; 4]);
@@ -191,25 +188,22 @@ const CASES: &[Case] = &[
             }
         },
     ),
+    ("ping from a martian source is dropped", |harness| {
+        for source in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "10.0.0.100",
+        ] {
+            let ping = icmp(source.parse().expect("an address"), ENDPOINT, 8, 0, &[0; 4]);
+            harness
+                .send(Side::A, &ping)
+                .expect_dropped(DropReason::MartianSource);
+        }
+    }),
     (
-        "ping from an address that no host can have is dropped",
-        |harness| {
-            for source in [
-                "0.0.0.0",
-                "127.0.0.1",
-                "224.0.0.1",
-                "255.255.255.255",
-                "10.0.0.100",
-            ] {
-                let ping = icmp(source.parse().expect("an address"), ENDPOINT, 8, 0, &[0; 4]);
-                harness
-                    .send(Side::A, &ping)
-                    .expect_dropped(DropReason::MartianSource);
-            }
-        },
-    ),
-    (
-        "ping that announces less than an ICMP header is malformed",
+        "ping with a length below the ICMP header's is malformed",
         |harness| {
             let mut frame = icmp(CLIENT, ENDPOINT, 8, 0, &[0; 4]).bytes(false);
             frame[17] = 24;

@@ -1,5 +1,6 @@
-//! Nonsense: packets with bytes changed, cut or added at random. Both worlds must agree about each,
-//! and nothing may be forwarded but what an endpoint's consumer or a flow's backend sent.
+//! Malformed packets: bytes are changed, removed or added at random.
+//!
+//! Both platforms must agree on each. Only packets of an endpoint's consumer or of a flow's backend may be forwarded.
 
 use gateway_common::Verdict;
 use tests::{
@@ -11,7 +12,7 @@ use tests::{
     random::Random,
 };
 
-/// Packets that make sense, of every kind that is told apart.
+/// Returns valid packets of every kind.
 fn valid_packets() -> Vec<Packet> {
     let (client, client_v6) = ((CLIENT, 40_000), (CLIENT_V6, 40_000));
     let (web, web_v6) = ((ENDPOINT, HTTPS), (ENDPOINT_V6, HTTPS));
@@ -68,10 +69,10 @@ fn native_and_kernel_agree_on_malformed_packets() {
                 1 => frame.resize(frame.len() + numbers.below(40), 0xff),
                 _ => {}
             }
-            let outcome = harness.send_bytes(side, &frame);
-            if let Verdict::Redirect(_) = outcome.verdict {
+            let result = harness.send_bytes(side, &frame);
+            if let Verdict::Redirect(_) = result.verdict {
                 forwarded += 1;
-                // The provider has no flow to answer, so all that goes anywhere is a consumer's.
+                // The provider has no flow to reply on, so every forwarded packet is a consumer's.
                 assert_ne!(side, Side::Provider, "{frame:02x?}");
                 let destination = match frame[12..14] {
                     [0x08, 0x00] => frame[30..34] == ENDPOINT.octets(),
@@ -82,7 +83,7 @@ fn native_and_kernel_agree_on_malformed_packets() {
         }
         forwarded
     });
-    // It is no test if next to nothing, or everything, is nonsense enough.
+    // The test is valid only if neither nearly all nor nearly no packets are forwarded.
     assert!(
         (ROUNDS / 20..ROUNDS).contains(&forwarded),
         "{forwarded} of {ROUNDS} forwarded"

@@ -1,4 +1,4 @@
-//! Source NAT and the choice of backends.
+//! SNAT and backend selection.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,7 +12,7 @@ use crate::{Case, run_cases};
 
 const CASES: &[Case] = &[
     (
-        "a client's socket keeps its source towards every server (RFC 4787, REQ-1)",
+        "a client's socket keeps its SNAT address and port towards every server (RFC 4787, REQ-1)",
         |harness| {
             let mut sources = HashSet::new();
             for port in [53, 80, 443, 8_080, 50_000] {
@@ -26,15 +26,18 @@ const CASES: &[Case] = &[
             assert_eq!(sources.len(), 1, "{sources:?}");
         },
     ),
-    ("and the parity of its port (RFC 4787, REQ-4)", |harness| {
-        for port in 40_000..40_100 {
-            let out = harness.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
-            let ((_, source), _) = out.expect_forwarded(Side::Provider).sockets();
-            assert_eq!(source % 2, port % 2);
-        }
-    }),
     (
-        "sources are never well-known ports (RFC 4787, REQ-3)",
+        "SNAT keeps the parity of the port (RFC 4787, REQ-4)",
+        |harness| {
+            for port in 40_000..40_100 {
+                let out = harness.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
+                let ((_, source), _) = out.expect_forwarded(Side::Provider).sockets();
+                assert_eq!(source % 2, port % 2);
+            }
+        },
+    ),
+    (
+        "SNAT ports are never well-known ports (RFC 4787, REQ-3)",
         |harness| {
             for port in [1, 53, 80, 443, 1_023] {
                 let out = harness.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
@@ -43,7 +46,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "nobody but the flow's own server reaches the client (RFC 4787, REQ-8)",
+        "only the flow's backend reaches the client (RFC 4787, REQ-8)",
         |harness| {
             let out = harness.send(Side::A, &udp((CLIENT, 40_000), (ENDPOINT, 53), b"x"));
             let (nat, (backend, port)) = out.expect_forwarded(Side::Provider).sockets();
@@ -61,9 +64,9 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "sources of an address of which 95 of 100 ports are taken are found",
+        "a port is found on an SNAT address of which 95 % are allocated",
         |harness| {
-            // One address: every port of it but each twentieth is taken towards the only server.
+            // The service has one address: 19 of 20 of its ports are allocated towards the only backend.
             let taken = harness.occupy_snat_ports("every", 95);
             assert!(taken > 61_000, "{taken}");
             for port in 10_000..10_500 {
@@ -76,7 +79,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "with every port taken the new flow is dropped, and counted",
+        "with every port allocated a new flow is dropped",
         |harness| {
             harness.occupy_snat_ports("every", 100);
             let out = harness.send_native(
@@ -93,7 +96,7 @@ const CASES: &[Case] = &[
                 ),
                 "{out:?}"
             );
-            // Another server's ports are others.
+            // Ports towards another backend are allocated separately.
             let out = harness.send_native(
                 Side::A,
                 &udp((CLIENT, 40_000), (ALL_PORTS_ENDPOINT, 54), b"x"),
@@ -102,7 +105,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "flows of one client appear from one address (RFC 4787, REQ-2)",
+        "flows of one client have one SNAT address (RFC 4787, REQ-2)",
         |harness| {
             let mut addresses = HashSet::new();
             for port in 40_000..40_050 {
@@ -116,7 +119,7 @@ const CASES: &[Case] = &[
             assert_eq!(addresses.len(), 1);
         },
     ),
-    ("clients spread over the addresses", |harness| {
+    ("clients are spread over the SNAT addresses", |harness| {
         let mut addresses = HashSet::new();
         for last in 1..60 {
             let client = ([10, 0, 0, last].into(), 40_000);
@@ -130,7 +133,7 @@ const CASES: &[Case] = &[
         assert!(addresses.len() > 8, "{} of 16", addresses.len());
     }),
     (
-        "no two flows to a backend share address and port",
+        "no two flows to a backend share an SNAT address and port",
         |harness| {
             let mut taken = HashSet::new();
             for port in 10_000..10_400 {
@@ -140,28 +143,25 @@ const CASES: &[Case] = &[
             }
         },
     ),
+    ("flows are spread over the backends by weight", |harness| {
+        harness.set_backends(&json!([
+            { "address": "10.1.0.10", "weight": 3 },
+            { "address": "10.1.0.11", "weight": 1 },
+        ]));
+        let mut counts: HashMap<_, u32> = HashMap::new();
+        for port in 10_000..10_800 {
+            let out = harness.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
+            let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
+            *counts.entry(backend).or_default() += 1;
+        }
+        let heavy = counts[&[10, 1, 0, 10].into()];
+        assert!(
+            (540..660).contains(&heavy),
+            "{heavy} of 800, where 600 are expected"
+        );
+    }),
     (
-        "flows spread over the backends by their weights",
-        |harness| {
-            harness.set_backends(&json!([
-                { "address": "10.1.0.10", "weight": 3 },
-                { "address": "10.1.0.11", "weight": 1 },
-            ]));
-            let mut counts: HashMap<_, u32> = HashMap::new();
-            for port in 10_000..10_800 {
-                let out = harness.send(Side::A, &tcp((CLIENT, port), (ENDPOINT, HTTPS)).syn(1));
-                let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
-                *counts.entry(backend).or_default() += 1;
-            }
-            let heavy = counts[&[10, 1, 0, 10].into()];
-            assert!(
-                (540..660).contains(&heavy),
-                "{heavy} of 800, where 600 are expected"
-            );
-        },
-    ),
-    (
-        "with affinity all flows of a client go to one backend, and clients spread",
+        "with affinity all flows of a client go to one backend, and clients are spread",
         |harness| {
             harness.change_web_service(|spec| spec["session_affinity"] = "client_address".into());
             let mut chosen = HashSet::new();
@@ -179,9 +179,9 @@ const CASES: &[Case] = &[
             assert_eq!(chosen.len(), 2, "{chosen:?}");
         },
     ),
-    ("a port that is taken leads to another one", |harness| {
-        // The service on every port has one address and one backend: with flows enough, two tuples
-        // want the same port.
+    ("an allocated port is skipped", |harness| {
+        // The service on every port has one address and one backend: with enough flows, two tuples hash to the same
+        // port.
         let mut taken = HashSet::new();
         for client in 1..120 {
             for port in [1_111, 2_222, 3_333, 4_444, 5_555] {
@@ -196,10 +196,10 @@ const CASES: &[Case] = &[
         }
     }),
     (
-        "a full table of new flows is a counted drop of the new flow only",
+        "a full half-open table drops the new flow only",
         |harness| {
             let flow = harness.connect(40_000);
-            // In the kernel the least recently used makes room instead, so this is the native's alone.
+            // The kernel's LRU map evicts the least recently used entry instead, so the case is native only.
             harness.native_maps().flows_v4.half_open.capacity = 0;
             let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
             let verdict = harness.send_native(Side::A, &syn);

@@ -1,4 +1,4 @@
-//! Frames that are not what they should be: each is told apart and counted, none is misread.
+//! Parsing: truncated, malformed and unsupported frames are classified and dropped.
 
 use std::net::Ipv4Addr;
 
@@ -29,7 +29,7 @@ fn frame_with_ether_type(ether_type: u16) -> Packet {
 
 const CASES: &[Case] = &[
     (
-        "an interface that is no attachment is left alone",
+        "frames of an interface that is no attachment pass",
         |harness| {
             harness.send(Side::Host, &syn()).expect_passed(&syn());
         },
@@ -37,7 +37,7 @@ const CASES: &[Case] = &[
     (
         "a frame shorter than an Ethernet header is truncated",
         |harness| {
-            // The kernel runs no test on less than a whole Ethernet header.
+            // `BPF_PROG_TEST_RUN` rejects frames shorter than an Ethernet header.
             let frame = syn().bytes(false);
             harness
                 .send_bytes(Side::A, &frame[..14])
@@ -76,7 +76,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "a frame longer than its total length is padded, and goes on",
+        "a frame with padding behind its total length is forwarded",
         |harness| {
             let mut frame = syn().bytes(false);
             frame.extend([0; 12]);
@@ -85,17 +85,17 @@ const CASES: &[Case] = &[
                 .expect_forwarded(Side::Provider);
         },
     ),
-    ("IPv6 is dropped where the network is isolated", |harness| {
+    ("IPv6 is dropped if the network is isolated", |harness| {
         harness
             .send(Side::A, &frame_with_ether_type(0x86dd))
             .expect_dropped(DropReason::Malformed);
     }),
-    ("IPv6 passes where it is not", |harness| {
+    ("IPv6 passes if the network is not isolated", |harness| {
         let frame = frame_with_ether_type(0x86dd).sent_to(Side::Provider);
         harness.send(Side::Provider, &frame).expect_passed(&frame);
     }),
     (
-        "a VLAN-tagged frame on an untagged attachment is counted, not misread",
+        "a VLAN-tagged frame on an untagged attachment is dropped",
         |harness| {
             for tag in [0x8100, 0x88a8] {
                 harness
@@ -105,7 +105,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "an unknown EtherType is dropped where the network is isolated",
+        "an unknown EtherType is dropped if the network is isolated",
         |harness| {
             for ether_type in [0x0000, 0x0806 + 1, 0x8847, 0x88cc, 0xffff] {
                 harness
@@ -114,7 +114,7 @@ const CASES: &[Case] = &[
             }
         },
     ),
-    ("a frame to another station is dropped", |harness| {
+    ("a frame to another MAC address is dropped", |harness| {
         for mac in [[2, 9, 9, 9, 9, 9], [0xff; 6], [1, 0, 94, 0, 0, 251]] {
             let mut frame = syn();
             frame.to = mac;
@@ -140,7 +140,7 @@ const CASES: &[Case] = &[
                 .expect_dropped(DropReason::Malformed);
         },
     ),
-    ("IPv4 options are counted", |harness| {
+    ("IPv4 options are dropped", |harness| {
         for ihl in [0x46, 0x4f] {
             let mut frame = syn().bytes(false);
             frame[14] = ihl;
@@ -150,7 +150,7 @@ const CASES: &[Case] = &[
         }
     }),
     (
-        "a total length below the header's is malformed",
+        "a total length below the header length is malformed",
         |harness| {
             let mut frame = syn().bytes(false);
             (frame[16], frame[17]) = (0, 19);
@@ -198,17 +198,20 @@ const CASES: &[Case] = &[
             .send_bytes(Side::A, &frame)
             .expect_dropped(DropReason::Malformed);
     }),
-    ("a UDP length below its header's is malformed", |harness| {
-        for length in [0, 7] {
-            let mut frame = udp(CLIENT_SOCKET, (ENDPOINT, DNS), b"question").bytes(false);
-            (frame[38], frame[39]) = (0, length);
-            harness
-                .send_bytes(Side::A, &frame)
-                .expect_dropped(DropReason::Malformed);
-        }
-    }),
     (
-        "the don't-fragment and the evil bit make no fragment",
+        "a UDP length below the header length is malformed",
+        |harness| {
+            for length in [0, 7] {
+                let mut frame = udp(CLIENT_SOCKET, (ENDPOINT, DNS), b"question").bytes(false);
+                (frame[38], frame[39]) = (0, length);
+                harness
+                    .send_bytes(Side::A, &frame)
+                    .expect_dropped(DropReason::Malformed);
+            }
+        },
+    ),
+    (
+        "DF and the reserved bit do not make a packet a fragment",
         |harness| {
             for bits in [0x0000, 0x4000, 0x8000, 0xc000] {
                 let packet = syn().edit_ipv4(|ip| ip.fragment = bits);
@@ -219,17 +222,20 @@ const CASES: &[Case] = &[
             }
         },
     ),
-    ("another protocol for an endpoint is counted", |harness| {
-        for protocol in [0, 2, 41, 47, 50, 58, 132, 255] {
-            let transport = Transport::Other(protocol, vec![0; 20]);
-            let packet = syn().edit_ipv4(|ip| *ip = Ipv4::new(CLIENT, ENDPOINT, transport));
-            harness
-                .send(Side::A, &packet)
-                .expect_dropped(DropReason::ProtocolUnsupported);
-        }
-    }),
     (
-        "another protocol for the host passes where the network is not isolated",
+        "an unsupported protocol for an endpoint is dropped",
+        |harness| {
+            for protocol in [0, 2, 41, 47, 50, 58, 132, 255] {
+                let transport = Transport::Other(protocol, vec![0; 20]);
+                let packet = syn().edit_ipv4(|ip| *ip = Ipv4::new(CLIENT, ENDPOINT, transport));
+                harness
+                    .send(Side::A, &packet)
+                    .expect_dropped(DropReason::ProtocolUnsupported);
+            }
+        },
+    ),
+    (
+        "an unsupported protocol for the host passes if the network is not isolated",
         |harness| {
             let transport = Transport::Other(89, vec![0; 20]);
             let host = Ipv4Addr::new(10, 1, 0, 1);

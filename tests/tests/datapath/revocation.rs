@@ -1,4 +1,4 @@
-//! A withdrawn approval: no packet of it passes any more, not on open flows either.
+//! Revocation: no packet is forwarded after an approval was withdrawn, on open flows neither.
 
 use gateway::model::Decision;
 use gateway_common::{DropReason, flow::Table};
@@ -8,7 +8,7 @@ use crate::{Case, run_cases};
 
 const CASES: &[Case] = &[
     (
-        "an open TCP connection is reset, to both sides",
+        "an established TCP connection is reset, to both sides",
         |harness| {
             let flow = harness.connect(40_000);
             harness.decide("a/web", Decision::Reject);
@@ -23,44 +23,50 @@ const CASES: &[Case] = &[
             assert_eq!(reset.sequence, 1_001);
         },
     ),
-    ("one that is opening is as well", |harness| {
-        let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-        let syn = harness.send(Side::A, &client.clone().syn(1));
-        let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
-        harness.decide("a/web", Decision::Reject);
-        let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
-        harness
-            .send(Side::Provider, &answer)
-            .expect_tcp_reset(DropReason::ConnectionRevoked);
-        harness
-            .send(Side::A, &client.ack(2, 8))
-            .expect_tcp_reset(DropReason::ConnectionNotApproved);
-    }),
-    ("both ends of a UDP flow are told (RFC 792)", |harness| {
-        let question = udp((CLIENT, 40_000), (ENDPOINT, DNS), b"question");
-        let (nat, backend) = harness
-            .send(Side::A, &question)
-            .expect_forwarded(Side::Provider)
-            .sockets();
-        harness.decide("a/web", Decision::Reject);
-        let answer = udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC);
-        let error = harness
-            .send(Side::Provider, &answer)
-            .expect_icmp_error(DropReason::ConnectionRevoked);
-        assert_eq!(error.kind, (3, 13));
-        let error = harness
-            .send(Side::A, &question)
-            .expect_icmp_error(DropReason::ConnectionNotApproved);
-        assert_eq!(error.kind, (3, 13));
-    }),
-    ("a new connection is refused", |harness| {
+    (
+        "a half-open TCP connection is reset, to both sides",
+        |harness| {
+            let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+            let syn = harness.send(Side::A, &client.clone().syn(1));
+            let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
+            harness.decide("a/web", Decision::Reject);
+            let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2);
+            harness
+                .send(Side::Provider, &answer)
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
+            harness
+                .send(Side::A, &client.ack(2, 8))
+                .expect_tcp_reset(DropReason::ConnectionNotApproved);
+        },
+    ),
+    (
+        "both ends of a UDP flow get an ICMP error (RFC 792)",
+        |harness| {
+            let question = udp((CLIENT, 40_000), (ENDPOINT, DNS), b"question");
+            let (nat, backend) = harness
+                .send(Side::A, &question)
+                .expect_forwarded(Side::Provider)
+                .sockets();
+            harness.decide("a/web", Decision::Reject);
+            let answer = udp(backend, nat, b"answer").with_source_mac(BACKEND_MAC);
+            let error = harness
+                .send(Side::Provider, &answer)
+                .expect_icmp_error(DropReason::ConnectionRevoked);
+            assert_eq!(error.kind, (3, 13));
+            let error = harness
+                .send(Side::A, &question)
+                .expect_icmp_error(DropReason::ConnectionNotApproved);
+            assert_eq!(error.kind, (3, 13));
+        },
+    ),
+    ("a new connection is rejected", |harness| {
         harness.decide("a/web", Decision::Reject);
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
         harness
             .send(Side::A, &syn)
             .expect_tcp_reset(DropReason::ConnectionNotApproved);
     }),
-    ("the other consumer's flow goes on", |harness| {
+    ("flows of the other consumer continue", |harness| {
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS))
             .syn(1)
             .sent_to(Side::B);
@@ -69,7 +75,7 @@ const CASES: &[Case] = &[
         harness.send(Side::B, &syn).expect_forwarded(Side::Provider);
     }),
     (
-        "approved again, the old flow stays dead and a new one opens",
+        "after a new approval old flows stay dead and new ones open",
         |harness| {
             let flow = harness.connect(40_000);
             harness.decide("a/web", Decision::Reject);
@@ -92,7 +98,7 @@ const CASES: &[Case] = &[
             );
         },
     ),
-    ("removed is cut as well", |harness| {
+    ("removal of a connection ends its flows", |harness| {
         let flow = harness.connect(40_000);
         harness.decide("a/web", Decision::Remove);
         harness
@@ -104,7 +110,7 @@ const CASES: &[Case] = &[
             .expect_tcp_reset(DropReason::ConnectionNotApproved);
     }),
     (
-        "a deleted endpoint's flows are cut, and its address is nobody's",
+        "deletion of an endpoint ends its flows, and its address is no local address",
         |harness| {
             let flow = harness.connect(40_000);
             harness.delete_endpoint("a/web");

@@ -1,4 +1,4 @@
-//! Special-purpose addresses, as sources and as destinations, in packets and in what asks for addresses.
+//! Special-purpose addresses as sources and destinations of packets, of ARP and of neighbour discovery.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,18 +18,18 @@ use tests::{
 
 use crate::{Case, run_cases};
 
-/// What becomes of packets from an address.
+/// The treatment of packets from an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// It opens flows, and is answered.
+    /// Packets open flows, and are answered.
     Host,
-    /// It is answered on its link, and opens nothing.
+    /// ARP and NDP are answered, and packets open no flows.
     OnLink,
-    /// It is no source.
+    /// Packets are dropped.
     Nobody,
 }
 
-/// Addresses of the registries (RFC 6890), by what becomes of packets from them.
+/// Addresses of the registries (RFC 6890), with the treatment of packets from them.
 const SOURCES: &[(&str, Source)] = &[
     ("0.0.0.0", Source::Nobody),
     ("0.1.2.3", Source::Nobody),
@@ -74,7 +74,7 @@ fn mapped(address: Ipv4Addr) -> Ipv6Addr {
     address.to_ipv6_mapped()
 }
 
-/// The endpoint of the address' family.
+/// Returns the endpoint of the address's family.
 fn endpoint(source: IpAddr) -> IpAddr {
     if source.is_ipv4() {
         ENDPOINT.into()
@@ -88,7 +88,7 @@ fn echo(source: IpAddr, destination: IpAddr) -> Packet {
     ip_packet(source, destination, Transport::Icmp(kind, 0, vec![0; 16]))
 }
 
-/// Segments, datagrams and messages of every kind between two IPv6 addresses.
+/// Returns a packet of every kind between two IPv6 addresses.
 fn one_packet_per_kind(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<Packet> {
     let (from, to) = ((source, 40_000), (destination, HTTPS));
     let segment = tcp_v6(from, to);
@@ -110,7 +110,7 @@ fn one_packet_per_kind(source: Ipv6Addr, destination: Ipv6Addr) -> Vec<Packet> {
     kinds
 }
 
-/// Opens a connection from the client to the endpoint; returns the ends in the provider's network.
+/// Establishes a connection, and returns its sockets in the provider's network.
 fn open(harness: &mut DifferentialHarness, source: IpAddr, endpoint: IpAddr) -> Packet {
     let syn = tcp_segment((source, 40_000).into(), (endpoint, HTTPS).into()).syn(1);
     harness
@@ -121,7 +121,7 @@ fn open(harness: &mut DifferentialHarness, source: IpAddr, endpoint: IpAddr) -> 
 
 const CASES: &[Case] = &[
     (
-        "every special address is refused or taken as a source",
+        "every special address is accepted or rejected as a source",
         |harness| {
             for (text, expected) in SOURCES {
                 let source = address(text);
@@ -130,41 +130,40 @@ const CASES: &[Case] = &[
                 let syn = tcp_segment(from, (endpoint, HTTPS).into()).syn(1);
                 let question = udp_datagram(from, (endpoint, 53).into(), b"question");
                 for packet in [syn, question] {
-                    let outcome = harness.send(Side::A, &packet);
+                    let result = harness.send(Side::A, &packet);
                     if *expected == Source::Host {
-                        outcome.expect_forwarded(Side::Provider);
+                        result.expect_forwarded(Side::Provider);
                     } else {
-                        outcome.expect_dropped(DropReason::MartianSource);
+                        result.expect_dropped(DropReason::MartianSource);
                     }
                 }
-                let outcome = harness.send(Side::A, &echo(source, endpoint));
+                let result = harness.send(Side::A, &echo(source, endpoint));
                 if *expected == Source::Nobody {
-                    outcome.expect_dropped(DropReason::MartianSource);
+                    result.expect_dropped(DropReason::MartianSource);
                 } else {
-                    outcome.expect_reply();
+                    result.expect_reply();
                 }
             }
         },
     ),
     (
-        "an endpoint that waits for approval tells them nothing",
+        "a pending connection does not reject packets from special addresses",
         |harness| {
             for (text, expected) in SOURCES {
                 let IpAddr::V4(source) = address(text) else {
                     continue;
                 };
-                let outcome =
-                    harness.send(Side::A, &tcp((source, 40_000), (PENDING, HTTPS)).syn(1));
+                let result = harness.send(Side::A, &tcp((source, 40_000), (PENDING, HTTPS)).syn(1));
                 if *expected == Source::Host || source == ENDPOINT {
-                    outcome.expect_tcp_reset(DropReason::ConnectionNotApproved);
+                    result.expect_tcp_reset(DropReason::ConnectionNotApproved);
                 } else {
-                    outcome.expect_dropped(DropReason::MartianSource);
+                    result.expect_dropped(DropReason::MartianSource);
                 }
             }
         },
     ),
     (
-        "every special address is answered or not where it asks for an address",
+        "ARP and NDP from every special address are answered or not",
         |harness| {
             for (text, expected) in SOURCES {
                 let asker = address(text);
@@ -172,22 +171,22 @@ const CASES: &[Case] = &[
                     IpAddr::V4(asker) => arp_request(ENDPOINT, (CLIENT_MAC, asker)),
                     IpAddr::V6(asker) => neighbour_solicitation(ENDPOINT_V6, asker),
                 };
-                let outcome = harness.send(Side::A, &question);
+                let result = harness.send(Side::A, &question);
                 if asker.is_unspecified() {
-                    // A probe: the address is defended.
-                    outcome.expect_reply();
+                    // An ARP probe is answered: the address is defended.
+                    result.expect_reply();
                 } else if asker == endpoint(asker) && asker.is_ipv4() {
-                    outcome.expect_dropped(DropReason::AddressConflict);
+                    result.expect_dropped(DropReason::AddressConflict);
                 } else if *expected == Source::Nobody {
-                    outcome.expect_dropped(DropReason::MartianSource);
+                    result.expect_dropped(DropReason::MartianSource);
                 } else {
-                    outcome.expect_reply();
+                    result.expect_reply();
                 }
             }
         },
     ),
     (
-        "an error from an address that no host can have is not believed",
+        "an ICMP error from a martian source is dropped",
         |harness| {
             for family in [true, false] {
                 let (client, endpoint) = if family {
@@ -205,12 +204,12 @@ const CASES: &[Case] = &[
                     }
                     let error =
                         icmp_error(source, nat, kind, 0, &left, 100).with_source_mac(BACKEND_MAC);
-                    let outcome = harness.send(Side::Provider, &error);
-                    // An endpoint's address is a host's in the provider's network.
+                    let result = harness.send(Side::Provider, &error);
+                    // In the provider's network, the endpoint's address may be a host's.
                     if *expected == Source::Nobody && source != endpoint {
-                        outcome.expect_dropped(DropReason::MartianSource);
+                        result.expect_dropped(DropReason::MartianSource);
                     } else {
-                        outcome.expect_forwarded(Side::A);
+                        result.expect_forwarded(Side::A);
                     }
                 }
             }
@@ -240,8 +239,8 @@ const CASES: &[Case] = &[
             }
         }
     }),
-    ("IPv4-mapped addresses are on no wire", |harness| {
-        // Flows between the families have mapped addresses in the table of IPv6's.
+    ("IPv4-mapped addresses are dropped", |harness| {
+        // NAT46 flows have mapped addresses in the IPv6 flow table.
         open(harness, CLIENT.into(), NAT46_ENDPOINT.into());
         let four = open(harness, CLIENT_V6.into(), NAT64_ENDPOINT.into());
         open(harness, CLIENT.into(), ENDPOINT.into());
@@ -269,7 +268,7 @@ const CASES: &[Case] = &[
                 .send(Side::A, &packet)
                 .expect_dropped(DropReason::MappedAddress);
         }
-        // The network is not isolated, and still nobody has such a packet.
+        // Such packets are dropped although the network is not isolated.
         for (source, destination) in [
             (mapped(backend), mapped(nat)),
             (BACKENDS_V6[0], mapped(NAT)),
@@ -292,7 +291,7 @@ const CASES: &[Case] = &[
             .expect_dropped(DropReason::MappedAddress);
     }),
     (
-        "neighbour discovery knows no IPv4-mapped address",
+        "neighbour discovery of an IPv4-mapped address is dropped",
         |harness| {
             for target in [ENDPOINT, PENDING, Ipv4Addr::new(10, 0, 0, 200)] {
                 for source in [CLIENT_V6, Ipv6Addr::UNSPECIFIED] {
@@ -306,7 +305,7 @@ const CASES: &[Case] = &[
                         &neighbour_solicitation(ENDPOINT_V6, mapped(CLIENT)),
                     )
                     .expect_dropped(DropReason::MappedAddress);
-                // An advertisement of one claims nothing.
+                // An advertisement of a mapped address is no conflict.
                 let mut claim = vec![0x20, 0, 0, 0];
                 claim.extend(mapped(target).octets());
                 let group = "ff02::1".parse().expect("an address");
@@ -324,7 +323,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "an error about an IPv4-mapped address goes nowhere",
+        "an ICMP error about an IPv4-mapped address is dropped",
         |harness| {
             let left = open(harness, CLIENT_V6.into(), ENDPOINT_V6.into());
             let (nat, backend, _) = ip_parts(&left);

@@ -1,4 +1,4 @@
-//! TCP: opening, carrying, closing.
+//! TCP over IPv4: opening, data, closing and eviction.
 
 use gateway_common::{
     DropReason, ExitKind, drop_reason::Attribution, flow::Table, subprogram::Subprogram,
@@ -17,7 +17,7 @@ use crate::{Case, run_cases};
 
 const CASES: &[Case] = &[
     (
-        "a SYN goes to a backend, from source NAT, one hop older",
+        "a SYN goes to a backend from an SNAT address, with a decremented TTL",
         |harness| {
             let out = harness.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
             let out = out
@@ -34,7 +34,7 @@ const CASES: &[Case] = &[
             );
         },
     ),
-    ("a SYN that is sent again takes the same way", |harness| {
+    ("a retransmitted SYN is forwarded alike", |harness| {
         let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
         let first = harness
             .send(Side::A, &syn)
@@ -48,7 +48,7 @@ const CASES: &[Case] = &[
         assert_eq!(harness.flows(Table::HalfOpen), 1);
     }),
     (
-        "the answer goes back to the client's station, from the endpoint",
+        "the reply comes from the endpoint, to the client's MAC address",
         |harness| {
             let syn = harness.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
             let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
@@ -68,7 +68,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "the third segment of the handshake makes the flow one that is never evicted",
+        "the third segment of the handshake establishes the flow",
         |harness| {
             harness.connect(40_000);
             assert_eq!(
@@ -80,40 +80,46 @@ const CASES: &[Case] = &[
             );
         },
     ),
-    ("an acknowledgement of something else does not", |harness| {
-        let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-        let syn = harness.send(Side::A, &client.clone().syn(1));
-        let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
-        harness.send(
-            Side::Provider,
-            &tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2),
-        );
-        harness
-            .send(Side::A, &client.ack(2, 9))
-            .expect_forwarded(Side::Provider);
-        assert_eq!(
-            (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
-            ),
-            (1, 0)
-        );
-    }),
-    ("an acknowledgement without an answer does not", |harness| {
-        let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-        harness.send(Side::A, &client.clone().syn(1));
-        harness
-            .send(Side::A, &client.ack(2, 1))
-            .expect_forwarded(Side::Provider);
-        assert_eq!(
-            (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
-            ),
-            (1, 0)
-        );
-    }),
-    ("data goes both ways", |harness| {
+    (
+        "an acknowledgement of another number does not establish the flow",
+        |harness| {
+            let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+            let syn = harness.send(Side::A, &client.clone().syn(1));
+            let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
+            harness.send(
+                Side::Provider,
+                &tcp(backend, nat).with_source_mac(BACKEND_MAC).syn_ack(7, 2),
+            );
+            harness
+                .send(Side::A, &client.ack(2, 9))
+                .expect_forwarded(Side::Provider);
+            assert_eq!(
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
+                (1, 0)
+            );
+        },
+    ),
+    (
+        "an acknowledgement without a SYN-ACK does not establish the flow",
+        |harness| {
+            let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+            harness.send(Side::A, &client.clone().syn(1));
+            harness
+                .send(Side::A, &client.ack(2, 1))
+                .expect_forwarded(Side::Provider);
+            assert_eq!(
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
+                (1, 0)
+            );
+        },
+    ),
+    ("data is forwarded in both directions", |harness| {
         let flow = harness.connect(40_000);
         let there = harness.send(
             Side::A,
@@ -137,15 +143,18 @@ const CASES: &[Case] = &[
             .expect_sockets(flow.endpoint, flow.client)
             .expect_destination_mac(CLIENT_MAC);
     }),
-    ("the largest segment of the MTU goes through", |harness| {
-        let flow = harness.connect(40_000);
-        let full = flow.client_ack().with_payload(&[7; 1_460]);
-        harness
-            .send(Side::A, &full)
-            .expect_forwarded(Side::Provider);
-    }),
     (
-        "a larger one is answered with what fits (RFC 1191)",
+        "the largest segment that fits the MTU is forwarded",
+        |harness| {
+            let flow = harness.connect(40_000);
+            let full = flow.client_ack().with_payload(&[7; 1_460]);
+            harness
+                .send(Side::A, &full)
+                .expect_forwarded(Side::Provider);
+        },
+    ),
+    (
+        "a segment larger than the MTU is answered with the MTU (RFC 1191)",
         |harness| {
             let flow = harness.connect(40_000);
             let over = flow.client_ack().with_payload(&[7; 1_461]);
@@ -156,7 +165,7 @@ const CASES: &[Case] = &[
             assert_eq!(error.expect_embedded(&over).embedded.len(), 548);
         },
     ),
-    ("a smaller MTU of the network counts", |harness| {
+    ("a smaller MTU of the network is used", |harness| {
         let flow = harness.connect(40_000);
         harness.change_network("shop/net", |network| network["mtu"] = 1_400.into());
         let packet = flow.client_ack().with_payload(&[7; 1_361]);
@@ -169,7 +178,7 @@ const CASES: &[Case] = &[
             .expect_forwarded(Side::Provider);
     }),
     (
-        "a packet whose time to live ends here is answered",
+        "a packet whose TTL expires is answered with time exceeded",
         |harness| {
             let flow = harness.connect(40_000);
             for ttl in [0, 1] {
@@ -226,7 +235,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "a routed client is answered through the router that it came by",
+        "replies to a routed client go through its router",
         |harness| {
             let client = ("192.168.7.7".parse().expect("an address"), 40_000);
             let syn = tcp(client, (ENDPOINT, HTTPS))
@@ -246,7 +255,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "two consumers with the same addresses and ports do not meet",
+        "flows of two consumers with the same addresses and ports are separate",
         |harness| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
             let (nat_a, backend_a) = harness
@@ -295,7 +304,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "a SYN on a flow that is open goes to its peer, which knows what to say",
+        "a SYN on an established flow is forwarded to the peer",
         |harness| {
             let flow = harness.connect(40_000);
             let stray = tcp(flow.client, flow.endpoint).syn(90_000);
@@ -313,7 +322,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "after a reset by the client the same port opens anew",
+        "after a reset by the client the same port opens a new flow",
         |harness| {
             let flow = harness.connect(40_000);
             harness
@@ -332,39 +341,38 @@ const CASES: &[Case] = &[
             );
         },
     ),
-    ("after a reset by the backend it does as well", |harness| {
-        let flow = harness.connect(40_000);
-        harness
-            .send(Side::Provider, &flow.backend_ack().add_flags(RST))
-            .expect_forwarded(Side::A);
-        let again = tcp(flow.client, flow.endpoint).syn(90_000);
-        harness
-            .send(Side::A, &again)
-            .expect_forwarded(Side::Provider);
-        assert_eq!(
-            (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
-            ),
-            (1, 0)
-        );
-    }),
     (
-        "a refused connection's answer goes to the client",
+        "after a reset by the backend the same port opens a new flow",
         |harness| {
-            let syn = harness.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
-            let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
-            let refusal =
-                tcp(backend, nat)
-                    .with_source_mac(BACKEND_MAC)
-                    .with_flags(RST | ACK, 0, 2);
+            let flow = harness.connect(40_000);
             harness
-                .send(Side::Provider, &refusal)
+                .send(Side::Provider, &flow.backend_ack().add_flags(RST))
                 .expect_forwarded(Side::A);
+            let again = tcp(flow.client, flow.endpoint).syn(90_000);
+            harness
+                .send(Side::A, &again)
+                .expect_forwarded(Side::Provider);
+            assert_eq!(
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
+                (1, 0)
+            );
         },
     ),
+    ("a backend's reset of a SYN goes to the client", |harness| {
+        let syn = harness.send(Side::A, &tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1));
+        let (nat, backend) = syn.expect_forwarded(Side::Provider).sockets();
+        let refusal = tcp(backend, nat)
+            .with_source_mac(BACKEND_MAC)
+            .with_flags(RST | ACK, 0, 2);
+        harness
+            .send(Side::Provider, &refusal)
+            .expect_forwarded(Side::A);
+    }),
     (
-        "a flow whose half was evicted opens anew with the next SYN",
+        "a flow with an evicted entry is opened again by the next SYN",
         |harness| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
             for side in [Side::A, Side::Provider] {
@@ -375,26 +383,29 @@ const CASES: &[Case] = &[
             }
         },
     ),
-    ("a segment of an evicted flow is reset", |harness| {
-        let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
-        harness
-            .send(Side::A, &client.clone().syn(1))
-            .expect_forwarded(Side::Provider);
-        harness.evict_half_open(Side::A);
-        harness.evict_half_open(Side::Provider);
-        harness
-            .send(Side::A, &client.ack(2, 8))
-            .expect_tcp_reset(DropReason::NoFlow);
-    }),
     (
-        "a half that another flow has taken over is not mistaken for one's own",
+        "a segment of an evicted flow is answered with a reset",
+        |harness| {
+            let client = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS));
+            harness
+                .send(Side::A, &client.clone().syn(1))
+                .expect_forwarded(Side::Provider);
+            harness.evict_half_open(Side::A);
+            harness.evict_half_open(Side::Provider);
+            harness
+                .send(Side::A, &client.ack(2, 8))
+                .expect_tcp_reset(DropReason::NoFlow);
+        },
+    ),
+    (
+        "an entry that another flow has replaced is not used",
         |harness| {
             let syn = tcp((CLIENT, 40_000), (ENDPOINT, HTTPS)).syn(1);
             let first = harness
                 .send(Side::A, &syn)
                 .expect_forwarded(Side::Provider)
                 .sockets();
-            // The entry that the provider's packets find goes; the consumer's stays.
+            // The entry for the provider's packets is evicted, the consumer's stays.
             harness.evict_half_open(Side::Provider);
             let again = harness
                 .send(Side::A, &syn.with_flags(SYN, 2, 0))
@@ -405,13 +416,13 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "a flow that moves between the looks into the two tables is no new one",
+        "a flow that moves between the look-ups in the two tables is not opened again",
         |harness| {
             let connection = harness.connect(40_000);
             let segment = connection.client_ack().with_payload(b"more");
             let stray = tcp((CLIENT, 40_001), (ENDPOINT, HTTPS)).ack(1, 1);
             let ifindex = harness.ifindex(Side::A);
-            // The express way missed it, and so did the general way, behind it.
+            // Neither the fast path nor the slow path found the flow.
             let mut open = |packet: &Packet| {
                 let frame = packet.bytes(false);
                 harness

@@ -1,4 +1,4 @@
-//! UDP: datagrams there and back.
+//! UDP over IPv4.
 
 use std::net::Ipv4Addr;
 
@@ -16,21 +16,24 @@ const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
 const NAME_SERVER: (Ipv4Addr, u16) = (ENDPOINT, DNS);
 
 const CASES: &[Case] = &[
-    ("a datagram goes to a backend, from source NAT", |harness| {
-        let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
-        out.expect_forwarded(Side::Provider)
-            .expect_snat_source()
-            .expect_backend(DNS)
-            .expect_destination_mac(BACKEND_MAC);
-        assert_eq!(
-            (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
-            ),
-            (1, 0)
-        );
-    }),
-    ("its answer goes to the client's station", |harness| {
+    (
+        "a datagram goes to a backend from an SNAT address",
+        |harness| {
+            let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
+            out.expect_forwarded(Side::Provider)
+                .expect_snat_source()
+                .expect_backend(DNS)
+                .expect_destination_mac(BACKEND_MAC);
+            assert_eq!(
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
+                (1, 0)
+            );
+        },
+    ),
+    ("the reply goes to the client's MAC address", |harness| {
         let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         let (nat, backend) = out.expect_forwarded(Side::Provider).sockets();
         harness
@@ -49,7 +52,7 @@ const CASES: &[Case] = &[
             (1, 0)
         );
     }),
-    ("a flow both sides use is never evicted", |harness| {
+    ("an established UDP flow is never evicted", |harness| {
         let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
         let (nat, backend) = harness
             .send(Side::A, &question)
@@ -77,25 +80,22 @@ const CASES: &[Case] = &[
             )
             .expect_forwarded(Side::A);
     }),
-    (
-        "a flood of questions without answers stays evictable",
-        |harness| {
-            let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
-            for _ in 0..5 {
-                harness
-                    .send(Side::A, &question)
-                    .expect_forwarded(Side::Provider);
-            }
-            assert_eq!(
-                (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
-                ),
-                (1, 0)
-            );
-        },
-    ),
-    ("no checksum stays no checksum", |harness| {
+    ("UDP flows without replies stay evictable", |harness| {
+        let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question");
+        for _ in 0..5 {
+            harness
+                .send(Side::A, &question)
+                .expect_forwarded(Side::Provider);
+        }
+        assert_eq!(
+            (
+                harness.flows(Table::HalfOpen),
+                harness.flows(Table::Established)
+            ),
+            (1, 0)
+        );
+    }),
+    ("a datagram without checksum stays without", |harness| {
         let question = udp(CLIENT_SOCKET, NAME_SERVER, b"question").without_udp_checksum();
         let out = harness
             .send(Side::A, &question)
@@ -113,7 +113,7 @@ const CASES: &[Case] = &[
     (
         "a checksum that comes out as zero is sent as all ones (RFC 768)",
         |harness| {
-            // Each of 65,536 payloads gives another sum, so one of them gives zero.
+            // Each of 65,536 payloads has another checksum, so one of them is zero.
             let question = |word: u16| udp(CLIENT_SOCKET, NAME_SERVER, &word.to_be_bytes());
             let base = harness
                 .send(Side::A, &question(0))
@@ -125,12 +125,12 @@ const CASES: &[Case] = &[
             out.expect_forwarded(Side::Provider);
         },
     ),
-    ("an empty datagram goes through", |harness| {
+    ("an empty datagram is forwarded", |harness| {
         harness
             .send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b""))
             .expect_forwarded(Side::Provider);
     }),
-    ("bytes behind the UDP length are carried along", |harness| {
+    ("bytes behind the UDP length are forwarded", |harness| {
         let mut packet = udp(CLIENT_SOCKET, NAME_SERVER, b"question").bytes(false);
         packet.extend([0; 10]);
         harness
@@ -152,7 +152,7 @@ const CASES: &[Case] = &[
             error.expect_embedded(&packet);
         },
     ),
-    ("where every port is offered, the port is kept", |harness| {
+    ("a service on every port keeps the port", |harness| {
         for port in [1, 53, 4_500, 65_535] {
             let out = harness.send(
                 Side::A,
@@ -162,7 +162,7 @@ const CASES: &[Case] = &[
             assert_eq!(found, port);
         }
     }),
-    ("an answer from another port is no answer", |harness| {
+    ("a reply from another port is dropped", |harness| {
         let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         let (nat, (backend, port)) = out.expect_forwarded(Side::Provider).sockets();
         let stray = udp((backend, port + 1), nat, b"answer").with_source_mac(BACKEND_MAC);
@@ -171,7 +171,7 @@ const CASES: &[Case] = &[
             .expect_icmp_error(DropReason::NoFlow)
             .expect_embedded(&stray);
     }),
-    ("an answer from another backend is no answer", |harness| {
+    ("a reply from another backend is dropped", |harness| {
         let out = harness.send(Side::A, &udp(CLIENT_SOCKET, NAME_SERVER, b"question"));
         let (nat, (_, port)) = out.expect_forwarded(Side::Provider).sockets();
         let stranger = (Ipv4Addr::new(10, 1, 0, 99), port);

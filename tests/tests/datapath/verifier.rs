@@ -1,9 +1,11 @@
-//! What the kernel's verifier has to look at. It gives up at a million instructions, and each kernel
-//! counts differently; a ceiling well below that keeps the program loadable on those not tried.
+//! The number of instructions that the kernel's verifier processes.
+//!
+//! The verifier gives up at a million, and kernel versions count differently. A ceiling well below that keeps the
+//! program loadable on versions that are not tested.
 
 use tests::datapath::differential::with_harness;
 
-/// Instructions looked at, at the most.
+/// Maximum of verified instructions.
 const MAX_VERIFIED_INSTRUCTIONS: u32 = 500_000;
 
 #[test]

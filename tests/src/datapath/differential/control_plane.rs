@@ -10,13 +10,13 @@ use super::{DifferentialHarness, insert_attachment, insert_next_hop};
 use crate::packet::addresses::*;
 
 impl DifferentialHarness {
-    /// A provider's decision.
+    /// Applies a provider's decision on a connection.
     pub fn decide(&mut self, endpoint: &str, decision: Decision) {
         self.desired.decide(endpoint, decision);
         self.reconcile();
     }
 
-    /// A consumer deletes its endpoint.
+    /// Deletes an endpoint.
     pub fn delete_endpoint(&mut self, endpoint: &str) {
         let endpoint: Reference = endpoint.parse().expect("a reference");
         self.desired
@@ -24,20 +24,20 @@ impl DifferentialHarness {
         self.reconcile();
     }
 
-    /// A provider changes its web service's backends.
+    /// Replaces the backends of the web service.
     pub fn set_backends(&mut self, backends: &Value) {
         self.change_web_service(|spec| spec["resources"][0]["backends"] = backends.clone());
     }
 
-    /// A provider changes its web service.
+    /// Changes the web service.
     pub fn change_web_service(&mut self, edit: impl FnOnce(&mut Value)) {
         self.change_service("web", edit);
     }
 
-    /// A provider changes a service of its.
+    /// Changes a service.
     ///
     /// # Panics
-    /// When that is refused.
+    /// Panics if that is refused.
     pub fn change_service(&mut self, service: &str, edit: impl FnOnce(&mut Value)) {
         let service: Reference = format!("shop/{service}").parse().expect("a reference");
         let spec = &self.desired.state.services[&service].object.spec;
@@ -49,7 +49,7 @@ impl DifferentialHarness {
         self.reconcile();
     }
 
-    /// A consumer's or provider's network is changed.
+    /// Changes a network.
     pub fn change_network(&mut self, network: &str, edit: impl FnOnce(&mut Value)) {
         let network: Reference = network.parse().expect("a reference");
         let object = &self.desired.state.networks[&network].object;
@@ -61,22 +61,22 @@ impl DifferentialHarness {
         self.reconcile();
     }
 
-    /// An interface goes down, or comes back.
+    /// Sets an interface up or down.
     pub fn set_interface_up(&mut self, side: Side, up: bool) {
         self.observe_attachment(side, up);
         self.reconcile();
     }
 
-    /// A backend is found, or lost.
+    /// Sets whether a backend's next hop is known.
     pub fn set_reachable(&mut self, backend: Ipv4Addr, reachable: bool) {
         self.observe_backend(backend.into(), reachable);
         self.reconcile();
     }
 
-    /// A backend of a service's only resource fails its health check.
+    /// Marks a backend of a service's only resource as unhealthy.
     ///
     /// # Panics
-    /// Never: literals are names.
+    /// Never panics: the literals are names.
     pub fn mark_unhealthy(&mut self, service: &str, backend: IpAddr) {
         let service = format!("shop/{service}").parse().expect("a reference");
         let resource = "default".parse().expect("a name");
@@ -84,10 +84,10 @@ impl DifferentialHarness {
         self.reconcile();
     }
 
-    /// An endpoint's address is not in use yet: it is being found out who else has it.
+    /// Marks an endpoint's address as tentative: address conflict detection still probes it.
     ///
     /// # Panics
-    /// Never: the reference is one.
+    /// Never panics: the literal is a reference.
     pub fn mark_tentative(&mut self, network: &str, address: IpAddr) {
         let network = network.parse().expect("a reference");
         self.observed.tentative.insert((network, address));
@@ -111,17 +111,17 @@ impl DifferentialHarness {
         }
     }
 
-    /// The link slot of an endpoint.
+    /// Returns the connection slot of an endpoint.
     pub(super) fn connection_slot(&self, endpoint: &str) -> u32 {
         let endpoint: Reference = endpoint.parse().expect("a reference");
         let record = &self.desired.state.endpoints[&endpoint];
         record.object.connection.slot
     }
 
-    /// A source NAT address of the same service that is another.
+    /// Returns another SNAT address of the same service.
     ///
     /// # Panics
-    /// When there is none.
+    /// Panics if there is none.
     #[must_use]
     pub fn other_snat_address(&self, address: IpAddr) -> IpAddr {
         let mut services = self.desired.state.services.values();

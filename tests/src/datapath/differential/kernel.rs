@@ -13,29 +13,29 @@ use super::DifferentialHarness;
 use crate::packet::addresses::*;
 
 impl DifferentialHarness {
-    /// The kernel's flow tables.
+    /// Returns the kernel's flow tables.
     ///
     /// # Panics
-    /// When the process has no descriptors left.
+    /// Panics if the process has no descriptors left.
     #[must_use]
-    pub fn flow_tables(&self) -> flow_tables::FlowTables {
-        flow_tables::FlowTables::new(&self.maps).expect("descriptors")
+    pub fn flow_tables(&self) -> flow_tables::FlowTableFds {
+        flow_tables::FlowTableFds::new(&self.maps).expect("descriptors")
     }
 
-    /// The program, as the kernel has it.
+    /// Returns the loaded program.
     ///
     /// # Panics
-    /// When it is not loaded.
+    /// Panics if it is not loaded.
     #[must_use]
     pub fn program(&self) -> BorrowedFd<'_> {
         let program = self.program.xdp().expect("the program");
         program.fd().expect("a descriptor").as_fd()
     }
 
-    /// A map of the program's.
+    /// Returns a map of the program.
     ///
     /// # Panics
-    /// When there is none of the name.
+    /// Panics if there is none of the name.
     #[must_use]
     pub fn map(&self, name: &str) -> OwnedFd {
         let directory = format!("maps-v{}", gateway_common::maps::LAYOUT_VERSION);
@@ -44,28 +44,28 @@ impl DifferentialHarness {
         syscalls::open_pinned(&path).expect("a pinned map")
     }
 
-    /// The kernel's maps.
+    /// Returns the kernel's maps.
     #[must_use]
     pub const fn maps(&self) -> &Maps {
         &self.maps
     }
 
-    /// What the maps hold, but for flows.
+    /// Returns the contents of the maps, flows excepted.
     #[must_use]
     pub const fn contents(&self) -> &MapSnapshot {
         &self.contents
     }
 
-    /// The kernel's number for the interface of a side.
+    /// Returns the interface index of a side.
     #[must_use]
     pub fn ifindex(&self, side: Side) -> u32 {
         self.ifindexes[&side]
     }
 
-    /// What the kernel says of the program.
+    /// Returns the kernel's information on the program.
     ///
     /// # Panics
-    /// When it says nothing.
+    /// Panics if the kernel returns none.
     #[must_use]
     pub fn program_info(&self) -> ProgramInfo {
         self.program.info().expect("the program's counts")

@@ -1,5 +1,7 @@
-//! The packet laboratory: one configuration, handled by the native stages and by the program in the
-//! kernel (`BPF_PROG_TEST_RUN`). Each packet goes through both, and both must say and give the same.
+//! The differential harness: each packet goes through the native data path and through the program in the kernel
+//! (`BPF_PROG_TEST_RUN`), over the same configuration.
+//!
+//! Verdict, bytes, counters and flow tables must be the same.
 
 mod control_plane;
 mod kernel;
@@ -17,7 +19,7 @@ use gateway::{
     },
     compile::{
         map_snapshot::MapSnapshot,
-        observed::{Interface, NextHop, Observed},
+        observed::{Interface, Observed, ObservedNextHop},
         plan::plan,
         recompile::compile,
     },
@@ -34,11 +36,10 @@ pub use crate::{
     packet::{addresses::*, builders::*},
 };
 
-/// The key of the hashes.
+/// Key of the data path's hashes.
 pub const SEED: u64 = 0x5eed;
 
-/// The first configuration as the maps have it, where interfaces' numbers are those of the sides and
-/// 1.
+/// Returns the initial configuration as the contents of the maps. The interface index of a side is its number plus 1.
 #[must_use]
 pub fn configuration() -> MapSnapshot {
     let mut observed = Observed::default();
@@ -56,13 +57,13 @@ pub fn configuration() -> MapSnapshot {
     .0
 }
 
-/// All backends.
+/// Returns the backends of all services.
 fn all_backends() -> impl Iterator<Item = IpAddr> {
     let v6 = BACKENDS_V6.into_iter().map(IpAddr::V6);
     BACKENDS.into_iter().map(IpAddr::V4).chain(v6)
 }
 
-/// An interface is there, and up.
+/// Inserts an interface that is up.
 fn insert_attachment(observed: &mut Observed, side: Side, ifindex: u32) {
     let interface = Interface {
         ifindex,
@@ -73,17 +74,17 @@ fn insert_attachment(observed: &mut Observed, side: Side, ifindex: u32) {
     observed.interfaces.insert(name, interface);
 }
 
-/// A backend answers.
+/// Inserts the next hop of a backend.
 fn insert_next_hop(observed: &mut Observed, backend: IpAddr) {
     let key = ("shop/net".parse().expect("a reference"), backend);
-    let hop = NextHop {
+    let hop = ObservedNextHop {
         interface: Side::Provider.interface().to_owned(),
         mac: gateway_common::packet::Mac::new(BACKEND_MAC),
     };
     observed.next_hops.insert(key, hop);
 }
 
-/// The laboratory.
+/// The differential harness.
 pub struct DifferentialHarness {
     native: SimMaps,
     program: Program,
@@ -92,25 +93,25 @@ pub struct DifferentialHarness {
     observed: Observed,
     ifindexes: BTreeMap<Side, u32>,
     desired: DesiredFixture,
-    /// The frames sent since the beginning, as the fuzzer's corpus has them.
+    /// Frames sent since the last reset, encoded as a sequence of the fuzzer's corpus.
     recorded_frames: Vec<u8>,
     bpf: BpfDirectory,
 }
 
-/// Runs a function with a laboratory, in a network namespace of its own.
+/// Runs a function with a harness, in a network namespace of its own.
 ///
 /// # Panics
-/// When it can't be set up, or the function does.
+/// Panics if it can't be set up, or the function does.
 pub fn with_harness<T: Send + 'static>(
     function: impl FnOnce(&mut DifferentialHarness) -> T + Send + 'static,
 ) -> T {
     with_harness_reject_limit(0, function)
 }
 
-/// The same, where no more than so many refusals are sent each second.
+/// Runs a function with a harness whose data path sends at most `refusals_per_second` rejects.
 ///
 /// # Panics
-/// As [`with_harness`].
+/// Panics like [`with_harness`].
 pub fn with_harness_reject_limit<T: Send + 'static>(
     refusals_per_second: u32,
     function: impl FnOnce(&mut DifferentialHarness) -> T + Send + 'static,
@@ -140,7 +141,7 @@ impl DifferentialHarness {
         for side in Side::ALL {
             let index = nix::net::if_::if_nametoindex(side.interface()).expect("an interface");
             ifindexes.insert(side, index);
-            // A test run is possible only for an interface that has a program.
+            // A test run needs an interface with an attached program.
             program.attach(index).expect("native XDP on a veth");
         }
         let mut harness = Self {
@@ -158,7 +159,7 @@ impl DifferentialHarness {
         harness
     }
 
-    /// Begins anew: the first configuration, no flows, nothing counted.
+    /// Restores the initial configuration, and removes flows and counters.
     pub fn reset(&mut self) {
         self.desired = DesiredFixture::with_initial_objects();
         for side in [Side::A, Side::B, Side::Provider] {
@@ -196,7 +197,7 @@ impl DifferentialHarness {
         self.reconcile();
     }
 
-    /// Brings both worlds' maps into step with what is desired.
+    /// Makes the maps of both platforms equal to the desired state.
     fn reconcile(&mut self) {
         let (wanted, no_room) = compile(&self.desired.state, &self.observed, &self.contents);
         assert_eq!(no_room, []);

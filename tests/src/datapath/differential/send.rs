@@ -1,4 +1,4 @@
-//! Packets through the native data path and through the kernel's program.
+//! Sending of packets through the native data path and the kernel's program, and the comparison of the results.
 
 use aya::{TestRun as _, programs::TestRunOptions};
 use gateway_common::{DropReason, Verdict, maps::Statistic};
@@ -14,12 +14,12 @@ use crate::datapath::assertions::*;
 use crate::packet::{addresses::*, builders::*};
 
 impl DifferentialHarness {
-    /// Sends a packet through the native stages only, for what the kernel can't be made to do.
+    /// Sends a packet through the native data path only, for conditions that can't be produced in the kernel.
     pub fn send_native(&mut self, from: Side, packet: &Packet) -> Verdict {
         self.send_native_bytes(from, &packet.bytes(false))
     }
 
-    /// The same with a frame, whatever its bytes are.
+    /// Sends a frame of any bytes through the native data path only.
     pub fn send_native_bytes(&mut self, from: Side, frame: &[u8]) -> Verdict {
         fast_path_oracle::process_on_both_paths(&mut self.native, self.ifindexes[&from], frame).0
     }
@@ -32,28 +32,28 @@ impl DifferentialHarness {
         self.maps.statistics().expect("the counters")
     }
 
-    /// Sends a packet in.
+    /// Sends a packet through both platforms.
     ///
     /// # Panics
-    /// When the two worlds differ.
+    /// Panics if native and kernel results differ.
     #[track_caller]
     pub fn send(&mut self, from: Side, packet: &Packet) -> PacketResult {
         self.send_bytes(from, &packet.bytes(false))
     }
 
-    /// Sends a packet in whose checksum is left to hardware.
+    /// Sends a packet whose checksum is left to hardware through both platforms.
     ///
     /// # Panics
-    /// When the two worlds differ.
+    /// Panics if native and kernel results differ.
     #[track_caller]
     pub fn send_offloaded(&mut self, from: Side, packet: &Packet) -> PacketResult {
         self.send_bytes(from, &packet.bytes(true))
     }
 
-    /// Sends a frame in, whatever its bytes are.
+    /// Sends a frame of any bytes through both platforms.
     ///
     /// # Panics
-    /// When the two worlds differ.
+    /// Panics if native and kernel results differ.
     #[track_caller]
     pub fn send_bytes(&mut self, from: Side, frame: &[u8]) -> PacketResult {
         self.recorded_frames
@@ -86,7 +86,7 @@ impl DifferentialHarness {
         };
         assert_eq!(action, expected, "the verdicts differ\n{}", describe());
         assert!(after == kernel_after, "the packets differ\n{}", describe());
-        // Both count the same reason, once, or none.
+        // Both platforms must count the same drop reasons.
         let counted = |before: u64, after: u64| after - before;
         for reason in DropReason::ALL {
             let of = |drops: &BTreeMap<DropReason, u64>| drops.get(reason).copied().unwrap_or(0);
@@ -114,7 +114,7 @@ impl DifferentialHarness {
         }
     }
 
-    /// The frames sent since the beginning, as the fuzzer's corpus has them.
+    /// Returns the frames sent since the last reset, encoded as a sequence of the fuzzer's corpus.
     #[must_use]
     pub fn recorded_frames(&self) -> &[u8] {
         &self.recorded_frames
@@ -128,7 +128,7 @@ impl DifferentialHarness {
             .map(|(side, _)| *side)
     }
 
-    /// The kernel's action and the frame afterwards.
+    /// Runs the kernel's program on a frame, and returns its action and the frame afterwards.
     pub(super) fn run_in_kernel(&self, ifindex: u32, frame: &[u8]) -> (u32, Vec<u8>) {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let length = u32::try_from(frame.len()).expect("a frame");
@@ -146,10 +146,10 @@ impl DifferentialHarness {
         (result.return_value, after)
     }
 
-    /// Opens a TCP connection of A's client, as far as both sides agree to it.
+    /// Establishes a TCP connection of A's client.
     ///
     /// # Panics
-    /// When it does not open.
+    /// Panics if it does not open.
     #[track_caller]
     pub fn connect(&mut self, client_port: u16) -> Connection {
         let client = (CLIENT, client_port);

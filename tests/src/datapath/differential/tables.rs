@@ -17,10 +17,10 @@ use super::DifferentialHarness;
 use crate::packet::addresses::*;
 
 impl DifferentialHarness {
-    /// Removes the flows that are being opened by IPv4 from the kernel's table.
+    /// Removes half-open IPv4 flows from the kernel's table.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// Panics if the kernel refuses.
     pub fn clear_half_open(&mut self) {
         for (key, _) in self.kernel_flows::<V4>(Table::HalfOpen) {
             let removed = self.maps.remove_flow(Table::HalfOpen, &key);
@@ -28,7 +28,7 @@ impl DifferentialHarness {
         }
     }
 
-    /// Empties the kernel's tables.
+    /// Empties the kernel's flow tables.
     pub(super) fn clear_flow_tables<F: HasFlowMaps>(&mut self) {
         for table in [Table::Established, Table::HalfOpen] {
             for (key, _) in self.kernel_flows::<F>(table) {
@@ -48,10 +48,10 @@ impl DifferentialHarness {
         flows
     }
 
-    /// How many flows are in a table, of both families: the same in both worlds.
+    /// Returns the number of flows of both families in a table.
     ///
     /// # Panics
-    /// When the worlds differ.
+    /// Panics if native and kernel tables differ.
     #[track_caller]
     pub fn flows(&self, table: Table) -> usize {
         self.compare_flow_tables(table, &self.native.flows_v4)
@@ -68,7 +68,7 @@ impl DifferentialHarness {
             Table::Established => native.established.entries(),
             Table::HalfOpen => native.half_open.entries(),
         };
-        // Times differ: one clock is set, the other runs.
+        // Times are ignored: the native clock is set, the kernel's runs.
         let timeless = |flows: Vec<(FlowKey<F>, Flow<F>)>| -> Vec<(FlowKey<F>, Flow<F>)> {
             let timeless = |flow: Flow<F>| Flow {
                 last_seen: 0,
@@ -91,8 +91,8 @@ impl DifferentialHarness {
         native.len() / 2
     }
 
-    /// Removes entries of flows that are being opened, as the kernel does when their table is full:
-    /// those that the consumer's packets find, or those that the provider's do.
+    /// Evicts half-open entries, as the kernel does when the table is full: those that packets of the consumer match,
+    /// or those that packets of the provider match.
     pub fn evict_half_open(&mut self, side: Side) {
         let network = self.contents.attachments[&self.ifindexes[&side]].network;
         for (key, _) in self.kernel_flows::<V4>(Table::HalfOpen) {
@@ -113,20 +113,20 @@ impl DifferentialHarness {
         }
     }
 
-    /// Sets what an endpoint uses of what it may, in both worlds.
+    /// Sets an endpoint's usage of its limits on both platforms.
     ///
     /// # Panics
-    /// When there is no such endpoint.
+    /// Panics if there is no such endpoint.
     pub fn set_usage(&mut self, endpoint: &str, usage: ConnectionUsage) {
         let slot = self.connection_slot(endpoint);
         self.maps.set_usage(slot, usage).expect("usage written");
         self.native.usage.set(slot, usage);
     }
 
-    /// Sets the allocation state of all identifications that were used so far, in both worlds.
+    /// Sets the allocation state of all identifications used so far on both platforms.
     ///
     /// # Panics
-    /// When the kernel refuses.
+    /// Panics if the kernel refuses.
     pub fn set_identifications(&mut self, state: IdentificationState) {
         for bucket in self.native.identification_states.indices() {
             self.native.identification_states.set(bucket, state);
@@ -135,10 +135,10 @@ impl DifferentialHarness {
         }
     }
 
-    /// What crossed for an endpoint since the beginning, as the native world counts.
+    /// Returns the native counters of an endpoint.
     ///
     /// # Panics
-    /// When there is no such endpoint.
+    /// Panics if there is no such endpoint.
     #[must_use]
     pub fn forwarded_counters(&self, endpoint: &str) -> ConnectionCounters {
         let slot = self.connection_slot(endpoint);
@@ -146,10 +146,10 @@ impl DifferentialHarness {
         counted.copied().unwrap_or_default()
     }
 
-    /// The addresses that others were seen to use, and their stations: the same in both worlds.
+    /// Returns the detected address conflicts: address and MAC address of its other user.
     ///
     /// # Panics
-    /// When the worlds differ.
+    /// Panics if native and kernel tables differ.
     #[must_use]
     pub fn conflicts(&self) -> Vec<(IpAddr, Mac)> {
         let seen = |key: &AddressKey, conflict: &AddressConflict| {
@@ -164,11 +164,11 @@ impl DifferentialHarness {
         native
     }
 
-    /// Takes so many of 100 source ports of a service's IPv4 addresses, towards its first backend's
-    /// port 53 by UDP, in the native world; says how many.
+    /// Occupies `percent` of the source ports of a service's IPv4 SNAT addresses on the native platform, and returns
+    /// their number. They are allocated towards UDP port 53 of the first backend.
     ///
     /// # Panics
-    /// When there is no such service.
+    /// Panics if there is no such service.
     pub fn occupy_snat_ports(&mut self, service: &str, percent: u32) -> usize {
         let service: Reference = format!("shop/{service}").parse().expect("a reference");
         let spec = &self.desired.state.services[&service].object.spec;
@@ -180,7 +180,7 @@ impl DifferentialHarness {
         let mut taken = 0;
         for address in addresses.filter_map(word) {
             for port in MIN_SOURCE_PORT..=u16::MAX {
-                // Neighbours are free or taken alike nowhere.
+                // The hash spreads occupied ports over the range.
                 if u32::from(port).wrapping_mul(2_654_435_761) >> 16 >= percent * 0x1_0000 / 100 {
                     continue;
                 }
@@ -197,7 +197,7 @@ impl DifferentialHarness {
         taken
     }
 
-    /// The native world, for limits that the kernel's can't be given afterwards.
+    /// Returns the native maps, for limits that the kernel's maps can't be given after their creation.
     pub fn native_maps(&mut self) -> &mut SimMaps {
         &mut self.native
     }

@@ -72,14 +72,14 @@ fn power_loss_at_any_write_leaves_a_consistent_store() {
     }
     wait::until_true("the agent to exit", || running.has_exited());
     let trace = SyscallTrace::read(&traced).with_file("state.db", new);
-    assert!(trace.moments() > 200, "{}", trace.moments());
+    assert!(trace.crash_points() > 200, "{}", trace.crash_points());
     let mut reached = 0;
-    for moment in 0..trace.moments() {
+    for crash_point in 0..trace.crash_points() {
         let mut oldest = None;
         for unsynced in UnsyncedWrites::ALL {
             let disk = tempfile::tempdir().expect("a directory");
-            trace.cut(moment, unsynced, disk.path());
-            let what = format!("{unsynced:?} after {moment} system calls");
+            trace.replay_until(crash_point, unsynced, disk.path());
+            let what = format!("{unsynced:?} after {crash_point} system calls");
             let store = store::Sqlite::open(&disk.path().join("state.db"))
                 .unwrap_or_else(|error| panic!("{what}: {error}"));
             let entries = store

@@ -12,7 +12,7 @@ use tests::{
 
 pub(super) const CASES: &[Case] = &[
     (
-        "a SYN goes to a backend, from source NAT, one hop older",
+        "a SYN goes to a backend from an SNAT address, with a decremented TTL",
         |harness| {
             let out = harness
                 .send(Side::A, &tcp_v6(CLIENT, WEB).syn(1))
@@ -85,7 +85,7 @@ pub(super) const CASES: &[Case] = &[
         }
     }),
     (
-        "a packet larger than the MTU is answered with what fits",
+        "a packet larger than the MTU is answered with the MTU",
         |harness| {
             connect(harness);
             let full = |length| {
@@ -104,7 +104,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "a packet whose hop limit ends here is answered",
+        "a packet whose hop limit expires is answered with time exceeded",
         |harness| {
             connect(harness);
             for hop_limit in [0, 1] {
@@ -120,7 +120,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "a routed client is answered through the router that it came by",
+        "replies to a routed client go through its router",
         |harness| {
             let client = ("2001:db8::7".parse().expect("an address"), 40_000);
             let syn = tcp_v6(client, WEB).syn(1).with_source_mac(ROUTER_MAC);
@@ -138,7 +138,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "two consumers with the same addresses do not meet",
+        "flows of two consumers with the same addresses are separate",
         |harness| {
             let syn = tcp_v6(CLIENT, WEB).syn(1);
             let a = harness
@@ -158,7 +158,7 @@ pub(super) const CASES: &[Case] = &[
             }
         },
     ),
-    ("datagrams go there and back", |harness| {
+    ("datagrams are forwarded in both directions", |harness| {
         let question = udp_v6(CLIENT, NAME_SERVER, b"question");
         let (nat, backend) = harness
             .send(Side::A, &question)

@@ -9,40 +9,37 @@ use tests::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    (
-        "extension headers are walked, and carried along",
-        |harness| {
-            for extensions in [
-                vec![extension_header(60, 8)],
-                vec![extension_header(0, 8), extension_header(43, 16)],
-                vec![
-                    extension_header(0, 8),
-                    extension_header(60, 8),
-                    extension_header(43, 24),
-                    extension_header(60, 8),
-                ],
-            ] {
-                harness.reset();
-                let bytes: usize = extensions.iter().map(|(_, bytes)| bytes.len()).sum();
-                let syn = tcp_v6(CLIENT, WEB)
-                    .syn(1)
-                    .edit_ipv6(|ip| ip.extensions = extensions);
-                let out = harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
-                // The reader walks none, so what is behind them has to be looked at here.
-                match &out.ipv6().transport {
-                    Transport::Other(_, body) => {
-                        let mut plain = out.ipv6().clone();
-                        plain.transport = Transport::Other(6, body[bytes..].to_vec());
-                        Ipv6::parse(&plain.bytes(false))
-                            .expect("a TCP segment with the right checksum");
-                    }
-                    other => panic!("{other:?}"),
+    ("extension headers are walked and forwarded", |harness| {
+        for extensions in [
+            vec![extension_header(60, 8)],
+            vec![extension_header(0, 8), extension_header(43, 16)],
+            vec![
+                extension_header(0, 8),
+                extension_header(60, 8),
+                extension_header(43, 24),
+                extension_header(60, 8),
+            ],
+        ] {
+            harness.reset();
+            let bytes: usize = extensions.iter().map(|(_, bytes)| bytes.len()).sum();
+            let syn = tcp_v6(CLIENT, WEB)
+                .syn(1)
+                .edit_ipv6(|ip| ip.extensions = extensions);
+            let out = harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
+            // The parser does not walk extension headers, so the TCP segment is parsed here.
+            match &out.ipv6().transport {
+                Transport::Other(_, body) => {
+                    let mut plain = out.ipv6().clone();
+                    plain.transport = Transport::Other(6, body[bytes..].to_vec());
+                    Ipv6::parse(&plain.bytes(false))
+                        .expect("a TCP segment with the right checksum");
                 }
+                other => panic!("{other:?}"),
             }
-        },
-    ),
+        }
+    }),
     (
-        "a segment behind extension headers is reset without them",
+        "a segment behind extension headers is answered with a reset without them",
         |harness| {
             let stray = tcp_v6(CLIENT, WEB)
                 .ack(77, 4_711)
@@ -53,7 +50,7 @@ pub(super) const CASES: &[Case] = &[
             assert_eq!(out.frame.len(), 74);
         },
     ),
-    ("a fifth extension header is counted", |harness| {
+    ("a fifth extension header is dropped", |harness| {
         let extensions = vec![extension_header(60, 8); 5];
         let syn = tcp_v6(CLIENT, WEB)
             .syn(1)
@@ -76,7 +73,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "an atomic fragment goes its way, behind other extension headers too (RFC 6946)",
+        "an atomic fragment is forwarded, behind other extension headers too (RFC 6946)",
         |harness| {
             for extensions in [
                 vec![extension_header(44, 8)],
@@ -90,7 +87,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "no next header, and protocols that are not carried, are counted",
+        "no next header and unsupported protocols are dropped",
         |harness| {
             for protocol in [1, 41, 47, 50, 51, 59, 132] {
                 let transport = Transport::Other(protocol, vec![0; 24]);
@@ -102,7 +99,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "lengths that contradict the frame are told apart",
+        "lengths that contradict the frame are truncated or malformed",
         |harness| {
             let frame = tcp_v6(CLIENT, WEB).syn(1).bytes(false);
             for end in [15, 53, 54, 60, 73] {

@@ -1,4 +1,4 @@
-//! IPv6: everything that IPv4 has, and what only IPv6 has.
+//! IPv6: the behaviour shared with IPv4, neighbour discovery and extension headers.
 
 mod flows;
 mod headers;
@@ -22,7 +22,7 @@ const WEB: SocketV6 = (ENDPOINT_V6, HTTPS);
 const NAME_SERVER: SocketV6 = (ENDPOINT_V6, DNS);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// An open connection: as what the client appears, and who answers.
+/// Establishes a connection, and returns its SNAT socket and its backend.
 #[track_caller]
 fn connect(harness: &mut DifferentialHarness) -> (SocketV6, SocketV6) {
     let syn = harness.send(Side::A, &tcp_v6(CLIENT, WEB).syn(1_000));
@@ -39,7 +39,7 @@ fn connect(harness: &mut DifferentialHarness) -> (SocketV6, SocketV6) {
     (nat, backend)
 }
 
-/// The advertisement's destination, flags and target.
+/// Returns the destination, flags and target of a neighbour advertisement.
 #[track_caller]
 fn advertisement(answer: &Packet) -> (Ipv6Addr, u8, Ipv6Addr) {
     match &answer.content {

@@ -24,14 +24,17 @@ pub(super) const CASES: &[Case] = &[
             assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
         },
     ),
-    ("one to our own station is as well", |harness| {
-        let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A);
-        let question = question.edit_ipv6(|ip| ip.destination = ENDPOINT_V6);
-        let answer = harness.send(Side::A, &question).expect_reply();
-        assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
-    }),
     (
-        "duplicate address detection is told that the address is taken (RFC 4862)",
+        "a neighbour solicitation to the gateway's MAC address is answered",
+        |harness| {
+            let question = neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).sent_to(Side::A);
+            let question = question.edit_ipv6(|ip| ip.destination = ENDPOINT_V6);
+            let answer = harness.send(Side::A, &question).expect_reply();
+            assert_eq!(advertisement(&answer), (CLIENT_V6, 0x60, ENDPOINT_V6));
+        },
+    ),
+    (
+        "duplicate address detection is answered (RFC 4862)",
         |harness| {
             let probe = neighbour_solicitation(ENDPOINT_V6, Ipv6Addr::UNSPECIFIED);
             let answer = harness.send(Side::A, &probe).expect_reply();
@@ -40,7 +43,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "one for a source NAT address is answered in the provider's network only",
+        "a solicitation for an SNAT address is answered in the provider's network only",
         |harness| {
             let question = neighbour_solicitation(NAT_V6, BACKENDS_V6[0]);
             harness.send(Side::Provider, &question).expect_reply();
@@ -50,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "one for another address is dropped, or passed where the network is not isolated",
+        "a solicitation for another address is dropped, or passed if the network is not isolated",
         |harness| {
             let question =
                 neighbour_solicitation("fd00::200".parse().expect("an address"), CLIENT_V6);
@@ -63,7 +66,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "one that a router has forwarded is malformed (RFC 4861)",
+        "a solicitation that a router has forwarded is malformed (RFC 4861)",
         |harness| {
             let question =
                 neighbour_solicitation(ENDPOINT_V6, CLIENT_V6).edit_ipv6(|ip| ip.hop_limit = 254);
@@ -73,7 +76,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "one from a group, or from the address itself, is none",
+        "a solicitation from a multicast address, or from its target, is not answered",
         |harness| {
             for source in [ALL_NODES, ENDPOINT_V6] {
                 harness
@@ -88,7 +91,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "advertisements reach the host where it looks for backends",
+        "advertisements pass to the host in the provider's network",
         |harness| {
             let answer = icmp_v6(
                 BACKENDS_V6[0],
@@ -100,7 +103,7 @@ pub(super) const CASES: &[Case] = &[
             harness.send(Side::Provider, &answer).expect_passed(&answer);
         },
     ),
-    ("ping is answered, with a fresh hop limit", |harness| {
+    ("ping is answered, with a new hop limit", |harness| {
         let ping = icmp_v6(CLIENT_V6, ENDPOINT_V6, 128, b"\x12\x34\0\x01hello")
             .edit_ipv6(|ip| ip.hop_limit = 3);
         let answer = harness.send(Side::A, &ping).expect_reply();
@@ -116,7 +119,7 @@ pub(super) const CASES: &[Case] = &[
             _ => panic!("{answer}"),
         }
     }),
-    ("other ICMPv6 messages are counted", |harness| {
+    ("other ICMPv6 messages are dropped", |harness| {
         for kind in [129, 133, 134, 137] {
             harness
                 .send(Side::A, &icmp_v6(CLIENT_V6, ENDPOINT_V6, kind, &[0; 20]))

@@ -12,7 +12,7 @@ use tests::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    ("a frame to another station is dropped", |harness| {
+    ("a frame to another MAC address is dropped", |harness| {
         let mut syn = tcp_v6(CLIENT, WEB).syn(1);
         for mac in [
             [2, 9, 9, 9, 9, 9],
@@ -25,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
                 .expect_dropped(DropReason::DestinationMac);
         }
     }),
-    ("sources that no host can have open nothing", |harness| {
+    ("martian sources open no flow", |harness| {
         for source in ["::", "::1", "::10.0.0.5", "ff02::1", "fd00::100"] {
             let source = (source.parse().expect("an address"), 40_000);
             harness
@@ -33,24 +33,21 @@ pub(super) const CASES: &[Case] = &[
                 .expect_dropped(DropReason::MartianSource);
         }
     }),
-    (
-        "a connection that waits for approval carries nothing",
-        |harness| {
-            let syn = tcp_v6(CLIENT, (PENDING_V6, HTTPS)).syn(1_000);
-            let reset = harness
-                .send(Side::A, &syn)
-                .expect_tcp_reset(DropReason::ConnectionNotApproved);
-            assert_eq!((reset.flags, reset.acknowledgement), (RST | ACK, 1_001));
-            assert_eq!(harness.flows(Table::HalfOpen), 0);
-        },
-    ),
-    ("a port that is not offered is refused", |harness| {
+    ("a pending connection forwards nothing", |harness| {
+        let syn = tcp_v6(CLIENT, (PENDING_V6, HTTPS)).syn(1_000);
+        let reset = harness
+            .send(Side::A, &syn)
+            .expect_tcp_reset(DropReason::ConnectionNotApproved);
+        assert_eq!((reset.flags, reset.acknowledgement), (RST | ACK, 1_001));
+        assert_eq!(harness.flows(Table::HalfOpen), 0);
+    }),
+    ("a port that is not offered is rejected", |harness| {
         harness
             .send(Side::A, &tcp_v6(CLIENT, (ENDPOINT_V6, 80)).syn(1))
             .expect_tcp_reset(DropReason::PortNotOffered);
     }),
     (
-        "a consumer can't reach a backend, a source NAT address or the host",
+        "a consumer can't reach a backend, an SNAT address or the host",
         |harness| {
             for address in [
                 BACKENDS_V6[0],
@@ -74,7 +71,7 @@ pub(super) const CASES: &[Case] = &[
                 .expect_tcp_reset(DropReason::NoFlow);
         },
     ),
-    ("a withdrawn approval cuts both sides", |harness| {
+    ("a revoked approval ends flows on both sides", |harness| {
         let (nat, backend) = connect(harness);
         harness.decide("a/web6", Decision::Reject);
         harness
@@ -87,7 +84,7 @@ pub(super) const CASES: &[Case] = &[
             .send(Side::Provider, &back)
             .expect_tcp_reset(DropReason::ConnectionRevoked);
     }),
-    ("an evicted flow opens anew", |harness| {
+    ("an evicted flow is opened again", |harness| {
         let syn = tcp_v6(CLIENT, WEB).syn(1);
         for side in [Side::A, Side::Provider] {
             harness.send(Side::A, &syn).expect_forwarded(Side::Provider);

@@ -9,7 +9,7 @@ use tests::datapath::differential::{
 };
 
 pub(super) const CASES: &[Case] = &[
-    ("a port that is not offered is refused", |harness| {
+    ("a port that is not offered is rejected", |harness| {
         for port in [1, 80, 442, 444, 8_443, 65_535] {
             let syn = tcp(CLIENT_SOCKET, (ENDPOINT, port)).syn(1);
             harness
@@ -26,7 +26,7 @@ pub(super) const CASES: &[Case] = &[
                 .expect_tcp_reset(DropReason::PortNotOffered);
         },
     ),
-    ("port 0 is no wildcard for the client", |harness| {
+    ("port 0 is no wildcard", |harness| {
         harness
             .send(Side::A, &tcp(CLIENT_SOCKET, (ENDPOINT, 0)).syn(1))
             .expect_tcp_reset(DropReason::PortNotOffered);
@@ -39,7 +39,7 @@ pub(super) const CASES: &[Case] = &[
                 .expect_dropped(DropReason::NoSuchEndpoint);
         }
     }),
-    ("a consumer can't reach a source NAT address", |harness| {
+    ("a consumer can't reach an SNAT address", |harness| {
         harness
             .send(Side::A, &tcp(CLIENT_SOCKET, (NAT, 2_000)).syn(1))
             .expect_dropped(DropReason::NoSuchEndpoint);
@@ -84,7 +84,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "what a backend sends to others passes to the host, untouched",
+        "packets of a backend to other destinations pass to the host unchanged",
         |harness| {
             let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
                 .ack(1, 1)
@@ -92,16 +92,19 @@ pub(super) const CASES: &[Case] = &[
             harness.send(Side::Provider, &packet).expect_passed(&packet);
         },
     ),
-    ("in an isolated provider's network it does not", |harness| {
-        harness.change_network("shop/net", |network| network["isolated"] = true.into());
-        let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
-            .ack(1, 1)
-            .with_source_mac(BACKEND_MAC);
-        harness
-            .send(Side::Provider, &packet)
-            .expect_dropped(DropReason::NoSuchEndpoint);
-    }),
-    ("sources that no host can have open nothing", |harness| {
+    (
+        "packets of a backend to other destinations are dropped in an isolated network",
+        |harness| {
+            harness.change_network("shop/net", |network| network["isolated"] = true.into());
+            let packet = tcp((BACKENDS[0], 8_443), (CLIENT, 40_000))
+                .ack(1, 1)
+                .with_source_mac(BACKEND_MAC);
+            harness
+                .send(Side::Provider, &packet)
+                .expect_dropped(DropReason::NoSuchEndpoint);
+        },
+    ),
+    ("martian sources open no flow", |harness| {
         for source in [
             "0.0.0.0",
             "0.1.2.3",
@@ -119,14 +122,17 @@ pub(super) const CASES: &[Case] = &[
                 .expect_dropped(DropReason::MartianSource);
         }
     }),
-    ("an endpoint does not talk to itself", |harness| {
-        let syn = tcp((ENDPOINT, 40_000), WEB).syn(1);
-        harness
-            .send(Side::A, &syn)
-            .expect_dropped(DropReason::MartianSource);
-    }),
     (
-        "a frame from a group of stations opens nothing",
+        "a packet from an endpoint to itself is dropped",
+        |harness| {
+            let syn = tcp((ENDPOINT, 40_000), WEB).syn(1);
+            harness
+                .send(Side::A, &syn)
+                .expect_dropped(DropReason::MartianSource);
+        },
+    ),
+    (
+        "a frame from a multicast MAC address opens no flow",
         |harness| {
             let syn = tcp(CLIENT_SOCKET, WEB)
                 .syn(1)

@@ -10,7 +10,7 @@ use tests::datapath::differential::{
 
 pub(super) const CASES: &[Case] = &[
     (
-        "without a backend a connection is refused at once",
+        "without a backend a connection is rejected at once",
         |harness| {
             let syn = tcp(CLIENT_SOCKET, (NO_BACKENDS_ENDPOINT, HTTPS)).syn(1);
             harness
@@ -27,7 +27,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "or met with silence, where the provider wants that",
+        "without a backend a connection is dropped if no_backend_action is drop",
         |harness| {
             let syn = tcp(CLIENT_SOCKET, (DROPPING_ENDPOINT, HTTPS)).syn(1);
             harness
@@ -35,38 +35,47 @@ pub(super) const CASES: &[Case] = &[
                 .expect_dropped(DropReason::NoBackend);
         },
     ),
-    ("backends that do not answer ARP take no flows", |harness| {
-        for backend in BACKENDS {
-            harness.set_reachable(backend, false);
-        }
-        harness
-            .send(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1))
-            .expect_tcp_reset(DropReason::NoBackend);
-    }),
-    ("one of two that does not leaves the other", |harness| {
-        harness.set_reachable(BACKENDS[0], false);
-        for port in 40_000..40_020 {
-            let out = harness.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
-            let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
-            assert_eq!(backend, BACKENDS[1]);
-        }
-    }),
-    ("a flow to a backend that is lost waits for it", |harness| {
-        let flow = harness.connect(40_000);
-        for backend in BACKENDS {
-            harness.set_reachable(backend, false);
-        }
-        harness
-            .send(Side::A, &flow.client_ack())
-            .expect_dropped(DropReason::NoBackend);
-        for backend in BACKENDS {
-            harness.set_reachable(backend, true);
-        }
-        harness
-            .send(Side::A, &flow.client_ack())
-            .expect_forwarded(Side::Provider);
-    }),
-    ("a flow to a backend that was removed is reset", |harness| {
+    (
+        "backends without a known MAC address get no flows",
+        |harness| {
+            for backend in BACKENDS {
+                harness.set_reachable(backend, false);
+            }
+            harness
+                .send(Side::A, &tcp(CLIENT_SOCKET, WEB).syn(1))
+                .expect_tcp_reset(DropReason::NoBackend);
+        },
+    ),
+    (
+        "with one of two backends unreachable, flows go to the other",
+        |harness| {
+            harness.set_reachable(BACKENDS[0], false);
+            for port in 40_000..40_020 {
+                let out = harness.send(Side::A, &tcp((CLIENT, port), WEB).syn(1));
+                let (_, (backend, _)) = out.expect_forwarded(Side::Provider).sockets();
+                assert_eq!(backend, BACKENDS[1]);
+            }
+        },
+    ),
+    (
+        "packets to an unreachable backend are dropped, and the flow is kept",
+        |harness| {
+            let flow = harness.connect(40_000);
+            for backend in BACKENDS {
+                harness.set_reachable(backend, false);
+            }
+            harness
+                .send(Side::A, &flow.client_ack())
+                .expect_dropped(DropReason::NoBackend);
+            for backend in BACKENDS {
+                harness.set_reachable(backend, true);
+            }
+            harness
+                .send(Side::A, &flow.client_ack())
+                .expect_forwarded(Side::Provider);
+        },
+    ),
+    ("a flow to a removed backend is reset", |harness| {
         let flow = harness.connect(40_000);
         let left: Vec<_> = BACKENDS
             .iter()
@@ -81,7 +90,7 @@ pub(super) const CASES: &[Case] = &[
         assert_eq!(backend, *left[0]);
     }),
     (
-        "a UDP flow to a backend that was removed finds another",
+        "a UDP flow to a removed backend gets another backend",
         |harness| {
             let question = udp(CLIENT_SOCKET, (ENDPOINT, 53), b"question");
             let out = harness
@@ -101,7 +110,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "a draining backend keeps its flows and takes no new ones",
+        "a draining backend keeps its flows and gets no new ones",
         |harness| {
             let flow = harness.connect(40_000);
             let drained = flow.backend.0;
@@ -122,7 +131,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "with the provider's interface gone, a flow is dropped and new ones are refused",
+        "with the provider's interface down, packets of flows are dropped and new flows are rejected",
         |harness| {
             let flow = harness.connect(40_000);
             harness.set_interface_up(Side::Provider, false);
@@ -139,7 +148,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "with the consumer's interface gone, answers are dropped",
+        "with the consumer's interface down, replies are dropped",
         |harness| {
             let flow = harness.connect(40_000);
             harness.set_interface_up(Side::A, false);

@@ -1,4 +1,4 @@
-//! Who may not, and what he is told.
+//! Rejects: disallowed packets get a TCP reset, an ICMP error or no answer.
 
 mod addresses;
 mod backends;
@@ -18,7 +18,7 @@ use crate::run_cases;
 const CLIENT_SOCKET: (Ipv4Addr, u16) = (CLIENT, 40_000);
 const WEB: (Ipv4Addr, u16) = (ENDPOINT, HTTPS);
 
-/// The native stages drop the packet for this reason.
+/// Expects that the native data path drops the packet for this reason.
 #[track_caller]
 fn expect_native_reject(harness: &mut DifferentialHarness, packet: &Packet, reason: DropReason) {
     let verdict = harness.send_native(Side::A, packet);

@@ -10,30 +10,27 @@ use tests::{
 };
 
 pub(super) const CASES: &[Case] = &[
+    ("a pending connection forwards nothing", |harness| {
+        let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
+        harness
+            .send(Side::A, &syn)
+            .expect_tcp_reset(DropReason::ConnectionNotApproved);
+        let datagram = udp(CLIENT_SOCKET, (PENDING, 53), b"question");
+        let error = harness
+            .send(Side::A, &datagram)
+            .expect_icmp_error(DropReason::ConnectionNotApproved);
+        assert_eq!((error.kind, error.source), ((3, 13), PENDING.into()));
+        error.expect_embedded(&datagram);
+        assert_eq!(
+            (
+                harness.flows(Table::HalfOpen),
+                harness.flows(Table::Established)
+            ),
+            (0, 0)
+        );
+    }),
     (
-        "a connection that waits for approval carries nothing",
-        |harness| {
-            let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
-            harness
-                .send(Side::A, &syn)
-                .expect_tcp_reset(DropReason::ConnectionNotApproved);
-            let datagram = udp(CLIENT_SOCKET, (PENDING, 53), b"question");
-            let error = harness
-                .send(Side::A, &datagram)
-                .expect_icmp_error(DropReason::ConnectionNotApproved);
-            assert_eq!((error.kind, error.source), ((3, 13), PENDING.into()));
-            error.expect_embedded(&datagram);
-            assert_eq!(
-                (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
-                ),
-                (0, 0)
-            );
-        },
-    ),
-    (
-        "one that waits says nothing to who can't have asked",
+        "a pending connection does not reject packets of martian sources",
         |harness| {
             let group = (Ipv4Addr::new(224, 0, 0, 1), 40_000);
             let syn = tcp(group, (PENDING, HTTPS)).syn(1);
@@ -48,7 +45,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "one that waits for a silent service says nothing",
+        "a pending connection to a service that drops unmatched packets rejects nothing",
         |harness| {
             harness.change_web_service(|spec| spec["unmatched_packet_action"] = "drop".into());
             let syn = tcp(CLIENT_SOCKET, (PENDING, HTTPS)).syn(1);
@@ -81,7 +78,7 @@ pub(super) const CASES: &[Case] = &[
         },
     ),
     (
-        "the reset of an acknowledgement stands where the peer expects it",
+        "the reset of an acknowledgement has the sequence number that the peer expects",
         |harness| {
             let stray = tcp(CLIENT_SOCKET, WEB).ack(77, 4_711);
             let reset = harness
@@ -93,19 +90,16 @@ pub(super) const CASES: &[Case] = &[
             );
         },
     ),
-    (
-        "the reset of a long segment carries none of its bytes",
-        |harness| {
-            let stray = tcp(CLIENT_SOCKET, WEB)
-                .ack(77, 4_711)
-                .with_payload(&[0xee; 1_000]);
-            let out = harness.send(Side::A, &stray);
-            out.expect_tcp_reset(DropReason::NoFlow);
-            assert_eq!(out.frame.len(), 60);
-            assert!(!out.frame.contains(&0xee), "{:02x?}", out.frame);
-        },
-    ),
-    ("a reset is never answered with one", |harness| {
+    ("the reset of a long segment has no payload", |harness| {
+        let stray = tcp(CLIENT_SOCKET, WEB)
+            .ack(77, 4_711)
+            .with_payload(&[0xee; 1_000]);
+        let out = harness.send(Side::A, &stray);
+        out.expect_tcp_reset(DropReason::NoFlow);
+        assert_eq!(out.frame.len(), 60);
+        assert!(!out.frame.contains(&0xee), "{:02x?}", out.frame);
+    }),
+    ("a reset is never answered with a reset", |harness| {
         for flags in [RST, RST | ACK] {
             let reset = tcp(CLIENT_SOCKET, WEB).with_flags(flags, 1, 1);
             harness
@@ -113,7 +107,7 @@ pub(super) const CASES: &[Case] = &[
                 .expect_dropped(DropReason::NoFlow);
         }
     }),
-    ("only a SYN alone opens a flow", |harness| {
+    ("only a SYN without other flags opens a flow", |harness| {
         for flags in [0, ACK, FIN, SYN | ACK, SYN | FIN, FIN | ACK] {
             let segment = tcp(CLIENT_SOCKET, WEB).with_flags(flags, 1, 1);
             harness

@@ -1,4 +1,4 @@
-//! Backends that were removed or failed their health check: their flows end, in both directions.
+//! Departed backends, removed or unhealthy: their flows end in both directions.
 
 use gateway_common::{DropReason, flow::Table};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use tests::{
 use super::{open_udp_flow, port_unreachable};
 use crate::{ScenarioCase, run_scenarios};
 
-/// Cause of a backend leaving.
+/// The cause of a backend's departure.
 #[derive(Clone, Copy, Debug)]
 enum Departure {
     Removed,
@@ -41,7 +41,7 @@ fn change_backend(
     });
 }
 
-/// Makes the flow's backend leave.
+/// Makes the flow's backend depart.
 fn remove_from_selection(
     harness: &mut DifferentialHarness,
     scenario: Scenario,
@@ -61,19 +61,19 @@ fn remove_from_selection(
     }
 }
 
-/// Runs a row for each way in which a backend can leave.
+/// Runs a case for each cause of departure.
 fn for_each_departure(
     harness: &mut DifferentialHarness,
-    row: impl Fn(&mut DifferentialHarness, Departure),
+    case: impl Fn(&mut DifferentialHarness, Departure),
 ) {
     for departure in DEPARTURES {
         harness.reset();
         println!("{departure:?}");
-        row(harness, departure);
+        case(harness, departure);
     }
 }
 
-/// Opens a UDP flow, as far as both sides agree to it.
+/// Establishes a UDP flow.
 #[track_caller]
 fn open_answered_udp_flow(harness: &mut DifferentialHarness, scenario: Scenario) -> ProviderFlow {
     let (flow, _) = open_udp_flow(harness, scenario);
@@ -88,11 +88,11 @@ fn open_answered_udp_flow(harness: &mut DifferentialHarness, scenario: Scenario)
 
 const CASES: &[ScenarioCase] = &[
     (
-        "a TCP connection to a backend that left is reset, to both sides",
+        "a TCP connection to a departed backend is reset, to both sides",
         |harness, scenario| {
-            for_each_departure(harness, |harness, exit| {
+            for_each_departure(harness, |harness, departure| {
                 let flow = scenario.connect(harness);
-                remove_from_selection(harness, scenario, flow, exit);
+                remove_from_selection(harness, scenario, flow, departure);
                 let data = flow.backend_ack().with_payload(b"more");
                 let reset = harness
                     .send(Side::Provider, &data)
@@ -109,10 +109,10 @@ const CASES: &[ScenarioCase] = &[
     (
         "a TCP connection that is half-open when its backend leaves is reset, to both sides",
         |harness, scenario| {
-            for_each_departure(harness, |harness, exit| {
+            for_each_departure(harness, |harness, departure| {
                 let syn = harness.send(Side::A, &scenario.client_segment().syn(1_000));
                 let flow = scenario.expect_forwarded_to_service(&syn, 8_443);
-                remove_from_selection(harness, scenario, flow, exit);
+                remove_from_selection(harness, scenario, flow, departure);
                 harness
                     .send(
                         Side::Provider,
@@ -126,11 +126,11 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a backend that left sends no datagrams, and the client finds another",
+        "datagrams of a departed backend are rejected, and the client gets another backend",
         |harness, scenario| {
-            for_each_departure(harness, |harness, exit| {
+            for_each_departure(harness, |harness, departure| {
                 let flow = open_answered_udp_flow(harness, scenario);
-                remove_from_selection(harness, scenario, flow, exit);
+                remove_from_selection(harness, scenario, flow, departure);
                 let answer = flow.backend_datagram(b"answer");
                 harness
                     .send(Side::Provider, &answer)
@@ -146,11 +146,11 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a backend that left does not answer a first datagram",
+        "a departed backend's reply to a first datagram is rejected",
         |harness, scenario| {
-            for_each_departure(harness, |harness, exit| {
+            for_each_departure(harness, |harness, departure| {
                 let (flow, _) = open_udp_flow(harness, scenario);
-                remove_from_selection(harness, scenario, flow, exit);
+                remove_from_selection(harness, scenario, flow, departure);
                 harness
                     .send(Side::Provider, &flow.backend_datagram(b"answer"))
                     .expect_icmp_error(DropReason::BackendRemoved);
@@ -158,9 +158,9 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "fragments of a backend that left are counted, of datagrams under way too",
+        "fragments of a departed backend are dropped, of partly forwarded datagrams too",
         |harness, scenario| {
-            for_each_departure(harness, |harness, exit| {
+            for_each_departure(harness, |harness, departure| {
                 let flow = open_answered_udp_flow(harness, scenario);
                 let first = flow
                     .backend_datagram(&[1; 3_000])
@@ -168,7 +168,7 @@ const CASES: &[ScenarioCase] = &[
                 harness
                     .send(Side::Provider, &first[0])
                     .expect_forwarded(Side::A);
-                remove_from_selection(harness, scenario, flow, exit);
+                remove_from_selection(harness, scenario, flow, departure);
                 harness
                     .send(Side::Provider, &first[1])
                     .expect_dropped(DropReason::BackendRemoved);
@@ -186,9 +186,9 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "ICMP errors about a flow whose backend left go nowhere, half-open and established",
+        "ICMP errors about a flow of a departed backend are dropped, half-open and established",
         |harness, scenario| {
-            for_each_departure(harness, |harness, exit| {
+            for_each_departure(harness, |harness, departure| {
                 for established in [false, true] {
                     harness.reset();
                     let (flow, question) = open_udp_flow(harness, scenario);
@@ -199,7 +199,7 @@ const CASES: &[ScenarioCase] = &[
                             .send(Side::A, &scenario.client_datagram(b"question"))
                             .expect_forwarded(Side::Provider);
                     }
-                    remove_from_selection(harness, scenario, flow, exit);
+                    remove_from_selection(harness, scenario, flow, departure);
                     let kind = port_unreachable(scenario.provider_is_v4());
                     let refusal =
                         icmp_error(flow.backend.ip(), flow.nat.ip(), kind, 0, &question, 500);
@@ -217,16 +217,16 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a backend that left changes nothing of the flow: its reset is counted",
+        "a departed backend does not change the flow: its reset is dropped",
         |harness, scenario| {
-            for_each_departure(harness, |harness, exit| {
+            for_each_departure(harness, |harness, departure| {
                 let flow = scenario.connect(harness);
-                remove_from_selection(harness, scenario, flow, exit);
+                remove_from_selection(harness, scenario, flow, departure);
                 let reset = flow.backend_segment().with_flags(RST, 5_001, 0);
                 harness
                     .send(Side::Provider, &reset)
                     .expect_dropped(DropReason::BackendRemoved);
-                // As long as the connection is not over, the client's SYN opens another.
+                // While the connection is not closed, the client's SYN opens another flow.
                 harness
                     .send(Side::A, &scenario.client_ack())
                     .expect_tcp_reset(DropReason::BackendRemoved);
@@ -239,7 +239,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a backend that takes no new flows keeps those it has, both ways",
+        "a draining or unhealthy backend keeps its flows, in both directions",
         |harness, scenario| {
             for keep in ["drain", "unhealthy"] {
                 for established in [false, true] {
@@ -288,7 +288,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "nobody answers for a flow whose consumer's entry was evicted",
+        "no reply is forwarded for a flow whose consumer's entry was evicted",
         |harness, scenario| {
             let (flow, _) = open_udp_flow(harness, scenario);
             harness.evict_half_open(Side::A);
@@ -301,7 +301,7 @@ const CASES: &[ScenarioCase] = &[
         |harness, scenario| {
             let syn = harness.send(Side::A, &scenario.client_segment().syn(1_000));
             let flow = scenario.expect_forwarded_to_service(&syn, 8_443);
-            // A backend whose sequence number is what a generation may be.
+            // The backend's sequence number equals a possible generation.
             harness
                 .send(Side::Provider, &flow.backend_segment().syn_ack(0, 1_001))
                 .expect_forwarded(Side::A);

@@ -1,4 +1,4 @@
-//! ICMP errors of others: who is told, and what.
+//! ICMP related errors: their receivers, and their translation.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use crate::{ScenarioCase, run_scenarios};
 
 const CASES: &[ScenarioCase] = &[
     (
-        "a server's refusal of a datagram reaches the client",
+        "a backend's port unreachable reaches the client",
         |harness, scenario| {
             let question = scenario.client_datagram(b"question");
             let sent = harness.send(Side::A, &question);
@@ -46,7 +46,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a router's error comes from the endpoint: nobody learns of the router",
+        "a router's ICMP error comes from the endpoint: the router is not disclosed",
         |harness, scenario| {
             scenario.connect(harness);
             let data = scenario.client_ack().with_payload(b"data");
@@ -73,7 +73,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a smaller MTU on the way is reported to the client for its own header (RFC 7915)",
+        "a smaller path MTU is reported in the client's family (RFC 7915)",
         |harness, scenario| {
             scenario.connect(harness);
             let data = scenario.client_ack().with_payload(&payload_of(1_000));
@@ -104,7 +104,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a client's error reaches the server",
+        "a client's ICMP error reaches the backend",
         |harness, scenario| {
             let sent = harness.send(Side::A, &scenario.client_datagram(b"question"));
             let flow = scenario.expect_forwarded_to_service(&sent, 53);
@@ -143,7 +143,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "an error whose checksum is wrong is not believed",
+        "an ICMP error with a wrong checksum is dropped",
         |harness, scenario| {
             let (flow, left) = open_udp_flow(harness, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
@@ -157,7 +157,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "an error about a header whose checksum is wrong is not believed (RFC 5508)",
+        "an ICMP error about a header with a wrong checksum is dropped (RFC 5508)",
         |harness, scenario| {
             let (flow, left) = open_udp_flow(harness, scenario);
             if !scenario.provider_is_v4() {
@@ -168,7 +168,7 @@ const CASES: &[ScenarioCase] = &[
             if let Content::Ipv4(ipv4) = &mut refusal.content
                 && let Transport::Icmp(_, _, body) = &mut ipv4.transport
             {
-                // The time to live in it, without what belongs to that.
+                // The TTL of the embedded header is changed without its checksum.
                 body[4 + 8] ^= 1;
             }
             harness
@@ -177,7 +177,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "an error about no flow goes nowhere",
+        "an ICMP error about no flow is dropped",
         |harness, scenario| {
             let sent = harness.send(Side::A, &scenario.client_datagram(b"question"));
             let flow = scenario.expect_forwarded_to_service(&sent, 53);
@@ -192,7 +192,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "an error to one address about a packet of another goes nowhere",
+        "an ICMP error to one address about a packet of another is dropped",
         |harness, scenario| {
             let (flow, left) = open_udp_flow(harness, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
@@ -204,7 +204,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "an error that says too little is malformed",
+        "an ICMP error that embeds too little is malformed",
         |harness, scenario| {
             let (flow, left) = open_udp_flow(harness, scenario);
             let (kind, min_len) = if scenario.provider_is_v4() {
@@ -221,7 +221,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "an error about an error, or about what is not carried, is counted",
+        "an ICMP error about an ICMP error or an unsupported protocol is dropped",
         |harness, scenario| {
             let sent = harness.send(Side::A, &scenario.client_datagram(b"question"));
             let flow = scenario.expect_forwarded_to_service(&sent, 53);
@@ -241,7 +241,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "an error of a flow that is cut goes nowhere",
+        "an ICMP error about a revoked flow is dropped",
         |harness, scenario| {
             let (flow, left) = open_udp_flow(harness, scenario);
             harness.decide(scenario.endpoint_name, gateway::model::Decision::Reject);
@@ -253,7 +253,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "an error whose time ends here is not answered with another",
+        "an ICMP error whose TTL expires is not answered with another",
         |harness, scenario| {
             let (flow, left) = open_udp_flow(harness, scenario);
             let kind = port_unreachable(scenario.provider_is_v4());
@@ -267,7 +267,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "no refusal is answered: neither an error nor a reset, nor to who can't be a host",
+        "ICMP errors, resets and packets of martian sources are not answered",
         |harness, scenario| {
             let elsewhere = (scenario.endpoint_ip(), 54).into();
             let from_group = udp_datagram(scenario.client_socket(), elsewhere, b"x")
@@ -305,8 +305,8 @@ fn parse_icmp_error(packet: &Packet) -> ForwardedIcmpError {
     }
 }
 
-/// What is embedded names the addresses and ports that the packet was sent with, so that its sender
-/// finds its socket.
+/// Expects that the embedded packet has the addresses and ports that it was sent with, so that its sender finds its
+/// socket.
 #[track_caller]
 fn expect_embedded_addresses(embedded: &[u8], sent: &Packet) {
     let frame = sent.bytes(false);
@@ -320,7 +320,7 @@ fn expect_embedded_addresses(embedded: &[u8], sent: &Packet) {
         "the addresses"
     );
     assert_eq!(embedded[ports.clone()], frame[14..][ports], "the ports");
-    // And the header in it is whole: IPv4's has its checksum.
+    // The embedded header is intact: an IPv4 header has its checksum.
     if matches!(sent.content, Content::Ipv4(_)) {
         let sum: u32 = embedded[..20]
             .chunks(2)

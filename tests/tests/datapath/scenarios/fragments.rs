@@ -15,7 +15,7 @@ use tests::{
 
 pub(super) const CASES: &[ScenarioCase] = &[
     (
-        "a datagram in fragments arrives whole, both ways",
+        "a fragmented datagram arrives whole, in both directions",
         |harness, scenario| {
             let opening = harness.send(Side::A, &scenario.client_datagram(b"hello"));
             let flow = scenario.expect_forwarded_to_service(&opening, 53);
@@ -58,7 +58,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a later fragment without its first is counted",
+        "a later fragment without its first is dropped",
         |harness, scenario| {
             let there = scenario
                 .client_datagram(&payload_of(4_000))
@@ -72,7 +72,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
             harness
                 .send(Side::A, &there[1])
                 .expect_forwarded(Side::Provider);
-            // Another datagram's first fragment does not help.
+            // The first fragment of another datagram makes no difference.
             let other = scenario
                 .client_datagram(&payload_of(4_000))
                 .split_into_fragments(1_400, 10);
@@ -82,7 +82,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "two consumers' fragments of the same identification do not meet",
+        "fragments of two consumers with the same identification are separate",
         |harness, scenario| {
             let there = scenario
                 .client_datagram(&payload_of(4_000))
@@ -97,7 +97,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a TCP segment in fragments arrives whole",
+        "a fragmented TCP segment arrives whole",
         |harness, scenario| {
             scenario.connect(harness);
             let there = scenario
@@ -109,7 +109,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a first fragment too short for its header is counted (RFC 1858)",
+        "a first fragment too short for its L4 header is dropped (RFC 1858)",
         |harness, scenario| {
             scenario.connect(harness);
             let there = scenario
@@ -122,7 +122,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a fragment that would overwrite the header is counted (RFC 3128)",
+        "a fragment that would overwrite the L4 header is dropped (RFC 3128)",
         |harness, scenario| {
             scenario.connect(harness);
             let there = scenario
@@ -144,7 +144,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "fragments that contradict themselves are counted",
+        "contradictory fragments are dropped",
         |harness, scenario| {
             let there = scenario
                 .client_datagram(&payload_of(4_000))
@@ -152,7 +152,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
             harness
                 .send(Side::A, &there[0])
                 .expect_forwarded(Side::Provider);
-            // More follow, though it ends at no multiple of eight bytes.
+            // More fragments follow, though this one does not end at a multiple of eight bytes.
             let mut odd = there[1].clone();
             let mut beyond = there[2].clone();
             match (&mut odd.content, &mut beyond.content) {
@@ -175,7 +175,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a fragment to a port that is not offered is refused, its rest counted",
+        "a first fragment to a port that is not offered is rejected, later fragments are dropped",
         |harness, scenario| {
             let elsewhere = (scenario.endpoint_ip(), 54).into();
             let there = udp_datagram(scenario.client_socket(), elsewhere, &payload_of(2_000))
@@ -189,7 +189,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "ping in fragments is answered in fragments",
+        "fragmented ping is answered in fragments",
         |harness, scenario| {
             let kind = if scenario.is_v4() { 8 } else { 128 };
             let transport = Transport::Icmp(kind, 0, payload_of(3_000));

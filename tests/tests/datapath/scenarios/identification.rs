@@ -1,4 +1,4 @@
-//! Identifications of fragments: no receiver joins fragments of two senders.
+//! Identifications of fragments: no receiver reassembles fragments of two senders.
 
 use std::{
     collections::BTreeMap,
@@ -18,16 +18,16 @@ use tests::{
 use super::open_udp_flow;
 use crate::{ScenarioCase, run_scenarios};
 
-/// The identification that every sender in these rows chooses.
+/// The identification that every sender in these cases chooses.
 const SENDER_ID: u32 = 9;
 
-/// A client that appears from the same address towards the same backend as the path's own.
+/// A client with the same SNAT address and backend as the scenario's own client.
 struct SharedSnatClient {
     side: Side,
     client: SocketAddr,
 }
 
-/// Finds a neighbour among the clients of a side, whose packets go along a path.
+/// Finds a client of a side that shares the SNAT address and backend.
 #[track_caller]
 fn find_snat_sharer_on(
     harness: &mut DifferentialHarness,
@@ -51,7 +51,7 @@ fn find_snat_sharer_on(
     panic!("no client shares the address {}", flow.nat.ip());
 }
 
-/// Finds a neighbour: another consumer's client where the path has two consumers.
+/// Finds a client that shares the SNAT address: another consumer's, if the scenario has two consumers.
 #[track_caller]
 fn find_snat_sharer(
     harness: &mut DifferentialHarness,
@@ -66,8 +66,8 @@ fn find_snat_sharer(
     find_snat_sharer_on(harness, scenario, side, flow)
 }
 
-/// A datagram of two fragments. Nothing but the identification says what belongs together: there is no
-/// checksum where both sides can do without.
+/// Splits a datagram into two fragments. Only the identification relates them: the UDP checksum is left out where both
+/// families allow that.
 fn in_two_fragments(scenario: Scenario, whole: Packet) -> Vec<Packet> {
     let whole = if scenario.is_v4() && scenario.provider_is_v4() {
         whole.without_udp_checksum()
@@ -79,15 +79,15 @@ fn in_two_fragments(scenario: Scenario, whole: Packet) -> Vec<Packet> {
     fragments
 }
 
-/// A client's question, in two fragments.
+/// Returns a client's request in two fragments.
 fn fragmented_request(scenario: Scenario, client: SocketAddr, side: Side, byte: u8) -> Vec<Packet> {
     let whole = udp_datagram(client, scenario.dns_socket(), &[byte; 2_000]);
     let fragments = in_two_fragments(scenario, whole).into_iter();
     fragments.map(|fragment| fragment.sent_to(side)).collect()
 }
 
-/// Joins fragments as a receiver does: by source, destination, protocol and identification, the first
-/// at each offset. Returns the data of each datagram.
+/// Reassembles fragments as a receiver does: by source, destination, protocol and identification. The first fragment at
+/// each offset counts. Returns the data of each datagram.
 fn reassemble_as_receiver(fragments: &[Packet]) -> Vec<Vec<u8>> {
     let mut datagrams: BTreeMap<_, BTreeMap<u16, Vec<u8>>> = BTreeMap::new();
     for fragment in fragments {
@@ -100,14 +100,14 @@ fn reassemble_as_receiver(fragments: &[Packet]) -> Vec<Vec<u8>> {
     let whole = datagrams
         .into_values()
         .map(|pieces| pieces.into_values().collect::<Vec<_>>().concat());
-    // Behind the UDP header.
+    // The payload starts after the UDP header.
     let mut data: Vec<_> = whole.map(|whole| whole[8..].to_vec()).collect();
     data.sort();
     data
 }
 
-/// Sends two datagrams in the order A's head, B's head, B's tail, A's tail, demands that each arrives as
-/// it was sent, and returns their identifications.
+/// Sends two datagrams in the order A's head, B's head, B's tail, A's tail. Expects that each arrives as it was sent,
+/// and returns their identifications.
 #[track_caller]
 fn expect_not_mixed(
     harness: &mut DifferentialHarness,
@@ -128,18 +128,18 @@ fn expect_not_mixed(
     [fragment_of(&out[0]).id, fragment_of(&out[1]).id]
 }
 
-/// The identification that a first fragment leaves with.
+/// Returns the identification of a forwarded first fragment.
 #[track_caller]
 fn forwarded_id(harness: &mut DifferentialHarness, from: Side, to: Side, fragment: &Packet) -> u32 {
     fragment_of(&harness.send(from, fragment).expect_forwarded(to).packet).id
 }
 
-/// Numbers that IPv4 fragments leave with.
+/// Number of identifications for IPv4 fragments.
 const FRAGMENT_IDS: u32 = 0xc000;
 
 const CASES: &[ScenarioCase] = &[
     (
-        "fragments of two consumers behind one address are never joined",
+        "fragments of two consumers behind one SNAT address are never reassembled together",
         |harness, scenario| {
             let (flow, _) = open_udp_flow(harness, scenario);
             let other = find_snat_sharer(harness, scenario, flow);
@@ -149,7 +149,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "fragments of consumers of both families behind one address are never joined",
+        "fragments of consumers of both families behind one SNAT address are never reassembled together",
         |harness, scenario| {
             if scenario.is_v4() || !scenario.provider_is_v4() {
                 return;
@@ -160,12 +160,12 @@ const CASES: &[ScenarioCase] = &[
             let a = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
             let b = fragmented_request(v4, other.client, Side::A, b'b');
             let ids = expect_not_mixed(harness, Side::Provider, (&a, Side::A), (&b, Side::A));
-            // Flows of either family take theirs from one count.
+            // Flows of both families allocate from one counter.
             assert_eq!((ids[0] + 1) % FRAGMENT_IDS, ids[1]);
         },
     ),
     (
-        "fragments of two backends to one client are never joined",
+        "fragments of two backends to one client are never reassembled together",
         |harness, scenario| {
             let (first, _) = open_udp_flow(harness, scenario);
             let second = (CLIENT_PORT + 1..CLIENT_PORT + 100)
@@ -189,7 +189,7 @@ const CASES: &[ScenarioCase] = &[
             let mut ids: Vec<u32> = (0..4)
                 .map(|_| forwarded_id(harness, Side::A, Side::Provider, &fragments[0]))
                 .collect();
-            // Later fragments follow the latest first one.
+            // Later fragments use the latest first fragment's identification.
             let tail = forwarded_id(harness, Side::A, Side::Provider, &fragments[1]);
             assert_eq!(Some(&tail), ids.last());
             ids.sort_unstable();
@@ -197,27 +197,24 @@ const CASES: &[ScenarioCase] = &[
             assert_eq!(ids.len(), 4, "{ids:?}");
         },
     ),
+    ("identifications wrap around", |harness, scenario| {
+        let fragments = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
+        forwarded_id(harness, Side::A, Side::Provider, &fragments[0]);
+        harness.set_identifications(IdentificationState {
+            fragments_v4: u64::from(FRAGMENT_IDS) - 1,
+            unfragmented_v4: u64::MAX,
+            fragments_v6: u64::MAX,
+        });
+        let ids = [0; 2].map(|_| forwarded_id(harness, Side::A, Side::Provider, &fragments[0]));
+        if scenario.provider_is_v4() {
+            assert!(ids.iter().all(|id| *id < FRAGMENT_IDS), "{ids:?}");
+            assert_eq!((ids[0] + 1) % FRAGMENT_IDS, ids[1]);
+        } else {
+            assert_eq!(ids[0].wrapping_add(1), ids[1]);
+        }
+    }),
     (
-        "identifications begin again at their end",
-        |harness, scenario| {
-            let fragments = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
-            forwarded_id(harness, Side::A, Side::Provider, &fragments[0]);
-            harness.set_identifications(IdentificationState {
-                fragments_v4: u64::from(FRAGMENT_IDS) - 1,
-                unfragmented_v4: u64::MAX,
-                fragments_v6: u64::MAX,
-            });
-            let ids = [0; 2].map(|_| forwarded_id(harness, Side::A, Side::Provider, &fragments[0]));
-            if scenario.provider_is_v4() {
-                assert!(ids.iter().all(|id| *id < FRAGMENT_IDS), "{ids:?}");
-                assert_eq!((ids[0] + 1) % FRAGMENT_IDS, ids[1]);
-            } else {
-                assert_eq!(ids[0].wrapping_add(1), ids[1]);
-            }
-        },
-    ),
-    (
-        "with every identification in use, a datagram's fragments are counted",
+        "with every identification in use, a datagram's fragments are dropped",
         |harness, scenario| {
             let fragments = fragmented_request(scenario, scenario.client_socket(), Side::A, b'a');
             forwarded_id(harness, Side::A, Side::Provider, &fragments[0]);
@@ -228,7 +225,7 @@ const CASES: &[ScenarioCase] = &[
             let client = (scenario.client_ip(), CLIENT_PORT + 1).into();
             let other = udp_datagram(client, scenario.dns_socket(), &[b'b'; 2_000])
                 .split_into_fragments(1_400, 8);
-            // Whole datagrams go on.
+            // Unfragmented datagrams are still forwarded.
             let whole = udp_datagram(client, scenario.dns_socket(), b"x");
             let sent = harness.send(Side::A, &whole);
             let spent = scenario.expect_forwarded_to_service(&sent, DNS);
@@ -244,7 +241,7 @@ const CASES: &[ScenarioCase] = &[
                     .send(Side::A, &other[1])
                     .expect_forwarded(Side::Provider);
             }
-            // What was let through before still gets its rest.
+            // Later fragments of earlier datagrams are still forwarded.
             harness
                 .send(Side::A, &fragments[1])
                 .expect_forwarded(Side::Provider);
@@ -301,7 +298,7 @@ const CASES: &[ScenarioCase] = &[
             ids.dedup();
             assert_eq!(ids.len(), 4, "{ids:?}");
             assert!(ids.iter().all(|id| u32::from(*id) >= FRAGMENT_IDS));
-            // Established now.
+            // The flow is established now.
             assert_ne!(id(harness, Side::Provider, Side::A, &back), answered);
             let must_not = |packet: Packet| packet.edit_ipv4(|ip| ip.id = chosen);
             let kept = must_not(scenario.client_datagram(b"question"));
@@ -315,8 +312,8 @@ fn fragments_of_two_senders_are_never_reassembled_together() {
     run_scenarios(CASES);
 }
 
-/// Two uses of an identification are as far apart as a fragment may be around: 32 seconds in which later
-/// fragments are forwarded, and 60 that the receiver waits.
+/// Two uses of an identification are separated by the lifetime of a fragment: 32 seconds in which later fragments are
+/// forwarded, and 60 seconds that the receiver waits.
 #[test]
 fn identification_is_not_reused_within_the_reassembly_timeout() {
     const REASSEMBLY_TIMEOUT_NS: u64 = 93_300_000_000;
@@ -324,23 +321,23 @@ fn identification_is_not_reused_within_the_reassembly_timeout() {
         let whole = udp((CLIENT, CLIENT_PORT), (ENDPOINT, DNS), &[b'a'; 2_000]);
         let frame = whole.split_into_fragments(1_400, SENDER_ID)[0].bytes(false);
         let ifindex = harness.ifindex(Side::A);
-        let world = harness.native_maps();
+        let maps = harness.native_maps();
         let mut used: BTreeMap<u16, u64> = BTreeMap::new();
         let (mut allowed, mut refused) = (0, 0);
-        // As many as are let through, for longer than any number rests: the burst first.
-        while world.extra_nanoseconds < 2 * REASSEMBLY_TIMEOUT_NS {
-            let (verdict, after) = world.process(ifindex, &frame);
+        // Allocates at the maximum rate, the burst first, for longer than an identification is reserved.
+        while maps.extra_nanoseconds < 2 * REASSEMBLY_TIMEOUT_NS {
+            let (verdict, after) = maps.process(ifindex, &frame);
             if let Verdict::Drop(Attribution { reason, .. }) = verdict {
                 assert_eq!(reason, DropReason::FragmentIdExhausted);
                 refused += 1;
-                world.extra_nanoseconds += 5_000_000;
+                maps.extra_nanoseconds += 5_000_000;
                 continue;
             }
             assert!(matches!(verdict, Verdict::Redirect(_)), "{verdict:?}");
             allowed += 1;
             let id = u16::from_be_bytes([after[18], after[19]]);
-            if let Some(before) = used.insert(id, world.extra_nanoseconds) {
-                let apart = world.extra_nanoseconds - before;
+            if let Some(before) = used.insert(id, maps.extra_nanoseconds) {
+                let apart = maps.extra_nanoseconds - before;
                 assert!(
                     apart >= REASSEMBLY_TIMEOUT_NS,
                     "{id} again after {apart} ns"

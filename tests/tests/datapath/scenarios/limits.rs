@@ -1,4 +1,4 @@
-//! What an endpoint may use. Meters are set far ahead, so that no clock matters.
+//! Limits of an endpoint. Rate limit times are set far ahead, so that the clock does not matter.
 
 use gateway_common::{DropReason, maps::ConnectionUsage};
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::{ScenarioCase, run_scenarios};
 
 const CASES: &[ScenarioCase] = &[
     (
-        "an endpoint has no more flows than it may",
+        "the flow limit of an endpoint is enforced",
         |harness, scenario| {
             harness.change_service(scenario.service, |spec| spec["connection_limit"] = 2.into());
             scenario.connect(harness);
@@ -26,7 +26,7 @@ const CASES: &[ScenarioCase] = &[
             harness
                 .send(Side::A, &third)
                 .expect_dropped(DropReason::FlowLimit);
-            // Those it has go on, and one that ends makes room.
+            // Open flows are still forwarded, and a closed flow frees its share.
             harness
                 .send(Side::A, &scenario.client_datagram(b"x"))
                 .expect_forwarded(Side::Provider);
@@ -43,7 +43,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "one that opens flows too fast is held up, and its flows are not",
+        "the rate of new flows is limited, and open flows are not",
         |harness, scenario| {
             harness.change_service(scenario.service, |spec| {
                 spec["new_connection_rate"] = 10.into()
@@ -66,7 +66,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "packets beyond the rate are counted, each way by itself",
+        "packets beyond the rate are dropped, for each direction by itself",
         |harness, scenario| {
             harness.change_service(scenario.service, |spec| spec["packet_rate"] = 1_000.into());
             let flow = scenario.connect(harness);
@@ -99,26 +99,29 @@ const CASES: &[ScenarioCase] = &[
                 .expect_dropped(DropReason::PacketRate);
         },
     ),
-    ("and so are bits", |harness, scenario| {
-        harness.change_service(scenario.service, |spec| spec["bit_rate"] = 1_000_000.into());
-        let flow = scenario.connect(harness);
-        let far = u64::MAX / 2;
-        harness.set_usage(
-            scenario.endpoint_name,
-            ConnectionUsage {
-                byte_meters: [far, far],
-                ..ConnectionUsage::default()
-            },
-        );
-        harness
-            .send(Side::A, &scenario.client_ack())
-            .expect_dropped(DropReason::PacketRate);
-        harness
-            .send(Side::Provider, &flow.backend_ack())
-            .expect_dropped(DropReason::PacketRate);
-    }),
     (
-        "errors of others are packets like others: counted, and kept to the rate",
+        "bits beyond the rate are dropped, for each direction by itself",
+        |harness, scenario| {
+            harness.change_service(scenario.service, |spec| spec["bit_rate"] = 1_000_000.into());
+            let flow = scenario.connect(harness);
+            let far = u64::MAX / 2;
+            harness.set_usage(
+                scenario.endpoint_name,
+                ConnectionUsage {
+                    byte_meters: [far, far],
+                    ..ConnectionUsage::default()
+                },
+            );
+            harness
+                .send(Side::A, &scenario.client_ack())
+                .expect_dropped(DropReason::PacketRate);
+            harness
+                .send(Side::Provider, &flow.backend_ack())
+                .expect_dropped(DropReason::PacketRate);
+        },
+    ),
+    (
+        "ICMP related errors are counted and rate-limited like packets",
         |harness, scenario| {
             harness.change_service(scenario.service, |spec| spec["packet_rate"] = 1_000.into());
             let (flow, left) = open_udp_flow(harness, scenario);
@@ -145,7 +148,7 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a limit of one endpoint is not another's",
+        "limits of endpoints are independent",
         |harness, scenario| {
             harness.change_service(scenario.service, |spec| spec["connection_limit"] = 1.into());
             scenario.connect(harness);
@@ -158,7 +161,7 @@ const CASES: &[ScenarioCase] = &[
             harness.send(Side::B, &syn).expect_forwarded(Side::Provider);
         },
     ),
-    ("a limit that is taken back is none", |harness, scenario| {
+    ("a removed limit is not enforced", |harness, scenario| {
         harness.change_service(scenario.service, |spec| spec["connection_limit"] = 1.into());
         scenario.connect(harness);
         harness

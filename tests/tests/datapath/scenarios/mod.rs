@@ -1,4 +1,4 @@
-//! What is the same in both families and both mixes: each row is run for the four of them.
+//! Cases that apply to IPv4, IPv6, NAT46 and NAT64 alike. Each is run in all four scenarios.
 
 mod backends;
 mod errors;
@@ -20,7 +20,7 @@ use tests::{
 
 use crate::run_scenarios;
 
-/// A question that was sent to a server: its flow, and the packet as it left.
+/// Sends a request, and returns its flow and the forwarded packet.
 #[track_caller]
 fn open_udp_flow(harness: &mut DifferentialHarness, scenario: Scenario) -> (ProviderFlow, Packet) {
     let sent = harness.send(Side::A, &scenario.client_datagram(b"question"));
@@ -28,19 +28,19 @@ fn open_udp_flow(harness: &mut DifferentialHarness, scenario: Scenario) -> (Prov
     (flow, sent.expect_forwarded(Side::Provider).packet)
 }
 
-/// The type and code of a port that is unreachable, in a family.
+/// Returns type and code of port unreachable in a family.
 const fn port_unreachable(v4: bool) -> (u8, u8) {
     if v4 { (3, 3) } else { (1, 4) }
 }
 
-/// The bytes of a datagram that does not fit one packet, no two words of it alike.
+/// Returns a payload whose 16-bit words are all different.
 fn payload_of(length: usize) -> Vec<u8> {
     (0..length / 2)
         .flat_map(|n| u16::try_from(n).expect("short").to_be_bytes())
         .collect()
 }
 
-/// Sends all of these; all must go on.
+/// Sends packets that must all be forwarded.
 #[track_caller]
 fn send_all_expect_forwarded(
     harness: &mut DifferentialHarness,

@@ -6,7 +6,7 @@ use tests::{datapath::differential::Side, packet::read::tcp_of};
 
 pub(super) const CASES: &[ScenarioCase] = &[
     (
-        "a segment size that does not fit both networks is made smaller",
+        "an MSS that does not fit both networks is clamped",
         |harness, scenario| {
             let max_mss: u16 = if scenario.is_v4() && scenario.provider_is_v4() {
                 1_460
@@ -33,7 +33,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "one that fits stays, and so do other options",
+        "an MSS that fits is kept, and so are other options",
         |harness, scenario| {
             for options in [
                 vec![2, 4, 2, 0x18, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1],
@@ -48,7 +48,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "options that contradict themselves are carried as they are",
+        "malformed options are forwarded unchanged",
         |harness, scenario| {
             for options in [
                 vec![2, 0, 0, 0],
@@ -64,7 +64,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "the largest that fits goes through, one byte more is answered with what fits",
+        "the largest packet that fits is forwarded, one byte more is answered with the MTU",
         |harness, scenario| {
             scenario.connect(harness);
             let (head, fits) = match (scenario.is_v4(), scenario.provider_is_v4()) {
@@ -96,24 +96,27 @@ pub(super) const CASES: &[ScenarioCase] = &[
             error.expect_embedded(&full(1));
         },
     ),
-    ("the backend is told so too", |harness, scenario| {
-        let flow = scenario.connect(harness);
-        let full = |length| flow.backend_ack().with_payload(&vec![7; length]);
-        let (head, fits) = match (scenario.provider_is_v4(), scenario.is_v4()) {
-            (true, true) => (40, 1_500),
-            (true, false) => (40, 1_480),
-            (false, true) => (60, 1_520),
-            (false, false) => (60, 1_500),
-        };
-        harness
-            .send(Side::Provider, &full(fits - head))
-            .expect_forwarded(Side::A);
-        let out = harness.send(Side::Provider, &full(fits - head + 1));
-        let error = out.expect_icmp_error(DropReason::PacketTooBig);
-        assert_eq!(
-            (error.source, error.destination),
-            (flow.nat.ip(), flow.backend.ip())
-        );
-        error.expect_embedded(&full(fits - head + 1));
-    }),
+    (
+        "a backend's packet that is too big is answered with the MTU",
+        |harness, scenario| {
+            let flow = scenario.connect(harness);
+            let full = |length| flow.backend_ack().with_payload(&vec![7; length]);
+            let (head, fits) = match (scenario.provider_is_v4(), scenario.is_v4()) {
+                (true, true) => (40, 1_500),
+                (true, false) => (40, 1_480),
+                (false, true) => (60, 1_520),
+                (false, false) => (60, 1_500),
+            };
+            harness
+                .send(Side::Provider, &full(fits - head))
+                .expect_forwarded(Side::A);
+            let out = harness.send(Side::Provider, &full(fits - head + 1));
+            let error = out.expect_icmp_error(DropReason::PacketTooBig);
+            assert_eq!(
+                (error.source, error.destination),
+                (flow.nat.ip(), flow.backend.ip())
+            );
+            error.expect_embedded(&full(fits - head + 1));
+        },
+    ),
 ];

@@ -9,7 +9,7 @@ use tests::{
 
 pub(super) const CASES: &[ScenarioCase] = &[
     (
-        "a packet whose time ends here is answered, from either side",
+        "a packet whose TTL expires is answered with time exceeded, from either side",
         |harness, scenario| {
             let flow = scenario.connect(harness);
             let kind = |v4| if v4 { (11, 0) } else { (3, 0) };
@@ -39,14 +39,17 @@ pub(super) const CASES: &[ScenarioCase] = &[
             assert_eq!(hop_limit(&out.packet), 1);
         },
     ),
-    ("a segment of no flow is reset", |harness, scenario| {
-        let reset = harness
-            .send(Side::A, &scenario.client_ack())
-            .expect_tcp_reset(DropReason::NoFlow);
-        assert_eq!((reset.flags, reset.sequence), (RST, 5_001));
-    }),
     (
-        "a service can have it met with silence",
+        "a segment of no flow is answered with a reset",
+        |harness, scenario| {
+            let reset = harness
+                .send(Side::A, &scenario.client_ack())
+                .expect_tcp_reset(DropReason::NoFlow);
+            assert_eq!((reset.flags, reset.sequence), (RST, 5_001));
+        },
+    ),
+    (
+        "a segment of no flow is dropped if unmatched_packet_action is drop",
         |harness, scenario| {
             harness.change_service(scenario.service, |spec| {
                 spec["unmatched_packet_action"] = "drop".into()
@@ -64,11 +67,11 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "both ends of a flow that is cut are told with their next packet",
+        "both ends of a revoked TCP flow are reset at their next packet",
         |harness, scenario| {
             let flow = scenario.connect(harness);
             harness.decide(scenario.endpoint_name, gateway::model::Decision::Reject);
-            // Flows of the other family's table are looked for behind the gate.
+            // Flows in the other family's table are looked up after the early drop.
             let reason = if scenario.name == "IPv4 to IPv6" {
                 DropReason::ConnectionNotApproved
             } else {
@@ -85,7 +88,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a datagram of a flow that is cut is answered with an error",
+        "a datagram of a revoked flow is answered with an ICMP error",
         |harness, scenario| {
             let out = harness.send(Side::A, &scenario.client_datagram(b"question"));
             let flow = scenario.expect_forwarded_to_service(&out, 53);
@@ -106,7 +109,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a flow whose backend left is reset, and opens anew",
+        "a flow of a departed backend is reset, and is opened again",
         |harness, scenario| {
             scenario.connect(harness);
             harness.change_service(scenario.service, |spec| {

@@ -16,7 +16,7 @@ use tests::{
 
 pub(super) const CASES: &[ScenarioCase] = &[
     (
-        "a SYN goes to a backend, one hop older",
+        "a SYN goes to a backend, with a decremented TTL",
         |harness, scenario| {
             let out = harness.send(Side::A, &scenario.client_segment().syn(1));
             scenario.expect_forwarded_to_service(&out, 8_443);
@@ -31,7 +31,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a SYN that is sent again takes the same way",
+        "a retransmitted SYN is forwarded alike",
         |harness, scenario| {
             let first = harness.send(Side::A, &scenario.client_segment().syn(1));
             let second = harness.send(Side::A, &scenario.client_segment().syn(1));
@@ -43,7 +43,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "the answer comes from the endpoint, to the client's station",
+        "the reply comes from the endpoint, to the client's MAC address",
         |harness, scenario| {
             let out = harness.send(Side::A, &scenario.client_segment().syn(1));
             let flow = scenario.expect_forwarded_to_service(&out, 8_443);
@@ -75,30 +75,33 @@ pub(super) const CASES: &[ScenarioCase] = &[
             );
         },
     ),
-    ("data goes both ways, unchanged", |harness, scenario| {
-        let flow = scenario.connect(harness);
-        let there = scenario
-            .client_ack()
-            .add_flags(PSH)
-            .with_payload(b"question");
-        let out = harness.send(Side::A, &there);
-        assert_eq!(scenario.expect_forwarded_to_service(&out, 8_443), flow);
-        assert_eq!(
-            tcp_of(&out.expect_forwarded(Side::Provider).packet).payload,
-            b"question"
-        );
-        let back = flow.backend_ack().add_flags(PSH).with_payload(b"an answer");
-        let out = harness
-            .send(Side::Provider, &back)
-            .expect_forwarded(Side::A);
-        assert_eq!(tcp_of(&out.packet).payload, b"an answer");
-        assert_eq!(
-            sockets_of(&out),
-            (scenario.https_socket(), scenario.client_socket())
-        );
-    }),
     (
-        "a checksum left to hardware is completed, in every phase and both ways",
+        "data is forwarded in both directions, unchanged",
+        |harness, scenario| {
+            let flow = scenario.connect(harness);
+            let there = scenario
+                .client_ack()
+                .add_flags(PSH)
+                .with_payload(b"question");
+            let out = harness.send(Side::A, &there);
+            assert_eq!(scenario.expect_forwarded_to_service(&out, 8_443), flow);
+            assert_eq!(
+                tcp_of(&out.expect_forwarded(Side::Provider).packet).payload,
+                b"question"
+            );
+            let back = flow.backend_ack().add_flags(PSH).with_payload(b"an answer");
+            let out = harness
+                .send(Side::Provider, &back)
+                .expect_forwarded(Side::A);
+            assert_eq!(tcp_of(&out.packet).payload, b"an answer");
+            assert_eq!(
+                sockets_of(&out),
+                (scenario.https_socket(), scenario.client_socket())
+            );
+        },
+    ),
+    (
+        "a checksum left to hardware is completed, in every phase and both directions",
         |harness, scenario| {
             let syn = harness.send_offloaded(Side::A, &scenario.client_segment().syn(1_000));
             let flow = scenario.expect_forwarded_to_service(&syn, 8_443);
@@ -123,7 +126,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a half-closed connection carries on the other way",
+        "a half-closed connection forwards the other direction",
         |harness, scenario| {
             let flow = scenario.connect(harness);
             harness
@@ -134,7 +137,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
                     .send(Side::Provider, &flow.backend_ack().with_payload(b"more"))
                     .expect_forwarded(Side::A);
             }
-            // A SYN is no new connection's while one direction is open.
+            // A SYN opens no new connection while one direction is open.
             harness
                 .send(Side::A, &scenario.client_segment().syn(90_000))
                 .expect_forwarded(Side::Provider);
@@ -228,7 +231,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a reset outside of the window is not carried (RFC 7857, section 2.2)",
+        "a reset outside of the window is dropped (RFC 7857, section 2.2)",
         |harness, scenario| {
             let flow = scenario.connect(harness);
             harness
@@ -252,7 +255,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
                     )
                     .expect_dropped(DropReason::ResetOutOfWindow);
             }
-            // And it changed nothing.
+            // The flow is unchanged.
             harness
                 .send(Side::A, &scenario.client_ack())
                 .expect_forwarded(Side::Provider);
@@ -266,7 +269,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a reset's window is as wide as its scale says (RFC 7323)",
+        "the window of a reset is scaled (RFC 7323)",
         |harness, scenario| {
             let scaled = [2, 4, 5, 0xb4, 3, 3, 7, 1];
             let syn = harness.send(

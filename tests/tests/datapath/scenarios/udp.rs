@@ -8,27 +8,30 @@ use tests::{
 };
 
 pub(super) const CASES: &[ScenarioCase] = &[
-    ("a datagram goes there and back", |harness, scenario| {
-        let out = harness.send(Side::A, &scenario.client_datagram(b"question"));
-        let flow = scenario.expect_forwarded_to_service(&out, 53);
-        let back = harness
-            .send(Side::Provider, &flow.backend_datagram(b"answer"))
-            .expect_forwarded(Side::A);
-        assert_eq!(
-            sockets_of(&back),
-            (scenario.dns_socket(), scenario.client_socket())
-        );
-        harness
-            .send(Side::A, &scenario.client_datagram(b"question"))
-            .expect_forwarded(Side::Provider);
-        assert_eq!(
-            (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
-            ),
-            (0, 1)
-        );
-    }),
+    (
+        "a datagram and its reply are forwarded",
+        |harness, scenario| {
+            let out = harness.send(Side::A, &scenario.client_datagram(b"question"));
+            let flow = scenario.expect_forwarded_to_service(&out, 53);
+            let back = harness
+                .send(Side::Provider, &flow.backend_datagram(b"answer"))
+                .expect_forwarded(Side::A);
+            assert_eq!(
+                sockets_of(&back),
+                (scenario.dns_socket(), scenario.client_socket())
+            );
+            harness
+                .send(Side::A, &scenario.client_datagram(b"question"))
+                .expect_forwarded(Side::Provider);
+            assert_eq!(
+                (
+                    harness.flows(Table::HalfOpen),
+                    harness.flows(Table::Established)
+                ),
+                (0, 1)
+            );
+        },
+    ),
     (
         "a datagram's checksum left to hardware is completed",
         |harness, scenario| {
@@ -43,7 +46,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a datagram without checksum goes on, with one where IPv6 wants it (RFC 7915)",
+        "a datagram without checksum is forwarded, with a checksum if IPv6 needs it (RFC 7915)",
         |harness, scenario| {
             if !scenario.is_v4() {
                 harness
