@@ -18,8 +18,8 @@ impl DifferentialHarness {
     /// # Panics
     /// Panics if the process has no descriptors left.
     #[must_use]
-    pub fn flow_tables(&self) -> flow_tables::FlowTableFds {
-        flow_tables::FlowTableFds::new(&self.maps).expect("descriptors")
+    pub fn flow_tables(&self) -> flow_tables::FlowTableSet {
+        flow_tables::FlowTableSet::new(&self.maps).expect("descriptors")
     }
 
     /// Returns the loaded program.
