@@ -332,7 +332,7 @@ impl Client {
 
     /// Calls `GET /v1/tenants/{tenant}/endpoints`.
     ///
-    /// List a tenant's endpoints, without drop counters.
+    /// List a tenant's endpoints, without the drops by reason.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
