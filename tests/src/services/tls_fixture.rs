@@ -46,10 +46,7 @@ impl TlsFixture {
         agent.stop();
         agent.restart();
         testbed.agent = agent;
-        Self {
-            testbed,
-            ca,
-        }
+        Self { testbed, ca }
     }
 
     /// Creates a token, and returns the file with it.
