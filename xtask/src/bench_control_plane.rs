@@ -265,7 +265,7 @@ fn measure_in(binary: &Path, size: WorkloadSize, directory: &Path) -> Result<Cos
     let memory = agent.memory()?;
     agent.stop()?;
     fs::remove_dir_all(BPF_DIRECTORY)?;
-    let (agent, start_anew) = Agent::start(binary, directory)?;
+    let (agent, start_empty) = Agent::start(binary, directory)?;
     agent.stop()?;
     Ok(Costs {
         size,
@@ -275,7 +275,7 @@ fn measure_in(binary: &Path, size: WorkloadSize, directory: &Path) -> Result<Cos
         approve: median_and_p99(approvals),
         first_packet: median_and_p99(first_packets),
         reject: median_and_p99(rejects),
-        start: start_anew,
+        start: start_empty,
         start_in_kernel: start,
         memory,
     })
