@@ -19,7 +19,7 @@ use crate::{
     events::idempotency::IdempotencyKey,
     model::{
         Change, Kind, Name, OpContext, Principal, Problem, Record, Reference, State,
-        operations::Policy,
+        operations::{Policy, required_name},
     },
 };
 
@@ -159,8 +159,7 @@ pub(super) async fn create<T: CreateObject, P>(
     request: T::Request,
     idempotency_key: Option<IdempotencyKey>,
 ) -> CreateResult<T::View> {
-    let name = T::name(&request).cloned();
-    let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
+    let name = required_name(T::name(&request).cloned())?;
     let reference = Reference::new(caller.tenant.clone(), name);
     let tenant = &reference.tenant;
     let created = agent

@@ -14,7 +14,7 @@ use crate::{
     },
     model::{
         Name, Problem, State,
-        operations::{create_tenant, delete_tenant, update_tenant},
+        operations::{create_tenant, delete_tenant, required_name, update_tenant},
         tenant::TenantRequest,
     },
 };
@@ -66,7 +66,7 @@ pub(in crate::api) async fn create(
 ) -> CreateResult<TenantView> {
     let key = creation.take_idempotency_key();
     let name = creation.request.name.clone();
-    let name = name.ok_or_else(|| Problem::invalid("name", "a name is needed"))?;
+    let name = required_name(name)?;
     let created = agent
         .change_idempotent(&caller, key, |state, context, _| {
             create_tenant(state, context, creation.request)

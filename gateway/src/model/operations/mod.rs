@@ -81,7 +81,10 @@ fn existing_tenant<'a>(state: &'a State, name: &Name) -> Result<&'a Record<Tenan
 }
 
 /// Returns the name in a request that creates an object.
-fn required_name(name: Option<Name>) -> Result<Name, Problem> {
+///
+/// # Errors
+/// The request has no name.
+pub fn required_name(name: Option<Name>) -> Result<Name, Problem> {
     name.ok_or_else(|| Problem::invalid("name", "a new object needs a name: set name"))
 }
 

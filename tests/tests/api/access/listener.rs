@@ -32,7 +32,7 @@ fn new_certificate_is_loaded_without_a_restart() {
             .testbed
             .agent
             .log()
-            .contains("the old certificate stays in use")
+            .contains("keeping the old certificate")
     });
     assert!(subject(&fixture).contains("CN=gateway"));
     fs::write(&old, good).expect("a file");
