@@ -4,7 +4,7 @@ use gateway_common::flow::NetworkProto;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::model::{HostAddresses, Meta, Name, Record, Version, record::Labels};
+use crate::model::{HostAddresses, Meta, Name, Record, Version, event_id::EventId, record::Labels};
 
 /// Inputs of an operation besides the state and the request.
 pub struct OpContext<'a> {
@@ -16,6 +16,8 @@ pub struct OpContext<'a> {
     pub identifiers: &'a mut dyn Identifiers,
     /// Addresses that the gateway's host itself uses.
     pub host: &'a HostAddresses,
+    /// Identifier after those of all earlier events, and before those of the operation and of all later ones.
+    pub event_boundary: EventId,
 }
 
 impl<T> Record<T> {

@@ -18,6 +18,7 @@ use crate::{
         State,
         authorization::authorize,
         event::{StoredEvent, events_for_changes},
+        event_id::EventId,
         operations::Policy,
         tenant_size,
     },
@@ -133,6 +134,7 @@ impl Desired {
             actor: &principal.name,
             identifiers: &mut self.identifiers,
             host,
+            event_boundary: EventId::new(self.event_clock.next_ticks(), 0),
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;
         authorize(&self.state, &changes, principal)?;
@@ -171,7 +173,7 @@ impl Desired {
         let writes = self.writes(changes, &events, record.as_ref());
         let revision = writes
             .and_then(|writes| self.store.commit(&writes))
-            .map_err(store_problem)?;
+            .map_err(|error| commit_problem(principal, error))?;
         log_changes(changes, principal, revision);
         for webhook in deleted_webhooks(changes) {
             self.webhook_queue.remove(&webhook);
@@ -243,16 +245,52 @@ fn deleted_webhooks(changes: &[Change]) -> impl Iterator<Item = Reference> {
     })
 }
 
-/// Returns the problem for a failure of the store, and logs it unless it is a conflict of versions.
-pub(super) fn store_problem(error: StoreError) -> Problem {
+/// Returns the problem for a failed commit, and logs it unless it is a conflict of versions. Only the operator gets the
+/// cause: it names files of the host.
+fn commit_problem(principal: &Principal, error: StoreError) -> Problem {
     match error {
         StoreError::Conflict(_) => Problem::new(ProblemCode::VersionConflict, error.to_string()),
+        error if principal.is_operator() => store_problem(error),
         error => {
             error!("store: failed error=\"{error}\"");
             Problem::new(
                 ProblemCode::StoreUnavailable,
-                format!("nothing was changed: {error}"),
+                "nothing was changed, because the store can't be written: try again later, or ask the operator",
             )
         }
+    }
+}
+
+/// Returns the operator's problem for a failure of the store, and logs it.
+pub(super) fn store_problem(error: StoreError) -> Problem {
+    error!("store: failed error=\"{error}\"");
+    Problem::new(
+        ProblemCode::StoreUnavailable,
+        format!("nothing was changed: {error}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::model::Access;
+
+    #[test]
+    fn only_the_operator_gets_the_cause_of_a_failed_commit() {
+        let failure = || StoreError::File {
+            path: "/var/lib/plgw/state.db".to_owned(),
+            error: std::io::Error::other("no space"),
+        };
+        let operator = Principal::operator("operator", "socket");
+        let tenant = Principal {
+            access: Access::Tenants(BTreeMap::new()),
+            ..operator.clone()
+        };
+        let shown = commit_problem(&operator, failure()).detail;
+        assert!(shown.contains("/var/lib/plgw/state.db"), "{shown}");
+        let shown = commit_problem(&tenant, failure()).detail;
+        assert!(!shown.contains('/') && !shown.contains("no space"), "{shown}");
     }
 }

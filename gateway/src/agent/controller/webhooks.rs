@@ -1,20 +1,14 @@
-//! Webhook deliveries, and identifiers of events.
+//! Webhook deliveries.
 
 use std::time::Instant;
 
 use crate::{
     agent::controller::Controller,
     events::webhook_queue::{Delivery, DueDeliveries},
-    model::event_id::EventId,
     store::StoreError,
 };
 
 impl Controller {
-    /// Returns an identifier that sorts before all future events. It reveals nothing but the time.
-    pub fn event_boundary(&mut self) -> EventId {
-        EventId::new(self.desired.event_clock.next_ticks(), 0)
-    }
-
     /// Returns the webhook deliveries that are due.
     pub fn due_deliveries(&mut self, now: Instant) -> DueDeliveries {
         let desired = &mut self.desired;

@@ -45,7 +45,6 @@ pub(in crate::api) async fn create(
 ) -> CreateResult<NewWebhookView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let secret = webhook::new_secret(RandomIdentifiers.secret());
-    let since = agent.controller.lock().await.event_boundary();
     let created = agent
         .change(&caller.caller, |state, context, _| {
             create_webhook(
@@ -54,7 +53,6 @@ pub(in crate::api) async fn create(
                 &caller.tenant,
                 request,
                 secret.clone(),
-                since,
             )
         })
         .await?;

@@ -14,19 +14,18 @@ fn world() -> World {
         actor: "test",
         identifiers: &mut RandomIdentifiers,
         host: &crate::model::HostAddresses::default(),
+        event_boundary: EventId::new(10 << 12, 0),
     };
     let request = serde_json::from_value(serde_json::json!({
         "name": "hook", "url": "https://example.com/"
     }));
     let tenant = "consumer".parse().unwrap();
-    let since = EventId::new(10 << 12, 0);
     let changes = create_webhook(
         &world.state,
         &mut context,
         &tenant,
         request.unwrap(),
         String::new(),
-        since,
     );
     world.state.apply(changes.unwrap(), 99);
     world

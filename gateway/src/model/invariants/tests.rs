@@ -69,7 +69,7 @@ fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
             let request = json!({ "name": "w", "url": "https://example.com/x" });
             let request = serde_json::from_value(request).unwrap();
             let secret = crate::model::webhook::new_secret(context.identifiers.secret());
-            create_webhook(state, context, &owner.parse().unwrap(), request, secret, crate::model::event_id::EventId::default())
+            create_webhook(state, context, &owner.parse().unwrap(), request, secret)
         }),
         _ => world.run(|state, _, _| delete_tenant(state, &owner.parse().unwrap())),
     };
@@ -146,7 +146,6 @@ fn world() -> World {
                 &"consumer".parse().unwrap(),
                 request,
                 secret,
-                crate::model::event_id::EventId::default(),
             )
         })
         .unwrap();

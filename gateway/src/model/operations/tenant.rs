@@ -15,8 +15,8 @@ use crate::model::{
 /// # Examples
 /// ```
 /// use gateway::model::{
-///     HostAddresses, OpContext, ProblemCode, RandomIdentifiers, State, operations::create_tenant,
-///     tenant::TenantRequest,
+///     HostAddresses, OpContext, ProblemCode, RandomIdentifiers, State, event_id::EventId,
+///     operations::create_tenant, tenant::TenantRequest,
 /// };
 /// use jiff::Timestamp;
 ///
@@ -25,6 +25,7 @@ use crate::model::{
 ///     actor: "operator",
 ///     identifiers: &mut RandomIdentifiers,
 ///     host: &HostAddresses::default(),
+///     event_boundary: EventId::default(),
 /// };
 /// let request: TenantRequest = serde_json::from_str(r#"{ "name": "shop" }"#)?;
 /// let mut state = State::default();

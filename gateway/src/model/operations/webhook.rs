@@ -2,7 +2,6 @@
 
 use crate::model::{
     Change, Kind, Name, Object, OpContext, Problem, ProblemCode, Record, Reference, State, Webhook,
-    event_id::EventId,
     operations::{existing_tenant, refuse_existing},
     record::{Labels, checked_labels},
     webhook::WebhookRequest,
@@ -11,7 +10,7 @@ use crate::model::{
 /// Maximum number of webhooks of a tenant.
 const MAX_WEBHOOKS: usize = 16;
 
-/// Creates a webhook, which receives the events after `since`.
+/// Creates a webhook, which receives the events from its creation on.
 ///
 /// # Errors
 /// The tenant does not exist, the name is in use, the URL is invalid, or the tenant has too many webhooks.
@@ -21,7 +20,6 @@ pub fn create_webhook(
     tenant: &Name,
     request: WebhookRequest,
     secret: String,
-    since: EventId,
 ) -> Result<Vec<Change>, Problem> {
     existing_tenant(state, tenant)?;
     let reference = Reference::new(tenant.clone(), request.name.clone());
@@ -36,7 +34,7 @@ pub fn create_webhook(
     let webhook = Webhook {
         url: request.url,
         secret,
-        since,
+        since: context.event_boundary,
     };
     let record = Record::create(context, request.name, labels, webhook);
     Ok(vec![Change::Put(Object::Webhook(tenant.clone(), record))])

@@ -146,6 +146,7 @@ impl Run {
             actor: "somebody",
             identifiers: &mut self.identifiers,
             host: &HostAddresses::default(),
+            event_boundary: crate::model::event_id::EventId::default(),
         };
         let (state, policy) = (&self.state, &self.policy);
         let changes = if step.manifest {

@@ -91,6 +91,7 @@ fn a_manifest_does_not_reveal_invisible_connections() {
             actor: "somebody",
             identifiers: &mut identifiers,
             host: &HostAddresses::default(),
+            event_boundary: crate::model::event_id::EventId::default(),
         };
         let policy = Policy::default();
         apply(
@@ -174,6 +175,7 @@ fn applied(
         now: Timestamp::UNIX_EPOCH,
         actor: "somebody",
         host: &HostAddresses::default(),
+        event_boundary: crate::model::event_id::EventId::default(),
         identifiers: &mut identifiers,
     };
     let policy = Policy::default();

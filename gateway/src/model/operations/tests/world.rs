@@ -71,6 +71,7 @@ impl World {
             actor: "test",
             identifiers: &mut self.identifiers,
             host: &self.host,
+            event_boundary: crate::model::event_id::EventId::default(),
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;
         self.last = (self.state.clone(), changes.clone());
