@@ -5,6 +5,9 @@
 //!
 //! [`present`]: crate::api::present
 
+// These types are the public API: users read their documentation in the OpenAPI document.
+#![warn(missing_docs)]
+
 mod access;
 mod backup;
 mod caller;
