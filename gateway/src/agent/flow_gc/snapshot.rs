@@ -79,7 +79,7 @@ impl GcSnapshot {
     /// When the map can't be read.
     pub fn count_flows(&mut self, tables: &FlowTableSet) -> Result<()> {
         let flows = tables.flows_by_connection();
-        self.flows = flows.context("failed to read map USAGE")?;
+        self.flows = flows.context("failed to read map CONN_USAGE")?;
         Ok(())
     }
 
