@@ -5,7 +5,10 @@ use std::sync::Arc;
 use log::warn;
 
 use crate::{
-    agent::{Agent, controller::RestoreOptions},
+    agent::{
+        Agent,
+        controller::{Controller, RestoreOptions},
+    },
     events::idempotency::IdempotencyKey,
     model::{Change, OpContext, Principal, Problem, ProblemCode, State, operations::Policy},
     store::{Backup, RestorePlan},
@@ -23,32 +26,37 @@ impl Agent {
         operation: impl FnOnce(&State, &mut OpContext<'_>, &Policy) -> Result<Vec<Change>, Problem>
         + Send,
     ) -> Result<bool, Problem> {
-        self.change_idempotent(principal, None, operation).await
+        self.change_and_present(principal, None, operation, |_, changed| Ok(changed))
+            .await
     }
 
-    /// Carries out an operation like [`Self::change`], but only once for each idempotency key. Returns true for a
-    /// repeated request as well.
+    /// Carries out an operation like [`Self::change`], but only once for each idempotency key, and returns what
+    /// `present` makes of the outcome. It gets true if anything was changed, by this request or by the one that it
+    /// repeats. Unless the host must be refreshed first, it runs before any other change can.
     ///
     /// # Errors
-    /// As for [`Self::change`], and when the key was used by another request.
-    pub async fn change_idempotent(
+    /// As for [`Self::change`], when the key was used by another request, and the error of `present`.
+    pub async fn change_and_present<T, E: From<Problem>>(
         self: &Arc<Self>,
         principal: &Principal,
         idempotency_key: Option<IdempotencyKey>,
         operation: impl FnOnce(&State, &mut OpContext<'_>, &Policy) -> Result<Vec<Change>, Problem>
         + Send,
-    ) -> Result<bool, Problem> {
-        let outcome = {
-            let mut controller = self.controller.lock().await;
-            // The commit waits for the disk.
-            tokio::task::block_in_place(|| {
-                controller.change(principal, idempotency_key, operation)
-            })?
-        };
-        if outcome.needs_host_refresh {
+        present: impl FnOnce(&Controller, bool) -> Result<T, E> + Send,
+    ) -> Result<T, E> {
+        let mut controller = self.controller.lock().await;
+        // The commit waits for the disk.
+        let outcome = tokio::task::block_in_place(|| {
+            controller.change(principal, idempotency_key, operation)
+        })?;
+        // A repeated request waits for the refresh of the original one, too.
+        let is_refreshing = !outcome.committed && self.host.try_lock().is_err();
+        if outcome.needs_host_refresh || is_refreshing {
+            drop(controller);
             self.refresh_host_after_change().await?;
+            controller = self.controller.lock().await;
         }
-        Ok(outcome.changed)
+        present(&controller, outcome.changed)
     }
 
     /// Replaces all state by a backup, and refreshes the host. Returns the plan of what that changes.

@@ -47,11 +47,20 @@ impl ApiError {
 }
 
 impl From<Problem> for ApiError {
+    /// Gives an internal error a request id, and logs it under the id.
     fn from(problem: Problem) -> Self {
+        let request_id = (problem.code == ProblemCode::Internal).then(|| {
+            let request_id = RandomIdentifiers.uid();
+            log::error!(
+                "api: request failed request_id={request_id} error={:?}",
+                problem.detail
+            );
+            request_id
+        });
         Self {
             problem,
             retry_after: None,
-            request_id: None,
+            request_id,
         }
     }
 }

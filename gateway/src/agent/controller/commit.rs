@@ -30,6 +30,8 @@ use crate::{
 pub struct ChangeOutcome {
     /// True if anything was changed, by this request or by the one that it repeats.
     pub changed: bool,
+    /// True if this request changed something itself.
+    pub committed: bool,
     /// True if the outcome is in force only after a refresh of the host.
     pub needs_host_refresh: bool,
 }
@@ -54,10 +56,10 @@ impl Controller {
                 .idempotency
                 .is_replay(idempotency_key, &self.desired.state)?
         {
-            // The original request may still be waiting for a refresh of the host.
             return Ok(ChangeOutcome {
                 changed: true,
-                needs_host_refresh: true,
+                committed: false,
+                needs_host_refresh: self.needs_host_refresh(),
             });
         }
         let now = Timestamp::now();
@@ -66,7 +68,8 @@ impl Controller {
         if changes.is_empty() {
             return Ok(ChangeOutcome {
                 changed: false,
-                needs_host_refresh: false,
+                committed: false,
+                needs_host_refresh: self.needs_host_refresh(),
             });
         }
         let (revision, evictions) =
@@ -99,8 +102,14 @@ impl Controller {
         })?;
         Ok(ChangeOutcome {
             changed: true,
+            committed: true,
             needs_host_refresh,
         })
+    }
+
+    /// Returns true if an earlier change is not in force yet, because its refresh of the host has failed.
+    fn needs_host_refresh(&self) -> bool {
+        !self.in_sync() || !self.observed.host_dirty.is_empty()
     }
 
     /// Marks what the changes concern as dirty, before they are applied to the state. Returns true if parts of the
@@ -291,6 +300,9 @@ mod tests {
         let shown = commit_problem(&operator, failure()).detail;
         assert!(shown.contains("/var/lib/plgw/state.db"), "{shown}");
         let shown = commit_problem(&tenant, failure()).detail;
-        assert!(!shown.contains('/') && !shown.contains("no space"), "{shown}");
+        assert!(
+            !shown.contains('/') && !shown.contains("no space"),
+            "{shown}"
+        );
     }
 }

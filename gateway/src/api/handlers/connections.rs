@@ -146,15 +146,20 @@ async fn decide(
     let service = parse_path_reference(Kind::Service, caller.tenant, &name)?;
     let link = parse_link_id(&link)?;
     agent
-        .change(&caller.caller, |state, context, _| {
-            let (_, record) = find_connection(state, &service, link)?;
-            record.expect_version(request.version)?;
-            operations::decide(state, context, &service, link, decision, request.reason)
-        })
-        .await?;
-    let controller = agent.controller.lock().await;
-    let (endpoint, record) = find_connection(controller.state(), &service, link)?;
-    Ok(Json(present::connection(endpoint, record)))
+        .change_and_present(
+            &caller.caller,
+            None,
+            |state, context, _| {
+                let (_, record) = find_connection(state, &service, link)?;
+                record.expect_version(request.version)?;
+                operations::decide(state, context, &service, link, decision, request.reason)
+            },
+            |controller, _| {
+                let (endpoint, record) = find_connection(controller.state(), &service, link)?;
+                Ok(Json(present::connection(endpoint, record)))
+            },
+        )
+        .await
 }
 
 macro_rules! decisions {

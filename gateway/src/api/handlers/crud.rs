@@ -117,14 +117,13 @@ pub(super) fn record<'a, T: TenantObject>(
     record.ok_or_else(|| Problem::not_found(T::KIND, reference))
 }
 
-async fn view<T: TenantObject>(
-    agent: &AppState,
+fn present<T: TenantObject>(
+    controller: &Controller,
     caller: &Principal,
     reference: &Reference,
 ) -> Result<T::View, ApiError> {
-    let controller = agent.controller.lock().await;
     let record = record(controller.state(), reference)?;
-    Ok(T::present(&controller, caller, reference, record)?)
+    Ok(T::present(controller, caller, reference, record)?)
 }
 
 /// Lists a tenant's objects.
@@ -162,15 +161,17 @@ pub(super) async fn create<T: CreateObject, P>(
     let name = required_name(T::name(&request).cloned())?;
     let reference = Reference::new(caller.tenant.clone(), name);
     let tenant = &reference.tenant;
-    let created = agent
-        .change_idempotent(&caller.caller, idempotency_key, |state, context, policy| {
-            T::create(state, context, policy, tenant, request)
-        })
-        .await?;
-    Ok(create_response(
-        created,
-        view::<T>(agent, &caller.caller, &reference).await?,
-    ))
+    agent
+        .change_and_present(
+            &caller.caller,
+            idempotency_key,
+            |state, context, policy| T::create(state, context, policy, tenant, request),
+            |controller, created| {
+                let view = present::<T>(controller, &caller.caller, &reference)?;
+                Ok(create_response(created, view))
+            },
+        )
+        .await
 }
 
 /// Shows an object.
@@ -180,7 +181,9 @@ pub(super) async fn show<T: TenantObject>(
     name: &str,
 ) -> ApiResult<T::View> {
     let reference = parse_path_reference(T::KIND, caller.tenant.clone(), name)?;
-    Ok(Json(view::<T>(agent, &caller.caller, &reference).await?))
+    let controller = agent.controller.lock().await;
+    let view = present::<T>(&controller, &caller.caller, &reference)?;
+    Ok(Json(view))
 }
 
 /// Changes an object.
@@ -192,11 +195,16 @@ pub(super) async fn update<T: UpdateObject, P>(
 ) -> ApiResult<T::View> {
     let reference = parse_path_reference(T::KIND, caller.tenant.clone(), name)?;
     agent
-        .change(&caller.caller, |state, context, _| {
-            T::update(state, context, &reference, request)
-        })
-        .await?;
-    Ok(Json(view::<T>(agent, &caller.caller, &reference).await?))
+        .change_and_present(
+            &caller.caller,
+            None,
+            |state, context, _| T::update(state, context, &reference, request),
+            |controller, _| {
+                let view = present::<T>(controller, &caller.caller, &reference)?;
+                Ok(Json(view))
+            },
+        )
+        .await
 }
 
 /// Deletes an object.

@@ -67,16 +67,17 @@ pub(in crate::api) async fn create(
     let key = creation.take_idempotency_key();
     let name = creation.request.name.clone();
     let name = required_name(name)?;
-    let created = agent
-        .change_idempotent(&caller, key, |state, context, _| {
-            create_tenant(state, context, creation.request)
-        })
-        .await?;
-    let controller = agent.controller.lock().await;
-    Ok(create_response(
-        created,
-        build_view(controller.state(), &name)?,
-    ))
+    agent
+        .change_and_present(
+            &caller,
+            key,
+            |state, context, _| create_tenant(state, context, creation.request),
+            |controller, created| {
+                let view = build_view(controller.state(), &name)?;
+                Ok(create_response(created, view))
+            },
+        )
+        .await
 }
 
 /// Show a tenant.
@@ -106,12 +107,13 @@ pub(in crate::api) async fn update(
     JsonBody(request, _permit): JsonBody<TenantRequest>,
 ) -> ApiResult<TenantView> {
     agent
-        .change(&caller.caller, |state, context, _| {
-            update_tenant(state, context, &caller.tenant, request)
-        })
-        .await?;
-    let controller = agent.controller.lock().await;
-    Ok(Json(build_view(controller.state(), &caller.tenant)?))
+        .change_and_present(
+            &caller.caller,
+            None,
+            |state, context, _| update_tenant(state, context, &caller.tenant, request),
+            |controller, _| Ok(Json(build_view(controller.state(), &caller.tenant)?)),
+        )
+        .await
 }
 
 /// Delete a tenant that owns nothing.

@@ -45,17 +45,18 @@ pub(in crate::api) async fn create(
 ) -> CreateResult<NewTokenView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let secret = token::token_text(RandomIdentifiers.secret());
-    let created = agent
-        .change(&caller.caller, |state, context, _| {
-            create_token(state, context, &caller.tenant, request, &secret)
-        })
-        .await?;
-    let controller = agent.controller.lock().await;
-    let record = crud::record(controller.state(), &reference)?;
-    Ok(create_response(
-        created,
-        present::new_token(&reference, record, secret),
-    ))
+    agent
+        .change_and_present(
+            &caller.caller,
+            None,
+            |state, context, _| create_token(state, context, &caller.tenant, request, &secret),
+            |controller, created| {
+                let record = crud::record(controller.state(), &reference)?;
+                let view = present::new_token(&reference, record, secret.clone());
+                Ok(create_response(created, view))
+            },
+        )
+        .await
 }
 
 impl TenantObject for Token {

@@ -45,21 +45,20 @@ pub(in crate::api) async fn create(
 ) -> CreateResult<NewWebhookView> {
     let reference = Reference::new(caller.tenant.clone(), request.name.clone());
     let secret = webhook::new_secret(RandomIdentifiers.secret());
-    let created = agent
-        .change(&caller.caller, |state, context, _| {
-            create_webhook(
-                state,
-                context,
-                &caller.tenant,
-                request,
-                secret.clone(),
-            )
-        })
-        .await?;
-    let controller = agent.controller.lock().await;
-    let record = crud::record(controller.state(), &reference)?;
-    let view = present::new_webhook(&controller, &reference, record, secret);
-    Ok(create_response(created, view))
+    agent
+        .change_and_present(
+            &caller.caller,
+            None,
+            |state, context, _| {
+                create_webhook(state, context, &caller.tenant, request, secret.clone())
+            },
+            |controller, created| {
+                let record = crud::record(controller.state(), &reference)?;
+                let view = present::new_webhook(controller, &reference, record, secret.clone());
+                Ok(create_response(created, view))
+            },
+        )
+        .await
 }
 
 impl TenantObject for Webhook {
