@@ -42,6 +42,7 @@ impl DesiredFixture {
             actor: "harness",
             identifiers: &mut self.identifiers,
             host: &HostAddresses::default(),
+            event_boundary: gateway::model::event_id::EventId::default(),
         };
         let changes = operation(&self.state, &mut context, &Policy::default());
         self.revision += 1;

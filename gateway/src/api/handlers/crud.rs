@@ -160,14 +160,14 @@ pub(super) async fn create<T: CreateObject, P>(
 ) -> CreateResult<T::View> {
     let name = required_name(T::name(&request).cloned())?;
     let reference = Reference::new(caller.tenant.clone(), name);
-    let tenant = &reference.tenant;
+    let (principal, tenant) = (&*caller.caller, &reference.tenant);
     agent
         .change_and_present(
-            &caller.caller,
+            principal,
             idempotency_key,
             |state, context, policy| T::create(state, context, policy, tenant, request),
             |controller, created| {
-                let view = present::<T>(controller, &caller.caller, &reference)?;
+                let view = present::<T>(controller, principal, &reference)?;
                 Ok(create_response(created, view))
             },
         )
@@ -194,13 +194,14 @@ pub(super) async fn update<T: UpdateObject, P>(
     request: T::Request,
 ) -> ApiResult<T::View> {
     let reference = parse_path_reference(T::KIND, caller.tenant.clone(), name)?;
+    let principal = &*caller.caller;
     agent
         .change_and_present(
-            &caller.caller,
+            principal,
             None,
             |state, context, _| T::update(state, context, &reference, request),
             |controller, _| {
-                let view = present::<T>(controller, &caller.caller, &reference)?;
+                let view = present::<T>(controller, principal, &reference)?;
                 Ok(Json(view))
             },
         )
