@@ -16,7 +16,7 @@ pub const RETAINED: [Capability; 4] = [
     Capability::CAP_PERFMON,
 ];
 
-/// Raises the limit of open descriptors to the hard limit, but not above [`MAX_DESCRIPTORS`].
+/// Raises the limit of open descriptors to the hard limit, but not above `MAX_DESCRIPTORS`.
 ///
 /// Service managers set 1,024, which is as many as the listener for tenants may use. Without a higher limit a flood of
 /// connections to that listener would exhaust the descriptors of the control socket, too.

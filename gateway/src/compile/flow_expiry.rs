@@ -77,7 +77,7 @@ impl<F: Family> FlowPair<F> {
 
     /// Returns true if the flow has been idle for longer than its timeout.
     ///
-    /// The timeout of a flow whose connection is gone or has another generation is [`REVOKED_TTL`].
+    /// The timeout of a flow whose connection is gone or has another generation is `REVOKED_TTL`.
     #[must_use]
     pub fn is_expired(&self, now: CoarseTime, policy: Option<FlowPolicy>) -> bool {
         let allowed = match policy {
@@ -95,7 +95,7 @@ impl<F: Family> FlowPair<F> {
     }
 }
 
-/// Returns true if an entry without its reverse entry has been idle for longer than [`ORPHAN_TTL`].
+/// Returns true if an entry without its reverse entry has been idle for longer than `ORPHAN_TTL`.
 #[must_use]
 pub fn is_orphan_expired<F: Family>(entry: &Flow<F>, now: CoarseTime) -> bool {
     ticks_to_seconds(now.since(CoarseTime(entry.last_seen))) > u64::from(ORPHAN_TTL)

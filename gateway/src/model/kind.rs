@@ -1,4 +1,4 @@
-//! Kinds of objects. [`objects!`] is the single list of them.
+//! Kinds of objects. `objects!` is the single list of them.
 
 use std::fmt;
 
