@@ -51,12 +51,12 @@ pub use forward::{
 };
 pub use open::snat::{MIN_SOURCE_PORT, SOURCE_PORT_COUNT};
 
-use crate::{maps::Statistic, platform::Platform, verdict::Verdict};
+use crate::{maps::Statistic, pipeline::dispatch::dispatch, platform::Platform, verdict::Verdict};
 
 /// Decides about one packet, rewrites it, and counts the decision. The caller carries the verdict out.
 #[inline(always)]
 pub fn process<E: Platform>(env: &mut E) -> Verdict {
-    let verdict = dispatch::dispatch(env);
+    let verdict = dispatch(env);
     match verdict {
         Verdict::Redirect(_) => env.count(Statistic::Forwarded),
         Verdict::Pass => env.count(Statistic::PassedToHost),

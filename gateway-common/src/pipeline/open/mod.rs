@@ -19,7 +19,7 @@ use crate::{
     packet::protocol,
     pipeline::{
         ingress::{ip_packet::IpPacket, l4::L4Packet, parse_l4_packet},
-        open::create::insert_flow,
+        open::{create::insert_flow, select_backend::select_backend},
     },
     platform::PlatformFor,
     subprogram::{Exit, StageResult},
@@ -54,7 +54,7 @@ pub(crate) fn open_flow<A: Family, E: PlatformFor<A>>(
         return Ok(Exit::SLOW_PATH);
     }
     let admitted = admission::admit(env, attachment, &l4_packet)?;
-    let selected = select_backend::select_backend(env, attachment, &l4_packet, &admitted)?;
+    let selected = select_backend(env, attachment, &l4_packet, &admitted)?;
     let key = &l4_packet.key;
     if A::ICMP == protocol::ICMPV6 || A::from_mapped(selected.backend.address).is_some() {
         insert_flow::<A, A, E>(env, attachment, &l4_packet, key, &admitted, &selected)?;
