@@ -18,6 +18,7 @@ use ipnet::IpNet;
 
 use crate::{
     auth::{authorities::ClientAuthorities, oidc::IssuerSettings},
+    former_paths,
     model::operations::{DefaultQuotas, Policy},
 };
 
@@ -98,6 +99,7 @@ impl Config {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                former_paths::check_config()?;
                 String::new()
             }
             Err(error) => {

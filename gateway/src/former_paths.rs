@@ -1,4 +1,4 @@
-//! Default directories of versions whose program was called `gateway`.
+//! Default paths of versions whose program was called `gateway`.
 //!
 //! The default directories have been renamed. An agent with the present defaults would start with an empty store, beside
 //! an XDP program that still forwards by the rules of the former store. It refuses to start instead.
@@ -10,6 +10,9 @@ use std::{
 
 use anyhow::{Result, bail};
 
+/// Default configuration file: former and present.
+const CONFIG_FILES: [&str; 2] = ["/etc/gateway/gateway.toml", "/etc/plgw/plgw.toml"];
+
 /// Default state directory: former and present.
 const STATE_DIRS: [&str; 2] = ["/var/lib/gateway", "/var/lib/plgw"];
 
@@ -18,6 +21,26 @@ const BPF_DIRS: [&str; 2] = ["/sys/fs/bpf/gateway", "/sys/fs/bpf/plgw"];
 
 /// Name of the store's file, which former versions used as well.
 const STORE_FILE: &str = "state.db";
+
+/// Checks that no former default configuration file waits to be moved. For callers that found no present one.
+///
+/// # Errors
+/// Fails if the former file exists.
+pub fn check_config() -> Result<()> {
+    let [former, present] = CONFIG_FILES.map(Path::new);
+    check_config_file(former, present)
+}
+
+fn check_config_file(former: &Path, present: &Path) -> Result<()> {
+    if former.is_file() && !present.exists() {
+        let (former, present) = (former.display(), present.display());
+        bail!(
+            "the configuration of an earlier version is in {former}: move it to {present}, with the keys renamed as the \
+             changelog says, or name it with --config"
+        );
+    }
+    Ok(())
+}
 
 /// Checks that no former default directory is in use in place of a configured one.
 ///
@@ -86,6 +109,21 @@ mod tests {
     }
 
     #[test]
+    fn former_configuration_is_refused_until_it_is_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let [former, present] = two_directories(folder.path());
+        check_config_file(&former, &present).unwrap();
+        fs::write(&former, "").unwrap();
+        let refusal = check_config_file(&former, &present)
+            .unwrap_err()
+            .to_string();
+        let remedy = format!("move it to {}", present.display());
+        assert!(refusal.contains(&remedy), "{refusal}");
+        fs::write(&present, "").unwrap();
+        check_config_file(&former, &present).unwrap();
+    }
+
+    #[test]
     fn former_store_is_refused_until_it_is_moved() {
         let folder = tempfile::tempdir().unwrap();
         let [former, present] = two_directories(folder.path());
@@ -137,5 +175,6 @@ mod tests {
         let config = Config::load(Some(&file), Settings::default()).unwrap();
         assert_eq!(config.state_dir, Path::new(STATE_DIRS[1]));
         assert_eq!(config.bpf_dir, Path::new(BPF_DIRS[1]));
+        assert_eq!(CONFIG_FILES[1], crate::config::DEFAULT_FILE);
     }
 }

@@ -28,7 +28,7 @@ use crate::{
         context::CliContext,
     },
     config::Config,
-    daemon, files, logging,
+    daemon, files, former_paths, logging,
     model::identity::Authority,
 };
 
@@ -64,6 +64,7 @@ fn dispatch(Cli { options, command }: Cli) -> Result<()> {
         Command::Unload(arguments) => {
             let config = arguments.load(None)?;
             files::restrict_umask();
+            former_paths::check(&config.state_dir, &config.bpf_dir)?;
             loader::unload(&config.state_dir, &config.bpf_dir)
         }
         Command::Openapi => terminal::print(&(api::document().to_pretty_json()? + "\n")),

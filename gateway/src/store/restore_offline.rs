@@ -37,7 +37,7 @@ pub struct OfflineRestore {
     backup_header: BackupHeader,
     entries: Vec<Entry>,
     plan: RestorePlan,
-    /// BackupHeader of the present store, if that can be read: its identity and seed are kept.
+    /// Header of the present store, if that can be read: its identity and seed are kept.
     present_header: Option<BackupHeader>,
 }
 

@@ -18,7 +18,7 @@ use crate::{
         terminal::{notice, print},
     },
     config::Config,
-    files,
+    files, former_paths,
     lock::Lock,
     model::ConnectionState,
     store::{self, OfflineRestore, RestorePlan, STORE_FILE, backup::MAX_BYTES},
@@ -106,6 +106,7 @@ pub(in crate::cli) async fn restore(
 
 /// Replaces all state with a backup, without an agent: a store made of the backup replaces the present one.
 pub(in crate::cli) fn restore_offline(config: &Config, arguments: &RestoreArguments) -> Result<()> {
+    former_paths::check(&config.state_dir, &config.bpf_dir)?;
     files::restrict_umask();
     let lock = Lock::for_maintenance(&config.state_dir, &config.bpf_dir)?;
     let store_path = config.state_dir.join(STORE_FILE);
