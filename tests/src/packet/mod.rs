@@ -1,6 +1,6 @@
 //! A packet library for tests: builders, an encoder and a parser that verifies checksums.
 //!
-//! It shares no code with the data path, checksums included, so that the two can't share a mistake.
+//! The library shares no code with the data path, checksums included, so that the two can't share a mistake.
 
 pub mod addresses;
 pub mod builders;

@@ -1,8 +1,8 @@
 //! The controller: decides changes, commits them to the store, and reconciles the maps with desired and observed
 //! state.
 //!
-//! It has three parts. `Desired` is what users asked for, equal to the store. `Observations` is what tasks found
-//! out about the host and the backends. `Datapath` is the maps, and the entries that they should hold.
+//! The controller has three parts. `Desired` is what users asked for, equal to the store. `Observations` is what tasks
+//! found out about the host and the backends. `Datapath` is the maps, and the entries that they should hold.
 
 mod commit;
 mod flows;

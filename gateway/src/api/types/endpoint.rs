@@ -1,4 +1,4 @@
-//! Endpoints.
+//! Wire types of endpoints.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

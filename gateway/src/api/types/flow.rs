@@ -1,4 +1,4 @@
-//! Flows.
+//! Wire types of flows.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! Networks.
+//! Wire types of networks.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Services.
+//! Wire types of services.
 
 use std::{collections::BTreeMap, net::IpAddr};
 

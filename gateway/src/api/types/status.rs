@@ -31,12 +31,12 @@ pub struct StatusView {
 /// Numbers of objects.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Objects {
-    /// Tenants.
+    /// Number of tenants.
     pub tenants: usize,
-    /// Networks.
+    /// Number of networks.
     pub networks: usize,
-    /// Services.
+    /// Number of services.
     pub services: usize,
-    /// Endpoints.
+    /// Number of endpoints.
     pub endpoints: usize,
 }

@@ -1,4 +1,4 @@
-//! Tenants.
+//! Wire types of tenants.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,11 +25,11 @@ pub struct TenantStatus {
 /// Numbers of a tenant's objects.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
-    /// Networks.
+    /// Number of networks.
     pub networks: usize,
-    /// Services.
+    /// Number of services.
     pub services: usize,
-    /// Endpoints.
+    /// Number of endpoints.
     pub endpoints: usize,
 }
 
