@@ -52,12 +52,12 @@ drop_reasons! {
     NoBackend = 15, "no_backend", "No backend of the resource can take a flow.";
     BackendRemoved = 16, "backend_removed", "Backend of the flow was removed from the service, or failed its health check.";
     SourceNatExhausted = 17, "source_nat_exhausted", "No free source port was found on the service's SNAT addresses.";
-    FlowTableFull = 18, "flow_table_full", "Half-open flow table did not accept another entry.";
+    FlowTableFull = 18, "flow_table_full", "Flow table has no place for another flow.";
     ChecksumOffloadFailed = 19, "checksum_offload_failed", "Checksum that was left to offload, or that the other address family requires, could not be computed.";
     EgressUnavailable = 20, "egress_unavailable", "Egress interface is missing, is down, or belongs to another network now.";
     PacketTooBig = 21, "packet_too_big", "Packet exceeds the MTU of the egress interface or its network.";
     IcmpUnsupported = 22, "icmp_unsupported", "ICMP message to a local address is neither an echo request nor an error about a packet of a flow.";
-    ConfigRace = 23, "config_race", "Configuration changed while the packet was processed: a retransmission succeeds.";
+    ConfigRace = 23, "config_race", "Configuration or flow changed while the packet was processed: a retransmission succeeds.";
     UnknownNeighbourTarget = 24, "unknown_neighbour_target", "ARP or neighbour discovery message received on an isolated network asks for no local address.";
     BufferAdjustFailed = 25, "buffer_adjust_failed", "Kernel refused to resize the packet buffer.";
     FamilyMismatch = 26, "family_mismatch", "Service has no SNAT address of the backend's address family.";
@@ -73,6 +73,7 @@ drop_reasons! {
     Ipv6Options = 36, "ipv6_options", "IPv6 hop-by-hop or destination options header holds more than padding, which the gateway does not forward.";
     MappedAddress = 37, "mapped_address", "IPv6 packet carries an IPv4-mapped address, which must not appear on the wire (RFC 4291).";
     FragmentIdExhausted = 38, "fragment_id_exhausted", "Fragmented datagrams between the same two addresses used every identification whose fragments the receiver may still hold (RFC 6864).";
+    FlowTableShare = 39, "flow_table_share", "Endpoint has more established flows than its share of the flow table, which shrinks as the table fills.";
 }
 
 impl DropReason {

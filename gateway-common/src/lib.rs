@@ -23,7 +23,7 @@
 //!
 //! A module imports only those above it in this list:
 //!
-//! 1. `byte_order`, `checksum`, `address`, `hash`, `drop_reason`: values.
+//! 1. `atomic`, `byte_order`, `checksum`, `address`, `hash`, `drop_reason`: values.
 //! 2. `packet`: buffers and headers.
 //! 3. `family`: the address families, IPv4 and IPv6.
 //! 4. `flow`: flow keys, flow entries and their tables.
@@ -42,8 +42,11 @@
 //! - Subprograms pass one word to each other, and each parses the packet for itself.
 
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
+// Inline assembly of the BPF target: see `atomic`.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod address;
+pub mod atomic;
 pub mod byte_order;
 pub mod checksum;
 pub mod drop_reason;

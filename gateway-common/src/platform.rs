@@ -29,12 +29,6 @@ use crate::{
     subprogram::{Exit, Subprogram},
 };
 
-/// The body of a bounded loop (`bpf_loop` in the kernel).
-pub trait LoopBody<E> {
-    /// Runs one iteration. Returns true to end the loop.
-    fn iterate(&mut self, env: &mut E, iteration: u32) -> bool;
-}
-
 /// Working memory of one packet, beside the flow entry under construction.
 pub type Scratch = [u64; 16];
 
@@ -43,11 +37,6 @@ pub trait Platform: PacketBuffer + FlowTables<V4> + FlowTables<V6> + ConfigMaps 
     /// Runs [`pipeline::run_subprogram`](crate::pipeline::run_subprogram). In the kernel it is a BPF global
     /// function, which the verifier checks by itself.
     fn call_subprogram(&mut self, subprogram: Subprogram, argument: u64) -> Exit;
-
-    /// Runs the body until it returns true, for at most `times` iterations.
-    fn bounded_loop<C: LoopBody<Self>>(&mut self, times: u32, body: &mut C)
-    where
-        Self: Sized;
 
     /// Runs [`pipeline::parse_syn_options`](crate::pipeline::parse_syn_options). In the kernel it is a BPF global
     /// function, which the verifier checks by itself.

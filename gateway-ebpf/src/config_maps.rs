@@ -10,8 +10,8 @@ use gateway_common::maps::{
 use crate::{
     context::Xdp,
     maps::{
-        ADDRESSES, ATTACH_OVERFLOW, ATTACHMENTS, BACKENDS, CONNECTIONS, EGRESS, HASH_SEED, LIMITS,
-        MAGLEV, NAT_ADDRESSES, PORTS, REJECT_COST,
+        ADDRESSES, ATTACH_OVERFLOW, ATTACHMENTS, BACKENDS, CONNECTIONS, EGRESS, FLOW_TABLE_SHARE,
+        FLOW_TABLE_SIZE, HASH_SEED, LIMITS, MAGLEV, NAT_ADDRESSES, PORTS, REJECT_COST,
     },
 };
 
@@ -81,6 +81,8 @@ impl ConfigMaps for Xdp {
             address: found.address,
             egress_slot: found.egress_slot,
             reachable: found.reachable,
+            network: found.network,
+            reserved: 0,
             mac: found.mac,
         })
     }
@@ -96,7 +98,10 @@ impl ConfigMaps for Xdp {
         Some(Connection {
             id: found.id,
             generation: found.generation,
+            network: found.network,
             has_limits: found.has_limits,
+            timeouts: found.timeouts,
+            reserved: 0,
         })
     }
 
@@ -113,5 +118,15 @@ impl ConfigMaps for Xdp {
     #[inline(always)]
     fn hash_seed(&self) -> u64 {
         HASH_SEED.load()
+    }
+
+    #[inline(always)]
+    fn flow_table_size(&self) -> u64 {
+        FLOW_TABLE_SIZE.load()
+    }
+
+    #[inline(always)]
+    fn flow_table_share(&self) -> u64 {
+        FLOW_TABLE_SHARE.load()
     }
 }

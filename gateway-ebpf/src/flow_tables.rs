@@ -1,88 +1,90 @@
-//! The flow tables of both address families, as BPF hash maps.
+//! The flow tables of both address families, as BPF array maps.
 
 use core::ptr::NonNull;
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::{Global, maps::Array};
 use gateway_common::{
     Family, V4, V6,
-    flow::{DatagramKey, Flow, FlowKey, FlowRef, FlowTables, FragmentRecord, InsertError, Table},
+    flow::{
+        Bucket, BucketPtr, DatagramKey, Flow, FlowCall, FlowKey, FlowTableUsage, FlowTables,
+        FragmentRecord, PlacePtr,
+        hash::{HASH_KEY_COUNT, hash_key},
+        memory::FlowMemory,
+    },
 };
 
 use crate::{
     context::Xdp,
+    flow_calls,
     maps::{
-        FLOW_SCRATCH_V4, FLOW_SCRATCH_V6, FLOWS_V4, FLOWS_V6, FRAGMENTS_V4, FRAGMENTS_V6,
-        HALF_OPEN_V4, HALF_OPEN_V6,
+        FLOW_BUCKETS, FLOW_HASH_KEYS, FLOW_SCRATCH_V4, FLOW_SCRATCH_V6, FLOW_USAGE, FLOWS_V4,
+        FLOWS_V6, FRAGMENTS_V4, FRAGMENTS_V6,
     },
 };
 
-const EEXIST: i32 = -17;
-
-/// Wraps the result of a look-up.
+/// Returns a bucket of a flow table.
 #[inline(always)]
-fn flow_ref<F: Family>(found: Option<*mut Flow<F>>) -> Option<FlowRef<F>> {
-    // SAFETY: map memory stays mapped while the program runs. An evicted half-open entry may be given to another
-    // flow meanwhile. In the worst case one packet of a flow that no longer exists is rewritten by that flow's
-    // values, within the same checks of network and generation.
-    found
-        .and_then(NonNull::new)
-        .map(|entry| unsafe { FlowRef::new(entry) })
+fn bucket<F: Family>(table: &Array<Bucket<F>>, index: u32) -> Option<BucketPtr<F>> {
+    let bucket = NonNull::new(table.get_ptr_mut(index)?)?;
+    // SAFETY: map memory stays mapped while the program runs, and everybody writes it through these pointers.
+    Some(unsafe { BucketPtr::new(bucket) })
 }
 
-/// Returns the cause of a failed insertion.
+/// Returns a secret number of the flow tables' hash.
 #[inline(always)]
-fn insert_error(result: Result<(), i32>) -> Result<(), InsertError> {
-    result.map_err(|error| {
-        if error == EEXIST {
-            InsertError::Exists
-        } else {
-            InsertError::Full
-        }
-    })
+fn hash_number(index: usize) -> u64 {
+    // SAFETY: a global is transparent over its value. Every index is a constant below the length.
+    unsafe {
+        (&raw const FLOW_HASH_KEYS)
+            .cast::<u64>()
+            .add(index)
+            .read_volatile()
+    }
 }
+const _: () = assert!(size_of::<Global<[u64; HASH_KEY_COUNT]>>() == 8 * HASH_KEY_COUNT);
 
-/// Implements the flow tables of a family.
+/// Implements the flow table of a family.
 macro_rules! flow_tables {
-    ($family:ty, $established:ident, $half_open:ident, $fragments:ident, $scratch:ident) => {
+    ($family:ty, $call:ident, $flows:ident, $number:literal, $fragments:ident, $scratch:ident) => {
+        impl FlowMemory<$family> for Xdp {
+            type Bucket = BucketPtr<$family>;
+            type Place = PlacePtr<$family>;
+
+            #[inline(always)]
+            fn bucket_count(&self) -> u32 {
+                FLOW_BUCKETS.load()
+            }
+
+            #[inline(always)]
+            fn bucket(&self, index: u32) -> Option<BucketPtr<$family>> {
+                bucket(&$flows, index)
+            }
+
+            #[inline(always)]
+            fn place(bucket: BucketPtr<$family>, way: u32) -> PlacePtr<$family> {
+                bucket.place(way)
+            }
+
+            #[inline(always)]
+            fn hash(&self, key: &FlowKey<$family>) -> u64 {
+                hash_key(key, hash_number)
+            }
+        }
+
         impl FlowTables<$family> for Xdp {
             #[inline(always)]
-            fn lookup_flow(
-                &self,
-                table: Table,
-                key: &FlowKey<$family>,
-            ) -> Option<FlowRef<$family>> {
-                flow_ref(match table {
-                    Table::Established => $established.get_ptr_mut(key),
-                    Table::HalfOpen => $half_open.get_ptr_mut(key),
-                })
-            }
-
-            #[inline(always)]
-            fn insert_flow(
-                &mut self,
-                table: Table,
-                key: &FlowKey<$family>,
-                flow: &Flow<$family>,
-            ) -> Result<(), InsertError> {
-                let flags = u64::from(BPF_NOEXIST);
-                insert_error(match table {
-                    Table::Established => $established.insert(key, flow, flags),
-                    Table::HalfOpen => $half_open.insert(key, flow, flags),
-                })
-            }
-
-            #[inline(always)]
-            fn remove_flow(&mut self, table: Table, key: &FlowKey<$family>) {
-                // An entry that is gone was removed by another CPU or by the agent: the result is the same.
-                let _already_gone = match table {
-                    Table::Established => $established.remove(key),
-                    Table::HalfOpen => $half_open.remove(key),
-                };
+            fn call(&mut self, call: FlowCall, arguments: [u64; 5]) -> u64 {
+                flow_calls::$call(call, arguments)
             }
 
             #[inline(always)]
             fn flow_scratch(&mut self) -> Option<NonNull<Flow<$family>>> {
                 $scratch.get_ptr_mut(0).and_then(NonNull::new)
+            }
+
+            #[inline(always)]
+            fn flow_table_usage(&self) -> Option<NonNull<FlowTableUsage>> {
+                FLOW_USAGE.get_ptr_mut($number).and_then(NonNull::new)
             }
 
             #[inline(always)]
@@ -100,5 +102,5 @@ macro_rules! flow_tables {
         }
     };
 }
-flow_tables!(V4, FLOWS_V4, HALF_OPEN_V4, FRAGMENTS_V4, FLOW_SCRATCH_V4);
-flow_tables!(V6, FLOWS_V6, HALF_OPEN_V6, FRAGMENTS_V6, FLOW_SCRATCH_V6);
+flow_tables!(V4, call_v4, FLOWS_V4, 0, FRAGMENTS_V4, FLOW_SCRATCH_V4);
+flow_tables!(V6, call_v6, FLOWS_V6, 1, FRAGMENTS_V6, FLOW_SCRATCH_V6);

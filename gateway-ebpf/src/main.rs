@@ -23,6 +23,7 @@
 mod config_maps;
 mod context;
 mod counters;
+mod flow_calls;
 mod flow_tables;
 mod maps;
 mod packet_buffer;

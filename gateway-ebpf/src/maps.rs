@@ -1,15 +1,18 @@
 //! The maps. Their layouts are in `gateway_common::maps`. The sizes here are defaults, which the agent replaces when it
 //! loads the program.
+//!
+//! The agent reads the flow tables, and what flows are judged by, in its own memory (`BPF_F_MMAPABLE`). A mappable array
+//! begins at a page, so that flow entries fill whole cache lines.
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
     maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
 };
 use gateway_common::{
     DropReason, V4, V6,
-    flow::{DatagramKey, Flow, FlowKey, FragmentRecord},
+    flow::{Bucket, DatagramKey, Flow, FlowTableUsage, FragmentRecord, hash::HASH_KEY_COUNT},
     maps::{
         ATTACHMENT_BUCKETS, AddressConflict, AddressKey, Attachment, Backend, Connection,
         ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress, IDENTIFICATION_BUCKETS,
@@ -36,21 +39,17 @@ pub(crate) static PORTS: HashMap<PortKey, Port> = HashMap::pinned(1 << 17, BPF_F
 #[map]
 pub(crate) static MAGLEV: Array<u32> = Array::pinned(MAX_MAGLEV_ENTRIES, 0);
 #[map]
-pub(crate) static BACKENDS: Array<Backend> = Array::pinned(MAX_BACKENDS, 0);
+pub(crate) static BACKENDS: Array<Backend> = Array::pinned(MAX_BACKENDS, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static NAT_ADDRESSES: Array<NatAddress> = Array::pinned(MAX_NAT_ADDRESSES, 0);
 #[map]
-pub(crate) static CONNECTIONS: Array<Connection> = Array::pinned(MAX_CONNECTIONS, 0);
+pub(crate) static CONNECTIONS: Array<Connection> = Array::pinned(MAX_CONNECTIONS, BPF_F_MMAPABLE);
 #[map]
-pub(crate) static FLOWS_V4: HashMap<FlowKey<V4>, Flow<V4>> =
-    HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+pub(crate) static FLOWS_V4: Array<Bucket<V4>> = Array::pinned(1, BPF_F_MMAPABLE);
 #[map]
-pub(crate) static FLOWS_V6: HashMap<FlowKey<V6>, Flow<V6>> =
-    HashMap::pinned(1 << 20, BPF_F_NO_PREALLOC);
+pub(crate) static FLOWS_V6: Array<Bucket<V6>> = Array::pinned(1, BPF_F_MMAPABLE);
 #[map]
-pub(crate) static HALF_OPEN_V4: LruHashMap<FlowKey<V4>, Flow<V4>> = LruHashMap::pinned(1 << 17, 0);
-#[map]
-pub(crate) static HALF_OPEN_V6: LruHashMap<FlowKey<V6>, Flow<V6>> = LruHashMap::pinned(1 << 17, 0);
+pub(crate) static FLOW_USAGE: Array<FlowTableUsage> = Array::pinned(2, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUNT as u32, 0);
 #[map]
@@ -65,7 +64,8 @@ pub(crate) static STATISTICS: PerCpuArray<u64> = PerCpuArray::pinned(Statistic::
 #[map]
 pub(crate) static LIMITS: Array<Limits> = Array::pinned(MAX_CONNECTIONS, 0);
 #[map]
-pub(crate) static CONN_USAGE: Array<ConnectionUsage> = Array::pinned(MAX_CONNECTIONS + 1, 0);
+pub(crate) static CONN_USAGE: Array<ConnectionUsage> =
+    Array::pinned(MAX_CONNECTIONS + 1, BPF_F_MMAPABLE);
 #[map]
 pub(crate) static FRAGMENTS_V4: LruHashMap<DatagramKey<V4>, FragmentRecord> =
     LruHashMap::pinned(16_384, 0);
@@ -103,3 +103,20 @@ pub(crate) static HASH_SEED: Global<u64> = Global::new(0);
 /// Nanoseconds that a reject costs. Set when the program is loaded.
 #[unsafe(no_mangle)]
 pub(crate) static REJECT_COST: Global<u64> = Global::new(0);
+
+/// Secret numbers of the flow tables' hash. Set when the program is loaded.
+#[unsafe(no_mangle)]
+pub(crate) static FLOW_HASH_KEYS: Global<[u64; HASH_KEY_COUNT]> = Global::new([0; HASH_KEY_COUNT]);
+
+/// Number of buckets of each flow table. Set when the program is loaded.
+#[unsafe(no_mangle)]
+pub(crate) static FLOW_BUCKETS: Global<u32> = Global::new(1);
+
+/// Number of flows that each flow table is made for. Set when the program is loaded.
+#[unsafe(no_mangle)]
+pub(crate) static FLOW_TABLE_SIZE: Global<u64> = Global::new(0);
+
+/// Established flows that a connection may have, as a multiple of those that the flow table has room for. Set when the
+/// program is loaded.
+#[unsafe(no_mangle)]
+pub(crate) static FLOW_TABLE_SHARE: Global<u64> = Global::new(0);

@@ -5,12 +5,15 @@ use core::{arch::asm, ffi::c_void, ptr::NonNull};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop};
 use gateway_common::{
     Exit, Platform, Subprogram,
-    flow::CoarseTime,
+    flow::{
+        CoarseTime,
+        memory::{BoundedLoop, LoopBody},
+    },
     maps::{
         AddressConflict, AddressKey, ConnectionUsage, IdentificationSpace, IdentificationState,
     },
     packet::Mac,
-    platform::{LoopBody, Scratch},
+    platform::Scratch,
 };
 
 use crate::{
@@ -25,7 +28,7 @@ struct LoopContext<'a, C> {
     body: &'a mut C,
 }
 
-/// Runs one iteration of [`Platform::bounded_loop`], as the callback of `bpf_loop`. Returns 1 to end the loop.
+/// Runs one iteration of [`BoundedLoop::bounded_loop`], as the callback of `bpf_loop`. Returns 1 to end the loop.
 ///
 /// # Safety
 /// `context` points to a live value that nothing else refers to.
@@ -38,12 +41,7 @@ unsafe extern "C" fn run_iteration<C: LoopBody<Xdp>>(
     u64::from(context.body.iterate(context.platform, iteration as u32))
 }
 
-impl Platform for Xdp {
-    #[inline(always)]
-    fn call_subprogram(&mut self, subprogram: Subprogram, argument: u64) -> Exit {
-        subprograms::call_subprogram(self.ctx.ctx, subprogram, argument)
-    }
-
+impl BoundedLoop for Xdp {
     #[inline(always)]
     fn bounded_loop<C: LoopBody<Self>>(&mut self, times: u32, body: &mut C) {
         let mut loop_context = LoopContext {
@@ -59,6 +57,13 @@ impl Platform for Xdp {
                 0,
             );
         }
+    }
+}
+
+impl Platform for Xdp {
+    #[inline(always)]
+    fn call_subprogram(&mut self, subprogram: Subprogram, argument: u64) -> Exit {
+        subprograms::call_subprogram(self.ctx.ctx, subprogram, argument)
     }
 
     #[inline(always)]

@@ -3,6 +3,7 @@
 //! Flags override environment variables, variables override the file, and the file overrides the defaults.
 
 mod api_limits;
+mod flow_table;
 mod probe;
 mod settings;
 
@@ -54,6 +55,10 @@ pub struct Config {
     pub accept_unseen_vlan_tags: bool,
     /// Interval of flow garbage collection, in seconds.
     pub flow_gc_interval: u64,
+    /// Number of flows that each flow table is made for.
+    pub flow_table_size: u32,
+    /// Established flows that one endpoint may have while all others have none, in percent.
+    pub flow_table_share: u32,
     /// Maximum number of rejects sent for an endpoint a second; 0: no limit.
     pub rejects_per_second: u32,
     /// Number and interval of address conflict probes.
@@ -132,6 +137,15 @@ impl Config {
         if !(1..=3_600).contains(&flow_gc_interval) {
             bail!("flow_gc_interval is {flow_gc_interval}: it must be 1 to 3600 seconds");
         }
+        let flow_table_size = match settings.flow_table_size {
+            Some(size) => size,
+            None => flow_table::default_size(flow_table::total_memory()?),
+        };
+        flow_table::check_size(flow_table_size)?;
+        let flow_table_share = settings.flow_table_share.unwrap_or(80);
+        if !(1..=95).contains(&flow_table_share) {
+            bail!("flow_table_share is {flow_table_share}: it must be 1 to 95 percent");
+        }
         let probes = settings.address_probes.unwrap_or(3);
         if probes > 100 {
             bail!("address_probes is {probes}: it must be at most 100");
@@ -180,6 +194,8 @@ impl Config {
             discard_incompatible_flows: settings.discard_incompatible_flows.unwrap_or(false),
             accept_unseen_vlan_tags: settings.accept_unseen_vlan_tags.unwrap_or(false),
             flow_gc_interval,
+            flow_table_size,
+            flow_table_share,
             probing: ProbeConfig {
                 probes,
                 interval: Duration::from_millis(probe_interval),

@@ -20,7 +20,6 @@ use crate::{
     api,
     auth::oidc::Issuers,
     bpf::{
-        flow_tables::FlowTableSet,
         layouts,
         loader::{LoadParameters, Program},
         maps::Maps,
@@ -84,7 +83,8 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     log_program(&program)?;
     let netlink = Netlink::connect().context("failed to open a netlink socket")?;
     let monitor = NetlinkMonitor::start().context("failed to subscribe to netlink events")?;
-    let flow_gc = FlowGc::new(FlowTableSet::new(&maps)?);
+    let flow_tables = maps.flow_tables().clone();
+    let flow_gc = FlowGc::new(flow_tables.clone());
     let controller = Controller::new(loaded, Box::new(store), &config, program, maps)?;
     let agent = Arc::new(Agent {
         controller: Mutex::new(controller),
@@ -96,6 +96,11 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     });
     // The maps hold the stored state before the first request is accepted.
     agent.refresh_host().await?;
+    agent
+        .controller
+        .lock()
+        .await
+        .finish_migration(&flow_tables)?;
     layouts::remove_others(&config.bpf_dir)?;
 
     let sender = WebhookSender::new(&config)?;
@@ -140,6 +145,8 @@ async fn load(config: &Config, store: &Sqlite) -> Result<(StoreContents, Program
         seed: store.seed()?,
         rejects_per_second: config.rejects_per_second,
         log_packets: config.log_packets,
+        flow_table_size: config.flow_table_size,
+        flow_table_share: config.flow_table_share,
     };
     let bpf_dir = config.bpf_dir.clone();
     let loading = tokio::task::spawn_blocking(move || Program::load(&bpf_dir, parameters));

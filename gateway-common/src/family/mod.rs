@@ -28,6 +28,13 @@ pub trait Family: Copy + Debug + Default + Eq + Hash + Ord + 'static {
     const MAX_ICMP_ERROR_LEN: u16;
     /// Checksum delta of a header whose TTL is decremented.
     const TTL_DECREMENT_DELTA: u16;
+    /// Number of 32-bit words of an address.
+    const ADDRESS_WORDS: usize;
+
+    /// Returns a 32-bit word of an address, as loaded.
+    fn address_word(address: Self::Address, index: usize) -> u32;
+    /// Returns the address with these 32-bit words, of which an IPv4 address has one.
+    fn address_from_words(words: [u32; 4]) -> Self::Address;
 
     /// Returns the address in the form that configuration maps are keyed by: IPv4 as an IPv4-mapped address.
     fn to_mapped(address: Self::Address) -> IpAddress;

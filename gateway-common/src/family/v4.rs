@@ -19,6 +19,17 @@ impl Family for V4 {
     const ICMP: u8 = protocol::ICMP;
     const MAX_ICMP_ERROR_LEN: u16 = 576;
     const TTL_DECREMENT_DELTA: u16 = TTL_DECREMENT;
+    const ADDRESS_WORDS: usize = 1;
+
+    #[inline(always)]
+    fn address_word(address: Be32, _index: usize) -> u32 {
+        address.raw()
+    }
+
+    #[inline(always)]
+    fn address_from_words(words: [u32; 4]) -> Be32 {
+        Be32::from_raw(words[0])
+    }
 
     #[inline(always)]
     fn to_mapped(address: Be32) -> IpAddress {

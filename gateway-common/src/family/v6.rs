@@ -19,6 +19,17 @@ impl Family for V6 {
     const ICMP: u8 = protocol::ICMPV6;
     const MAX_ICMP_ERROR_LEN: u16 = 1_280;
     const TTL_DECREMENT_DELTA: u16 = 0;
+    const ADDRESS_WORDS: usize = 4;
+
+    #[inline(always)]
+    fn address_word(address: IpAddress, index: usize) -> u32 {
+        address.words()[index & 3].raw()
+    }
+
+    #[inline(always)]
+    fn address_from_words(words: [u32; 4]) -> IpAddress {
+        IpAddress::new(words.map(Be32::from_raw))
+    }
 
     #[inline(always)]
     fn to_mapped(address: IpAddress) -> IpAddress {

@@ -1,28 +1,52 @@
-//! The flow entry: one direction of a flow.
+//! The flow entry: one direction of a flow, in one cache line (IPv6: two).
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::{
-    byte_order::{Be16, Be32},
+    byte_order::Be32,
     checksum::{Sum, TTL_DECREMENT},
     family::{Family, V4, V6},
-    flow::{CoarseTime, EntryNextHop, FlowKey, NetworkProto, StateWord},
+    flow::{CoarseTime, Control, FlowKey},
     packet::{Mac, PackedMac, PortPair},
 };
 
 /// Number of backend slots that an entry can name.
 pub const MAX_BACKEND_SLOTS: u32 = 1 << 16;
+/// Number of connection slots that an entry can name.
+pub const MAX_CONNECTION_SLOTS: u32 = 1 << 24;
+/// Number of egress slots that an entry can name.
+pub const MAX_EGRESS_SLOTS: u32 = 1 << 14;
+
+/// Number of places in a bucket of the flow table.
+pub const WAYS: u32 = 4;
+
+/// A bucket of the flow table.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Bucket<F: Family> {
+    /// Places, each in cache lines of its own.
+    pub places: [FlowEntry<F>; WAYS as usize],
+}
+
+/// A place of the flow table, with the entry that it holds.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct FlowEntry<F: Family> {
+    /// State and version of the place.
+    pub control: Control,
+    /// Key of arriving packets.
+    pub key: FlowKey<F>,
+    /// Rewriting and next hop of the packets.
+    pub flow: Flow<F>,
+}
 
 /// One direction of a flow: the rewriting of its packets and their next hop.
 ///
-/// All fields are immutable once the entry is inserted, except `tcp_flags_seen`, `last_seen`, `state_word`,
-/// `last_ack`, `window` and `window_scale`. Those are read and written only through
-/// [`FlowRef`](crate::flow::FlowRef), since other CPUs do so at the same time.
+/// All fields are immutable once the entry is visible, except `peer`, `last_seen_and_scale`, `last_ack` and `window`.
+/// Those are read and written only through [`FlowRef`](crate::flow::FlowRef), since other CPUs do so at the same time.
 ///
-/// With its key and the kernel's own 56 bytes an IPv4 entry fills two cache lines, and an IPv6 entry three.
-///
-/// A NAT46 flow, whose two sides are of different families, lies in the tables of IPv6, with IPv4-mapped addresses
-/// on its IPv4 side.
+/// A NAT46 flow, whose two sides are of different families, lies in the table of IPv6, with IPv4-mapped addresses on
+/// its IPv4 side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flow<F: Family> {
@@ -32,43 +56,38 @@ pub struct Flow<F: Family> {
     pub destination: F::Address,
     /// Ports after the rewriting.
     pub ports: PortPair,
-    /// Checksum delta of an IPv4 header: the addresses and the TTL decrement.
-    pub ip_csum_delta: u16,
-    /// Checksum delta of TCP and UDP: the addresses of the pseudo header, and the ports.
-    pub l4_csum_delta: u16,
-    /// Network that the packets leave to.
-    pub network: u32,
-    /// Connection slot.
-    pub connection_slot: u32,
-    /// Generation of the connection when the flow was opened.
-    pub generation: u32,
-    /// Egress slot. Towards the consumer: of the interface that packets leave by. Towards the service: of the
-    /// backend when the flow was opened, for information only; packets leave by the backend's present egress slot.
-    pub egress_slot: u16,
-    /// Next hop of the packets. The meaning depends on the direction.
-    pub next_hop: EntryNextHop,
-    /// Word of state. The meaning depends on direction and table.
-    pub state_word: StateWord,
-    /// Coarse time of the last packet.
-    pub last_seen: u32,
-    /// TCP: newest acknowledgement number seen in this direction.
+    /// Index of the other direction's entry.
+    pub peer: u32,
+    /// Coarse time of the last packet in the lower 28 bits (nine years), and the TCP window scale of this direction in
+    /// bits (RFC 7323) above.
+    pub last_seen_and_scale: u32,
+    /// TCP: newest acknowledgement number seen in this direction. Before the first one, in an entry towards the
+    /// service: the number that confirms the flow. While the entry is `FinUnacked`: the number that acknowledges the
+    /// other direction's FIN.
     pub last_ack: Be32,
-    /// TCP: window of that segment, as in its header.
-    pub window: Be16,
-    /// TCP: window scale of this direction, in bits (RFC 7323).
-    pub window_scale: u8,
-    /// TCP flags seen in this direction: [`TcpFlagsSeen`](crate::flow::TcpFlagsSeen).
-    pub tcp_flags_seen: u8,
-    /// [`Direction`] as a number.
-    pub direction: u8,
-    /// [`Flow::NAT46`], or 0.
-    pub flags: u8,
+    /// Lower 16 bits of the connection slot.
+    pub connection_slot_low: u16,
+    /// Upper 8 bits of the connection slot.
+    pub connection_slot_high: u8,
+    /// TCP: window of the newest segment, in units of 256 of the header's field, rounded down.
+    pub window: u8,
+    /// Lower 16 bits of the connection's generation when the flow was opened.
+    pub connection_generation: u16,
+    /// Lower 16 bits of the backend's generation when the flow was opened.
+    pub backend_generation: u16,
     /// Backend slot.
     pub backend_slot: u16,
+    /// Egress slot towards the consumer, `TO_CONSUMER` and `NAT46`.
+    pub egress_and_flags: u16,
+    /// Checksum delta of TCP and UDP: the addresses of the pseudo header, and the ports.
+    pub l4_csum_delta: u16,
+    /// Towards the consumer: MAC address that packets are sent to. Towards the service: time of creation, in the first
+    /// two words.
+    pub mac_or_created_at: [u16; 3],
 }
 
-/// Length of an entry without its two addresses.
-const FLOW_LEN_WITHOUT_ADDRESSES: usize = 48;
+/// Length of an entry without its addresses.
+const FLOW_LEN_WITHOUT_ADDRESSES: usize = 36;
 
 /// Direction of a flow entry's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,148 +106,256 @@ unsafe impl<F: Family> Pod for Flow<F> {}
 const _: () = {
     assert!(size_of::<Flow<V4>>() == 2 * 4 + FLOW_LEN_WITHOUT_ADDRESSES);
     assert!(size_of::<Flow<V6>>() == 2 * 16 + FLOW_LEN_WITHOUT_ADDRESSES);
+    assert!(size_of::<FlowEntry<V4>>() == 64);
+    assert!(size_of::<FlowEntry<V6>>() == 128);
+    assert!(core::mem::offset_of!(FlowEntry<V4>, key) == 4);
+    assert!(core::mem::offset_of!(FlowEntry<V6>, key) == 4);
 };
 
-impl<F: Family> Flow<F> {
-    /// Flag of a NAT46 flow: packets leave in the other address family than they arrive in.
-    pub const NAT46: u8 = 1;
+const TO_CONSUMER: u16 = 1 << 14;
+const NAT46: u16 = 1 << 15;
+const SCALE_SHIFT: u32 = 28;
+const LAST_SEEN_MASK: u32 = (1 << SCALE_SHIFT) - 1;
 
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the parts of a word, and slots within their limits"
+)]
+impl<F: Family> Flow<F> {
     /// Returns true if packets leave in the other address family than they arrive in.
     #[inline(always)]
     #[must_use]
     pub const fn is_nat46(&self) -> bool {
-        self.flags & Self::NAT46 != 0
+        self.egress_and_flags & NAT46 != 0
     }
 
     /// Returns the direction of the entry's packets.
     #[inline(always)]
     #[must_use]
     pub const fn direction(&self) -> Direction {
-        if self.direction == Direction::ToService as u8 {
+        if self.egress_and_flags & TO_CONSUMER == 0 {
             Direction::ToService
         } else {
             Direction::ToConsumer
         }
     }
 
-    /// Returns the backend of an entry towards the service: its slot, and its generation when the flow was opened.
+    /// Returns the egress slot that packets to the consumer leave by.
     #[inline(always)]
     #[must_use]
-    pub const fn backend(&self) -> (u32, u32) {
-        self.next_hop.as_backend()
+    pub const fn egress_slot(&self) -> u32 {
+        (self.egress_and_flags & (TO_CONSUMER - 1)) as u32
     }
 
-    /// Sets the backend that [`Flow::backend`] returns. Every slot fits 16 bits.
+    /// Sets direction, egress slot and address families.
+    #[inline(always)]
+    pub const fn set_direction(&mut self, direction: Direction, egress_slot: u32, is_nat46: bool) {
+        let mut word = egress_slot as u16 & (TO_CONSUMER - 1);
+        if matches!(direction, Direction::ToConsumer) {
+            word |= TO_CONSUMER;
+        }
+        if is_nat46 {
+            word |= NAT46;
+        }
+        self.egress_and_flags = word;
+    }
+
+    /// Returns the connection slot.
+    #[inline(always)]
+    #[must_use]
+    pub const fn connection_slot(&self) -> u32 {
+        self.connection_slot_low as u32 | (self.connection_slot_high as u32) << 16
+    }
+
+    /// Sets the connection, with its generation when the flow is opened.
+    #[inline(always)]
+    pub const fn set_connection(&mut self, slot: u32, generation: u32) {
+        self.connection_slot_low = slot as u16;
+        self.connection_slot_high = (slot >> 16) as u8;
+        self.connection_generation = generation as u16;
+    }
+
+    /// Returns true if the flow was opened under this generation of its connection. No flow was opened under
+    /// generation 0, which a connection has while it is not approved.
+    ///
+    /// Entries hold 16 bits of a generation. A flow of another generation is removed within
+    /// [`ENDED_TICKS`](crate::flow::ENDED_TICKS), and no slot gets 65,536 generations in that time.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_of_connection(&self, generation: u32) -> bool {
+        generation != 0 && self.connection_generation == generation as u16
+    }
+
+    /// Sets the backend, with its generation when the flow is opened.
     #[inline(always)]
     pub const fn set_backend(&mut self, slot: u32, generation: u32) {
-        self.next_hop = EntryNextHop::backend(slot, generation);
+        self.backend_slot = slot as u16;
+        self.backend_generation = generation as u16;
     }
 
-    /// Returns the backend that an established entry towards the consumer accepts packets of: its slot, and its
-    /// generation when the flow was opened.
+    /// Returns true if the flow was opened under this generation of its backend's slot. See
+    /// [`Flow::is_of_connection`].
     #[inline(always)]
     #[must_use]
-    pub const fn reply_backend(&self) -> (u32, u32) {
-        (
-            self.backend_slot as u32,
-            self.state_word.as_backend_generation(),
-        )
-    }
-
-    /// Sets the backend that [`Flow::reply_backend`] returns. Every slot fits 16 bits.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "slots have 16 bits")]
-    pub const fn set_reply_backend(&mut self, (slot, generation): (u32, u32)) {
-        self.backend_slot = slot as u16;
-        self.state_word = StateWord::backend_generation(generation);
+    pub const fn is_of_backend(&self, generation: u32) -> bool {
+        self.backend_generation == generation as u16
     }
 
     /// Returns the MAC address that packets to the consumer are sent to.
     #[inline(always)]
     #[must_use]
     pub const fn consumer_mac(&self) -> PackedMac {
-        self.next_hop.as_consumer()
+        PackedMac::from_words(self.mac_or_created_at)
     }
 
     /// Sets the MAC address that [`Flow::consumer_mac`] returns.
     #[inline(always)]
     pub const fn set_consumer_mac(&mut self, mac: Mac) {
-        self.next_hop = EntryNextHop::consumer(mac);
+        self.mac_or_created_at = mac.words();
     }
 
     /// Returns the coarse time at which the flow was opened. Valid only for an entry towards the service.
     #[inline(always)]
     #[must_use]
     pub const fn created_at(&self) -> CoarseTime {
-        self.state_word.as_created_at()
+        let [low, high, _] = self.mac_or_created_at;
+        CoarseTime(low as u32 | (high as u32) << 16)
     }
 
-    /// Computes the checksum deltas, from packets as they arrive under `key` to packets as they leave by this entry.
+    /// Sets the time that [`Flow::created_at`] returns.
     #[inline(always)]
-    pub fn compute_checksum_deltas(&mut self, key: &FlowKey<F>) {
+    pub const fn set_created_at(&mut self, time: CoarseTime) {
+        self.mac_or_created_at = [time.0 as u16, (time.0 >> 16) as u16, 0];
+    }
+
+    /// Returns the coarse time of the last packet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last_seen(&self) -> CoarseTime {
+        CoarseTime(self.last_seen_and_scale & LAST_SEEN_MASK)
+    }
+
+    /// Returns the word with the time of the last packet, and the window scale of `self`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last_seen_word(word: u32, now: CoarseTime) -> u32 {
+        word & !LAST_SEEN_MASK | now.0 & LAST_SEEN_MASK
+    }
+
+    /// Returns the word with another window scale, of 0 to 14 bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn scale_word(word: u32, scale: u8) -> u32 {
+        word & LAST_SEEN_MASK | (scale as u32) << SCALE_SHIFT
+    }
+
+    /// Returns the upper bound of the window, in bytes: the receiver's window is rounded up to 256 units of its field.
+    #[inline(always)]
+    #[must_use]
+    pub const fn window_len(window: u8, last_seen_and_scale: u32) -> u32 {
+        ((window as u32 + 1) << 8) << (last_seen_and_scale >> SCALE_SHIFT)
+    }
+
+    /// Computes the checksum delta, from packets as they arrive under `key` to packets as they leave by this entry.
+    #[inline(always)]
+    pub fn compute_checksum_delta(&mut self, key: &FlowKey<F>) {
         let addresses = F::replace_in_sum(Sum::ZERO, key.source, self.source);
         let addresses = F::replace_in_sum(addresses, key.destination, self.destination);
-        self.ip_csum_delta = addresses.add_word(TTL_DECREMENT).fold();
         self.l4_csum_delta = addresses
             .replace32(key.ports.to_wire(), self.ports.to_wire())
             .fold();
     }
 
-    /// Returns the flow key of the other direction, given the protocol. Packets of that direction arrive from the
-    /// network that packets of this one leave to, with the rewritten addresses and ports swapped.
+    /// Returns the checksum delta of an IPv4 header: the addresses and the TTL decrement. `ports` are those of the
+    /// arriving packet; the delta of TCP and UDP contains them, and the header does not.
     #[inline(always)]
     #[must_use]
-    pub const fn reverse_key(&self, protocol: u8) -> FlowKey<F> {
-        FlowKey {
-            network_proto: NetworkProto::new(self.network, protocol),
-            source: self.destination,
-            destination: self.source,
-            ports: self.ports.swapped(),
-        }
+    pub const fn ip_csum_delta(&self, ports: PortPair) -> u16 {
+        Sum::ZERO
+            .add_word(self.l4_csum_delta)
+            .replace32(self.ports.to_wire(), ports.to_wire())
+            .add_word(TTL_DECREMENT)
+            .fold_short()
+    }
+
+    /// Returns true if this entry's packets are those of `key` in the other direction: they leave with its addresses
+    /// and ports swapped.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_reverse_of(&self, key: &FlowKey<F>) -> bool {
+        self.source == key.destination
+            && self.destination == key.source
+            && self.ports == key.ports.swapped()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::byte_order::Be16;
+    use crate::{byte_order::Be16, checksum::update};
 
     #[test]
-    fn next_hop_holds_a_backend_or_a_mac_address() {
+    fn parts_round_trip() {
         let mut flow = Flow::<V6>::default();
-        flow.set_backend(65_535, 0x1234_5678);
-        assert_eq!(flow.backend(), (65_535, 0x1234_5678));
+        flow.set_connection(0x12_3456, 0x9_8765);
+        flow.set_backend(65_535, 0x7_0001);
+        assert_eq!(flow.connection_slot(), 0x12_3456);
+        assert!(flow.is_of_connection(0x9_8765) && !flow.is_of_connection(0x9_8766));
+        assert!(flow.is_of_backend(0x7_0001) && !flow.is_of_backend(0x7_0002));
         let mac = Mac::new([2, 3, 4, 5, 6, 7]);
         flow.set_consumer_mac(mac);
         assert_eq!(flow.consumer_mac().mac(), mac);
-        flow.set_reply_backend((65_535, 0x8765_4321));
-        assert_eq!(flow.reply_backend(), (65_535, 0x8765_4321));
+        flow.set_created_at(CoarseTime(0x1234_5678));
+        assert_eq!(flow.created_at(), CoarseTime(0x1234_5678));
+        flow.set_direction(Direction::ToConsumer, 16_383, true);
+        assert_eq!(flow.direction(), Direction::ToConsumer);
+        assert_eq!((flow.egress_slot(), flow.is_nat46()), (16_383, true));
+        flow.set_direction(Direction::ToService, 0, false);
+        assert_eq!(
+            (flow.direction(), flow.is_nat46()),
+            (Direction::ToService, false)
+        );
     }
 
     #[test]
-    fn reverse_keys_match_in_both_directions() {
-        let forward_key = FlowKey::<V4> {
-            network_proto: NetworkProto::new(1, 6),
-            source: Be32::new(0x0a00_0005),
-            destination: Be32::new(0x0a00_0064),
-            ports: PortPair::new(Be16::new(40_000), Be16::new(443)),
-        };
-        let forward = Flow::<V4> {
-            source: Be32::new(0x0a01_0064),
-            destination: Be32::new(0x0a01_000a),
-            ports: PortPair::new(Be16::new(2_000), Be16::new(8_443)),
-            network: 2,
+    fn time_and_window_scale_share_a_word() {
+        let word = Flow::<V4>::scale_word(0, 14);
+        let word = Flow::<V4>::last_seen_word(word, CoarseTime(123_456));
+        let flow = Flow::<V4> {
+            last_seen_and_scale: word,
             ..Flow::default()
         };
-        let reverse = Flow::<V4> {
-            source: forward_key.destination,
-            destination: forward_key.source,
-            ports: forward_key.ports.swapped(),
-            network: 1,
+        assert_eq!(flow.last_seen(), CoarseTime(123_456));
+        assert_eq!(Flow::<V4>::window_len(0, word), 256 << 14);
+        assert_eq!(Flow::<V4>::window_len(255, 0), 65_536);
+    }
+
+    #[test]
+    fn header_delta_follows_from_the_l4_delta() {
+        let word = |text: &str| Be32::from(text.parse::<core::net::Ipv4Addr>().unwrap());
+        let ports = |a, b| PortPair::new(Be16::new(a), Be16::new(b));
+        let key = FlowKey::<V4> {
+            source: word("10.0.0.5"),
+            destination: word("10.0.0.100"),
+            ports: ports(40_000, 443),
+            ..FlowKey::default()
+        };
+        let mut flow = Flow::<V4> {
+            source: word("10.1.0.100"),
+            destination: word("10.1.0.10"),
+            ports: ports(2_000, 8_443),
             ..Flow::default()
         };
-        assert_eq!(reverse.reverse_key(6), forward_key);
-        assert_eq!(forward.reverse_key(6).network_proto.network(), 2);
-        assert_eq!(forward.reverse_key(6).source, forward.destination);
+        flow.compute_checksum_delta(&key);
+        let addresses = V4::replace_in_sum(Sum::ZERO, key.source, flow.source);
+        let addresses = V4::replace_in_sum(addresses, key.destination, flow.destination);
+        let expected = addresses.add_word(TTL_DECREMENT).fold();
+        for checksum in [0x1234, 0xffff, 1] {
+            let checksum = Be16::new(checksum);
+            assert_eq!(
+                update(checksum, flow.ip_csum_delta(key.ports)),
+                update(checksum, expected)
+            );
+        }
     }
 }

@@ -11,48 +11,56 @@
 //!   packet that opens a flow is admitted
 //!             │
 //!             ▼
-//!        half-open ───── evicted (least recently used) or timed out ─────► removed
+//!        half-open ───── replaced by a new flow, or timed out ────────────► gone
 //!             │
 //!             │ TCP: the consumer acknowledges the backend's SYN
 //!             │ UDP: the consumer sends again after a reply
 //!             ▼
-//!       established ──── timed out, removed by GC ───────────────────────► removed
-//!             │                                                               ▲
-//!             │ TCP: FIN in both directions, or RST                           │
-//!             ▼                                                               │
-//!          closed ────── timed out, or a SYN opens the next flow ─────────────┘
+//!       established ──── timed out ───────────────────────────────────────► gone
+//!             │                                                              ▲
+//!             │ TCP: both FINs acknowledged, or a reset accepted             │
+//!             ▼                                                              │
+//!          closed ────── another flow needs the place or the port ───────────┘
 //! ```
 //!
-//! Half-open and established flows lie in different tables ([`Table`]). The half-open table evicts its least recently
-//! used entry, so a flood of first packets evicts half-open flows only. The established table never evicts.
-//!
-//! A flow also ends, in either table, when the approval that it was opened under is revoked or its backend is
-//! removed. Entries hold the generations of both, and the data path compares them for each packet.
+//! The states are those of an entry's place ([`PlaceState`]), in one table ([`table`]). A flow also ends when the
+//! approval that it was opened under is revoked or its backend is removed. Entries hold the generations of both, and
+//! the data path compares them for each packet.
 //!
 //! # Invariants
 //!
-//! - The TCP state is a function of the flags seen in both entries ([`TcpState::from_flags_seen`]), so it need not be
-//!   stored.
 //! - The reverse entry is inserted first: it is the reservation of the source port.
-//! - A flow enters the established table before it leaves the half-open one, so a look-up in both misses none.
-//! - Immutable fields are written before an entry is inserted. Mutable fields are accessed only through [`FlowRef`].
+//! - A flow counts by the state of its entry towards the service, which one CPU changes at a time.
+//! - Immutable fields are written before an entry is visible. Mutable fields are accessed only through [`FlowRef`].
+//! - The invariants of the table are in [`table`], those of an insertion in [`insert`].
 
+mod call;
+mod control;
 mod entry;
 mod entry_ref;
-mod fields;
+mod expiry;
 mod fragments;
+pub mod hash;
+pub mod insert;
 mod key;
+pub mod memory;
 mod network_proto;
+pub mod table;
 mod tables;
 mod tcp_state;
 mod time;
 
-pub use entry::{Direction, Flow, MAX_BACKEND_SLOTS};
-pub use entry_ref::FlowRef;
-pub use fields::{EntryNextHop, StateWord};
+pub use call::{FlowCall, FlowHandle, FlowId};
+pub use control::{Control, PlaceState};
+pub use entry::{
+    Bucket, Direction, Flow, FlowEntry, MAX_BACKEND_SLOTS, MAX_CONNECTION_SLOTS, MAX_EGRESS_SLOTS,
+    WAYS,
+};
+pub use entry_ref::{BucketPtr, FlowRef, PlacePtr};
+pub use expiry::{CLOSED_TICKS, ENDED_TICKS, FlowLife, FlowTimeouts, ORPHAN_TICKS};
 pub use fragments::{DatagramKey, FragmentRecord};
 pub use key::FlowKey;
 pub use network_proto::NetworkProto;
-pub use tables::{FlowTables, InsertError, Table};
+pub use tables::{FlowTableUsage, FlowTables};
 pub use tcp_state::{TcpFlagsSeen, TcpState};
 pub use time::CoarseTime;

@@ -40,6 +40,13 @@ impl NetworkProto {
         Self(network | (protocol as u32) << 31)
     }
 
+    /// Wraps a word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// Returns the word.
     #[inline(always)]
     #[must_use]

@@ -1,58 +1,40 @@
-//! The flow tables of an address family: two tables of entries, and the records of fragmented datagrams.
-
-use crate::{
-    family::Family,
-    flow::{DatagramKey, Flow, FlowKey, FlowRef, FragmentRecord},
-};
+//! The flow table and the fragment records of an address family, as a part of the platform.
 
 use core::ptr::NonNull;
 
-/// A flow table of an address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Table {
-    /// Established flows. Entries are never evicted.
-    Established,
-    /// Half-open flows. The least recently used entry is evicted to make room.
-    HalfOpen,
+use crate::{
+    family::Family,
+    flow::{BucketPtr, DatagramKey, Flow, FlowCall, FragmentRecord, PlacePtr, memory::FlowMemory},
+};
+
+use bytemuck::{Pod, Zeroable};
+
+/// Usage of a flow table. All CPUs write it, atomically.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FlowTableUsage {
+    /// Number of established flows.
+    pub established: u64,
+    /// Number of buckets that were swept since the table was made.
+    pub swept: u64,
+    /// Fingerprint of the numbers that the table's hash is computed with. 0 while unknown.
+    pub hash_fingerprint: u64,
+    /// Padding to a cache line.
+    pub reserved: [u64; 5],
 }
 
-impl Table {
-    /// Both tables.
-    pub const ALL: [Self; 2] = [Self::Established, Self::HalfOpen];
-}
-
-/// Cause of a failed insertion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InsertError {
-    /// The table has an entry with this key.
-    Exists,
-    /// The table is full.
-    Full,
-}
-
-/// The flow entries and the fragment records of an address family.
-///
-/// Look-ups return references, since the mutable fields of an entry are written in place.
-pub trait FlowTables<F: Family> {
-    /// Returns the entry with this key.
-    fn lookup_flow(&self, table: Table, key: &FlowKey<F>) -> Option<FlowRef<F>>;
-
-    /// Inserts an entry unless the table has one with this key.
-    ///
-    /// # Errors
-    /// [`InsertError`], with the table unchanged.
-    fn insert_flow(
-        &mut self,
-        table: Table,
-        key: &FlowKey<F>,
-        flow: &Flow<F>,
-    ) -> Result<(), InsertError>;
-
-    /// Removes the entry with this key, if there is one.
-    fn remove_flow(&mut self, table: Table, key: &FlowKey<F>);
+/// The flow table and the fragment records of an address family.
+pub trait FlowTables<F: Family>: FlowMemory<F, Place = PlacePtr<F>, Bucket = BucketPtr<F>> {
+    /// Runs [`pipeline::run_flow_call`](crate::pipeline::run_flow_call). In the kernel it is a BPF global function,
+    /// which the verifier checks by itself.
+    fn call(&mut self, call: FlowCall, arguments: [u64; 5]) -> u64;
 
     /// Returns memory to build an entry in. It belongs to the current packet alone and holds arbitrary bytes.
     fn flow_scratch(&mut self) -> Option<NonNull<Flow<F>>>;
+
+    /// Returns the usage of the flow table. Other CPUs write it too: load its fields whole, and write them by atomic
+    /// operations.
+    fn flow_table_usage(&self) -> Option<NonNull<FlowTableUsage>>;
 
     /// Returns the record of a fragmented datagram, if there is one.
     fn fragment_record(&self, key: &DatagramKey<F>) -> Option<FragmentRecord>;

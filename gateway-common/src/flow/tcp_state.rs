@@ -31,10 +31,15 @@ impl TcpFlagsSeen {
     pub const SYN: Self = Self(2);
     /// A RST, and no other segment since.
     pub const RST: Self = Self(4);
+    /// The acknowledgement of the other direction's FIN.
+    pub const FIN_ACKED: Self = Self(8);
     /// An ACK. For UDP: any datagram.
     pub const ACK: Self = Self(16);
 
-    const ALL: u8 = Self::FIN.0 | Self::SYN.0 | Self::RST.0 | Self::ACK.0;
+    /// The flags that a TCP header can have.
+    const OF_HEADER: u8 = Self::FIN.0 | Self::SYN.0 | Self::RST.0 | Self::ACK.0;
+    /// All flags.
+    pub(crate) const ALL_BITS: u8 = Self::OF_HEADER | Self::FIN_ACKED.0;
 
     /// Returns true if all flags of `other` have been seen.
     #[inline(always)]
@@ -55,7 +60,7 @@ impl TcpFlagsSeen {
     #[inline(always)]
     #[must_use]
     pub const fn with_segment(self, flags: u8) -> Self {
-        let seen = self.0 | (flags & Self::ALL);
+        let seen = self.0 | (flags & Self::OF_HEADER);
         if flags & Self::RST.0 == 0 {
             Self(seen & !Self::RST.0)
         } else {
@@ -104,6 +109,7 @@ impl TcpState {
     /// let state = TcpState::from_flags_seen(to_service, to_consumer);
     /// assert_eq!(state, TcpState::Established);
     /// ```
+    #[inline(always)]
     #[must_use]
     pub const fn from_flags_seen(to_service: TcpFlagsSeen, to_consumer: TcpFlagsSeen) -> Self {
         if to_service.has(TcpFlagsSeen::RST) || to_consumer.has(TcpFlagsSeen::RST) {

@@ -22,7 +22,15 @@ impl CoarseTime {
         (self.0 as u64) << Self::SHIFT
     }
 
+    /// Returns the number of ticks after which more than `seconds` have passed for certain.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "32 bits hold 146 years")]
+    pub const fn ticks(seconds: u32) -> u32 {
+        ((seconds as u64 + 1) * 1_000_000_000).div_ceil(1 << Self::SHIFT) as u32
+    }
+
     /// Returns the units of time since `earlier`, or 0 if that lies ahead.
+    #[inline(always)]
     #[must_use]
     pub const fn since(self, earlier: Self) -> u32 {
         self.0.saturating_sub(earlier.0)

@@ -73,6 +73,11 @@ pub trait ConfigMaps {
     fn reject_cost(&self) -> u64;
     /// Returns the seed of the hashes that select backends, SNAT ports and identifications.
     fn hash_seed(&self) -> u64;
+    /// Returns the number of flows that each flow table is made for.
+    fn flow_table_size(&self) -> u64;
+    /// Returns the established flows that a connection may have, as a multiple of those that the flow table has room
+    /// for, times 2^[`SHARE_SHIFT`](crate::pipeline::SHARE_SHIFT).
+    fn flow_table_share(&self) -> u64;
 }
 
 /// The counters.

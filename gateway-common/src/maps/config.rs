@@ -3,7 +3,7 @@
 use crate::{
     address::IpAddress,
     byte_order::Be16,
-    flow::MAX_BACKEND_SLOTS,
+    flow::{FlowTimeouts, MAX_BACKEND_SLOTS, MAX_CONNECTION_SLOTS, MAX_EGRESS_SLOTS},
     packet::{Mac, PackedMac},
 };
 
@@ -21,6 +21,8 @@ pub const MAX_MAGLEV_ENTRIES: u32 = 1 << 22;
 /// Maximum number of backends: entries in `BACKENDS`.
 pub const MAX_BACKENDS: u32 = 65_536;
 const _: () = assert!(MAX_BACKENDS <= MAX_BACKEND_SLOTS);
+const _: () = assert!(MAX_CONNECTIONS <= MAX_CONNECTION_SLOTS);
+const _: () = assert!(MAX_ATTACHMENTS <= MAX_EGRESS_SLOTS);
 /// Number of entries in `NAT_ADDRESSES`.
 pub const MAX_NAT_ADDRESSES: u32 = 65_536;
 
@@ -198,6 +200,10 @@ pub struct Backend {
     pub egress_slot: u32,
     /// 1 while `egress_slot` and `mac` are known.
     pub reachable: u32,
+    /// Network that the backend belongs to.
+    pub network: u32,
+    /// Padding that aligns `mac`.
+    pub reserved: u32,
     /// MAC address of the next hop.
     pub mac: PackedMac,
 }
@@ -221,8 +227,14 @@ pub struct Connection {
     /// Generation of the connection. Flows of any other generation are revoked. Every revocation increases it, and it
     /// never decreases.
     pub generation: u32,
+    /// Network of the endpoint.
+    pub network: u32,
     /// 1 if the connection's entry in `LIMITS` is not all zeros.
     pub has_limits: u32,
+    /// Timeouts of the connection's flows.
+    pub timeouts: FlowTimeouts,
+    /// Padding to half a cache line.
+    pub reserved: u32,
 }
 
 /// Another host that claims a local address.

@@ -45,15 +45,12 @@ pub enum Statistic {
     TcpResetsSent = 3,
     /// Offloaded checksums completed.
     ChecksumsCompleted = 4,
-    /// Flows that both sides had confirmed when the established table was full. They stay in the half-open table,
-    /// where they can be evicted.
-    EstablishedTableFull = 5,
     /// ICMP errors sent instead of forwarding.
-    IcmpErrorsSent = 6,
+    IcmpErrorsSent = 5,
     /// ICMP errors forwarded to the sender of the embedded packet.
-    IcmpErrorsForwarded = 7,
+    IcmpErrorsForwarded = 6,
     /// Rejects suppressed because the reject budget was spent.
-    RejectsSuppressed = 8,
+    RejectsSuppressed = 7,
 }
 
 impl Statistic {
@@ -64,7 +61,6 @@ impl Statistic {
         Self::LocalReplies,
         Self::TcpResetsSent,
         Self::ChecksumsCompleted,
-        Self::EstablishedTableFull,
         Self::IcmpErrorsSent,
         Self::IcmpErrorsForwarded,
         Self::RejectsSuppressed,
@@ -82,7 +78,6 @@ impl Statistic {
             Self::LocalReplies => "local_replies",
             Self::TcpResetsSent => "tcp_resets_sent",
             Self::ChecksumsCompleted => "checksums_completed",
-            Self::EstablishedTableFull => "established_table_full",
             Self::IcmpErrorsSent => "icmp_errors_sent",
             Self::IcmpErrorsForwarded => "icmp_errors_forwarded",
             Self::RejectsSuppressed => "rejects_suppressed",

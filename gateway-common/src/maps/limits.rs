@@ -38,7 +38,7 @@ impl Limits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct ConnectionUsage {
-    /// Number of flows. The agent corrects it by the number of flows in the tables.
+    /// Number of flows that are not closed. The agent corrects it by the number of flows in the tables.
     pub flows: u64,
     /// Meter of new flows.
     pub new_flow_meter: u64,
@@ -48,8 +48,8 @@ pub struct ConnectionUsage {
     pub byte_meters: [u64; 2],
     /// Meter of rejects sent: TCP resets and ICMP errors.
     pub reject_meter: u64,
-    /// Padding to a cache line.
-    pub reserved: u64,
+    /// Number of established flows, which count against the connection's share of the flow table.
+    pub established: u64,
 }
 
 /// Index in `CONN_USAGE` of packets that concern no connection.

@@ -47,7 +47,7 @@ pub use limits::{ConnectionUsage, Limits, NO_CONNECTION_USAGE};
 
 /// Version of the map layouts. It changes whenever a layout, or the meaning of a field, changes. Maps of another
 /// version are never reused.
-pub const LAYOUT_VERSION: u32 = 6;
+pub const LAYOUT_VERSION: u32 = 7;
 
 #[cfg(test)]
 mod tests {
@@ -55,13 +55,13 @@ mod tests {
     use crate::{
         drop_reason::DropReason,
         family::{V4, V6},
-        flow::{Flow, FlowKey, FragmentRecord},
+        flow::{Bucket, Flow, FlowKey, FlowTableUsage, FragmentRecord},
     };
 
     /// A changed size requires a new `LAYOUT_VERSION`.
     #[test]
     fn layout_version_changes_with_sizes() {
-        assert_eq!(LAYOUT_VERSION, 6);
+        assert_eq!(LAYOUT_VERSION, 7);
         let sizes = [
             size_of::<Attachment>(),
             size_of::<Egress>(),
@@ -78,6 +78,9 @@ mod tests {
             size_of::<Flow<V4>>(),
             size_of::<FlowKey<V6>>(),
             size_of::<Flow<V6>>(),
+            size_of::<Bucket<V4>>(),
+            size_of::<Bucket<V6>>(),
+            size_of::<FlowTableUsage>(),
             size_of::<Limits>(),
             size_of::<ConnectionUsage>(),
             size_of::<FragmentRecord>(),
@@ -86,9 +89,10 @@ mod tests {
         assert_eq!(
             sizes,
             [
-                24, 16, 20, 16, 8, 32, 40, 20, 12, 48, 8, 16, 56, 40, 80, 32, 64, 16, 24
+                24, 16, 20, 16, 8, 32, 48, 20, 32, 48, 8, 16, 44, 40, 68, 256, 512, 64, 32, 64, 16,
+                24
             ]
         );
-        assert_eq!((DropReason::COUNT, Statistic::COUNT), (39, 9));
+        assert_eq!((DropReason::COUNT, Statistic::COUNT), (40, 8));
     }
 }

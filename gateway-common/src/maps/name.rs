@@ -20,14 +20,12 @@ pub const BACKENDS: &str = "BACKENDS";
 pub const NAT_ADDRESSES: &str = "NAT_ADDRESSES";
 /// [`Connection`](crate::maps::Connection) by connection slot: array.
 pub const CONNECTIONS: &str = "CONNECTIONS";
-/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): hash of the established flows of IPv4.
+/// [`Bucket`](crate::flow::Bucket) by index: array, the flow table of IPv4.
 pub const FLOWS_V4: &str = "FLOWS_V4";
-/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): hash of the established flows of IPv6.
+/// [`Bucket`](crate::flow::Bucket) by index: array, the flow table of IPv6.
 pub const FLOWS_V6: &str = "FLOWS_V6";
-/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): LRU hash of the half-open flows of IPv4.
-pub const HALF_OPEN_V4: &str = "HALF_OPEN_V4";
-/// [`Flow`](crate::flow::Flow) by [`FlowKey`](crate::flow::FlowKey): LRU hash of the half-open flows of IPv6.
-pub const HALF_OPEN_V6: &str = "HALF_OPEN_V6";
+/// [`FlowTableUsage`](crate::flow::FlowTableUsage), IPv4 at 0 and IPv6 at 1: array.
+pub const FLOW_USAGE: &str = "FLOW_USAGE";
 /// `u64` packets by [`DropReason`](crate::DropReason): per-CPU array.
 pub const DROPS: &str = "DROPS";
 /// `u64` packets by [`ConnectionDropKey`](crate::maps::ConnectionDropKey): per-CPU hash. Drops because the connection

@@ -4,30 +4,35 @@
 //!
 //! ```text
 //!   fast path ──► verdict
-//!      │ SLOW_PATH, NO_ESTABLISHED_FLOW
+//!      │ SLOW_PATH, NO_FLOW
 //!      ▼
-//!   slow path ──► verdict  ◄─────────────────────────────────┐
-//!      │                                                     │
-//!      ├─ ICMP_RELATED ──► ICMP related ──► verdict          │
-//!      │                                                     │
-//!      ├─ NAT46 ─────────► NAT46 ──► verdict                 │
-//!      │                     │ OPEN_FLOW                     │
-//!      │                     ▼                               │
-//!      └─ OPEN_FLOW ─────► open flow ── REPROCESS, SLOW_PATH ┘
+//!   slow path ──► verdict  ◄───────────────────────┐
+//!      │                                           │
+//!      ├─ ICMP_RELATED ──► ICMP related ──► verdict│
+//!      │                                           │
+//!      ├─ forward ───────────────────────────────┐ │
+//!      │                                         ▼ │
+//!      ├─ NAT46 ─────────► NAT46 ─ forward ──► forward ──► verdict
+//!      │                     │ OPEN_FLOW         ▲ │
+//!      │                     ▼                   │ │
+//!      └─ OPEN_FLOW ─────► open flow             │ │
+//!                            │ INSERT_FLOW       │ │
+//!                            ▼                   │ │
+//!                          insert flow ─ forward ┘ │
+//!                            └──────────── SLOW_PATH
 //!
 //!   each of them ── reject, packet too big, TTL exceeded ──► reject ──► verdict
 //! ```
 //!
-//! After `REPROCESS` the slow path forwards the packet by the flow that it has opened. `SLOW_PATH` at that point means
-//! that another CPU has established the packet's flow meanwhile.
+//! `SLOW_PATH` after the insertion means that another CPU has opened the packet's flow meanwhile.
 //!
 //! An exit carries over what is known about the packet: the slow path gets it as [`SlowPathHints`], the reject
-//! subprogram gets the exit itself.
+//! subprogram gets the exit itself, and the one that forwards gets it with the flow.
 //!
 //! # Invariants
 //!
 //! - At most `MAX_SUBPROGRAMS` subprograms run for a packet.
-//! - A packet opens at most one flow. If that flow has disappeared when the packet is processed again, the packet is
+//! - A packet opens at most one flow. If that flow has disappeared when the packet is forwarded, the packet is
 //!   dropped with the reason [`ConfigRace`](DropReason::ConfigRace).
 
 use crate::{
@@ -45,6 +50,8 @@ struct Subprograms {
     slow_path: Subprogram,
     icmp_related: Subprogram,
     open_flow: Subprogram,
+    insert_flow: Subprogram,
+    forward: Subprogram,
     reject: Subprogram,
 }
 
@@ -53,6 +60,8 @@ const IPV4: Subprograms = Subprograms {
     slow_path: Subprogram::SlowPathV4,
     icmp_related: Subprogram::IcmpRelatedV4,
     open_flow: Subprogram::OpenFlowV4,
+    insert_flow: Subprogram::InsertFlowV4,
+    forward: Subprogram::ForwardV4,
     reject: Subprogram::RejectV4,
 };
 
@@ -61,12 +70,14 @@ const IPV6: Subprograms = Subprograms {
     slow_path: Subprogram::SlowPathV6,
     icmp_related: Subprogram::IcmpRelatedV6,
     open_flow: Subprogram::OpenFlowV6,
+    insert_flow: Subprogram::InsertFlowV6,
+    forward: Subprogram::ForwardV6,
     reject: Subprogram::RejectV6,
 };
 
-/// Maximum number of subprograms that run for one packet: fast path, slow path, NAT46, open flow, slow path, NAT46,
-/// reject.
-const MAX_SUBPROGRAMS: u32 = 7;
+/// Maximum number of subprograms that run for one packet: fast path, slow path, NAT46, open flow, insert flow, slow path,
+/// NAT46, forward, reject.
+const MAX_SUBPROGRAMS: u32 = 9;
 
 /// Returns the verdict on the packet.
 #[inline(always)]
@@ -98,17 +109,15 @@ fn dispatch_ip<E: Platform>(env: &mut E, subprograms: &Subprograms) -> Exit {
             Next::SlowPath => {
                 env.call_subprogram(subprograms.slow_path, SlowPathHints::NONE.to_bits())
             }
-            Next::NoEstablishedFlow => {
+            Next::NoFlow => {
                 const HINTS: SlowPathHints =
-                    SlowPathHints::ESTABLISHED_MISSED.union(SlowPathHints::SKIP_EARLY_DROP);
+                    SlowPathHints::FLOW_MISSED.union(SlowPathHints::SKIP_EARLY_DROP);
                 env.call_subprogram(subprograms.slow_path, HINTS.to_bits())
             }
-            Next::Reprocess => {
-                const HINTS: SlowPathHints = SlowPathHints::ESTABLISHED_MISSED
-                    .union(SlowPathHints::SKIP_EARLY_DROP)
-                    .union(SlowPathHints::JUST_OPENED);
-                env.call_subprogram(subprograms.slow_path, HINTS.to_bits())
-            }
+            Next::Forward => env.call_subprogram(subprograms.forward, exit.to_bits()),
+            Next::ForwardNat46 => env.call_subprogram(Subprogram::ForwardNat46, exit.to_bits()),
+            Next::InsertFlow => env.call_subprogram(subprograms.insert_flow, 0),
+            Next::InsertFlowNat46 => env.call_subprogram(Subprogram::InsertFlowV6, 0),
             Next::IcmpRelated => env.call_subprogram(subprograms.icmp_related, 0),
             Next::Nat46 => env.call_subprogram(Subprogram::Nat46, 0),
             // A packet opens at most one flow.

@@ -5,6 +5,7 @@ use crate::{
     maps::Attachment,
     pipeline::{
         fast_path,
+        forward::send::forward_packet,
         icmp_related::relay_icmp_error,
         ingress::{
             attachment::find_attachment,
@@ -12,7 +13,7 @@ use crate::{
             parse::{Frame, classify_frame, parse_ipv4, parse_ipv6},
         },
         local::arp::reply_arp,
-        open::open_flow,
+        open::{create::insert_prepared_flow, open_flow},
         reject, slow_path,
     },
     platform::Platform,
@@ -55,6 +56,37 @@ fn slow_path_v6<E: Platform>(env: &mut E, hints: SlowPathHints) -> Exit {
     with_ipv6(env, |env, attachment, packet| {
         slow_path::run_v6(env, attachment, packet, hints)
     })
+}
+
+#[inline(always)]
+fn forward_v4<E: Platform>(env: &mut E, exit: Exit) -> Exit {
+    with_ipv4(env, |env, attachment, packet| {
+        forward_packet::<V4, V4, E>(env, attachment, packet, exit.flow())
+    })
+}
+
+#[inline(always)]
+fn forward_v6<E: Platform>(env: &mut E, exit: Exit) -> Exit {
+    with_ipv6(env, |env, attachment, packet| {
+        forward_packet::<V6, V6, E>(env, attachment, packet, exit.flow())
+    })
+}
+
+#[inline(always)]
+fn forward_nat46<E: Platform>(env: &mut E, exit: Exit) -> Exit {
+    with_ipv4(env, |env, attachment, packet| {
+        forward_packet::<V4, V6, E>(env, attachment, packet, exit.flow())
+    })
+}
+
+#[inline(always)]
+fn insert_flow_v4<E: Platform>(env: &mut E) -> Exit {
+    into_exit(insert_prepared_flow::<V4, E>(env))
+}
+
+#[inline(always)]
+fn insert_flow_v6<E: Platform>(env: &mut E) -> Exit {
+    into_exit(insert_prepared_flow::<V6, E>(env))
 }
 
 #[inline(always)]

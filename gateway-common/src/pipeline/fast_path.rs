@@ -4,20 +4,21 @@
 //! checks precede the first change, so a packet that is not eligible continues on the slow path unchanged. The slow
 //! path decides alike for eligible packets too.
 //!
-//! Not eligible are: fragments and IPv4 packets that a router may fragment, IPv4 options, IPv6 extension headers, SYN
-//! and RST segments of established flows, offloaded checksums, packets over the MTU or with an expiring TTL, NAT46
+//! Not eligible are: fragments and IPv4 packets that a router may fragment, IPv4 options, IPv6 extension headers, SYN,
+//! FIN and RST segments of established flows, segments that may acknowledge a FIN, offloaded checksums, packets over the MTU or with an expiring TTL, NAT46
 //! flows, and flows that have ended.
 //!
-//! The early drop applies here to packets of no established flow, so that a flood ends before the slow path.
+//! The early drop applies here to packets of no flow, so that a flood ends before the slow path.
 
 use crate::{
     checksum::{update, update_udp},
+    drop_reason::DropReason,
     family::{Family, Header as _, pseudo_header},
-    flow::{FlowKey, FlowRef, NetworkProto, Table},
+    flow::{FlowKey, FlowRef, NetworkProto, PlaceState, table},
     maps::Attachment,
     packet::{Ethernet, LinearData, PortPair, Tcp, TcpFlags, Udp, protocol},
     pipeline::{
-        conntrack::established::update_tcp_state,
+        conntrack::tcp::{record_ack, record_flags},
         forward::next_hop,
         ingress::{
             attachment,
@@ -32,7 +33,7 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Forwards an eligible packet of an established flow. Applies the early drop to a packet that matches none.
+/// Forwards an eligible packet of an established flow. Applies the early drop to a packet of no flow.
 #[inline(always)]
 pub(crate) fn run<F: Family, E: PlatformFor<F>>(env: &mut E) -> StageResult<Exit> {
     let attachment = attachment::find_attachment(env)?;
@@ -67,7 +68,7 @@ trait FastPathL4: Copy {
     /// Returns true if the checksum field holds only the sum of the pseudo header: the checksum was offloaded.
     fn is_checksum_offloaded(self, pseudo_sum: u16) -> bool;
     /// Updates the TCP state of the packet's direction.
-    fn update_state<F: Family>(self, flow: &FlowRef<F>);
+    fn update_state<F: Family>(self, flow: &mut FlowRef<F>);
     /// Replaces both ports and updates the checksum by a delta.
     fn rewrite(self, ports: PortPair, delta: u16);
 }
@@ -99,7 +100,7 @@ impl FastPathL4 for Tcp {
 
     #[inline(always)]
     fn keeps_flow_state(self) -> bool {
-        self.flags() & (TcpFlags::SYN | TcpFlags::RST) == 0
+        self.flags() & (TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN) == 0
     }
 
     #[inline(always)]
@@ -108,8 +109,9 @@ impl FastPathL4 for Tcp {
     }
 
     #[inline(always)]
-    fn update_state<F: Family>(self, flow: &FlowRef<F>) {
-        update_tcp_state(flow, self);
+    fn update_state<F: Family>(self, flow: &mut FlowRef<F>) {
+        record_ack(flow, self);
+        record_flags(flow, self.flags());
     }
 
     #[inline(always)]
@@ -158,7 +160,7 @@ impl FastPathL4 for Udp {
     }
 
     #[inline(always)]
-    fn update_state<F: Family>(self, _flow: &FlowRef<F>) {}
+    fn update_state<F: Family>(self, _flow: &mut FlowRef<F>) {}
 
     #[inline(always)]
     fn rewrite(self, ports: PortPair, delta: u16) {
@@ -204,7 +206,7 @@ fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
     let is_initial_syn = l4.is_initial_syn();
     let mut found = None;
     if !is_initial_syn {
-        found = env.lookup_flow(Table::Established, &key);
+        found = table::lookup::<F, E>(env, &key);
     }
     if found.is_none() {
         if !are_wire_addresses::<F>(key.source, key.destination) {
@@ -213,20 +215,21 @@ fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
         let packet = L4Packet::for_admission(key, T::PROTOCOL, L4Offset::new(l4_offset));
         early_drop(env, attachment, &packet)?;
         if is_initial_syn {
-            found = env.lookup_flow(Table::Established, &key);
+            found = table::lookup::<F, E>(env, &key);
         }
     }
-    let flow = found.ok_or(Exit::NO_ESTABLISHED_FLOW)?;
+    let mut flow = found.ok_or(Exit::NO_FLOW)?;
+    if !flow.control.is(PlaceState::Established) {
+        return Err(Exit::SLOW_PATH);
+    }
 
-    let entry = flow.entry();
-    let connection = env
-        .connection(entry.connection_slot)
-        .ok_or(Exit::SLOW_PATH)?;
-    let hop = next_hop::established_next_hop(env, &flow).ok_or(Exit::SLOW_PATH)?;
-    let egress = next_hop::lookup_egress(env, &flow, hop).ok_or(Exit::SLOW_PATH)?;
+    let connection_slot = flow.entry().connection_slot();
+    let connection = env.connection(connection_slot).ok_or(Exit::SLOW_PATH)?;
+    let hop = next_hop::established_next_hop(env, &flow, &connection).ok_or(Exit::SLOW_PATH)?;
+    let egress = next_hop::lookup_egress(env, hop).ok_or(Exit::SLOW_PATH)?;
     let pseudo_sum = pseudo_header::<F>(key.source, key.destination, T::PROTOCOL, checksum_len);
-    if connection.generation != entry.generation
-        || (F::ICMP == protocol::ICMPV6 && entry.is_nat46())
+    if !flow.entry().is_of_connection(connection.generation)
+        || (F::ICMP == protocol::ICMPV6 && flow.entry().is_nat46())
         || length > egress.mtu
         || header.hop_limit() <= 1
         || !l4.keeps_flow_state()
@@ -235,19 +238,18 @@ fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
         return Err(Exit::SLOW_PATH);
     }
 
-    l4.update_state(&flow);
-    rate_limit::check_packet(
-        env,
-        &connection,
-        entry.connection_slot,
-        entry.direction(),
-        length,
-    )?;
+    l4.update_state(&mut flow);
+    let entry = flow.entry();
+    let direction = entry.direction();
+    rate_limit::check_packet(env, &connection, connection_slot, direction, length)?;
     l4.rewrite(entry.ports, entry.l4_csum_delta);
-    header.decrement_ttl(entry.ip_csum_delta);
+    header.decrement_ttl(entry.ip_csum_delta(key.ports));
     header.set_addresses(entry.source, entry.destination);
     ethernet.set_macs(hop.mac, egress.mac);
+    if !flow.is_current() {
+        return Err(Exit::drop(DropReason::ConfigRace, connection_slot));
+    }
     flow.touch(env.now());
-    env.count_forwarded(entry.connection_slot, entry.direction(), length);
+    env.count_forwarded(connection_slot, direction, length);
     Ok(Exit::redirect(hop.egress_slot))
 }

@@ -26,8 +26,10 @@
 //! - A stage returns either a value for the next stage or an [`Exit`](crate::subprogram::Exit).
 //! - Headers are bounds-checked in `ingress`, before any other stage accesses them.
 //! - Whatever the fast path forwards, the slow path would forward alike.
-//! - The early drop precedes the search of the half-open table, so a flood to unknown or unapproved endpoints costs
-//!   less than forwarding.
+//! - The early drop precedes the search of the flow table for a SYN, and everything but that search for other packets,
+//!   so a flood to unknown or unapproved endpoints costs less than forwarding.
+//! - Another CPU may replace a flow's entry while its packet is processed. Before a packet leaves, the entry is checked
+//!   once more, and the packet is dropped if its flow is gone.
 //! - A call chain has 512 bytes of stack in eBPF. Functions with large values are not inlined, so that they use stack
 //!   only while they run.
 
@@ -44,12 +46,14 @@ mod rate_limit;
 mod reject;
 mod slow_path;
 
+pub use conntrack::calls::run_flow_call;
 pub use entry::run_subprogram;
 pub use forward::{
     identification::{NO_FREE_IDENTIFICATION, allocate_identification},
     tcp_options::parse_options as parse_syn_options,
 };
 pub use open::snat::{MIN_SOURCE_PORT, SOURCE_PORT_COUNT};
+pub use rate_limit::SHARE_SHIFT;
 
 use crate::{maps::Statistic, pipeline::dispatch::dispatch, platform::Platform, verdict::Verdict};
 

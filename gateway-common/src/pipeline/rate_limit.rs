@@ -8,15 +8,16 @@ use core::ptr::NonNull;
 
 use crate::{
     drop_reason::DropReason,
-    flow::Direction,
+    family::Family,
+    flow::{Direction, FlowTableUsage, FlowTables},
     maps::{Connection, ConnectionUsage, Limits, MAX_CONNECTIONS, NO_CONNECTION_USAGE, Statistic},
-    platform::Platform,
+    platform::{Platform, PlatformFor},
     subprogram::{Exit, StageResult},
 };
 
 /// A field of [`ConnectionUsage`], which all CPUs share.
 #[derive(Clone, Copy)]
-struct AtomicField(NonNull<u64>);
+pub(crate) struct AtomicField(NonNull<u64>);
 
 /// Returns a field of [`ConnectionUsage`].
 macro_rules! atomic_field {
@@ -88,24 +89,109 @@ pub(crate) fn check_new_flow<E: Platform>(env: &E, slot: u32) -> StageResult<()>
     Ok(())
 }
 
+/// Checks whether the connection may have another flow in the table: it has not used up its share.
+///
+/// The share is a multiple of the free part of the table ("dynamic thresholds", Choudhury and Hahne 1998). The more the
+/// connections use, the less each may use, and some part stays free for those that use little. Only established flows
+/// count, since a new flow may take the place of any other.
+#[inline(always)]
+pub(crate) fn check_share<F: Family, E: PlatformFor<F>>(env: &E, slot: u32) -> StageResult<()> {
+    let (Some(usage), Some(table)) = (env.usage(slot), FlowTables::<F>::flow_table_usage(env))
+    else {
+        return Ok(());
+    };
+    let free = env
+        .flow_table_size()
+        .saturating_sub(established_flows(table).load());
+    if free == 0 {
+        return Err(Exit::drop(DropReason::FlowTableFull, slot));
+    }
+    let share = (free * env.flow_table_share()) >> SHARE_SHIFT;
+    if atomic_field!(usage, established).load() > share {
+        return Err(Exit::drop(DropReason::FlowTableShare, slot));
+    }
+    Ok(())
+}
+
+/// Number of fractional bits of a connection's share of the flow table, as a multiple of the free part.
+pub const SHARE_SHIFT: u32 = 8;
+
 /// Counts a flow that was opened.
 #[inline(always)]
 pub(crate) fn flow_opened<E: Platform>(env: &E, slot: u32) {
     if let Some(usage) = env.usage(slot) {
-        atomic_field!(usage, flows).add(env, 1);
+        count_up(env, atomic_field!(usage, flows));
     }
 }
 
-/// Counts a flow that was removed.
+/// Counts a flow that was established.
+#[inline(always)]
+pub(crate) fn flow_established<E: Platform>(env: &E, slot: u32) {
+    if let Some(usage) = env.usage(slot) {
+        count_up(env, atomic_field!(usage, established));
+    }
+}
+
+/// Counts a flow that was closed or removed.
 #[inline(always)]
 pub(crate) fn flow_closed<E: Platform>(env: &E, slot: u32) {
     if let Some(usage) = env.usage(slot) {
-        // The agent may have corrected the number meanwhile: never decrease it below zero.
-        let flows = atomic_field!(usage, flows);
-        if flows.load() > 0 {
-            flows.add(env, u64::MAX);
-        }
+        count_down(env, atomic_field!(usage, flows));
     }
+}
+
+/// Counts a flow as no longer established.
+#[inline(always)]
+pub(crate) fn flow_unestablished<E: Platform>(env: &E, slot: u32) {
+    if let Some(usage) = env.usage(slot) {
+        count_down(env, atomic_field!(usage, established));
+    }
+}
+
+/// Adds one to a count.
+#[inline(always)]
+pub(crate) fn count_up<E: Platform>(env: &E, count: AtomicField) {
+    count.add(env, 1);
+}
+
+/// Subtracts one from a count. The agent may have corrected the count meanwhile, so it is never decreased below zero.
+#[inline(always)]
+pub(crate) fn count_down<E: Platform>(env: &E, count: AtomicField) {
+    if count.load() > 0 {
+        count.add(env, u64::MAX);
+    }
+}
+
+/// Returns the number of established flows in a flow table.
+#[inline(always)]
+pub(crate) const fn established_flows(usage: NonNull<FlowTableUsage>) -> AtomicField {
+    // SAFETY: the platform promises a live entry; a field of it is not null.
+    AtomicField(unsafe { NonNull::new_unchecked(&raw mut (*usage.as_ptr()).established) })
+}
+
+/// Returns the number of buckets of a flow table that were swept.
+#[inline(always)]
+const fn swept_buckets(usage: NonNull<FlowTableUsage>) -> AtomicField {
+    // SAFETY: as for `established_flows`.
+    AtomicField(unsafe { NonNull::new_unchecked(&raw mut (*usage.as_ptr()).swept) })
+}
+
+/// Returns the number of buckets that were swept since the table was made.
+#[inline(always)]
+pub(crate) fn load_swept(usage: NonNull<FlowTableUsage>) -> u64 {
+    swept_buckets(usage).load()
+}
+
+/// Claims the sweep of the next buckets. Returns true if no other CPU has claimed them.
+#[inline(always)]
+pub(crate) fn claim_sweep<E: Platform>(
+    env: &E,
+    usage: NonNull<FlowTableUsage>,
+    from: u64,
+    to: u64,
+) -> bool {
+    // SAFETY: in bounds of a live entry, aligned, and written only by atomic operations.
+    unsafe { env.compare_exchange(swept_buckets(usage).0, from, to) == from }
 }
 
 /// Looks up the connection and checks whether it may send a packet of this length in this direction.

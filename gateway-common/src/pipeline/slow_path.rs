@@ -1,23 +1,16 @@
 //! The slow path: processes every packet that the fast path does not forward.
 //!
 //! Local addresses reply to ARP, neighbour discovery and echo requests. ICMP errors continue as ICMP related. TCP and
-//! UDP packets are forwarded by their flow, or continue with opening one.
+//! UDP packets update the state of their flow and continue with forwarding, or with opening a flow.
 
 use crate::{
     drop_reason::DropReason,
     family::{Family, V4, V6},
-    flow::FlowKey,
     maps::Attachment,
-    packet::protocol,
+    packet::{Tcp, protocol},
     pipeline::{
-        conntrack::{established, half_open},
-        forward::{next_hop, send::send_packet},
-        ingress::{
-            ip_packet::IpPacket,
-            l4::{self, L4Packet},
-            local_address::not_local,
-            parse, parse_l4_packet,
-        },
+        conntrack::lookup::lookup_flow,
+        ingress::{ip_packet::IpPacket, l4, local_address::not_local, parse, parse_l4_packet},
         local::{
             echo::{reply_echo, reply_echo_fragment},
             ndp,
@@ -45,7 +38,7 @@ pub(crate) fn run_v6<E: Platform>(
     run(env, attachment, packet, hints)
 }
 
-/// Replies to the packet for a local address, or forwards it by its flow.
+/// Replies to the packet for a local address, or looks up its flow.
 #[inline(always)]
 pub(crate) fn run<A: Family, E: PlatformFor<A>>(
     env: &mut E,
@@ -68,11 +61,22 @@ pub(crate) fn run<A: Family, E: PlatformFor<A>>(
         return reply_echo(env, attachment, &message);
     }
     let l4_packet = parse_l4_packet(env, attachment, packet)?;
-    let key = &l4_packet.key;
-    if let Some(exit) = forward_known_flow::<A, A, E>(env, attachment, &l4_packet, key, hints)? {
-        return Ok(exit);
+    // As on the fast path, a SYN passes the early drop before the table is searched, any other packet only if no flow
+    // was found.
+    let needs_early_drop = !hints.contains(SlowPathHints::SKIP_EARLY_DROP);
+    let is_initial_syn = l4_packet.tcp(env).is_some_and(Tcp::is_initial_syn);
+    if needs_early_drop && is_initial_syn {
+        early_drop(env, attachment, &l4_packet)?;
     }
-    // NAT46 flows lie in the tables of IPv6.
+    if !hints.contains(SlowPathHints::FLOW_MISSED)
+        && let Some(flow) = lookup_flow::<A, A, E>(env, &l4_packet, &l4_packet.key)?
+    {
+        return Ok(Exit::forward(flow.handle()));
+    }
+    if needs_early_drop && !is_initial_syn {
+        early_drop(env, attachment, &l4_packet)?;
+    }
+    // NAT46 flows lie in the table of IPv6.
     Ok(if A::ICMP == protocol::ICMP && attachment.is_nat46() {
         Exit::NAT46
     } else {
@@ -80,7 +84,7 @@ pub(crate) fn run<A: Family, E: PlatformFor<A>>(
     })
 }
 
-/// Forwards an IPv4 packet by a NAT46 flow, if there is one.
+/// Looks up the NAT46 flow of an IPv4 packet.
 #[inline(always)]
 pub(crate) fn run_nat46<E: Platform>(
     env: &mut E,
@@ -89,39 +93,6 @@ pub(crate) fn run_nat46<E: Platform>(
 ) -> StageResult<Exit> {
     let l4_packet = parse_l4_packet(env, attachment, packet)?;
     let key = l4_packet.key.to_mapped();
-    // The packet has passed the early drop, in the fast path or in the slow path.
-    let hints = SlowPathHints::SKIP_EARLY_DROP;
-    let exit = forward_known_flow::<V4, V6, E>(env, attachment, &l4_packet, &key, hints)?;
-    Ok(exit.unwrap_or(Exit::OPEN_FLOW))
-}
-
-/// Forwards the packet if its flow is known. Packets that can't open a flow are dropped before the half-open table is
-/// searched.
-#[inline(always)]
-fn forward_known_flow<A: Family, T: Family, E: PlatformFor<A> + PlatformFor<T>>(
-    env: &mut E,
-    attachment: &Attachment,
-    l4_packet: &L4Packet<A>,
-    key: &FlowKey<T>,
-    hints: SlowPathHints,
-) -> StageResult<Option<Exit>> {
-    let mut found = None;
-    if !hints.contains(SlowPathHints::ESTABLISHED_MISSED)
-        && let Some(flow) = established::lookup_established(env, l4_packet, key)?
-    {
-        found = Some((flow, next_hop::lookup_next_hop(env, &flow)?));
-    }
-    if found.is_none() {
-        if !hints.contains(SlowPathHints::SKIP_EARLY_DROP) {
-            early_drop(env, attachment, l4_packet)?;
-        }
-        let just_opened = hints.contains(SlowPathHints::JUST_OPENED);
-        if let Some(flow) = half_open::lookup_half_open(env, l4_packet, key, just_opened)? {
-            found = Some((flow, next_hop::lookup_next_hop(env, &flow)?));
-        }
-    }
-    match found {
-        Some((flow, hop)) => send_packet(env, attachment, l4_packet, &flow, hop).map(Some),
-        None => Ok(None),
-    }
+    let flow = lookup_flow::<V4, V6, E>(env, &l4_packet, &key)?;
+    Ok(flow.map_or(Exit::OPEN_FLOW, |flow| Exit::forward_nat46(flow.handle())))
 }

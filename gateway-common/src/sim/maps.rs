@@ -3,7 +3,7 @@
 use crate::{
     drop_reason::DropReason,
     family::{V4, V6},
-    flow::{CoarseTime, DatagramKey, FragmentRecord},
+    flow::{CoarseTime, DatagramKey, FlowTableUsage, FragmentRecord},
     maps::{
         AddressConflict, AddressKey, Attachment, Backend, Connection, ConnectionCounters,
         ConnectionDropKey, ConnectionUsage, Egress, IdentificationState, Limits, LocalAddress,
@@ -11,7 +11,7 @@ use crate::{
     },
     sim::{
         calls::HelperCallCounts,
-        tables::{AtomicMap, SimFlowTables},
+        tables::{AtomicMap, SimFlowTable},
     },
 };
 
@@ -36,10 +36,16 @@ pub struct SimMaps {
     pub nat_addresses: HashMap<u32, NatAddress>,
     /// Connections by slot.
     pub connections: HashMap<u32, Connection>,
-    /// Flow tables of IPv4.
-    pub flows_v4: SimFlowTables<V4>,
-    /// Flow tables of IPv6, which also hold NAT46 flows.
-    pub flows_v6: SimFlowTables<V6>,
+    /// Flow table of IPv4.
+    pub flows_v4: SimFlowTable<V4>,
+    /// Flow table of IPv6, which also holds NAT46 flows.
+    pub flows_v6: SimFlowTable<V6>,
+    /// Usage of the flow tables: IPv4 at 0, IPv6 at 1.
+    pub flow_table_usage: AtomicMap<FlowTableUsage>,
+    /// Number of flows that each flow table is made for.
+    pub flow_table_size: u64,
+    /// Established flows that a connection may have, as a multiple of those that are free, times 256.
+    pub flow_table_share: u64,
     /// Limits of connections, by slot.
     pub limits: HashMap<u32, Limits>,
     /// Usage of connections, by slot.
@@ -87,8 +93,11 @@ impl Default for SimMaps {
             backends: HashMap::new(),
             nat_addresses: HashMap::new(),
             connections: HashMap::new(),
-            flows_v4: SimFlowTables::default(),
-            flows_v6: SimFlowTables::default(),
+            flows_v4: SimFlowTable::default(),
+            flows_v6: SimFlowTable::default(),
+            flow_table_usage: AtomicMap::default(),
+            flow_table_size: 256,
+            flow_table_share: 4 << 8,
             limits: HashMap::new(),
             usage: AtomicMap::default(),
             identification_states: AtomicMap::default(),

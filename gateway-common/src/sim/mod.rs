@@ -36,4 +36,4 @@ mod tables;
 
 pub use calls::HelperCallCounts;
 pub use maps::SimMaps;
-pub use tables::{AtomicMap, SimFlowTable, SimFlowTables};
+pub use tables::{AtomicMap, SimEntry, SimFlowTable};

@@ -5,8 +5,9 @@ use crate::{
     drop_reason::{Attribution, DropReason},
     family::{V4, V6},
     flow::{
-        CoarseTime, DatagramKey, Direction, Flow, FlowKey, FlowRef, FlowTables, FragmentRecord,
-        InsertError, Table,
+        BucketPtr, CoarseTime, DatagramKey, Direction, Flow, FlowCall, FlowKey, FlowTableUsage,
+        FlowTables, FragmentRecord, PlacePtr,
+        memory::{BoundedLoop, FlowMemory, LoopBody},
     },
     maps::{
         AddressConflict, AddressKey, Attachment, Backend, ConfigMaps, Connection,
@@ -16,7 +17,7 @@ use crate::{
     },
     packet::{Mac, PacketBuffer},
     pipeline::{self, process},
-    platform::{LoopBody, Platform, Scratch},
+    platform::{Platform, Scratch},
     sim::{maps::SimMaps, packet::FrameBuffer},
     subprogram::{Exit, Subprogram},
     verdict::Verdict,
@@ -112,37 +113,45 @@ impl PacketBuffer for SimPacket<'_> {
     }
 }
 
-/// Implements the flow tables of a family.
+/// Implements the flow table of a family.
 macro_rules! flow_tables {
-    ($family:ty, $flows:ident, $fragments:ident, $scratch:ident) => {
+    ($family:ty, $flows:ident, $fragments:ident, $scratch:ident, $number:literal) => {
+        impl FlowMemory<$family> for SimPacket<'_> {
+            type Bucket = BucketPtr<$family>;
+            type Place = PlacePtr<$family>;
+
+            fn bucket_count(&self) -> u32 {
+                FlowMemory::<$family>::bucket_count(&self.maps.$flows)
+            }
+
+            fn bucket(&self, index: u32) -> Option<BucketPtr<$family>> {
+                self.maps.helper_calls.record("bucket");
+                self.maps.$flows.bucket(index)
+            }
+
+            fn place(bucket: BucketPtr<$family>, way: u32) -> PlacePtr<$family> {
+                bucket.place(way)
+            }
+
+            fn hash(&self, key: &FlowKey<$family>) -> u64 {
+                self.maps.$flows.hash(key)
+            }
+        }
+
         impl FlowTables<$family> for SimPacket<'_> {
-            fn lookup_flow(
-                &self,
-                table: Table,
-                key: &FlowKey<$family>,
-            ) -> Option<FlowRef<$family>> {
-                self.maps.helper_calls.record("lookup");
-                self.maps.$flows.lookup(table, key)
-            }
-
-            fn insert_flow(
-                &mut self,
-                table: Table,
-                key: &FlowKey<$family>,
-                flow: &Flow<$family>,
-            ) -> Result<(), InsertError> {
-                self.maps.helper_calls.record("write");
-                self.maps.$flows.insert(table, key, flow)
-            }
-
-            fn remove_flow(&mut self, table: Table, key: &FlowKey<$family>) {
-                self.maps.helper_calls.record("write");
-                self.maps.$flows.table_mut(table).remove(key);
+            fn call(&mut self, call: FlowCall, arguments: [u64; 5]) -> u64 {
+                self.maps.helper_calls.record("flow call");
+                pipeline::run_flow_call::<$family, Self>(self, call, arguments)
             }
 
             fn flow_scratch(&mut self) -> Option<NonNull<Flow<$family>>> {
                 self.maps.helper_calls.record("element");
                 NonNull::new(self.$scratch.get())
+            }
+
+            fn flow_table_usage(&self) -> Option<NonNull<FlowTableUsage>> {
+                self.maps.helper_calls.record("element");
+                Some(self.maps.flow_table_usage.entry($number))
             }
 
             fn fragment_record(&self, key: &DatagramKey<$family>) -> Option<FragmentRecord> {
@@ -157,8 +166,19 @@ macro_rules! flow_tables {
         }
     };
 }
-flow_tables!(V4, flows_v4, fragment_records_v4, scratch_v4);
-flow_tables!(V6, flows_v6, fragment_records_v6, scratch_v6);
+flow_tables!(V4, flows_v4, fragment_records_v4, scratch_v4, 0);
+flow_tables!(V6, flows_v6, fragment_records_v6, scratch_v6, 1);
+
+impl BoundedLoop for SimPacket<'_> {
+    fn bounded_loop<C: LoopBody<Self>>(&mut self, times: u32, body: &mut C) {
+        self.maps.helper_calls.record("bounded loop");
+        for iteration in 0..times {
+            if body.iterate(self, iteration) {
+                break;
+            }
+        }
+    }
+}
 
 impl ConfigMaps for SimPacket<'_> {
     fn attachment(&self) -> Option<Attachment> {
@@ -222,6 +242,14 @@ impl ConfigMaps for SimPacket<'_> {
 
     fn hash_seed(&self) -> u64 {
         self.maps.hash_seed
+    }
+
+    fn flow_table_size(&self) -> u64 {
+        self.maps.flow_table_size
+    }
+
+    fn flow_table_share(&self) -> u64 {
+        self.maps.flow_table_share
     }
 }
 
@@ -292,15 +320,6 @@ impl Platform for SimPacket<'_> {
             return Exit::SLOW_PATH;
         }
         pipeline::run_subprogram(self, subprogram, argument)
-    }
-
-    fn bounded_loop<C: LoopBody<Self>>(&mut self, times: u32, body: &mut C) {
-        self.maps.helper_calls.record("bounded loop");
-        for iteration in 0..times {
-            if body.iterate(self, iteration) {
-                break;
-            }
-        }
     }
 
     fn parse_syn_options(&mut self, start: u16, length: u16) -> u32 {

@@ -2,128 +2,176 @@
 
 use crate::{
     family::Family,
-    flow::{Flow, FlowKey, FlowRef, InsertError, Table},
+    flow::{
+        Bucket, BucketPtr, Control, Flow, FlowKey, PlacePtr, PlaceState, WAYS,
+        hash::{HashKeys, derive_hash_keys, hash_key},
+        insert::{InsertError, Reclaim, insert},
+        memory::{BoundedLoop, FlowMemory, LoopBody},
+        table::{self, Found},
+    },
 };
 
 use std::{
     cell::{RefCell, UnsafeCell},
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ptr::NonNull,
-    rc::Rc,
 };
 
-/// One flow table.
+/// The flow table of a family.
 #[derive(Debug)]
 pub struct SimFlowTable<F: Family> {
-    entries: HashMap<FlowKey<F>, Rc<UnsafeCell<Flow<F>>>>,
-    /// Maximum number of entries. An insertion beyond it fails.
-    pub capacity: usize,
+    buckets: Vec<UnsafeCell<Bucket<F>>>,
+    hash_keys: HashKeys,
 }
+
+/// An entry of a flow table: control word, key and entry.
+pub type SimEntry<F> = (Control, FlowKey<F>, Flow<F>);
 
 impl<F: Family> Clone for SimFlowTable<F> {
     fn clone(&self) -> Self {
-        let mut copy = Self {
-            entries: HashMap::with_capacity(self.entries.len()),
-            capacity: self.capacity,
-        };
-        for (key, flow) in self.entries() {
-            copy.set(key, flow);
+        // SAFETY: nothing else runs while this copies: the table stays in one thread.
+        let copy = |bucket: &UnsafeCell<Bucket<F>>| UnsafeCell::new(unsafe { *bucket.get() });
+        Self {
+            buckets: self.buckets.iter().map(copy).collect(),
+            hash_keys: self.hash_keys,
         }
-        copy
+    }
+}
+
+/// Number of buckets of a table by default.
+const DEFAULT_BUCKETS: u32 = 256;
+
+impl<F: Family> Default for SimFlowTable<F> {
+    fn default() -> Self {
+        Self::new(DEFAULT_BUCKETS, 0)
     }
 }
 
 impl<F: Family> SimFlowTable<F> {
-    /// Returns the number of entries.
+    /// Returns an empty table with this number of buckets, whose hash has this seed.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.entries.len()
+    pub fn new(buckets: u32, seed: u64) -> Self {
+        let buckets = (0..buckets).map(|_| UnsafeCell::default()).collect();
+        Self {
+            buckets,
+            hash_keys: derive_hash_keys(seed),
+        }
     }
 
-    /// Returns copies of all entries, sorted by key.
+    /// Returns the number of visible entries.
     #[must_use]
-    pub fn entries(&self) -> Vec<(FlowKey<F>, Flow<F>)> {
-        let copy = |entry: &Rc<UnsafeCell<Flow<F>>>| {
-            // SAFETY: nothing else runs while this copies: writes go through `FlowRef` only, in the same thread (`Rc`
-            // keeps the table there).
-            unsafe { *entry.get() }
-        };
-        let mut entries: Vec<_> = self.entries.iter().map(|(k, v)| (*k, copy(v))).collect();
-        entries.sort_by_key(|(key, _)| *key);
+    pub fn count(&self) -> usize {
+        self.places()
+            .filter(|found| found.control.is_visible())
+            .count()
+    }
+
+    /// Returns copies of all visible entries, sorted by key.
+    #[must_use]
+    pub fn entries(&self) -> Vec<SimEntry<F>> {
+        let visible = self.places().filter(|found| found.control.is_visible());
+        let mut entries: Vec<_> = visible
+            .map(|found| (found.control, found.place.key(), found.place.flow()))
+            .collect();
+        entries.sort_by_key(|(_, key, _)| *key);
         entries
     }
 
-    /// Inserts or replaces an entry.
-    pub fn set(&mut self, key: FlowKey<F>, flow: Flow<F>) {
-        self.entries.insert(key, Rc::new(UnsafeCell::new(flow)));
+    /// Returns copies of the half-open entries.
+    #[must_use]
+    pub fn half_open(&self) -> Vec<SimEntry<F>> {
+        let mut entries = self.entries();
+        entries.retain(|(control, ..)| control.is(PlaceState::HalfOpen));
+        entries
+    }
+
+    /// Inserts an entry in this state, without the entry of its other direction.
+    ///
+    /// # Panics
+    /// Panics if the key exists, or if both of its buckets are full.
+    pub fn set(&mut self, key: &FlowKey<F>, flow: &Flow<F>, state: PlaceState) {
+        let inserted = insert::<F, Self, NothingIsDead>(self, key, flow);
+        let mut found = inserted.expect("room in the flow table");
+        let _before = found.update(|control| Some(control.with_state(state)));
+    }
+
+    /// Tries to insert a half-open entry that replaces none.
+    ///
+    /// # Errors
+    /// [`InsertError`].
+    pub fn insert(&mut self, key: &FlowKey<F>, flow: &Flow<F>) -> Result<u32, InsertError> {
+        insert::<F, Self, NothingIsDead>(self, key, flow).map(|found| found.index)
+    }
+
+    /// Returns the visible entry with this key.
+    #[must_use]
+    pub fn get(&self, key: &FlowKey<F>) -> Option<Found<PlacePtr<F>>> {
+        table::lookup(self, key)
     }
 
     /// Removes an entry.
     pub fn remove(&mut self, key: &FlowKey<F>) {
-        self.entries.remove(key);
+        if let Some(mut found) = self.get(key) {
+            let _before = found.remove();
+        }
+    }
+
+    /// Removes all entries. Places keep their versions.
+    pub fn clear(&mut self) {
+        for mut found in self.places() {
+            let _before = found.remove();
+        }
+    }
+
+    /// Returns all places.
+    pub fn places(&self) -> impl Iterator<Item = Found<PlacePtr<F>>> {
+        let places = 0..FlowMemory::<F>::bucket_count(self) * WAYS;
+        places.filter_map(|index| table::at_index(self, index))
     }
 }
 
-/// The flow tables of a family.
-#[derive(Clone, Debug)]
-pub struct SimFlowTables<F: Family> {
-    /// Established flows.
-    pub established: SimFlowTable<F>,
-    /// Half-open flows. The table does not evict: a test that needs eviction removes entries itself.
-    pub half_open: SimFlowTable<F>,
+/// Rules by which no entry is dead.
+struct NothingIsDead;
+
+impl<F: Family, M: FlowMemory<F>> Reclaim<F, M> for NothingIsDead {
+    fn is_dead(_memory: &mut M, _found: &Found<M::Place>) -> bool {
+        false
+    }
+
+    fn on_replaced(_memory: &mut M, _found: &Found<M::Place>) {}
 }
 
-impl<F: Family> Default for SimFlowTables<F> {
-    fn default() -> Self {
-        let table = || SimFlowTable {
-            entries: HashMap::new(),
-            capacity: 1 << 20,
-        };
-        Self {
-            established: table(),
-            half_open: table(),
+impl<F: Family> BoundedLoop for SimFlowTable<F> {
+    fn bounded_loop<C: LoopBody<Self>>(&mut self, times: u32, body: &mut C) {
+        for iteration in 0..times {
+            if body.iterate(self, iteration) {
+                break;
+            }
         }
     }
 }
 
-impl<F: Family> SimFlowTables<F> {
-    pub(crate) const fn table(&self, table: Table) -> &SimFlowTable<F> {
-        match table {
-            Table::Established => &self.established,
-            Table::HalfOpen => &self.half_open,
-        }
+impl<F: Family> FlowMemory<F> for SimFlowTable<F> {
+    type Bucket = BucketPtr<F>;
+    type Place = PlacePtr<F>;
+
+    fn bucket_count(&self) -> u32 {
+        u32::try_from(self.buckets.len()).unwrap_or(u32::MAX)
     }
 
-    pub(crate) const fn table_mut(&mut self, table: Table) -> &mut SimFlowTable<F> {
-        match table {
-            Table::Established => &mut self.established,
-            Table::HalfOpen => &mut self.half_open,
-        }
+    fn bucket(&self, index: u32) -> Option<BucketPtr<F>> {
+        let cell = self.buckets.get(usize::try_from(index).ok()?)?;
+        let pointer = NonNull::new(cell.get())?;
+        // SAFETY: the vector never changes its length, so the bucket stays in place. One thread uses it.
+        Some(unsafe { BucketPtr::new(pointer) })
     }
 
-    pub(crate) fn lookup(&self, table: Table, key: &FlowKey<F>) -> Option<FlowRef<F>> {
-        let entry = self.table(table).entries.get(key)?;
-        let pointer = NonNull::new(entry.get())?;
-        // SAFETY: the cell's memory stays in place until the entry is removed. After a stage has removed an entry, it
-        // reads only from a copy of it.
-        Some(unsafe { FlowRef::new(pointer) })
+    fn place(bucket: BucketPtr<F>, way: u32) -> PlacePtr<F> {
+        bucket.place(way)
     }
 
-    pub(crate) fn insert(
-        &mut self,
-        table: Table,
-        key: &FlowKey<F>,
-        flow: &Flow<F>,
-    ) -> Result<(), InsertError> {
-        let table = self.table_mut(table);
-        if table.entries.contains_key(key) {
-            return Err(InsertError::Exists);
-        }
-        if table.entries.len() >= table.capacity {
-            return Err(InsertError::Full);
-        }
-        table.set(*key, *flow);
-        Ok(())
+    fn hash(&self, key: &FlowKey<F>) -> u64 {
+        hash_key(key, |index| self.hash_keys[index])
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{
     drop_reason::{Attribution, DropReason},
+    flow::FlowHandle,
     verdict::Verdict,
 };
 
@@ -15,7 +16,9 @@ use crate::{
 ///  ┌──────────────────┬────────────────┬────────────────┬────────────┐
 ///  │ connection slot  │ MTU            │ drop reason    │ kind       │
 ///  │ or egress slot   │                │                │            │
-///  └──────────────────┴────────────────┴────────────────┴────────────┘
+///  ├──────────────────┼────────────────┴────────────────┤            │
+///  │ place of a flow  │ version of the place            │            │
+///  └──────────────────┴─────────────────────────────────┴────────────┘
 /// ```
 ///
 /// # Examples
@@ -57,14 +60,19 @@ pub enum ExitKind {
     OpenFlow,
     /// The packet is an ICMP error about another packet.
     IcmpRelated,
-    /// The packet has opened a flow: run the slow path again to forward it.
-    Reprocess,
-    /// Run the slow path: the packet is not eligible for the fast path, or its flow became established while
-    /// the packet was processed.
+    /// Forward the packet by this flow.
+    Forward(FlowHandle),
+    /// Forward the IPv4 packet by this NAT46 flow.
+    ForwardNat46(FlowHandle),
+    /// Insert the flow that was prepared for the packet.
+    InsertFlow,
+    /// Insert the NAT46 flow that was prepared for the IPv4 packet.
+    InsertFlowNat46,
+    /// Run the slow path: the packet is not eligible for the fast path, or its flow was opened by
+    /// another CPU while the packet was processed.
     SlowPath,
-    /// Run the slow path: no established flow matches the packet, but it may belong to a half-open flow or
-    /// open one.
-    NoEstablishedFlow,
+    /// Run the slow path: no flow matches the packet, but it may open one.
+    NoFlow,
 }
 
 impl Exit {
@@ -78,12 +86,14 @@ impl Exit {
     pub const OPEN_FLOW: Self = Self::new(ExitKind::OpenFlow);
     /// Continues with the forwarding of an ICMP error: see [`ExitKind::IcmpRelated`].
     pub const ICMP_RELATED: Self = Self::new(ExitKind::IcmpRelated);
-    /// Continues with the flow that was just opened: see [`ExitKind::Reprocess`].
-    pub const REPROCESS: Self = Self::new(ExitKind::Reprocess);
+    /// Continues with the insertion of a flow: see [`ExitKind::InsertFlow`].
+    pub const INSERT_FLOW: Self = Self::new(ExitKind::InsertFlow);
+    /// Continues with the insertion of a flow: see [`ExitKind::InsertFlowNat46`].
+    pub const INSERT_FLOW_NAT46: Self = Self::new(ExitKind::InsertFlowNat46);
     /// Continues on the slow path: see [`ExitKind::SlowPath`].
     pub const SLOW_PATH: Self = Self::new(ExitKind::SlowPath);
-    /// Continues on the slow path: see [`ExitKind::NoEstablishedFlow`].
-    pub const NO_ESTABLISHED_FLOW: Self = Self::new(ExitKind::NoEstablishedFlow);
+    /// Continues on the slow path: see [`ExitKind::NoFlow`].
+    pub const NO_FLOW: Self = Self::new(ExitKind::NoFlow);
 
     /// Returns the exit that drops the packet without an answer.
     #[inline(always)]
@@ -120,6 +130,27 @@ impl Exit {
         Self(4 | (egress_slot as u64) << 32)
     }
 
+    /// Returns the exit that forwards the packet by a flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn forward(flow: FlowHandle) -> Self {
+        Self(12 | flow.to_bits())
+    }
+
+    /// Returns the exit that forwards the IPv4 packet by a NAT46 flow.
+    #[inline(always)]
+    #[must_use]
+    pub const fn forward_nat46(flow: FlowHandle) -> Self {
+        Self(15 | flow.to_bits())
+    }
+
+    /// Returns the flow of an exit that forwards by one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn flow(self) -> FlowHandle {
+        FlowHandle::from_bits(self.0)
+    }
+
     /// Returns the egress slot if the exit is a redirect.
     #[inline(always)]
     #[must_use]
@@ -150,9 +181,12 @@ impl Exit {
             ExitKind::Nat46 => Self(9),
             ExitKind::OpenFlow => Self(10),
             ExitKind::IcmpRelated => Self(11),
-            ExitKind::Reprocess => Self(12),
+            ExitKind::Forward(flow) => Self::forward(flow),
+            ExitKind::ForwardNat46(flow) => Self::forward_nat46(flow),
+            ExitKind::InsertFlow => Self(16),
+            ExitKind::InsertFlowNat46 => Self(17),
             ExitKind::SlowPath => Self(13),
-            ExitKind::NoEstablishedFlow => Self(14),
+            ExitKind::NoFlow => Self(14),
         }
     }
 
@@ -187,9 +221,12 @@ impl Exit {
             9 => ExitKind::Nat46,
             10 => ExitKind::OpenFlow,
             11 => ExitKind::IcmpRelated,
-            12 => ExitKind::Reprocess,
+            12 => ExitKind::Forward(self.flow()),
+            15 => ExitKind::ForwardNat46(self.flow()),
+            16 => ExitKind::InsertFlow,
+            17 => ExitKind::InsertFlowNat46,
             13 => ExitKind::SlowPath,
-            14 => ExitKind::NoEstablishedFlow,
+            14 => ExitKind::NoFlow,
             _ => ExitKind::Done(Verdict::Redirect(slot)),
         }
     }
@@ -203,9 +240,12 @@ impl Exit {
             9 => Next::Nat46,
             10 => Next::OpenFlow,
             11 => Next::IcmpRelated,
-            12 => Next::Reprocess,
+            12 => Next::Forward,
+            15 => Next::ForwardNat46,
+            16 => Next::InsertFlow,
+            17 => Next::InsertFlowNat46,
             13 => Next::SlowPath,
-            14 => Next::NoEstablishedFlow,
+            14 => Next::NoFlow,
             _ => Next::Verdict,
         }
     }
@@ -239,17 +279,24 @@ pub enum Next {
     OpenFlow,
     /// See [`ExitKind::IcmpRelated`].
     IcmpRelated,
-    /// See [`ExitKind::Reprocess`].
-    Reprocess,
+    /// See [`ExitKind::Forward`].
+    Forward,
+    /// See [`ExitKind::ForwardNat46`].
+    ForwardNat46,
+    /// See [`ExitKind::InsertFlow`].
+    InsertFlow,
+    /// See [`ExitKind::InsertFlowNat46`].
+    InsertFlowNat46,
     /// See [`ExitKind::SlowPath`].
     SlowPath,
-    /// See [`ExitKind::NoEstablishedFlow`].
-    NoEstablishedFlow,
+    /// See [`ExitKind::NoFlow`].
+    NoFlow,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::Control;
 
     #[test]
     fn exits_round_trip_through_bits() {
@@ -262,9 +309,12 @@ mod tests {
             ExitKind::Nat46,
             ExitKind::OpenFlow,
             ExitKind::IcmpRelated,
-            ExitKind::Reprocess,
+            ExitKind::Forward(FlowHandle::new(Control::from_bits(u32::MAX), 7)),
+            ExitKind::ForwardNat46(FlowHandle::new(Control::from_bits(1 << 8), u32::MAX)),
+            ExitKind::InsertFlow,
+            ExitKind::InsertFlowNat46,
             ExitKind::SlowPath,
-            ExitKind::NoEstablishedFlow,
+            ExitKind::NoFlow,
         ];
         for reason in DropReason::ALL {
             kinds.push(ExitKind::Done(Verdict::Drop(Attribution::new(

@@ -7,12 +7,10 @@ pub struct SlowPathHints(u64);
 impl SlowPathHints {
     /// No fact is known.
     pub const NONE: Self = Self(0);
-    /// No established flow matches the packet, so that table need not be searched.
-    pub const ESTABLISHED_MISSED: Self = Self(1);
-    /// The packet has passed the early drop, or its flow is not in the tables that the early drop protects.
+    /// No flow matches the packet, so the table need not be searched.
+    pub const FLOW_MISSED: Self = Self(1);
+    /// The packet has passed the early drop.
     pub const SKIP_EARLY_DROP: Self = Self(2);
-    /// The packet has opened its flow, and the flow's state includes the packet.
-    pub const JUST_OPENED: Self = Self(4);
 
     /// Returns the facts of both.
     #[inline(always)]

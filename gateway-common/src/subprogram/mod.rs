@@ -13,7 +13,8 @@
 //!
 //! # Invariants
 //!
-//! - A subprogram hands nothing to the next one but a word. Everything else is in the packet and in the maps.
+//! - A subprogram hands nothing to the next one but a word. Everything else is in the packet and in the maps, of which
+//!   the packet's own memory holds the flow that was prepared.
 //! - Each subprogram parses the packet for itself.
 //! - A subprogram that exits towards another one has not changed the packet.
 
@@ -36,14 +37,24 @@ macro_rules! for_each_subprogram {
             FastPathV4 = fast_path_v4();
             /// Forwards IPv6 packets of established flows that need no special handling.
             FastPathV6 = fast_path_v6();
-            /// Processes any other IPv4 packet: replies for local addresses, forwards packets of known flows.
+            /// Processes any other IPv4 packet: replies for local addresses, looks up the flow and updates its state.
             SlowPathV4 = slow_path_v4(hints: SlowPathHints);
-            /// Processes any other IPv6 packet: replies for local addresses, forwards packets of known flows.
+            /// Processes any other IPv6 packet: replies for local addresses, looks up the flow and updates its state.
             SlowPathV6 = slow_path_v6(hints: SlowPathHints);
-            /// Opens a flow for an IPv4 packet that matches none.
+            /// Forwards an IPv4 packet by its flow.
+            ForwardV4 = forward_v4(exit: Exit);
+            /// Forwards an IPv6 packet by its flow.
+            ForwardV6 = forward_v6(exit: Exit);
+            /// Forwards an IPv4 packet by a flow whose other side is IPv6.
+            ForwardNat46 = forward_nat46(exit: Exit);
+            /// Admits an IPv4 packet that matches no flow, and prepares a flow for it.
             OpenFlowV4 = open_flow_v4();
-            /// Opens a flow for an IPv6 packet that matches none.
+            /// Admits an IPv6 packet that matches no flow, and prepares a flow for it.
             OpenFlowV6 = open_flow_v6();
+            /// Inserts the flow that was prepared into the table of IPv4.
+            InsertFlowV4 = insert_flow_v4();
+            /// Inserts the flow that was prepared into the table of IPv6.
+            InsertFlowV6 = insert_flow_v6();
             /// Answers an IPv4 packet with a TCP reset or an ICMP error.
             RejectV4 = reject_v4(exit: Exit);
             /// Answers an IPv6 packet with a TCP reset or an ICMP error.
@@ -52,7 +63,7 @@ macro_rules! for_each_subprogram {
             IcmpRelatedV4 = icmp_related_v4();
             /// Forwards an ICMPv6 error to the sender of the embedded packet.
             IcmpRelatedV6 = icmp_related_v6();
-            /// Forwards an IPv4 packet of a flow whose other side is IPv6.
+            /// Looks up the flow of an IPv4 packet whose other side is IPv6.
             Nat46 = nat46();
             /// Processes frames that carry neither IPv4 nor IPv6.
             NonIp = non_ip();

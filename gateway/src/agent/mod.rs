@@ -2,9 +2,9 @@
 //! Forwarding does not depend on it: packets are handled as before while the agent is stopped or killed.
 
 mod change;
-pub mod connection_index;
 pub mod controller;
 pub mod flow_gc;
+pub mod flow_list;
 mod refresh;
 pub mod status;
 pub(crate) mod tasks;

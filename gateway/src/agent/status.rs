@@ -9,6 +9,35 @@ use crate::{compile::observed::HealthCheckKey, model::service::HealthState};
 /// Share of a SNAT address's ports in use, in percent, from which a warning is given.
 const SCARCE_PORTS_PERCENT: u64 = 80;
 
+/// Share of a flow table in use, in percent, from which a warning is given.
+const FULL_TABLE_PERCENT: u64 = 80;
+
+/// Usage of a flow table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowTableStatus {
+    /// Number of flows that the table is made for.
+    pub size: u64,
+    /// Number of flows that both sides have confirmed.
+    pub established: u64,
+}
+
+impl FlowTableStatus {
+    /// Returns the established flows in percent of the flows that the table is made for.
+    #[must_use]
+    pub const fn percent(self) -> u64 {
+        match (self.established * 100).checked_div(self.size) {
+            Some(percent) => percent,
+            None => 0,
+        }
+    }
+
+    /// Returns true if so much of the table is in use that a warning is given.
+    #[must_use]
+    pub const fn is_nearly_full(self) -> bool {
+        self.percent() >= FULL_TABLE_PERCENT
+    }
+}
+
 /// Health of the backends that are checked.
 pub type HealthByBackend = BTreeMap<HealthCheckKey, HealthState>;
 
@@ -32,6 +61,16 @@ impl SnatUsage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flow_table_is_nearly_full_from_eighty_percent() {
+        let status = |established| FlowTableStatus {
+            size: 1_000,
+            established,
+        };
+        assert!(!status(799).is_nearly_full() && status(800).is_nearly_full());
+        assert!(!FlowTableStatus::default().is_nearly_full());
+    }
 
     #[test]
     fn snat_ports_are_scarce_from_eighty_percent() {

@@ -17,12 +17,16 @@ use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     programs::{Xdp, XdpMode, links::FdLink},
 };
-use gateway_common::maps::LAYOUT_VERSION;
+use gateway_common::{
+    flow::{WAYS, hash::derive_hash_keys},
+    maps::{LAYOUT_VERSION, name},
+    pipeline::SHARE_SHIFT,
+};
 use log::{info, warn};
 use serde::Serialize;
 
 use crate::{
-    bpf::{layouts, maps::Maps, syscalls},
+    bpf::{flow_tables::FlowTableSet, layouts, maps::Maps, migrate::Migration, syscalls},
     lock::Lock,
 };
 
@@ -50,6 +54,8 @@ pub struct Program {
     /// The loaded object file, from which the maps have been taken out.
     ebpf: Ebpf,
     directory: PathBuf,
+    /// Flow tables of another size, whose flows are taken over.
+    migration: Migration,
 }
 
 /// Parameters that are fixed when the program is loaded.
@@ -61,6 +67,28 @@ pub struct LoadParameters {
     pub rejects_per_second: u32,
     /// True if the program logs each packet that it drops. For troubleshooting, not for production.
     pub log_packets: bool,
+    /// Number of flows that each flow table is made for.
+    pub flow_table_size: u32,
+    /// Established flows that one endpoint may have while all others have none, in percent of `flow_table_size`: 1 to
+    /// 95.
+    pub flow_table_share: u32,
+}
+
+impl LoadParameters {
+    /// Returns the number of buckets of each flow table. A bucket has four places and a flow two entries, so half of the
+    /// places are in use when the table has as many flows as it is made for.
+    #[must_use]
+    pub const fn flow_buckets(&self) -> u32 {
+        const { assert!(WAYS == 4) };
+        self.flow_table_size
+    }
+
+    /// Returns the share of an endpoint as a multiple of the flows that the table has room for.
+    #[must_use]
+    pub const fn share_factor(&self) -> u64 {
+        let share = self.flow_table_share as u64;
+        (share << SHARE_SHIFT) / (100 - share)
+    }
 }
 
 /// Properties of the loaded program as the kernel reports them.
@@ -89,12 +117,25 @@ impl Program {
         let level: u8 = if parameters.log_packets { 4 } else { 0 };
         let rejects = u64::from(parameters.rejects_per_second);
         let reject_cost = 1_000_000_000u64.checked_div(rejects).unwrap_or(0);
+        let buckets = parameters.flow_buckets();
+        let hash_keys = derive_hash_keys(parameters.seed);
+        let (size, share) = (
+            u64::from(parameters.flow_table_size),
+            parameters.share_factor(),
+        );
+        let migration = Migration::prepare(&maps_directory, parameters)?;
         let mut loader = EbpfLoader::new();
         loader
             .default_map_pin_directory(&maps_directory)
             .override_global("AYA_LOG_LEVEL", &level, true)
             .override_global("HASH_SEED", &parameters.seed, true)
-            .override_global("REJECT_COST", &reject_cost, true);
+            .override_global("REJECT_COST", &reject_cost, true)
+            .map_max_entries(name::FLOWS_V4, buckets)
+            .map_max_entries(name::FLOWS_V6, buckets)
+            .override_global("FLOW_BUCKETS", &buckets, true)
+            .override_global("FLOW_HASH_KEYS", &hash_keys, true)
+            .override_global("FLOW_TABLE_SIZE", &size, true)
+            .override_global("FLOW_TABLE_SHARE", &share, true);
         let mut ebpf = loader.load(OBJECT).with_context(|| {
             format!(
                 "the kernel refused the maps pinned in {}: run Linux 6.1 or newer, with CAP_BPF",
@@ -104,12 +145,23 @@ impl Program {
         program_mut(&mut ebpf)?
             .load()
             .context("the kernel refused the XDP program")?;
-        let maps = Maps::from_ebpf(&mut ebpf)?;
+        let maps = Maps::from_ebpf(&mut ebpf, parameters)?;
+        migration.copy(maps.flow_tables());
         let program = Self {
             ebpf,
             directory: directory.to_owned(),
+            migration,
         };
         Ok((program, maps))
+    }
+
+    /// Finishes the migration of flows from tables of another size. To be called when no attached program uses those
+    /// tables any more.
+    ///
+    /// # Errors
+    /// Fails if the pins of the tables can't be removed.
+    pub fn finish_migration(&mut self, tables: &FlowTableSet) -> Result<()> {
+        std::mem::take(&mut self.migration).finish(tables)
     }
 
     /// Returns the program's properties.

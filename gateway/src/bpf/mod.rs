@@ -3,5 +3,7 @@
 pub mod flow_tables;
 pub mod layouts;
 pub mod loader;
+pub mod mapping;
 pub mod maps;
+pub mod migrate;
 pub mod syscalls;

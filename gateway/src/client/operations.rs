@@ -374,18 +374,26 @@ impl Client {
 
     /// Calls `GET /v1/flows`.
     ///
-    /// List flows. The list has one page, since flows change all the time: a larger limit shows more.
+    /// List flows, in no order. Flows that are opened or closed between two pages may be missing.
     ///
     /// # Errors
     /// If the agent refuses the request or can't be reached.
     pub async fn list_flows(
         &self,
         endpoint: Option<&Reference>,
+        tenant: Option<&Name>,
+        client: Option<&IpAddress>,
+        backend: Option<&IpAddress>,
+        after: Option<&str>,
         limit: Option<u64>,
     ) -> Result<Page<FlowView>> {
         let path = "/v1/flows";
         let query = Query::default()
             .with("endpoint", endpoint)
+            .with("tenant", tenant)
+            .with("client", client)
+            .with("backend", backend)
+            .with("after", after)
             .with("limit", limit);
         self.call(Method::GET, path, &query, EMPTY_BODY).await
     }

@@ -34,6 +34,8 @@ impl Compiler<'_> {
         };
         let limits = service.map(|service| service.object.spec.limits().to_map_limits());
         let limits = limits.unwrap_or_default();
+        let timeouts = service.map(|service| service.object.spec.timeouts.to_map_timeouts());
+        let timeouts = timeouts.unwrap_or_default();
         let limited = limits != Limits::default();
         if limited {
             self.snapshot.limits.insert(connection.slot, limits);
@@ -43,7 +45,10 @@ impl Compiler<'_> {
             Connection {
                 id: connection.link_id,
                 generation,
+                network: self.network_number(reference, endpoint),
                 has_limits: u32::from(limited),
+                timeouts,
+                reserved: 0,
             },
         );
         let mut flags = 0;
@@ -64,6 +69,13 @@ impl Compiler<'_> {
         };
         self.compile_addresses(reference, endpoint, value);
         self.keys.push(EntryKey::Connection(connection.slot));
+    }
+
+    /// Returns the number of the endpoint's network, or 0 if there is none.
+    fn network_number(&self, reference: &Reference, endpoint: &Endpoint) -> u32 {
+        let network = Reference::new(reference.tenant.clone(), endpoint.network.clone());
+        let network = self.state.networks.get(&network);
+        network.map_or(0, |record| record.object.number)
     }
 
     /// Compiles the endpoint's addresses. An address that another host may have is tentative: conflicts about it are

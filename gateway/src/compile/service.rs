@@ -48,7 +48,7 @@ impl Compiler<'_> {
             let Some(id) = record.object.resource_numbers.get(&resource.name) else {
                 continue;
             };
-            let usable = self.compile_backends(reference, record, resource, *id);
+            let usable = self.compile_backends(reference, record, resource, *id, number);
             let Some(maglev) = self.compile_maglev_table(*id, &usable) else {
                 let part = format!("the backends of {reference}, resource {}", resource.name);
                 self.report_full(part, name::MAGLEV, MAX_MAGLEV_ENTRIES);
@@ -135,6 +135,7 @@ impl Compiler<'_> {
         record: &Record<Service>,
         resource: &Resource,
         id: u32,
+        network_number: u32,
     ) -> Vec<(Candidate, u32)> {
         let spec = &record.object.spec;
         let network = Reference::new(reference.tenant.clone(), spec.network.clone());
@@ -168,6 +169,8 @@ impl Compiler<'_> {
                 address: IpAddress::from(backend.address),
                 egress_slot: egress,
                 reachable: next_hop.is_some().into(),
+                network: network_number,
+                reserved: 0,
                 mac: mac.into(),
             };
             self.snapshot.backends.insert(slot, value);

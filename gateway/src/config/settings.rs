@@ -58,6 +58,12 @@ settings! {
     /// Attach interfaces whose driver moves VLAN tags out of packets, where the program can't see them; safe
     /// only if no tagged frame can arrive [default: false]
     accept_unseen_vlan_tags: bool = "PLGW_ACCEPT_UNSEEN_VLAN_TAGS", "BOOL";
+    /// Number of flows of each address family that the flow tables are made for; an IPv4 flow takes 256 bytes
+    /// of kernel memory, an IPv6 flow 512 [default: by the machine's memory, at most 1048576]
+    flow_table_size: u32 = "PLGW_FLOW_TABLE_SIZE", "N";
+    /// Established flows that one endpoint may have while all others have none, in percent of
+    /// `flow_table_size`; the more is in use, the less each endpoint gets [default: 80]
+    flow_table_share: u32 = "PLGW_FLOW_TABLE_SHARE", "PERCENT";
     /// Interval of flow garbage collection, in seconds [default: 5]
     flow_gc_interval: u64 = "PLGW_FLOW_GC_INTERVAL", "SECONDS";
     /// Maximum number of rejects (TCP resets, ICMP errors) sent for an endpoint a second; 0: no limit

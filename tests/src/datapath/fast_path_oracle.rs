@@ -4,10 +4,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use gateway_common::{
-    Verdict,
-    sim::{SimFlowTable, SimMaps},
-};
+use gateway_common::{Verdict, sim::SimMaps};
 
 /// Processes a frame, and checks that the slow path decides the same with the same side effects.
 ///
@@ -33,7 +30,7 @@ const MAX_COMPARED_FLOWS: usize = 256;
 
 fn flows(maps: &SimMaps) -> usize {
     let (v4, v6) = (&maps.flows_v4, &maps.flows_v6);
-    v4.established.count() + v4.half_open.count() + v6.established.count() + v6.half_open.count()
+    v4.count() + v6.count()
 }
 
 /// Returns the state that packets change.
@@ -41,19 +38,19 @@ fn side_effects(maps: &SimMaps) -> impl PartialEq + Debug + '_ {
     let (v4, v6) = (&maps.flows_v4, &maps.flows_v6);
     let used = |slot: &u32| (*slot, maps.usage.get(*slot));
     let usage: BTreeMap<_, _> = maps.connections.keys().map(used).collect();
+    let table_usage = [0, 1].map(|family| maps.flow_table_usage.get(family));
     let buckets = maps.identification_states.indices().into_iter();
     let identifications: BTreeMap<_, _> = buckets
         .map(|bucket| (bucket, maps.identification_states.get(bucket)))
         .collect();
     (
-        [&v4.established, &v4.half_open].map(SimFlowTable::entries),
-        [&v6.established, &v6.half_open].map(SimFlowTable::entries),
+        (v4.entries(), v6.entries()),
         (
             &maps.drops,
             &maps.connection_drops,
             &maps.connection_counters,
         ),
-        (&maps.statistics, &maps.conflicts, usage),
+        (&maps.statistics, &maps.conflicts, usage, table_usage),
         (&maps.fragment_records_v4, &maps.fragment_records_v6),
         identifications,
     )

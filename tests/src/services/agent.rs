@@ -92,6 +92,8 @@ impl Agent {
             .env("PLGW_RUN_DIR", self.files.path().join("run"))
             .env("PLGW_BPF_DIR", self.bpf.path())
             .env("PLGW_FLOW_GC_INTERVAL", "1")
+            // Small tables, since tests run many agents at the same time.
+            .env("PLGW_FLOW_TABLE_SIZE", "65536")
             // Addresses are claimed without probes. Tests of the probes override this.
             .env("PLGW_ADDRESS_PROBES", "0")
             .envs(&self.settings);

@@ -2,7 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use gateway_common::{DropReason, Verdict, drop_reason::Attribution, flow::Table};
+use gateway_common::{
+    DropReason, Verdict,
+    drop_reason::Attribution,
+    flow::{FlowTableUsage, PlaceState},
+};
 use serde_json::json;
 use tests::datapath::differential::{
     ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, ENDPOINT, HTTPS, Side, tcp, udp,
@@ -195,31 +199,33 @@ const CASES: &[Case] = &[
             }
         }
     }),
-    (
-        "a full half-open table drops the new flow only",
-        |harness| {
-            let flow = harness.connect(40_000);
-            // The kernel's LRU map evicts the least recently used entry instead, so the case is native only.
-            harness.native_maps().flows_v4.half_open.capacity = 0;
-            let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
-            let verdict = harness.send_native(Side::A, &syn);
-            assert!(
-                matches!(
-                    verdict,
-                    Verdict::Drop(Attribution {
-                        reason: DropReason::FlowTableFull,
-                        ..
-                    })
-                ),
-                "{verdict:?}"
-            );
-            harness.native_maps().flows_v4.half_open.capacity = 1 << 20;
-            harness
-                .send(Side::A, &flow.client_ack())
-                .expect_forwarded(Side::Provider);
-            assert_eq!(harness.flows(Table::Established), 1);
-        },
-    ),
+    ("a full flow table drops the new flow only", |harness| {
+        let flow = harness.connect(40_000);
+        // The kernel's count can't be set, so the case is native only.
+        let usage = |established| FlowTableUsage {
+            established,
+            ..FlowTableUsage::default()
+        };
+        let size = harness.native_maps().flow_table_size;
+        harness.native_maps().flow_table_usage.set(0, usage(size));
+        let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
+        let verdict = harness.send_native(Side::A, &syn);
+        assert!(
+            matches!(
+                verdict,
+                Verdict::Drop(Attribution {
+                    reason: DropReason::FlowTableFull,
+                    ..
+                })
+            ),
+            "{verdict:?}"
+        );
+        harness.native_maps().flow_table_usage.set(0, usage(1));
+        harness
+            .send(Side::A, &flow.client_ack())
+            .expect_forwarded(Side::Provider);
+        assert_eq!(harness.flows(PlaceState::Established), 1);
+    }),
 ];
 
 #[test]

@@ -1,7 +1,7 @@
 //! Revocation: no packet is forwarded after an approval was withdrawn, on open flows neither.
 
 use gateway::model::Decision;
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use tests::datapath::differential::{BACKEND_MAC, CLIENT, DNS, ENDPOINT, HTTPS, Side, tcp, udp};
 
 use crate::{Case, run_cases};
@@ -36,7 +36,7 @@ const CASES: &[Case] = &[
                 .expect_tcp_reset(DropReason::ConnectionRevoked);
             harness
                 .send(Side::A, &client.ack(2, 8))
-                .expect_tcp_reset(DropReason::ConnectionNotApproved);
+                .expect_tcp_reset(DropReason::ConnectionRevoked);
         },
     ),
     (
@@ -91,8 +91,8 @@ const CASES: &[Case] = &[
                 .expect_forwarded(Side::Provider);
             assert_eq!(
                 (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
+                    harness.flows(PlaceState::HalfOpen),
+                    harness.flows(PlaceState::Established)
                 ),
                 (1, 0)
             );

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use tests::{
     datapath::differential::{
         ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, CLIENT_MAC, DNS, ENDPOINT, Side, udp,
@@ -26,8 +26,8 @@ const CASES: &[Case] = &[
                 .expect_destination_mac(BACKEND_MAC);
             assert_eq!(
                 (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
+                    harness.flows(PlaceState::HalfOpen),
+                    harness.flows(PlaceState::Established)
                 ),
                 (1, 0)
             );
@@ -46,8 +46,8 @@ const CASES: &[Case] = &[
             .expect_destination_mac(CLIENT_MAC);
         assert_eq!(
             (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
+                harness.flows(PlaceState::HalfOpen),
+                harness.flows(PlaceState::Established)
             ),
             (1, 0)
         );
@@ -68,8 +68,8 @@ const CASES: &[Case] = &[
             .expect_sockets(nat, backend);
         assert_eq!(
             (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
+                harness.flows(PlaceState::HalfOpen),
+                harness.flows(PlaceState::Established)
             ),
             (0, 1)
         );
@@ -89,8 +89,8 @@ const CASES: &[Case] = &[
         }
         assert_eq!(
             (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
+                harness.flows(PlaceState::HalfOpen),
+                harness.flows(PlaceState::Established)
             ),
             (1, 0)
         );

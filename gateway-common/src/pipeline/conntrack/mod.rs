@@ -1,7 +1,22 @@
 //! Connection tracking: the look-up of a packet's flow, and the state that the packet changes.
 //!
-//! A flow is searched in the established table first, then in the half-open one. It moves from the second to the
-//! first when both sides have confirmed it. See [`flow`](crate::flow) for the states.
+//! ```text
+//!   lookup         the packet's flow; has it ended?
+//!     │
+//!     ├─► half_open    confirmation by both sides
+//!     └─► tcp          FIN, RST and acknowledgements of established flows
+//!            │
+//!            ▼
+//!   life           establishing, closing and removal of a flow, and the counts of flows
+//!   calls          functions of the flow table that the verifier checks by themselves
+//!   reclaim        places and ports of closed and expired flows
+//! ```
+//!
+//! See [`flow`](crate::flow) for the states.
 
-pub(crate) mod established;
+pub(crate) mod calls;
 pub(crate) mod half_open;
+pub(crate) mod life;
+pub(crate) mod lookup;
+pub(crate) mod reclaim;
+pub(crate) mod tcp;

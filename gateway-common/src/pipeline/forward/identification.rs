@@ -118,8 +118,9 @@ pub(crate) fn for_packet<A: Family, T: Family, E: PlatformFor<A>>(
     env: &E,
     packet: &L4Packet<A>,
     entry: &Flow<T>,
+    network: u32,
 ) -> Identification {
-    let hash = hash_addresses(env, entry, packet.protocol);
+    let hash = hash_addresses(env, entry, packet.protocol, network);
     let address_hash = truncate_hash(hash);
     if packet.fragment.is_later_fragment() {
         // The flow may have been reopened to another backend since the first fragment. Another datagram to that backend
@@ -156,8 +157,9 @@ pub(crate) fn allocate_unfragmented<T: Family, E: Platform>(
     env: &E,
     entry: &Flow<T>,
     protocol: u8,
+    network: u32,
 ) -> u32 {
-    let hash = hash_addresses(env, entry, protocol);
+    let hash = hash_addresses(env, entry, protocol, network);
     let number =
         env.allocate_identification(IdentificationSpace::UnfragmentedV4, bucket_index(hash));
     number_to_id(IdentificationSpace::UnfragmentedV4, number, hash)
@@ -273,8 +275,13 @@ counter_pointer!(fragments_v6);
 /// Returns the keyed hash of the network, addresses and protocol that a flow's packets leave with. An IPv4 address has
 /// the same hash in the tables of either family, since flows of both may share it.
 #[inline(always)]
-fn hash_addresses<T: Family, E: Platform>(env: &E, entry: &Flow<T>, protocol: u8) -> u64 {
-    let start = u64::from(entry.network) << 8 | u64::from(protocol);
+fn hash_addresses<T: Family, E: Platform>(
+    env: &E,
+    entry: &Flow<T>,
+    protocol: u8,
+    network: u32,
+) -> u64 {
+    let start = u64::from(network) << 8 | u64::from(protocol);
     let hash = hash::mix(env.hash_seed(), HASH_DOMAIN ^ start);
     let hash = V6::mix_into_hash(hash, T::to_mapped(entry.source));
     V6::mix_into_hash(hash, T::to_mapped(entry.destination))

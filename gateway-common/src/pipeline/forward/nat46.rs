@@ -31,7 +31,7 @@ pub(crate) fn translate_packet<A: Family, T: Family, E: Platform>(
     decision: &ForwardingDecision<'_, T>,
 ) -> StageResult<()> {
     let entry = decision.flow.entry();
-    let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot);
+    let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot());
     fill_missing_udp_checksum(env, packet, entry)?;
     rewrite::rewrite_l4(env, packet, decision)?;
     let old = packet.header(env)?;
@@ -91,9 +91,9 @@ fn fill_missing_udp_checksum<A: Family, T: Family, E: Platform>(
     if A::ICMP == protocol::ICMPV6 || udp.checksum().raw() != 0 {
         return Ok(());
     }
-    let failed = Exit::drop(DropReason::ChecksumOffloadFailed, entry.connection_slot);
+    let failed = Exit::drop(DropReason::ChecksumOffloadFailed, entry.connection_slot());
     if packet.fragment.is_fragment() {
-        return Err(Exit::drop(DropReason::Fragment, entry.connection_slot));
+        return Err(Exit::drop(DropReason::Fragment, entry.connection_slot()));
     }
     let length = udp.length().get();
     let sum = env

@@ -8,7 +8,7 @@ use crate::{
     drop_reason::DropReason,
     family::Family,
     flow::{Direction, Flow, FlowRef},
-    maps::Egress,
+    maps::{Connection, Egress},
     packet::PackedMac,
     platform::Platform,
     subprogram::{Exit, StageResult},
@@ -21,6 +21,8 @@ pub(crate) struct NextHop {
     pub(crate) egress_slot: u32,
     /// MAC address of the neighbour.
     pub(crate) mac: PackedMac,
+    /// Network that the neighbour is in.
+    pub(crate) network: u32,
 }
 
 /// Cause of a missing next hop.
@@ -35,17 +37,20 @@ enum NoNextHop {
 #[inline(always)]
 fn find_next_hop<F: Family, E: Platform>(env: &E, entry: &Flow<F>) -> Result<NextHop, NoNextHop> {
     if entry.direction() == Direction::ToConsumer {
-        return Ok(consumer_next_hop(entry));
+        let connection = env
+            .connection(entry.connection_slot())
+            .ok_or(NoNextHop::Unreachable)?;
+        return Ok(consumer_next_hop(entry, &connection));
     }
-    let (slot, generation) = entry.backend();
-    match env.backend(slot) {
-        Some(backend) if backend.generation == generation => {
+    match env.backend(entry.backend_slot.into()) {
+        Some(backend) if entry.is_of_backend(backend.generation) => {
             if backend.reachable == 0 {
                 return Err(NoNextHop::Unreachable);
             }
             Ok(NextHop {
                 egress_slot: backend.egress_slot,
                 mac: backend.mac,
+                network: backend.network,
             })
         }
         _ => Err(NoNextHop::BackendRemoved),
@@ -61,9 +66,9 @@ pub(crate) fn lookup_next_hop<F: Family, E: Platform>(
     let entry = flow.entry();
     find_next_hop(env, entry).map_err(|error| match error {
         NoNextHop::BackendRemoved => {
-            Exit::reject(DropReason::BackendRemoved, entry.connection_slot)
+            Exit::reject(DropReason::BackendRemoved, entry.connection_slot())
         }
-        NoNextHop::Unreachable => Exit::drop(DropReason::NoBackend, entry.connection_slot),
+        NoNextHop::Unreachable => Exit::drop(DropReason::NoBackend, entry.connection_slot()),
     })
 }
 
@@ -76,39 +81,37 @@ pub(crate) fn reachable_next_hop<F: Family, E: Platform>(
     find_next_hop(env, flow.entry()).ok()
 }
 
-/// Returns the next hop of an established flow, or nothing if its backend was removed or is unreachable. A reply
-/// of a removed backend has no next hop either.
+/// Returns the next hop of an established flow of the connection, or nothing if its backend was removed or is
+/// unreachable. A reply of a removed backend has no next hop either.
 #[inline(always)]
 pub(crate) fn established_next_hop<F: Family, E: Platform>(
     env: &E,
     flow: &FlowRef<F>,
+    connection: &Connection,
 ) -> Option<NextHop> {
     let entry = flow.entry();
     if entry.direction() == Direction::ToConsumer {
-        let (slot, generation) = entry.reply_backend();
-        let backend = env.backend(slot)?;
-        return (backend.generation == generation).then(|| consumer_next_hop(entry));
+        let backend = env.backend(entry.backend_slot.into())?;
+        let is_removed = !entry.is_of_backend(backend.generation);
+        return (!is_removed).then(|| consumer_next_hop(entry, connection));
     }
     reachable_next_hop(env, flow)
 }
 
 /// Returns the next hop of packets to the consumer: the neighbour that the first packet came from.
 #[inline(always)]
-fn consumer_next_hop<F: Family>(entry: &Flow<F>) -> NextHop {
+const fn consumer_next_hop<F: Family>(entry: &Flow<F>, connection: &Connection) -> NextHop {
     NextHop {
-        egress_slot: entry.egress_slot.into(),
+        egress_slot: entry.egress_slot(),
         mac: entry.consumer_mac(),
+        network: connection.network,
     }
 }
 
-/// Returns the egress towards a flow's next hop if it belongs to the flow's network. The slot may have been given to
-/// an interface of another network since the flow was opened.
+/// Returns the egress towards a next hop if it belongs to the next hop's network. The slot may have been given to an
+/// interface of another network since the flow was opened.
 #[inline(always)]
-pub(crate) fn lookup_egress<F: Family, E: Platform>(
-    env: &E,
-    flow: &FlowRef<F>,
-    next_hop: NextHop,
-) -> Option<Egress> {
+pub(crate) fn lookup_egress<E: Platform>(env: &E, next_hop: NextHop) -> Option<Egress> {
     env.egress(next_hop.egress_slot)
-        .filter(|egress| egress.network == flow.entry().network)
+        .filter(|egress| egress.network == next_hop.network)
 }

@@ -29,13 +29,13 @@ pub(crate) fn rewrite_packet<A: Family, T: Family, E: Platform>(
     decision: &ForwardingDecision<'_, T>,
 ) -> StageResult<()> {
     let entry = decision.flow.entry();
-    let config_race = Exit::drop(DropReason::ConfigRace, entry.connection_slot);
+    let config_race = Exit::drop(DropReason::ConfigRace, entry.connection_slot());
     // Never missing: an entry that is not of a NAT46 flow has addresses of the packet's family.
     let source = A::from_mapped(T::to_mapped(entry.source)).ok_or(config_race)?;
     let destination = A::from_mapped(T::to_mapped(entry.destination)).ok_or(config_race)?;
     rewrite_l4(env, packet, decision)?;
     let header = packet.header(env)?;
-    header.decrement_ttl(entry.ip_csum_delta);
+    header.decrement_ttl(entry.ip_csum_delta(packet.key.ports));
     header.set_addresses(source, destination);
     if decision.identification.is_new() {
         let id = decision.identification.id();
@@ -49,7 +49,7 @@ pub(crate) fn rewrite_packet<A: Family, T: Family, E: Platform>(
         }
     }
     let ethernet =
-        Ethernet::at(env, 0).ok_or(Exit::drop(DropReason::Truncated, entry.connection_slot))?;
+        Ethernet::at(env, 0).ok_or(Exit::drop(DropReason::Truncated, entry.connection_slot()))?;
     ethernet.set_macs(decision.next_hop.mac, decision.egress.mac);
     Ok(())
 }
@@ -126,7 +126,7 @@ fn finish_offloaded_checksum<A: Family, T: Family, E: Platform>(
         .partial_checksum(packet.l4_offset.get(), usize::from(length))
         .ok_or(Exit::drop(
             DropReason::ChecksumOffloadFailed,
-            flow.entry().connection_slot,
+            flow.entry().connection_slot(),
         ))?;
     env.count(Statistic::ChecksumsCompleted);
     Ok(sum.checksum())

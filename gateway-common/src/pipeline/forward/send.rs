@@ -5,8 +5,8 @@
 use crate::{
     drop_reason::DropReason,
     family::{Family, Header as _},
-    flow::FlowRef,
-    maps::Attachment,
+    flow::{FlowHandle, FlowRef, table},
+    maps::{Attachment, NO_CONNECTION},
     packet::protocol,
     pipeline::{
         forward::{
@@ -14,19 +14,35 @@ use crate::{
             identification::{self, Identification},
             mtu::{max_packet_len, max_segment_size},
             nat46,
-            next_hop::{NextHop, lookup_egress},
+            next_hop::{NextHop, lookup_egress, lookup_next_hop},
             rewrite,
         },
-        ingress::{fragment, l4::L4Packet},
+        ingress::{fragment, ip_packet::IpPacket, l4::L4Packet, parse_l4_packet},
         rate_limit,
     },
     platform::PlatformFor,
     subprogram::{Exit, StageResult},
 };
 
+/// Forwards a packet by its flow.
+#[inline(always)]
+pub(crate) fn forward_packet<A: Family, T: Family, E: PlatformFor<A> + PlatformFor<T>>(
+    env: &mut E,
+    attachment: &Attachment,
+    packet: &IpPacket<A>,
+    flow: FlowHandle,
+) -> StageResult<Exit> {
+    let l4_packet = parse_l4_packet(env, attachment, packet)?;
+    // The flow may have been replaced since it was found.
+    let flow = table::by_handle::<T, E>(env, flow)
+        .ok_or(Exit::drop(DropReason::ConfigRace, NO_CONNECTION))?;
+    let hop = lookup_next_hop(env, &flow)?;
+    send_packet(env, attachment, &l4_packet, &flow, hop)
+}
+
 /// Rewrites a packet by its flow and redirects it to its next hop.
 #[inline(always)]
-pub(crate) fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
+fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &L4Packet<A>,
@@ -34,8 +50,8 @@ pub(crate) fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
     next_hop: NextHop,
 ) -> StageResult<Exit> {
     let entry = flow.entry();
-    let connection_slot = entry.connection_slot;
-    let egress = lookup_egress(env, flow, next_hop)
+    let connection_slot = entry.connection_slot();
+    let egress = lookup_egress(env, next_hop)
         .ok_or(Exit::drop(DropReason::EgressUnavailable, connection_slot))?;
     let max_len = max_packet_len::<A>(egress.mtu, entry.is_nat46(), packet);
     if packet.length > max_len {
@@ -45,7 +61,7 @@ pub(crate) fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
         return Err(Exit::ttl_exceeded(connection_slot));
     }
     rate_limit::lookup_and_check_packet(env, connection_slot, entry.direction(), packet.length)?;
-    let identification = select_identification(env, packet, flow)?;
+    let identification = select_identification(env, packet, flow, next_hop)?;
     let decision = ForwardingDecision {
         flow,
         next_hop,
@@ -53,11 +69,14 @@ pub(crate) fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
         max_segment_size: max_segment_size::<A, E>(env, attachment, packet, max_len),
         identification,
     };
-    // The tables of IPv4 have no NAT46 flows.
+    // The table of IPv4 has no NAT46 flows.
     if T::ICMP == protocol::ICMPV6 && entry.is_nat46() {
         nat46::translate_packet(env, packet, &decision)?;
     } else {
         rewrite::rewrite_packet(env, packet, &decision)?;
+    }
+    if !flow.is_current() {
+        return Err(Exit::drop(DropReason::ConfigRace, connection_slot));
     }
     flow.touch(env.now());
     env.count_forwarded(connection_slot, entry.direction(), packet.length);
@@ -74,15 +93,16 @@ fn select_identification<A: Family, T: Family, E: PlatformFor<A>>(
     env: &E,
     packet: &L4Packet<A>,
     flow: &FlowRef<T>,
+    next_hop: NextHop,
 ) -> StageResult<Identification> {
     let entry = flow.entry();
     // A whole packet that arrived as IPv6 leaves with the don't-fragment flag if it becomes IPv4.
     if !packet.fragment.is_fragment() && !packet.header(env)?.is_fragmentable() {
         return Ok(Identification::UNCHANGED);
     }
-    let identification = identification::for_packet(env, packet, entry);
+    let identification = identification::for_packet(env, packet, entry, next_hop.network);
     match identification.drop_reason() {
-        Some(reason) => Err(Exit::drop(reason, entry.connection_slot)),
+        Some(reason) => Err(Exit::drop(reason, entry.connection_slot())),
         None => Ok(identification),
     }
 }

@@ -22,11 +22,11 @@ use crate::{
     byte_order::Be16,
     drop_reason::DropReason,
     family::{Family, Header as _, V4, V6},
-    flow::{FlowKey, FlowRef, Table},
+    flow::{FlowKey, FlowRef},
     maps::{Attachment, Egress, Statistic},
     packet::{Ethernet, Icmp, Ipv4, Ipv6, PackedMac, protocol},
     pipeline::{
-        conntrack::established::end_reason,
+        conntrack::{calls, lookup::end_reason},
         forward::{
             identification,
             nat46::IpHeaderFields,
@@ -56,6 +56,7 @@ struct FlowMatch<T: Family> {
     flow: FlowRef<T>,
     mac: PackedMac,
     egress_slot: u32,
+    network: u32,
     egress: Egress,
 }
 
@@ -102,27 +103,23 @@ fn forward_error<A: Family, E: PlatformFor<A>>(
     Err(Exit::drop(DropReason::NoFlow, connection_slot))
 }
 
-/// Returns the flow with this key, from either table, and the present next hop of its packets.
+/// Returns the flow with this key, and the present next hop of its packets.
 #[inline(always)]
 fn lookup_flow<T: Family, E: PlatformFor<T>>(
     env: &mut E,
     key: &FlowKey<T>,
     length: u16,
 ) -> StageResult<Option<FlowMatch<T>>> {
-    let (flow, table) = match env.lookup_flow(Table::Established, key) {
-        Some(flow) => (flow, Table::Established),
-        None => match env.lookup_flow(Table::HalfOpen, key) {
-            Some(flow) => (flow, Table::HalfOpen),
-            None => return Ok(None),
-        },
+    let Some(flow) = calls::lookup::<T, E>(env, key) else {
+        return Ok(None);
     };
-    let connection_slot = flow.entry().connection_slot;
-    if let Some(reason) = end_reason(env, key, &flow, table) {
+    let connection_slot = flow.entry().connection_slot();
+    if let Some(reason) = end_reason(env, &flow) {
         return Err(Exit::drop(reason, connection_slot));
     }
     let backend_removed = Exit::drop(DropReason::BackendRemoved, connection_slot);
     let hop = next_hop::reachable_next_hop(env, &flow).ok_or(backend_removed)?;
-    let egress = lookup_egress(env, &flow, hop)
+    let egress = lookup_egress(env, hop)
         .ok_or(Exit::drop(DropReason::EgressUnavailable, connection_slot))?;
     // An error counts against the rate limit like any packet: the limit can't be evaded by sending errors.
     rate_limit::lookup_and_check_packet(env, connection_slot, flow.entry().direction(), length)?;
@@ -130,6 +127,7 @@ fn lookup_flow<T: Family, E: PlatformFor<T>>(
         flow,
         mac: hop.mac,
         egress_slot: hop.egress_slot,
+        network: hop.network,
         egress,
     }))
 }
@@ -142,15 +140,18 @@ fn relay_same_family<A: Family, T: Family, E: Platform>(
     matched: &FlowMatch<T>,
 ) -> StageResult<Exit> {
     let entry = matched.flow.entry();
-    let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot);
+    let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot());
     let source = A::from_mapped(T::to_mapped(entry.source)).ok_or(failed)?;
     let destination = A::from_mapped(T::to_mapped(entry.destination)).ok_or(failed)?;
     let outer = A::Header::at(env, L3_OFFSET).ok_or(failed)?;
     if outer.hop_limit() <= 1 {
-        return Err(Exit::drop(DropReason::TtlExpired, entry.connection_slot));
+        return Err(Exit::drop(DropReason::TtlExpired, entry.connection_slot()));
     }
     if embedded.length > matched.egress.mtu.saturating_sub(A::Header::LEN_U16) {
-        return Err(Exit::drop(DropReason::PacketTooBig, entry.connection_slot));
+        return Err(Exit::drop(
+            DropReason::PacketTooBig,
+            entry.connection_slot(),
+        ));
     }
     restore_l4_header(env, embedded, entry).ok_or(failed)?;
     let inner = A::Header::at(env, embedded.icmp_offset.get() + Icmp::LEN).ok_or(failed)?;
@@ -158,7 +159,12 @@ fn relay_same_family<A: Family, T: Family, E: Platform>(
     outer.update_addresses(source, destination);
     outer.decrement_ttl(A::TTL_DECREMENT_DELTA);
     if outer.is_fragmentable() {
-        outer.set_id(identification::allocate_unfragmented(env, entry, A::ICMP));
+        outer.set_id(identification::allocate_unfragmented(
+            env,
+            entry,
+            A::ICMP,
+            matched.network,
+        ));
     }
     let icmp = Icmp::at(env, embedded.icmp_offset.get()).ok_or(failed)?;
     icmp.set_checksum(Be16::new(0));
@@ -180,18 +186,18 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
     matched: &FlowMatch<T>,
 ) -> StageResult<Exit> {
     let entry = matched.flow.entry();
-    let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot);
+    let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot());
     let icmp = Icmp::at(env, embedded.icmp_offset.get()).ok_or(failed)?;
     let translated = if A::ICMP == protocol::ICMP {
         icmp4_to_icmp6(icmp.type_and_code(), icmp.rest(), matched.egress.mtu)
     } else {
         icmp6_to_icmp4(icmp.type_and_code(), icmp.rest(), matched.egress.mtu)
     };
-    let unsupported = Exit::drop(DropReason::IcmpUnsupported, entry.connection_slot);
+    let unsupported = Exit::drop(DropReason::IcmpUnsupported, entry.connection_slot());
     let (kind, rest) = translated.ok_or(unsupported)?;
     let outer = A::Header::at(env, L3_OFFSET).ok_or(failed)?;
     if outer.hop_limit() <= 1 {
-        return Err(Exit::drop(DropReason::TtlExpired, entry.connection_slot));
+        return Err(Exit::drop(DropReason::TtlExpired, entry.connection_slot()));
     }
     let inner = A::Header::at(env, embedded.icmp_offset.get() + Icmp::LEN).ok_or(failed)?;
     restore_l4_header(env, embedded, entry).ok_or(failed)?;
@@ -205,7 +211,10 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
     };
     let length = embedded_l4_len + Icmp::LEN_U16 + new_header_len;
     if length > matched.egress.mtu.saturating_sub(new_header_len) {
-        return Err(Exit::drop(DropReason::PacketTooBig, entry.connection_slot));
+        return Err(Exit::drop(
+            DropReason::PacketTooBig,
+            entry.connection_slot(),
+        ));
     }
     let (source, destination) = (T::to_mapped(entry.source), T::to_mapped(entry.destination));
     let new_outer = IpHeaderFields {
@@ -273,7 +282,7 @@ fn finish_error<F: Family, T: Family, E: Platform>(
 ) -> StageResult<Exit> {
     let failed = Exit::drop(
         DropReason::BufferAdjustFailed,
-        matched.flow.entry().connection_slot,
+        matched.flow.entry().connection_slot(),
     );
     let checksum =
         icmp_checksum::<F, E>(env, icmp_offset, length, source, destination).ok_or(failed)?;
@@ -282,10 +291,14 @@ fn finish_error<F: Family, T: Family, E: Platform>(
         .set_checksum(checksum);
     let ethernet = Ethernet::at(env, 0).ok_or(failed)?;
     ethernet.set_macs(matched.mac, matched.egress.mac);
+    if !matched.flow.is_current() {
+        let connection_slot = matched.flow.entry().connection_slot();
+        return Err(Exit::drop(DropReason::ConfigRace, connection_slot));
+    }
     env.count(Statistic::IcmpErrorsForwarded);
     let entry = matched.flow.entry();
     env.count_forwarded(
-        entry.connection_slot,
+        entry.connection_slot(),
         entry.direction(),
         length + F::Header::LEN_U16,
     );

@@ -1,19 +1,20 @@
-//! Insertion of a flow's two entries. The reverse entry is inserted first, since it is the reservation of the source
-//! port.
+//! Creation of a flow's two entries: they are prepared from the packet, and inserted by another subprogram, which needs
+//! nothing but what was prepared. The reverse entry is inserted first, since it is the reservation of the source port.
 
 use crate::{
-    byte_order::{Be16, Be32},
+    byte_order::Be32,
     drop_reason::DropReason,
     family::Family,
-    flow::{Direction, Flow, FlowKey, FlowTables, InsertError, StateWord, Table, TcpFlagsSeen},
-    maps::{Attachment, MAX_ATTACHMENTS, MAX_BACKENDS},
-    packet::{Ethernet, Mac, PortPair},
+    flow::{Direction, FlowKey, FlowTables, insert::InsertError, memory::Place as _},
+    maps::{Attachment, NO_CONNECTION},
+    packet::{Ethernet, Mac},
     pipeline::{
-        ingress::l4::{L4Header, L4Packet},
+        conntrack::{calls, life, reclaim, tcp},
+        ingress::l4::L4Packet,
         open::{
             admission::Admitted,
             select_backend::SelectedBackend,
-            snat::{self, backend_port},
+            snat::{self, SnatSearch},
         },
         rate_limit,
     },
@@ -21,9 +22,12 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// Inserts both entries of a flow into the half-open table.
+/// Index of the other direction's entry before that is inserted.
+const NO_PEER: u32 = u32::MAX;
+
+/// Prepares the reverse entry of a new flow, and the search for its source.
 #[inline(always)]
-pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
+pub(crate) fn prepare_flow<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &L4Packet<A>,
@@ -34,9 +38,9 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
     let connection_slot = admitted.address.connection_slot;
     let address = T::to_table_addr(selected.backend.address)
         .ok_or(Exit::drop(DropReason::ConfigRace, connection_slot))?;
-    rate_limit::check_new_flow(env, connection_slot)?;
+    snat::prepare::<A, T, E>(env, attachment, packet, admitted, selected, address)?;
+    let mac = Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source);
     let now = env.now();
-
     let scratch = FlowTables::<T>::flow_scratch(env)
         .ok_or(Exit::drop(DropReason::FlowTableFull, connection_slot))?;
     // SAFETY: the memory belongs to this packet alone until the verdict, and any bytes are a valid entry.
@@ -44,82 +48,75 @@ pub(crate) fn insert_flow<A: Family, T: Family, E: PlatformFor<T>>(
     flow.source = key.destination;
     flow.destination = key.source;
     flow.ports = key.ports.swapped();
-    flow.network = attachment.network;
-    flow.connection_slot = connection_slot;
-    flow.generation = admitted.address.generation;
-    flow.egress_slot = attachment_slot(attachment.slot);
-    flow.set_consumer_mac(Ethernet::at(env, 0).map_or(Mac::default(), Ethernet::source));
-    flow.state_word = StateWord::NONE;
-    flow.last_seen = now.0;
+    flow.peer = NO_PEER;
+    flow.last_seen_and_scale = now.0;
     flow.last_ack = Be32::new(0);
-    flow.window = Be16::new(0);
-    flow.window_scale = 0;
-    flow.tcp_flags_seen = TcpFlagsSeen::NONE.0;
-    flow.direction = Direction::ToConsumer as u8;
-    flow.backend_slot = backend_slot(selected.slot);
-    flow.flags = if A::from_mapped(selected.backend.address).is_none() {
-        Flow::<T>::NAT46
-    } else {
-        0
-    };
-    let source =
-        snat::allocate_source::<A, T, E>(env, attachment, packet, admitted, selected, address)?;
-
-    // The same memory serves for the entry of the other direction.
-    flow.source = source.address;
-    flow.destination = address;
-    flow.ports = PortPair::new(source.port, backend_port(&admitted.port, packet));
-    flow.network = admitted.port.network;
-    flow.egress_slot = attachment_slot(selected.backend.egress_slot);
+    flow.window = 0;
+    flow.set_connection(connection_slot, admitted.address.generation);
     flow.set_backend(selected.slot, selected.backend.generation);
-    flow.state_word = StateWord::created_at(now);
-    flow.direction = Direction::ToService as u8;
-    flow.tcp_flags_seen = match packet.l4_header(env) {
-        L4Header::Tcp(tcp) => TcpFlagsSeen::NONE.with_segment(tcp.flags()).0,
-        L4Header::Udp(_) | L4Header::None => TcpFlagsSeen::ACK.0,
-    };
-    flow.compute_checksum_deltas(key);
-
-    let inserted = env.insert_flow(Table::HalfOpen, key, flow);
-    if inserted.is_err() {
-        // Another CPU opened the same flow at the same time: the client's next packet uses it.
-        release_source_port(env, flow, key.network_proto.protocol());
-        let reason = match inserted {
-            Err(InsertError::Exists) => DropReason::ConfigRace,
-            _ => DropReason::FlowTableFull,
-        };
-        return Err(Exit::drop(reason, connection_slot));
-    }
-    env.count_flow_opened(connection_slot);
-    rate_limit::flow_opened(env, connection_slot);
+    let is_nat46 = A::from_mapped(selected.backend.address).is_none();
+    flow.set_direction(Direction::ToConsumer, attachment.slot, is_nat46);
+    flow.set_consumer_mac(mac);
     Ok(())
 }
 
-/// Returns an attachment slot as an entry holds it.
+/// Inserts both entries of the flow that was prepared. Returns the exit that goes on with the flow: the new one, or
+/// another CPU's.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the assertion bounds the slot"
-)]
-const fn attachment_slot(slot: u32) -> u16 {
-    const { assert!(MAX_ATTACHMENTS <= 1 << 16) };
-    slot as u16
-}
+pub(crate) fn insert_prepared_flow<T: Family, E: PlatformFor<T>>(env: &mut E) -> StageResult<Exit> {
+    let unprepared = Exit::drop(DropReason::ConfigRace, NO_CONNECTION);
+    // First, since it may give back what the limits count.
+    reclaim::sweep::<T, E>(env);
+    let search = env.scratch().ok_or(unprepared)?;
+    // SAFETY: the memory belongs to this packet alone, and the subprogram before has written it.
+    let search = unsafe { &mut *search.cast::<SnatSearch<T>>().as_ptr() };
+    let scratch = FlowTables::<T>::flow_scratch(env).ok_or(unprepared)?;
+    // SAFETY: as for `search`.
+    let flow = unsafe { &mut *scratch.as_ptr() };
+    let connection_slot = flow.connection_slot();
+    rate_limit::check_share::<T, E>(env, connection_slot)?;
+    rate_limit::check_new_flow(env, connection_slot)?;
+    let mut reservation = snat::allocate_source::<T, E>(env, search)
+        .map_err(|reason| Exit::drop(reason, connection_slot))?;
 
-/// Returns a backend slot as an entry holds it.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the assertion bounds the slot"
-)]
-const fn backend_slot(slot: u32) -> u16 {
-    const { assert!(MAX_BACKENDS <= 1 << 16) };
-    slot as u16
-}
-
-/// Removes the reverse entry, which releases the source port. Not inlined, to save stack.
-#[inline(never)]
-fn release_source_port<T: Family, E: PlatformFor<T>>(env: &mut E, flow: &Flow<T>, protocol: u8) {
-    let reverse = flow.reverse_key(protocol);
-    env.remove_flow(Table::HalfOpen, &reverse);
+    // The same memory serves for the entry of the other direction.
+    let key = FlowKey::<T> {
+        network_proto: search.client,
+        source: flow.destination,
+        destination: flow.source,
+        ports: flow.ports.swapped(),
+    };
+    flow.source = search.key.destination;
+    flow.destination = search.key.source;
+    flow.ports = search.key.ports.swapped();
+    flow.peer = reservation.index;
+    flow.set_direction(Direction::ToService, 0, flow.is_nat46());
+    flow.set_created_at(flow.last_seen());
+    search.key = key;
+    flow.compute_checksum_delta(&search.key);
+    // Counted before others can find the flow, and close it.
+    rate_limit::flow_opened(env, connection_slot);
+    let inserted = calls::insert::<T, E>(env);
+    let mut inserted = match inserted {
+        Ok(inserted) => inserted,
+        Err(error) => {
+            rate_limit::flow_closed(env, connection_slot);
+            life::remove_entry(env, &mut reservation);
+            return match error {
+                // Another CPU has opened the same flow at the same time.
+                InsertError::Exists => Ok(Exit::SLOW_PATH),
+                InsertError::Full => Err(Exit::drop(DropReason::FlowTableFull, connection_slot)),
+            };
+        }
+    };
+    reservation.place.set_peer(inserted.index);
+    #[expect(clippy::cast_possible_truncation, reason = "flags of a header")]
+    tcp::record_flags(&mut inserted, search.tcp_flags as u8);
+    env.count_flow_opened(connection_slot);
+    let is_client_mapped = T::from_mapped(T::to_mapped(search.key.source)).is_none();
+    Ok(if is_client_mapped {
+        Exit::forward_nat46(inserted.handle())
+    } else {
+        Exit::forward(inserted.handle())
+    })
 }

@@ -6,22 +6,29 @@
 //! (REQ-4).
 //!
 //! The backend is part of the reverse entry's key, so an address serves 64,512 flows to each backend, not in total.
-//! The insertion of that entry is the reservation: it fails if the entry exists (`BPF_NOEXIST`), so two CPUs can't
-//! allocate the same port.
+//! The insertion of that entry is the reservation of the port, and the table never has two entries with one key.
+//!
+//! The port of a closed flow is used again towards the same server at once if the new SYN is beyond the old connection
+//! (RFC 6191; RFC 7857, section 2), and otherwise after [`CLOSED_TICKS`](crate::flow::CLOSED_TICKS). If no other port
+//! is free, it is used again at once: the server answers such a SYN with an acknowledgement, which the client resets.
 
 use crate::{
     byte_order::Be16,
     drop_reason::DropReason,
-    family::{Family, V4},
-    flow::{FlowKey, FlowTables, InsertError, NetworkProto, Table},
+    family::{Family, V4, V6},
+    flow::{
+        CLOSED_TICKS, FlowKey, FlowRef, FlowTables, NetworkProto, PlaceState, TcpFlagsSeen,
+        insert::InsertError, memory::LoopBody,
+    },
     hash,
     maps::{Attachment, NatAddress, Port},
     packet::{PortPair, protocol},
     pipeline::{
-        ingress::l4::L4Packet,
+        conntrack::{calls, life},
+        ingress::l4::{L4Header, L4Packet},
         open::{admission::Admitted, select_backend::SelectedBackend},
     },
-    platform::{LoopBody, Platform, PlatformFor, Scratch},
+    platform::{Platform, PlatformFor, Scratch},
     subprogram::{Exit, StageResult},
 };
 
@@ -46,23 +53,19 @@ const MAX_ATTEMPTS_PER_PARITY: u32 = 64;
 /// Distance between pairs of ports that are tried. It is coprime to the number of pairs, so every pair is reached.
 const STRIDE: u32 = 4_099;
 
-/// The source address and port that a flow gets towards its backend.
-pub(crate) struct SnatMapping<F: Family> {
-    pub(crate) address: F::Address,
-    pub(crate) port: Be16,
-}
+/// Searches for a free port that other CPUs take at the same time.
+const MAX_SEARCHES: u32 = 4;
 
-/// Allocates a source by inserting the reverse entry. The entry has been built in the packet's own memory
-/// ([`FlowTables::flow_scratch`]), except for its checksum deltas, which depend on the source.
+/// Prepares the search for a source in the packet's own memory.
 #[inline(always)]
-pub(crate) fn allocate_source<A: Family, T: Family, E: PlatformFor<T>>(
+pub(crate) fn prepare<A: Family, T: Family, E: PlatformFor<T>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &L4Packet<A>,
     admitted: &Admitted,
     selected: &SelectedBackend,
     backend: T::Address,
-) -> StageResult<SnatMapping<T>> {
+) -> StageResult<()> {
     let (connection_slot, port) = (admitted.address.connection_slot, &*admitted.port);
     let (offset, size) = address_range(port, selected);
     if size == 0 {
@@ -72,73 +75,136 @@ pub(crate) fn allocate_source<A: Family, T: Family, E: PlatformFor<T>>(
     let client_hash = A::mix_into_hash(network, packet.key.source);
     let client_port = u64::from(packet.key.ports.source().raw());
     let socket_hash = hash::mix(client_hash, client_port << 32 | u64::from(packet.protocol));
+    let (tcp_flags, sequence) = match packet.l4_header(env) {
+        L4Header::Tcp(segment) => (segment.flags(), segment.sequence().get()),
+        L4Header::Udp(_) | L4Header::None => (TcpFlagsSeen::ACK.0, 0),
+    };
     let scratch = env
         .scratch()
         .ok_or(Exit::drop(DropReason::ConfigRace, connection_slot))?;
-    const { assert!(size_of::<PortAllocation<T>>() <= size_of::<Scratch>()) };
-    // SAFETY: the memory belongs to this packet alone, is large enough and aligned, and is written before it is read.
-    let allocation = unsafe {
-        let pointer = scratch.cast::<PortAllocation<T>>().as_ptr();
-        pointer.write(PortAllocation {
-            offset,
-            size,
-            service: port.service,
-            is_pool_shared: u32::from(port.flags & Port::SHARED_SNAT_POOL != 0),
-            first_address: hash::reduce(upper_half(client_hash), size),
-            first_pair: hash::reduce(upper_half(socket_hash), PORT_PAIRS),
-            parity: u32::from(packet.key.ports.source().get() & 1),
-            outcome: EXHAUSTED,
-            key: FlowKey {
-                network_proto: NetworkProto::new(port.network, packet.protocol),
-                source: backend,
-                destination: backend,
-                ports: PortPair::new(backend_port(port, packet), Be16::new(0)),
-            },
-        });
-        &mut *pointer
-    };
-    env.bounded_loop(MAX_ATTEMPTS, allocation);
-    match allocation.outcome {
-        FOUND => Ok(SnatMapping {
-            address: allocation.key.destination,
-            port: allocation.key.ports.destination(),
-        }),
-        TABLE_FULL => Err(Exit::drop(DropReason::FlowTableFull, connection_slot)),
-        CONFIG_RACE => Err(Exit::drop(DropReason::ConfigRace, connection_slot)),
-        _ => Err(Exit::drop(DropReason::SourceNatExhausted, connection_slot)),
-    }
+    const { assert!(size_of::<SnatSearch<T>>() <= size_of::<Scratch>()) };
+    // SAFETY: the memory belongs to this packet alone, is large enough and aligned.
+    let search = unsafe { &mut *scratch.cast::<SnatSearch<T>>().as_ptr() };
+    search.offset = offset;
+    search.size = size;
+    search.service = port.service;
+    search.is_pool_shared = u32::from(port.flags & Port::SHARED_SNAT_POOL != 0);
+    search.first_address = hash::reduce(upper_half(client_hash), size);
+    search.first_pair = hash::reduce(upper_half(socket_hash), PORT_PAIRS);
+    search.parity = u32::from(packet.key.ports.source().get() & 1);
+    search.next_attempt = 0;
+    search.closed_attempt = NO_ATTEMPT;
+    search.closed_last_seen = u32::MAX;
+    search.sequence = sequence;
+    search.outcome = EXHAUSTED;
+    search.last_error = InsertError::Exists as u32;
+    search.tcp_flags = u32::from(tcp_flags);
+    search.client = NetworkProto::new(attachment.network, packet.protocol);
+    search.key.network_proto = NetworkProto::new(port.network, packet.protocol);
+    search.key.source = backend;
+    search.key.destination = backend;
+    search.key.ports = PortPair::new(backend_port(port, packet), Be16::new(0));
+    Ok(())
 }
 
-/// The search for a free source.
-struct PortAllocation<T: Family> {
+/// Allocates a source by inserting the reverse entry, which was prepared in the packet's own memory
+/// ([`FlowTables::flow_scratch`]).
+#[inline(always)]
+pub(crate) fn allocate_source<T: Family, E: PlatformFor<T>>(
+    env: &mut E,
+    search: &mut SnatSearch<T>,
+) -> Result<FlowRef<T>, DropReason> {
+    for _ in 0..MAX_SEARCHES {
+        search.outcome = EXHAUSTED;
+        env.bounded_loop(MAX_ATTEMPTS, search);
+        if search.outcome == EXHAUSTED && search.closed_attempt != NO_ATTEMPT {
+            search.take_closed::<E>(env);
+        }
+        match search.outcome {
+            FOUND => {}
+            CONFIG_RACE => return Err(DropReason::ConfigRace),
+            _ => break,
+        }
+        match reserve(env, search) {
+            Ok(reservation) => return Ok(reservation),
+            // Another CPU has taken the port, or its buckets are full. Another port lies in other buckets.
+            Err(error) => search.last_error = error as u32,
+        }
+    }
+    if search.last_error == InsertError::Full as u32 {
+        return Err(DropReason::FlowTableFull);
+    }
+    Err(DropReason::SourceNatExhausted)
+}
+
+/// Inserts the reverse entry for the port that was found.
+#[inline(always)]
+fn reserve<T: Family, E: PlatformFor<T>>(
+    env: &mut E,
+    search: &SnatSearch<T>,
+) -> Result<FlowRef<T>, InsertError> {
+    let scratch = FlowTables::<T>::flow_scratch(env).ok_or(InsertError::Full)?;
+    // SAFETY: the entry is under construction in this packet's own memory, and nothing else refers to it now.
+    let reverse = unsafe { &mut *scratch.as_ptr() };
+    reverse.compute_checksum_delta(&search.key);
+    let reservation = calls::insert::<T, E>(env)?;
+    // Both CPUs insert before they look into the other table, so of two that try one port at most one gets it.
+    if search.is_pool_shared != 0 && !is_free_in_other_family(env, &search.key, search.sequence) {
+        let mut reservation = reservation;
+        life::remove_entry(env, &mut reservation);
+        return Err(InsertError::Exists);
+    }
+    Ok(reservation)
+}
+
+/// The search for a free source, in the packet's own memory.
+#[repr(C)]
+pub(crate) struct SnatSearch<T: Family> {
+    /// Key of the reverse entry, whose destination is the source that is tried; then key of the other entry. The
+    /// insertion expects the key at the beginning of the memory.
+    pub(crate) key: FlowKey<T>,
     /// Range of the service's addresses in `NAT_ADDRESSES`.
     offset: u32,
     size: u32,
     service: u32,
-    /// 1 if the addresses also serve flows in the tables of the other family.
+    /// 1 if the addresses also serve flows in the table of the other family.
     is_pool_shared: u32,
     first_address: u32,
     first_pair: u32,
     parity: u32,
+    /// The first attempt that was not made yet.
+    next_attempt: u32,
+    /// The attempt whose port belonged to the flow that was closed first, of those that should not be used yet.
+    closed_attempt: u32,
+    closed_last_seen: u32,
+    /// TCP: sequence number of the SYN.
+    sequence: u32,
     /// The result of the search.
     outcome: u32,
-    /// Key of the reverse entry. Its destination is the source that is tried.
-    key: FlowKey<T>,
+    /// The cause of the last failed insertion, as [`InsertError`].
+    last_error: u32,
+    /// TCP flags of the packet, or `ACK` for UDP.
+    pub(crate) tcp_flags: u32,
+    /// Network and protocol of the client.
+    pub(crate) client: NetworkProto,
 }
+
+/// No attempt.
+const NO_ATTEMPT: u32 = u32::MAX;
 
 /// Results of a search. They are numbers, not an enum, since they are kept in memory (see [`Exit`]).
 const EXHAUSTED: u32 = 0;
 const FOUND: u32 = 1;
-const TABLE_FULL: u32 = 2;
-const CONFIG_RACE: u32 = 3;
+const CONFIG_RACE: u32 = 2;
 
-impl<T: Family, E: PlatformFor<T>> LoopBody<E> for PortAllocation<T> {
+impl<T: Family> SnatSearch<T> {
+    /// Sets the key to the source of an attempt. Returns false if the service's addresses have changed.
     #[inline(always)]
-    fn iterate(&mut self, env: &mut E, attempt: u32) -> bool {
+    fn set_source<E: PlatformFor<T>>(&mut self, env: &E, attempt: u32) -> bool {
         let index = self.first_address + attempt / MAX_ATTEMPTS_PER_ADDRESS;
         let Some(address) = pool_address::<T, E>(env, self, index) else {
             self.outcome = CONFIG_RACE;
-            return true;
+            return false;
         };
         // A stride leaves a range of occupied ports sooner than the next port would.
         let pair = (self.first_pair + attempt * STRIDE) % PORT_PAIRS;
@@ -152,34 +218,57 @@ impl<T: Family, E: PlatformFor<T>> LoopBody<E> for PortAllocation<T> {
         )]
         let port = port as u16;
         self.key.ports = PortPair::new(self.key.ports.source(), Be16::new(port));
-        // Most occupied ports belong to established flows, and a look-up is cheap.
-        if env.lookup_flow(Table::Established, &self.key).is_some() {
+        true
+    }
+
+    /// Takes the port of the flow that was closed first.
+    #[inline(always)]
+    fn take_closed<E: PlatformFor<T>>(&mut self, env: &mut E) {
+        if self.set_source(env, self.closed_attempt) {
+            if let Some(flow) = calls::lookup::<T, E>(env, &self.key) {
+                calls::remove(env, &flow);
+            }
+            self.closed_attempt = NO_ATTEMPT;
+            self.closed_last_seen = u32::MAX;
+            self.outcome = FOUND;
+        }
+    }
+}
+
+impl<T: Family, E: PlatformFor<T>> LoopBody<E> for SnatSearch<T> {
+    #[inline(always)]
+    fn iterate(&mut self, env: &mut E, iteration: u32) -> bool {
+        // A search that follows another one goes on where that ended.
+        let attempt = self.next_attempt;
+        if attempt >= MAX_ATTEMPTS || iteration >= MAX_ATTEMPTS {
+            return true;
+        }
+        self.next_attempt += 1;
+        if !self.set_source(env, attempt) {
+            return true;
+        }
+        if self.is_pool_shared != 0 && !is_free_in_other_family(env, &self.key, self.sequence) {
             return false;
         }
-        let Some(reverse) = FlowTables::<T>::flow_scratch(env) else {
-            self.outcome = TABLE_FULL;
-            return true;
-        };
-        // SAFETY: the entry is under construction in this packet's own memory, and nothing else refers to it now.
-        let reverse = unsafe { &mut *reverse.as_ptr() };
-        reverse.compute_checksum_deltas(&self.key);
-        match env.insert_flow(Table::HalfOpen, &self.key, reverse) {
-            Ok(()) => {}
-            Err(InsertError::Exists) => return false,
-            Err(InsertError::Full) => {
-                self.outcome = TABLE_FULL;
-                return true;
-            }
-        }
-        // A flow enters the established table before it leaves the half-open one, so this second look-up misses none.
-        if env.lookup_flow(Table::Established, &self.key).is_none()
-            && (self.is_pool_shared == 0 || is_free_in_other_family(env, &self.key))
-        {
+        let Some(flow) = calls::lookup::<T, E>(env, &self.key) else {
             self.outcome = FOUND;
             return true;
+        };
+        if flow.control.is(PlaceState::Closed) {
+            if !may_reuse(env, &flow, self.sequence) {
+                let last_seen = flow.entry().last_seen().0;
+                if last_seen < self.closed_last_seen {
+                    self.closed_last_seen = last_seen;
+                    self.closed_attempt = attempt;
+                }
+                return false;
+            }
+        } else if !calls::is_dead(env, &flow, 0) {
+            return false;
         }
-        env.remove_flow(Table::HalfOpen, &self.key);
-        false
+        calls::remove(env, &flow);
+        self.outcome = FOUND;
+        true
     }
 }
 
@@ -193,16 +282,18 @@ const fn address_range(port: &Port, selected: &SelectedBackend) -> (u32, u32) {
     }
 }
 
-/// Returns true if no flow in the tables of the other family has the source.
+/// Returns true if no flow in the table of the other family has the source.
 ///
 /// The ports of IPv4 addresses serve IPv4 flows and NAT46 flows. Both are inserted before this look-up, so of two
 /// flows that try the same port at the same time at most one gets it.
 #[inline(always)]
-fn is_free_in_other_family<T: Family, E: Platform>(env: &E, key: &FlowKey<T>) -> bool {
+fn is_free_in_other_family<T: Family, E: Platform>(
+    env: &mut E,
+    key: &FlowKey<T>,
+    sequence: u32,
+) -> bool {
     if T::ICMP == protocol::ICMP {
-        let key = key.to_mapped();
-        return env.lookup_flow(Table::Established, &key).is_none()
-            && env.lookup_flow(Table::HalfOpen, &key).is_none();
+        return is_free::<V6, E>(env, &key.to_mapped(), sequence);
     }
     let (Some(source), Some(destination)) = (
         T::to_mapped(key.source).to_v4(),
@@ -216,8 +307,35 @@ fn is_free_in_other_family<T: Family, E: Platform>(env: &E, key: &FlowKey<T>) ->
         destination,
         ports: key.ports,
     };
-    env.lookup_flow(Table::Established, &key).is_none()
-        && env.lookup_flow(Table::HalfOpen, &key).is_none()
+    is_free::<V4, E>(env, &key, sequence)
+}
+
+/// Returns true if no flow has the key, or removes the flow that has it if its port may be used again.
+#[inline(never)]
+fn is_free<F: Family, E: PlatformFor<F>>(env: &mut E, key: &FlowKey<F>, sequence: u32) -> bool {
+    let Some(flow) = calls::lookup::<F, E>(env, key) else {
+        return true;
+    };
+    let is_free = if flow.control.is(PlaceState::Closed) {
+        may_reuse(env, &flow, sequence)
+    } else {
+        calls::is_dead(env, &flow, 0)
+    };
+    if is_free {
+        calls::remove(env, &flow);
+    }
+    is_free
+}
+
+/// Returns true if the port of a closed flow may be used again by a SYN with this sequence number.
+#[inline(always)]
+fn may_reuse<F: Family, E: Platform>(env: &E, flow: &FlowRef<F>, sequence: u32) -> bool {
+    if env.now().since(flow.entry().last_seen()) >= CLOSED_TICKS {
+        return true;
+    }
+    // The server has acknowledged everything before this number. Beyond it, it accepts a new SYN.
+    let distance = sequence.wrapping_sub(flow.last_ack().get());
+    flow.flags_seen().0 != 0 && distance != 0 && distance < 1 << 31
 }
 
 /// Returns the destination port of the packet at the backend.
@@ -234,12 +352,12 @@ pub(crate) fn backend_port<F: Family>(port: &Port, packet: &L4Packet<F>) -> Be16
 #[inline(always)]
 fn pool_address<T: Family, E: Platform>(
     env: &E,
-    allocation: &PortAllocation<T>,
+    search: &SnatSearch<T>,
     index: u32,
 ) -> Option<T::Address> {
-    let index = index.checked_rem(allocation.size)?;
-    env.nat_address(allocation.offset + index)
-        .filter(|found| found.service == allocation.service)
+    let index = index.checked_rem(search.size)?;
+    env.nat_address(search.offset + index)
+        .filter(|found| found.service == search.service)
         .and_then(|NatAddress { address, .. }| T::to_table_addr(address))
 }
 

@@ -4,10 +4,7 @@ use jiff::Timestamp;
 use log::{error, info};
 
 use crate::{
-    agent::{
-        connection_index::ConnectionDelta,
-        controller::{Controller, Desired},
-    },
+    agent::controller::{Controller, Desired},
     events::{
         event_log::Eviction,
         idempotency::{IdempotencyCache, IdempotencyKey},
@@ -76,7 +73,6 @@ impl Controller {
             self.desired
                 .commit(principal, &changes, idempotency_key, now)?;
         let needs_host_refresh = self.mark_dirty(&changes);
-        let delta = ConnectionDelta::from_changes(&changes);
         let interfaces_moved = changes
             .iter()
             .any(|change| matches!(change.object(), Object::Network(..)));
@@ -91,7 +87,6 @@ impl Controller {
         self.desired
             .webhook_queue
             .record_evictions(state, &evictions);
-        self.datapath.connection_index.apply(state, delta);
         self.reconcile().map_err(|error| {
             error!("controller: change not in the maps yet error=\"{error:#}\"");
             Problem::new(

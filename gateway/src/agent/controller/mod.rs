@@ -5,7 +5,6 @@
 //! found out about the host and the backends. `Datapath` is the maps, and the entries that they should hold.
 
 mod commit;
-mod flows;
 mod observe;
 mod reconcile;
 mod restore;
@@ -29,9 +28,8 @@ use tokio::sync::Notify;
 use crate::{
     address_conflict::{AddressConflictDetector, NetworkAddress},
     agent::{
-        connection_index::ConnectionIndex,
         flow_gc::DepartedBackends,
-        status::{HealthByBackend, SnatUsage},
+        status::{FlowTableStatus, HealthByBackend, SnatUsage},
     },
     bpf::{loader::Program, maps::Maps},
     compile::{
@@ -46,7 +44,6 @@ use crate::{
 };
 
 pub use commit::ChangeOutcome;
-pub use flows::ListedFlow;
 pub use restore::{RestoreOptions, restore_problem};
 
 /// Desired state, observed state and the data path, and the operations on them.
@@ -85,6 +82,8 @@ pub(in crate::agent) struct Observations {
     pub(in crate::agent) conflict_detector: AddressConflictDetector,
     /// Usage of SNAT addresses, by network number and address.
     snat_usage: BTreeMap<(u32, IpAddr), SnatUsage>,
+    /// Usage of the flow tables: IPv4, IPv6.
+    flow_tables: [FlowTableStatus; 2],
 }
 
 /// The data path, and the entries that its maps should hold.
@@ -104,8 +103,6 @@ pub(in crate::agent) struct Datapath {
     in_sync: bool,
     /// Objects that did not fit into the maps.
     capacity_errors: Vec<CapacityError>,
-    /// Generation and timeouts by connection, for flow GC.
-    connection_index: ConnectionIndex,
     departed_backends: DepartedBackends,
     /// Notified when flows may have been revoked.
     flows_revoked: Arc<Notify>,
@@ -135,6 +132,7 @@ impl Controller {
             services_to_recheck: desired.state.services.keys().cloned().collect(),
             conflict_detector,
             snat_usage: BTreeMap::new(),
+            flow_tables: [FlowTableStatus::default(); 2],
         };
         Ok(Self {
             desired,
@@ -171,7 +169,6 @@ impl Datapath {
             needs_full_resync: true,
             in_sync: false,
             capacity_errors: Vec::new(),
-            connection_index: ConnectionIndex::default(),
             departed_backends: HashMap::new(),
             flows_revoked: Arc::new(Notify::new()),
         })

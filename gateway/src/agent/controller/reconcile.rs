@@ -5,7 +5,6 @@ use log::{debug, warn};
 
 use crate::{
     agent::{
-        connection_index::ConnectionIndex,
         controller::{Controller, Datapath},
         flow_gc::DepartedBackends,
     },
@@ -29,7 +28,6 @@ impl Controller {
         let datapath = &mut self.datapath;
         if datapath.needs_full_resync {
             observed.conflict_detector.retain_existing(state);
-            datapath.connection_index = ConnectionIndex::from_state(state);
         }
         for key in observed.conflict_detector.take_changed() {
             let tentative = observed.conflict_detector.is_tentative(&key);
@@ -126,7 +124,8 @@ impl Datapath {
                 .get(slot)
                 .is_some_and(|now| now.generation == backend.generation && now.resource != 0);
             if backend.resource != 0 && backend.reachable != 0 && !is_kept {
-                let key = (*slot, backend.generation);
+                #[expect(clippy::cast_possible_truncation, reason = "flows hold the lower bits")]
+                let key = (*slot, backend.generation as u16);
                 self.departed_backends
                     .insert(key, (backend.egress_slot, backend.mac.mac()));
             }

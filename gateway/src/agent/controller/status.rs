@@ -2,16 +2,18 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use anyhow::Result;
 use log::warn;
 use tokio::sync::Notify;
 
 use crate::{
     address_conflict::{ClaimStatus, NetworkAddress},
     agent::{
-        connection_index::ConnectionIndex, controller::Controller, flow_gc::GcSnapshot,
-        status::SnatUsage,
+        controller::Controller,
+        flow_gc::GcSnapshot,
+        status::{FlowTableStatus, SnatUsage},
     },
-    bpf::{loader::Program, maps::Maps},
+    bpf::{flow_tables::FlowTableSet, loader::Program, maps::Maps},
     compile::{
         capacity::CapacityError,
         map_snapshot::MapSnapshot,
@@ -100,6 +102,12 @@ impl Controller {
         usage.map(|((_, address), usage)| (*address, *usage))
     }
 
+    /// Returns the usage of the flow tables at the last collection: IPv4, IPv6.
+    #[must_use]
+    pub const fn flow_tables(&self) -> &[FlowTableStatus; 2] {
+        &self.observed.flow_tables
+    }
+
     /// Returns the maps of the data path.
     #[must_use]
     pub const fn maps(&self) -> &Maps {
@@ -118,6 +126,14 @@ impl Controller {
         &self.datapath.program
     }
 
+    /// Finishes the migration of flows from tables of another size.
+    ///
+    /// # Errors
+    /// When the pins of those tables can't be removed.
+    pub fn finish_migration(&mut self, tables: &FlowTableSet) -> Result<()> {
+        self.datapath.program.finish_migration(tables)
+    }
+
     /// Returns true if the maps hold what desired and observed state say.
     #[must_use]
     pub const fn in_sync(&self) -> bool {
@@ -130,19 +146,11 @@ impl Controller {
         &self.datapath.capacity_errors
     }
 
-    /// Returns generation and timeouts by connection.
-    #[must_use]
-    pub const fn connection_index(&self) -> &ConnectionIndex {
-        &self.datapath.connection_index
-    }
-
     /// Takes a snapshot for flow GC.
     #[must_use]
     pub fn gc_snapshot(&self) -> GcSnapshot {
-        // The clone of the index is cheap, because it shares the entries.
         GcSnapshot::new(
             &self.datapath.map_snapshot,
-            self.datapath.connection_index.clone(),
             self.datapath.departed_backends.clone(),
         )
     }

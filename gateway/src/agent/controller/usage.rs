@@ -2,52 +2,56 @@
 
 use std::net::IpAddr;
 
-use anyhow::Result;
-use gateway_common::pipeline::SOURCE_PORT_COUNT;
+use gateway_common::{V4, V6, pipeline::SOURCE_PORT_COUNT};
 use log::{info, warn};
 
-use crate::agent::{
-    controller::{Controller, Datapath, Observations},
-    flow_gc::{GcReport, GcSnapshot},
+use crate::{
+    agent::{
+        controller::{Controller, Observations},
+        flow_gc::{GcReport, GcSnapshot},
+        status::FlowTableStatus,
+    },
+    bpf::flow_tables::FlowTableSet,
 };
 
 impl Controller {
-    /// Corrects the data path's flow counts by the report of flow GC, and records the usage of SNAT addresses.
-    pub(in crate::agent) fn account_usage(
-        &mut self,
-        snapshot: &GcSnapshot,
-        report: GcReport,
-    ) -> Result<()> {
-        if !report.needs_recheck {
-            self.drop_departed(snapshot.departed_backends());
-        }
-        self.datapath.correct_flow_counts(snapshot, &report)?;
+    /// Records the usage of SNAT addresses and of the flow tables after flow GC.
+    pub(in crate::agent) fn account_usage(&mut self, snapshot: &GcSnapshot, report: GcReport) {
+        self.drop_departed(snapshot.departed_backends());
         self.observed.record_snat_usage(report);
-        Ok(())
-    }
-}
-
-impl Datapath {
-    fn correct_flow_counts(&mut self, snapshot: &GcSnapshot, report: &GcReport) -> Result<()> {
-        for slot in snapshot.slots_with_flows(report) {
-            let before = snapshot.flow_count(slot);
-            let counted = report.flows.get(&slot).copied().unwrap_or(0);
-            if counted == before {
-                continue;
-            }
-            // Flows that were opened or closed during the collection are in the new count only.
-            let mut usage = self.maps.usage(slot)?;
-            let flows = (counted + usage.flows).saturating_sub(before);
-            if flows != usage.flows {
-                usage.flows = flows;
-                self.maps.set_usage(slot, usage)?;
-            }
-        }
-        Ok(())
+        self.observed
+            .record_flow_table_usage(self.datapath.maps.flow_tables());
     }
 }
 
 impl Observations {
+    /// Records the usage of the flow tables, and logs when one becomes nearly full.
+    fn record_flow_table_usage(&mut self, tables: &FlowTableSet) {
+        let status = |established| FlowTableStatus {
+            size: tables.size().into(),
+            established,
+        };
+        let now = [
+            status(tables.table_usage::<V4>().established),
+            status(tables.table_usage::<V6>().established),
+        ];
+        for (name, (before, now)) in ["ipv4", "ipv6"]
+            .iter()
+            .zip(self.flow_tables.iter().zip(&now))
+        {
+            let (established, size) = (now.established, now.size);
+            if now.is_nearly_full() && !before.is_nearly_full() {
+                warn!(
+                    "flow table: nearly full family={name} established={established} size={size}: set a \
+                     larger flow_table_size, or limit the connections of services"
+                );
+            } else if before.is_nearly_full() && !now.is_nearly_full() {
+                info!("flow table: no longer nearly full family={name} established={established}");
+            }
+        }
+        self.flow_tables = now;
+    }
+
     /// Records the usage of SNAT addresses, and logs where ports become scarce.
     fn record_snat_usage(&mut self, report: GcReport) {
         for (key, usage) in &report.snat {

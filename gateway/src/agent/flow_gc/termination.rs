@@ -5,28 +5,40 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use gateway_common::{Be16, Family, flow::Flow, packet::Mac};
+use gateway_common::{Be16, Family, packet::Mac};
 
 use crate::{
-    agent::flow_gc::GcSnapshot, compile::flow_expiry::FlowPair, inject::frames::TcpTermination,
+    agent::flow_gc::GcSnapshot,
+    bpf::flow_tables::FlowTableSet,
+    compile::flow_expiry::{FlowEntry, FlowPair},
+    inject::frames::TcpTermination,
 };
 
-/// Next hops (egress slot and MAC address) of backends that have left their slot, by slot and generation.
-pub type DepartedBackends = HashMap<(u32, u32), (u32, Mac)>;
+/// Next hops (egress slot and MAC address) of backends that have left their slot, by slot and the lower 16 bits of the
+/// generation, as flows hold them.
+pub type DepartedBackends = HashMap<(u32, u16), (u32, Mac)>;
 
 impl GcSnapshot {
     /// Returns the frames that terminate both ends of a TCP flow, with the interfaces that they are sent from.
-    pub(super) fn terminations<F: Family>(&self, pair: &FlowPair<F>) -> Vec<(u32, TcpTermination)> {
+    pub(super) fn terminations<F: Family>(
+        &self,
+        tables: &FlowTableSet,
+        pair: &FlowPair<F>,
+    ) -> Vec<(u32, TcpTermination)> {
         let (forward, reverse) = (&pair.to_service, &pair.to_consumer);
-        let (slot, generation) = forward.backend();
-        let backend = self
-            .backends
-            .get(&slot)
-            .filter(|backend| backend.generation == generation)
+        let slot = (
+            forward.flow.backend_slot.into(),
+            forward.flow.backend_generation,
+        );
+        let backend = tables
+            .backend(&forward.flow)
             .map(|backend| (backend.egress_slot, backend.mac.mac()))
             .filter(|(_, mac)| *mac != Mac::default())
-            .or_else(|| self.departed_backends.get(&(slot, generation)).copied());
-        let client = (reverse.egress_slot.into(), reverse.consumer_mac().mac());
+            .or_else(|| self.departed_backends.get(&slot).copied());
+        let client = (
+            reverse.flow.egress_slot(),
+            reverse.flow.consumer_mac().mac(),
+        );
         let to_consumer = self.termination(reverse, Some(client), forward, reverse);
         let to_service = self.termination(forward, backend, reverse, forward);
         to_consumer.into_iter().chain(to_service).collect()
@@ -36,16 +48,23 @@ impl GcSnapshot {
     /// the frame its addresses, `sent` the entry of the packets that this end sends, `received` of those it receives.
     fn termination<F: Family>(
         &self,
-        template: &Flow<F>,
+        template: &FlowEntry<F>,
         next_hop: Option<(u32, Mac)>,
-        sent: &Flow<F>,
-        received: &Flow<F>,
+        sent: &FlowEntry<F>,
+        received: &FlowEntry<F>,
     ) -> Option<(u32, TcpTermination)> {
         let (slot, mac) = next_hop?;
         let (egress, ifindex) = self.egress.get(&slot)?;
-        if egress.network != template.network {
+        // Packets of the other direction arrive from the network that the frame leaves to.
+        let other = if std::ptr::eq(template, sent) {
+            received
+        } else {
+            sent
+        };
+        if egress.network != other.key.network_proto.network() {
             return None;
         }
+        let (template, sent, received) = (&template.flow, &sent.flow, &received.flow);
         let socket = |address: F::Address, port: Be16| {
             SocketAddr::new(IpAddr::from(F::to_mapped(address)), port.get())
         };

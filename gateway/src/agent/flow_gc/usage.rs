@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
+
 use gateway_common::{Family, IpAddress, flow::FlowKey};
 
 use crate::agent::status::SnatUsage;
@@ -12,9 +14,9 @@ type SnatAddress = (u32, IpAddress);
 /// Server by which SNAT distinguishes flows: address, port, protocol.
 type SnatServer = (IpAddress, u16, u8);
 
-/// Counter of flows by SNAT address and server.
+/// Counter of flows by SNAT address and server. The hash is a fast one, since there is one look-up for each flow.
 #[derive(Debug, Default)]
-pub(super) struct SnatPortCounter(HashMap<SnatAddress, HashMap<SnatServer, u64>>);
+pub(super) struct SnatPortCounter(HashMap<(SnatAddress, SnatServer), u64, FixedState>);
 
 impl SnatPortCounter {
     /// Counts a flow, given the key of its entry towards the consumer.
@@ -22,21 +24,17 @@ impl SnatPortCounter {
         let address = (key.network_proto.network(), F::to_mapped(key.destination));
         let protocol = key.network_proto.protocol();
         let server = (F::to_mapped(key.source), key.ports.source().get(), protocol);
-        let servers = self.0.entry(address).or_default();
-        *servers.entry(server).or_default() += 1;
+        *self.0.entry((address, server)).or_default() += 1;
     }
 
     /// Returns the usage of each SNAT address.
     pub(super) fn into_usage(self) -> HashMap<SnatAddress, SnatUsage> {
-        let counted = self.0.into_iter();
-        counted
-            .map(|(address, servers)| {
-                let usage = SnatUsage {
-                    flows: servers.values().sum(),
-                    ports: servers.values().copied().max().unwrap_or(0),
-                };
-                (address, usage)
-            })
-            .collect()
+        let mut usage = HashMap::<SnatAddress, SnatUsage>::new();
+        for ((address, _), flows) in self.0 {
+            let address = usage.entry(address).or_default();
+            address.flows += flows;
+            address.ports = address.ports.max(flows);
+        }
+        usage
     }
 }

@@ -2,12 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result};
-use log::{debug, info, warn};
-use tokio::{
-    sync::Notify,
-    time::{MissedTickBehavior, interval, sleep},
-};
+use log::{debug, info};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     agent::{
@@ -16,10 +12,6 @@ use crate::{
     },
     inject::frames::TcpTermination,
 };
-
-/// Delay before flows are collected again that were too young to judge: a little more than one unit of
-/// [`gateway_common::flow::CoarseTime`].
-const FLOW_RECHECK_DELAY: Duration = Duration::from_millis(1_100);
 
 /// Runs the task.
 pub(crate) async fn run(agent: Arc<Agent>, mut flow_gc: FlowGc, every: Duration) {
@@ -31,29 +23,19 @@ pub(crate) async fn run(agent: Arc<Agent>, mut flow_gc: FlowGc, every: Duration)
             _ = ticks.tick() => {}
             () = flows_revoked.notified() => {}
         }
-        if let Err(error) = collect(&agent, &mut flow_gc, &flows_revoked).await {
-            warn!("flow gc: failed error=\"{error:#}\"");
-        }
+        collect(&agent, &mut flow_gc).await;
     }
 }
 
 /// Collects once, terminates both ends of revoked TCP flows, and accounts for what connections use.
-async fn collect(agent: &Agent, flow_gc: &mut FlowGc, flows_revoked: &Arc<Notify>) -> Result<()> {
-    let mut snapshot = agent.controller.lock().await.gc_snapshot();
-    let mut report = tokio::task::block_in_place(|| flow_gc.count_and_collect(&mut snapshot))?;
+async fn collect(agent: &Agent, flow_gc: &mut FlowGc) {
+    let snapshot = agent.controller.lock().await.gc_snapshot();
+    let mut report = tokio::task::block_in_place(|| flow_gc.collect(&snapshot));
     log_report(&report);
     let terminations = std::mem::take(&mut report.terminations);
     tokio::task::block_in_place(|| terminate(agent, &terminations));
-    if report.needs_recheck {
-        let flows_revoked = Arc::clone(flows_revoked);
-        tokio::spawn(async move {
-            sleep(FLOW_RECHECK_DELAY).await;
-            flows_revoked.notify_one();
-        });
-    }
     let mut controller = agent.controller.lock().await;
-    tokio::task::block_in_place(|| controller.account_usage(&snapshot, report))
-        .context("failed to account for the usage of connections")
+    controller.account_usage(&snapshot, report);
 }
 
 fn log_report(report: &GcReport) {

@@ -3,6 +3,7 @@
 use axum::{Json, extract::State as AgentState};
 
 use crate::{
+    agent::flow_list::{FlowFilter, FlowPosition, list_flows},
     api::{
         AppState,
         authorize::Caller,
@@ -12,14 +13,14 @@ use crate::{
         response::{ApiResult, ReadErrors},
         types::{FlowView, FlowsRequest, Page},
     },
-    model::{Kind, Permission, Problem},
+    model::{Kind, Permission, Problem, State},
 };
 
-/// List flows. The list has one page, since flows change all the time: a larger limit shows more.
+/// List flows, in no order. Flows that are opened or closed between two pages may be missing.
 #[utoipa::path(
     get, path = "/v1/flows", operation_id = "list_flows", tag = "flow",
     params(FlowsRequest),
-    responses((status = 200, body = Page<FlowView>, description = "The flows, sorted by client"), ReadErrors),
+    responses((status = 200, body = Page<FlowView>, description = "A page of flows"), ReadErrors),
 )]
 pub(in crate::api) async fn list(
     AgentState(agent): AgentState<AppState>,
@@ -27,24 +28,66 @@ pub(in crate::api) async fn list(
     QueryParameters(request): QueryParameters<FlowsRequest>,
 ) -> ApiResult<Page<FlowView>> {
     let limit = checked_limit(request.limit)?;
-    match &request.endpoint {
-        None => caller.require_operator()?,
-        Some(endpoint) => caller.require(&endpoint.tenant, Permission::Read)?,
+    match (&request.endpoint, &request.tenant) {
+        (Some(endpoint), _) => caller.require(&endpoint.tenant, Permission::Read)?,
+        (None, Some(tenant)) => caller.require(tenant, Permission::Read)?,
+        (None, None) => caller.require_operator()?,
     }
-    let controller = agent.controller.lock().await;
-    let slot = match &request.endpoint {
-        None => None,
-        Some(reference) => {
-            let found = controller.state().endpoints.get(reference);
-            let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))?;
-            Some(record.object.connection.slot)
-        }
+    if request.backend.is_some() {
+        caller.require_operator()?;
+    }
+    let from = match &request.after {
+        None => 0,
+        Some(after) => after.parse::<FlowPosition>().map_err(|_| {
+            let detail = "after is not a position in this list: use `next` of the previous page";
+            Problem::invalid("after", detail)
+        })?,
     };
-    let flows = tokio::task::block_in_place(|| controller.list_flows(slot, limit))?;
+    let (tables, filter) = {
+        let controller = agent.controller.lock().await;
+        let tables = controller.maps().flow_tables().clone();
+        (tables, filter(controller.state(), &request)?)
+    };
+    let (flows, next) = tokio::task::block_in_place(|| list_flows(&tables, &filter, from, limit));
+    let controller = agent.controller.lock().await;
     let mut items: Vec<FlowView> = flows
         .iter()
         .map(|found| present::flow(&controller, &caller, found))
         .collect();
     items.sort_by_key(|flow| flow.client);
-    Ok(Json(Page { items, next: None }))
+    let next = next.map(|position| position.to_string());
+    Ok(Json(Page { items, next }))
+}
+
+/// Returns the flows that a request selects.
+fn filter(state: &State, request: &FlowsRequest) -> Result<FlowFilter, Problem> {
+    let connections = match (&request.endpoint, &request.tenant) {
+        (Some(reference), tenant) => {
+            let found = state.endpoints.get(reference);
+            let record = found.ok_or_else(|| Problem::not_found(Kind::Endpoint, reference))?;
+            let is_selected = tenant
+                .as_ref()
+                .is_none_or(|tenant| *tenant == reference.tenant);
+            let slots = is_selected.then_some(record.object.connection.slot);
+            Some(slots.into_iter().collect())
+        }
+        (None, Some(tenant)) => {
+            if !state.tenants.contains_key(tenant) {
+                return Err(Problem::no_tenant(tenant));
+            }
+            let endpoints = state.endpoints.iter();
+            let of_tenant = endpoints.filter(|(reference, _)| reference.tenant == *tenant);
+            Some(
+                of_tenant
+                    .map(|(_, record)| record.object.connection.slot)
+                    .collect(),
+            )
+        }
+        (None, None) => None,
+    };
+    Ok(FlowFilter {
+        connections,
+        client: request.client,
+        backend: request.backend,
+    })
 }

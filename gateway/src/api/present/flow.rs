@@ -1,9 +1,12 @@
 //! Views of flows.
 
-use gateway_common::{flow::Table, packet::protocol};
+use gateway_common::{
+    flow::{PlaceState, TcpState},
+    packet::protocol,
+};
 
 use crate::{
-    agent::controller::{Controller, ListedFlow},
+    agent::{controller::Controller, flow_list::ListedFlow},
     api::types::FlowView,
     bpf::maps,
     compile::flow_expiry::ticks_to_seconds,
@@ -13,13 +16,7 @@ use crate::{
 /// Returns the view of a flow.
 #[must_use]
 pub fn flow(controller: &Controller, caller: &Principal, found: &ListedFlow) -> FlowView {
-    let link = controller
-        .map_snapshot()
-        .connections
-        .get(&found.connection_slot);
-    let endpoint = link
-        .filter(|link| link.generation == found.generation)
-        .and_then(|link| controller.state().endpoint_by_link_id(link.id));
+    let endpoint = controller.state().endpoint_by_link_id(found.link_id);
     let service = endpoint.and_then(|endpoint| controller.state().endpoints.get(endpoint));
     let service = service.map(|record| &record.object.service_identity.reference);
     let serves = match service {
@@ -39,12 +36,14 @@ pub fn flow(controller: &Controller, caller: &Principal, found: &ListedFlow) -> 
         nat: Some(found.nat).filter(|_| serves),
         backend: Some(found.backend).filter(|_| serves),
         state: match found.tcp_state {
+            Some(_) if found.state == PlaceState::Closed => "closed",
+            Some(TcpState::Closed) => "closing",
             Some(state) => state.name(),
             None if found.answered => "open",
             None => "unanswered",
         }
         .to_owned(),
-        evictable: found.table == Table::HalfOpen,
+        evictable: matches!(found.state, PlaceState::HalfOpen | PlaceState::Closed),
         age: ticks_to_seconds(now.since(found.created)),
         idle: ticks_to_seconds(now.since(found.last_seen)),
     }

@@ -1,9 +1,7 @@
 //! View of the gateway's status.
 
-use gateway_common::flow::Table;
-
 use crate::{
-    agent::controller::Controller,
+    agent::{controller::Controller, flow_list::count_flows},
     api::types::{Objects, StatusView},
 };
 
@@ -27,6 +25,19 @@ pub fn status(controller: &Controller) -> anyhow::Result<StatusView> {
         .collect();
     unreachable.sort();
     problems.extend(unreachable);
+    let tables = controller.maps().flow_tables();
+    let flows = count_flows(tables);
+    for (family, table) in ["IPv4", "IPv6"].iter().zip(controller.flow_tables()) {
+        if table.is_nearly_full() {
+            problems.push(format!(
+                "flow table of {family}: {} of {} flows are in use ({} %): set a larger flow_table_size, or limit \
+                 the connections of services",
+                table.established,
+                table.size,
+                table.percent()
+            ));
+        }
+    }
     Ok(StatusView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         in_sync: controller.in_sync(),
@@ -37,8 +48,9 @@ pub fn status(controller: &Controller) -> anyhow::Result<StatusView> {
             services: controller.state().services.len(),
             endpoints: controller.state().endpoints.len(),
         },
-        established_flows: controller.count_flows(Table::Established)?,
-        half_open_flows: controller.count_flows(Table::HalfOpen)?,
+        established_flows: flows.established,
+        half_open_flows: flows.half_open,
+        flow_table_size: tables.size().into(),
         statistics: controller
             .maps()
             .statistics()?

@@ -20,6 +20,8 @@ pub struct StatusView {
     pub established_flows: u64,
     /// Flows that are not established yet.
     pub half_open_flows: u64,
+    /// Flows that the table of each address family is made for.
+    pub flow_table_size: u64,
     /// Counters of the data path.
     pub statistics: BTreeMap<String, u64>,
     /// Packets dropped or rejected, by drop reason.

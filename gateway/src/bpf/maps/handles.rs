@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -24,7 +24,7 @@ use gateway_common::{
     },
 };
 
-use crate::bpf::maps::flows::FlowMaps;
+use crate::bpf::{flow_tables::FlowTableSet, loader::LoadParameters, maps::flows::FragmentRecords};
 
 /// Key or value of a map, with the marker trait that aya requires.
 #[derive(Clone, Copy)]
@@ -55,8 +55,9 @@ pub struct Maps {
     pub(super) usage: ArrayOf<ConnectionUsage>,
     pub(super) identifications: ArrayOf<IdentificationState>,
     pub(super) conflicts: HashOf<AddressKey, AddressConflict>,
-    pub(super) flows_v4: FlowMaps<V4>,
-    pub(super) flows_v6: FlowMaps<V6>,
+    pub(super) fragments_v4: FragmentRecords<V4>,
+    pub(super) fragments_v6: FragmentRecords<V6>,
+    pub(super) flow_tables: FlowTableSet,
     pub(super) drops: PerCpuArray<MapData, u64>,
     pub(super) connection_drops: PerCpuHashMap<MapData, PodWrapper<ConnectionDropKey>, u64>,
     pub(super) connection_counters: PerCpuArray<MapData, PodWrapper<ConnectionCounters>>,
@@ -69,7 +70,13 @@ impl Maps {
     ///
     /// # Errors
     /// Fails if a map is missing or has another type: the object file then belongs to another build of the agent.
-    pub fn from_ebpf(ebpf: &mut Ebpf) -> Result<Self> {
+    pub fn from_ebpf(ebpf: &mut Ebpf, parameters: LoadParameters) -> Result<Self> {
+        let LoadParameters {
+            seed,
+            flow_table_size,
+            ..
+        } = parameters;
+        let flow_tables = FlowTableSet::new(seed, flow_table_size, |name| array_map(ebpf, name))?;
         let devices_fd = match ebpf.map(name::TX_PORTS) {
             Some(Map::DevMap(map)) => map.fd().as_fd().try_clone_to_owned()?,
             _ => bail!(
@@ -93,14 +100,9 @@ impl Maps {
             usage: take_map(ebpf, name::CONN_USAGE)?,
             identifications: take_map(ebpf, name::IDENTIFICATIONS)?,
             conflicts: take_map(ebpf, name::CONFLICTS)?,
-            flows_v4: FlowMaps::from_ebpf(
-                ebpf,
-                [name::FLOWS_V4, name::HALF_OPEN_V4, name::FRAGMENTS_V4],
-            )?,
-            flows_v6: FlowMaps::from_ebpf(
-                ebpf,
-                [name::FLOWS_V6, name::HALF_OPEN_V6, name::FRAGMENTS_V6],
-            )?,
+            fragments_v4: FragmentRecords(take_map(ebpf, name::FRAGMENTS_V4)?),
+            fragments_v6: FragmentRecords(take_map(ebpf, name::FRAGMENTS_V6)?),
+            flow_tables,
             drops: take_map(ebpf, name::DROPS)?,
             connection_drops: take_map(ebpf, name::CONN_DROPS)?,
             connection_counters: take_map(ebpf, name::CONN_COUNTERS)?,
@@ -110,6 +112,18 @@ impl Maps {
             })?,
         })
     }
+}
+
+/// Returns the descriptor of an array map, and its number of elements.
+fn array_map<'a>(ebpf: &'a Ebpf, name: &str) -> Result<(BorrowedFd<'a>, u32)> {
+    let Some(Map::Array(map)) = ebpf.map(name) else {
+        bail!("the XDP program has no array map {name}: rebuild the agent");
+    };
+    let elements = map
+        .info()
+        .with_context(|| format!("could not read the size of {name}"))?
+        .max_entries();
+    Ok((map.fd().as_fd(), elements))
 }
 
 pub(super) fn take_map<T: TryFrom<Map, Error = MapError>>(

@@ -6,5 +6,5 @@ mod flows;
 mod handles;
 mod snapshot;
 
-pub use flows::{FlowMaps, HasFlowMaps, now};
+pub use flows::{FragmentRecords, HasFragmentRecords, now};
 pub use handles::Maps;

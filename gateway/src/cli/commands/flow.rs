@@ -1,6 +1,6 @@
 //! `plgw flow`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -8,8 +8,11 @@ use clap::Subcommand;
 use crate::{
     cli::{context::CliContext, object::ListedObject},
     client::types::FlowView,
-    model::Reference,
+    model::{Name, Reference},
 };
+
+/// Maximum number of flows that one request returns.
+const PAGE_SIZE: u64 = 1_000;
 
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Command {
@@ -18,6 +21,15 @@ pub(in crate::cli) enum Command {
         /// List flows of this endpoint only
         #[arg(long, value_name = "TENANT/NAME")]
         endpoint: Option<Reference>,
+        /// List flows of this tenant's endpoints only
+        #[arg(long, value_name = "TENANT")]
+        tenant: Option<Name>,
+        /// List flows of this client only
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<IpAddr>,
+        /// List flows to this backend only
+        #[arg(long, value_name = "ADDRESS")]
+        backend: Option<IpAddr>,
         /// Maximum number of flows
         #[arg(long, default_value_t = 100, value_name = "N")]
         limit: u64,
@@ -25,12 +37,35 @@ pub(in crate::cli) enum Command {
 }
 
 pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
-    let Command::List { endpoint, limit } = command;
-    let page = context
-        .api
-        .list_flows(endpoint.as_ref(), Some(limit))
-        .await?;
-    context.print_list(&page.items)
+    let Command::List {
+        endpoint,
+        tenant,
+        client,
+        backend,
+        limit,
+    } = command;
+    let mut flows: Vec<FlowView> = Vec::new();
+    let mut after = None;
+    loop {
+        let wanted = limit.saturating_sub(u64::try_from(flows.len())?);
+        let page = context
+            .api
+            .list_flows(
+                endpoint.as_ref(),
+                tenant.as_ref(),
+                client.as_ref(),
+                backend.as_ref(),
+                after.as_deref(),
+                Some(wanted.min(PAGE_SIZE)),
+            )
+            .await?;
+        flows.extend(page.items);
+        after = page.next;
+        if after.is_none() || u64::try_from(flows.len())? >= limit {
+            break;
+        }
+    }
+    context.print_list(&flows)
 }
 
 impl ListedObject for FlowView {

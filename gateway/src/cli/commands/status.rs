@@ -33,8 +33,8 @@ pub(in crate::cli) async fn run(context: &CliContext) -> Result<()> {
                 (
                     "flows",
                     format!(
-                        "{} established, {} half-open",
-                        status.established_flows, status.half_open_flows
+                        "{} established, {} half-open; each table is made for {}",
+                        status.established_flows, status.half_open_flows, status.flow_table_size
                     ),
                 ),
             ]),

@@ -1,6 +1,7 @@
 //! Policies of a service for flows: answers to packets without a flow, assignment to backends, and idle timeouts.
 
 use clap::ValueEnum;
+use gateway_common::flow::{CoarseTime, FlowTimeouts};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -73,6 +74,16 @@ impl Timeouts {
     const MAX_SECONDS: u32 = 604_800;
     /// Minimum of each timeout. The data path's clock has a resolution of about one second.
     pub const MIN_SECONDS: u32 = 5;
+
+    /// Returns the timeouts as the data path knows them, in ticks.
+    #[must_use]
+    pub const fn to_map_timeouts(self) -> FlowTimeouts {
+        FlowTimeouts {
+            tcp_established: CoarseTime::ticks(self.tcp_established),
+            tcp_transitory: CoarseTime::ticks(self.tcp_transitory),
+            udp: CoarseTime::ticks(self.udp),
+        }
+    }
 
     pub(super) fn check(self) -> Result<(), Problem> {
         for (field, value) in [

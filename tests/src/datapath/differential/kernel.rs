@@ -1,7 +1,7 @@
 //! Access to the loaded program and its maps.
 
 use gateway::{
-    bpf::{flow_tables, loader::ProgramInfo, maps::Maps, syscalls},
+    bpf::{flow_tables::FlowTableSet, loader::ProgramInfo, maps::Maps, syscalls},
     compile::map_snapshot::MapSnapshot,
 };
 use std::{
@@ -14,12 +14,9 @@ use crate::packet::addresses::*;
 
 impl DifferentialHarness {
     /// Returns the kernel's flow tables.
-    ///
-    /// # Panics
-    /// Panics if the process has no descriptors left.
     #[must_use]
-    pub fn flow_tables(&self) -> flow_tables::FlowTableSet {
-        flow_tables::FlowTableSet::new(&self.maps).expect("descriptors")
+    pub const fn flow_tables(&self) -> &FlowTableSet {
+        self.maps.flow_tables()
     }
 
     /// Returns the loaded program.

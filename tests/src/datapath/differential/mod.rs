@@ -27,7 +27,7 @@ use gateway::{
 use gateway_common::{
     V4, V6,
     maps::{ConnectionUsage, IdentificationState},
-    sim::SimMaps,
+    sim::{SimFlowTable, SimMaps},
 };
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -96,6 +96,8 @@ pub struct DifferentialHarness {
     /// Frames sent since the last reset, encoded as a sequence of the fuzzer's corpus.
     recorded_frames: Vec<u8>,
     bpf: BpfDirectory,
+    /// Number of buckets of each flow table.
+    flow_buckets: u32,
 }
 
 /// Runs a function with a harness, in a network namespace of its own.
@@ -116,6 +118,21 @@ pub fn with_harness_reject_limit<T: Send + 'static>(
     refusals_per_second: u32,
     function: impl FnOnce(&mut DifferentialHarness) -> T + Send + 'static,
 ) -> T {
+    with_sized_harness(refusals_per_second, FLOW_BUCKETS, function)
+}
+
+/// Number of buckets of a harness's flow tables.
+pub const FLOW_BUCKETS: u32 = 1_024;
+
+/// Runs a function with a harness whose flow tables have this number of buckets.
+///
+/// # Panics
+/// Panics like [`with_harness`].
+pub fn with_sized_harness<T: Send + 'static>(
+    refusals_per_second: u32,
+    flow_buckets: u32,
+    function: impl FnOnce(&mut DifferentialHarness) -> T + Send + 'static,
+) -> T {
     let host = Namespace::new("lab");
     for side in Side::ALL {
         let (name, [.., last]) = (side.interface(), side.mac());
@@ -125,16 +142,23 @@ pub fn with_harness_reject_limit<T: Send + 'static>(
         host.ip(&format!("link set dev {name}-far up"));
         host.ip(&format!("link set dev {name} up"));
     }
-    host.run_in(move || function(&mut DifferentialHarness::new(refusals_per_second)))
+    host.run_in(move || {
+        function(&mut DifferentialHarness::new(
+            refusals_per_second,
+            flow_buckets,
+        ))
+    })
 }
 
 impl DifferentialHarness {
-    fn new(refusals_per_second: u32) -> Self {
+    fn new(refusals_per_second: u32, flow_buckets: u32) -> Self {
         let bpf = BpfDirectory::new();
         let parameters = LoadParameters {
             seed: SEED,
             rejects_per_second: refusals_per_second,
             log_packets: false,
+            flow_table_size: flow_buckets,
+            flow_table_share: 80,
         };
         let (mut program, maps) = Program::load(bpf.path(), parameters).expect("the program");
         let mut ifindexes = BTreeMap::new();
@@ -154,6 +178,7 @@ impl DifferentialHarness {
             desired: DesiredFixture::with_initial_objects(),
             recorded_frames: Vec::new(),
             bpf,
+            flow_buckets,
         };
         harness.reset();
         harness
@@ -172,8 +197,14 @@ impl DifferentialHarness {
         self.observed.unhealthy.clear();
         self.recorded_frames.clear();
         self.reconcile();
-        self.clear_flow_tables::<V4>();
-        self.clear_flow_tables::<V6>();
+        self.clear_flow_table::<V4>();
+        self.clear_flow_table::<V6>();
+        self.maps
+            .clear_fragments::<V4>()
+            .expect("fragments forgotten");
+        self.maps
+            .clear_fragments::<V6>()
+            .expect("fragments forgotten");
         for key in self.maps.conflicts().expect("the conflicts").keys() {
             self.maps
                 .delete_conflict(key)
@@ -192,6 +223,9 @@ impl DifferentialHarness {
         self.native = SimMaps {
             hash_seed: SEED,
             now: maps::now(),
+            flows_v4: SimFlowTable::new(self.flow_buckets, SEED),
+            flows_v6: SimFlowTable::new(self.flow_buckets, SEED),
+            flow_table_size: self.flow_buckets.into(),
             ..SimMaps::default()
         };
         self.reconcile();

@@ -1,116 +1,147 @@
 //! Flow tables, counters and other dynamic state of both platforms.
 
-use gateway::{bpf::maps::HasFlowMaps, model::Reference};
+use gateway::{bpf::flow_tables::HasFlowTable, model::Reference};
 use gateway_common::{
     Be16, V4, V6,
-    flow::{Direction, Flow, FlowKey, NetworkProto, StateWord, Table},
+    flow::{
+        CoarseTime, Control, Direction, Flow, FlowKey, FlowTableUsage, NetworkProto, PlaceState,
+    },
     maps::{AddressConflict, AddressKey, ConnectionCounters, ConnectionUsage, IdentificationState},
     packet::PortPair,
     pipeline::MIN_SOURCE_PORT,
-    sim::{SimFlowTables, SimMaps},
+    sim::{SimEntry, SimFlowTable, SimMaps},
 };
 use std::net::IpAddr;
 
 use crate::packet::Mac;
 
-use super::DifferentialHarness;
+use super::{DifferentialHarness, SEED};
 use crate::packet::addresses::*;
+
+/// Number of buckets of a native table that holds all ports of some SNAT addresses.
+const LARGE_TABLE: u32 = 1 << 17;
 
 impl DifferentialHarness {
     /// Removes half-open IPv4 flows from the kernel's table.
-    ///
-    /// # Panics
-    /// Panics if the kernel refuses.
     pub fn clear_half_open(&mut self) {
-        for (key, _) in self.kernel_flows::<V4>(Table::HalfOpen) {
-            let removed = self.maps.remove_flow(Table::HalfOpen, &key);
-            removed.expect("a flow removed");
-        }
-    }
-
-    /// Empties the kernel's flow tables.
-    pub(super) fn clear_flow_tables<F: HasFlowMaps>(&mut self) {
-        for table in [Table::Established, Table::HalfOpen] {
-            for (key, _) in self.kernel_flows::<F>(table) {
-                self.maps.remove_flow(table, &key).expect("a flow removed");
+        let tables = self.maps.flow_tables();
+        for found in V4::flow_table(tables).entries(0) {
+            if found.control.is(PlaceState::HalfOpen) {
+                tables.remove(found);
             }
         }
-        self.maps
-            .clear_fragments::<F>()
-            .expect("fragments forgotten");
     }
 
-    pub(super) fn kernel_flows<F: HasFlowMaps>(&self, table: Table) -> Vec<(FlowKey<F>, Flow<F>)> {
-        let mut flows = Vec::new();
-        let visit = |key: &FlowKey<F>, flow: &Flow<F>| flows.push((*key, *flow));
-        self.maps.for_each_flow(table, visit).expect("the flows");
-        flows.sort_by_key(|(key, _)| *key);
+    /// Empties the kernel's flow table.
+    pub(super) fn clear_flow_table<F: HasFlowTable>(&self) {
+        let tables = self.maps.flow_tables();
+        for found in F::flow_table(tables).entries(0) {
+            tables.remove(found);
+        }
+    }
+
+    pub(super) fn kernel_flows<F: HasFlowTable>(&self) -> Vec<SimEntry<F>> {
+        let entries = F::flow_table(self.maps.flow_tables()).entries(0);
+        let mut flows: Vec<_> = entries
+            .map(|found| (found.control, found.place.key(), found.place.flow()))
+            .collect();
+        flows.sort_by_key(|(_, key, _)| *key);
         flows
     }
 
-    /// Returns the number of flows of both families in a table.
+    /// Returns the number of flows of both families in a state. `Established` stands for all confirmed flows.
     ///
     /// # Panics
     /// Panics if native and kernel tables differ.
     #[track_caller]
-    pub fn flows(&self, table: Table) -> usize {
-        self.compare_flow_tables(table, &self.native.flows_v4)
-            + self.compare_flow_tables(table, &self.native.flows_v6)
+    pub fn flows(&self, state: PlaceState) -> usize {
+        self.compare_flow_tables(state, &self.native.flows_v4)
+            + self.compare_flow_tables(state, &self.native.flows_v6)
     }
 
     #[track_caller]
-    pub(super) fn compare_flow_tables<F: HasFlowMaps>(
+    pub(super) fn compare_flow_tables<F: HasFlowTable>(
         &self,
-        table: Table,
-        native: &SimFlowTables<F>,
+        state: PlaceState,
+        native: &SimFlowTable<F>,
     ) -> usize {
-        let native = match table {
-            Table::Established => native.established.entries(),
-            Table::HalfOpen => native.half_open.entries(),
-        };
-        // Times are ignored: the native clock is set, the kernel's runs.
-        let timeless = |flows: Vec<(FlowKey<F>, Flow<F>)>| -> Vec<(FlowKey<F>, Flow<F>)> {
-            let timeless = |flow: Flow<F>| Flow {
-                last_seen: 0,
-                state_word: match flow.direction() {
-                    Direction::ToService => StateWord::NONE,
-                    Direction::ToConsumer => flow.state_word,
-                },
-                ..flow
-            };
+        // Versions and places depend on what the places held before. Times are ignored: the native clock is set, the
+        // kernel's runs.
+        let comparable = |flows: Vec<SimEntry<F>>| -> Vec<_> {
             flows
                 .into_iter()
-                .map(|(key, flow)| (key, timeless(flow)))
+                .map(|(control, key, mut flow)| {
+                    flow.peer = 0;
+                    flow.last_seen_and_scale =
+                        Flow::<F>::last_seen_word(flow.last_seen_and_scale, CoarseTime(0));
+                    if flow.direction() == Direction::ToService {
+                        flow.set_created_at(CoarseTime(0));
+                    }
+                    (control.state(), control.flags_seen(), key, flow)
+                })
                 .collect()
         };
-        let (native, kernel) = (timeless(native), timeless(self.kernel_flows(table)));
+        let (native, kernel) = (
+            comparable(native.entries()),
+            comparable(self.kernel_flows::<F>()),
+        );
         assert_eq!(
             native, kernel,
             "native flows (left) and the kernel's differ"
         );
-        native.len() / 2
+        let is_counted = |control: Control| match state {
+            PlaceState::Established => control.is_confirmed(),
+            state => control.is(state),
+        };
+        native
+            .iter()
+            .filter(|(state, _, _, flow)| {
+                flow.direction() == Direction::ToService
+                    && is_counted(Control::NEVER_USED.with_state(*state))
+            })
+            .count()
     }
 
-    /// Evicts half-open entries, as the kernel does when the table is full: those that packets of the consumer match,
-    /// or those that packets of the provider match.
+    /// Removes half-open entries, as if other flows had taken their places: those that packets of the consumer match, or
+    /// those that packets of the provider match.
     pub fn evict_half_open(&mut self, side: Side) {
         let network = self.contents.attachments[&self.ifindexes[&side]].network;
-        for (key, _) in self.kernel_flows::<V4>(Table::HalfOpen) {
+        self.evict_half_open_of::<V4>(network);
+        self.evict_half_open_of::<V6>(network);
+        for (_, key, _) in self.native.flows_v4.half_open() {
             if key.network_proto.network() == network {
-                self.maps
-                    .remove_flow(Table::HalfOpen, &key)
-                    .expect("a flow removed");
-                self.native.flows_v4.half_open.remove(&key);
+                self.native.flows_v4.remove(&key);
             }
         }
-        for (key, _) in self.kernel_flows::<V6>(Table::HalfOpen) {
+        for (_, key, _) in self.native.flows_v6.half_open() {
             if key.network_proto.network() == network {
-                self.maps
-                    .remove_flow(Table::HalfOpen, &key)
-                    .expect("a flow removed");
-                self.native.flows_v6.half_open.remove(&key);
+                self.native.flows_v6.remove(&key);
             }
         }
+    }
+
+    fn evict_half_open_of<F: HasFlowTable>(&self, network: u32) {
+        let table = F::flow_table(self.maps.flow_tables());
+        for mut found in table.entries(0) {
+            if found.control.is(PlaceState::HalfOpen)
+                && found.key().network_proto.network() == network
+            {
+                let _before = found.remove();
+            }
+        }
+    }
+
+    /// Returns the usage of the IPv4 flow table.
+    ///
+    /// # Panics
+    /// Panics if native and kernel counts differ.
+    #[must_use]
+    #[track_caller]
+    pub fn flow_table_usage(&self) -> FlowTableUsage {
+        let kernel = self.maps.flow_tables().table_usage::<V4>();
+        let native = self.native.flow_table_usage.get(0);
+        assert_eq!(native.established, kernel.established);
+        kernel
     }
 
     /// Sets an endpoint's usage of its limits on both platforms.
@@ -177,6 +208,11 @@ impl DifferentialHarness {
         let backend = spec.resources[0].backends[0].address;
         let source = word(backend).expect("IPv4");
         let addresses = spec.nat_addresses.iter().flat_map(|range| range.iter());
+        self.native.flows_v4 = SimFlowTable::new(LARGE_TABLE, SEED);
+        self.native.flow_table_size = LARGE_TABLE.into();
+        let mut flow = Flow::default();
+        flow.set_direction(Direction::ToConsumer, 0, false);
+        flow.last_seen_and_scale = self.native.now.0;
         let mut taken = 0;
         for address in addresses.filter_map(word) {
             for port in MIN_SOURCE_PORT..=u16::MAX {
@@ -190,7 +226,9 @@ impl DifferentialHarness {
                     destination: address,
                     ports: PortPair::new(Be16::new(53), Be16::new(port)),
                 };
-                self.native.flows_v4.established.set(key, Flow::default());
+                self.native
+                    .flows_v4
+                    .set(&key, &flow, PlaceState::Established);
                 taken += 1;
             }
         }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Case;
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use tests::{
     datapath::differential::{
         BACKEND_MAC, BACKENDS_V6, CLIENT_MAC, NAT_V6, ROUTER_MAC, Side, tcp_v6, udp_v6,
@@ -28,8 +28,8 @@ pub(super) const CASES: &[Case] = &[
         let (nat, backend) = connect(harness);
         assert_eq!(
             (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
+                harness.flows(PlaceState::HalfOpen),
+                harness.flows(PlaceState::Established)
             ),
             (0, 1)
         );
@@ -55,13 +55,31 @@ pub(super) const CASES: &[Case] = &[
         harness
             .send(Side::Provider, &back.add_flags(FIN))
             .expect_forwarded(Side::A);
+        let last = [
+            (Side::A, tcp_v6(CLIENT, WEB).ack(1_010, 5_008)),
+            (
+                Side::Provider,
+                tcp_v6(backend, nat)
+                    .with_source_mac(BACKEND_MAC)
+                    .ack(5_008, 1_010),
+            ),
+        ];
+        for (side, segment) in last {
+            let other = if side == Side::A {
+                Side::Provider
+            } else {
+                Side::A
+            };
+            harness.send(side, &segment).expect_forwarded(other);
+        }
+        assert_eq!(harness.flows(PlaceState::Closed), 1);
         harness
             .send(Side::A, &tcp_v6(CLIENT, WEB).syn(9))
             .expect_forwarded(Side::Provider);
         assert_eq!(
             (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
+                harness.flows(PlaceState::HalfOpen),
+                harness.flows(PlaceState::Established)
             ),
             (1, 0)
         );
@@ -174,8 +192,8 @@ pub(super) const CASES: &[Case] = &[
             .expect_forwarded(Side::Provider);
         assert_eq!(
             (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
+                harness.flows(PlaceState::HalfOpen),
+                harness.flows(PlaceState::Established)
             ),
             (0, 1)
         );

@@ -3,7 +3,7 @@
 use super::*;
 use crate::Case;
 use gateway::model::Decision;
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use tests::{
     datapath::differential::{
         BACKEND_MAC, BACKENDS_V6, ENDPOINT_V6, HTTPS, NAT_V6, PENDING_V6, Side, tcp_v6,
@@ -39,7 +39,7 @@ pub(super) const CASES: &[Case] = &[
             .send(Side::A, &syn)
             .expect_tcp_reset(DropReason::ConnectionNotApproved);
         assert_eq!((reset.flags, reset.acknowledgement), (RST | ACK, 1_001));
-        assert_eq!(harness.flows(Table::HalfOpen), 0);
+        assert_eq!(harness.flows(PlaceState::HalfOpen), 0);
     }),
     ("a port that is not offered is rejected", |harness| {
         harness
@@ -90,7 +90,7 @@ pub(super) const CASES: &[Case] = &[
             harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
             harness.evict_half_open(side);
             harness.send(Side::A, &syn).expect_forwarded(Side::Provider);
-            assert_eq!(harness.flows(Table::HalfOpen), 1);
+            assert_eq!(harness.flows(PlaceState::HalfOpen), 1);
         }
     }),
 ];

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::Case;
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use std::net::Ipv4Addr;
 use tests::{
     datapath::differential::{HTTPS, PENDING, Side, tcp, udp},
@@ -23,8 +23,8 @@ pub(super) const CASES: &[Case] = &[
         error.expect_embedded(&datagram);
         assert_eq!(
             (
-                harness.flows(Table::HalfOpen),
-                harness.flows(Table::Established)
+                harness.flows(PlaceState::HalfOpen),
+                harness.flows(PlaceState::Established)
             ),
             (0, 0)
         );
@@ -114,6 +114,6 @@ pub(super) const CASES: &[Case] = &[
                 .send(Side::A, &segment)
                 .expect_tcp_reset(DropReason::NoFlow);
         }
-        assert_eq!(harness.flows(Table::HalfOpen), 0);
+        assert_eq!(harness.flows(PlaceState::HalfOpen), 0);
     }),
 ];

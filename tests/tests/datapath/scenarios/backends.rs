@@ -1,6 +1,6 @@
 //! Departed backends, removed or unhealthy: their flows end in both directions.
 
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use serde_json::Value;
 use tests::{
     datapath::{
@@ -141,7 +141,7 @@ const CASES: &[ScenarioCase] = &[
                     scenario.expect_forwarded_to_service(&out, DNS).backend,
                     flow.backend
                 );
-                assert_eq!(harness.flows(Table::Established), 0);
+                assert_eq!(harness.flows(PlaceState::Established), 0);
             });
         },
     ),
@@ -308,7 +308,7 @@ const CASES: &[ScenarioCase] = &[
             harness
                 .send(Side::A, &scenario.client_segment().ack(1_001, 1))
                 .expect_forwarded(Side::Provider);
-            assert_eq!(harness.flows(Table::Established), 1);
+            assert_eq!(harness.flows(PlaceState::Established), 1);
             remove_from_selection(harness, scenario, flow, Departure::Removed);
             harness
                 .send(Side::Provider, &flow.backend_segment().ack(1, 1_001))

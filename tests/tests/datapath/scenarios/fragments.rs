@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ScenarioCase;
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use tests::{
     datapath::differential::Side,
     packet::{
@@ -54,7 +54,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
                 Transport::Udp(udp) => assert_eq!(udp.payload, payload_of(4_000)),
                 other => panic!("{other:?}"),
             }
-            assert_eq!(harness.flows(Table::HalfOpen), 1);
+            assert_eq!(harness.flows(PlaceState::HalfOpen), 1);
         },
     ),
     (

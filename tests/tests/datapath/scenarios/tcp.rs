@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ScenarioCase;
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use tests::{
     datapath::{
         assertions::sockets_of,
@@ -23,8 +23,8 @@ pub(super) const CASES: &[ScenarioCase] = &[
             assert_eq!(hop_limit(&out.expect_forwarded(Side::Provider).packet), 63);
             assert_eq!(
                 (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
+                    harness.flows(PlaceState::HalfOpen),
+                    harness.flows(PlaceState::Established)
                 ),
                 (1, 0)
             );
@@ -39,7 +39,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
                 scenario.expect_forwarded_to_service(&first, 8_443),
                 scenario.expect_forwarded_to_service(&second, 8_443)
             );
-            assert_eq!(harness.flows(Table::HalfOpen), 1);
+            assert_eq!(harness.flows(PlaceState::HalfOpen), 1);
         },
     ),
     (
@@ -68,8 +68,8 @@ pub(super) const CASES: &[ScenarioCase] = &[
             scenario.connect(harness);
             assert_eq!(
                 (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
+                    harness.flows(PlaceState::HalfOpen),
+                    harness.flows(PlaceState::Established)
                 ),
                 (0, 1)
             );
@@ -143,8 +143,8 @@ pub(super) const CASES: &[ScenarioCase] = &[
                 .expect_forwarded(Side::Provider);
             assert_eq!(
                 (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
+                    harness.flows(PlaceState::HalfOpen),
+                    harness.flows(PlaceState::Established)
                 ),
                 (0, 1)
             );
@@ -158,17 +158,21 @@ pub(super) const CASES: &[ScenarioCase] = &[
                 .send(Side::A, &scenario.client_ack().add_flags(FIN))
                 .expect_forwarded(Side::Provider);
             harness
-                .send(Side::Provider, &flow.backend_ack().add_flags(FIN))
+                .send(
+                    Side::Provider,
+                    &flow.backend_segment().with_flags(FIN | ACK, 5_001, 1_002),
+                )
                 .expect_forwarded(Side::A);
             harness
-                .send(Side::A, &scenario.client_ack())
+                .send(Side::A, &scenario.client_segment().ack(1_002, 5_002))
                 .expect_forwarded(Side::Provider);
+            assert_eq!(harness.flows(PlaceState::Closed), 1);
             let again = harness.send(Side::A, &scenario.client_segment().syn(90_000));
             scenario.expect_forwarded_to_service(&again, 8_443);
             assert_eq!(
                 (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
+                    harness.flows(PlaceState::HalfOpen),
+                    harness.flows(PlaceState::Established)
                 ),
                 (1, 0)
             );
@@ -199,8 +203,8 @@ pub(super) const CASES: &[ScenarioCase] = &[
                 .expect_forwarded(Side::A);
             assert_eq!(
                 (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
+                    harness.flows(PlaceState::HalfOpen),
+                    harness.flows(PlaceState::Established)
                 ),
                 (0, 1)
             );
@@ -226,7 +230,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
                 }
                 let again = harness.send(Side::A, &scenario.client_segment().syn(90_000));
                 scenario.expect_forwarded_to_service(&again, 8_443);
-                assert_eq!(harness.flows(Table::Established), 0);
+                assert_eq!(harness.flows(PlaceState::Established), 0);
             }
         },
     ),
@@ -237,7 +241,9 @@ pub(super) const CASES: &[ScenarioCase] = &[
             harness
                 .send(Side::Provider, &flow.backend_ack())
                 .expect_forwarded(Side::A);
-            for sequence in [1_000, 0, 1_001 + 64_241, 1_001 + (1 << 31)] {
+            // A window of 64,240 is rounded up to a multiple of 256.
+            const WINDOW: u32 = 64_256;
+            for sequence in [1_000, 0, 1_001 + WINDOW + 1, 1_001 + (1 << 31)] {
                 harness
                     .send(
                         Side::A,
@@ -245,7 +251,7 @@ pub(super) const CASES: &[ScenarioCase] = &[
                     )
                     .expect_dropped(DropReason::ResetOutOfWindow);
             }
-            for sequence in [5_000, 5_001 + 64_241] {
+            for sequence in [5_000, 5_001 + WINDOW + 1] {
                 harness
                     .send(
                         Side::Provider,
@@ -259,11 +265,11 @@ pub(super) const CASES: &[ScenarioCase] = &[
             harness
                 .send(Side::A, &scenario.client_ack())
                 .expect_forwarded(Side::Provider);
-            assert_eq!(harness.flows(Table::Established), 1);
+            assert_eq!(harness.flows(PlaceState::Established), 1);
             harness
                 .send(
                     Side::A,
-                    &scenario.client_segment().with_flags(RST, 1_001 + 64_240, 0),
+                    &scenario.client_segment().with_flags(RST, 1_001 + WINDOW, 0),
                 )
                 .expect_forwarded(Side::Provider);
         },
@@ -293,7 +299,8 @@ pub(super) const CASES: &[ScenarioCase] = &[
             harness
                 .send(Side::Provider, &flow.backend_ack())
                 .expect_forwarded(Side::A);
-            let far = 1_001 + (64_240 << 7);
+            // A window of 64,240 is rounded up to a multiple of 256.
+            let far = 1_001 + (64_256 << 7);
             harness
                 .send(
                     Side::A,

@@ -1,7 +1,7 @@
 //! UDP flows.
 
 use crate::ScenarioCase;
-use gateway_common::{DropReason, flow::Table};
+use gateway_common::{DropReason, flow::PlaceState};
 use tests::{
     datapath::{assertions::sockets_of, differential::Side},
     packet::{Transport, read::ip_parts},
@@ -25,8 +25,8 @@ pub(super) const CASES: &[ScenarioCase] = &[
                 .expect_forwarded(Side::Provider);
             assert_eq!(
                 (
-                    harness.flows(Table::HalfOpen),
-                    harness.flows(Table::Established)
+                    harness.flows(PlaceState::HalfOpen),
+                    harness.flows(PlaceState::Established)
                 ),
                 (0, 1)
             );

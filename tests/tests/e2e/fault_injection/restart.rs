@@ -159,6 +159,38 @@ fn unload_stops_traffic_and_removes_all_kernel_state() {
 }
 
 #[test]
+fn flows_continue_when_the_size_of_the_flow_tables_changes() {
+    let mut testbed = Testbed::with_approved_connections();
+    start_echo_servers(&testbed.provider);
+    let session = EchoSession::start(&testbed.a);
+    let other = EchoSession::start(&testbed.b);
+    session.expect_progress();
+    other.expect_progress();
+    let before = state_snapshot(&testbed.agent);
+    for size in ["2048", "131072", "1024"] {
+        let setting = "PLGW_FLOW_TABLE_SIZE".to_owned();
+        testbed.agent.settings.insert(setting, size.to_owned());
+        testbed.agent.stop();
+        testbed.agent.restart();
+        session.expect_progress();
+        other.expect_progress();
+        assert_eq!(state_snapshot(&testbed.agent), before, "size {size}");
+        let status = testbed.agent.json("status");
+        assert_eq!(status["flow_table_size"].to_string(), size);
+        let log = testbed.agent.log();
+        assert!(log.contains("flow table: flows migrated count=2"), "{log}");
+        assert!(!log.contains("flows lost"), "{log}");
+    }
+    // The tables of other sizes are gone.
+    let pins = succeed(
+        Command::new("find")
+            .arg(testbed.agent.bpf_directory())
+            .args(["-name", "FLOWS_V4*"]),
+    );
+    assert_eq!(pins.lines().count(), 1, "{pins}");
+}
+
+#[test]
 fn idle_flow_is_garbage_collected() {
     let testbed = Testbed::with_approved_connections();
     start_echo_servers(&testbed.provider);

@@ -1,0 +1,265 @@
+//! Insertion into the flow table, without locks.
+//!
+//! ```text
+//!   Free, or an entry that may be replaced
+//!     │ exchange: only one CPU gets the place
+//!     ▼
+//!   Reserved ──── the entry is written
+//!     │ exchange, a full barrier
+//!     ▼
+//!   Tentative ─── both buckets are searched for the same key
+//!     │ exchange            │ found
+//!     ▼                     ▼
+//!   HalfOpen              Free
+//! ```
+//!
+//! # Why no two visible entries have one key
+//!
+//! Two CPUs that insert the same key both make their entries tentative before they search, with a full barrier in
+//! between. So at least one of them sees the other's entry. It withdraws its own if the other entry is visible or has
+//! the lower index. Otherwise it removes the other's by an exchange: the other CPU's exchange to `HalfOpen` then
+//! fails. If that exchange came first, the CPU withdraws its own entry after all. So at most one of the two becomes
+//! visible, and at least one does unless a third entry has the key.
+
+use core::marker::PhantomData;
+
+use crate::{
+    family::Family,
+    flow::{
+        Control, Flow, FlowKey, PlaceState, WAYS,
+        hash::bucket_index,
+        memory::{FlowMemory, LoopBody, Place},
+        table::{CHOICES, Found, at_index},
+    },
+};
+
+/// Cause of a failed insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InsertError {
+    /// The table has an entry with this key, or another CPU is inserting one.
+    Exists,
+    /// Both buckets are full of established entries.
+    Full,
+}
+
+/// The rules by which an insertion replaces other entries.
+pub trait Reclaim<F: Family, M: FlowMemory<F>> {
+    /// Returns true if the flow is closed or has expired.
+    fn is_dead(memory: &mut M, found: &Found<M::Place>) -> bool;
+    /// Accounts for an entry that was just replaced, given its control word before, and removes the entry of its
+    /// other direction. The place still holds the old entry.
+    fn on_replaced(memory: &mut M, found: &Found<M::Place>);
+}
+
+/// No index of a place.
+const NONE: u32 = u32::MAX;
+
+/// Attempts to get a place that other CPUs want too.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// The search for a place for a new entry.
+struct Search<'a, F: Family, R> {
+    key: &'a FlowKey<F>,
+    hash: u64,
+    exists: bool,
+    /// Free places of both buckets, and the number of their places that are not free.
+    first_free: u32,
+    second_free: u32,
+    first_used: u32,
+    second_used: u32,
+    /// The entry to replace if no place is free, with its control word: dead before half-open, and of each kind the
+    /// entry that was used least recently.
+    victim: u32,
+    victim_control: Control,
+    victim_rank: u64,
+    rules: PhantomData<R>,
+}
+
+/// Bits of a victim's rank in which entries with the same time differ.
+const ORDER_BITS: u32 = 3;
+const _: () = assert!(CHOICES * WAYS == 1 << ORDER_BITS);
+
+/// The bit of a victim's rank that a half-open entry has and a dead one has not.
+const ALIVE: u64 = 1 << 40;
+
+impl<F: Family, M: FlowMemory<F>, R: Reclaim<F, M>> LoopBody<M> for Search<'_, F, R> {
+    #[inline(always)]
+    fn iterate(&mut self, memory: &mut M, iteration: u32) -> bool {
+        let choice = iteration / WAYS;
+        let bucket = bucket_index(self.hash, choice, memory.bucket_count());
+        let Some(found) = at_index(memory, bucket * WAYS + iteration % WAYS) else {
+            return false;
+        };
+        if found.control.is(PlaceState::Free) {
+            if choice == 0 {
+                self.first_free = found.index;
+            } else {
+                self.second_free = found.index;
+            }
+            return false;
+        }
+        if choice == 0 {
+            self.first_used += 1;
+        } else {
+            self.second_used += 1;
+        }
+        if found.control.is(PlaceState::Reserved) {
+            return false;
+        }
+        if found.place.match_bit(self.key) != 0 {
+            self.exists = true;
+            return true;
+        }
+        if !found.control.is_visible() {
+            return false;
+        }
+        // Of entries with the same time, the key decides. If the order of places did, the newest entry of a bucket would
+        // be the first to be replaced.
+        let order = (u64::from(iteration) ^ self.hash) % u64::from(CHOICES * WAYS);
+        let last_seen = u64::from(found.place.last_seen().0) << ORDER_BITS | order;
+        let rank = if R::is_dead(memory, &found) {
+            last_seen
+        } else if found.control.is(PlaceState::HalfOpen) {
+            ALIVE | last_seen
+        } else {
+            return false;
+        };
+        if rank < self.victim_rank {
+            self.victim = found.index;
+            self.victim_control = found.control;
+            self.victim_rank = rank;
+        }
+        false
+    }
+}
+
+impl<F: Family, R> Search<'_, F, R> {
+    /// Returns the free place to take: that of the emptier bucket.
+    #[inline(always)]
+    const fn free(&self) -> u32 {
+        if self.first_free != NONE
+            && (self.second_free == NONE || self.first_used <= self.second_used)
+        {
+            self.first_free
+        } else {
+            self.second_free
+        }
+    }
+}
+
+/// Inserts a half-open entry.
+///
+/// # Errors
+/// [`InsertError`], with no entry changed.
+#[inline(always)]
+pub fn insert<F: Family, M: FlowMemory<F>, R: Reclaim<F, M>>(
+    memory: &mut M,
+    key: &FlowKey<F>,
+    flow: &Flow<F>,
+) -> Result<Found<M::Place>, InsertError> {
+    let hash = memory.hash(key);
+    for _ in 0..MAX_ATTEMPTS {
+        let mut search = Search::<F, R> {
+            key,
+            hash,
+            exists: false,
+            first_free: NONE,
+            second_free: NONE,
+            first_used: 0,
+            second_used: 0,
+            victim: NONE,
+            victim_control: Control::NEVER_USED,
+            victim_rank: u64::MAX,
+            rules: PhantomData,
+        };
+        memory.bounded_loop(CHOICES * WAYS, &mut search);
+        if search.exists {
+            return Err(InsertError::Exists);
+        }
+        let free = search.free();
+        let index = if free == NONE { search.victim } else { free };
+        if index == NONE {
+            return Err(InsertError::Full);
+        }
+        let Some(mut found) = at_index(memory, index) else {
+            return Err(InsertError::Full);
+        };
+        if free == NONE {
+            found.control = search.victim_control;
+        } else if !found.control.is(PlaceState::Free) {
+            continue;
+        }
+        let reserved = found.control.next_version(PlaceState::Reserved);
+        if found.place.compare_exchange(found.control, reserved) != found.control {
+            continue;
+        }
+        if free == NONE {
+            R::on_replaced(memory, &found);
+        }
+        found.control = reserved;
+        return publish(memory, key, flow, hash, found);
+    }
+    Err(InsertError::Exists)
+}
+
+/// Writes the entry into a reserved place, and makes it visible unless another entry has its key.
+#[inline(always)]
+fn publish<F: Family, M: FlowMemory<F>>(
+    memory: &mut M,
+    key: &FlowKey<F>,
+    flow: &Flow<F>,
+    hash: u64,
+    mut found: Found<M::Place>,
+) -> Result<Found<M::Place>, InsertError> {
+    found.place.write(key, flow);
+    let tentative = found.control.with_state(PlaceState::Tentative);
+    let visible = found.control.with_state(PlaceState::HalfOpen);
+    // Nobody else changes a reserved place, so this exchange can't fail. It is the barrier before the search.
+    let _reserved = found.place.compare_exchange(found.control, tentative);
+    let mut rivals = Rivals {
+        key,
+        hash,
+        own_index: found.index,
+        is_lost: false,
+    };
+    memory.bounded_loop(CHOICES * WAYS, &mut rivals);
+    if rivals.is_lost {
+        let free = tentative.next_version(PlaceState::Free);
+        // If it fails, the other CPU has removed the entry.
+        let _present = found.place.compare_exchange(tentative, free);
+        return Err(InsertError::Exists);
+    }
+    if found.place.compare_exchange(tentative, visible) != tentative {
+        return Err(InsertError::Exists);
+    }
+    found.control = visible;
+    Ok(found)
+}
+
+/// The search for other entries with the key of a tentative one.
+struct Rivals<'a, F: Family> {
+    key: &'a FlowKey<F>,
+    hash: u64,
+    own_index: u32,
+    is_lost: bool,
+}
+
+impl<F: Family, M: FlowMemory<F>> LoopBody<M> for Rivals<'_, F> {
+    #[inline(always)]
+    fn iterate(&mut self, memory: &mut M, iteration: u32) -> bool {
+        let bucket = bucket_index(self.hash, iteration / WAYS, memory.bucket_count());
+        let index = bucket * WAYS + iteration % WAYS;
+        let Some(other) = at_index(memory, index) else {
+            return false;
+        };
+        let is_written = other.control.is(PlaceState::Tentative) || other.control.is_visible();
+        if index == self.own_index || !is_written || other.place.match_bit(self.key) == 0 {
+            return false;
+        }
+        let removed = other.control.next_version(PlaceState::Free);
+        self.is_lost = other.control.is_visible()
+            || index < self.own_index
+            || other.place.compare_exchange(other.control, removed) != other.control;
+        self.is_lost
+    }
+}
