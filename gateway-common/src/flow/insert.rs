@@ -19,7 +19,14 @@
 //! between. So at least one of them sees the other's entry. It withdraws its own if the other entry is visible or has
 //! the lower index. Otherwise it removes the other's by an exchange: the other CPU's exchange to `HalfOpen` then
 //! fails. If that exchange came first, the CPU withdraws its own entry after all. So at most one of the two becomes
-//! visible, and at least one does unless a third entry has the key.
+//! visible.
+//!
+//! # Why one of them becomes visible
+//!
+//! A CPU withdraws its entry only for an entry that has the key and is visible, or is tentative with a lower index. So
+//! the entry with the lowest index stays, unless a visible one has the key. An entry that was withdrawn meanwhile is no
+//! reason. Neither is a place that got another entry between the load of its control word and that of its key: an entry
+//! that came so late was reserved after the own one became tentative, and its CPU finds that.
 
 use core::marker::PhantomData;
 
@@ -253,13 +260,19 @@ impl<F: Family, M: FlowMemory<F>> LoopBody<M> for Rivals<'_, F> {
             return false;
         };
         let is_written = other.control.is(PlaceState::Tentative) || other.control.is_visible();
-        if index == self.own_index || !is_written || other.place.match_bit(self.key) == 0 {
+        if index == self.own_index
+            || !is_written
+            || other.place.match_bit(self.key) == 0
+            || !other.is_current()
+        {
             return false;
         }
         let removed = other.control.next_version(PlaceState::Free);
-        self.is_lost = other.control.is_visible()
-            || index < self.own_index
-            || other.place.compare_exchange(other.control, removed) != other.control;
+        self.is_lost = other.control.is_visible() || index < self.own_index || {
+            let present = other.place.compare_exchange(other.control, removed);
+            // The exchange fails if the other entry has become visible, or if its CPU has withdrawn it.
+            present != other.control && present.is_same_entry(other.control)
+        };
         self.is_lost
     }
 }
