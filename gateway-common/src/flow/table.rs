@@ -66,7 +66,8 @@ pub fn lookup<F: Family, M: FlowMemory<F>>(
         for candidate in 0..WAYS {
             let place = M::place(bucket, candidate);
             let word = place.control();
-            let bit = place.match_bit(key) & word.visible_bit();
+            // The first match only: an entry that is removed and inserted again meanwhile matches in two places.
+            let bit = place.match_bit(key) & word.visible_bit() & (matches ^ 1);
             matches |= bit;
             way |= bit * u64::from(candidate);
             control |= bit.wrapping_neg() & u64::from(word.to_bits());
