@@ -167,7 +167,7 @@ fn flow_that_becomes_established_is_not_replaced() {
 #[test]
 fn every_insertion_of_a_key_is_removed_or_stays() {
     Model {
-        preemptions: 2,
+        preemptions: 3,
         prepare: || {
             let table = one_place_in_each_bucket();
             set(&table, 1, HalfOpen);

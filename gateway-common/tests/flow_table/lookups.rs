@@ -80,7 +80,7 @@ fn half_written_key_is_no_match() {
 #[test]
 fn lookup_returns_one_entry_while_the_key_changes_its_place() {
     Model {
-        preemptions: 4,
+        preemptions: 3,
         prepare: || {
             // Entry 1 is in place 1, and place 2 is free. Place 3 has an entry of the version that place 2 gets.
             let table = Table::new(&[FULL, FREE, FREE, FREE], first_bucket);
@@ -135,7 +135,7 @@ fn change_never_hits_the_successor() {
 #[test]
 fn entry_is_removed_once() {
     Model {
-        preemptions: 4,
+        preemptions: 2,
         prepare: || only_entry_1(Established),
         threads: [
             |view| Some(remove(view, 1)),
