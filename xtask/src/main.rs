@@ -8,6 +8,7 @@ mod codegen_client;
 mod demo;
 mod demo_server;
 mod lint;
+mod miri;
 mod openapi;
 mod reachability_probe;
 mod run;
@@ -55,6 +56,8 @@ enum Task {
         /// Run tests only whose names contain this text
         filter: Option<String>,
     },
+    /// Run tests of the flow table under Miri, which detects undefined behaviour and data races
+    Miri,
     /// Run the packet tests and selected network tests on the oldest supported kernel, in an emulated machine
     TestKernel,
     /// Check formatting, lints, documentation, words, layers and licences
@@ -98,7 +101,10 @@ fn main() -> ExitCode {
 
 fn run_task(task: Task) -> Result<()> {
     match task {
-        Task::Setup => setup::setup(),
+        Task::Setup => {
+            setup::setup()?;
+            miri::setup()
+        }
         Task::Build { release } => {
             println!("{}", build(release)?.display());
             Ok(())
@@ -110,7 +116,17 @@ fn run_task(task: Task) -> Result<()> {
         }
         Task::Test { filter } => {
             setup::setup()?;
-            build::test(filter.as_deref())
+            build::test(filter.as_deref())?;
+            // A filter names one test, and Miri needs a build of its own.
+            if filter.is_some() {
+                return Ok(());
+            }
+            miri::setup()?;
+            miri::test()
+        }
+        Task::Miri => {
+            miri::setup()?;
+            miri::test()
         }
         Task::TestKernel => {
             setup::setup()?;
