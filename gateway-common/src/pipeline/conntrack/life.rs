@@ -73,12 +73,14 @@ pub(crate) fn close_now<F: Family, E: PlatformFor<F>>(env: &mut E, flow: &mut Fl
 
 #[inline(always)]
 fn close_entry<F: Family, E: PlatformFor<F>>(env: &E, flow: &mut FlowRef<F>) {
+    // The place may get another entry right after the exchange.
+    let entry = Counted::new(flow.entry());
     let before = flow.update(|control| {
         (control.is_visible() && !control.is(PlaceState::Closed))
             .then(|| control.with_state(PlaceState::Closed))
     });
     if let Some(before) = before {
-        uncount(env, flow.entry(), before);
+        entry.uncount::<F, E>(env, before);
     }
 }
 
