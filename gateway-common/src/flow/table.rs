@@ -101,7 +101,8 @@ pub fn at_index<F: Family, M: FlowMemory<F>>(memory: &M, index: u32) -> Option<F
     })
 }
 
-/// Returns the entry of the other direction, if it is visible and belongs to the same flow.
+/// Returns the entry of the other direction, if it is visible and belongs to the same flow. Returns nothing if another
+/// entry has taken the place of the one that was found: the other direction would be that of another flow.
 #[inline(always)]
 pub fn peer<F: Family, M: FlowMemory<F>>(
     memory: &M,
@@ -111,7 +112,8 @@ pub fn peer<F: Family, M: FlowMemory<F>>(
     let belongs = peer.control.is_visible()
         && peer.place.peer() == found.index
         && peer.place.is_reverse_of(found.place)
-        && peer.place.control_after().is_same_entry(peer.control);
+        && peer.place.control_after().is_same_entry(peer.control)
+        && found.is_current();
     belongs.then_some(peer)
 }
 

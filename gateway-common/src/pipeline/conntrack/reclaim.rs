@@ -89,7 +89,11 @@ impl<F: Family, E: PlatformFor<F>> Reclaim<F, E> for DataPathRules {
     #[inline(always)]
     fn on_replaced(env: &mut E, found: &FlowRef<F>) {
         life::uncount(env, found.entry(), found.control);
-        if let Some(mut peer) = calls::peer(env, found) {
+        let reserved = FlowRef {
+            control: found.control.next_version(PlaceState::Reserved),
+            ..*found
+        };
+        if let Some(mut peer) = calls::peer(env, &reserved) {
             life::remove_entry(env, &mut peer);
         }
     }
