@@ -17,6 +17,9 @@ pub const MAX_CONNECTION_SLOTS: u32 = 1 << 24;
 /// Number of egress slots that an entry can name.
 pub const MAX_EGRESS_SLOTS: u32 = 1 << 14;
 
+/// Index of the other direction's entry before that is inserted.
+pub const NO_PEER: u32 = u32::MAX;
+
 /// Number of places in a bucket of the flow table.
 pub const WAYS: u32 = 4;
 

@@ -33,7 +33,7 @@ use core::marker::PhantomData;
 use crate::{
     family::Family,
     flow::{
-        Control, Flow, FlowKey, PlaceState, WAYS,
+        Control, Flow, FlowKey, NO_PEER, PlaceState, WAYS,
         hash::bucket_index,
         memory::{FlowMemory, LoopBody, Place},
         table::{CHOICES, Found, at_index},
@@ -126,7 +126,8 @@ impl<F: Family, M: FlowMemory<F>, R: Reclaim<F, M>> LoopBody<M> for Search<'_, F
         let last_seen = u64::from(found.place.last_seen().0) << ORDER_BITS | order;
         let rank = if R::is_dead(memory, &found) {
             last_seen
-        } else if found.control.is(PlaceState::HalfOpen) {
+        } else if found.control.is(PlaceState::HalfOpen) && found.place.peer() != NO_PEER {
+            // An entry without its other direction may be the reservation of this new flow.
             ALIVE | last_seen
         } else {
             return false;

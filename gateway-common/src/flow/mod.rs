@@ -54,7 +54,7 @@ pub use call::{FlowCall, FlowHandle, FlowId};
 pub use control::{Control, PlaceState};
 pub use entry::{
     Bucket, Direction, Flow, FlowEntry, MAX_BACKEND_SLOTS, MAX_CONNECTION_SLOTS, MAX_EGRESS_SLOTS,
-    WAYS,
+    NO_PEER, WAYS,
 };
 pub use entry_ref::{BucketPtr, FlowRef, PlacePtr};
 pub use expiry::{CLOSED_TICKS, ENDED_TICKS, FlowLife, FlowTimeouts, ORPHAN_TICKS};

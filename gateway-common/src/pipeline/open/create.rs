@@ -5,7 +5,7 @@ use crate::{
     byte_order::Be32,
     drop_reason::DropReason,
     family::Family,
-    flow::{Direction, FlowKey, FlowTables, insert::InsertError, memory::Place as _},
+    flow::{Direction, FlowKey, FlowTables, NO_PEER, insert::InsertError, memory::Place as _},
     maps::{Attachment, NO_CONNECTION},
     packet::{Ethernet, Mac},
     pipeline::{
@@ -21,9 +21,6 @@ use crate::{
     platform::PlatformFor,
     subprogram::{Exit, StageResult},
 };
-
-/// Index of the other direction's entry before that is inserted.
-const NO_PEER: u32 = u32::MAX;
 
 /// Prepares the reverse entry of a new flow, and the search for its source.
 #[inline(always)]
