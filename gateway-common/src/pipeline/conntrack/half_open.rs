@@ -42,7 +42,7 @@ pub(crate) fn on_packet<A: Family, T: Family, E: PlatformFor<T>>(
     let is_to_service = flow.entry().direction() == Direction::ToService;
     match *header {
         L4Header::Tcp(segment) if segment.flags() & TcpFlags::RST != 0 => {
-            tcp::record_flags(flow, segment.flags());
+            // The reset is not recorded: a later segment must not establish a flow that was not confirmed.
             calls::close(env, flow);
         }
         L4Header::Tcp(segment) if is_to_service => {

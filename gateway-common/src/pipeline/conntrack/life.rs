@@ -5,7 +5,7 @@
 
 use crate::{
     family::Family,
-    flow::{Control, Direction, Flow, FlowRef, FlowTables, PlaceState},
+    flow::{Control, Direction, Flow, FlowRef, FlowTables, PlaceState, TcpFlagsSeen},
     pipeline::{conntrack::calls, rate_limit},
     platform::PlatformFor,
 };
@@ -34,7 +34,8 @@ pub(crate) fn establish<F: Family, E: PlatformFor<F>>(
     }
 }
 
-/// Opens a flow again that a reset had closed, but that the reset's sender goes on with (RFC 6146, state TRANS).
+/// Opens a flow again that a reset had closed, but that the reset's sender goes on with (RFC 6146, state TRANS). A flow
+/// whose FINs are acknowledged stays closed, and so does an entry without its other direction.
 #[inline(always)]
 pub(crate) fn reopen<F: Family, E: PlatformFor<F>>(env: &mut E, flow: &mut FlowRef<F>) {
     let change = |control: Control| {
@@ -42,15 +43,19 @@ pub(crate) fn reopen<F: Family, E: PlatformFor<F>>(env: &mut E, flow: &mut FlowR
             .is(PlaceState::Closed)
             .then(|| control.with_state(PlaceState::Established))
     };
-    let mut peer = calls::peer(env, flow);
-    let connection_slot = flow.entry().connection_slot();
+    let Some(mut peer) = calls::peer(env, flow) else {
+        return;
+    };
+    let acknowledged = TcpFlagsSeen::FIN_ACKED;
+    if flow.flags_seen().has(acknowledged) && peer.flags_seen().has(acknowledged) {
+        return;
+    }
+    let (connection_slot, direction) = (flow.entry().connection_slot(), flow.entry().direction());
     rate_limit::flow_opened(env, connection_slot);
     count_established::<F, E>(env, connection_slot);
     let is_changed = flow.update(change).is_some();
-    let is_peer_changed = peer
-        .as_mut()
-        .is_some_and(|peer| peer.update(change).is_some());
-    let is_counted = if flow.entry().direction() == Direction::ToService {
+    let is_peer_changed = peer.update(change).is_some();
+    let is_counted = if direction == Direction::ToService {
         is_changed
     } else {
         is_peer_changed
