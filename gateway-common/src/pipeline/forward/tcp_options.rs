@@ -5,7 +5,7 @@ use crate::{
     byte_order::Be16,
     checksum::Sum,
     family::Family,
-    flow::FlowRef,
+    flow::{FlowRef, PlaceState},
     packet::{Tcp, TcpMssOption, TcpOption},
     pipeline::ingress::l4::L4Packet,
     platform::Platform,
@@ -98,7 +98,10 @@ pub(crate) fn clamp_mss<A: Family, T: Family, E: Platform>(
     max_segment_size: u16,
 ) -> Sum {
     let syn_options = read_syn_options(env, packet, tcp);
-    flow.set_window_scale(syn_options.window_scale);
+    // The SYN of an established connection is a stray one.
+    if flow.control.is(PlaceState::HalfOpen) {
+        flow.set_window_scale(syn_options.window_scale);
+    }
     if syn_options.mss_position == 0 {
         return Sum::ZERO;
     }
