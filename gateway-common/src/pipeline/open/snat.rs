@@ -225,11 +225,15 @@ impl<T: Family> SnatSearch<T> {
     #[inline(always)]
     fn take_closed<E: PlatformFor<T>>(&mut self, env: &mut E) {
         if self.set_source(env, self.closed_attempt) {
-            if let Some(flow) = calls::lookup::<T, E>(env, &self.key) {
-                calls::remove(env, &flow);
-            }
             self.closed_attempt = NO_ATTEMPT;
             self.closed_last_seen = u32::MAX;
+            if let Some(flow) = calls::lookup::<T, E>(env, &self.key) {
+                // Another CPU may have used the port meanwhile.
+                if !flow.control.is(PlaceState::Closed) {
+                    return;
+                }
+                calls::remove(env, &flow);
+            }
             self.outcome = FOUND;
         }
     }
