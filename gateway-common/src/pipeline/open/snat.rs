@@ -239,6 +239,21 @@ impl<T: Family> SnatSearch<T> {
     }
 }
 
+/// Returns true if a SYN with this sequence number may take the port of a flow: the flow has expired, or is closed and
+/// its server accepts the SYN.
+#[inline(always)]
+fn may_take<F: Family, E: PlatformFor<F>>(env: &mut E, flow: &FlowRef<F>, sequence: u32) -> bool {
+    if !flow.control.is(PlaceState::Closed) {
+        return calls::is_dead(env, flow, 0);
+    }
+    if env.now().since(flow.entry().last_seen()) >= CLOSED_TICKS {
+        return true;
+    }
+    // The server has acknowledged everything before this number. Beyond it, it accepts a new SYN.
+    let distance = sequence.wrapping_sub(flow.last_ack().get());
+    flow.flags_seen().0 != 0 && distance != 0 && distance < 1 << 31
+}
+
 impl<T: Family, E: PlatformFor<T>> LoopBody<E> for SnatSearch<T> {
     #[inline(always)]
     fn iterate(&mut self, env: &mut E, iteration: u32) -> bool {
@@ -258,16 +273,12 @@ impl<T: Family, E: PlatformFor<T>> LoopBody<E> for SnatSearch<T> {
             self.outcome = FOUND;
             return true;
         };
-        if flow.control.is(PlaceState::Closed) {
-            if !may_reuse(env, &flow, self.sequence) {
-                let last_seen = flow.entry().last_seen().0;
-                if last_seen < self.closed_last_seen {
-                    self.closed_last_seen = last_seen;
-                    self.closed_attempt = attempt;
-                }
-                return false;
+        if !may_take(env, &flow, self.sequence) {
+            let last_seen = flow.entry().last_seen().0;
+            if flow.control.is(PlaceState::Closed) && last_seen < self.closed_last_seen {
+                self.closed_last_seen = last_seen;
+                self.closed_attempt = attempt;
             }
-        } else if !calls::is_dead(env, &flow, 0) {
             return false;
         }
         calls::remove(env, &flow);
@@ -314,32 +325,18 @@ fn is_free_in_other_family<T: Family, E: Platform>(
     is_free::<V4, E>(env, &key, sequence)
 }
 
-/// Returns true if no flow has the key, or removes the flow that has it if its port may be used again.
+/// Returns true if no flow has the key, or removes the flow that has it if a SYN with this sequence number may take its
+/// port.
 #[inline(never)]
 fn is_free<F: Family, E: PlatformFor<F>>(env: &mut E, key: &FlowKey<F>, sequence: u32) -> bool {
     let Some(flow) = calls::lookup::<F, E>(env, key) else {
         return true;
     };
-    let is_free = if flow.control.is(PlaceState::Closed) {
-        may_reuse(env, &flow, sequence)
-    } else {
-        calls::is_dead(env, &flow, 0)
-    };
+    let is_free = may_take(env, &flow, sequence);
     if is_free {
         calls::remove(env, &flow);
     }
     is_free
-}
-
-/// Returns true if the port of a closed flow may be used again by a SYN with this sequence number.
-#[inline(always)]
-fn may_reuse<F: Family, E: Platform>(env: &E, flow: &FlowRef<F>, sequence: u32) -> bool {
-    if env.now().since(flow.entry().last_seen()) >= CLOSED_TICKS {
-        return true;
-    }
-    // The server has acknowledged everything before this number. Beyond it, it accepts a new SYN.
-    let distance = sequence.wrapping_sub(flow.last_ack().get());
-    flow.flags_seen().0 != 0 && distance != 0 && distance < 1 << 31
 }
 
 /// Returns the destination port of the packet at the backend.
