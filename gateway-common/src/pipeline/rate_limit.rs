@@ -96,21 +96,24 @@ pub(crate) fn check_new_flow<E: Platform>(env: &E, slot: u32) -> StageResult<()>
 /// count, since a new flow may take the place of any other.
 #[inline(always)]
 pub(crate) fn check_share<F: Family, E: PlatformFor<F>>(env: &E, slot: u32) -> StageResult<()> {
-    let (Some(usage), Some(table)) = (env.usage(slot), FlowTables::<F>::flow_table_usage(env))
-    else {
-        return Ok(());
-    };
+    match share_excess::<F, E>(env, slot) {
+        Some(reason) => Err(Exit::drop(reason, slot)),
+        None => Ok(()),
+    }
+}
+
+/// Returns the reason why the connection may have no other established flow, or nothing if it may.
+#[inline(always)]
+pub(crate) fn share_excess<F: Family, E: PlatformFor<F>>(env: &E, slot: u32) -> Option<DropReason> {
+    let (usage, table) = (env.usage(slot)?, FlowTables::<F>::flow_table_usage(env)?);
     let free = env
         .flow_table_size()
         .saturating_sub(established_flows(table).load());
     if free == 0 {
-        return Err(Exit::drop(DropReason::FlowTableFull, slot));
+        return Some(DropReason::FlowTableFull);
     }
     let share = (free * env.flow_table_share()) >> SHARE_SHIFT;
-    if atomic_field!(usage, established).load() > share {
-        return Err(Exit::drop(DropReason::FlowTableShare, slot));
-    }
-    Ok(())
+    (atomic_field!(usage, established).load() > share).then_some(DropReason::FlowTableShare)
 }
 
 /// Number of fractional bits of a connection's share of the flow table, as a multiple of the free part.

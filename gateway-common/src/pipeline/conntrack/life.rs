@@ -10,7 +10,8 @@ use crate::{
     platform::PlatformFor,
 };
 
-/// Establishes a half-open flow, given both entries.
+/// Establishes a half-open flow, given both entries. A flow beyond its connection's share of the table stays half-open:
+/// its packets are forwarded, and a new flow may take its place.
 #[inline(always)]
 pub(crate) fn establish<F: Family, E: PlatformFor<F>>(
     env: &E,
@@ -22,12 +23,16 @@ pub(crate) fn establish<F: Family, E: PlatformFor<F>>(
             .is(PlaceState::HalfOpen)
             .then(|| control.with_state(PlaceState::Established))
     };
+    let connection_slot = to_service.entry().connection_slot();
+    // Checked again, since many flows may have been half-open together.
+    if rate_limit::share_excess::<F, E>(env, connection_slot).is_some() {
+        return;
+    }
     // The reverse entry first: a flow that is counted as established has no half-open entry, which could be replaced.
     if to_consumer.update(change).is_none() {
         return;
     }
     // Counted before another CPU can close the flow.
-    let connection_slot = to_service.entry().connection_slot();
     count_established::<F, E>(env, connection_slot);
     if to_service.update(change).is_none() {
         uncount_established::<F, E>(env, connection_slot);
