@@ -163,7 +163,30 @@ pub fn run(
     frame: &[u8],
     repeat: u32,
 ) -> io::Result<(u32, u32)> {
-    let mut after = vec![0; frame.len() + 256];
+    let mut after = Vec::new();
+    let attributes = test_run(program, ifindex, frame, repeat, &mut after)?;
+    Ok((attributes.result, attributes.duration))
+}
+
+/// Runs a program once on a frame received by an interface. Returns its result, and the frame as it is afterwards.
+///
+/// # Errors
+/// Fails if the kernel refuses.
+pub fn run_once(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
+    let mut after = Vec::new();
+    let attributes = test_run(program, ifindex, frame, 1, &mut after)?;
+    after.truncate(usize::try_from(attributes.data_out_size).unwrap_or(0));
+    Ok((attributes.result, after))
+}
+
+fn test_run(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    frame: &[u8],
+    repeat: u32,
+    after: &mut Vec<u8>,
+) -> io::Result<TestRunAttributes> {
+    after.resize(frame.len() + 256, 0);
     let context = xdp_md(ifindex, frame);
     let mut attributes = TestRunAttributes {
         program: program.as_raw_fd().cast_unsigned(),
@@ -177,7 +200,7 @@ pub fn run(
         ..TestRunAttributes::zeroed()
     };
     bpf(BPF_PROG_TEST_RUN, &mut attributes)?;
-    Ok((attributes.result, attributes.duration))
+    Ok(attributes)
 }
 
 /// Runs a program in this thread's network namespace on copies of a frame, and carries out its verdicts.

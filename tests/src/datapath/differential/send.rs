@@ -24,6 +24,38 @@ impl DifferentialHarness {
         fast_path_oracle::process_on_both_paths(&mut self.native, self.ifindexes[&from], frame).0
     }
 
+    /// Sends a packet through the native data path only, and returns its result.
+    pub fn run_native(&mut self, from: Side, packet: &Packet) -> PacketResult {
+        let (verdict, frame) = fast_path_oracle::process_on_both_paths(
+            &mut self.native,
+            self.ifindexes[&from],
+            &packet.bytes(false),
+        );
+        let egress_side = match verdict {
+            Verdict::Redirect(slot) => self.side_of_egress(slot),
+            _ => None,
+        };
+        PacketResult {
+            verdict,
+            frame,
+            egress_side,
+        }
+    }
+
+    /// Sends a packet through the kernel's program only. Returns what it was forwarded as, or nothing.
+    ///
+    /// # Panics
+    /// Panics if the kernel refuses the test run.
+    #[must_use]
+    pub fn run_kernel(&self, from: Side, packet: &Packet) -> Option<ForwardedPacket> {
+        const XDP_REDIRECT: u32 = 4;
+        let (action, frame) = self.run_in_kernel(self.ifindexes[&from], &packet.bytes(false));
+        let packet = Packet::parse(&frame)
+            .ok()
+            .filter(|_| action == XDP_REDIRECT)?;
+        Some(ForwardedPacket { packet })
+    }
+
     pub(super) fn kernel_drops(&self) -> BTreeMap<DropReason, u64> {
         self.maps.drops().expect("the counters")
     }

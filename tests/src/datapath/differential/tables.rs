@@ -144,6 +144,24 @@ impl DifferentialHarness {
         kernel
     }
 
+    /// Returns an endpoint's usage of its limits.
+    ///
+    /// # Panics
+    /// Panics if native and kernel counts of flows differ.
+    #[must_use]
+    #[track_caller]
+    pub fn usage(&self, endpoint: &str) -> ConnectionUsage {
+        let slot = self.connection_slot(endpoint);
+        let kernel = self.maps.flow_tables().usage(slot);
+        let native = self.native.usage.get(slot);
+        assert_eq!(
+            (native.flows, native.established),
+            (kernel.flows, kernel.established),
+            "native counts (left) and the kernel's differ"
+        );
+        native
+    }
+
     /// Sets an endpoint's usage of its limits on both platforms.
     ///
     /// # Panics
