@@ -7,6 +7,7 @@ mod address_conflict;
 mod corpus;
 mod extension_headers;
 mod flow_gc;
+mod flow_table;
 mod helper_call_budget;
 mod invariants;
 mod ipv6;
