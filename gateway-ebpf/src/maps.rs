@@ -96,6 +96,18 @@ pub(crate) static FLOW_SCRATCH_V6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// The coarse time of a CPU, and the tick count at which it was read. Reading the kernel's clock for each packet costs a
+/// call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Clock {
+    pub(crate) hint: u64,
+    pub(crate) now: u64,
+}
+
+#[map]
+pub(crate) static CLOCK: PerCpuArray<Clock> = PerCpuArray::with_max_entries(1, 0);
+
 /// Seed of the hashes that select backends, SNAT ports and identifications. Set when the program is loaded.
 #[unsafe(no_mangle)]
 pub(crate) static HASH_SEED: Global<u64> = Global::new(0);

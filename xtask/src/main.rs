@@ -103,7 +103,8 @@ fn run_task(task: Task) -> Result<()> {
     match task {
         Task::Setup => {
             setup::setup()?;
-            miri::setup()
+            miri::setup_if_possible();
+            Ok(())
         }
         Task::Build { release } => {
             println!("{}", build(release)?.display());
@@ -121,8 +122,7 @@ fn run_task(task: Task) -> Result<()> {
             if filter.is_some() {
                 return Ok(());
             }
-            miri::setup()?;
-            miri::test()
+            miri::test_if_installed()
         }
         Task::Miri => {
             miri::setup()?;

@@ -1,6 +1,6 @@
 //! `cargo xtask miri`: runs tests of the flow table under Miri, which detects undefined behaviour and data races.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result};
 use xtask::ebpf::find_in_path;
@@ -20,6 +20,37 @@ const TESTS: &[&str] = &["flow::", "against_map::", "threads::"];
 /// Tests of statistics, which touch no shared memory and would take a minute.
 const SKIPPED: &str = "flow::hash::";
 
+/// Installs Miri, or says that its tests will be skipped. Machines without access to other toolchains still run all other
+/// tests.
+pub(crate) fn setup_if_possible() {
+    if let Err(error) = setup() {
+        print_step(&format!(
+            "Miri is missing, its tests are skipped: {error:#}"
+        ));
+    }
+}
+
+/// Runs the tests, or says that they are skipped because Miri is missing.
+///
+/// # Errors
+/// If a test fails, or Miri detects an error.
+pub(crate) fn test_if_installed() -> Result<()> {
+    if !find_in_path("rustup").is_some_and(|rustup| is_installed(&rustup)) {
+        print_step("Miri is missing, its tests are skipped: run `cargo xtask miri`");
+        return Ok(());
+    }
+    test()
+}
+
+/// Returns true if Miri is installed.
+fn is_installed(rustup: &Path) -> bool {
+    let version = Command::new(rustup)
+        .args(["run", TOOLCHAIN, "cargo", "miri", "--version"])
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .output();
+    version.is_ok_and(|output| output.status.success())
+}
+
 /// Installs Miri unless it is installed. Fast if it is.
 ///
 /// # Errors
@@ -30,11 +61,7 @@ pub(crate) fn setup() -> Result<()> {
          `rustup toolchain install {TOOLCHAIN} --profile minimal --component miri,rust-src`"
     );
     let rustup = find_in_path("rustup").with_context(|| format!("rustup is missing: {remedy}"))?;
-    let version = Command::new(&rustup)
-        .args(["run", TOOLCHAIN, "cargo", "miri", "--version"])
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .output();
-    if version.is_ok_and(|output| output.status.success()) {
+    if is_installed(&rustup) {
         return Ok(());
     }
     print_step(&format!("installing Miri of {TOOLCHAIN}"));

@@ -111,7 +111,6 @@ impl Control {
     /// Returns the TCP flags seen in the entry's direction.
     #[inline(always)]
     #[must_use]
-    #[expect(clippy::cast_possible_truncation, reason = "five bits")]
     pub const fn flags_seen(self) -> TcpFlagsSeen {
         TcpFlagsSeen(((self.0 & FLAGS_MASK) >> FLAGS_SHIFT) as u8)
     }

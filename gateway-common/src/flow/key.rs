@@ -62,7 +62,7 @@ impl<F: Family> FlowKey<F> {
         let address = |first: usize| {
             F::address_from_words(core::array::from_fn(|word| {
                 let at = first + word;
-                let pair = words[1 + (at / 2 & 3)];
+                let pair = words[1 + ((at / 2) & 3)];
                 let is_low = (at & 1 == 0) == cfg!(target_endian = "little");
                 (if is_low { pair } else { pair >> 32 }) as u32
             }))

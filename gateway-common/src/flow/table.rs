@@ -140,6 +140,17 @@ pub fn by_handle<F: Family, M: FlowMemory<F>>(
     at_index(memory, handle.index()).filter(|found| found.control.is_same_entry(handle.version()))
 }
 
+impl<P: Copy> Found<P> {
+    /// Returns the place of an entry that was just replaced, as its CPU has reserved it: the old entry is still there.
+    #[inline(always)]
+    pub fn reserved(&self) -> Self {
+        Self {
+            control: self.control.next_version(PlaceState::Reserved),
+            ..*self
+        }
+    }
+}
+
 impl<P> Found<P> {
     /// Returns the entry as a handle.
     #[inline(always)]

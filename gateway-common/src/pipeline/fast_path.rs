@@ -249,7 +249,7 @@ fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
     if !flow.is_current() {
         return Err(Exit::drop(DropReason::ConfigRace, connection_slot));
     }
-    flow.touch(env.now());
+    flow.touch(env.cached_now());
     env.count_forwarded(connection_slot, direction, length);
     Ok(Exit::redirect(hop.egress_slot))
 }

@@ -157,13 +157,23 @@ pub(crate) fn count_up<E: Platform>(env: &E, count: AtomicField) {
     count.add(env, 1);
 }
 
-/// Subtracts one from a count. The agent may have corrected the count meanwhile, so it is never decreased below zero.
+/// Subtracts one from a count. The agent may correct the count at the same time, so it is never decreased below zero.
 #[inline(always)]
 pub(crate) fn count_down<E: Platform>(env: &E, count: AtomicField) {
-    if count.load() > 0 {
-        count.add(env, u64::MAX);
+    for _ in 0..MAX_EXCHANGES {
+        let present = count.load();
+        // SAFETY: as for `AtomicField::load`; written by atomic operations only.
+        if present == 0 || unsafe { env.compare_exchange(count.0, present, present - 1) } == present
+        {
+            return;
+        }
     }
+    // Other CPUs win every attempt, so the count is far from zero.
+    count.add(env, u64::MAX);
 }
+
+/// Attempts to subtract from a count that other CPUs change at the same time.
+const MAX_EXCHANGES: u32 = 4;
 
 /// Returns the number of established flows in a flow table.
 #[inline(always)]

@@ -347,6 +347,11 @@ impl Platform for SimPacket<'_> {
         self.maps.now
     }
 
+    fn cached_now(&self) -> CoarseTime {
+        self.maps.helper_calls.record("element");
+        self.maps.now
+    }
+
     fn now_nanoseconds(&self) -> u64 {
         self.maps.helper_calls.record("clock");
         self.maps.now.nanoseconds() + self.maps.extra_nanoseconds

@@ -91,7 +91,7 @@ impl Reclaim<V4, Table> for ClosedIsDead {
     }
 
     fn on_replaced(memory: &mut Table, found: &FlowRef<V4>) {
-        if let Some(mut peer) = table::peer(memory, found) {
+        if let Some(mut peer) = table::peer(memory, &found.reserved()) {
             let _before = peer.remove();
         }
     }
@@ -105,6 +105,8 @@ struct Expected {
     index: u32,
     /// The entry of the other direction, while both are there.
     peer: Option<FlowKey<V4>>,
+    /// True until the index of the other direction is known.
+    is_reservation: bool,
 }
 
 /// A table, and what should be in it.
@@ -172,7 +174,9 @@ impl Comparison {
         };
         if reservation.is_current() {
             reservation.place.set_peer(inserted.index);
-            self.expected.get_mut(&reverse).expect("an entry").peer = Some(forward);
+            let reserved = self.expected.get_mut(&reverse).expect("an entry");
+            reserved.peer = Some(forward);
+            reserved.is_reservation = false;
             self.expected.get_mut(&forward).expect("an entry").peer = Some(reverse);
         }
     }
@@ -218,6 +222,7 @@ impl Comparison {
             last_seen: self.now,
             index: found.index,
             peer: None,
+            is_reservation: peer == NO_PEER,
         };
         self.expected.insert(key, expected);
         Some(found)
@@ -256,20 +261,32 @@ impl Comparison {
     }
 
     /// Returns the key of the entry that an insertion must replace, if no place is free: of the closed entries, or else
-    /// of the half-open ones, the one that was used least recently.
+    /// of the half-open ones, the one that was used least recently. The reservation of a flow that is being opened stays.
+    /// Of entries with the same time, the key decides.
     fn victim(&self, key: &FlowKey<V4>) -> Option<FlowKey<V4>> {
         if self.expected.contains_key(key) || self.free_buckets(key).next().is_some() {
             return None;
         }
         let buckets = self.buckets(key);
+        let hash = FlowMemory::<V4>::hash(&self.table, key);
         let candidates = self.expected.iter().filter(|(_, entry)| {
-            buckets.contains(&(entry.index / WAYS)) && matches!(entry.state, Closed | HalfOpen)
+            let may_go =
+                entry.state == Closed || (entry.state == HalfOpen && !entry.is_reservation);
+            buckets.contains(&(entry.index / WAYS)) && may_go
         });
         candidates
             .min_by_key(|(_, entry)| {
                 let place = entry.index;
-                let order = buckets.iter().position(|bucket| *bucket == place / WAYS);
-                (entry.state == HalfOpen, entry.last_seen, order, place)
+                // Both buckets of a key may be the same one.
+                let choices = (0..).zip(&buckets);
+                let order = choices
+                    .filter(|(_, bucket)| **bucket == place / WAYS)
+                    .map(|(choice, _): (u64, _)| {
+                        let iteration = choice * u64::from(WAYS) + u64::from(place % WAYS);
+                        (iteration ^ hash) % u64::from(CHOICES * WAYS)
+                    })
+                    .min();
+                (entry.state == HalfOpen, entry.last_seen, order)
             })
             .map(|(key, _)| *key)
     }

@@ -19,7 +19,8 @@ pub(crate) fn flow(number: u32) -> Flow<V4> {
     let mut flow = Flow {
         source: Be32::new(1_000 + number),
         destination: Be32::new(2_000 + number),
-        peer: u32::MAX,
+        // An index that no place has. The entry is not the reservation of a flow that is being opened.
+        peer: u32::MAX - 1,
         ..Flow::default()
     };
     flow.last_seen_and_scale = Flow::<V4>::last_seen_word(0, CoarseTime(number));

@@ -310,7 +310,7 @@ impl<W: Word> Reclaim<V4, View<'_, W>> for ClosedIsDead {
     fn on_replaced(memory: &mut View<'_, W>, found: &FoundPlace<'_, W>) {
         let [source, _] = found.place.key();
         memory.replaced.push((found.control, source));
-        if let Some(mut peer) = memory.peer(found) {
+        if let Some(mut peer) = memory.peer(&found.reserved()) {
             let _before = peer.remove();
         }
     }

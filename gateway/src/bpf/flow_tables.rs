@@ -177,10 +177,31 @@ impl FlowTableSet {
     }
 
     /// Removes an entry. Returns true if it was there.
-    pub fn remove<F: HasFlowTable>(&self, mut flow: FlowRef<F>) -> bool {
+    pub fn remove<F: HasFlowTable>(&self, flow: FlowRef<F>) -> bool {
+        self.end(flow, FlowRef::remove)
+    }
+
+    /// Closes an entry. Returns true if it was there and open.
+    pub fn close<F: HasFlowTable>(&self, flow: FlowRef<F>) -> bool {
+        self.end(flow, |flow| {
+            flow.update(|control| {
+                (control.is_visible() && !control.is(PlaceState::Closed))
+                    .then(|| control.with_state(PlaceState::Closed))
+            })
+        })
+    }
+
+    /// Changes an entry so that its flow is open no more, and counts that. Returns true if `change` returns the control
+    /// word before.
+    fn end<F: HasFlowTable>(
+        &self,
+        mut flow: FlowRef<F>,
+        change: impl FnOnce(&mut FlowRef<F>) -> Option<Control>,
+    ) -> bool {
+        // Once the entry is closed or gone, its place may get another one.
         let entry = flow.entry();
         let (slot, direction) = (entry.connection_slot(), entry.direction());
-        let Some(before) = flow.remove() else {
+        let Some(before) = change(&mut flow) else {
             return false;
         };
         if direction == Direction::ToService && !before.is(PlaceState::Closed) {

@@ -88,6 +88,7 @@ fn endpoint_visible_fields(record: Option<&Record<Service>>) -> Option<impl Part
         service.resource_numbers.clone(),
         service.spec.network.clone(),
         service.spec.limits(),
+        service.spec.timeouts,
         service.spec.unmatched_packet_action,
         families,
         sources,

@@ -148,6 +148,18 @@ pub struct ForwardedPacket {
 }
 
 impl ForwardedPacket {
+    /// Returns the packet that the kernel's program forwarded, given its action and the frame afterwards. A reply or a
+    /// reject leaves by a redirect too, but to the side that the packet came from.
+    #[must_use]
+    pub fn from_kernel(from: Side, action: u32, frame: &[u8]) -> Option<Self> {
+        const XDP_REDIRECT: u32 = 4;
+        if action != XDP_REDIRECT {
+            return None;
+        }
+        let packet = Packet::parse(frame).ok()?;
+        (packet.from != from.mac()).then_some(Self { packet })
+    }
+
     /// Returns the IPv4 packet.
     ///
     /// # Panics

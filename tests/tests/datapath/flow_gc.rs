@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use gateway::{
-    agent::flow_gc::{FlowGc, GcSnapshot},
+    agent::flow_gc::FlowGc,
     bpf::{flow_tables::HasFlowTable as _, maps},
 };
 use gateway_common::{
@@ -93,16 +93,15 @@ fn flow_gc_scans_a_full_table_in_a_fraction_of_a_second() {
         let tables = harness.flow_tables();
         let mut gc = FlowGc::new(tables.clone());
         // The flows belong to no connection, and have been idle for long.
-        let snapshot = GcSnapshot::empty();
         let start = Instant::now();
-        let removed = gc.collect(&snapshot).removed;
+        let removed = gc.collect().removed;
         println!(
             "{removed} entries scanned and removed in {:?}",
             start.elapsed()
         );
         assert_eq!(removed, 2 * (FLOWS - lost) as usize);
         let start = Instant::now();
-        assert_eq!(gc.collect(&snapshot).removed, 0);
+        assert_eq!(gc.collect().removed, 0);
         println!("an empty table scanned in {:?}", start.elapsed());
         assert_eq!(V4::flow_table(tables).entries(0).count(), 0);
     });

@@ -89,11 +89,7 @@ impl<F: Family, E: PlatformFor<F>> Reclaim<F, E> for DataPathRules {
     #[inline(always)]
     fn on_replaced(env: &mut E, found: &FlowRef<F>) {
         life::uncount(env, found.entry(), found.control);
-        let reserved = FlowRef {
-            control: found.control.next_version(PlaceState::Reserved),
-            ..*found
-        };
-        if let Some(mut peer) = calls::peer(env, &reserved) {
+        if let Some(mut peer) = calls::peer(env, &found.reserved()) {
             life::remove_entry(env, &mut peer);
         }
     }

@@ -33,7 +33,7 @@ pub(super) struct FlowCounts {
 }
 
 impl FlowCounts {
-    /// Counts a flow that has not ended, given its entry towards the service.
+    /// Counts a flow, given its entry towards the service.
     pub(super) fn add<F: HasFlowTable>(&mut self, flow: &FlowRef<F>) {
         if flow.control.is(PlaceState::Closed) {
             return;
@@ -51,7 +51,7 @@ impl FlowCounts {
     }
 
     /// Finishes the counting of a table.
-    pub(super) fn finish_table<F: HasFlowTable>(&mut self) {
+    pub(super) fn finish_table(&mut self) {
         self.tables.push(std::mem::take(&mut self.established));
     }
 }

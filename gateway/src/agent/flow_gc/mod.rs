@@ -10,11 +10,11 @@ mod snapshot;
 mod termination;
 mod usage;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use gateway_common::{
     Family, IpAddress, V4, V6,
-    flow::{CoarseTime, Direction, FlowKey, FlowRef, PlaceState, TcpState},
+    flow::{CoarseTime, Direction, FlowRef, PlaceState, TcpState},
 };
 
 use crate::{
@@ -41,10 +41,28 @@ pub use termination::DepartedBackends;
 pub struct GcReport {
     /// Number of removed entries.
     pub removed: usize,
-    /// Ends of TCP flows to be terminated, with the interfaces that lead to them.
-    pub terminations: Vec<(u32, TcpTermination)>,
+    /// Open TCP flows that have ended or expired: both of their ends are to be told.
+    terminated_v4: Vec<FlowPair<V4>>,
+    terminated_v6: Vec<FlowPair<V6>>,
     /// Usage of SNAT addresses, by network number and address.
     pub snat: HashMap<(u32, IpAddress), SnatUsage>,
+}
+
+impl GcReport {
+    /// Returns the frames that terminate both ends of flows, with the interfaces that they are sent from. The snapshot
+    /// is to be taken after the collection, since a flow's backend may have left its slot meanwhile.
+    #[must_use]
+    pub fn terminations(
+        &self,
+        tables: &FlowTableSet,
+        snapshot: &GcSnapshot,
+    ) -> Vec<(u32, TcpTermination)> {
+        let v4 = self.terminated_v4.iter();
+        let v4 = v4.flat_map(|pair| snapshot.terminations(tables, pair));
+        let v6 = self.terminated_v6.iter();
+        let v6 = v6.flat_map(|pair| snapshot.terminations(tables, pair));
+        v4.chain(v6).collect()
+    }
 }
 
 /// Collector of expired and revoked flows.
@@ -52,9 +70,6 @@ pub struct GcReport {
 pub struct FlowGc {
     tables: FlowTableSet,
     drift: Drift,
-    /// Revoked flows whose ends have been sent a reset.
-    notified_v4: HashSet<FlowKey<V4>>,
-    notified_v6: HashSet<FlowKey<V6>>,
 }
 
 impl FlowGc {
@@ -64,23 +79,20 @@ impl FlowGc {
         Self {
             tables,
             drift: Drift::default(),
-            notified_v4: HashSet::new(),
-            notified_v6: HashSet::new(),
         }
     }
 
     /// Goes over both flow tables once.
-    pub fn collect(&mut self, snapshot: &GcSnapshot) -> GcReport {
+    pub fn collect(&mut self) -> GcReport {
         let mut collection = Collection {
             tables: &self.tables,
-            snapshot,
             now: maps::now(),
             report: GcReport::default(),
             counts: FlowCounts::default(),
             snat_ports: SnatPortCounter::default(),
         };
-        collection.collect_table::<V4>(&mut self.notified_v4);
-        collection.collect_table::<V6>(&mut self.notified_v6);
+        let terminated_v4 = collection.collect_table::<V4>();
+        let terminated_v6 = collection.collect_table::<V6>();
         let Collection {
             mut report,
             counts,
@@ -89,14 +101,21 @@ impl FlowGc {
         } = collection;
         self.drift.correct(&self.tables, &counts);
         report.snat = snat_ports.into_usage();
+        report.terminated_v4 = terminated_v4;
+        report.terminated_v6 = terminated_v6;
         report
+    }
+
+    /// Returns the tables that are collected.
+    #[must_use]
+    pub const fn tables(&self) -> &FlowTableSet {
+        &self.tables
     }
 }
 
 /// One collection, with its results so far.
 struct Collection<'a> {
     tables: &'a FlowTableSet,
-    snapshot: &'a GcSnapshot,
     now: CoarseTime,
     report: GcReport,
     counts: FlowCounts,
@@ -104,8 +123,9 @@ struct Collection<'a> {
 }
 
 impl Collection<'_> {
-    fn collect_table<F: HasFlowTable>(&mut self, notified: &mut HashSet<FlowKey<F>>) {
-        let mut still_notified = HashSet::new();
+    /// Goes over a table. Returns the open TCP flows that have ended or expired.
+    fn collect_table<F: HasFlowTable>(&mut self) -> Vec<FlowPair<F>> {
+        let mut terminated = Vec::new();
         let table = F::flow_table(self.tables);
         for flow in table.entries(0) {
             let entry = flow.entry();
@@ -126,13 +146,13 @@ impl Collection<'_> {
                     }
                     // An entry that was used recently has not expired.
                     if timeouts.is_none() || !is_recent {
-                        self.judge(table, flow, notified, &mut still_notified);
+                        terminated.extend(self.judge(table, flow));
                     }
                 }
             }
         }
-        self.counts.finish_table::<F>();
-        *notified = still_notified;
+        self.counts.finish_table();
+        terminated
     }
 
     /// Removes an expired entry that has lost its other direction, and so can't carry traffic.
@@ -144,43 +164,40 @@ impl Collection<'_> {
         }
     }
 
-    /// Removes a flow that has expired, given its entry towards the service. Terminates both ends of an open TCP flow
-    /// that has expired or ended.
+    /// Removes a flow that has expired, and closes one that has ended, given its entry towards the service. Returns the
+    /// flow if it was an open TCP flow.
     fn judge<F: HasFlowTable>(
         &mut self,
         table: &FlowTable<F>,
         flow: FlowRef<F>,
-        notified: &HashSet<FlowKey<F>>,
-        still_notified: &mut HashSet<FlowKey<F>>,
-    ) {
+    ) -> Option<FlowPair<F>> {
         let Some(peer) = table.peer(&flow) else {
             self.collect_orphan(table, flow);
-            return;
+            return None;
         };
         let pair = FlowPair::from_entries(copy(&flow), copy(&peer));
         // Judged by the copies, which no packet changes.
         if !flow.is_current() || !peer.is_current() {
-            return;
+            return None;
         }
         let timeouts = self.tables.timeouts(&pair.to_service.flow);
-        let is_expired = pair.is_expired(self.now, timeouts);
         let is_open = pair.to_service.control.is_confirmed()
             && matches!(
                 pair.tcp_state(),
                 Some(TcpState::Established | TcpState::HalfClosed)
             );
-        let key = pair.to_service.key;
-        if is_open && (timeouts.is_none() || is_expired) && !notified.contains(&key) {
-            let terminations = self.snapshot.terminations(self.tables, &pair);
-            self.report.terminations.extend(terminations);
-        }
-        if is_expired {
+        if pair.is_expired(self.now, timeouts) {
             // The entry towards the consumer reserves the source port, so it is removed last.
             self.report.removed += usize::from(self.tables.remove(flow));
             self.report.removed += usize::from(self.tables.remove(peer));
         } else if timeouts.is_none() {
-            still_notified.insert(key);
+            // Closed, it counts against no limit. It stays for a while, so that its packets are rejected with the reason.
+            self.tables.close(flow);
+            self.tables.close(peer);
+        } else {
+            return None;
         }
+        is_open.then_some(pair)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Snapshot of the host's state that flow GC terminates flows by.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use gateway_common::maps::Egress;
 
@@ -25,15 +25,6 @@ impl GcSnapshot {
         Self {
             departed_backends,
             egress: egress.collect(),
-        }
-    }
-
-    /// Returns the snapshot of a gateway without interfaces.
-    #[must_use]
-    pub fn empty() -> Self {
-        Self {
-            departed_backends: HashMap::new(),
-            egress: BTreeMap::new(),
         }
     }
 

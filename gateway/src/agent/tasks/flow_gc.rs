@@ -30,23 +30,21 @@ pub(crate) async fn run(agent: Arc<Agent>, mut flow_gc: FlowGc, every: Duration)
 /// Collects once, terminates both ends of revoked TCP flows, and accounts for what connections use.
 async fn collect(agent: &Agent, flow_gc: &mut FlowGc) {
     let snapshot = agent.controller.lock().await.gc_snapshot();
-    let mut report = tokio::task::block_in_place(|| flow_gc.collect(&snapshot));
-    log_report(&report);
-    let terminations = std::mem::take(&mut report.terminations);
+    let report = tokio::task::block_in_place(|| flow_gc.collect());
+    let now = agent.controller.lock().await.gc_snapshot();
+    let terminations = report.terminations(flow_gc.tables(), &now);
+    log_report(&report, &terminations);
     tokio::task::block_in_place(|| terminate(agent, &terminations));
     let mut controller = agent.controller.lock().await;
     controller.account_usage(&snapshot, report);
 }
 
-fn log_report(report: &GcReport) {
+fn log_report(report: &GcReport, terminations: &[(u32, TcpTermination)]) {
     if report.removed > 0 {
         debug!("flow gc: entries removed count={}", report.removed);
     }
-    if !report.terminations.is_empty() {
-        info!(
-            "flow gc: terminating TCP flows ends={}",
-            report.terminations.len()
-        );
+    if !terminations.is_empty() {
+        info!("flow gc: terminating TCP flows ends={}", terminations.len());
     }
 }
 

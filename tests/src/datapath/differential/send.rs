@@ -1,6 +1,7 @@
 //! Sending of packets through the native data path and the kernel's program, and the comparison of the results.
 
 use aya::{TestRun as _, programs::TestRunOptions};
+use gateway::bpf::maps;
 use gateway_common::{DropReason, Verdict, maps::Statistic};
 use std::collections::BTreeMap;
 
@@ -48,12 +49,8 @@ impl DifferentialHarness {
     /// Panics if the kernel refuses the test run.
     #[must_use]
     pub fn run_kernel(&self, from: Side, packet: &Packet) -> Option<ForwardedPacket> {
-        const XDP_REDIRECT: u32 = 4;
         let (action, frame) = self.run_in_kernel(self.ifindexes[&from], &packet.bytes(false));
-        let packet = Packet::parse(&frame)
-            .ok()
-            .filter(|_| action == XDP_REDIRECT)?;
-        Some(ForwardedPacket { packet })
+        ForwardedPacket::from_kernel(from, action, &frame)
     }
 
     pub(super) fn kernel_drops(&self) -> BTreeMap<DropReason, u64> {
@@ -92,6 +89,8 @@ impl DifferentialHarness {
             .extend(fuzz::encode_record(from, frame));
         let ifindex = self.ifindexes[&from];
         let drops_before = self.native.drops.clone();
+        // Closed flows expire after a minute, which a long test takes on a busy machine.
+        self.native.now = maps::now();
         let (verdict, after) =
             fast_path_oracle::process_on_both_paths(&mut self.native, ifindex, frame);
         let kernel_before = (self.kernel_drops(), self.kernel_statistics());

@@ -40,8 +40,6 @@ const PACKETS: u32 = 100_000;
 /// Number of client ports, of each consumer and protocol.
 const PORTS: usize = 6;
 
-const XDP_REDIRECT: u32 = 4;
-
 /// A client of a consumer's network: side, port, and whether it uses TCP.
 type Client = (Side, u16, bool);
 
@@ -63,13 +61,13 @@ impl Hammer<'_> {
         let (_, ifindex) = ifindexes.find(|(s, _)| *s == side).expect("a side");
         let result = run_once(self.program, *ifindex, &packet.bytes(false));
         let (action, frame) = result.expect("a test run");
-        if action != XDP_REDIRECT {
+        let forwarded = ForwardedPacket::from_kernel(side, action, &frame);
+        if forwarded.is_some() {
+            self.forwarded += 1;
+        } else {
             self.dropped += 1;
-            return None;
         }
-        self.forwarded += 1;
-        let packet = Packet::parse(&frame).expect("a packet");
-        Some(ForwardedPacket { packet }.sockets())
+        forwarded.map(|packet| packet.sockets())
     }
 
     fn pick_client(&mut self) -> Client {
