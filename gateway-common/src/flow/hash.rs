@@ -10,6 +10,9 @@ use crate::{family::Family, flow::FlowKey, hash};
 /// Number of secret numbers: one to begin with, and one for each word of an IPv6 key.
 pub const HASH_KEY_COUNT: usize = 11;
 
+/// Factor that spreads the upper half of a sum over all bits.
+pub const HASH_FINISH: u64 = 0xbf58_476d_1ce4_e5b9;
+
 /// The secret numbers of a flow table's hash.
 pub type HashKeys = [u64; HASH_KEY_COUNT];
 
@@ -43,7 +46,7 @@ pub fn hash_key<F: Family>(key: &FlowKey<F>, number: impl Fn(usize) -> u64) -> u
             .wrapping_add(number(4 + 2 * word).wrapping_mul(destination));
     }
     // The upper half is the good one. The multiplication spreads it over all bits, for a second bucket.
-    (sum ^ (sum >> 32)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    (sum ^ (sum >> 32)).wrapping_mul(HASH_FINISH)
 }
 
 /// Returns one of the two buckets of a hash, of `count` buckets.

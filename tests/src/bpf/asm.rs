@@ -92,6 +92,8 @@ pub enum Comparison {
     Greater = 0x20,
     /// `!=`.
     NotEqual = 0x50,
+    /// `<=`.
+    AtMost = 0xb0,
 }
 
 /// `bpf_ktime_get_ns`.
@@ -233,6 +235,12 @@ impl Assembler {
         right: Register,
     ) -> ForwardJump {
         self.emit(0x0d | comparison as u8, left, right, 0, 0);
+        ForwardJump(self.code.len() - 1)
+    }
+
+    /// Jumps forward to where the result is bound.
+    pub fn jump_forward(&mut self) -> ForwardJump {
+        self.emit(0x05, R0, R0, 0, 0);
         ForwardJump(self.code.len() - 1)
     }
 

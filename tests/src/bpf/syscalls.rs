@@ -109,7 +109,7 @@ pub fn pin(program: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
     bpf(BPF_OBJ_PIN, &mut attributes).map(|_| ())
 }
 
-/// Map types.
+/// Types of maps with keys of 4 bytes.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
 pub enum MapKind {
@@ -125,6 +125,26 @@ pub enum MapKind {
 /// Fails if the kernel refuses it.
 pub fn create_map(kind: MapKind, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
     let mut attributes = [kind as u32, 4, value_size, entries, 0];
+    bpf(BPF_MAP_CREATE, &mut attributes).map(owned_fd)
+}
+
+const BPF_MAP_TYPE_HASH: u32 = 1;
+
+/// Elements are allocated when they are inserted.
+const BPF_F_NO_PREALLOC: u32 = 1;
+
+/// Creates a hash map whose elements are not allocated before they are inserted.
+///
+/// # Errors
+/// Fails if the kernel refuses it.
+pub fn create_hash_map(key_size: u32, value_size: u32, entries: u32) -> io::Result<OwnedFd> {
+    let mut attributes = [
+        BPF_MAP_TYPE_HASH,
+        key_size,
+        value_size,
+        entries,
+        BPF_F_NO_PREALLOC,
+    ];
     bpf(BPF_MAP_CREATE, &mut attributes).map(owned_fd)
 }
 

@@ -52,6 +52,16 @@ impl Testbed {
     #[must_use]
     #[track_caller]
     pub fn unconfigured() -> Self {
+        Self::unconfigured_with(&[])
+    }
+
+    /// Returns a testbed like [`Self::unconfigured`], whose agent has these settings, given as environment variables.
+    ///
+    /// # Panics
+    /// Panics if it can't be made.
+    #[must_use]
+    #[track_caller]
+    pub fn unconfigured_with(settings: &[(&str, &str)]) -> Self {
         let host = Arc::new(Namespace::new("gw"));
         let (a, b, provider) = (
             Namespace::new("a"),
@@ -68,7 +78,13 @@ impl Testbed {
                 other.ip(&format!("address add {address}/24 dev eth0"));
             }
         }
-        let agent = Agent::start(&host);
+        let mut agent = Agent::prepare(&host);
+        for (name, value) in settings {
+            agent
+                .settings
+                .insert((*name).to_owned(), (*value).to_owned());
+        }
+        agent.restart();
         Self {
             agent,
             host,
@@ -125,12 +141,19 @@ impl Testbed {
     #[track_caller]
     pub fn with_approved_connections() -> Self {
         let testbed = Self::new();
-        for tenant in ["a", "b"] {
-            testbed
-                .agent
-                .cli(&format!("connection approve {tenant}/web"));
-        }
+        testbed.approve_connections();
         testbed
+    }
+
+    /// Approves both connections.
+    ///
+    /// # Panics
+    /// Panics if the agent refuses.
+    #[track_caller]
+    pub fn approve_connections(&self) {
+        for tenant in ["a", "b"] {
+            self.agent.cli(&format!("connection approve {tenant}/web"));
+        }
     }
 
     /// Waits until the gateway has a next hop for every backend.

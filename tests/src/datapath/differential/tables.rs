@@ -22,14 +22,16 @@ use crate::packet::addresses::*;
 const LARGE_TABLE: u32 = 1 << 17;
 
 impl DifferentialHarness {
-    /// Removes half-open IPv4 flows from the kernel's table.
-    pub fn clear_half_open(&mut self) {
+    /// Removes half-open IPv4 flows from the kernel's table. Returns the number of removed entries.
+    pub fn clear_half_open(&mut self) -> u32 {
         let tables = self.maps.flow_tables();
+        let mut removed = 0;
         for found in V4::flow_table(tables).entries(0) {
             if found.control.is(PlaceState::HalfOpen) {
-                tables.remove(found);
+                removed += u32::from(tables.remove(found));
             }
         }
+        removed
     }
 
     /// Empties the kernel's flow table.
