@@ -139,8 +139,8 @@ pub(crate) fn pass_program() -> io::Result<OwnedFd> {
         .load_xdp()
 }
 
-/// Returns a program with the minimum work of forwarding: checks of headers, one look-up of the same key in the same
-/// table, new MAC addresses, and a redirect.
+/// Returns a program with the minimum work of forwarding: checks of headers, one look-up of the same key in a hash map
+/// of the kernel, new MAC addresses, and a redirect.
 ///
 /// # Errors
 /// Fails if the kernel refuses it.
@@ -158,15 +158,21 @@ const KEY_V4: i16 = -16;
 /// Returns a program that checks headers and builds the key.
 fn read_v4() -> Assembler {
     const { assert!(size_of::<FlowKey<V4>>() == 16) };
+    let mut code = begin_v4();
+    for (key_offset, offset) in [(4, 26), (8, 30), (12, 34)] {
+        code.load(Width::Word, R5, R7, offset)
+            .store(Width::Word, R10, KEY_V4 + key_offset, R5);
+    }
+    code
+}
+
+/// Starts a program that needs a TCP segment over IPv4. `R7` points to the frame.
+pub(crate) fn begin_v4() -> Assembler {
     let mut code = begin(54, 0x0008);
     code.load(Width::Byte, R4, R7, 14)
         .exit_if(Comparison::NotEqual, R4, 0x45)
         .load(Width::Byte, R4, R7, 23)
         .exit_if(Comparison::NotEqual, R4, 6);
-    for (key_offset, offset) in [(4, 26), (8, 30), (12, 34)] {
-        code.load(Width::Word, R5, R7, offset)
-            .store(Width::Word, R10, KEY_V4 + key_offset, R5);
-    }
     code
 }
 
@@ -239,8 +245,16 @@ fn end(
         .load(Width::Double, R5, R0, 0)
         .store(Width::Double, R7, 0, R5)
         .load(Width::Word, R5, R0, 8)
-        .store(Width::Word, R7, 8, R5)
-        .load_map(R1, devices)
+        .store(Width::Word, R7, 8, R5);
+    redirect(code, devices)
+}
+
+/// Ends a program by a redirect.
+///
+/// # Errors
+/// Fails if the kernel refuses it.
+pub(crate) fn redirect(code: &mut Assembler, devices: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    code.load_map(R1, devices)
         .alu_immediate(Operation::Move, R2, 0)
         .alu_immediate(Operation::Move, R3, 0)
         .call(REDIRECT_MAP)
