@@ -1,6 +1,10 @@
 //! The benchmarks: `cargo xtask bench`.
 
+mod bare_flow_table;
 mod baselines;
+mod flows;
+mod gc;
+mod kernel_hash;
 mod maglev;
 mod memory;
 mod packets;
@@ -43,9 +47,9 @@ fn main() {
         }
         return;
     }
-    eprintln!("==> Maglev tables, and memory of a flow");
-    let (tables, memory) = (maglev::measure(), memory::measure());
-    let report = Report::new(costs, paths::measure(), memory, tables);
+    eprintln!("==> Maglev tables, memory of a flow, and garbage collection");
+    let (tables, memory, collections) = (maglev::measure(), memory::measure(), gc::measure());
+    let report = Report::new(costs, paths::measure(), memory, collections, tables);
     println!("{}", report.text());
     if let Some(directory) = arguments.output {
         let json = serde_json::to_string_pretty(&report).expect("figures");
