@@ -59,15 +59,22 @@ fn mac(host: &Namespace, interface: &str) -> [u8; 6] {
     bytes.try_into().expect("six bytes")
 }
 
-/// Returns the gateway.
+/// Returns the gateway, with flow tables for more flows than the benchmark opens. It collects garbage as often as by
+/// default, which the test kit does more often.
 pub(crate) fn gateway() -> Forwarder {
+    let testbed = Testbed::unconfigured_with(&[
+        ("PLGW_FLOW_TABLE_SIZE", "1048576"),
+        ("PLGW_FLOW_GC_INTERVAL", "5"),
+    ]);
+    testbed.configure();
+    testbed.approve_connections();
     let Testbed {
         agent,
         host,
         a,
         b,
         provider,
-    } = Testbed::with_approved_connections();
+    } = testbed;
     Forwarder {
         name: "gateway",
         next_hop_mac: mac(&host, "gw-a"),

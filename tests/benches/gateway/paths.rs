@@ -9,8 +9,11 @@ use crate::{
 
 /// Packets of established flows in a round.
 const PACKETS: u32 = 1_000_000;
-/// Packets that each open a flow. The kernel's connection tracking table has room for few more.
+/// Packets that each open a flow in a round. The kernel's connection tracking table has room for those of
+/// [`NEW_ROUNDS`].
 const NEW: u32 = 60_000;
+/// Number of rounds of packets that open flows.
+const NEW_ROUNDS: u32 = 3;
 /// Number of rounds, of which the best counts.
 const ROUNDS: u32 = 5;
 /// Seconds of a TCP measurement.
@@ -37,13 +40,6 @@ pub(crate) struct Figures {
     pub(crate) failed: u64,
     /// TCP throughput with one stream and with four, in bits a second.
     pub(crate) throughput: Option<[f64; 2]>,
-}
-
-impl Figures {
-    /// Returns the nanoseconds that a packet takes beyond the bare redirect.
-    pub(crate) fn net_of(&self, wire: &Self) -> Option<f64> {
-        Some(1e9 / self.packets? - 1e9 / wire.packets?)
-    }
 }
 
 /// Measures every forwarder.
@@ -93,7 +89,7 @@ fn measure_forwarder(forwarder: &Forwarder) -> Figures {
     if forwarder.name != "haproxy" {
         figures.throughput =
             Some([1, 4].map(|streams| forwarder.measure_throughput(streams, SECONDS)));
-        let new = forwarder.measure_packet_rate(Mix::New, NEW, 1);
+        let new = forwarder.measure_packet_rate(Mix::New, NEW, NEW_ROUNDS);
         figures.new_flows = Some(new.per_second);
         figures.lost += new.lost;
     }
