@@ -14,7 +14,7 @@ use core::ptr::NonNull;
 use crate::{
     drop_reason::DropReason,
     family::{Family, V6},
-    flow::{CoarseTime, Flow},
+    flow::{CoarseTime, Flow, FragmentRecord},
     hash,
     maps::{IDENTIFICATION_BUCKETS, IdentificationSpace, IdentificationState},
     packet::protocol,
@@ -125,11 +125,18 @@ pub(crate) fn for_packet<A: Family, T: Family, E: PlatformFor<A>>(
     if packet.fragment.is_later_fragment() {
         // The flow may have been reopened to another backend since the first fragment. Another datagram to that backend
         // may have the number.
-        return match fragment::lookup_packet_record(env, packet) {
-            Some(record) if record.address_hash == address_hash => {
-                Identification::new(record.id, address_hash)
-            }
-            _ => Identification::FRAGMENT_ORPHAN,
+        let no_record = FragmentRecord {
+            // No hash of 31 bits.
+            address_hash: u32::MAX,
+            ..FragmentRecord::default()
+        };
+        // Every field has a value on every path: the compiler may read them before the comparison, and the verifier
+        // allows no read of an unset register.
+        let record = fragment::lookup_packet_record(env, packet).unwrap_or(no_record);
+        return if record.address_hash == address_hash {
+            Identification::new(record.id, address_hash)
+        } else {
+            Identification::FRAGMENT_ORPHAN
         };
     }
     let leaves_as_ipv6 = if T::ICMP == protocol::ICMPV6 && entry.is_nat46() {
