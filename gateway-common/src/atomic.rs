@@ -112,28 +112,3 @@ pub fn highest_bit(word: u64) -> u64 {
         word >> 63
     }
 }
-
-/// Returns `word` without the bits that `MASK` lacks, and hides from the compiler how it was computed. The verifier needs
-/// the mask where the compiler knows the range, since older kernels forget the range of values on the stack.
-#[inline(always)]
-#[must_use]
-pub fn masked<const MASK: u32>(word: u32) -> u32 {
-    #[cfg(target_arch = "bpf")]
-    {
-        let mut word = word;
-        // SAFETY: the instruction changes one register.
-        unsafe {
-            core::arch::asm!(
-                "{word} &= {mask}",
-                word = inout(wreg) word,
-                mask = const MASK,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
-        word
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        word & MASK
-    }
-}

@@ -56,8 +56,7 @@ pub trait Platform: PacketBuffer + FlowTables<V4> + FlowTables<V6> + ConfigMaps 
     /// Returns the time, in the unit of flow entries.
     fn now(&self) -> CoarseTime;
 
-    /// Returns the time in the unit of flow entries, as of at most 0.64 seconds ago. It costs less than
-    /// [`Platform::now`].
+    /// Returns what [`Platform::now`] does, at a lower cost where it is called often.
     fn cached_now(&self) -> CoarseTime;
 
     /// Returns the time in nanoseconds since the machine started.

@@ -96,12 +96,13 @@ pub(crate) static FLOW_SCRATCH_V6: PerCpuArray<Flow<V6>> = PerCpuArray::with_max
 #[map]
 pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// The coarse time of a CPU, and the tick count at which it was read. Reading the kernel's clock for each packet costs a
-/// call.
+/// The coarse time, as a CPU has read it last.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Clock {
-    pub(crate) hint: u64,
+    /// Number of jiffies at that time.
+    pub(crate) jiffies: u64,
+    /// The time.
     pub(crate) now: u64,
 }
 

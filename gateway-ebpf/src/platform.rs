@@ -22,10 +22,6 @@ use crate::{
     subprograms,
 };
 
-/// Bits of the kernel's tick count that are ignored: the clock is read again after 64 ticks, which are 0.06 to 0.64
-/// seconds.
-const CLOCK_HINT_SHIFT: u32 = 6;
-
 /// The context that the kernel passes to [`run_iteration`].
 struct LoopContext<'a, C> {
     platform: &'a mut Xdp,
@@ -107,15 +103,17 @@ impl Platform for Xdp {
 
     #[inline(always)]
     fn cached_now(&self) -> CoarseTime {
-        // SAFETY: the helper has no argument and returns a number. The verifier replaces it by a load.
-        let hint = unsafe { bpf_jiffies64() } >> CLOCK_HINT_SHIFT;
+        // The kernel advances the coarse clock once in each jiffy. To read the number of jiffies takes one load, and no
+        // call.
+        // SAFETY: the helper has no argument and returns a number.
+        let jiffies = unsafe { bpf_jiffies64() };
         let Some(clock) = CLOCK.get_ptr_mut(0) else {
             return self.now();
         };
         // SAFETY: the value belongs to this CPU alone, and no other program runs on it meanwhile.
         let clock = unsafe { &mut *clock };
-        if clock.hint != hint {
-            clock.hint = hint;
+        if clock.jiffies != jiffies {
+            clock.jiffies = jiffies;
             clock.now = self.now().0.into();
         }
         CoarseTime(clock.now as u32)

@@ -138,6 +138,16 @@ impl<F: Family> Place<F> for PlacePtr<F> {
     }
 
     #[inline(always)]
+    fn matches(self, key: &FlowKey<F>) -> bool {
+        // SAFETY: as for `key`.
+        (0..F::ADDRESS_WORDS).all(|index| self.address_pair(index) == key.address_pair(index))
+            && unsafe {
+                field!(self, key.ports).read_volatile() == key.ports
+                    && field!(self, key.network_proto).read_volatile() == key.network_proto
+            }
+    }
+
+    #[inline(always)]
     fn write(self, key: &FlowKey<F>, flow: &Flow<F>) {
         // SAFETY: as for `key`. No other CPU writes it, since the place is reserved.
         unsafe {

@@ -5,7 +5,8 @@
 //!              └───► bucket 2: 4 places               (one cache line; IPv6: two)
 //! ```
 //!
-//! A key lies in one of the two buckets that its hash selects. An insertion takes a free place of the emptier bucket.
+//! A key lies in one of the two buckets that its hash selects. An insertion takes the first free place of the first
+//! bucket if that has one entry at most, and else of the emptier bucket.
 //! If there is none, it takes the place of an entry that is closed or has expired, and then of the oldest half-open
 //! one. It never takes the place of an entry that is established and has not expired.
 //!
@@ -25,7 +26,6 @@
 //! in [`load_acquire`](crate::atomic::load_acquire) and [`load_after`](crate::atomic::load_after).
 
 use crate::{
-    atomic,
     family::Family,
     flow::{
         Control, FlowHandle, FlowId, FlowKey, PlaceState, WAYS,
@@ -61,29 +61,18 @@ pub fn lookup<F: Family, M: FlowMemory<F>>(
     for choice in 0..CHOICES {
         let bucket_index = bucket_index(hash, choice, memory.bucket_count());
         let bucket = memory.bucket(bucket_index)?;
-        // No branch for each place: the loads of all cache lines begin at once, and the verifier sees one path.
-        let (mut matches, mut way, mut control) = (0, 0, 0);
-        for candidate in 0..WAYS {
-            let place = M::place(bucket, candidate);
-            let word = place.control();
-            // The first match only: an entry that is removed and inserted again meanwhile matches in two places.
-            let bit = place.match_bit(key) & word.visible_bit() & (matches ^ 1);
-            matches |= bit;
-            way |= bit * u64::from(candidate);
-            control |= bit.wrapping_neg() & u64::from(word.to_bits());
-        }
-        if matches != 0 {
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "a place in a bucket, and a word of 32 bits"
-            )]
-            let (way, control) = (way as u32, control as u32);
-            let way = atomic::masked::<{ WAYS - 1 }>(way);
-            return Some(Found {
-                place: M::place(bucket, way),
-                control: Control::from_bits(control),
-                index: bucket_index * WAYS + way,
-            });
+        // All cache lines are loaded at once, whatever the branches below do.
+        let places = [0, 1, 2, 3].map(|way| M::place(bucket, way));
+        let words = places.map(Place::control);
+        for way in 0..WAYS {
+            let (place, control) = (places[way as usize], words[way as usize]);
+            if control.is_visible() && place.matches(key) {
+                return Some(Found {
+                    place,
+                    control,
+                    index: bucket_index * WAYS + way,
+                });
+            }
         }
     }
     None
