@@ -35,6 +35,7 @@ macro_rules! define_flow_calls {
 }
 define_flow_calls!(V4, call_v4, {
     Lookup = lookup_entry_v4(word0 = 0, word1 = 1);
+    Survey = survey_buckets_v4(word0 = 0, word1 = 1);
     Insert = insert_entry_v4();
     Peer = lookup_peer_v4(entry = 0);
     IsDead = is_flow_dead_v4(entry = 0, grace = 1);
@@ -45,6 +46,7 @@ define_flow_calls!(V4, call_v4, {
 });
 define_flow_calls!(V6, call_v6, {
     Lookup = lookup_entry_v6(word0 = 0, word1 = 1, word2 = 2, word3 = 3, word4 = 4);
+    Survey = survey_buckets_v6(word0 = 0, word1 = 1, word2 = 2, word3 = 3, word4 = 4);
     Insert = insert_entry_v6();
     Peer = lookup_peer_v6(entry = 0);
     IsDead = is_flow_dead_v6(entry = 0, grace = 1);

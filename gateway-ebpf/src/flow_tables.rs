@@ -9,6 +9,7 @@ use gateway_common::{
         Bucket, BucketPtr, DatagramKey, Flow, FlowCall, FlowKey, FlowTableUsage, FlowTables,
         FragmentRecord, PlacePtr,
         hash::{HASH_KEY_COUNT, hash_key},
+        insert::Survey,
         memory::FlowMemory,
     },
 };
@@ -68,6 +69,11 @@ macro_rules! flow_tables {
             #[inline(always)]
             fn hash(&self, key: &FlowKey<$family>) -> u64 {
                 hash_key(key, hash_number)
+            }
+
+            #[inline(always)]
+            fn survey(&self, key: &FlowKey<$family>) -> Survey {
+                Survey::from_bits(flow_calls::$call(FlowCall::Survey, key.to_words()))
             }
         }
 

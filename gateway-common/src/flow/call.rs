@@ -10,6 +10,8 @@ use crate::flow::Control;
 pub enum FlowCall {
     /// Look up a key, given as words. Returns a [`FlowId`].
     Lookup,
+    /// Look at both buckets of a key, given as words. Returns a [`Survey`](crate::flow::insert::Survey).
+    Survey,
     /// Look up the other direction of an entry. Returns a [`FlowId`].
     Peer,
     /// Tell whether an entry is dead, given a grace in ticks. Returns 0 or 1.

@@ -12,7 +12,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::flow::TcpFlagsSeen;
+use crate::{atomic::highest_bit, flow::TcpFlagsSeen};
 
 /// The state of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -99,6 +99,21 @@ impl Control {
     pub const fn visible_bit(self) -> u64 {
         const LAST_HIDDEN: u64 = PlaceState::Tentative as u64;
         LAST_HIDDEN.wrapping_sub((self.0 & STATE_MASK) as u64) >> 63
+    }
+
+    /// Returns 1 if the place is free, else 0, without a branch.
+    #[inline(always)]
+    #[must_use]
+    pub fn free_bit(self) -> u64 {
+        const { assert!(PlaceState::Free as u32 == 0) };
+        highest_bit(u64::from(self.0 & STATE_MASK).wrapping_sub(1))
+    }
+
+    /// Returns true if the place holds an entry that is written.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_written(self) -> bool {
+        self.0 & STATE_MASK >= PlaceState::Tentative as u32
     }
 
     /// Returns true if the flow is confirmed and not closed.

@@ -64,18 +64,84 @@ const NONE: u32 = u32::MAX;
 /// Attempts to get a place that other CPUs want too.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// The search for a place for a new entry.
+/// What a key's two buckets hold: a bit for each free place, and the number of
+/// written entries with the key above. One word, so that a BPF function can return it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survey(u64);
+
+impl Survey {
+    const MATCHES_SHIFT: u32 = CHOICES * WAYS;
+    const FREE_MASK: u64 = (1 << WAYS) - 1;
+
+    /// Looks at both buckets of a key.
+    #[inline(always)]
+    pub fn new<F: Family, M: FlowMemory<F>>(memory: &M, key: &FlowKey<F>) -> Self {
+        let (hash, count) = (memory.hash(key), memory.bucket_count());
+        let (mut matches, mut free) = (0, 0);
+        for choice in 0..CHOICES {
+            if let Some(bucket) = memory.bucket(bucket_index(hash, choice, count)) {
+                for way in 0..WAYS {
+                    let place = M::place(bucket, way);
+                    let control = place.control();
+                    free |= control.free_bit() << (choice * WAYS + way);
+                    if control.is_written() && place.matches(key) {
+                        matches += 1;
+                    }
+                }
+            }
+        }
+        Self(matches << Self::MATCHES_SHIFT | free)
+    }
+
+    /// Wraps a word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Returns the word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the number of written entries with the key.
+    #[inline(always)]
+    const fn matches(self) -> u64 {
+        self.0 >> Self::MATCHES_SHIFT
+    }
+
+    /// Returns the index of the free place to take: the first one of the first bucket if that has one entry at most, or
+    /// else of the emptier bucket. So most look-ups end in the first bucket. [`NONE`] if no place is free.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a place in a bucket")]
+    fn free_index(self, hash: u64, bucket_count: u32) -> u32 {
+        /// Numbers of set bits of 0 to 15, in three bits each.
+        const COUNTS: u64 = 0x8da6_9169_1448;
+        /// Lowest set bits of 0 to 15, in two bits each.
+        const LOWEST: u64 = 0x1213_1210;
+        const { assert!(WAYS == 4) };
+        let (first, second) = (self.0 & Self::FREE_MASK, self.0 >> WAYS & Self::FREE_MASK);
+        let count = |free: u64| (COUNTS >> (3 * free)) & 7;
+        let is_first = count(first) >= count(second).min(u64::from(WAYS) - 1);
+        let (free, choice) = if is_first { (first, 0) } else { (second, 1) };
+        if free == 0 {
+            return NONE;
+        }
+        let way = (LOWEST >> (2 * free)) & 3;
+        bucket_index(hash, choice, bucket_count) * WAYS + way as u32
+    }
+}
+
+/// The search for an entry to replace, since no place is free.
 struct Search<'a, F: Family, R> {
     key: &'a FlowKey<F>,
     hash: u64,
     exists: bool,
-    /// Free places of both buckets, and the number of their places that are not free.
-    first_free: u32,
-    second_free: u32,
-    first_used: u32,
-    second_used: u32,
-    /// The entry to replace if no place is free, with its control word: dead before half-open, and of each kind the
-    /// entry that was used least recently.
+    /// The entry to replace, with its control word: dead before half-open, and of each kind the entry that was used
+    /// least recently.
     victim: u32,
     victim_control: Control,
     victim_rank: u64,
@@ -97,20 +163,7 @@ impl<F: Family, M: FlowMemory<F>, R: Reclaim<F, M>> LoopBody<M> for Search<'_, F
         let Some(found) = at_index(memory, bucket * WAYS + iteration % WAYS) else {
             return false;
         };
-        if found.control.is(PlaceState::Free) {
-            if choice == 0 {
-                self.first_free = found.index;
-            } else {
-                self.second_free = found.index;
-            }
-            return false;
-        }
-        if choice == 0 {
-            self.first_used += 1;
-        } else {
-            self.second_used += 1;
-        }
-        if found.control.is(PlaceState::Reserved) {
+        if !found.control.is_written() {
             return false;
         }
         if found.place.match_bit(self.key) != 0 {
@@ -141,20 +194,6 @@ impl<F: Family, M: FlowMemory<F>, R: Reclaim<F, M>> LoopBody<M> for Search<'_, F
     }
 }
 
-impl<F: Family, R> Search<'_, F, R> {
-    /// Returns the free place to take: that of the emptier bucket.
-    #[inline(always)]
-    const fn free(&self) -> u32 {
-        if self.first_free != NONE
-            && (self.second_free == NONE || self.first_used <= self.second_used)
-        {
-            self.first_free
-        } else {
-            self.second_free
-        }
-    }
-}
-
 /// Inserts a half-open entry.
 ///
 /// # Errors
@@ -167,33 +206,36 @@ pub fn insert<F: Family, M: FlowMemory<F>, R: Reclaim<F, M>>(
 ) -> Result<Found<M::Place>, InsertError> {
     let hash = memory.hash(key);
     for _ in 0..MAX_ATTEMPTS {
-        let mut search = Search::<F, R> {
-            key,
-            hash,
-            exists: false,
-            first_free: NONE,
-            second_free: NONE,
-            first_used: 0,
-            second_used: 0,
-            victim: NONE,
-            victim_control: Control::NEVER_USED,
-            victim_rank: u64::MAX,
-            rules: PhantomData,
-        };
-        memory.bounded_loop(CHOICES * WAYS, &mut search);
-        if search.exists {
+        let survey = memory.survey(key);
+        if survey.matches() != 0 {
             return Err(InsertError::Exists);
         }
-        let free = search.free();
-        let index = if free == NONE { search.victim } else { free };
-        if index == NONE {
-            return Err(InsertError::Full);
+        let free = survey.free_index(hash, memory.bucket_count());
+        let (mut index, mut victim_control) = (free, Control::NEVER_USED);
+        if free == NONE {
+            let mut search = Search::<F, R> {
+                key,
+                hash,
+                exists: false,
+                victim: NONE,
+                victim_control: Control::NEVER_USED,
+                victim_rank: u64::MAX,
+                rules: PhantomData,
+            };
+            memory.bounded_loop(CHOICES * WAYS, &mut search);
+            if search.exists {
+                return Err(InsertError::Exists);
+            }
+            if search.victim == NONE {
+                return Err(InsertError::Full);
+            }
+            (index, victim_control) = (search.victim, search.victim_control);
         }
         let Some(mut found) = at_index(memory, index) else {
             return Err(InsertError::Full);
         };
         if free == NONE {
-            found.control = search.victim_control;
+            found.control = victim_control;
         } else if !found.control.is(PlaceState::Free) {
             continue;
         }
@@ -224,18 +266,21 @@ fn publish<F: Family, M: FlowMemory<F>>(
     let visible = found.control.with_state(PlaceState::HalfOpen);
     // Nobody else changes a reserved place, so this exchange can't fail. It is the barrier before the search.
     let _reserved = found.place.compare_exchange(found.control, tentative);
-    let mut rivals = Rivals {
-        key,
-        hash,
-        own_index: found.index,
-        is_lost: false,
-    };
-    memory.bounded_loop(CHOICES * WAYS, &mut rivals);
-    if rivals.is_lost {
-        let free = tentative.next_version(PlaceState::Free);
-        // If it fails, the other CPU has removed the entry.
-        let _present = found.place.compare_exchange(tentative, free);
-        return Err(InsertError::Exists);
+    // One of them is the own entry.
+    if memory.survey(key).matches() != 1 {
+        let mut rivals = Rivals {
+            key,
+            hash,
+            own_index: found.index,
+            is_lost: false,
+        };
+        memory.bounded_loop(CHOICES * WAYS, &mut rivals);
+        if rivals.is_lost {
+            let free = tentative.next_version(PlaceState::Free);
+            // If it fails, the other CPU has removed the entry.
+            let _present = found.place.compare_exchange(tentative, free);
+            return Err(InsertError::Exists);
+        }
     }
     if found.place.compare_exchange(tentative, visible) != tentative {
         return Err(InsertError::Exists);

@@ -6,7 +6,7 @@
 
 use crate::{
     family::Family,
-    flow::{CoarseTime, Control, Flow, FlowKey},
+    flow::{CoarseTime, Control, Flow, FlowKey, insert::Survey},
 };
 
 /// The body of a bounded loop (`bpf_loop` in the kernel).
@@ -36,6 +36,11 @@ pub trait FlowMemory<F: Family>: BoundedLoop {
     fn place(bucket: Self::Bucket, way: u32) -> Self::Place;
     /// Returns the hash of a key.
     fn hash(&self, key: &FlowKey<F>) -> u64;
+    /// Looks at both buckets of a key. In the kernel it is a BPF global function.
+    #[inline(always)]
+    fn survey(&self, key: &FlowKey<F>) -> Survey {
+        Survey::new(self, key)
+    }
 }
 
 /// A place of the flow table. Other CPUs read and write it at the same time.

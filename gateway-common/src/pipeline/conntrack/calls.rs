@@ -4,7 +4,7 @@ use crate::{
     family::Family,
     flow::{
         FlowCall, FlowId, FlowKey, FlowRef, FlowTables,
-        insert::{InsertError, insert as insert_entry},
+        insert::{InsertError, Survey, insert as insert_entry},
         table,
     },
     pipeline::conntrack::{
@@ -30,6 +30,10 @@ pub fn run_flow_call<F: Family, E: PlatformFor<F>>(
         FlowCall::Lookup => {
             let key = FlowKey::<F>::from_words(arguments);
             return to_bits(table::lookup::<F, E>(env, &key));
+        }
+        FlowCall::Survey => {
+            let key = FlowKey::<F>::from_words(arguments);
+            return Survey::new::<F, E>(env, &key).to_bits();
         }
         FlowCall::Insert => {
             let (Some(key), Some(flow)) = (env.scratch(), FlowTables::<F>::flow_scratch(env))
@@ -59,7 +63,7 @@ pub fn run_flow_call<F: Family, E: PlatformFor<F>>(
             tcp::record_fin_now(env, first as u32, &mut flow);
         }
         FlowCall::RecordFinAcked => tcp::record_fin_acked_now(env, &mut flow),
-        FlowCall::Lookup | FlowCall::Insert => {}
+        FlowCall::Lookup | FlowCall::Survey | FlowCall::Insert => {}
     }
     0
 }
