@@ -64,8 +64,8 @@ const NONE: u32 = u32::MAX;
 /// Attempts to get a place that other CPUs want too.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// What a key's two buckets hold: a bit for each free place, and the number of
-/// written entries with the key above. One word, so that a BPF function can return it.
+/// Contents of a key's two buckets: a bit for each free place, and the number of written entries with the key above. One
+/// word, so that a BPF function can return it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survey(u64);
 
@@ -116,7 +116,6 @@ impl Survey {
     /// Returns the index of the free place to take: the first one of the first bucket if that has one entry at most, or
     /// else of the emptier bucket. So most look-ups end in the first bucket. [`NONE`] if no place is free.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a place in a bucket")]
     fn free_index(self, hash: u64, bucket_count: u32) -> u32 {
         /// Numbers of set bits of 0 to 15, in three bits each.
         const COUNTS: u64 = 0x8da6_9169_1448;

@@ -2,6 +2,7 @@
 //! takes no system call, and needs no lock.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::BorrowedFd,
     ptr::NonNull,
@@ -15,11 +16,11 @@ use anyhow::{Context as _, Result};
 use gateway_common::{
     Family, V4, V6,
     flow::{
-        Bucket, BucketPtr, Control, Direction, Flow, FlowKey, FlowRef, FlowTableUsage,
+        Bucket, BucketPtr, Control, Direction, Flow, FlowEntry, FlowKey, FlowRef, FlowTableUsage,
         FlowTimeouts, PlacePtr, PlaceState, WAYS,
         hash::{HashKeys, derive_hash_keys, fingerprint, hash_key},
         insert::{InsertError, Reclaim, insert},
-        memory::{BoundedLoop, FlowMemory, LoopBody},
+        memory::{BoundedLoop, FlowMemory, LoopBody, Place as _},
         table::{self, Found},
     },
     maps::{
@@ -29,6 +30,9 @@ use gateway_common::{
 };
 
 use crate::bpf::mapping::ArrayMapping;
+
+/// Number of entries whose other direction is prefetched while others are processed.
+const PREFETCH_DISTANCE: usize = 16;
 
 /// The flow table of an address family.
 #[derive(Clone, Debug)]
@@ -262,6 +266,42 @@ impl<F: Family> FlowTable<F> {
             let found = table::at_index(self, index)?;
             found.control.is_visible().then_some(found)
         })
+    }
+
+    /// Returns all visible entries. The other direction of those that `needs_peer` selects has been prefetched, so that
+    /// [`FlowTable::peer`] does not wait for memory.
+    pub fn entries_with_peers(
+        &self,
+        needs_peer: impl Fn(&FlowRef<F>) -> bool,
+    ) -> impl Iterator<Item = FlowRef<F>> {
+        let mut entries = self.entries(0);
+        let mut ahead = VecDeque::with_capacity(PREFETCH_DISTANCE);
+        std::iter::from_fn(move || {
+            while ahead.len() < PREFETCH_DISTANCE {
+                let Some(flow) = entries.next() else {
+                    break;
+                };
+                if needs_peer(&flow) {
+                    self.prefetch(flow.place.peer());
+                }
+                ahead.push_back(flow);
+            }
+            ahead.pop_front()
+        })
+    }
+
+    /// Loads a place into the processor's cache, without waiting for it.
+    fn prefetch(&self, index: u32) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(bucket) = self.buckets.element(index / WAYS) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let way = usize::try_from(index % WAYS).unwrap_or(0);
+            let place = bucket.as_ptr().cast::<FlowEntry<F>>().wrapping_add(way);
+            // SAFETY: the instruction reads nothing, and x86-64 processors have it.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(place.cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = index;
     }
 
     /// Returns the visible entry with this key.

@@ -28,7 +28,10 @@ macro_rules! offset {
     ($($field:tt)+) => {{
         const OFFSET: usize = std::mem::offset_of!(FlowEntry<V4>, $($field)+);
         const { assert!(OFFSET < 64) };
-        OFFSET as i16
+        #[expect(clippy::cast_possible_truncation, reason = "the assertion bounds the offset")]
+        {
+            OFFSET as i16
+        }
     }};
 }
 

@@ -13,7 +13,7 @@ use crate::{
         PlaceState, WAYS,
         insert::Reclaim,
         memory::{FlowMemory, LoopBody},
-        table::at_index,
+        table::{self, at_index},
     },
     pipeline::{
         conntrack::{calls, life},
@@ -44,7 +44,8 @@ pub(crate) fn is_dead_now<F: Family, E: PlatformFor<F>>(
     }
     let now = env.now();
     let own_idle = now.since(flow.entry().last_seen());
-    let Some(peer) = calls::peer(env, flow) else {
+    // Inlined, unlike `calls::peer`, to save stack.
+    let Some(peer) = table::peer::<F, E>(env, flow) else {
         let max_idle = if flow.control.is(PlaceState::Closed) {
             CLOSED_TICKS
         } else {

@@ -114,6 +114,12 @@ pub(crate) fn allocate_source<T: Family, E: PlatformFor<T>>(
     env: &mut E,
     search: &mut SnatSearch<T>,
 ) -> Result<FlowRef<T>, DropReason> {
+    // The first port is nearly always free, so it is taken without a search for a flow that has it.
+    if search.set_source(env, 0)
+        && let Ok(reservation) = reserve(env, search)
+    {
+        return Ok(reservation);
+    }
     for _ in 0..MAX_SEARCHES {
         search.outcome = EXHAUSTED;
         env.bounded_loop(MAX_ATTEMPTS, search);

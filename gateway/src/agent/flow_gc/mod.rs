@@ -41,7 +41,7 @@ pub use termination::DepartedBackends;
 pub struct GcReport {
     /// Number of removed entries.
     pub removed: usize,
-    /// Open TCP flows that have ended or expired: both of their ends are to be told.
+    /// Open TCP flows that have ended or expired: both of their ends are terminated.
     terminated_v4: Vec<FlowPair<V4>>,
     terminated_v6: Vec<FlowPair<V6>>,
     /// Usage of SNAT addresses, by network number and address.
@@ -127,7 +127,8 @@ impl Collection<'_> {
     fn collect_table<F: HasFlowTable>(&mut self) -> Vec<FlowPair<F>> {
         let mut terminated = Vec::new();
         let table = F::flow_table(self.tables);
-        for flow in table.entries(0) {
+        let now = self.now;
+        for flow in table.entries_with_peers(|flow| !is_recent(flow.entry().last_seen(), now)) {
             let entry = flow.entry();
             let is_recent = is_recent(entry.last_seen(), self.now);
             match entry.direction() {
