@@ -142,6 +142,8 @@ fn a_table_is_swept_in_steps_by_the_flows_that_are_opened() {
             left.is_sorted_by(|earlier, later| earlier >= later),
             "{left:?}"
         );
-        assert!(left[10] > 20 && left[63] == 0, "{left:?}");
+        // Four steps sweep 20 of 256 buckets, and a flow is removed with the first of its two entries. So six flows of
+        // forty are expected to be gone, wherever the secret hash has put them.
+        assert!(left[3] > 20 && left[63] == 0, "{left:?}");
     });
 }
