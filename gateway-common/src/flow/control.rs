@@ -93,14 +93,6 @@ impl Control {
         self.0 & STATE_MASK >= PlaceState::HalfOpen as u32
     }
 
-    /// Returns 1 if packets can find the entry, else 0, without a branch.
-    #[inline(always)]
-    #[must_use]
-    pub const fn visible_bit(self) -> u64 {
-        const LAST_HIDDEN: u64 = PlaceState::Tentative as u64;
-        LAST_HIDDEN.wrapping_sub((self.0 & STATE_MASK) as u64) >> 63
-    }
-
     /// Returns 1 if the place is free, else 0, without a branch.
     #[inline(always)]
     #[must_use]
@@ -198,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn visible_bit_equals_is_visible() {
+    fn free_bit_tells_free_places_only() {
         use PlaceState::*;
         for state in [
             Free,
@@ -210,7 +202,7 @@ mod tests {
             Closed,
         ] {
             let word = Control::from_bits(77 << 8).with_state(state);
-            assert_eq!(word.visible_bit() == 1, word.is_visible(), "{state:?}");
+            assert_eq!(word.free_bit() == 1, state == Free, "{state:?}");
             assert_eq!(word.state(), state);
         }
     }

@@ -120,24 +120,6 @@ impl<F: Family> Place<F> for PlacePtr<F> {
     }
 
     #[inline(always)]
-    fn match_bit(self, key: &FlowKey<F>) -> u64 {
-        // SAFETY: as for `key`.
-        let (network_proto, ports) = unsafe {
-            (
-                field!(self, key.network_proto).read_volatile(),
-                field!(self, key.ports).read_volatile(),
-            )
-        };
-        let mut difference = u64::from(network_proto.to_bits() ^ key.network_proto.to_bits())
-            | u64::from(ports.to_wire().raw() ^ key.ports.to_wire().raw());
-        for index in 0..F::ADDRESS_WORDS {
-            difference |= self.address_pair(index) ^ key.address_pair(index);
-        }
-        // The highest bit of x | -x is set unless x is 0. The compiler would make a branch of it.
-        1 ^ atomic::highest_bit(difference | difference.wrapping_neg())
-    }
-
-    #[inline(always)]
     fn matches(self, key: &FlowKey<F>) -> bool {
         // SAFETY: as for `key`.
         (0..F::ADDRESS_WORDS).all(|index| self.address_pair(index) == key.address_pair(index))

@@ -165,14 +165,14 @@ impl<F: Family, M: FlowMemory<F>, R: Reclaim<F, M>> LoopBody<M> for Search<'_, F
         if !found.control.is_written() {
             return false;
         }
-        if found.place.match_bit(self.key) != 0 {
+        if found.place.matches(self.key) {
             self.exists = true;
             return true;
         }
         if !found.control.is_visible() {
             return false;
         }
-        // Of entries with the same time, the key decides. If the order of places did, the newest entry of a bucket would
+        // The key decides among entries with the same time. If the order of places did, the newest entry of a bucket would
         // be the first to be replaced.
         let order = (u64::from(iteration) ^ self.hash) % u64::from(CHOICES * WAYS);
         let last_seen = u64::from(found.place.last_seen().0) << ORDER_BITS | order;
@@ -304,10 +304,9 @@ impl<F: Family, M: FlowMemory<F>> LoopBody<M> for Rivals<'_, F> {
         let Some(other) = at_index(memory, index) else {
             return false;
         };
-        let is_written = other.control.is(PlaceState::Tentative) || other.control.is_visible();
         if index == self.own_index
-            || !is_written
-            || other.place.match_bit(self.key) == 0
+            || !other.control.is_written()
+            || !other.place.matches(self.key)
             || !other.is_current()
         {
             return false;

@@ -51,15 +51,9 @@ pub trait Place<F: Family>: Copy {
     fn control_after(self) -> Control;
     /// Replaces the control word if it equals `current`. Returns its previous value. Both outcomes are full barriers.
     fn compare_exchange(self, current: Control, new: Control) -> Control;
-    /// Returns 1 if the place has this key, else 0. The result has a meaning only if the control word read before is
-    /// of an entry, and is the same afterwards.
-    fn match_bit(self, key: &FlowKey<F>) -> u64;
-    /// Returns true if the place has this key, as [`Place::match_bit`] does, by comparisons that end at the first
-    /// difference.
-    #[inline(always)]
-    fn matches(self, key: &FlowKey<F>) -> bool {
-        self.match_bit(key) != 0
-    }
+    /// Returns true if the place has this key. The result has a meaning only if the control word read before is of an
+    /// entry, and is the same afterwards.
+    fn matches(self, key: &FlowKey<F>) -> bool;
     /// Writes an entry. The caller has reserved the place.
     fn write(self, key: &FlowKey<F>, flow: &Flow<F>);
     /// Returns the index of the other direction's entry.

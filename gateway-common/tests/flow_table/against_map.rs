@@ -270,7 +270,7 @@ impl Comparison {
 
     /// Returns the key of the entry that an insertion must replace, if no place is free: of the closed entries, or else
     /// of the half-open ones, the one that was used least recently. The reservation of a flow that is being opened stays.
-    /// Of entries with the same time, the key decides.
+    /// The key decides among entries with the same time.
     fn victim(&self, key: &FlowKey<V4>) -> Option<FlowKey<V4>> {
         if self.expected.contains_key(key) || self.free_buckets(key).next().is_some() {
             return None;

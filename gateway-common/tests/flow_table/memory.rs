@@ -225,8 +225,8 @@ impl<W: Word> Place<V4> for PlaceView<'_, W> {
         Control::from_bits(found)
     }
 
-    fn match_bit(self, key: &FlowKey<V4>) -> u64 {
-        u64::from(self.0.is_some() && self.has(key))
+    fn matches(self, key: &FlowKey<V4>) -> bool {
+        self.0.is_some() && self.has(key)
     }
 
     fn write(self, key: &FlowKey<V4>, flow: &Flow<V4>) {

@@ -1,4 +1,4 @@
-//! Early drop: packets that can't open a flow are dropped before the half-open table is searched.
+//! Early drop: packets that can't open a flow are dropped before the slow path looks up their flow.
 
 use crate::{
     drop_reason::DropReason,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Drops packets whose destination is not a local address, or is an endpoint that is not approved. A flood of such
-/// packets costs no search of the half-open table.
+/// packets costs no flow look-up in the slow path.
 #[inline(always)]
 pub(crate) fn early_drop<F: Family, E: Platform>(
     env: &mut E,
