@@ -154,16 +154,8 @@ fn listed_flow<F: HasFlowTable>(
     found: &FlowRef<F>,
 ) -> Option<ListedFlow> {
     let peer = table.peer(found)?;
-    let copy = |found: &FlowRef<F>| FlowEntry {
-        control: found.control,
-        key: found.place.key(),
-        flow: found.place.flow(),
-    };
-    let pair = FlowPair::from_entries(copy(found), copy(&peer));
+    let pair = FlowPair::copy(found, &peer)?;
     let link_id = tables.link_id(&pair.to_service.flow)?;
-    if !found.is_current() || !peer.is_current() {
-        return None;
-    }
     let socket =
         |address: F::Address, port: Be16| SocketAddr::new(F::to_mapped(address).into(), port.get());
     let FlowEntry { key, flow, control } = pair.to_service;

@@ -1,9 +1,9 @@
-//! Expiry of idle flows, by which garbage collection removes their entries. Pure.
+//! Expiry of idle flows, by which garbage collection removes their entries. Pure but for [`FlowPair::copy`].
 
 use gateway_common::{
     Family,
     flow::{
-        CLOSED_TICKS, CoarseTime, Control, Direction, Flow, FlowKey, FlowLife, FlowTimeouts,
+        CLOSED_TICKS, CoarseTime, Control, Flow, FlowKey, FlowLife, FlowRef, FlowTimeouts,
         ORPHAN_TICKS, PlaceState, TcpState,
     },
     packet::protocol,
@@ -32,6 +32,16 @@ pub struct FlowEntry<F: Family> {
     pub flow: Flow<F>,
 }
 
+impl<F: Family> FlowEntry<F> {
+    fn copy(found: &FlowRef<F>) -> Self {
+        Self {
+            control: found.control,
+            key: found.place.key(),
+            flow: found.place.flow(),
+        }
+    }
+}
+
 /// The two entries of a flow.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowPair<F: Family> {
@@ -42,19 +52,14 @@ pub struct FlowPair<F: Family> {
 }
 
 impl<F: Family> FlowPair<F> {
-    /// Pairs an entry with that of the other direction.
+    /// Copies the two entries of a flow, since packets change them. Returns nothing if one was replaced meanwhile.
     #[must_use]
-    pub fn from_entries(entry: FlowEntry<F>, peer: FlowEntry<F>) -> Self {
-        match entry.flow.direction() {
-            Direction::ToService => Self {
-                to_service: entry,
-                to_consumer: peer,
-            },
-            Direction::ToConsumer => Self {
-                to_service: peer,
-                to_consumer: entry,
-            },
-        }
+    pub fn copy(to_service: &FlowRef<F>, to_consumer: &FlowRef<F>) -> Option<Self> {
+        let pair = Self {
+            to_service: FlowEntry::copy(to_service),
+            to_consumer: FlowEntry::copy(to_consumer),
+        };
+        (to_service.is_current() && to_consumer.is_current()).then_some(pair)
     }
 
     /// Returns the protocol number: 6 (TCP) or 17 (UDP).
@@ -123,7 +128,7 @@ pub const fn ticks_to_seconds(ticks: u32) -> u64 {
 mod tests {
     use gateway_common::{
         V4,
-        flow::{NetworkProto, TcpFlagsSeen},
+        flow::{Direction, NetworkProto, TcpFlagsSeen},
     };
 
     use super::*;

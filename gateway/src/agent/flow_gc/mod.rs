@@ -13,7 +13,7 @@ mod usage;
 use std::collections::HashMap;
 
 use gateway_common::{
-    Family, IpAddress, V4, V6,
+    IpAddress, V4, V6,
     flow::{CoarseTime, Direction, FlowRef, PlaceState, TcpState},
 };
 
@@ -29,7 +29,7 @@ use crate::{
         flow_tables::{FlowTable, FlowTableSet, HasFlowTable},
         maps,
     },
-    compile::flow_expiry::{FlowEntry, FlowPair, is_orphan_expired, is_recent},
+    compile::flow_expiry::{FlowPair, is_orphan_expired, is_recent},
     inject::frames::TcpTermination,
 };
 
@@ -176,11 +176,7 @@ impl Collection<'_> {
             self.collect_orphan(table, flow);
             return None;
         };
-        let pair = FlowPair::from_entries(copy(&flow), copy(&peer));
-        // Judged by the copies, which no packet changes.
-        if !flow.is_current() || !peer.is_current() {
-            return None;
-        }
+        let pair = FlowPair::copy(&flow, &peer)?;
         let timeouts = self.tables.timeouts(&pair.to_service.flow);
         let is_open = pair.to_service.control.is_confirmed()
             && matches!(
@@ -199,14 +195,5 @@ impl Collection<'_> {
             return None;
         }
         is_open.then_some(pair)
-    }
-}
-
-/// Copies an entry.
-fn copy<F: Family>(flow: &FlowRef<F>) -> FlowEntry<F> {
-    FlowEntry {
-        control: flow.control,
-        key: flow.place.key(),
-        flow: flow.place.flow(),
     }
 }
