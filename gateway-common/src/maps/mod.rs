@@ -45,9 +45,9 @@ pub use counters::{ConnectionCounters, ConnectionDropKey, Statistic};
 pub use identification::{IDENTIFICATION_BUCKETS, IdentificationSpace, IdentificationState};
 pub use limits::{ConnectionUsage, Limits, NO_CONNECTION_USAGE};
 
-/// Version of the map layouts. It changes whenever a layout, or the meaning of a field, changes. Maps of another
-/// version are never reused.
-pub const LAYOUT_VERSION: u32 = 7;
+/// Version of the map layouts. It changes whenever a layout, or the meaning of a field, changes. An upgrade takes over
+/// the maps of an earlier version whose format and meaning are the same.
+pub const LAYOUT_VERSION: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -61,7 +61,7 @@ mod tests {
     /// A changed size requires a new `LAYOUT_VERSION`.
     #[test]
     fn layout_version_changes_with_sizes() {
-        assert_eq!(LAYOUT_VERSION, 7);
+        assert_eq!(LAYOUT_VERSION, 8);
         let sizes = [
             size_of::<Attachment>(),
             size_of::<Egress>(),

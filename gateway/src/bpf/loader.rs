@@ -123,6 +123,7 @@ impl Program {
             u64::from(parameters.flow_table_size),
             parameters.share_factor(),
         );
+        layouts::take_over(directory, &maps_directory)?;
         let migration = Migration::prepare(&maps_directory, parameters)?;
         let mut loader = EbpfLoader::new();
         loader

@@ -25,6 +25,10 @@ use crate::bpf::{
     mapping::ArrayMapping,
 };
 
+/// Suffix of the pin of a flow table that was set aside. A number follows. Names on the bpf file system must not contain
+/// a dot.
+pub(super) const SET_ASIDE: &str = "_previous";
+
 /// Flow tables whose flows are taken over.
 #[derive(Debug, Default)]
 pub struct Migration {
@@ -115,8 +119,7 @@ fn sources<F: HasFlowTable>(
     parameters: LoadParameters,
     is_rehashed: bool,
 ) -> Result<Vec<Source<F>>> {
-    // Names on the bpf file system must not contain a dot.
-    let aside = |number: u32| directory.join(format!("{}_previous{number}", F::MAP));
+    let aside = |number: u32| directory.join(format!("{}{SET_ASIDE}{number}", F::MAP));
     let path = directory.join(F::MAP);
     if path.exists() {
         let info = MapInfo::from_pin(&path)
