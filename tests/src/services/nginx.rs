@@ -67,10 +67,12 @@ impl Nginx {
 }
 
 /// Runs nginx with its files in the directory, and one server with this configuration.
+///
+/// It is one process: worker processes would outlive their master when it is killed.
 pub(crate) fn run(namespace: &Namespace, directory: &Path, server: &str) -> BackgroundProcess {
     let configuration = directory.join("nginx.conf");
     let text = format!(
-        "daemon off; pid nginx.pid; error_log error.log; worker_processes 1; user root;
+        "daemon off; master_process off; pid nginx.pid; error_log error.log; user root;
          events {{}}
          http {{
              access_log access.log combined;
