@@ -1,7 +1,7 @@
 //! Pinned maps of other layout versions, made by earlier or later versions of the program.
 //!
 //! An upgrade takes over every map whose format is the same in both versions: the map is pinned in the directory of the
-//! new version as well, while the earlier program goes on using it. All other maps are made anew and filled from the
+//! new version as well, while the earlier program goes on using it. All other maps are created and filled from the
 //! store. Flows survive if no map of [`FLOW_STATE`] has changed.
 
 use std::{
