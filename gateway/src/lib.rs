@@ -26,4 +26,5 @@ pub mod memory;
 pub mod model;
 pub mod netlink;
 pub mod outbound;
+pub mod receive;
 pub mod store;
