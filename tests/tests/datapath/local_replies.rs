@@ -117,6 +117,30 @@ const CASES: &[Case] = &[
         },
     ),
     (
+        "of an isolated provider's network the agent gets ARP replies and announcements only",
+        |harness| {
+            harness.change_network("shop/net", |request| {
+                request["isolated"] = true.into();
+            });
+            let backend = (BACKEND_MAC, BACKENDS[0]);
+            let announcement = arp_request(BACKENDS[0], backend);
+            harness
+                .send(Side::Provider, &announcement)
+                .expect_passed(&announcement);
+            let mut answer = arp_request(NAT, backend);
+            if let Content::Arp(arp) = &mut answer.content {
+                arp.operation = 2;
+            }
+            harness.send(Side::Provider, &answer).expect_passed(&answer);
+            harness
+                .send(Side::Provider, &arp_request(BACKENDS[1], backend))
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
+            harness
+                .send(Side::Provider, &arp_request(NAT, backend))
+                .expect_reply();
+        },
+    ),
+    (
         "ARP of another hardware or protocol type is dropped",
         |harness| {
             for (offset, value) in [(14, 6), (17, 1), (18, 8), (19, 16)] {
