@@ -24,6 +24,7 @@ pub mod log_limit;
 pub mod logging;
 pub mod memory;
 pub mod model;
+pub mod neighbour;
 pub mod netlink;
 pub mod outbound;
 pub mod receive;

@@ -15,6 +15,7 @@ const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 /// Flags of an advertisement: only Override is set (RFC 4861, section 4.4).
 const OVERRIDE_FLAG: [u8; 4] = [0x20, 0, 0, 0];
+const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
 const BROADCAST_MAC: [u8; 6] = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -25,29 +26,57 @@ const UNKNOWN_MAC: [u8; 6] = [0; 6];
 #[must_use]
 pub fn probe(from: Mac, address: IpAddr) -> Vec<u8> {
     match address {
-        IpAddr::V4(address) => arp_request(from, Ipv4Addr::UNSPECIFIED, address),
-        IpAddr::V6(address) => {
-            let [.., x, y, z] = address.octets();
-            let solicited_node = Ipv6Addr::new(
-                0xff02,
-                0,
-                0,
-                0,
-                0,
-                1,
-                0xff00 | u16::from(x),
-                u16::from_be_bytes([y, z]),
-            );
-            let multicast_mac = [0x33, 0x33, 0xff, x, y, z];
-            let target = address.octets();
-            ndp_message(
-                (from, Ipv6Addr::UNSPECIFIED),
-                (multicast_mac, solicited_node),
-                (NEIGHBOUR_SOLICITATION, [0; 4]),
-                &target,
-            )
-        }
+        IpAddr::V4(address) => arp_request(from, BROADCAST_MAC, Ipv4Addr::UNSPECIFIED, address),
+        IpAddr::V6(address) => ndp_message(
+            (from, Ipv6Addr::UNSPECIFIED),
+            solicited_node(address),
+            (NEIGHBOUR_SOLICITATION, [0; 4]),
+            &address.octets(),
+        ),
     }
+}
+
+/// Returns a question for the MAC address of a neighbour: an ARP request (RFC 826), or a neighbour solicitation (RFC
+/// 4861, section 7.2.2). It goes to the MAC address `to`, or to all hosts that may have the address. Without a sender,
+/// or with one of the other family, the ARP request is a probe, and the solicitation is one for duplicate address
+/// detection.
+#[must_use]
+pub fn solicitation(
+    from: Mac,
+    sender: Option<IpAddr>,
+    neighbour: IpAddr,
+    to: Option<Mac>,
+) -> Vec<u8> {
+    match (neighbour, sender) {
+        (IpAddr::V4(neighbour), Some(IpAddr::V4(sender))) => {
+            let to = to.map_or(BROADCAST_MAC, Mac::bytes);
+            arp_request(from, to, sender, neighbour)
+        }
+        (IpAddr::V4(neighbour), _) => {
+            let to = to.map_or(BROADCAST_MAC, Mac::bytes);
+            arp_request(from, to, Ipv4Addr::UNSPECIFIED, neighbour)
+        }
+        (IpAddr::V6(neighbour), Some(IpAddr::V6(sender))) => {
+            let to = match to {
+                Some(mac) => (mac.bytes(), neighbour),
+                None => solicited_node(neighbour),
+            };
+            let mut body = neighbour.octets().to_vec();
+            body.extend([SOURCE_LINK_LAYER_ADDRESS, 1]);
+            body.extend(from.bytes());
+            ndp_message((from, sender), to, (NEIGHBOUR_SOLICITATION, [0; 4]), &body)
+        }
+        (IpAddr::V6(_), _) => probe(from, neighbour),
+    }
+}
+
+/// Returns the MAC address and the IP address of the multicast group to which solicitations for an address are sent
+/// (RFC 4291, section 2.7.1).
+const fn solicited_node(address: Ipv6Addr) -> ([u8; 6], Ipv6Addr) {
+    let [.., x, y, z] = address.octets();
+    let (high, low) = (0xff00 | x as u16, u16::from_be_bytes([y, z]));
+    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, high, low);
+    ([0x33, 0x33, 0xff, x, y, z], group)
 }
 
 /// Returns an announcement of the address: an ARP announcement (RFC 5227, section 2.3), or an unsolicited neighbour
@@ -55,7 +84,7 @@ pub fn probe(from: Mac, address: IpAddr) -> Vec<u8> {
 #[must_use]
 pub fn announcement(from: Mac, address: IpAddr) -> Vec<u8> {
     match address {
-        IpAddr::V4(address) => arp_request(from, address, address),
+        IpAddr::V4(address) => arp_request(from, BROADCAST_MAC, address, address),
         IpAddr::V6(address) => {
             let mut body = address.octets().to_vec();
             body.extend([TARGET_LINK_LAYER_ADDRESS, 1]);
@@ -70,7 +99,7 @@ pub fn announcement(from: Mac, address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn arp_request(from: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
+fn arp_request(from: Mac, to: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let packet = ArpPacket::new(
         ArpHardwareId::ETHERNET,
         EtherType::IPV4,
@@ -82,7 +111,7 @@ fn arp_request(from: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     );
     let mut frame = Vec::new();
     if let Ok(packet) = packet {
-        let builder = PacketBuilder::ethernet2(from.bytes(), BROADCAST_MAC).arp(packet);
+        let builder = PacketBuilder::ethernet2(from.bytes(), to).arp(packet);
         // Writing to a vector does not fail.
         let _ = builder.write(&mut frame);
     }
