@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability};
 
-/// Capabilities that the agent keeps: `CAP_NET_ADMIN` to attach programs and manage neighbours, `CAP_NET_RAW` to send
+/// Capabilities that the agent keeps: `CAP_NET_ADMIN` to attach programs and set up interfaces, `CAP_NET_RAW` to send
 /// frames, `CAP_BPF` and `CAP_PERFMON` to load programs and use maps.
 pub const RETAINED: [Capability; 4] = [
     Capability::CAP_NET_ADMIN,

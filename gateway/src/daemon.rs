@@ -15,7 +15,7 @@ use crate::{
         Agent,
         controller::Controller,
         flow_gc::FlowGc,
-        tasks::{self, webhook_sender::WebhookSender},
+        tasks::{self, neighbours::NeighbourSockets, webhook_sender::WebhookSender},
     },
     api,
     auth::oidc::Issuers,
@@ -94,6 +94,8 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         packet_socket: PacketSocket::open().context("failed to open a packet socket")?,
         issuers: Issuers::new(&config.oidc_issuers, config.outbound_ca.as_ref())?,
     });
+    // Before the first solicitation is sent, so that no answer is missed.
+    let sockets = NeighbourSockets::open()?;
     // The maps hold the stored state before the first request is accepted.
     agent.refresh_host().await?;
     agent
@@ -113,6 +115,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let Prepared { _lock, socket } = prepared;
     let listener = socket.publish()?;
     info!("agent: ready socket={}", config.socket().display());
+    tokio::spawn(tasks::neighbours::run(Arc::clone(&agent), sockets));
     spawn_tasks(&agent, &config, monitor, flow_gc, sender);
     let admission = api::Admission::new(&config.api_limits);
     if let Some(tls) = tls {

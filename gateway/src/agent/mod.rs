@@ -24,7 +24,7 @@ use crate::{
 pub struct Agent {
     /// Desired state, observed state and the data path.
     pub controller: Mutex<Controller>,
-    /// Attachments and next hops. The lock admits one refresh of the host at a time.
+    /// Attachments. The lock admits one refresh of the host at a time.
     pub(crate) host: Mutex<Host>,
     pub(crate) netlink: Netlink,
     pub(crate) kernel: Kernel,
@@ -33,7 +33,16 @@ pub struct Agent {
     pub issuers: Issuers,
 }
 
+/// Frame with the index of the interface that it is sent from.
+pub(crate) type OutgoingFrame = (u32, Vec<u8>);
+
 impl Agent {
+    fn send_frames(&self, frames: &[OutgoingFrame]) {
+        for (ifindex, frame) in frames {
+            self.send_frame(*ifindex, frame);
+        }
+    }
+
     /// Sends a frame. A failure is only logged, because receivers must cope with lost frames anyway.
     fn send_frame(&self, ifindex: u32, frame: &[u8]) {
         if let Err(error) = self.packet_socket.send(ifindex, frame) {

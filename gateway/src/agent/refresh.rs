@@ -1,12 +1,12 @@
 //! Host refresh: scans the dirty parts of the host, and brings the result into the maps.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use anyhow::Result;
 
 use crate::{
-    agent::{Agent, controller::Controller},
-    host::{Host, Scan, next_hops::NextHopResult, scan_plan::ScanPlan},
+    agent::{Agent, OutgoingFrame, controller::Controller},
+    host::{Host, Scan, scan_plan::ScanPlan},
 };
 
 impl Agent {
@@ -28,7 +28,8 @@ impl Agent {
             if dirty.is_empty() && controller.in_sync() {
                 return Ok(());
             }
-            let plan = ScanPlan::from_dirty_set(&dirty, controller.state(), host.next_hops());
+            let next_hops = &controller.observed.next_hops;
+            let plan = ScanPlan::from_dirty_set(&dirty, controller.state(), next_hops);
             (dirty, plan)
         };
         let result = self.refresh(&mut host, &plan).await;
@@ -44,29 +45,34 @@ impl Agent {
     }
 
     async fn refresh(&self, host: &mut Host, plan: &ScanPlan) -> Result<()> {
-        let mut scan = host.scan(&self.netlink, self.kernel, plan).await?;
-        {
+        let scan = host.scan(&self.netlink, self.kernel, plan).await?;
+        let frames = {
             let mut controller = self.controller.lock().await;
-            tokio::task::block_in_place(|| sync_data_path(&mut controller, host, plan, &mut scan))?;
-        }
+            tokio::task::block_in_place(|| sync_data_path(&mut controller, host, plan, &scan))?
+        };
+        self.send_frames(&frames);
         // The attach modes are known only now. They are read without the controller's lock.
         let interfaces = host.diagnose(&self.netlink, plan).await?;
         let mut controller = self.controller.lock().await;
-        controller.observed.host.update(interfaces, scan.next_hops);
+        controller.observed.host.update_interfaces(interfaces);
         Ok(())
     }
 }
 
 /// Updates the maps, then attaches the program to new interfaces: where the program runs, its network's entries are
-/// already in the maps.
+/// already in the maps. Returns the solicitations to be sent for next hops.
 fn sync_data_path(
     controller: &mut Controller,
     host: &mut Host,
     plan: &ScanPlan,
-    scan: &mut Scan,
-) -> Result<()> {
-    if let Some(addresses) = scan.addresses.take() {
+    scan: &Scan,
+) -> Result<Vec<OutgoingFrame>> {
+    let now = Instant::now();
+    if let Some(addresses) = scan.assigned_addresses() {
         controller.observe_host_addresses(addresses);
+    }
+    if let Some(addresses) = scan.sender_addresses() {
+        controller.observed.next_hops.set_addresses(addresses);
     }
     let known = controller.observed().interfaces.keys();
     for (name, interface) in host.usable_interfaces(plan, &scan.links, known) {
@@ -78,15 +84,28 @@ fn sync_data_path(
             // Neighbours' caches may have lost the network's addresses while its interface was away.
             controller.observed.conflict_detector.reannounce(network);
         }
+        if let Some(interface) = interface
+            && controller.observed().interfaces.get(&name) != Some(&interface)
+        {
+            controller
+                .observed
+                .next_hops
+                .recheck_interface(interface.ifindex, now);
+        }
         controller.observe_interface(&name, interface);
     }
-    for (key, result) in &scan.next_hops {
-        let hop = match result {
-            NextHopResult::Resolved(hop) => Some(hop.clone()),
-            NextHopResult::Unreachable(_) | NextHopResult::Unused => None,
-        };
-        controller.observe_next_hop(key, hop);
+    if !plan.is_full {
+        // The interface may lead to another link now: its carrier or its state changed.
+        for link in scan.links.values() {
+            if plan.links.contains_key(&link.name) {
+                controller
+                    .observed
+                    .next_hops
+                    .recheck_interface(link.ifindex, now);
+            }
+        }
     }
+    controller.observe_routes(&scan.routes, plan.is_full, now);
     controller.reconcile()?;
     let mut failed = Vec::new();
     let attached = host.attach(
@@ -99,5 +118,6 @@ fn sync_data_path(
         controller.observe_interface(&name, None);
     }
     attached?;
-    controller.reconcile()
+    controller.reconcile()?;
+    controller.step_next_hops(now)
 }

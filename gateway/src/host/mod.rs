@@ -6,6 +6,7 @@ mod attach;
 mod diagnose;
 pub mod dirty_set;
 pub mod next_hops;
+pub mod routes;
 mod scan;
 pub mod scan_plan;
 pub mod status;
@@ -13,11 +14,11 @@ mod vlan_tags;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::host::{next_hops::NextHopResolver, vlan_tags::VlanTagVisibility};
+use crate::host::vlan_tags::VlanTagVisibility;
 
 pub(crate) use scan::Scan;
 
-/// Attachments and next hops that this process manages on the host.
+/// Attachments that this process manages on the host.
 #[derive(Debug, Default)]
 pub struct Host {
     /// Interfaces that this process has attached its program to.
@@ -28,7 +29,8 @@ pub struct Host {
     max_packet_len: Option<u32>,
     /// True if the program runs in native mode on any interface.
     any_native: bool,
-    next_hops: NextHopResolver,
+    /// True if the neighbour entries of earlier versions were looked for.
+    managed_neighbours_removed: bool,
     vlan_tags: VlanTagVisibility,
 }
 
@@ -41,11 +43,5 @@ impl Host {
             vlan_tags: VlanTagVisibility::new(accept_unseen_vlan_tags),
             ..Self::default()
         }
-    }
-
-    /// Returns the next hops of backends.
-    #[must_use]
-    pub const fn next_hops(&self) -> &NextHopResolver {
-        &self.next_hops
     }
 }

@@ -1,31 +1,39 @@
-//! Next hops of backends: the interface and the neighbour that lead to each. Netlink events about other neighbours
-//! can be ignored.
+//! Next hops of backends: the neighbour that leads to each, and its resolution. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    time::Instant,
 };
 
-use anyhow::Result;
 use gateway_common::packet::Mac;
-use log::warn;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     compile::observed::{BackendKey, ObservedNextHop},
-    netlink::{Link, Netlink},
+    host::routes::BackendRoute,
+    neighbour::{
+        InterfaceAddress, Neighbour, NeighbourMessage, NeighbourTable, Sender, Solicitation,
+        select_sender,
+    },
 };
 
-/// Neighbour: interface number and IP address.
-pub type Neighbour = (u32, IpAddr);
-
-/// Resolver of backends' next hops. Installs managed neighbour entries, which the kernel keeps resolved.
-#[derive(Debug, Default)]
+/// Next hops of backends, and the states of the neighbours that are next hops. Netlink events about other neighbours can
+/// be ignored.
+#[derive(Debug)]
 pub struct NextHopResolver {
-    /// Next hop of each backend; `None` if there is none.
-    next_hops: HashMap<BackendKey, Option<Neighbour>>,
+    /// Next hop of each backend; or the reason why there is none.
+    next_hops: HashMap<BackendKey, Result<Neighbour, String>>,
     backends_by_next_hop: BTreeMap<Neighbour, BTreeSet<BackendKey>>,
-    /// Neighbours with a managed entry.
-    managed: BTreeSet<Neighbour>,
+    table: NeighbourTable,
+    /// Names of interfaces that lead to next hops.
+    interfaces: BTreeMap<u32, String>,
+    /// Addresses of the host's interfaces, by interface index.
+    addresses: BTreeMap<u32, Vec<InterfaceAddress>>,
+    /// MAC addresses of next hops that an earlier agent has resolved, by interface index and backend.
+    former: HashMap<(u32, BackendKey), Mac>,
+    /// One moment on both clocks.
+    started: (Instant, Timestamp),
 }
 
 /// Result of the search for a backend's next hop.
@@ -33,13 +41,36 @@ pub struct NextHopResolver {
 pub enum NextHopResult {
     /// The next hop is resolved.
     Resolved(ObservedNextHop),
+    /// The next hop is being asked for, as the text says, and has had no time to answer yet.
+    Pending(String),
     /// The backend can't be reached, for the reason in the text.
     Unreachable(String),
     /// No service has the backend any more.
     Unused,
 }
 
+impl Default for NextHopResolver {
+    fn default() -> Self {
+        Self::new(HashMap::new())
+    }
+}
+
 impl NextHopResolver {
+    /// Returns a resolver without backends. `former` holds the MAC addresses that an earlier agent has resolved, by
+    /// interface index and backend: they are used until the neighbours themselves say otherwise.
+    #[must_use]
+    pub fn new(former: HashMap<(u32, BackendKey), Mac>) -> Self {
+        Self {
+            next_hops: HashMap::new(),
+            backends_by_next_hop: BTreeMap::new(),
+            table: NeighbourTable::default(),
+            interfaces: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            former,
+            started: (Instant::now(), Timestamp::now()),
+        }
+    }
+
     /// Returns the backends that are reached through a neighbour.
     pub fn backends_behind(&self, next_hop: &Neighbour) -> impl Iterator<Item = &BackendKey> {
         self.backends_by_next_hop
@@ -48,183 +79,191 @@ impl NextHopResolver {
             .flatten()
     }
 
-    /// Returns all backends that were resolved, with or without success.
+    /// Returns all backends that a route was looked up for, with or without success.
     pub fn backends(&self) -> impl Iterator<Item = &BackendKey> {
         self.next_hops.keys()
     }
 
-    /// Sets the next hop of a backend.
-    pub fn set(&mut self, key: &BackendKey, next_hop: Option<Neighbour>) {
-        self.remove(key);
-        if let Some(next_hop) = next_hop {
+    /// Sets the addresses of the host's interfaces.
+    pub fn set_addresses(&mut self, addresses: impl IntoIterator<Item = InterfaceAddress>) {
+        self.addresses.clear();
+        for address in addresses {
+            self.addresses
+                .entry(address.ifindex)
+                .or_default()
+                .push(address);
+        }
+    }
+
+    /// Takes over the routes of backends. Their next hops are wanted from now on.
+    pub fn update(&mut self, routes: &BTreeMap<BackendKey, BackendRoute>, now: Instant) {
+        for (key, route) in routes {
+            match route {
+                BackendRoute::Unused => self.remove(key),
+                BackendRoute::Unreachable(reason) => self.set(key, Err(reason.clone())),
+                BackendRoute::Via {
+                    interface,
+                    next_hop,
+                    kernel,
+                } => {
+                    let kernel = kernel.unwrap_or_default();
+                    let former = self.former.remove(&(next_hop.0, key.clone()));
+                    self.interfaces.insert(next_hop.0, interface.clone());
+                    self.table.want(*next_hop, former.or(kernel.mac));
+                    self.table
+                        .set_static(*next_hop, kernel.mac.filter(|_| kernel.is_static));
+                    let known = self.table.mac(next_hop);
+                    if kernel.is_confirmed && kernel.mac.is_some() && kernel.mac != known {
+                        self.table.recheck(*next_hop, true, now);
+                    }
+                    self.set(key, Ok(*next_hop));
+                }
+            }
+        }
+    }
+
+    /// Forgets the MAC addresses that an earlier agent has resolved, after all backends were scanned.
+    pub fn forget_former(&mut self) {
+        self.former = HashMap::new();
+    }
+
+    /// Sets the next hop of a backend, or the reason why there is none.
+    pub(super) fn set(&mut self, key: &BackendKey, next_hop: Result<Neighbour, String>) {
+        if self.next_hops.get(key) == Some(&next_hop) {
+            return;
+        }
+        if let Ok(next_hop) = &next_hop {
+            self.table.want(*next_hop, None);
             self.backends_by_next_hop
-                .entry(next_hop)
+                .entry(*next_hop)
                 .or_default()
                 .insert(key.clone());
         }
-        self.next_hops.insert(key.clone(), next_hop);
+        let before = self.next_hops.insert(key.clone(), next_hop);
+        self.unlink(key, before);
     }
 
     /// Forgets a backend that no service has any more.
-    pub fn remove(&mut self, key: &BackendKey) {
-        let Some(Some(next_hop)) = self.next_hops.remove(key) else {
+    fn remove(&mut self, key: &BackendKey) {
+        let before = self.next_hops.remove(key);
+        self.unlink(key, before);
+    }
+
+    /// Removes a backend from those of its former next hop, which is no longer wanted if no other backend has it.
+    fn unlink(&mut self, key: &BackendKey, before: Option<Result<Neighbour, String>>) {
+        let Some(Ok(next_hop)) = before else {
             return;
         };
         if let Some(others) = self.backends_by_next_hop.get_mut(&next_hop) {
             others.remove(key);
             if others.is_empty() {
                 self.backends_by_next_hop.remove(&next_hop);
+                self.table.unwant(&next_hop);
             }
         }
     }
 
-    /// Resolves the next hops of backends, which are given with their networks' interfaces; a backend without any is
-    /// forgotten. `all` states that there are no other backends. The kernel is asked to resolve neighbours that are not
-    /// known yet.
-    ///
-    /// # Errors
-    /// When a netlink request fails.
-    pub async fn resolve(
+    /// Handles a message of a neighbour.
+    pub fn on_message(&mut self, ifindex: u32, message: &NeighbourMessage, now: Instant) {
+        self.table.on_message(ifindex, message, now);
+    }
+
+    /// Confirms the next hop of a backend now, because the backend may not be reachable any more. `ask_all` states that
+    /// the next hop probably has another MAC address.
+    pub fn recheck(&mut self, key: &BackendKey, ask_all: bool, now: Instant) {
+        if let Some(Ok(next_hop)) = self.next_hops.get(key) {
+            self.table.recheck(*next_hop, ask_all, now);
+        }
+    }
+
+    /// Confirms all next hops on an interface now, because the interface changed.
+    pub fn recheck_interface(&mut self, ifindex: u32, now: Instant) {
+        self.table.recheck_interface(ifindex, now);
+    }
+
+    /// Returns the solicitations that are due. `snat_address` returns a SNAT address of the network that is attached to
+    /// an interface, for a neighbour.
+    pub fn step(
         &mut self,
-        netlink: &Netlink,
-        backends: &BTreeMap<BackendKey, Vec<String>>,
-        all: bool,
-        links: &BTreeMap<String, Link>,
-    ) -> Result<BTreeMap<BackendKey, NextHopResult>> {
-        let mut results = BTreeMap::new();
-        let mut names = HashMap::new();
-        let mut next_hops = BTreeSet::new();
-        for (key, interfaces) in backends {
-            let (_, address) = key;
-            if interfaces.is_empty() {
-                self.remove(key);
-                results.insert(key.clone(), NextHopResult::Unused);
-                continue;
-            }
-            let up = interfaces.iter().filter_map(|name| links.get(name));
-            let up: Vec<&Link> = up.filter(|link| link.up).collect();
-            let Some(link) = select_interface(netlink, &up, *address).await else {
-                self.set(key, None);
-                let missing = "the interface of its network is missing or down".to_owned();
-                results.insert(key.clone(), NextHopResult::Unreachable(missing));
-                continue;
-            };
-            let hop = netlink.next_hop(link.ifindex, *address).await?;
-            let next_hop = (link.ifindex, hop);
-            self.set(key, Some(next_hop));
-            names.insert(link.ifindex, link.name.clone());
-            next_hops.insert(next_hop);
-        }
-        self.manage_neighbours(netlink, &next_hops).await;
-        let addresses = mac_addresses(netlink, all, &next_hops).await?;
-        for key in backends.keys() {
-            let Some(Some(next_hop)) = self.next_hops.get(key) else {
-                continue;
-            };
-            let (ifindex, hop) = next_hop;
-            let Some(interface) = names.get(ifindex).cloned() else {
-                continue;
-            };
-            let outcome = match addresses.get(next_hop) {
-                Some(mac) => NextHopResult::Resolved(ObservedNextHop {
-                    interface,
-                    mac: *mac,
-                }),
-                None => NextHopResult::Unreachable(format!("{hop} does not answer on {interface}")),
-            };
-            results.insert(key.clone(), outcome);
-        }
-        Ok(results)
+        now: Instant,
+        mut snat_address: impl FnMut(&str, IpAddr) -> Option<IpAddr>,
+    ) -> Vec<Solicitation> {
+        let (addresses, interfaces) = (&self.addresses, &self.interfaces);
+        self.table.step(now, |(ifindex, neighbour)| {
+            let own = addresses.get(ifindex).map_or(&[][..], Vec::as_slice);
+            let interface = interfaces.get(ifindex);
+            select_sender(*neighbour, own, || snat_address(interface?, *neighbour))
+        })
     }
 
-    /// Installs managed neighbour entries for these next hops, and deletes those that no backend uses any more.
-    async fn manage_neighbours(&mut self, netlink: &Netlink, next_hops: &BTreeSet<Neighbour>) {
-        let idle = self.managed.iter();
-        let idle: Vec<Neighbour> = idle
-            .filter(|neighbour| !self.backends_by_next_hop.contains_key(neighbour))
-            .copied()
-            .collect();
-        for neighbour in idle {
-            netlink.delete_neighbour(neighbour.0, neighbour.1).await;
-            self.managed.remove(&neighbour);
-        }
-        for (ifindex, address) in next_hops {
-            if self.managed.contains(&(*ifindex, *address)) {
-                continue;
-            }
-            match netlink.manage_neighbour(*ifindex, *address).await {
-                Ok(()) => {
-                    self.managed.insert((*ifindex, *address));
-                }
-                Err(error) => warn!("host: neighbour entry not managed error=\"{error:#}\""),
-            }
-        }
+    /// Returns the time of the next step.
+    #[must_use]
+    pub fn next_step(&self, now: Instant) -> Option<Instant> {
+        self.table.next_step(now)
     }
-}
 
-/// Returns the MAC addresses of neighbours, as far as they are resolved.
-async fn mac_addresses(
-    netlink: &Netlink,
-    all: bool,
-    neighbours: &BTreeSet<Neighbour>,
-) -> Result<HashMap<Neighbour, Mac>> {
-    if all {
-        return netlink.neighbours().await;
+    /// Returns the backends whose next hops changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<BackendKey> {
+        let changed = self.table.take_changed();
+        let backends = changed
+            .iter()
+            .filter_map(|next_hop| self.backends_by_next_hop.get(next_hop));
+        backends.flatten().cloned().collect()
     }
-    let mut known = HashMap::new();
-    for (ifindex, address) in neighbours {
-        if let Some(mac) = netlink.neighbour(*ifindex, *address).await? {
-            known.insert((*ifindex, *address), mac);
-        }
-    }
-    Ok(known)
-}
 
-/// Returns the interface that leads to the backend: the one that the kernel would route through, else the first.
-async fn select_interface<'a>(
-    netlink: &Netlink,
-    interfaces: &[&'a Link],
-    address: IpAddr,
-) -> Option<&'a Link> {
-    if let [first, _, ..] = interfaces {
-        for link in interfaces {
-            if netlink.routes_through(link.ifindex, address).await {
-                return Some(link);
-            }
+    /// Returns the next hop of a backend, or the reason why there is none.
+    #[must_use]
+    pub fn result(&self, key: &BackendKey) -> NextHopResult {
+        let next_hop = match self.next_hops.get(key) {
+            None => return NextHopResult::Unused,
+            Some(Err(reason)) => return NextHopResult::Unreachable(reason.clone()),
+            Some(Ok(next_hop)) => next_hop,
+        };
+        let (ifindex, address) = next_hop;
+        let interface = self.interfaces.get(ifindex).cloned().unwrap_or_default();
+        if let Some(mac) = self.table.mac(next_hop) {
+            return NextHopResult::Resolved(ObservedNextHop { interface, mac });
         }
-        return Some(first);
+        let pending =
+            || NextHopResult::Pending(format!("{address} is being resolved on {interface}"));
+        let Some(unanswered) = self.table.unanswered(next_hop) else {
+            return pending();
+        };
+        let (protocol, requests) = match address {
+            IpAddr::V4(_) => ("ARP", "request"),
+            IpAddr::V6(_) => ("neighbour discovery", "solicitation"),
+        };
+        let sender = match unanswered.sender {
+            Sender::Missing => {
+                return NextHopResult::Unreachable(format!(
+                    "{address} can't be asked for on {interface}, because neither the interface nor a service has an \
+                     address to ask from: enable IPv6 on {interface} (sysctl net.ipv6.conf.{interface}.disable_ipv6=0), \
+                     or give it an address"
+                ));
+            }
+            Sender::Address(sender) => sender.to_string(),
+            Sender::Unspecified => "no address".to_owned(),
+        };
+        if unanswered.count <= 1 {
+            return pending();
+        }
+        NextHopResult::Unreachable(format!(
+            "{address} does not answer on {interface}: asked by {protocol} from {sender} every second since {} ({} \
+             {requests}s)",
+            self.wall_clock(unanswered.since),
+            unanswered.count
+        ))
     }
-    interfaces.first().copied()
+
+    /// Returns a moment as users read it, in whole seconds.
+    fn wall_clock(&self, at: Instant) -> Timestamp {
+        let (instant, timestamp) = self.started;
+        let elapsed = at.saturating_duration_since(instant);
+        let elapsed = SignedDuration::try_from(elapsed).unwrap_or_default();
+        let exact = timestamp.checked_add(elapsed).unwrap_or(timestamp);
+        Timestamp::from_second(exact.as_second()).unwrap_or(exact)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn backends_are_indexed_by_next_hop() {
-        let mut resolver = NextHopResolver::default();
-        let key = |last: &str| -> BackendKey {
-            let address = format!("10.1.0.{last}").parse().unwrap();
-            ("provider/net".parse().unwrap(), address)
-        };
-        let router = (4, "10.1.0.1".parse().unwrap());
-        resolver.set(&key("10"), Some(router));
-        resolver.set(&key("11"), Some(router));
-        resolver.set(&key("12"), None);
-        let behind = |resolver: &NextHopResolver| {
-            resolver
-                .backends_behind(&router)
-                .cloned()
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(behind(&resolver), [key("10"), key("11")]);
-        resolver.set(&key("10"), Some((4, key("10").1)));
-        assert_eq!(behind(&resolver), [key("11")]);
-        resolver.remove(&key("11"));
-        resolver.remove(&key("12"));
-        assert_eq!(behind(&resolver), []);
-        assert_eq!(resolver.backends_by_next_hop.len(), 1);
-        assert_eq!(resolver.backends().collect::<Vec<_>>(), [&key("10")]);
-    }
-}
+mod tests;

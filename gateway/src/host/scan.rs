@@ -6,9 +6,15 @@ use anyhow::Result;
 
 use crate::{
     compile::observed::{BackendKey, Interface},
-    host::{Host, addresses::scan_host_addresses, next_hops::NextHopResult, scan_plan::ScanPlan},
+    host::{
+        Host,
+        addresses::{assigned_addresses, scan_host_addresses},
+        routes::{BackendRoute, find_routes, remove_managed_neighbours},
+        scan_plan::ScanPlan,
+    },
     model::HostAddresses,
-    netlink::{Kernel, Link, Netlink},
+    neighbour::InterfaceAddress,
+    netlink::{HostAddress, Kernel, Link, Netlink},
 };
 
 /// Result of a scan.
@@ -16,9 +22,29 @@ use crate::{
 pub(crate) struct Scan {
     /// Interfaces that exist, by name.
     pub(crate) links: BTreeMap<String, Link>,
-    /// The host's own addresses, if they can have changed.
-    pub(crate) addresses: Option<HostAddresses>,
-    pub(crate) next_hops: BTreeMap<BackendKey, NextHopResult>,
+    /// Addresses of the host's interfaces, if they can have changed.
+    addresses: Option<Vec<HostAddress>>,
+    pub(crate) routes: BTreeMap<BackendKey, BackendRoute>,
+}
+
+impl Scan {
+    /// Returns the host's own addresses that no object may have, if they can have changed.
+    pub(crate) fn assigned_addresses(&self) -> Option<HostAddresses> {
+        self.addresses.as_deref().map(assigned_addresses)
+    }
+
+    /// Returns the addresses that solicitations may be sent from, if they can have changed.
+    pub(crate) fn sender_addresses(&self) -> Option<impl Iterator<Item = InterfaceAddress>> {
+        let addresses = self.addresses.as_ref()?.iter();
+        Some(addresses.filter_map(|own| {
+            Some(InterfaceAddress {
+                ifindex: own.ifindex,
+                address: own.address,
+                prefix: own.prefix?,
+                is_usable: own.is_usable,
+            })
+        }))
+    }
 }
 
 impl Host {
@@ -51,15 +77,16 @@ impl Host {
                 netlink.receive_all_multicast(link.ifindex).await?;
             }
         }
-        let next_hops = &mut self.next_hops;
-        let next_hops = next_hops
-            .resolve(netlink, backends, *is_full, &links)
-            .await?;
+        let routes = find_routes(netlink, backends, *is_full, &links).await?;
+        if *is_full && !self.managed_neighbours_removed {
+            remove_managed_neighbours(netlink, &routes).await;
+            self.managed_neighbours_removed = true;
+        }
         self.max_packet_len = kernel.max_packet_len();
         Ok(Scan {
             links,
             addresses,
-            next_hops,
+            routes,
         })
     }
 

@@ -1,6 +1,6 @@
 //! Observed state of the host, as shown to users.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use log::{info, warn};
 
@@ -27,8 +27,8 @@ pub struct AttachmentState {
 pub struct HostStatus {
     /// Interfaces that networks name, by name.
     pub attachments: BTreeMap<String, AttachmentState>,
-    /// Reasons why backends can't be reached.
-    pub unreachable: HashMap<BackendKey, String>,
+    /// Backends that can't be reached.
+    pub unreachable: BTreeSet<BackendKey>,
 }
 
 /// Result of a scan of interfaces.
@@ -41,12 +41,8 @@ pub(crate) struct InterfaceScan {
 }
 
 impl HostStatus {
-    /// Records the results of a scan, and logs new problems and recoveries.
-    pub(crate) fn update(
-        &mut self,
-        scan: InterfaceScan,
-        next_hops: BTreeMap<BackendKey, NextHopResult>,
-    ) {
+    /// Records the results of a scan of interfaces, and logs new problems and recoveries.
+    pub(crate) fn update_interfaces(&mut self, scan: InterfaceScan) {
         if scan.is_full {
             self.attachments
                 .retain(|name, _| scan.states.contains_key(name));
@@ -69,25 +65,28 @@ impl HostStatus {
             }
             self.attachments.insert(name, state);
         }
-        for (key, result) in next_hops {
-            let (network, address) = &key;
-            match result {
-                NextHopResult::Unreachable(reason) => {
-                    if !self.unreachable.contains_key(&key) {
-                        warn!(
-                            "host: backend unreachable backend={address} network={network} reason=\"{reason}\""
-                        );
-                    }
-                    self.unreachable.insert(key, reason);
+    }
+
+    /// Records the next hop of a backend, and logs a new problem or a recovery.
+    pub(crate) fn update_next_hop(&mut self, key: &BackendKey, result: &NextHopResult) {
+        let (network, address) = key;
+        match result {
+            NextHopResult::Unreachable(reason) => {
+                if self.unreachable.insert(key.clone()) {
+                    warn!(
+                        "host: backend unreachable backend={address} network={network} reason=\"{reason}\""
+                    );
                 }
-                NextHopResult::Resolved(_) => {
-                    if self.unreachable.remove(&key).is_some() {
-                        info!("host: backend reachable backend={address} network={network}");
-                    }
+            }
+            NextHopResult::Resolved(_) => {
+                if self.unreachable.remove(key) {
+                    info!("host: backend reachable backend={address} network={network}");
                 }
-                NextHopResult::Unused => {
-                    self.unreachable.remove(&key);
-                }
+            }
+            // What was unreachable stays so until there is an answer.
+            NextHopResult::Pending(_) => {}
+            NextHopResult::Unused => {
+                self.unreachable.remove(key);
             }
         }
     }

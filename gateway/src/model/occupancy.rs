@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::Bound,
     sync::Arc,
 };
 
@@ -64,6 +65,19 @@ impl Occupancy {
             .inspect(|_| count_visit())
             .take_while(move |(_, (found, _))| found.overlaps(range))
             .map(|(_, (found, service))| (*found, &**service))
+    }
+
+    /// Returns the SNAT addresses of the same family, beginning with the range that starts at or before the address and
+    /// going on with those after it.
+    pub fn nat_addresses_near(&self, address: IpAddr) -> impl Iterator<Item = IpAddr> {
+        let before = self.nat.range(..=address).next_back();
+        let after = self.nat.range((Bound::Excluded(address), Bound::Unbounded));
+        before
+            .into_iter()
+            .chain(after)
+            .inspect(|_| count_visit())
+            .flat_map(|(_, (range, _))| range.iter())
+            .filter(move |found| found.is_ipv4() == address.is_ipv4())
     }
 
     /// Returns the backends in the range, with their services, in ascending order of addresses.

@@ -4,16 +4,30 @@ use std::{ffi::CStr, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
 use crate::netlink::Netlink;
 
+/// Address of an interface as the kernel reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostAddress {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// The interface's own address.
+    pub address: IpAddr,
+    /// Addresses that are on the link, if the kernel reports a valid prefix.
+    pub prefix: Option<IpNet>,
+    /// True if duplicate address detection does not stand in the way of using the address.
+    pub is_usable: bool,
+}
+
 impl Netlink {
-    /// Returns the addresses of all interfaces of this network namespace, each with the index of its interface.
+    /// Returns the addresses of all interfaces of this network namespace.
     ///
     /// # Errors
     /// Fails if the kernel refuses the request.
-    pub async fn addresses(&self) -> Result<Vec<(u32, IpAddr)>> {
+    pub async fn addresses(&self) -> Result<Vec<HostAddress>> {
         let messages = self.route.address().get().execute();
         let messages = messages.try_collect::<Vec<_>>().await;
         let messages = messages.context("could not list the host's addresses")?;
@@ -35,23 +49,32 @@ pub fn interface_name(index: u32) -> Option<String> {
     name.to_str().ok().map(str::to_owned)
 }
 
-/// Returns the interface's own address.
+/// Parses a message about an address.
 ///
 /// On a point-to-point link the attribute `IFA_ADDRESS` holds the peer's address, and `IFA_LOCAL` the interface's own.
-/// Messages about other links may have `IFA_ADDRESS` only.
-fn parse_address(message: &AddressMessage) -> Option<(u32, IpAddr)> {
-    let attributes = || message.attributes.iter();
-    let local = attributes().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        _ => None,
-    });
-    let address = || {
-        attributes().find_map(|attribute| match attribute {
-            AddressAttribute::Address(address) => Some(*address),
-            _ => None,
-        })
-    };
-    Some((message.header.index, local.or_else(address)?))
+/// The prefix is that of the former. Messages about other links may have `IFA_ADDRESS` only.
+fn parse_address(message: &AddressMessage) -> Option<HostAddress> {
+    let (mut local, mut peer) = (None, None);
+    let mut flags = AddressFlags::empty();
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(*address),
+            AddressAttribute::Address(address) => peer = Some(*address),
+            AddressAttribute::Flags(found) => flags = *found,
+            _ => {}
+        }
+    }
+    let address = local.or(peer)?;
+    let prefix = IpNet::new(peer.unwrap_or(address), message.header.prefix_len);
+    // An optimistic address is used before its detection has ended (RFC 4429).
+    let is_tentative =
+        flags.contains(AddressFlags::Tentative) && !flags.contains(AddressFlags::Optimistic);
+    Some(HostAddress {
+        ifindex: message.header.index,
+        address,
+        prefix: prefix.ok().map(|prefix| prefix.trunc()),
+        is_usable: !is_tentative && !flags.contains(AddressFlags::Dadfailed),
+    })
 }
 
 #[cfg(test)]
@@ -62,19 +85,24 @@ mod tests {
     fn local_attribute_wins_over_the_peer_address() {
         let (near, far): (IpAddr, IpAddr) =
             ("10.1.0.1".parse().unwrap(), "10.1.0.2".parse().unwrap());
-        let message = |attributes| {
+        let parse = |attributes| {
             let mut message = AddressMessage::default();
             message.header.index = 7;
+            message.header.prefix_len = 30;
             message.attributes = attributes;
-            message
+            parse_address(&message)
         };
-        let both = message(vec![
+        let found = parse(vec![
             AddressAttribute::Address(far),
             AddressAttribute::Local(near),
-        ]);
-        assert_eq!(parse_address(&both), Some((7, near)));
-        let one = message(vec![AddressAttribute::Address(near)]);
-        assert_eq!(parse_address(&one), Some((7, near)));
-        assert_eq!(parse_address(&message(Vec::new())), None);
+        ])
+        .unwrap();
+        assert_eq!((found.ifindex, found.address), (7, near));
+        assert_eq!(found.prefix, "10.1.0.0/30".parse().ok());
+        assert!(found.is_usable);
+        let tentative = AddressAttribute::Flags(AddressFlags::Tentative);
+        let found = parse(vec![AddressAttribute::Address(near), tentative]).unwrap();
+        assert_eq!((found.address, found.is_usable), (near, false));
+        assert_eq!(parse(Vec::new()), None);
     }
 }

@@ -12,11 +12,12 @@ use std::io;
 
 use rtnetlink::Handle;
 
-pub use addresses::interface_name;
+pub use addresses::{HostAddress, interface_name};
 pub use features::DeviceFeatures;
 pub use kernel::Kernel;
 pub use links::{Link, VethPeer, XdpAttachment};
 pub use monitor::{HostEvents, NetlinkMonitor};
+pub use neighbours::KernelNeighbour;
 
 /// Sockets of the netlink families that the agent uses.
 #[derive(Clone, Debug)]

@@ -1,7 +1,4 @@
-//! Next hops and the MAC addresses of neighbours.
-//!
-//! The kernel resolves neighbours and keeps them fresh: the agent's entries are "managed" (Linux 5.16), and the kernel
-//! refreshes such entries for as long as they exist.
+//! Next hops, and the kernel's neighbour table. The agent resolves neighbours itself, and only reads the table.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -19,6 +16,19 @@ use netlink_packet_route::{
 use rtnetlink::RouteMessageBuilder;
 
 use crate::netlink::Netlink;
+
+/// Entry of the kernel's neighbour table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelNeighbour {
+    /// MAC address, if the kernel would use it.
+    pub mac: Option<Mac>,
+    /// True if the operator has configured the entry.
+    pub is_static: bool,
+    /// True if the neighbour answered recently.
+    pub is_confirmed: bool,
+    /// True if the kernel keeps the entry resolved (`NTF_EXT_MANAGED`).
+    pub is_managed: bool,
+}
 
 impl Netlink {
     /// Returns the address of the next hop for packets that leave by the interface.
@@ -61,24 +71,6 @@ impl Netlink {
             .await
     }
 
-    /// Adds a managed neighbour entry: the kernel resolves the neighbour's MAC address and keeps it fresh.
-    ///
-    /// # Errors
-    /// Fails if the kernel refuses the entry.
-    pub async fn manage_neighbour(&self, ifindex: u32, address: IpAddr) -> Result<()> {
-        let mut request = self
-            .route
-            .neighbours()
-            .add(ifindex, address)
-            .state(NeighbourState::None)
-            .replace();
-        let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
-        request.message_mut().attributes.push(managed);
-        request.execute().await.with_context(|| {
-            format!("could not add a managed neighbour {address} on interface {ifindex}")
-        })
-    }
-
     /// Deletes a neighbour entry. The absence of the entry is no error, since it disappears with its interface.
     pub async fn delete_neighbour(&self, ifindex: u32, address: IpAddr) {
         let message = neighbour_message(ifindex, address);
@@ -89,11 +81,15 @@ impl Netlink {
         }
     }
 
-    /// Returns the neighbour's MAC address, if it is resolved.
+    /// Returns the kernel's entry of the neighbour, if there is one.
     ///
     /// # Errors
     /// Fails if the kernel refuses the request.
-    pub async fn neighbour(&self, ifindex: u32, address: IpAddr) -> Result<Option<Mac>> {
+    pub async fn neighbour(
+        &self,
+        ifindex: u32,
+        address: IpAddr,
+    ) -> Result<Option<KernelNeighbour>> {
         let message = RouteNetlinkMessage::GetNeighbour(neighbour_message(ifindex, address));
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST;
@@ -103,7 +99,7 @@ impl Netlink {
         };
         match answer.payload {
             NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(message)) => {
-                Ok(parse_neighbour(message).map(|(_, mac)| mac))
+                Ok(parse_neighbour(message).map(|(_, entry)| entry))
             }
             NetlinkPayload::Error(error)
                 if [-libc::ENOENT, -libc::ENODEV].contains(&error.raw_code()) =>
@@ -119,11 +115,11 @@ impl Netlink {
         }
     }
 
-    /// Returns the MAC addresses of all resolved neighbours, by interface index and address.
+    /// Returns the kernel's entries of all neighbours, by interface index and address.
     ///
     /// # Errors
     /// Fails if the kernel refuses the request.
-    pub async fn neighbours(&self) -> Result<HashMap<(u32, IpAddr), Mac>> {
+    pub async fn neighbours(&self) -> Result<HashMap<(u32, IpAddr), KernelNeighbour>> {
         let mut known = HashMap::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let request = self.route.neighbours().get().set_address_family(family);
@@ -155,21 +151,18 @@ fn route_to(address: IpAddr) -> Result<RouteMessageBuilder<IpAddr>> {
     Ok(RouteMessageBuilder::<IpAddr>::new().destination_prefix(address, bits)?)
 }
 
-/// Returns the entry's key and MAC address, if the neighbour is resolved.
-fn parse_neighbour(message: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
-    let valid = matches!(
-        message.header.state,
-        NeighbourState::Reachable
-            | NeighbourState::Stale
-            | NeighbourState::Delay
-            | NeighbourState::Probe
-            | NeighbourState::Noarp
-            | NeighbourState::Permanent
-    );
-    if !valid {
-        return None;
-    }
-    let (mut address, mut mac) = (None, None);
+/// Parses a message about a neighbour.
+fn parse_neighbour(message: NeighbourMessage) -> Option<((u32, IpAddr), KernelNeighbour)> {
+    let state = message.header.state;
+    let is_static = matches!(state, NeighbourState::Noarp | NeighbourState::Permanent);
+    let is_confirmed = state == NeighbourState::Reachable;
+    let is_resolved = is_static
+        || is_confirmed
+        || matches!(
+            state,
+            NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe
+        );
+    let (mut address, mut mac, mut is_managed) = (None, None, false);
     for attribute in message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(found)) => {
@@ -181,8 +174,17 @@ fn parse_neighbour(message: NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
             NeighbourAttribute::LinkLayerAddress(bytes) => {
                 mac = <[u8; 6]>::try_from(bytes).ok().map(Mac::new);
             }
+            NeighbourAttribute::ExtFlags(flags) => {
+                is_managed = flags.contains(NeighbourExtFlags::Managed);
+            }
             _ => {}
         }
     }
-    Some(((message.header.ifindex, address?), mac?))
+    let entry = KernelNeighbour {
+        mac: mac.filter(|_| is_resolved),
+        is_static,
+        is_confirmed,
+        is_managed,
+    };
+    Some(((message.header.ifindex, address?), entry))
 }

@@ -5,6 +5,7 @@
 //! found out about the host and the backends. `Datapath` is the maps, and the entries that they should hold.
 
 mod commit;
+mod next_hops;
 mod observe;
 mod reconcile;
 mod restore;
@@ -38,7 +39,7 @@ use crate::{
     },
     config::Config,
     events::{event_log::EventLog, idempotency::IdempotencyCache, webhook_queue::WebhookQueue},
-    host::{dirty_set::HostDirtySet, status::HostStatus},
+    host::{dirty_set::HostDirtySet, next_hops::NextHopResolver, status::HostStatus},
     model::{RandomIdentifiers, Reference, State, event_id::EventClock, operations::Policy},
     store::{Store, StoreContents},
 };
@@ -73,6 +74,10 @@ pub(in crate::agent) struct Observations {
     pub(in crate::agent) compiled: Observed,
     /// Observed state of the host, as shown to users.
     pub(in crate::agent) host: HostStatus,
+    /// Next hops of backends.
+    pub(in crate::agent) next_hops: NextHopResolver,
+    /// Notified when the time of the next step of `next_hops` may have changed.
+    pub(in crate::agent) next_hops_stepped: Arc<Notify>,
     /// Parts of the host that are to be scanned again.
     pub(in crate::agent) host_dirty: HostDirtySet,
     pub(in crate::agent) backend_health: HealthByBackend,
@@ -127,6 +132,11 @@ impl Controller {
         let observed = Observations {
             compiled: Observed::default(),
             host: HostStatus::default(),
+            next_hops: NextHopResolver::new(next_hops::former_next_hops(
+                &desired.state,
+                &datapath.map_snapshot,
+            )),
+            next_hops_stepped: Arc::new(Notify::new()),
             host_dirty: HostDirtySet::resync_all(),
             backend_health: HealthByBackend::new(),
             services_to_recheck: desired.state.services.keys().cloned().collect(),

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     address_conflict::{ClaimStatus, ConflictAction, NetworkAddress},
-    agent::{Agent, controller::Controller},
+    agent::{Agent, OutgoingFrame, controller::Controller},
     config::ProbeConfig,
     inject::frames,
     model::Reference,
@@ -21,9 +21,6 @@ use crate::{
 
 /// Upper bound of the interval at which address conflicts are read from the data path.
 const MAX_PROBE_INTERVAL: Duration = Duration::from_millis(500);
-
-/// Frame with the number of the interface that it is sent from.
-type OutgoingFrame = (u32, Vec<u8>);
 
 /// Runs the task.
 pub(crate) async fn run(agent: Arc<Agent>, config: ProbeConfig) {
@@ -36,11 +33,7 @@ pub(crate) async fn run(agent: Arc<Agent>, config: ProbeConfig) {
             tokio::task::block_in_place(|| step(&mut controller, Instant::now()))
         };
         match frames {
-            Ok(frames) => {
-                for (ifindex, frame) in frames {
-                    agent.send_frame(ifindex, &frame);
-                }
-            }
+            Ok(frames) => agent.send_frames(&frames),
             Err(error) => warn!("address conflict: detection failed error=\"{error:#}\""),
         }
     }

@@ -31,7 +31,7 @@ pub fn service(
                     .filter(|health| health.unhealthy)
                     .and_then(|health| health.last_error.clone())
             } else {
-                controller.host_status().unreachable.get(&key).cloned()
+                controller.backend_problem(&key)
             };
             backends.push(BackendStatus {
                 resource: resource.name.clone(),

@@ -17,14 +17,12 @@ pub fn status(controller: &Controller) -> anyhow::Result<StatusView> {
         .flat_map(|state| state.problems.clone())
         .collect();
     problems.extend(controller.capacity_errors().iter().map(ToString::to_string));
-    let mut unreachable: Vec<String> = controller
-        .host_status()
-        .unreachable
-        .iter()
-        .map(|((network, address), reason)| format!("backend {address} in {network}: {reason}"))
-        .collect();
-    unreachable.sort();
-    problems.extend(unreachable);
+    let unreachable = controller.unreachable_backends();
+    problems.extend(
+        unreachable.map(|((network, address), reason)| {
+            format!("backend {address} in {network}: {reason}")
+        }),
+    );
     let tables = controller.maps().flow_tables();
     let flows = count_flows(tables);
     for (family, table) in ["IPv4", "IPv6"].iter().zip(controller.flow_tables()) {

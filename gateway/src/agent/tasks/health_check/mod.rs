@@ -152,6 +152,9 @@ async fn record_result(
     {
         return;
     }
+    if outcome.is_err() {
+        recheck_next_hop(&mut controller, &key);
+    }
     let health = &mut controller.observed.backend_health;
     let health = health.entry(key.clone()).or_default();
     if !health.observe(check, outcome) {
@@ -171,6 +174,22 @@ async fn record_result(
     let unhealthy = health.unhealthy;
     controller.observe_health(&key, unhealthy);
     reconcile_or_warn(&mut controller);
+}
+
+/// Has the next hop of a backend confirmed, after a check failed: it may have another MAC address by now. All hosts are
+/// asked after the first failure only, since a server that is down is no reason for a broadcast with each check.
+fn recheck_next_hop(controller: &mut Controller, checked: &HealthCheckKey) {
+    let (service, _, address) = checked;
+    let Some(record) = controller.state().services.get(service) else {
+        return;
+    };
+    let network = record.object.spec.network.clone();
+    let key = (Reference::new(service.tenant.clone(), network), *address);
+    let health = controller.observed.backend_health.get(checked);
+    let is_first = health.is_none_or(|health| health.last_error.is_none());
+    let now = Instant::now();
+    controller.observed.next_hops.recheck(&key, is_first, now);
+    controller.observed.next_hops_stepped.notify_one();
 }
 
 fn reconcile_or_warn(controller: &mut Controller) {
