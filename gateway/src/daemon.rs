@@ -82,7 +82,9 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     }
     log_program(&program)?;
     let netlink = Netlink::connect().context("failed to open a netlink socket")?;
-    let monitor = NetlinkMonitor::start().context("failed to subscribe to netlink events")?;
+    let monitor = NetlinkMonitor::start()
+        .await
+        .context("failed to subscribe to netlink events")?;
     let flow_tables = maps.flow_tables().clone();
     let flow_gc = FlowGc::new(flow_tables.clone());
     let controller = Controller::new(loaded, Box::new(store), &config, program, maps)?;

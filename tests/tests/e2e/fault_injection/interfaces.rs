@@ -76,25 +76,6 @@ fn backend_mac_address_change_is_followed() {
 }
 
 #[test]
-fn veth_peer_without_gro_is_reported() {
-    let testbed = Testbed::with_approved_connections();
-    succeed(&mut testbed.a.command_line("ethtool -K eth0 gro off"));
-    // The kernel sends no netlink event about GRO. Any other event of the interface makes the agent scan it.
-    testbed.host.ip("link set dev gw-a alias one");
-    wait::until_true("the agent to report the veth peer", || {
-        let text = testbed.agent.cli("-o json network show a/net");
-        text.contains("packets redirected into gw-a are lost") && text.contains("gro on")
-    });
-    succeed(&mut testbed.a.command_line("ethtool -K eth0 gro on"));
-    testbed.host.ip("link set dev gw-a alias two");
-    wait::until_true("the attachment to have no problems", || {
-        testbed.agent.json("network show a/net")["status"]["attachments"][0]["problems"]
-            .as_array()
-            .is_some_and(Vec::is_empty)
-    });
-}
-
-#[test]
 fn interface_without_native_xdp_is_used_and_reported() {
     let host = Arc::new(Namespace::new("gw"));
     let agent = Agent::start(&host);
