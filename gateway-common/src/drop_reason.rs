@@ -74,6 +74,7 @@ drop_reasons! {
     MappedAddress = 37, "mapped_address", "IPv6 packet carries an IPv4-mapped address, which must not appear on the wire (RFC 4291).";
     FragmentIdExhausted = 38, "fragment_id_exhausted", "Fragmented datagrams between the same two addresses used every identification whose fragments the receiver may still hold (RFC 6864).";
     FlowTableShare = 39, "flow_table_share", "Endpoint has more established flows than its share of the flow table, which shrinks as the table fills.";
+    TransmitFailed = 40, "transmit_failed", "Driver of the egress interface did not take the frame: its queue is full, or it is a veth whose far end has GRO switched off or a smaller MTU. The frame was counted as forwarded before.";
 }
 
 impl DropReason {

@@ -11,6 +11,8 @@
 //!                       ├── counters       drops, connections, statistics
 //!                       ├── platform       clock, loops, shared state
 //!                       └── subprograms    global functions
+//!
+//!   a driver refuses a frame ──► transmit_failures
 //! ```
 //!
 //! The stages are in `gateway-common`. The modules here give them packet memory, helpers and maps, and [`plgw`] carries
@@ -29,6 +31,7 @@ mod maps;
 mod packet_buffer;
 mod platform;
 mod subprograms;
+mod transmit_failures;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use context::Xdp;

@@ -14,10 +14,11 @@ use gateway_common::{
     DropReason, V4, V6,
     flow::{Bucket, DatagramKey, Flow, FlowTableUsage, FragmentRecord, hash::HASH_KEY_COUNT},
     maps::{
-        ATTACHMENT_BUCKETS, AddressConflict, AddressKey, Attachment, Backend, Connection,
-        ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress, IDENTIFICATION_BUCKETS,
-        IdentificationState, Limits, LocalAddress, MAX_ATTACHMENTS, MAX_BACKENDS, MAX_CONNECTIONS,
-        MAX_MAGLEV_ENTRIES, MAX_NAT_ADDRESSES, NatAddress, Port, PortKey, Statistic,
+        ATTACHMENT_BUCKETS, AddressConflict, AddressKey, Attachment, AttachmentDropKey, Backend,
+        Connection, ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress,
+        IDENTIFICATION_BUCKETS, IdentificationState, Limits, LocalAddress, MAX_ATTACHMENTS,
+        MAX_BACKENDS, MAX_CONNECTIONS, MAX_MAGLEV_ENTRIES, MAX_NAT_ADDRESSES, NatAddress, Port,
+        PortKey, Statistic,
     },
     platform::Scratch,
 };
@@ -54,6 +55,9 @@ pub(crate) static FLOW_USAGE: Array<FlowTableUsage> = Array::pinned(2, BPF_F_MMA
 pub(crate) static DROPS: PerCpuArray<u64> = PerCpuArray::pinned(DropReason::COUNT as u32, 0);
 #[map]
 pub(crate) static CONN_DROPS: PerCpuHashMap<ConnectionDropKey, u64> =
+    PerCpuHashMap::pinned(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub(crate) static ATTACH_DROPS: PerCpuHashMap<AttachmentDropKey, u64> =
     PerCpuHashMap::pinned(65_536, BPF_F_NO_PREALLOC);
 #[map]
 pub(crate) static CONN_COUNTERS: PerCpuArray<ConnectionCounters> =
@@ -133,3 +137,20 @@ pub(crate) static FLOW_TABLE_SIZE: Global<u64> = Global::new(0);
 /// program is loaded.
 #[unsafe(no_mangle)]
 pub(crate) static FLOW_TABLE_SHARE: Global<u64> = Global::new(0);
+
+/// Offset of the index in the kernel's `struct net_device`. This and the following numbers are set when the program is
+/// loaded.
+#[unsafe(no_mangle)]
+pub(crate) static DEVICE_IFINDEX: Global<u32> = Global::new(0);
+
+/// Offset of the pointer to the network namespace in `struct net_device`.
+#[unsafe(no_mangle)]
+pub(crate) static DEVICE_NETNS: Global<u32> = Global::new(0);
+
+/// Offset of the inode number in `struct net`, a network namespace.
+#[unsafe(no_mangle)]
+pub(crate) static NETNS_INODE: Global<u32> = Global::new(0);
+
+/// Inode number of the agent's network namespace.
+#[unsafe(no_mangle)]
+pub(crate) static OWN_NETNS: Global<u32> = Global::new(0);

@@ -80,6 +80,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     if config.log_packets {
         tasks::packet_log::spawn(program.logger()?)?;
     }
+    program.count_transmit_failures();
     log_program(&program)?;
     let netlink = Netlink::connect().context("failed to open a netlink socket")?;
     let monitor = NetlinkMonitor::start()
@@ -193,6 +194,7 @@ fn spawn_tasks(
     ));
     tokio::spawn(tasks::address_probe::run(Arc::clone(agent), config.probing));
     tokio::spawn(tasks::health_check::run(Arc::clone(agent)));
+    tokio::spawn(tasks::traffic::run(Arc::clone(agent)));
     tokio::spawn(tasks::webhook_sender::run(Arc::clone(agent), sender));
 }
 

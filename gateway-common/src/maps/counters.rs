@@ -31,6 +31,17 @@ pub struct ConnectionDropKey {
     pub reason: u32,
 }
 
+/// Key of the drops that are counted for one attachment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Pod, Zeroable)]
+#[repr(C)]
+pub struct AttachmentDropKey {
+    /// Index of the interface where the packet arrived, or of the interface that did not take it
+    /// ([`TransmitFailed`](crate::DropReason::TransmitFailed)).
+    pub ifindex: u32,
+    /// Number of the [`DropReason`](crate::DropReason).
+    pub reason: u32,
+}
+
 /// Statistics of the data path, beside drops and the counters of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]

@@ -41,7 +41,7 @@ pub use config::{
     LocalAddress, MAX_ATTACHMENTS, MAX_BACKENDS, MAX_CONNECTIONS, MAX_MAGLEV_ENTRIES,
     MAX_NAT_ADDRESSES, NO_CONNECTION, NatAddress, Port, PortKey, attachment_index,
 };
-pub use counters::{ConnectionCounters, ConnectionDropKey, Statistic};
+pub use counters::{AttachmentDropKey, ConnectionCounters, ConnectionDropKey, Statistic};
 pub use identification::{IDENTIFICATION_BUCKETS, IdentificationSpace, IdentificationState};
 pub use limits::{ConnectionUsage, Limits, NO_CONNECTION_USAGE};
 
@@ -74,6 +74,7 @@ mod tests {
             size_of::<Connection>(),
             size_of::<ConnectionCounters>(),
             size_of::<ConnectionDropKey>(),
+            size_of::<AttachmentDropKey>(),
             size_of::<FlowKey<V4>>(),
             size_of::<Flow<V4>>(),
             size_of::<FlowKey<V6>>(),
@@ -89,10 +90,10 @@ mod tests {
         assert_eq!(
             sizes,
             [
-                24, 16, 20, 16, 8, 32, 48, 20, 32, 48, 8, 16, 44, 40, 68, 256, 512, 64, 32, 64, 16,
-                24
+                24, 16, 20, 16, 8, 32, 48, 20, 32, 48, 8, 8, 16, 44, 40, 68, 256, 512, 64, 32, 64,
+                16, 24
             ]
         );
-        assert_eq!((DropReason::COUNT, Statistic::COUNT), (40, 8));
+        assert_eq!((DropReason::COUNT, Statistic::COUNT), (41, 8));
     }
 }

@@ -31,6 +31,8 @@ pub const DROPS: &str = "DROPS";
 /// `u64` packets by [`ConnectionDropKey`](crate::maps::ConnectionDropKey): per-CPU hash. Drops because the connection
 /// is not approved are counted in [`ConnectionCounters`](crate::maps::ConnectionCounters).
 pub const CONN_DROPS: &str = "CONN_DROPS";
+/// `u64` packets by [`AttachmentDropKey`](crate::maps::AttachmentDropKey): per-CPU hash.
+pub const ATTACH_DROPS: &str = "ATTACH_DROPS";
 /// [`ConnectionCounters`](crate::maps::ConnectionCounters) by connection slot: per-CPU array.
 pub const CONN_COUNTERS: &str = "CONN_COUNTERS";
 /// `u64` by [`Statistic`](crate::maps::Statistic): per-CPU array.

@@ -5,9 +5,9 @@ use crate::{
     family::{V4, V6},
     flow::{CoarseTime, DatagramKey, FlowTableUsage, FragmentRecord},
     maps::{
-        AddressConflict, AddressKey, Attachment, Backend, Connection, ConnectionCounters,
-        ConnectionDropKey, ConnectionUsage, Egress, IdentificationState, Limits, LocalAddress,
-        NatAddress, Port, PortKey, Statistic,
+        AddressConflict, AddressKey, Attachment, AttachmentDropKey, Backend, Connection,
+        ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress, IdentificationState,
+        Limits, LocalAddress, NatAddress, Port, PortKey, Statistic,
     },
     sim::{
         calls::HelperCallCounts,
@@ -76,6 +76,8 @@ pub struct SimMaps {
     pub drops: HashMap<DropReason, u64>,
     /// Number of drops, by connection and reason.
     pub connection_drops: HashMap<ConnectionDropKey, u64>,
+    /// Number of drops, by attachment and reason.
+    pub attachment_drops: HashMap<AttachmentDropKey, u64>,
     /// Counters of connections, by slot.
     pub connection_counters: HashMap<u32, ConnectionCounters>,
     /// Statistics.
@@ -113,6 +115,7 @@ impl Default for SimMaps {
             hash_seed: 0,
             drops: HashMap::new(),
             connection_drops: HashMap::new(),
+            attachment_drops: HashMap::new(),
             connection_counters: HashMap::new(),
             statistics: HashMap::new(),
         }

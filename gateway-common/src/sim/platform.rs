@@ -10,8 +10,8 @@ use crate::{
         memory::{BoundedLoop, FlowMemory, LoopBody},
     },
     maps::{
-        AddressConflict, AddressKey, Attachment, Backend, ConfigMaps, Connection,
-        ConnectionDropKey, ConnectionUsage, Counters, Egress, IdentificationSpace,
+        AddressConflict, AddressKey, Attachment, AttachmentDropKey, Backend, ConfigMaps,
+        Connection, ConnectionDropKey, ConnectionUsage, Counters, Egress, IdentificationSpace,
         IdentificationState, Limits, LocalAddress, MapValueRef, NO_CONNECTION, NatAddress, Port,
         PortKey, Statistic,
     },
@@ -261,6 +261,12 @@ impl Counters for SimPacket<'_> {
         } = attribution;
         self.maps.helper_calls.record("counter");
         *self.maps.drops.entry(reason).or_default() += 1;
+        self.maps.helper_calls.record("counter");
+        let key = AttachmentDropKey {
+            ifindex: self.ifindex,
+            reason: reason as u32,
+        };
+        *self.maps.attachment_drops.entry(key).or_default() += 1;
         if reason == DropReason::ConnectionNotApproved {
             let counters = self
                 .maps

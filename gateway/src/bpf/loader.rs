@@ -1,8 +1,8 @@
 //! Loading of the XDP program, pins of the objects that must outlive the agent, and attachment to interfaces.
 //!
-//! The directory on the bpf file system holds `maps-vN/` with the maps of layout version N, and `links/IFINDEX` with
-//! the XDP link of each interface. A restarted agent takes the maps over and replaces the program in the links, so
-//! that forwarding is not interrupted.
+//! The directory on the bpf file system holds `maps-vN/` with the maps of layout version N, and `links/` with the XDP
+//! link of each interface, by its index, and the links of the tracepoints, by name. A restarted agent takes the maps
+//! over and replaces the program in the links, so that forwarding is not interrupted.
 
 use std::{
     collections::BTreeSet,
@@ -26,7 +26,14 @@ use log::{info, warn};
 use serde::Serialize;
 
 use crate::{
-    bpf::{flow_tables::FlowTableSet, layouts, maps::Maps, migrate::Migration, syscalls},
+    bpf::{
+        flow_tables::FlowTableSet,
+        layouts,
+        maps::Maps,
+        migrate::Migration,
+        syscalls,
+        transmit_failures::{self, DeviceOffsets},
+    },
     lock::Lock,
 };
 
@@ -56,6 +63,8 @@ pub struct Program {
     directory: PathBuf,
     /// Flow tables of another size, whose flows are taken over.
     migration: Migration,
+    /// Numbers for the tracepoints, or the reason why they are unknown.
+    offsets: Result<DeviceOffsets>,
 }
 
 /// Parameters that are fixed when the program is loaded.
@@ -115,6 +124,13 @@ impl Program {
 
         // Log levels of aya_log: 0 is off, 4 is debug.
         let level: u8 = if parameters.log_packets { 4 } else { 0 };
+        let offsets = DeviceOffsets::running();
+        let DeviceOffsets {
+            ifindex,
+            netns,
+            inode,
+            own_netns,
+        } = offsets.as_ref().copied().unwrap_or_default();
         let rejects = u64::from(parameters.rejects_per_second);
         let reject_cost = 1_000_000_000u64.checked_div(rejects).unwrap_or(0);
         let buckets = parameters.flow_buckets();
@@ -129,6 +145,10 @@ impl Program {
         loader
             .default_map_pin_directory(&maps_directory)
             .override_global("AYA_LOG_LEVEL", &level, true)
+            .override_global("DEVICE_IFINDEX", &ifindex, true)
+            .override_global("DEVICE_NETNS", &netns, true)
+            .override_global("NETNS_INODE", &inode, true)
+            .override_global("OWN_NETNS", &own_netns, true)
             .override_global("HASH_SEED", &parameters.seed, true)
             .override_global("REJECT_COST", &reject_cost, true)
             .map_max_entries(name::FLOWS_V4, buckets)
@@ -152,6 +172,7 @@ impl Program {
             ebpf,
             directory: directory.to_owned(),
             migration,
+            offsets,
         };
         Ok((program, maps))
     }
@@ -199,6 +220,17 @@ impl Program {
     pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
         aya_log::EbpfLogger::init(&mut self.ebpf)
             .context("could not read the log of the XDP program")
+    }
+
+    /// Starts to count frames that drivers do not take, on this host and until the program is unloaded. A failure is
+    /// logged only.
+    pub fn count_transmit_failures(&mut self) {
+        match &self.offsets {
+            Ok(_) => transmit_failures::attach(&mut self.ebpf, &self.directory.join("links")),
+            Err(error) => {
+                warn!("bpf: frames that drivers refuse are not counted error=\"{error:#}\"")
+            }
+        }
     }
 
     /// Attaches the program to an interface. Replaces an earlier version of the program if one is attached.

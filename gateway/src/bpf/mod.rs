@@ -1,5 +1,6 @@
 //! Kernel side of the data path: loads, pins and attaches the XDP program, and reads and writes its maps.
 
+pub mod btf;
 pub mod flow_tables;
 pub mod layouts;
 pub mod loader;
@@ -7,3 +8,4 @@ pub mod mapping;
 pub mod maps;
 pub mod migrate;
 pub mod syscalls;
+mod transmit_failures;

@@ -10,6 +10,7 @@ pub mod routes;
 mod scan;
 pub mod scan_plan;
 pub mod status;
+pub mod traffic;
 mod vlan_tags;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,6 +6,7 @@ mod kernel;
 mod links;
 mod monitor;
 mod neighbours;
+mod statistics;
 pub mod vlan_offload;
 
 use std::io;
@@ -18,6 +19,7 @@ pub use kernel::Kernel;
 pub use links::{Link, VethPeer, XdpAttachment};
 pub use monitor::{HostEvents, NetlinkMonitor};
 pub use neighbours::KernelNeighbour;
+pub use statistics::received_packets;
 
 /// Sockets of the netlink families that the agent uses.
 #[derive(Clone, Debug)]

@@ -48,6 +48,7 @@ fn side_effects(maps: &SimMaps) -> impl PartialEq + Debug + '_ {
         (
             &maps.drops,
             &maps.connection_drops,
+            &maps.attachment_drops,
             &maps.connection_counters,
         ),
         (&maps.statistics, &maps.conflicts, usage, table_usage),

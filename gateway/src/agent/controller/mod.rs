@@ -39,7 +39,10 @@ use crate::{
     },
     config::Config,
     events::{event_log::EventLog, idempotency::IdempotencyCache, webhook_queue::WebhookQueue},
-    host::{dirty_set::HostDirtySet, next_hops::NextHopResolver, status::HostStatus},
+    host::{
+        dirty_set::HostDirtySet, next_hops::NextHopResolver, status::HostStatus,
+        traffic::AttachmentTraffic,
+    },
     model::{RandomIdentifiers, Reference, State, event_id::EventClock, operations::Policy},
     store::{Store, StoreContents},
 };
@@ -87,6 +90,8 @@ pub(in crate::agent) struct Observations {
     pub(in crate::agent) conflict_detector: AddressConflictDetector,
     /// Usage of SNAT addresses, by network number and address.
     snat_usage: BTreeMap<(u32, IpAddr), SnatUsage>,
+    /// Traffic of attachments' interfaces, by name. `None` before the first reading.
+    traffic: Option<BTreeMap<String, AttachmentTraffic>>,
     /// Usage of the flow tables: IPv4, IPv6.
     flow_tables: [FlowTableStatus; 2],
 }
@@ -142,6 +147,7 @@ impl Controller {
             services_to_recheck: desired.state.services.keys().cloned().collect(),
             conflict_detector,
             snat_usage: BTreeMap::new(),
+            traffic: None,
             flow_tables: [FlowTableStatus::default(); 2],
         };
         Ok(Self {

@@ -1,5 +1,10 @@
 //! Observed state: what tasks report to the controller.
 
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use gateway_common::DropReason;
+use jiff::Timestamp;
 use log::warn;
 
 use crate::{
@@ -9,6 +14,7 @@ use crate::{
         dirty::DirtyObjects,
         observed::{BackendKey, HealthCheckKey, Interface, ObservedNextHop},
     },
+    host::traffic::AttachmentTraffic,
     model::{Change, Endpoint, HostAddresses, Object, Reference, State},
 };
 
@@ -51,6 +57,52 @@ impl Controller {
             &self.desired.state,
             &mut self.datapath.dirty_objects,
         );
+    }
+
+    /// Records the traffic of attachments' interfaces. `received` are the packets that all interfaces have received.
+    /// Counts of interfaces that are no attachments any more are deleted.
+    ///
+    /// # Errors
+    /// When the counters of drops can't be read.
+    pub(in crate::agent) fn observe_traffic(
+        &mut self,
+        now: Timestamp,
+        received: &BTreeMap<String, u64>,
+    ) -> Result<()> {
+        let mut drops = self.datapath.maps.attachment_drops()?;
+        let is_first = self.observed.traffic.is_none();
+        let traffic = self.observed.traffic.get_or_insert_default();
+        let attachments = &self.observed.host.attachments;
+        let links = attachments
+            .iter()
+            .filter_map(|(name, state)| Some((name, state.link.as_ref()?.ifindex)));
+        let links: BTreeMap<&String, u32> = links.collect();
+        traffic.retain(|name, traffic| links.get(name) == Some(&traffic.ifindex));
+        for (name, ifindex) in links {
+            let Some(received) = received.get(name).copied() else {
+                continue;
+            };
+            let drops = drops.remove(&ifindex).unwrap_or_default();
+            let watched = traffic.entry(name.clone()).or_insert_with(|| {
+                // What the first reading finds was counted under an earlier agent. Counts of an interface that is
+                // attached later begin at zero.
+                let known = if is_first {
+                    drops.clone()
+                } else {
+                    BTreeMap::new()
+                };
+                AttachmentTraffic::new(ifindex, now, received, known)
+            });
+            if let Some(frames) = watched.update(now, received, drops) {
+                let reason = DropReason::TransmitFailed.name();
+                warn!("host: frames lost interface={name} reason={reason} frames={frames}");
+            }
+        }
+        for (ifindex, reasons) in drops {
+            let maps = &mut self.datapath.maps;
+            maps.delete_attachment_drops(ifindex, reasons.keys())?;
+        }
+        Ok(())
     }
 
     /// Records if a backend fails its health checks.

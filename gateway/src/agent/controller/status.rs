@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use anyhow::Result;
+use jiff::Timestamp;
 use log::warn;
 use tokio::sync::Notify;
 
@@ -20,7 +21,7 @@ use crate::{
         observed::{HealthCheckKey, Observed},
     },
     events::event_log::EventLog,
-    host::status::HostStatus,
+    host::{status::HostStatus, traffic::AttachmentTraffic},
     model::{
         Record, Reference, State, Webhook, identity::Authority, operations::Policy,
         service::HealthState, webhook::WebhookStatus,
@@ -74,6 +75,21 @@ impl Controller {
     #[must_use]
     pub const fn host_status(&self) -> &HostStatus {
         &self.observed.host
+    }
+
+    /// Returns the traffic of an attachment's interface, if it is watched.
+    #[must_use]
+    pub fn traffic(&self, interface: &str) -> Option<&AttachmentTraffic> {
+        self.observed.traffic.as_ref()?.get(interface)
+    }
+
+    /// Returns the problems of an attachment's interface, each with what to do about it.
+    pub fn attachment_problems(&self, interface: &str) -> impl Iterator<Item = String> {
+        let state = self.observed.host.attachments.get(interface);
+        let problems = state.map(|state| state.problems.clone());
+        let traffic = self.traffic(interface);
+        let losses = traffic.and_then(|traffic| traffic.problem(interface, Timestamp::now()));
+        problems.into_iter().flatten().chain(losses)
     }
 
     /// Returns the health of a backend, if it is checked.

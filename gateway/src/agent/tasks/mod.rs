@@ -6,4 +6,5 @@ pub(crate) mod health_check;
 pub(crate) mod host_sync;
 pub(crate) mod neighbours;
 pub(crate) mod packet_log;
+pub(crate) mod traffic;
 pub(crate) mod webhook_sender;

@@ -27,7 +27,7 @@ pub fn network(
                 .attachments
                 .get(interface)
                 .unwrap_or(&missing);
-            attachment(interface, state)
+            attachment(controller, interface, state)
         })
         .collect();
     NetworkView {
@@ -48,8 +48,14 @@ pub fn network(
     }
 }
 
-fn attachment(interface: &str, state: &AttachmentState) -> AttachmentStatus {
+fn attachment(
+    controller: &Controller,
+    interface: &str,
+    state: &AttachmentState,
+) -> AttachmentStatus {
     let link = state.link.as_ref();
+    let traffic = controller.traffic(interface);
+    let drops = traffic.map(|traffic| &traffic.drops).into_iter().flatten();
     AttachmentStatus {
         interface: interface.to_owned(),
         state: match link {
@@ -68,7 +74,13 @@ fn attachment(interface: &str, state: &AttachmentState) -> AttachmentStatus {
             }
             .to_owned()
         }),
-        problems: state.problems.clone(),
+        received_packets: traffic.map(|traffic| traffic.received_packets),
+        last_received_at: traffic.and_then(|traffic| traffic.last_received_at),
+        watched_since: traffic.map(|traffic| traffic.watched_since),
+        drops: drops
+            .map(|(reason, count)| (reason.name().to_owned(), *count))
+            .collect(),
+        problems: controller.attachment_problems(interface).collect(),
         notes: state.notes.clone(),
     }
 }

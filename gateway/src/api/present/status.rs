@@ -13,8 +13,8 @@ pub fn status(controller: &Controller) -> anyhow::Result<StatusView> {
     let mut problems: Vec<String> = controller
         .host_status()
         .attachments
-        .values()
-        .flat_map(|state| state.problems.clone())
+        .keys()
+        .flat_map(|interface| controller.attachment_problems(interface))
         .collect();
     problems.extend(controller.capacity_errors().iter().map(ToString::to_string));
     let unreachable = controller.unreachable_backends();

@@ -1,8 +1,9 @@
 //! Wire types of networks.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -63,6 +64,22 @@ pub struct AttachmentStatus {
     /// XDP mode of the attached program: `native` or `generic`; absent if none is attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xdp_mode: Option<String>,
+    /// Packets that the interface has received since it exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_packets: Option<u64>,
+    /// Last time at which the interface received packets, to a second; absent if it received none since
+    /// `watched_since`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_received_at: Option<Timestamp>,
+    /// Time since which the gateway watches the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub watched_since: Option<Timestamp>,
+    /// Packets that arrived here and were dropped or rejected, by drop reason, and frames that the interface did not
+    /// take (`transmit_failed`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drops: BTreeMap<String, u64>,
     /// Problems of the interface, each with its remedy.
     pub problems: Vec<String>,
     /// Advice on settings that the agent can't make by itself.

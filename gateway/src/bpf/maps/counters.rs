@@ -1,7 +1,7 @@
 //! Counters, rate meters and address conflicts, which the data path writes and the agent reads.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io,
     os::fd::{AsFd as _, BorrowedFd},
 };
@@ -11,8 +11,8 @@ use aya::maps::{IterableMap as _, MapError};
 use gateway_common::{
     DropReason,
     maps::{
-        AddressConflict, AddressKey, ConnectionCounters, ConnectionDropKey, ConnectionUsage,
-        Statistic,
+        AddressConflict, AddressKey, AttachmentDropKey, ConnectionCounters, ConnectionDropKey,
+        ConnectionUsage, Statistic,
     },
 };
 
@@ -67,6 +67,41 @@ impl Maps {
             drops.insert(DropReason::ConnectionNotApproved, counters.not_approved);
         }
         Ok(drops)
+    }
+
+    /// Returns the numbers of frames that each attachment dropped or did not take, by interface index and reason.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses to read the map.
+    pub fn attachment_drops(&self) -> Result<HashMap<u32, BTreeMap<DropReason, u64>>, MapError> {
+        let mut drops: HashMap<u32, BTreeMap<DropReason, u64>> = HashMap::new();
+        for entry in self.attachment_drops.iter() {
+            let (PodWrapper(key), counts) = entry?;
+            if let Some(reason) = DropReason::from_number(key.reason) {
+                let of_interface = drops.entry(key.ifindex).or_default();
+                of_interface.insert(reason, counts.iter().sum());
+            }
+        }
+        Ok(drops)
+    }
+
+    /// Deletes the counts of an interface that is no attachment any more. `reasons` are those that have one.
+    ///
+    /// # Errors
+    /// Fails if the kernel refuses the deletion.
+    pub fn delete_attachment_drops<'a>(
+        &mut self,
+        ifindex: u32,
+        reasons: impl Iterator<Item = &'a DropReason>,
+    ) -> Result<(), MapError> {
+        for reason in reasons {
+            let key = AttachmentDropKey {
+                ifindex,
+                reason: *reason as u32,
+            };
+            ignore_not_found(self.attachment_drops.remove(&PodWrapper(key)))?;
+        }
+        Ok(())
     }
 
     /// Returns the traffic counters of one connection, summed over all CPUs.

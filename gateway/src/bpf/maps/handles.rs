@@ -18,9 +18,9 @@ use bytemuck::Pod;
 use gateway_common::{
     V4, V6,
     maps::{
-        AddressConflict, AddressKey, Attachment, Backend, Connection, ConnectionCounters,
-        ConnectionDropKey, ConnectionUsage, Egress, IdentificationState, Limits, LocalAddress,
-        NatAddress, Port, PortKey, name,
+        AddressConflict, AddressKey, Attachment, AttachmentDropKey, Backend, Connection,
+        ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress, IdentificationState,
+        Limits, LocalAddress, NatAddress, Port, PortKey, name,
     },
 };
 
@@ -60,6 +60,7 @@ pub struct Maps {
     pub(super) flow_tables: FlowTableSet,
     pub(super) drops: PerCpuArray<MapData, u64>,
     pub(super) connection_drops: PerCpuHashMap<MapData, PodWrapper<ConnectionDropKey>, u64>,
+    pub(super) attachment_drops: PerCpuHashMap<MapData, PodWrapper<AttachmentDropKey>, u64>,
     pub(super) connection_counters: PerCpuArray<MapData, PodWrapper<ConnectionCounters>>,
     pub(super) statistics: PerCpuArray<MapData, u64>,
     pub(super) cpus: usize,
@@ -105,6 +106,7 @@ impl Maps {
             flow_tables,
             drops: take_map(ebpf, name::DROPS)?,
             connection_drops: take_map(ebpf, name::CONN_DROPS)?,
+            attachment_drops: take_map(ebpf, name::ATTACH_DROPS)?,
             connection_counters: take_map(ebpf, name::CONN_COUNTERS)?,
             statistics: take_map(ebpf, name::STATISTICS)?,
             cpus: nr_cpus().map_err(|(file, error)| {

@@ -170,6 +170,16 @@ fn mode(attachment: &AttachmentStatus) -> String {
         .unwrap_or_else(|| "-".to_owned())
 }
 
+/// Returns the time at which the interface received packets last, as far as the gateway has watched it.
+fn last_received(attachment: &AttachmentStatus) -> String {
+    match (attachment.last_received_at, attachment.watched_since) {
+        (Some(at), _) => format!("{at:.0}"),
+        (None, Some(_)) if attachment.received_packets == Some(0) => "never".to_owned(),
+        (None, Some(since)) => format!("before {since:.0}"),
+        (None, None) => String::new(),
+    }
+}
+
 fn yes_or_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
@@ -186,6 +196,11 @@ impl ShownObject for NetworkView {
                     .mtu
                     .map(|mtu| mtu.to_string())
                     .unwrap_or_default(),
+                attachment
+                    .received_packets
+                    .map(|packets| packets.to_string())
+                    .unwrap_or_default(),
+                last_received(attachment),
             ]
         });
         let fields = Table::Fields(vec![
@@ -201,8 +216,33 @@ impl ShownObject for NetworkView {
             ("labels", render_labels(&self.meta.labels)),
             ("created", self.meta.created_at.to_string()),
         ]);
-        let header = vec!["INTERFACE", "STATE", "XDP", "MAC", "MTU"];
+        let header = vec![
+            "INTERFACE",
+            "STATE",
+            "XDP",
+            "MAC",
+            "MTU",
+            "RECEIVED",
+            "LAST RECEIVED",
+        ];
         let mut tables = vec![fields, Table::Rows(header, attachments.collect())];
+        let attachments = self.status.attachments.iter();
+        let drops: Vec<Vec<String>> = attachments
+            .flat_map(|attachment| {
+                let row = |(reason, count): (&String, &u64)| {
+                    vec![
+                        attachment.interface.clone(),
+                        reason.clone(),
+                        count.to_string(),
+                    ]
+                };
+                attachment.drops.iter().map(row).collect::<Vec<_>>()
+            })
+            .collect();
+        if !drops.is_empty() {
+            let header = vec!["INTERFACE", "DROPPED OR REJECTED", "COUNT"];
+            tables.push(Table::Rows(header, drops));
+        }
         let problems: Vec<Vec<String>> = self
             .status
             .attachments

@@ -1,4 +1,6 @@
 //! Network devices as operators meet them: settings that change at the far end, wrong cables, strict filters of the
 //! host, lost netlink events, and a log that names the packets.
 
+mod cable;
 mod overrun;
+mod redirect;
