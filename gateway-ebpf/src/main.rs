@@ -29,6 +29,7 @@ mod flow_calls;
 mod flow_tables;
 mod maps;
 mod packet_buffer;
+mod packet_log;
 mod platform;
 mod subprograms;
 mod transmit_failures;
@@ -38,7 +39,7 @@ use context::Xdp;
 use gateway_common::{
     DropReason, Verdict,
     drop_reason::Attribution,
-    maps::{ConfigMaps as _, Counters as _, NO_CONNECTION},
+    maps::{ConfigMaps as _, Counters as _, LoggedVerdict, NO_CONNECTION},
     process,
 };
 
@@ -49,18 +50,16 @@ fn plgw(ctx: XdpContext) -> u32 {
     match process(&mut env) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Reply => redirect_back(&mut env),
-        Verdict::TcpReset(attribution) | Verdict::IcmpError(attribution) => {
-            subprograms::log_reject(
-                attribution.reason as u64,
-                attribution.connection_slot.into(),
-            );
+        Verdict::TcpReset(attribution) => {
+            log(&env, LoggedVerdict::TcpReset, attribution);
+            redirect_back(&mut env)
+        }
+        Verdict::IcmpError(attribution) => {
+            log(&env, LoggedVerdict::IcmpError, attribution);
             redirect_back(&mut env)
         }
         Verdict::Drop(attribution) => {
-            subprograms::log_drop(
-                attribution.reason as u64,
-                attribution.connection_slot.into(),
-            );
+            log(&env, LoggedVerdict::Drop, attribution);
             xdp_action::XDP_DROP
         }
         Verdict::Redirect(slot) => redirect(&mut env, slot),
@@ -84,12 +83,28 @@ fn redirect_back(env: &mut Xdp) -> u32 {
 #[inline(always)]
 fn redirect(env: &mut Xdp, slot: u32) -> u32 {
     maps::TX_PORTS.redirect(slot, 0).unwrap_or_else(|_| {
-        env.count_drop(Attribution::new(
-            DropReason::EgressUnavailable,
-            NO_CONNECTION,
-        ));
+        let attribution = Attribution::new(DropReason::EgressUnavailable, NO_CONNECTION);
+        env.count_drop(attribution);
+        log(env, LoggedVerdict::Drop, attribution);
         xdp_action::XDP_DROP
     })
+}
+
+/// Logs a packet, if the agent has enabled that.
+#[inline(always)]
+fn log(env: &Xdp, verdict: LoggedVerdict, attribution: Attribution) {
+    if maps::LOG_PACKETS.load() == 0 {
+        return;
+    }
+    // SAFETY: the kernel's context.
+    unsafe {
+        packet_log::log_packet(
+            env.ctx.ctx,
+            verdict as u64,
+            attribution.reason as u64,
+            attribution.connection_slot.into(),
+        );
+    }
 }
 
 #[cfg(target_arch = "bpf")]

@@ -8,7 +8,7 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
+    maps::{Array, DevMap, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use gateway_common::{
     DropReason, V4, V6,
@@ -82,6 +82,10 @@ pub(crate) static IDENTIFICATIONS: Array<IdentificationState> =
 #[map]
 pub(crate) static CONFLICTS: LruHashMap<AddressKey, AddressConflict> = LruHashMap::pinned(1_024, 0);
 
+/// The packet log. The agent gives it its size when the log is switched on.
+#[map]
+pub(crate) static PACKET_LOG: RingBuf = RingBuf::with_byte_size(4_096, 0);
+
 /// Number of bytes that are summed up at a time: the maximum of `bpf_csum_diff` on the oldest supported kernel.
 pub(crate) const CSUM_CHUNK_LEN: usize = 512;
 
@@ -137,6 +141,11 @@ pub(crate) static FLOW_TABLE_SIZE: Global<u64> = Global::new(0);
 /// program is loaded.
 #[unsafe(no_mangle)]
 pub(crate) static FLOW_TABLE_SHARE: Global<u64> = Global::new(0);
+
+/// 1 if dropped and rejected packets are logged. Set when the program is loaded; the verifier removes what follows from
+/// 0.
+#[unsafe(no_mangle)]
+pub(crate) static LOG_PACKETS: Global<u8> = Global::new(0);
 
 /// Offset of the index in the kernel's `struct net_device`. This and the following numbers are set when the program is
 /// loaded.

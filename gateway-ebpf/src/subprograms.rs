@@ -8,7 +8,6 @@ use aya_ebpf::{
     helpers::generated::{bpf_csum_diff, bpf_xdp_load_bytes},
     programs::XdpContext,
 };
-use aya_log_ebpf::debug;
 use gateway_common::{Exit, Subprogram, for_each_subprogram, maps::IdentificationSpace, pipeline};
 
 use crate::{
@@ -57,31 +56,6 @@ macro_rules! define_subprograms {
     };
 }
 for_each_subprogram!(define_subprograms);
-
-/// Logs a dropped packet, if the agent has enabled that. A function of its own, since it needs more stack than the rest
-/// of the entry point. The macro requires a context but does not use it.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn log_drop(reason: u64, connection_slot: u64) -> u64 {
-    let ctx = XdpContext::new(ptr::null_mut());
-    debug!(
-        &ctx,
-        "drop: reason={} connection_slot={}", reason, connection_slot
-    );
-    0
-}
-
-/// Logs a rejected packet, if the agent has enabled that.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn log_reject(reason: u64, connection_slot: u64) -> u64 {
-    let ctx = XdpContext::new(ptr::null_mut());
-    debug!(
-        &ctx,
-        "reject: reason={} connection_slot={}", reason, connection_slot
-    );
-    0
-}
 
 /// Allocates an identification. It accesses no packet, so it has no context.
 #[unsafe(no_mangle)]

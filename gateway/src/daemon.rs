@@ -77,8 +77,9 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     layouts::check_others(&config.bpf_dir, config.discard_incompatible_flows)?;
     let store = Sqlite::open(&config.state_dir.join(STORE_FILE))?;
     let (loaded, mut program, maps) = load(&config, &store).await?;
+    let mut packet_log = None;
     if config.log_packets {
-        tasks::packet_log::spawn(program.logger()?)?;
+        packet_log = Some(program.take_packet_log()?);
     }
     program.count_transmit_failures();
     log_program(&program)?;
@@ -97,6 +98,9 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
         packet_socket: PacketSocket::open().context("failed to open a packet socket")?,
         issuers: Issuers::new(&config.oidc_issuers, config.outbound_ca.as_ref())?,
     });
+    if let Some(packet_log) = packet_log {
+        tasks::packet_log::spawn(Arc::clone(&agent), packet_log)?;
+    }
     // Before the first solicitation is sent, so that no answer is missed.
     let sockets = NeighbourSockets::open()?;
     // The maps hold the stored state before the first request is accepted.

@@ -34,6 +34,7 @@ mod counters;
 mod identification;
 mod limits;
 pub mod name;
+mod packet_log;
 
 pub use access::{ConfigMaps, Counters, MapValueRef};
 pub use config::{
@@ -44,6 +45,7 @@ pub use config::{
 pub use counters::{AttachmentDropKey, ConnectionCounters, ConnectionDropKey, Statistic};
 pub use identification::{IDENTIFICATION_BUCKETS, IdentificationSpace, IdentificationState};
 pub use limits::{ConnectionUsage, Limits, NO_CONNECTION_USAGE};
+pub use packet_log::{LOGGED_BYTES, LoggedPacket, LoggedVerdict};
 
 /// Version of the map layouts. It changes whenever a layout, or the meaning of a field, changes. An upgrade takes over
 /// the maps of an earlier version whose format and meaning are the same.

@@ -53,3 +53,5 @@ pub const IDENTIFICATIONS: &str = "IDENTIFICATIONS";
 /// [`AddressConflict`](crate::maps::AddressConflict) by [`AddressKey`](crate::maps::AddressKey): LRU hash of other
 /// hosts that claim a local address.
 pub const CONFLICTS: &str = "CONFLICTS";
+/// [`LoggedPacket`](crate::maps::LoggedPacket)s: ring buffer, which is not pinned.
+pub const PACKET_LOG: &str = "PACKET_LOG";

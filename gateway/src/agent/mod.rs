@@ -5,6 +5,7 @@ mod change;
 pub mod controller;
 pub mod flow_gc;
 pub mod flow_list;
+mod packet_summary;
 mod refresh;
 pub mod status;
 pub(crate) mod tasks;

@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
+    maps::{MapData, RingBuf},
     programs::{Xdp, XdpMode, links::FdLink},
 };
 use gateway_common::{
@@ -42,6 +43,9 @@ pub static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gat
 
 /// Name of the XDP program in the object file and in the kernel.
 pub const PROGRAM: &str = "plgw";
+
+/// Size of the packet log: some 1,700 records.
+const PACKET_LOG_BYTES: u32 = 1 << 18;
 
 /// Magic number of the bpf file system (linux/magic.h).
 const BPF_FS_MAGIC: libc::c_long = 0xcafe_4a11;
@@ -122,8 +126,7 @@ impl Program {
         let links = directory.join("links");
         make_directory(&links)?;
 
-        // Log levels of aya_log: 0 is off, 4 is debug.
-        let level: u8 = if parameters.log_packets { 4 } else { 0 };
+        let log_packets = u8::from(parameters.log_packets);
         let offsets = DeviceOffsets::running();
         let DeviceOffsets {
             ifindex,
@@ -144,7 +147,7 @@ impl Program {
         let mut loader = EbpfLoader::new();
         loader
             .default_map_pin_directory(&maps_directory)
-            .override_global("AYA_LOG_LEVEL", &level, true)
+            .override_global("LOG_PACKETS", &log_packets, true)
             .override_global("DEVICE_IFINDEX", &ifindex, true)
             .override_global("DEVICE_NETNS", &netns, true)
             .override_global("NETNS_INODE", &inode, true)
@@ -157,6 +160,9 @@ impl Program {
             .override_global("FLOW_HASH_KEYS", &hash_keys, true)
             .override_global("FLOW_TABLE_SIZE", &size, true)
             .override_global("FLOW_TABLE_SHARE", &share, true);
+        if parameters.log_packets {
+            loader.map_max_entries(name::PACKET_LOG, PACKET_LOG_BYTES);
+        }
         let mut ebpf = loader.load(OBJECT).with_context(|| {
             format!(
                 "the kernel refused the maps pinned in {}: run Linux 6.1 or newer, with CAP_BPF",
@@ -211,15 +217,15 @@ impl Program {
         Ok(program.try_into()?)
     }
 
-    /// Starts to copy the program's log into the log of this process.
-    ///
-    /// The program has a log only with [`LoadParameters::log_packets`].
+    /// Takes the packet log: the records of dropped and rejected packets. The program writes them only with
+    /// [`LoadParameters::log_packets`].
     ///
     /// # Errors
-    /// Fails if the program has no log.
-    pub fn logger(&mut self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>> {
-        aya_log::EbpfLogger::init(&mut self.ebpf)
-            .context("could not read the log of the XDP program")
+    /// Fails if the program has no packet log.
+    pub fn take_packet_log(&mut self) -> Result<RingBuf<MapData>> {
+        let map = self.ebpf.take_map(name::PACKET_LOG);
+        let map = map.context("the XDP program has no packet log: rebuild the agent")?;
+        Ok(map.try_into()?)
     }
 
     /// Starts to count frames that drivers do not take, on this host and until the program is unloaded. A failure is

@@ -3,4 +3,5 @@
 
 mod cable;
 mod overrun;
+mod packet_log;
 mod redirect;
