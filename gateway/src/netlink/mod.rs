@@ -6,6 +6,7 @@ mod kernel;
 mod links;
 mod monitor;
 mod neighbours;
+mod reverse_path;
 mod statistics;
 pub mod vlan_offload;
 
@@ -19,6 +20,7 @@ pub use kernel::Kernel;
 pub use links::{Link, VethPeer, XdpAttachment};
 pub use monitor::{HostEvents, NetlinkMonitor};
 pub use neighbours::KernelNeighbour;
+pub use reverse_path::{reverse_path_setting, strict_reverse_path_filter};
 pub use statistics::received_packets;
 
 /// Sockets of the netlink families that the agent uses.

@@ -5,3 +5,4 @@ mod cable;
 mod overrun;
 mod packet_log;
 mod redirect;
+mod reverse_path;

@@ -1,5 +1,6 @@
 //! Health checks: the host itself probes backends through the interfaces of their networks.
 
+mod obstacle;
 mod probe;
 mod schedule;
 
@@ -23,8 +24,10 @@ use crate::{
         service::{HealthCheck, HealthCheckKind},
         text,
     },
+    netlink::Netlink,
 };
 
+use obstacle::find_obstacle;
 use probe::{Probe, probe_port};
 use schedule::{ProbeSchedule, keys_of_service};
 
@@ -65,13 +68,13 @@ pub(crate) async fn run(agent: Arc<Agent>) {
             }
         }
         let mut controller = agent.controller.lock().await;
-        checker.start_due(&mut controller, Instant::now());
+        checker.start_due(&mut controller, &agent.netlink, Instant::now());
     }
 }
 
 impl HealthChecker {
     /// Takes over changes of services, and starts the checks that are due.
-    fn start_due(&mut self, controller: &mut Controller, now: Instant) {
+    fn start_due(&mut self, controller: &mut Controller, netlink: &Netlink, now: Instant) {
         for service in std::mem::take(&mut controller.observed.services_to_recheck) {
             let keys = checked_backends(controller.state(), &service);
             self.schedule.set_service(&service, &keys, now);
@@ -89,14 +92,26 @@ impl HealthChecker {
             let every = Duration::from_secs(u64::from(probe.check.interval));
             self.schedule.set(key.clone(), now + every);
             self.in_flight.insert(key.clone());
+            let netlink = netlink.clone();
             self.checks.spawn(async move {
-                let outcome = probe.run().await;
-                let outcome = outcome
-                    .map_err(|error| text::truncated(&format!("{error:#}"), MAX_ERROR_CHARS));
+                let outcome = match probe.run().await {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(describe_failure(&netlink, &probe, &error).await),
+                };
                 (key, probe.check, outcome)
             });
         }
     }
+}
+
+/// Returns the error of a probe, with the setting of the host that is in the way, if there is one.
+async fn describe_failure(netlink: &Netlink, probe: &Probe, error: &anyhow::Error) -> String {
+    let obstacle = find_obstacle(netlink, &probe.interface, probe.server.ip()).await;
+    let text = match obstacle {
+        Some(obstacle) => format!("{error:#}: {obstacle}"),
+        None => format!("{error:#}"),
+    };
+    text::truncated(&text, MAX_ERROR_CHARS)
 }
 
 /// Returns the backends of the service that are to be checked.

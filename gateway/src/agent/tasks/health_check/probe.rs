@@ -19,8 +19,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Probe {
     pub(super) check: HealthCheck,
-    interface: String,
-    server: SocketAddr,
+    pub(super) interface: String,
+    pub(super) server: SocketAddr,
 }
 
 impl Probe {
