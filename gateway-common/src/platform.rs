@@ -70,8 +70,8 @@ pub trait Platform: PacketBuffer + FlowTables<V4> + FlowTables<V6> + ConfigMaps 
     /// and write them with [`Platform::compare_exchange`].
     fn identification_state(&self, bucket: u32) -> Option<NonNull<IdentificationState>>;
 
-    /// Records that the host with this MAC address claims a local address.
-    fn record_conflict(&mut self, key: &AddressKey, mac: Mac);
+    /// Records that the host with this MAC address claims a local address, or only probes for it.
+    fn record_conflict(&mut self, key: &AddressKey, mac: Mac, is_probe: bool);
 
     /// Adds to a number atomically. The sum wraps around.
     ///

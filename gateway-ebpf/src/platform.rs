@@ -136,11 +136,11 @@ impl Platform for Xdp {
     }
 
     #[inline(always)]
-    fn record_conflict(&mut self, key: &AddressKey, mac: Mac) {
+    fn record_conflict(&mut self, key: &AddressKey, mac: Mac, is_probe: bool) {
         let conflict = AddressConflict {
             mac,
+            is_probe: is_probe.into(),
             last_seen: self.now().0,
-            ..AddressConflict::default()
         };
         // A failure loses one observation: the other host will claim the address again.
         let _lost = CONFLICTS.insert(key, conflict, 0);

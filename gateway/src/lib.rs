@@ -23,6 +23,7 @@ pub mod lock;
 pub mod log_limit;
 pub mod logging;
 pub mod memory;
+pub mod mld;
 pub mod model;
 pub mod neighbour;
 pub mod netlink;

@@ -81,7 +81,8 @@ impl Attachment {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Egress {
-    /// Network that the interface belongs to. 0 while the slot is free or the interface is down.
+    /// Network that the interface belongs to. 0 while the slot is free, or the interface is down or has no
+    /// carrier.
     pub network: u32,
     /// Maximum length of an IP packet, in bytes.
     pub mtu: u16,
@@ -120,10 +121,11 @@ pub struct LocalAddress {
 impl LocalAddress {
     /// Kind: an endpoint's private address in its consumer's network.
     pub const ENDPOINT: u16 = 1;
-    /// Kind: an SNAT address in the provider's network, from which consumers appear.
+    /// Kind: an SNAT address in the provider's network, from which consumers appear. No new flow gets it once it is no
+    /// longer in `NAT_ADDRESSES`.
     pub const NAT: u16 = 2;
-    /// Kind: an endpoint's address that is still being probed (RFC 5227, RFC 4862). Packets to it are neither
-    /// answered nor forwarded.
+    /// Kind: an address of an endpoint or of SNAT that is still being probed (RFC 5227, RFC 4862). Packets to it are
+    /// neither answered nor forwarded.
     pub const TENTATIVE: u16 = 3;
 
     /// Flag: the endpoint's connection is approved.
@@ -243,8 +245,8 @@ pub struct Connection {
 pub struct AddressConflict {
     /// MAC address of the host.
     pub mac: Mac,
-    /// Padding that aligns `last_seen`.
-    pub reserved: u16,
+    /// 1 if the host only probed for the address, 0 if it used the address.
+    pub is_probe: u16,
     /// Coarse time of the last claim.
     pub last_seen: u32,
 }

@@ -32,6 +32,9 @@ impl Icmp {
     /// ICMPv6 echo reply: type 129, code 0 (RFC 4443, section 4.2).
     pub const ECHO_REPLY_V6: Be16 = Be16::new(129 << 8);
 
+    /// ICMPv6 multicast listener query: type 130, code 0 (RFC 3810, section 5.1).
+    pub const MULTICAST_LISTENER_QUERY: Be16 = Be16::new(130 << 8);
+
     /// Returns true if type and code are those of an ICMP error that is forwarded to the sender of the embedded packet:
     /// destination unreachable, time exceeded, parameter problem (RFC 5508, section 4).
     #[inline(always)]

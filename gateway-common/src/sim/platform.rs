@@ -373,12 +373,12 @@ impl Platform for SimPacket<'_> {
         Some(self.maps.identification_states.entry(bucket))
     }
 
-    fn record_conflict(&mut self, key: &AddressKey, mac: Mac) {
+    fn record_conflict(&mut self, key: &AddressKey, mac: Mac, is_probe: bool) {
         self.maps.helper_calls.record("write");
         let conflict = AddressConflict {
             mac,
+            is_probe: is_probe.into(),
             last_seen: self.maps.now.0,
-            ..AddressConflict::default()
         };
         self.maps.conflicts.insert(*key, conflict);
     }

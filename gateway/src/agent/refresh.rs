@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::{
     agent::{Agent, OutgoingFrame, controller::Controller},
+    compile::observed::Interface,
     host::{Host, Scan, scan_plan::ScanPlan},
 };
 
@@ -74,14 +75,15 @@ fn sync_data_path(
     if let Some(addresses) = scan.sender_addresses() {
         controller.observed.next_hops.set_addresses(addresses);
     }
+    let carrier_returns = host.carrier_returns(scan);
     let known = controller.observed().interfaces.keys();
     for (name, interface) in host.usable_interfaces(plan, &scan.links, known) {
         let network = plan.links.get(&name).and_then(Option::as_ref);
+        let before = controller.observed().interfaces.get(&name).copied();
+        let is_back = carrier_returns.contains(&name);
         if let Some(network) = network
-            && interface.is_some()
-            && !controller.observed().interfaces.contains_key(&name)
+            && (is_back || needs_announcements(before, interface))
         {
-            // Neighbours' caches may have lost the network's addresses while its interface was away.
             controller.observed.conflict_detector.reannounce(network);
         }
         if let Some(interface) = interface
@@ -120,4 +122,49 @@ fn sync_data_path(
     attached?;
     controller.reconcile()?;
     controller.step_next_hops(now)
+}
+
+/// Returns true if neighbours may have lost a network's addresses by a change of its interface, or have wrong MAC
+/// addresses for them now: it came back, has another MAC address, or is gone, so that another one takes over.
+fn needs_announcements(before: Option<Interface>, now: Option<Interface>) -> bool {
+    let sends = |interface: Option<Interface>| {
+        let interface = interface.filter(|interface| interface.has_carrier);
+        interface.map(|interface| (interface.ifindex, interface.mac))
+    };
+    sends(before) != sends(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_common::packet::Mac;
+
+    use super::*;
+
+    #[test]
+    fn addresses_are_announced_after_changes_that_neighbours_see() {
+        let interface = Interface {
+            ifindex: 3,
+            mac: Mac::new([2, 0, 0, 0, 0, 3]),
+            mtu: 1_500,
+            has_carrier: true,
+        };
+        let other = |change: fn(&mut Interface)| {
+            let mut other = interface;
+            change(&mut other);
+            Some(other)
+        };
+        let (none, now) = (None, Some(interface));
+        assert!(needs_announcements(none, now), "it appears");
+        assert!(needs_announcements(now, none), "another one takes over");
+        let dark = other(|interface| interface.has_carrier = false);
+        assert!(needs_announcements(dark, now), "its carrier returns");
+        assert!(needs_announcements(now, dark), "its carrier is lost");
+        let card = other(|interface| interface.ifindex = 4);
+        assert!(needs_announcements(now, card), "it is a new card");
+        let mac = other(|interface| interface.mac = Mac::new([2, 0, 0, 0, 0, 4]));
+        assert!(needs_announcements(now, mac), "its MAC address changes");
+        let mtu = other(|interface| interface.mtu = 9_000);
+        assert!(!needs_announcements(now, mtu) && !needs_announcements(now, now));
+        assert!(!needs_announcements(dark, none) && !needs_announcements(none, dark));
+    }
 }

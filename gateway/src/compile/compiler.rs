@@ -88,4 +88,10 @@ impl<'a> Compiler<'a> {
                 .conflict(self.state, reference, network, address)
                 .is_some()
     }
+
+    /// Returns true if another host may have the address in the network.
+    pub(super) fn is_tentative(&self, network: &Reference, address: IpAddr) -> bool {
+        let tentative = &self.observed.tentative;
+        !tentative.is_empty() && tentative.contains(&(network.clone(), address))
+    }
 }

@@ -99,10 +99,7 @@ impl Compiler<'_> {
                 network: number,
                 address: IpAddress::from(*address),
             };
-            let tentative = self
-                .observed
-                .tentative
-                .contains(&(network.clone(), *address));
+            let tentative = self.is_tentative(&network, *address);
             let value = if tentative {
                 LocalAddress {
                     kind: LocalAddress::TENTATIVE,

@@ -7,6 +7,7 @@ pub mod capacity;
 pub mod compile_cache;
 mod compiler;
 pub mod dirty;
+pub mod draining;
 mod endpoint;
 pub mod flow_expiry;
 pub mod maglev;

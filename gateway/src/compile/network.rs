@@ -56,7 +56,12 @@ impl Compiler<'_> {
         if self.cache.nat46_usage.needs_nat46(reference) {
             flags |= Attachment::NAT46;
         }
-        let Interface { ifindex, mac, mtu } = interface;
+        let Interface {
+            ifindex,
+            mac,
+            mtu,
+            has_carrier,
+        } = interface;
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         self.snapshot.attachments.insert(
             ifindex,
@@ -71,7 +76,8 @@ impl Compiler<'_> {
         self.snapshot.egress.insert(
             slot,
             Egress {
-                network: network.number,
+                // Packets would be lost in an interface without carrier: they are dropped with a reason instead.
+                network: if has_carrier { network.number } else { 0 },
                 mtu: network.mtu.map_or(mtu, |limit| limit.min(mtu)),
                 mac: mac.into(),
                 ..Egress::default()

@@ -21,19 +21,20 @@ pub type HealthCheckKey = (Reference, Name, IpAddr);
 /// Observed state of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Usable interfaces by name: up, and with the program attached.
+    /// Interfaces by name that are set up, and have the program attached.
     pub interfaces: BTreeMap<String, Interface>,
     /// Next hops of the backends whose neighbour is resolved.
     pub next_hops: HashMap<BackendKey, ObservedNextHop>,
     /// Backends that fail their health checks.
     pub unhealthy: BTreeSet<HealthCheckKey>,
-    /// Endpoint addresses, with their network, that another host may still have (address conflict detection).
+    /// Addresses of endpoints and of SNAT, with their network, that another host may still have (address conflict
+    /// detection).
     pub tentative: BTreeSet<(Reference, IpAddr)>,
     /// Addresses of the host's own interfaces.
     pub host: HostAddresses,
 }
 
-/// A usable interface.
+/// An interface that is set up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Index of the interface.
@@ -42,6 +43,9 @@ pub struct Interface {
     pub mac: Mac,
     /// Largest IP packet that the interface takes, in bytes.
     pub mtu: u32,
+    /// False if the interface has lost its carrier. It keeps its slot then, since flow entries refer to it, but sends
+    /// nothing.
+    pub has_carrier: bool,
 }
 
 /// Neighbour to which packets for a backend are sent: the backend itself, or a router.
@@ -144,7 +148,7 @@ impl Observed {
         }
     }
 
-    /// Records whether another host may still have an endpoint's address.
+    /// Records whether another host may still have an address of an endpoint or of SNAT.
     pub fn observe_tentative(
         &mut self,
         key: &(Reference, IpAddr),
@@ -161,6 +165,11 @@ impl Observed {
             let (network, address) = key;
             let endpoint = state.endpoint_by_address(network, *address);
             dirty.endpoints.extend(endpoint.cloned());
+            let occupancy = state.occupancy(network);
+            let service = occupancy.nat_range_at(*address);
+            dirty
+                .services
+                .extend(service.map(|(_, service)| service.clone()));
         }
     }
 }

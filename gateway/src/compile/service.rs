@@ -60,6 +60,8 @@ impl Compiler<'_> {
 
     /// Compiles the service's SNAT addresses: local addresses in the service's network, and a range of the SNAT array.
     /// The present range is kept if its contents are still correct.
+    ///
+    /// An address that another host may have is tentative, and not in the array: flows get the other addresses.
     fn compile_snat_range(
         &mut self,
         reference: &Reference,
@@ -67,18 +69,20 @@ impl Compiler<'_> {
         (network_reference, network): (&Reference, &Network),
     ) -> Option<SnatRange> {
         let service = record.object.number;
-        let mut list: Vec<NatAddress> = record
-            .object
-            .spec
-            .nat_addresses
-            .iter()
-            .flat_map(|range| range.iter())
-            .filter(|address| !self.is_host_address(network_reference, network, *address))
-            .map(|address| NatAddress {
-                address: IpAddress::from(address),
-                service,
-            })
-            .collect();
+        let mut list = Vec::new();
+        let ranges = record.object.spec.nat_addresses.iter();
+        for address in ranges.flat_map(|range| range.iter()) {
+            if self.is_host_address(network_reference, network, address) {
+                continue;
+            }
+            let is_tentative = self.is_tentative(network_reference, address);
+            let address = IpAddress::from(address);
+            if is_tentative {
+                self.add_nat_address(network.number, address, LocalAddress::TENTATIVE);
+            } else {
+                list.push(NatAddress { address, service });
+            }
+        }
         // IPv4 addresses come first, because a port holds only the number of addresses of each family.
         list.sort_by_key(|nat| nat.address.to_v4().is_none());
         let size = u32::try_from(list.len()).ok()?;
@@ -107,17 +111,7 @@ impl Compiler<'_> {
         };
         for (index, address) in (offset..).zip(&list) {
             self.snapshot.nat_addresses.insert(index, *address);
-            let key = AddressKey {
-                network: network.number,
-                address: address.address,
-            };
-            let value = LocalAddress {
-                kind: LocalAddress::NAT,
-                connection_slot: NO_CONNECTION,
-                ..LocalAddress::default()
-            };
-            self.snapshot.addresses.insert(key, value);
-            self.keys.push(EntryKey::Address(key));
+            self.add_nat_address(network.number, address.address, LocalAddress::NAT);
         }
         self.keys.push(EntryKey::Nat(offset, size));
         Some(SnatRange {
@@ -126,6 +120,18 @@ impl Compiler<'_> {
             size_v6,
             shared: self.cache.nat46_usage.shares_snat_pool(reference),
         })
+    }
+
+    /// Compiles a SNAT address as a local address of its network.
+    fn add_nat_address(&mut self, network: u32, address: IpAddress, kind: u16) {
+        let key = AddressKey { network, address };
+        let value = LocalAddress {
+            kind,
+            connection_slot: NO_CONNECTION,
+            ..LocalAddress::default()
+        };
+        self.snapshot.addresses.insert(key, value);
+        self.keys.push(EntryKey::Address(key));
     }
 
     /// Compiles the resource's backends, and returns those that can take new flows with their slots.

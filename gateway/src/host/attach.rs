@@ -28,6 +28,8 @@ impl Host {
             let present: BTreeSet<u32> = links.values().map(|link| link.ifindex).collect();
             self.attached.retain(|ifindex| present.contains(ifindex));
             self.attach_errors.clear();
+            self.carrier_ups
+                .retain(|ifindex, _| present.contains(ifindex));
             program.detach_except(&present)?;
         }
         for (name, network) in &plan.links {

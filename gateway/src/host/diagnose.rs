@@ -79,8 +79,12 @@ impl Host {
                 "{name} is not an Ethernet interface: name an Ethernet interface in its network"
             ));
         }
-        if !link.up {
+        if !link.admin_up {
             problems.push(format!("{name} is down: ip link set dev {name} up"));
+        } else if !link.up {
+            problems.push(format!(
+                "{name} has no carrier: check its cable and the switch's port; if it is a veth, set its far end up"
+            ));
         }
         let tags = self.vlan_tags.get(link.ifindex);
         problems.extend(tags.and_then(|tags| tags.problem.clone()));

@@ -32,6 +32,8 @@ pub struct Host {
     any_native: bool,
     /// True if the neighbour entries of earlier versions were looked for.
     managed_neighbours_removed: bool,
+    /// Number of times that each interface has got its carrier, by interface number.
+    carrier_ups: BTreeMap<u32, u32>,
     vlan_tags: VlanTagVisibility,
 }
 

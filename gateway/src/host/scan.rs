@@ -90,6 +90,19 @@ impl Host {
         })
     }
 
+    /// Returns the names of scanned interfaces that have got their carrier again since the last scan. A short loss of the
+    /// carrier is over before it is seen.
+    pub(crate) fn carrier_returns(&mut self, scan: &Scan) -> BTreeSet<String> {
+        let mut returned = BTreeSet::new();
+        for link in scan.links.values() {
+            let before = self.carrier_ups.insert(link.ifindex, link.carrier_ups);
+            if before.is_some_and(|before| before != link.carrier_ups) {
+                returned.insert(link.name.clone());
+            }
+        }
+        returned
+    }
+
     /// Returns the scanned interfaces, with `None` for those that can't carry packets of a network. A full plan covers
     /// the `known` interfaces as well.
     pub(crate) fn usable_interfaces<'a>(
@@ -136,12 +149,13 @@ pub(super) async fn list_links<'a>(
     Ok(links)
 }
 
-/// Returns the interface, if it is an Ethernet interface and up.
+/// Returns the interface, if it is an Ethernet interface and set up. It may have no carrier.
 pub(super) fn usable_interface(link: &Link) -> Option<Interface> {
     Some(Interface {
         ifindex: link.ifindex,
-        mac: link.mac.filter(|_| link.up)?,
+        mac: link.mac.filter(|_| link.admin_up)?,
         mtu: link.mtu,
+        has_carrier: link.up,
     })
 }
 

@@ -208,6 +208,7 @@ mod tests {
             ifindex: 4,
             mac: gateway_common::packet::Mac::new([2, 0, 0, 0, 0, 4]),
             mtu: 1_500,
+            has_carrier: true,
         };
         observed.interfaces.insert("veth-p".to_owned(), interface);
         let events = HostEvents {

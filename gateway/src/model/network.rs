@@ -250,7 +250,8 @@ impl Network {
         let mut reserved = self.reserved_addresses();
         match reserved.find(|(_, address)| range.contains(*address)) {
             Some((what, address)) => {
-                let detail = format!("{range} holds {address}, {what}");
+                let detail =
+                    format!("{range} holds {address}, {what}: choose addresses without it");
                 Err(Problem::new(ProblemCode::InUse, detail).at(field))
             }
             None => Ok(()),
@@ -277,16 +278,17 @@ impl Network {
             .iter()
             .map(|router| ("a router of the network", *router));
         let has_broadcast = |prefix: &&IpNet| prefix.max_prefix_len() - prefix.prefix_len() >= 2;
-        let network_addresses = self
-            .prefixes
-            .iter()
-            .filter(has_broadcast)
-            .filter(|prefix| prefix.network().is_ipv4());
+        let network_addresses = self.prefixes.iter().filter(has_broadcast);
         routers.chain(network_addresses.flat_map(|prefix| {
-            [
-                ("the address of the network itself", prefix.network()),
-                ("the network's broadcast address", prefix.broadcast()),
-            ]
+            let (first, last) = (prefix.network(), prefix.broadcast());
+            if first.is_ipv4() {
+                vec![
+                    ("the address of the network itself", first),
+                    ("the network's broadcast address", last),
+                ]
+            } else {
+                vec![("the anycast address of the network's routers", first)]
+            }
         }))
     }
 }

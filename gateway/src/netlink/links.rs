@@ -44,7 +44,11 @@ pub struct Link {
     /// Largest IP packet that the interface takes, in bytes.
     pub mtu: u32,
     /// True if the interface was set up (IFF_UP).
+    pub admin_up: bool,
+    /// True if the interface can carry frames: it was set up, and has a carrier (IFF_LOWER_UP, and not IFF_DORMANT).
     pub up: bool,
+    /// Number of times that the interface has got its carrier, by which a short loss is seen afterwards.
+    pub carrier_ups: u32,
     /// True if the interface receives all multicast frames.
     pub all_multicast: bool,
     /// Mode of the attached XDP program, if there is one.
@@ -114,6 +118,11 @@ fn is_stacked(info: &LinkInfo) -> bool {
     }
 }
 
+/// Returns true if the interface was set up, and has a carrier that is ready (RFC 2863, section 3.1.12: not dormant).
+fn is_operational(flags: LinkFlags) -> bool {
+    flags.contains(LinkFlags::Up | LinkFlags::LowerUp) && !flags.contains(LinkFlags::Dormant)
+}
+
 /// Parses a message about an interface. Returns `None` if it has no name, which the kernel does not send.
 fn parse_link(message: LinkMessage) -> Option<Link> {
     let mut link = Link {
@@ -121,7 +130,9 @@ fn parse_link(message: LinkMessage) -> Option<Link> {
         ifindex: message.header.index,
         mac: None,
         mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
+        admin_up: message.header.flags.contains(LinkFlags::Up),
+        up: is_operational(message.header.flags),
+        carrier_ups: 0,
         all_multicast: message.header.flags.contains(LinkFlags::Allmulti),
         xdp: None,
         peer: VethPeer::None,
@@ -144,6 +155,7 @@ fn parse_link(message: LinkMessage) -> Option<Link> {
                     _ => None,
                 });
             }
+            LinkAttribute::CarrierUpCount(count) => link.carrier_ups = count,
             LinkAttribute::Link(index) => peer = Some(index),
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::LinkInfo(info) => {
@@ -159,4 +171,31 @@ fn parse_link(message: LinkMessage) -> Option<Link> {
         _ => VethPeer::None,
     };
     (!link.name.is_empty()).then_some(link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interface_is_operational_with_a_carrier_only() {
+        let (up, carrier) = (LinkFlags::Up, LinkFlags::LowerUp);
+        assert!(is_operational(up | carrier | LinkFlags::Running));
+        assert!(!is_operational(up));
+        assert!(!is_operational(carrier));
+        assert!(!is_operational(up | carrier | LinkFlags::Dormant));
+    }
+
+    #[test]
+    fn carrier_and_its_changes_are_parsed() {
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Up;
+        message.attributes = vec![
+            LinkAttribute::IfName("eth0".to_owned()),
+            LinkAttribute::CarrierUpCount(3),
+        ];
+        let link = parse_link(message).unwrap();
+        assert!(link.admin_up && !link.up);
+        assert_eq!(link.carrier_ups, 3);
+    }
 }

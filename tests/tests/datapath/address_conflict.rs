@@ -133,25 +133,44 @@ const CASES: &[Case] = &[
         assert_eq!(harness.conflicts(), []);
     }),
     (
+        "a probe that is sent to the gateway alone is no conflict: a switch tracks its devices by it",
+        |harness| {
+            mark_endpoints_tentative(harness);
+            let mut probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
+            probe.to = Side::A.mac();
+            harness
+                .send(Side::A, &probe)
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
+            let mut probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
+            probe.to = Side::A.mac();
+            harness
+                .send(Side::A, &probe)
+                .expect_dropped(DropReason::UnknownNeighbourTarget);
+            assert_eq!(harness.conflicts(), []);
+        },
+    ),
+    (
         "a claim and a probe of a tentative address are conflicts",
         |harness| {
             let probe = arp_request(ENDPOINT, (CLIENT_MAC, std::net::Ipv4Addr::UNSPECIFIED));
-            for packet in [arp_claim(2, ENDPOINT), probe] {
+            for (packet, is_probe) in [(arp_claim(2, ENDPOINT), false), (probe, true)] {
                 harness.reset();
                 mark_endpoints_tentative(harness);
                 harness
                     .send(Side::A, &packet)
                     .expect_dropped(DropReason::AddressConflict);
-                assert_eq!(harness.conflicts(), [(ENDPOINT.into(), CLIENT_MAC)]);
+                let expected = (ENDPOINT.into(), CLIENT_MAC, is_probe);
+                assert_eq!(harness.conflicts_and_probes(), [expected]);
             }
             let probe = neighbour_solicitation(ENDPOINT_V6, std::net::Ipv6Addr::UNSPECIFIED);
-            for packet in [advertisement(), probe] {
+            for (packet, is_probe) in [(advertisement(), false), (probe, true)] {
                 harness.reset();
                 mark_endpoints_tentative(harness);
                 harness
                     .send(Side::A, &packet)
                     .expect_dropped(DropReason::AddressConflict);
-                assert_eq!(harness.conflicts(), [(ENDPOINT_V6.into(), CLIENT_MAC)]);
+                let expected = (ENDPOINT_V6.into(), CLIENT_MAC, is_probe);
+                assert_eq!(harness.conflicts_and_probes(), [expected]);
             }
         },
     ),

@@ -17,9 +17,12 @@ use crate::{
     family::{Family, V4, V6},
     maps::{Attachment, NO_CONNECTION},
     packet::{Arp, EtherType, Ethernet, ExtensionHeader, FragmentHeader, Ipv4, Ipv6, protocol},
-    pipeline::ingress::{
-        ip_packet::{Fragment, IpPacket, L3_OFFSET, L4Offset},
-        local_address::{drop_for_destination, not_local},
+    pipeline::{
+        ingress::{
+            ip_packet::{Fragment, IpPacket, L3_OFFSET, L4Offset},
+            local_address::{drop_for_destination, not_local},
+        },
+        local::mld,
     },
     platform::Platform,
     subprogram::{Exit, StageResult},
@@ -142,6 +145,9 @@ pub(crate) fn parse_ipv6<E: Platform>(
         && !Ethernet::at(env, 0).is_some_and(|e| e.destination().is_ipv6_multicast())
     {
         return Err(not_local(attachment, DropReason::DestinationMac));
+    }
+    if is_dst_multicast && mld::is_query(env, header) {
+        return Err(Exit::PASS);
     }
     if !are_wire_addresses::<V6>(header.source(), header.destination()) {
         return Err(Exit::drop(DropReason::MappedAddress, NO_CONNECTION));

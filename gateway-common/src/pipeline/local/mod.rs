@@ -3,4 +3,5 @@
 pub(crate) mod arp;
 pub(crate) mod conflict;
 pub(crate) mod echo;
+pub(crate) mod mld;
 pub(crate) mod ndp;

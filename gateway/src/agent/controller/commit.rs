@@ -119,7 +119,7 @@ impl Controller {
         self.observed
             .services_to_recheck
             .extend(changed_services(changes));
-        self.observed.track_endpoint_addresses(state, changes);
+        self.observed.track_addresses(state, changes);
         is_host_dirty
     }
 }

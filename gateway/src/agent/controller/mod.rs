@@ -5,6 +5,7 @@
 //! found out about the host and the backends. `Datapath` is the maps, and the entries that they should hold.
 
 mod commit;
+mod draining;
 mod next_hops;
 mod observe;
 mod reconcile;
@@ -27,7 +28,9 @@ use gateway_common::{
 use tokio::sync::Notify;
 
 use crate::{
-    address_conflict::{AddressConflictDetector, NetworkAddress},
+    address_conflict::{
+        AddressConflictDetector, ClaimKind, Claims, NetworkAddress, claims_of_state,
+    },
     agent::{
         flow_gc::DepartedBackends,
         status::{FlowTableStatus, HealthByBackend, SnatUsage},
@@ -35,7 +38,7 @@ use crate::{
     bpf::{loader::Program, maps::Maps},
     compile::{
         capacity::CapacityError, compile_cache::CompileCache, dirty::DirtyObjects,
-        map_snapshot::MapSnapshot, observed::Observed,
+        draining::Draining, map_snapshot::MapSnapshot, observed::Observed,
     },
     config::Config,
     events::{event_log::EventLog, idempotency::IdempotencyCache, webhook_queue::WebhookQueue},
@@ -86,8 +89,10 @@ pub(in crate::agent) struct Observations {
     pub(in crate::agent) backend_health: HealthByBackend,
     /// Services whose list of checked backends is to be determined again.
     pub(in crate::agent) services_to_recheck: BTreeSet<Reference>,
-    /// Address conflict detection for endpoints' addresses.
+    /// Address conflict detection for addresses of endpoints and of SNAT.
     pub(in crate::agent) conflict_detector: AddressConflictDetector,
+    /// SNAT addresses in use that no service has any more, until the next reconciliation decides if they drain.
+    leaving_addresses: Vec<NetworkAddress>,
     /// Usage of SNAT addresses, by network number and address.
     snat_usage: BTreeMap<(u32, IpAddr), SnatUsage>,
     /// Traffic of attachments' interfaces, by name. `None` before the first reading.
@@ -114,6 +119,8 @@ pub(in crate::agent) struct Datapath {
     /// Objects that did not fit into the maps.
     capacity_errors: Vec<CapacityError>,
     departed_backends: DepartedBackends,
+    /// SNAT addresses that no service has any more, but that open flows still use.
+    draining: Draining,
     /// Notified when flows may have been revoked.
     flows_revoked: Arc<Notify>,
 }
@@ -133,7 +140,7 @@ impl Controller {
         let desired = Desired::new(loaded, store, config);
         let datapath = Datapath::new(program, maps)?;
         let mut conflict_detector = AddressConflictDetector::new(config.probing);
-        conflict_detector.adopt_in_use(addresses_in_use(&desired.state, &datapath.map_snapshot));
+        conflict_detector.adopt_in_use(claims_in_use(&desired.state, &datapath.map_snapshot));
         let observed = Observations {
             compiled: Observed::default(),
             host: HostStatus::default(),
@@ -146,6 +153,7 @@ impl Controller {
             backend_health: HealthByBackend::new(),
             services_to_recheck: desired.state.services.keys().cloned().collect(),
             conflict_detector,
+            leaving_addresses: Vec::new(),
             snat_usage: BTreeMap::new(),
             traffic: None,
             flow_tables: [FlowTableStatus::default(); 2],
@@ -186,29 +194,29 @@ impl Datapath {
             in_sync: false,
             capacity_errors: Vec::new(),
             departed_backends: HashMap::new(),
+            draining: Draining::default(),
             flows_revoked: Arc::new(Notify::new()),
         })
     }
 }
 
-/// Returns the endpoints' addresses that the maps already contain.
-fn addresses_in_use(state: &State, snapshot: &MapSnapshot) -> Vec<NetworkAddress> {
-    let mut keys = Vec::new();
-    for (reference, record) in &state.endpoints {
-        let network = Reference::new(reference.tenant.clone(), record.object.network.clone());
-        let Some(network_record) = state.networks.get(&network) else {
-            continue;
+/// Returns the addresses of endpoints and of SNAT that are in use in the maps.
+fn claims_in_use(state: &State, snapshot: &MapSnapshot) -> Claims {
+    let mut claims = claims_of_state(state);
+    claims.retain(|(network, address), kind| {
+        let Some(network) = state.networks.get(network) else {
+            return false;
         };
-        for address in &record.object.addresses {
-            let key = AddressKey {
-                network: network_record.object.number,
-                address: IpAddress::from(*address),
-            };
-            let current = snapshot.addresses.get(&key);
-            if current.is_some_and(|there| there.kind == LocalAddress::ENDPOINT) {
-                keys.push((network.clone(), *address));
-            }
-        }
-    }
-    keys
+        let key = AddressKey {
+            network: network.object.number,
+            address: IpAddress::from(*address),
+        };
+        let used_as = match kind {
+            ClaimKind::Endpoint => LocalAddress::ENDPOINT,
+            ClaimKind::Snat => LocalAddress::NAT,
+        };
+        let current = snapshot.addresses.get(&key);
+        current.is_some_and(|current| current.kind == used_as)
+    });
+    claims
 }

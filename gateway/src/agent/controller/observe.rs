@@ -8,14 +8,14 @@ use jiff::Timestamp;
 use log::warn;
 
 use crate::{
-    address_conflict::NetworkAddress,
+    address_conflict::{ClaimKind, Claims, claims_of_endpoint, claims_of_service},
     agent::controller::{Controller, Observations},
     compile::{
         dirty::DirtyObjects,
         observed::{BackendKey, HealthCheckKey, Interface, ObservedNextHop},
     },
     host::traffic::AttachmentTraffic,
-    model::{Change, Endpoint, HostAddresses, Object, Reference, State},
+    model::{Change, HostAddresses, Object, State},
 };
 
 impl Controller {
@@ -114,33 +114,56 @@ impl Controller {
 }
 
 impl Observations {
-    /// Adds and removes endpoints' addresses for conflict detection. `state` is the one before the changes.
-    pub(super) fn track_endpoint_addresses(&mut self, state: &State, changes: &[Change]) {
+    /// Adds and removes addresses for conflict detection. `state` is the one before the changes.
+    pub(super) fn track_addresses(&mut self, state: &State, changes: &[Change]) {
         for change in changes {
-            if let Object::Network(..) = change.object() {
-                // The network may have another interface now.
-                self.conflict_detector
-                    .retry_parked(&change.object().reference());
+            let object = change.object();
+            let reference = object.reference();
+            let before = match object {
+                Object::Network(_, record) => {
+                    let before = state.networks.get(&reference);
+                    let same = before.is_some_and(|before| {
+                        before.object.attachments == record.object.attachments
+                    });
+                    // The network may have another interface now.
+                    self.conflict_detector.retry_parked(&reference);
+                    if !same {
+                        self.conflict_detector.reannounce(&reference);
+                    }
+                    continue;
+                }
+                Object::Service(tenant, _) => {
+                    let before = state.services.get(&reference);
+                    before.map(|record| claims_of_service(tenant, &record.object))
+                }
+                Object::Endpoint(tenant, _) => {
+                    let before = state.endpoints.get(&reference);
+                    before.map(|record| claims_of_endpoint(tenant, &record.object))
+                }
+                _ => continue,
+            };
+            let now = match change {
+                Change::Put(Object::Service(tenant, record)) => {
+                    claims_of_service(tenant, &record.object)
+                }
+                Change::Put(Object::Endpoint(tenant, record)) => {
+                    claims_of_endpoint(tenant, &record.object)
+                }
+                Change::Put(_) | Change::Delete(_) => Claims::new(),
+            };
+            for (key, kind) in before.unwrap_or_default() {
+                if now.contains_key(&key) {
+                    continue;
+                }
+                if kind == ClaimKind::Snat && self.conflict_detector.is_claimed(&key) {
+                    // Open flows may still use the address.
+                    self.leaving_addresses.push(key);
+                } else {
+                    self.conflict_detector.remove(&key);
+                }
             }
-            let Object::Endpoint(tenant, record) = change.object() else {
-                continue;
-            };
-            let keys = |endpoint: &Endpoint| -> Vec<NetworkAddress> {
-                let network = Reference::new(tenant.clone(), endpoint.network.clone());
-                let addresses = endpoint.addresses.iter();
-                addresses.map(|a| (network.clone(), *a)).collect()
-            };
-            let old = state.endpoints.get(&change.object().reference());
-            let old = old.map(|old| keys(&old.object)).unwrap_or_default();
-            let new = match change {
-                Change::Put(_) => keys(&record.object),
-                Change::Delete(_) => Vec::new(),
-            };
-            for key in old.iter().filter(|key| !new.contains(key)) {
-                self.conflict_detector.remove(key);
-            }
-            for key in new {
-                self.conflict_detector.add(key);
+            for (key, kind) in now {
+                self.conflict_detector.add(key, kind);
             }
         }
     }

@@ -24,11 +24,12 @@ impl Controller {
     /// # Errors
     /// When the kernel refuses a write. Writes that were made stay, and the next call compiles everything again.
     pub fn reconcile(&mut self) -> Result<()> {
+        if self.datapath.needs_full_resync {
+            let claims = self.all_claims();
+            self.observed.conflict_detector.retain(claims);
+        }
         let (state, observed) = (&self.desired.state, &mut self.observed);
         let datapath = &mut self.datapath;
-        if datapath.needs_full_resync {
-            observed.conflict_detector.retain_existing(state);
-        }
         for key in observed.conflict_detector.take_changed() {
             let tentative = observed.conflict_detector.is_tentative(&key);
             observed.compiled.observe_tentative(
@@ -38,7 +39,10 @@ impl Controller {
                 &mut datapath.dirty_objects,
             );
         }
-        datapath.reconcile(state, &observed.compiled)
+        if datapath.reconcile(state, &observed.compiled)? {
+            self.update_draining_claims();
+        }
+        Ok(())
     }
 
     /// Forgets departed backends whose flows have been terminated.
@@ -49,17 +53,20 @@ impl Controller {
 }
 
 impl Datapath {
-    /// Compiles the dirty objects, or everything after a failure, and applies the plan.
-    fn reconcile(&mut self, state: &State, observed: &Observed) -> Result<()> {
+    /// Compiles the dirty objects, or everything after a failure, and applies the plan. Returns false if nothing was to
+    /// be compiled.
+    fn reconcile(&mut self, state: &State, observed: &Observed) -> Result<bool> {
         let dirty = std::mem::take(&mut self.dirty_objects);
         let rebuild = self.needs_full_resync;
         if !rebuild && dirty.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         // Both are reset when the plan has been applied.
         self.needs_full_resync = true;
         self.in_sync = false;
-        let delta = self.compile(state, observed, dirty, rebuild);
+        let mut delta = self.compile(state, observed, dirty, rebuild);
+        let current = &self.map_snapshot;
+        self.draining.keep(state, observed, current, &mut delta);
         self.report_capacity_errors();
         let plan = plan(&delta.old, &delta.new);
         if !plan.is_empty() {
@@ -72,7 +79,7 @@ impl Datapath {
         }
         self.needs_full_resync = false;
         self.in_sync = true;
-        Ok(())
+        Ok(true)
     }
 
     fn compile(
@@ -104,7 +111,7 @@ impl Datapath {
     }
 
     /// Applies a plan, and wakes flow GC if it may have revoked flows.
-    fn apply(&mut self, plan: &Plan, delta: &Delta) -> Result<()> {
+    pub(super) fn apply(&mut self, plan: &Plan, delta: &Delta) -> Result<()> {
         debug!("controller: applying plan writes={}", plan.len());
         self.record_departed(delta);
         let ends_flows = !plan.revoke.is_empty() || plan.removes_backends(&self.map_snapshot);

@@ -98,10 +98,21 @@ impl Controller {
         self.observed.backend_health.get(key)
     }
 
-    /// Returns the status of an endpoint's address in conflict detection.
+    /// Returns the status of an address of an endpoint or of SNAT in conflict detection.
     #[must_use]
     pub fn address_status(&self, key: &NetworkAddress) -> Option<ClaimStatus> {
         self.observed.conflict_detector.status(key)
+    }
+
+    /// Returns the addresses from `first` to `last` of a network that are not in use yet or are disputed.
+    pub fn unsettled_addresses(
+        &self,
+        network: &Reference,
+        first: IpAddr,
+        last: IpAddr,
+    ) -> impl Iterator<Item = (IpAddr, ClaimStatus)> {
+        let detector = &self.observed.conflict_detector;
+        detector.unsettled(network, first, last)
     }
 
     /// Returns the usage of the SNAT addresses from `first` to `last` in the network with this number.
@@ -168,6 +179,7 @@ impl Controller {
         GcSnapshot::new(
             &self.datapath.map_snapshot,
             self.datapath.departed_backends.clone(),
+            self.datapath.draining.addresses().copied().collect(),
         )
     }
 

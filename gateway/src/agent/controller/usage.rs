@@ -18,6 +18,9 @@ impl Controller {
     /// Records the usage of SNAT addresses and of the flow tables after flow GC.
     pub(in crate::agent) fn account_usage(&mut self, snapshot: &GcSnapshot, report: GcReport) {
         self.drop_departed(snapshot.departed_backends());
+        if let Err(error) = self.release_drained(snapshot, &report) {
+            warn!("snat: drained addresses not released error=\"{error:#}\"");
+        }
         self.observed.record_snat_usage(report);
         self.observed
             .record_flow_table_usage(self.datapath.maps.flow_tables());

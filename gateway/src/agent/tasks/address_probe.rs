@@ -9,10 +9,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use gateway_common::{maps::AddressKey, packet::Mac};
 use log::warn;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use crate::{
-    address_conflict::{ClaimStatus, ConflictAction, NetworkAddress},
+    address_conflict::{
+        BACKLOG_INTERVAL, ClaimStatus, ConflictAction, ConflictEvidence, NetworkAddress,
+    },
     agent::{Agent, OutgoingFrame, controller::Controller},
     config::ProbeConfig,
     inject::frames,
@@ -24,18 +26,23 @@ const MAX_PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Runs the task.
 pub(crate) async fn run(agent: Arc<Agent>, config: ProbeConfig) {
-    let mut ticks = interval(config.interval.min(MAX_PROBE_INTERVAL));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let interval = config.interval.min(MAX_PROBE_INTERVAL);
     loop {
-        ticks.tick().await;
-        let frames = {
+        let (frames, has_backlog) = {
             let mut controller = agent.controller.lock().await;
-            tokio::task::block_in_place(|| step(&mut controller, Instant::now()))
+            let frames = tokio::task::block_in_place(|| step(&mut controller, Instant::now()));
+            (frames, controller.observed.conflict_detector.has_backlog())
         };
         match frames {
             Ok(frames) => agent.send_frames(&frames),
             Err(error) => warn!("address conflict: detection failed error=\"{error:#}\""),
         }
+        sleep(if has_backlog {
+            BACKLOG_INTERVAL.min(interval)
+        } else {
+            interval
+        })
+        .await;
     }
 }
 
@@ -47,7 +54,10 @@ fn step(controller: &mut Controller, now: Instant) -> Result<Vec<OutgoingFrame>>
     let reachable = |network: &Reference| {
         state.networks.get(network).is_some_and(|record| {
             let mut attachments = record.object.attachments.iter();
-            attachments.any(|a| interfaces.contains_key(&a.interface))
+            attachments.any(|a| {
+                let interface = interfaces.get(&a.interface);
+                interface.is_some_and(|interface| interface.has_carrier)
+            })
         })
     };
     let actions = observed.conflict_detector.step(now, reachable);
@@ -68,6 +78,7 @@ fn frames_of(controller: &Controller, action: &ConflictAction) -> Vec<OutgoingFr
     let interfaces = record.object.attachments.iter();
     let interfaces = interfaces.filter_map(|a| controller.observed().interfaces.get(&a.interface));
     interfaces
+        .filter(|interface| interface.has_carrier)
         .map(|interface| {
             let frame = match action {
                 ConflictAction::Probe(_) => frames::probe(interface.mac, *address),
@@ -93,39 +104,48 @@ fn read_conflicts(controller: &mut Controller, now: Instant) -> Result<()> {
         controller.datapath.maps.delete_conflict(&key)?;
         let AddressKey { network, address } = key;
         if let Some(network) = names.get(&network) {
-            on_conflict(
-                controller,
-                &(network.clone(), address.into()),
-                conflict.mac,
-                now,
-            );
+            let key = (network.clone(), address.into());
+            let evidence = if conflict.is_probe == 0 {
+                ConflictEvidence::Use
+            } else {
+                ConflictEvidence::Probe
+            };
+            on_conflict(controller, &key, (conflict.mac, evidence), now)?;
         }
     }
     Ok(())
 }
 
 /// Records another host that uses an address, and logs it if that is new.
-fn on_conflict(controller: &mut Controller, key: &NetworkAddress, mac: Mac, now: Instant) {
+fn on_conflict(
+    controller: &mut Controller,
+    key: &NetworkAddress,
+    (mac, evidence): (Mac, ConflictEvidence),
+    now: Instant,
+) -> Result<()> {
     // The agent's own probe, received through another interface of the same network.
     let mut interfaces = controller.observed().interfaces.values();
     if interfaces.any(|interface| interface.mac == mac) {
-        return;
+        return Ok(());
+    }
+    if controller.give_up_draining(key, mac)? {
+        return Ok(());
     }
     let detector = &mut controller.observed.conflict_detector;
     let before = detector.status(key);
-    detector.on_conflict(key, mac, now);
+    detector.on_conflict(key, mac, evidence, now);
     let (network, address) = key;
     match detector.status(key) {
         after if after == before => {}
         Some(ClaimStatus::Conflict(_)) => warn!(
             "address conflict: address in use by another host address={address} network={network} \
-             mac={mac}: remove the address from that host, or give the endpoint another one; it is \
-             not reachable until then"
+             mac={mac}: remove the address from that host, or give the endpoint or service another one; \
+             it is not used until then"
         ),
         Some(ClaimStatus::Disputed(_)) => warn!(
-            "address conflict: another host claims an endpoint's address, which is defended \
-             address={address} network={network} mac={mac}"
+            "address conflict: another host claims an address in use, which is defended address={address} network={network} mac={mac}"
         ),
         _ => {}
     }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     agent::controller::Controller,
-    api::types::{AttachmentStatus, NetworkSpec, NetworkStatus, NetworkView},
+    api::types::{AttachmentStatus, DrainingAddress, NetworkSpec, NetworkStatus, NetworkView},
     bpf::loader::AttachMode,
     compile::network::is_isolated,
     host::status::AttachmentState,
@@ -30,6 +30,8 @@ pub fn network(
             attachment(controller, interface, state)
         })
         .collect();
+    let draining = controller.draining_addresses(network.number);
+    let draining = draining.map(|(address, flows)| DrainingAddress { address, flows });
     NetworkView {
         meta: record.meta.clone(),
         tenant: Some(reference.tenant.clone()),
@@ -44,6 +46,7 @@ pub fn network(
         status: NetworkStatus {
             isolated: is_isolated(controller.state(), reference, network),
             attachments,
+            draining_addresses: draining.collect(),
         },
     }
 }
@@ -61,6 +64,7 @@ fn attachment(
         state: match link {
             None => "missing",
             Some(link) if link.up => "up",
+            Some(link) if link.admin_up => "no_carrier",
             Some(_) => "down",
         }
         .to_owned(),

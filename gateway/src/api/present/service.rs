@@ -1,11 +1,12 @@
 //! Views of services.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use gateway_common::pipeline::SOURCE_PORT_COUNT;
 
 use crate::{
-    agent::controller::Controller,
+    address_conflict::ClaimStatus,
+    agent::{controller::Controller, status::SnatUsage},
     api::types::{BackendStatus, NatAddressStatus, ServiceStatus, ServiceView},
     model::{Record, Reference, Service, service::ServiceSpec},
 };
@@ -64,7 +65,7 @@ pub fn service(
     }
 }
 
-/// Returns the problems with the service's SNAT addresses: addresses that the host has are not used.
+/// Returns the problems with the service's SNAT addresses: addresses that the host or another host has.
 fn nat_address_problems(
     controller: &Controller,
     reference: &Reference,
@@ -78,39 +79,76 @@ fn nat_address_problems(
         .nat_addresses
         .iter()
         .flat_map(|range| host.addresses_in(*range));
-    host_addresses
-        .filter_map(|address| {
-            host.conflict(controller.state(), reference, &network.object, address)
-        })
-        .collect()
+    let of_host = host_addresses.filter_map(|address| {
+        host.conflict(controller.state(), reference, &network.object, address)
+    });
+    let unsettled = spec.nat_addresses.iter().flat_map(|range| {
+        let (first, last) = range.ends();
+        controller.unsettled_addresses(reference, first, last)
+    });
+    let contested = unsettled.filter_map(|(address, status)| match status {
+        ClaimStatus::Conflict(mac) => Some(format!(
+            "address {address} is in use by the host with MAC address {mac}, so the service does not use it: remove it \
+             from that host, or choose another"
+        )),
+        ClaimStatus::Disputed(mac) => Some(format!(
+            "the host with MAC address {mac} claims address {address}, which the service uses: remove it from that \
+             host, or choose another"
+        )),
+        ClaimStatus::Probing | ClaimStatus::InUse => None,
+    });
+    of_host.chain(contested).collect()
 }
 
-/// Returns the use of the service's SNAT addresses. Only addresses with flows are visited, since a list of services can
-/// have a million addresses.
+/// Returns the use of the service's SNAT addresses. Only addresses with flows, and those that are not simply in use,
+/// are visited, since a list of services can have a million addresses.
 fn nat_addresses(
     controller: &Controller,
-    network: &Reference,
+    reference: &Reference,
     spec: &ServiceSpec,
 ) -> Vec<NatAddressStatus> {
-    let Some(number) = controller
-        .state()
-        .networks
-        .get(network)
-        .map(|n| n.object.number)
-    else {
+    let Some(network) = controller.state().networks.get(reference) else {
         return Vec::new();
     };
-    let in_use = spec.nat_addresses.iter().flat_map(|range| {
+    let host = &controller.observed().host;
+    let number = network.object.number;
+    let mut found = BTreeMap::<IpAddr, SnatUsage>::new();
+    for range in &spec.nat_addresses {
         let (first, last) = range.ends();
-        controller.snat_usage(number, first, last)
-    });
-    in_use
-        .map(|(address, used)| NatAddressStatus {
+        found.extend(controller.snat_usage(number, first, last));
+        let unsettled = controller.unsettled_addresses(reference, first, last);
+        let unsettled = unsettled.map(|(address, _)| address);
+        for address in unsettled.chain(host.addresses_in(*range)) {
+            found.entry(address).or_default();
+        }
+    }
+    let state = |address: IpAddr| {
+        let is_host = host.contains(address)
+            && host
+                .conflict(controller.state(), reference, &network.object, address)
+                .is_some();
+        if is_host {
+            return ("host", None);
+        }
+        match controller.address_status(&(reference.clone(), address)) {
+            Some(ClaimStatus::Probing) => ("probing", None),
+            // A service without room in the maps has addresses that are not probed.
+            None | Some(ClaimStatus::InUse) => ("in_use", None),
+            Some(ClaimStatus::Conflict(mac)) => ("conflict", Some(mac)),
+            Some(ClaimStatus::Disputed(mac)) => ("disputed", Some(mac)),
+        }
+    };
+    let found = found.into_iter().map(|(address, used)| {
+        let (state, mac_address) = state(address);
+        NatAddressStatus {
             address,
+            state: state.to_owned(),
+            mac_address: mac_address.map(|mac| mac.to_string()),
             flows: used.flows,
             ports_used: used.ports,
             ports_free: u64::from(SOURCE_PORT_COUNT).saturating_sub(used.ports),
             scarce: used.are_ports_scarce(),
-        })
-        .collect()
+        }
+    });
+    found.collect()
 }

@@ -32,7 +32,7 @@ pub use self::{
     event::EventsRequest,
     flow::{FlowView, FlowsRequest},
     manifest::{Applied, ApplyParameters},
-    network::{AttachmentStatus, NetworkSpec, NetworkStatus, NetworkView},
+    network::{AttachmentStatus, DrainingAddress, NetworkSpec, NetworkStatus, NetworkView},
     page::{MAX_ITEMS, Page, PageRequest},
     problem::ProblemDocument,
     service::{

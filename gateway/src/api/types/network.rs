@@ -43,6 +43,20 @@ pub struct NetworkStatus {
     pub isolated: bool,
     /// Status of each attachment.
     pub attachments: Vec<AttachmentStatus>,
+    /// SNAT addresses that no service has any more, but that open flows still use: the gateway answers for them until
+    /// the last flow ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub draining_addresses: Vec<DrainingAddress>,
+}
+
+/// SNAT address that no service has any more.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct DrainingAddress {
+    /// The address.
+    #[schema(value_type = schema::IpAddress)]
+    pub address: IpAddr,
+    /// Open flows that use it.
+    pub flows: u64,
 }
 
 /// Status of an attachment.
@@ -50,7 +64,7 @@ pub struct NetworkStatus {
 pub struct AttachmentStatus {
     /// Name of the interface.
     pub interface: String,
-    /// `up`, `down` or `missing`.
+    /// `up`, `no_carrier`, `down` or `missing`.
     pub state: String,
     /// Index of the interface in the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]

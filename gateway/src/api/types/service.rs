@@ -17,7 +17,7 @@ pub struct ServiceStatus {
     pub alias: String,
     /// Status of each backend.
     pub backends: Vec<BackendStatus>,
-    /// Use of the SNAT addresses; unused addresses are omitted.
+    /// Use of the SNAT addresses; those that are in use, but have no flows, are omitted.
     pub nat_addresses: Vec<NatAddressStatus>,
     /// Problems with the SNAT addresses, each with its remedy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -50,6 +50,13 @@ pub struct NatAddressStatus {
     /// The address.
     #[schema(value_type = schema::IpAddress)]
     pub address: IpAddr,
+    /// `probing`: address conflict detection is in progress, and the service does not use the address yet; `in_use`;
+    /// `conflict`: another host has the address, so the service does not use it; `disputed`: the service uses the
+    /// address, and another host claims it; `host`: the gateway's host has the address, so the service does not use it.
+    pub state: String,
+    /// MAC address of the other host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_address: Option<String>,
     /// Flows with this source address.
     pub flows: u64,
     /// Ports in use towards the backend with most flows. Each backend has the whole range of ports.

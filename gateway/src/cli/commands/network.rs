@@ -243,6 +243,16 @@ impl ShownObject for NetworkView {
             let header = vec!["INTERFACE", "DROPPED OR REJECTED", "COUNT"];
             tables.push(Table::Rows(header, drops));
         }
+        let draining = self.status.draining_addresses.iter();
+        let draining: Vec<Vec<String>> = draining
+            .map(|draining| vec![draining.address.to_string(), draining.flows.to_string()])
+            .collect();
+        if !draining.is_empty() {
+            tables.push(Table::Rows(
+                vec!["DRAINING SNAT ADDRESS", "FLOWS"],
+                draining,
+            ));
+        }
         let problems: Vec<Vec<String>> = self
             .status
             .attachments

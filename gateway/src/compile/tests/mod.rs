@@ -17,6 +17,7 @@ pub(super) fn observed(interfaces: &[(&str, u32)]) -> Observed {
             ifindex: *ifindex,
             mac: Mac::new([2, 0, 0, 0, 0, 1]),
             mtu: 1_500,
+            has_carrier: true,
         };
         observed.interfaces.insert((*name).to_owned(), interface);
     }

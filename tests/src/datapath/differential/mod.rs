@@ -69,6 +69,7 @@ fn insert_attachment(observed: &mut Observed, side: Side, ifindex: u32) {
         ifindex,
         mac: gateway_common::packet::Mac::new(side.mac()),
         mtu: 1_500,
+        has_carrier: true,
     };
     let name = side.interface().to_owned();
     observed.interfaces.insert(name, interface);

@@ -203,8 +203,19 @@ impl DifferentialHarness {
     /// Panics if native and kernel tables differ.
     #[must_use]
     pub fn conflicts(&self) -> Vec<(IpAddr, Mac)> {
+        let all = self.conflicts_and_probes().into_iter();
+        all.map(|(address, mac, _)| (address, mac)).collect()
+    }
+
+    /// Returns the detected address conflicts like [`Self::conflicts`], each with true if the other host only probed.
+    ///
+    /// # Panics
+    /// Panics if native and kernel tables differ.
+    #[must_use]
+    pub fn conflicts_and_probes(&self) -> Vec<(IpAddr, Mac, bool)> {
         let seen = |key: &AddressKey, conflict: &AddressConflict| {
-            (IpAddr::from(key.address), conflict.mac.bytes())
+            let is_probe = conflict.is_probe != 0;
+            (IpAddr::from(key.address), conflict.mac.bytes(), is_probe)
         };
         let kernel = self.maps.conflicts().expect("the conflicts");
         let kernel: Vec<_> = kernel.iter().map(|(k, v)| seen(k, v)).collect();

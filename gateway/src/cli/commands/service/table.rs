@@ -153,7 +153,7 @@ impl ShownObject for ServiceView {
         ];
         let snat: Vec<Vec<String>> = self.status.nat_addresses.iter().map(snat_row).collect();
         if !snat.is_empty() {
-            let header = vec!["SNAT ADDRESS", "FLOWS", "PORTS USED", "FREE"];
+            let header = vec!["SNAT ADDRESS", "STATE", "FLOWS", "PORTS USED", "FREE"];
             tables.push(Table::Rows(header, snat));
         }
         Table::Several(tables)
@@ -186,6 +186,7 @@ fn backend_state(service: &ServiceView, resource: &Resource, backend: &Backend) 
 fn snat_row(status: &NatAddressStatus) -> Vec<String> {
     vec![
         status.address.to_string(),
+        status.state.replace('_', " "),
         status.flows.to_string(),
         status.ports_used.to_string(),
         if status.scarce {
