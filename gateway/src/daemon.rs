@@ -33,6 +33,7 @@ use crate::{
     memory,
     model::identity::Authority,
     netlink::{Kernel, Netlink, NetlinkMonitor},
+    receive::ReceiveSocket,
     store::{self, STORE_FILE, Sqlite, Store as _, StoreContents},
 };
 
@@ -83,6 +84,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     }
     program.count_transmit_failures();
     log_program(&program)?;
+    let mld_queries = ReceiveSocket::open().context("failed to open a packet socket")?;
     let netlink = Netlink::connect().context("failed to open a netlink socket")?;
     let monitor = NetlinkMonitor::start()
         .await
@@ -124,6 +126,10 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     info!("agent: ready socket={}", config.socket().display());
     tokio::spawn(tasks::neighbours::run(Arc::clone(&agent), sockets));
     spawn_tasks(&agent, &config, monitor, flow_gc, sender);
+    tokio::spawn(tasks::multicast_listener::run(
+        Arc::clone(&agent),
+        mld_queries,
+    ));
     let admission = api::Admission::new(&config.api_limits);
     if let Some(tls) = tls {
         tokio::spawn(api::tls::serve(

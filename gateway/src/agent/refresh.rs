@@ -84,7 +84,7 @@ fn sync_data_path(
         if let Some(network) = network
             && (is_back || needs_announcements(before, interface))
         {
-            controller.observed.conflict_detector.reannounce(network);
+            controller.observed.announce_network(network);
         }
         if let Some(interface) = interface
             && controller.observed().interfaces.get(&name) != Some(&interface)

@@ -63,6 +63,18 @@ impl Plan {
         self.revoke.len() + self.grant.len() + self.release.len()
     }
 
+    /// Returns true if a local address changes, or an interface that has them.
+    #[must_use]
+    pub fn changes_local_addresses(&self) -> bool {
+        let mut writes = self.revoke.iter().chain(&self.grant);
+        writes.any(|write| {
+            matches!(
+                write,
+                MapWrite::Address(..) | MapWrite::Attachment(..) | MapWrite::Egress(..)
+            )
+        })
+    }
+
     /// Returns true if a backend loses the slot that it has in `current`, which ends its flows.
     #[must_use]
     pub fn removes_backends(&self, current: &MapSnapshot) -> bool {

@@ -112,6 +112,22 @@ impl FrameFilter for NeighbourDiscoveryFilter {
     ];
 }
 
+/// Filter of queries of multicast listener discovery (RFC 3810, section 5.1) with the option Router Alert.
+#[derive(Clone, Copy, Debug)]
+pub struct MldQueryFilter;
+
+impl FrameFilter for MldQueryFilter {
+    const ETHERTYPE: u16 = 0x86dd;
+    const TESTS: &'static [FieldTest] = &[
+        FieldTest::new(Field::byte(14).masked(0xf0), &[0x60]),
+        // Next header: hop-by-hop options. Hop limit: 1.
+        FieldTest::new(Field::half(20), &[0x0001]),
+        // Behind options of eight bytes: ICMPv6. Type: query. Code: 0.
+        FieldTest::new(Field::half(54), &[0x3a00]),
+        FieldTest::new(Field::half(62), &[0x8200]),
+    ];
+}
+
 /// Return value of a program that accepts a frame: more than the length of any.
 const ACCEPT: u32 = 0x0004_0000;
 /// Return value of a program that rejects a frame.

@@ -4,5 +4,7 @@
 mod filter;
 mod socket;
 
-pub use filter::{ArpFilter, Field, FieldTest, FrameFilter, NeighbourDiscoveryFilter, Width};
+pub use filter::{
+    ArpFilter, Field, FieldTest, FrameFilter, MldQueryFilter, NeighbourDiscoveryFilter, Width,
+};
 pub use socket::{ReceiveSocket, ReceivedFrame};

@@ -91,6 +91,8 @@ pub(in crate::agent) struct Observations {
     pub(in crate::agent) services_to_recheck: BTreeSet<Reference>,
     /// Address conflict detection for addresses of endpoints and of SNAT.
     pub(in crate::agent) conflict_detector: AddressConflictDetector,
+    /// Networks whose interface came back or changed: the link may have forgotten their multicast memberships.
+    pub(in crate::agent) returned_networks: BTreeSet<Reference>,
     /// SNAT addresses in use that no service has any more, until the next reconciliation decides if they drain.
     leaving_addresses: Vec<NetworkAddress>,
     /// Usage of SNAT addresses, by network number and address.
@@ -119,6 +121,8 @@ pub(in crate::agent) struct Datapath {
     /// Objects that did not fit into the maps.
     capacity_errors: Vec<CapacityError>,
     departed_backends: DepartedBackends,
+    /// Number of changes of the local addresses and of the interfaces that have them.
+    address_revision: u64,
     /// SNAT addresses that no service has any more, but that open flows still use.
     draining: Draining,
     /// Notified when flows may have been revoked.
@@ -153,6 +157,7 @@ impl Controller {
             backend_health: HealthByBackend::new(),
             services_to_recheck: desired.state.services.keys().cloned().collect(),
             conflict_detector,
+            returned_networks: BTreeSet::new(),
             leaving_addresses: Vec::new(),
             snat_usage: BTreeMap::new(),
             traffic: None,
@@ -194,6 +199,7 @@ impl Datapath {
             in_sync: false,
             capacity_errors: Vec::new(),
             departed_backends: HashMap::new(),
+            address_revision: 0,
             draining: Draining::default(),
             flows_revoked: Arc::new(Notify::new()),
         })

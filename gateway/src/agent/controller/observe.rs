@@ -15,7 +15,7 @@ use crate::{
         observed::{BackendKey, HealthCheckKey, Interface, ObservedNextHop},
     },
     host::traffic::AttachmentTraffic,
-    model::{Change, HostAddresses, Object, State},
+    model::{Change, HostAddresses, Object, Reference, State},
 };
 
 impl Controller {
@@ -114,6 +114,12 @@ impl Controller {
 }
 
 impl Observations {
+    /// Makes the addresses of a network known again, after its interface came back or changed.
+    pub(in crate::agent) fn announce_network(&mut self, network: &Reference) {
+        self.conflict_detector.reannounce(network);
+        self.returned_networks.insert(network.clone());
+    }
+
     /// Adds and removes addresses for conflict detection. `state` is the one before the changes.
     pub(super) fn track_addresses(&mut self, state: &State, changes: &[Change]) {
         for change in changes {
@@ -128,7 +134,7 @@ impl Observations {
                     // The network may have another interface now.
                     self.conflict_detector.retry_parked(&reference);
                     if !same {
-                        self.conflict_detector.reannounce(&reference);
+                        self.announce_network(&reference);
                     }
                     continue;
                 }

@@ -116,6 +116,7 @@ impl Datapath {
         self.record_departed(delta);
         let ends_flows = !plan.revoke.is_empty() || plan.removes_backends(&self.map_snapshot);
         self.maps.apply_plan(plan, &mut self.map_snapshot)?;
+        self.address_revision += u64::from(plan.changes_local_addresses());
         if ends_flows || !self.departed_backends.is_empty() {
             self.flows_revoked.notify_one();
         }

@@ -141,6 +141,12 @@ impl Controller {
         &self.datapath.maps
     }
 
+    /// Returns the number of changes of the local addresses and of the interfaces that have them.
+    #[must_use]
+    pub const fn address_revision(&self) -> u64 {
+        self.datapath.address_revision
+    }
+
     /// Returns the contents of the maps.
     #[must_use]
     pub const fn map_snapshot(&self) -> &MapSnapshot {

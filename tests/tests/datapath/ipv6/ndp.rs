@@ -9,8 +9,20 @@ use tests::{
         BACKEND_MAC, BACKENDS_V6, CLIENT_MAC, CLIENT_V6, ENDPOINT_V6, NAT_V6, Side, icmp_v6,
         neighbour_solicitation,
     },
-    packet::{Content, Transport},
+    packet::{Content, Packet, Transport},
 };
+
+/// Returns a message of multicast listener discovery to all nodes, with the option Router Alert (RFC 2711).
+fn multicast_listener_message(kind: u8) -> Packet {
+    let router = "fe80::1".parse().expect("an address");
+    let all_nodes = "ff02::1".parse().expect("an address");
+    let mut packet = icmp_v6(router, all_nodes, kind, &[0; 24]).edit_ipv6(|ip| {
+        ip.hop_limit = 1;
+        ip.extensions = vec![(0, vec![0, 0, 5, 2, 0, 0, 1, 0])];
+    });
+    packet.to = [0x33, 0x33, 0, 0, 0, 1];
+    packet
+}
 
 pub(super) const CASES: &[Case] = &[
     (
@@ -63,6 +75,27 @@ pub(super) const CASES: &[Case] = &[
             harness
                 .send(Side::Provider, &question)
                 .expect_passed(&question);
+        },
+    ),
+    (
+        "a multicast listener query is passed to the host, for the agent to answer (RFC 3810)",
+        |harness| {
+            let query = multicast_listener_message(130);
+            for side in [Side::A, Side::Provider] {
+                harness.send(side, &query).expect_passed(&query);
+            }
+        },
+    ),
+    (
+        "another message with a router alert, and a query that was forwarded, are dropped on an isolated network",
+        |harness| {
+            let report = multicast_listener_message(143);
+            let forwarded = multicast_listener_message(130).edit_ipv6(|ip| ip.hop_limit = 2);
+            for packet in [report, forwarded] {
+                harness
+                    .send(Side::A, &packet)
+                    .expect_dropped(DropReason::Ipv6Options);
+            }
         },
     ),
     (
