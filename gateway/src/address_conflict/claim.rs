@@ -14,7 +14,7 @@ pub(super) const RETRY_AFTER_CONFLICT: Duration = Duration::from_secs(60);
 /// same length is added, so that two hosts do not collide again (RFC 5227, section 2.1.1: PROBE_WAIT).
 pub(super) const RETRY_AFTER_PROBE: Duration = Duration::from_secs(1);
 /// Number of times that probes of other hosts interrupt the probing of an address. A host that goes on probing without
-/// ever answering ours does not use the address.
+/// ever answering one does not use the address.
 pub(super) const MAX_PROBE_CONFLICTS: u32 = 3;
 /// Minimum time between two defences of an address (RFC 5227, section 2.4: DEFEND_INTERVAL).
 pub(super) const DEFEND_INTERVAL: Duration = Duration::from_secs(10);

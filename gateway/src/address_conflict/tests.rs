@@ -123,7 +123,7 @@ fn probes_of_another_host_interrupt_only_a_few_times() {
     let mut detector = fresh(3);
     let mut now = Instant::now();
     let mut interruptions = 0;
-    // A switch probes for the address after each of ours.
+    // A switch probes for the address after each of the gateway's probes.
     while detector.is_tentative(&key()) {
         let probed = detector
             .step(now, |_| true)

@@ -50,7 +50,7 @@ pub enum MldMessage {
     DoneV1(Ipv6Addr),
 }
 
-/// What is to be reported about a group, and when.
+/// Reports of a group that are left, with their times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pending {
     /// Number of reports of the last change that are left, and the time of the next one; `None` means at once.

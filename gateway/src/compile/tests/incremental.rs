@@ -20,7 +20,7 @@ use crate::{
 proptest! {
     /// Compiling the dirty objects of a change gives the same contents as compiling the whole state.
     #[test]
-    fn incremental_compilation_equals_a_full_one(steps in proptest::collection::vec(0u8..22, 1..40)) {
+    fn incremental_compilation_equals_a_full_one(steps in proptest::collection::vec(0u8..24, 1..40)) {
         let mut world = World::furnished();
         let mut cache = CompileCache::default();
         let mut observed = both_interfaces();
@@ -75,6 +75,20 @@ proptest! {
                     let hop = both_interfaces().next_hops.remove(&key);
                     let hop = hop.filter(|_| !observed.next_hops.contains_key(&key));
                     observed.observe_next_hop(&key, hop, &world.state, &mut dirty);
+                    Ok(())
+                }
+                22 => {
+                    let key = ("provider/net".parse().unwrap(), "10.1.0.81".parse().unwrap());
+                    let is_tentative = observed.tentative.contains(&key);
+                    observed.observe_tentative(&key, !is_tentative, &world.state, &mut dirty);
+                    Ok(())
+                }
+                23 => {
+                    let mut interface = observed.interfaces.get("veth-p").copied();
+                    if let Some(interface) = &mut interface {
+                        interface.has_carrier = !interface.has_carrier;
+                    }
+                    observed.observe_interface("veth-p", interface, &world.state, &mut dirty);
                     Ok(())
                 }
                 18 => {

@@ -3,6 +3,7 @@
 mod incremental;
 mod isolation;
 mod plans;
+mod snat;
 
 use std::net::{IpAddr, Ipv4Addr};
 
