@@ -259,7 +259,7 @@ fn lost_carrier_is_noticed_and_backends_are_found_when_it_returns() {
     scene.testbed.provider.ip("link set dev eth0 down");
     for backend in BACKENDS {
         wait::until_true("the backend to be reported", || {
-            scene.problem(&backend).contains("does not answer")
+            scene.problem(&backend).contains("without carrier")
         });
     }
     scene.testbed.provider.ip("link set dev eth0 up");
