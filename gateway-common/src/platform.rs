@@ -23,7 +23,8 @@ use crate::{
     family::{Family, V4, V6},
     flow::{CoarseTime, FlowTables},
     maps::{
-        AddressKey, ConfigMaps, ConnectionUsage, Counters, IdentificationSpace, IdentificationState,
+        AddressKey, ConfigMaps, ConnectionUsage, Counters, IdentificationSpace,
+        IdentificationState, RejectMeters,
     },
     packet::{Mac, PacketBuffer},
     subprogram::{Exit, Subprogram},
@@ -65,6 +66,10 @@ pub trait Platform: PacketBuffer + FlowTables<V4> + FlowTables<V6> + ConfigMaps 
     /// Returns the usage of a connection. Other CPUs write it too: load and store its fields whole, and add to them
     /// with [`Platform::atomic_add`].
     fn usage(&self, slot: u32) -> Option<NonNull<ConnectionUsage>>;
+
+    /// Returns the meters of a reject budget: see [`reject_meters_index`](crate::maps::reject_meters_index). Other CPUs
+    /// write them too, as in [`Platform::usage`].
+    fn reject_meters(&self, index: u32) -> Option<NonNull<RejectMeters>>;
 
     /// Returns the allocation state of a bucket of identifications. Other CPUs write it too: load its fields whole
     /// and write them with [`Platform::compare_exchange`].

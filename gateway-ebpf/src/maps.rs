@@ -15,10 +15,10 @@ use gateway_common::{
     flow::{Bucket, DatagramKey, Flow, FlowTableUsage, FragmentRecord, hash::HASH_KEY_COUNT},
     maps::{
         ATTACHMENT_BUCKETS, AddressConflict, AddressKey, Attachment, AttachmentDropKey, Backend,
-        Connection, ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress,
-        IDENTIFICATION_BUCKETS, IdentificationState, Limits, LocalAddress, MAX_ATTACHMENTS,
+        CONNECTION_USAGE_COUNT, Connection, ConnectionCounters, ConnectionDropKey, ConnectionUsage,
+        Egress, IDENTIFICATION_BUCKETS, IdentificationState, Limits, LocalAddress, MAX_ATTACHMENTS,
         MAX_BACKENDS, MAX_CONNECTIONS, MAX_MAGLEV_ENTRIES, MAX_NAT_ADDRESSES, NatAddress, Port,
-        PortKey, Statistic,
+        PortKey, REJECT_METER_COUNT, RejectMeters, Statistic,
     },
     platform::Scratch,
 };
@@ -69,7 +69,9 @@ pub(crate) static STATISTICS: PerCpuArray<u64> = PerCpuArray::pinned(Statistic::
 pub(crate) static LIMITS: Array<Limits> = Array::pinned(MAX_CONNECTIONS, 0);
 #[map]
 pub(crate) static CONN_USAGE: Array<ConnectionUsage> =
-    Array::pinned(MAX_CONNECTIONS + 1, BPF_F_MMAPABLE);
+    Array::pinned(CONNECTION_USAGE_COUNT, BPF_F_MMAPABLE);
+#[map]
+pub(crate) static REJECT_METERS: Array<RejectMeters> = Array::pinned(REJECT_METER_COUNT, 0);
 #[map]
 pub(crate) static FRAGMENTS_V4: LruHashMap<DatagramKey<V4>, FragmentRecord> =
     LruHashMap::pinned(16_384, 0);

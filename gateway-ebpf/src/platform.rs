@@ -11,6 +11,7 @@ use gateway_common::{
     },
     maps::{
         AddressConflict, AddressKey, ConnectionUsage, IdentificationSpace, IdentificationState,
+        RejectMeters,
     },
     packet::Mac,
     platform::Scratch,
@@ -18,7 +19,7 @@ use gateway_common::{
 
 use crate::{
     context::Xdp,
-    maps::{CLOCK, CONFLICTS, CONN_USAGE, CSUM_BUFFER, IDENTIFICATIONS, SCRATCH},
+    maps::{CLOCK, CONFLICTS, CONN_USAGE, CSUM_BUFFER, IDENTIFICATIONS, REJECT_METERS, SCRATCH},
     subprograms,
 };
 
@@ -128,6 +129,11 @@ impl Platform for Xdp {
     #[inline(always)]
     fn usage(&self, slot: u32) -> Option<NonNull<ConnectionUsage>> {
         CONN_USAGE.get_ptr_mut(slot).and_then(NonNull::new)
+    }
+
+    #[inline(always)]
+    fn reject_meters(&self, index: u32) -> Option<NonNull<RejectMeters>> {
+        REJECT_METERS.get_ptr_mut(index).and_then(NonNull::new)
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Rate limits of connections, and the meters that enforce them.
 
-use crate::maps::MAX_CONNECTIONS;
+use crate::maps::{MAX_ATTACHMENTS, MAX_CONNECTIONS};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -46,11 +46,38 @@ pub struct ConnectionUsage {
     pub packet_meters: [u64; 2],
     /// Meters of bytes, by [`Direction`](crate::flow::Direction).
     pub byte_meters: [u64; 2],
-    /// Meter of rejects sent: TCP resets and ICMP errors.
-    pub reject_meter: u64,
+    /// Unused. Earlier versions metered rejects here.
+    pub reserved: u64,
     /// Number of established flows, which count against the connection's share of the flow table.
     pub established: u64,
 }
 
-/// Index in `CONN_USAGE` of packets that concern no connection.
-pub const NO_CONNECTION_USAGE: u32 = MAX_CONNECTIONS;
+/// Number of entries in `CONN_USAGE`. The last one is unused: the map keeps the size that it had in earlier versions, so
+/// that an upgrade takes over its counts together with the flows.
+pub const CONNECTION_USAGE_COUNT: u32 = MAX_CONNECTIONS + 1;
+
+/// Meters of the rejects of one reject budget, in the form of [`ConnectionUsage`]. Refusals and path MTU errors are
+/// metered apart: a port scan, which spends the former, must not end path MTU discovery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct RejectMeters {
+    /// Meter of TCP resets and ICMP errors, except those about a packet's size.
+    pub refusals: u64,
+    /// Meter of ICMP errors about a packet's size: fragmentation needed, packet too big.
+    pub path_mtu: u64,
+}
+
+/// Number of entries in `REJECT_METERS`: one for each connection, followed by one for each attachment.
+pub const REJECT_METER_COUNT: u32 = MAX_CONNECTIONS + MAX_ATTACHMENTS;
+
+/// Returns the index in `REJECT_METERS` for packets of a connection, or for packets of none that arrive at an
+/// attachment.
+#[inline(always)]
+#[must_use]
+pub const fn reject_meters_index(connection_slot: u32, attachment_slot: u32) -> u32 {
+    if connection_slot < MAX_CONNECTIONS {
+        connection_slot
+    } else {
+        MAX_CONNECTIONS + attachment_slot
+    }
+}

@@ -44,7 +44,10 @@ pub use config::{
 };
 pub use counters::{AttachmentDropKey, ConnectionCounters, ConnectionDropKey, Statistic};
 pub use identification::{IDENTIFICATION_BUCKETS, IdentificationSpace, IdentificationState};
-pub use limits::{ConnectionUsage, Limits, NO_CONNECTION_USAGE};
+pub use limits::{
+    CONNECTION_USAGE_COUNT, ConnectionUsage, Limits, REJECT_METER_COUNT, RejectMeters,
+    reject_meters_index,
+};
 pub use packet_log::{LOGGED_BYTES, LoggedPacket, LoggedVerdict};
 
 /// Version of the map layouts. It changes whenever a layout, or the meaning of a field, changes. An upgrade takes over
@@ -86,6 +89,7 @@ mod tests {
             size_of::<FlowTableUsage>(),
             size_of::<Limits>(),
             size_of::<ConnectionUsage>(),
+            size_of::<RejectMeters>(),
             size_of::<FragmentRecord>(),
             size_of::<IdentificationState>(),
         ];
@@ -93,7 +97,7 @@ mod tests {
             sizes,
             [
                 24, 16, 20, 16, 8, 32, 48, 20, 32, 48, 8, 8, 16, 44, 40, 68, 256, 512, 64, 32, 64,
-                16, 24
+                16, 16, 24
             ]
         );
         assert_eq!((DropReason::COUNT, Statistic::COUNT), (41, 8));

@@ -41,6 +41,8 @@ pub const STATISTICS: &str = "STATISTICS";
 pub const LIMITS: &str = "LIMITS";
 /// [`ConnectionUsage`](crate::maps::ConnectionUsage) by connection slot: array.
 pub const CONN_USAGE: &str = "CONN_USAGE";
+/// [`RejectMeters`](crate::maps::RejectMeters) by connection slot, followed by those by attachment slot: array.
+pub const REJECT_METERS: &str = "REJECT_METERS";
 /// [`FragmentRecord`](crate::flow::FragmentRecord) by [`DatagramKey`](crate::flow::DatagramKey): LRU hash of the
 /// fragmented datagrams of IPv4.
 pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";

@@ -10,22 +10,28 @@ use crate::{
     drop_reason::DropReason,
     family::Family,
     flow::{Direction, FlowTableUsage, FlowTables},
-    maps::{Connection, ConnectionUsage, Limits, MAX_CONNECTIONS, NO_CONNECTION_USAGE, Statistic},
+    maps::{
+        Attachment, Connection, ConnectionUsage, Limits, RejectMeters, Statistic,
+        reject_meters_index,
+    },
     platform::{Platform, PlatformFor},
     subprogram::{Exit, StageResult},
 };
 
-/// A field of [`ConnectionUsage`], which all CPUs share.
+/// A field of [`ConnectionUsage`] or [`RejectMeters`], which all CPUs share.
 #[derive(Clone, Copy)]
 pub(crate) struct AtomicField(NonNull<u64>);
 
-/// Returns a field of [`ConnectionUsage`].
+/// Returns a field of [`ConnectionUsage`], or of another type if one is named.
 macro_rules! atomic_field {
-    ($usage:expr, $($field:tt)+) => {{
-        let usage: NonNull<ConnectionUsage> = $usage;
+    ($type:ty, $usage:expr, $($field:tt)+) => {{
+        let usage: NonNull<$type> = $usage;
         // SAFETY: the platform promises a live entry; a field of it is not null.
         AtomicField(unsafe { NonNull::new_unchecked(&raw mut (*usage.as_ptr()).$($field)+) })
     }};
+    ($usage:expr, $($field:tt)+) => {
+        atomic_field!(ConnectionUsage, $usage, $($field)+)
+    };
 }
 
 impl AtomicField {
@@ -267,55 +273,68 @@ pub(crate) fn check_packet<E: Platform>(
     }
 }
 
-/// Returns the index in `CONN_USAGE` of the meter of a connection's rejects.
-#[inline(always)]
-const fn reject_usage_slot(connection_slot: u32) -> u32 {
-    if connection_slot < MAX_CONNECTIONS {
-        connection_slot
-    } else {
-        NO_CONNECTION_USAGE
-    }
-}
+/// A budget for rejects: that of a connection, or that of an attachment for packets of no connection. Providers have
+/// different attachments, so what is sent to the SNAT addresses of one costs no other.
+///
+/// Refusals and path MTU errors have meters of their own.
+#[derive(Clone, Copy)]
+pub(crate) struct RejectBudget(u32);
 
-/// Returns true if no reject can be sent now, and counts the reject as suppressed.
-#[inline(always)]
-pub(crate) fn is_reject_budget_spent<E: Platform>(env: &mut E, connection_slot: u32) -> bool {
-    let cost = env.reject_cost();
-    let Some(usage) = env
-        .usage(reject_usage_slot(connection_slot))
-        .filter(|_| cost != 0)
-    else {
-        return false;
-    };
-    let tat = atomic_field!(usage, reject_meter).load();
-    let is_spent = tat.saturating_sub(env.now_nanoseconds()) >= Limits::REJECT_BURST;
-    if is_spent {
-        env.count(Statistic::RejectsSuppressed);
+impl RejectBudget {
+    /// Returns the budget for a packet that arrived at the attachment.
+    #[inline(always)]
+    pub(crate) const fn new(attachment: &Attachment, connection_slot: u32) -> Self {
+        Self(reject_meters_index(connection_slot, attachment.slot))
     }
-    is_spent
-}
 
-/// Returns true if a reject may be sent, for this connection or for packets of none. A flood of packets is not
-/// answered by a flood of rejects (RFC 4443, section 2.4 (f); RFC 1812, section 4.3.2.8).
-#[inline(always)]
-pub(crate) fn may_reject<E: Platform>(env: &mut E, connection_slot: u32) -> bool {
-    let cost = env.reject_cost();
-    if cost == 0 {
-        return true;
+    /// Returns true if no refusal can be sent now, and counts it as suppressed.
+    #[inline(always)]
+    pub(crate) fn is_spent<E: Platform>(self, env: &mut E) -> bool {
+        let cost = env.reject_cost();
+        let Some(meters) = env.reject_meters(self.0).filter(|_| cost != 0) else {
+            return false;
+        };
+        let tat = atomic_field!(RejectMeters, meters, refusals).load();
+        let is_spent = tat.saturating_sub(env.now_nanoseconds()) >= Limits::REJECT_BURST;
+        if is_spent {
+            env.count(Statistic::RejectsSuppressed);
+        }
+        is_spent
     }
-    let Some(usage) = env.usage(reject_usage_slot(connection_slot)) else {
-        return false;
-    };
-    let now = env.now_nanoseconds();
-    let is_allowed = charge(
-        env,
-        atomic_field!(usage, reject_meter),
-        now,
-        cost,
-        Limits::REJECT_BURST,
-    );
-    if !is_allowed {
-        env.count(Statistic::RejectsSuppressed);
+
+    /// Returns true if a refusal may be sent: a TCP reset, or an ICMP error other than about a packet's size. A flood of
+    /// packets is not answered by a flood of rejects (RFC 4443, section 2.4 (f); RFC 1812, section 4.3.2.8).
+    #[inline(always)]
+    pub(crate) fn may_refuse<E: Platform>(self, env: &mut E) -> bool {
+        self.charge(env, false)
     }
-    is_allowed
+
+    /// Returns true if an ICMP error about a packet's size may be sent.
+    #[inline(always)]
+    pub(crate) fn may_report_mtu<E: Platform>(self, env: &mut E) -> bool {
+        self.charge(env, true)
+    }
+
+    /// Charges one of the meters for a reject. Returns true if it may be sent, else counts it as suppressed.
+    #[inline(always)]
+    fn charge<E: Platform>(self, env: &mut E, is_path_mtu: bool) -> bool {
+        let cost = env.reject_cost();
+        if cost == 0 {
+            return true;
+        }
+        let Some(meters) = env.reject_meters(self.0) else {
+            return false;
+        };
+        let meter = if is_path_mtu {
+            atomic_field!(RejectMeters, meters, path_mtu)
+        } else {
+            atomic_field!(RejectMeters, meters, refusals)
+        };
+        let now = env.now_nanoseconds();
+        let is_allowed = charge(env, meter, now, cost, Limits::REJECT_BURST);
+        if !is_allowed {
+            env.count(Statistic::RejectsSuppressed);
+        }
+        is_allowed
+    }
 }

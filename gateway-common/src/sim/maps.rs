@@ -7,7 +7,7 @@ use crate::{
     maps::{
         AddressConflict, AddressKey, Attachment, AttachmentDropKey, Backend, Connection,
         ConnectionCounters, ConnectionDropKey, ConnectionUsage, Egress, IdentificationState,
-        Limits, LocalAddress, NatAddress, Port, PortKey, Statistic,
+        Limits, LocalAddress, NatAddress, Port, PortKey, RejectMeters, Statistic,
     },
     sim::{
         calls::HelperCallCounts,
@@ -50,6 +50,8 @@ pub struct SimMaps {
     pub limits: HashMap<u32, Limits>,
     /// Usage of connections, by slot.
     pub usage: AtomicMap<ConnectionUsage>,
+    /// Meters of rejects, by their index.
+    pub reject_meters: AtomicMap<RejectMeters>,
     /// Records of fragmented IPv4 datagrams.
     pub fragment_records_v4: HashMap<DatagramKey<V4>, FragmentRecord>,
     /// Records of fragmented IPv6 datagrams.
@@ -102,6 +104,7 @@ impl Default for SimMaps {
             flow_table_share: 4 << 8,
             limits: HashMap::new(),
             usage: AtomicMap::default(),
+            reject_meters: AtomicMap::default(),
             identification_states: AtomicMap::default(),
             helper_calls: HelperCallCounts::default(),
             fragment_records_v4: HashMap::new(),

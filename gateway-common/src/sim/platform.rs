@@ -13,7 +13,7 @@ use crate::{
         AddressConflict, AddressKey, Attachment, AttachmentDropKey, Backend, ConfigMaps,
         Connection, ConnectionDropKey, ConnectionUsage, Counters, Egress, IdentificationSpace,
         IdentificationState, Limits, LocalAddress, MapValueRef, NO_CONNECTION, NatAddress, Port,
-        PortKey, Statistic,
+        PortKey, RejectMeters, Statistic,
     },
     packet::{Mac, PacketBuffer},
     pipeline::{self, process},
@@ -366,6 +366,11 @@ impl Platform for SimPacket<'_> {
     fn usage(&self, slot: u32) -> Option<NonNull<ConnectionUsage>> {
         self.maps.helper_calls.record("element");
         Some(self.maps.usage.entry(slot))
+    }
+
+    fn reject_meters(&self, index: u32) -> Option<NonNull<RejectMeters>> {
+        self.maps.helper_calls.record("element");
+        Some(self.maps.reject_meters.entry(index))
     }
 
     fn identification_state(&self, bucket: u32) -> Option<NonNull<IdentificationState>> {

@@ -24,8 +24,8 @@ use gateway_common::{
         table::{self, Found},
     },
     maps::{
-        Backend, Connection, ConnectionUsage, MAX_BACKENDS, MAX_CONNECTIONS, NO_CONNECTION_USAGE,
-        name,
+        Backend, CONNECTION_USAGE_COUNT, Connection, ConnectionUsage, MAX_BACKENDS,
+        MAX_CONNECTIONS, name,
     },
 };
 
@@ -100,7 +100,7 @@ impl FlowTableSet {
                 .with_context(|| map_error(name::FLOWS_V6))?,
             connections: mapping(&map, name::CONNECTIONS, MAX_CONNECTIONS)?,
             backends: mapping(&map, name::BACKENDS, MAX_BACKENDS)?,
-            connection_usage: mapping(&map, name::CONN_USAGE, NO_CONNECTION_USAGE + 1)?,
+            connection_usage: mapping(&map, name::CONN_USAGE, CONNECTION_USAGE_COUNT)?,
             table_usage: mapping(&map, name::FLOW_USAGE, 2)?,
             size,
         };

@@ -38,6 +38,10 @@ fn side_effects(maps: &SimMaps) -> impl PartialEq + Debug + '_ {
     let (v4, v6) = (&maps.flows_v4, &maps.flows_v6);
     let used = |slot: &u32| (*slot, maps.usage.get(*slot));
     let usage: BTreeMap<_, _> = maps.connections.keys().map(used).collect();
+    let rejects = maps.reject_meters.indices().into_iter();
+    let rejects: BTreeMap<_, _> = rejects
+        .map(|index| (index, maps.reject_meters.get(index)))
+        .collect();
     let table_usage = [0, 1].map(|family| maps.flow_table_usage.get(family));
     let buckets = maps.identification_states.indices().into_iter();
     let identifications: BTreeMap<_, _> = buckets
@@ -51,7 +55,10 @@ fn side_effects(maps: &SimMaps) -> impl PartialEq + Debug + '_ {
             &maps.attachment_drops,
             &maps.connection_counters,
         ),
-        (&maps.statistics, &maps.conflicts, usage, table_usage),
+        (
+            (&maps.statistics, &maps.conflicts),
+            (usage, rejects, table_usage),
+        ),
         (&maps.fragment_records_v4, &maps.fragment_records_v6),
         identifications,
     )

@@ -7,7 +7,7 @@ use crate::{
     pipeline::{
         ingress::l4::L4Packet,
         open::admission::{EndpointState, check_source, lookup_destination, reject_or_drop},
-        rate_limit,
+        rate_limit::RejectBudget,
     },
     platform::Platform,
     subprogram::{Exit, StageResult},
@@ -31,7 +31,7 @@ pub(crate) fn early_drop<F: Family, E: Platform>(
     // dropped here, which saves the reject subprogram.
     if address.flags & LocalAddress::DROP_UNMATCHED == 0
         && packet.can_open_flow(env)
-        && rate_limit::is_reject_budget_spent(env, connection_slot)
+        && RejectBudget::new(attachment, connection_slot).is_spent(env)
     {
         return Err(Exit::drop(reason, connection_slot));
     }

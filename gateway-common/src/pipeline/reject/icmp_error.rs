@@ -10,7 +10,7 @@ use crate::{
     packet::{Ethernet, Icmp, IcmpErrorType, Mac, protocol},
     pipeline::{
         ingress::{ip_packet::L3_OFFSET, l4::L4Packet},
-        rate_limit,
+        rate_limit::RejectBudget,
     },
     platform::Platform,
     verdict::Verdict,
@@ -66,6 +66,7 @@ pub(crate) fn send_error<F: Family, E: Platform>(
     env: &mut E,
     packet: &L4Packet<F>,
     icmp_reason: IcmpReason,
+    budget: RejectBudget,
     attribution: Attribution,
 ) -> Verdict {
     let key = &packet.key;
@@ -75,8 +76,14 @@ pub(crate) fn send_error<F: Family, E: Platform>(
     if packet.fragment.is_later_fragment()
         || source_mac.is_multicast()
         || F::is_martian(key.source, key.destination)
-        || !rate_limit::may_reject(env, attribution.connection_slot)
     {
+        return Verdict::Drop(attribution);
+    }
+    let is_allowed = match icmp_reason {
+        IcmpReason::PacketTooBig(_) => budget.may_report_mtu(env),
+        _ => budget.may_refuse(env),
+    };
+    if !is_allowed {
         return Verdict::Drop(attribution);
     }
     match emit_error(env, packet, icmp_reason) {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Runs as a subprogram of its own, and parses the packet again, which is unchanged. The number of rejects is limited
-//! by the reject budget: see [`rate_limit`](crate::pipeline::rate_limit).
+//! by reject budgets, which path MTU errors have apart from refusals: see [`rate_limit`](crate::pipeline::rate_limit).
 
 pub(crate) mod icmp_error;
 mod tcp_reset;
@@ -22,6 +22,7 @@ use crate::{
             ip_packet::IpPacket,
             l4::{self, L4Header, L4Packet},
         },
+        rate_limit::RejectBudget,
         reject::icmp_error::IcmpReason,
     },
     platform::Platform,
@@ -82,12 +83,17 @@ pub(crate) fn send_reject<F: Family, E: Platform>(
     let Ok(l4_packet) = L4Packet::new(env, attachment, packet, ports) else {
         return Verdict::Drop(attribution);
     };
+    let budget = RejectBudget::new(attachment, attribution.connection_slot);
     match (icmp_reason, l4_packet.l4_header(env)) {
-        (Some(icmp_reason), _) => icmp_error::send_error(env, &l4_packet, icmp_reason, attribution),
-        (None, L4Header::Tcp(tcp)) => tcp_reset::send_reset(env, &l4_packet, tcp, attribution),
+        (Some(icmp_reason), _) => {
+            icmp_error::send_error(env, &l4_packet, icmp_reason, budget, attribution)
+        }
+        (None, L4Header::Tcp(tcp)) => {
+            tcp_reset::send_reset(env, &l4_packet, tcp, budget, attribution)
+        }
         (None, _) => {
             let icmp_reason = icmp_reason_for(attribution.reason);
-            icmp_error::send_error(env, &l4_packet, icmp_reason, attribution)
+            icmp_error::send_error(env, &l4_packet, icmp_reason, budget, attribution)
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     packet::{Ethernet, Tcp, TcpFlags, protocol},
     pipeline::{
         ingress::{ip_packet::L3_OFFSET, l4::L4Packet},
-        rate_limit,
+        rate_limit::RejectBudget,
     },
     platform::Platform,
     verdict::Verdict,
@@ -30,10 +30,11 @@ pub(crate) fn send_reset<F: Family, E: Platform>(
     env: &mut E,
     packet: &L4Packet<F>,
     tcp: Tcp,
+    budget: RejectBudget,
     attribution: Attribution,
 ) -> Verdict {
     let flags = tcp.flags();
-    if flags & TcpFlags::RST != 0 || !rate_limit::may_reject(env, attribution.connection_slot) {
+    if flags & TcpFlags::RST != 0 || !budget.may_refuse(env) {
         return Verdict::Drop(attribution);
     }
     let reset_fields = if flags & TcpFlags::ACK != 0 {
