@@ -63,7 +63,7 @@ drop_reasons! {
     FamilyMismatch = 26, "family_mismatch", "Service has no SNAT address of the backend's address family.";
     ExtensionHeaders = 27, "extension_headers", "IPv6 packet has more extension headers than the gateway parses, or one that hides the headers behind it.";
     FragmentOrphan = 28, "fragment_orphan", "Later fragment arrived before its first fragment, or too long after it.";
-    ChecksumWrong = 29, "checksum_wrong", "Checksum of an ICMP error, or of the IPv4 header embedded in it, is wrong.";
+    ChecksumWrong = 29, "checksum_wrong", "Checksum of an ICMP error, of the IPv4 header embedded in it, or of a neighbour discovery message is wrong.";
     ResetOutOfWindow = 30, "reset_out_of_window", "TCP reset has a sequence number outside of the receive window, so its receiver would ignore it (RFC 5961).";
     FlowLimit = 31, "flow_limit", "Endpoint has as many flows as its connection may have.";
     NewFlowRate = 32, "new_flow_rate", "Endpoint opens flows faster than its connection may.";
@@ -75,6 +75,8 @@ drop_reasons! {
     FragmentIdExhausted = 38, "fragment_id_exhausted", "Fragmented datagrams between the same two addresses used every identification whose fragments the receiver may still hold (RFC 6864).";
     FlowTableShare = 39, "flow_table_share", "Endpoint has more established flows than its share of the flow table, which shrinks as the table fills.";
     TransmitFailed = 40, "transmit_failed", "Driver of the egress interface did not take the frame: its queue is full, or it is a veth whose far end has GRO switched off or a smaller MTU. The frame was counted as forwarded before.";
+    ArpInvalid = 41, "arp_invalid", "ARP message is not about IPv4 addresses over Ethernet, or is neither a request nor a reply (RFC 826).";
+    NeighbourMessageInvalid = 42, "neighbour_message_invalid", "Neighbour solicitation or advertisement must be discarded: its hop limit, code, length, target, options, source or destination are not valid (RFC 4861, section 7.1).";
 }
 
 impl DropReason {

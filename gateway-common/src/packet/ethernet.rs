@@ -180,6 +180,30 @@ impl Ethernet {
     }
 }
 
+header! {
+    /// An IEEE 802.1Q tag, behind its EtherType.
+    VlanTag, 4, {
+        /// Priority (three bits), drop eligibility (one bit) and VLAN identifier (twelve bits).
+        control / set_control: Be16 = 0;
+        /// EtherType of the frame without the tag.
+        ether_type / set_ether_type: Be16 = 2;
+    }
+}
+
+impl VlanTag {
+    /// Mask of the VLAN identifier.
+    const VLAN: u16 = 0x0fff;
+
+    /// Returns true for a priority tag: the VLAN identifier is 0, so the frame belongs to no VLAN (IEEE 802.1Q, section
+    /// 9.6). A tag in front of another one is none, since the inner one names a VLAN.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_only_priority(self) -> bool {
+        self.control().get() & Self::VLAN == 0
+            && !matches!(self.ether_type(), EtherType::VLAN | EtherType::SERVICE_VLAN)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

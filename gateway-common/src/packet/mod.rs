@@ -25,11 +25,11 @@ mod udp;
 
 pub use arp::Arp;
 pub use buffer::PacketBuffer;
-pub use ethernet::{EtherType, Ethernet, Mac, PackedMac};
+pub use ethernet::{EtherType, Ethernet, Mac, PackedMac, VlanTag};
 pub use icmp::{EmbeddedL4Header, EmbeddedTcpChecksum, Icmp, IcmpErrorType};
 pub use ipv4::Ipv4;
 pub use ipv6::{ExtensionHeader, FragmentHeader, Ipv6};
-pub use ndp::{LinkLayerOption, NeighbourMessage};
+pub use ndp::{LinkLayerOption, NeighbourMessage, NeighbourOption};
 pub use ports::PortPair;
 pub use slice::{LinearData, PacketSlice};
 pub use tcp::{Tcp, TcpFlags, TcpMssOption, TcpOption};

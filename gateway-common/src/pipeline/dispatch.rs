@@ -9,6 +9,7 @@
 //!   slow path ──► verdict  ◄───────────────────────┐
 //!      │                                           │
 //!      ├─ ICMP_RELATED ──► ICMP related ──► verdict│
+//!      ├─ NEIGHBOUR_DISCOVERY ──► neighbour discovery ──► verdict
 //!      │                                           │
 //!      ├─ forward ───────────────────────────────┐ │
 //!      │                                         ▼ │
@@ -23,6 +24,9 @@
 //!
 //!   each of them ── reject, packet too big, TTL exceeded ──► reject ──► verdict
 //! ```
+//!
+//! Frames without an IP header run one subprogram, which answers ARP. `UNTAGGED` after it means that it has removed a
+//! priority tag, and the frame starts again.
 //!
 //! `SLOW_PATH` after the insertion means that another CPU has opened the packet's flow meanwhile.
 //!
@@ -85,7 +89,15 @@ pub(crate) fn dispatch<E: Platform>(env: &mut E) -> Verdict {
     let exit = match Ethernet::at(env, 0).map(Ethernet::ether_type) {
         Some(EtherType::IPV4) => dispatch_ip(env, &IPV4),
         Some(EtherType::IPV6) => dispatch_ip(env, &IPV6),
-        _ => env.call_subprogram(Subprogram::NonIp, 0),
+        _ => {
+            let exit = env.call_subprogram(Subprogram::NonIp, 0);
+            // Compared here only, so that IP packets without a tag pay nothing.
+            if exit.next() == Next::Untagged {
+                dispatch_untagged(env)
+            } else {
+                exit
+            }
+        }
     };
     // Nearly all packets end here, so nothing else is checked before.
     if let Some(slot) = exit.redirect_slot() {
@@ -98,6 +110,16 @@ pub(crate) fn dispatch<E: Platform>(env: &mut E) -> Verdict {
     }
 }
 
+/// Runs the subprograms of a frame whose priority tag was removed. Returns the last exit.
+#[inline(always)]
+fn dispatch_untagged<E: Platform>(env: &mut E) -> Exit {
+    match Ethernet::at(env, 0).map(Ethernet::ether_type) {
+        Some(EtherType::IPV4) => dispatch_ip(env, &IPV4),
+        Some(EtherType::IPV6) => dispatch_ip(env, &IPV6),
+        _ => env.call_subprogram(Subprogram::NonIp, 0),
+    }
+}
+
 /// Runs the subprograms of an IP packet, each named by the exit before it. Returns the last exit.
 #[inline(always)]
 fn dispatch_ip<E: Platform>(env: &mut E, subprograms: &Subprograms) -> Exit {
@@ -105,7 +127,7 @@ fn dispatch_ip<E: Platform>(env: &mut E, subprograms: &Subprograms) -> Exit {
     let mut may_open = true;
     for _ in 1..MAX_SUBPROGRAMS {
         exit = match exit.next() {
-            Next::Verdict => break,
+            Next::Verdict | Next::Untagged => break,
             Next::SlowPath => {
                 env.call_subprogram(subprograms.slow_path, SlowPathHints::NONE.to_bits())
             }
@@ -119,6 +141,7 @@ fn dispatch_ip<E: Platform>(env: &mut E, subprograms: &Subprograms) -> Exit {
             Next::InsertFlow => env.call_subprogram(subprograms.insert_flow, 0),
             Next::InsertFlowNat46 => env.call_subprogram(Subprogram::InsertFlowV6, 0),
             Next::IcmpRelated => env.call_subprogram(subprograms.icmp_related, 0),
+            Next::NeighbourDiscovery => env.call_subprogram(Subprogram::NeighbourDiscovery, 0),
             Next::Nat46 => env.call_subprogram(Subprogram::Nat46, 0),
             // A packet opens at most one flow.
             Next::OpenFlow if may_open => {

@@ -10,9 +10,9 @@ use crate::{
         ingress::{
             attachment::find_attachment,
             ip_packet::IpPacket,
-            parse::{Frame, classify_frame, parse_ipv4, parse_ipv6},
+            parse::{Frame, classify_frame, parse_ipv4, parse_ipv6, parse_ipv6_header},
         },
-        local::arp::reply_arp,
+        local::{arp::reply_arp, ndp, priority_tag::remove_priority_tag},
         open::{create::insert_prepared_flow, open_flow},
         reject, slow_path,
     },
@@ -129,10 +129,20 @@ fn nat46<E: Platform>(env: &mut E) -> Exit {
 }
 
 #[inline(always)]
+fn neighbour_discovery<E: Platform>(env: &mut E) -> Exit {
+    // The message follows the header, as the slow path has found.
+    into_exit(find_attachment(env).and_then(|attachment| {
+        let packet = parse_ipv6_header(env, &attachment)?;
+        ndp::process_message(env, &attachment, &packet)
+    }))
+}
+
+#[inline(always)]
 fn non_ip<E: Platform>(env: &mut E) -> Exit {
     into_exit(find_attachment(env).and_then(|attachment| {
         match classify_frame(env, &attachment)? {
             Frame::Arp(arp) => reply_arp(env, &attachment, arp),
+            Frame::PriorityTagged => remove_priority_tag(env, &attachment),
             // Unreachable: the dispatcher calls other subprograms for IP.
             Frame::Ip => Ok(Exit::PASS),
         }

@@ -21,7 +21,7 @@ use crate::{
     subprogram::{Exit, SlowPathHints, StageResult},
 };
 
-/// Processes an IPv6 packet: neighbour discovery, and everything that IPv4 packets need too.
+/// Processes an IPv6 packet: finds neighbour discovery messages, and does everything that IPv4 packets need too.
 #[inline(always)]
 pub(crate) fn run_v6<E: Platform>(
     env: &mut E,
@@ -29,8 +29,8 @@ pub(crate) fn run_v6<E: Platform>(
     packet: &IpPacket<V6>,
     hints: SlowPathHints,
 ) -> StageResult<Exit> {
-    if let Some(message) = ndp::parse_message(env, packet) {
-        return ndp::process_message(env, attachment, packet, message);
+    if ndp::is_message(env, packet) {
+        return Ok(Exit::NEIGHBOUR_DISCOVERY);
     }
     if packet.is_dst_multicast {
         return Err(not_local(attachment, DropReason::DestinationMac));

@@ -73,6 +73,10 @@ pub enum ExitKind {
     SlowPath,
     /// Run the slow path: no flow matches the packet, but it may open one.
     NoFlow,
+    /// The packet is a neighbour discovery message.
+    NeighbourDiscovery,
+    /// The frame had a priority tag, which was removed. Process it as an untagged one.
+    Untagged,
 }
 
 impl Exit {
@@ -94,6 +98,11 @@ impl Exit {
     pub const SLOW_PATH: Self = Self::new(ExitKind::SlowPath);
     /// Continues on the slow path: see [`ExitKind::NoFlow`].
     pub const NO_FLOW: Self = Self::new(ExitKind::NoFlow);
+
+    /// Continues with neighbour discovery: see [`ExitKind::NeighbourDiscovery`].
+    pub const NEIGHBOUR_DISCOVERY: Self = Self::new(ExitKind::NeighbourDiscovery);
+    /// Starts again with the frame as it is now: see [`ExitKind::Untagged`].
+    pub const UNTAGGED: Self = Self::new(ExitKind::Untagged);
 
     /// Returns the exit that drops the packet without an answer.
     #[inline(always)]
@@ -187,6 +196,8 @@ impl Exit {
             ExitKind::InsertFlowNat46 => Self(17),
             ExitKind::SlowPath => Self(13),
             ExitKind::NoFlow => Self(14),
+            ExitKind::NeighbourDiscovery => Self(18),
+            ExitKind::Untagged => Self(19),
         }
     }
 
@@ -227,6 +238,8 @@ impl Exit {
             17 => ExitKind::InsertFlowNat46,
             13 => ExitKind::SlowPath,
             14 => ExitKind::NoFlow,
+            18 => ExitKind::NeighbourDiscovery,
+            19 => ExitKind::Untagged,
             _ => ExitKind::Done(Verdict::Redirect(slot)),
         }
     }
@@ -246,6 +259,8 @@ impl Exit {
             17 => Next::InsertFlowNat46,
             13 => Next::SlowPath,
             14 => Next::NoFlow,
+            18 => Next::NeighbourDiscovery,
+            19 => Next::Untagged,
             _ => Next::Verdict,
         }
     }
@@ -291,6 +306,10 @@ pub enum Next {
     SlowPath,
     /// See [`ExitKind::NoFlow`].
     NoFlow,
+    /// See [`ExitKind::NeighbourDiscovery`].
+    NeighbourDiscovery,
+    /// See [`ExitKind::Untagged`].
+    Untagged,
 }
 
 #[cfg(test)]
@@ -315,6 +334,8 @@ mod tests {
             ExitKind::InsertFlowNat46,
             ExitKind::SlowPath,
             ExitKind::NoFlow,
+            ExitKind::NeighbourDiscovery,
+            ExitKind::Untagged,
         ];
         for reason in DropReason::ALL {
             kinds.push(ExitKind::Done(Verdict::Drop(Attribution::new(

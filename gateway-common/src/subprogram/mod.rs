@@ -16,7 +16,8 @@
 //! - A subprogram hands nothing to the next one but a word. Everything else is in the packet and in the maps, of which
 //!   the packet's own memory holds the flow that was prepared.
 //! - Each subprogram parses the packet for itself.
-//! - A subprogram that exits towards another one has not changed the packet.
+//! - A subprogram that exits towards another one has not changed the packet, except that a priority tag may be removed
+//!   before anything else is done.
 
 mod exit;
 mod hints;
@@ -65,7 +66,9 @@ macro_rules! for_each_subprogram {
             IcmpRelatedV6 = icmp_related_v6();
             /// Looks up the flow of an IPv4 packet whose other side is IPv6.
             Nat46 = nat46();
-            /// Processes frames that carry neither IPv4 nor IPv6.
+            /// Processes neighbour discovery messages: solicitations and advertisements.
+            NeighbourDiscovery = neighbour_discovery();
+            /// Processes frames that carry neither IPv4 nor IPv6, and removes priority tags.
             NonIp = non_ip();
         }
     };

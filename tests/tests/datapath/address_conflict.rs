@@ -104,7 +104,7 @@ const CASES: &[Case] = &[
             let far = advertisement().edit_ipv6(|ip| ip.hop_limit = 254);
             harness
                 .send(Side::A, &far)
-                .expect_dropped(DropReason::UnknownNeighbourTarget);
+                .expect_dropped(DropReason::NeighbourMessageInvalid);
             assert_eq!(harness.conflicts(), []);
         },
     ),

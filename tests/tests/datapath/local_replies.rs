@@ -2,17 +2,23 @@
 
 use std::net::Ipv4Addr;
 
-use gateway_common::DropReason;
+use gateway_common::{DropReason, Verdict};
 use tests::{
     datapath::differential::{
         BACKEND_MAC, BACKENDS, CLIENT, CLIENT_MAC, ENDPOINT, NAT, PENDING, Side, arp_request, icmp,
     },
-    packet::{Arp, Content, Transport},
+    packet::{Arp, Content, Packet, Transport},
 };
 
 use crate::{Case, run_cases};
 
 const UNKNOWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 200);
+
+fn set_operation(packet: &mut Packet, operation: u16) {
+    if let Content::Arp(arp) = &mut packet.content {
+        arp.operation = operation;
+    }
+}
 
 const CASES: &[Case] = &[
     (
@@ -141,14 +147,95 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "ARP of another hardware or protocol type is dropped",
+        "ARP of another hardware or protocol type, length or operation is dropped (RFC 826)",
         |harness| {
-            for (offset, value) in [(14, 6), (17, 1), (18, 8), (19, 16)] {
+            for (offset, value) in [
+                (14, 6),
+                (15, 6),
+                (17, 1),
+                (18, 8),
+                (19, 16),
+                (20, 1),
+                (21, 0),
+                (21, 3),
+                (21, 4),
+                (21, 9),
+            ] {
                 let mut frame = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT)).bytes(false);
                 frame[offset] = value;
                 harness
                     .send_bytes(Side::A, &frame)
-                    .expect_dropped(DropReason::UnknownNeighbourTarget);
+                    .expect_dropped(DropReason::ArpInvalid);
+                // The host judges for itself on a network that is not isolated.
+                let result = harness.send_bytes(Side::Provider, &frame);
+                assert_eq!((result.verdict, result.frame), (Verdict::Pass, frame));
+            }
+        },
+    ),
+    (
+        "ARP to another host's MAC address is not answered, and claims nothing",
+        |harness| {
+            let elsewhere = [2, 0, 0, 0, 1, 9];
+            for sender in [CLIENT, ENDPOINT] {
+                for operation in [1, 2] {
+                    let mut packet = arp_request(ENDPOINT, (CLIENT_MAC, sender));
+                    set_operation(&mut packet, operation);
+                    packet.to = elsewhere;
+                    harness
+                        .send(Side::A, &packet)
+                        .expect_dropped(DropReason::DestinationMac);
+                    harness.send(Side::Provider, &packet).expect_passed(&packet);
+                }
+            }
+            assert_eq!(harness.conflicts(), []);
+            let mut unicast = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT));
+            unicast.to = Side::A.mac();
+            harness.send(Side::A, &unicast).expect_reply();
+        },
+    ),
+    (
+        "ARP whose sender no host can be is dropped, and claims nothing (RFC 5227)",
+        |harness| {
+            let group = [1, 0, 94, 0, 0, 1];
+            for sender in ["127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
+                let sender = sender.parse().expect("an address");
+                harness
+                    .send(Side::A, &arp_request(ENDPOINT, (CLIENT_MAC, sender)))
+                    .expect_dropped(DropReason::MartianSource);
+            }
+            // Only a request may come from a host without an address.
+            let mut reply = arp_request(ENDPOINT, (CLIENT_MAC, Ipv4Addr::UNSPECIFIED));
+            set_operation(&mut reply, 2);
+            harness
+                .send(Side::A, &reply)
+                .expect_dropped(DropReason::MartianSource);
+            // Ethernet and ARP name different senders. Either may be wrong.
+            let mut claim = arp_request(ENDPOINT, (group, ENDPOINT));
+            for (ethernet, sender) in [(CLIENT_MAC, group), (group, CLIENT_MAC)] {
+                claim.from = ethernet;
+                if let Content::Arp(arp) = &mut claim.content {
+                    arp.sender.0 = sender;
+                }
+                for operation in [1, 2] {
+                    set_operation(&mut claim, operation);
+                    harness
+                        .send(Side::A, &claim)
+                        .expect_dropped(DropReason::MartianSource);
+                }
+            }
+            assert_eq!(harness.conflicts(), []);
+        },
+    ),
+    (
+        "the reply goes to the sender in the ARP header, as the kernel's does",
+        |harness| {
+            let mut request = arp_request(ENDPOINT, (CLIENT_MAC, CLIENT));
+            request.from = [2, 0, 0, 0, 1, 77];
+            let answer = harness.send(Side::A, &request).expect_reply();
+            assert_eq!((answer.to, answer.from), (CLIENT_MAC, Side::A.mac()));
+            match answer.content {
+                Content::Arp(arp) => assert_eq!(arp.target, (CLIENT_MAC, CLIENT)),
+                _ => panic!("{answer}"),
             }
         },
     ),

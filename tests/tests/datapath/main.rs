@@ -15,6 +15,7 @@ mod local_replies;
 mod malformed;
 mod nat;
 mod parsing;
+mod priority_tag;
 mod reject;
 mod revocation;
 mod scenarios;

@@ -36,7 +36,19 @@ fn valid_packets() -> Vec<Packet> {
         neighbour_solicitation(ENDPOINT_V6, CLIENT_V6),
         extended(60),
         extended(44),
+        priority_tagged(&tcp(client, web).syn(1)),
+        priority_tagged(&arp_request(ENDPOINT, (CLIENT_MAC, CLIENT))),
+        priority_tagged(&neighbour_solicitation(ENDPOINT_V6, CLIENT_V6)),
     ]
+}
+
+/// Returns the packet with a priority tag.
+fn priority_tagged(packet: &Packet) -> Packet {
+    let frame = packet.bytes(false);
+    Packet {
+        content: Content::Other(0x8100, [&[0xa0, 0], &frame[12..]].concat()),
+        ..packet.clone()
+    }
 }
 
 #[test]
@@ -74,9 +86,11 @@ fn native_and_kernel_agree_on_malformed_packets() {
                 forwarded += 1;
                 // The provider has no flow to reply on, so every forwarded packet is a consumer's.
                 assert_ne!(side, Side::Provider, "{frame:02x?}");
-                let destination = match frame[12..14] {
-                    [0x08, 0x00] => frame[30..34] == ENDPOINT.octets(),
-                    _ => frame[38..54] == ENDPOINT_V6.octets(),
+                let is_tagged = frame[12..14] == [0x81, 0x00];
+                let packet = &frame[if is_tagged { 16 } else { 12 }..];
+                let destination = match packet[..2] {
+                    [0x08, 0x00] => packet[18..22] == ENDPOINT.octets(),
+                    _ => packet[26..42] == ENDPOINT_V6.octets(),
                 };
                 assert!(destination, "to no endpoint: {frame:02x?}");
             }

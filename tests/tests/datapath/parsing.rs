@@ -98,8 +98,12 @@ const CASES: &[Case] = &[
         "a VLAN-tagged frame on an untagged attachment is dropped",
         |harness| {
             for tag in [0x8100, 0x88a8] {
+                let frame = Packet {
+                    content: Content::Other(tag, [&[0, 7, 8, 0][..], &[0; 42]].concat()),
+                    ..frame_with_ether_type(tag)
+                };
                 harness
-                    .send(Side::A, &frame_with_ether_type(tag))
+                    .send(Side::A, &frame)
                     .expect_dropped(DropReason::VlanTagged);
             }
         },

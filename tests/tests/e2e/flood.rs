@@ -170,6 +170,9 @@ fn malformed_scapy_frames_are_dropped_and_counted() {
         Some(total()).filter(|now| now.0 - before.0 >= sent)
     });
     assert_eq!(after.1, before.1, "malformed frames were forwarded");
+    for (reason, sent) in [("arp_invalid", 6), ("neighbour_message_invalid", 21)] {
+        assert_eq!(testbed.agent.drop_count(reason), sent, "{reason}");
+    }
     // The client's stack may answer the gateway's rejects. Nothing else is sent.
     let counted = after.0 - before.0;
     assert!(

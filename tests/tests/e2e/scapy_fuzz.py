@@ -8,8 +8,8 @@ import sys
 
 from scapy.all import (
     ARP, Dot1Q, Ether, ICMP, IP, IPOption, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment,
-    IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN, ICMPv6DestUnreach, ICMPv6PacketTooBig, Raw, TCP, UDP,
-    conf, raw, sendp,
+    IPv6ExtHdrHopByHop, IPv6ExtHdrRouting, PadN, ICMPv6DestUnreach, ICMPv6ND_NA, ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr, ICMPv6NDOptSrcLLAddr, ICMPv6PacketTooBig, Raw, TCP, UDP, conf, raw, sendp,
 )
 
 interface, gateway, v4, v6 = sys.argv[1:]
@@ -83,6 +83,29 @@ frames.append(ether / IPv6(**six) / ICMPv6DestUnreach() / Raw(b"\0" * 48))
 frames.append(ether / IPv6(**six) / ICMPv6PacketTooBig(mtu=1) / Raw(b"\0" * 60))
 for kind in (4, 5, 9, 10, 13, 15, 17, 40, 255):
     frames.append(ether / IP(**four) / ICMP(type=kind))
+# ARP of other types, lengths and operations.
+for field in (dict(hwtype=6, hwlen=6), dict(ptype=0x86dd), dict(hwlen=8), dict(plen=16), dict(op=3), dict(op=9)):
+    frames.append(ether / ARP(psrc="10.0.0.5", pdst=v4, **field))
+# Neighbour discovery: from behind a router, other codes, cut messages, multicast targets, probes that are none, a
+# solicited advertisement to a group, options of length 0 and options that are too long.
+source = ICMPv6NDOptSrcLLAddr(lladdr="02:00:00:00:01:05")
+target = ICMPv6NDOptDstLLAddr(lladdr="02:00:00:00:01:05")
+near = dict(src="fd00::5", hlim=255)
+for destination in (v6, "ff02::1"):
+    for message in (
+        ICMPv6ND_NS(tgt=v6, code=1) / source,
+        ICMPv6ND_NS(tgt="ff02::1") / source,
+        ICMPv6ND_NS(tgt=v6) / ICMPv6NDOptSrcLLAddr(len=0),
+        ICMPv6ND_NS(tgt=v6) / ICMPv6NDOptSrcLLAddr(len=2),
+        ICMPv6ND_NA(tgt=v6, code=1) / target,
+        ICMPv6ND_NA(tgt="ff02::1") / target,
+        ICMPv6ND_NA(tgt=v6, S=0) / ICMPv6NDOptDstLLAddr(len=0),
+    ):
+        frames.append(ether / IPv6(dst=destination, **near) / message)
+    frames.append(ether / IPv6(src="fd00::5", dst=destination, hlim=254) / ICMPv6ND_NS(tgt=v6) / source)
+    frames.append(ether / IPv6(src="::", dst=destination, hlim=255) / ICMPv6ND_NS(tgt=v6))
+    frames.append(ether / IPv6(src="::", dst=destination, hlim=255) / ICMPv6ND_NS(tgt=v6) / source)
+frames.append(ether / IPv6(dst="ff02::1", **near) / ICMPv6ND_NA(tgt=v6, S=1) / target)
 # Martian sources, wrong MAC addresses, VLAN tags, unsupported protocols.
 for source in ("0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", v4):
     frames.append(ether / IP(src=source, dst=v4) / syn)

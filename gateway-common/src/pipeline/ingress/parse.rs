@@ -16,7 +16,9 @@ use crate::{
     drop_reason::DropReason,
     family::{Family, V4, V6},
     maps::{Attachment, NO_CONNECTION},
-    packet::{Arp, EtherType, Ethernet, ExtensionHeader, FragmentHeader, Ipv4, Ipv6, protocol},
+    packet::{
+        Arp, EtherType, Ethernet, ExtensionHeader, FragmentHeader, Ipv4, Ipv6, VlanTag, protocol,
+    },
     pipeline::{
         ingress::{
             ip_packet::{Fragment, IpPacket, L3_OFFSET, L4Offset},
@@ -39,6 +41,8 @@ pub(crate) enum Frame {
     Arp(Arp),
     /// IP of either version.
     Ip,
+    /// A frame behind a priority tag.
+    PriorityTagged,
 }
 
 /// Returns the exit of a packet that can't be processed: drop if its destination is a local address.
@@ -65,6 +69,11 @@ pub(crate) fn classify_frame<E: Platform>(env: &E, attachment: &Attachment) -> S
         EtherType::ARP => Arp::at(env, L3_OFFSET)
             .map(Frame::Arp)
             .ok_or_else(truncated),
+        EtherType::VLAN
+            if VlanTag::at(env, Ethernet::LEN).is_some_and(VlanTag::is_only_priority) =>
+        {
+            Ok(Frame::PriorityTagged)
+        }
         EtherType::VLAN | EtherType::SERVICE_VLAN => {
             Err(not_local(attachment, DropReason::VlanTagged))
         }
@@ -133,10 +142,10 @@ pub(crate) fn parse_ipv4<E: Platform>(
     })
 }
 
-/// Parses an IPv6 packet, including its extension headers.
+/// Parses the header of an IPv6 packet, without extension headers.
 #[inline(always)]
-pub(crate) fn parse_ipv6<E: Platform>(
-    env: &mut E,
+pub(crate) fn parse_ipv6_header<E: Platform>(
+    env: &E,
     attachment: &Attachment,
 ) -> StageResult<IpPacket<V6>> {
     let header = Ipv6::at(env, L3_OFFSET).ok_or(not_local(attachment, DropReason::Truncated))?;
@@ -167,7 +176,7 @@ pub(crate) fn parse_ipv6<E: Platform>(
             env, attachment, header, reason,
         ));
     }
-    let mut packet = IpPacket {
+    Ok(IpPacket {
         family: PhantomData,
         protocol: header.next_header(),
         l4_offset: L4Offset::new(L3_OFFSET + Ipv6::LEN),
@@ -175,9 +184,19 @@ pub(crate) fn parse_ipv6<E: Platform>(
         payload_len: payload,
         fragment: Fragment::default(),
         is_dst_multicast,
-    };
+    })
+}
+
+/// Parses an IPv6 packet, including its extension headers.
+#[inline(always)]
+pub(crate) fn parse_ipv6<E: Platform>(
+    env: &mut E,
+    attachment: &Attachment,
+) -> StageResult<IpPacket<V6>> {
+    let start = L4Offset::new(L3_OFFSET + Ipv6::LEN);
+    let mut packet = parse_ipv6_header(env, attachment)?;
     if is_extension_header(packet.protocol)
-        && let Err(reason) = skip_extension_headers(env, &mut packet)
+        && let Err(reason) = skip_extension_headers(env, &mut packet, start)
     {
         return Err(drop_packet(env, attachment, &packet, reason));
     }
@@ -219,7 +238,7 @@ const fn is_extension_header(protocol: u8) -> bool {
     )
 }
 
-/// Skips extension headers, up to the maximum number.
+/// Skips extension headers that begin at `start`, up to the maximum number.
 ///
 /// Drops headers that make a receiver forward the packet, answer elsewhere or interpret it differently: routing
 /// headers with segments left (RFC 7915, section 5.1; RFC 5095), and options other than padding (RFC 9288,
@@ -228,6 +247,7 @@ const fn is_extension_header(protocol: u8) -> bool {
 fn skip_extension_headers<E: Platform>(
     env: &mut E,
     packet: &mut IpPacket<V6>,
+    start: L4Offset,
 ) -> Result<(), DropReason> {
     for index in 0..MAX_EXTENSION_HEADERS {
         if !is_extension_header(packet.protocol) {
@@ -256,7 +276,7 @@ fn skip_extension_headers<E: Platform>(
     if extension_bytes > MAX_EXTENSION_BYTES {
         return Err(DropReason::ExtensionHeaders);
     }
-    packet.l4_offset = L4Offset::new(L3_OFFSET + Ipv6::LEN + usize::from(extension_bytes));
+    packet.l4_offset = start.plus(usize::from(extension_bytes));
     packet.payload_len = env.forget_bounds(packet.payload_len);
     Ok(())
 }

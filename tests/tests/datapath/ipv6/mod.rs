@@ -2,6 +2,7 @@
 
 mod flows;
 mod headers;
+mod nd_validation;
 mod ndp;
 mod rejects;
 
@@ -70,4 +71,9 @@ fn extension_header(number: u8, octets: usize) -> (u8, Vec<u8>) {
 #[test]
 fn ipv6_matches_ipv4_behaviour() {
     run_cases(&[ndp::CASES, flows::CASES, headers::CASES, rejects::CASES].concat());
+}
+
+#[test]
+fn neighbour_discovery_messages_are_validated() {
+    run_cases(nd_validation::CASES);
 }
