@@ -77,6 +77,7 @@ drop_reasons! {
     TransmitFailed = 40, "transmit_failed", "Driver of the egress interface did not take the frame: its queue is full, or it is a veth whose far end has GRO switched off or a smaller MTU. The frame was counted as forwarded before.";
     ArpInvalid = 41, "arp_invalid", "ARP message is not about IPv4 addresses over Ethernet, or is neither a request nor a reply (RFC 826).";
     NeighbourMessageInvalid = 42, "neighbour_message_invalid", "Neighbour solicitation or advertisement must be discarded: its hop limit, code, length, target, options, source or destination are not valid (RFC 4861, section 7.1).";
+    IcmpLaterFragment = 43, "icmp_later_fragment", "ICMP error quotes a later fragment, which has no ports that would tell its flow.";
 }
 
 impl DropReason {

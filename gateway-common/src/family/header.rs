@@ -28,8 +28,14 @@ pub trait Header: Copy {
     fn hop_limit(self) -> u8;
     /// Returns DSCP and ECN: the TOS of IPv4, the traffic class of IPv6.
     fn traffic_class(self) -> u8;
-    /// Returns the protocol of the payload if the header has no options and is not that of a later fragment.
-    fn protocol_without_options(self) -> Option<u8>;
+    /// Returns true if the version is valid and the header has no options. The extension headers of IPv6 are not part of
+    /// the header.
+    fn has_no_options(self) -> bool;
+    /// Returns the identification and the fragment's position, as [`Ipv4::fragment_position`] does. Both are 0 for IPv6,
+    /// which has them in the fragment header.
+    ///
+    /// [`Ipv4::fragment_position`]: crate::packet::Ipv4::fragment_position
+    fn fragment_fields(self) -> (u16, u16);
     /// Returns the length of the bytes that follow the header.
     fn payload_len(self) -> u16;
     /// Replaces both addresses and updates the header's checksum, if it has one.

@@ -133,11 +133,13 @@ impl Header for Ipv4 {
     }
 
     #[inline(always)]
-    fn protocol_without_options(self) -> Option<u8> {
-        // The first fragment has the L4 header.
-        let is_later_fragment = self.flags_and_offset().get() & 0x1fff != 0;
-        (self.version_ihl() == Self::VERSION_IHL_NO_OPTIONS && !is_later_fragment)
-            .then(|| self.protocol())
+    fn has_no_options(self) -> bool {
+        self.version_ihl() == Self::VERSION_IHL_NO_OPTIONS
+    }
+
+    #[inline(always)]
+    fn fragment_fields(self) -> (u16, u16) {
+        (self.identification().get(), self.fragment_position())
     }
 
     #[inline(always)]

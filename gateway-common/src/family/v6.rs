@@ -141,8 +141,13 @@ impl Header for Ipv6 {
     }
 
     #[inline(always)]
-    fn protocol_without_options(self) -> Option<u8> {
-        self.is_version_6().then(|| self.next_header())
+    fn has_no_options(self) -> bool {
+        self.is_version_6()
+    }
+
+    #[inline(always)]
+    fn fragment_fields(self) -> (u16, u16) {
+        (0, 0)
     }
 
     #[inline(always)]

@@ -100,6 +100,6 @@ mod tests {
                 16, 16, 24
             ]
         );
-        assert_eq!((DropReason::COUNT, Statistic::COUNT), (43, 8));
+        assert_eq!((DropReason::COUNT, Statistic::COUNT), (44, 8));
     }
 }

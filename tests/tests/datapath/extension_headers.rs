@@ -274,7 +274,7 @@ const CASES: &[Case] = &[
         },
     ),
     (
-        "an ICMP error about a packet with extension headers is dropped",
+        "an ICMP error about a packet with extension headers that are forwarded is relayed, any other is dropped",
         |harness| {
             let sent = harness.send(Side::A, &syn(ENDPOINT_V6));
             let left = sent.expect_forwarded(Side::Provider).packet;
@@ -283,7 +283,15 @@ const CASES: &[Case] = &[
                 icmp_error(backend.0.into(), nat.0.into(), (1, 4), 0, about, 500)
                     .with_source_mac(BACKEND_MAC)
             };
-            for header in [routing(4, 1), routing(4, 0), padding(DESTINATION)] {
+            for header in [routing(4, 0), padding(DESTINATION), padding(HOP_BY_HOP)] {
+                harness
+                    .send(
+                        Side::Provider,
+                        &refusal(&with_extension_headers(left.clone(), &[header])),
+                    )
+                    .expect_forwarded(Side::A);
+            }
+            for header in [routing(4, 1), (DESTINATION, vec![0, 0, 4, 1, 4, 1, 1, 0])] {
                 harness
                     .send(
                         Side::Provider,

@@ -46,6 +46,7 @@ pub(crate) fn translate_packet<A: Family, T: Family, E: Platform>(
             id: Be32::new(decision.identification.id()),
             position: packet.fragment.position,
         },
+        has_id: decision.identification.is_new(),
     };
     let result = if A::ICMP == protocol::ICMP {
         let growth = Ipv6::LEN_U16 - Ipv4::LEN_U16;
@@ -119,28 +120,19 @@ pub(crate) struct IpHeaderFields {
     /// Length of the bytes behind the IP header and the fragment header.
     pub(crate) payload_len: u16,
     pub(crate) fragment: Fragment,
+    /// The packet has an identification, so routers may fragment it if it is IPv4.
+    pub(crate) has_id: bool,
 }
 
 impl IpHeaderFields {
-    /// Writes the EtherType, an IPv6 header and, for a fragment, a fragment header.
+    /// Writes the EtherType, and the headers of [`IpHeaderFields::emit_v6_at`].
     #[inline(always)]
     pub(crate) fn emit_v6<E: Platform>(&self, env: &E) -> Option<()> {
         Ethernet::at(env, 0)?.set_ether_type(EtherType::IPV6);
-        self.emit_v6_at(env, L3_OFFSET)?;
-        if self.fragment.is_fragment() {
-            let header = Ipv6::at(env, L3_OFFSET)?;
-            header.set_next_header(protocol::FRAGMENT);
-            header.set_payload_length(Be16::new(self.payload_len + FragmentHeader::LEN_U16));
-            let fragment_header = FragmentHeader::at(env, L3_OFFSET + Ipv6::LEN)?;
-            fragment_header.set_next_header(self.protocol);
-            fragment_header.set_reserved(0);
-            fragment_header.set_position(Be16::new(self.fragment.position));
-            fragment_header.set_id(self.fragment.id);
-        }
-        Some(())
+        self.emit_v6_at(env, L3_OFFSET)
     }
 
-    /// Writes an IPv6 header at an offset.
+    /// Writes an IPv6 header at an offset and, for a fragment, a fragment header behind it.
     #[inline(always)]
     pub(crate) fn emit_v6_at<E: Platform>(&self, env: &E, at: usize) -> Option<()> {
         let header = Ipv6::at(env, at)?;
@@ -153,6 +145,15 @@ impl IpHeaderFields {
         let class = u32::from(self.traffic_class) << 20;
         header.set_version_and_flow(Be32::new(6 << 28 | class));
         header.set_hop_limit(self.hop_limit);
+        if self.fragment.is_fragment() {
+            header.set_next_header(protocol::FRAGMENT);
+            header.set_payload_length(Be16::new(self.payload_len + FragmentHeader::LEN_U16));
+            let fragment_header = FragmentHeader::at(env, at + Ipv6::LEN)?;
+            fragment_header.set_next_header(self.protocol);
+            fragment_header.set_reserved(0);
+            fragment_header.set_position(Be16::new(self.fragment.position));
+            fragment_header.set_id(self.fragment.id);
+        }
         Some(())
     }
 
@@ -163,14 +164,14 @@ impl IpHeaderFields {
         self.emit_v4_at(env, L3_OFFSET)
     }
 
-    /// Writes an IPv4 header at an offset. A packet that is not a fragment gets the don't-fragment flag, and then needs
-    /// no identification (RFC 6864, section 4).
+    /// Writes an IPv4 header at an offset. A packet without an identification gets the don't-fragment flag, with which it
+    /// needs none (RFC 6864, section 4).
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "keeps the lower half")]
     pub(crate) fn emit_v4_at<E: Platform>(&self, env: &E, at: usize) -> Option<()> {
         let header = Ipv4::at(env, at)?;
         let (source, destination) = (self.source.to_v4()?, self.destination.to_v4()?);
-        let (id, fragment) = if self.fragment.is_fragment() {
+        let (id, fragment) = if self.has_id {
             let position = self.fragment.position;
             (
                 Be16::new(self.fragment.id.get() as u16),

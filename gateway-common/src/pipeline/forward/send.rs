@@ -12,7 +12,7 @@ use crate::{
         forward::{
             decision::ForwardingDecision,
             identification::{self, Identification},
-            mtu::{max_packet_len, max_segment_size},
+            mtu::{is_translated_fragmentable, max_packet_len, max_segment_size, packet_too_big},
             nat46,
             next_hop::{NextHop, lookup_egress, lookup_next_hop},
             rewrite,
@@ -55,7 +55,7 @@ fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
         .ok_or(Exit::drop(DropReason::EgressUnavailable, connection_slot))?;
     let max_len = max_packet_len::<A>(egress.mtu, entry.is_nat46(), packet);
     if packet.length > max_len {
-        return Err(Exit::packet_too_big(max_len, connection_slot));
+        return Err(packet_too_big::<A>(packet.length, max_len, connection_slot));
     }
     if packet.header(env)?.hop_limit() <= 1 {
         return Err(Exit::ttl_exceeded(connection_slot));
@@ -96,8 +96,14 @@ fn select_identification<A: Family, T: Family, E: PlatformFor<A>>(
     next_hop: NextHop,
 ) -> StageResult<Identification> {
     let entry = flow.entry();
-    // A whole packet that arrived as IPv6 leaves with the don't-fragment flag if it becomes IPv4.
-    if !packet.fragment.is_fragment() && !packet.header(env)?.is_fragmentable() {
+    // The table of IPv4 has no NAT46 flows.
+    let becomes_v4 = A::ICMP == protocol::ICMPV6 && T::ICMP == protocol::ICMPV6 && entry.is_nat46();
+    let is_fragmentable = if becomes_v4 {
+        is_translated_fragmentable(packet.payload_len)
+    } else {
+        packet.header(env)?.is_fragmentable()
+    };
+    if !packet.fragment.is_fragment() && !is_fragmentable {
         return Ok(Identification::UNCHANGED);
     }
     let identification = identification::for_packet(env, packet, entry, next_hop.network);

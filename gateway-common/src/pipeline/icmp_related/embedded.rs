@@ -1,13 +1,18 @@
 //! The embedded packet of an ICMP error: it identifies the flow, and is restored to what its sender sent.
 
 use crate::{
+    byte_order::Be32,
     checksum,
     drop_reason::DropReason,
     family::{Family, Header as _},
     flow::{Flow, FlowKey, NetworkProto},
     maps::Attachment,
-    packet::{EmbeddedL4Header, EmbeddedTcpChecksum, Icmp, Ipv4, Tcp, protocol},
-    pipeline::ingress::{ip_packet::L4Offset, l4::IcmpMessage, parse::are_wire_addresses},
+    packet::{EmbeddedL4Header, EmbeddedTcpChecksum, Icmp, Ipv4, Ipv6, Tcp, protocol},
+    pipeline::ingress::{
+        ip_packet::{Fragment, L4Offset},
+        l4::IcmpMessage,
+        parse::{are_wire_addresses, parse_embedded_headers},
+    },
     platform::Platform,
 };
 
@@ -17,12 +22,16 @@ pub(crate) struct EmbeddedPacket<F: Family> {
     pub(crate) key: FlowKey<F>,
     /// IP protocol number: 6 (TCP) or 17 (UDP).
     pub(crate) protocol: u8,
+    /// Position of the embedded packet among fragments: none, or the first.
+    pub(crate) fragment: Fragment,
     /// Offset of the ICMP message.
     pub(crate) icmp_offset: L4Offset,
     /// Length of the ICMP message in bytes.
     pub(crate) length: u16,
     /// Offset of the embedded L4 header.
     pub(crate) embedded_l4_offset: L4Offset,
+    /// Length of the embedded IP header, its extension headers and its fragment header.
+    pub(crate) header_len: u16,
 }
 
 /// Returns true if the checksum of the embedded IP header is valid (RFC 5508, REQ-3). IPv6 headers have none.
@@ -40,7 +49,7 @@ pub(crate) fn is_embedded_checksum_valid<A: Family, E: Platform>(
 /// Parses the embedded packet of an ICMP error.
 #[inline(always)]
 pub(crate) fn parse_embedded_packet<A: Family, E: Platform>(
-    env: &E,
+    env: &mut E,
     attachment: &Attachment,
     message: &IcmpMessage<A>,
     original_sender: A::Address,
@@ -53,9 +62,24 @@ pub(crate) fn parse_embedded_packet<A: Family, E: Platform>(
     if message.length < min_len {
         return Err(DropReason::Malformed);
     }
-    let header =
-        A::Header::at(env, message.offset.get() + Icmp::LEN).ok_or(DropReason::Malformed)?;
-    let protocol = header.protocol_without_options().ok_or(unsupported)?;
+    let ip_offset = message.offset.plus(Icmp::LEN);
+    let header = A::Header::at(env, ip_offset.get()).ok_or(DropReason::Malformed)?;
+    if !header.has_no_options() {
+        return Err(unsupported);
+    }
+    let (protocol, embedded_l4_offset, fragment) = if A::ICMP == protocol::ICMPV6 {
+        let ipv6 = Ipv6::at(env, ip_offset.get()).ok_or(DropReason::Malformed)?;
+        // The gateway has forwarded no packet with other headers.
+        parse_embedded_headers(env, ipv6, ip_offset).map_err(|_| unsupported)?
+    } else {
+        let (id, position) = header.fragment_fields();
+        let id = Be32::new(u32::from(id));
+        let l4_offset = ip_offset.plus(usize::from(A::Header::LEN_U16));
+        (header.protocol(), l4_offset, Fragment { id, position })
+    };
+    if fragment.is_later_fragment() {
+        return Err(DropReason::IcmpLaterFragment);
+    }
     if protocol != protocol::TCP && protocol != protocol::UDP {
         return Err(unsupported);
     }
@@ -66,9 +90,14 @@ pub(crate) fn parse_embedded_packet<A: Family, E: Platform>(
     if header.source() != original_sender {
         return Err(DropReason::NoFlow);
     }
-    let embedded_l4_offset = message
-        .offset
-        .plus(Icmp::LEN + usize::from(A::Header::LEN_U16));
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the length of a few headers"
+    )]
+    let header_len = embedded_l4_offset.minus(ip_offset.get()).get() as u16;
+    if message.length < Icmp::LEN_U16 + header_len + EmbeddedL4Header::LEN_U16 {
+        return Err(DropReason::Malformed);
+    }
     let embedded_l4 =
         EmbeddedL4Header::at(env, embedded_l4_offset.get()).ok_or(DropReason::Malformed)?;
     Ok(EmbeddedPacket {
@@ -79,18 +108,21 @@ pub(crate) fn parse_embedded_packet<A: Family, E: Platform>(
             ports: embedded_l4.ports().swapped(),
         },
         protocol,
+        fragment,
         icmp_offset: message.offset,
         length: message.length,
         embedded_l4_offset,
+        header_len,
     })
 }
 
 /// Restores the embedded L4 header: the ports that the packet had before the gateway rewrote it, and the checksum that
-/// belongs to them.
+/// belongs to them. `length` is the length of the ICMP message.
 #[inline(always)]
 pub(crate) fn restore_l4_header<A: Family, T: Family, E: Platform>(
     env: &E,
     embedded: &EmbeddedPacket<A>,
+    length: u16,
     entry: &Flow<T>,
 ) -> Option<()> {
     let embedded_l4 = EmbeddedL4Header::at(env, embedded.embedded_l4_offset.get())?;
@@ -102,8 +134,7 @@ pub(crate) fn restore_l4_header<A: Family, T: Family, E: Platform>(
         embedded_l4.set_udp_checksum(updated);
         return Some(());
     }
-    let len_with_tcp_header = Icmp::LEN_U16 + A::Header::LEN_U16 + Tcp::LEN_U16;
-    if embedded.length >= len_with_tcp_header {
+    if length >= Icmp::LEN_U16 + embedded.header_len + Tcp::LEN_U16 {
         let tcp = EmbeddedTcpChecksum::at(env, embedded.embedded_l4_offset.get())?;
         tcp.set_checksum(checksum::update(tcp.checksum(), entry.l4_csum_delta));
     }

@@ -12,6 +12,9 @@
 //!     └───────────────────┘            └──────────────────┘
 //! ```
 //!
+//! The embedded packet may be the first fragment of a datagram. A later fragment has no ports, and fragment records are
+//! found by the addresses that a fragment arrived with, so errors about one are dropped.
+//!
 //! The source of the forwarded error is always the address that the packet was sent to, whichever router sent the
 //! error. So routers of the other network are not revealed.
 
@@ -19,16 +22,17 @@ mod embedded;
 mod icmp46;
 
 use crate::{
-    byte_order::Be16,
+    byte_order::{Be16, Be32},
     drop_reason::DropReason,
     family::{Family, Header as _, V4, V6},
     flow::{FlowKey, FlowRef},
     maps::{Attachment, Egress, Statistic},
-    packet::{Ethernet, Icmp, Ipv4, Ipv6, PackedMac, protocol},
+    packet::{EmbeddedL4Header, Ethernet, FragmentHeader, Icmp, Ipv4, Ipv6, PackedMac, protocol},
     pipeline::{
         conntrack::{calls, lookup::end_reason},
         forward::{
             identification,
+            mtu::{header_growth, is_translated_fragmentable},
             nat46::IpHeaderFields,
             next_hop::{self, lookup_egress},
         },
@@ -37,7 +41,7 @@ use crate::{
                 EmbeddedPacket, is_embedded_checksum_valid, parse_embedded_packet,
                 restore_l4_header,
             },
-            icmp46::{icmp4_to_icmp6, icmp6_to_icmp4},
+            icmp46::{icmp4_to_icmp6, icmp6_to_icmp4, len_without_extensions},
         },
         ingress::{
             ip_packet::{Fragment, IpPacket, L3_OFFSET},
@@ -153,7 +157,7 @@ fn relay_same_family<A: Family, T: Family, E: Platform>(
             entry.connection_slot(),
         ));
     }
-    restore_l4_header(env, embedded, entry).ok_or(failed)?;
+    restore_l4_header(env, embedded, embedded.length, entry).ok_or(failed)?;
     let inner = A::Header::at(env, embedded.icmp_offset.get() + Icmp::LEN).ok_or(failed)?;
     inner.update_addresses(destination, source);
     outer.update_addresses(source, destination);
@@ -188,10 +192,13 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
     let entry = matched.flow.entry();
     let failed = Exit::drop(DropReason::BufferAdjustFailed, entry.connection_slot());
     let icmp = Icmp::at(env, embedded.icmp_offset.get()).ok_or(failed)?;
+    let (old_kind, old_rest) = (icmp.type_and_code(), icmp.rest());
+    let is_fragment = embedded.fragment.is_fragment();
     let translated = if A::ICMP == protocol::ICMP {
-        icmp4_to_icmp6(icmp.type_and_code(), icmp.rest(), matched.egress.mtu)
+        icmp4_to_icmp6(old_kind, old_rest, matched.egress.mtu)
     } else {
-        icmp6_to_icmp4(icmp.type_and_code(), icmp.rest(), matched.egress.mtu)
+        let growth = header_growth(is_fragment);
+        icmp6_to_icmp4(old_kind, old_rest, matched.egress.mtu, growth)
     };
     let unsupported = Exit::drop(DropReason::IcmpUnsupported, entry.connection_slot());
     let (kind, rest) = translated.ok_or(unsupported)?;
@@ -200,16 +207,25 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
         return Err(Exit::drop(DropReason::TtlExpired, entry.connection_slot()));
     }
     let inner = A::Header::at(env, embedded.icmp_offset.get() + Icmp::LEN).ok_or(failed)?;
-    restore_l4_header(env, embedded, entry).ok_or(failed)?;
-    // The bytes behind the embedded IP header stay in place.
-    let embedded_l4_len = embedded.length - Icmp::LEN_U16 - A::Header::LEN_U16;
+    let old_length = len_without_extensions::<A>(old_kind, old_rest, embedded.length);
+    // The bytes behind the embedded headers stay in place.
+    let embedded_l4_len = old_length.saturating_sub(Icmp::LEN_U16 + embedded.header_len);
+    if embedded_l4_len < EmbeddedL4Header::LEN_U16 {
+        return Err(Exit::drop(DropReason::Malformed, entry.connection_slot()));
+    }
+    restore_l4_header(env, embedded, old_length, entry).ok_or(failed)?;
     let v6 = A::ICMP == protocol::ICMP;
     let (new_header_len, icmp_protocol) = if v6 {
         (Ipv6::LEN_U16, protocol::ICMPV6)
     } else {
         (Ipv4::LEN_U16, protocol::ICMP)
     };
-    let length = embedded_l4_len + Icmp::LEN_U16 + new_header_len;
+    let new_inner_len = if v6 && is_fragment {
+        new_header_len + FragmentHeader::LEN_U16
+    } else {
+        new_header_len
+    };
+    let length = embedded_l4_len + Icmp::LEN_U16 + new_inner_len;
     if length > matched.egress.mtu.saturating_sub(new_header_len) {
         return Err(Exit::drop(
             DropReason::PacketTooBig,
@@ -217,6 +233,13 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
         ));
     }
     let (source, destination) = (T::to_mapped(entry.source), T::to_mapped(entry.destination));
+    // As for any translated packet: a short one may be fragmented, and needs an identification for that.
+    let has_id = !v6 && is_translated_fragmentable(length);
+    let id = if has_id {
+        identification::allocate_unfragmented(env, entry, icmp_protocol, matched.network)
+    } else {
+        0
+    };
     let new_outer = IpHeaderFields {
         source,
         destination,
@@ -224,7 +247,11 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
         hop_limit: outer.hop_limit() - 1,
         protocol: icmp_protocol,
         payload_len: length,
-        fragment: Fragment::default(),
+        fragment: Fragment {
+            id: Be32::new(id),
+            position: 0,
+        },
+        has_id,
     };
     let new_inner = IpHeaderFields {
         source: destination,
@@ -232,11 +259,14 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
         traffic_class: inner.traffic_class(),
         hop_limit: inner.hop_limit(),
         protocol: embedded.protocol,
-        payload_len: inner.payload_len(),
-        fragment: Fragment::default(),
+        payload_len: inner
+            .payload_len()
+            .saturating_sub(embedded.header_len - A::Header::LEN_U16),
+        fragment: embedded.fragment,
+        has_id: is_fragment,
     };
     // The frame's start is moved so that the new headers end where the embedded L4 header begins.
-    let new_l4_offset = Ethernet::LEN_U16 + 2 * new_header_len + Icmp::LEN_U16;
+    let new_l4_offset = Ethernet::LEN_U16 + new_header_len + Icmp::LEN_U16 + new_inner_len;
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the offset behind a few headers"
@@ -247,6 +277,9 @@ fn relay_cross_family<A: Family, T: Family, E: Platform>(
         return Err(failed);
     }
     let icmp_offset = L3_OFFSET + usize::from(new_header_len);
+    if old_length != embedded.length && !env.resize(icmp_offset + usize::from(length)) {
+        return Err(failed);
+    }
     let result = if v6 {
         new_outer
             .emit_v6(env)

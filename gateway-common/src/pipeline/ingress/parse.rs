@@ -212,6 +212,34 @@ pub(crate) fn parse_ipv6<E: Platform>(
     Ok(packet)
 }
 
+/// Parses the extension headers and the fragment header of an embedded IPv6 packet. Returns the protocol behind them,
+/// the offset of its header, and the position among fragments.
+#[inline(always)]
+pub(crate) fn parse_embedded_headers<E: Platform>(
+    env: &mut E,
+    ipv6: Ipv6,
+    offset: L4Offset,
+) -> Result<(u8, L4Offset, Fragment), DropReason> {
+    let payload = ipv6.payload_length().get();
+    let l4_offset = offset.plus(Ipv6::LEN);
+    let mut packet = IpPacket::<V6> {
+        family: PhantomData,
+        protocol: ipv6.next_header(),
+        l4_offset,
+        length: payload.saturating_add(Ipv6::LEN_U16),
+        payload_len: payload,
+        fragment: Fragment::NONE,
+        is_dst_multicast: false,
+    };
+    if is_extension_header(packet.protocol) {
+        skip_extension_headers(env, &mut packet, l4_offset)?;
+    }
+    if packet.protocol == protocol::FRAGMENT {
+        skip_fragment_header(env, &mut packet)?;
+    }
+    Ok((packet.protocol, packet.l4_offset, packet.fragment))
+}
+
 /// Skips a fragment header. A packet that is its datagram's only fragment counts as whole (RFC 6946).
 #[inline(always)]
 fn skip_fragment_header<E: Platform>(env: &E, packet: &mut IpPacket<V6>) -> Result<(), DropReason> {

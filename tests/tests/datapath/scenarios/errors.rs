@@ -283,15 +283,15 @@ const CASES: &[ScenarioCase] = &[
 ];
 
 /// An ICMP error that was forwarded.
-struct ForwardedIcmpError {
-    kind: (u8, u8),
-    rest: u32,
-    source: IpAddr,
-    destination: IpAddr,
-    embedded: Vec<u8>,
+pub(super) struct ForwardedIcmpError {
+    pub(super) kind: (u8, u8),
+    pub(super) rest: u32,
+    pub(super) source: IpAddr,
+    pub(super) destination: IpAddr,
+    pub(super) embedded: Vec<u8>,
 }
 
-fn parse_icmp_error(packet: &Packet) -> ForwardedIcmpError {
+pub(super) fn parse_icmp_error(packet: &Packet) -> ForwardedIcmpError {
     let (source, destination, transport) = ip_parts(packet);
     match transport {
         Transport::Icmp(kind, code, body) => ForwardedIcmpError {
@@ -308,7 +308,7 @@ fn parse_icmp_error(packet: &Packet) -> ForwardedIcmpError {
 /// Expects that the embedded packet has the addresses and ports that it was sent with, so that its sender finds its
 /// socket.
 #[track_caller]
-fn expect_embedded_addresses(embedded: &[u8], sent: &Packet) {
+pub(super) fn expect_embedded_addresses(embedded: &[u8], sent: &Packet) {
     let frame = sent.bytes(false);
     let (addresses, ports) = match &sent.content {
         Content::Ipv4(_) => (12..20, 20..24),
@@ -337,4 +337,5 @@ fn expect_embedded_addresses(embedded: &[u8], sent: &Packet) {
 #[test]
 fn icmp_errors_are_related_in_every_scenario() {
     run_scenarios(CASES);
+    run_scenarios(super::quoted_fragments::CASES);
 }

@@ -6,6 +6,7 @@ mod fragments;
 mod identification;
 mod limits;
 mod packet_size;
+mod quoted_fragments;
 mod rejects;
 mod tcp;
 mod udp;

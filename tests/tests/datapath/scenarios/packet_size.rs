@@ -1,8 +1,17 @@
 //! MSS clamping, and packets larger than the MTU.
 
+use super::{open_udp_flow, payload_of};
 use crate::ScenarioCase;
 use gateway_common::DropReason;
-use tests::{datapath::differential::Side, packet::read::tcp_of};
+use std::collections::BTreeSet;
+use tests::{
+    datapath::differential::{BACKEND_MAC, Side},
+    packet::{
+        Content, Transport,
+        builders::{icmp_error, tcp_segment},
+        read::tcp_of,
+    },
+};
 
 pub(super) const CASES: &[ScenarioCase] = &[
     (
@@ -94,6 +103,106 @@ pub(super) const CASES: &[ScenarioCase] = &[
                 (scenario.endpoint_ip(), scenario.client_ip())
             );
             error.expect_embedded(&full(1));
+        },
+    ),
+    (
+        "a translated IPv4 packet of up to 1,260 bytes may be fragmented, a longer one may not (RFC 7915)",
+        |harness, scenario| {
+            let flow = scenario.connect(harness);
+            let opening = harness.send(Side::A, &scenario.client_datagram(b"hello"));
+            let datagrams = scenario.expect_forwarded_to_service(&opening, 53);
+            let mut seen = BTreeSet::new();
+            for (length, is_fragmentable) in [(40, true), (1_260, true), (1_261, false)] {
+                let (tcp, udp) = (payload_of(2_000), payload_of(2_000));
+                let (tcp, udp) = (&tcp[..length - 40], &udp[..length - 28 - 12]);
+                let sent = if scenario.is_v4() {
+                    [
+                        (Side::Provider, flow.backend_ack().with_payload(tcp)),
+                        (Side::Provider, datagrams.backend_datagram(udp)),
+                    ]
+                } else {
+                    [
+                        (Side::A, scenario.client_ack().with_payload(tcp)),
+                        (Side::A, scenario.client_datagram(udp)),
+                    ]
+                };
+                for (side, packet) in sent {
+                    let to = if side == Side::A {
+                        Side::Provider
+                    } else {
+                        Side::A
+                    };
+                    let left = harness.send(side, &packet).expect_forwarded(to).packet;
+                    let Content::Ipv4(ip) = left.content else {
+                        assert!(!scenario.is_translated());
+                        continue;
+                    };
+                    if !scenario.is_translated() {
+                        // The sender decides within a family.
+                        assert_eq!(ip.fragment, 0x4000);
+                        continue;
+                    }
+                    let is_udp = matches!(ip.transport, Transport::Udp(_));
+                    if is_fragmentable || is_udp {
+                        assert_eq!(ip.fragment, 0, "{length} bytes");
+                        assert!(seen.insert(ip.id), "{} is used twice", ip.id);
+                    } else {
+                        assert_eq!((ip.fragment, ip.id), (0x4000, 0), "{length} bytes");
+                    }
+                }
+            }
+        },
+    ),
+    (
+        "a translated ICMP error may be fragmented, as any short packet (RFC 7915)",
+        |harness, scenario| {
+            let (flow, left) = open_udp_flow(harness, scenario);
+            if !scenario.is_v4() || scenario.provider_is_v4() {
+                return;
+            }
+            let refusal = icmp_error(flow.backend.ip(), flow.nat.ip(), (1, 4), 0, &left, 500)
+                .with_source_mac(BACKEND_MAC);
+            let mut seen = BTreeSet::new();
+            for _ in 0..3 {
+                let out = harness
+                    .send(Side::Provider, &refusal)
+                    .expect_forwarded(Side::A);
+                assert_eq!(out.ipv4().fragment, 0);
+                assert!(seen.insert(out.ipv4().id));
+            }
+        },
+    ),
+    (
+        "an egress below the least MTU of IPv6 lowers the MSS, and longer packets are counted",
+        |harness, scenario| {
+            if scenario.is_v4() || !scenario.provider_is_v4() {
+                return;
+            }
+            scenario.connect(harness);
+            // The harness has one MTU only, so the packets are processed natively.
+            for egress in harness.native_maps().egress.values_mut() {
+                egress.mtu = 1_000;
+            }
+            let sized = |length: usize| scenario.client_ack().with_payload(&vec![7; length - 60]);
+            harness
+                .run_native(Side::A, &sized(1_020))
+                .expect_forwarded(Side::Provider);
+            for length in [1_021, 1_280] {
+                harness
+                    .run_native(Side::A, &sized(length))
+                    .expect_dropped(DropReason::PacketTooBig);
+            }
+            let error = harness
+                .run_native(Side::A, &sized(1_281))
+                .expect_icmp_error(DropReason::PacketTooBig);
+            assert_eq!((error.kind, error.rest), ((2, 0), 1_280));
+            let other = (scenario.client_ip(), 40_001).into();
+            let syn = tcp_segment(other, scenario.https_socket()).syn(1);
+            let out = harness
+                .run_native(Side::A, &syn)
+                .expect_forwarded(Side::Provider);
+            // The consumer's interface has the same MTU.
+            assert_eq!(tcp_of(&out.packet).options[2..4], 940u16.to_be_bytes());
         },
     ),
     (
