@@ -42,6 +42,36 @@ pub unsafe fn compare_exchange(number: NonNull<u32>, current: u32, new: u32) -> 
     }
 }
 
+/// Subtracts from a number.
+///
+/// # Safety
+/// As for [`compare_exchange`].
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+pub unsafe fn subtract(number: NonNull<u32>, amount: u32) {
+    // SAFETY: the caller's promise. The compiler moves no access to memory across the instruction, which is a full
+    // barrier on x86-64.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u32 *)({number} + 0) += {amount}",
+            number = in(reg) number.as_ptr(),
+            amount = in(wreg) amount.wrapping_neg(),
+        );
+    }
+}
+
+/// Subtracts from a number.
+///
+/// # Safety
+/// As for [`compare_exchange`].
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+pub unsafe fn subtract(number: NonNull<u32>, amount: u32) {
+    use core::sync::atomic::{AtomicU32, Ordering};
+    // SAFETY: the caller's promise.
+    unsafe { AtomicU32::from_ptr(number.as_ptr()) }.fetch_sub(amount, Ordering::SeqCst);
+}
+
 /// Loads a number that other CPUs write, before everything that is loaded after it.
 ///
 /// # Safety
@@ -87,6 +117,27 @@ pub unsafe fn load_after(number: NonNull<u32>) -> u32 {
     core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
     // SAFETY: the caller's promise. On the BPF target the instruction is the barrier.
     unsafe { load_acquire(number) }
+}
+
+/// Loads a word of 64 bits whole.
+///
+/// # Safety
+/// `word` is in bounds of live memory, and aligned.
+#[inline(always)]
+#[must_use]
+pub unsafe fn load_word(word: NonNull<u64>) -> u64 {
+    // SAFETY: the caller's promise. A volatile access to an aligned word is one instruction on every target.
+    unsafe { word.read_volatile() }
+}
+
+/// Stores a word of 64 bits whole.
+///
+/// # Safety
+/// As for [`load_word`].
+#[inline(always)]
+pub unsafe fn store_word(word: NonNull<u64>, value: u64) {
+    // SAFETY: as for `load_word`.
+    unsafe { word.write_volatile(value) }
 }
 
 /// Returns the highest bit of `word` as 0 or 1, and hides from the compiler how it was computed. So an arithmetic result

@@ -82,7 +82,7 @@ impl ConfigMaps for Xdp {
             egress_slot: found.egress_slot,
             reachable: found.reachable,
             network: found.network,
-            reserved: 0,
+            flags: found.flags,
             mac: found.mac,
         })
     }

@@ -41,6 +41,8 @@ define_flow_calls!(V4, call_v4, {
     IsDead = is_flow_dead_v4(entry = 0, grace = 1);
     Close = close_flow_v4(entry = 0);
     Remove = remove_flow_v4(entry = 0);
+    SetReturnPath = set_return_path_v4(entry = 0, path = 1);
+    Restart = restart_flow_v4(entry = 0, next = 1);
     RecordFin = record_fin_v4(entry = 0, end = 1);
     RecordFinAcked = record_fin_acked_v4(entry = 0);
 });
@@ -52,6 +54,8 @@ define_flow_calls!(V6, call_v6, {
     IsDead = is_flow_dead_v6(entry = 0, grace = 1);
     Close = close_flow_v6(entry = 0);
     Remove = remove_flow_v6(entry = 0);
+    SetReturnPath = set_return_path_v6(entry = 0, path = 1);
+    Restart = restart_flow_v6(entry = 0, next = 1);
     RecordFin = record_fin_v6(entry = 0, end = 1);
     RecordFinAcked = record_fin_acked_v6(entry = 0);
 });

@@ -23,6 +23,11 @@ pub enum FlowCall {
     /// Insert the entry that was built in the packet's own memory, under the key there. Returns a [`FlowId`], or the
     /// cause of the failure in place of its index.
     Insert,
+    /// Set the return path of a flow, given the entry towards the service and the path of a packet.
+    SetReturnPath,
+    /// Begin a new connection with a flow's addresses and ports, given the entry towards the consumer and the number that
+    /// acknowledges the backend's SYN.
+    Restart,
     /// Record a FIN of an entry's direction, given the number that acknowledges it.
     RecordFin,
     /// Record that an entry's direction has acknowledged the other one's FIN.

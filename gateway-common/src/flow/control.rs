@@ -1,14 +1,18 @@
-//! The control word of a place in the flow table: its state, the TCP flags seen, and its version.
+//! The control word of a place in the flow table: its state, the TCP flags seen, a pin, and its version.
 //!
 //! ```text
-//!   31                                8 7             3 2     0
-//!   ┌──────────────────────────────────┬───────────────┬───────┐
-//!   │ version                          │ flags seen    │ state │
-//!   └──────────────────────────────────┴───────────────┴───────┘
+//!   31                           10   9   8             3 2     0
+//!   ┌──────────────────────────────┬─────┬───────────────┬───────┐
+//!   │ version                      │ pin │ flags seen    │ state │
+//!   └──────────────────────────────┴─────┴───────────────┴───────┘
 //! ```
 //!
 //! Every change is a compare-and-exchange of the whole word. So a change of a flow that was replaced meanwhile fails,
-//! since the version differs.
+//! since the version differs. Only the CPU that has pinned an entry takes the pin back without one.
+//!
+//! While an entry is pinned, the place gets no other version, so one CPU can write to the entry without hitting a
+//! successor. Whoever removes a pinned entry makes it tentative, which hides it at once; the place becomes free when
+//! the pin is taken back.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -41,8 +45,9 @@ pub struct Control(u32);
 
 const STATE_MASK: u32 = 7;
 const FLAGS_SHIFT: u32 = 3;
-const FLAGS_MASK: u32 = 0x1f << FLAGS_SHIFT;
-const VERSION_SHIFT: u32 = 8;
+const FLAGS_MASK: u32 = 0x3f << FLAGS_SHIFT;
+const PIN: u32 = 1 << 9;
+const VERSION_SHIFT: u32 = 10;
 const VERSION_ONE: u32 = 1 << VERSION_SHIFT;
 const _: () = assert!((TcpFlagsSeen::ALL_BITS as u32) << FLAGS_SHIFT & !FLAGS_MASK == 0);
 
@@ -145,7 +150,39 @@ impl Control {
         Self(version | state as u32)
     }
 
-    /// Returns the version, in the word's upper 24 bits.
+    /// Returns true if a CPU has pinned the entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_pinned(self) -> bool {
+        self.0 & PIN != 0
+    }
+
+    /// Returns the word with the entry pinned.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pinned(self) -> Self {
+        Self(self.0 | PIN)
+    }
+
+    /// Returns the word without the pin.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpinned(self) -> Self {
+        Self(self.0 & !PIN)
+    }
+
+    /// Returns the word of the place once its entry is removed.
+    #[inline(always)]
+    #[must_use]
+    pub const fn removed(self) -> Self {
+        if self.is_pinned() {
+            self.with_state(PlaceState::Tentative)
+        } else {
+            self.next_version(PlaceState::Free)
+        }
+    }
+
+    /// Returns the version, in the word's upper 22 bits.
     #[inline(always)]
     #[must_use]
     pub const fn version_bits(self) -> u32 {
@@ -184,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn removal_of_a_pinned_entry_keeps_its_version() {
+        let word = Control::from_bits(u32::MAX & !PIN).with_state(PlaceState::Established);
+        let pinned = word.pinned();
+        assert!(pinned.is_pinned() && pinned.is_same_entry(word));
+        assert_eq!(pinned.flags_seen(), word.flags_seen());
+        assert_eq!(pinned.unpinned(), word);
+        let removed = pinned.removed();
+        assert!(removed.is_pinned() && removed.is_same_entry(word) && !removed.is_visible());
+        assert!(!word.removed().is_same_entry(word) && word.removed().is(PlaceState::Free));
+    }
+
+    #[test]
     fn version_wraps_without_touching_the_rest() {
         let last = Control::from_bits(u32::MAX).next_version(PlaceState::HalfOpen);
         assert_eq!(last.to_bits(), PlaceState::HalfOpen as u32);
@@ -201,7 +250,7 @@ mod tests {
             FinUnacked,
             Closed,
         ] {
-            let word = Control::from_bits(77 << 8).with_state(state);
+            let word = Control::from_bits(77 << VERSION_SHIFT).with_state(state);
             assert_eq!(word.free_bit() == 1, state == Free, "{state:?}");
             assert_eq!(word.state(), state);
         }

@@ -6,7 +6,10 @@ use crate::{
     byte_order::Be32,
     checksum::{Sum, TTL_DECREMENT},
     family::{Family, V4, V6},
-    flow::{CoarseTime, Control, FlowKey},
+    flow::{
+        CoarseTime, Control, FlowKey, ReturnPath,
+        return_path::{NAT46, TO_CONSUMER},
+    },
     packet::{Mac, PackedMac, PortPair},
 };
 
@@ -45,8 +48,9 @@ pub struct FlowEntry<F: Family> {
 
 /// One direction of a flow: the rewriting of its packets and their next hop.
 ///
-/// All fields are immutable once the entry is visible, except `peer`, `last_seen_and_scale`, `last_ack` and `window`.
-/// Those are read and written only through [`FlowRef`](crate::flow::FlowRef), since other CPUs do so at the same time.
+/// All fields are immutable once the entry is visible, except `peer`, `last_seen_and_scale`, `last_ack`, `window` and
+/// the [`ReturnPath`]. Those are read and written only through [`FlowRef`](crate::flow::FlowRef), since other CPUs do so
+/// at the same time. The flags beside the return path are immutable.
 ///
 /// A NAT46 flow, whose two sides are of different families, lies in the table of IPv6, with IPv4-mapped addresses on
 /// its IPv4 side.
@@ -64,9 +68,10 @@ pub struct Flow<F: Family> {
     /// Coarse time of the last packet in the lower 28 bits (nine years), and the TCP window scale of this direction in
     /// bits (RFC 7323) above.
     pub last_seen_and_scale: u32,
-    /// TCP: newest acknowledgement number seen in this direction. Before the first one, in an entry towards the
-    /// service: the number that confirms the flow. While the entry is `FinUnacked`: the number that acknowledges the
-    /// other direction's FIN.
+    /// TCP: newest acknowledgement number seen in this direction. While the entry is `FinUnacked`: the number that
+    /// acknowledges the other direction's FIN. While the flow is half-open: in the entry towards the consumer, the
+    /// number that acknowledges the backend's first SYN; in the entry towards the service, the one that acknowledges
+    /// everything that the backend has sent since its last SYN.
     pub last_ack: Be32,
     /// Lower 16 bits of the connection slot.
     pub connection_slot_low: u16,
@@ -80,12 +85,13 @@ pub struct Flow<F: Family> {
     pub backend_generation: u16,
     /// Backend slot.
     pub backend_slot: u16,
-    /// Egress slot towards the consumer, `TO_CONSUMER` and `NAT46`.
-    pub egress_and_flags: u16,
     /// Checksum delta of TCP and UDP: the addresses of the pseudo header, and the ports.
     pub l4_csum_delta: u16,
-    /// Towards the consumer: MAC address that packets are sent to. Towards the service: time of creation, in the first
-    /// two words.
+    /// Slot of the attachment by which the consumer is reached, `TO_CONSUMER` and `NAT46`. Together with the next field
+    /// it is the [`ReturnPath`], one aligned word.
+    pub egress_and_flags: u16,
+    /// Towards the consumer: MAC address that packets are sent to. Towards the service: digest of the MAC address that
+    /// packets come from, and time of creation.
     pub mac_or_created_at: [u16; 3],
 }
 
@@ -113,10 +119,12 @@ const _: () = {
     assert!(size_of::<FlowEntry<V6>>() == 128);
     assert!(core::mem::offset_of!(FlowEntry<V4>, key) == 4);
     assert!(core::mem::offset_of!(FlowEntry<V6>, key) == 4);
+    // The return path is an aligned word.
+    assert!(core::mem::offset_of!(FlowEntry<V4>, flow.egress_and_flags) == 56);
+    assert!(core::mem::offset_of!(FlowEntry<V6>, flow.egress_and_flags) == 104);
+    assert!(core::mem::offset_of!(Flow<V4>, mac_or_created_at) == 38);
 };
 
-const TO_CONSUMER: u16 = 1 << 14;
-const NAT46: u16 = 1 << 15;
 const SCALE_SHIFT: u32 = 28;
 const LAST_SEEN_MASK: u32 = (1 << SCALE_SHIFT) - 1;
 
@@ -143,11 +151,24 @@ impl<F: Family> Flow<F> {
         }
     }
 
-    /// Returns the egress slot that packets to the consumer leave by.
+    /// Returns the slot of the attachment by which the consumer is reached.
     #[inline(always)]
     #[must_use]
     pub const fn egress_slot(&self) -> u32 {
         (self.egress_and_flags & (TO_CONSUMER - 1)) as u32
+    }
+
+    /// Returns the return path of an entry that no other CPU changes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn return_path(&self) -> ReturnPath {
+        ReturnPath::from_parts(self.egress_and_flags, self.mac_or_created_at)
+    }
+
+    /// Sets the return path, with the flags beside it.
+    #[inline(always)]
+    pub const fn set_return_path(&mut self, path: ReturnPath) {
+        (self.egress_and_flags, self.mac_or_created_at) = path.to_parts();
     }
 
     /// Sets direction, egress slot and address families.
@@ -217,18 +238,18 @@ impl<F: Family> Flow<F> {
         self.mac_or_created_at = mac.words();
     }
 
-    /// Returns the coarse time at which the flow was opened. Valid only for an entry towards the service.
+    /// Returns the coarse time at which the flow was opened. Valid only for an entry towards the service: see
+    /// [`ReturnPath::created_at`].
     #[inline(always)]
     #[must_use]
-    pub const fn created_at(&self) -> CoarseTime {
-        let [low, high, _] = self.mac_or_created_at;
-        CoarseTime(low as u32 | (high as u32) << 16)
+    pub const fn created_at(&self, now: CoarseTime) -> CoarseTime {
+        self.return_path().created_at(now)
     }
 
     /// Sets the time that [`Flow::created_at`] returns.
     #[inline(always)]
     pub const fn set_created_at(&mut self, time: CoarseTime) {
-        self.mac_or_created_at = [time.0 as u16, (time.0 >> 16) as u16, 0];
+        self.set_return_path(self.return_path().with_created_at(time));
     }
 
     /// Returns the coarse time of the last packet.
@@ -308,8 +329,6 @@ mod tests {
         let mac = Mac::new([2, 3, 4, 5, 6, 7]);
         flow.set_consumer_mac(mac);
         assert_eq!(flow.consumer_mac().mac(), mac);
-        flow.set_created_at(CoarseTime(0x1234_5678));
-        assert_eq!(flow.created_at(), CoarseTime(0x1234_5678));
         flow.set_direction(Direction::ToConsumer, 16_383, true);
         assert_eq!(flow.direction(), Direction::ToConsumer);
         assert_eq!((flow.egress_slot(), flow.is_nat46()), (16_383, true));

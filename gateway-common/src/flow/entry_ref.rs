@@ -9,8 +9,8 @@ use crate::{
     byte_order::{Be16, Be32},
     family::Family,
     flow::{
-        Bucket, CoarseTime, Control, Flow, FlowEntry, FlowKey, TcpFlagsSeen, WAYS, memory::Place,
-        table::Found,
+        Bucket, CoarseTime, Control, Flow, FlowEntry, FlowKey, ReturnPath, TcpFlagsSeen, WAYS,
+        memory::Place, table::Found,
     },
 };
 
@@ -80,7 +80,23 @@ impl<F: Family> PlacePtr<F> {
     #[must_use]
     pub fn flow(self) -> Flow<F> {
         // SAFETY: as for `key`.
-        unsafe { field!(self, flow).read_volatile() }
+        let mut flow = unsafe { field!(self, flow).read_volatile() };
+        flow.set_return_path(self.return_path());
+        flow
+    }
+
+    /// Returns a pointer to the word of the return path.
+    #[inline(always)]
+    fn return_path_ptr(self) -> NonNull<u64> {
+        // SAFETY: a field of an allocated place is not null. The assertions of `Flow` show that it is aligned.
+        unsafe { NonNull::new_unchecked(field!(self, flow.egress_and_flags).cast()) }
+    }
+
+    /// Returns the return path, whole.
+    #[inline(always)]
+    pub(crate) fn return_path(self) -> ReturnPath {
+        // SAFETY: in bounds of an allocated place, and aligned.
+        ReturnPath::from_raw(unsafe { atomic::load_word(self.return_path_ptr()) })
     }
 
     /// Returns a pointer to the entry.
@@ -117,6 +133,13 @@ impl<F: Family> Place<F> for PlacePtr<F> {
         Control::from_bits(unsafe {
             atomic::compare_exchange(self.control_ptr(), current.to_bits(), new.to_bits())
         })
+    }
+
+    #[inline(always)]
+    fn unpin(self) {
+        let pin = Control::NEVER_USED.pinned().to_bits();
+        // SAFETY: as for `control`. The pin is set, so the subtraction clears it and changes nothing else.
+        unsafe { atomic::subtract(self.control_ptr(), pin) }
     }
 
     #[inline(always)]
@@ -267,6 +290,28 @@ impl<F: Family> FlowRef<F> {
     pub fn set_last_ack(&self, number: Be32) {
         // SAFETY: as for `touch`.
         unsafe { field!(self.place, flow.last_ack).write_volatile(number) }
+    }
+
+    /// Returns the neighbour that packets come from or are returned to, whole.
+    #[inline(always)]
+    #[must_use]
+    pub fn return_path(&self) -> ReturnPath {
+        self.place.return_path()
+    }
+
+    /// Sets the return path. The caller has pinned the entry.
+    #[inline(always)]
+    pub(crate) fn set_return_path(&self, path: ReturnPath) {
+        // SAFETY: in bounds of an allocated place, and aligned.
+        unsafe { atomic::store_word(self.place.return_path_ptr(), path.to_raw()) }
+    }
+
+    /// Records the window of a segment.
+    #[inline(always)]
+    pub fn set_window(&self, window: Be16) {
+        let [window, _] = window.get().to_be_bytes();
+        // SAFETY: as for `touch`.
+        unsafe { field!(self.place, flow.window).write_volatile(window) }
     }
 
     /// Records the window scale of this direction.

@@ -25,7 +25,7 @@
 //!
 //! A CPU withdraws its entry only for an entry that has the key and is visible, or is tentative with a lower index. So
 //! the entry with the lowest index stays, unless a visible one has the key. An entry that was withdrawn meanwhile is no
-//! reason. Neither is a place that got another entry between the load of its control word and that of its key: an entry
+//! reason, except for the moment in which it is pinned. Neither is a place that got another entry between the load of its control word and that of its key: an entry
 //! that came so late was reserved after the own one became tentative, and its CPU finds that.
 
 use core::marker::PhantomData;
@@ -169,7 +169,8 @@ impl<F: Family, M: FlowMemory<F>, R: Reclaim<F, M>> LoopBody<M> for Search<'_, F
             self.exists = true;
             return true;
         }
-        if !found.control.is_visible() {
+        // The place of a pinned entry gets no other one.
+        if !found.control.is_visible() || found.control.is_pinned() {
             return false;
         }
         // The key decides among entries with the same time. If the order of places did, the newest entry of a bucket would
@@ -312,7 +313,8 @@ impl<F: Family, M: FlowMemory<F>> LoopBody<M> for Rivals<'_, F> {
             return false;
         }
         let removed = other.control.next_version(PlaceState::Free);
-        self.is_lost = other.control.is_visible() || index < self.own_index || {
+        let is_kept = other.control.is_visible() || other.control.is_pinned();
+        self.is_lost = is_kept || index < self.own_index || {
             let present = other.place.compare_exchange(other.control, removed);
             // The exchange fails if the other entry has become visible, or if its CPU has withdrawn it.
             present != other.control && present.is_same_entry(other.control)

@@ -51,6 +51,8 @@ pub trait Place<F: Family>: Copy {
     fn control_after(self) -> Control;
     /// Replaces the control word if it equals `current`. Returns its previous value. Both outcomes are full barriers.
     fn compare_exchange(self, current: Control, new: Control) -> Control;
+    /// Takes back the pin, which the caller has set. A full barrier.
+    fn unpin(self);
     /// Returns true if the place has this key. The result has a meaning only if the control word read before is of an
     /// entry, and is the same afterwards.
     fn matches(self, key: &FlowKey<F>) -> bool;

@@ -36,6 +36,7 @@
 
 mod call;
 mod control;
+mod count;
 mod entry;
 mod entry_ref;
 mod expiry;
@@ -45,6 +46,7 @@ pub mod insert;
 mod key;
 pub mod memory;
 mod network_proto;
+mod return_path;
 pub mod table;
 mod tables;
 mod tcp_state;
@@ -52,6 +54,7 @@ mod time;
 
 pub use call::{FlowCall, FlowHandle, FlowId};
 pub use control::{Control, PlaceState};
+pub use count::FlowCount;
 pub use entry::{
     Bucket, Direction, Flow, FlowEntry, MAX_BACKEND_SLOTS, MAX_CONNECTION_SLOTS, MAX_EGRESS_SLOTS,
     NO_PEER, WAYS,
@@ -61,6 +64,7 @@ pub use expiry::{CLOSED_TICKS, ENDED_TICKS, FlowLife, FlowTimeouts, ORPHAN_TICKS
 pub use fragments::{DatagramKey, FragmentRecord};
 pub use key::FlowKey;
 pub use network_proto::NetworkProto;
+pub use return_path::ReturnPath;
 pub use tables::{FlowTableUsage, FlowTables};
 pub use tcp_state::{TcpFlagsSeen, TcpState};
 pub use time::CoarseTime;

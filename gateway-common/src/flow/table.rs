@@ -19,6 +19,7 @@
 //! - **Unique keys.** Of all visible entries at most one has a key: see [`insert`](crate::flow::insert).
 //! - **Exchanges only.** The control word changes only by compare-and-exchange, so a change that was decided for an
 //!   entry never hits its successor.
+//! - **Pins.** The return path of an entry is written only while the entry is pinned, so it never hits a successor.
 //! - **Late writes.** Time, acknowledgement number and window are plain stores. Such a store may hit the successor of
 //!   an entry that was replaced within the same nanoseconds, where the successor's next packet corrects it.
 //!
@@ -207,10 +208,35 @@ impl<P> Found<P> {
     where
         P: Place<F>,
     {
-        self.update(|control| {
-            control
-                .is_visible()
-                .then(|| control.next_version(PlaceState::Free))
-        })
+        self.update(|control| control.is_visible().then(|| control.removed()))
+    }
+
+    /// Pins the entry that was found, so that its place gets no other entry until [`Found::unpin`]. Returns false if the
+    /// entry is gone, or if another CPU has pinned it.
+    #[inline(always)]
+    pub fn pin<F: Family>(&mut self) -> bool
+    where
+        P: Place<F>,
+    {
+        let pinned = self.update(|control| {
+            (control.is_visible() && !control.is_pinned()).then(|| control.pinned())
+        });
+        pinned.is_some()
+    }
+
+    /// Takes back the pin. Frees the place if the entry was removed meanwhile.
+    #[inline(always)]
+    pub fn unpin<F: Family>(&mut self)
+    where
+        P: Place<F>,
+    {
+        self.place.unpin();
+        // No entry becomes tentative by a removal any more, so this word decides.
+        self.control = self.place.control();
+        if self.control.is(PlaceState::Tentative) {
+            let free = self.control.next_version(PlaceState::Free);
+            // It fails if the insertion of an entry with this key has freed the place.
+            let _present = self.place.compare_exchange(self.control, free);
+        }
     }
 }

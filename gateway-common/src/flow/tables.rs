@@ -4,7 +4,10 @@ use core::ptr::NonNull;
 
 use crate::{
     family::Family,
-    flow::{BucketPtr, DatagramKey, Flow, FlowCall, FragmentRecord, PlacePtr, memory::FlowMemory},
+    flow::{
+        BucketPtr, DatagramKey, Flow, FlowCall, FlowCount, FragmentRecord, PlacePtr,
+        memory::FlowMemory,
+    },
 };
 
 use bytemuck::{Pod, Zeroable};
@@ -14,7 +17,7 @@ use bytemuck::{Pod, Zeroable};
 #[repr(C)]
 pub struct FlowTableUsage {
     /// Number of established flows.
-    pub established: u64,
+    pub established: FlowCount,
     /// Number of buckets that were swept since the table was made.
     pub swept: u64,
     /// Fingerprint of the numbers that the table's hash is computed with. 0 while unknown.

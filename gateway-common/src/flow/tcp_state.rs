@@ -35,11 +35,14 @@ impl TcpFlagsSeen {
     pub const FIN_ACKED: Self = Self(8);
     /// An ACK. For UDP: any datagram.
     pub const ACK: Self = Self(16);
+    /// A SYN of the consumer on a confirmed flow, and no other segment since: the consumer opens a new connection with
+    /// the same addresses and ports, or the SYN is spoofed. The server tells which.
+    pub const SYN_AGAIN: Self = Self(32);
 
     /// The flags that a TCP header can have.
     const OF_HEADER: u8 = Self::FIN.0 | Self::SYN.0 | Self::RST.0 | Self::ACK.0;
     /// All flags.
-    pub(crate) const ALL_BITS: u8 = Self::OF_HEADER | Self::FIN_ACKED.0;
+    pub(crate) const ALL_BITS: u8 = Self::OF_HEADER | Self::FIN_ACKED.0 | Self::SYN_AGAIN.0;
 
     /// Returns true if all flags of `other` have been seen.
     #[inline(always)]
@@ -55,17 +58,24 @@ impl TcpFlagsSeen {
         Self(self.0 | other.0)
     }
 
+    /// Returns the flags of `self` that `other` has too.
+    #[inline(always)]
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Returns the flags seen after a segment with these TCP flags, whose bits are those of the TCP header. A segment
-    /// other than a reset shows that an earlier reset was ignored (RFC 6146, state TRANS).
+    /// other than a reset shows that an earlier reset was ignored (RFC 6146, state TRANS), and one other than a SYN that
+    /// an earlier SYN has opened no new connection.
     #[inline(always)]
     #[must_use]
     pub const fn with_segment(self, flags: u8) -> Self {
-        let seen = self.0 | (flags & Self::OF_HEADER);
-        if flags & Self::RST.0 == 0 {
-            Self(seen & !Self::RST.0)
-        } else {
-            Self(seen)
-        }
+        // The flag of a repeated SYN has the SYN's bit, four bits higher.
+        const { assert!(Self::SYN_AGAIN.0 == Self::SYN.0 << 4) };
+        let kept =
+            !(Self::RST.0 | Self::SYN_AGAIN.0) | (flags & Self::RST.0) | (flags & Self::SYN.0) << 4;
+        Self((self.0 | (flags & Self::OF_HEADER)) & kept)
     }
 }
 
@@ -220,6 +230,15 @@ mod tests {
             ])[3..],
             [TcpState::Reset, TcpState::Established]
         );
+    }
+
+    #[test]
+    fn segment_other_than_a_syn_denies_a_repeated_syn() {
+        let again = TcpFlagsSeen::ACK.union(TcpFlagsSeen::SYN_AGAIN);
+        assert!(again.with_segment(SYN).has(TcpFlagsSeen::SYN_AGAIN));
+        for flags in [0, ACK, RST, FIN | ACK] {
+            assert!(!again.with_segment(flags).has(TcpFlagsSeen::SYN_AGAIN));
+        }
     }
 
     #[test]

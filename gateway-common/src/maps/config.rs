@@ -173,8 +173,8 @@ pub struct Port {
     pub service: u32,
     /// Port of the backends. 0 keeps the client's destination port.
     pub backend_port: Be16,
-    /// A combination of [`Port::DROP_IF_NO_BACKEND`], [`Port::CLIENT_AFFINITY`] and
-    /// [`Port::SHARED_SNAT_POOL`].
+    /// A combination of [`Port::DROP_IF_NO_BACKEND`], [`Port::CLIENT_AFFINITY`], [`Port::SHARED_SNAT_POOL`] and
+    /// [`Port::PRIVILEGED_PORTS`].
     pub flags: u16,
 }
 
@@ -186,6 +186,8 @@ impl Port {
     /// Flag: the IPv4 SNAT addresses are used by IPv4 flows and by NAT46 flows, which lie in different tables. A port
     /// allocation looks into both.
     pub const SHARED_SNAT_POOL: u16 = 4;
+    /// Flag: a client's source port below 1,024 gets a source port from 512 to 1,023.
+    pub const PRIVILEGED_PORTS: u16 = 8;
 }
 
 /// One backend of one resource.
@@ -204,10 +206,19 @@ pub struct Backend {
     pub reachable: u32,
     /// Network that the backend belongs to.
     pub network: u32,
-    /// Padding that aligns `mac`.
-    pub reserved: u32,
+    /// A combination of [`Backend::TAKES_NO_FLOWS`] and [`Backend::RELEASES_UDP`].
+    pub flags: u32,
     /// MAC address of the next hop.
     pub mac: PackedMac,
+}
+
+impl Backend {
+    /// Flag: the backend takes no new flows, since it is unhealthy, draining or unreachable. A SYN that is sent again
+    /// before the backend has answered selects a backend again.
+    pub const TAKES_NO_FLOWS: u32 = 1;
+    /// Flag: the next datagram of a UDP flow selects a backend again. It is set only while another backend of the
+    /// resource takes flows.
+    pub const RELEASES_UDP: u32 = 2;
 }
 
 /// An SNAT address and the service that it belongs to.

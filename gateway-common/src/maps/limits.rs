@@ -1,6 +1,9 @@
 //! Rate limits of connections, and the meters that enforce them.
 
-use crate::maps::{MAX_ATTACHMENTS, MAX_CONNECTIONS};
+use crate::{
+    flow::FlowCount,
+    maps::{MAX_ATTACHMENTS, MAX_CONNECTIONS},
+};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -39,7 +42,7 @@ impl Limits {
 #[repr(C)]
 pub struct ConnectionUsage {
     /// Number of flows that are not closed. The agent corrects it by the number of flows in the tables.
-    pub flows: u64,
+    pub flows: FlowCount,
     /// Meter of new flows.
     pub new_flow_meter: u64,
     /// Meters of packets, by [`Direction`](crate::flow::Direction).
@@ -49,7 +52,7 @@ pub struct ConnectionUsage {
     /// Unused. Earlier versions metered rejects here.
     pub reserved: u64,
     /// Number of established flows, which count against the connection's share of the flow table.
-    pub established: u64,
+    pub established: FlowCount,
 }
 
 /// Number of entries in `CONN_USAGE`. The last one is unused: the map keeps the size that it had in earlier versions, so

@@ -82,6 +82,32 @@ impl PackedMac {
         Self(a as u64 | (b as u64) << 16 | (c as u64) << 32)
     }
 
+    /// Wraps the lower six bytes of a word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Returns the word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// Returns 24 bits that tell MAC addresses apart. Addresses of one vendor, whose first three bytes are the same,
+    /// always differ in them; of two others, one in 16 million pairs does not.
+    #[inline(always)]
+    #[must_use]
+    pub const fn digest(self) -> u32 {
+        const VENDOR_BITS: u32 = 24;
+        const MASK: u64 = (1 << VENDOR_BITS) - 1;
+        // The golden ratio spreads the vendor's bits.
+        let spread = (self.0 & MASK).wrapping_mul(0x9e37_79b1) >> 8;
+        ((self.0 >> VENDOR_BITS ^ spread) & MASK) as u32
+    }
+
     /// Unpacks the MAC address.
     #[inline(always)]
     #[must_use]
@@ -161,6 +187,14 @@ impl Ethernet {
         u64::from_le(self.first_word()) << UNUSED_BITS == mac.0 << UNUSED_BITS
     }
 
+    /// Returns the source MAC address.
+    #[inline(always)]
+    #[must_use]
+    pub fn packed_source(self) -> PackedMac {
+        let first = u64::from_le(self.first_word()) >> PackedMac::BITS;
+        PackedMac(first | u64::from(u32::from_le(self.source_rest())) << 16)
+    }
+
     /// Replaces both MAC addresses.
     #[inline(always)]
     #[expect(
@@ -214,5 +248,20 @@ mod tests {
         assert_eq!(PackedMac::from(mac), PackedMac(0xf706_0504_0302));
         assert_eq!(PackedMac::from(mac).mac(), mac);
         assert_eq!(PackedMac::from(mac).to_string(), "02:03:04:05:06:f7");
+    }
+
+    #[test]
+    fn digests_of_one_vendor_differ() {
+        let digest = |bytes| PackedMac::from(Mac::new(bytes)).digest();
+        let first = digest([2, 3, 4, 5, 6, 7]);
+        for other in [
+            [2, 3, 4, 5, 6, 8],
+            [2, 3, 4, 5, 7, 7],
+            [2, 3, 4, 4, 6, 7],
+            [0, 0, 0x5e, 0, 1, 7],
+            [2, 3, 5, 5, 6, 7],
+        ] {
+            assert_ne!(digest(other), first, "{other:?}");
+        }
     }
 }

@@ -5,8 +5,8 @@
 //! path decides alike for eligible packets too.
 //!
 //! Not eligible are: fragments and IPv4 packets that a router may fragment, IPv4 options, IPv6 extension headers, SYN,
-//! FIN and RST segments of established flows, segments that may acknowledge a FIN, offloaded checksums, packets over the MTU or with an expiring TTL, NAT46
-//! flows, and flows that have ended.
+//! FIN and RST segments of established flows, segments that may acknowledge a FIN, offloaded checksums, packets over the MTU or with an expiring TTL, packets of
+//! a client that has moved, NAT46 flows, and flows that have ended.
 //!
 //! The early drop applies here to packets of no flow, so that a flood ends before the slow path.
 
@@ -18,7 +18,10 @@ use crate::{
     maps::Attachment,
     packet::{Ethernet, LinearData, PortPair, Tcp, TcpFlags, Udp, protocol},
     pipeline::{
-        conntrack::tcp::{record_ack, record_flags},
+        conntrack::{
+            return_path,
+            tcp::{record_ack, record_flags},
+        },
         forward::next_hop,
         ingress::{
             attachment,
@@ -225,7 +228,8 @@ fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
 
     let connection_slot = flow.entry().connection_slot();
     let connection = env.connection(connection_slot).ok_or(Exit::SLOW_PATH)?;
-    let hop = next_hop::established_next_hop(env, &flow, &connection).ok_or(Exit::SLOW_PATH)?;
+    let hop = next_hop::established_next_hop(env, &flow, &connection, T::PROTOCOL)
+        .ok_or(Exit::SLOW_PATH)?;
     let egress = next_hop::lookup_egress(env, hop).ok_or(Exit::SLOW_PATH)?;
     let pseudo_sum = pseudo_header::<F>(key.source, key.destination, T::PROTOCOL, checksum_len);
     if !flow.entry().is_of_connection(connection.generation)
@@ -233,6 +237,7 @@ fn forward_established<F: Family, T: FastPathL4, E: PlatformFor<F>>(
         || length > egress.mtu
         || header.hop_limit() <= 1
         || !l4.keeps_flow_state()
+        || return_path::has_changed(&flow, return_path::of_packet(ethernet, attachment.slot))
         || l4.is_checksum_offloaded(pseudo_sum.fold_short())
     {
         return Err(Exit::SLOW_PATH);

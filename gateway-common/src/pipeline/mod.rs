@@ -52,7 +52,9 @@ pub use forward::{
     identification::{NO_FREE_IDENTIFICATION, allocate_identification},
     tcp_options::parse_options as parse_syn_options,
 };
-pub use open::snat::{MIN_SOURCE_PORT, SOURCE_PORT_COUNT};
+pub use open::snat::{
+    MIN_PRIVILEGED_PORT, MIN_SOURCE_PORT, PRIVILEGED_PORT_COUNT, SOURCE_PORT_COUNT,
+};
 pub use rate_limit::SHARE_SHIFT;
 
 use crate::{maps::Statistic, pipeline::dispatch::dispatch, platform::Platform, verdict::Verdict};

@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use crate::{
     drop_reason::DropReason,
     family::Family,
-    flow::{Direction, FlowTableUsage, FlowTables},
+    flow::{Direction, FlowCount, FlowTableUsage, FlowTables},
     maps::{
         Attachment, Connection, ConnectionUsage, Limits, RejectMeters, Statistic,
         reject_meters_index,
@@ -27,7 +27,9 @@ macro_rules! atomic_field {
     ($type:ty, $usage:expr, $($field:tt)+) => {{
         let usage: NonNull<$type> = $usage;
         // SAFETY: the platform promises a live entry; a field of it is not null.
-        AtomicField(unsafe { NonNull::new_unchecked(&raw mut (*usage.as_ptr()).$($field)+) })
+        AtomicField(unsafe {
+            NonNull::new_unchecked((&raw mut (*usage.as_ptr()).$($field)+).cast::<u64>())
+        })
     }};
     ($usage:expr, $($field:tt)+) => {
         atomic_field!(ConnectionUsage, $usage, $($field)+)
@@ -39,6 +41,12 @@ impl AtomicField {
     fn load(self) -> u64 {
         // SAFETY: in bounds of a live entry; volatile, since other CPUs write it.
         unsafe { self.0.as_ptr().read_volatile() }
+    }
+
+    /// Returns the number of flows of a field that holds a [`FlowCount`].
+    #[inline(always)]
+    fn count(self) -> u64 {
+        FlowCount::from_bits(self.load()).get()
     }
 
     #[inline(always)]
@@ -82,7 +90,7 @@ pub(crate) fn check_new_flow<E: Platform>(env: &E, slot: u32) -> StageResult<()>
     let (Some(limits), Some(usage)) = (env.limits(slot), env.usage(slot)) else {
         return Ok(());
     };
-    if limits.max_flows != 0 && atomic_field!(usage, flows).load() >= limits.max_flows {
+    if limits.max_flows != 0 && atomic_field!(usage, flows).count() >= limits.max_flows {
         return Err(Exit::drop(DropReason::FlowLimit, slot));
     }
     if limits.new_flow_cost != 0 {
@@ -114,12 +122,12 @@ pub(crate) fn share_excess<F: Family, E: PlatformFor<F>>(env: &E, slot: u32) -> 
     let (usage, table) = (env.usage(slot)?, FlowTables::<F>::flow_table_usage(env)?);
     let free = env
         .flow_table_size()
-        .saturating_sub(established_flows(table).load());
+        .saturating_sub(established_flows(table).count());
     if free == 0 {
         return Some(DropReason::FlowTableFull);
     }
     let share = (free * env.flow_table_share()) >> SHARE_SHIFT;
-    (atomic_field!(usage, established).load() > share).then_some(DropReason::FlowTableShare)
+    (atomic_field!(usage, established).count() > share).then_some(DropReason::FlowTableShare)
 }
 
 /// Number of fractional bits of a connection's share of the flow table, as a multiple of the free part.
@@ -160,7 +168,7 @@ pub(crate) fn flow_unestablished<E: Platform>(env: &E, slot: u32) {
 /// Adds one to a count.
 #[inline(always)]
 pub(crate) fn count_up<E: Platform>(env: &E, count: AtomicField) {
-    count.add(env, 1);
+    count.add(env, FlowCount::ONE_MORE);
 }
 
 /// Subtracts one from a count. The agent may correct the count at the same time, so it is never decreased below zero.
@@ -169,7 +177,8 @@ pub(crate) fn count_down<E: Platform>(env: &E, count: AtomicField) {
     for _ in 0..MAX_EXCHANGES {
         let present = count.load();
         // SAFETY: as for `AtomicField::load`; written by atomic operations only.
-        if present == 0 || unsafe { env.compare_exchange(count.0, present, present - 1) } == present
+        if FlowCount::from_bits(present).get() == 0
+            || unsafe { env.compare_exchange(count.0, present, present - 1) } == present
         {
             return;
         }
@@ -185,7 +194,7 @@ const MAX_EXCHANGES: u32 = 4;
 #[inline(always)]
 pub(crate) const fn established_flows(usage: NonNull<FlowTableUsage>) -> AtomicField {
     // SAFETY: the platform promises a live entry; a field of it is not null.
-    AtomicField(unsafe { NonNull::new_unchecked(&raw mut (*usage.as_ptr()).established) })
+    AtomicField(unsafe { NonNull::new_unchecked((&raw mut (*usage.as_ptr()).established).cast()) })
 }
 
 /// Returns the number of buckets of a flow table that were swept.

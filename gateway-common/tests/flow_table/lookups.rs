@@ -236,3 +236,77 @@ fn other_direction_is_of_the_same_flow_or_discarded() {
     }
     .explore(&[[Some(1), Some(1)], [Some(0), Some(1)], [None, Some(1)]]);
 }
+
+/// Pins an entry and writes to it. Returns 1 if it was pinned, 0 if it was gone, and nothing if it was not found.
+fn write_pinned(view: &mut View<'_>, number: u32) -> Answer {
+    let mut found = view.lookup(&key(number))?;
+    if !found.pin() {
+        return Some(0);
+    }
+    found.place.set_return_path(9);
+    found.unpin();
+    Some(1)
+}
+
+/// Checks that no write has hit another entry than entry 1, and that a place without an entry is free.
+fn check_pinned_writes(table: &Table) {
+    let mut view = table.view();
+    for found in view.visible() {
+        let [number, _] = found.place.key();
+        let translated = found.place.translated();
+        assert!(
+            number == 1 || is_whole(translated, number),
+            "{translated:?}"
+        );
+        assert!(!found.control.is_pinned());
+    }
+    if view.visible().is_empty() {
+        assert_eq!(insert(&mut view, 3), Ok(1));
+    }
+}
+
+#[test]
+fn write_to_a_pinned_entry_never_hits_a_successor() {
+    Model {
+        preemptions: 3,
+        prepare: || only_entry_1(Closed),
+        threads: [|view| write_pinned(view, 1), |view| insert(view, 2).ok()],
+        check: |table, _| check_pinned_writes(table),
+    }
+    .explore(&[[Some(1), Some(1)], [Some(0), Some(1)], [Some(1), None]]);
+}
+
+#[test]
+fn removal_of_a_pinned_entry_hides_it_and_frees_its_place() {
+    Model {
+        preemptions: 3,
+        prepare: || only_entry_1(Established),
+        threads: [
+            |view| write_pinned(view, 1),
+            |view| {
+                let removed = remove(view, 1);
+                assert!(view.lookup(&key(1)).is_none());
+                Some(removed + insert(view, 2).map_or(0, |_| 2))
+            },
+        ],
+        check: |table, [_, other]| {
+            assert!(other.is_some_and(|other| other & 1 == 1));
+            check_pinned_writes(table);
+        },
+    }
+    .explore(&[[Some(1), Some(3)], [Some(1), Some(1)], [Some(0), Some(3)]]);
+}
+
+#[test]
+fn one_of_two_threads_pins_an_entry() {
+    Model {
+        preemptions: 3,
+        prepare: || only_entry_1(Established),
+        threads: [|view| write_pinned(view, 1), |view| write_pinned(view, 1)],
+        check: |table, _| {
+            let found = table.view().lookup(&key(1)).expect("the entry");
+            assert!(!found.control.is_pinned() && found.control.is(Established));
+        },
+    }
+    .explore(&[[Some(1), Some(1)], [Some(1), Some(0)], [Some(0), Some(1)]]);
+}

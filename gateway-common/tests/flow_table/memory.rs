@@ -21,6 +21,7 @@ pub(crate) trait Word: Send + Sync + 'static {
     fn load(&self, order: Ordering) -> u32;
     fn store(&self, value: u32);
     fn compare_exchange(&self, current: u32, new: u32) -> u32;
+    fn subtract(&self, amount: u32);
     fn fence(order: Ordering);
 }
 
@@ -42,6 +43,10 @@ impl Word for AtomicU32 {
         match self.compare_exchange(current, new, order, order) {
             Ok(found) | Err(found) => found,
         }
+    }
+
+    fn subtract(&self, amount: u32) {
+        self.fetch_sub(amount, Ordering::Relaxed);
     }
 
     fn fence(order: Ordering) {
@@ -192,6 +197,11 @@ impl<'a, W: Word> PlaceView<'a, W> {
         self.0
             .map_or([u32::MAX; 2], |place| load(&place.translated))
     }
+
+    /// Sets the destination after the rewriting, which stands for the return path. The caller has pinned the entry.
+    pub(crate) fn set_return_path(self, value: u32) {
+        self.shared().translated[1].store(value);
+    }
 }
 
 fn load<W: Word>(words: &[W; 2]) -> [u32; 2] {
@@ -223,6 +233,13 @@ impl<W: Word> Place<V4> for PlaceView<'_, W> {
         let found = control.compare_exchange(current.to_bits(), new.to_bits());
         W::fence(Ordering::SeqCst);
         Control::from_bits(found)
+    }
+
+    fn unpin(self) {
+        W::fence(Ordering::SeqCst);
+        let pin = Control::NEVER_USED.pinned().to_bits();
+        self.shared().control.subtract(pin);
+        W::fence(Ordering::SeqCst);
     }
 
     fn matches(self, key: &FlowKey<V4>) -> bool {

@@ -66,6 +66,10 @@ impl memory::Word for ModelWord {
         }
     }
 
+    fn subtract(&self, amount: u32) {
+        self.word.fetch_sub(amount, Ordering::Relaxed);
+    }
+
     fn fence(order: Ordering) {
         loom::sync::atomic::fence(order);
     }

@@ -11,7 +11,10 @@ use gateway_common::{
 };
 
 use crate::{
-    bpf::flow_tables::{FlowTable, FlowTableSet, HasFlowTable},
+    bpf::{
+        flow_tables::{FlowTable, FlowTableSet, HasFlowTable},
+        maps,
+    },
     compile::flow_expiry::{FlowEntry, FlowPair},
 };
 
@@ -120,7 +123,7 @@ fn add_flows<F: HasFlowTable>(
     limit: usize,
     flows: &mut Vec<ListedFlow>,
 ) -> Option<u32> {
-    let table = F::flow_table(tables);
+    let (table, now) = (F::flow_table(tables), maps::now());
     for found in table.entries(first) {
         if found.entry().direction() == Direction::ToConsumer || !filter.selects(&found) {
             continue;
@@ -128,7 +131,7 @@ fn add_flows<F: HasFlowTable>(
         if flows.len() >= limit {
             return Some(found.index);
         }
-        flows.extend(listed_flow(tables, table, &found));
+        flows.extend(listed_flow(tables, table, &found, now));
     }
     None
 }
@@ -152,6 +155,7 @@ fn listed_flow<F: HasFlowTable>(
     tables: &FlowTableSet,
     table: &FlowTable<F>,
     found: &FlowRef<F>,
+    now: CoarseTime,
 ) -> Option<ListedFlow> {
     let peer = table.peer(found)?;
     let pair = FlowPair::copy(found, &peer)?;
@@ -168,7 +172,7 @@ fn listed_flow<F: HasFlowTable>(
         link_id,
         tcp_state: pair.tcp_state(),
         answered: pair.to_consumer.control.flags_seen().0 != 0,
-        created: flow.created_at(),
+        created: flow.created_at(now),
         last_seen: pair.last_seen(),
         state: control.state(),
     })

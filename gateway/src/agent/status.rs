@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway_common::pipeline::SOURCE_PORT_COUNT;
+use gateway_common::pipeline::{PRIVILEGED_PORT_COUNT, SOURCE_PORT_COUNT};
 
 use crate::{compile::observed::HealthCheckKey, model::service::HealthState};
 
@@ -46,8 +46,11 @@ pub type HealthByBackend = BTreeMap<HealthCheckKey, HealthState>;
 pub struct SnatUsage {
     /// Number of flows.
     pub flows: u64,
-    /// Number of ports in use towards the server with the most flows: a port can be used once for each server.
+    /// Number of ports from 1,024 on in use towards the server with the most flows: a port can be used once for each
+    /// server.
     pub ports: u64,
+    /// Number of lower ports in use towards the server with the most flows from them.
+    pub privileged_ports: u64,
 }
 
 impl SnatUsage {
@@ -55,6 +58,7 @@ impl SnatUsage {
     #[must_use]
     pub const fn are_ports_scarce(self) -> bool {
         self.ports * 100 >= SOURCE_PORT_COUNT as u64 * SCARCE_PORTS_PERCENT
+            || self.privileged_ports * 100 >= PRIVILEGED_PORT_COUNT as u64 * SCARCE_PORTS_PERCENT
     }
 }
 
@@ -74,14 +78,16 @@ mod tests {
 
     #[test]
     fn snat_ports_are_scarce_from_eighty_percent() {
-        let scarce = |ports| {
+        let scarce = |ports, privileged_ports| {
             let usage = SnatUsage {
-                flows: ports,
+                flows: ports + privileged_ports,
                 ports,
+                privileged_ports,
             };
             usage.are_ports_scarce()
         };
-        assert!(!scarce(0) && !scarce(51_609));
-        assert!(scarce(51_610) && scarce(64_512));
+        assert!(!scarce(0, 0) && !scarce(51_609, 409));
+        assert!(scarce(51_610, 0) && scarce(64_512, 0));
+        assert!(scarce(0, 410) && scarce(0, 512));
     }
 }

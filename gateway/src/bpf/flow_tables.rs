@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result};
 use gateway_common::{
     Family, V4, V6,
     flow::{
-        Bucket, BucketPtr, Control, Direction, Flow, FlowEntry, FlowKey, FlowRef, FlowTableUsage,
-        FlowTimeouts, PlacePtr, PlaceState, WAYS,
+        Bucket, BucketPtr, Control, Direction, Flow, FlowCount, FlowEntry, FlowKey, FlowRef,
+        FlowTableUsage, FlowTimeouts, PlacePtr, PlaceState, WAYS,
         hash::{HashKeys, derive_hash_keys, fingerprint, hash_key},
         insert::{InsertError, Reclaim, insert},
         memory::{BoundedLoop, FlowMemory, LoopBody, Place as _},
@@ -162,8 +162,8 @@ impl FlowTableSet {
             // SAFETY: within the mapping, aligned, and written by atomic operations only.
             let (all, confirmed) = unsafe {
                 (
-                    AtomicU64::from_ptr(&raw mut (*usage.as_ptr()).flows),
-                    AtomicU64::from_ptr(&raw mut (*usage.as_ptr()).established),
+                    AtomicU64::from_ptr((&raw mut (*usage.as_ptr()).flows).cast()),
+                    AtomicU64::from_ptr((&raw mut (*usage.as_ptr()).established).cast()),
                 )
             };
             adjust(all, flows);
@@ -175,7 +175,8 @@ impl FlowTableSet {
     pub fn adjust_table_usage<F: HasFlowTable>(&self, established: i64) {
         if let Some(usage) = self.table_usage.element(F::USAGE_INDEX) {
             // SAFETY: as for `adjust_usage`.
-            let confirmed = unsafe { AtomicU64::from_ptr(&raw mut (*usage.as_ptr()).established) };
+            let confirmed =
+                unsafe { AtomicU64::from_ptr((&raw mut (*usage.as_ptr()).established).cast()) };
             adjust(confirmed, established);
         }
     }
@@ -231,14 +232,14 @@ fn mapping<'a, T>(
     Ok(Arc::new(mapping))
 }
 
-/// Adds to a number that is never decreased below zero.
+/// Adds to a [`FlowCount`], whose number is never decreased below zero.
 fn adjust(number: &AtomicU64, by: i64) {
     if by == 0 {
         return;
     }
     // The closure always returns a number.
     let _updated = number.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-        Some(now.saturating_add_signed(by))
+        Some(FlowCount::from_bits(now).adjusted(by))
     });
 }
 

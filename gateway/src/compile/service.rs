@@ -1,5 +1,7 @@
 //! Compilation of services: ports, SNAT addresses, backends and Maglev tables. Pure.
 
+use std::collections::HashSet;
+
 use gateway_common::{
     Be16, IpAddress,
     maps::{
@@ -145,7 +147,7 @@ impl Compiler<'_> {
     ) -> Vec<(Candidate, u32)> {
         let spec = &record.object.spec;
         let network = Reference::new(reference.tenant.clone(), spec.network.clone());
-        let mut usable = Vec::new();
+        let (mut slots, mut usable) = (Vec::new(), Vec::new());
         for backend in &resource.backends {
             let unhealthy = self
                 .observed
@@ -176,11 +178,12 @@ impl Compiler<'_> {
                 egress_slot: egress,
                 reachable: next_hop.is_some().into(),
                 network: network_number,
-                reserved: 0,
+                flags: 0,
                 mac: mac.into(),
             };
             self.snapshot.backends.insert(slot, value);
             self.keys.push(EntryKey::Backend(slot));
+            slots.push(slot);
             if next_hop.is_some() && !unhealthy && !backend.drain && backend.weight > 0 {
                 let candidate = Candidate {
                     address: backend.address,
@@ -189,7 +192,28 @@ impl Compiler<'_> {
                 usable.push((candidate, slot));
             }
         }
+        self.flag_unusable_backends(&slots, &usable, spec.health_check.unhealthy_flow_action);
         usable
+    }
+
+    /// Sets the flags of a resource's backends that can't take new flows. UDP flows leave such a backend if there is
+    /// another one, unless the service keeps them.
+    fn flag_unusable_backends(
+        &mut self,
+        slots: &[u32],
+        usable: &[(Candidate, u32)],
+        action: UnhealthyFlowAction,
+    ) {
+        let mut flags = Backend::TAKES_NO_FLOWS;
+        if action != UnhealthyFlowAction::Keep && !usable.is_empty() {
+            flags |= Backend::RELEASES_UDP;
+        }
+        let usable: HashSet<u32> = usable.iter().map(|(_, slot)| *slot).collect();
+        for slot in slots.iter().filter(|slot| !usable.contains(slot)) {
+            if let Some(backend) = self.snapshot.backends.get_mut(slot) {
+                backend.flags = flags;
+            }
+        }
     }
 
     /// Compiles the resource's Maglev table. The present range is kept if its contents are still correct.
@@ -237,6 +261,9 @@ impl Compiler<'_> {
         }
         if record.object.spec.session_affinity == SessionAffinity::ClientAddress {
             flags |= Port::CLIENT_AFFINITY;
+        }
+        if record.object.spec.preserve_privileged_ports {
+            flags |= Port::PRIVILEGED_PORTS;
         }
         if nat.shared {
             flags |= Port::SHARED_SNAT_POOL;

@@ -24,6 +24,12 @@ pub struct PacketResult {
 }
 
 impl PacketResult {
+    /// Returns true if the packet was forwarded.
+    #[must_use]
+    pub const fn is_forwarded(&self) -> bool {
+        matches!(self.verdict, Verdict::Redirect(_))
+    }
+
     fn parse_packet(&self) -> Packet {
         match Packet::parse(&self.frame) {
             Ok(packet) => packet,

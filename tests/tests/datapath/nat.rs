@@ -1,15 +1,18 @@
 //! SNAT and backend selection.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 
 use gateway_common::{
     DropReason, Verdict,
     drop_reason::Attribution,
-    flow::{FlowTableUsage, PlaceState},
+    flow::{FlowCount, FlowTableUsage, PlaceState},
 };
 use serde_json::json;
 use tests::datapath::differential::{
-    ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, ENDPOINT, HTTPS, Side, tcp, udp,
+    ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, DifferentialHarness, ENDPOINT, HTTPS, Side, tcp, udp,
 };
 
 use crate::{Case, run_cases};
@@ -47,6 +50,52 @@ const CASES: &[Case] = &[
                 let out = harness.send(Side::A, &udp((CLIENT, port), (ENDPOINT, 53), b"x"));
                 out.expect_forwarded(Side::Provider).expect_snat_source();
             }
+        },
+    ),
+    (
+        "a privileged port gets a privileged port where the service preserves them (RFC 4787, REQ-3a)",
+        |harness| {
+            harness.change_web_service(|spec| spec["preserve_privileged_ports"] = true.into());
+            let source_of = |harness: &mut DifferentialHarness, client: Ipv4Addr, port| {
+                let out = harness.send(Side::A, &udp((client, port), (ENDPOINT, 53), b"x"));
+                out.expect_forwarded(Side::Provider).sockets()
+            };
+            for port in [1, 111, 511, 512, 700, 1_023] {
+                let ((_, source), _) = source_of(harness, CLIENT, port);
+                assert!((512..1_024).contains(&source), "{source} for {port}");
+                assert_eq!(source % 2, port % 2);
+            }
+            for port in [1_024, 1_025, 40_000] {
+                let ((_, source), _) = source_of(harness, CLIENT, port);
+                assert!(source >= 1_024, "{source} for {port}");
+            }
+            // Clients with the same port share neither source nor range.
+            let mut seen = HashSet::new();
+            for host in 10..90 {
+                let sockets = source_of(harness, Ipv4Addr::new(10, 0, 0, host), 800);
+                assert!((512..1_024).contains(&sockets.0.1));
+                assert!(seen.insert(sockets), "{sockets:?} twice");
+            }
+        },
+    ),
+    (
+        "without a free privileged port the packet is dropped",
+        |harness| {
+            harness.change_service("every", |spec| {
+                spec["preserve_privileged_ports"] = true.into();
+            });
+            let mut forwarded = 0;
+            for host in 0..600_u16 {
+                let [high, low] = host.to_be_bytes();
+                let client = Ipv4Addr::new(10, 0, 1 + high, low);
+                let packet = udp((client, 700), (ALL_PORTS_ENDPOINT, 53), b"x");
+                if harness.run_native(Side::A, &packet).is_forwarded() {
+                    forwarded += 1;
+                }
+            }
+            assert!((256..=512).contains(&forwarded), "{forwarded}");
+            let packet = udp((CLIENT, 1_024), (ALL_PORTS_ENDPOINT, 53), b"x");
+            assert!(harness.run_native(Side::A, &packet).is_forwarded());
         },
     ),
     (
@@ -207,7 +256,10 @@ const CASES: &[Case] = &[
             ..FlowTableUsage::default()
         };
         let size = harness.native_maps().flow_table_size;
-        harness.native_maps().flow_table_usage.set(0, usage(size));
+        harness
+            .native_maps()
+            .flow_table_usage
+            .set(0, usage(FlowCount::from_bits(size)));
         let syn = tcp((CLIENT, 41_000), (ENDPOINT, HTTPS)).syn(1);
         let verdict = harness.send_native(Side::A, &syn);
         assert!(
@@ -220,7 +272,10 @@ const CASES: &[Case] = &[
             ),
             "{verdict:?}"
         );
-        harness.native_maps().flow_table_usage.set(0, usage(1));
+        harness
+            .native_maps()
+            .flow_table_usage
+            .set(0, usage(FlowCount::from_bits(1)));
         harness
             .send(Side::A, &flow.client_ack())
             .expect_forwarded(Side::Provider);

@@ -3,14 +3,14 @@
 use crate::{
     family::Family,
     flow::{
-        FlowCall, FlowId, FlowKey, FlowRef, FlowTables,
+        FlowCall, FlowId, FlowKey, FlowRef, FlowTables, ReturnPath,
         insert::{InsertError, Survey, insert as insert_entry},
         table,
     },
     pipeline::conntrack::{
         life,
         reclaim::{self, DataPathRules},
-        tcp,
+        return_path, tcp,
     },
     platform::PlatformFor,
 };
@@ -59,6 +59,10 @@ pub fn run_flow_call<F: Family, E: PlatformFor<F>>(
         FlowCall::IsDead => return u64::from(reclaim::is_dead_now(env, &flow, first as u32)),
         FlowCall::Close => life::close_now(env, &mut flow),
         FlowCall::Remove => life::remove_now(env, &mut flow),
+        FlowCall::SetReturnPath => {
+            return_path::set_now(env, &mut flow, ReturnPath::from_bits(first));
+        }
+        FlowCall::Restart => tcp::restart_now(env, first as u32, &flow),
         FlowCall::RecordFin => {
             tcp::record_fin_now(env, first as u32, &mut flow);
         }
@@ -146,6 +150,26 @@ pub(crate) fn close<F: Family, E: PlatformFor<F>>(env: &mut E, flow: &mut FlowRe
 #[inline(always)]
 pub(crate) fn remove<F: Family, E: PlatformFor<F>>(env: &mut E, flow: &FlowRef<F>) {
     call(env, FlowCall::Remove, flow, 0);
+}
+
+/// Sets the return path of a flow, given its entry towards the service.
+#[inline(always)]
+pub(crate) fn set_return_path<F: Family, E: PlatformFor<F>>(
+    env: &mut E,
+    flow: &FlowRef<F>,
+    path: ReturnPath,
+) {
+    let entry = flow.id().to_bits();
+    let arguments = [entry, path.to_bits(), 0, 0, 0];
+    FlowTables::<F>::call(env, FlowCall::SetReturnPath, arguments);
+}
+
+/// Begins a new connection with the addresses and ports of a flow if the consumer asked for one, given the flow's entry
+/// towards the consumer. `next` acknowledges the backend's SYN.
+#[inline(always)]
+pub(crate) fn restart<F: Family, E: PlatformFor<F>>(env: &mut E, flow: &mut FlowRef<F>, next: u32) {
+    call(env, FlowCall::Restart, flow, next);
+    flow.refresh();
 }
 
 /// Records a FIN, which the other direction acknowledges by `end` or more.

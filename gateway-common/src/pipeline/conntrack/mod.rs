@@ -9,6 +9,7 @@
 //!            ▼
 //!   life           establishing, closing and removal of a flow, and the counts of flows
 //!   calls          functions of the flow table that the verifier checks by themselves
+//!   return_path    the neighbour that replies go to
 //!   reclaim        places and ports of closed and expired flows
 //! ```
 //!
@@ -19,4 +20,5 @@ pub(crate) mod half_open;
 pub(crate) mod life;
 pub(crate) mod lookup;
 pub(crate) mod reclaim;
+pub(crate) mod return_path;
 pub(crate) mod tcp;

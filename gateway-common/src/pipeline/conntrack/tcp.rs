@@ -8,7 +8,7 @@ use crate::{
     byte_order::Be32,
     drop_reason::DropReason,
     family::Family,
-    flow::{FlowRef, PlaceState, TcpFlagsSeen},
+    flow::{Control, Direction, FlowRef, PlaceState, TcpFlagsSeen, table},
     packet::{Tcp, TcpFlags},
     pipeline::{
         conntrack::{calls, life},
@@ -27,7 +27,7 @@ pub(crate) fn on_segment<A: Family, T: Family, E: PlatformFor<T>>(
     flow: &mut FlowRef<T>,
 ) -> StageResult<()> {
     if segment.flags() & TcpFlags::RST != 0 {
-        if !is_rst_in_window(env, segment, flow) {
+        if !is_rst_accepted(env, segment, flow) {
             let connection_slot = flow.entry().connection_slot();
             return Err(Exit::drop(DropReason::ResetOutOfWindow, connection_slot));
         }
@@ -38,8 +38,42 @@ pub(crate) fn on_segment<A: Family, T: Family, E: PlatformFor<T>>(
     if flow.control.is(PlaceState::Closed) && flow.flags_seen().has(TcpFlagsSeen::RST) {
         life::reopen(env, flow);
     }
+    if segment.flags() & TcpFlags::SYN != 0 {
+        if flow.entry().direction() == Direction::ToConsumer {
+            calls::restart(env, flow, segment.sequence().get().wrapping_add(1));
+        } else if segment.is_initial_syn() {
+            let _before = flow.update(|control| {
+                let seen = control.flags_seen().union(TcpFlagsSeen::SYN_AGAIN);
+                control.is_confirmed().then(|| control.with_flags(seen))
+            });
+        }
+    }
     on_valid_segment(env, packet, segment, flow);
     Ok(())
+}
+
+/// Runs [`calls::restart`].
+///
+/// The numbers of the old connection are replaced, since resets and FINs of the new one are judged by its own. A SYN of
+/// the backend that the consumer did not ask for is one of the old connection, sent again.
+#[inline(always)]
+pub(crate) fn restart_now<F: Family, E: PlatformFor<F>>(env: &mut E, next: u32, flow: &FlowRef<F>) {
+    let (mut to_consumer, Some(mut to_service)) = (*flow, table::peer::<F, E>(env, flow)) else {
+        return;
+    };
+    let change = |control: Control| {
+        control.is_confirmed().then(|| {
+            let seen = control.flags_seen().intersection(TcpFlagsSeen::SYN);
+            control.with_state(PlaceState::Established).with_flags(seen)
+        })
+    };
+    if !to_service.flags_seen().has(TcpFlagsSeen::SYN_AGAIN) || to_service.update(change).is_none()
+    {
+        return;
+    }
+    to_service.set_last_ack(Be32::new(next));
+    // The segment itself sets the number of this direction, since no ACK is recorded any more.
+    let _before = to_consumer.update(change);
 }
 
 /// Updates a flow by a segment that is no reset.
@@ -154,12 +188,17 @@ pub(crate) fn record_flags<F: Family>(flow: &mut FlowRef<F>, flags: u8) {
 }
 
 /// Returns true if the receiver of a reset accepts it: the sequence number is in the window that the receiver has
-/// opened. Other resets neither change the flow nor are forwarded (RFC 5961, section 3; RFC 7857, section 2.2).
+/// opened, or the backend refuses the consumer's new SYN (RFC 9293, section 3.10.7.3). Other resets neither change the
+/// flow nor are forwarded (RFC 5961, section 3; RFC 7857, section 2.2).
 #[inline(always)]
-fn is_rst_in_window<F: Family, E: PlatformFor<F>>(
+fn is_rst_accepted<F: Family, E: PlatformFor<F>>(
     env: &mut E,
     segment: Tcp,
     flow: &FlowRef<F>,
 ) -> bool {
-    calls::peer(env, flow).is_none_or(|peer| peer.is_in_window(segment.sequence()))
+    calls::peer(env, flow).is_none_or(|peer| {
+        let refuses_syn =
+            segment.flags() & TcpFlags::ACK != 0 && peer.flags_seen().has(TcpFlagsSeen::SYN_AGAIN);
+        refuses_syn || peer.is_in_window(segment.sequence())
+    })
 }

@@ -1,15 +1,15 @@
 //! Next hops of flows.
 //!
 //! Packets to the service go to the backend's next hop, as the agent knows it now. Packets to the consumer go back to
-//! the neighbour that the flow came from. So the gateway needs no route into a consumer's network, and reaches clients
+//! the neighbour that the flow's newest packet came from. So the gateway needs no route into a consumer's network, and reaches clients
 //! behind a router like clients on the link.
 
 use crate::{
     drop_reason::DropReason,
     family::Family,
-    flow::{Direction, Flow, FlowRef},
-    maps::{Connection, Egress},
-    packet::PackedMac,
+    flow::{Direction, FlowRef},
+    maps::{Backend, Connection, Egress},
+    packet::{PackedMac, protocol},
     platform::Platform,
     subprogram::{Exit, StageResult},
 };
@@ -33,18 +33,24 @@ enum NoNextHop {
     Unreachable,
 }
 
-/// Returns the next hop of a flow that has not [ended](crate::pipeline::conntrack::established::end_reason).
+/// Returns the next hop of a flow that has not [ended](crate::pipeline::conntrack::lookup::end_reason), unless its
+/// backend has one of these flags.
 #[inline(always)]
-fn find_next_hop<F: Family, E: Platform>(env: &E, entry: &Flow<F>) -> Result<NextHop, NoNextHop> {
+fn find_next_hop<F: Family, E: Platform>(
+    env: &E,
+    flow: &FlowRef<F>,
+    unless: u32,
+) -> Result<NextHop, NoNextHop> {
+    let entry = flow.entry();
     if entry.direction() == Direction::ToConsumer {
         let connection = env
             .connection(entry.connection_slot())
             .ok_or(NoNextHop::Unreachable)?;
-        return Ok(consumer_next_hop(entry, &connection));
+        return Ok(consumer_next_hop(flow, &connection));
     }
     match env.backend(entry.backend_slot.into()) {
         Some(backend) if entry.is_of_backend(backend.generation) => {
-            if backend.reachable == 0 {
+            if backend.reachable == 0 || backend.flags & unless != 0 {
                 return Err(NoNextHop::Unreachable);
             }
             Ok(NextHop {
@@ -64,7 +70,7 @@ pub(crate) fn lookup_next_hop<F: Family, E: Platform>(
     flow: &FlowRef<F>,
 ) -> StageResult<NextHop> {
     let entry = flow.entry();
-    find_next_hop(env, entry).map_err(|error| match error {
+    find_next_hop(env, flow, 0).map_err(|error| match error {
         NoNextHop::BackendRemoved => {
             Exit::reject(DropReason::BackendRemoved, entry.connection_slot())
         }
@@ -78,32 +84,39 @@ pub(crate) fn reachable_next_hop<F: Family, E: Platform>(
     env: &E,
     flow: &FlowRef<F>,
 ) -> Option<NextHop> {
-    find_next_hop(env, flow.entry()).ok()
+    find_next_hop(env, flow, 0).ok()
 }
 
-/// Returns the next hop of an established flow of the connection, or nothing if its backend was removed or is
-/// unreachable. A reply of a removed backend has no next hop either.
+/// Returns the next hop of an established flow of the connection, or nothing if its backend was removed, is unreachable
+/// or releases the flow. A reply of a removed backend has no next hop either.
 #[inline(always)]
 pub(crate) fn established_next_hop<F: Family, E: Platform>(
     env: &E,
     flow: &FlowRef<F>,
     connection: &Connection,
+    protocol: u8,
 ) -> Option<NextHop> {
     let entry = flow.entry();
     if entry.direction() == Direction::ToConsumer {
         let backend = env.backend(entry.backend_slot.into())?;
         let is_removed = !entry.is_of_backend(backend.generation);
-        return (!is_removed).then(|| consumer_next_hop(entry, connection));
+        return (!is_removed).then(|| consumer_next_hop(flow, connection));
     }
-    reachable_next_hop(env, flow)
+    let releases = if protocol == protocol::UDP {
+        Backend::RELEASES_UDP
+    } else {
+        0
+    };
+    find_next_hop(env, flow, releases).ok()
 }
 
-/// Returns the next hop of packets to the consumer: the neighbour that the first packet came from.
+/// Returns the next hop of packets to the consumer: the neighbour that the newest packet came from.
 #[inline(always)]
-const fn consumer_next_hop<F: Family>(entry: &Flow<F>, connection: &Connection) -> NextHop {
+fn consumer_next_hop<F: Family>(flow: &FlowRef<F>, connection: &Connection) -> NextHop {
+    let path = flow.return_path();
     NextHop {
-        egress_slot: entry.egress_slot(),
-        mac: entry.consumer_mac(),
+        egress_slot: path.egress_slot(),
+        mac: path.mac(),
         network: connection.network,
     }
 }

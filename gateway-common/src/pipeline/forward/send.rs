@@ -7,8 +7,9 @@ use crate::{
     family::{Family, Header as _},
     flow::{FlowHandle, FlowRef, table},
     maps::{Attachment, NO_CONNECTION},
-    packet::protocol,
+    packet::{Ethernet, protocol},
     pipeline::{
+        conntrack::{calls, return_path},
         forward::{
             decision::ForwardingDecision,
             identification::{self, Identification},
@@ -42,7 +43,7 @@ pub(crate) fn forward_packet<A: Family, T: Family, E: PlatformFor<A> + PlatformF
 
 /// Rewrites a packet by its flow and redirects it to its next hop.
 #[inline(always)]
-fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
+fn send_packet<A: Family, T: Family, E: PlatformFor<A> + PlatformFor<T>>(
     env: &mut E,
     attachment: &Attachment,
     packet: &L4Packet<A>,
@@ -62,6 +63,12 @@ fn send_packet<A: Family, T: Family, E: PlatformFor<A>>(
     }
     rate_limit::lookup_and_check_packet(env, connection_slot, entry.direction(), packet.length)?;
     let identification = select_identification(env, packet, flow, next_hop)?;
+    if let Some(ethernet) = Ethernet::at(env, 0) {
+        let path = return_path::of_packet(ethernet, attachment.slot);
+        if return_path::has_changed(flow, path) {
+            calls::set_return_path(env, flow, path);
+        }
+    }
     let decision = ForwardingDecision {
         flow,
         next_hop,

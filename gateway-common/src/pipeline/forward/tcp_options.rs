@@ -5,7 +5,7 @@ use crate::{
     byte_order::Be16,
     checksum::Sum,
     family::Family,
-    flow::{FlowRef, PlaceState},
+    flow::{Direction, FlowRef, PlaceState},
     packet::{Tcp, TcpMssOption, TcpOption},
     pipeline::ingress::l4::L4Packet,
     platform::Platform,
@@ -98,8 +98,9 @@ pub(crate) fn clamp_mss<A: Family, T: Family, E: Platform>(
     max_segment_size: u16,
 ) -> Sum {
     let syn_options = read_syn_options(env, packet, tcp);
-    // The SYN of an established connection is a stray one.
-    if flow.control.is(PlaceState::HalfOpen) {
+    // A consumer's SYN on an established connection is a stray one, or opens a new connection with what the host had
+    // before.
+    if flow.control.is(PlaceState::HalfOpen) || flow.entry().direction() == Direction::ToConsumer {
         flow.set_window_scale(syn_options.window_scale);
     }
     if syn_options.mss_position == 0 {

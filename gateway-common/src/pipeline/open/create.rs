@@ -87,8 +87,10 @@ pub(crate) fn insert_prepared_flow<T: Family, E: PlatformFor<T>>(env: &mut E) ->
     flow.destination = search.key.source;
     flow.ports = search.key.ports.swapped();
     flow.peer = reservation.index;
+    let client = flow.return_path();
     flow.set_direction(Direction::ToService, 0, flow.is_nat46());
     flow.set_created_at(flow.last_seen());
+    flow.set_return_path(flow.return_path().to_service_by(client));
     search.key = key;
     flow.compute_checksum_delta(&search.key);
     // Counted before others can find the flow, and close it.

@@ -3,7 +3,7 @@
 //! The address depends only on the client's address, so that one client appears under one address ("paired" pooling,
 //! RFC 4787, REQ-2). The port depends on the client's address and port, so that one socket of a client appears under
 //! one port wherever that is free ("endpoint-independent" mapping, REQ-1), and keeps the parity of the client's port
-//! (REQ-4).
+//! (REQ-4). Where the service asks for it, a client's privileged port gets a privileged one (REQ-3a).
 //!
 //! The backend is part of the reverse entry's key, so an address serves 64,512 flows to each backend, not in total.
 //! The insertion of that entry is the reservation of the port, and the table never has two entries with one key.
@@ -32,13 +32,17 @@ use crate::{
     subprogram::{Exit, StageResult},
 };
 
-/// The lowest source port that is allocated. Lower ports are for services (RFC 6056, section 3.2).
+/// The lowest source port that is allocated for a client's port that is not privileged. Lower ports are for services
+/// (RFC 6056, section 3.2).
 pub const MIN_SOURCE_PORT: u16 = 1024;
 /// Number of source ports on each SNAT address, towards each backend.
 pub const SOURCE_PORT_COUNT: u32 = 65_536 - MIN_SOURCE_PORT as u32;
 
-/// Number of pairs of an even and an odd port on each SNAT address.
-const PORT_PAIRS: u32 = SOURCE_PORT_COUNT / 2;
+/// The lowest source port that is allocated for a client's privileged port, where the service preserves those. Servers
+/// (NFS: `secure`) accept what is below 1,024, and the ports of well-known services lie below this one.
+pub const MIN_PRIVILEGED_PORT: u16 = 512;
+/// Number of privileged source ports on each SNAT address, towards each backend.
+pub const PRIVILEGED_PORT_COUNT: u32 = (MIN_SOURCE_PORT - MIN_PRIVILEGED_PORT) as u32;
 
 /// Ports that are tried before the new flow is dropped. With 95 of 100 ports in use, one new flow in a million finds
 /// none.
@@ -50,7 +54,7 @@ const MAX_ATTEMPTS_PER_ADDRESS: u32 = 128;
 /// Ports that are tried with the client's parity before ports of the other parity.
 const MAX_ATTEMPTS_PER_PARITY: u32 = 64;
 
-/// Distance between pairs of ports that are tried. It is coprime to the number of pairs, so every pair is reached.
+/// Distance between pairs of ports that are tried. It is coprime to the numbers of pairs, so every pair is reached.
 const STRIDE: u32 = 4_099;
 
 /// Searches for a free port that other CPUs take at the same time.
@@ -90,8 +94,15 @@ pub(crate) fn prepare<A: Family, T: Family, E: PlatformFor<T>>(
     search.service = port.service;
     search.is_pool_shared = u32::from(port.flags & Port::SHARED_SNAT_POOL != 0);
     search.first_address = hash::reduce(upper_half(client_hash), size);
-    search.first_pair = hash::reduce(upper_half(socket_hash), PORT_PAIRS);
-    search.parity = u32::from(packet.key.ports.source().get() & 1);
+    let client_port = packet.key.ports.source().get();
+    let keeps_range = port.flags & Port::PRIVILEGED_PORTS != 0 && client_port < MIN_SOURCE_PORT;
+    (search.min_port, search.pairs) = if keeps_range {
+        (MIN_PRIVILEGED_PORT.into(), PRIVILEGED_PORT_COUNT / 2)
+    } else {
+        (MIN_SOURCE_PORT.into(), SOURCE_PORT_COUNT / 2)
+    };
+    search.first_pair = hash::reduce(upper_half(socket_hash), search.pairs);
+    search.parity = u32::from(client_port & 1);
     search.next_attempt = 0;
     search.closed_attempt = NO_ATTEMPT;
     search.closed_last_seen = u32::MAX;
@@ -176,6 +187,9 @@ pub(crate) struct SnatSearch<T: Family> {
     /// 1 if the addresses also serve flows in the table of the other family.
     is_pool_shared: u32,
     first_address: u32,
+    /// Range of ports: the lowest one, and the number of pairs of an even and an odd port.
+    min_port: u32,
+    pairs: u32,
     first_pair: u32,
     parity: u32,
     /// The first attempt that was not made yet.
@@ -208,15 +222,18 @@ impl<T: Family> SnatSearch<T> {
     #[inline(always)]
     fn set_source<E: PlatformFor<T>>(&mut self, env: &E, attempt: u32) -> bool {
         let index = self.first_address + attempt / MAX_ATTEMPTS_PER_ADDRESS;
-        let Some(address) = pool_address::<T, E>(env, self, index) else {
+        // A stride leaves a range of occupied ports sooner than the next port would.
+        let distance = self.first_pair + attempt * STRIDE;
+        let (Some(address), Some(pair)) = (
+            pool_address::<T, E>(env, self, index),
+            distance.checked_rem(self.pairs),
+        ) else {
             self.outcome = CONFIG_RACE;
             return false;
         };
-        // A stride leaves a range of occupied ports sooner than the next port would.
-        let pair = (self.first_pair + attempt * STRIDE) % PORT_PAIRS;
         // The client's parity is tried first, the other one where that is occupied (RFC 4787, REQ-4).
         let parity = (self.parity + attempt / MAX_ATTEMPTS_PER_PARITY) & 1;
-        let port = u32::from(MIN_SOURCE_PORT) + 2 * pair + parity;
+        let port = self.min_port + 2 * pair + parity;
         self.key.destination = address;
         #[expect(
             clippy::cast_possible_truncation,

@@ -2,7 +2,11 @@
 
 use std::net::IpAddr;
 
-use gateway_common::{V4, V6, pipeline::SOURCE_PORT_COUNT};
+use gateway_common::{
+    V4, V6,
+    flow::FlowCount,
+    pipeline::{PRIVILEGED_PORT_COUNT, SOURCE_PORT_COUNT},
+};
 use log::{info, warn};
 
 use crate::{
@@ -30,9 +34,9 @@ impl Controller {
 impl Observations {
     /// Records the usage of the flow tables, and logs when one becomes nearly full.
     fn record_flow_table_usage(&mut self, tables: &FlowTableSet) {
-        let status = |established| FlowTableStatus {
+        let status = |established: FlowCount| FlowTableStatus {
             size: tables.size().into(),
-            established,
+            established: established.get(),
         };
         let now = [
             status(tables.table_usage::<V4>().established),
@@ -63,9 +67,10 @@ impl Observations {
             let before = before.copied().unwrap_or_default();
             if usage.are_ports_scarce() && !before.are_ports_scarce() {
                 warn!(
-                    "snat: ports scarce address={address} ports_in_use={} ports={SOURCE_PORT_COUNT}: give \
-                     its service more SNAT addresses",
-                    usage.ports
+                    "snat: ports scarce address={address} ports_in_use={} ports={SOURCE_PORT_COUNT} \
+                     privileged_ports_in_use={} privileged_ports={PRIVILEGED_PORT_COUNT}: give its service more \
+                     SNAT addresses",
+                    usage.ports, usage.privileged_ports
                 );
             } else if before.are_ports_scarce() && !usage.are_ports_scarce() {
                 info!("snat: ports no longer scarce address={address}");

@@ -1,15 +1,15 @@
 //! Counting of flows, by which the data path's own counts are corrected.
 //!
 //! The data path counts a flow when it is opened, established and closed. Its counts are exact but for a connection
-//! whose slot was given to another one while flows of the first were still there. A difference is corrected when two
-//! collections have found the same: flows that are opened or closed during one collection are in one of the counts
-//! only.
+//! whose slot was given to another one while flows of the first were still there. Flows that are opened or closed during
+//! a collection are in one of the counts only. So a difference is corrected only if two collections have found the same,
+//! and the data path has counted nothing during the second one.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use gateway_common::{
     V4, V6,
-    flow::{FlowRef, PlaceState},
+    flow::{FlowCount, FlowRef, PlaceState},
 };
 
 use crate::bpf::flow_tables::{FlowTableSet, HasFlowTable};
@@ -61,38 +61,92 @@ impl FlowCounts {
 pub(super) struct Drift {
     connections: HashMap<u32, Counted>,
     tables: [i64; 2],
+    /// Number of connection slots that had flows at some time.
+    slots: usize,
 }
 
+/// The data path's counts before a collection, where the last one has found a difference.
+#[derive(Debug, Default)]
+pub(super) struct CountsBefore {
+    connections: HashMap<u32, Words>,
+    tables: [FlowCount; 2],
+}
+
+/// The words of a connection's counts. They change whenever a flow is opened, established or closed.
+type Words = (FlowCount, FlowCount);
+
+fn words(tables: &FlowTableSet, slot: u32) -> Words {
+    let usage = tables.usage(slot);
+    (usage.flows, usage.established)
+}
+
+/// Time in which the data path is done with a packet: it counts a flow before the entry is there, and after it is gone.
+const PACKET_TIME: Duration = Duration::from_millis(1);
+
 impl Drift {
-    /// Corrects the data path's counts where they differ in the same way as after the last collection.
-    pub(super) fn correct(&mut self, tables: &FlowTableSet, counts: &FlowCounts) {
+    /// Reads the data path's counts before a collection.
+    pub(super) fn before(&self, tables: &FlowTableSet) -> CountsBefore {
+        let slots = self.connections.keys();
+        let before = CountsBefore {
+            connections: slots.map(|slot| (*slot, words(tables, *slot))).collect(),
+            tables: [
+                tables.table_usage::<V4>().established,
+                tables.table_usage::<V6>().established,
+            ],
+        };
+        self.wait();
+        before
+    }
+
+    /// Waits until packets that were counted are done, where the last collection has found a difference.
+    fn wait(&self) {
+        if !self.connections.is_empty() || self.tables != [0; 2] {
+            std::thread::sleep(PACKET_TIME);
+        }
+    }
+
+    /// Corrects the data path's counts where they differ in the same way as after the last collection, and have not
+    /// changed during this one.
+    pub(super) fn correct(
+        &mut self,
+        tables: &FlowTableSet,
+        mut counts: FlowCounts,
+        before: &CountsBefore,
+    ) {
+        self.wait();
+        self.slots = self.slots.max(counts.connections.len());
+        counts.connections.resize(self.slots, Counted::default());
         let last = std::mem::take(&mut self.connections);
         for (slot, counted) in (0..).zip(&counts.connections) {
-            let usage = tables.usage(slot);
+            let now = words(tables, slot);
             let drift = Counted {
-                flows: counted.flows.saturating_sub_unsigned(usage.flows),
-                established: counted
-                    .established
-                    .saturating_sub_unsigned(usage.established),
+                flows: counted.flows.saturating_sub_unsigned(now.0.get()),
+                established: counted.established.saturating_sub_unsigned(now.1.get()),
             };
             if drift == Counted::default() {
                 continue;
             }
-            if last.get(&slot) == Some(&drift) {
+            if last.get(&slot) == Some(&drift) && before.connections.get(&slot) == Some(&now) {
                 tables.adjust_usage(slot, drift.flows, drift.established);
             } else {
                 self.connections.insert(slot, drift);
             }
         }
-        self.correct_table::<V4>(tables, counts);
-        self.correct_table::<V6>(tables, counts);
+        self.correct_table::<V4>(tables, &counts, before);
+        self.correct_table::<V6>(tables, &counts, before);
     }
 
-    fn correct_table<F: HasFlowTable>(&mut self, tables: &FlowTableSet, counts: &FlowCounts) {
+    fn correct_table<F: HasFlowTable>(
+        &mut self,
+        tables: &FlowTableSet,
+        counts: &FlowCounts,
+        before: &CountsBefore,
+    ) {
         let index = if F::USAGE_INDEX == 0 { 0 } else { 1 };
         let counted = counts.tables.get(index).copied().unwrap_or(0);
-        let drift = counted.saturating_sub_unsigned(tables.table_usage::<F>().established);
-        if drift != 0 && self.tables[index] == drift {
+        let now = tables.table_usage::<F>().established;
+        let drift = counted.saturating_sub_unsigned(now.get());
+        if drift != 0 && self.tables[index] == drift && before.tables[index] == now {
             tables.adjust_table_usage::<F>(drift);
             self.tables[index] = 0;
         } else {

@@ -84,6 +84,7 @@ impl FlowGc {
 
     /// Goes over both flow tables once.
     pub fn collect(&mut self) -> GcReport {
+        let before = self.drift.before(&self.tables);
         let mut collection = Collection {
             tables: &self.tables,
             now: maps::now(),
@@ -99,7 +100,7 @@ impl FlowGc {
             snat_ports,
             ..
         } = collection;
-        self.drift.correct(&self.tables, &counts);
+        self.drift.correct(&self.tables, counts, &before);
         report.snat = snat_ports.into_usage();
         report.terminated_v4 = terminated_v4;
         report.terminated_v6 = terminated_v6;

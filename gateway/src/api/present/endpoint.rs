@@ -63,7 +63,7 @@ pub fn endpoint(
             ),
             programmed: link.is_some_and(|link| link.id == endpoint.connection.link_id),
             addresses: addresses(controller, reference, endpoint),
-            flows: controller.maps().usage(slot)?.flows,
+            flows: controller.maps().usage(slot)?.flows.get(),
             counters: Counters {
                 flows_opened: counted.flows_opened,
                 packets_to_service: counted.packets_to_service,

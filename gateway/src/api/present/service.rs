@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use gateway_common::pipeline::SOURCE_PORT_COUNT;
+use gateway_common::pipeline::{PRIVILEGED_PORT_COUNT, SOURCE_PORT_COUNT};
 
 use crate::{
     address_conflict::ClaimStatus,
@@ -147,6 +147,9 @@ fn nat_addresses(
             flows: used.flows,
             ports_used: used.ports,
             ports_free: u64::from(SOURCE_PORT_COUNT).saturating_sub(used.ports),
+            privileged_ports_used: used.privileged_ports,
+            privileged_ports_free: u64::from(PRIVILEGED_PORT_COUNT)
+                .saturating_sub(used.privileged_ports),
             scarce: used.are_ports_scarce(),
         }
     });

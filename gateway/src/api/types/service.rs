@@ -59,10 +59,14 @@ pub struct NatAddressStatus {
     pub mac_address: Option<String>,
     /// Flows with this source address.
     pub flows: u64,
-    /// Ports in use towards the backend with most flows. Each backend has the whole range of ports.
+    /// Ports from 1,024 on in use towards the backend with most flows. Each backend has the whole range of ports.
     pub ports_used: u64,
-    /// Free ports towards that backend.
+    /// Free ports from 1,024 on towards that backend.
     pub ports_free: u64,
+    /// Ports below 1,024 in use towards the backend with most of them.
+    pub privileged_ports_used: u64,
+    /// Free ports from 512 to 1,023 towards that backend, for a service that preserves privileged ports.
+    pub privileged_ports_free: u64,
     /// True if so few ports are free that the service needs more SNAT addresses.
     pub scarce: bool,
 }

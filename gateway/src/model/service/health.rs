@@ -26,14 +26,18 @@ pub enum HealthCheckKind {
     Https,
 }
 
-/// Treatment of the flows of an unhealthy backend.
+/// Treatment of the flows of an unhealthy backend. For UDP flows, a backend that is draining or unreachable is treated
+/// alike.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum UnhealthyFlowAction {
-    /// Keep the flows: the server may only be slow.
+    /// Keep TCP connections, since the server may only be slow. The next datagram of a UDP flow is sent to another
+    /// backend, if one can take it.
     #[default]
+    Reselect,
+    /// Keep all flows.
     Keep,
     /// End the flows. Both ends of a TCP connection get a reset.
     Reset,
@@ -133,7 +137,7 @@ impl Default for HealthCheck {
                 first: 200,
                 last: 399,
             },
-            unhealthy_flow_action: UnhealthyFlowAction::Keep,
+            unhealthy_flow_action: UnhealthyFlowAction::Reselect,
         }
     }
 }

@@ -46,6 +46,10 @@ pub struct ServiceSpec {
     /// Assignment of a client's flows to backends.
     #[serde(default)]
     pub session_affinity: SessionAffinity,
+    /// True if a client's source port below 1,024 gets a source port from 512 to 1,023 (RFC 4787, REQ-3a), as NFS servers
+    /// with `secure` exports demand. A client without a free port of these is not connected.
+    #[serde(default)]
+    pub preserve_privileged_ports: bool,
     /// Answer to a packet that matches no flow and can't open one.
     #[serde(default)]
     pub unmatched_packet_action: UnmatchedPacketAction,

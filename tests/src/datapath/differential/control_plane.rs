@@ -2,7 +2,7 @@
 
 use gateway::model::{Decision, Reference, operations};
 use serde_json::{Value, json};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::datapath::fixture::body;
 
@@ -68,7 +68,7 @@ impl DifferentialHarness {
     }
 
     /// Sets whether a backend's next hop is known.
-    pub fn set_reachable(&mut self, backend: Ipv4Addr, reachable: bool) {
+    pub fn set_reachable(&mut self, backend: impl Into<IpAddr>, reachable: bool) {
         self.observe_backend(backend.into(), reachable);
         self.reconcile();
     }

@@ -290,7 +290,7 @@ const CASES: &[ScenarioCase] = &[
             scenario.expect_forwarded_to_service(&again, 8_443);
             harness.send(Side::Provider, &of_backend(flow, ACK, 0, 0));
             let usage = harness.usage(scenario.endpoint_name);
-            assert_eq!((usage.flows, usage.established), (1, 0));
+            assert_eq!((usage.flows.get(), usage.established.get()), (1, 0));
             let entries = {
                 let maps = harness.native_maps();
                 let (v4, v6) = (maps.flows_v4.entries(), maps.flows_v6.entries());

@@ -20,9 +20,12 @@ use crate::{ScenarioCase, run_scenarios};
 #[track_caller]
 fn expect_counts(harness: &DifferentialHarness, scenario: Scenario, flows: u64, established: u64) {
     let usage = harness.usage(scenario.endpoint_name);
-    assert_eq!((usage.flows, usage.established), (flows, established));
+    assert_eq!(
+        (usage.flows.get(), usage.established.get()),
+        (flows, established)
+    );
     // The flows of all other pairs of families lie in the table of IPv6.
-    let table = harness.flow_table_usage().established;
+    let table = harness.flow_table_usage().established.get();
     let in_v4 = scenario.is_v4() && scenario.provider_is_v4();
     assert_eq!(table, if in_v4 { established } else { 0 });
 }

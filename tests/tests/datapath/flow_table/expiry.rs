@@ -62,7 +62,15 @@ fn a_syn_opens_a_new_flow_where_an_established_one_has_expired() {
             .expect_forwarded(Side::Provider);
         assert_eq!(client_ports(harness, PlaceState::Established), [0; 0]);
         assert_eq!(client_ports(harness, PlaceState::HalfOpen), [40_000]);
-        assert_eq!(harness.native_maps().flow_table_usage.get(0).established, 0);
+        assert_eq!(
+            harness
+                .native_maps()
+                .flow_table_usage
+                .get(0)
+                .established
+                .get(),
+            0
+        );
     });
 }
 
@@ -112,7 +120,15 @@ fn the_sweep_removes_flows_that_expired_before_its_grace_and_no_others() {
         // The other entries are gone too, and the counts go down.
         assert_eq!(native_entries(harness, PlaceState::Established), 4);
         assert_eq!(native_entries(harness, PlaceState::Closed), 0);
-        assert_eq!(harness.native_maps().flow_table_usage.get(0).established, 2);
+        assert_eq!(
+            harness
+                .native_maps()
+                .flow_table_usage
+                .get(0)
+                .established
+                .get(),
+            2
+        );
     });
 }
 

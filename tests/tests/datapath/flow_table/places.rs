@@ -125,8 +125,8 @@ fn a_new_flow_takes_the_place_of_a_half_open_one() {
         }
         let after = harness.usage("a/web");
         assert_eq!(
-            (after.flows, after.established),
-            (usage.flows, usage.established)
+            (after.flows.get(), after.established.get()),
+            (usage.flows.get(), usage.established.get())
         );
         let answer = tcp(old_backend, old_nat)
             .with_source_mac(tests::datapath::differential::BACKEND_MAC)

@@ -1,6 +1,9 @@
 //! Shares of the flow table: no endpoint's established flows use it up.
 
-use gateway_common::{DropReason, flow::FlowTableUsage};
+use gateway_common::{
+    DropReason,
+    flow::{FlowCount, FlowTableUsage},
+};
 use tests::datapath::differential::{
     ALL_PORTS_ENDPOINT, BACKEND_MAC, CLIENT, DifferentialHarness, ENDPOINT, HTTPS, PacketResult,
     Side, tcp, with_sized_harness,
@@ -37,7 +40,7 @@ fn connect_b(harness: &mut DifferentialHarness, port: u16) {
 fn an_endpoint_over_its_share_opens_no_flow_and_another_does() {
     with_sized_harness(0, SIZE, |harness| {
         let flows: Vec<_> = (0..13).map(|n| harness.connect(40_000 + n)).collect();
-        assert_eq!(harness.flow_table_usage().established, 13);
+        assert_eq!(harness.flow_table_usage().established.get(), 13);
         // Three are free: the share is twelve.
         send_syn(harness, 41_000, 1_000).expect_dropped(DropReason::FlowTableShare);
         connect_b(harness, 41_000);
@@ -75,7 +78,7 @@ fn a_share_shrinks_as_the_table_fills_and_grows_as_flows_close() {
         let answer = tcp(backend, nat).with_source_mac(BACKEND_MAC);
         harness.send(Side::Provider, &answer.syn_ack(5_000, 1_001));
         harness.send(Side::A, &tcp(client, endpoint).ack(1_001, 5_001));
-        assert_eq!(harness.flow_table_usage().established, 15);
+        assert_eq!(harness.flow_table_usage().established.get(), 15);
         // One is free, so the share is four.
         send_syn(harness, 41_002, 1_000).expect_dropped(DropReason::FlowTableShare);
         let other = harness.send(
@@ -105,7 +108,7 @@ fn flows_that_were_half_open_together_do_not_exceed_the_share() {
             harness.send(Side::Provider, &answer.syn_ack(5_000, 1_001));
             let ack = tcp((CLIENT, port), (ENDPOINT, HTTPS)).ack(1_001, 5_001);
             harness.send(Side::A, &ack);
-            established = harness.flow_table_usage().established;
+            established = harness.flow_table_usage().established.get();
         }
         assert!(
             established < u64::from(SIZE),
@@ -126,7 +129,7 @@ fn a_share_is_a_multiple_of_the_free_part_of_the_table() {
             [(14, 2 << 8, true), (15, 4 << 8, true), (15, 3 << 8, false)]
         {
             let usage = FlowTableUsage {
-                established: used,
+                established: FlowCount::from_bits(used),
                 ..FlowTableUsage::default()
             };
             let maps = harness.native_maps();

@@ -239,11 +239,14 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a draining or unhealthy backend keeps its flows, in both directions",
+        "a draining or unhealthy backend keeps its flows if the service says so, in both directions",
         |harness, scenario| {
             for keep in ["drain", "unhealthy"] {
                 for established in [false, true] {
                     harness.reset();
+                    harness.change_service(scenario.service, |spec| {
+                        spec["health_check"]["unhealthy_flow_action"] = "keep".into();
+                    });
                     let syn = harness.send(Side::A, &scenario.client_segment().syn(1_000));
                     let tcp = scenario.expect_forwarded_to_service(&syn, 8_443);
                     let udp = if established {

@@ -1,6 +1,6 @@
 //! Limits of an endpoint. Rate limit times are set far ahead, so that the clock does not matter.
 
-use gateway_common::{DropReason, maps::ConnectionUsage};
+use gateway_common::{DropReason, flow::FlowCount, maps::ConnectionUsage};
 use serde_json::json;
 use tests::{
     datapath::{
@@ -33,7 +33,7 @@ const CASES: &[ScenarioCase] = &[
             harness.set_usage(
                 scenario.endpoint_name,
                 ConnectionUsage {
-                    flows: 1,
+                    flows: FlowCount::from_bits(1),
                     ..ConnectionUsage::default()
                 },
             );

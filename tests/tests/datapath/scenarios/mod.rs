@@ -5,9 +5,12 @@ mod errors;
 mod fragments;
 mod identification;
 mod limits;
+mod moved;
 mod packet_size;
 mod quoted_fragments;
 mod rejects;
+mod reselect;
+mod reuse;
 mod tcp;
 mod udp;
 
@@ -67,4 +70,19 @@ fn packets_are_forwarded_in_every_scenario() {
         ]
         .concat(),
     );
+}
+
+#[test]
+fn replies_follow_a_client_that_has_moved() {
+    run_scenarios(moved::CASES);
+}
+
+#[test]
+fn flows_leave_backends_that_take_no_flows() {
+    run_scenarios(reselect::CASES);
+}
+
+#[test]
+fn connections_are_judged_by_their_own_numbers() {
+    run_scenarios(reuse::CASES);
 }

@@ -71,6 +71,9 @@ pub(super) struct SettingsArguments {
     /// Affinity that keeps a client's flows on one backend
     #[arg(long, value_enum, value_name = "AFFINITY")]
     session_affinity: Option<SessionAffinity>,
+    /// Source ports from 512 to 1023 for clients with a source port below 1024, as NFS servers demand
+    #[arg(long, value_name = "BOOL")]
+    preserve_privileged_ports: Option<bool>,
     /// Idle timeout of established TCP flows, in seconds
     #[arg(long, value_name = "SECONDS")]
     tcp_established_timeout: Option<u32>,
@@ -213,6 +216,10 @@ impl SettingsArguments {
             .or(spec.max_connections_per_tenant);
         set(&mut spec.no_backend_action, self.no_backend_action);
         set(&mut spec.session_affinity, self.session_affinity);
+        set(
+            &mut spec.preserve_privileged_ports,
+            self.preserve_privileged_ports,
+        );
         set(
             &mut spec.unmatched_packet_action,
             self.unmatched_packet_action,

@@ -130,6 +130,7 @@ async fn create(context: &CliContext, arguments: Create) -> Result<()> {
         timeouts: Default::default(),
         no_backend_action: NoBackendAction::default(),
         session_affinity: SessionAffinity::default(),
+        preserve_privileged_ports: false,
         unmatched_packet_action: UnmatchedPacketAction::default(),
         connection_limit: None,
         new_connection_rate: None,

@@ -116,6 +116,14 @@ impl ShownObject for ServiceView {
                 },
             ),
             (
+                "source ports",
+                if spec.preserve_privileged_ports {
+                    "512 to 1023 for clients with a port below 1024".to_owned()
+                } else {
+                    String::new()
+                },
+            ),
+            (
                 "timeouts",
                 format!(
                     "TCP {} s, opening or closing {} s, UDP {} s",
@@ -188,11 +196,19 @@ fn snat_row(status: &NatAddressStatus) -> Vec<String> {
         status.address.to_string(),
         status.state.replace('_', " "),
         status.flows.to_string(),
-        status.ports_used.to_string(),
-        if status.scarce {
-            format!("{}: add addresses", status.ports_free)
-        } else {
-            status.ports_free.to_string()
+        match status.privileged_ports_used {
+            0 => status.ports_used.to_string(),
+            privileged => format!("{}, privileged {privileged}", status.ports_used),
+        },
+        {
+            let mut free = status.ports_free.to_string();
+            if status.privileged_ports_used > 0 {
+                free += &format!(", privileged {}", status.privileged_ports_free);
+            }
+            if status.scarce {
+                free += ": add addresses";
+            }
+            free
         },
     ]
 }
