@@ -1,8 +1,10 @@
 //! The agent: keeps the data path in sync with the store and the host.
 //! Forwarding does not depend on it: packets are handled as before while the agent is stopped or killed.
 
+mod availability;
 mod change;
 pub mod controller;
+pub mod drain;
 pub mod flow_gc;
 pub mod flow_list;
 mod packet_summary;

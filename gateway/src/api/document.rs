@@ -88,6 +88,7 @@ pub(super) fn routes() -> (Router<AppState>, openapi::OpenApi) {
             endpoints::update,
             endpoints::delete
         ))
+        .routes(routes!(endpoints::reconnect))
         .split_for_parts();
     let (_, open) = unauthenticated_router().split_for_parts();
     (router, document.merge_from(open))

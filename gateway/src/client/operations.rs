@@ -32,13 +32,15 @@ impl Client {
         dry_run: Option<bool>,
         prune: Option<bool>,
         force: Option<bool>,
+        replace: Option<bool>,
         body: &Manifest,
     ) -> Result<Applied> {
         let path = "/v1/apply";
         let query = Query::default()
             .with("dry_run", dry_run)
             .with("prune", prune)
-            .with("force", force);
+            .with("force", force)
+            .with("replace", replace);
         self.call(Method::POST, path, &query, Body::Json(body))
             .await
     }
@@ -533,6 +535,25 @@ impl Client {
         let path = "/readyz";
         let query = Query::default();
         self.call_for_text(Method::GET, path, &query, EMPTY_BODY)
+            .await
+    }
+
+    /// Calls `POST /v1/tenants/{tenant}/endpoints/{name}/reconnect`.
+    ///
+    /// Request a new connection for an endpoint whose connection is Disconnected. The endpoint keeps its name and addresses.
+    ///
+    /// # Errors
+    /// If the agent refuses the request or can't be reached.
+    pub async fn reconnect_endpoint(
+        &self,
+        tenant: &Name,
+        name: &Name,
+        body: &ReconnectRequest,
+    ) -> Result<EndpointView> {
+        let path = format!("/v1/tenants/{tenant}/endpoints/{name}/reconnect");
+        let path = path.as_str();
+        let query = Query::default();
+        self.call(Method::POST, path, &query, Body::Json(body))
             .await
     }
 

@@ -9,7 +9,11 @@ use gateway_common::packet::Mac;
 
 use crate::{
     compile::dirty::DirtyObjects,
-    model::{HostAddresses, Name, Reference, State, address::AddressRange, service::Resource},
+    model::{
+        HostAddresses, Name, Reference, State,
+        address::AddressRange,
+        service::{Backend, NoHealthyBackend, Resource, ServiceSpec},
+    },
 };
 
 /// Network and address of a backend.
@@ -27,6 +31,8 @@ pub struct Observed {
     pub next_hops: HashMap<BackendKey, ObservedNextHop>,
     /// Backends that fail their health checks.
     pub unhealthy: BTreeSet<HealthCheckKey>,
+    /// Draining backends whose deadline has passed.
+    pub drained: BTreeSet<HealthCheckKey>,
     /// Addresses of endpoints and of SNAT, with their network, that another host may still have (address conflict
     /// detection).
     pub tentative: BTreeSet<(Reference, IpAddr)>,
@@ -83,6 +89,37 @@ impl Observed {
     pub fn is_unhealthy(&self, service: &Reference, resource: &Resource, address: IpAddr) -> bool {
         let key = (service.clone(), resource.name.clone(), address);
         !self.unhealthy.is_empty() && self.unhealthy.contains(&key)
+    }
+
+    /// Returns true if the backend is draining and its deadline has passed, so that its flows have ended.
+    #[must_use]
+    pub fn is_drained(&self, service: &Reference, resource: &Resource, address: IpAddr) -> bool {
+        let key = (service.clone(), resource.name.clone(), address);
+        !self.drained.is_empty() && self.drained.contains(&key)
+    }
+
+    /// Returns true if the backend can take new flows: it is in rotation, reachable, and passes its health checks.
+    #[must_use]
+    pub fn is_available(
+        &self,
+        service: &Reference,
+        spec: &ServiceSpec,
+        resource: &Resource,
+        backend: &Backend,
+    ) -> bool {
+        let network = Reference::new(service.tenant.clone(), spec.network.clone());
+        backend.is_in_rotation()
+            && self.next_hops.contains_key(&(network, backend.address))
+            && !self.is_unhealthy(service, resource, backend.address)
+    }
+
+    /// Returns true if the resource has no available backend, and its service then uses unhealthy ones as if they were
+    /// healthy.
+    #[must_use]
+    pub fn fails_open(&self, service: &Reference, spec: &ServiceSpec, resource: &Resource) -> bool {
+        let mut backends = resource.backends.iter();
+        spec.health_check.no_healthy_backend == NoHealthyBackend::UseAll
+            && !backends.any(|backend| self.is_available(service, spec, resource, backend))
     }
 
     /// Records the state of an interface, or `None` if it can't be used.
@@ -142,6 +179,23 @@ impl Observed {
             self.unhealthy.insert(key.clone())
         } else {
             self.unhealthy.remove(key)
+        };
+        if changed {
+            dirty.services.insert(key.0.clone());
+        }
+    }
+
+    /// Records whether the deadline of a draining backend has passed.
+    pub fn observe_drained(
+        &mut self,
+        key: &HealthCheckKey,
+        drained: bool,
+        dirty: &mut DirtyObjects,
+    ) {
+        let changed = if drained {
+            self.drained.insert(key.clone())
+        } else {
+            self.drained.remove(key)
         };
         if changed {
             dirty.services.insert(key.0.clone());

@@ -147,11 +147,19 @@ impl Compiler<'_> {
     ) -> Vec<(Candidate, u32)> {
         let spec = &record.object.spec;
         let network = Reference::new(reference.tenant.clone(), spec.network.clone());
+        let fails_open = self.observed.fails_open(reference, spec, resource);
         let (mut slots, mut usable) = (Vec::new(), Vec::new());
         for backend in &resource.backends {
-            let unhealthy = self
+            if self
                 .observed
-                .is_unhealthy(reference, resource, backend.address);
+                .is_drained(reference, resource, backend.address)
+            {
+                continue;
+            }
+            let unhealthy = !fails_open
+                && self
+                    .observed
+                    .is_unhealthy(reference, resource, backend.address);
             if unhealthy && spec.health_check.unhealthy_flow_action == UnhealthyFlowAction::Reset {
                 continue;
             }

@@ -90,7 +90,10 @@ impl HostDirtySet {
                 }
                 Object::Endpoint(_, record) => {
                     let ipv6 = record.object.addresses.iter().any(IpAddr::is_ipv6);
-                    if ipv6 && !before.endpoints.contains_key(&reference) {
+                    let old = before.endpoints.get(&reference);
+                    let is_new =
+                        old.is_none_or(|old| old.object.addresses != record.object.addresses);
+                    if ipv6 && is_new {
                         let network = record.object.network.clone();
                         self.multicast_networks
                             .insert(Reference::new(reference.tenant.clone(), network));

@@ -96,6 +96,7 @@ fn requirements<'a>(
             let provider = &new.object.service_identity.reference.tenant;
             endpoint_permissions(old, new, || {
                 is_initial(before, changes, tenant, &new.object)
+                    && !before.number_is_taken(new.object.connection.link_id)
             })
             .into_iter()
             .map(|permission| Requirement {
@@ -117,6 +118,7 @@ fn endpoint_permissions(
     new: &Record<Endpoint>,
     is_initial: impl FnOnce() -> bool,
 ) -> Vec<Permission> {
+    let old = old.filter(|old| !is_reconnection(old, new));
     let Some(old) = old else {
         return if is_initial() {
             vec![Permission::Endpoints]
@@ -138,6 +140,7 @@ fn endpoint_permissions(
         expected.object.connection = Connection {
             link_id: old.object.connection.link_id,
             slot: old.object.connection.slot,
+            requested_at: old.object.connection.requested_at,
             ..new.object.connection.clone()
         };
     }
@@ -147,6 +150,18 @@ fn endpoint_permissions(
         permissions.push(Permission::ManageGateway);
     }
     permissions
+}
+
+/// Returns true if the change replaces a Disconnected connection by a new one, and leaves alone what makes the endpoint
+/// what it is: its identity, its network, its addresses and its slot. Such a change needs the permissions of a new
+/// endpoint.
+fn is_reconnection(old: &Record<Endpoint>, new: &Record<Endpoint>) -> bool {
+    let (before, after) = (&old.object, &new.object);
+    before.connection.state == ConnectionState::Disconnected
+        && before.connection.link_id != after.connection.link_id
+        && before.connection.slot == after.connection.slot
+        && (&old.meta.name, old.meta.created_at) == (&new.meta.name, new.meta.created_at)
+        && (&before.network, &before.addresses) == (&after.network, &after.addresses)
 }
 
 /// Returns true if the connection of a new endpoint is as the gateway creates it without a decision of the provider:

@@ -19,8 +19,8 @@ pub enum ConnectionState {
     Approved,
     /// Rejected by the provider, which may have approved the connection before.
     Rejected,
-    /// Removed by the provider, alone or with the service. The state is final: the consumer can only delete the
-    /// endpoint.
+    /// Removed by the provider, alone or with the service. The state is final: the consumer can delete the endpoint, or
+    /// ask for a new connection.
     Disconnected,
 }
 
@@ -95,7 +95,7 @@ impl ConnectionState {
                     decision.past_participle(),
                     match self {
                         Self::Disconnected =>
-                            ": Disconnected is final, the consumer can only delete its endpoint",
+                            ": Disconnected is final, but the consumer can ask again (plgw endpoint reconnect)",
                         _ => "",
                     }
                 ),
@@ -128,6 +128,9 @@ pub struct Connection {
     /// Time of the last decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_at: Option<Timestamp>,
+    /// Time of the request. Unset: the connection was requested when the endpoint was created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

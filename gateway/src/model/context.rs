@@ -12,6 +12,8 @@ pub struct OpContext<'a> {
     pub now: Timestamp,
     /// Name of the caller, as records show it.
     pub actor: &'a str,
+    /// True if the caller is the operator, who sees every object.
+    pub is_operator: bool,
     /// Source of fresh identifiers.
     pub identifiers: &'a mut dyn Identifiers,
     /// Addresses that the gateway's host itself uses.

@@ -37,6 +37,27 @@ pub struct Endpoint {
     pub connection: Connection,
 }
 
+/// Request for a new connection of an endpoint whose connection is Disconnected.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconnectRequest {
+    /// Version of the endpoint that the request applies to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u64>,
+    /// Service: its alias, or `TENANT/NAME`. Unset: the one that the endpoint names. A service that was created again
+    /// has another alias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
+    pub service: Option<String>,
+    /// Resource to bind the endpoint to. Unset: the present one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<Name>,
+    /// Message to the provider. Unset: the present one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 1000)]
+    pub request_message: Option<String>,
+}
+
 /// Request to create an endpoint.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -38,6 +38,8 @@ pub enum EventClass {
     Services,
     /// Changes of labels alone.
     Labels,
+    /// Changes of the health of backends, which nobody causes by a request.
+    Health,
 }
 
 impl EventClass {
@@ -51,6 +53,7 @@ impl EventClass {
             ..
         } = &recorded.event;
         match kind {
+            _ if action.is_about_health() => Self::Health,
             _ if *action == Action::Updated && *fields == ["labels"] => Self::Labels,
             Kind::Tenant | Kind::Network | Kind::Token | Kind::Identity | Kind::Webhook => {
                 Self::Access

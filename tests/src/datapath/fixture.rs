@@ -40,6 +40,7 @@ impl DesiredFixture {
         let mut context = OpContext {
             now: "2026-01-01T00:00:00Z".parse().expect("a time"),
             actor: "harness",
+            is_operator: false,
             identifiers: &mut self.identifiers,
             host: &HostAddresses::default(),
             event_boundary: gateway::model::event_id::EventId::default(),

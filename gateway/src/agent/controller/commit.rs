@@ -136,6 +136,7 @@ impl Desired {
         let mut context = OpContext {
             now,
             actor: &principal.name,
+            is_operator: principal.is_operator(),
             identifiers: &mut self.identifiers,
             host,
             event_boundary: EventId::new(self.event_clock.next_ticks(), 0),

@@ -4,6 +4,7 @@
 //! The controller has three parts. `Desired` is what users asked for, equal to the store. `Observations` is what tasks
 //! found out about the host and the backends. `Datapath` is the maps, and the entries that they should hold.
 
+mod availability;
 mod commit;
 mod draining;
 mod next_hops;
@@ -25,6 +26,7 @@ use gateway_common::{
     IpAddress,
     maps::{AddressKey, LocalAddress},
 };
+use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use crate::{
@@ -32,6 +34,7 @@ use crate::{
         AddressConflictDetector, ClaimKind, Claims, NetworkAddress, claims_of_state,
     },
     agent::{
+        drain::drained_backends,
         flow_gc::DepartedBackends,
         status::{FlowTableStatus, HealthByBackend, SnatUsage},
     },
@@ -89,6 +92,8 @@ pub(in crate::agent) struct Observations {
     pub(in crate::agent) backend_health: HealthByBackend,
     /// Services whose list of checked backends is to be determined again.
     pub(in crate::agent) services_to_recheck: BTreeSet<Reference>,
+    /// Services whose availability is to be determined again.
+    pub(in crate::agent) services_to_assess: BTreeSet<Reference>,
     /// Address conflict detection for addresses of endpoints and of SNAT.
     pub(in crate::agent) conflict_detector: AddressConflictDetector,
     /// Networks whose interface came back or changed: the link may have forgotten their multicast memberships.
@@ -99,6 +104,8 @@ pub(in crate::agent) struct Observations {
     snat_usage: BTreeMap<(u32, IpAddr), SnatUsage>,
     /// Traffic of attachments' interfaces, by name. `None` before the first reading.
     traffic: Option<BTreeMap<String, AttachmentTraffic>>,
+    /// Flows of each backend, by the number of its resource and its address.
+    backend_flows: HashMap<(u32, IpAddr), u64>,
     /// Usage of the flow tables: IPv4, IPv6.
     flow_tables: [FlowTableStatus; 2],
 }
@@ -146,7 +153,10 @@ impl Controller {
         let mut conflict_detector = AddressConflictDetector::new(config.probing);
         conflict_detector.adopt_in_use(claims_in_use(&desired.state, &datapath.map_snapshot));
         let observed = Observations {
-            compiled: Observed::default(),
+            compiled: Observed {
+                drained: drained_backends(&desired.state, Timestamp::now()),
+                ..Observed::default()
+            },
             host: HostStatus::default(),
             next_hops: NextHopResolver::new(next_hops::former_next_hops(
                 &desired.state,
@@ -156,11 +166,13 @@ impl Controller {
             host_dirty: HostDirtySet::resync_all(),
             backend_health: HealthByBackend::new(),
             services_to_recheck: desired.state.services.keys().cloned().collect(),
+            services_to_assess: BTreeSet::new(),
             conflict_detector,
             returned_networks: BTreeSet::new(),
             leaving_addresses: Vec::new(),
             snat_usage: BTreeMap::new(),
             traffic: None,
+            backend_flows: HashMap::new(),
             flow_tables: [FlowTableStatus::default(); 2],
         };
         Ok(Self {

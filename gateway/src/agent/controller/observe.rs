@@ -111,6 +111,13 @@ impl Controller {
             .compiled
             .observe_health(key, unhealthy, &mut self.datapath.dirty_objects);
     }
+
+    /// Records if the deadline of a draining backend has passed.
+    pub(in crate::agent) fn observe_drained(&mut self, key: &HealthCheckKey, drained: bool) {
+        self.observed
+            .compiled
+            .observe_drained(key, drained, &mut self.datapath.dirty_objects);
+    }
 }
 
 impl Observations {

@@ -39,6 +39,13 @@ impl Controller {
                 &mut datapath.dirty_objects,
             );
         }
+        // Whatever changes the availability of a backend makes its service dirty.
+        let changed = datapath.dirty_objects.services.iter().cloned();
+        observed.services_to_assess.extend(changed);
+        if datapath.needs_full_resync {
+            let all = state.services.keys().cloned();
+            observed.services_to_assess.extend(all);
+        }
         if datapath.reconcile(state, &observed.compiled)? {
             self.update_draining_claims();
         }

@@ -25,6 +25,15 @@ impl Controller {
         if let Err(error) = self.release_drained(snapshot, &report) {
             warn!("snat: drained addresses not released error=\"{error:#}\"");
         }
+        let backends = &self.datapath.map_snapshot.backends;
+        let flows = (0u32..).zip(&report.backend_flows);
+        let flows = flows.filter_map(|(slot, flows)| {
+            let backend = backends
+                .get(&slot)
+                .filter(|backend| backend.resource != 0)?;
+            Some(((backend.resource, IpAddr::from(backend.address)), *flows))
+        });
+        self.observed.backend_flows = flows.filter(|(_, flows)| *flows > 0).collect();
         self.observed.record_snat_usage(report);
         self.observed
             .record_flow_table_usage(self.datapath.maps.flow_tables());

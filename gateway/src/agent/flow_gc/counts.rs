@@ -30,6 +30,8 @@ pub(super) struct FlowCounts {
     established: i64,
     /// Established flows of both tables.
     tables: Vec<i64>,
+    /// Flows by backend slot.
+    backends: Vec<u64>,
 }
 
 impl FlowCounts {
@@ -44,10 +46,20 @@ impl FlowCounts {
         if slot >= self.connections.len() {
             self.connections.resize(slot + 1, Counted::default());
         }
+        let backend = usize::from(flow.entry().backend_slot);
+        if backend >= self.backends.len() {
+            self.backends.resize(backend + 1, 0);
+        }
+        self.backends[backend] += 1;
         let established = i64::from(flow.control.is_confirmed());
         self.connections[slot].flows += 1;
         self.connections[slot].established += established;
         self.established += established;
+    }
+
+    /// Returns the numbers of flows by backend slot.
+    pub(super) fn into_backends(self) -> Vec<u64> {
+        self.backends
     }
 
     /// Finishes the counting of a table.

@@ -46,6 +46,8 @@ pub struct GcReport {
     terminated_v6: Vec<FlowPair<V6>>,
     /// Usage of SNAT addresses, by network number and address.
     pub snat: HashMap<(u32, IpAddress), SnatUsage>,
+    /// Flows by backend slot.
+    pub backend_flows: Vec<u64>,
 }
 
 impl GcReport {
@@ -102,6 +104,7 @@ impl FlowGc {
         } = collection;
         self.drift.correct(&self.tables, counts, &before);
         report.snat = snat_ports.into_usage();
+        report.backend_flows = counts.into_backends();
         report.terminated_v4 = terminated_v4;
         report.terminated_v6 = terminated_v6;
         report

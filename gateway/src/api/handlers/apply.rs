@@ -33,8 +33,13 @@ pub(in crate::api) async fn post(
         dry_run,
         prune,
         force,
+        replace,
     } = options;
-    let options = ApplyOptions { prune, force };
+    let options = ApplyOptions {
+        prune,
+        force,
+        replace,
+    };
     let mut differences = Vec::new();
     agent
         .change(&caller, |state, context, policy| {

@@ -2,17 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use axum::{Json, extract::State as AgentState};
+
 use crate::{
     agent::controller::Controller,
     api::{
-        handlers::crud::{CreateObject, TenantObject, UpdateObject, crud},
+        AppState,
+        authorize::{Authorized, Endpoints},
+        handlers::crud::{self, CreateObject, TenantObject, UpdateObject, crud},
         present::{self, CounterDetail},
+        request::{JsonBody, PathParameters, parse_path_reference},
+        response::{ApiResult, WriteErrors},
         types::EndpointView,
     },
     model::{
         Change, Endpoint, Kind, Name, OpContext, Principal, Problem, Record, Reference, State,
-        endpoint::EndpointRequest,
-        operations::{Policy, create_endpoint, delete_endpoint, update_endpoint},
+        endpoint::{EndpointRequest, ReconnectRequest},
+        operations::{
+            Policy, create_endpoint, delete_endpoint, reconnect_endpoint, update_endpoint,
+        },
     },
 };
 
@@ -24,6 +32,35 @@ crud! {
     show "Show an endpoint.";
     update "Change an endpoint's labels; its service, resource and addresses never change.";
     delete "Delete an endpoint and its connection.";
+}
+
+/// Request a new connection for an endpoint whose connection is Disconnected. The endpoint keeps its name and addresses.
+#[utoipa::path(
+    post, path = "/v1/tenants/{tenant}/endpoints/{name}/reconnect", operation_id = "reconnect_endpoint", tag = "endpoint",
+    params(("tenant" = Name, Path, description = "The owner"), ("name" = Name, Path, description = "Name of the endpoint")),
+    request_body = ReconnectRequest,
+    responses((status = 200, body = EndpointView, description = "The endpoint with its new connection"), WriteErrors),
+)]
+pub(in crate::api) async fn reconnect(
+    AgentState(agent): AgentState<AppState>,
+    caller: Authorized<Endpoints>,
+    PathParameters(path): PathParameters<(String, String)>,
+    JsonBody(request, _permit): JsonBody<ReconnectRequest>,
+) -> ApiResult<EndpointView> {
+    let reference = parse_path_reference(Kind::Endpoint, caller.tenant, &path.1)?;
+    let principal = &*caller.caller;
+    agent
+        .change_and_present(
+            principal,
+            None,
+            |state, context, _| reconnect_endpoint(state, context, &reference, request),
+            |controller, _| {
+                let record = crud::record(controller.state(), &reference)?;
+                let view = Endpoint::present(controller, principal, &reference, record)?;
+                Ok(Json(view))
+            },
+        )
+        .await
 }
 
 impl TenantObject for Endpoint {

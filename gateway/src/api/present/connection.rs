@@ -40,7 +40,11 @@ pub fn connection(reference: &Reference, record: &Record<Endpoint>) -> Connectio
         addresses: record.object.addresses.clone(),
         resource: record.object.resource.clone(),
         request_message: record.object.request_message.clone(),
-        requested_at: record.meta.created_at,
+        requested_at: record
+            .object
+            .connection
+            .requested_at
+            .unwrap_or(record.meta.created_at),
         connection: ConnectionStatus::from(&record.object.connection),
     }
 }

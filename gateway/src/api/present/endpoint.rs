@@ -7,7 +7,7 @@ use crate::{
         present::connection_status,
         types::{AddressStatus, Counters, EndpointSpec, EndpointStatus, EndpointView},
     },
-    model::{Endpoint, Principal, Record, Reference},
+    model::{ConnectionState, Endpoint, Principal, Record, Reference},
 };
 
 /// The counters that a view of an endpoint reads.
@@ -62,6 +62,7 @@ pub fn endpoint(
                 &endpoint.service_identity.reference,
             ),
             programmed: link.is_some_and(|link| link.id == endpoint.connection.link_id),
+            service_available: service_available(controller, endpoint),
             addresses: addresses(controller, reference, endpoint),
             flows: controller.maps().usage(slot)?.flows.get(),
             counters: Counters {
@@ -74,6 +75,18 @@ pub fn endpoint(
             },
         },
     })
+}
+
+/// Returns true if a backend of the endpoint's resource can take new flows. Which one, and why not, is for the provider
+/// to know.
+fn service_available(controller: &Controller, endpoint: &Endpoint) -> Option<bool> {
+    let identity = &endpoint.service_identity;
+    let service = controller.state().services.get(&identity.reference);
+    let service = service.filter(|service| service.meta.uid == identity.uid)?;
+    let spec = &service.object.spec;
+    let resource = spec.resource(&endpoint.resource)?;
+    (endpoint.connection.state != ConnectionState::Disconnected)
+        .then(|| controller.takes_flows(&identity.reference, spec, resource))
 }
 
 fn addresses(

@@ -34,15 +34,22 @@ pub fn service(
             } else {
                 controller.backend_problem(&key)
             };
+            let number = record.object.resource_numbers.get(&resource.name);
+            let flows = number.map(|number| controller.backend_flows(*number, backend.address));
+            let observed = controller.observed();
             backends.push(BackendStatus {
                 resource: resource.name.clone(),
                 address: backend.address,
                 reachable,
                 healthy: health.map(|health| !health.unhealthy),
+                available: observed.is_available(reference, spec, resource, backend),
+                flows: flows.unwrap_or_default(),
                 problem,
             });
         }
     }
+    let mut problems = nat_address_problems(controller, &network, spec);
+    problems.extend(resource_problems(controller, reference, spec));
     let mut connections = BTreeMap::new();
     for (_, endpoint) in controller.state().endpoints_of_service(reference) {
         if endpoint.object.service_identity.uid == record.meta.uid {
@@ -58,11 +65,29 @@ pub fn service(
         status: ServiceStatus {
             alias: record.object.alias.clone(),
             nat_addresses: nat_addresses(controller, &network, spec),
-            problems: nat_address_problems(controller, &network, spec),
+            problems,
             backends,
             connections,
         },
     }
+}
+
+/// Returns the problems with the service's resources: a health check that has no effect, and no available backend.
+pub(super) fn resource_problems(
+    controller: &Controller,
+    reference: &Reference,
+    spec: &ServiceSpec,
+) -> Vec<String> {
+    let mut problems = Vec::new();
+    for resource in &spec.resources {
+        if let Some(reason) = spec.health_check.ineffective_for(resource) {
+            problems.push(format!("the backends are not checked: {reason}"));
+        }
+        if let Some(reason) = controller.unavailability(reference, spec, resource) {
+            problems.push(format!("resource {}: {reason}", resource.name));
+        }
+    }
+    problems
 }
 
 /// Returns the problems with the service's SNAT addresses: addresses that the host or another host has.

@@ -55,7 +55,7 @@ pub struct ConnectionView {
     pub resource: Name,
     /// Message of the consumer to the provider.
     pub request_message: String,
-    /// Time at which the endpoint was created.
+    /// Time of the request: that of the endpoint's creation, or of its last reconnection.
     #[schema(value_type = String, format = DateTime)]
     pub requested_at: Timestamp,
     /// State and last decision.

@@ -23,6 +23,11 @@ pub struct ApplyParameters {
     #[serde(default)]
     #[param(default = false)]
     pub force: bool,
+    /// Replace endpoints of which another field than the labels changes: each requests a connection again, which needs
+    /// a new approval.
+    #[serde(default)]
+    #[param(default = false)]
+    pub replace: bool,
 }
 
 /// The outcome of applying a manifest.

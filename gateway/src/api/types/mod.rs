@@ -38,13 +38,13 @@ pub use self::{
     service::{
         BackendStatus, DeleteServiceParameters, NatAddressStatus, ServiceStatus, ServiceView,
     },
-    status::{Objects, StatusView},
+    status::{Backends, Objects, StatusView},
     tenant::{TenantSpec, TenantStatus, TenantView, Usage},
 };
 pub use crate::{
     model::{
         ConnectionState, Kind, Name, Reference,
-        endpoint::EndpointRequest,
+        endpoint::{EndpointRequest, ReconnectRequest},
         event::{Action, Event},
         identity::IdentityRequest,
         manifest::Manifest,

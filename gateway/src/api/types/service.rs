@@ -19,7 +19,7 @@ pub struct ServiceStatus {
     pub backends: Vec<BackendStatus>,
     /// Use of the SNAT addresses; those that are in use, but have no flows, are omitted.
     pub nat_addresses: Vec<NatAddressStatus>,
-    /// Problems with the SNAT addresses, each with its remedy.
+    /// Problems with the SNAT addresses, the health check and the resources, each with its remedy or its effect.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
     /// Number of connections in each state.
@@ -39,6 +39,10 @@ pub struct BackendStatus {
     /// True if the backend passes its health checks; absent if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthy: Option<bool>,
+    /// True if new flows are given to the backend in preference to others: it is reachable, healthy, and not draining.
+    pub available: bool,
+    /// Number of flows at the last flow garbage collection.
+    pub flows: u64,
     /// Reason why it is unreachable or unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

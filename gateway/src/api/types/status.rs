@@ -16,6 +16,8 @@ pub struct StatusView {
     pub program_id: u32,
     /// Numbers of objects.
     pub objects: Objects,
+    /// Numbers of backends.
+    pub backends: Backends,
     /// Flows that both sides have confirmed.
     pub established_flows: u64,
     /// Flows that are not established yet.
@@ -28,6 +30,19 @@ pub struct StatusView {
     pub drops: BTreeMap<String, u64>,
     /// Problems, each with its remedy.
     pub problems: Vec<String>,
+}
+
+/// Numbers of the backends of all services.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Backends {
+    /// All backends.
+    pub total: usize,
+    /// Backends that are given new flows: reachable, healthy, and not draining.
+    pub available: usize,
+    /// Backends that fail their health checks.
+    pub unhealthy: usize,
+    /// Resources with backends of which none is available.
+    pub unavailable_resources: usize,
 }
 
 /// Numbers of objects.

@@ -37,6 +37,9 @@ pub(in crate::cli) struct ApplyArguments {
     /// Delete services even if they have approved connections
     #[arg(long, requires = "prune")]
     force: bool,
+    /// Replace endpoints whose network, address, service, resource or message changes; they need a new approval
+    #[arg(long)]
+    replace: bool,
 }
 
 pub(in crate::cli) async fn apply(context: &CliContext, arguments: ApplyArguments) -> Result<()> {
@@ -45,11 +48,18 @@ pub(in crate::cli) async fn apply(context: &CliContext, arguments: ApplyArgument
         dry_run,
         prune,
         force,
+        replace,
         ..
     } = arguments;
     let applied = context
         .api
-        .apply(Some(dry_run), Some(prune), Some(force), &manifest)
+        .apply(
+            Some(dry_run),
+            Some(prune),
+            Some(force),
+            Some(replace),
+            &manifest,
+        )
         .await?;
     match context.format {
         Format::Table => print_pieces(&render_diff(&applied, dry_run)),

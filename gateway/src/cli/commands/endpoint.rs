@@ -16,7 +16,10 @@ use crate::{
         Client,
         types::{AddressStatus, EndpointView},
     },
-    model::{Kind, Name, Reference, endpoint::EndpointRequest},
+    model::{
+        Kind, Name, Reference,
+        endpoint::{EndpointRequest, ReconnectRequest},
+    },
 };
 
 #[derive(Debug, Subcommand)]
@@ -34,6 +37,8 @@ pub(in crate::cli) enum Command {
         #[arg(value_name = "TENANT/NAME")]
         endpoint: Reference,
     },
+    /// Ask again for a connection that is Disconnected; name and addresses stay
+    Reconnect(Reconnect),
     /// Delete an endpoint and end its connection
     Delete {
         /// The endpoint
@@ -67,6 +72,23 @@ pub(in crate::cli) struct Create {
     labels: LabelArguments,
 }
 
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Reconnect {
+    /// The endpoint
+    #[arg(value_name = "TENANT/NAME")]
+    endpoint: Reference,
+    /// The service, if not the present one: its alias, or TENANT/NAME. A service that was created again has another
+    /// alias
+    #[arg(long, value_name = "SERVICE")]
+    service: Option<String>,
+    /// The resource, if not the present one
+    #[arg(long, value_name = "NAME")]
+    resource: Option<Name>,
+    /// A message to the provider that replaces the present one
+    #[arg(long, value_name = "TEXT")]
+    message: Option<String>,
+}
+
 pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Result<()> {
     match command {
         Command::Create(arguments) => {
@@ -95,6 +117,17 @@ pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Resul
         }
         Command::List { tenant } => context.list(tenant, Client::list_endpoints).await,
         Command::Show { endpoint } => context.show(&endpoint, Client::show_endpoint).await,
+        Command::Reconnect(arguments) => {
+            let Reference { tenant, name } = &arguments.endpoint;
+            let request = ReconnectRequest {
+                version: None,
+                service: arguments.service,
+                resource: arguments.resource,
+                request_message: arguments.message,
+            };
+            let endpoint = context.api.reconnect_endpoint(tenant, name, &request);
+            context.print_object(&endpoint.await?)
+        }
         Command::Delete { endpoint } => {
             let delete = Client::delete_endpoint;
             context.delete(Kind::Endpoint, &endpoint, delete).await
@@ -150,6 +183,16 @@ impl ShownObject for EndpointView {
                     .decided_at
                     .map(|at| at.to_string())
                     .unwrap_or_default(),
+            ),
+            (
+                "problem",
+                match self.status.service_available {
+                    Some(false) => {
+                        "the service has no backend that can take new flows: ask its provider"
+                    }
+                    _ => "",
+                }
+                .to_owned(),
             ),
             (
                 "programmed",

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
-use crate::cli::{context::CliContext, output::Table};
+use crate::{
+    cli::{context::CliContext, output::Table},
+    client::types::Backends,
+};
 
 pub(in crate::cli) async fn run(context: &CliContext) -> Result<()> {
     let status = context.api.show_status().await?;
@@ -30,6 +33,7 @@ pub(in crate::cli) async fn run(context: &CliContext) -> Result<()> {
                         objects.tenants, objects.networks, objects.services, objects.endpoints
                     ),
                 ),
+                ("backends", backends(&status.backends)),
                 (
                     "flows",
                     format!(
@@ -72,6 +76,18 @@ pub(in crate::cli) async fn whoami(context: &CliContext) -> Result<()> {
             ("may do", may),
         ])
     })
+}
+
+/// Formats the numbers of backends as one line.
+fn backends(backends: &Backends) -> String {
+    let mut text = format!("{} of {} available", backends.available, backends.total);
+    if backends.unavailable_resources > 0 {
+        text.push_str(&format!(
+            "; resources without an available backend: {}",
+            backends.unavailable_resources
+        ));
+    }
+    text
 }
 
 fn counts(what: &'static str, counts: &BTreeMap<String, u64>) -> Table {

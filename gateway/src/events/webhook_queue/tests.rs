@@ -12,6 +12,7 @@ fn world() -> World {
     let mut context = OpContext {
         now: jiff::Timestamp::UNIX_EPOCH,
         actor: "test",
+        is_operator: false,
         identifiers: &mut RandomIdentifiers,
         host: &crate::model::HostAddresses::default(),
         event_boundary: EventId::new(10 << 12, 0),

@@ -8,11 +8,11 @@ mod sequences;
 use super::*;
 use crate::model::{
     Access, Decision, HostAddresses, OpContext, Reference, Role,
-    endpoint::EndpointRequest,
+    endpoint::{EndpointRequest, ReconnectRequest},
     manifest::{ConnectionEntry, Manifest, ManifestEntry},
     operations::{
         ApplyOptions, Policy, apply, create_endpoint, create_service, decide, delete_endpoint,
-        delete_service,
+        delete_service, reconnect_endpoint,
         tests::{Counted, World},
         update_endpoint, update_service,
     },

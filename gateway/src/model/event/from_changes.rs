@@ -1,6 +1,9 @@
 //! Events of the changes of an operation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use jiff::Timestamp;
 
@@ -21,11 +24,15 @@ pub fn events_for_changes(
     ticks: u64,
     identifiers: &mut dyn Identifiers,
 ) -> Vec<StoredEvent> {
-    let described = changes.iter().map(|change| describe(before, change));
+    let described = changes.iter().flat_map(|change| {
+        describe_replaced(before, change)
+            .into_iter()
+            .chain([describe(before, change)])
+    });
     let mut events: Vec<StoredEvent> = described
         .map(|described| {
             let owner = described.object.tenant().clone();
-            let endpoint = match described.object {
+            let endpoint = match &*described.object {
                 Object::Endpoint(_, record) => Some(&record.object),
                 _ => None,
             };
@@ -60,7 +67,11 @@ pub fn events_for_changes(
 /// Assigns identifiers of the same time to the events of one change. Events that the same tenants see keep their order.
 /// The identifiers that a tenant sees reveal nothing about the number of those that it does not see, because all are
 /// random.
-fn assign_ids(events: &mut [StoredEvent], ticks: u64, identifiers: &mut dyn Identifiers) {
+pub(super) fn assign_ids(
+    events: &mut [StoredEvent],
+    ticks: u64,
+    identifiers: &mut dyn Identifiers,
+) {
     let mut groups: BTreeMap<(Name, Option<Name>), Vec<usize>> = BTreeMap::new();
     for (index, recorded) in events.iter().enumerate() {
         let service = recorded.event.service.as_ref();
@@ -104,7 +115,7 @@ fn acting_tenant(
 }
 
 struct EventDescription<'a> {
-    object: &'a Object,
+    object: Cow<'a, Object>,
     action: Action,
     /// True for a provider's decision.
     decided: bool,
@@ -112,10 +123,26 @@ struct EventDescription<'a> {
     fields: Vec<String>,
 }
 
+/// Describes the end of an endpoint that the change replaces by another one of the same name, so that the provider of
+/// its service learns of it.
+fn describe_replaced<'a>(before: &State, change: &'a Change) -> Option<EventDescription<'a>> {
+    let Change::Put(Object::Endpoint(tenant, new)) = change else {
+        return None;
+    };
+    let old = before.endpoints.get(&change.object().reference())?;
+    (old.meta.uid != new.meta.uid).then(|| EventDescription {
+        object: Cow::Owned(Object::Endpoint(tenant.clone(), old.clone())),
+        action: Action::Deleted,
+        decided: false,
+        message: String::new(),
+        fields: Vec::new(),
+    })
+}
+
 fn describe<'a>(before: &State, change: &'a Change) -> EventDescription<'a> {
     let object = change.object();
     let plain = |action| EventDescription {
-        object,
+        object: Cow::Borrowed(object),
         action,
         decided: false,
         message: String::new(),
@@ -127,7 +154,7 @@ fn describe<'a>(before: &State, change: &'a Change) -> EventDescription<'a> {
     if let Object::Endpoint(_, record) = object {
         let old = before.endpoints.get(&object.reference());
         return EventDescription {
-            object,
+            object: Cow::Borrowed(object),
             ..describe_endpoint(old, record, plain(Action::Updated))
         };
     }
@@ -152,6 +179,8 @@ fn describe_endpoint<'a>(
         ConnectionState::Rejected => Action::Rejected,
         ConnectionState::Disconnected => Action::Disconnected,
     };
+    // A connection with another link id is a new request.
+    let old = old.filter(|old| old.object.connection.link_id == connection.link_id);
     match old {
         None => EventDescription {
             action,

@@ -1,8 +1,10 @@
 //! Events: records of changes, with their actor and origin. Pure.
 
 mod from_changes;
+mod from_health;
 
 pub use from_changes::events_for_changes;
+pub use from_health::{AvailabilityChange, events_for_availability};
 
 use std::fmt;
 
@@ -30,6 +32,25 @@ pub enum Action {
     Rejected,
     /// An endpoint's connection was removed, which is final.
     Disconnected,
+    /// A backend of the service fails its health checks, or can't be reached.
+    Unhealthy,
+    /// A backend of the service passes its health checks again.
+    Healthy,
+    /// A resource of the service has no healthy backend.
+    Unavailable,
+    /// A resource of the service has a healthy backend again.
+    Available,
+}
+
+impl Action {
+    /// Returns true if health checks cause the event, and no caller.
+    #[must_use]
+    pub const fn is_about_health(self) -> bool {
+        matches!(
+            self,
+            Self::Unhealthy | Self::Healthy | Self::Unavailable | Self::Available
+        )
+    }
 }
 
 impl fmt::Display for Action {
@@ -42,11 +63,15 @@ impl fmt::Display for Action {
             Self::Approved => "approved",
             Self::Rejected => "rejected",
             Self::Disconnected => "disconnected",
+            Self::Unhealthy => "unhealthy",
+            Self::Healthy => "healthy",
+            Self::Unavailable => "unavailable",
+            Self::Available => "available",
         })
     }
 }
 
-/// Record of one change.
+/// Record of one change of an object, or of the health of a service's backends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Identifier: a UUID of version 7 (RFC 9562). Later events have higher identifiers.
@@ -67,13 +92,13 @@ pub struct Event {
     /// Link id of the endpoint's connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_id: Option<u32>,
-    /// Message of the connection request, or reason of the decision.
+    /// Message of the connection request, reason of the decision, or description of the health.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Fields that were changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-    /// Name of the actor. An actor of another tenant is shown as `the other side`.
+    /// Name of the actor; `health check` for a change of health. An actor of another tenant is shown as `the other side`.
     pub actor: String,
     /// Origin of the request: `socket`, or an IP address.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -71,6 +71,7 @@ fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
             let secret = crate::model::webhook::new_secret(context.identifiers.secret());
             create_webhook(state, context, &owner.parse().unwrap(), request, secret)
         }),
+        19 | 20 => world.reconnect(&endpoint, json!({ "service": service })),
         _ => world.run(|state, _, _| delete_tenant(state, &owner.parse().unwrap())),
     };
 }
@@ -78,7 +79,7 @@ fn step(world: &mut World, (what, one, two, number): (u8, usize, usize, u8)) {
 proptest! {
     #[test]
     fn invariants_hold_after_operations_and_after_decoding(
-        steps in proptest::collection::vec((0u8..19, 0usize..3, 0usize..3, any::<u8>()), 0..120),
+        steps in proptest::collection::vec((0u8..21, 0usize..3, 0usize..3, any::<u8>()), 0..120),
     ) {
         let mut world = World::default();
         for tenant in TENANTS {

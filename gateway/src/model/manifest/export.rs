@@ -12,7 +12,7 @@ use crate::model::{
 
 impl Manifest {
     /// Returns the manifest of all tenants for which `sees` is true. Objects with secrets are left out, and so are
-    /// endpoints whose connection is Disconnected: such an endpoint can only be deleted.
+    /// endpoints whose connection is Disconnected: an entry would request a new connection.
     #[must_use]
     pub fn from_state(state: &State, sees: impl Fn(&Name) -> bool) -> Self {
         let mut manifest = Self::default();

@@ -57,6 +57,14 @@ pub(super) fn create_endpoint_for(
     let labels = checked_labels(request.labels.clone(), &Labels::new())?;
     if let Some(existing) = state.endpoints.get(&reference) {
         if matches_request(existing, &request, &labels) {
+            let state = existing.object.connection.state;
+            if state == ConnectionState::Disconnected {
+                let detail = format!(
+                    "endpoint {reference} exists already, and its connection is {state}: ask for a new one with \
+                     `plgw endpoint reconnect {reference}`"
+                );
+                return Err(Problem::new(ProblemCode::AlreadyExists, detail).at("name"));
+            }
             return Ok(Vec::new());
         }
         refuse_existing(true, Kind::Endpoint, &reference)?;
@@ -80,14 +88,10 @@ pub(super) fn create_endpoint_for(
         )?;
         request.addresses
     };
-    let (service, record) = lookup_visible_service(state, tenant, &request.service, trusted)?;
+    let (service, record) =
+        lookup_visible_service(state, context, tenant, &request.service, trusted)?;
     let resource = request.resource.unwrap_or_else(default_resource);
-    if record.object.spec.resource(&resource).is_none() {
-        return Err(Problem::invalid(
-            "resource",
-            format!("service {} offers no resource {resource}", request.service),
-        ));
-    }
+    check_resource(record, &request.service, &resource)?;
     let has = State::owned_by(&state.endpoints, tenant).count();
     check_quota(owner, policy, Kind::Endpoint, has)?;
     check_connections(state, tenant, service, record)?;
@@ -101,9 +105,35 @@ pub(super) fn create_endpoint_for(
             ),
         ));
     }
-    let approved = record.object.spec.auto_approves(tenant);
+    let connection = requested_connection(state, context, tenant, record, slot);
+    let endpoint = Endpoint {
+        network: request.network,
+        addresses,
+        service: request.service,
+        resource,
+        request_message: request.request_message,
+        service_identity: ServiceIdentity {
+            reference: service.clone(),
+            uid: record.meta.uid,
+        },
+        connection,
+    };
+    let record = Record::create(context, name, labels, endpoint);
+    Ok(vec![Change::Put(Object::Endpoint(tenant.clone(), record))])
+}
+
+/// Returns the connection of a new request: Pending, or Approved if the service approves the tenant automatically. Its
+/// link id is new, so that a decision about an earlier connection of the endpoint can't apply to it.
+pub(super) fn requested_connection(
+    state: &State,
+    context: &mut OpContext<'_>,
+    tenant: &Name,
+    service: &Record<Service>,
+    slot: u32,
+) -> Connection {
+    let approved = service.object.spec.auto_approves(tenant);
     let identifiers = &mut *context.identifiers;
-    let connection = Connection {
+    Connection {
         link_id: identifiers.number(&|number| state.number_is_taken(number)),
         slot,
         state: if approved {
@@ -123,21 +153,23 @@ pub(super) fn create_endpoint_for(
         },
         decided_by: approved.then(|| AUTO_APPROVAL.to_owned()),
         decided_at: approved.then_some(context.now),
-    };
-    let endpoint = Endpoint {
-        network: request.network,
-        addresses,
-        service: request.service,
-        resource,
-        request_message: request.request_message,
-        service_identity: ServiceIdentity {
-            reference: service.clone(),
-            uid: record.meta.uid,
-        },
-        connection,
-    };
-    let record = Record::create(context, name, labels, endpoint);
-    Ok(vec![Change::Put(Object::Endpoint(tenant.clone(), record))])
+        requested_at: Some(context.now),
+    }
+}
+
+/// Refuses a resource that the service does not have. `given` is the service as the request names it.
+pub(super) fn check_resource(
+    service: &Record<Service>,
+    given: &str,
+    resource: &Name,
+) -> Result<(), Problem> {
+    if service.object.spec.resource(resource).is_some() {
+        return Ok(());
+    }
+    Err(Problem::invalid(
+        "resource",
+        format!("service {given} offers no resource {resource}"),
+    ))
 }
 
 /// Changes an endpoint's labels. Its other fields never change, because the approval applies to them.
@@ -174,7 +206,7 @@ pub fn update_endpoint(
                 field,
                 format!(
                     "{field} of an endpoint can't be changed, because its connection was requested with \
-                     it: delete the endpoint and create another"
+                     it: delete the endpoint and create another, or apply a manifest with --replace"
                 ),
             ));
         }
@@ -198,7 +230,7 @@ pub fn delete_endpoint(state: &State, reference: &Reference) -> Result<Vec<Chang
     ))])
 }
 
-fn existing_endpoint<'a>(
+pub(super) fn existing_endpoint<'a>(
     state: &'a State,
     reference: &Reference,
 ) -> Result<&'a Record<Endpoint>, Problem> {
@@ -221,7 +253,6 @@ fn matches_request(
         && endpoint.service == request.service
         && endpoint.resource == resource
         && endpoint.request_message == request.request_message
-        && endpoint.connection.state != ConnectionState::Disconnected
 }
 
 /// Refuses two addresses of one family, and an address that is not usable or not free in the network.
@@ -280,9 +311,11 @@ pub(super) fn check_free(
 }
 
 /// Returns the service with an alias or reference. A service that is not visible to the tenant is refused in the same
-/// way as one that does not exist. A service is always visible to its owner.
-fn lookup_visible_service<'a>(
+/// way as one that does not exist, unless the caller is the operator, who sees every service. A service is always
+/// visible to its owner.
+pub(super) fn lookup_visible_service<'a>(
     state: &'a State,
+    context: &OpContext<'_>,
     tenant: &Name,
     given: &str,
     trusted: bool,
@@ -295,18 +328,32 @@ fn lookup_visible_service<'a>(
     } else {
         state.service_by_alias(given).cloned()
     };
-    reference
-        .and_then(|reference| state.services.get_key_value(&reference))
-        .filter(|(reference, record)| {
-            trusted || reference.tenant == *tenant || record.object.spec.is_visible_to(tenant)
-        })
-        .ok_or_else(|| {
-            let shown: String = given.chars().take(200).collect();
-            Problem::not_found(Kind::Service, &shown).at("service")
-        })
+    let found = reference.and_then(|reference| state.services.get_key_value(&reference));
+    let not_found = || {
+        let shown: String = given.chars().take(200).collect();
+        Problem::not_found(Kind::Service, &shown).at("service")
+    };
+    let (reference, record) = found.ok_or_else(not_found)?;
+    let spec = &record.object.spec;
+    if trusted || reference.tenant == *tenant || spec.is_visible_to(tenant) {
+        return Ok((reference, record));
+    }
+    if !context.is_operator {
+        return Err(not_found());
+    }
+    let detail = if spec.denied.contains(tenant) {
+        format!(
+            "service {reference} denies tenant {tenant}: remove the tenant from the service's list `denied`"
+        )
+    } else {
+        format!(
+            "service {reference} is not visible to tenant {tenant}: add the tenant to the service's list `visibility`"
+        )
+    };
+    Err(Problem::invalid("service", detail))
 }
 
-fn check_connections(
+pub(super) fn check_connections(
     state: &State,
     tenant: &Name,
     service: &Reference,

@@ -23,6 +23,7 @@ use crate::model::{
 /// let mut context = OpContext {
 ///     now: Timestamp::UNIX_EPOCH,
 ///     actor: "operator",
+///     is_operator: false,
 ///     identifiers: &mut RandomIdentifiers,
 ///     host: &HostAddresses::default(),
 ///     event_boundary: EventId::default(),

@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, str::FromStr};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,6 +21,18 @@ pub struct Backend {
     /// Gives the backend no new flows, while its open flows continue.
     #[serde(default)]
     pub drain: bool,
+    /// Time after which the flows of a draining backend are reset. Unset: they continue until they end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub drain_deadline: Option<Timestamp>,
+}
+
+impl Backend {
+    /// Returns true if the backend takes new flows, as far as its settings are concerned.
+    #[must_use]
+    pub const fn is_in_rotation(&self) -> bool {
+        !self.drain && self.weight > 0
+    }
 }
 
 const fn one() -> u16 {
@@ -42,6 +55,7 @@ impl FromStr for Backend {
             address,
             weight: 1,
             drain: false,
+            drain_deadline: None,
         };
         for part in parts {
             match part.split_once('=') {

@@ -9,7 +9,7 @@ use crate::model::{
     Problem,
     address::{AddressRange, check_hosts},
     limits,
-    service::{MAX_NAT_ADDRESSES, MAX_RESOURCES, ServiceSpec, service_size},
+    service::{MAX_NAT_ADDRESSES, MAX_RESOURCES, Resource, ServiceSpec, service_size},
 };
 
 impl ServiceSpec {
@@ -65,6 +65,28 @@ impl ServiceSpec {
                 limits::MAX_SERVICE_BYTES
             );
             return Err(Problem::invalid("resources", detail));
+        }
+        Ok(())
+    }
+
+    /// Refuses a health check that has no effect on a resource, since it would have no port to probe. A resource to which
+    /// this applied before the change is not refused again: an earlier program accepted it.
+    pub(crate) fn check_probe_ports(&self, old: Option<&Self>) -> Result<(), Problem> {
+        let ineffective =
+            |spec: &Self, resource: &Resource| spec.health_check.ineffective_for(resource);
+        for resource in &self.resources {
+            let Some(reason) = ineffective(self, resource) else {
+                continue;
+            };
+            let applied_before = old.is_some_and(|old| {
+                old.health_check.check == self.health_check.check
+                    && old
+                        .resource(&resource.name)
+                        .is_some_and(|before| ineffective(old, before).is_some())
+            });
+            if !applied_before {
+                return Err(Problem::invalid("health_check.port", reason));
+            }
         }
         Ok(())
     }

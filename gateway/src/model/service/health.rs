@@ -6,7 +6,11 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::model::{Problem, schema, text};
+use crate::model::{
+    Problem, schema,
+    service::{Payload, PortNumber, Protocol, Resource},
+    text,
+};
 
 /// Kind of a health check.
 #[derive(
@@ -24,6 +28,35 @@ pub enum HealthCheckKind {
     /// The backend must answer an HTTP request over TLS. The certificate is not verified, since the backend is
     /// addressed by IP address.
     Https,
+    /// The backend must answer a datagram with one that begins as expected. Without an expected answer, it only must
+    /// not refuse the datagram by an ICMP error.
+    Udp,
+}
+
+impl HealthCheckKind {
+    /// Returns the protocol of the probes, or `None` if there are none.
+    #[must_use]
+    pub const fn protocol(self) -> Option<Protocol> {
+        match self {
+            Self::None => None,
+            Self::Tcp | Self::Http | Self::Https => Some(Protocol::Tcp),
+            Self::Udp => Some(Protocol::Udp),
+        }
+    }
+}
+
+/// Treatment of a resource that has no healthy backend.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum NoHealthyBackend {
+    /// Select none: new flows are answered as `no_backend_action` says.
+    #[default]
+    Reset,
+    /// Select among all reachable backends as if they were healthy: the check may be wrong (fail open).
+    #[value(alias = "use_all")]
+    UseAll,
 }
 
 /// Treatment of the flows of an unhealthy backend. For UDP flows, a backend that is draining or unreachable is treated
@@ -103,7 +136,7 @@ impl From<StatusRange> for String {
 pub struct HealthCheck {
     /// Kind of the check.
     pub check: HealthCheckKind,
-    /// Port of the backends. Unset: the backend port of the resource's first TCP port.
+    /// Port of the backends. Unset: the backend port of the resource's first port of the check's protocol.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     /// Seconds between two checks.
@@ -119,8 +152,23 @@ pub struct HealthCheck {
     pub path: String,
     /// Status codes that a healthy backend answers with.
     pub expected_status: StatusRange,
+    /// Payload of the datagram that a UDP check sends.
+    #[serde(skip_serializing_if = "Payload::is_empty")]
+    pub send: Payload,
+    /// Beginning of the datagram that a healthy backend answers a UDP check with. Unset: no answer is expected, and a
+    /// backend is healthy unless an ICMP error refuses the datagram before the timeout.
+    #[serde(skip_serializing_if = "Payload::is_empty")]
+    pub expect: Payload,
     /// Treatment of an unhealthy backend's flows.
     pub unhealthy_flow_action: UnhealthyFlowAction,
+    /// Treatment of a resource that has no healthy backend.
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_healthy_backend: NoHealthyBackend,
+}
+
+/// Returns true if a value is the default of its type, so that it is left out of JSON.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for HealthCheck {
@@ -137,7 +185,10 @@ impl Default for HealthCheck {
                 first: 200,
                 last: 399,
             },
+            send: Payload::default(),
+            expect: Payload::default(),
             unhealthy_flow_action: UnhealthyFlowAction::Reselect,
+            no_healthy_backend: NoHealthyBackend::Reset,
         }
     }
 }
@@ -147,6 +198,43 @@ impl HealthCheck {
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Returns the port of a resource's backends that is probed: the configured one, or the backend port of the
+    /// resource's first port of the check's protocol. `None` if there is no check, or no such port.
+    #[must_use]
+    pub fn probe_port(&self, resource: &Resource) -> Option<u16> {
+        let protocol = self.check.protocol()?;
+        self.port.or_else(|| {
+            let mut ports = resource.ports.iter();
+            ports.find_map(|port| match port.port {
+                PortNumber::One(number) if port.protocol == protocol => {
+                    Some(port.backend_port.unwrap_or(number))
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// Returns the reason why the check has no effect on a resource, with the remedy.
+    #[must_use]
+    pub fn ineffective_for(&self, resource: &Resource) -> Option<String> {
+        let protocol = self.check.protocol()?;
+        if self.probe_port(resource).is_some() {
+            return None;
+        }
+        let (name, other) = (
+            &resource.name,
+            match protocol {
+                Protocol::Tcp => "udp",
+                Protocol::Udp => "tcp",
+            },
+        );
+        Some(format!(
+            "resource {name} offers no single {} port that a check could probe: set the port of the check \
+             (--health-port), or use a check of {other} (--health-check {other})",
+            protocol.to_string().to_uppercase(),
+        ))
     }
 
     /// Checks the ranges of the fields.
@@ -166,6 +254,12 @@ impl HealthCheck {
         }
         if self.port == Some(0) {
             return Err(problem("port", "port 0 can't be connected to".to_owned()));
+        }
+        for (field, payload) in [("send", &self.send), ("expect", &self.expect)] {
+            if self.check != HealthCheckKind::Udp && !payload.is_empty() {
+                let text = format!("{field} has no effect without a UDP check: set check to udp");
+                return Err(problem(field, text));
+            }
         }
         let is_valid = self.path.starts_with('/')
             && self.path.len() <= 1_024
@@ -272,6 +366,43 @@ mod tests {
     }
 
     #[test]
+    fn each_check_probes_the_first_port_of_its_protocol() {
+        let resource = |ports: &[&str]| Resource {
+            name: "web".parse().unwrap(),
+            ports: ports.iter().map(|port| port.parse().unwrap()).collect(),
+            backends: Vec::new(),
+        };
+        let mixed = resource(&["*", "53/udp:5353", "54/udp", "80:8080", "443"]);
+        let (udp_only, every) = (resource(&["53/udp"]), resource(&["*", "*/udp"]));
+        let with = |check, port| HealthCheck {
+            check,
+            port,
+            ..HealthCheck::default()
+        };
+        for (kind, of_mixed, of_udp_only) in [
+            (HealthCheckKind::None, None, None),
+            (HealthCheckKind::Tcp, Some(8_080), None),
+            (HealthCheckKind::Http, Some(8_080), None),
+            (HealthCheckKind::Https, Some(8_080), None),
+            (HealthCheckKind::Udp, Some(5_353), Some(53)),
+        ] {
+            let check = with(kind, None);
+            assert_eq!(check.probe_port(&mixed), of_mixed, "{kind:?}");
+            assert_eq!(check.probe_port(&udp_only), of_udp_only, "{kind:?}");
+            assert_eq!(check.probe_port(&every), None, "{kind:?}");
+            let ineffective = kind != HealthCheckKind::None;
+            assert_eq!(
+                check.ineffective_for(&every).is_some(),
+                ineffective,
+                "{kind:?}"
+            );
+            let check = with(kind, Some(9));
+            assert_eq!(check.probe_port(&every).is_some(), ineffective, "{kind:?}");
+            assert_eq!(check.ineffective_for(&every), None, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn fields_are_validated() {
         let check = |json| serde_json::from_str::<HealthCheck>(json).unwrap().check();
         assert!(check("{}").is_ok());
@@ -285,6 +416,8 @@ mod tests {
             (r#"{"port": 0}"#, "health_check.port"),
             (r#"{"path": "health"}"#, "health_check.path"),
             (r#"{"path": "/a b"}"#, "health_check.path"),
+            (r#"{"check": "tcp", "send": "a"}"#, "health_check.send"),
+            (r#"{"expect": "a"}"#, "health_check.expect"),
         ] {
             assert_eq!(check(json).unwrap_err().field.as_deref(), Some(field));
         }

@@ -5,6 +5,7 @@ mod check;
 mod flow_policy;
 mod health;
 mod limits;
+mod payload;
 mod port;
 mod request;
 mod resource;
@@ -14,8 +15,11 @@ mod tenants;
 
 pub use backend::{Backend, MAX_WEIGHT};
 pub use flow_policy::{NoBackendAction, SessionAffinity, Timeouts, UnmatchedPacketAction};
-pub use health::{HealthCheck, HealthCheckKind, HealthState, StatusRange, UnhealthyFlowAction};
+pub use health::{
+    HealthCheck, HealthCheckKind, HealthState, NoHealthyBackend, StatusRange, UnhealthyFlowAction,
+};
 pub use limits::ConnectionLimits;
+pub use payload::Payload;
 pub use port::{Port, PortNumber, Protocol};
 pub use request::ServiceRequest;
 pub use resource::{Resource, default_resource};

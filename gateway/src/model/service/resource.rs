@@ -99,6 +99,12 @@ impl Resource {
                     format!("a weight is at most {MAX_WEIGHT}"),
                 ));
             }
+            if backend.drain_deadline.is_some() && !backend.drain {
+                return Err(Problem::invalid(
+                    format!("{field}.drain_deadline"),
+                    "drain_deadline has no effect on a backend that is not draining: set drain",
+                ));
+            }
             if !addresses.insert(backend.address) {
                 return Err(Problem::invalid(
                     format!("{field}.address"),

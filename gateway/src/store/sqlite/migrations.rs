@@ -61,6 +61,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
         AND CASE WHEN json_valid(value) THEN value ->> '$.kind' = 'service' AND EXISTS (
             SELECT 1 FROM json_each(entry.value, '$.fields') AS field
             WHERE field.value IN ('no_backend', 'no_flow')) END;",
+    // Health checks by UDP, deadlines of draining backends, and events about the health of backends. Earlier programs
+    // can't read them, hence the new version.
+    "",
 ];
 
 /// Schema version that this program writes.

@@ -31,7 +31,9 @@ fn required_permission(operation: &str) -> &'static str {
         | "show_identity"
         | "list_webhooks"
         | "show_webhook" => "read",
-        "create_endpoint" | "update_endpoint" | "delete_endpoint" => "endpoints",
+        "create_endpoint" | "update_endpoint" | "reconnect_endpoint" | "delete_endpoint" => {
+            "endpoints"
+        }
         "create_service" | "update_service" | "delete_service" | "approve_connection"
         | "reject_connection" | "remove_connection" => "services",
         "create_token" | "delete_token" | "create_identity" | "delete_identity"

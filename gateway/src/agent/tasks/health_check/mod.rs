@@ -1,5 +1,7 @@
-//! Health checks: the host itself probes backends through the interfaces of their networks.
+//! Health checks: the host itself probes backends through the interfaces of their networks. The same task watches the
+//! deadlines of draining backends, and reports changes of availability.
 
+mod assess;
 mod obstacle;
 mod probe;
 mod schedule;
@@ -10,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use log::{info, warn};
 use tokio::{
     task::JoinSet,
@@ -17,7 +20,9 @@ use tokio::{
 };
 
 use crate::{
-    agent::{Agent, controller::Controller},
+    agent::{
+        Agent, availability::AvailabilityTracker, controller::Controller, drain::DrainDeadlines,
+    },
     compile::observed::HealthCheckKey,
     model::{
         Reference, State,
@@ -28,7 +33,7 @@ use crate::{
 };
 
 use obstacle::find_obstacle;
-use probe::{Probe, probe_port};
+use probe::Probe;
 use schedule::{ProbeSchedule, keys_of_service};
 
 /// Interval at which due checks are started.
@@ -47,6 +52,8 @@ type Finished = (HealthCheckKey, HealthCheck, Result<(), String>);
 #[derive(Default)]
 struct HealthChecker {
     schedule: ProbeSchedule,
+    drains: DrainDeadlines,
+    availability: AvailabilityTracker,
     in_flight: BTreeSet<HealthCheckKey>,
     checks: JoinSet<Finished>,
 }
@@ -69,6 +76,8 @@ pub(crate) async fn run(agent: Arc<Agent>) {
         }
         let mut controller = agent.controller.lock().await;
         checker.start_due(&mut controller, &agent.netlink, Instant::now());
+        checker.end_drains(&mut controller);
+        checker.report_availability(&mut controller, Instant::now());
     }
 }
 
@@ -79,6 +88,7 @@ impl HealthChecker {
             let keys = checked_backends(controller.state(), &service);
             self.schedule.set_service(&service, &keys, now);
             drop_unchecked(controller, &service, &keys);
+            self.set_drains(controller, &service);
         }
         while let Some(key) = self.schedule.take_due(now) {
             if self.in_flight.contains(&key) {
@@ -100,6 +110,56 @@ impl HealthChecker {
                 };
                 (key, probe.check, outcome)
             });
+        }
+    }
+
+    /// Takes over the deadlines of a service's draining backends.
+    fn set_drains(&mut self, controller: &mut Controller, service: &Reference) {
+        let passed = self
+            .drains
+            .set_service(controller.state(), service, Timestamp::now());
+        let drained = &controller.observed().drained;
+        let before: Vec<HealthCheckKey> = drained
+            .iter()
+            .filter(|key| key.0 == *service && !passed.contains(key))
+            .cloned()
+            .collect();
+        for key in &before {
+            controller.observe_drained(key, false);
+        }
+        for key in &passed {
+            controller.observe_drained(key, true);
+        }
+        if !before.is_empty() || !passed.is_empty() {
+            reconcile_or_warn(controller);
+        }
+    }
+
+    /// Takes backends out of the data path whose deadline has passed, which ends their flows.
+    fn end_drains(&mut self, controller: &mut Controller) {
+        let passed = self.drains.take_passed(Timestamp::now());
+        for key in &passed {
+            let (service, resource, address) = key;
+            info!("drain: deadline passed backend={address} service={service} resource={resource}");
+            controller.observe_drained(key, true);
+        }
+        if !passed.is_empty() {
+            reconcile_or_warn(controller);
+        }
+    }
+
+    /// Determines the availability of services that may have changed, and stores events about changes.
+    fn report_availability(&mut self, controller: &mut Controller, now: Instant) {
+        for service in std::mem::take(&mut controller.observed.services_to_assess) {
+            let observations = assess::availability(controller, &service);
+            self.availability
+                .observe_service(&service, observations, now);
+        }
+        let reported = tokio::task::block_in_place(|| {
+            controller.report_availability(&mut self.availability, now)
+        });
+        if let Err(error) = reported {
+            warn!("health check: events not stored error=\"{error}\"");
         }
     }
 }
@@ -125,7 +185,7 @@ fn checked_backends(state: &State, service: &Reference) -> BTreeSet<HealthCheckK
         return keys;
     }
     for resource in &spec.resources {
-        if probe_port(&spec.health_check, resource).is_some() {
+        if spec.health_check.probe_port(resource).is_some() {
             let backends = resource.backends.iter();
             keys.extend(backends.map(|b| (service.clone(), resource.name.clone(), b.address)));
         }

@@ -1,19 +1,32 @@
-//! One probe of a backend: TCP, HTTP or HTTPS.
+//! One probe of a backend: TCP, HTTP, HTTPS or UDP.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use reqwest::{Client, redirect};
-use tokio::{net::TcpSocket, time::timeout};
+use tokio::{
+    net::{TcpSocket, UdpSocket},
+    time::timeout,
+};
 
 use crate::{
     agent::controller::Controller,
     compile::observed::HealthCheckKey,
     model::{
         Reference,
-        service::{HealthCheck, HealthCheckKind, PortNumber, Protocol, Resource},
+        service::{HealthCheck, HealthCheckKind, Payload},
+        text,
     },
 };
+
+/// Number of bytes of an answer that are read.
+const MAX_ANSWER: usize = 2_048;
+
+/// Number of characters of an answer that are shown.
+const MAX_SHOWN: usize = 60;
 
 /// One probe of a backend.
 #[derive(Clone, Debug)]
@@ -30,7 +43,7 @@ impl Probe {
         (service, resource, address): &HealthCheckKey,
     ) -> Option<Self> {
         let spec = &controller.state().services.get(service)?.object.spec;
-        let port = probe_port(&spec.health_check, spec.resource(resource)?)?;
+        let port = spec.health_check.probe_port(spec.resource(resource)?)?;
         let network = Reference::new(service.tenant.clone(), spec.network.clone());
         let hop = controller.observed().next_hops.get(&(network, *address))?;
         Some(Self {
@@ -49,10 +62,15 @@ impl Probe {
                 HealthCheckKind::Tcp => self.connect().await,
                 HealthCheckKind::Http => self.request("http").await,
                 HealthCheckKind::Https => self.request("https").await,
+                HealthCheckKind::Udp => self.exchange().await,
             }
         };
         match timeout(limit, answer).await {
             Ok(outcome) => outcome,
+            // Silence is what a check without an expected answer waits for.
+            Err(_) if self.check.check == HealthCheckKind::Udp && self.check.expect.is_empty() => {
+                Ok(())
+            }
             Err(_) => Err(anyhow!("timed out after {} s", self.check.timeout)),
         }
     }
@@ -66,6 +84,28 @@ impl Probe {
             .bind_device(Some(self.interface.as_bytes()))
             .with_context(|| format!("failed to bind the probe to interface {}", self.interface))?;
         socket.connect(self.server).await?;
+        Ok(())
+    }
+
+    /// Sends the datagram, and waits for the answer. An ICMP error is reported by the socket, since it is connected.
+    async fn exchange(&self) -> Result<()> {
+        let any: IpAddr = match self.server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket
+            .bind_device(Some(self.interface.as_bytes()))
+            .with_context(|| format!("failed to bind the probe to interface {}", self.interface))?;
+        socket.connect(self.server).await?;
+        socket.send(self.check.send.bytes()).await?;
+        let mut answer = [0; MAX_ANSWER];
+        let length = socket.recv(&mut answer).await?;
+        let (answer, expected) = (&answer[..length], &self.check.expect);
+        if !answer.starts_with(expected.bytes()) {
+            let answer = text::truncated(&Payload::from(answer).to_string(), MAX_SHOWN);
+            bail!("answer \"{answer}\" does not begin with \"{expected}\"");
+        }
         Ok(())
     }
 
@@ -86,17 +126,6 @@ impl Probe {
         }
         Ok(())
     }
-}
-
-/// Returns the port to probe: the configured one, or the backend port of the resource's first TCP port.
-pub(super) fn probe_port(check: &HealthCheck, resource: &Resource) -> Option<u16> {
-    check.port.or_else(|| {
-        let mut ports = resource.ports.iter();
-        ports.find_map(|port| match (port.protocol, port.port) {
-            (Protocol::Tcp, PortNumber::One(number)) => Some(port.backend_port.unwrap_or(number)),
-            _ => None,
-        })
-    })
 }
 
 /// Returns the innermost cause of an error, without the request that the outer ones repeat.

@@ -1,6 +1,6 @@
 //! Arguments of `plgw service`.
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
 use crate::{
     cli::commands::LabelArguments,
@@ -8,8 +8,9 @@ use crate::{
         Name, Reference,
         address::AddressRange,
         service::{
-            Backend, HealthCheck, HealthCheckKind, NoBackendAction, Port, ServiceSpec,
-            SessionAffinity, StatusRange, TenantSet, UnhealthyFlowAction, UnmatchedPacketAction,
+            Backend, HealthCheck, HealthCheckKind, NoBackendAction, NoHealthyBackend, Payload,
+            Port, ServiceSpec, SessionAffinity, StatusRange, TenantSet, UnhealthyFlowAction,
+            UnmatchedPacketAction,
         },
     },
 };
@@ -110,7 +111,7 @@ struct HealthArguments {
     /// Health check type
     #[arg(long, value_enum, value_name = "TYPE")]
     health_check: Option<HealthCheckKind>,
-    /// Backend port to check; 0 for the resource's first port
+    /// Backend port to check; 0 for the resource's first port of the check's protocol
     #[arg(long, value_name = "PORT")]
     health_port: Option<u16>,
     /// Interval between checks, in seconds
@@ -131,6 +132,16 @@ struct HealthArguments {
     /// HTTP status code that counts as success, or a range such as 200-399
     #[arg(long, value_name = "STATUS")]
     health_status: Option<StatusRange>,
+    /// Payload that UDP checks send: text, with \n, \r, \t, \\ and \xHH for other bytes
+    #[arg(long, value_name = "PAYLOAD")]
+    health_send: Option<Payload>,
+    /// Beginning of the answer that UDP checks expect, written like the payload; empty if no answer is expected
+    #[arg(long, value_name = "PAYLOAD")]
+    health_expect: Option<Payload>,
+    /// Action for a resource that has no healthy backend: reset as --no-backend-action says, or use all backends as if
+    /// they were healthy
+    #[arg(long, value_enum, value_name = "ACTION")]
+    no_healthy_backend: Option<NoHealthyBackend>,
     /// Action for the flows of an unhealthy backend
     #[arg(long, value_enum, value_name = "ACTION")]
     unhealthy_flow_action: Option<UnhealthyFlowAction>,
@@ -150,6 +161,16 @@ impl HealthArguments {
         set(&mut health.unhealthy_threshold, self.unhealthy_threshold);
         set(&mut health.path, self.health_path.clone());
         set(&mut health.expected_status, self.health_status);
+        if self
+            .health_check
+            .is_some_and(|kind| kind != HealthCheckKind::Udp)
+        {
+            // Another check has no payload.
+            (health.send, health.expect) = Default::default();
+        }
+        set(&mut health.send, self.health_send.clone());
+        set(&mut health.expect, self.health_expect.clone());
+        set(&mut health.no_healthy_backend, self.no_healthy_backend);
         set(
             &mut health.unhealthy_flow_action,
             self.unhealthy_flow_action,
@@ -172,29 +193,6 @@ fn limit_or_current<T: Copy + Default + PartialEq>(
     given.map_or(current, |given| {
         Some(given).filter(|given| *given != T::default())
     })
-}
-
-#[derive(Debug, Subcommand)]
-pub(in crate::cli) enum BackendCommand {
-    /// Add a backend, or change its weight
-    Add(BackendArguments),
-    /// Drain a backend: it gets no new flows, and keeps its open ones
-    Drain(BackendArguments),
-    /// Remove a backend and reset its flows
-    Remove(BackendArguments),
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct BackendArguments {
-    /// The service
-    #[arg(value_name = "TENANT/NAME")]
-    pub(super) service: Reference,
-    /// The backend: ADDRESS[,weight=N]
-    #[arg(value_name = "ADDRESS")]
-    pub(super) backend: Backend,
-    /// The resource, if not the default one
-    #[arg(long, value_name = "NAME")]
-    pub(super) resource: Option<Name>,
 }
 
 fn parse_tenants(text: &str) -> Result<TenantSet, String> {

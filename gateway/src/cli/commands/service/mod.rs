@@ -1,15 +1,14 @@
 //! `plgw service`.
 
 mod arguments;
+mod backend;
 mod resource;
 mod table;
 
-use std::net::IpAddr;
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Subcommand;
 
-use arguments::{BackendCommand, Create, Update};
+use arguments::{Create, Update};
 
 use crate::{
     cli::context::CliContext,
@@ -18,8 +17,8 @@ use crate::{
         Kind, Name, Reference,
         record::Labels,
         service::{
-            Backend, HealthCheck, NoBackendAction, Resource, ServiceRequest, ServiceSpec,
-            SessionAffinity, TenantSet, UnmatchedPacketAction, default_resource,
+            HealthCheck, NoBackendAction, Resource, ServiceRequest, ServiceSpec, SessionAffinity,
+            TenantSet, UnmatchedPacketAction, default_resource,
         },
     },
 };
@@ -32,7 +31,7 @@ pub(in crate::cli) enum Command {
     Update(Update),
     /// Add, drain or remove a backend
     #[command(subcommand)]
-    Backend(BackendCommand),
+    Backend(backend::Command),
     /// Add, change or remove a resource
     #[command(subcommand)]
     Resource(resource::Command),
@@ -78,15 +77,8 @@ pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Resul
             context.print_object(&service.await?)
         }
         Command::Backend(command) => {
-            let (arguments, act): (_, fn(&mut Resource, Backend) -> Result<()>) = match command {
-                BackendCommand::Add(arguments) => (arguments, add),
-                BackendCommand::Drain(arguments) => (arguments, drain),
-                BackendCommand::Remove(arguments) => (arguments, remove),
-            };
-            let name = arguments.resource.unwrap_or_else(default_resource);
-            let service = update_spec(context, &arguments.service, None, |spec| {
-                act(resource::find_resource(spec, &name)?, arguments.backend)
-            });
+            let service = command.service().clone();
+            let service = update_spec(context, &service, None, |spec| command.apply(spec));
             context.print_object(&service.await?)
         }
         Command::Resource(command) => {
@@ -169,37 +161,4 @@ async fn update_spec(
         spec,
     };
     context.api.update_service(tenant, name, &request).await
-}
-
-fn find_backend(resource: &mut Resource, address: IpAddr) -> Option<&mut Backend> {
-    resource
-        .backends
-        .iter_mut()
-        .find(|backend| backend.address == address)
-}
-
-fn add(resource: &mut Resource, backend: Backend) -> Result<()> {
-    match find_backend(resource, backend.address) {
-        Some(existing) => *existing = backend,
-        None => resource.backends.push(backend),
-    }
-    Ok(())
-}
-
-fn drain(resource: &mut Resource, backend: Backend) -> Result<()> {
-    let existing = find_backend(resource, backend.address)
-        .with_context(|| format!("the resource has no backend {}", backend.address))?;
-    existing.drain = true;
-    Ok(())
-}
-
-fn remove(resource: &mut Resource, backend: Backend) -> Result<()> {
-    let old_len = resource.backends.len();
-    resource
-        .backends
-        .retain(|other| other.address != backend.address);
-    if resource.backends.len() == old_len {
-        bail!("the resource has no backend {}", backend.address);
-    }
-    Ok(())
 }

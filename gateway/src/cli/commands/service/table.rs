@@ -1,15 +1,17 @@
 //! Tables of services.
 
+use jiff::Timestamp;
+
 use crate::{
     cli::{
         commands::{joined, render_labels},
         object::{ListedObject, ShownObject},
         output::Table,
     },
-    client::types::{NatAddressStatus, ServiceView},
+    client::types::{BackendStatus, NatAddressStatus, ServiceView},
     model::service::{
-        Backend, ConnectionLimits, HealthCheck, HealthCheckKind, Resource, SessionAffinity,
-        TenantSet,
+        Backend, ConnectionLimits, HealthCheck, HealthCheckKind, NoHealthyBackend, Resource,
+        SessionAffinity, TenantSet,
     },
 };
 
@@ -61,8 +63,14 @@ fn health(check: &HealthCheck) -> String {
         HealthCheckKind::Https => {
             format!("HTTPS{port} {} -> {}", check.path, check.expected_status)
         }
+        HealthCheckKind::Udp if check.expect.is_empty() => format!("UDP{port}, no ICMP error"),
+        HealthCheckKind::Udp => format!("UDP{port} -> \"{}\"", check.expect),
     };
-    format!("{what}, every {} s", check.interval)
+    let open = match check.no_healthy_backend {
+        NoHealthyBackend::Reset => "",
+        NoHealthyBackend::UseAll => "; if none is healthy, all are used",
+    };
+    format!("{what}, every {} s{open}", check.interval)
 }
 
 impl ListedObject for ServiceView {
@@ -71,11 +79,11 @@ impl ListedObject for ServiceView {
 
     fn rows(&self) -> Vec<Vec<String>> {
         let backends = &self.status.backends;
-        let reachable = backends.iter().filter(|backend| backend.reachable).count();
+        let available = backends.iter().filter(|backend| backend.available).count();
         vec![vec![
             self.reference(),
             self.spec.network.to_string(),
-            format!("{reachable}/{}", backends.len()),
+            format!("{available}/{}", backends.len()),
             connections(self),
             self.status.alias.clone(),
         ]]
@@ -147,6 +155,7 @@ impl ShownObject for ServiceView {
                     resource.name.to_string(),
                     backend.address.to_string(),
                     backend.weight.to_string(),
+                    backend_flows(self, resource, backend),
                     backend_state(self, resource, backend),
                 ]
             })
@@ -155,7 +164,7 @@ impl ShownObject for ServiceView {
             fields,
             Table::Rows(vec!["RESOURCE", "PORTS"], ports.collect()),
             Table::Rows(
-                vec!["RESOURCE", "BACKEND", "WEIGHT", "STATE"],
+                vec!["RESOURCE", "BACKEND", "WEIGHT", "FLOWS", "STATE"],
                 backends.collect(),
             ),
         ];
@@ -168,17 +177,33 @@ impl ShownObject for ServiceView {
     }
 }
 
+fn backend_status<'a>(
+    service: &'a ServiceView,
+    resource: &Resource,
+    backend: &Backend,
+) -> Option<&'a BackendStatus> {
+    let mut backends = service.status.backends.iter();
+    backends.find(|status| status.resource == resource.name && status.address == backend.address)
+}
+
+/// Formats the number of a backend's flows.
+fn backend_flows(service: &ServiceView, resource: &Resource, backend: &Backend) -> String {
+    let status = backend_status(service, resource, backend);
+    status.map_or_else(String::new, |status| status.flows.to_string())
+}
+
 /// Formats the state of a backend.
 fn backend_state(service: &ServiceView, resource: &Resource, backend: &Backend) -> String {
     if backend.drain {
-        return "draining".to_owned();
+        return match backend.drain_deadline {
+            None => "draining".to_owned(),
+            Some(deadline) if deadline <= Timestamp::now() => {
+                format!("drained: flows were reset at {deadline}")
+            }
+            Some(deadline) => format!("draining until {deadline}"),
+        };
     }
-    let status = service
-        .status
-        .backends
-        .iter()
-        .find(|status| status.resource == resource.name && status.address == backend.address);
-    let Some(status) = status else {
+    let Some(status) = backend_status(service, resource, backend) else {
         return String::new();
     };
     let problem = status.problem.as_deref();

@@ -47,6 +47,8 @@ pub(super) enum Call {
     CreateEndpoint(usize, usize),
     LabelEndpoint(usize, u8),
     DeleteEndpoint(usize),
+    /// Requests a new connection of an endpoint, to a service.
+    Reconnect(usize, usize),
     Decide(usize, ConnectionState),
     /// Creates or changes a service: its index, its automatic approval, a label.
     Service(usize, u8, u8),
@@ -144,6 +146,7 @@ impl Run {
         let mut context = OpContext {
             now: Timestamp::UNIX_EPOCH,
             actor: "somebody",
+            is_operator: false,
             identifiers: &mut self.identifiers,
             host: &HostAddresses::default(),
             event_boundary: crate::model::event_id::EventId::default(),
@@ -174,9 +177,10 @@ impl Run {
 /// Returns what the call's route demands: the tenant in its path and the permission there.
 pub(super) fn route(state: &State, call: Call) -> (Name, Permission) {
     match call {
-        Call::CreateEndpoint(e, _) | Call::LabelEndpoint(e, _) | Call::DeleteEndpoint(e) => {
-            (reference(ENDPOINTS[e]).tenant, Permission::Endpoints)
-        }
+        Call::CreateEndpoint(e, _)
+        | Call::LabelEndpoint(e, _)
+        | Call::Reconnect(e, _)
+        | Call::DeleteEndpoint(e) => (reference(ENDPOINTS[e]).tenant, Permission::Endpoints),
         Call::Decide(e, _) => {
             let found = state.endpoints.get(&reference(ENDPOINTS[e]));
             let provider = found.map(|e| e.object.service_identity.reference.tenant.clone());
@@ -212,6 +216,13 @@ pub(super) fn operation(
             update_endpoint(state, context, &at, label_request(old, label))
         }
         Call::DeleteEndpoint(e) => delete_endpoint(state, &reference(ENDPOINTS[e])),
+        Call::Reconnect(e, s) => {
+            let request = ReconnectRequest {
+                service: Some(SERVICES[s].to_owned()),
+                ..ReconnectRequest::default()
+            };
+            reconnect_endpoint(state, context, &reference(ENDPOINTS[e]), request)
+        }
         Call::Decide(e, wanted) => {
             let at = reference(ENDPOINTS[e]);
             let old = state.endpoints.get(&at);
@@ -246,7 +257,7 @@ pub(super) fn manifest(state: &State, calls: &[Call]) -> Manifest {
     let mut services = BTreeMap::new();
     for call in calls {
         match *call {
-            Call::CreateEndpoint(e, s) => {
+            Call::CreateEndpoint(e, s) | Call::Reconnect(e, s) => {
                 endpoints.insert(e, endpoint_request(e, SERVICES[s], None));
             }
             Call::LabelEndpoint(e, label) => {

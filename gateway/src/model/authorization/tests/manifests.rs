@@ -89,6 +89,7 @@ fn a_manifest_does_not_reveal_invisible_connections() {
         let mut context = OpContext {
             now: Timestamp::UNIX_EPOCH,
             actor: "somebody",
+            is_operator: false,
             identifiers: &mut identifiers,
             host: &HostAddresses::default(),
             event_boundary: crate::model::event_id::EventId::default(),
@@ -157,6 +158,7 @@ fn pruning_ignores_tenants_absent_from_the_manifest() {
     let prune = ApplyOptions {
         prune: true,
         force: true,
+        replace: false,
     };
     let changes = applied(&start.state, &caller, &less, prune).unwrap();
     let deleted: Vec<String> = changes.iter().map(|c| c.object().path()).collect();
@@ -174,6 +176,7 @@ fn applied(
     let mut context = OpContext {
         now: Timestamp::UNIX_EPOCH,
         actor: "somebody",
+        is_operator: false,
         host: &HostAddresses::default(),
         event_boundary: crate::model::event_id::EventId::default(),
         identifiers: &mut identifiers,

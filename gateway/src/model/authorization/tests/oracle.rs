@@ -32,8 +32,17 @@ pub(super) fn check_permissions(
         let old = before.endpoints.get(at);
         let old = old.filter(|old| old.meta.uid == new.meta.uid);
         let decides = is_provider(principal, provider);
-        let Some(old) = old else {
+        // A new connection of an endpoint is judged like a new endpoint.
+        let reconnected = old.is_some_and(|old| {
+            let (old, new) = (&old.object.connection, &endpoint.connection);
+            old.state == ConnectionState::Disconnected && old.link_id != new.link_id
+        });
+        let Some(old) = old.filter(|_| !reconnected) else {
             prop_assert!(is_consumer(principal, &at.tenant), "{at} was created");
+            if let Some(old) = old {
+                prop_assert_eq!(&old.object.addresses, &endpoint.addresses);
+                prop_assert_eq!(&old.object.network, &endpoint.network);
+            }
             let service = after.services.get(&endpoint.service_identity.reference);
             let automatic =
                 service.is_some_and(|s| s.object.spec.auto_approval.contains(&at.tenant));

@@ -23,6 +23,7 @@ fn call() -> impl Strategy<Value = Call> {
         3 => (endpoint(), service()).prop_map(|(e, s)| Call::CreateEndpoint(e, s)),
         1 => (endpoint(), 0u8..3).prop_map(|(e, l)| Call::LabelEndpoint(e, l)),
         1 => endpoint().prop_map(Call::DeleteEndpoint),
+        2 => (endpoint(), service()).prop_map(|(e, s)| Call::Reconnect(e, s)),
         4 => (endpoint(), index(states.len())).prop_map(move |(e, s)| Call::Decide(e, states[s])),
         2 => (service(), 0u8..3, 0u8..3).prop_map(|(s, a, l)| Call::Service(s, a, l)),
         1 => service().prop_map(Call::DeleteService),
@@ -30,13 +31,22 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let flags = (any::<bool>(), prop::bool::weighted(0.1), any::<bool>());
+    let flags = (
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+        any::<bool>(),
+        any::<bool>(),
+    );
     (any::<u16>(), vec(call(), 1..4), flags).prop_map(
-        |(caller, calls, (manifest, prune, force))| Step {
+        |(caller, calls, (manifest, prune, force, replace))| Step {
             caller,
             calls,
             manifest,
-            options: ApplyOptions { prune, force },
+            options: ApplyOptions {
+                prune,
+                force,
+                replace,
+            },
         },
     )
 }

@@ -3,18 +3,54 @@
 use std::collections::BTreeMap;
 
 use crate::model::{
-    Change, ConnectionState, Decision, Kind, Object, Permission, Problem, ProblemCode, Reference,
+    Change, ConnectionState, Decision, Endpoint, Kind, Object, Permission, Problem, ProblemCode,
+    Record, Reference,
     authorization::require_provider,
-    manifest::{ConnectionEntry, Manifest},
+    endpoint::{EndpointRequest, ReconnectRequest},
+    manifest::{ConnectionEntry, Manifest, ManifestEntry},
     operations::{
-        self,
+        self, ApplyOptions,
         apply::session::{ApplySession, required_reference},
         connection::with_connection_state,
+        delete_endpoint,
         endpoint::create_endpoint_for,
+        reconnect::reconnect_endpoint_for,
         update_endpoint,
     },
-    record::check_text,
+    record::{check_text, checked_labels},
+    service::default_resource,
 };
+
+/// Treatment of an endpoint that exists already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intention {
+    /// Change the labels, or refuse the change.
+    Update,
+    /// Request a new connection; network and addresses stay.
+    Reconnect,
+    /// Delete the endpoint and create it again.
+    Replace,
+}
+
+/// Returns how an existing endpoint becomes as requested.
+fn intention(
+    existing: &Record<Endpoint>,
+    request: &EndpointRequest,
+    options: ApplyOptions,
+) -> Intention {
+    let endpoint = &existing.object;
+    let keeps_addresses = endpoint.network == request.network
+        && (request.addresses.is_empty() || endpoint.addresses == request.addresses);
+    let resource = request.resource.clone().unwrap_or_else(default_resource);
+    let keeps_target = endpoint.service == request.service
+        && endpoint.resource == resource
+        && endpoint.request_message == request.request_message;
+    match endpoint.connection.state {
+        ConnectionState::Disconnected if keeps_addresses => Intention::Reconnect,
+        _ if options.replace && !(keeps_addresses && keeps_target) => Intention::Replace,
+        _ => Intention::Update,
+    }
+}
 
 impl ApplySession<'_, '_> {
     /// Applies the endpoints of the manifest, and decides about their connections.
@@ -26,38 +62,79 @@ impl ApplySession<'_, '_> {
             .collect();
         for entry in &manifest.endpoints {
             let reference = required_reference(Kind::Endpoint, entry)?;
-            let request = entry.request.clone();
-            let changes = if self.state.endpoints.contains_key(&reference) {
-                update_endpoint(&self.state, self.context, &reference, request)
-            } else {
-                // Before a free address is searched, which takes time.
-                self.principal
-                    .require(&entry.tenant, Permission::Endpoints)?;
-                let trusted = self.principal.is_operator();
-                let (tenant, policy) = (&entry.tenant, self.policy);
-                let created = create_endpoint_for(
-                    &self.state,
-                    self.context,
-                    policy,
-                    tenant,
-                    request,
-                    trusted,
-                );
-                match connections.get(&reference).copied() {
-                    Some(connection) if trusted => {
-                        connections.remove(&reference);
-                        created.map(|changes| self.set_connection_state(changes, connection))
-                    }
-                    _ => created,
-                }
-            };
-            self.record_result(Kind::Endpoint, &reference.to_string(), changes)?;
+            let result = self.apply_endpoint(entry, &reference, &mut connections);
+            self.record_result(Kind::Endpoint, &reference.to_string(), result)?;
         }
         for (reference, entry) in connections {
             let changes = self.decide(entry);
             self.record_result(Kind::Endpoint, &reference.to_string(), changes)?;
         }
         Ok(())
+    }
+
+    /// Returns the changes that make an endpoint as the entry says, and takes the entry of its connection if they
+    /// include the connection's state.
+    fn apply_endpoint(
+        &mut self,
+        entry: &ManifestEntry<EndpointRequest>,
+        reference: &Reference,
+        connections: &mut BTreeMap<&Reference, &ConnectionEntry>,
+    ) -> Result<Vec<Change>, Problem> {
+        let request = entry.request.clone();
+        let trusted = self.principal.is_operator();
+        let existing = self.state.endpoints.get(reference);
+        let requested = match existing.map(|record| intention(record, &request, self.options)) {
+            Some(Intention::Update) => {
+                return update_endpoint(&self.state, self.context, reference, request);
+            }
+            Some(Intention::Reconnect) => {
+                self.principal
+                    .require(&entry.tenant, Permission::Endpoints)?;
+                self.reconnect(reference, request, trusted)?
+            }
+            intention => {
+                // Before a free address is searched, which takes time.
+                self.principal
+                    .require(&entry.tenant, Permission::Endpoints)?;
+                if intention.is_some() {
+                    let changes = delete_endpoint(&self.state, reference)?;
+                    self.record(changes);
+                }
+                let (tenant, policy) = (&entry.tenant, self.policy);
+                create_endpoint_for(&self.state, self.context, policy, tenant, request, trusted)?
+            }
+        };
+        Ok(match connections.get(reference).copied() {
+            Some(connection) if trusted => {
+                connections.remove(reference);
+                self.set_connection_state(requested, connection)
+            }
+            _ => requested,
+        })
+    }
+
+    /// Returns the changes that request a new connection for an endpoint, and set its labels.
+    fn reconnect(
+        &mut self,
+        reference: &Reference,
+        request: EndpointRequest,
+        trusted: bool,
+    ) -> Result<Vec<Change>, Problem> {
+        let reconnect = ReconnectRequest {
+            version: request.version,
+            service: Some(request.service),
+            resource: Some(request.resource.unwrap_or_else(default_resource)),
+            request_message: Some(request.request_message),
+        };
+        let mut changes =
+            reconnect_endpoint_for(&self.state, self.context, reference, reconnect, trusted)?;
+        for change in &mut changes {
+            if let Change::Put(Object::Endpoint(_, record)) = change {
+                let labels = checked_labels(request.labels.clone(), &record.meta.labels)?;
+                record.meta.labels = labels;
+            }
+        }
+        Ok(changes)
     }
 
     /// Returns the changes that create an endpoint, with its connection in the requested state.

@@ -26,6 +26,8 @@ pub struct ApplyOptions {
     pub prune: bool,
     /// Deletes services even if connections to them are approved.
     pub force: bool,
+    /// Replaces endpoints of which another field than the labels changes. Their connections are requested again.
+    pub replace: bool,
 }
 
 /// Returns the changes that make the state equal to the manifest, and the differences.
@@ -41,7 +43,7 @@ pub fn apply(
     options: ApplyOptions,
 ) -> Result<(Vec<Change>, Vec<ObjectDiff>), Problem> {
     check_manifest(state, manifest, principal)?;
-    let mut session = ApplySession::new(state, context, policy, principal);
+    let mut session = ApplySession::new(state, context, policy, principal, options);
     if options.prune {
         session.prune(manifest, options.force)?;
     }

@@ -8,7 +8,7 @@ use crate::model::{
     manifest::{Manifest, ManifestEntry, NamedRequest},
     network::NetworkRequest,
     operations::{
-        Policy,
+        ApplyOptions, Policy,
         apply::diff::{ObjectDiff, diff_object, is_unchanged},
         create_identity, create_network, create_tenant, delete_identity,
         network::matches_request,
@@ -29,6 +29,7 @@ pub(super) struct ApplySession<'a, 'c> {
     pub(super) context: &'a mut OpContext<'c>,
     pub(super) policy: &'a Policy,
     pub(super) principal: &'a Principal,
+    pub(super) options: ApplyOptions,
     /// Objects that were changed, as they were before the first change.
     touched: BTreeMap<(Kind, Reference), Option<Object>>,
 }
@@ -39,12 +40,14 @@ impl<'a, 'c> ApplySession<'a, 'c> {
         context: &'a mut OpContext<'c>,
         policy: &'a Policy,
         principal: &'a Principal,
+        options: ApplyOptions,
     ) -> Self {
         Self {
             state: state.clone(),
             context,
             policy,
             principal,
+            options,
             touched: BTreeMap::new(),
         }
     }

@@ -51,6 +51,7 @@ pub(super) fn create_service_as(
     let reference = Reference::new(tenant.clone(), name.clone());
     request.spec.check_size()?;
     request.spec.check()?;
+    request.spec.check_probe_ports(None)?;
     let labels = checked_labels(request.labels, &Labels::new())?;
     if let Some(existing) = state.services.get(&reference) {
         if existing.object.spec == request.spec && existing.meta.labels == labels {
@@ -96,6 +97,7 @@ pub fn update_service(
     request.spec.check_size()?;
     let old_spec = Some(&old.object.spec);
     check_network_use(state, context.host, reference, &request.spec, old_spec)?;
+    request.spec.check_probe_ports(old_spec)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
     let resources: HashSet<&Name> = request.spec.resources.iter().map(|r| &r.name).collect();
     for (endpoint, record) in state.endpoints_of_service(reference) {

@@ -234,6 +234,7 @@ fn add_service(
             address: address(bits),
             weight: 1,
             drain: false,
+            drain_deadline: None,
         })
         .collect();
     let resources = backends.chunks(250).enumerate().map(|(number, backends)| {

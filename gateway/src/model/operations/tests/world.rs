@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use crate::model::{
     Change, ConnectionState, Decision, HostAddresses, Identifiers, Name, OpContext, Problem,
     ProblemCode, Reference, State,
-    endpoint::EndpointRequest,
+    endpoint::{EndpointRequest, ReconnectRequest},
     network::NetworkRequest,
     operations::{
         Policy, create_endpoint, create_network, create_service, create_tenant, decide,
-        delete_endpoint, delete_service, update_network, update_service,
+        delete_endpoint, delete_service, reconnect_endpoint, update_network, update_service,
     },
     service::ServiceRequest,
     tenant::TenantRequest,
@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(super) revision: u64,
     pub(super) policy: Policy,
     pub(crate) host: HostAddresses,
+    /// True if the operator makes the calls.
+    pub(super) is_operator: bool,
     /// State before the last operation, and the changes of that operation.
     pub(crate) last: (State, Vec<Change>),
 }
@@ -69,6 +71,7 @@ impl World {
         let mut context = OpContext {
             now: Timestamp::UNIX_EPOCH,
             actor: "test",
+            is_operator: self.is_operator,
             identifiers: &mut self.identifiers,
             host: &self.host,
             event_boundary: crate::model::event_id::EventId::default(),
@@ -165,6 +168,12 @@ impl World {
 
     pub(crate) fn delete_endpoint(&mut self, at: &str) -> Outcome {
         self.run(|state, _, _| delete_endpoint(state, &reference(at)))
+    }
+
+    /// Requests a new connection for an endpoint, with the given fields.
+    pub(crate) fn reconnect(&mut self, at: &str, fields: Value) -> Outcome {
+        let request: ReconnectRequest = body(fields)?;
+        self.run(|state, context, _| reconnect_endpoint(state, context, &reference(at), request))
     }
 
     pub(crate) fn delete_service(&mut self, at: &str) -> Outcome {

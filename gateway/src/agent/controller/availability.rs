@@ -1,0 +1,112 @@
+//! Availability of services, and the events about it.
+
+use std::{net::IpAddr, time::Instant};
+
+use jiff::Timestamp;
+
+use crate::{
+    agent::{
+        availability::AvailabilityTracker,
+        controller::{Controller, Desired},
+    },
+    model::{
+        Reference,
+        event::{AvailabilityChange, events_for_availability},
+        service::{HealthCheckKind, NoBackendAction, Resource, ServiceSpec},
+    },
+    store::StoreError,
+};
+
+impl Controller {
+    /// Returns the reason why a resource has no available backend, with the effect on new flows. `None` if it has one,
+    /// or no backend at all.
+    #[must_use]
+    pub fn unavailability(
+        &self,
+        service: &Reference,
+        spec: &ServiceSpec,
+        resource: &Resource,
+    ) -> Option<String> {
+        let observed = &self.observed.compiled;
+        let count = resource.backends.len();
+        let mut backends = resource.backends.iter();
+        if count == 0 || backends.any(|b| observed.is_available(service, spec, resource, b)) {
+            return None;
+        }
+        let state = if spec.health_check.check == HealthCheckKind::None {
+            "reachable and in rotation"
+        } else {
+            "healthy and in rotation"
+        };
+        let effect = if self.takes_flows(service, spec, resource) {
+            "all that are reachable are used"
+        } else if spec.no_backend_action == NoBackendAction::Drop {
+            "new flows are dropped"
+        } else {
+            "new flows are rejected"
+        };
+        Some(format!(
+            "none of its {count} backends is {state}, so {effect}"
+        ))
+    }
+
+    /// Returns true if a backend of the resource can take new flows, healthy or not.
+    #[must_use]
+    pub fn takes_flows(
+        &self,
+        service: &Reference,
+        spec: &ServiceSpec,
+        resource: &Resource,
+    ) -> bool {
+        let observed = &self.observed.compiled;
+        let network = Reference::new(service.tenant.clone(), spec.network.clone());
+        let fails_open = observed.fails_open(service, spec, resource);
+        let mut backends = resource.backends.iter();
+        backends.any(|backend| {
+            let is_reachable = || {
+                let key = (network.clone(), backend.address);
+                observed.next_hops.contains_key(&key)
+            };
+            observed.is_available(service, spec, resource, backend)
+                || (fails_open && backend.is_in_rotation() && is_reachable())
+        })
+    }
+
+    /// Returns the number of flows of a backend at the last collection. The resource is named by its number.
+    #[must_use]
+    pub fn backend_flows(&self, resource: u32, address: IpAddr) -> u64 {
+        let flows = self.observed.backend_flows.get(&(resource, address));
+        flows.copied().unwrap_or_default()
+    }
+
+    /// Stores events about the changes of availability that are due.
+    ///
+    /// # Errors
+    /// When the store can't be written. The events are lost then.
+    pub(in crate::agent) fn report_availability(
+        &mut self,
+        tracker: &mut AvailabilityTracker,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        let state = &self.desired.state;
+        tracker.retain(|service| state.services.contains_key(service));
+        let changes = tracker.take_changes(now);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.desired.record_availability(&changes)
+    }
+}
+
+impl Desired {
+    fn record_availability(&mut self, changes: &[AvailabilityChange]) -> Result<(), StoreError> {
+        let ticks = self.event_clock.next_ticks();
+        let now = Timestamp::now();
+        let events = events_for_availability(changes, now, ticks, &mut self.identifiers);
+        let writes = self.event_log.writes(&events)?;
+        let revision = self.store.commit(&writes)?;
+        let evictions = self.event_log.append(events, revision);
+        self.webhook_queue.record_evictions(&self.state, &evictions);
+        Ok(())
+    }
+}
