@@ -3,6 +3,7 @@
 //! Flags override environment variables, variables override the file, and the file overrides the defaults.
 
 mod api_limits;
+mod effective;
 mod flow_table;
 mod probe;
 mod settings;

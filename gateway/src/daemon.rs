@@ -1,6 +1,8 @@
 //! The daemon: takes locks and capabilities, loads the data path and the store, starts tasks and servers, and shuts
 //! down. It is the composition root: it knows every part of the agent, and no part knows it.
 
+pub mod check;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};

@@ -7,10 +7,21 @@ use anyhow::Result;
 use crate::{
     agent::{Agent, OutgoingFrame, controller::Controller},
     compile::observed::Interface,
-    host::{Host, Scan, scan_plan::ScanPlan},
+    host::{Host, Scan, scan_host_uses, scan_plan::ScanPlan},
 };
 
 impl Agent {
+    /// Finds out what the host itself uses its interfaces for. To be called before a change of networks, which must not
+    /// cut the host off by accident.
+    ///
+    /// # Errors
+    /// When a netlink request fails, or the host's sockets can't be read.
+    pub async fn scan_host_uses(&self) -> Result<()> {
+        let uses = scan_host_uses(&self.netlink).await?;
+        self.controller.lock().await.observed.host_uses = uses;
+        Ok(())
+    }
+
     /// Scans the dirty parts of the host, attaches the program where it is needed, and reconciles the maps. Runs in a
     /// task of its own, so that it completes even if the caller is cancelled.
     ///

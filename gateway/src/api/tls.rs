@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use axum::Router;
+use jiff::Timestamp;
 use log::{debug, error, info, warn};
 use rustls::ServerConfig;
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
@@ -29,7 +30,7 @@ use crate::{
     auth::{
         Credential,
         authorities::{ClientAuthorities, ClientTrustStore, read_certificates},
-        certificate::ClientCertificate,
+        certificate::{ClientCertificate, validity},
     },
     config::TlsSettings,
     files,
@@ -220,6 +221,30 @@ async fn reload_on_hangup(
                 info!("tls: certificate and key reloaded");
             }
             Err(error) => error!("tls: reload failed, keeping the old certificate error={error:#}"),
+        }
+    }
+}
+
+/// Checks the files of the listener without opening it. Returns the validity of the certificate: its first and its last
+/// moment.
+///
+/// # Errors
+/// All problems that were found: with the certificate and the key, and with the authorities of clients.
+pub fn check(settings: &TlsSettings) -> Result<(Timestamp, Timestamp), Vec<anyhow::Error>> {
+    let authorities = settings.client_ca.as_ref().map(|path| {
+        ClientAuthorities::read(path, settings.client_crl.as_deref()).context("tls_client_ca")
+    });
+    let server = server_config(settings, None).and_then(|_| {
+        let certificates = read_certificates(&settings.certificate)?;
+        let first = certificates.first().context("no certificate")?;
+        validity(first)
+            .with_context(|| format!("{} can't be parsed", settings.certificate.display()))
+    });
+    match (server, authorities) {
+        (Ok(validity), None | Some(Ok(_))) => Ok(validity),
+        (server, authorities) => {
+            let server = server.err().into_iter();
+            Err(server.chain(authorities.and_then(Result::err)).collect())
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Result;
 use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
@@ -30,6 +31,20 @@ const MAX_DISPLAY_NAME: usize = 80;
 #[must_use]
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the first and the last moment of a certificate's validity.
+///
+/// # Errors
+/// If the certificate can't be parsed.
+pub fn validity(certificate: &CertificateDer<'_>) -> Result<(Timestamp, Timestamp)> {
+    let (_, parsed) = X509Certificate::from_der(certificate)?;
+    let validity = parsed.validity();
+    let from = Timestamp::from_second(validity.not_before.timestamp())?;
+    Ok((
+        from,
+        Timestamp::from_second(validity.not_after.timestamp())?,
+    ))
 }
 
 /// Maximum number of a certificate's names that become claims. More would make the client's requests slow others down:

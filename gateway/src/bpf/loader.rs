@@ -375,6 +375,14 @@ fn attach_error(
 fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path)
         .with_context(|| format!("could not make the directory {}", path.display()))?;
+    check_file_system(path)
+}
+
+/// Checks that a directory is on a bpf file system.
+///
+/// # Errors
+/// Fails otherwise, with the remedy.
+pub fn check_file_system(path: &Path) -> Result<()> {
     let name = c_path(path)?;
     // SAFETY: the C struct consists of integers, for which all zeros are valid.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };

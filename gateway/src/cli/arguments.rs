@@ -183,7 +183,7 @@ impl StateDirArguments {
 /// Subcommands of `plgw config`.
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Report errors in the configuration, or print the effective settings
+    /// Check everything that a start needs, and print the effective settings as TOML
     Check {
         /// Print errors only
         #[arg(long)]

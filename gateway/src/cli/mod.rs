@@ -10,7 +10,7 @@ mod terminal;
 
 use std::{io::Write as _, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 
 pub use arguments::Cli;
@@ -27,8 +27,12 @@ use crate::{
         },
         context::CliContext,
     },
-    config::Config,
-    daemon, files, former_paths, logging,
+    config::{Config, Settings},
+    daemon::{
+        self,
+        check::{Findings, check},
+    },
+    files, former_paths, logging,
     model::identity::Authority,
 };
 
@@ -100,27 +104,58 @@ fn run_agent(arguments: RunArguments) -> Result<()> {
     result
 }
 
-/// Prints the effective configuration, unless `quiet`.
+/// Checks that the agent can start with the configuration, and prints the effective configuration as TOML, unless
+/// `quiet`.
 ///
 /// # Errors
-/// If the configuration is invalid.
+/// If the configuration is invalid, or a start with it would fail.
 fn check_config(arguments: RunArguments, quiet: bool) -> Result<()> {
     let config = Config::load(arguments.config.as_deref(), arguments.settings)?;
-    let authorities = config.client_authorities()?;
-    if quiet {
-        return Ok(());
+    let Findings { problems, warnings } = check(&config);
+    if !quiet {
+        terminal::print(&render_config(&config)?)?;
     }
-    terminal::print(&format!("{config:#?}\n"))?;
+    for warning in warnings {
+        terminal::notice(&format!("plgw: warning: {warning}"));
+    }
+    match problems.as_slice() {
+        [] => Ok(()),
+        [only] => bail!("{only}"),
+        several => {
+            for problem in several {
+                terminal::notice(&format!("plgw: {problem}"));
+            }
+            bail!("the agent would not start, for {} reasons", several.len())
+        }
+    }
+}
+
+/// Formats the effective configuration as a file with the same effect. Comments name the keys without a value, and the
+/// authorities whose client certificates are accepted.
+fn render_config(config: &Config) -> Result<String> {
+    let mut text = toml::to_string(&config.to_settings())?;
+    let is_set = |key: &str| {
+        let mut lines = text.lines();
+        lines.any(|line| line.split(' ').next() == Some(key))
+    };
+    let unset: Vec<&&str> = Settings::KEYS.iter().filter(|key| !is_set(key)).collect();
+    let unset: String = unset
+        .iter()
+        .map(|key| format!("# {key} is not set\n"))
+        .collect();
+    text.push_str(&unset);
+    // What is wrong with them is a problem that the check has found already.
+    let authorities = config.client_authorities().ok().flatten();
     for anchor in authorities.iter().flat_map(ClientAuthorities::anchors) {
         let Authority {
             subject,
             key_sha256,
         } = anchor.authority();
-        terminal::print(&format!(
-            "client authority: subject={subject:?} key_sha256={key_sha256}\n"
-        ))?;
+        text.push_str(&format!(
+            "# client authority: subject={subject:?} key_sha256={key_sha256}\n"
+        ));
     }
-    Ok(())
+    Ok(text)
 }
 
 /// Runs a command that is a client of the agent.

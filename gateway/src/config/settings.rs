@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use clap::Args;
 use ipnet::IpNet;
 use log::LevelFilter;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::auth::oidc::IssuerSettings;
 
@@ -16,10 +16,11 @@ macro_rules! settings {
         $key:ident: $type:ident $(<$item:ident>)? = $variable:literal, $value:literal;
     )*) => {
         /// The keys as flags, as environment variables, and in the file.
-        #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[derive(Args, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
         pub struct Settings {$(
             #[arg(long, env = $variable, value_name = $value)]
+            #[serde(skip_serializing_if = "Option::is_none")]
             $(#[$attribute])*
             pub $key: Option<$type $(<$item>)?>,
         )*}
@@ -38,6 +39,15 @@ macro_rules! settings {
     };
 }
 
+/// Serializes a log level as the documents have it.
+fn in_lower_case<S: Serializer>(
+    level: &Option<LevelFilter>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = level.map(|level| level.as_str().to_lowercase());
+    text.serialize(serializer)
+}
+
 settings! {
     /// Directory of the store [default: /var/lib/plgw]
     state_dir: PathBuf = "PLGW_STATE_DIR", "DIR";
@@ -50,6 +60,7 @@ settings! {
     /// Domain of all aliases [default: privatelink.internal]
     alias_domain: String = "PLGW_ALIAS_DOMAIN", "DOMAIN";
     /// Log level: error, warn, info, debug or trace [default: info]
+    #[serde(serialize_with = "in_lower_case")]
     log: LevelFilter = "PLGW_LOG", "LEVEL";
     /// Log each packet that is dropped or rejected, with the reason [default: false]
     log_packets: bool = "PLGW_LOG_PACKETS", "BOOL";

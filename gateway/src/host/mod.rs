@@ -9,8 +9,10 @@ pub mod next_hops;
 pub mod routes;
 mod scan;
 pub mod scan_plan;
+mod sockets;
 pub mod status;
 pub mod traffic;
+mod uses;
 mod vlan_tags;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::host::vlan_tags::VlanTagVisibility;
 
 pub(crate) use scan::Scan;
+pub(crate) use uses::scan_host_uses;
 
 /// Attachments that this process manages on the host.
 #[derive(Debug, Default)]

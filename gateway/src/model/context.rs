@@ -4,7 +4,9 @@ use gateway_common::flow::NetworkProto;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::model::{HostAddresses, Meta, Name, Record, Version, event_id::EventId, record::Labels};
+use crate::model::{
+    HostAddresses, HostUses, Meta, Name, Record, Version, event_id::EventId, record::Labels,
+};
 
 /// Inputs of an operation besides the state and the request.
 pub struct OpContext<'a> {
@@ -18,6 +20,8 @@ pub struct OpContext<'a> {
     pub identifiers: &'a mut dyn Identifiers,
     /// Addresses that the gateway's host itself uses.
     pub host: &'a HostAddresses,
+    /// Uses that the gateway's host makes of its interfaces.
+    pub host_uses: &'a HostUses,
     /// Identifier after those of all earlier events, and before those of the operation and of all later ones.
     pub event_boundary: EventId,
 }

@@ -88,6 +88,9 @@ pub struct NetworkRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(max_items = 64)]
     pub pool: Vec<AddressRange>,
+    /// Attach interfaces even if the gateway's host needs them itself, for its default route for example.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// Minimum MTU of a link that carries IPv4 (RFC 791).
@@ -236,6 +239,7 @@ impl Network {
             prefixes: self.prefixes.clone(),
             routers: self.routers.clone(),
             pool: self.pool.clone(),
+            force: false,
         };
         request.check()
     }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod features;
+mod host_use;
 mod kernel;
 mod links;
 mod monitor;
@@ -16,6 +17,7 @@ use rtnetlink::Handle;
 
 pub use addresses::{HostAddress, interface_name};
 pub use features::DeviceFeatures;
+pub use host_use::{HostRoute, StackedInterface};
 pub use kernel::Kernel;
 pub use links::{Link, VethPeer, XdpAttachment};
 pub use monitor::{HostEvents, NetlinkMonitor};

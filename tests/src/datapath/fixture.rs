@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use gateway::model::{
-    Change, Decision, HostAddresses, Identifiers, OpContext, Problem, Reference, State,
+    Change, Decision, HostAddresses, HostUses, Identifiers, OpContext, Problem, Reference, State,
     operations::{self, Policy},
 };
 use serde_json::{Value, json};
@@ -43,6 +43,7 @@ impl DesiredFixture {
             is_operator: false,
             identifiers: &mut self.identifiers,
             host: &HostAddresses::default(),
+            host_uses: &HostUses::default(),
             event_boundary: gateway::model::event_id::EventId::default(),
         };
         let changes = operation(&self.state, &mut context, &Policy::default());

@@ -18,8 +18,8 @@ use crate::{
 };
 
 impl Controller {
-    /// Returns the reason why a resource has no available backend, with the effect on new flows. `None` if it has one,
-    /// or no backend at all.
+    /// Returns the statement that a resource has no available backend, with the effect on new flows, worded to follow
+    /// the resource's name. `None` if it has one, or no backend at all.
     #[must_use]
     pub fn unavailability(
         &self,
@@ -34,19 +34,19 @@ impl Controller {
             return None;
         }
         let state = if spec.health_check.check == HealthCheckKind::None {
-            "reachable and in rotation"
+            "reachable"
         } else {
-            "healthy and in rotation"
+            "healthy"
         };
         let effect = if self.takes_flows(service, spec, resource) {
-            "all that are reachable are used"
+            "all reachable ones are used"
         } else if spec.no_backend_action == NoBackendAction::Drop {
             "new flows are dropped"
         } else {
             "new flows are rejected"
         };
         Some(format!(
-            "none of its {count} backends is {state}, so {effect}"
+            "has no {state} backend in rotation (of {count}): {effect}"
         ))
     }
 

@@ -1,5 +1,7 @@
 //! Changes: from an operation to the commit in the store and the updated maps.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use log::{error, info};
 
@@ -11,8 +13,8 @@ use crate::{
     },
     host::dirty_set::HostDirtySet,
     model::{
-        Change, HostAddresses, Object, OpContext, Principal, Problem, ProblemCode, Reference,
-        State,
+        Change, HostAddresses, HostUses, Object, OpContext, Principal, Problem, ProblemCode,
+        Reference, State,
         authorization::authorize,
         event::{StoredEvent, events_for_changes},
         event_id::EventId,
@@ -60,7 +62,7 @@ impl Controller {
             });
         }
         let now = Timestamp::now();
-        let host = &self.observed.compiled.host;
+        let host = (&self.observed.compiled.host, &self.observed.host_uses);
         let changes = self.desired.decide(principal, host, now, operation)?;
         if changes.is_empty() {
             return Ok(ChangeOutcome {
@@ -73,6 +75,7 @@ impl Controller {
             self.desired
                 .commit(principal, &changes, idempotency_key, now)?;
         let needs_host_refresh = self.mark_dirty(&changes);
+        let services: BTreeSet<Reference> = changed_services(&changes).collect();
         let interfaces_moved = changes
             .iter()
             .any(|change| matches!(change.object(), Object::Network(..)));
@@ -87,6 +90,7 @@ impl Controller {
         self.desired
             .webhook_queue
             .record_evictions(state, &evictions);
+        self.observe_drains(&services, now);
         self.reconcile().map_err(|error| {
             error!("controller: change not in the maps yet error=\"{error:#}\"");
             Problem::new(
@@ -129,7 +133,7 @@ impl Desired {
     fn decide(
         &mut self,
         principal: &Principal,
-        host: &HostAddresses,
+        (host, host_uses): (&HostAddresses, &HostUses),
         now: Timestamp,
         operation: impl FnOnce(&State, &mut OpContext<'_>, &Policy) -> Result<Vec<Change>, Problem>,
     ) -> Result<Vec<Change>, Problem> {
@@ -139,6 +143,7 @@ impl Desired {
             is_operator: principal.is_operator(),
             identifiers: &mut self.identifiers,
             host,
+            host_uses,
             event_boundary: EventId::new(self.event_clock.next_ticks(), 0),
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;

@@ -49,7 +49,9 @@ use crate::{
         dirty_set::HostDirtySet, next_hops::NextHopResolver, status::HostStatus,
         traffic::AttachmentTraffic,
     },
-    model::{RandomIdentifiers, Reference, State, event_id::EventClock, operations::Policy},
+    model::{
+        HostUses, RandomIdentifiers, Reference, State, event_id::EventClock, operations::Policy,
+    },
     store::{Store, StoreContents},
 };
 
@@ -87,6 +89,8 @@ pub(in crate::agent) struct Observations {
     pub(in crate::agent) next_hops: NextHopResolver,
     /// Notified when the time of the next step of `next_hops` may have changed.
     pub(in crate::agent) next_hops_stepped: Arc<Notify>,
+    /// Uses that the host makes of its interfaces, as of the last scan for a change of a network.
+    pub(in crate::agent) host_uses: HostUses,
     /// Parts of the host that are to be scanned again.
     pub(in crate::agent) host_dirty: HostDirtySet,
     pub(in crate::agent) backend_health: HealthByBackend,
@@ -154,7 +158,11 @@ impl Controller {
         conflict_detector.adopt_in_use(claims_in_use(&desired.state, &datapath.map_snapshot));
         let observed = Observations {
             compiled: Observed {
-                drained: drained_backends(&desired.state, Timestamp::now()),
+                drained: drained_backends(
+                    &desired.state,
+                    desired.state.services.keys(),
+                    Timestamp::now(),
+                ),
                 ..Observed::default()
             },
             host: HostStatus::default(),
@@ -163,6 +171,7 @@ impl Controller {
                 &datapath.map_snapshot,
             )),
             next_hops_stepped: Arc::new(Notify::new()),
+            host_uses: HostUses::default(),
             host_dirty: HostDirtySet::resync_all(),
             backend_health: HealthByBackend::new(),
             services_to_recheck: desired.state.services.keys().cloned().collect(),

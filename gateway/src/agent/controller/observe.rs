@@ -1,6 +1,6 @@
 //! Observed state: what tasks report to the controller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use gateway_common::DropReason;
@@ -9,7 +9,10 @@ use log::warn;
 
 use crate::{
     address_conflict::{ClaimKind, Claims, claims_of_endpoint, claims_of_service},
-    agent::controller::{Controller, Observations},
+    agent::{
+        controller::{Controller, Observations},
+        drain::drained_backends,
+    },
     compile::{
         dirty::DirtyObjects,
         observed::{BackendKey, HealthCheckKey, Interface, ObservedNextHop},
@@ -110,6 +113,23 @@ impl Controller {
         self.observed
             .compiled
             .observe_health(key, unhealthy, &mut self.datapath.dirty_objects);
+    }
+
+    /// Records for the backends of changed services if their deadline has passed, so that the change is in force at
+    /// once.
+    pub(super) fn observe_drains(&mut self, services: &BTreeSet<Reference>, now: Timestamp) {
+        if services.is_empty() {
+            return;
+        }
+        let passed = drained_backends(&self.desired.state, services, now);
+        let before = self.observed.compiled.drained.iter();
+        let before = before.filter(|key| services.contains(&key.0) && !passed.contains(key));
+        for key in before.cloned().collect::<Vec<_>>() {
+            self.observe_drained(&key, false);
+        }
+        for key in &passed {
+            self.observe_drained(key, true);
+        }
     }
 
     /// Records if the deadline of a draining backend has passed.

@@ -4,7 +4,10 @@ use jiff::Timestamp;
 use log::{error, info};
 
 use crate::{
-    agent::controller::{Controller, commit::store_problem},
+    agent::{
+        controller::{Controller, commit::store_problem},
+        drain::drained_backends,
+    },
     events::{idempotency::IdempotencyCache, webhook_queue::WebhookQueue},
     host::dirty_set::HostDirtySet,
     model::{Principal, Problem, ProblemCode, event_id::EventClock},
@@ -111,6 +114,8 @@ impl Controller {
         observed
             .services_to_recheck
             .extend(desired.state.services.keys().cloned());
+        let services = desired.state.services.keys();
+        observed.compiled.drained = drained_backends(&desired.state, services, Timestamp::now());
         let last = desired.event_log.last();
         desired
             .event_log

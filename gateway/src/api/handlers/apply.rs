@@ -40,6 +40,9 @@ pub(in crate::api) async fn post(
         force,
         replace,
     };
+    if !manifest.networks.is_empty() && caller.is_operator() {
+        agent.scan_host_uses().await?;
+    }
     let mut differences = Vec::new();
     agent
         .change(&caller, |state, context, policy| {

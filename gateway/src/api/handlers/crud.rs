@@ -126,6 +126,14 @@ fn present<T: TenantObject>(
     Ok(T::present(controller, caller, reference, record)?)
 }
 
+/// Finds out what a change of an object of the kind depends on.
+async fn prepare<T: TenantObject>(agent: &AppState) -> Result<(), ApiError> {
+    if T::KIND == Kind::Network {
+        agent.scan_host_uses().await?;
+    }
+    Ok(())
+}
+
 /// Lists a tenant's objects.
 pub(super) async fn list<T: TenantObject>(
     agent: &AppState,
@@ -161,6 +169,7 @@ pub(super) async fn create<T: CreateObject, P>(
     let name = required_name(T::name(&request).cloned())?;
     let reference = Reference::new(caller.tenant.clone(), name);
     let (principal, tenant) = (&*caller.caller, &reference.tenant);
+    prepare::<T>(agent).await?;
     agent
         .change_and_present(
             principal,
@@ -195,6 +204,7 @@ pub(super) async fn update<T: UpdateObject, P>(
 ) -> ApiResult<T::View> {
     let reference = parse_path_reference(T::KIND, caller.tenant.clone(), name)?;
     let principal = &*caller.caller;
+    prepare::<T>(agent).await?;
     agent
         .change_and_present(
             principal,

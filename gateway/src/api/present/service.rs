@@ -84,7 +84,7 @@ pub(super) fn resource_problems(
             problems.push(format!("the backends are not checked: {reason}"));
         }
         if let Some(reason) = controller.unavailability(reference, spec, resource) {
-            problems.push(format!("resource {}: {reason}", resource.name));
+            problems.push(format!("resource {} {reason}", resource.name));
         }
     }
     problems

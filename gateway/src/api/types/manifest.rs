@@ -19,7 +19,8 @@ pub struct ApplyParameters {
     #[serde(default)]
     #[param(default = false)]
     pub prune: bool,
-    /// Delete services even if connections to them are approved.
+    /// Delete services even if connections to them are approved, and attach interfaces that the gateway's host uses
+    /// itself.
     #[serde(default)]
     #[param(default = false)]
     pub force: bool,

@@ -2,11 +2,11 @@
 
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Trusted issuer: `URL,audience=AUDIENCE`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct IssuerSettings {
     /// URL of the issuer: the `iss` of its tokens.
     pub url: String,
@@ -44,6 +44,12 @@ impl FromStr for IssuerSettings {
             url: url.to_owned(),
             audience: audience.to_owned(),
         })
+    }
+}
+
+impl From<IssuerSettings> for String {
+    fn from(IssuerSettings { url, audience }: IssuerSettings) -> Self {
+        format!("{url},audience={audience}")
     }
 }
 

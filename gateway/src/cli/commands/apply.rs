@@ -34,8 +34,8 @@ pub(in crate::cli) struct ApplyArguments {
     /// Delete objects that are not in the manifest
     #[arg(long)]
     prune: bool,
-    /// Delete services even if they have approved connections
-    #[arg(long, requires = "prune")]
+    /// Delete services even if they have approved connections, and attach interfaces that the host needs itself
+    #[arg(long)]
     force: bool,
     /// Replace endpoints whose network, address, service, resource or message changes; they need a new approval
     #[arg(long)]

@@ -73,6 +73,9 @@ pub(in crate::cli) struct NetworkArguments {
     /// Addresses for endpoints that are created without one; repeatable
     #[arg(long = "pool", value_name = "CIDR|FIRST-LAST")]
     pool: Vec<AddressRange>,
+    /// Attach interfaces even if the gateway's host needs them itself
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     labels: LabelArguments,
 }
@@ -104,6 +107,7 @@ pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Resul
                 prefixes: fields.prefixes,
                 routers: fields.routers,
                 pool: fields.pool,
+                force: fields.force,
             };
             let network = context
                 .api
@@ -125,6 +129,7 @@ pub(in crate::cli) async fn run(context: &CliContext, command: Command) -> Resul
                 prefixes: given_or_current(fields.prefixes, old.spec.prefixes),
                 routers: given_or_current(fields.routers, old.spec.routers),
                 pool: given_or_current(fields.pool, old.spec.pool),
+                force: fields.force,
             };
             let network = context.api.update_network(tenant, name, &request).await?;
             context.print_object(&network)

@@ -20,7 +20,7 @@ use crate::{
 proptest! {
     /// Compiling the dirty objects of a change gives the same contents as compiling the whole state.
     #[test]
-    fn incremental_compilation_equals_a_full_one(steps in proptest::collection::vec(0u8..24, 1..40)) {
+    fn incremental_compilation_equals_a_full_one(steps in proptest::collection::vec(0u8..28, 1..40)) {
         let mut world = World::furnished();
         let mut cache = CompileCache::default();
         let mut observed = both_interfaces();
@@ -47,6 +47,21 @@ proptest! {
                     "connection_limit": 5,
                 })),
                 7 => world.replace_service("provider/shop", json!({})),
+                22 => world.replace_service("provider/shop", json!({
+                    "health_check": { "no_healthy_backend": "use_all", "unhealthy_flow_action": "reset" },
+                })),
+                23 => world.reconnect("consumer/a", json!({ "service": "provider/auction" })),
+                24 => world.decide_if_there("provider/shop", "consumer/a", Decision::Remove),
+                25 => {
+                    let key = (
+                        "provider/shop".parse().unwrap(),
+                        "default".parse().unwrap(),
+                        "10.1.0.10".parse().unwrap(),
+                    );
+                    let drained = observed.drained.contains(&key);
+                    observed.observe_drained(&key, !drained, &mut dirty);
+                    Ok(())
+                }
                 8 => world.service("provider/auction", json!({ "nat_addresses": ["10.1.2.0/28"] })),
                 9 => world.delete_service("provider/auction"),
                 10 => world.delete_service("provider/shop"),
@@ -77,13 +92,13 @@ proptest! {
                     observed.observe_next_hop(&key, hop, &world.state, &mut dirty);
                     Ok(())
                 }
-                22 => {
+                26 => {
                     let key = ("provider/net".parse().unwrap(), "10.1.0.81".parse().unwrap());
                     let is_tentative = observed.tentative.contains(&key);
                     observed.observe_tentative(&key, !is_tentative, &world.state, &mut dirty);
                     Ok(())
                 }
-                23 => {
+                27 => {
                     let mut interface = observed.interfaces.get("veth-p").copied();
                     if let Some(interface) = &mut interface {
                         interface.has_carrier = !interface.has_carrier;

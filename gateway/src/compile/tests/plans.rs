@@ -1,6 +1,8 @@
 //! Each plan leads to the wanted contents, and no step on the way allows what neither the old nor the new contents
 //! allow.
 
+use std::collections::BTreeSet;
+
 use gateway_common::maps::{Attachment, Connection, Egress, LocalAddress};
 use proptest::prelude::*;
 use serde_json::json;
@@ -9,6 +11,7 @@ use super::{both_interfaces, observed};
 use crate::{
     compile::{
         map_snapshot::MapSnapshot,
+        observed::Observed,
         plan::{MapWrite, Plan, apply_to_snapshot, plan},
         recompile::compile,
     },
@@ -222,5 +225,70 @@ proptest! {
             apply_checked(&snapshot, &expected);
             snapshot = expected;
         }
+    }
+}
+
+/// Returns the number of backends that the only resource has, and of those that take new flows.
+fn backend_counts(contents: &MapSnapshot) -> (usize, usize) {
+    let backends = contents.backends.values();
+    let present = backends.filter(|backend| backend.resource != 0).count();
+    let selected: BTreeSet<u32> = contents.maglev.values().copied().collect();
+    (present, selected.len())
+}
+
+#[test]
+fn a_service_fails_open_only_if_it_is_set_and_no_backend_is_available() {
+    let spec = |action: &str, on_failure: &str| {
+        json!({
+            "resources": [{
+                "ports": [{ "port": 443 }],
+                "backends": [
+                    { "address": "10.1.0.10" },
+                    { "address": "10.1.0.11" },
+                    { "address": "10.1.0.12", "drain": true },
+                    { "address": "10.1.0.40" },
+                ],
+            }],
+            "health_check": {
+                "check": "tcp", "no_healthy_backend": on_failure, "unhealthy_flow_action": action,
+            },
+        })
+    };
+    let key = |last: u8| {
+        let address = std::net::IpAddr::from([10, 1, 0, last]);
+        (
+            "provider/shop".parse().unwrap(),
+            "default".parse().unwrap(),
+            address,
+        )
+    };
+    // The backend 10.1.0.40 has no next hop.
+    for (action, on_failure, one, both) in [
+        ("keep", "reset", (4, 1), (4, 0)),
+        ("reset", "reset", (3, 1), (2, 0)),
+        ("keep", "use_all", (4, 1), (4, 2)),
+        ("reset", "use_all", (3, 1), (4, 2)),
+    ] {
+        let mut world = World::furnished();
+        world
+            .replace_service("provider/shop", spec(action, on_failure))
+            .unwrap();
+        let mut observed = both_interfaces();
+        let compiled = |observed: &Observed| {
+            let (contents, _) = compile(&world.state, observed, &MapSnapshot::default());
+            backend_counts(&contents)
+        };
+        assert_eq!(compiled(&observed), (4, 2), "{action} {on_failure}");
+        observed.unhealthy.insert(key(10));
+        assert_eq!(compiled(&observed), one, "{action} {on_failure}");
+        observed.unhealthy.insert(key(11));
+        assert_eq!(compiled(&observed), both, "{action} {on_failure}");
+        // A backend whose deadline has passed is gone in any case.
+        observed.drained.insert(key(12));
+        assert_eq!(
+            compiled(&observed),
+            (both.0 - 1, both.1),
+            "{action} {on_failure}"
+        );
     }
 }

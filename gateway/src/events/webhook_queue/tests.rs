@@ -15,6 +15,7 @@ fn world() -> World {
         is_operator: false,
         identifiers: &mut RandomIdentifiers,
         host: &crate::model::HostAddresses::default(),
+        host_uses: &crate::model::HostUses::default(),
         event_boundary: EventId::new(10 << 12, 0),
     };
     let request = serde_json::from_value(serde_json::json!({

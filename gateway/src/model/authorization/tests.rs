@@ -7,7 +7,7 @@ mod sequences;
 
 use super::*;
 use crate::model::{
-    Access, Decision, HostAddresses, OpContext, Reference, Role,
+    Access, Decision, HostAddresses, HostUses, OpContext, Reference, Role,
     endpoint::{EndpointRequest, ReconnectRequest},
     manifest::{ConnectionEntry, Manifest, ManifestEntry},
     operations::{

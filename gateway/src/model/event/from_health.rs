@@ -8,11 +8,14 @@ use crate::model::{
     Identifiers, Kind, Name, Reference,
     event::{Action, Event, StoredEvent, from_changes::assign_ids},
     event_id::EventId,
-    limits, text,
+    text,
 };
 
 /// Actor of events that health checks cause.
 const ACTOR: &str = "health check";
+
+/// Maximum length of a message, in characters.
+const MAX_MESSAGE: usize = 300;
 
 /// Change of the availability of a backend, or of a resource as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,14 +72,14 @@ pub fn events_for_availability(
 }
 
 fn message(change: &AvailabilityChange) -> String {
-    let resource = &change.resource;
-    let mut message = match change.backend {
-        Some(backend) => format!("backend {backend} of resource {resource}"),
-        None => format!("resource {resource}"),
+    let AvailabilityChange {
+        resource, reason, ..
+    } = change;
+    let message = match (change.backend, change.available) {
+        (Some(backend), true) => format!("backend {backend} of resource {resource}"),
+        (Some(backend), false) => format!("backend {backend} of resource {resource}: {reason}"),
+        (None, true) => format!("resource {resource}"),
+        (None, false) => format!("resource {resource} {reason}"),
     };
-    if !change.available {
-        message.push_str(": ");
-        message.push_str(&change.reason);
-    }
-    text::truncated(&message, limits::MAX_MESSAGE / 4)
+    text::truncated(&message, MAX_MESSAGE)
 }

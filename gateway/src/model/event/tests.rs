@@ -1,7 +1,10 @@
 //! Visibility of events, and their fields.
 
 use super::*;
-use crate::model::{Change, Decision, Object, RandomIdentifiers, Role, operations::tests::World};
+use crate::model::{
+    Change, Decision, Object, RandomIdentifiers, Role, event_retention::EventClass,
+    operations::tests::World,
+};
 
 fn principal(access: Access) -> Principal {
     Principal {
@@ -84,4 +87,82 @@ fn an_update_event_names_the_changed_fields() {
     assert_eq!(events[0].event.action, Action::Updated);
     assert_eq!(events[0].event.fields, ["max_connections_per_tenant"]);
     world.state.apply(Vec::new(), 1);
+}
+
+#[test]
+fn events_about_health_are_visible_to_the_provider_only() {
+    let change = |backend: Option<std::net::IpAddr>, available| AvailabilityChange {
+        service: "provider/shop".parse().unwrap(),
+        resource: "default".parse().unwrap(),
+        backend,
+        available,
+        reason: "has no healthy backend".to_owned(),
+    };
+    let backend = Some([10, 1, 0, 10].into());
+    let changes = [
+        change(backend, false),
+        change(None, false),
+        change(backend, true),
+        change(None, true),
+    ];
+    let now = Timestamp::UNIX_EPOCH;
+    let events = events_for_availability(&changes, now, 9, &mut RandomIdentifiers);
+    let actions: Vec<Action> = events.iter().map(|event| event.event.action).collect();
+    assert_eq!(
+        actions,
+        [
+            Action::Unhealthy,
+            Action::Unavailable,
+            Action::Healthy,
+            Action::Available
+        ]
+    );
+    assert!(events.is_sorted_by_key(|event| event.event.id));
+    assert_eq!(
+        events[1].event.message,
+        "resource default has no healthy backend"
+    );
+    for recorded in &events {
+        let seen = recorded.redacted_for(&tenant_admin("provider")).unwrap();
+        assert_eq!(seen, recorded.event);
+        assert_eq!(
+            (&*seen.actor, &*seen.object),
+            ("health check", "provider/shop")
+        );
+        assert_eq!(recorded.redacted_for(&tenant_admin("consumer")), None);
+        let operator = recorded.redacted_for(&principal(Access::Operator)).unwrap();
+        assert_eq!(operator, recorded.event);
+        // A flapping backend evicts no record of what users did.
+        let class = EventClass::from_event(recorded);
+        assert_eq!(class, EventClass::Health);
+    }
+}
+
+#[test]
+fn a_new_connection_of_an_endpoint_is_a_request() {
+    let mut world = World::furnished();
+    world
+        .endpoint("consumer/db", "10.0.0.100", "provider/shop")
+        .unwrap();
+    world
+        .decide("provider/shop", "consumer/db", Decision::Remove)
+        .unwrap();
+    let message = serde_json::json!({ "request_message": "again" });
+    world.reconnect("consumer/db", message).unwrap();
+    let (before, changes) = &world.last;
+    let events = events_for_changes(
+        before,
+        changes,
+        &tenant_admin("consumer"),
+        Timestamp::UNIX_EPOCH,
+        7,
+        &mut RandomIdentifiers,
+    );
+    let [recorded] = &events[..] else {
+        panic!("{events:?}");
+    };
+    assert_eq!(recorded.event.action, Action::Requested);
+    assert_eq!(recorded.event.message, "again");
+    assert!(!recorded.decided);
+    assert_eq!(EventClass::from_event(recorded), EventClass::Requests);
 }

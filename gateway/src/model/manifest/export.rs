@@ -98,6 +98,7 @@ fn network(reference: &Reference, record: &Record<Network>) -> ManifestEntry<Net
         prefixes,
         routers,
         pool,
+        force: false,
     };
     manifest_entry(reference, request)
 }

@@ -35,6 +35,7 @@ pub fn create_network(
         refuse_existing(true, Kind::Network, &reference)?;
     }
     check_interfaces(state, &reference, &request)?;
+    check_host_uses(context, &request, None)?;
     let has = State::owned_by(&state.networks, tenant).count();
     check_quota(owner, policy, Kind::Network, has)?;
     let number = context
@@ -86,6 +87,7 @@ pub fn update_network(
     old.expect_version(request.version)?;
     request.check()?;
     check_interfaces(state, reference, &request)?;
+    check_host_uses(context, &request, Some(&old.object))?;
     let network = network_from_request(&request, old.object.number);
     check_users(state, context.host, reference, &old.object, &network)?;
     let labels = checked_labels(request.labels, &old.meta.labels)?;
@@ -206,4 +208,62 @@ fn check_interfaces(
         }
     }
     Ok(())
+}
+
+/// Refuses attachments that cut the gateway's host off, unless the request has `force`: interfaces that the host itself
+/// uses, in a network that is isolated or becomes so with its last service. Of an isolated network, the host receives
+/// nothing but ARP replies and neighbour advertisements; of any other, everything that is not for a local address of the
+/// gateway. Attachments that are as before are not refused again.
+fn check_host_uses(
+    context: &OpContext<'_>,
+    request: &NetworkRequest,
+    old: Option<&Network>,
+) -> Result<(), Problem> {
+    let may_be_isolated = |isolated: Option<bool>| isolated != Some(false);
+    for (index, attachment) in request.attachments.iter().enumerate() {
+        let is_as_before = old.is_some_and(|old| {
+            old.attachments.contains(attachment)
+                && (may_be_isolated(old.isolated) || !may_be_isolated(request.isolated))
+        });
+        if request.force || is_as_before {
+            continue;
+        }
+        let name = &attachment.interface;
+        let refusal = |detail: String| {
+            let field = format!("attachments[{index}].interface");
+            Err(Problem::new(ProblemCode::InUse, detail).at(field))
+        };
+        if name == LOOPBACK {
+            return refusal(format!(
+                "{name} is the host's loopback interface, which leads to no network: name another interface, or force \
+                 it (--force)"
+            ));
+        }
+        let uses = context.host_uses.of_interface(name);
+        if uses.is_empty() || !may_be_isolated(request.isolated) {
+            continue;
+        }
+        let isolated = match request.isolated {
+            Some(_) => "an isolated network",
+            None => "an isolated network, as this one is while it has no service,",
+        };
+        return refusal(format!(
+            "the gateway's host would lose {}, which {name} carries: {isolated} passes the host nothing \
+             but answers of neighbours. Let packets for the host pass (isolated: false, --isolated false), or force it \
+             (--force)",
+            joined(uses)
+        ));
+    }
+    Ok(())
+}
+
+/// Name of the loopback interface.
+const LOOPBACK: &str = "lo";
+
+/// Joins the parts of an enumeration.
+fn joined(parts: &[String]) -> String {
+    match parts {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        parts => parts.join(", "),
+    }
 }

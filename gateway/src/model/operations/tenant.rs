@@ -15,7 +15,7 @@ use crate::model::{
 /// # Examples
 /// ```
 /// use gateway::model::{
-///     HostAddresses, OpContext, ProblemCode, RandomIdentifiers, State, event_id::EventId,
+///     HostAddresses, HostUses, OpContext, ProblemCode, RandomIdentifiers, State, event_id::EventId,
 ///     operations::create_tenant, tenant::TenantRequest,
 /// };
 /// use jiff::Timestamp;
@@ -26,6 +26,7 @@ use crate::model::{
 ///     is_operator: false,
 ///     identifiers: &mut RandomIdentifiers,
 ///     host: &HostAddresses::default(),
+///     host_uses: &HostUses::default(),
 ///     event_boundary: EventId::default(),
 /// };
 /// let request: TenantRequest = serde_json::from_str(r#"{ "name": "shop" }"#)?;

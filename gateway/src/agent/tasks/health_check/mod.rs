@@ -115,23 +115,10 @@ impl HealthChecker {
 
     /// Takes over the deadlines of a service's draining backends.
     fn set_drains(&mut self, controller: &mut Controller, service: &Reference) {
-        let passed = self
-            .drains
-            .set_service(controller.state(), service, Timestamp::now());
-        let drained = &controller.observed().drained;
-        let before: Vec<HealthCheckKey> = drained
-            .iter()
-            .filter(|key| key.0 == *service && !passed.contains(key))
-            .cloned()
-            .collect();
-        for key in &before {
-            controller.observe_drained(key, false);
-        }
+        let now = Timestamp::now();
+        let passed = self.drains.set_service(controller.state(), service, now);
         for key in &passed {
             controller.observe_drained(key, true);
-        }
-        if !before.is_empty() || !passed.is_empty() {
-            reconcile_or_warn(controller);
         }
     }
 

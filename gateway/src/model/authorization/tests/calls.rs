@@ -149,6 +149,7 @@ impl Run {
             is_operator: false,
             identifiers: &mut self.identifiers,
             host: &HostAddresses::default(),
+            host_uses: &HostUses::default(),
             event_boundary: crate::model::event_id::EventId::default(),
         };
         let (state, policy) = (&self.state, &self.policy);

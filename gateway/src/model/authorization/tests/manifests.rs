@@ -92,6 +92,7 @@ fn a_manifest_does_not_reveal_invisible_connections() {
             is_operator: false,
             identifiers: &mut identifiers,
             host: &HostAddresses::default(),
+            host_uses: &HostUses::default(),
             event_boundary: crate::model::event_id::EventId::default(),
         };
         let policy = Policy::default();
@@ -178,6 +179,7 @@ fn applied(
         actor: "somebody",
         is_operator: false,
         host: &HostAddresses::default(),
+        host_uses: &HostUses::default(),
         event_boundary: crate::model::event_id::EventId::default(),
         identifiers: &mut identifiers,
     };

@@ -24,7 +24,7 @@ use crate::model::{
 pub struct ApplyOptions {
     /// Deletes objects that the manifest does not name.
     pub prune: bool,
-    /// Deletes services even if connections to them are approved.
+    /// Deletes services even if connections to them are approved, and attaches interfaces that the host uses itself.
     pub force: bool,
     /// Replaces endpoints of which another field than the labels changes. Their connections are requested again.
     pub replace: bool,

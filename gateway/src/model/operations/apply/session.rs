@@ -180,7 +180,8 @@ impl<'a, 'c> ApplySession<'a, 'c> {
 
     fn apply_network(&mut self, entry: &ManifestEntry<NetworkRequest>) -> Result<(), Problem> {
         let reference = required_reference(Kind::Network, entry)?;
-        let request = entry.request.clone();
+        let mut request = entry.request.clone();
+        request.force |= self.options.force;
         // An unchanged network needs no permission. Any other is refused before it is checked, because the
         // problem could reveal interfaces of other tenants.
         let existing = self.state.networks.get(&reference);

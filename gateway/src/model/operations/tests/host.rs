@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::json;
 
 use super::*;
+use crate::model::network::NetworkRequest;
 
 /// Returns a world whose host has addresses in the provider's network, the consumer's network and neither.
 fn with_host() -> World {
@@ -187,4 +188,62 @@ fn source_nat_outside_the_networks_prefixes_is_refused() {
         Some("nat_addresses[0]"),
         "broadcast address",
     );
+}
+
+/// Creates or changes the network `provider/new` with these fields.
+fn attach(world: &mut World, fields: serde_json::Value) -> world::Outcome {
+    let mut value = json!({ "attachments": [{ "interface": "eth0" }] });
+    let map = value.as_object_mut().unwrap();
+    map.extend(fields.as_object().unwrap().clone());
+    let at = reference("provider/new");
+    if world.state.networks.contains_key(&at) {
+        let request: NetworkRequest = body(value)?;
+        world.run(|state, context, _| update_network(state, context, &at, request))
+    } else {
+        value["name"] = json!("new");
+        let request: NetworkRequest = body(value)?;
+        world.run(|state, context, policy| {
+            create_network(state, context, policy, &at.tenant, request)
+        })
+    }
+}
+
+#[test]
+fn an_isolated_network_does_not_take_an_interface_that_the_host_uses() {
+    let mut world = World::furnished();
+    let uses = vec!["its default route".to_owned(), "its address".to_owned()];
+    world.host_uses = [("eth0".to_owned(), uses)].into_iter().collect();
+    let field = Some("attachments[0].interface");
+    for (isolated, words) in [
+        (json!(null), "as this one is while it has no service"),
+        (json!(true), "an isolated network passes the host nothing"),
+    ] {
+        let outcome = attach(&mut world, json!({ "isolated": isolated }));
+        refused(outcome.clone(), ProblemCode::InUse, field, words);
+        let words = "would lose its default route and its address, which eth0 carries";
+        refused(outcome, ProblemCode::InUse, field, words);
+    }
+    attach(&mut world, json!({ "isolated": false })).unwrap();
+    // The last service may go, and with it the reason why the network is not isolated.
+    for isolated in [json!(null), json!(true)] {
+        let outcome = attach(&mut world, json!({ "isolated": isolated }));
+        refused(outcome, ProblemCode::InUse, field, "--isolated false");
+    }
+    attach(&mut world, json!({ "isolated": false, "mtu": 1400 })).unwrap();
+    attach(&mut world, json!({ "isolated": true, "force": true })).unwrap();
+    // What was forced is not refused again.
+    attach(&mut world, json!({ "isolated": null, "mtu": 1300 })).unwrap();
+    let two = json!([{ "interface": "eth1" }, { "interface": "eth0" }]);
+    let with_free = json!({ "attachments": [{ "interface": "eth1" }], "isolated": true });
+    attach(&mut world, with_free).unwrap();
+    let outcome = attach(&mut world, json!({ "attachments": two, "isolated": true }));
+    refused(
+        outcome,
+        ProblemCode::InUse,
+        Some("attachments[1].interface"),
+        "which eth0 carries",
+    );
+    let lo = json!([{ "interface": "lo" }]);
+    let outcome = attach(&mut world, json!({ "attachments": lo, "isolated": false }));
+    refused(outcome, ProblemCode::InUse, field, "loopback");
 }

@@ -126,3 +126,79 @@ fn invalid_services_are_refused() {
         "a refusal left something behind"
     );
 }
+
+#[test]
+fn a_health_check_without_a_port_to_probe_is_refused() {
+    let mut world = World::furnished();
+    let spec = |port: &str, check: &str| {
+        json!({
+            "resources": [{ "ports": [{ "protocol": port, "port": 53 }] }],
+            "nat_addresses": ["10.1.1.0/28"],
+            "health_check": { "check": check },
+        })
+    };
+    for (port, check) in [("udp", "tcp"), ("udp", "http"), ("tcp", "udp")] {
+        refused(
+            world.service("provider/dns", spec(port, check)),
+            ProblemCode::Invalid,
+            Some("health_check.port"),
+            "--health-port",
+        );
+    }
+    let every = json!({
+        "resources": [{ "ports": [{ "port": "*" }] }],
+        "nat_addresses": ["10.1.1.0/28"],
+        "health_check": { "check": "tcp" },
+    });
+    refused(
+        world.service("provider/dns", every.clone()),
+        ProblemCode::Invalid,
+        Some("health_check.port"),
+        "offers no single TCP port",
+    );
+    world.service("provider/dns", spec("udp", "udp")).unwrap();
+    refused(
+        world.replace_service("provider/dns", every),
+        ProblemCode::Invalid,
+        Some("health_check.port"),
+        "offers no single TCP port",
+    );
+}
+
+#[test]
+fn a_stored_health_check_without_effect_stays_and_can_be_mended() {
+    let mut world = World::furnished();
+    let spec = |check: &str, backend: &str| {
+        json!({
+            "resources": [{
+                "ports": [{ "protocol": "udp", "port": 53 }],
+                "backends": [{ "address": backend }],
+            }],
+            "nat_addresses": ["10.1.1.0/28"],
+            "health_check": { "check": check },
+        })
+    };
+    let at = reference("provider/dns");
+    world
+        .service("provider/dns", spec("none", "10.1.0.20"))
+        .unwrap();
+    // As an earlier program stored it.
+    let mut record = world.state.services[&at].clone();
+    record.object.spec.health_check.check = crate::model::service::HealthCheckKind::Tcp;
+    let object = crate::model::Object::Service(name("provider"), record);
+    world
+        .state
+        .apply(vec![crate::model::Change::Put(object)], 900);
+    let objects: Vec<crate::model::Object> = world.state.objects().collect();
+    assert_eq!(crate::model::invariants::check(&objects), Ok(()));
+    let stored = &world.state.services[&at].object.spec;
+    let problem = stored.health_check.ineffective_for(&stored.resources[0]);
+    assert!(problem.unwrap().contains("set the port of the check"));
+    // Other changes are not refused for it.
+    world
+        .replace_service("provider/dns", spec("tcp", "10.1.0.21"))
+        .unwrap();
+    world
+        .replace_service("provider/dns", spec("udp", "10.1.0.21"))
+        .unwrap();
+}

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::model::{
-    Change, ConnectionState, Decision, HostAddresses, Identifiers, Name, OpContext, Problem,
-    ProblemCode, Reference, State,
+    Change, ConnectionState, Decision, HostAddresses, HostUses, Identifiers, Name, OpContext,
+    Problem, ProblemCode, Reference, State,
     endpoint::{EndpointRequest, ReconnectRequest},
     network::NetworkRequest,
     operations::{
@@ -42,6 +42,7 @@ pub(crate) struct World {
     pub(super) revision: u64,
     pub(super) policy: Policy,
     pub(crate) host: HostAddresses,
+    pub(super) host_uses: HostUses,
     /// True if the operator makes the calls.
     pub(super) is_operator: bool,
     /// State before the last operation, and the changes of that operation.
@@ -74,6 +75,7 @@ impl World {
             is_operator: self.is_operator,
             identifiers: &mut self.identifiers,
             host: &self.host,
+            host_uses: &self.host_uses,
             event_boundary: crate::model::event_id::EventId::default(),
         };
         let changes = operation(&self.state, &mut context, &self.policy)?;
