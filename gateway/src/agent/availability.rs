@@ -138,6 +138,19 @@ impl AvailabilityTracker {
     }
 }
 
+impl AvailabilityTracker {
+    /// Makes changes due again that could not be stored. They are reported within the rate of reports.
+    pub(in crate::agent) fn put_back(&mut self, changes: &[AvailabilityChange]) {
+        for change in changes {
+            let subject = (change.resource.clone(), change.backend);
+            let subjects = self.services.get_mut(&change.service);
+            if let Some(tracked) = subjects.and_then(|subjects| subjects.get_mut(&subject)) {
+                tracked.reported = !change.available;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -198,6 +211,18 @@ mod tests {
         assert_eq!(report(&mut tracker, observation(false, false), start), NONE);
         assert_eq!(report(&mut tracker, observation(true, true), soon), NONE);
         assert_eq!(reported(&mut tracker, start + HOLD_DOWN * 2), NONE);
+    }
+
+    #[test]
+    fn a_change_that_was_not_stored_is_reported_again() {
+        let (mut tracker, start) = (AvailabilityTracker::default(), Instant::now());
+        let down = [(backend(), observation(false, true))].into();
+        tracker.observe_service(&service(), down, start);
+        let changes = tracker.take_changes(start);
+        assert_eq!(changes.len(), 1);
+        tracker.put_back(&changes);
+        assert_eq!(reported(&mut tracker, start), [false]);
+        assert_eq!(reported(&mut tracker, start), NONE);
     }
 
     #[test]

@@ -1,14 +1,11 @@
 //! Availability of services, and the events about it.
 
-use std::{net::IpAddr, time::Instant};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 
 use crate::{
-    agent::{
-        availability::AvailabilityTracker,
-        controller::{Controller, Desired},
-    },
+    agent::controller::{Controller, Desired},
     model::{
         Reference,
         event::{AvailabilityChange, events_for_availability},
@@ -79,22 +76,15 @@ impl Controller {
         flows.copied().unwrap_or_default()
     }
 
-    /// Stores events about the changes of availability that are due.
+    /// Stores events about changes of availability.
     ///
     /// # Errors
-    /// When the store can't be written. The events are lost then.
-    pub(in crate::agent) fn report_availability(
+    /// When the store can't be written.
+    pub(in crate::agent) fn record_availability(
         &mut self,
-        tracker: &mut AvailabilityTracker,
-        now: Instant,
+        changes: &[AvailabilityChange],
     ) -> Result<(), StoreError> {
-        let state = &self.desired.state;
-        tracker.retain(|service| state.services.contains_key(service));
-        let changes = tracker.take_changes(now);
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.desired.record_availability(&changes)
+        self.desired.record_availability(changes)
     }
 }
 

@@ -77,7 +77,8 @@ pub fn endpoint(
     })
 }
 
-/// Returns true if a backend of the endpoint's resource can take new flows. Which one, and why not, is for the provider
+/// Returns true if a backend of the endpoint's resource can take new flows, or `None` if the connection is not approved.
+/// Which one, and why not, is for the provider
 /// to know.
 fn service_available(controller: &Controller, endpoint: &Endpoint) -> Option<bool> {
     let identity = &endpoint.service_identity;
@@ -85,7 +86,7 @@ fn service_available(controller: &Controller, endpoint: &Endpoint) -> Option<boo
     let service = service.filter(|service| service.meta.uid == identity.uid)?;
     let spec = &service.object.spec;
     let resource = spec.resource(&endpoint.resource)?;
-    (endpoint.connection.state != ConnectionState::Disconnected)
+    (endpoint.connection.state == ConnectionState::Approved)
         .then(|| controller.takes_flows(&identity.reference, spec, resource))
 }
 

@@ -33,7 +33,8 @@ pub struct EndpointStatus {
     pub connection: ConnectionStatus,
     /// True if the data path has the endpoint.
     pub programmed: bool,
-    /// False if the service has no backend that can take new flows. Absent if the connection is Disconnected.
+    /// False if the service has no backend that can take new flows. Absent if the connection is not
+    /// approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_available: Option<bool>,
     /// Status of each address.

@@ -142,11 +142,18 @@ impl HealthChecker {
             self.availability
                 .observe_service(&service, observations, now);
         }
-        let reported = tokio::task::block_in_place(|| {
-            controller.report_availability(&mut self.availability, now)
-        });
-        if let Err(error) = reported {
-            warn!("health check: events not stored error=\"{error}\"");
+        let state = controller.state();
+        self.availability
+            .retain(|service| state.services.contains_key(service));
+        let changes = self.availability.take_changes(now);
+        if changes.is_empty() {
+            return;
+        }
+        // The commit waits for the disk.
+        let stored = tokio::task::block_in_place(|| controller.record_availability(&changes));
+        if let Err(error) = stored {
+            warn!("health check: events not stored, and tried again error=\"{error}\"");
+            self.availability.put_back(&changes);
         }
     }
 }

@@ -51,7 +51,6 @@ pub(super) fn create_service_as(
     let reference = Reference::new(tenant.clone(), name.clone());
     request.spec.check_size()?;
     request.spec.check()?;
-    request.spec.check_probe_ports(None)?;
     let labels = checked_labels(request.labels, &Labels::new())?;
     if let Some(existing) = state.services.get(&reference) {
         if existing.object.spec == request.spec && existing.meta.labels == labels {
@@ -59,6 +58,7 @@ pub(super) fn create_service_as(
         }
         refuse_existing(true, Kind::Service, &reference)?;
     }
+    request.spec.check_probe_ports(None)?;
     check_network_use(state, context.host, &reference, &request.spec, None)?;
     let has = State::owned_by(&state.services, tenant).count();
     check_quota(owner, policy, Kind::Service, has)?;
