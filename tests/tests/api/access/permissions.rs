@@ -180,6 +180,45 @@ fn invisible_service_is_indistinguishable_from_a_missing_one() {
 }
 
 #[test]
+fn invisible_service_stays_so_for_consumers_that_ask_again() {
+    let fixture = TlsFixture::start(|_, _, _| {});
+    let agent = &fixture.testbed.agent;
+    let token = read_token(&fixture.create_token_file("a/t", "consumer"));
+    let header = format!("authorization: Bearer {token}");
+    let ask = |body: &str| {
+        let json = "content-type: application/json";
+        let arguments = ["-H", &header, "-H", json, "-d", body];
+        let path = "/v1/tenants/a/endpoints/web/reconnect";
+        let (status, text) = fixture.curl("POST", path, &arguments);
+        let answer: Value = serde_json::from_str(&text).expect("JSON");
+        (status, answer)
+    };
+    assert_eq!(ask("{}").1["code"], "wrong_state");
+    agent.cli("connection remove a/web");
+    agent.cli("service update shop/web --visibility b");
+    let (status, hidden) = ask("{}");
+    let (_, never) = ask(r#"{"service": "never/was"}"#);
+    assert_eq!(status, 404, "{hidden}");
+    let hidden = hidden.to_string().replace("shop/web", "never/was");
+    assert_eq!(hidden, never.to_string());
+    agent.cli("service update shop/web --visibility *");
+    let (status, endpoint) = ask(r#"{"request_message": "again"}"#);
+    assert_eq!(status, 200, "{endpoint}");
+    assert_eq!(endpoint["status"]["connection"]["state"], "Pending");
+    assert_eq!(endpoint["request_message"], "again");
+    // The other side sees a request, and a new connection.
+    let events = agent.json("event list --action requested");
+    let last = events.as_array().and_then(|events| events.last());
+    let last = last.expect("an event");
+    assert_eq!(
+        (&last["object"], &last["message"]),
+        (&json!("a/web"), &json!("again"))
+    );
+    let listed = agent.json("connection list shop/web");
+    assert_eq!(listed[0]["link_id"], last["link_id"]);
+}
+
+#[test]
 fn tenant_manifest_is_confined_to_the_tenant() {
     let fixture = TlsFixture::start(|_, _, _| {});
     let admin = fixture.create_token_file("a/admin", "admin");
