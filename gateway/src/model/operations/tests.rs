@@ -1,6 +1,7 @@
 //! Operations on a small state: accepted requests, and the problems of refused ones.
 
 mod addresses;
+mod apply;
 mod connections;
 mod endpoints;
 mod host;
