@@ -54,7 +54,8 @@ pub(super) async fn find_routes(
         let up = interfaces.iter().filter_map(|name| links.get(name));
         let up: Vec<&Link> = up.filter(|link| link.up).collect();
         let Some(link) = select_interface(netlink, &up, *address).await else {
-            let missing = "the interface of its network is missing, down or without carrier".to_owned();
+            let missing =
+                "the interface of its network is missing, down or without carrier".to_owned();
             routes.insert(key.clone(), BackendRoute::Unreachable(missing));
             continue;
         };

@@ -23,7 +23,8 @@ const MAX_NAMED: usize = 3;
 pub(crate) async fn scan_host_uses(netlink: &Netlink) -> Result<HostUses> {
     let interfaces = netlink.stacked_interfaces().await?;
     let routes = netlink.host_routes().await?;
-    let addresses = netlink.addresses().await?;
+    let addresses = netlink.addresses().await?.into_iter();
+    let addresses: Vec<_> = addresses.map(|own| (own.ifindex, own.address)).collect();
     let sockets = tokio::task::block_in_place(tcp_sockets);
     let sockets = sockets.context("could not list the TCP sockets of the host")?;
     Ok(host_uses(&interfaces, &routes, &addresses, &sockets))

@@ -57,9 +57,9 @@ impl FlowCounts {
         self.established += established;
     }
 
-    /// Returns the numbers of flows by backend slot.
-    pub(super) fn into_backends(self) -> Vec<u64> {
-        self.backends
+    /// Takes the numbers of flows by backend slot.
+    pub(super) fn take_backends(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.backends)
     }
 
     /// Finishes the counting of a table.

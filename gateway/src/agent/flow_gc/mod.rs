@@ -98,13 +98,13 @@ impl FlowGc {
         let terminated_v6 = collection.collect_table::<V6>();
         let Collection {
             mut report,
-            counts,
+            mut counts,
             snat_ports,
             ..
         } = collection;
+        report.backend_flows = counts.take_backends();
         self.drift.correct(&self.tables, counts, &before);
         report.snat = snat_ports.into_usage();
-        report.backend_flows = counts.into_backends();
         report.terminated_v4 = terminated_v4;
         report.terminated_v6 = terminated_v6;
         report

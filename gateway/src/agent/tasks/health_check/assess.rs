@@ -65,8 +65,7 @@ fn backend_availability(
         health.and_then(|health| health.last_error.clone())
     } else {
         let network = Reference::new(service.tenant.clone(), spec.network.clone());
-        let unreachable = &controller.host_status().unreachable;
-        unreachable.get(&(network, backend.address)).cloned()
+        controller.backend_problem(&(network, backend.address))
     };
     Observation {
         available: observed.is_available(service, spec, resource, backend),
