@@ -257,8 +257,9 @@ impl AddressConflictDetector {
                 }
                 entry.probe_conflicts += 1;
                 let hash = self.jitter.hash_one((key, entry.probe_conflicts));
-                let random =
-                    RETRY_AFTER_PROBE.mul_f64(f64::from(hash as u16) / f64::from(u16::MAX));
+                let random = RETRY_AFTER_PROBE.mul_f64(
+                    f64::from(u16::try_from(hash & 0xffff).unwrap_or(0)) / f64::from(u16::MAX),
+                );
                 entry.phase = ClaimPhase::Backoff(now + RETRY_AFTER_PROBE + random);
             }
             ConflictEvidence::Use => {

@@ -139,7 +139,7 @@ impl MulticastListener {
 
     fn random_delay(&self, group: Option<Ipv6Addr>, max: Duration) -> Duration {
         let hash = self.jitter.hash_one((group, self.queries));
-        max.mul_f64((hash % 1_000) as f64 / 1_000.0)
+        max.mul_f64(f64::from(u16::try_from(hash % 1_000).unwrap_or(0)) / 1_000.0)
     }
 
     fn is_v1(&self, now: Instant) -> bool {

@@ -63,7 +63,7 @@ pub(crate) async fn run(agent: Arc<Agent>, socket: ReceiveSocket<MldQueryFilter>
                 member.listener.on_query(query, now);
             }
         }
-        members.update(&mut *agent.controller.lock().await);
+        members.update(&mut agent.controller.lock().await);
         let messages = members.step(now);
         send(&agent, messages).await;
     }
