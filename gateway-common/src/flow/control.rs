@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn removal_of_a_pinned_entry_keeps_its_version() {
-        let word = Control::from_bits(u32::MAX & !PIN).with_state(PlaceState::Established);
+        let word = Control::from_bits(!PIN).with_state(PlaceState::Established);
         let pinned = word.pinned();
         assert!(pinned.is_pinned() && pinned.is_same_entry(word));
         assert_eq!(pinned.flags_seen(), word.flags_seen());

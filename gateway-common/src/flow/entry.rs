@@ -1,6 +1,6 @@
 //! The flow entry: one direction of a flow, in one cache line (IPv6: two).
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{AnyBitPattern, Pod, Zeroable};
 
 use crate::{
     byte_order::Be32,
@@ -45,6 +45,11 @@ pub struct FlowEntry<F: Family> {
     /// Rewriting and next hop of the packets.
     pub flow: Flow<F>,
 }
+
+// SAFETY: integers only, for which all zeros is a value.
+unsafe impl<F: Family> Zeroable for Bucket<F> {}
+// SAFETY: integers only, for which all bytes are a value. Padding behind an entry is never read.
+unsafe impl<F: Family> AnyBitPattern for Bucket<F> {}
 
 /// One direction of a flow: the rewriting of its packets and their next hop.
 ///

@@ -146,7 +146,7 @@ impl ReturnPath {
     #[inline(always)]
     #[must_use]
     pub const fn to_service_by(self, packet: Self) -> Self {
-        const KEPT: u64 = (1 << ReturnPath::DIGEST_SHIFT) - 1 & !SLOT_MASK;
+        const KEPT: u64 = ((1 << ReturnPath::DIGEST_SHIFT) - 1) & !SLOT_MASK;
         Self(
             self.0 & KEPT
                 | packet.0 & SLOT_MASK

@@ -176,10 +176,11 @@ pub(crate) fn count_up<E: Platform>(env: &E, count: AtomicField) {
 pub(crate) fn count_down<E: Platform>(env: &E, count: AtomicField) {
     for _ in 0..MAX_EXCHANGES {
         let present = count.load();
+        if FlowCount::from_bits(present).get() == 0 {
+            return;
+        }
         // SAFETY: as for `AtomicField::load`; written by atomic operations only.
-        if FlowCount::from_bits(present).get() == 0
-            || unsafe { env.compare_exchange(count.0, present, present - 1) } == present
-        {
+        if unsafe { env.compare_exchange(count.0, present, present - 1) } == present {
             return;
         }
     }

@@ -255,6 +255,18 @@ impl<F: Family> FlowTable<F> {
         })
     }
 
+    /// Returns a table in memory of this process with the entries of another one, given by an earlier layout, each
+    /// bucket converted.
+    ///
+    /// # Errors
+    /// Fails if there is no memory.
+    pub(super) fn converted(&self, convert: impl Fn(Bucket<F>) -> Bucket<F>) -> io::Result<Self> {
+        Ok(Self {
+            buckets: Arc::new(self.buckets.converted(convert)?),
+            hash_keys: self.hash_keys,
+        })
+    }
+
     /// Returns the number of places.
     #[must_use]
     pub fn place_count(&self) -> u32 {

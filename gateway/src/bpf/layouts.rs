@@ -2,7 +2,7 @@
 //!
 //! An upgrade takes over every map whose format is the same in both versions: the map is pinned in the directory of the
 //! new version as well, while the earlier program goes on using it. All other maps are created and filled from the
-//! store. Flows survive if no map of [`FLOW_STATE`] has changed.
+//! store. Flow tables of layout 7 are converted. Flows survive if no other map of [`FLOW_STATE`] has changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ use log::{info, warn};
 use crate::bpf::{
     flow_tables::{FlowTable, HasFlowTable},
     loader::OBJECT,
-    migrate::SET_ASIDE,
+    migrate::{LAYOUT_7, SET_ASIDE},
     syscalls,
 };
 
@@ -50,7 +50,13 @@ const GROUPS: &[&[&str]] = &[
 ];
 
 /// Maps with the same format but another meaning than in the version before, by the version that changed them.
-const CHANGED_MEANINGS: &[(u32, &[&str])] = &[];
+const CHANGED_MEANINGS: &[(u32, &[&str])] = &[
+    // The return path, and the pin in the control word.
+    (8, &[name::FLOWS_V4, name::FLOWS_V6]),
+];
+
+/// Version whose flow tables are converted.
+const CONVERTED_VERSION: u32 = 7;
 
 /// Oldest version whose maps are taken over. Earlier ones kept flows in hash maps.
 const OLDEST_VERSION: u32 = 7;
@@ -124,7 +130,12 @@ pub(super) fn take_over(directory: &Path, maps_directory: &Path) -> Result<()> {
     }
     let mut count = 0;
     for name in &reusable {
-        let (from, to) = (path.join(name), maps_directory.join(name));
+        let pin = if is_converted(name, version) {
+            format!("{name}{LAYOUT_7}")
+        } else {
+            name.clone()
+        };
+        let (from, to) = (path.join(name), maps_directory.join(pin));
         if to.exists() {
             continue;
         }
@@ -198,11 +209,16 @@ fn unchanged_maps(
     earlier
         .iter()
         .filter(|(name, format)| {
-            let name = map_name(name);
-            present.get(name) == Some(format) && !changed.contains(name)
+            let is_same = !changed.contains(map_name(name)) || is_converted(name, version);
+            is_same && present.get(map_name(name)) == Some(format)
         })
         .map(|(name, _)| name.clone())
         .collect()
+}
+
+/// Returns true if the map is a flow table whose entries are converted.
+fn is_converted(name: &str, version: u32) -> bool {
+    version == CONVERTED_VERSION && (name == name::FLOWS_V4 || name == name::FLOWS_V6)
 }
 
 fn keeps_flows(reusable: &BTreeSet<String>) -> bool {

@@ -173,7 +173,7 @@ impl Program {
             .load()
             .context("the kernel refused the XDP program")?;
         let maps = Maps::from_ebpf(&mut ebpf, parameters)?;
-        migration.copy(maps.flow_tables());
+        migration.copy(maps.flow_tables())?;
         let program = Self {
             ebpf,
             directory: directory.to_owned(),

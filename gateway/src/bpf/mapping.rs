@@ -8,6 +8,8 @@ use std::{
     ptr::NonNull,
 };
 
+use bytemuck::AnyBitPattern;
+
 /// An array map whose elements are mapped into memory (`BPF_F_MMAPABLE`, Linux 5.5). The data path reads and writes
 /// them at the same time.
 #[derive(Debug)]
@@ -41,6 +43,41 @@ impl<T> ArrayMapping<T> {
                 0,
             )
         };
+        Self::from_mapped(address, count)
+    }
+
+    /// Returns a copy in memory of this process, with each element converted.
+    ///
+    /// # Errors
+    /// Fails if there is no memory.
+    pub fn converted(&self, convert: impl Fn(T) -> T) -> io::Result<Self>
+    where
+        T: AnyBitPattern,
+    {
+        let length = Self::length(self.count).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping of no file, at an address that the kernel chooses.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length.get(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        let copy = Self::from_mapped(address, self.count)?;
+        for index in 0..self.count {
+            if let (Some(from), Some(to)) = (self.read(index), copy.element(index)) {
+                // SAFETY: within the mapping, aligned, and nothing else has its address yet.
+                unsafe { to.write(convert(from)) };
+            }
+        }
+        Ok(copy)
+    }
+
+    /// Takes a mapping that the kernel returned.
+    fn from_mapped(address: *mut libc::c_void, count: u32) -> io::Result<Self> {
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -75,7 +112,7 @@ impl<T> ArrayMapping<T> {
     #[must_use]
     pub fn read(&self, index: u32) -> Option<T>
     where
-        T: bytemuck::Pod,
+        T: AnyBitPattern,
     {
         // SAFETY: within the mapping, aligned, and all bytes are a value.
         self.element(index)

@@ -1,4 +1,4 @@
-//! Migration of live flows when the size of the flow tables, or the key of their hash, changes.
+//! Migration of live flows when the size of the flow tables, the key of their hash, or the layout of entries changes.
 //!
 //! A BPF map can't grow, and a flow is found by its hash, so such a change means new maps. The old ones stay pinned under another name while the
 //! earlier program uses them. Flows are copied before the program is replaced, and once more afterwards, for those that
@@ -21,6 +21,7 @@ use log::{info, warn};
 
 use crate::bpf::{
     flow_tables::{FlowTable, FlowTableSet, HasFlowTable},
+    layout7::convert_bucket,
     loader::LoadParameters,
     mapping::ArrayMapping,
 };
@@ -28,6 +29,9 @@ use crate::bpf::{
 /// Suffix of the pin of a flow table that was set aside. A number follows. Names on the bpf file system must not contain
 /// a dot.
 pub(super) const SET_ASIDE: &str = "_previous";
+
+/// Suffix of the pin of a flow table of layout 7.
+pub(super) const LAYOUT_7: &str = "_layout7";
 
 /// Flow tables whose flows are taken over.
 #[derive(Debug, Default)]
@@ -41,6 +45,8 @@ pub struct Migration {
 struct Source<F: HasFlowTable> {
     path: PathBuf,
     table: FlowTable<F>,
+    /// True if the entries have layout 7.
+    is_layout_7: bool,
 }
 
 /// Numbers of flows of a copy.
@@ -65,12 +71,15 @@ impl Migration {
     }
 
     /// Copies the flows of the old tables that the new ones lack.
-    pub fn copy(&self, tables: &FlowTableSet) {
+    ///
+    /// # Errors
+    /// Fails if there is no memory to convert a table.
+    pub fn copy(&self, tables: &FlowTableSet) -> Result<()> {
         let mut total = Copied::default();
-        copy_all(&self.v4, tables, &mut total);
-        copy_all(&self.v6, tables, &mut total);
+        copy_all(&self.v4, tables, &mut total)?;
+        copy_all(&self.v6, tables, &mut total)?;
         if self.v4.is_empty() && self.v6.is_empty() {
-            return;
+            return Ok(());
         }
         info!("flow table: flows migrated count={}", total.copied);
         if total.lost > 0 {
@@ -79,6 +88,7 @@ impl Migration {
                 total.lost
             );
         }
+        Ok(())
     }
 
     /// Copies what has changed since [`Migration::copy`], and removes the old tables.
@@ -86,7 +96,7 @@ impl Migration {
     /// # Errors
     /// Fails if a pin can't be removed.
     pub fn finish(self, tables: &FlowTableSet) -> Result<()> {
-        self.copy(tables);
+        self.copy(tables)?;
         let paths = self.v4.iter().map(|source| &source.path);
         for path in paths.chain(self.v6.iter().map(|source| &source.path)) {
             fs::remove_file(path)
@@ -134,7 +144,9 @@ fn sources<F: HasFlowTable>(
         }
     }
     let mut sources = Vec::new();
-    for path in (0..).map(aside).take_while(|aside| aside.exists()) {
+    let layout_7 = directory.join(format!("{}{LAYOUT_7}", F::MAP));
+    let aside = (0..).map(aside).take_while(|aside| aside.exists());
+    for path in aside.chain(layout_7.exists().then(|| layout_7.clone())) {
         let open = || -> Result<FlowTable<F>> {
             let buckets = MapInfo::from_pin(&path)?.max_entries();
             let map = MapData::from_pin(&path)?;
@@ -144,21 +156,37 @@ fn sources<F: HasFlowTable>(
             )?)
         };
         let table = open().with_context(|| open_error(&path))?;
-        sources.push(Source { path, table });
+        let is_layout_7 = path == layout_7;
+        sources.push(Source {
+            path,
+            table,
+            is_layout_7,
+        });
     }
     Ok(sources)
 }
 
-fn copy_all<F: HasFlowTable>(sources: &[Source<F>], tables: &FlowTableSet, total: &mut Copied) {
+fn copy_all<F: HasFlowTable>(
+    sources: &[Source<F>],
+    tables: &FlowTableSet,
+    total: &mut Copied,
+) -> Result<()> {
     for source in sources {
-        for flow in source.table.entries(0) {
+        let table = if source.is_layout_7 {
+            let converted = source.table.converted(convert_bucket);
+            converted.context("no memory to convert the flows of layout 7")?
+        } else {
+            source.table.clone()
+        };
+        for flow in table.entries(0) {
             if flow.entry().direction() == Direction::ToService
-                && let Some(peer) = source.table.peer(&flow)
+                && let Some(peer) = table.peer(&flow)
             {
                 copy_flow(flow, peer, tables, total);
             }
         }
     }
+    Ok(())
 }
 
 /// Copies a flow, or the state of its entries if the new table has them.

@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod flow_tables;
+mod layout7;
 pub mod layouts;
 pub mod loader;
 pub mod mapping;

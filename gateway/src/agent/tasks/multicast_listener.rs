@@ -63,7 +63,9 @@ pub(crate) async fn run(agent: Arc<Agent>, socket: ReceiveSocket<MldQueryFilter>
                 member.listener.on_query(query, now);
             }
         }
-        members.update(&mut agent.controller.lock().await);
+        let mut controller = agent.controller.lock().await;
+        members.update(&mut controller);
+        drop(controller);
         let messages = members.step(now);
         send(&agent, messages).await;
     }
