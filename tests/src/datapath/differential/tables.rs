@@ -142,7 +142,7 @@ impl DifferentialHarness {
     pub fn flow_table_usage(&self) -> FlowTableUsage {
         let kernel = self.maps.flow_tables().table_usage::<V4>();
         let native = self.native.flow_table_usage.get(0);
-        assert_eq!(native.established, kernel.established);
+        assert_eq!(native.established.get(), kernel.established.get());
         kernel
     }
 
@@ -157,8 +157,8 @@ impl DifferentialHarness {
         let kernel = self.maps.flow_tables().usage(slot);
         let native = self.native.usage.get(slot);
         assert_eq!(
-            (native.flows, native.established),
-            (kernel.flows, kernel.established),
+            (native.flows.get(), native.established.get()),
+            (kernel.flows.get(), kernel.established.get()),
             "native counts (left) and the kernel's differ"
         );
         native

@@ -25,6 +25,12 @@ const MAX_CONNECT: Duration = Duration::from_secs(4);
 /// Returns a testbed with servers, whose backends are checked each second.
 fn checked_testbed() -> Testbed {
     let testbed = Testbed::with_approved_connections();
+    // The second address stays when the first one is taken away.
+    let setting = "/proc/sys/net/ipv4/conf/eth0/promote_secondaries";
+    let set = testbed
+        .provider
+        .run_in(move || std::fs::write(setting, "1"));
+    set.expect("a setting");
     // Health checks come from the host's own address.
     testbed.host.ip("address add 10.1.0.1/24 dev gw-p");
     start_tcp_echo(&testbed.provider, TCP);
