@@ -5,3 +5,4 @@ mod echo;
 mod interfaces;
 mod restart;
 mod startup;
+mod upgrade;

@@ -33,7 +33,7 @@ fn state_snapshot(agent: &Agent) -> [String; 5] {
 }
 
 /// Returns the flow list without ages and idle times.
-fn flows(agent: &Agent) -> String {
+pub(crate) fn flows(agent: &Agent) -> String {
     let list = agent.json("flow list");
     let flows = list.as_array().expect("a list").iter().map(|flow| {
         format!(
@@ -75,34 +75,6 @@ fn killed_agent_interrupts_no_flow_and_restarts_in_the_same_state() {
     testbed.agent.cli("connection reject a/web");
     wait::until_true("the rejected connection's flow to end", || old.has_failed());
     new.expect_progress();
-}
-
-#[test]
-fn flows_survive_an_upgrade_from_an_earlier_layout_with_the_same_maps() {
-    let mut testbed = Testbed::with_approved_connections();
-    start_echo_servers(&testbed.provider);
-    let session = EchoSession::start(&testbed.a);
-    session.expect_progress();
-    let before = flows(&testbed.agent);
-    testbed.agent.stop();
-    let version = gateway_common::maps::LAYOUT_VERSION;
-    let pinned = testbed.agent.bpf_directory().to_owned();
-    let of = |version: u32| pinned.join(format!("maps-v{version}"));
-    fs::rename(of(version), of(version - 1)).expect("a directory");
-    // A map that the earlier version lacks.
-    fs::remove_file(of(version - 1).join("DROPS")).expect("a pin");
-    session.expect_progress();
-    testbed.agent.restart();
-    session.expect_progress();
-    let log = testbed.agent.log();
-    assert!(log.contains("bpf maps: taken over layout="), "{log}");
-    assert!(!of(version - 1).exists());
-    assert_eq!(flows(&testbed.agent), before);
-    // The maps are the new program's: a revocation reaches the flow.
-    testbed.agent.cli("connection reject a/web");
-    wait::until_true("the rejected connection's flow to end", || {
-        session.has_failed()
-    });
 }
 
 #[test]
