@@ -8,6 +8,7 @@
 use aya_ebpf::{
     helpers::bpf_probe_read_kernel, macros::raw_tracepoint, programs::RawTracePointContext,
 };
+use aya_log_ebpf::info;
 use gateway_common::{DropReason, maps::attachment_index};
 
 use crate::{
@@ -26,7 +27,8 @@ const DEVICE_MAPS: [u32; 2] = [14, 25];
 pub(crate) fn plgw_xmit(ctx: RawTracePointContext) -> i32 {
     let drops: i32 = ctx.arg(3);
     if drops > 0 {
-        count_failures(ctx.arg(0), ctx.arg(1), drops as u64);
+        let error: i32 = ctx.arg(4);
+        count_failures(&ctx, ctx.arg(1), drops as u64, error);
     }
     0
 }
@@ -43,16 +45,27 @@ pub(crate) fn plgw_redirect(ctx: RawTracePointContext) -> i32 {
         // SAFETY: the helper checks the address.
         && let Ok(device) = unsafe { bpf_probe_read_kernel(target) }
     {
-        count_failures(ctx.arg(0), device as *const u8, 1);
+        let error: i32 = ctx.arg(3);
+        count_failures(&ctx, device as *const u8, 1, error);
     }
     0
 }
 
-/// Counts frames from one device to another, if both are attachments.
+/// Counts frames from the device that the tracepoint names first to another one, if both are attachments. Logs them if
+/// the agent has enabled that: the packet log does not have them, since the tracepoints have no packet.
 #[inline(always)]
-fn count_failures(from: *const u8, to: *const u8, frames: u64) {
-    if let (Some(_), Some(ifindex)) = (attachment_ifindex(from), attachment_ifindex(to)) {
-        count_attachment_drops(ifindex, DropReason::TransmitFailed, frames);
+fn count_failures(ctx: &RawTracePointContext, to: *const u8, frames: u64, error: i32) {
+    let from = attachment_ifindex(ctx.arg(0));
+    if let (Some(from), Some(to)) = (from, attachment_ifindex(to)) {
+        count_attachment_drops(to, DropReason::TransmitFailed, frames);
+        info!(
+            ctx,
+            "packet: dropped reason=transmit_failed from_ifindex={} to_ifindex={} frames={} error={}",
+            from,
+            to,
+            frames,
+            error
+        );
     }
 }
 

@@ -83,6 +83,7 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let mut packet_log = None;
     if config.log_packets {
         packet_log = Some(program.take_packet_log()?);
+        tasks::packet_log::spawn_program_log(program.take_program_log(LimitedLog::default())?)?;
     }
     program.count_transmit_failures();
     log_program(&program)?;

@@ -18,6 +18,7 @@ use aya::{
     maps::{MapData, RingBuf},
     programs::{Xdp, XdpMode, links::FdLink},
 };
+use aya_log::EbpfLogger;
 use gateway_common::{
     flow::{WAYS, hash::derive_hash_keys},
     maps::{LAYOUT_VERSION, name},
@@ -127,6 +128,8 @@ impl Program {
         make_directory(&links)?;
 
         let log_packets = u8::from(parameters.log_packets);
+        // Levels of aya_log: 0 is off, 3 is info.
+        let log_level: u8 = if parameters.log_packets { 3 } else { 0 };
         let offsets = DeviceOffsets::running();
         let DeviceOffsets {
             ifindex,
@@ -148,6 +151,7 @@ impl Program {
         loader
             .default_map_pin_directory(&maps_directory)
             .override_global("LOG_PACKETS", &log_packets, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("DEVICE_IFINDEX", &ifindex, true)
             .override_global("DEVICE_NETNS", &netns, true)
             .override_global("NETNS_INODE", &inode, true)
@@ -226,6 +230,16 @@ impl Program {
         let map = self.ebpf.take_map(name::PACKET_LOG);
         let map = map.context("the XDP program has no packet log: rebuild the agent")?;
         Ok(map.try_into()?)
+    }
+
+    /// Takes the log of the tracepoint programs: frames that drivers did not take. They write it only with
+    /// [`LoadParameters::log_packets`]. The lines go to `logger`.
+    ///
+    /// # Errors
+    /// Fails if the programs have no log.
+    pub fn take_program_log<T: log::Log>(&mut self, logger: T) -> Result<EbpfLogger<T>> {
+        EbpfLogger::init_with_logger(&mut self.ebpf, logger)
+            .context("could not read the log of the tracepoint programs")
     }
 
     /// Starts to count frames that drivers do not take, on this host and until the program is unloaded. A failure is

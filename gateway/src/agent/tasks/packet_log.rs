@@ -1,14 +1,15 @@
 //! Packet log: names the packets that the XDP program dropped or rejected, and writes them to this process's log.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use gateway_common::{DropReason, maps::LoggedPacket};
-use log::info;
+use log::{Log, Metadata, Record, info};
 use tokio::io::unix::AsyncFd;
 
 use crate::agent::{Agent, controller::Controller, packet_summary::summarize};
@@ -64,6 +65,55 @@ pub(crate) fn spawn(agent: Arc<Agent>, log: RingBuf<MapData>) -> Result<()> {
     Ok(())
 }
 
+/// Starts the task that writes what the tracepoint programs log to this process's log.
+///
+/// # Errors
+/// When the descriptor of the log can't be polled.
+pub(crate) fn spawn_program_log(logger: EbpfLogger<LimitedLog>) -> Result<()> {
+    // SAFETY: the logger owns the descriptor of its ring buffer, and returns the same one until it is dropped.
+    let mut logger = unsafe { AsyncFd::register(logger) }?;
+    tokio::spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+            drop(guard);
+            tokio::task::yield_now().await;
+        }
+    });
+    Ok(())
+}
+
+/// The log of this process, with a rate limit.
+#[derive(Debug)]
+pub(crate) struct LimitedLog(Mutex<LineLimit>);
+
+impl Default for LimitedLog {
+    fn default() -> Self {
+        Self(Mutex::new(LineLimit::new(Instant::now())))
+    }
+}
+
+impl Log for LimitedLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        log::logger().enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let mut limit = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (is_admitted, suppressed) = limit.admit(Instant::now());
+        if suppressed > 0 {
+            info!("packet log: lines suppressed count={suppressed}");
+        }
+        if is_admitted {
+            log::logger().log(record);
+        }
+    }
+
+    fn flush(&self) {
+        log::logger().flush();
+    }
+}
+
 /// Returns the line about a packet.
 fn line(controller: &Controller, packet: &LoggedPacket) -> String {
     let summary = summarize(packet);
@@ -92,6 +142,7 @@ fn line(controller: &Controller, packet: &LoggedPacket) -> String {
 }
 
 /// Rate limit of lines: a flood must not fill the disk.
+#[derive(Debug)]
 struct LineLimit {
     window_start: Instant,
     lines: u64,

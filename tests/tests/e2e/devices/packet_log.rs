@@ -6,10 +6,12 @@ use std::{
 };
 
 use tests::net::{
-    process::run,
+    process::{run, succeed},
     topology::{ENDPOINT, Testbed},
     wait,
 };
+
+use crate::redirect::{lose_replies, open_flow, serve};
 
 /// Waits for a line of the agent's log that has all of these parts, and returns it.
 #[track_caller]
@@ -66,4 +68,26 @@ fn packet_log_names_endpoint_network_interface_and_packet() {
     let expected = "packet: dropped reason=unknown_neighbour_target endpoint=- network=b/net interface=gw-b \
                     src=10.0.0.5 dst=10.0.0.99 proto=arp";
     assert!(line.contains(expected), "{line}");
+}
+
+#[test]
+fn packet_log_has_frames_that_a_driver_did_not_take() {
+    let testbed = Testbed::unconfigured_with(&[("PLGW_LOG_PACKETS", "true")]);
+    testbed.configure();
+    testbed.approve_connections();
+    testbed.wait_for_backends();
+    serve(&testbed.provider);
+    let socket = open_flow(&testbed);
+    succeed(&mut testbed.a.command_line("ethtool -K eth0 gro off"));
+    lose_replies(&socket, "10");
+    let line = wait_for_line(&testbed, &["packet: dropped reason=transmit_failed"]);
+    let index = |interface: &str| {
+        let show = format!("ip -o link show dev {interface}");
+        let line = succeed(&mut testbed.host.command_line(&show));
+        line.split(':').next().unwrap_or_default().to_owned()
+    };
+    for (name, interface) in [("from", "gw-p"), ("to", "gw-a")] {
+        let part = format!(" {name}_ifindex={} ", index(interface));
+        assert!(line.contains(&part), "{part:?} is not in: {line}");
+    }
 }

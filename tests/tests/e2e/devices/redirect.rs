@@ -27,7 +27,7 @@ fn attachment(testbed: &Testbed) -> Value {
 
 /// Starts servers on both backends that answer each datagram by as many bytes as it says. They run until the test
 /// process exits.
-fn serve(provider: &Namespace) {
+pub(crate) fn serve(provider: &Namespace) {
     for address in BACKENDS {
         let socket = provider.run_in(move || UdpSocket::bind((address, 7)).expect("a socket"));
         std::thread::spawn(move || {
@@ -42,7 +42,7 @@ fn serve(provider: &Namespace) {
 }
 
 /// Returns a socket of consumer A with an open flow to the endpoint.
-fn open_flow(testbed: &Testbed) -> UdpSocket {
+pub(crate) fn open_flow(testbed: &Testbed) -> UdpSocket {
     let socket = testbed.a.run_in(|| {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         socket.connect((ENDPOINT, 7)).expect("a connected socket");
@@ -53,7 +53,7 @@ fn open_flow(testbed: &Testbed) -> UdpSocket {
 }
 
 /// Sends requests whose replies have this length, and whose replies are lost.
-fn lose_replies(socket: &UdpSocket, length: &str) {
+pub(crate) fn lose_replies(socket: &UdpSocket, length: &str) {
     for _ in 0..LOST_REPLIES {
         socket.send(length.as_bytes()).expect("a request");
     }
