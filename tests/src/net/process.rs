@@ -125,17 +125,23 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Output> {
 /// Panics if it fails.
 #[track_caller]
 pub fn succeed(command: &mut Command) -> String {
-    let output = run(command, Duration::from_secs(60)).expect("a command that runs");
+    try_succeed(command).unwrap_or_else(|error| panic!("{error:#}"))
+}
+
+/// Runs a command; returns what it printed on stdout.
+///
+/// # Errors
+/// Fails if it can't be started, takes too long, or exits with a failure. The error shows what it printed.
+pub fn try_succeed(command: &mut Command) -> Result<String> {
+    let output = run(command, Duration::from_secs(60))?;
     let (stdout, stderr) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    assert!(
-        output.status.success(),
-        "{command:?} failed: {}\n{stdout}{stderr}",
-        output.status
-    );
-    stdout.into_owned()
+    if !output.status.success() {
+        bail!("{command:?} failed: {}\n{stdout}{stderr}", output.status);
+    }
+    Ok(stdout.into_owned())
 }
 
 /// Runs a command that must fail; returns what it printed on stderr.

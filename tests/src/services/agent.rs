@@ -51,6 +51,9 @@ pub struct Agent {
     files: tempfile::TempDir,
 }
 
+/// Number of lines of the agent's log that a failed command shows.
+const SHOWN_LOG_LINES: usize = 20;
+
 /// The namespace in which the agent runs.
 type Host = std::sync::Arc<Namespace>;
 
@@ -198,7 +201,17 @@ impl Agent {
     /// Panics if it fails.
     #[track_caller]
     pub fn cli(&self, line: &str) -> String {
-        succeed(&mut self.cli_command(line))
+        match try_succeed(&mut self.cli_command(line)) {
+            Ok(output) => output,
+            Err(error) => {
+                let log = self.log();
+                let lines: Vec<&str> = log.lines().collect();
+                let end = lines
+                    .split_at(lines.len().saturating_sub(SHOWN_LOG_LINES))
+                    .1;
+                panic!("{error:#}\nthe agent's log ends with\n{}", end.join("\n"));
+            }
+        }
     }
 
     /// Runs a CLI command that must fail, and returns its error message.
