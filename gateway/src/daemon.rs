@@ -17,7 +17,10 @@ use crate::{
         Agent,
         controller::Controller,
         flow_gc::FlowGc,
-        tasks::{self, neighbours::NeighbourSockets, webhook_sender::WebhookSender},
+        tasks::{
+            self, neighbours::NeighbourSockets, packet_log::LimitedLog,
+            webhook_sender::WebhookSender,
+        },
     },
     api,
     auth::oidc::Issuers,
@@ -83,7 +86,8 @@ pub async fn run(config: Config, prepared: Prepared) -> Result<()> {
     let mut packet_log = None;
     if config.log_packets {
         packet_log = Some(program.take_packet_log()?);
-        tasks::packet_log::spawn_program_log(program.take_program_log(LimitedLog::default())?)?;
+        let logger = program.take_program_log(LimitedLog::default())?;
+        tasks::packet_log::spawn_program_log(logger)?;
     }
     program.count_transmit_failures();
     log_program(&program)?;

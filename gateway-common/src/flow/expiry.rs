@@ -63,6 +63,9 @@ impl FlowLife {
         if self.protocol == protocol::UDP {
             return timeouts.udp;
         }
+        if matches!(self.state, PlaceState::HalfOpen) {
+            return timeouts.tcp_transitory;
+        }
         match TcpState::from_flags_seen(self.to_service, self.to_consumer) {
             TcpState::Established | TcpState::HalfClosed => timeouts.tcp_established,
             _ => timeouts.tcp_transitory,

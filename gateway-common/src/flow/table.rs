@@ -230,10 +230,12 @@ impl<P> Found<P> {
     where
         P: Place<F>,
     {
+        let pinned = self.control;
         self.place.unpin();
-        // No entry becomes tentative by a removal any more, so this word decides.
+        // The entry becomes tentative by a removal no more. Another CPU may have freed the place already, and a third one
+        // may have a tentative entry of its own there.
         self.control = self.place.control();
-        if self.control.is(PlaceState::Tentative) {
+        if self.control.is(PlaceState::Tentative) && self.control.is_same_entry(pinned) {
             let free = self.control.next_version(PlaceState::Free);
             // It fails if the insertion of an entry with this key has freed the place.
             let _present = self.place.compare_exchange(self.control, free);

@@ -96,6 +96,13 @@ impl PackedMac {
         self.0
     }
 
+    /// Returns true if the address is a multicast or broadcast address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_multicast(self) -> bool {
+        self.0 & 1 != 0
+    }
+
     /// Returns 24 bits that tell MAC addresses apart. Addresses of one vendor, whose first three bytes are the same,
     /// always differ in them; of two others, one in 16 million pairs does not.
     #[inline(always)]

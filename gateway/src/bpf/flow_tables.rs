@@ -256,11 +256,14 @@ impl<F: Family> FlowTable<F> {
     }
 
     /// Returns a table in memory of this process with the entries of another one, given by an earlier layout, each
-    /// bucket converted.
+    /// bucket converted. `convert` gets a bucket as it was read twice.
     ///
     /// # Errors
     /// Fails if there is no memory.
-    pub(super) fn converted(&self, convert: impl Fn(Bucket<F>) -> Bucket<F>) -> io::Result<Self> {
+    pub(super) fn converted(
+        &self,
+        convert: impl Fn(Bucket<F>, Bucket<F>) -> Bucket<F>,
+    ) -> io::Result<Self> {
         Ok(Self {
             buckets: Arc::new(self.buckets.converted(convert)?),
             hash_keys: self.hash_keys,

@@ -11,12 +11,19 @@ use gateway_common::{
 const STATE_MASK: u32 = 7;
 const FLAGS_SHIFT: u32 = 3;
 const FLAGS_MASK: u8 = 0x1f;
+const VERSION_SHIFT: u32 = 8;
 
-/// Converts a bucket. Half-open flows are left out: the meaning of their acknowledgement numbers has changed, and their
-/// first packet is sent again.
-pub(super) fn convert_bucket<F: Family>(mut bucket: Bucket<F>) -> Bucket<F> {
-    for place in &mut bucket.places {
-        *place = convert_entry(*place);
+/// Converts a bucket that was read twice. Half-open flows are left out: the meaning of their acknowledgement numbers has
+/// changed, and their first packet is sent again. So are entries that were replaced between the two reads, whose parts may
+/// be of different flows.
+pub(super) fn convert_bucket<F: Family>(mut bucket: Bucket<F>, again: Bucket<F>) -> Bucket<F> {
+    for (place, again) in bucket.places.iter_mut().zip(again.places) {
+        let version = |entry: &FlowEntry<F>| entry.control.to_bits() >> VERSION_SHIFT;
+        *place = if version(place) == version(&again) {
+            convert_entry(*place)
+        } else {
+            FlowEntry::default()
+        };
     }
     bucket
 }

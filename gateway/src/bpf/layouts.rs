@@ -32,8 +32,6 @@ use crate::bpf::{
 const FLOW_STATE: &[&str] = &[
     name::FLOWS_V4,
     name::FLOWS_V6,
-    name::FLOW_USAGE,
-    name::CONN_USAGE,
     name::CONNECTIONS,
     name::BACKENDS,
     name::ATTACHMENTS,
@@ -51,8 +49,17 @@ const GROUPS: &[&[&str]] = &[
 
 /// Maps with the same format but another meaning than in the version before, by the version that changed them.
 const CHANGED_MEANINGS: &[(u32, &[&str])] = &[
-    // The return path, and the pin in the control word.
-    (8, &[name::FLOWS_V4, name::FLOWS_V6]),
+    // The return path, and the pin in the control word. Counts have a number of increases, which a program of layout 7
+    // that still runs on another interface would take for flows; so they begin again with the flows that are converted.
+    (
+        8,
+        &[
+            name::FLOWS_V4,
+            name::FLOWS_V6,
+            name::FLOW_USAGE,
+            name::CONN_USAGE,
+        ],
+    ),
 ];
 
 /// Version whose flow tables are converted.

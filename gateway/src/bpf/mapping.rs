@@ -46,11 +46,12 @@ impl<T> ArrayMapping<T> {
         Self::from_mapped(address, count)
     }
 
-    /// Returns a copy in memory of this process, with each element converted.
+    /// Returns a copy in memory of this process, with each element converted. `convert` gets an element as it was read
+    /// twice, one after the other: what differs was being written.
     ///
     /// # Errors
     /// Fails if there is no memory.
-    pub fn converted(&self, convert: impl Fn(T) -> T) -> io::Result<Self>
+    pub fn converted(&self, convert: impl Fn(T, T) -> T) -> io::Result<Self>
     where
         T: AnyBitPattern,
     {
@@ -68,9 +69,10 @@ impl<T> ArrayMapping<T> {
         };
         let copy = Self::from_mapped(address, self.count)?;
         for index in 0..self.count {
-            if let (Some(from), Some(to)) = (self.read(index), copy.element(index)) {
+            let (first, second) = (self.read(index), self.read(index));
+            if let (Some(first), Some(second), Some(to)) = (first, second, copy.element(index)) {
                 // SAFETY: within the mapping, aligned, and nothing else has its address yet.
-                unsafe { to.write(convert(from)) };
+                unsafe { to.write(convert(first, second)) };
             }
         }
         Ok(copy)

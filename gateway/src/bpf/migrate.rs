@@ -182,19 +182,21 @@ fn copy_all<F: HasFlowTable>(
             if flow.entry().direction() == Direction::ToService
                 && let Some(peer) = table.peer(&flow)
             {
-                copy_flow(flow, peer, tables, total);
+                copy_flow(flow, peer, tables, total, source.is_layout_7);
             }
         }
     }
     Ok(())
 }
 
-/// Copies a flow, or the state of its entries if the new table has them.
+/// Copies a flow, or the state of its entries if the new table has them. `is_uncounted` states that the present counts of
+/// flows do not have it.
 fn copy_flow<F: HasFlowTable>(
     flow: FlowRef<F>,
     peer: FlowRef<F>,
     tables: &FlowTableSet,
     total: &mut Copied,
+    is_uncounted: bool,
 ) {
     let table = F::flow_table(tables);
     let (key, reverse_key) = (flow.place.key(), peer.place.key());
@@ -214,6 +216,11 @@ fn copy_flow<F: HasFlowTable>(
             copy.place.set_peer(reverse.index);
             reverse.place.set_peer(copy.index);
             total.copied += 1;
+            if is_uncounted && !copy.control.is(PlaceState::Closed) {
+                let established = i64::from(copy.control.is_confirmed());
+                tables.adjust_usage(copy.entry().connection_slot(), 1, established);
+                tables.adjust_table_usage::<F>(established);
+            }
         }
         Err(_) => {
             tables.remove(reverse);
@@ -232,7 +239,8 @@ fn copy_state<F: HasFlowTable>(from: &FlowRef<F>, to: &mut FlowRef<F>) {
         let changed = present
             .with_state(state)
             .with_flags(from.control.flags_seen());
-        (changed != present).then_some(changed)
+        // An entry that was removed while it is pinned has the same version still.
+        (present.is_visible() && changed != present).then_some(changed)
     });
     to.set_last_ack(from.last_ack());
 }

@@ -72,8 +72,10 @@ pub(crate) fn on_packet<A: Family, T: Family, E: PlatformFor<T>>(
             }
         }
         L4Header::Tcp(segment) => {
-            record_backend_segment(packet, segment, flow, &peer);
-            tcp::record_flags(flow, segment.flags());
+            let is_accepted = record_backend_segment(packet, segment, flow, &peer);
+            // A FIN of any number must not make the flow half-closed, which has longer timeouts.
+            let kept = if is_accepted { 0 } else { TcpFlags::FIN };
+            tcp::record_flags(flow, segment.flags() & !kept);
         }
         L4Header::Udp(_) if !is_to_service => tcp::record_flags(flow, TcpFlags::ACK),
         L4Header::Udp(_) => {
@@ -86,14 +88,15 @@ pub(crate) fn on_packet<A: Family, T: Family, E: PlatformFor<T>>(
     true
 }
 
-/// Records what the consumer may acknowledge once it has the segment of the backend.
+/// Records what the consumer may acknowledge once it has the segment of the backend. Returns true if the segment continues
+/// what the backend has sent.
 #[inline(always)]
 fn record_backend_segment<A: Family, F: Family>(
     packet: &L4Packet<A>,
     segment: Tcp,
     to_consumer: &FlowRef<F>,
     to_service: &FlowRef<F>,
-) {
+) -> bool {
     let flags = segment.flags();
     let data = packet.payload_len.saturating_sub(segment.header_length());
     let is_syn = flags & TcpFlags::SYN != 0;
@@ -112,10 +115,14 @@ fn record_backend_segment<A: Family, F: Family>(
         if !has_syn || begin != first {
             to_service.set_last_ack(Be32::new(end));
         }
-    } else if has_syn && end.wrapping_sub(to_service.last_ack().get()) <= MAX_UNCONFIRMED {
+    }
+    let continues =
+        !is_syn && has_syn && end.wrapping_sub(to_service.last_ack().get()) <= MAX_UNCONFIRMED;
+    if continues {
         to_service.set_last_ack(Be32::new(end));
     }
     to_consumer.set_window(segment.window());
+    is_syn || continues
 }
 
 /// Bytes that the backend may send before the consumer confirms the flow (TCP Fast Open, RFC 7413). Whoever has not seen

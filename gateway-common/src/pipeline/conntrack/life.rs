@@ -36,6 +36,7 @@ pub(crate) fn establish<F: Family, E: PlatformFor<F>>(
     count_established::<F, E>(env, connection_slot);
     if to_service.update(change).is_none() {
         uncount_established::<F, E>(env, connection_slot);
+        close_confirmed(to_consumer);
     }
 }
 
@@ -55,20 +56,36 @@ pub(crate) fn reopen<F: Family, E: PlatformFor<F>>(env: &mut E, flow: &mut FlowR
     if flow.flags_seen().has(acknowledged) && peer.flags_seen().has(acknowledged) {
         return;
     }
-    let (connection_slot, direction) = (flow.entry().connection_slot(), flow.entry().direction());
+    let connection_slot = flow.entry().connection_slot();
+    let (to_service, to_consumer) = if flow.entry().direction() == Direction::ToService {
+        (flow, &mut peer)
+    } else {
+        (&mut peer, flow)
+    };
     rate_limit::flow_opened(env, connection_slot);
     count_established::<F, E>(env, connection_slot);
-    let is_changed = flow.update(change).is_some();
-    let is_peer_changed = peer.update(change).is_some();
-    let is_counted = if direction == Direction::ToService {
-        is_changed
-    } else {
-        is_peer_changed
-    };
-    if !is_counted {
+    if to_service.update(change).is_none() {
         rate_limit::flow_closed(env, connection_slot);
         uncount_established::<F, E>(env, connection_slot);
+        return;
     }
+    let _before = to_consumer.update(change);
+    // Another CPU may have closed the flow and removed its entry towards the service meanwhile (see `lookup_flow`).
+    to_service.refresh();
+    if !to_service.control.is_confirmed() || !to_service.is_current() {
+        close_confirmed(to_consumer);
+    }
+}
+
+/// Closes the entry towards the consumer of a flow whose entry towards the service is closed or gone. That entry is the
+/// one that is counted.
+#[inline(always)]
+fn close_confirmed<F: Family>(to_consumer: &mut FlowRef<F>) {
+    let _before = to_consumer.update(|control| {
+        control
+            .is_confirmed()
+            .then(|| control.with_state(PlaceState::Closed))
+    });
 }
 
 /// Runs [`calls::close`].

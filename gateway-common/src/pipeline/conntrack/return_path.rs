@@ -15,7 +15,7 @@
 use crate::{
     family::Family,
     flow::{Direction, FlowRef, ReturnPath, table},
-    packet::Ethernet,
+    packet::{Ethernet, PackedMac},
     platform::PlatformFor,
 };
 
@@ -29,6 +29,13 @@ pub(crate) fn of_packet(ethernet: Ethernet, attachment_slot: u32) -> ReturnPath 
 #[inline(always)]
 pub(crate) fn has_changed<F: Family>(flow: &FlowRef<F>, packet: ReturnPath) -> bool {
     flow.entry().direction() == Direction::ToService && !flow.return_path().is_path_of(packet)
+}
+
+/// Returns true if a path is that of another host: its MAC address is neither a multicast address nor the gateway's own.
+#[inline(always)]
+pub(crate) fn is_of_host(path: ReturnPath, own: PackedMac) -> bool {
+    let mac = path.mac();
+    !mac.is_multicast() && mac != own
 }
 
 /// Runs [`calls::set_return_path`](super::calls::set_return_path).

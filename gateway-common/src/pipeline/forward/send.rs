@@ -63,11 +63,12 @@ fn send_packet<A: Family, T: Family, E: PlatformFor<A> + PlatformFor<T>>(
     }
     rate_limit::lookup_and_check_packet(env, connection_slot, entry.direction(), packet.length)?;
     let identification = select_identification(env, packet, flow, next_hop)?;
-    if let Some(ethernet) = Ethernet::at(env, 0) {
-        let path = return_path::of_packet(ethernet, attachment.slot);
-        if return_path::has_changed(flow, path) {
-            calls::set_return_path(env, flow, path);
-        }
+    let new_path = Ethernet::at(env, 0)
+        .map(|ethernet| return_path::of_packet(ethernet, attachment.slot))
+        .filter(|path| return_path::has_changed(flow, *path));
+    // Replies to such an address would reach everybody, or nobody. A path that the flow has already is that of a host.
+    if new_path.is_some_and(|path| !return_path::is_of_host(path, attachment.mac)) {
+        return Err(Exit::drop(DropReason::MartianSource, connection_slot));
     }
     let decision = ForwardingDecision {
         flow,
@@ -84,6 +85,10 @@ fn send_packet<A: Family, T: Family, E: PlatformFor<A> + PlatformFor<T>>(
     }
     if !flow.is_current() {
         return Err(Exit::drop(DropReason::ConfigRace, connection_slot));
+    }
+    // Only now, since a packet that is dropped must not move the replies.
+    if let Some(path) = new_path {
+        calls::set_return_path(env, flow, path);
     }
     flow.touch(env.now());
     env.count_forwarded(connection_slot, entry.direction(), packet.length);

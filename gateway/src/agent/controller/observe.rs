@@ -148,7 +148,10 @@ impl Observations {
     }
 
     /// Adds and removes addresses for conflict detection. `state` is the one before the changes.
+    ///
+    /// An address that passes from one object to another stays claimed, whatever the order of their changes.
     pub(super) fn track_addresses(&mut self, state: &State, changes: &[Change]) {
+        let claimed: Claims = changes.iter().flat_map(claims_after).collect();
         for change in changes {
             let object = change.object();
             let reference = object.reference();
@@ -175,17 +178,9 @@ impl Observations {
                 }
                 _ => continue,
             };
-            let now = match change {
-                Change::Put(Object::Service(tenant, record)) => {
-                    claims_of_service(tenant, &record.object)
-                }
-                Change::Put(Object::Endpoint(tenant, record)) => {
-                    claims_of_endpoint(tenant, &record.object)
-                }
-                Change::Put(_) | Change::Delete(_) => Claims::new(),
-            };
+            let now = claims_after(change);
             for (key, kind) in before.unwrap_or_default() {
-                if now.contains_key(&key) {
+                if claimed.contains_key(&key) {
                     continue;
                 }
                 if kind == ClaimKind::Snat && self.conflict_detector.is_claimed(&key) {
@@ -199,5 +194,14 @@ impl Observations {
                 self.conflict_detector.add(key, kind);
             }
         }
+    }
+}
+
+/// Returns the addresses that the object of a change claims after it.
+fn claims_after(change: &Change) -> Claims {
+    match change {
+        Change::Put(Object::Service(tenant, record)) => claims_of_service(tenant, &record.object),
+        Change::Put(Object::Endpoint(tenant, record)) => claims_of_endpoint(tenant, &record.object),
+        Change::Put(_) | Change::Delete(_) => Claims::new(),
     }
 }

@@ -68,7 +68,13 @@ impl State {
     }
 
     /// Applies changes that the store has committed at this revision.
+    ///
+    /// All former objects are removed first. A slot, a number or an address may pass from one object to another, whatever
+    /// the order of their changes, and a removal would free what the other object has just taken.
     pub fn apply(&mut self, changes: Vec<Change>, revision: u64) {
+        for change in &changes {
+            self.remove(change.object());
+        }
         for change in changes {
             match change {
                 Change::Put(mut object) => {

@@ -91,7 +91,11 @@ pub(super) const CASES: &[Case] = &[
         |harness| {
             let report = multicast_listener_message(143);
             let forwarded = multicast_listener_message(130).edit_ipv6(|ip| ip.hop_limit = 2);
-            for packet in [report, forwarded] {
+            let of_no_router =
+                multicast_listener_message(130).edit_ipv6(|ip| ip.source = CLIENT_V6);
+            let other_option = multicast_listener_message(130)
+                .edit_ipv6(|ip| ip.extensions = vec![(0, vec![0, 0, 0x85, 2, 0, 0, 1, 0])]);
+            for packet in [report, forwarded, of_no_router, other_option] {
                 harness
                     .send(Side::A, &packet)
                     .expect_dropped(DropReason::Ipv6Options);

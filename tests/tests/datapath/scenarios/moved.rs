@@ -92,6 +92,14 @@ pub(super) const CASES: &[ScenarioCase] = &[
                     .expect_dropped(DropReason::ResetOutOfWindow);
                 expect_reply_to(harness, &reply, CLIENT_MAC);
             }
+            // Replies to such an address would reach everybody, or nobody.
+            for mac in [[0xff; 6], [0x33, 0x33, 0, 0, 0, 1], Side::A.mac()] {
+                let data = spoofed.clone().ack(1_001, 5_001).with_source_mac(mac);
+                harness
+                    .send(Side::A, &data)
+                    .expect_dropped(DropReason::MartianSource);
+                expect_reply_to(harness, &reply, CLIENT_MAC);
+            }
             // A packet that can't be forwarded says nothing about the client either.
             let expired = spoofed.clone().ack(1_001, 5_001).with_hop_limit(1);
             harness.send(Side::A, &expired);

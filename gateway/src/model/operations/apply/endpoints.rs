@@ -83,7 +83,20 @@ impl ApplySession<'_, '_> {
         let request = entry.request.clone();
         let trusted = self.principal.is_operator();
         let existing = self.state.endpoints.get(reference);
-        let requested = match existing.map(|record| intention(record, &request, self.options)) {
+        // A manifest that wants the connection to be disconnected asks for no other.
+        let is_disconnection = connections
+            .get(reference)
+            .is_some_and(|entry| entry.state == ConnectionState::Disconnected);
+        let intention = existing.map(|record| intention(record, &request, self.options));
+        let intention = intention.map(|intention| match intention {
+            Intention::Reconnect if is_disconnection => Intention::Update,
+            other => other,
+        });
+        // The provider has removed the connection, or its service. It decides again, unless the operator replaces.
+        if matches!(intention, Some(Intention::Reconnect)) && !self.options.replace {
+            connections.remove(reference);
+        }
+        let requested = match intention {
             Some(Intention::Update) => {
                 return update_endpoint(&self.state, self.context, reference, request);
             }

@@ -134,3 +134,37 @@ fn slots_are_reused_and_records_round_trip_through_the_store_encoding() {
     decoded.meta_mut().version = version;
     assert_eq!(decoded, object);
 }
+
+/// Changes of one commit are sorted by name, so an object may get what another one gives up before that is removed.
+#[test]
+fn slot_and_address_that_pass_to_another_endpoint_stay_taken() {
+    for (from, to) in [("a", "b"), ("b", "a")] {
+        let mut world = World::furnished();
+        let (from, to) = (format!("consumer/{from}"), format!("consumer/{to}"));
+        world
+            .endpoint(&from, "10.0.0.101", "provider/shop")
+            .unwrap();
+        let from: Reference = from.parse().unwrap();
+        let to: Reference = to.parse().unwrap();
+        let old = world.state.endpoints[&from].clone();
+        let mut new = old.clone();
+        new.meta.name = to.name.clone();
+        let mut changes = vec![
+            Change::Delete(Object::Endpoint(from.tenant.clone(), old)),
+            Change::Put(Object::Endpoint(to.tenant.clone(), new.clone())),
+        ];
+        for _ in 0..2 {
+            let mut state = world.state.clone();
+            state.apply(changes.clone(), 99);
+            let network = "consumer/net".parse().unwrap();
+            let owner = state.endpoint_by_address(&network, "10.0.0.101".parse().unwrap());
+            assert_eq!(owner, Some(&to));
+            assert_eq!(
+                state.endpoint_by_link_id(new.object.connection.link_id),
+                Some(&to)
+            );
+            assert_ne!(state.free_slot(), new.object.connection.slot);
+            changes.reverse();
+        }
+    }
+}
