@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::net::{
     namespace::{BpfDirectory, Namespace},
-    process::{BackgroundProcess, fail, succeed},
+    process::{BackgroundProcess, fail, succeed, try_succeed},
     wait,
 };
 
