@@ -1,15 +1,18 @@
 //! Packet log: names the packets that the XDP program dropped or rejected, and writes them to this process's log.
 
 use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
     sync::{Arc, Mutex, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use gateway_common::{DropReason, maps::LoggedPacket};
-use log::{Log, Metadata, Record, info};
+use log::{Log, Metadata, Record, info, warn};
 use tokio::io::unix::AsyncFd;
 
 use crate::agent::{Agent, controller::Controller, packet_summary::summarize};
@@ -22,6 +25,12 @@ const MAX_LINES: u64 = 100;
 
 /// Number of records that are taken out at a time: other tasks run in between, however many packets are dropped.
 const MAX_BATCH: usize = 1_024;
+
+/// Minimum time between two reads of the program log.
+const FLUSH_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Delay after a failure to wait for it.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the task.
 ///
@@ -65,21 +74,47 @@ pub(crate) fn spawn(agent: Arc<Agent>, log: RingBuf<MapData>) -> Result<()> {
     Ok(())
 }
 
-/// Starts the task that writes what the tracepoint programs log to this process's log.
+/// Starts the thread that writes what the tracepoint programs log to this process's log. It ends with the process.
+///
+/// A thread of its own, because the logger returns only when its ring buffer is empty, and formats each record before
+/// the rate limit: a flood would hold a thread that tasks need.
 ///
 /// # Errors
-/// When the descriptor of the log can't be polled.
-pub(crate) fn spawn_program_log(logger: EbpfLogger<LimitedLog>) -> Result<()> {
-    // SAFETY: the logger owns the descriptor of its ring buffer, and returns the same one until it is dropped.
-    let mut logger = unsafe { AsyncFd::register(logger) }?;
-    tokio::spawn(async move {
-        while let Ok(mut guard) = logger.readable_mut().await {
-            guard.get_inner_mut().flush();
-            guard.clear_ready();
-            drop(guard);
-            tokio::task::yield_now().await;
-        }
-    });
+/// When the thread can't be started.
+pub(crate) fn spawn_program_log(mut logger: EbpfLogger<LimitedLog>) -> Result<()> {
+    let thread = thread::Builder::new().name("program-log".to_owned());
+    thread
+        .spawn(move || {
+            loop {
+                match wait_readable(logger.as_fd()) {
+                    // Records of a flood are taken out together.
+                    Ok(()) => {
+                        logger.flush();
+                        thread::sleep(FLUSH_INTERVAL);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => {
+                        warn!("packet log: program log not read error=\"{error}\"");
+                        thread::sleep(RETRY_INTERVAL);
+                    }
+                }
+            }
+        })
+        .context("failed to start the thread of the program log")?;
+    Ok(())
+}
+
+/// Waits until the descriptor is readable.
+fn wait_readable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut polled = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: the structure outlives the call, and is the only one.
+    if unsafe { libc::poll(&raw mut polled, 1, -1) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
     Ok(())
 }
 
