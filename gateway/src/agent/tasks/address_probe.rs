@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem::{Discriminant, discriminant},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use crate::{
     agent::{Agent, OutgoingFrame, controller::Controller},
     config::ProbeConfig,
     inject::frames,
+    log_limit::LogLimit,
     model::Reference,
 };
 
@@ -134,18 +136,53 @@ fn on_conflict(
     let detector = &mut controller.observed.conflict_detector;
     let before = detector.status(key);
     detector.on_conflict(key, mac, evidence, now);
+    let after = detector.status(key);
+    if kind(after) == kind(before) {
+        return Ok(());
+    }
     let (network, address) = key;
-    match detector.status(key) {
-        after if after == before => {}
-        Some(ClaimStatus::Conflict(_)) => warn!(
-            "address conflict: address in use by another host address={address} network={network} \
-             mac={mac}: remove the address from that host, or give the endpoint or service another one; \
-             it is not used until then"
-        ),
-        Some(ClaimStatus::Disputed(_)) => warn!(
-            "address conflict: another host claims an address in use, which is defended address={address} network={network} mac={mac}"
-        ),
+    match after {
+        Some(ClaimStatus::Conflict(_)) => {
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.admit() {
+                warn!(
+                    "address conflict: address in use by another host address={address} network={network} \
+                     mac={mac}{suppressed}: remove the address from that host, or give the endpoint or service \
+                     another one; it is not used until then"
+                );
+            }
+        }
+        Some(ClaimStatus::Disputed(_)) => {
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.admit() {
+                warn!(
+                    "address conflict: another host claims an address in use, which is defended address={address} \
+                     network={network} mac={mac}{suppressed}"
+                );
+            }
+        }
         _ => {}
     }
     Ok(())
+}
+
+/// Returns the kind of a status, without the MAC address: a host can claim with another one in each frame, and that is
+/// no news.
+fn kind(status: Option<ClaimStatus>) -> Option<Discriminant<ClaimStatus>> {
+    status.as_ref().map(discriminant)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_mac_address_is_no_other_kind() {
+        let [first, second] = [1, 2].map(|last| Mac::new([2, 0, 0, 0, 0, last]));
+        let disputed = |mac| kind(Some(ClaimStatus::Disputed(mac)));
+        assert_eq!(disputed(first), disputed(second));
+        assert_ne!(disputed(first), kind(Some(ClaimStatus::Conflict(first))));
+        assert_ne!(disputed(first), kind(Some(ClaimStatus::InUse)));
+        assert_ne!(disputed(first), kind(None));
+    }
 }
