@@ -27,6 +27,12 @@ const OLDER_VERSION_TIMEOUT: Duration = Duration::from_secs(260);
 const MAX_RECORDS: usize = 60;
 /// Maximum number of messages of an interface at a time, so that the groups of thousands of addresses do not burst.
 const MAX_MESSAGES: usize = 50;
+/// Maximum number of queries for one group that are taken between two steps. A querier sends one for each group that a
+/// listener left, so more are a flood.
+const MAX_GROUP_QUERIES: u32 = 16;
+/// Minimum of the time over which answers to general queries are spread, whatever delay the query allows: all gateways
+/// and hosts of a network answer them.
+const MIN_GENERAL_RESPONSE: Duration = Duration::from_secs(1);
 
 /// Kind of a record in a report of MLDv2 (RFC 3810, section 5.2.12), each with an empty list of sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +65,24 @@ struct Pending {
     response: Option<Instant>,
 }
 
+/// Queries that were taken since the last step.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    general: bool,
+    of_groups: u32,
+}
+
 /// Memberships of one interface.
 #[derive(Debug, Default)]
 pub struct MulticastListener {
     groups: BTreeSet<Ipv6Addr>,
     /// Reports that are left, also of groups that were left.
     pending: BTreeMap<Ipv6Addr, Pending>,
-    /// Time of the answer to a general query of MLDv2.
+    /// Time at which the answer to a general query begins.
     general_response: Option<Instant>,
+    /// Group from which on the answer to a general query is still to be sent, if one has begun.
+    general_rest: Option<Ipv6Addr>,
+    taken: Taken,
     /// Time until which reports are of MLDv1.
     v1_until: Option<Instant>,
     jitter: RandomState,
@@ -105,23 +121,26 @@ impl MulticastListener {
     }
 
     /// Records a query, which is answered after a random part of its response delay.
+    ///
+    /// Between two steps one general query is taken, and some for one group. Others are dropped, so that a flood costs
+    /// little: a querier repeats its queries.
     pub fn on_query(&mut self, query: Query, now: Instant) {
-        self.queries += 1;
         if query.version == QueryVersion::V1 {
             self.v1_until = Some(now + OLDER_VERSION_TIMEOUT);
         }
-        match query.group {
-            Some(group) => self.schedule_response(group, query.max_response, now),
-            None if self.is_v1(now) => {
-                for group in self.groups.clone() {
-                    self.schedule_response(group, query.max_response, now);
-                }
+        if let Some(group) = query.group {
+            if self.taken.of_groups < MAX_GROUP_QUERIES {
+                self.taken.of_groups += 1;
+                self.queries += 1;
+                self.schedule_response(group, query.max_response, now);
             }
-            None => {
-                let due = now + self.random_delay(None, query.max_response);
-                let sooner = self.general_response.map_or(due, |other| other.min(due));
-                self.general_response = Some(sooner);
-            }
+        } else if !self.taken.general {
+            self.taken.general = true;
+            self.queries += 1;
+            let max = query.max_response.max(MIN_GENERAL_RESPONSE);
+            let due = now + self.random_delay(None, max);
+            let sooner = self.general_response.map_or(due, |other| other.min(due));
+            self.general_response = Some(sooner);
         }
     }
 
@@ -151,16 +170,7 @@ impl MulticastListener {
         let is_v1 = self.is_v1(now);
         let max_records = MAX_MESSAGES * if is_v1 { 1 } else { MAX_RECORDS };
         let mut records = Vec::new();
-        if self.general_response.is_some_and(|due| due <= now) {
-            self.general_response = None;
-            for group in &self.groups {
-                let pending = self.pending.entry(*group).or_insert(Pending {
-                    change: (0, None),
-                    response: None,
-                });
-                pending.response = Some(now);
-            }
-        }
+        self.taken = Taken::default();
         let is_due = |due: Option<Instant>| due.is_none_or(|due| due <= now);
         self.pending.retain(|group, pending| {
             if records.len() >= max_records {
@@ -186,6 +196,7 @@ impl MulticastListener {
             }
             pending.change.0 > 0 || pending.response.is_some()
         });
+        self.answer_general_query(now, &mut records, max_records);
         if is_v1 {
             let message = |(kind, group)| match kind {
                 RecordKind::Left => MldMessage::DoneV1(group),
@@ -197,6 +208,34 @@ impl MulticastListener {
         reports
             .map(|records| MldMessage::ReportV2(records.to_vec()))
             .collect()
+    }
+
+    /// Adds the part of the answer to a general query that fits. The rest follows at the next steps, and a query that
+    /// comes meanwhile is answered after it.
+    fn answer_general_query(
+        &mut self,
+        now: Instant,
+        records: &mut Vec<(RecordKind, Ipv6Addr)>,
+        max_records: usize,
+    ) {
+        if self.general_rest.is_none() && self.general_response.is_some_and(|due| due <= now) {
+            self.general_response = None;
+            self.general_rest = Some(Ipv6Addr::UNSPECIFIED);
+        }
+        let Some(first) = self.general_rest else {
+            return;
+        };
+        let mut rest = self.groups.range(first..);
+        while records.len() < max_records
+            && let Some(group) = rest.next()
+        {
+            // The reports of a join answer the query too.
+            let pending = self.pending.get(group);
+            if pending.is_none_or(|pending| pending.change.0 == 0) {
+                records.push((RecordKind::IsListened, *group));
+            }
+        }
+        self.general_rest = rest.next().copied();
     }
 }
 

@@ -121,6 +121,106 @@ fn interface_that_came_back_joins_again() {
     assert_eq!(listener.step(now), report(RecordKind::Joined, group(1)));
 }
 
+/// Sends many queries before each step, for ten seconds, and returns the largest number of messages of a step, and the
+/// sum of all.
+fn flood(listener: &mut MulticastListener, queries: &[Query]) -> (usize, usize) {
+    let start = Instant::now();
+    let (mut largest, mut sum) = (0, 0);
+    for step in 0..100 {
+        let now = start + step * SECOND / 10;
+        for _ in 0..10 {
+            for query in queries {
+                listener.on_query(*query, now);
+            }
+        }
+        let sent = listener.step(now).len();
+        largest = largest.max(sent);
+        sum += sent;
+    }
+    (largest, sum)
+}
+
+fn listener_of(count: u16, start: Instant) -> MulticastListener {
+    let mut listener = MulticastListener {
+        groups: groups(0..count),
+        ..MulticastListener::default()
+    };
+    assert_eq!(listener.step(start), []);
+    listener
+}
+
+#[test]
+fn flood_of_queries_is_answered_at_the_pace_of_steps() {
+    for version in [QueryVersion::V1, QueryVersion::V2] {
+        let mut listener = listener_of(1_000, Instant::now());
+        let queries: Vec<Query> = std::iter::once(None)
+            .chain((0..200).map(|last| Some(group(last))))
+            .map(|asked| Query {
+                max_response: Duration::ZERO,
+                ..query(version, asked)
+            })
+            .collect();
+        let (largest, sum) = flood(&mut listener, &queries);
+        assert!(largest <= MAX_MESSAGES, "{version:?}: {largest}");
+        assert!(sum > 0 && sum <= 100 * MAX_MESSAGES, "{version:?}: {sum}");
+    }
+}
+
+#[test]
+fn queries_for_groups_are_bounded_between_steps() {
+    let now = Instant::now();
+    let mut listener = listener_of(1_000, now);
+    for last in 0..1_000 {
+        listener.on_query(query(QueryVersion::V1, Some(group(last))), now);
+    }
+    assert_eq!(listener.pending.len(), MAX_GROUP_QUERIES as usize);
+    let sent = listener.step(now + SECOND).len();
+    assert_eq!(sent, MAX_GROUP_QUERIES as usize);
+    // The next ones are taken after the step.
+    listener.on_query(query(QueryVersion::V1, Some(group(999))), now);
+    let answer = listener.step(now + SECOND);
+    assert_eq!(answer, [MldMessage::ReportV1(group(999))]);
+}
+
+#[test]
+fn general_query_of_version_1_schedules_nothing_for_each_group() {
+    let now = Instant::now();
+    let mut listener = listener_of(1_000, now);
+    listener.on_query(query(QueryVersion::V1, None), now);
+    assert!(listener.pending.is_empty());
+    let mut reported = BTreeSet::new();
+    for _ in 0..1_000 / MAX_MESSAGES {
+        let messages = listener.step(now + SECOND);
+        assert_eq!(messages.len(), MAX_MESSAGES);
+        assert!(listener.pending.is_empty());
+        reported.extend(messages.into_iter().map(|message| match message {
+            MldMessage::ReportV1(group) => group,
+            other => panic!("{other:?}"),
+        }));
+    }
+    assert_eq!(reported, groups(0..1_000));
+    assert_eq!(listener.step(now + SECOND), []);
+}
+
+#[test]
+fn general_query_without_a_response_delay_is_answered_after_a_random_one() {
+    let now = Instant::now();
+    let delayed = (0..20).filter(|_| {
+        let mut listener = listener_of(1, now);
+        let at_once = Query {
+            max_response: Duration::ZERO,
+            ..query(QueryVersion::V2, None)
+        };
+        listener.on_query(at_once, now);
+        let is_delayed = listener.step(now).is_empty();
+        let answer = listener.step(now + SECOND);
+        assert_eq!(answer.is_empty(), !is_delayed);
+        is_delayed
+    });
+    // One in a thousand has no delay.
+    assert!(delayed.count() > 10);
+}
+
 /// Returns the frame of a query with this message behind the IPv6 header and the options.
 fn query_frame(source: Ipv6Addr, message: &[u8]) -> Vec<u8> {
     let to = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
