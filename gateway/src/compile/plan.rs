@@ -50,6 +50,23 @@ pub struct Plan {
     pub release: Vec<MapWrite>,
 }
 
+/// Changes of the local addresses, and of the interfaces that have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddressChanges {
+    /// Numbers of the networks whose local addresses changed.
+    pub networks: BTreeSet<u32>,
+    /// True if an interface changed.
+    pub has_interfaces: bool,
+}
+
+impl AddressChanges {
+    /// Returns true if nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.has_interfaces
+    }
+}
+
 impl Plan {
     /// Returns true if the plan has no writes.
     #[must_use]
@@ -63,16 +80,17 @@ impl Plan {
         self.revoke.len() + self.grant.len() + self.release.len()
     }
 
-    /// Returns true if a local address changes, or an interface that has them.
-    #[must_use]
-    pub fn changes_local_addresses(&self) -> bool {
-        let mut writes = self.revoke.iter().chain(&self.grant);
-        writes.any(|write| {
-            matches!(
-                write,
-                MapWrite::Address(..) | MapWrite::Attachment(..) | MapWrite::Egress(..)
-            )
-        })
+    /// Adds the changes of local addresses, and of the interfaces that have them.
+    pub fn add_address_changes(&self, changes: &mut AddressChanges) {
+        for write in self.revoke.iter().chain(&self.grant) {
+            match write {
+                MapWrite::Address(key, _) => {
+                    changes.networks.insert(key.network);
+                }
+                MapWrite::Attachment(..) | MapWrite::Egress(..) => changes.has_interfaces = true,
+                _ => {}
+            }
+        }
     }
 
     /// Returns true if a backend loses the slot that it has in `current`, which ends its flows.

@@ -41,7 +41,7 @@ use crate::{
     bpf::{loader::Program, maps::Maps},
     compile::{
         capacity::CapacityError, compile_cache::CompileCache, dirty::DirtyObjects,
-        draining::Draining, map_snapshot::MapSnapshot, observed::Observed,
+        draining::Draining, map_snapshot::MapSnapshot, observed::Observed, plan::AddressChanges,
     },
     config::Config,
     events::{event_log::EventLog, idempotency::IdempotencyCache, webhook_queue::WebhookQueue},
@@ -132,8 +132,8 @@ pub(in crate::agent) struct Datapath {
     /// Objects that did not fit into the maps.
     capacity_errors: Vec<CapacityError>,
     departed_backends: DepartedBackends,
-    /// Number of changes of the local addresses and of the interfaces that have them.
-    address_revision: u64,
+    /// Changes of the local addresses since the last [`Controller::take_address_changes`].
+    address_changes: AddressChanges,
     /// SNAT addresses that no service has any more, but that open flows still use.
     draining: Draining,
     /// Notified when flows may have been revoked.
@@ -220,7 +220,7 @@ impl Datapath {
             in_sync: false,
             capacity_errors: Vec::new(),
             departed_backends: HashMap::new(),
-            address_revision: 0,
+            address_changes: AddressChanges::default(),
             draining: Draining::default(),
             flows_revoked: Arc::new(Notify::new()),
         })

@@ -122,8 +122,9 @@ impl Datapath {
         debug!("controller: applying plan writes={}", plan.len());
         self.record_departed(delta);
         let ends_flows = !plan.revoke.is_empty() || plan.removes_backends(&self.map_snapshot);
+        // Also those of a plan that fails, which may be applied in part.
+        plan.add_address_changes(&mut self.address_changes);
         self.maps.apply_plan(plan, &mut self.map_snapshot)?;
-        self.address_revision += u64::from(plan.changes_local_addresses());
         if ends_flows || !self.departed_backends.is_empty() {
             self.flows_revoked.notify_one();
         }

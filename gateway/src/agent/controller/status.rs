@@ -19,6 +19,7 @@ use crate::{
         capacity::CapacityError,
         map_snapshot::MapSnapshot,
         observed::{HealthCheckKey, Observed},
+        plan::AddressChanges,
     },
     events::event_log::EventLog,
     host::{status::HostStatus, traffic::AttachmentTraffic},
@@ -141,10 +142,9 @@ impl Controller {
         &self.datapath.maps
     }
 
-    /// Returns the number of changes of the local addresses and of the interfaces that have them.
-    #[must_use]
-    pub const fn address_revision(&self) -> u64 {
-        self.datapath.address_revision
+    /// Takes the changes of the local addresses and of the interfaces that have them since the last call.
+    pub(in crate::agent) fn take_address_changes(&mut self) -> AddressChanges {
+        std::mem::take(&mut self.datapath.address_changes)
     }
 
     /// Returns the contents of the maps.
