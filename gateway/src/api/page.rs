@@ -30,7 +30,7 @@ impl PageRequest {
         &self,
         list: impl Iterator<Item = T>,
         key: impl Fn(&T) -> K,
-        view: impl Fn(T) -> Result<V, ApiError>,
+        mut view: impl FnMut(T) -> Result<V, ApiError>,
     ) -> Result<Page<V>, ApiError> {
         let limit = checked_limit(self.limit)?;
         let after = match &self.after {

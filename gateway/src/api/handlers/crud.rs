@@ -12,6 +12,7 @@ use crate::{
     api::{
         AppState,
         authorize::{Authorized, Read},
+        present::ServiceAvailability,
         request::parse_path_reference,
         response::{ApiError, ApiResult, CreateResult, create_response},
         types::{Page, PageRequest},
@@ -57,6 +58,7 @@ pub(super) trait TenantObject: Sized {
         caller: &Principal,
         reference: &Reference,
         record: &Record<Self>,
+        _: &mut ServiceAvailability,
     ) -> anyhow::Result<Self::View> {
         Self::present(controller, caller, reference, record)
     }
@@ -144,6 +146,7 @@ pub(super) async fn list<T: TenantObject>(
     if !controller.state().tenants.contains_key(&caller.tenant) {
         return Err(Problem::no_tenant(&caller.tenant).into());
     }
+    let mut availability = ServiceAvailability::default();
     let page = page.paginate(
         State::owned_by(T::table(controller.state()), &caller.tenant),
         |(reference, _)| reference.name.clone(),
@@ -153,6 +156,7 @@ pub(super) async fn list<T: TenantObject>(
                 &caller.caller,
                 reference,
                 record,
+                &mut availability,
             )?)
         },
     )?;

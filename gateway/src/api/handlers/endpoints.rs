@@ -10,7 +10,7 @@ use crate::{
         AppState,
         authorize::{Authorized, Endpoints},
         handlers::crud::{self, CreateObject, TenantObject, UpdateObject, crud},
-        present::{self, CounterDetail},
+        present::{self, CounterDetail, ServiceAvailability},
         request::{JsonBody, PathParameters, parse_path_reference},
         response::{ApiResult, WriteErrors},
         types::EndpointView,
@@ -79,7 +79,9 @@ impl TenantObject for Endpoint {
         reference: &Reference,
         record: &Record<Self>,
     ) -> anyhow::Result<EndpointView> {
-        present::endpoint(controller, caller, reference, record, CounterDetail::Drops)
+        let availability = &mut ServiceAvailability::default();
+        let detail = CounterDetail::Drops;
+        present::endpoint(controller, caller, reference, record, detail, availability)
     }
 
     fn present_in_list(
@@ -87,8 +89,10 @@ impl TenantObject for Endpoint {
         caller: &Principal,
         reference: &Reference,
         record: &Record<Self>,
+        availability: &mut ServiceAvailability,
     ) -> anyhow::Result<EndpointView> {
-        present::endpoint(controller, caller, reference, record, CounterDetail::Totals)
+        let detail = CounterDetail::Totals;
+        present::endpoint(controller, caller, reference, record, detail, availability)
     }
 
     fn delete(

@@ -1,5 +1,7 @@
 //! Views of endpoints.
 
+use std::collections::BTreeMap;
+
 use crate::{
     address_conflict::ClaimStatus,
     agent::controller::Controller,
@@ -29,6 +31,7 @@ pub fn endpoint(
     reference: &Reference,
     record: &Record<Endpoint>,
     detail: CounterDetail,
+    availability: &mut ServiceAvailability,
 ) -> anyhow::Result<EndpointView> {
     let endpoint = &record.object;
     let slot = endpoint.connection.slot;
@@ -62,7 +65,7 @@ pub fn endpoint(
                 &endpoint.service_identity.reference,
             ),
             programmed: link.is_some_and(|link| link.id == endpoint.connection.link_id),
-            service_available: service_available(controller, endpoint),
+            service_available: availability.of(controller, endpoint),
             addresses: addresses(controller, reference, endpoint),
             flows: controller.maps().usage(slot)?.flows.get(),
             counters: Counters {
@@ -77,17 +80,27 @@ pub fn endpoint(
     })
 }
 
-/// Returns true if a backend of the endpoint's resource can take new flows, or `None` if the connection is not approved.
-/// Which one, and why not, is for the provider
-/// to know.
-fn service_available(controller: &Controller, endpoint: &Endpoint) -> Option<bool> {
-    let identity = &endpoint.service_identity;
-    let service = controller.state().services.get(&identity.reference);
-    let service = service.filter(|service| service.meta.uid == identity.uid)?;
-    let spec = &service.object.spec;
-    let resource = spec.resource(&endpoint.resource)?;
-    (endpoint.connection.state == ConnectionState::Approved)
-        .then(|| controller.takes_flows(&identity.reference, spec, resource))
+/// Availability of the resources that the endpoints of a page stand for, by resource number. Each is found out once,
+/// because many endpoints may stand for one resource with hundreds of backends.
+#[derive(Debug, Default)]
+pub struct ServiceAvailability(BTreeMap<u32, bool>);
+
+impl ServiceAvailability {
+    /// Returns true if a backend of the endpoint's resource can take new flows, or `None` if the connection is not
+    /// approved. Which one, and why not, is for the provider to know.
+    fn of(&mut self, controller: &Controller, endpoint: &Endpoint) -> Option<bool> {
+        if endpoint.connection.state != ConnectionState::Approved {
+            return None;
+        }
+        let identity = &endpoint.service_identity;
+        let service = controller.state().services.get(&identity.reference);
+        let service = service.filter(|service| service.meta.uid == identity.uid)?;
+        let spec = &service.object.spec;
+        let resource = spec.resource(&endpoint.resource)?;
+        let number = *service.object.resource_numbers.get(&endpoint.resource)?;
+        let takes_flows = || controller.takes_flows(&identity.reference, spec, resource);
+        Some(*self.0.entry(number).or_insert_with(takes_flows))
+    }
 }
 
 fn addresses(

@@ -14,7 +14,7 @@ pub use self::{
     access::{identity, new_token, new_webhook, token, webhook},
     caller::caller,
     connection::{connection, connection_status},
-    endpoint::{CounterDetail, endpoint},
+    endpoint::{CounterDetail, ServiceAvailability, endpoint},
     flow::flow,
     network::network,
     service::service,
