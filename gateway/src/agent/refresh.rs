@@ -58,11 +58,12 @@ impl Agent {
 
     async fn refresh(&self, host: &mut Host, plan: &ScanPlan) -> Result<()> {
         let scan = host.scan(&self.netlink, self.kernel, plan).await?;
-        let frames = {
+        let (frames, reconciled) = {
             let mut controller = self.controller.lock().await;
             tokio::task::block_in_place(|| sync_data_path(&mut controller, host, plan, &scan))?
         };
         self.send_frames(&frames);
+        reconciled?;
         // The attach modes are known only now. They are read without the controller's lock.
         let interfaces = host.diagnose(&self.netlink, plan).await?;
         let mut controller = self.controller.lock().await;
@@ -72,13 +73,13 @@ impl Agent {
 }
 
 /// Updates the maps, then attaches the program to new interfaces: where the program runs, its network's entries are
-/// already in the maps. Returns the solicitations to be sent for next hops.
+/// already in the maps. Returns the solicitations to be sent for next hops, and the result of the last update of the maps.
 fn sync_data_path(
     controller: &mut Controller,
     host: &mut Host,
     plan: &ScanPlan,
     scan: &Scan,
-) -> Result<Vec<OutgoingFrame>> {
+) -> Result<(Vec<OutgoingFrame>, Result<()>)> {
     let now = Instant::now();
     if let Some(addresses) = scan.assigned_addresses() {
         controller.observe_host_addresses(addresses);
@@ -132,7 +133,7 @@ fn sync_data_path(
     }
     attached?;
     controller.reconcile()?;
-    controller.step_next_hops(now)
+    Ok(controller.step_next_hops(now))
 }
 
 /// Returns true if neighbours may have lost a network's addresses by a change of its interface, or have wrong MAC

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
     time::Instant,
 };
 
@@ -14,7 +15,7 @@ use crate::{
     host::routes::BackendRoute,
     neighbour::{
         InterfaceAddress, Neighbour, NeighbourMessage, NeighbourTable, Sender, Solicitation,
-        select_sender,
+        WantedNeighbours, select_sender,
     },
 };
 
@@ -40,7 +41,12 @@ pub struct NextHopResolver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NextHopResult {
     /// The next hop is resolved.
-    Resolved(ObservedNextHop),
+    Resolved {
+        /// The next hop.
+        hop: ObservedNextHop,
+        /// True if it has answered with this MAC address, which otherwise comes from elsewhere.
+        is_confirmed: bool,
+    },
     /// The next hop is being asked for, as the text says, and has had no time to answer yet.
     Pending(String),
     /// The backend can't be reached, for the reason in the text.
@@ -69,6 +75,12 @@ impl NextHopResolver {
             former,
             started: (Instant::now(), Timestamp::now()),
         }
+    }
+
+    /// Returns the set of neighbours that are next hops, which follows the resolver.
+    #[must_use]
+    pub fn wanted(&self) -> Arc<WantedNeighbours> {
+        self.table.wanted()
     }
 
     /// Returns the backends that are reached through a neighbour.
@@ -100,7 +112,7 @@ impl NextHopResolver {
         for (key, route) in routes {
             match route {
                 BackendRoute::Unused => self.remove(key),
-                BackendRoute::Unreachable(reason) => self.set(key, Err(reason.clone())),
+                BackendRoute::Unreachable(reason) => self.set(key, Err(reason.clone()), now),
                 BackendRoute::Via {
                     interface,
                     next_hop,
@@ -109,14 +121,14 @@ impl NextHopResolver {
                     let kernel = kernel.unwrap_or_default();
                     let former = self.former.remove(&(next_hop.0, key.clone()));
                     self.interfaces.insert(next_hop.0, interface.clone());
-                    self.table.want(*next_hop, former.or(kernel.mac));
-                    self.table
-                        .set_static(*next_hop, kernel.mac.filter(|_| kernel.is_static));
+                    self.table.want(*next_hop, former.or(kernel.mac), now);
+                    let configured = kernel.mac.filter(|_| kernel.is_static);
+                    self.table.set_static(*next_hop, configured, now);
                     let known = self.table.mac(next_hop);
                     if kernel.is_confirmed && kernel.mac.is_some() && kernel.mac != known {
                         self.table.recheck(*next_hop, true, now);
                     }
-                    self.set(key, Ok(*next_hop));
+                    self.set(key, Ok(*next_hop), now);
                 }
             }
         }
@@ -128,12 +140,17 @@ impl NextHopResolver {
     }
 
     /// Sets the next hop of a backend, or the reason why there is none.
-    pub(super) fn set(&mut self, key: &BackendKey, next_hop: Result<Neighbour, String>) {
+    pub(super) fn set(
+        &mut self,
+        key: &BackendKey,
+        next_hop: Result<Neighbour, String>,
+        now: Instant,
+    ) {
         if self.next_hops.get(key) == Some(&next_hop) {
             return;
         }
         if let Ok(next_hop) = &next_hop {
-            self.table.want(*next_hop, None);
+            self.table.want(*next_hop, None, now);
             self.backends_by_next_hop
                 .entry(*next_hop)
                 .or_default()
@@ -181,15 +198,19 @@ impl NextHopResolver {
         self.table.recheck_interface(ifindex, now);
     }
 
-    /// Returns the solicitations that are due. `snat_address` returns a SNAT address of the network that is attached to
-    /// an interface, for a neighbour.
+    /// Returns the solicitations that are due. `is_usable` states that an interface carries packets, and `snat_address`
+    /// returns a SNAT address of the network that is attached to an interface, for a neighbour.
     pub fn step(
         &mut self,
         now: Instant,
+        is_usable: impl Fn(u32) -> bool,
         mut snat_address: impl FnMut(&str, IpAddr) -> Option<IpAddr>,
     ) -> Vec<Solicitation> {
         let (addresses, interfaces) = (&self.addresses, &self.interfaces);
         self.table.step(now, |(ifindex, neighbour)| {
+            if !is_usable(*ifindex) {
+                return Sender::UnusableInterface;
+            }
             let own = addresses.get(ifindex).map_or(&[][..], Vec::as_slice);
             let interface = interfaces.get(ifindex);
             select_sender(*neighbour, own, || snat_address(interface?, *neighbour))
@@ -198,8 +219,8 @@ impl NextHopResolver {
 
     /// Returns the time of the next step.
     #[must_use]
-    pub fn next_step(&self, now: Instant) -> Option<Instant> {
-        self.table.next_step(now)
+    pub fn next_step(&self) -> Option<Instant> {
+        self.table.next_step()
     }
 
     /// Returns the backends whose next hops changed since the last call.
@@ -222,7 +243,10 @@ impl NextHopResolver {
         let (ifindex, address) = next_hop;
         let interface = self.interfaces.get(ifindex).cloned().unwrap_or_default();
         if let Some(mac) = self.table.mac(next_hop) {
-            return NextHopResult::Resolved(ObservedNextHop { interface, mac });
+            return NextHopResult::Resolved {
+                hop: ObservedNextHop { interface, mac },
+                is_confirmed: self.table.is_confirmed(next_hop),
+            };
         }
         let pending =
             || NextHopResult::Pending(format!("{address} is being resolved on {interface}"));
@@ -239,6 +263,11 @@ impl NextHopResolver {
                     "{address} can't be asked for on {interface}, because neither the interface nor a service has an \
                      address to ask from: enable IPv6 on {interface} (sysctl net.ipv6.conf.{interface}.disable_ipv6=0), \
                      or give it an address"
+                ));
+            }
+            Sender::UnusableInterface => {
+                return NextHopResult::Unreachable(format!(
+                    "{address} can't be asked for, because {interface} can't be used: see its problems in plgw status"
                 ));
             }
             Sender::Address(sender) => sender.to_string(),

@@ -190,7 +190,7 @@ mod tests {
         let mut next_hops = NextHopResolver::default();
         let backend = key("10.1.0.10");
         let neighbour = (4, "10.1.0.1".parse().unwrap());
-        next_hops.set(&backend, Ok(neighbour));
+        next_hops.set(&backend, Ok(neighbour), std::time::Instant::now());
         let mut dirty = HostDirtySet::default();
         let events = HostEvents {
             resync_all: false,

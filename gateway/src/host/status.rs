@@ -1,13 +1,17 @@
 //! Observed state of the host, as shown to users.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use log::{info, warn};
 
 use crate::{
     bpf::loader::AttachMode, compile::observed::BackendKey, host::next_hops::NextHopResult,
-    netlink::Link,
+    log_limit::LogLimit, model::Reference, netlink::Link,
 };
+
+/// Number of lines a minute about backends of a network that become reachable, and about those that become unreachable.
+/// A backend whose MAC address changes all the time could otherwise fill the log.
+const MAX_LINES: u32 = 20;
 
 /// State of an attachment's interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,12 +27,20 @@ pub struct AttachmentState {
 }
 
 /// Observed state of the host, as shown to users.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct HostStatus {
     /// Interfaces that networks name, by name.
     pub attachments: BTreeMap<String, AttachmentState>,
-    /// Backends that can't be reached.
+    /// Backends that can't be reached, or have not confirmed yet that they can.
     pub unreachable: BTreeSet<BackendKey>,
+    limits: HashMap<Reference, LineLimits>,
+}
+
+/// Limits of the lines about the backends of a network.
+#[derive(Debug)]
+struct LineLimits {
+    unreachable: LogLimit,
+    reachable: LogLimit,
 }
 
 /// Result of a scan of interfaces.
@@ -72,22 +84,94 @@ impl HostStatus {
         let (network, address) = key;
         match result {
             NextHopResult::Unreachable(reason) => {
-                if self.unreachable.insert(key.clone()) {
+                if self.unreachable.insert(key.clone())
+                    && let Some(suffix) = self.limits(network).unreachable.admit()
+                {
                     warn!(
-                        "host: backend unreachable backend={address} network={network} reason=\"{reason}\""
+                        "host: backend unreachable backend={address} network={network} reason=\"{reason}\"{suffix}"
                     );
                 }
             }
-            NextHopResult::Resolved(_) => {
-                if self.unreachable.remove(key) {
-                    info!("host: backend reachable backend={address} network={network}");
+            NextHopResult::Resolved {
+                is_confirmed: true, ..
+            } => {
+                if self.unreachable.remove(key)
+                    && let Some(suffix) = self.limits(network).reachable.admit()
+                {
+                    info!("host: backend reachable backend={address} network={network}{suffix}");
                 }
             }
-            // What was unreachable stays so until there is an answer.
-            NextHopResult::Pending(_) => {}
+            // What was unreachable stays so until there is an answer. An announcement is none.
+            NextHopResult::Resolved {
+                is_confirmed: false,
+                ..
+            }
+            | NextHopResult::Pending(_) => {}
             NextHopResult::Unused => {
                 self.unreachable.remove(key);
             }
         }
+    }
+
+    fn limits(&mut self, network: &Reference) -> &LineLimits {
+        if !self.limits.contains_key(network) {
+            // Networks that are gone have no lines any more.
+            self.limits
+                .retain(|_, limits| !limits.unreachable.is_idle() || !limits.reachable.is_idle());
+        }
+        let limits = self.limits.entry(network.clone());
+        limits.or_insert_with(|| LineLimits {
+            unreachable: LogLimit::with_burst(MAX_LINES),
+            reachable: LogLimit::with_burst(MAX_LINES),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_common::packet::Mac;
+
+    use super::*;
+    use crate::compile::observed::ObservedNextHop;
+
+    fn key(last: u8) -> BackendKey {
+        ("provider/net".parse().unwrap(), [10, 1, 0, last].into())
+    }
+
+    fn resolved(is_confirmed: bool) -> NextHopResult {
+        NextHopResult::Resolved {
+            hop: ObservedNextHop {
+                interface: "gw-p".to_owned(),
+                mac: Mac::new([2, 0, 0, 0, 0, 1]),
+            },
+            is_confirmed,
+        }
+    }
+
+    #[test]
+    fn only_an_answer_makes_a_backend_reachable() {
+        let mut status = HostStatus::default();
+        let unreachable = NextHopResult::Unreachable("no answer".to_owned());
+        status.update_next_hop(&key(10), &unreachable);
+        status.update_next_hop(&key(10), &resolved(false));
+        assert!(status.unreachable.contains(&key(10)));
+        status.update_next_hop(&key(10), &resolved(true));
+        assert!(status.unreachable.is_empty());
+    }
+
+    #[test]
+    fn lines_about_a_network_are_limited() {
+        let mut status = HostStatus::default();
+        let unreachable = NextHopResult::Unreachable("no answer".to_owned());
+        for _ in 0..MAX_LINES {
+            status.update_next_hop(&key(10), &unreachable);
+            status.update_next_hop(&key(10), &resolved(true));
+        }
+        let limits = status.limits(&key(10).0);
+        assert_eq!(limits.unreachable.admit(), None);
+        assert_eq!(limits.reachable.admit(), None);
+        let other = "other/net".parse().unwrap();
+        let limits = status.limits(&other);
+        assert_eq!(limits.unreachable.admit(), Some(String::new()));
     }
 }

@@ -2,16 +2,20 @@
 //! kernel's neighbour table. Pure.
 
 mod message;
+mod round;
 mod sender;
 mod table;
+mod wanted;
 
 use std::net::IpAddr;
 
 use gateway_common::packet::Mac;
 
 pub use message::{MessageKind, NeighbourMessage, parse_arp, parse_neighbour_discovery};
+pub use round::Round;
 pub use sender::{InterfaceAddress, Sender, select_sender};
 pub use table::{NeighbourTable, PROBE_NUM, RETRANSMIT_INTERVAL, Solicitation, Unanswered};
+pub use wanted::WantedNeighbours;
 
 /// Neighbour: interface index and IP address.
 pub type Neighbour = (u32, IpAddr);

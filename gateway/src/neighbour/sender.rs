@@ -29,6 +29,19 @@ pub enum Sender {
     Unspecified,
     /// None, and none is allowed to be missing (RFC 4861, section 7.2.2): nothing can be sent.
     Missing,
+    /// None, because the interface can't be used: nothing can be sent.
+    UnusableInterface,
+}
+
+impl Sender {
+    /// Returns true if a solicitation can be sent.
+    #[must_use]
+    pub const fn can_send(self) -> bool {
+        match self {
+            Self::Address(_) | Self::Unspecified => true,
+            Self::Missing | Self::UnusableInterface => false,
+        }
+    }
 }
 
 /// Selects the sender address for a neighbour from the addresses of the interface: one on the same link, or for IPv6

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     hash::BuildHasher as _,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,7 @@ use gateway_common::packet::Mac;
 use crate::neighbour::{
     Neighbour, Sender, is_host_mac,
     message::{MessageKind, NeighbourMessage},
+    wanted::WantedNeighbours,
 };
 
 /// Interval between solicitations that are not answered (RFC 4861, section 10: `RETRANS_TIMER`).
@@ -31,7 +33,8 @@ const MIN_REACHABLE_TIME: Duration = Duration::from_secs(15);
 const REACHABLE_TIME_SPREAD_MS: u64 = 15_000;
 
 /// Time after an update for which the ARP reply of another host is ignored: the first answer wins where several hosts
-/// answer.
+/// answer. Announcements are ignored for as long after one that replaced a MAC address: hosts that claim an address in
+/// turn cause at most one change in this time.
 const LOCK_TIME: Duration = Duration::from_secs(1);
 
 /// Number of solicitations in a `PACING_INTERVAL`. Broadcast frames reach every host of a network.
@@ -39,9 +42,6 @@ const MAX_PER_PACING_INTERVAL: u32 = 40;
 
 /// Length of the interval in which solicitations are counted.
 const PACING_INTERVAL: Duration = Duration::from_millis(20);
-
-/// Time at which a neighbour is solicited; `None` means at once.
-type Due = Option<Instant>;
 
 /// State of a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ enum State {
 pub struct Unanswered {
     /// Time of the first one.
     pub since: Instant,
-    /// Number of solicitations.
+    /// Number of solicitations that were sent.
     pub count: u64,
     /// Sender of the last one.
     pub sender: Sender,
@@ -72,11 +72,18 @@ pub struct Unanswered {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     state: State,
-    due: Option<Due>,
+    /// Time at which the neighbour is solicited.
+    due: Option<Instant>,
     unanswered: Option<Unanswered>,
+    /// Number of steps since the last answer, including those in which nothing could be sent.
+    missed: u32,
+    /// Time of the last solicitation.
+    asked: Option<Instant>,
     /// Time of the last change of the MAC address.
     updated: Option<Instant>,
-    /// Time of the last answer to a solicitation.
+    /// Time at which a MAC address last replaced another one.
+    replaced: Option<Instant>,
+    /// Time of the last answer to a solicitation from the present MAC address.
     confirmed: Option<Instant>,
     /// True if the next solicitation is for all hosts, because the neighbour may have another MAC address by now.
     ask_all: bool,
@@ -90,6 +97,39 @@ impl Entry {
                 Some(mac)
             }
         }
+    }
+
+    /// Returns the first time at which the neighbour may be solicited again.
+    fn earliest(&self, now: Instant) -> Instant {
+        let earliest = self.asked.map(|at| at + RETRANSMIT_INTERVAL);
+        earliest.map_or(now, |at| at.max(now))
+    }
+
+    /// Returns the time of the next solicitation if there is reason to ask soon. A neighbour that waits already keeps
+    /// its place.
+    fn ask_soon(&self, now: Instant) -> Instant {
+        let earliest = self.earliest(now);
+        self.due.map_or(earliest, |due| due.min(earliest))
+    }
+
+    /// Returns true if a message must not replace the MAC address, because another one did so a short time ago.
+    fn is_locked(&self, message: &NeighbourMessage, now: Instant) -> bool {
+        let is_claim = match message.kind {
+            // The time of the last update counts, not only that of a replacement.
+            MessageKind::ArpReply => false,
+            MessageKind::Announcement | MessageKind::Solicitation => true,
+            // An answer is one only after a question.
+            MessageKind::Advertisement {
+                solicited,
+                overrides,
+            } => overrides && !(solicited && self.unanswered.is_some()),
+        };
+        let is_other = match (self.mac(), message.mac) {
+            (Some(known), Some(mac)) => known != mac,
+            _ => false,
+        };
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < LOCK_TIME;
+        is_claim && is_other && self.replaced.is_some_and(is_recent)
     }
 }
 
@@ -109,7 +149,9 @@ pub struct Solicitation {
 pub struct NeighbourTable {
     entries: BTreeMap<Neighbour, Entry>,
     /// Neighbours by the time of their next solicitation.
-    schedule: BTreeSet<(Due, Neighbour)>,
+    schedule: BTreeSet<(Instant, Neighbour)>,
+    /// The same neighbours, for readers without access to the table.
+    wanted: Arc<WantedNeighbours>,
     /// Neighbours whose MAC address changed, or that did not answer for the first time, since the last
     /// [`Self::take_changed`].
     changed: BTreeSet<Neighbour>,
@@ -118,9 +160,15 @@ pub struct NeighbourTable {
 }
 
 impl NeighbourTable {
+    /// Returns the set of wanted neighbours, which follows the table.
+    #[must_use]
+    pub fn wanted(&self) -> Arc<WantedNeighbours> {
+        Arc::clone(&self.wanted)
+    }
+
     /// Adds a neighbour, which is then resolved for as long as it is wanted. `known` is its MAC address as far as it is
     /// known from elsewhere: it is used until the neighbour's own answer says otherwise.
-    pub fn want(&mut self, neighbour: Neighbour, known: Option<Mac>) {
+    pub fn want(&mut self, neighbour: Neighbour, known: Option<Mac>, now: Instant) {
         if self.entries.contains_key(&neighbour) {
             return;
         }
@@ -129,13 +177,17 @@ impl NeighbourTable {
             state: known.map_or(State::Incomplete, State::Stale),
             due: None,
             unanswered: None,
+            missed: 0,
+            asked: None,
             updated: None,
+            replaced: None,
             confirmed: None,
             ask_all: true,
         };
         self.entries.insert(neighbour, entry);
+        self.wanted.insert(neighbour);
         self.changed.insert(neighbour);
-        self.reschedule(neighbour, Some(None));
+        self.reschedule(neighbour, Some(now));
     }
 
     /// Removes a neighbour.
@@ -143,22 +195,25 @@ impl NeighbourTable {
         if let Some(due) = self.entries.remove(neighbour).and_then(|entry| entry.due) {
             self.schedule.remove(&(due, *neighbour));
         }
+        self.wanted.remove(neighbour);
         self.changed.remove(neighbour);
     }
 
     /// Sets the MAC address that the operator has configured for a neighbour; `None` if there is none.
-    pub fn set_static(&mut self, neighbour: Neighbour, mac: Option<Mac>) {
+    pub fn set_static(&mut self, neighbour: Neighbour, mac: Option<Mac>, now: Instant) {
         let Some(entry) = self.entries.get_mut(&neighbour) else {
             return;
         };
         let (state, due) = match (entry.state, mac) {
             (State::Static(old), Some(mac)) if old == mac => return,
             (_, Some(mac)) => (State::Static(mac), None),
-            (State::Static(old), None) => (State::Stale(old), Some(None)),
+            (State::Static(old), None) => (State::Stale(old), Some(entry.earliest(now))),
             (_, None) => return,
         };
         entry.state = state;
         entry.unanswered = None;
+        entry.missed = 0;
+        entry.confirmed = None;
         entry.ask_all = true;
         self.changed.insert(neighbour);
         self.reschedule(neighbour, due);
@@ -174,8 +229,8 @@ impl NeighbourTable {
             return;
         }
         entry.ask_all |= ask_all;
-        let earliest = entry.confirmed.map(|at| at + RETRANSMIT_INTERVAL);
-        let due = earliest.filter(|at| *at > now);
+        let earliest = entry.confirmed.map_or(now, |at| at + RETRANSMIT_INTERVAL);
+        let due = entry.ask_soon(now.max(earliest));
         self.reschedule(neighbour, Some(due));
     }
 
@@ -201,6 +256,13 @@ impl NeighbourTable {
         {
             return;
         }
+        if entry.is_locked(message, now) {
+            // The later host may be the right one, so all are asked. That the earlier one answered counts no more.
+            entry.ask_all = true;
+            let due = entry.ask_soon(now);
+            self.reschedule(neighbour, Some(due));
+            return;
+        }
         let Some(next) = next_state(entry, message, now) else {
             return;
         };
@@ -210,18 +272,24 @@ impl NeighbourTable {
         let is_changed = entry.mac() != before;
         if is_changed {
             entry.updated = Some(now);
+            entry.replaced = before.map(|_| now).or(entry.replaced);
+            entry.confirmed = None;
             self.changed.insert(neighbour);
         }
         let due = if matches!(next, State::Reachable(_)) {
-            entry.confirmed = Some(now);
+            if entry.confirmed.replace(now).is_none() {
+                self.changed.insert(neighbour);
+            }
             entry.unanswered = None;
+            entry.missed = 0;
             entry.ask_all = false;
-            Some(Some(now + reachable_time(neighbour, entry.updated, now)))
+            Some(now + reachable_time(neighbour, entry.updated, now))
         } else if is_changed || was_confirmed {
             // The host itself sent the message, so it is asked directly.
             entry.ask_all = false;
             entry.unanswered = None;
-            Some(None)
+            entry.missed = 0;
+            Some(entry.ask_soon(now))
         } else {
             entry.due
         };
@@ -229,7 +297,8 @@ impl NeighbourTable {
     }
 
     /// Returns the solicitations that are due. `sender` selects the address that asks for a neighbour; without one
-    /// nothing is sent, and it is selected again a second later.
+    /// nothing is sent, and it is selected again a second later: the neighbour can't be confirmed meanwhile, which counts
+    /// as a missing answer.
     pub fn step(
         &mut self,
         now: Instant,
@@ -244,7 +313,7 @@ impl NeighbourTable {
             start
         };
         while count < MAX_PER_PACING_INTERVAL {
-            let is_due = |(at, _): &(Due, Neighbour)| at.is_none_or(|at| at <= now);
+            let is_due = |(at, _): &(Instant, Neighbour)| *at <= now;
             if !self.schedule.first().is_some_and(is_due) {
                 break;
             }
@@ -255,12 +324,21 @@ impl NeighbourTable {
                 continue;
             };
             entry.due = None;
+            let sender = sender(&neighbour);
+            let can_send = sender.can_send();
+            if can_send && entry.unanswered.is_some_and(|last| !last.sender.can_send()) {
+                // Nobody was asked before, so the neighbour has its time to answer only now.
+                entry.unanswered = None;
+                entry.missed = 0;
+                self.changed.insert(neighbour);
+            }
             let sent = entry.unanswered.map_or(0, |unanswered| unanswered.count);
             let mut destination = None;
             match entry.state {
                 State::Static(_) => continue,
-                State::Probe(_) if sent >= u64::from(PROBE_NUM) => {
+                State::Probe(_) if entry.missed >= PROBE_NUM => {
                     entry.state = State::Incomplete;
+                    entry.confirmed = None;
                     self.changed.insert(neighbour);
                 }
                 State::Reachable(mac) | State::Stale(mac) | State::Probe(mac) => {
@@ -271,8 +349,7 @@ impl NeighbourTable {
                 }
                 State::Incomplete => {}
             }
-            let sender = sender(&neighbour);
-            let can_send = sender != Sender::Missing;
+            entry.missed = entry.missed.saturating_add(1);
             let is_first_miss = sent == 1 && entry.state == State::Incomplete;
             let is_sender_new = entry
                 .unanswered
@@ -285,8 +362,11 @@ impl NeighbourTable {
                 count: sent + u64::from(can_send),
                 sender,
             });
-            entry.ask_all &= !can_send;
-            self.reschedule(neighbour, Some(Some(now + RETRANSMIT_INTERVAL)));
+            if can_send {
+                entry.asked = Some(now);
+                entry.ask_all = false;
+            }
+            self.reschedule(neighbour, Some(now + RETRANSMIT_INTERVAL));
             if can_send {
                 count += 1;
                 solicitations.push(Solicitation {
@@ -302,14 +382,13 @@ impl NeighbourTable {
 
     /// Returns the time of the next step that does something, if there is one.
     #[must_use]
-    pub fn next_step(&self, now: Instant) -> Option<Instant> {
+    pub fn next_step(&self) -> Option<Instant> {
         let (due, _) = self.schedule.first()?;
-        let due = due.unwrap_or(now);
         match self.pacing {
             Some((start, count)) if count >= MAX_PER_PACING_INTERVAL => {
-                Some(due.max(start + PACING_INTERVAL))
+                Some((*due).max(start + PACING_INTERVAL))
             }
-            _ => Some(due),
+            _ => Some(*due),
         }
     }
 
@@ -319,18 +398,28 @@ impl NeighbourTable {
         self.entries.get(neighbour)?.mac()
     }
 
+    /// Returns true if the neighbour has answered with its present MAC address, or needs no answer.
+    #[must_use]
+    pub fn is_confirmed(&self, neighbour: &Neighbour) -> bool {
+        let entry = self.entries.get(neighbour);
+        entry.is_some_and(|entry| {
+            matches!(entry.state, State::Static(_)) || entry.confirmed.is_some()
+        })
+    }
+
     /// Returns the solicitations that the neighbour has not answered, if there are any.
     #[must_use]
     pub fn unanswered(&self, neighbour: &Neighbour) -> Option<Unanswered> {
         self.entries.get(neighbour)?.unanswered
     }
 
-    /// Returns the neighbours whose MAC address, or whose reason for having none, changed since the last call.
+    /// Returns the neighbours whose MAC address, or whose reason for having none, changed since the last call, and those
+    /// whose MAC address was confirmed for the first time.
     pub fn take_changed(&mut self) -> BTreeSet<Neighbour> {
         std::mem::take(&mut self.changed)
     }
 
-    fn reschedule(&mut self, neighbour: Neighbour, due: Option<Due>) {
+    fn reschedule(&mut self, neighbour: Neighbour, due: Option<Instant>) {
         let Some(entry) = self.entries.get_mut(&neighbour) else {
             return;
         };

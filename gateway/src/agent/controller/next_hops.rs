@@ -1,7 +1,7 @@
 //! Next hops of backends: takes over routes and messages of neighbours, and builds the solicitations that are due.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
     time::Instant,
 };
@@ -41,41 +41,49 @@ impl Controller {
         self.observed.next_hops_stepped.notify_one();
     }
 
-    /// Handles messages of neighbours, each with the index of the interface that received it.
-    ///
-    /// # Errors
-    /// When the kernel refuses a write to a map.
+    /// Handles messages of neighbours, each with the index of the interface that received it. The next
+    /// [`Self::step_next_hops`] brings what they change into the maps.
     pub(in crate::agent) fn observe_neighbours(
         &mut self,
         messages: &[(u32, NeighbourMessage)],
         now: Instant,
-    ) -> Result<()> {
+    ) {
+        if messages.is_empty() {
+            return;
+        }
+        let interfaces = self.observed.compiled.interfaces.values();
+        let own: HashSet<Mac> = interfaces.map(|interface| interface.mac).collect();
         for (ifindex, message) in messages {
             // A frame of the agent itself, received through another interface of the same network.
-            let mut interfaces = self.observed.compiled.interfaces.values();
-            if interfaces.any(|interface| Some(interface.mac) == message.mac) {
+            if message.mac.is_some_and(|mac| own.contains(&mac)) {
                 continue;
             }
             self.observed.next_hops.on_message(*ifindex, message, now);
         }
-        self.observe_changed_next_hops()
     }
 
-    /// Returns the solicitations that are due, and takes over what the time that has passed means for next hops.
+    /// Returns the solicitations that are due, and takes over what messages and the time that has passed mean for next
+    /// hops.
     ///
-    /// # Errors
-    /// When the kernel refuses a write to a map.
-    pub(in crate::agent) fn step_next_hops(&mut self, now: Instant) -> Result<Vec<OutgoingFrame>> {
+    /// The solicitations count as sent even if the kernel refuses a write to a map, which is the second result: they
+    /// must be sent in any case.
+    pub(in crate::agent) fn step_next_hops(
+        &mut self,
+        now: Instant,
+    ) -> (Vec<OutgoingFrame>, Result<()>) {
         let (state, snapshot) = (&self.desired.state, &self.datapath.map_snapshot);
-        let solicitations = self.observed.next_hops.step(now, |interface, neighbour| {
-            snat_address(state, snapshot, interface, neighbour)
-        });
+        let interfaces = self.observed.compiled.interfaces.values();
+        let usable: HashSet<u32> = interfaces.map(|interface| interface.ifindex).collect();
+        let solicitations = self.observed.next_hops.step(
+            now,
+            |ifindex| usable.contains(&ifindex),
+            |interface, neighbour| snat_address(state, snapshot, interface, neighbour),
+        );
         let frames = solicitations
             .iter()
             .filter_map(|solicitation| self.frame_of(solicitation));
         let frames = frames.collect();
-        self.observe_changed_next_hops()?;
-        Ok(frames)
+        (frames, self.observe_changed_next_hops())
     }
 
     /// Returns the reason why a backend can't be reached, if it can't.
@@ -83,7 +91,7 @@ impl Controller {
     pub fn backend_problem(&self, key: &BackendKey) -> Option<String> {
         match self.observed.next_hops.result(key) {
             NextHopResult::Unreachable(reason) | NextHopResult::Pending(reason) => Some(reason),
-            NextHopResult::Resolved(_) | NextHopResult::Unused => None,
+            NextHopResult::Resolved { .. } | NextHopResult::Unused => None,
         }
     }
 
@@ -108,7 +116,7 @@ impl Controller {
             let result = self.observed.next_hops.result(&key);
             self.observed.host.update_next_hop(&key, &result);
             let hop = match result {
-                NextHopResult::Resolved(hop) => Some(hop),
+                NextHopResult::Resolved { hop, .. } => Some(hop),
                 NextHopResult::Pending(_)
                 | NextHopResult::Unreachable(_)
                 | NextHopResult::Unused => None,
@@ -124,7 +132,7 @@ impl Controller {
         let sender = match solicitation.sender {
             Sender::Address(address) => Some(address),
             Sender::Unspecified => None,
-            Sender::Missing => return None,
+            Sender::Missing | Sender::UnusableInterface => return None,
         };
         let to = solicitation.destination;
         let frame = frames::solicitation(interface.mac, sender, neighbour, to);

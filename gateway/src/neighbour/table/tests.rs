@@ -21,8 +21,8 @@ struct World {
 impl World {
     fn new(known: Option<Mac>) -> Self {
         let mut table = NeighbourTable::default();
-        table.want(neighbour(), known);
         let now = Instant::now();
+        table.want(neighbour(), known, now);
         Self { table, now }
     }
 
@@ -46,9 +46,17 @@ impl World {
         destinations.collect()
     }
 
+    /// Returns the destinations of the solicitations that are due, after checking that the neighbour is not asked again
+    /// sooner than allowed.
+    fn step_a_second_later(&mut self) -> Vec<Option<Mac>> {
+        assert_eq!(self.step(), [], "asked a short time ago");
+        assert_eq!(self.wait(), SECOND);
+        self.step()
+    }
+
     /// Goes on to the next step, and returns the time until then.
     fn wait(&mut self) -> Duration {
-        let next = self.table.next_step(self.now).unwrap();
+        let next = self.table.next_step().unwrap();
         let waited = next.duration_since(self.now);
         self.now = next;
         waited
@@ -177,14 +185,18 @@ fn announcement_of_another_mac_address_counts_at_once() {
     world.hear(MessageKind::Announcement, NEW);
     assert_eq!(world.mac(), Some(NEW));
     assert!(world.is_changed());
-    assert_eq!(world.step(), [Some(NEW)]);
+    assert!(!world.table.is_confirmed(&neighbour()));
+    assert_eq!(world.step_a_second_later(), [Some(NEW)]);
+    world.hear(MessageKind::ArpReply, NEW);
+    assert!(world.table.is_confirmed(&neighbour()));
+    assert!(world.is_changed(), "the first confirmation");
     world.hear(MessageKind::ArpReply, NEW);
     assert!(!world.is_changed());
     // Of the same address, it is no proof that the neighbour receives frames.
-    let before = world.table.next_step(world.now);
+    let before = world.table.next_step();
     world.now += SECOND;
     world.hear(MessageKind::Announcement, NEW);
-    assert_eq!(world.table.next_step(world.now), before);
+    assert_eq!(world.table.next_step(), before);
 }
 
 #[test]
@@ -206,7 +218,7 @@ fn advertisements_follow_their_flags() {
     assert_eq!(world.mac(), None);
     world.hear(advertisement(false, false), OLD);
     assert_eq!(world.mac(), Some(OLD));
-    assert_eq!(world.step(), [Some(OLD)]);
+    assert_eq!(world.step_a_second_later(), [Some(OLD)]);
     world.hear(advertisement(true, false), None);
     assert_eq!(world.step(), []);
     assert!(world.wait() >= MIN_REACHABLE_TIME);
@@ -214,12 +226,13 @@ fn advertisements_follow_their_flags() {
     world.hear(advertisement(false, false), NEW);
     assert_eq!(world.mac(), Some(OLD));
     assert_eq!(world.step(), [Some(OLD)]);
+    // As before, and the answer to the solicitation is still awaited.
     world.hear(advertisement(true, false), NEW);
     assert_eq!(world.mac(), Some(OLD));
     // With the flag it replaces the old one, and is proof only as an answer.
     world.hear(advertisement(false, true), NEW);
     assert_eq!(world.mac(), Some(NEW));
-    assert_eq!(world.step(), [Some(NEW)]);
+    assert_eq!(world.step_a_second_later(), [Some(NEW)]);
     world.hear(advertisement(true, true), OLD);
     assert_eq!(world.mac(), Some(OLD));
     assert_eq!(world.step(), []);
@@ -230,7 +243,7 @@ fn solicitation_from_another_mac_address_counts_at_once() {
     let mut world = World::reachable();
     world.hear(MessageKind::Solicitation, NEW);
     assert_eq!(world.mac(), Some(NEW));
-    assert_eq!(world.step(), [Some(NEW)]);
+    assert_eq!(world.step_a_second_later(), [Some(NEW)]);
 }
 
 #[test]
@@ -277,35 +290,143 @@ fn doubt_confirms_a_reachable_neighbour_at_most_each_second() {
 fn configured_mac_address_is_not_asked_for() {
     let mut world = World::new(None);
     world.step();
-    world.table.set_static(neighbour(), Some(NEW));
+    world.table.set_static(neighbour(), Some(NEW), world.now);
     assert_eq!(world.mac(), Some(NEW));
-    assert_eq!(world.table.next_step(world.now), None);
+    assert_eq!(world.table.next_step(), None);
     world.hear(MessageKind::Announcement, OLD);
     assert_eq!(world.mac(), Some(NEW));
-    world.table.set_static(neighbour(), None);
-    assert_eq!(world.step(), [None]);
+    world.table.set_static(neighbour(), None, world.now);
+    assert_eq!(world.step_a_second_later(), [None]);
     assert_eq!(world.mac(), Some(NEW));
 }
 
 #[test]
-fn nothing_is_sent_without_a_sender_and_nothing_is_lost() {
-    let mut world = World::new(Some(OLD));
-    world.is_changed();
-    for _ in 0..10 {
-        assert_eq!(world.table.step(world.now, |_| Sender::Missing), []);
+fn nothing_counts_as_asked_without_a_sender() {
+    for missing in [Sender::Missing, Sender::UnusableInterface] {
+        let mut world = World::new(Some(OLD));
+        world.is_changed();
+        for _ in 0..PROBE_NUM {
+            assert_eq!(world.mac(), Some(OLD));
+            assert_eq!(world.table.step(world.now, |_| missing), []);
+            assert_eq!(world.wait(), SECOND);
+        }
+        // The MAC address can't be confirmed, so it counts no more.
+        world.is_changed();
+        assert_eq!(world.table.step(world.now, |_| missing), []);
+        assert_eq!(world.mac(), None);
+        assert!(world.is_changed());
+        let unanswered = world.table.unanswered(&neighbour()).unwrap();
+        assert_eq!((unanswered.count, unanswered.sender), (0, missing));
         assert_eq!(world.wait(), SECOND);
+        assert_eq!(world.step(), [None]);
+        assert!(world.is_changed());
+        let unanswered = world.table.unanswered(&neighbour()).unwrap();
+        assert_eq!((unanswered.count, unanswered.since), (1, world.now));
     }
-    assert_eq!(world.mac(), Some(OLD));
-    assert_eq!(world.table.unanswered(&neighbour()).unwrap().count, 0);
-    assert!(world.is_changed());
+}
+
+#[test]
+fn known_mac_address_has_its_time_to_be_confirmed_once_there_is_a_sender() {
+    let mut world = World::new(Some(OLD));
+    for _ in 1..PROBE_NUM {
+        assert_eq!(world.table.step(world.now, |_| Sender::Missing), []);
+        world.wait();
+    }
+    for _ in 0..PROBE_NUM {
+        assert_eq!(world.step(), [None]);
+        assert_eq!(world.mac(), Some(OLD));
+        world.wait();
+    }
+    world.step();
+    assert_eq!(world.mac(), None);
+}
+
+#[test]
+fn hosts_that_claim_an_address_in_turn_change_it_once_a_second() {
+    for kind in [
+        MessageKind::Announcement,
+        MessageKind::Solicitation,
+        advertisement(false, true),
+        advertisement(true, true),
+    ] {
+        let mut world = World::reachable();
+        world.is_changed();
+        let start = world.now;
+        let (mut changes, mut asked) = (0, 0);
+        for number in 0..300_u64 {
+            world.now = start + Duration::from_millis(10 * number);
+            world.hear(kind, if number % 2 == 0 { NEW } else { OLD });
+            changes += u32::from(world.is_changed());
+            if number == 0 {
+                assert_eq!(world.mac(), Some(NEW), "the first change counts at once");
+            }
+            asked += world.step().len();
+        }
+        assert!(changes <= 6, "{kind:?}: {changes} changes in three seconds");
+        assert!((1..=3).contains(&asked), "{kind:?}: asked {asked} times");
+    }
+}
+
+#[test]
+fn claim_that_is_ignored_is_reason_to_ask_all_hosts() {
+    let mut world = World::reachable();
+    world.hear(MessageKind::Announcement, NEW);
+    assert_eq!(world.step_a_second_later(), [Some(NEW)]);
+    world.hear(MessageKind::ArpReply, NEW);
+    world.now += SECOND;
+    world.hear(MessageKind::Announcement, OLD);
+    world.hear(MessageKind::Announcement, NEW);
+    assert_eq!(world.mac(), Some(OLD), "the second one is ignored");
     assert_eq!(world.step(), [None]);
+}
+
+#[test]
+fn neighbours_that_change_all_the_time_keep_no_others_waiting() {
+    let mut table = NeighbourTable::default();
+    let start = Instant::now();
+    // More than the pacing allows in a second.
+    let flapping: Vec<Neighbour> = (0..3_000_u32)
+        .map(|number| (4, IpAddr::from((0x0a01_0000 + number).to_be_bytes())))
+        .collect();
+    for neighbour in &flapping {
+        table.want(*neighbour, Some(OLD), start);
+    }
+    // It sorts after all others.
+    let other: Neighbour = (5, "10.9.0.1".parse().unwrap());
+    table.want(other, None, start);
+    let mut asked = Vec::new();
+    for round in 0..400_u64 {
+        let now = start + Duration::from_millis(10 * round);
+        for neighbour in &flapping {
+            let message = NeighbourMessage {
+                address: neighbour.1,
+                mac: Some(if round % 2 == 0 { NEW } else { OLD }),
+                kind: MessageKind::Announcement,
+            };
+            table.on_message(4, &message, now);
+        }
+        let solicitations = table.step(now, |_| sender());
+        let mut solicitations = solicitations.iter();
+        if solicitations.any(|solicitation| solicitation.neighbour == other) {
+            asked.push(now);
+        }
+    }
+    // A backlog of 3,000 takes one and a half seconds.
+    assert!(
+        asked.len() >= 2,
+        "asked {} times in four seconds",
+        asked.len()
+    );
+    for pair in asked.windows(2) {
+        assert!(pair[1] - pair[0] <= 3 * SECOND, "{asked:?}");
+    }
 }
 
 #[test]
 fn unwanted_neighbour_is_forgotten() {
     let mut world = World::reachable();
     world.table.unwant(&neighbour());
-    assert_eq!(world.table.next_step(world.now), None);
+    assert_eq!(world.table.next_step(), None);
     assert_eq!(world.mac(), None);
     assert!(!world.is_changed());
 }
@@ -318,7 +439,7 @@ fn solicitations_are_paced_and_idle_neighbours_cost_no_step() {
         .map(|number| (4, IpAddr::from((0x0a01_0000 + number).to_be_bytes())))
         .collect();
     for neighbour in &all {
-        table.want(*neighbour, None);
+        table.want(*neighbour, None, start);
     }
     let (mut now, mut sent, mut steps) = (start, 0, 0);
     while sent < all.len() {
@@ -334,7 +455,7 @@ fn solicitations_are_paced_and_idle_neighbours_cost_no_step() {
         }
         sent += solicitations.len();
         steps += 1;
-        now = table.next_step(now).unwrap();
+        now = table.next_step().unwrap();
     }
     assert_eq!(steps, 250);
     // Resolved: the next step is that of the first confirmation.
