@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::tenant::TenantRequest;
+use crate::model::{Change, Object, tenant::TenantRequest};
 
 #[test]
 fn invalid_endpoints_are_refused() {
