@@ -129,6 +129,11 @@ fn sync_data_path(
         &mut failed,
     );
     for name in failed {
+        // No next hop on it can be confirmed, which shows its backends' users the reason.
+        if let Some(link) = scan.links.get(&name) {
+            let next_hops = &mut controller.observed.next_hops;
+            next_hops.recheck_interface(link.ifindex, now);
+        }
         controller.observe_interface(&name, None);
     }
     attached?;

@@ -143,7 +143,7 @@ mod tests {
         let messages = round.take();
         assert_eq!(messages.len(), MAX_PER_INTERFACE + 1);
         assert_eq!(messages.last(), Some(&(5, other)));
-        // The next round begins anew.
+        // The next round has room again.
         round.add(4, other);
         assert_eq!(round.take(), [(4, other)]);
     }

@@ -1,4 +1,5 @@
-use super::*;
+use super::{entry::LOCK_TIME, *};
+use crate::neighbour::MessageKind;
 
 const SECOND: Duration = Duration::from_secs(1);
 const OLD: Mac = Mac::new([2, 0, 0, 0, 0, 1]);
