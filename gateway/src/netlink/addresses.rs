@@ -28,6 +28,7 @@ impl Netlink {
     /// # Errors
     /// Fails if the kernel refuses the request.
     pub async fn addresses(&self) -> Result<Vec<HostAddress>> {
+        let _listing = self.listing.lock().await;
         let messages = self.route.address().get().execute();
         let messages = messages.try_collect::<Vec<_>>().await;
         let messages = messages.context("could not list the host's addresses")?;

@@ -48,6 +48,7 @@ impl Netlink {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = RouteMessage::default();
             request.header.address_family = family;
+            let _listing = self.listing.lock().await;
             let messages = self.route.route().get(request).execute();
             let messages = messages.try_collect::<Vec<_>>().await;
             let messages = messages.context("could not list the routes")?;
@@ -62,6 +63,7 @@ impl Netlink {
     /// # Errors
     /// Fails if the kernel refuses the request.
     pub async fn stacked_interfaces(&self) -> Result<BTreeMap<u32, StackedInterface>> {
+        let _listing = self.listing.lock().await;
         let messages = self.route.link().get().execute().try_collect::<Vec<_>>();
         let messages = messages.await.context("could not list the interfaces")?;
         let interfaces = messages.into_iter().map(parse_relations);

@@ -65,6 +65,7 @@ impl Netlink {
     /// # Errors
     /// Fails if the kernel refuses the request.
     pub async fn links(&self) -> Result<Vec<Link>> {
+        let _listing = self.listing.lock().await;
         let messages = self.route.link().get().execute().try_collect::<Vec<_>>();
         let messages = messages.await.context("could not list the interfaces")?;
         Ok(messages.into_iter().filter_map(parse_link).collect())

@@ -11,9 +11,10 @@ mod reverse_path;
 mod statistics;
 pub mod vlan_offload;
 
-use std::io;
+use std::{io, sync::Arc};
 
 use rtnetlink::Handle;
+use tokio::sync::Mutex;
 
 pub use addresses::{HostAddress, interface_name};
 pub use features::DeviceFeatures;
@@ -29,6 +30,8 @@ pub use statistics::received_packets;
 #[derive(Clone, Debug)]
 pub struct Netlink {
     route: Handle,
+    /// Held while the kernel lists something on the route socket: it refuses a second list on the same socket with `EBUSY`.
+    listing: Arc<Mutex<()>>,
     features: DeviceFeatures,
 }
 
@@ -42,6 +45,7 @@ impl Netlink {
         tokio::spawn(connection);
         Ok(Self {
             route,
+            listing: Arc::default(),
             features: DeviceFeatures::connect()?,
         })
     }
@@ -50,5 +54,25 @@ impl Netlink {
     #[must_use]
     pub const fn features(&self) -> &DeviceFeatures {
         &self.features
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::try_join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn lists_that_are_requested_at_the_same_time_are_all_complete() {
+        let netlink = Netlink::connect().unwrap();
+        let requests = (0..50).map(|_| async {
+            let links = netlink.links().await?;
+            let addresses = netlink.addresses().await?;
+            let routes = netlink.host_routes().await?;
+            anyhow::Ok((links.len(), addresses.len(), routes.len()))
+        });
+        let counts = try_join_all(requests).await.unwrap();
+        assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
     }
 }

@@ -123,6 +123,7 @@ impl Netlink {
         let mut known = HashMap::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let request = self.route.neighbours().get().set_address_family(family);
+            let _listing = self.listing.lock().await;
             let messages = request.execute().try_collect::<Vec<_>>();
             let messages = messages.await.context("could not list the neighbours")?;
             known.extend(messages.into_iter().filter_map(parse_neighbour));
