@@ -127,9 +127,9 @@ fn slots_are_reused_and_records_round_trip_through_the_store_encoding() {
     assert_eq!(world.state.free_slot(), 1);
     let record = world.state.endpoints[&reference("consumer/a")].clone();
     let version = record.meta.version;
-    let object = crate::model::Object::Endpoint(name("consumer"), record);
+    let object = Object::Endpoint(name("consumer"), record);
     let text = object.encode().unwrap();
-    let decoded = crate::model::Object::decode(&object.key(), &text, version.revision());
+    let decoded = Object::decode(&object.key(), &text, version.revision());
     let mut decoded = decoded.unwrap();
     decoded.meta_mut().version = version;
     assert_eq!(decoded, object);
