@@ -33,7 +33,7 @@ pub type NetworkAddress = (Reference, IpAddr);
 
 /// Number of addresses of a network that take a step at a time, so that thousands of them do not burst.
 const MAX_STEPS_PER_NETWORK: u32 = 50;
-/// Time until the next step while addresses are waiting for theirs: with [`MAX_STEPS_PER_NETWORK`], a thousand addresses
+/// Time until the next step while addresses are waiting for theirs: with `MAX_STEPS_PER_NETWORK`, a thousand addresses
 /// a second.
 pub const BACKLOG_INTERVAL: Duration = Duration::from_millis(50);
 

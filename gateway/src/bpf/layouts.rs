@@ -2,7 +2,7 @@
 //!
 //! An upgrade takes over every map whose format is the same in both versions: the map is pinned in the directory of the
 //! new version as well, while the earlier program goes on using it. All other maps are created and filled from the
-//! store. Flow tables of layout 7 are converted. Flows survive if no other map of [`FLOW_STATE`] has changed.
+//! store. Flow tables of layout 7 are converted. Flows survive if no other map of `FLOW_STATE` has changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
