@@ -83,19 +83,28 @@ impl ApplySession<'_, '_> {
         let request = entry.request.clone();
         let trusted = self.principal.is_operator();
         let existing = self.state.endpoints.get(reference);
-        // A manifest that wants the connection to be disconnected asks for no other.
-        let is_disconnection = connections
-            .get(reference)
-            .is_some_and(|entry| entry.state == ConnectionState::Disconnected);
+        let wanted = connections.get(reference).map(|entry| entry.state);
         let intention = existing.map(|record| intention(record, &request, self.options));
-        let intention = intention.map(|intention| match intention {
-            Intention::Reconnect if is_disconnection => Intention::Update,
-            other => other,
-        });
-        // The provider has removed the connection, or its service. It decides again, unless the operator replaces.
-        if matches!(intention, Some(Intention::Reconnect)) && !self.options.replace {
-            connections.remove(reference);
-        }
+        let intention = match (intention, wanted) {
+            // A manifest that wants the connection to be disconnected asks for no other.
+            (Some(Intention::Reconnect), Some(ConnectionState::Disconnected)) => {
+                Some(Intention::Update)
+            }
+            // The operator may decide for a provider, but not by a manifest that is older than the provider's decision.
+            (Some(Intention::Reconnect), Some(ConnectionState::Approved))
+                if trusted && !self.options.replace =>
+            {
+                return Err(Problem::new(
+                    ProblemCode::WrongState,
+                    format!(
+                        "the provider has ended the connection of endpoint {reference}, which the manifest approves: \
+                         take the connection out of the manifest to request it again, or apply with --replace to \
+                         approve it again"
+                    ),
+                ));
+            }
+            (intention, _) => intention,
+        };
         let requested = match intention {
             Some(Intention::Update) => {
                 return update_endpoint(&self.state, self.context, reference, request);

@@ -25,7 +25,17 @@ fn apply_endpoint(
     });
     let map = entry.as_object_mut().unwrap();
     map.extend(fields.as_object().unwrap().clone());
-    let manifest: Manifest = body(json!({ "endpoints": [entry] }))?;
+    apply_manifest(world, principal, json!({ "endpoints": [entry] }), replace)
+}
+
+/// Applies a manifest, and returns the changed fields.
+fn apply_manifest(
+    world: &mut World,
+    principal: &Principal,
+    manifest: Value,
+    replace: bool,
+) -> Result<Vec<String>, Problem> {
+    let manifest: Manifest = body(manifest)?;
     let options = ApplyOptions {
         replace,
         ..ApplyOptions::default()
@@ -69,6 +79,37 @@ fn a_disconnected_endpoint_is_a_difference() {
     world.delete_service("provider/shop").unwrap();
     let problem = apply_endpoint(&mut world, &consumer, json!({}), false).unwrap_err();
     assert_eq!(problem.code, ProblemCode::NotFound);
+}
+
+#[test]
+fn a_manifest_does_not_undo_the_decision_of_a_provider_by_accident() {
+    let mut world = World::furnished();
+    let operator = Principal::operator("test", "socket");
+    let manifest = |state: &str| {
+        json!({
+            "endpoints": [{
+                "tenant": "consumer", "name": "ep", "network": "net", "addresses": ["10.0.0.100"],
+                "service": "provider/shop",
+            }],
+            "connections": [{ "endpoint": "consumer/ep", "state": state }],
+        })
+    };
+    apply_manifest(&mut world, &operator, manifest("Approved"), false).unwrap();
+    world
+        .decide("provider/shop", "consumer/ep", Decision::Remove)
+        .unwrap();
+    for _ in 0..2 {
+        let problem =
+            apply_manifest(&mut world, &operator, manifest("Approved"), false).unwrap_err();
+        assert_eq!(problem.code, ProblemCode::WrongState);
+        assert!(problem.detail.contains("--replace"), "{problem}");
+        // A manifest that agrees with the provider changes nothing, however often it is applied.
+        let fields =
+            apply_manifest(&mut world, &operator, manifest("Disconnected"), false).unwrap();
+        assert!(fields.is_empty(), "{fields:?}");
+    }
+    apply_manifest(&mut world, &operator, manifest("Approved"), true).unwrap();
+    assert_eq!(world.connection("consumer/ep"), ConnectionState::Approved);
 }
 
 #[test]
