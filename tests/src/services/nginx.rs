@@ -68,7 +68,7 @@ impl Nginx {
 
 /// Runs nginx with its files in the directory, and one server with this configuration.
 ///
-/// It is one process: worker processes would outlive their master when it is killed.
+/// The server is one process: worker processes would outlive their master when it is killed.
 pub(crate) fn run(namespace: &Namespace, directory: &Path, server: &str) -> BackgroundProcess {
     let configuration = directory.join("nginx.conf");
     let text = format!(
